@@ -1,0 +1,44 @@
+// Reading whole files and replacing them atomically.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "bitlab/base/result.h"
+
+namespace bitlab {
+
+// The whole file as bytes. Errors: NotFound, IoError.
+Result<std::string> read_file(const std::filesystem::path& path);
+
+// A read-only mapping of a whole file; the pages go back to the system when the last owner goes.
+class MappedFile {
+ public:
+  // Errors: NotFound, IoError. An empty file maps to an empty span.
+  static Result<std::shared_ptr<const MappedFile>> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+
+ private:
+  MappedFile() = default;
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Replaces `path` as a whole or leaves it as it was: the content goes to a temporary file in the same folder, which is
+// synced and renamed. Errors: IoError (the folder is missing, read-only or full).
+Status write_file_atomic(const std::filesystem::path& path, std::string_view content);
+Status write_file_atomic(const std::filesystem::path& path, std::span<const uint8_t> content);
+
+// Creates the folder and its parents where missing, and checks that files can be created in it, so that long work fails
+// before it starts. Errors: IoError.
+Status ensure_writable_folder(const std::filesystem::path& folder);
+
+}  // namespace bitlab

@@ -1,0 +1,95 @@
+#include "bitlab/base/machine.h"
+
+#include <array>
+#include <fstream>
+#include <sched.h>
+#include <unistd.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+namespace bitlab {
+namespace {
+
+constexpr std::array<std::string_view, 10> kFeatureNames{
+#define BITLAB_FEATURE(name, meaning) #name,
+#include "bitlab/base/features.def"
+#undef BITLAB_FEATURE
+};
+
+FeatureSet detect_features() {
+  FeatureSet found;
+#if defined(__x86_64__)
+  // The builtin checks CPUID and that the operating system saves the registers.
+#define BITLAB_DETECT(name) \
+  if (__builtin_cpu_supports(#name)) found.insert(Feature::name)
+  BITLAB_DETECT(avx2);
+  BITLAB_DETECT(fma);
+  BITLAB_DETECT(avx512f);
+  BITLAB_DETECT(avx512bw);
+  BITLAB_DETECT(avx512vl);
+  BITLAB_DETECT(avx512vbmi);
+  BITLAB_DETECT(avx512vnni);
+#undef BITLAB_DETECT
+#elif defined(__aarch64__)
+  found.insert(Feature::neon);  // part of the base architecture
+  constexpr unsigned long kHwcapDotProduct = 1UL << 20, kHwcap2Int8Matrix = 1UL << 13;  // Linux, asm/hwcap.h
+  if (getauxval(AT_HWCAP) & kHwcapDotProduct) found.insert(Feature::dotprod);
+  if (getauxval(AT_HWCAP2) & kHwcap2Int8Matrix) found.insert(Feature::i8mm);
+#endif
+  return found;
+}
+
+std::string detect_cpu_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (!line.starts_with("model name")) continue;
+    const size_t colon = line.find(": ");
+    if (colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+int detect_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
+  return static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+int64_t cache_size(int name, int64_t fallback) {
+  const long size = sysconf(name);
+  return size > 0 ? size : fallback;
+}
+
+Machine detect() {
+  Machine machine;
+  machine.cpu = detect_cpu_name();
+  machine.features = detect_features();
+  machine.cores = detect_cores();
+  machine.l1d_bytes = cache_size(_SC_LEVEL1_DCACHE_SIZE, machine.l1d_bytes);
+  machine.l2_bytes = cache_size(_SC_LEVEL2_CACHE_SIZE, machine.l2_bytes);
+  machine.l3_bytes = cache_size(_SC_LEVEL3_CACHE_SIZE, machine.l3_bytes);
+  return machine;
+}
+
+}  // namespace
+
+std::string_view feature_name(Feature feature) { return kFeatureNames.at(static_cast<size_t>(feature)); }
+
+std::string FeatureSet::to_string() const {
+  std::string text;
+  for (size_t i = 0; i < kFeatureNames.size(); ++i) {
+    if (!contains(static_cast<Feature>(i))) continue;
+    if (!text.empty()) text += ' ';
+    text += kFeatureNames[i];
+  }
+  return text;
+}
+
+const Machine& this_machine() {
+  static const Machine machine = detect();
+  return machine;
+}
+
+}  // namespace bitlab

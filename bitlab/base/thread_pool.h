@@ -1,0 +1,38 @@
+// Fork-join parallelism. Kernels get a ThreadPool handle and never start threads themselves; the part above the torch line
+// passes one that runs on LibTorch's threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace bitlab {
+
+// A reference to a callable void(int64_t index, int worker); does not own it.
+class IndexTask {
+ public:
+  template <class F, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, IndexTask>>>
+  IndexTask(F&& f)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload): passed as a lambda
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* object, int64_t index, int worker) { (*static_cast<std::remove_reference_t<F>*>(object))(index, worker); }) {}
+  void operator()(int64_t index, int worker) const { call_(object_, index, worker); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int64_t, int);
+};
+
+class ThreadPool {
+ public:
+  virtual ~ThreadPool() = default;
+  virtual int threads() const = 0;
+  // Calls task(i, worker) once for every i in [0, count), on any thread and in any order, each under the contract's
+  // floating-point state, and returns when all are done. worker in [0, threads()) tells the tasks that run at the same time
+  // apart, for scratch memory. The task must not throw or call run().
+  virtual void run(int64_t count, IndexTask task) = 0;
+};
+
+// A pool of `threads` threads, the caller's included; 1 runs everything in the caller. One run() at a time.
+std::unique_ptr<ThreadPool> make_thread_pool(int threads);
+
+}  // namespace bitlab

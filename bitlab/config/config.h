@@ -1,0 +1,111 @@
+// Every configuration, each with one visit() that names and documents its fields. The visit drives JSON, YAML, command-line
+// flags and equality (config/io.h, cli/flags.h): a field is written once.
+//
+// visit(self, v) calls v(name, field, help) for each field in order. Fields are bool, int64_t, double, std::string, an enumeration
+// of config/enums.h, an optional enumeration ("none"), or another config.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "bitlab/config/enums.h"
+#include "bitlab/ternary/spec.h"
+
+namespace bitlab {
+
+// How the layers of a model are quantized.
+struct BitQuantConfig {
+  std::optional<ternary::Method> method = ternary::Method::kAbsmean;
+  ternary::Granularity granularity = ternary::Granularity::kTensor;
+  ternary::ActKind activation = ternary::ActKind::kInt8;
+
+  static BitQuantConfig none() { return {std::nullopt, {}, {}}; }
+  bool enabled() const { return method.has_value(); }
+  ternary::WeightSpec weight_spec() const { return {method.value_or(ternary::Method::kAbsmean), granularity}; }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("method", self.method, "ternary method of the weights: absmean, twn, or none for float32 layers");
+    v("granularity", self.granularity, "what shares a weight scale: tensor or channel");
+    v("activation", self.activation, "activations of ternary layers: int8");
+  }
+};
+
+// Which architecture, and its sizes.
+struct ModelConfig {
+  std::string name = "lenet5";
+  int64_t channels = 1;
+  int64_t height = 28;
+  int64_t width = 28;
+  int64_t classes = 10;
+  BitQuantConfig quant;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("name", self.name, "architecture");
+    v("channels", self.channels, "channels of an input image");
+    v("height", self.height, "height of an input image in pixels");
+    v("width", self.width, "width of an input image in pixels");
+    v("classes", self.classes, "number of classes");
+    v("quant", self.quant, "quantization");
+  }
+};
+
+// Which data to train and evaluate on.
+struct DataConfig {
+  std::string name = "mnist";
+  std::string root;
+  int64_t limit = 0;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("name", self.name, "data set");
+    v("root", self.root, "folder of the data set; empty: the one that comes with BitLab");
+    v("limit", self.limit, "use at most this many samples of each split; 0: all");
+  }
+};
+
+// How to train.
+struct TrainingConfig {
+  int64_t epochs = 5;
+  int64_t batch_size = 128;
+  config::Optimizer optimizer = config::Optimizer::kAdam;
+  double learning_rate = 2e-3;
+  double momentum = 0.9;
+  double weight_decay = 0.0;
+  config::Schedule schedule = config::Schedule::kCosine;
+  double warmup = 0.1;
+  int64_t seed = 1;
+  int64_t threads = 0;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("epochs", self.epochs, "passes over the training data");
+    v("batch_size", self.batch_size, "samples a step");
+    v("optimizer", self.optimizer, "adam or sgd");
+    v("learning_rate", self.learning_rate, "highest learning rate of the schedule");
+    v("momentum", self.momentum, "momentum of sgd");
+    v("weight_decay", self.weight_decay, "decoupled for adam (AdamW), L2 for sgd; biases are left out");
+    v("schedule", self.schedule, "cosine (to zero) or constant");
+    v("warmup", self.warmup, "fraction of all steps in which the learning rate rises linearly");
+    v("seed", self.seed, "seed of initialization and shuffling");
+    v("threads", self.threads, "threads of LibTorch; 0: all cores");
+  }
+};
+
+// A whole training run: what `bitlab train` writes beside its checkpoints and `bitlab deploy` reads.
+struct RunConfig {
+  ModelConfig model;
+  DataConfig data;
+  TrainingConfig train;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("model", self.model, "architecture and quantization");
+    v("data", self.data, "data set");
+    v("train", self.train, "training");
+  }
+};
+
+}  // namespace bitlab

@@ -1,0 +1,57 @@
+#include "bitlab/config/enums.h"
+
+#include <array>
+
+namespace bitlab::config {
+namespace {
+
+struct Choice {
+  std::string_view type;
+  int value;
+  std::string_view text;
+};
+
+constexpr std::array kChoices{
+#define BITLAB_CHOICE(Enum, value, text) Choice{#Enum, static_cast<int>(Enum::value), text},
+#include "bitlab/config/enums.def"
+#undef BITLAB_CHOICE
+};
+
+std::string_view text_of(std::string_view type, int value) {
+  for (const Choice& choice : kChoices)
+    if (choice.type == type && choice.value == value) return choice.text;
+  return "?";
+}
+
+template <class Enum>
+Status parse_choice(std::string_view type, std::string_view text, Enum& value) {
+  std::string list;
+  for (const Choice& choice : kChoices) {
+    if (choice.type != type) continue;
+    if (choice.text == text) {
+      value = static_cast<Enum>(choice.value);
+      return {};
+    }
+    if (!list.empty()) list += ", ";
+    list += choice.text;
+  }
+  return make_error(ErrorCode::kUnknownName, "[config] one of {{{}}}, got '{}'", list, text);
+}
+
+template <class T>
+Status assign(Result<T> parsed, T& value) {
+  BITLAB_TRY(value, std::move(parsed));
+  return {};
+}
+
+}  // namespace
+
+std::string_view name(Optimizer optimizer) { return text_of("Optimizer", static_cast<int>(optimizer)); }
+std::string_view name(Schedule schedule) { return text_of("Schedule", static_cast<int>(schedule)); }
+Status parse(std::string_view text, Optimizer& value) { return parse_choice("Optimizer", text, value); }
+Status parse(std::string_view text, Schedule& value) { return parse_choice("Schedule", text, value); }
+Status parse(std::string_view text, ternary::Method& value) { return assign(ternary::parse_method(text), value); }
+Status parse(std::string_view text, ternary::Granularity& value) { return assign(ternary::parse_granularity(text), value); }
+Status parse(std::string_view text, ternary::ActKind& value) { return assign(ternary::parse_act_kind(text), value); }
+
+}  // namespace bitlab::config

@@ -1,0 +1,26 @@
+// Enumerations of the configs, and the text form of every enumeration that a config holds.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bitlab/base/result.h"
+#include "bitlab/ternary/spec.h"
+
+namespace bitlab::config {
+
+enum class Optimizer { kAdam, kSgd };
+enum class Schedule { kCosine, kConstant };
+
+std::string_view name(Optimizer optimizer);
+std::string_view name(Schedule schedule);
+
+// Reads the text form. Error: UnknownName, listing the choices.
+Status parse(std::string_view text, Optimizer& value);
+Status parse(std::string_view text, Schedule& value);
+Status parse(std::string_view text, ternary::Method& value);
+Status parse(std::string_view text, ternary::Granularity& value);
+Status parse(std::string_view text, ternary::ActKind& value);
+
+}  // namespace bitlab::config

@@ -1,0 +1,255 @@
+#include "bitlab/config/io.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include <yaml-cpp/yaml.h>
+
+#include "bitlab/base/file.h"
+
+namespace bitlab::config {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct AnyVisitor {
+  template <class T>
+  void operator()(const char*, T&, const char*) const {}
+};
+template <class T>
+concept Visitable = requires(T& t, AnyVisitor v) { T::visit(t, v); };
+template <class T>
+struct IsOptional : std::false_type {};
+template <class T>
+struct IsOptional<std::optional<T>> : std::true_type {};
+
+constexpr std::string_view kNone = "none";
+
+template <class T>
+Json encode(const T& value) {
+  if constexpr (Visitable<T>) {
+    Json object = Json::object();
+    T::visit(value, [&](const char* key, const auto& field, const char*) { object[key] = encode(field); });
+    return object;
+  } else if constexpr (IsOptional<T>::value) {
+    return value ? encode(*value) : Json(kNone);
+  } else if constexpr (std::is_enum_v<T>) {
+    return name(value);
+  } else {
+    return value;
+  }
+}
+
+// Levenshtein's distance.
+size_t distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+Error unknown_key(const std::string& path, const std::string& key, const std::vector<std::string>& known) {
+  const auto nearest = std::min_element(known.begin(), known.end(), [&](const auto& a, const auto& b) {
+    return distance(key, a) < distance(key, b);
+  });
+  return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}{}'; did you mean '{}'?", path, key, *nearest);
+}
+
+Error wrong_type(const std::string& path, std::string_view expected, const Json& found) {
+  return make_error(ErrorCode::kTypeMismatch, "[config] {} for '{}', got {}", expected, path,
+                    found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80));
+}
+
+template <class T>
+Status decode(const Json& json, const std::string& path, T& value);
+
+template <class T>
+Status decode_object(const Json& json, const std::string& path, T& value) {
+  if (!json.is_object()) return wrong_type(path, "a mapping", json);
+  const std::string prefix = path.empty() ? "" : path + ".";
+  std::vector<std::string> known;
+  Status status;
+  T::visit(value, [&](const char* key, auto& field, const char*) {
+    known.emplace_back(key);
+    if (status.ok() && json.contains(key)) status = decode(json[key], prefix + key, field);
+  });
+  BITLAB_RETURN_IF_ERROR(std::move(status));
+  for (const auto& [key, unused] : json.items())
+    if (std::find(known.begin(), known.end(), key) == known.end()) return unknown_key(prefix, key, known);
+  return {};
+}
+
+template <class T>
+Status decode(const Json& json, const std::string& path, T& value) {
+  if constexpr (Visitable<T>) {
+    return decode_object(json, path, value);
+  } else if constexpr (IsOptional<T>::value) {
+    if (json == kNone) {
+      value.reset();
+      return {};
+    }
+    typename T::value_type inner{};
+    BITLAB_RETURN_IF_ERROR(decode(json, path, inner));
+    value = inner;
+  } else if constexpr (std::is_enum_v<T>) {
+    if (!json.is_string()) return wrong_type(path, "a name", json);
+    if (Status status = parse(json.template get<std::string>(), value); !status.ok())
+      return make_error(status.error().code, "{} (key={})", status.error().message, path);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    if (!json.is_boolean()) return wrong_type(path, "true or false", json);
+    value = json.template get<bool>();
+  } else if constexpr (std::is_same_v<T, int64_t>) {
+    const bool fits = json.is_number_integer() && !(json.is_number_unsigned() && json.template get<uint64_t>() >
+                                                    static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+    if (!fits) return wrong_type(path, "a 64-bit integer", json);
+    value = json.template get<int64_t>();
+  } else if constexpr (std::is_same_v<T, double>) {
+    if (!json.is_number()) return wrong_type(path, "a number", json);
+    value = json.template get<double>();
+  } else {
+    static_assert(std::is_same_v<T, std::string>);
+    if (!json.is_string()) return wrong_type(path, "a text", json);
+    value = json.template get<std::string>();
+  }
+  return {};
+}
+
+// Plain YAML scalars get the type that JSON would give them; quoted ones are text.
+Json scalar(const YAML::Node& node) {
+  const std::string& text = node.Scalar();
+  if (node.Tag() == "!") return text;
+  if (text == "true" || text == "false") return text == "true";
+  Json number = Json::parse(text, nullptr, false);
+  return number.is_number() ? number : Json(text);
+}
+
+Result<Json> from_node(const YAML::Node& node, int depth) {
+  constexpr int kMaxDepth = 32;
+  if (depth > kMaxDepth) return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxDepth);
+  if (node.IsScalar()) return scalar(node);
+  if (node.IsMap()) {
+    Json object = Json::object();
+    for (const auto& item : node) {
+      if (!item.first.IsScalar()) return make_error(ErrorCode::kCorrupt, "[config] keys that are names, got another");
+      BITLAB_TRY(object[item.first.Scalar()], from_node(item.second, depth + 1));
+    }
+    return object;
+  }
+  if (node.IsSequence()) {
+    Json array = Json::array();
+    for (const auto& item : node) {
+      BITLAB_TRY(Json element, from_node(item, depth + 1));
+      array.push_back(std::move(element));
+    }
+    return array;
+  }
+  return Json(nullptr);
+}
+
+void emit(YAML::Emitter& out, const Json& json) {
+  if (!json.is_object()) {
+    // Text that a reader would take for a number or a truth value, or that is empty, is quoted.
+    const bool quote = json.is_string() && (json.get<std::string>().empty() ||
+                                            !Json::parse(json.get<std::string>(), nullptr, false).is_discarded());
+    if (quote) out << YAML::DoubleQuoted;
+    out << (json.is_string() ? json.get<std::string>() : json.dump());
+    return;
+  }
+  out << YAML::BeginMap;
+  for (const auto& [key, value] : json.items()) {
+    out << YAML::Key << key << YAML::Value;
+    emit(out, value);
+  }
+  out << YAML::EndMap;
+}
+
+template <class Config>
+Result<Config> from_tree(const Json& json) {
+  Config config;
+  BITLAB_RETURN_IF_ERROR(decode(json, "", config));
+  return config;
+}
+
+Result<bool> is_yaml(const std::filesystem::path& path) {
+  const std::string ending = path.extension();
+  if (ending == ".yaml" || ending == ".yml") return true;
+  if (ending == ".json") return false;
+  return make_error(ErrorCode::kInvalidArgument, "[config] a path that ends in .json, .yaml or .yml, got '{}'", path.string());
+}
+
+}  // namespace
+
+template <class Config>
+std::string to_json(const Config& config) {
+  return encode(config).dump(2) + "\n";
+}
+
+template <class Config>
+std::string to_yaml(const Config& config) {
+  YAML::Emitter out;
+  emit(out, encode(config));
+  return std::string(out.c_str()) + "\n";
+}
+
+template <class Config>
+Result<Config> from_json(std::string_view text) {
+  const Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[config] JSON, got text that is not");
+  return from_tree<Config>(json);
+}
+
+template <class Config>
+Result<Config> from_yaml(std::string_view text) {
+  YAML::Node node;
+  try {
+    node = YAML::Load(std::string(text));
+  } catch (const YAML::Exception& error) {
+    return make_error(ErrorCode::kCorrupt, "[config] YAML, got '{}' (line={})", error.msg, error.mark.line + 1);
+  }
+  if (node.IsNull()) return Config{};
+  BITLAB_TRY(const Json json, from_node(node, 0));
+  return from_tree<Config>(json);
+}
+
+template <class Config>
+Result<Config> load(const std::filesystem::path& path) {
+  BITLAB_TRY(const bool yaml, is_yaml(path));
+  BITLAB_TRY(const std::string text, read_file(path));
+  Result<Config> config = yaml ? from_yaml<Config>(text) : from_json<Config>(text);
+  if (!config.ok()) return make_error(config.error().code, "{} (path={})", config.error().message, path.string());
+  return config;
+}
+
+template <class Config>
+Status save(const Config& config, const std::filesystem::path& path) {
+  BITLAB_TRY(const bool yaml, is_yaml(path));
+  return write_file_atomic(path, std::string_view(yaml ? to_yaml(config) : to_json(config)));
+}
+
+#define BITLAB_INSTANTIATE(Config)                              \
+  template std::string to_json(const Config&);                  \
+  template std::string to_yaml(const Config&);                  \
+  template Result<Config> from_json<Config>(std::string_view);  \
+  template Result<Config> from_yaml<Config>(std::string_view);  \
+  template Result<Config> load<Config>(const std::filesystem::path&); \
+  template Status save(const Config&, const std::filesystem::path&)
+BITLAB_INSTANTIATE(BitQuantConfig);
+BITLAB_INSTANTIATE(ModelConfig);
+BITLAB_INSTANTIATE(DataConfig);
+BITLAB_INSTANTIATE(TrainingConfig);
+BITLAB_INSTANTIATE(RunConfig);
+#undef BITLAB_INSTANTIATE
+
+}  // namespace bitlab::config

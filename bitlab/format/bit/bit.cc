@@ -1,0 +1,122 @@
+#include "bitlab/format/bit/bit.h"
+
+#include <cstring>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/base/file.h"
+#include "bitlab/format/bit/graph_json.h"
+#include "bitlab/format/bit/safetensors.h"
+#include "bitlab/program/verify.h"
+#include "bitlab/ternary/codes.h"
+
+namespace bitlab::format::bit {
+namespace {
+
+using program::FloatData;
+using program::Program;
+using program::TernaryData;
+using program::Value;
+
+constexpr std::string_view kVersionKey = "bitlab.version";
+constexpr std::string_view kProgramKey = "bitlab.program";
+constexpr std::string_view kMetaPrefix = "meta.";
+
+template <class T>
+std::span<const uint8_t> bytes_of(std::span<const T> data) {
+  return {reinterpret_cast<const uint8_t*>(data.data()), data.size_bytes()};
+}
+
+std::vector<NamedTensor> tensors_of(const Program& p) {
+  std::vector<NamedTensor> tensors;
+  for (const program::Constant& constant : p.constants) {
+    const Value& v = p.value(constant.value);
+    if (const auto* ternary = std::get_if<TernaryData>(&constant.data)) {
+      const int64_t rows = weight_rows(v.shape), row_bytes = ternary::code_row_bytes(weight_depth(v.shape));
+      tensors.push_back({v.name + ".codes", {TensorType::kU8, {rows, row_bytes}, ternary->codes}});
+      tensors.push_back({v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(ternary->scale.size())}, bytes_of(ternary->scale)}});
+    } else {
+      tensors.push_back({v.name, {TensorType::kF32, at_batch(v.shape, 1), bytes_of(std::get<FloatData>(constant.data))}});
+    }
+  }
+  return tensors;
+}
+
+// Takes the named tensor out of the file, so that what is left over can be reported.
+Result<TensorView> take(Safetensors& file, const std::string& name, TensorType type, const std::vector<int64_t>& shape) {
+  const auto found = file.tensors.find(name);
+  if (found == file.tensors.end()) return make_error(ErrorCode::kCorrupt, "[bit] tensor '{}' of the graph, got none", name);
+  const TensorView tensor = found->second;
+  file.tensors.erase(found);
+  if (tensor.type != type || tensor.shape != shape || reinterpret_cast<uintptr_t>(tensor.bytes.data()) % kAlignment != 0)
+    return make_error(ErrorCode::kCorrupt, "[bit] the type, shape and alignment that the graph says, got another (tensor={})", name);
+  return tensor;
+}
+
+FloatData floats_of(const TensorView& tensor) {
+  return {reinterpret_cast<const float*>(tensor.bytes.data()), tensor.bytes.size() / sizeof(float)};
+}
+
+Status attach_constants(Safetensors& file, ParsedGraph& graph) {
+  Program& p = graph.program;
+  for (const ConstantPlan& plan : graph.constants) {
+    const Value& v = p.value(plan.value);
+    if (v.dtype == program::DType::kFloat32) {
+      BITLAB_TRY(const TensorView tensor, take(file, v.name, TensorType::kF32, at_batch(v.shape, 1)));
+      p.constants.push_back({plan.value, floats_of(tensor)});
+      continue;
+    }
+    if (v.shape.empty()) return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
+    const int64_t rows = weight_rows(v.shape), row_bytes = ternary::code_row_bytes(weight_depth(v.shape));
+    BITLAB_TRY(const TensorView codes, take(file, v.name + ".codes", TensorType::kU8, {rows, row_bytes}));
+    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+    p.constants.push_back({plan.value, TernaryData{codes.bytes, floats_of(scale)}});
+  }
+  if (!file.tensors.empty())
+    return make_error(ErrorCode::kCorrupt, "[bit] tensors that the graph names, got '{}' too", file.tensors.begin()->first);
+  return {};
+}
+
+Status check_version(const Safetensors& file) {
+  const auto version = file.metadata.find(std::string(kVersionKey));
+  if (version == file.metadata.end() || !file.metadata.contains(std::string(kProgramKey)))
+    return make_error(ErrorCode::kCorrupt, "[bit] a safetensors file with a BitLab program, got one without");
+  if (version->second != std::to_string(kVersion))
+    return make_error(ErrorCode::kUnsupportedVersion, "[bit] format version {}, got {}", kVersion, version->second);
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> serialize(const Program& p) {
+  BITLAB_RETURN_IF_ERROR(verify(p));
+  std::map<std::string, std::string> metadata{{std::string(kVersionKey), std::to_string(kVersion)},
+                                              {std::string(kProgramKey), graph_to_json(p)}};
+  for (const auto& [key, value] : p.metadata) metadata[std::string(kMetaPrefix) + key] = value;
+  return write_safetensors(tensors_of(p), std::move(metadata));
+}
+
+Status save(const Program& program, const std::filesystem::path& path) {
+  BITLAB_TRY(const std::string bytes, serialize(program));
+  return write_file_atomic(path, std::string_view(bytes));
+}
+
+Result<Program> parse(std::span<const uint8_t> bytes, std::shared_ptr<const void> owner) {
+  BITLAB_TRY(Safetensors file, read_safetensors(bytes));
+  BITLAB_RETURN_IF_ERROR(check_version(file));
+  BITLAB_TRY(ParsedGraph graph, graph_from_json(file.metadata[std::string(kProgramKey)]));
+  BITLAB_RETURN_IF_ERROR(attach_constants(file, graph));
+  for (const auto& [key, value] : file.metadata)
+    if (key.starts_with(kMetaPrefix)) graph.program.metadata[key.substr(kMetaPrefix.size())] = value;
+  graph.program.storage.push_back(std::move(owner));
+  BITLAB_RETURN_IF_ERROR(verify(graph.program));
+  return std::move(graph.program);
+}
+
+Result<Program> load(const std::filesystem::path& path) {
+  BITLAB_TRY(auto file, MappedFile::open(path));
+  Result<Program> program = parse(file->bytes(), file);
+  if (!program.ok()) return make_error(program.error().code, "{} (path={})", program.error().message, path.string());
+  return program;
+}
+
+}  // namespace bitlab::format::bit

@@ -1,0 +1,31 @@
+// The graph of a program as JSON text, without the constants' data. Values are named, not numbered.
+//
+//   {"inputs": [{"name", "shape"}], "constants": [{"name", "kind": "float" | "ternary", "shape", "scales"?}],
+//    "nodes": [{"op", "name", "inputs": [name or null], "attributes": {}}], "outputs": [name]}
+//
+// A dimension is a number or "batch" or "4*batch". A node's output has the node's name.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "bitlab/program/program.h"
+
+namespace bitlab::format::bit {
+
+std::string graph_to_json(const program::Program& program);
+
+struct ConstantPlan {
+  program::ValueId value;
+  int64_t scales;  // of a ternary constant: how many; 0 for a float one
+};
+
+struct ParsedGraph {
+  program::Program program;  // without constants' data
+  std::vector<ConstantPlan> constants;
+};
+
+// Checks the JSON's form and names; output shapes come from the shape rules. Error: Corrupt.
+Result<ParsedGraph> graph_from_json(std::string_view text);
+
+}  // namespace bitlab::format::bit

@@ -1,0 +1,37 @@
+// Dynamic int8 quantization of activations, by rows that share a scale:
+//
+//   inv[m] = 127 / max(max over k of |x[m, k]|, 1e-5)     float32, IEEE division
+//   q[m, k] = clamp(rint(x[m, k] * inv[m]), -127, 127)    half to even
+//   a[m] = 1 / inv[m]
+//
+// A row is a token for linear layers and a sample for convolutions. The maximum does not depend on an order, so neither does the
+// result. Source: Hugging Face's BitNet (ActQuant).
+#pragma once
+
+#include <span>
+
+#include "bitlab/base/thread_pool.h"
+#include "bitlab/kernels/activation_quant/arguments.h"
+#include "bitlab/kernels/selection.h"
+
+namespace bitlab::kernels {
+
+struct ActivationQuantRow {
+  const char* name;
+  FeatureSet needs;
+  double value_cost;
+  ActivationQuantKernel* run;  // null: not part of this build
+};
+
+std::span<const ActivationQuantRow> activation_quant_rows();
+Selection<ActivationQuantRow> explain_activation_quant(const Machine& machine, const Policy& policy);
+Result<const ActivationQuantRow*> select_activation_quant(const Machine& machine, const Policy& policy);
+
+// x  float32 [rows, columns], rows x_stride floats apart
+// q  int8 [rows, columns], rows q_stride bytes apart; bytes from columns to q_stride are set to zero
+// a  float32 [rows]
+// Error: NotFinite, naming `op` and the row.
+Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
+                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool);
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,86 @@
+// Choosing a kernel: a pure function of the list of rows, the problem, the machine and the policy. Every row gets a verdict, so
+// that a choice can be explained and a refusal says why.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bitlab/base/machine.h"
+#include "bitlab/base/result.h"
+
+namespace bitlab::kernels {
+
+enum class Verdict { kChosen, kSlower, kNotBuilt, kMissingFeature, kShapeNotAccepted, kLayoutMismatch, kDisabledByPolicy };
+
+std::string_view name(Verdict verdict);  // "Chosen", "MissingFeature"
+
+// Restricts the candidates. `restrict` is a list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps
+// only rows whose name begins with the text behind the colon.
+struct Policy {
+  std::string restrict_to;
+  // Reads BITLAB_KERNEL.
+  static Policy from_environment();
+  bool allows(std::string_view op, std::string_view row) const;
+};
+
+struct RowVerdict {
+  std::string row;
+  Verdict verdict = Verdict::kSlower;
+  std::string reason;  // empty for Chosen
+  double cost = 0;     // relative; meaningful for Chosen and Slower
+};
+
+template <class Row>
+struct Selection {
+  const Row* row = nullptr;  // null where no row can serve
+  std::vector<RowVerdict> verdicts;
+};
+
+// "row: Verdict (reason)" lines, for errors and for `kernels explain`.
+std::string explain(std::span<const RowVerdict> verdicts);
+Error no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts);
+
+// What every row has: `const char* name; FeatureSet needs; Fn* run` (null: not built here). `refuse(row)` returns the verdict and
+// reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the cheapest rows is chosen.
+template <class Row, class Refuse, class Cost>
+Selection<Row> select_row(std::string_view op, std::span<const Row> rows, const Machine& machine, const Policy& policy,
+                          Refuse refuse, Cost cost) {
+  Selection<Row> selection;
+  size_t best = 0;
+  for (const Row& row : rows) {
+    RowVerdict verdict{row.name, Verdict::kSlower, "", 0};
+    if (!policy.allows(op, row.name)) {
+      verdict = {row.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};
+    } else if (row.run == nullptr) {
+      verdict = {row.name, Verdict::kNotBuilt, "not part of this build", 0};
+    } else if (const FeatureSet missing = row.needs.minus(machine.features); !missing.empty()) {
+      verdict = {row.name, Verdict::kMissingFeature, "the machine lacks " + missing.to_string(), 0};
+    } else if (std::optional<RowVerdict> refused = refuse(row)) {
+      verdict = *std::move(refused);
+      verdict.row = row.name;
+    } else {
+      verdict.cost = cost(row);
+      if (selection.row == nullptr || verdict.cost < selection.verdicts[best].cost) {
+        best = selection.verdicts.size();
+        selection.row = &row;
+      }
+    }
+    selection.verdicts.push_back(std::move(verdict));
+  }
+  for (size_t i = 0; i < selection.verdicts.size() && selection.row != nullptr; ++i) {
+    RowVerdict& verdict = selection.verdicts[i];
+    if (i == best) {
+      verdict.verdict = Verdict::kChosen;
+    } else if (verdict.verdict == Verdict::kSlower) {
+      verdict.reason = fmt::format("{:.1f} times the cost of {}", verdict.cost / selection.verdicts[best].cost,
+                                   selection.row->name);
+    }
+  }
+  return selection;
+}
+
+}  // namespace bitlab::kernels

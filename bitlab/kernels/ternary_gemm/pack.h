@@ -1,0 +1,25 @@
+// From canonical codes to the layouts that kernels read.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/ternary_gemm/arguments.h"
+
+namespace bitlab::kernels {
+
+// The one resident copy of a ternary weight.
+struct PackedTernary {
+  AlignedBuffer data;
+  int64_t rows = 0;
+  int64_t depth = 0;
+  TernaryLayout layout = TernaryLayout::kRows;
+};
+
+int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);
+
+// `codes` are canonical and valid (ternary::validate_codes), [rows, depth]. Error: OutOfMemory.
+Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout);
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,64 @@
+#include <array>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
+
+namespace bitlab::kernels {
+namespace {
+
+// A kernel of another architecture is in the list, without a function.
+#if defined(__x86_64__)
+#define BITLAB_BUILT_reference ternary_gemm_reference
+#define BITLAB_BUILT_x86_avx2 ternary_gemm_x86_avx2
+#else
+#define BITLAB_BUILT_reference ternary_gemm_reference
+#define BITLAB_BUILT_x86_avx2 nullptr
+#endif
+
+constexpr std::array kRows{
+#define BITLAB_KERNEL(name, needs, layout, fixed, step) \
+  TernaryGemmRow{#name, needs, TernaryLayout::layout, fixed, step, BITLAB_BUILT_##name},
+#include "bitlab/kernels/ternary_gemm/kernels.def"
+#undef BITLAB_KERNEL
+};
+
+double cost(const TernaryGemmRow& row, const TernaryGemmProblem& p) {
+  const int64_t steps = p.tokens * ceil_div(p.rows, kVnUnit) * ceil_div(p.depth, kVnStep);
+  return row.fixed_cost + row.step_cost * static_cast<double>(steps);
+}
+
+std::string describe(const TernaryGemmProblem& p) { return fmt::format("tokens={} rows={} depth={}", p.tokens, p.rows, p.depth); }
+
+}  // namespace
+
+std::span<const TernaryGemmRow> ternary_gemm_rows() { return kRows; }
+
+Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const Machine& machine, const Policy& policy) {
+  const auto accept_all = [](const TernaryGemmRow&) { return std::optional<RowVerdict>(); };
+  const auto total = [&](const TernaryGemmRow& row) {
+    return cost(row, {1, rows, depth}) + cost(row, {8, rows, depth}) + cost(row, {64, rows, depth});
+  };
+  const auto selection = select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, accept_all, total);
+  if (selection.row == nullptr) return no_kernel("ternary_gemm", describe({1, rows, depth}), selection.verdicts);
+  return selection.row->layout;
+}
+
+Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
+                                               const Policy& policy) {
+  const auto other_layout = [&](const TernaryGemmRow& row) {
+    std::optional<RowVerdict> refused;
+    if (row.layout != layout) refused = RowVerdict{"", Verdict::kLayoutMismatch, "the weights are packed in another layout", 0};
+    return refused;
+  };
+  return select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, other_layout,
+                    [&](const TernaryGemmRow& row) { return cost(row, problem); });
+}
+
+Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,
+                                                  const Machine& machine, const Policy& policy) {
+  const auto selection = explain_ternary_gemm(problem, layout, machine, policy);
+  if (selection.row == nullptr) return no_kernel("ternary_gemm", describe(problem), selection.verdicts);
+  return selection.row;
+}
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,37 @@
+// A ternary linear layer on float activations: activation_quant, then ternary_gemm. This is the one implementation behind the
+// operator bitlab::ternary_linear of LibTorch and the node ternary_linear of the runtime.
+//
+//   x [tokens, depth] float32 -> y [tokens, rows] float32; activations are quantized per token
+#pragma once
+
+#include "bitlab/kernels/activation_quant/activation_quant.h"
+#include "bitlab/kernels/ternary_gemm/pack.h"
+#include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
+
+namespace bitlab::kernels {
+
+// The two kernels that a ternary layer runs on.
+struct TernaryKernels {
+  const ActivationQuantRow* quant = nullptr;
+  const TernaryGemmRow* gemm = nullptr;
+};
+
+// Errors: NoKernel.
+Result<TernaryKernels> select_ternary(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
+                                      const Policy& policy);
+
+// A packed weight [rows, depth] with its scales; does not own.
+struct TernaryWeight {
+  const PackedTernary* packed = nullptr;
+  const float* scale = nullptr;  // [1] or [rows]
+  int64_t scale_stride = 0;      // 0 per tensor, 1 per output channel
+  const float* bias = nullptr;   // [rows] or null
+};
+
+int64_t ternary_linear_scratch_bytes(int64_t tokens, int64_t depth);
+
+// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes. Error: NotFinite.
+Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const float* x, int64_t tokens, float* y,
+                      uint8_t* scratch, ThreadPool& pool);
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,74 @@
+// What the kernels' tests share: random data, worst cases, memory that faults behind its end, bit comparison.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <span>
+#include <vector>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/ternary/codes.h"
+
+namespace bitlab::kernels::test {
+
+inline std::vector<float> random_floats(int64_t count, uint32_t seed, float spread = 2.0F) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0.0F, spread);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = normal(generator);
+  return values;
+}
+
+inline std::vector<int8_t> random_int8(int64_t count, uint32_t seed, int least, int most) {
+  std::mt19937 generator(seed);
+  std::uniform_int_distribution<int> uniform(least, most);
+  std::vector<int8_t> values(static_cast<size_t>(count));
+  for (int8_t& v : values) v = static_cast<int8_t>(uniform(generator));
+  return values;
+}
+
+inline std::vector<uint8_t> packed(const std::vector<int8_t>& t, int64_t rows, int64_t depth) {
+  std::vector<uint8_t> codes(static_cast<size_t>(ternary::code_bytes(rows, depth)));
+  ternary::pack_codes(t, rows, depth, codes);
+  return codes;
+}
+
+// Bytes that end at a page that faults, so that a read or write past the end does not go unseen.
+class GuardedBytes {
+ public:
+  explicit GuardedBytes(size_t size) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
+    const size_t whole = (size + page_ - 1) / page_ * page_;
+    mapped_ = whole + page_;
+    base_ = static_cast<uint8_t*>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(base_ + whole, page_, PROT_NONE);
+    begin_ = base_ + whole - size;
+  }
+  ~GuardedBytes() { munmap(base_, mapped_); }
+  GuardedBytes(const GuardedBytes&) = delete;
+  GuardedBytes& operator=(const GuardedBytes&) = delete;
+
+  template <class T>
+  T* as() {
+    return reinterpret_cast<T*>(begin_);
+  }
+  template <class T>
+  T* fill(std::span<const T> values) {
+    if (!values.empty()) std::memcpy(begin_, values.data(), values.size_bytes());
+    return as<T>();
+  }
+
+ private:
+  size_t page_, mapped_;
+  uint8_t *base_, *begin_;
+};
+
+// Equal bit by bit: unlike ==, tells 0 from -0 and finds equal NaNs.
+inline bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+}  // namespace bitlab::kernels::test

@@ -1,0 +1,60 @@
+#include "bitlab/program/op.h"
+
+#include <array>
+#include <sstream>
+
+namespace bitlab::program {
+namespace {
+
+InputSchema parse_input(std::string text) {
+  InputSchema input{"", InputKind::kActivation, text.ends_with('?')};
+  if (input.optional) text.pop_back();
+  const size_t colon = text.find(':');
+  if (colon != std::string::npos)
+    input.kind = text.substr(colon + 1) == "ternary" ? InputKind::kTernaryConstant : InputKind::kFloatConstant;
+  input.name = text.substr(0, colon);
+  return input;
+}
+
+AttributeSchema parse_attribute(const std::string& text) {
+  const size_t colon = text.find(':');
+  const std::string kind = text.substr(colon + 1);
+  return {text.substr(0, colon),
+          kind == "int" ? AttributeKind::kInt : kind == "pair" ? AttributeKind::kPair : AttributeKind::kText};
+}
+
+OpSchema parse_schema(const char* name, Exactness exactness, const char* inputs, const char* attributes) {
+  OpSchema schema{name, exactness, {}, {}};
+  std::istringstream input_list(inputs), attribute_list(attributes);
+  for (std::string item; input_list >> item;) schema.inputs.push_back(parse_input(item));
+  for (std::string item; attribute_list >> item;) schema.attributes.push_back(parse_attribute(item));
+  return schema;
+}
+
+}  // namespace
+
+std::span<const OpSchema> op_schemas() {
+  static const std::vector<OpSchema> schemas{
+#define BITLAB_OP(name, exactness, inputs, attributes) parse_schema(#name, Exactness::exactness, inputs, attributes),
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+  };
+  return schemas;
+}
+
+const OpSchema& schema(Op op) { return op_schemas()[static_cast<size_t>(op)]; }
+std::string_view name(Op op) { return schema(op).name; }
+
+std::string_view name(Exactness exactness) {
+  constexpr std::array<std::string_view, 3> kNames{"same_kernel", "ieee_exact", "bounded"};
+  return kNames.at(static_cast<size_t>(exactness));
+}
+
+Result<Op> parse_op(std::string_view name) {
+  const auto schemas = op_schemas();
+  for (size_t i = 0; i < schemas.size(); ++i)
+    if (schemas[i].name == name) return static_cast<Op>(i);
+  return make_error(ErrorCode::kUnknownName, "[program] an operation of ops.def, got '{}'", name);
+}
+
+}  // namespace bitlab::program

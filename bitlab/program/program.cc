@@ -1,0 +1,84 @@
+#include "bitlab/program/program.h"
+
+#include <algorithm>
+
+#include "bitlab/program/verify.h"
+
+namespace bitlab::program {
+namespace {
+
+Shape constant_shape(const std::vector<int64_t>& sizes) {
+  Shape shape;
+  for (int64_t size : sizes) shape.push_back({size, false});
+  return shape;
+}
+
+// Moves `data` into shared storage and returns a view of it.
+template <class T>
+std::span<const T> keep(Program& program, std::vector<T> data) {
+  auto owner = std::make_shared<const std::vector<T>>(std::move(data));
+  program.storage.push_back(owner);
+  return *owner;
+}
+
+}  // namespace
+
+const Constant* Program::constant(ValueId id) const {
+  const auto found = std::find_if(constants.begin(), constants.end(), [id](const Constant& c) { return c.value == id; });
+  return found == constants.end() ? nullptr : &*found;
+}
+
+bool Program::is_exact() const {
+  return std::none_of(nodes.begin(), nodes.end(), [](const Node& n) { return schema(n.op).exactness == Exactness::kBounded; });
+}
+
+int64_t weight_rows(const Shape& shape) { return shape.front().size; }
+
+int64_t weight_depth(const Shape& shape) {
+  int64_t depth = 1;
+  for (size_t i = 1; i < shape.size(); ++i) depth *= shape[i].size;
+  return depth;
+}
+
+ValueId ProgramBuilder::add(std::string name, ValueKind kind, DType dtype, Shape shape) {
+  program_.values.push_back({std::move(name), kind, dtype, std::move(shape)});
+  return static_cast<ValueId>(program_.values.size()) - 1;
+}
+
+ValueId ProgramBuilder::input(std::string name, Shape shape) {
+  const ValueId id = add(std::move(name), ValueKind::kInput, DType::kFloat32, std::move(shape));
+  program_.inputs.push_back(id);
+  return id;
+}
+
+ValueId ProgramBuilder::floats(std::string name, std::vector<int64_t> shape, std::vector<float> data) {
+  const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kFloat32, constant_shape(shape));
+  program_.constants.push_back({id, keep(program_, std::move(data))});
+  return id;
+}
+
+ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes,
+                                std::vector<float> scale) {
+  const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kTernary, constant_shape(shape));
+  const auto code_view = keep(program_, std::move(codes));
+  program_.constants.push_back({id, TernaryData{code_view, keep(program_, std::move(scale))}});
+  return id;
+}
+
+Result<ValueId> ProgramBuilder::node(Op op, std::string name, std::vector<ValueId> inputs,
+                                     std::map<std::string, Attribute> attributes) {
+  Node node{op, std::move(name), std::move(inputs), kNone, std::move(attributes)};
+  BITLAB_RETURN_IF_ERROR(verify_schema(program_, node));
+  BITLAB_TRY(Shape shape, infer_shape(program_, node));
+  node.output = add(node.name, ValueKind::kResult, DType::kFloat32, std::move(shape));
+  program_.nodes.push_back(std::move(node));
+  return program_.nodes.back().output;
+}
+
+Result<Program> ProgramBuilder::finish(std::vector<ValueId> outputs) {
+  program_.outputs = std::move(outputs);
+  BITLAB_RETURN_IF_ERROR(verify(program_));
+  return std::exchange(program_, {});
+}
+
+}  // namespace bitlab::program

@@ -1,0 +1,102 @@
+// A network as data: what capture makes, files hold and the runtime runs. Values are defined once, nodes stand in execution order.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "bitlab/base/result.h"
+#include "bitlab/program/op.h"
+#include "bitlab/program/shape.h"
+
+namespace bitlab::program {
+
+using ValueId = int32_t;
+inline constexpr ValueId kNone = -1;  // an optional input that is left out
+
+enum class ValueKind { kInput, kConstant, kResult };
+enum class DType { kFloat32, kTernary };
+
+struct Value {
+  std::string name;  // unique
+  ValueKind kind;
+  DType dtype;
+  Shape shape;  // of a constant: numbers only
+};
+
+// Ternary weights: shape [rows, depth] of a linear layer, [rows, kernel_h, kernel_w, channels] of a convolution; codes as in
+// ternary/codes.h with depth = product of all but the first size. Float constants of a convolution have the same order.
+struct TernaryData {
+  std::span<const uint8_t> codes;
+  std::span<const float> scale;  // [1] or [rows]
+};
+using FloatData = std::span<const float>;
+
+struct Constant {
+  ValueId value = kNone;
+  std::variant<FloatData, TernaryData> data;
+};
+
+using Pair = std::array<int64_t, 2>;  // height, width
+using Attribute = std::variant<int64_t, Pair, std::string>;
+
+struct Node {
+  Op op;
+  std::string name;               // unique; for messages and profiles
+  std::vector<ValueId> inputs;    // as in the schema
+  ValueId output = kNone;
+  std::map<std::string, Attribute> attributes;
+
+  // The attribute must be there with that type, which verify() guarantees.
+  template <class T>
+  const T& attribute(const std::string& key) const {
+    return std::get<T>(attributes.at(key));
+  }
+};
+
+struct Program {
+  std::vector<Value> values;
+  std::vector<Constant> constants;
+  std::vector<Node> nodes;
+  std::vector<ValueId> inputs;
+  std::vector<ValueId> outputs;
+  std::map<std::string, std::string> metadata;        // "model", "image", …: for people and pipelines, not for execution
+  std::vector<std::shared_ptr<const void>> storage;  // keeps what the constants' spans point to
+
+  const Value& value(ValueId id) const { return values[static_cast<size_t>(id)]; }
+  const Constant* constant(ValueId id) const;
+  // Whether every node gives the same bits as LibTorch in eval.
+  bool is_exact() const;
+};
+
+// Rows and depth of a weight's matrix.
+int64_t weight_rows(const Shape& shape);
+int64_t weight_depth(const Shape& shape);
+
+// The shape of a node's output from those of its inputs. Errors: ShapeMismatch, InvalidArgument, Unsupported, naming the node.
+// The node must fit its schema (verify()).
+Result<Shape> infer_shape(const Program& program, const Node& node);
+
+// Builds a program value by value; shapes follow from the rules.
+class ProgramBuilder {
+ public:
+  ValueId input(std::string name, Shape shape);
+  ValueId floats(std::string name, std::vector<int64_t> shape, std::vector<float> data);
+  ValueId ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes, std::vector<float> scale);
+  Result<ValueId> node(Op op, std::string name, std::vector<ValueId> inputs, std::map<std::string, Attribute> attributes = {});
+  void metadata(std::string key, std::string text) { program_.metadata[std::move(key)] = std::move(text); }
+  const Program& peek() const { return program_; }
+  // Verifies. The builder is empty afterwards.
+  Result<Program> finish(std::vector<ValueId> outputs);
+
+ private:
+  ValueId add(std::string name, ValueKind kind, DType dtype, Shape shape);
+  Program program_;
+};
+
+}  // namespace bitlab::program

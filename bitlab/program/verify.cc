@@ -1,0 +1,156 @@
+#include "bitlab/program/verify.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "bitlab/ternary/codes.h"
+#include "bitlab/ternary/spec.h"
+
+namespace bitlab::program {
+namespace {
+
+template <class... Args>
+Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
+  return make_error(ErrorCode::kCorrupt, "[verify] {}", fmt::vformat(format, fmt::make_format_args(args...)));
+}
+
+bool exists(const Program& p, ValueId id) { return id >= 0 && static_cast<size_t>(id) < p.values.size(); }
+
+Status verify_values(const Program& p) {
+  std::set<std::string_view> names;
+  for (const Value& v : p.values) {
+    if (v.name.empty() || !names.insert(v.name).second) return corrupt("unique value names, got '{}' again or empty", v.name);
+    if (!is_valid(v.shape) || static_cast<int64_t>(v.shape.size()) > kMaxRank)
+      return corrupt("at most {} positive sizes, got {} (value={})", kMaxRank, to_string(v.shape), v.name);
+    const bool symbolic = std::any_of(v.shape.begin(), v.shape.end(), [](Dim d) { return d.symbolic; });
+    if (symbolic && v.kind == ValueKind::kConstant) return corrupt("constants of fixed shape, got {} (value={})", to_string(v.shape), v.name);
+    if (v.dtype == DType::kTernary && v.kind != ValueKind::kConstant) return corrupt("ternary constants only (value={})", v.name);
+  }
+  return {};
+}
+
+Status verify_finite(const std::string& name, FloatData data) {
+  const auto bad = std::find_if(data.begin(), data.end(), [](float v) { return !std::isfinite(v); });
+  if (bad == data.end()) return {};
+  return corrupt("finite constants, got {} (value={}, index={})", *bad, name, bad - data.begin());
+}
+
+Status verify_constant(const Program& p, const Constant& constant) {
+  if (!exists(p, constant.value) || p.value(constant.value).kind != ValueKind::kConstant)
+    return corrupt("data for a constant, got value {}", constant.value);
+  const Value& v = p.value(constant.value);
+  const auto* ternary = std::get_if<TernaryData>(&constant.data);
+  if ((ternary != nullptr) != (v.dtype == DType::kTernary)) return corrupt("data of the constant's type (value={})", v.name);
+  if (ternary == nullptr) {
+    const auto& data = std::get<FloatData>(constant.data);
+    if (static_cast<int64_t>(data.size()) != elements(v.shape, 1))
+      return corrupt("{} floats for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.size(), v.name);
+    return verify_finite(v.name, data);
+  }
+  if (v.shape.size() < 2) return corrupt("ternary weights of rank 2 to 4, got {} (value={})", to_string(v.shape), v.name);
+  const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
+  if (depth > ternary::kMaxDepth)
+    return corrupt("a depth of at most 2^24, beyond which int32 sums could overflow, got {} (value={})", depth, v.name);
+  if (ternary->scale.size() != 1 && static_cast<int64_t>(ternary->scale.size()) != rows)
+    return corrupt("1 or {} scales, got {} (value={})", rows, ternary->scale.size(), v.name);
+  BITLAB_RETURN_IF_ERROR(verify_finite(v.name, ternary->scale));
+  if (Status status = ternary::validate_codes(ternary->codes, rows, depth); !status.ok())
+    return make_error(status.error().code, "{} (value={})", status.error().message, v.name);
+  return {};
+}
+
+Status verify_constants(const Program& p) {
+  std::set<ValueId> seen;
+  for (const Constant& constant : p.constants) {
+    BITLAB_RETURN_IF_ERROR(verify_constant(p, constant));
+    if (!seen.insert(constant.value).second) return corrupt("data once, got it twice (value={})", p.value(constant.value).name);
+  }
+  for (size_t i = 0; i < p.values.size(); ++i)
+    if (p.values[i].kind == ValueKind::kConstant && !seen.contains(static_cast<ValueId>(i)))
+      return corrupt("data for every constant, got none (value={})", p.values[i].name);
+  return {};
+}
+
+Status verify_ends(const Program& p) {
+  std::set<ValueId> listed;
+  for (ValueId id : p.inputs)
+    if (!exists(p, id) || p.value(id).kind != ValueKind::kInput || !listed.insert(id).second)
+      return corrupt("input values as inputs, each once, got value {}", id);
+  const auto declared = std::count_if(p.values.begin(), p.values.end(), [](const Value& v) { return v.kind == ValueKind::kInput; });
+  if (declared != static_cast<int64_t>(p.inputs.size())) return corrupt("{} inputs listed, got {}", declared, p.inputs.size());
+  if (p.outputs.empty()) return corrupt("an output, got none");
+  for (ValueId id : p.outputs)
+    if (!exists(p, id) || p.value(id).kind != ValueKind::kResult) return corrupt("results of nodes as outputs, got value {}", id);
+  return {};
+}
+
+Status verify_node(const Program& p, const Node& node, std::vector<bool>& defined) {
+  for (ValueId id : node.inputs)
+    if (id != kNone && (!exists(p, id) || !defined[static_cast<size_t>(id)]))
+      return corrupt("inputs that are defined before, got value {} (node={})", id, node.name);
+  BITLAB_RETURN_IF_ERROR(verify_schema(p, node));
+  if (!exists(p, node.output) || p.value(node.output).kind != ValueKind::kResult || defined[static_cast<size_t>(node.output)])
+    return corrupt("an output that only this node defines, got value {} (node={})", node.output, node.name);
+  BITLAB_TRY(const Shape shape, infer_shape(p, node));
+  if (shape != p.value(node.output).shape)
+    return corrupt("output shape {}, got {} (node={})", to_string(shape), to_string(p.value(node.output).shape), node.name);
+  defined[static_cast<size_t>(node.output)] = true;
+  return {};
+}
+
+bool has_kind(const Attribute& attribute, AttributeKind kind) { return attribute.index() == static_cast<size_t>(kind); }
+
+Status verify_input(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
+  if (id == kNone) {
+    if (expected.optional) return {};
+    return corrupt("input '{}', got none (node={})", expected.name, node.name);
+  }
+  const Value& v = p.value(id);
+  const bool constant = v.kind == ValueKind::kConstant, ternary = v.dtype == DType::kTernary;
+  const bool fits = expected.kind == InputKind::kActivation      ? !constant
+                    : expected.kind == InputKind::kFloatConstant ? constant && !ternary
+                                                                 : constant && ternary;
+  if (fits) return {};
+  const char* what = expected.kind == InputKind::kActivation      ? "an activation"
+                     : expected.kind == InputKind::kFloatConstant ? "a float constant"
+                                                                  : "a ternary constant";
+  return corrupt("{} as input '{}', got '{}' (node={})", what, expected.name, v.name, node.name);
+}
+
+}  // namespace
+
+Status verify_schema(const Program& p, const Node& node) {
+  const OpSchema& expected = schema(node.op);
+  if (node.inputs.size() != expected.inputs.size())
+    return corrupt("{} inputs of {}, got {} (node={})", expected.inputs.size(), expected.name, node.inputs.size(), node.name);
+  for (size_t i = 0; i < expected.inputs.size(); ++i)
+    BITLAB_RETURN_IF_ERROR(verify_input(p, node, expected.inputs[i], node.inputs[i]));
+  for (const AttributeSchema& attribute : expected.attributes) {
+    const auto found = node.attributes.find(attribute.name);
+    if (found == node.attributes.end() || !has_kind(found->second, attribute.kind))
+      return corrupt("attribute '{}' of {} with its type, got none (node={})", attribute.name, expected.name, node.name);
+  }
+  if (node.attributes.size() != expected.attributes.size())
+    return corrupt("{} attributes of {}, got {} (node={})", expected.attributes.size(), expected.name, node.attributes.size(),
+                   node.name);
+  return {};
+}
+
+Status verify(const Program& p) {
+  BITLAB_RETURN_IF_ERROR(verify_values(p));
+  BITLAB_RETURN_IF_ERROR(verify_constants(p));
+  BITLAB_RETURN_IF_ERROR(verify_ends(p));
+  std::vector<bool> defined;
+  for (const Value& v : p.values) defined.push_back(v.kind != ValueKind::kResult);
+  std::set<std::string_view> names;
+  for (const Node& node : p.nodes) {
+    if (node.name.empty() || !names.insert(node.name).second) return corrupt("unique node names, got '{}'", node.name);
+    BITLAB_RETURN_IF_ERROR(verify_node(p, node, defined));
+  }
+  for (size_t i = 0; i < defined.size(); ++i)
+    if (!defined[i]) return corrupt("a node that defines '{}', got none", p.values[i].name);
+  return {};
+}
+
+}  // namespace bitlab::program

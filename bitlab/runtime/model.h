@@ -1,0 +1,55 @@
+// A loaded network: its graph, and its weights in the layouts that the machine's kernels read. Immutable; any number of sessions
+// share one.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bitlab/base/machine.h"
+#include "bitlab/kernels/selection.h"
+#include "bitlab/kernels/ternary_gemm/pack.h"
+#include "bitlab/program/program.h"
+
+namespace bitlab::runtime {
+
+struct LoadOptions {
+  Machine machine = this_machine();
+  kernels::Policy policy = kernels::Policy::from_environment();
+};
+
+// A weight as it stays in memory: floats, or packed codes with scales.
+struct ResidentConstant {
+  AlignedBuffer floats;            // float constants
+  kernels::PackedTernary packed;   // ternary constants
+  AlignedBuffer scale;
+  int64_t scale_stride = 0;        // 0 per tensor, 1 per output channel
+  int64_t bytes() const { return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size()); }
+};
+
+class Model {
+ public:
+  // Reads a .bit file, verifies it, packs its weights and releases the file. Errors: those of format::bit::load, NoKernel,
+  // OutOfMemory.
+  static Result<std::shared_ptr<const Model>> load(const std::filesystem::path& path, const LoadOptions& options = {});
+  // The same from a program in memory, which is verified again.
+  static Result<std::shared_ptr<const Model>> create(program::Program program, const LoadOptions& options = {});
+
+  // The graph; its constants' data is gone.
+  const program::Program& program() const { return program_; }
+  const ResidentConstant& constant(program::ValueId id) const { return constants_[static_cast<size_t>(id)]; }
+  const LoadOptions& options() const { return options_; }
+  // Bytes that the weights take in memory: codes, scales and float constants.
+  int64_t weight_bytes() const;
+  // Bytes that the same weights take as float32.
+  int64_t float32_weight_bytes() const;
+
+ private:
+  Model() = default;
+  program::Program program_;
+  std::vector<ResidentConstant> constants_;  // by value
+  LoadOptions options_;
+};
+
+}  // namespace bitlab::runtime

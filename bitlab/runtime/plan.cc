@@ -1,0 +1,87 @@
+#include "bitlab/runtime/plan.h"
+
+#include <algorithm>
+
+namespace bitlab::runtime {
+namespace {
+
+using program::Program;
+using program::ValueId;
+
+struct Lifetime {
+  int64_t first = -1;  // step that writes; -1 for inputs, which are written before all steps
+  int64_t last = -1;   // last step that reads; the number of steps for outputs
+};
+
+std::vector<Lifetime> lifetimes(const Program& p) {
+  std::vector<Lifetime> lives(p.values.size());
+  const auto steps = static_cast<int64_t>(p.nodes.size());
+  for (int64_t i = 0; i < steps; ++i) {
+    const program::Node& node = p.nodes[static_cast<size_t>(i)];
+    lives[static_cast<size_t>(node.output)] = {i, i};
+    for (ValueId id : node.inputs)
+      if (id != program::kNone) lives[static_cast<size_t>(id)].last = i;
+  }
+  for (ValueId id : p.outputs) lives[static_cast<size_t>(id)].last = steps;
+  return lives;
+}
+
+struct Placed {
+  int64_t begin, end;
+  Lifetime life;
+};
+
+bool meet(const Lifetime& a, const Lifetime& b) { return a.first <= b.last && b.first <= a.last; }
+
+// The lowest offset at which `bytes` overlap no value that lives at the same time.
+int64_t place(std::vector<Placed>& placed, int64_t bytes, const Lifetime& life) {
+  std::vector<Placed> busy;
+  std::copy_if(placed.begin(), placed.end(), std::back_inserter(busy), [&](const Placed& p) { return meet(p.life, life); });
+  std::sort(busy.begin(), busy.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
+  int64_t offset = 0;
+  for (const Placed& p : busy) {
+    if (offset + bytes <= p.begin) break;
+    offset = std::max(offset, p.end);
+  }
+  placed.push_back({offset, offset + bytes, life});
+  return offset;
+}
+
+// Bytes of a value at this batch, or an error where they cannot be counted.
+Result<int64_t> value_bytes(const program::Value& v, int64_t batch) {
+  constexpr int64_t kMost = int64_t{1} << 46;
+  int64_t bytes = sizeof(float);
+  for (const program::Dim& dim : v.shape) {
+    if (dim.symbolic && dim.size > kMost / batch) bytes = kMost;
+    const int64_t size = dim.symbolic ? dim.size * batch : dim.size;
+    if (bytes > kMost / size)
+      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got more (value={}, batch={})", v.name, batch);
+    bytes *= size;
+  }
+  return round_up(bytes, kAlignment);
+}
+
+}  // namespace
+
+Result<Plan> make_plan(const Model& model, int64_t batch, int threads) {
+  const Program& p = model.program();
+  Plan plan{batch, {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
+  const std::vector<Lifetime> lives = lifetimes(p);
+  std::vector<Placed> placed;
+  for (size_t i = 0; i < p.values.size(); ++i) {
+    if (p.values[i].kind == program::ValueKind::kConstant) continue;
+    BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], batch));
+    plan.offsets[i] = place(placed, bytes, lives[i]);
+    plan.scratch_offset = std::max(plan.scratch_offset, plan.offsets[i] + bytes);
+  }
+  int64_t scratch = 0;
+  for (const program::Node& node : p.nodes) {
+    BITLAB_TRY(Step step, make_step({model, node, batch, threads}));
+    scratch = std::max(scratch, step.scratch_bytes);
+    plan.steps.push_back({std::move(step), &node});
+  }
+  plan.arena_bytes = plan.scratch_offset + scratch;
+  return plan;
+}
+
+}  // namespace bitlab::runtime

@@ -1,0 +1,123 @@
+#include "bitlab/runtime/session.h"
+
+#include <algorithm>
+
+#include "bitlab/runtime/steps/permute.h"
+
+namespace bitlab::runtime {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+std::string show(const std::vector<int64_t>& shape) {
+  program::Shape fixed;
+  for (int64_t size : shape) fixed.push_back({size, false});
+  return to_string(fixed);
+}
+
+// The batch for which `expected` is `found`; 0 where there is none, -1 where any batch will do.
+int64_t match(const program::Shape& expected, const std::vector<int64_t>& found) {
+  if (expected.size() != found.size()) return 0;
+  int64_t batch = -1;
+  for (size_t i = 0; i < found.size(); ++i) {
+    const program::Dim dim = expected[i];
+    if (!dim.symbolic) {
+      if (dim.size != found[i]) return 0;
+      continue;
+    }
+    if (found[i] < 1 || found[i] % dim.size != 0 || (batch != -1 && batch != found[i] / dim.size)) return 0;
+    batch = found[i] / dim.size;
+  }
+  return batch;
+}
+
+}  // namespace
+
+Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      pool_(make_thread_pool(options_.threads == 0 ? this_machine().cores : options_.threads)) {}
+
+Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Model> model, SessionOptions options) {
+  if (options.threads < 0 || options.threads > kMaxThreads)
+    return make_error(ErrorCode::kInvalidArgument, "[session] 0 to {} threads, got {}", kMaxThreads, options.threads);
+  return std::unique_ptr<Session>(new Session(std::move(model), std::move(options)));
+}
+
+Result<int64_t> Session::batch_of(std::span<const TensorView> inputs) const {
+  const program::Program& p = model_->program();
+  if (inputs.size() != p.inputs.size())
+    return make_error(ErrorCode::kInvalidArgument, "[session] {} inputs, got {}", p.inputs.size(), inputs.size());
+  int64_t batch = -1;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const program::Value& expected = p.value(p.inputs[i]);
+    const int64_t found = match(expected.shape, inputs[i].shape);
+    if (found == 0 || inputs[i].data == nullptr || (found > 0 && batch > 0 && found != batch))
+      return make_error(ErrorCode::kShapeMismatch, "[session] input {}, got {} (input={})", to_string(expected.shape),
+                        show(inputs[i].shape), expected.name);
+    batch = std::max(batch, found);
+  }
+  return std::max<int64_t>(batch, 1);
+}
+
+Status Session::prepare(int64_t batch) {
+  if (plan_.batch == batch) return {};
+  plan_.batch = 0;  // no plan, should the following fail
+  outputs_.clear();
+  row_major_.clear();
+  BITLAB_TRY(Plan plan, make_plan(*model_, batch, pool_->threads()));
+  if (static_cast<int64_t>(arena_.size()) < plan.arena_bytes) {
+    arena_ = {};
+    BITLAB_TRY(arena_, AlignedBuffer::allocate(static_cast<size_t>(plan.arena_bytes)));
+  }
+  plan_ = std::move(plan);
+  const program::Program& p = model_->program();
+  for (program::ValueId id : p.outputs) {
+    TensorView output{at_batch(p.value(id).shape, batch), buffer(id)};
+    if (output.shape.size() == 4) {
+      BITLAB_TRY(AlignedBuffer copy, AlignedBuffer::allocate(static_cast<size_t>(elements(p.value(id).shape, batch)) * sizeof(float)));
+      row_major_.push_back(std::move(copy));
+      output.data = reinterpret_cast<const float*>(row_major_.back().data());
+    }
+    outputs_.push_back(std::move(output));
+  }
+  return {};
+}
+
+Status Session::run_steps() {
+  for (const PlannedStep& planned : plan_.steps) {
+    const TraceScope scope(options_.trace, "step", planned.node->name);
+    StepBuffers buffers;
+    size_t activations = 0;
+    for (program::ValueId id : planned.node->inputs)
+      if (id != program::kNone && plan_.offsets[static_cast<size_t>(id)] >= 0) buffers.inputs[activations++] = buffer(id);
+    buffers.output = buffer(planned.node->output);
+    buffers.scratch = arena_.data() + plan_.scratch_offset;
+    buffers.pool = pool_.get();
+    if (Status status = planned.step.run(buffers); !status.ok())
+      return make_error(status.error().code, "{} (node={})", status.error().message, planned.node->name);
+  }
+  return {};
+}
+
+Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inputs) {
+  BITLAB_TRY(const int64_t batch, batch_of(inputs));
+  BITLAB_RETURN_IF_ERROR(prepare(batch));
+  const program::Program& p = model_->program();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    float* to = buffer(p.inputs[i]);
+    if (inputs[i].shape.size() == 4) {
+      rows_to_channels_last(inputs[i].shape, inputs[i].data, to);
+    } else {
+      std::copy_n(inputs[i].data, elements(p.value(p.inputs[i]).shape, batch), to);
+    }
+  }
+  BITLAB_RETURN_IF_ERROR(run_steps());
+  size_t copied = 0;
+  for (size_t i = 0; i < outputs_.size(); ++i)
+    if (outputs_[i].shape.size() == 4)
+      channels_last_to_rows(outputs_[i].shape, buffer(p.outputs[i]), reinterpret_cast<float*>(row_major_[copied++].data()));
+  return std::span<const TensorView>(outputs_);
+}
+
+}  // namespace bitlab::runtime

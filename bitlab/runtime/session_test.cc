@@ -1,0 +1,223 @@
+// The runtime against the scalar oracle and plain loops.
+#include "bitlab/runtime/session.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <thread>
+
+#include "bitlab/kernels/test_support.h"
+#include "bitlab/ternary/oracle.h"
+
+namespace bitlab::runtime {
+namespace {
+
+using kernels::test::packed;
+using kernels::test::random_floats;
+using kernels::test::random_int8;
+using kernels::test::same_bits;
+using program::kBatch;
+using program::Op;
+using program::Pair;
+using program::ProgramBuilder;
+using program::ValueId;
+
+const std::map<std::string, program::Attribute> kConv{
+    {"stride", Pair{1, 1}}, {"padding", Pair{1, 1}}, {"dilation", Pair{1, 1}}, {"activation", std::string("int8")}};
+const std::map<std::string, program::Attribute> kPool{
+    {"kernel_size", Pair{2, 2}}, {"stride", Pair{2, 2}}, {"padding", Pair{0, 0}}, {"dilation", Pair{1, 1}}};
+
+// conv 3x3 (2 -> 6) - relu - max-pool - flatten - linear (96 -> 5), the shape of a small LeNet, with the oracle's answer.
+struct SmallNet {
+  static constexpr int64_t kSide = 8, kChannels = 2, kFilters = 6, kClasses = 5, kDepth = kFilters * kSide * kSide / 4;
+  std::vector<int8_t> conv = random_int8(kFilters * 9 * kChannels, 1, -1, 1), fc = random_int8(kClasses * kDepth, 2, -1, 1);
+  std::vector<float> conv_scale = random_floats(kFilters, 3, 0.1F), fc_scale{0.03F}, bias = random_floats(kClasses, 4);
+
+  program::Program program() const {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, {kChannels, false}, {kSide, false}, {kSide, false}});
+    const ValueId w1 = b.ternary("w1", {kFilters, 3, 3, kChannels}, packed(conv, kFilters, 9 * kChannels), conv_scale);
+    const ValueId w2 = b.ternary("w2", {kClasses, kDepth}, packed(fc, kClasses, kDepth), fc_scale);
+    const ValueId b2 = b.floats("b2", {kClasses}, bias);
+    ValueId v = *b.node(Op::ternary_conv2d, "conv", {x, w1, program::kNone}, kConv);
+    v = *b.node(Op::relu, "relu", {v});
+    v = *b.node(Op::max_pool2d, "pool", {v}, kPool);
+    v = *b.node(Op::flatten, "flatten", {v}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{3}}});
+    v = *b.node(Op::ternary_linear, "fc", {v, w2, b2}, {{"activation", std::string("int8")}});
+    return *b.finish({v});
+  }
+
+  std::vector<float> oracle(const std::vector<float>& x, int64_t batch) const {
+    using namespace ternary::oracle;
+    const Conv2dShape shape{batch, kChannels, kSide, kSide, kFilters, 3, 3, 1, 1, 1, 1};
+    const std::vector<float> a = conv2d(x, conv, conv_scale, {}, shape);
+    std::vector<float> pooled;
+    for (int64_t plane = 0; plane < batch * kFilters; ++plane)
+      for (int64_t y = 0; y < kSide; y += 2)
+        for (int64_t c = 0; c < kSide; c += 2) {
+          const float* p = &a[static_cast<size_t>(plane * kSide * kSide + y * kSide + c)];
+          pooled.push_back(std::max({p[0], p[1], p[kSide], p[kSide + 1], 0.0F}));
+        }
+    return linear(pooled, batch, fc, kClasses, kDepth, fc_scale, bias);
+  }
+};
+
+std::shared_ptr<const Model> model_of(const program::Program& p, const char* policy = "") {
+  return Model::create(p, {this_machine(), {policy}}).value();
+}
+
+std::vector<float> run(Session& session, const std::vector<float>& x, int64_t batch) {
+  const TensorView view{{batch, 2, 8, 8}, x.data()};
+  const auto outputs = session.run({&view, 1}).value();
+  EXPECT_EQ(outputs[0].shape, (std::vector<int64_t>{batch, 5}));
+  return {outputs[0].data, outputs[0].data + batch * 5};
+}
+
+TEST(Session, EqualsTheOracleForEveryKernelThreadCountAndBatch) {
+  const SmallNet net;
+  const auto x = random_floats(9 * 128, 7);
+  const auto expected = net.oracle(x, 9);
+  for (const char* policy : {"ternary_gemm:reference", ""})
+    for (int threads : {1, 2, 4}) {
+      auto session = Session::create(model_of(net.program(), policy), {threads, {}}).value();
+      EXPECT_TRUE(same_bits(run(*session, x, 9), expected)) << policy << " " << threads;
+      for (int64_t i = 0; i < 9; ++i) {
+        const std::vector<float> one(x.begin() + i * 128, x.begin() + (i + 1) * 128);
+        EXPECT_TRUE(same_bits(run(*session, one, 1), std::span(expected).subspan(static_cast<size_t>(i * 5), 5)));
+      }
+      EXPECT_TRUE(same_bits(run(*session, x, 9), expected)) << "after another batch size";
+    }
+}
+
+TEST(Session, ManyRunConcurrentlyOnOneModel) {
+  const SmallNet net;
+  const auto model = model_of(net.program());
+  const auto x = random_floats(4 * 128, 8);
+  const auto expected = net.oracle(x, 4);
+  std::vector<std::jthread> threads;
+  std::atomic<int> equal{0};
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&, i] {
+      auto session = Session::create(model, {1 + i % 2, {}}).value();
+      for (int round = 0; round < 20; ++round) equal += same_bits(run(*session, x, 4), expected);
+    });
+  threads.clear();
+  EXPECT_EQ(equal, 80);
+}
+
+TEST(Session, RunsFloatLayersInTheRankFourOrderOfTheCaller) {
+  // 1x1 convolution that swaps two channels: the output, of rank 4, must come back as [batch, channels, height, width].
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {2, false}, {3, false}, {4, false}});
+  const ValueId w = b.floats("w", {2, 1, 1, 2}, {0, 1, 1, 0});
+  const ValueId conv = *b.node(Op::conv2d, "conv", {x, w, program::kNone},
+                               {{"stride", Pair{1, 1}}, {"padding", Pair{0, 0}}, {"dilation", Pair{1, 1}}});
+  const ValueId sum = *b.node(Op::add, "sum", {conv, x});
+  auto session = Session::create(model_of(*b.finish({conv, sum}))).value();
+  const auto in = random_floats(2 * 24, 3);
+  const TensorView view{{2, 2, 3, 4}, in.data()};
+  const auto outputs = session->run({&view, 1}).value();
+  for (size_t n = 0; n < 2; ++n)
+    for (size_t c = 0; c < 2; ++c)
+      for (size_t i = 0; i < 12; ++i) {
+        const float swapped = in[n * 24 + (1 - c) * 12 + i];
+        EXPECT_EQ(outputs[0].data[n * 24 + c * 12 + i], swapped);
+        EXPECT_EQ(outputs[1].data[n * 24 + c * 12 + i], swapped + in[n * 24 + c * 12 + i]);
+      }
+}
+
+TEST(Session, RunsLinearPoolAndSoftmaxNearTheirDefinitions) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {1, false}, {4, false}, {4, false}});
+  const auto weight = random_floats(3 * 4, 5), bias = random_floats(3, 6);
+  const ValueId w = b.floats("w", {3, 4}, weight), c = b.floats("b", {3}, bias);
+  auto pool = kPool;
+  pool.erase("dilation");
+  ValueId v = *b.node(Op::avg_pool2d, "pool", {x}, pool);
+  v = *b.node(Op::flatten, "flatten", {v}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{3}}});
+  v = *b.node(Op::linear, "fc", {v, w, c});
+  v = *b.node(Op::softmax, "softmax", {v}, {{"dim", int64_t{1}}});
+  auto session = Session::create(model_of(*b.finish({v}))).value();
+  const auto in = random_floats(16, 3);
+  const TensorView view{{1, 1, 4, 4}, in.data()};
+  const auto outputs = session->run({&view, 1}).value();
+  double logits[3], total = 0;
+  for (size_t n = 0; n < 3; ++n) {
+    logits[n] = bias[n];
+    for (size_t p = 0; p < 4; ++p) {
+      const size_t at = p / 2 * 8 + p % 2 * 2;
+      logits[n] += weight[n * 4 + p] * (double{in[at]} + in[at + 1] + in[at + 4] + in[at + 5]) / 4;
+    }
+    total += std::exp(logits[n]);
+  }
+  for (size_t n = 0; n < 3; ++n) EXPECT_NEAR(outputs[0].data[n], std::exp(logits[n]) / total, 1e-5);
+}
+
+TEST(Session, EmitsAnEventForEachNode) {
+  std::vector<std::string> names;
+  auto session = Session::create(model_of(SmallNet().program()), {1, [&](const TraceEvent& e) {
+                                   EXPECT_LE(e.begin_ns, e.end_ns);
+                                   names.emplace_back(e.name);
+                                 }}).value();
+  run(*session, random_floats(128, 1), 1);
+  EXPECT_EQ(names, (std::vector<std::string>{"conv", "relu", "pool", "flatten", "fc"}));
+}
+
+TEST(Session, RefusesWrongInputs) {
+  auto session = Session::create(model_of(SmallNet().program())).value();
+  const auto x = random_floats(128, 1);
+  const auto error_of = [&](std::vector<TensorView> inputs) { return session->run(inputs).error().message; };
+  EXPECT_EQ(error_of({}), "[session] 1 inputs, got 0");
+  EXPECT_EQ(error_of({{{1, 2, 8, 7}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 2, 8, 7] (input=x)");
+  EXPECT_EQ(error_of({{{0, 2, 8, 8}, x.data()}}), "[session] input [batch, 2, 8, 8], got [0, 2, 8, 8] (input=x)");
+  EXPECT_EQ(error_of({{{1, 128}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 128] (input=x)");
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr}}), "[session] input [batch, 2, 8, 8], got [1, 2, 8, 8] (input=x)");
+  EXPECT_EQ(error_of({{{int64_t{1} << 60, 2, 8, 8}, x.data()}}),
+            "[plan] at most 2^46 bytes a value, got more (value=x, batch=1152921504606846976)");
+  auto bad = x;
+  bad[5] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, bad.data()}}),
+            "[ternary_conv2d] finite input, got NaN or infinity (row=0) (node=conv)");
+  EXPECT_TRUE(same_bits(run(*session, x, 1), SmallNet().oracle(x, 1))) << "usable after errors";
+  EXPECT_EQ(Session::create(model_of(SmallNet().program()), {-1, {}}).error().message, "[session] 0 to 1024 threads, got -1");
+}
+
+TEST(Plan, ValuesThatLiveTogetherDoNotOverlap) {
+  const auto model = model_of(SmallNet().program());
+  const Plan plan = make_plan(*model, 3, 2).value();
+  const program::Program& p = model->program();
+  int64_t total = 0;
+  for (size_t i = 0; i < p.values.size(); ++i) {
+    if (plan.offsets[i] < 0) continue;
+    EXPECT_EQ(plan.offsets[i] % 64, 0);
+    total += elements(p.values[i].shape, 3) * 4;
+  }
+  for (const program::Node& node : p.nodes) {
+    const auto range = [&](ValueId id) {
+      const int64_t begin = plan.offsets[static_cast<size_t>(id)];
+      return std::pair(begin, begin + elements(p.value(id).shape, 3) * 4);
+    };
+    const auto [x0, x1] = range(node.inputs[0]);
+    const auto [y0, y1] = range(node.output);
+    EXPECT_TRUE(x1 <= y0 || y1 <= x0) << node.name;
+  }
+  EXPECT_LT(plan.scratch_offset, total) << "memory is shared";
+}
+
+TEST(Model, CountsItsBytes) {
+  const auto model = model_of(SmallNet().program(), "ternary_gemm:reference");
+  // 2 bits a weight in whole bytes a row, scales and biases as float32.
+  EXPECT_EQ(model->weight_bytes(), 6 * 5 + 5 * 24 + 6 * 4 + 4 + 5 * 4);
+  EXPECT_EQ(model->float32_weight_bytes(), (6 * 18 + 5 * 96 + 5) * 4);
+  EXPECT_TRUE(model->program().constants.empty());
+}
+
+TEST(Model, NamesThePolicyThatLeavesNoKernel) {
+  const auto model = Model::create(SmallNet().program(), {this_machine(), {"ternary_gemm:none"}});
+  ASSERT_FALSE(model.ok());
+  EXPECT_EQ(model.error().code, ErrorCode::kNoKernel);
+}
+
+}  // namespace
+}  // namespace bitlab::runtime

@@ -1,0 +1,51 @@
+// A node made ready to run for one batch size: kernels chosen, sizes fixed.
+//
+// Activations of rank 4 are stored channels last, [batch, height, width, channels]; all others row-major.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bitlab/base/thread_pool.h"
+#include "bitlab/runtime/model.h"
+
+namespace bitlab::runtime {
+
+struct StepBuffers {
+  std::array<const float*, 2> inputs{};  // the activations, in the order of the schema
+  float* output = nullptr;
+  uint8_t* scratch = nullptr;  // aligned to 64
+  ThreadPool* pool = nullptr;
+};
+
+struct Step {
+  std::function<Status(const StepBuffers&)> run;
+  int64_t scratch_bytes = 0;
+  std::string kernels;  // the rows that were chosen, "" where there is one implementation
+};
+
+struct StepContext {
+  const Model& model;
+  const program::Node& node;
+  int64_t batch;
+  int threads;
+
+  // Sizes of the node's input or output at this batch.
+  std::vector<int64_t> input_shape(size_t input) const;
+  std::vector<int64_t> output_shape() const;
+  int64_t output_elements() const;
+  // A constant input; null data where it is left out.
+  const ResidentConstant* constant(size_t input) const;
+  const float* bias(size_t input) const;
+};
+
+// make_<op>_step for every operation.
+#define BITLAB_OP(name, exactness, inputs, attributes) Result<Step> make_##name##_step(const StepContext& context);
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+
+Result<Step> make_step(const StepContext& context);
+
+}  // namespace bitlab::runtime

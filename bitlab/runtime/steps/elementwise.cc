@@ -1,0 +1,65 @@
+// Steps without weights: pooling, element by element, moving data.
+#include "bitlab/kernels/elementwise/elementwise.h"
+
+#include <algorithm>
+
+#include "bitlab/kernels/pool2d/pool2d.h"
+#include "bitlab/runtime/steps/permute.h"
+#include "bitlab/runtime/steps/window.h"
+
+namespace bitlab::runtime {
+namespace {
+
+using PoolKernel = void (*)(const kernels::Conv2dGeometry&, const float*, float*, ThreadPool&);
+
+Step pool_step(const StepContext& context, program::Pair dilation, PoolKernel kernel) {
+  const kernels::Conv2dGeometry geometry = window_geometry(context, context.node.attribute<program::Pair>("kernel_size"), dilation);
+  return Step{[=](const StepBuffers& b) -> Status {
+                kernel(geometry, b.inputs[0], b.output, *b.pool);
+                return {};
+              },
+              0, ""};
+}
+
+}  // namespace
+
+Result<Step> make_max_pool2d_step(const StepContext& context) {
+  return pool_step(context, context.node.attribute<program::Pair>("dilation"), kernels::max_pool2d);
+}
+
+Result<Step> make_avg_pool2d_step(const StepContext& context) { return pool_step(context, {1, 1}, kernels::avg_pool2d); }
+
+Result<Step> make_relu_step(const StepContext& context) {
+  const int64_t count = context.output_elements();
+  return Step{[=](const StepBuffers& b) -> Status {
+                kernels::relu(b.inputs[0], b.output, count, *b.pool);
+                return {};
+              },
+              0, ""};
+}
+
+Result<Step> make_add_step(const StepContext& context) {
+  const int64_t count = context.output_elements();
+  return Step{[=](const StepBuffers& b) -> Status {
+                kernels::add(b.inputs[0], b.inputs[1], b.output, count, *b.pool);
+                return {};
+              },
+              0, ""};
+}
+
+Result<Step> make_flatten_step(const StepContext& context) {
+  // The result has a rank below 4 and is row-major, so only a rank-4 input has to move.
+  const std::vector<int64_t> x = context.input_shape(0);
+  const int64_t count = context.output_elements();
+  return Step{[=](const StepBuffers& b) -> Status {
+                if (x.size() == 4) {
+                  channels_last_to_rows(x, b.inputs[0], b.output);
+                } else {
+                  std::copy_n(b.inputs[0], count, b.output);
+                }
+                return {};
+              },
+              0, ""};
+}
+
+}  // namespace bitlab::runtime
