@@ -1,0 +1,96 @@
+# The front door of BitLab. Every target installs what it lacks (tools/setup.sh), so that a fresh clone needs nothing else.
+SHELL := /bin/bash -euo pipefail
+JOBS ?= $(shell nproc)
+CTEST_ARGS ?=
+CXXFLAGS_FULL := -O0 -O3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# The torch-free libraries, and the tools in the versions that the repository is formatted and checked with.
+TORCH_FREE := base|ternary|config|kernels|program|format|runtime|data|cli/run
+CLANG_FORMAT ?= $(firstword $(shell command -v clang-format-14 clang-format))
+RUN_CLANG_TIDY ?= $(firstword $(shell command -v run-clang-tidy-14 run-clang-tidy))
+CPP_FILES = git ls-files --cached --others --exclude-standard '*.h' '*.cc'
+
+CONFIGURE = cmake --preset $(1) $(if $(BITLAB_TORCH_DIR),-DBITLAB_TORCH_DIR=$(BITLAB_TORCH_DIR))
+BUILD = cmake --build --preset $(1) --parallel $(JOBS)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-full runtime bench lint format coverage asan tsan clean setup setup-runtime setup-dev
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  JOBS=n sets the number of parallel jobs ($(JOBS)); BITLAB_TORCH_DIR=... uses a LibTorch of your own."
+
+demo: build/release/build.ninja ## Train, deploy and run a small ternary network; results in out/demo
+	$(call BUILD,release)
+	build/release/bin/bitlab demo -o out/demo
+
+test: build/dev/build.ninja ## Build with warnings as errors and run every test
+	$(call BUILD,dev)
+	ctest --preset dev $(CTEST_ARGS)
+
+test-full: test asan tsan ## The tests with every shape, under both sanitizers, and by each compiler at -O0 and -O3 (hours)
+	BITLAB_TEST_FULL=1 ctest --preset dev $(CTEST_ARGS)
+	for cxx in $$(compgen -c | grep -xE 'g\+\+|clang\+\+' | sort -u); do for flag in $(CXXFLAGS_FULL); do \
+	  dir=build/full/$$cxx$$flag; \
+	  cmake -S . -B $$dir -G Ninja -DCMAKE_CXX_COMPILER=$$cxx -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=$$flag \
+	    -DBITLAB_TRAIN=OFF; \
+	  cmake --build $$dir --parallel $(JOBS); \
+	  ctest --test-dir $$dir --output-on-failure --no-tests=error $(CTEST_ARGS); \
+	done; done
+
+runtime: build/runtime/build.ninja ## Build the torch-free part alone: needs neither LibTorch nor Python
+	$(call BUILD,runtime)
+	@echo "The torch-free program is $(CURDIR)/build/runtime/bin/bitlab-run"
+
+bench: build/bench/build.ninja ## Run every micro-benchmark
+	$(call BUILD,bench)
+	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench; done
+
+lint: setup-dev build/dev/build.ninja ## Check formatting, layers, spelling and clang-tidy's findings
+	$(CPP_FILES) | xargs $(CLANG_FORMAT) --dry-run -Werror
+	python3 tools/check_layers.py
+	codespell
+	if command -v ruff >/dev/null; then ruff check .; fi
+	$(RUN_CLANG_TIDY) -quiet -p build/dev -j $(JOBS) '/bitlab/($(TORCH_FREE))/.*(?<!test)\.cc$$'
+
+format: setup-dev ## Format the C++ files
+	$(CPP_FILES) | xargs $(CLANG_FORMAT) -i
+
+coverage: setup-dev build/coverage/build.ninja ## Measure line coverage; report in out/coverage
+	$(call BUILD,coverage)
+	find build/coverage -name '*.gcda' -delete
+	ctest --preset coverage $(CTEST_ARGS)
+	mkdir -p out/coverage
+	gcovr --root . --filter bitlab/ --exclude '.*_test\.cc|.*/test\.cc' --print-summary --html-details out/coverage/index.html \
+	  build/coverage
+
+asan: build/asan/build.ninja ## Run the torch-free tests under AddressSanitizer and UBSan
+	$(call BUILD,asan)
+	ctest --preset asan $(CTEST_ARGS)
+
+tsan: build/tsan/build.ninja ## Run the torch-free tests under ThreadSanitizer
+	$(call BUILD,tsan)
+	ctest --preset tsan $(CTEST_ARGS)
+
+clean: ## Remove build/ and out/
+	rm -rf build out
+
+setup:
+	tools/setup.sh
+
+setup-runtime:
+	tools/setup.sh --runtime
+
+setup-dev:
+	tools/setup.sh --dev
+
+# CMake runs here once a preset; later changes to CMake files are seen by ninja itself.
+build/runtime/build.ninja: CMakePresets.json | setup-runtime
+	$(call CONFIGURE,runtime)
+	@touch $@
+
+build/%/build.ninja: CMakePresets.json | setup
+	$(call CONFIGURE,$*)
+	@touch $@

@@ -1,0 +1,81 @@
+#include "bitlab/data/image.h"
+
+#include <png.h>
+
+#include "bitlab/base/file.h"
+
+namespace bitlab::data {
+namespace {
+
+constexpr int64_t kMaxSide = 16384;
+
+// libpng's simplified interface: errors come as return values.
+class Png {
+ public:
+  Png() { image_.version = PNG_IMAGE_VERSION; }
+  ~Png() { png_image_free(&image_); }
+  Png(const Png&) = delete;
+  Png& operator=(const Png&) = delete;
+  png_image* get() { return &image_; }
+  png_image* operator->() { return &image_; }
+
+ private:
+  png_image image_{};
+};
+
+Status check_channels(int64_t channels) {
+  if (channels == 1 || channels == 3) return {};
+  return make_error(ErrorCode::kInvalidArgument, "[png] 1 or 3 channels, got {}", channels);
+}
+
+// From [height, width, channels] to [channels, height, width], or back.
+std::vector<uint8_t> transpose(const std::vector<uint8_t>& from, int64_t rows, int64_t columns) {
+  std::vector<uint8_t> to(from.size());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) to[static_cast<size_t>(c * rows + r)] = from[static_cast<size_t>(r * columns + c)];
+  return to;
+}
+
+uint32_t format_of(int64_t channels) { return channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB; }
+
+}  // namespace
+
+Result<Image> read_png(const std::filesystem::path& path, int64_t channels) {
+  BITLAB_RETURN_IF_ERROR(check_channels(channels));
+  BITLAB_TRY(const auto file, MappedFile::open(path));
+  const auto corrupt = [&](const char* found) {
+    return make_error(ErrorCode::kCorrupt, "[png] a PNG picture, got '{}' (path={})", found, path.string());
+  };
+  Png png;
+  if (png_image_begin_read_from_memory(png.get(), file->bytes().data(), file->bytes().size()) == 0) return corrupt(png->message);
+  if (png->width > kMaxSide || png->height > kMaxSide)
+    return make_error(ErrorCode::kCorrupt, "[png] at most {} pixels a side, got {}x{} (path={})", kMaxSide, png->height, png->width,
+                      path.string());
+  png->format = format_of(channels);
+  Image image{channels, png->height, png->width, std::vector<uint8_t>(PNG_IMAGE_SIZE(*png.get()))};
+  constexpr png_color kBlack{0, 0, 0};
+  if (png_image_finish_read(png.get(), &kBlack, image.pixels.data(), 0, nullptr) == 0) return corrupt(png->message);
+  image.pixels = transpose(image.pixels, image.height * image.width, channels);
+  return image;
+}
+
+Status write_png(const std::filesystem::path& path, const Image& image) {
+  BITLAB_RETURN_IF_ERROR(check_channels(image.channels));
+  const int64_t values = image.channels * image.height * image.width;
+  if (image.height < 1 || image.width < 1 || image.height > kMaxSide || image.width > kMaxSide ||
+      static_cast<int64_t>(image.pixels.size()) != values)
+    return make_error(ErrorCode::kInvalidArgument, "[png] 1 to {} pixels a side and as many values, got {}x{} and {}", kMaxSide,
+                      image.height, image.width, image.pixels.size());
+  Png png;
+  png->width = static_cast<uint32_t>(image.width);
+  png->height = static_cast<uint32_t>(image.height);
+  png->format = format_of(image.channels);
+  const std::vector<uint8_t> pixels = transpose(image.pixels, image.channels, image.height * image.width);
+  std::vector<uint8_t> bytes(PNG_IMAGE_PNG_SIZE_MAX(*png.get()));
+  png_alloc_size_t size = bytes.size();
+  if (png_image_write_to_memory(png.get(), bytes.data(), &size, 0, pixels.data(), 0, nullptr) == 0)
+    return make_error(ErrorCode::kInternal, "[png] a picture that can be encoded, got '{}'", png->message);
+  return write_file_atomic(path, std::span<const uint8_t>(bytes.data(), size));
+}
+
+}  // namespace bitlab::data

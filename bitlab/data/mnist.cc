@@ -1,0 +1,64 @@
+// MNIST (Y. LeCun, C. Cortes, C. J. C. Burges): 28 x 28 grey digits. Mean and standard deviation are those of the training pixels.
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+#include "bitlab/base/version.h"
+#include "bitlab/data/dataset.h"
+#include "bitlab/data/idx.h"
+
+namespace bitlab::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kSide = 28;
+constexpr uint8_t kClasses = 10;
+
+// Where the files may be, in order: what the caller says, BITLAB_DATA_DIR, the checkout, the installation.
+std::vector<fs::path> candidates(const DataOptions& options) {
+  if (!options.root.empty()) return {options.root};
+  std::vector<fs::path> folders;
+  if (const char* data = std::getenv("BITLAB_DATA_DIR")) folders.push_back(fs::path(data) / "mnist");
+  folders.push_back(fs::path(source_dir()) / "data" / "mnist");
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  if (!program.empty()) folders.push_back(program.parent_path().parent_path() / "share" / "bitlab" / "data" / "mnist");
+  return folders;
+}
+
+Result<fs::path> find_file(const DataOptions& options, const std::string& name) {
+  std::string looked;
+  for (const fs::path& folder : candidates(options)) {
+    std::error_code ignored;
+    for (const char* ending : {".gz", ""})
+      if (const fs::path path = folder / (name + ending); fs::exists(path, ignored)) return path;
+    looked += (looked.empty() ? "" : ", ") + folder.string();
+  }
+  return make_error(ErrorCode::kNotFound, "[mnist] {}.gz in one of {{{}}}, got no such file", name, looked);
+}
+
+}  // namespace
+
+Result<ImageDataset> load_mnist(Split split, const DataOptions& options) {
+  const std::string prefix = split == Split::kTrain ? "train" : "t10k";
+  BITLAB_TRY(const fs::path image_path, find_file(options, prefix + "-images-idx3-ubyte"));
+  BITLAB_TRY(const fs::path label_path, find_file(options, prefix + "-labels-idx1-ubyte"));
+  BITLAB_TRY(IdxArray images, read_idx(image_path));
+  BITLAB_TRY(IdxArray labels, read_idx(label_path));
+  if (images.shape.size() != 3 || images.shape[1] != kSide || images.shape[2] != kSide)
+    return make_error(ErrorCode::kCorrupt, "[mnist] images of 28 x 28, got others (path={})", image_path.string());
+  const auto wrong = std::find_if(labels.values.begin(), labels.values.end(), [](uint8_t l) { return l >= kClasses; });
+  if (labels.shape != std::vector<int64_t>{images.shape[0]} || wrong != labels.values.end())
+    return make_error(ErrorCode::kCorrupt, "[mnist] {} labels from 0 to 9, got others (path={})", images.shape[0], label_path.string());
+  ImageDataset set{{1, kSide, kSide, {0.1307F}, {0.3081F}, {}}, images.shape[0], std::move(images.values), std::move(labels.values)};
+  for (int digit = 0; digit < kClasses; ++digit) set.spec.labels.push_back(std::to_string(digit));
+  if (options.limit > 0 && options.limit < set.count) {
+    set.count = options.limit;
+    set.pixels.resize(static_cast<size_t>(set.count * set.spec.values()));
+    set.labels.resize(static_cast<size_t>(set.count));
+  }
+  return set;
+}
+
+}  // namespace bitlab::data

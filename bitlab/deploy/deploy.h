@@ -1,0 +1,40 @@
+// From a trained module to a .bit file, with the proof that both compute the same.
+#pragma once
+
+#include <filesystem>
+
+#include "bitlab/deploy/capture.h"
+
+namespace bitlab::deploy {
+
+struct Parity {
+  bool exact = false;          // no bounded node: the outputs are equal bit by bit
+  double max_difference = 0;   // largest |module - runtime| on the example
+  double max_magnitude = 0;    // largest |module|
+};
+
+// Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or
+// a bounded one by more than 1e-3 of the largest magnitude.
+Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
+                            const at::Tensor& example);
+
+struct Deployment {
+  int64_t file_bytes = 0;
+  int64_t weight_bytes = 0;          // in memory on this machine
+  int64_t float32_weight_bytes = 0;  // the same weights as float32
+  Parity parity;
+};
+
+// Captures, checks parity on `example`, writes the file. `metadata`: texts for the file ("model", "image"). Errors: those of
+// capture() and check_parity(), IoError.
+Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
+                        const std::filesystem::path& path, std::map<std::string, std::string> metadata = {});
+
+// For a module with a forward(Tensor) of its own.
+template <class Module>
+Result<Deployment> save(Module& module, const at::Tensor& example, const std::filesystem::path& path,
+                        std::map<std::string, std::string> metadata = {}) {
+  return save(module, [&module](const at::Tensor& x) { return module.forward(x); }, example, path, std::move(metadata));
+}
+
+}  // namespace bitlab::deploy

@@ -1,0 +1,88 @@
+#include "bitlab/deploy/recording.h"
+
+#include <algorithm>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
+
+namespace bitlab::deploy {
+namespace {
+
+struct State {
+  int depth = 0;
+  Recording recording;
+};
+thread_local State* state = nullptr;
+
+struct Frame : at::ObserverContext {
+  bool outermost = false;
+};
+
+std::string full_name(const at::RecordFunction& fn) {
+  const auto schema = fn.operator_schema();
+  return schema ? c10::toString(schema->operator_name()) : std::string(fn.name());
+}
+
+std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
+  auto frame = std::make_unique<Frame>();
+  frame->outermost = state->depth++ == 0;
+  if (!frame->outermost) return frame;
+  Call call{full_name(fn), {}, {}};
+  const auto schema = fn.operator_schema();
+  const auto inputs = fn.inputs();  // valid in this callback only
+  for (size_t i = 0; i < inputs.size(); ++i)
+    call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
+  state->recording.calls.push_back(std::move(call));
+  return frame;
+}
+
+void on_exit(const at::RecordFunction& fn, at::ObserverContext* context) {
+  --state->depth;
+  if (!static_cast<Frame*>(context)->outermost) return;
+  const auto outputs = fn.outputs();
+  state->recording.calls.back().outputs.assign(outputs.begin(), outputs.end());
+}
+
+// Observes the calling thread for its lifetime.
+class Observer {
+ public:
+  explicit Observer(State& target)
+      : handle_(at::addThreadLocalCallback(
+            at::RecordFunctionCallback(on_enter, on_exit).needsInputs(true).needsOutputs(true).scopes({at::RecordScope::FUNCTION}))) {
+    state = &target;
+  }
+  ~Observer() {
+    at::removeCallback(handle_);
+    state = nullptr;
+  }
+  Observer(const Observer&) = delete;
+  Observer& operator=(const Observer&) = delete;
+
+ private:
+  at::CallbackHandle handle_;
+};
+
+}  // namespace
+
+const c10::IValue& Call::argument(const std::string& name) const {
+  const auto found = std::find_if(arguments.begin(), arguments.end(), [&](const Argument& a) { return a.name == name; });
+  TORCH_CHECK(found != arguments.end(), "[capture] an argument '", name, "' of ", op, ", got none");
+  return found->value;
+}
+
+Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input) {
+  State current;
+  try {
+    at::NoGradGuard no_grad;
+    const Observer observer(current);
+    current.recording.input = input;
+    current.recording.output = forward(input);
+  } catch (const Exception& error) {
+    return error.error();
+  } catch (const c10::Error& error) {
+    return make_error(ErrorCode::kInvalidArgument, "[capture] a forward pass that succeeds, got '{}'", error.what_without_backtrace());
+  }
+  return std::move(current.recording);
+}
+
+}  // namespace bitlab::deploy

@@ -1,0 +1,41 @@
+// What one forward pass does, as a list of operator calls.
+//
+// An at::RecordFunction observer (the interface behind PyTorch's profiler) sees every dispatched operator with its schema. Only
+// outermost calls are kept, so composite operators (conv2d, flatten, bitlab::ternary_linear) stay whole.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+
+#include "bitlab/base/result.h"
+
+namespace bitlab::deploy {
+
+struct Argument {
+  std::string name;
+  c10::IValue value;
+};
+
+struct Call {
+  std::string op;  // "aten::conv2d", "aten::add.Tensor"
+  std::vector<Argument> arguments;
+  std::vector<c10::IValue> outputs;
+
+  // The value of an argument that the operator's schema has.
+  const c10::IValue& argument(const std::string& name) const;
+};
+
+struct Recording {
+  at::Tensor input, output;
+  std::vector<Call> calls;  // their tensors stay alive, so that identities are unique
+};
+
+// Runs forward(input) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
+// InvalidArgument.
+Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input);
+
+}  // namespace bitlab::deploy

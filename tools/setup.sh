@@ -1,0 +1,190 @@
+#!/usr/bin/env bash
+# Installs what BitLab needs to be built, and nothing that is there already. See usage().
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly CPU_INDEX=https://download.pytorch.org/whl/cpu
+readonly MINIMUM_CMAKE=3.25
+readonly VENV=.venv
+readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence says that the folder is complete
+
+usage() {
+  cat <<'TEXT'
+Usage: tools/setup.sh [--runtime|--dev]
+
+  (no option)  everything that `make demo` and `make test` need: Debian packages, and .venv with LibTorch
+  --runtime    only what the torch-free part needs; no Python
+  --dev        as without option, and the tools of `make lint`, `make format` and `make coverage`
+
+Environment:
+  BITLAB_TORCH_DIR          a LibTorch folder (it holds share/cmake/Torch) to use instead of .venv
+  BITLAB_TORCH_INDEX        where pip looks for torch: a URL, or "default" for pip's own configuration;
+                            unset: the CPU-only index of PyTorch if it answers within 3 seconds, otherwise "default"
+  BITLAB_SKIP_PACKAGES=1    leave the system's packages alone
+TEXT
+}
+
+say() { echo "setup: $*"; }
+fail() {
+  echo "setup: error: $*" >&2
+  exit 1
+}
+
+# --- Debian packages
+
+package_names() {  # <list>...: the names in tools/packages/<list>.txt, without comments
+  local list
+  for list in "$@"; do sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "tools/packages/$list.txt"; done
+}
+
+missing_packages() {  # <list>...
+  local installed
+  # dpkg-query fails where it does not know a name, which is the question here.
+  # shellcheck disable=SC2046
+  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' $(package_names "$@") 2>/dev/null |
+    sed -n 's/^installed //p' || true)
+  package_names "$@" | grep -vxF -e "$installed" || true
+}
+
+is_debian_like() {
+  command -v dpkg-query apt-get >/dev/null && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release 2>/dev/null
+}
+
+as_root() {
+  if [[ $(id -u) == 0 ]]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "needs root to run '$*', found no sudo. Run it as root, then tools/setup.sh again."
+  fi
+}
+
+install_packages() {  # <list>...
+  if [[ ${BITLAB_SKIP_PACKAGES:-0} == 1 ]]; then
+    say "packages: skipped (BITLAB_SKIP_PACKAGES=1)"
+    return
+  fi
+  if ! is_debian_like; then
+    fail "knows Debian and Ubuntu, found another system. Install what these packages of Debian hold, then run again with" \
+      "BITLAB_SKIP_PACKAGES=1:" $(package_names "$@")
+  fi
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
+  if ((${#missing[@]} == 0)); then
+    say "packages: nothing missing"
+    return
+  fi
+  say "packages: installing ${missing[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
+    say "apt-get update failed for a source; trying with what is known"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# --- Python
+
+# A Python 3.10 or newer that can make virtual environments: the one on PATH, else the system's.
+find_python() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  fail "expected Python 3.10 or newer with venv and ensurepip, found none (Debian's package is python3-venv)"
+}
+
+ensure_venv() {
+  "$VENV/bin/python" -c 'import pip' 2>/dev/null && return
+  local python
+  python=$(find_python)
+  say "python: making $VENV with $python"
+  "$python" -m venv --clear "$VENV"
+}
+
+pip_install() { "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@"; }
+
+answers() {  # <url>
+  timeout 5 "$VENV/bin/python" -c 'import sys, urllib.request
+urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="HEAD"), timeout=3)' "$1" 2>/dev/null
+}
+
+# On Linux the torch of the Python package index brings gigabytes of CUDA libraries that BitLab does not use.
+torch_index() {
+  if [[ -n ${BITLAB_TORCH_INDEX:-} ]]; then
+    echo "$BITLAB_TORCH_INDEX"
+  elif answers "$CPU_INDEX/torch/"; then
+    echo "$CPU_INDEX"
+  else
+    echo default
+  fi
+}
+
+install_requirements() {
+  local index
+  index=$(torch_index)
+  say "python: installing requirements.txt into $VENV (index: $index)"
+  if [[ $index == default ]]; then
+    pip_install -r requirements.txt
+  elif ! pip_install -r requirements.txt --extra-index-url "$index"; then
+    [[ -z ${BITLAB_TORCH_INDEX:-} ]] || fail "pip failed with BITLAB_TORCH_INDEX=$index"
+    say "python: $index answered but did not deliver; installing from pip's default index"
+    pip_install -r requirements.txt
+  fi
+}
+
+install_torch() {
+  if [[ -n ${BITLAB_TORCH_DIR:-} ]]; then
+    [[ -f $BITLAB_TORCH_DIR/share/cmake/Torch/TorchConfig.cmake ]] ||
+      fail "expected LibTorch in BITLAB_TORCH_DIR, found no share/cmake/Torch/TorchConfig.cmake in '$BITLAB_TORCH_DIR'"
+    say "python: skipped, LibTorch is $BITLAB_TORCH_DIR"
+    return
+  fi
+  local wanted
+  wanted=$(sha256sum <requirements.txt)
+  if [[ -f $STAMP && $(<"$STAMP") == "$wanted" ]] && "$VENV/bin/python" -c '' 2>/dev/null; then
+    say "python: $VENV is up to date"
+    return
+  fi
+  rm -f "$STAMP"
+  ensure_venv
+  install_requirements
+  echo "$wanted" >"$STAMP"
+}
+
+# --- CMake
+
+cmake_suffices() {
+  local version
+  version=$("$1" --version 2>/dev/null | sed -n 's/^cmake version //p') || return 1
+  [[ -n $version ]] && printf '%s\n' "$MINIMUM_CMAKE" "$version" | sort -C -V
+}
+
+# Ubuntu 22.04 has CMake 3.22. The Makefile puts .venv/bin first on PATH, so a newer one there is found.
+ensure_cmake() {  # <mode>
+  if cmake_suffices cmake || cmake_suffices "$VENV/bin/cmake"; then return; fi
+  if [[ $1 == runtime ]]; then
+    fail "expected CMake $MINIMUM_CMAKE or newer, found '$(cmake --version 2>/dev/null | head -n 1 || true)'. Get one from" \
+      "https://apt.kitware.com, 'snap install cmake --classic' or 'pip install cmake', then run again."
+  fi
+  say "cmake: the system's is older than $MINIMUM_CMAKE; installing one into $VENV"
+  ensure_venv
+  pip_install "cmake>=$MINIMUM_CMAKE,<4"
+}
+
+main() {
+  local mode=default lists=(runtime train)
+  case ${1:-} in
+    '') ;;
+    --runtime) mode=runtime lists=(runtime) ;;
+    --dev) mode=dev lists=(runtime train dev) ;;
+    -h | --help) usage && exit ;;
+    *) usage >&2 && fail "unknown option '$1'" ;;
+  esac
+  install_packages "${lists[@]}"
+  [[ $mode == runtime ]] || install_torch
+  ensure_cmake "$mode"
+}
+
+main "$@"
