@@ -14,6 +14,7 @@ if(BITLAB_BENCHMARKS)
 endif()
 
 if(BITLAB_TRAIN)
+  find_package(OpenMP REQUIRED)  # LibTorch's at::parallel_for is a template over it
   set(_torch ${BITLAB_TORCH_DIR})
   if(NOT _torch)
     file(GLOB _torch ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)

@@ -1,11 +1,12 @@
-# bitlab_library(<name> [SHARED] [TORCH] [DEPS <bitlab libraries>] [LINK <third-party targets>] [PRIVATE_LINK <targets>])
+# bitlab_library(<name> [SHARED] [TORCH] [DEPS <bitlab libraries>] [LINK <third-party targets>] [PRIVATE_LINK <targets>]
+#                [TEST_DEPS <more bitlab libraries for the tests>])
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
 # program <name>_test from the *_test.cc and test.cc files there. Headers, sources and tests stand side by side.
 #   TORCH         above the torch line: compiled with the shared precompiled header
 #   SHARED        a shared library (for registrations that a static library would lose)
 function(bitlab_library name)
-  cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;LINK;PRIVATE_LINK;TEST_DEPS" ${ARGN})
   string(REPLACE "/" "_" id ${name})
   set(folder ${PROJECT_SOURCE_DIR}/bitlab/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cc)
@@ -35,7 +36,8 @@ function(bitlab_library name)
     bitlab_use_torch(bitlab_${id})
   endif()
   if(BITLAB_TESTS AND tests)
-    bitlab_test(${id}_test SOURCES ${tests} LINK bitlab::${id})
+    list(TRANSFORM ARG_TEST_DEPS PREPEND bitlab::)
+    bitlab_test(${id}_test SOURCES ${tests} LINK bitlab::${id} ${ARG_TEST_DEPS})
     if(ARG_TORCH)
       bitlab_use_torch(${id}_test)
     endif()
@@ -66,16 +68,23 @@ function(bitlab_isa_flags)
   endforeach()
 endfunction()
 
-# The precompiled header of LibTorch costs 40 s and 700 MB once; every torch target shares it.
+# The precompiled header of LibTorch costs 40 s and 700 MB once; every torch target shares it, so all have the same flags.
 function(bitlab_use_torch target)
-  target_link_libraries(${target} PUBLIC ${TORCH_LIBRARIES})
   if(NOT TARGET bitlab_torch_pch)
+    add_library(bitlab_torch_flags INTERFACE)
+    # -fPIC: CMake would give programs -fPIE, and a precompiled header serves one of them. OpenMP by its flag, not by its target,
+    # which names the compiler's libgomp by path: LibTorch brings its own. LibTorch brings headers of fmt, too, without a library.
+    target_compile_options(bitlab_torch_flags INTERFACE -fPIC ${OpenMP_CXX_FLAGS} -Wno-conversion -Wno-shadow -Wno-unused-parameter)
+    # NDEBUG in every build type: without it LibTorch's headers give some classes members that its release binaries lack.
+    target_compile_definitions(bitlab_torch_flags INTERFACE FMT_HEADER_ONLY NDEBUG)
+    target_link_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS})
     file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cc "")
     add_library(bitlab_torch_pch OBJECT ${CMAKE_BINARY_DIR}/torch_pch.cc)
-    target_link_libraries(bitlab_torch_pch PRIVATE bitlab_flags ${TORCH_LIBRARIES} fmt::fmt)
+    target_link_libraries(bitlab_torch_pch PRIVATE bitlab_flags ${TORCH_LIBRARIES} fmt::fmt bitlab_torch_flags)
     target_precompile_headers(bitlab_torch_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/torch_pch.h)
-    target_compile_options(bitlab_torch_pch PUBLIC -Wno-conversion -Wno-shadow -Wno-unused-parameter)
+    set_target_properties(bitlab_torch_pch PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   endif()
-  target_compile_options(${target} PRIVATE -Wno-conversion -Wno-shadow -Wno-unused-parameter)
+  target_link_libraries(${target} PUBLIC ${TORCH_LIBRARIES} PRIVATE bitlab_torch_flags)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   target_precompile_headers(${target} REUSE_FROM bitlab_torch_pch)
 endfunction()

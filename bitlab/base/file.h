@@ -33,7 +33,7 @@ class MappedFile {
 };
 
 // Replaces `path` as a whole or leaves it as it was: the content goes to a temporary file in the same folder, which is
-// synced and renamed. Errors: IoError (the folder is missing, read-only or full).
+// synced and renamed. Errors: NotFound (the folder is missing), IoError.
 Status write_file_atomic(const std::filesystem::path& path, std::string_view content);
 Status write_file_atomic(const std::filesystem::path& path, std::span<const uint8_t> content);
 

@@ -39,7 +39,7 @@ struct ModelConfig {
   int64_t height = 28;
   int64_t width = 28;
   int64_t classes = 10;
-  BitQuantConfig quant;
+  BitQuantConfig quant{};
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& v) {
@@ -57,12 +57,14 @@ struct DataConfig {
   std::string name = "mnist";
   std::string root;
   int64_t limit = 0;
+  double validation = 0.05;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& v) {
     v("name", self.name, "data set");
     v("root", self.root, "folder of the data set; empty: the one that comes with BitLab");
     v("limit", self.limit, "use at most this many samples of each split; 0: all");
+    v("validation", self.validation, "fraction of the training samples that are held out to choose the best epoch");
   }
 };
 
@@ -96,9 +98,9 @@ struct TrainingConfig {
 
 // A whole training run: what `bitlab train` writes beside its checkpoints and `bitlab deploy` reads.
 struct RunConfig {
-  ModelConfig model;
-  DataConfig data;
-  TrainingConfig train;
+  ModelConfig model{};
+  DataConfig data{};
+  TrainingConfig train{};
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& v) {

@@ -10,24 +10,20 @@
 #include <yaml-cpp/yaml.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/config/visit.h"
 
 namespace bitlab::config {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct AnyVisitor {
-  template <class T>
-  void operator()(const char*, T&, const char*) const {}
-};
-template <class T>
-concept Visitable = requires(T& t, AnyVisitor v) { T::visit(t, v); };
 template <class T>
 struct IsOptional : std::false_type {};
 template <class T>
 struct IsOptional<std::optional<T>> : std::true_type {};
 
 constexpr std::string_view kNone = "none";
+constexpr int kMaxNodes = 10'000;
 
 template <class T>
 Json encode(const T& value) {
@@ -126,31 +122,31 @@ Status decode(const Json& json, const std::string& path, T& value) {
   return {};
 }
 
-// Plain YAML scalars get the type that JSON would give them; quoted ones are text.
-Json scalar(const YAML::Node& node) {
-  const std::string& text = node.Scalar();
-  if (node.Tag() == "!") return text;
+// A plain scalar gets the type that JSON would give it.
+Json plain_scalar(const std::string& text) {
   if (text == "true" || text == "false") return text == "true";
   Json number = Json::parse(text, nullptr, false);
   return number.is_number() ? number : Json(text);
 }
 
-Result<Json> from_node(const YAML::Node& node, int depth) {
+// `budget` bounds the nodes in all: aliases let a short file stand for a tree of any size.
+Result<Json> from_node(const YAML::Node& node, int depth, int& budget) {
   constexpr int kMaxDepth = 32;
   if (depth > kMaxDepth) return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxDepth);
-  if (node.IsScalar()) return scalar(node);
+  if (--budget < 0) return make_error(ErrorCode::kCorrupt, "[config] at most {} values, got more", kMaxNodes);
+  if (node.IsScalar()) return node.Tag() == "!" ? Json(node.Scalar()) : plain_scalar(node.Scalar());  // "!": it was quoted
   if (node.IsMap()) {
     Json object = Json::object();
     for (const auto& item : node) {
       if (!item.first.IsScalar()) return make_error(ErrorCode::kCorrupt, "[config] keys that are names, got another");
-      BITLAB_TRY(object[item.first.Scalar()], from_node(item.second, depth + 1));
+      BITLAB_TRY(object[item.first.Scalar()], from_node(item.second, depth + 1, budget));
     }
     return object;
   }
   if (node.IsSequence()) {
     Json array = Json::array();
     for (const auto& item : node) {
-      BITLAB_TRY(Json element, from_node(item, depth + 1));
+      BITLAB_TRY(Json element, from_node(item, depth + 1, budget));
       array.push_back(std::move(element));
     }
     return array;
@@ -219,7 +215,8 @@ Result<Config> from_yaml(std::string_view text) {
     return make_error(ErrorCode::kCorrupt, "[config] YAML, got '{}' (line={})", error.msg, error.mark.line + 1);
   }
   if (node.IsNull()) return Config{};
-  BITLAB_TRY(const Json json, from_node(node, 0));
+  int budget = kMaxNodes;
+  BITLAB_TRY(const Json json, from_node(node, 0, budget));
   return from_tree<Config>(json);
 }
 
@@ -237,6 +234,32 @@ Status save(const Config& config, const std::filesystem::path& path) {
   BITLAB_TRY(const bool yaml, is_yaml(path));
   return write_file_atomic(path, std::string_view(yaml ? to_yaml(config) : to_json(config)));
 }
+
+template <class T>
+Status assign(std::string_view text, std::string_view name, T& field) {
+  const std::string copy(text);
+  return decode(std::is_same_v<T, std::string> ? Json(copy) : plain_scalar(copy), std::string(name), field);
+}
+
+template <class T>
+std::string to_text(const T& field) {
+  const Json json = encode(field);
+  return json.is_string() ? json.get<std::string>() : json.dump();
+}
+
+#define BITLAB_INSTANTIATE(T)                                           \
+  template Status assign(std::string_view, std::string_view, T& field); \
+  template std::string to_text(const T&)
+BITLAB_INSTANTIATE(bool);
+BITLAB_INSTANTIATE(int64_t);
+BITLAB_INSTANTIATE(double);
+BITLAB_INSTANTIATE(std::string);
+BITLAB_INSTANTIATE(Optimizer);
+BITLAB_INSTANTIATE(Schedule);
+BITLAB_INSTANTIATE(std::optional<ternary::Method>);
+BITLAB_INSTANTIATE(ternary::Granularity);
+BITLAB_INSTANTIATE(ternary::ActKind);
+#undef BITLAB_INSTANTIATE
 
 #define BITLAB_INSTANTIATE(Config)                              \
   template std::string to_json(const Config&);                  \

@@ -29,6 +29,13 @@ Result<Config> load(const std::filesystem::path& path);
 template <class Config>
 Status save(const Config& config, const std::filesystem::path& path);
 
+// A single field from the text of a flag, and back. `name` stands in messages. Instantiated for bool, int64_t, double, std::string
+// and every enumeration that configs hold. Errors: TypeMismatch, UnknownName.
+template <class T>
+Status assign(std::string_view text, std::string_view name, T& field);
+template <class T>
+std::string to_text(const T& field);
+
 template <class Config>
 bool equal(const Config& a, const Config& b) {
   return to_json(a) == to_json(b);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 
 namespace bitlab::data {
@@ -23,6 +24,21 @@ constexpr std::array kDatasets{
 Image ImageDataset::image(int64_t index) const {
   const auto first = pixels.begin() + index * spec.values();
   return {spec.channels, spec.height, spec.width, {first, first + spec.values()}};
+}
+
+Result<HeldOut> hold_out(const ImageDataset& set, double fraction) {
+  if (!(fraction >= 0 && fraction < 1)) return make_error(ErrorCode::kInvalidArgument, "[data] a fraction in [0, 1), got {}", fraction);
+  HeldOut result{{set.spec, 0, {}, {}}, {set.spec, 0, {}, {}}};
+  for (int64_t i = 0; i < set.count; ++i) {
+    // Sample i is held out where the running count i * fraction passes a whole number.
+    const bool out = std::floor(static_cast<double>(i + 1) * fraction) > std::floor(static_cast<double>(i) * fraction);
+    ImageDataset& part = out ? result.held_out : result.kept;
+    const auto first = set.pixels.begin() + i * set.spec.values();
+    part.pixels.insert(part.pixels.end(), first, first + set.spec.values());
+    part.labels.push_back(set.labels[static_cast<size_t>(i)]);
+    ++part.count;
+  }
+  return result;
 }
 
 std::vector<std::string_view> dataset_names() {

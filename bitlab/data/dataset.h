@@ -29,6 +29,13 @@ struct ImageDataset {
   Image image(int64_t index) const;
 };
 
+struct HeldOut {
+  ImageDataset kept, held_out;
+};
+
+// Takes every n-th sample out, as many as the fraction in [0, 1) says: the same ones every time. Error: InvalidArgument.
+Result<HeldOut> hold_out(const ImageDataset& set, double fraction);
+
 // Errors: UnknownName (listing the names), NotFound, Corrupt, InvalidArgument (a negative limit).
 Result<ImageDataset> load_dataset(std::string_view name, Split split, const DataOptions& options = {});
 

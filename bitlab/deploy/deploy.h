@@ -19,8 +19,9 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
                             const at::Tensor& example);
 
 struct Deployment {
-  int64_t file_bytes = 0;
-  int64_t weight_bytes = 0;          // in memory on this machine
+  int64_t file_bytes = 0;            // of the whole file
+  int64_t weight_file_bytes = 0;     // of the weights in it: codes, scales, float constants
+  int64_t weight_bytes = 0;          // of the weights in memory on this machine
   int64_t float32_weight_bytes = 0;  // the same weights as float32
   Parity parity;
 };

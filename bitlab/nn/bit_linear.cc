@@ -1,0 +1,41 @@
+#include "bitlab/nn/bit_linear.h"
+
+#include <cmath>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <torch/nn/init.h>
+
+#include "bitlab/nn/layer.h"
+
+namespace bitlab::nn {
+
+BitLinearImpl::BitLinearImpl(const BitLinearOptions& options_) : options(options_) { reset(); }
+
+void BitLinearImpl::reset() {
+  weight = register_parameter("weight", at::empty({options.out_features(), options.in_features()}));
+  bias = register_parameter("bias", options.bias() ? at::empty({options.out_features()}) : at::Tensor(), options.bias());
+  reset_parameters();
+}
+
+void BitLinearImpl::reset_parameters() { initialize(weight, bias); }
+
+void BitLinearImpl::train(bool on) {
+  Module::train(on);
+  codes_.drop();
+}
+
+void BitLinearImpl::pretty_print(std::ostream& stream) const {
+  stream << "bitlab::nn::BitLinear(in_features=" << options.in_features() << ", out_features=" << options.out_features()
+         << ", bias=" << std::boolalpha << options.bias() << ", quant=" << describe(options.quant()) << ')';
+}
+
+at::Tensor BitLinearImpl::forward(const at::Tensor& x) {
+  const BitQuantConfig& quant = options.quant();
+  if (!quant.enabled()) return at::linear(x, weight, bias);
+  const auto spec = quant.weight_spec();
+  if (runs_on_codes(*this, x)) return ops::ternary_linear(x, codes_.of(weight, spec), optional(bias), quant.activation);
+  return ops::bit_linear(x, weight, optional(bias), spec, quant.activation);
+}
+
+}  // namespace bitlab::nn

@@ -1,0 +1,24 @@
+// Small things that every layer of this folder needs.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "bitlab/config/config.h"
+
+namespace bitlab::nn {
+
+// LibTorch's default: uniform in +-1 / sqrt(fan_in), for the weight [out, in, ...] and the bias.
+void initialize(at::Tensor& weight, at::Tensor& bias);
+
+// "absmean/tensor/int8", or "none".
+std::string describe(const BitQuantConfig& quant);
+
+// An undefined tensor as the operators want it.
+inline std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+}  // namespace bitlab::nn

@@ -1,0 +1,83 @@
+#include "bitlab/ops/weight_cache.h"
+
+#include <mutex>
+#include <unordered_map>
+
+#include "bitlab/ops/check.h"
+#include "bitlab/ops/torch_pool.h"
+#include "bitlab/ternary/codes.h"
+
+namespace bitlab::ops {
+namespace {
+
+// A weak reference keeps the TensorImpl's address from being used again, so that identity is certain.
+struct Entry {
+  c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
+  int64_t version;
+  std::shared_ptr<const CachedWeight> weight;
+};
+
+struct Cache {
+  std::mutex mutex;
+  std::unordered_map<const c10::TensorImpl*, Entry> entries;
+};
+
+// Never destroyed: tensors may outlive static objects.
+Cache& cache() {
+  static auto* instance = new Cache;
+  return *instance;
+}
+
+int64_t version_of(const at::Tensor& tensor) { return tensor.is_inference() ? 0 : static_cast<int64_t>(tensor._version()); }
+
+std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes, int64_t depth) {
+  const at::Tensor plain = codes.contiguous();
+  const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), static_cast<size_t>(plain.numel()));
+  const int64_t rows = codes.size(0);
+  const Status valid = ternary::validate_codes(bytes, rows, depth);
+  if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[{}] {}", op, valid.error().message)});
+  auto weight = std::make_shared<CachedWeight>();
+  const auto layout = kernels::select_ternary_layout(rows, depth, this_machine(), policy()).value();
+  weight->packed = kernels::pack_ternary(bytes, rows, depth, layout).value();
+  return weight;
+}
+
+}  // namespace
+
+kernels::TernaryKernels CachedWeight::kernels_for(int64_t tokens) const {
+  const std::lock_guard lock(mutex_);
+  if (last_tokens_ != tokens) {
+    last_ = kernels::select_ternary({tokens, packed.rows, packed.depth}, packed.layout, this_machine(), policy()).value();
+    last_tokens_ = tokens;
+  }
+  return last_;
+}
+
+std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, int64_t depth) {
+  require(codes.scalar_type() == at::kByte, ErrorCode::kTypeMismatch, "[{}] uint8, got {} (name=codes)", op,
+          c10::toString(codes.scalar_type()));
+  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth, depth);
+  require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == ternary::code_row_bytes(depth), ErrorCode::kShapeMismatch,
+          "[{}] codes [N, {}] for K = {}, got {}", op, ternary::code_row_bytes(depth), depth, show(codes));
+  const auto* key = codes.unsafeGetTensorImpl();
+  const int64_t version = version_of(codes);
+  {
+    const std::lock_guard lock(cache().mutex);
+    const auto found = cache().entries.find(key);
+    if (found != cache().entries.end() && found->second.version == version && found->second.weight->packed.depth == depth)
+      return found->second.weight;
+  }
+  auto weight = pack(op, codes, depth);
+  const std::lock_guard lock(cache().mutex);
+  std::erase_if(cache().entries, [](const auto& entry) { return entry.second.tensor.expired(); });
+  cache().entries.insert_or_assign(
+      key, Entry{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(codes.getIntrusivePtr()), version, weight});
+  return weight;
+}
+
+size_t packed_weight_count() {
+  const std::lock_guard lock(cache().mutex);
+  return cache().entries.size();
+}
+
+}  // namespace bitlab::ops

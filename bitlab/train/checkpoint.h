@@ -1,0 +1,16 @@
+// Checkpoints: a dictionary of tensors in PyTorch's own format, so that torch.load(path, weights_only=True) reads it too.
+#pragma once
+
+#include <filesystem>
+
+#include "bitlab/train/learner.h"
+
+namespace bitlab::train {
+
+// Written atomically. Error: IoError.
+Status save_checkpoint(const State& state, const std::filesystem::path& path);
+
+// Errors: NotFound, IoError, Corrupt.
+Result<State> load_checkpoint(const std::filesystem::path& path);
+
+}  // namespace bitlab::train

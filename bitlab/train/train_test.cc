@@ -1,0 +1,164 @@
+// The trainer on data that it can learn, against LibTorch's own loop, and where it must refuse.
+#include <cmath>
+#include <filesystem>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "bitlab/base/file.h"
+#include "bitlab/config/io.h"
+#include "bitlab/models/model.h"
+#include "bitlab/train/checkpoint.h"
+#include "bitlab/train/evaluate.h"
+#include "bitlab/train/trainer.h"
+
+namespace bitlab::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class TrainTest : public ::testing::Test {
+ protected:
+  TrainTest() : folder_(fs::temp_directory_path() / fmt::format("bitlab_train_{}", ::getpid())) { fs::create_directories(folder_); }
+  ~TrainTest() override { fs::remove_all(folder_); }
+
+  static data::ImageDataset synthetic(data::Split split, int64_t limit) {
+    return data::load_dataset("synthetic", split, {.root = {}, .limit = limit}).value();
+  }
+  static std::shared_ptr<models::Model> make(const data::ImageDataset& set, const BitQuantConfig& quant = {}) {
+    torch::manual_seed(1);
+    return models::make_model({.name = "mlp",
+                               .channels = set.spec.channels,
+                               .height = set.spec.height,
+                               .width = set.spec.width,
+                               .classes = static_cast<int64_t>(set.spec.labels.size()),
+                               .quant = quant})
+        .value();
+  }
+  fs::path folder_;
+};
+
+TEST_F(TrainTest, LearnsAndKeepsTheBestEpoch) {
+  const auto training = synthetic(data::Split::kTrain, 512), validation = synthetic(data::Split::kTest, 256);
+  const auto model = make(training);
+  Classifier learner(*model);
+  int64_t steps = 0, epochs = 0;
+  BitTrainer trainer(learner, {.epochs = 3, .batch_size = 60},
+                     {.checkpoint = folder_ / "best.ckpt",
+                      .on_step = [&](const StepReport&) { ++steps; },
+                      .on_epoch = [&](const EpochReport&) { ++epochs; },
+                      .trace = {}});
+  const double before = evaluate(learner, validation).value().accuracy;
+  const TrainingReport report = trainer.fit(training, validation).value();
+  EXPECT_EQ(steps, 3 * 9);
+  EXPECT_EQ(epochs, 3);
+  EXPECT_GT(report.best_accuracy, std::max(0.9, before));
+  EXPECT_LT(report.epochs.back().loss, report.epochs.front().loss);
+  EXPECT_EQ(evaluate(learner, validation).value().accuracy, report.best_accuracy);
+  // The checkpoint holds that state.
+  const auto other = make(training);
+  Classifier loaded(*other);
+  ASSERT_TRUE(loaded.load(load_checkpoint(folder_ / "best.ckpt").value()).ok());
+  EXPECT_TRUE(torch::equal(evaluate(loaded, validation).value().logits, evaluate(learner, validation).value().logits));
+}
+
+TEST_F(TrainTest, IsDeterministic) {
+  const auto training = synthetic(data::Split::kTrain, 200);
+  at::Tensor logits[2];
+  for (at::Tensor& result : logits) {
+    const auto model = make(training);
+    Classifier learner(*model);
+    BitTrainer(learner, {.epochs = 2, .batch_size = 32, .threads = 1}).fit(training, {}).value();
+    result = evaluate(learner, training).value().logits;
+  }
+  EXPECT_TRUE(torch::equal(logits[0], logits[1]));
+}
+
+// One sample, so that order does not matter: the loop must be LibTorch's optimizer under the schedule.
+TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
+  const auto training = synthetic(data::Split::kTrain, 1);
+  for (auto kind : {config::Optimizer::kAdam, config::Optimizer::kSgd}) {
+    const TrainingConfig config{.epochs = 4, .optimizer = kind, .learning_rate = 0.01, .weight_decay = 0.1, .warmup = 0.25, .threads = 1};
+    const auto ours = make(training, BitQuantConfig::none()), theirs = make(training, BitQuantConfig::none());
+    Classifier learner(*ours);
+    BitTrainer(learner, config).fit(training, {}).value();
+
+    std::vector<at::Tensor> matrices, vectors;
+    for (const at::Tensor& p : theirs->parameters()) (p.dim() > 1 ? matrices : vectors).push_back(p);
+    std::vector<std::unique_ptr<torch::optim::Optimizer>> optimizers;
+    if (kind == config::Optimizer::kAdam) {
+      optimizers.push_back(std::make_unique<torch::optim::AdamW>(matrices, torch::optim::AdamWOptions().weight_decay(0.1)));
+      optimizers.push_back(std::make_unique<torch::optim::AdamW>(vectors, torch::optim::AdamWOptions().weight_decay(0)));
+    } else {
+      optimizers.push_back(std::make_unique<torch::optim::SGD>(matrices, torch::optim::SGDOptions(1).momentum(0.9).weight_decay(0.1)));
+      optimizers.push_back(std::make_unique<torch::optim::SGD>(vectors, torch::optim::SGDOptions(1).momentum(0.9)));
+    }
+    const int64_t only = 0;
+    const Batch batch = make_batch(training, {&only, 1});
+    const double rates[] = {0.01, 0.01, 0.01 * 0.75, 0.01 * 0.25};  // one step of warm-up, then cos(0, 60, 120 degrees)
+    for (double rate : rates) {
+      for (auto& optimizer : optimizers) {
+        optimizer->zero_grad();
+        for (auto& group : optimizer->param_groups()) group.options().set_lr(rate);
+      }
+      at::cross_entropy_loss(theirs->forward(batch.input), batch.target).backward();
+      for (auto& optimizer : optimizers) optimizer->step();
+    }
+    const auto a = ours->parameters(), b = theirs->parameters();
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::allclose(a[i], b[i], 1e-6, 1e-7)) << i << " " << config::to_text(kind) << " " << (a[i] - b[i]).abs().max().item<float>();
+  }
+}
+
+TEST_F(TrainTest, ScheduleWarmsUpAndEndsLow) {
+  const TrainingConfig config{.learning_rate = 1.0, .warmup = 0.2};
+  EXPECT_DOUBLE_EQ(learning_rate(config, 0, 10), 0.5);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 1, 10), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 2, 10), 1.0);
+  EXPECT_NEAR(learning_rate(config, 6, 10), 0.5, 1e-12);
+  EXPECT_LT(learning_rate(config, 9, 10), 0.05);
+  EXPECT_DOUBLE_EQ(learning_rate({.learning_rate = 3, .schedule = config::Schedule::kConstant, .warmup = 0}, 9, 10), 3.0);
+}
+
+TEST_F(TrainTest, BatchesHoldNormalizedSamples) {
+  const auto set = synthetic(data::Split::kTest, 8);
+  const std::vector<int64_t> indices{5, 2};
+  const Batch batch = make_batch(set, indices);
+  EXPECT_EQ(batch.input.sizes(), at::IntArrayRef({2, set.spec.channels, set.spec.height, set.spec.width}));
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(batch.target[static_cast<int64_t>(i)].item<int64_t>(), set.labels[static_cast<size_t>(indices[i])]);
+    const auto pixels = torch::tensor(std::vector<int64_t>(set.pixels.begin() + indices[i] * set.spec.values(), set.pixels.begin() + (indices[i] + 1) * set.spec.values()));
+    const auto expected = (pixels.to(at::kDouble) / 255 - set.spec.mean[0]) / set.spec.std[0];
+    EXPECT_TRUE(torch::allclose(batch.input[static_cast<int64_t>(i)].flatten().to(at::kDouble), expected, 1e-5, 1e-6));
+  }
+}
+
+TEST_F(TrainTest, RefusesWhatCannotBe) {
+  const auto training = synthetic(data::Split::kTrain, 16);
+  const auto model = make(training);
+  Classifier learner(*model);
+  EXPECT_EQ(BitTrainer(learner, {.epochs = 0}).fit(training, {}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(BitTrainer(learner, {.learning_rate = -1}).fit(training, {}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(BitTrainer(learner, {}).fit({training.spec, 0, {}, {}}, {}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(BitTrainer(learner, {.epochs = 50, .optimizer = config::Optimizer::kSgd, .learning_rate = 1e30}).fit(training, {}).error().code, ErrorCode::kNotFinite);
+  const auto fresh = make(training);
+  Classifier other(*fresh);
+  EXPECT_EQ(BitTrainer(other, {.epochs = 1}, {.checkpoint = folder_ / "none" / "best.ckpt", .on_step = {}, .on_epoch = {}, .trace = {}}).fit(training, {}).error().code,
+            ErrorCode::kNotFound);
+}
+
+TEST_F(TrainTest, CheckpointsThatDoNotFitAreRefused) {
+  const auto training = synthetic(data::Split::kTrain, 16);
+  const auto model = make(training);
+  Classifier learner(*model);
+  State state = learner.state();
+  state.erase("fc1.weight");
+  EXPECT_EQ(learner.load(state).error().message, "[train] every parameter of the model, got none for 'fc1.weight'");
+  state["fc1.weight"] = torch::zeros({2, 2});
+  EXPECT_EQ(learner.load(state).error().code, ErrorCode::kShapeMismatch);
+  ASSERT_TRUE(write_file_atomic(folder_ / "broken.ckpt", std::string_view("not a checkpoint")).ok());
+  EXPECT_EQ(load_checkpoint(folder_ / "broken.ckpt").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(load_checkpoint(folder_ / "none.ckpt").error().code, ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace bitlab::train
