@@ -20,26 +20,26 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Biases and other vectors do not decay.
-template <class Options>
-std::vector<torch::optim::OptimizerParamGroup> parameter_groups(Learner& learner, const Options& options) {
-  std::vector<at::Tensor> decayed, kept;
-  for (const NamedParameter& parameter : learner.parameters()) (parameter.tensor.dim() > 1 ? decayed : kept).push_back(parameter.tensor);
-  std::vector<torch::optim::OptimizerParamGroup> groups;
-  groups.emplace_back(decayed, std::make_unique<Options>(options));
-  auto without = std::make_unique<Options>(options);
-  without->weight_decay(0);
-  groups.emplace_back(kept, std::move(without));
-  return groups;
+// Biases and other vectors do not decay. The optimizer's defaults keep the constructor's weight decay: LibTorch takes a group's value
+// that equals the constructor's for one that was not given, and would put ours in its place.
+template <class Optimizer, class Options>
+std::unique_ptr<torch::optim::Optimizer> with_groups(Learner& learner, const Options& options, double weight_decay) {
+  std::vector<at::Tensor> matrices, vectors;
+  for (const NamedParameter& parameter : learner.parameters())
+    (parameter.tensor.dim() > 1 ? matrices : vectors).push_back(parameter.tensor);
+  const auto group = [&](const std::vector<at::Tensor>& tensors, double decay) {
+    auto own = std::make_unique<Options>(options);
+    own->weight_decay(decay);
+    return torch::optim::OptimizerParamGroup(tensors, std::move(own));
+  };
+  return std::make_unique<Optimizer>(std::vector{group(matrices, weight_decay), group(vectors, 0)}, options);
 }
 
 std::unique_ptr<torch::optim::Optimizer> make_optimizer(Learner& learner, const TrainingConfig& config) {
-  if (config.optimizer == config::Optimizer::kSgd) {
-    const auto options = torch::optim::SGDOptions(config.learning_rate).momentum(config.momentum).weight_decay(config.weight_decay);
-    return std::make_unique<torch::optim::SGD>(parameter_groups(learner, options), options);
-  }
-  const auto options = torch::optim::AdamWOptions(config.learning_rate).weight_decay(config.weight_decay);
-  return std::make_unique<torch::optim::AdamW>(parameter_groups(learner, options), options);
+  using namespace torch::optim;
+  if (config.optimizer == config::Optimizer::kSgd)
+    return with_groups<SGD>(learner, SGDOptions(config.learning_rate).momentum(config.momentum), config.weight_decay);
+  return with_groups<AdamW>(learner, AdamWOptions(config.learning_rate), config.weight_decay);
 }
 
 std::vector<int64_t> shuffled(int64_t count, uint64_t seed) {

@@ -96,7 +96,7 @@ class Reader {
       if (!ternary && !(json.contains("kind") && json["kind"] == "float")) return malformed("the kind float or ternary of a constant");
       BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, ternary ? DType::kTernary : DType::kFloat32));
       if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant");
-      const Json scales = ternary && json.contains("scales") ? json["scales"] : Json(0);
+      const Json scales = ternary && json.contains("scales") ? json["scales"] : Json(0U);
       if (!scales.is_number_unsigned()) return malformed("a number of scales");
       parsed_.constants.push_back({id, scales.get<int64_t>()});
       return {};
