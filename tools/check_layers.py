@@ -42,7 +42,7 @@ ABOVE_TORCH_LINE = {"ops", "nn", "convert", "models", "train", "deploy", "cli/tr
 
 SOURCE_ENDINGS = (".h", ".cc", ".cu", ".def", ".cc.in")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
-TEST_FILE = re.compile(r"(^|_)(test|bench|test_support)\.(cc|h)$")
+TEST_FILE = re.compile(r"(^|[_/])(test|bench|test_support)\.(cc|h)$")
 TORCH_HEADER = re.compile(r"^(torch|ATen|c10)/")
 
 

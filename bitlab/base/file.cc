@@ -15,8 +15,8 @@ namespace fs = std::filesystem;
 
 Error system_error(const fs::path& path, std::string_view expectation) {
   const int code = errno;
-  return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIoError, "[file] {}, got '{}' (path={})", expectation,
-                    std::strerror(code), path.string());
+  return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIoError, "[file] {}, got '{}' (path={})",
+                    expectation, std::strerror(code), path.string());
 }
 
 class Descriptor {

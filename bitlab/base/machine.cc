@@ -32,7 +32,7 @@ FeatureSet detect_features() {
   BITLAB_DETECT(avx512vnni);
 #undef BITLAB_DETECT
 #elif defined(__aarch64__)
-  found.insert(Feature::neon);  // part of the base architecture
+  found.insert(Feature::neon);                                                          // part of the base architecture
   constexpr unsigned long kHwcapDotProduct = 1UL << 20, kHwcap2Int8Matrix = 1UL << 13;  // Linux, asm/hwcap.h
   if (getauxval(AT_HWCAP) & kHwcapDotProduct) found.insert(Feature::dotprod);
   if (getauxval(AT_HWCAP2) & kHwcap2Int8Matrix) found.insert(Feature::i8mm);

@@ -39,9 +39,9 @@ class FeatureSet {
 };
 
 struct Machine {
-  std::string cpu;             // vendor's name, "unknown" where the system does not tell
-  FeatureSet features;         // usable: supported by the CPU and enabled by the operating system
-  int cores = 1;               // logical processors that this process may use
+  std::string cpu;      // vendor's name, "unknown" where the system does not tell
+  FeatureSet features;  // usable: supported by the CPU and enabled by the operating system
+  int cores = 1;        // logical processors that this process may use
   int64_t l1d_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
   int64_t l3_bytes = 0;

@@ -107,16 +107,15 @@ using Status = Result<void>;
 #define BITLAB_CONCAT(a, b) BITLAB_CONCAT_INNER(a, b)
 
 // Returns the error of `expression`, a Result or Status, from the enclosing function.
-#define BITLAB_RETURN_IF_ERROR(expression)                         \
-  do {                                                             \
-    if (auto bitlab_status = (expression); !bitlab_status.ok())    \
-      return ::bitlab::Error(std::move(bitlab_status).error());    \
+#define BITLAB_RETURN_IF_ERROR(expression)                                                                                \
+  do {                                                                                                                    \
+    if (auto bitlab_status = (expression); !bitlab_status.ok()) return ::bitlab::Error(std::move(bitlab_status).error()); \
   } while (false)
 
 // BITLAB_TRY(auto x, f()); declares x from the value of f(), or returns its error.
 #define BITLAB_TRY(declaration, expression) \
   BITLAB_TRY_INNER(BITLAB_CONCAT(bitlab_result_, __LINE__), declaration, expression)
-#define BITLAB_TRY_INNER(result, declaration, expression)                 \
-  auto result = (expression);                                             \
-  if (!result.ok()) return ::bitlab::Error(std::move(result).error());    \
+#define BITLAB_TRY_INNER(result, declaration, expression)              \
+  auto result = (expression);                                          \
+  if (!result.ok()) return ::bitlab::Error(std::move(result).error()); \
   declaration = *std::move(result)

@@ -13,8 +13,9 @@ class IndexTask {
  public:
   template <class F, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, IndexTask>>>
   IndexTask(F&& f)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload): passed as a lambda
-      : object_(const_cast<void*>(static_cast<const void*>(&f))),
-        call_([](void* object, int64_t index, int worker) { (*static_cast<std::remove_reference_t<F>*>(object))(index, worker); }) {}
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, int64_t index, int worker) {
+          (*static_cast<std::remove_reference_t<F>*>(object))(index, worker);
+        }) {}
   void operator()(int64_t index, int worker) const { call_(object_, index, worker); }
 
  private:

@@ -45,7 +45,8 @@ void ProgressBar::show(int64_t done, int64_t total, std::string_view text) {
   if (!enabled_ || (now < next_ && done < total)) return;
   next_ = now + kInterval;
   const auto filled = static_cast<size_t>(total == 0 ? 0 : kWidth * done / total);
-  fmt::print(stderr, "\r\033[K[{}{}] {}/{} {}", std::string(filled, '#'), std::string(kWidth - filled, '.'), done, total, text);
+  fmt::print(stderr, "\r\033[K[{}{}] {}/{} {}", std::string(filled, '#'), std::string(kWidth - filled, '.'), done, total,
+             text);
   std::fflush(stderr);
   shown_ = true;
 }

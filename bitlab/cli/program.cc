@@ -22,8 +22,8 @@ void log_to_stderr(LogLevel level, std::string_view message) {
 
 std::string version_text(const char* name) {
   const Machine& machine = this_machine();
-  return fmt::format("{} {}\nbuild    {}\nmachine  {}, {} cores, {}", name, version(), build_facts(), machine.cpu, machine.cores,
-                     machine.features.to_string());
+  return fmt::format("{} {}\nbuild    {}\nmachine  {}, {} cores, {}", name, version(), build_facts(), machine.cpu,
+                     machine.cores, machine.features.to_string());
 }
 
 int run_program(const char* name, const char* description, std::span<const AddCommand> commands, int argc, char** argv) {

@@ -57,9 +57,8 @@ size_t distance(std::string_view a, std::string_view b) {
 }
 
 Error unknown_key(const std::string& path, const std::string& key, const std::vector<std::string>& known) {
-  const auto nearest = std::min_element(known.begin(), known.end(), [&](const auto& a, const auto& b) {
-    return distance(key, a) < distance(key, b);
-  });
+  const auto nearest = std::min_element(known.begin(), known.end(),
+                                        [&](const auto& a, const auto& b) { return distance(key, a) < distance(key, b); });
   return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}{}'; did you mean '{}'?", path, key, *nearest);
 }
 
@@ -107,8 +106,9 @@ Status decode(const Json& json, const std::string& path, T& value) {
     if (!json.is_boolean()) return wrong_type(path, "true or false", json);
     value = json.template get<bool>();
   } else if constexpr (std::is_same_v<T, int64_t>) {
-    const bool fits = json.is_number_integer() && !(json.is_number_unsigned() && json.template get<uint64_t>() >
-                                                    static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+    const bool fits = json.is_number_integer() &&
+                      !(json.is_number_unsigned() &&
+                        json.template get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
     if (!fits) return wrong_type(path, "a 64-bit integer", json);
     value = json.template get<int64_t>();
   } else if constexpr (std::is_same_v<T, double>) {
@@ -182,7 +182,8 @@ Result<bool> is_yaml(const std::filesystem::path& path) {
   const std::string ending = path.extension();
   if (ending == ".yaml" || ending == ".yml") return true;
   if (ending == ".json") return false;
-  return make_error(ErrorCode::kInvalidArgument, "[config] a path that ends in .json, .yaml or .yml, got '{}'", path.string());
+  return make_error(ErrorCode::kInvalidArgument, "[config] a path that ends in .json, .yaml or .yml, got '{}'",
+                    path.string());
 }
 
 }  // namespace
@@ -261,11 +262,11 @@ BITLAB_INSTANTIATE(ternary::Granularity);
 BITLAB_INSTANTIATE(ternary::ActKind);
 #undef BITLAB_INSTANTIATE
 
-#define BITLAB_INSTANTIATE(Config)                              \
-  template std::string to_json(const Config&);                  \
-  template std::string to_yaml(const Config&);                  \
-  template Result<Config> from_json<Config>(std::string_view);  \
-  template Result<Config> from_yaml<Config>(std::string_view);  \
+#define BITLAB_INSTANTIATE(Config)                                    \
+  template std::string to_json(const Config&);                        \
+  template std::string to_yaml(const Config&);                        \
+  template Result<Config> from_json<Config>(std::string_view);        \
+  template Result<Config> from_yaml<Config>(std::string_view);        \
   template Result<Config> load<Config>(const std::filesystem::path&); \
   template Status save(const Config&, const std::filesystem::path&)
 BITLAB_INSTANTIATE(BitQuantConfig);

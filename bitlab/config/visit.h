@@ -9,6 +9,8 @@ struct AnyVisitor {
 };
 
 template <class T>
-concept Visitable = requires(T& t, AnyVisitor v) { T::visit(t, v); };
+concept Visitable = requires(T& t, AnyVisitor v) {
+  T::visit(t, v);
+};
 
 }  // namespace bitlab::config

@@ -27,7 +27,8 @@ Image ImageDataset::image(int64_t index) const {
 }
 
 Result<HeldOut> hold_out(const ImageDataset& set, double fraction) {
-  if (!(fraction >= 0 && fraction < 1)) return make_error(ErrorCode::kInvalidArgument, "[data] a fraction in [0, 1), got {}", fraction);
+  if (!(fraction >= 0 && fraction < 1))
+    return make_error(ErrorCode::kInvalidArgument, "[data] a fraction in [0, 1), got {}", fraction);
   HeldOut result{{set.spec, 0, {}, {}}, {set.spec, 0, {}, {}}};
   for (int64_t i = 0; i < set.count; ++i) {
     // Sample i is held out where the running count i * fraction passes a whole number.
@@ -48,7 +49,8 @@ std::vector<std::string_view> dataset_names() {
 }
 
 Result<ImageDataset> load_dataset(std::string_view name, Split split, const DataOptions& options) {
-  if (options.limit < 0) return make_error(ErrorCode::kInvalidArgument, "[data] a limit of at least 0, got {}", options.limit);
+  if (options.limit < 0)
+    return make_error(ErrorCode::kInvalidArgument, "[data] a limit of at least 0, got {}", options.limit);
   const auto entry = std::find_if(kDatasets.begin(), kDatasets.end(), [name](const Entry& e) { return e.name == name; });
   if (entry == kDatasets.end()) {
     std::string list;

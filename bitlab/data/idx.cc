@@ -47,15 +47,23 @@ class Source {
       const size_t consumed = in - stream_.avail_in, produced = room - stream_.avail_out;
       rest_ = rest_.subspan(consumed);
       filled += produced;
+      ended_ = status == Z_STREAM_END;
       if (status != Z_OK || (consumed == 0 && produced == 0)) break;
     }
     return filled;
+  }
+
+  // Whether nothing is left, and gzip's own checksum and length were there and right.
+  bool complete() {
+    std::array<uint8_t, 1> extra{};
+    return read(extra) == 0 && (!gzipped_ || (ended_ && rest_.empty()));
   }
 
  private:
   std::span<const uint8_t> rest_;
   z_stream stream_{};
   bool gzipped_ = false;
+  bool ended_ = false;
   bool valid_ = true;
 };
 
@@ -66,7 +74,8 @@ Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
 
 Result<std::vector<int64_t>> read_shape(Source& source) {
   std::array<uint8_t, 4> magic{};
-  if (source.read(magic) != magic.size() || magic[0] != 0 || magic[1] != 0) return corrupt("two zero bytes at the start, got others");
+  if (source.read(magic) != magic.size() || magic[0] != 0 || magic[1] != 0)
+    return corrupt("two zero bytes at the start, got others");
   if (magic[2] != kUnsignedByte)
     return make_error(ErrorCode::kUnsupported, "[idx] unsigned bytes (type 8), got type {}", magic[2]);
   if (magic[3] < 1 || magic[3] > 4) return corrupt("1 to 4 dimensions, got {}", magic[3]);
@@ -76,7 +85,8 @@ Result<std::vector<int64_t>> read_shape(Source& source) {
     std::array<uint8_t, 4> size{};
     if (source.read(size) != size.size()) return corrupt("{} sizes, got a truncated file", magic[3]);
     shape.push_back(int64_t{size[0]} << 24 | int64_t{size[1]} << 16 | int64_t{size[2]} << 8 | int64_t{size[3]});
-    if (shape.back() == 0 || shape.back() > kMaxValues / count) return corrupt("between 1 and 2^30 values, got another number");
+    if (shape.back() == 0 || shape.back() > kMaxValues / count)
+      return corrupt("between 1 and 2^30 values, got another number");
     count *= shape.back();
   }
   return shape;
@@ -98,8 +108,7 @@ Result<IdxArray> parse_idx(std::span<const uint8_t> bytes) {
     const size_t got = source.read(std::span(array.values).subspan(before));
     if (got != piece) return corrupt("{} values, got {} (truncated or damaged)", count, before + got);
   }
-  std::array<uint8_t, 1> extra{};
-  if (source.read(extra) != 0) return corrupt("{} values, got more", count);
+  if (!source.complete()) return corrupt("{} values and the end of the file, got more, or a damaged end", count);
   return array;
 }
 

@@ -47,10 +47,11 @@ Result<Image> read_png(const std::filesystem::path& path, int64_t channels) {
     return make_error(ErrorCode::kCorrupt, "[png] a PNG picture, got '{}' (path={})", found, path.string());
   };
   Png png;
-  if (png_image_begin_read_from_memory(png.get(), file->bytes().data(), file->bytes().size()) == 0) return corrupt(png->message);
+  if (png_image_begin_read_from_memory(png.get(), file->bytes().data(), file->bytes().size()) == 0)
+    return corrupt(png->message);
   if (png->width > kMaxSide || png->height > kMaxSide)
-    return make_error(ErrorCode::kCorrupt, "[png] at most {} pixels a side, got {}x{} (path={})", kMaxSide, png->height, png->width,
-                      path.string());
+    return make_error(ErrorCode::kCorrupt, "[png] at most {} pixels a side, got {}x{} (path={})", kMaxSide, png->height,
+                      png->width, path.string());
   png->format = format_of(channels);
   Image image{channels, png->height, png->width, std::vector<uint8_t>(PNG_IMAGE_SIZE(*png.get()))};
   constexpr png_color kBlack{0, 0, 0};
@@ -64,8 +65,8 @@ Status write_png(const std::filesystem::path& path, const Image& image) {
   const int64_t values = image.channels * image.height * image.width;
   if (image.height < 1 || image.width < 1 || image.height > kMaxSide || image.width > kMaxSide ||
       static_cast<int64_t>(image.pixels.size()) != values)
-    return make_error(ErrorCode::kInvalidArgument, "[png] 1 to {} pixels a side and as many values, got {}x{} and {}", kMaxSide,
-                      image.height, image.width, image.pixels.size());
+    return make_error(ErrorCode::kInvalidArgument, "[png] 1 to {} pixels a side and as many values, got {}x{} and {}",
+                      kMaxSide, image.height, image.width, image.pixels.size());
   Png png;
   png->width = static_cast<uint32_t>(image.width);
   png->height = static_cast<uint32_t>(image.height);

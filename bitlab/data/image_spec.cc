@@ -11,12 +11,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Error corrupt(std::string_view expectation) { return make_error(ErrorCode::kCorrupt, "[image] {}, got another form", expectation); }
+Error corrupt(std::string_view expectation) {
+  return make_error(ErrorCode::kCorrupt, "[image] {}, got another form", expectation);
+}
 
 Result<std::vector<float>> read_floats(const Json& json, int64_t count) {
-  if (!json.is_array() || static_cast<int64_t>(json.size()) != count || !std::all_of(json.begin(), json.end(), [](const Json& v) {
-        return v.is_number() && std::isfinite(v.get<float>());
-      }))
+  if (!json.is_array() || static_cast<int64_t>(json.size()) != count ||
+      !std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_number() && std::isfinite(v.get<float>()); }))
     return corrupt("a finite mean and std for each channel");
   return json.get<std::vector<float>>();
 }
@@ -24,14 +25,16 @@ Result<std::vector<float>> read_floats(const Json& json, int64_t count) {
 }  // namespace
 
 std::string ImageSpec::to_json() const {
-  return Json{{"channels", channels}, {"height", height}, {"width", width}, {"mean", mean}, {"std", std}, {"labels", labels}}.dump();
+  return Json{{"channels", channels}, {"height", height}, {"width", width}, {"mean", mean}, {"std", std}, {"labels", labels}}
+      .dump();
 }
 
 Result<ImageSpec> ImageSpec::from_json(std::string_view text) {
   constexpr int64_t kMaxSize = 16384;
   constexpr std::array kKeys{"channels", "height", "width", "mean", "std", "labels"};
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || json.size() != kKeys.size() || !std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return json.contains(key); }))
+  if (!json.is_object() || json.size() != kKeys.size() ||
+      !std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return json.contains(key); }))
     return corrupt("channels, height, width, mean, std and labels");
   ImageSpec spec;
   for (const auto& [key, size] : {std::pair{"channels", &spec.channels}, {"height", &spec.height}, {"width", &spec.width}}) {

@@ -50,8 +50,10 @@ Result<ImageDataset> load_mnist(Split split, const DataOptions& options) {
     return make_error(ErrorCode::kCorrupt, "[mnist] images of 28 x 28, got others (path={})", image_path.string());
   const auto wrong = std::find_if(labels.values.begin(), labels.values.end(), [](uint8_t l) { return l >= kClasses; });
   if (labels.shape != std::vector<int64_t>{images.shape[0]} || wrong != labels.values.end())
-    return make_error(ErrorCode::kCorrupt, "[mnist] {} labels from 0 to 9, got others (path={})", images.shape[0], label_path.string());
-  ImageDataset set{{1, kSide, kSide, {0.1307F}, {0.3081F}, {}}, images.shape[0], std::move(images.values), std::move(labels.values)};
+    return make_error(ErrorCode::kCorrupt, "[mnist] {} labels from 0 to 9, got others (path={})", images.shape[0],
+                      label_path.string());
+  ImageDataset set{
+      {1, kSide, kSide, {0.1307F}, {0.3081F}, {}}, images.shape[0], std::move(images.values), std::move(labels.values)};
   for (int digit = 0; digit < kClasses; ++digit) set.spec.labels.push_back(std::to_string(digit));
   if (options.limit > 0 && options.limit < set.count) {
     set.count = options.limit;

@@ -24,20 +24,24 @@ constexpr Colour kBackground{24, 26, 32}, kRight{94, 201, 121}, kWrong{240, 98, 
 
 class Canvas {
  public:
-  Canvas(int64_t height, int64_t width) : image_{3, height, width, std::vector<uint8_t>(static_cast<size_t>(3 * height * width))} {
+  Canvas(int64_t height, int64_t width)
+      : image_{3, height, width, std::vector<uint8_t>(static_cast<size_t>(3 * height * width))} {
     fill(0, 0, height, width, kBackground);
   }
 
   void fill(int64_t y, int64_t x, int64_t height, int64_t width, const Colour& colour) {
     for (int64_t c = 0; c < 3; ++c)
       for (int64_t row = y; row < y + height; ++row)
-        std::fill_n(image_.pixels.begin() + (c * image_.height + row) * image_.width + x, width, colour[static_cast<size_t>(c)]);
+        std::fill_n(image_.pixels.begin() + (c * image_.height + row) * image_.width + x, width,
+                    colour[static_cast<size_t>(c)]);
   }
 
   void picture(int64_t y, int64_t x, const Image& from, int64_t scale) {
     const int64_t plane = from.height * from.width;
     for (int64_t i = 0; i < plane; ++i) {
-      const auto at = [&](int64_t c) { return from.pixels[static_cast<size_t>(std::min(c, from.channels - 1) * plane + i)]; };
+      const auto at = [&](int64_t c) {
+        return from.pixels[static_cast<size_t>(std::min(c, from.channels - 1) * plane + i)];
+      };
       fill(y + i / from.width * scale, x + i % from.width * scale, scale, scale, {at(0), at(1), at(2)});
     }
   }
@@ -65,8 +69,8 @@ int64_t text_width(const std::string& text) { return static_cast<int64_t>(text.s
 
 Result<Image> mosaic(std::span<const Tile> tiles, int64_t columns, int64_t scale) {
   if (tiles.empty() || columns < 1 || scale < 1)
-    return make_error(ErrorCode::kInvalidArgument, "[mosaic] tiles, columns and a scale of at least 1, got {}, {} and {}", tiles.size(),
-                      columns, scale);
+    return make_error(ErrorCode::kInvalidArgument, "[mosaic] tiles, columns and a scale of at least 1, got {}, {} and {}",
+                      tiles.size(), columns, scale);
   const Image& first = tiles[0].image;
   for (const Tile& tile : tiles)
     if (tile.image.height != first.height || tile.image.width != first.width)

@@ -33,8 +33,8 @@ class Generator {
 struct Segment {
   int x0, y0, x1, y1;
 };
-constexpr std::array<Segment, 7> kSegments{
-    Segment{0, 0, 1, 0}, {1, 0, 1, 1}, {1, 1, 1, 2}, {0, 2, 1, 2}, {0, 1, 0, 2}, {0, 0, 0, 1}, {0, 1, 1, 1}};
+constexpr std::array<Segment, 7> kSegments{Segment{0, 0, 1, 0}, {1, 0, 1, 1}, {1, 1, 1, 2}, {0, 2, 1, 2},
+                                           {0, 1, 0, 2},        {0, 0, 0, 1}, {0, 1, 1, 1}};
 constexpr std::array<int, 10> kDigits{0x3F, 0x06, 0x5B, 0x4F, 0x66, 0x6D, 0x7D, 0x07, 0x7F, 0x6F};
 
 // How a digit is drawn, in 1/16 pixels.
@@ -81,7 +81,11 @@ Result<ImageDataset> load_synthetic(Split split, const DataOptions& options) {
   for (int64_t i = 0; i < set.count; ++i) {
     const int digit = random.next(0, 9);
     const int width = 16 * random.next(7, 12), height = 16 * random.next(14, 20), slant = random.next(-8, 40);
-    const Style style{16 * random.next(5, 26 - width / 16 - 2) + slant, 16 * random.next(3, 25 - height / 16), width, height, slant,
+    const Style style{16 * random.next(5, 26 - width / 16 - 2) + slant,
+                      16 * random.next(3, 25 - height / 16),
+                      width,
+                      height,
+                      slant,
                       random.next(16, 30)};
     set.labels.push_back(static_cast<uint8_t>(digit));
     draw(digit, style, random, set.pixels.data() + i * set.spec.values());

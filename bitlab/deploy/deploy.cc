@@ -48,7 +48,8 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
   const bool same = expected.sizes() == deployed.sizes() &&
                     std::memcmp(expected.const_data_ptr(), deployed.const_data_ptr(), expected.nbytes()) == 0;
   if (parity.exact ? !same : !(parity.max_difference <= kBound * parity.max_magnitude))
-    return make_error(ErrorCode::kInternal, "[deploy] {} outputs of the module and of the runtime, got a difference of {} of {}",
+    return make_error(ErrorCode::kInternal,
+                      "[deploy] {} outputs of the module and of the runtime, got a difference of {} of {}",
                       parity.exact ? "equal" : "nearly equal", parity.max_difference, parity.max_magnitude);
   return parity;
 }

@@ -8,9 +8,9 @@
 namespace bitlab::deploy {
 
 struct Parity {
-  bool exact = false;          // no bounded node: the outputs are equal bit by bit
-  double max_difference = 0;   // largest |module - runtime| on the example
-  double max_magnitude = 0;    // largest |module|
+  bool exact = false;         // no bounded node: the outputs are equal bit by bit
+  double max_difference = 0;  // largest |module - runtime| on the example
+  double max_magnitude = 0;   // largest |module|
 };
 
 // Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or
@@ -35,7 +35,8 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
 template <class Module>
 Result<Deployment> save(Module& module, const at::Tensor& example, const std::filesystem::path& path,
                         std::map<std::string, std::string> metadata = {}) {
-  return save(module, [&module](const at::Tensor& x) { return module.forward(x); }, example, path, std::move(metadata));
+  return save(
+      module, [&module](const at::Tensor& x) { return module.forward(x); }, example, path, std::move(metadata));
 }
 
 }  // namespace bitlab::deploy

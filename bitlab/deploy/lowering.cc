@@ -40,7 +40,9 @@ std::vector<T> values_of(const at::Tensor& tensor) {
 }
 
 std::map<std::string, Attribute> window(const Call& call) {
-  return {{"stride", pair_of(call, "stride")}, {"padding", pair_of(call, "padding", {0, 0})}, {"dilation", pair_of(call, "dilation")}};
+  return {{"stride", pair_of(call, "stride")},
+          {"padding", pair_of(call, "padding", {0, 0})},
+          {"dilation", pair_of(call, "dilation")}};
 }
 
 // --- the functions of lowering.def
@@ -61,7 +63,8 @@ Status lower_ternary_linear(Lowering& lowering, const Call& call) {
   const int64_t depth = call.argument("x").toTensor().size(-1), rows = call.argument("codes").toTensor().size(0);
   BITLAB_TRY(const ValueId weight, lowering.ternary(call, {rows, depth}));
   BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
-  return lowering.node(call, Op::ternary_linear, {x, weight, bias}, {{"activation", call.argument("activation").toStringRef()}});
+  return lowering.node(call, Op::ternary_linear, {x, weight, bias},
+                       {{"activation", call.argument("activation").toStringRef()}});
 }
 
 Status lower_ternary_conv2d(Lowering& lowering, const Call& call) {
@@ -90,9 +93,11 @@ Status lower_t(Lowering& lowering, const Call& call) {
 
 Status lower_addmm(Lowering& lowering, const Call& call) {
   const at::Tensor weight = lowering.transposed(call.argument("mat2").toTensor());
-  if (!weight.defined() || call.argument("beta").toScalar().toDouble() != 1 || call.argument("alpha").toScalar().toDouble() != 1)
+  if (!weight.defined() || call.argument("beta").toScalar().toDouble() != 1 ||
+      call.argument("alpha").toScalar().toDouble() != 1)
     return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear", "another");
-  Call linear{call.op, {{"input", call.argument("mat1")}, {"weight", weight}, {"bias", call.argument("self")}}, call.outputs};
+  Call linear{
+      call.op, {{"input", call.argument("mat1")}, {"weight", weight}, {"bias", call.argument("self")}}, call.outputs};
   return lower_linear(lowering, linear);
 }
 
@@ -136,7 +141,8 @@ Status lower_adaptive_avg_pool2d(Lowering& lowering, const Call& call) {
   if (x.dim() != 4 || size != Pair{1, 1}) return unsupported(call, "the average of a whole image", "a grid of averages");
   BITLAB_TRY(const ValueId input, lowering.activation(call, "self"));
   const Pair kernel{x.size(2), x.size(3)};
-  return lowering.node(call, Op::avg_pool2d, {input}, {{"kernel_size", kernel}, {"stride", kernel}, {"padding", Pair{0, 0}}});
+  return lowering.node(call, Op::avg_pool2d, {input},
+                       {{"kernel_size", kernel}, {"stride", kernel}, {"padding", Pair{0, 0}}});
 }
 
 Status lower_relu(Lowering& lowering, const Call& call) {
@@ -214,7 +220,8 @@ Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) 
   if (call.argument(argument).isNone()) return program::kNone;
   const at::Tensor& tensor = call.argument(argument).toTensor();
   if (!tensor.defined()) return program::kNone;
-  if (tensor.scalar_type() != at::kFloat) return unsupported(call, "float32 parameters", c10::toString(tensor.scalar_type()));
+  if (tensor.scalar_type() != at::kFloat)
+    return unsupported(call, "float32 parameters", c10::toString(tensor.scalar_type()));
   const auto known = constants_.find(identity(tensor));
   if (known != constants_.end()) return known->second;
   const at::Tensor ordered = tensor.dim() == 4 ? tensor.permute({0, 2, 3, 1}) : tensor;
@@ -227,7 +234,8 @@ Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) 
   const at::Tensor &codes = call.argument("codes").toTensor(), &scale = call.argument("scale").toTensor();
   const auto known = constants_.find(identity(codes));
   if (known != constants_.end()) return known->second;
-  const ValueId id = builder_.ternary(constant_name(codes), std::move(shape), values_of<uint8_t>(codes), values_of<float>(scale));
+  const ValueId id =
+      builder_.ternary(constant_name(codes), std::move(shape), values_of<uint8_t>(codes), values_of<float>(scale));
   constants_[identity(codes)] = id;
   return id;
 }
@@ -260,7 +268,9 @@ void Lowering::derive(const at::Tensor& tensor, const at::Tensor& source) {
   if (found != names_.end()) names_[identity(tensor)] = found->second;
 }
 
-void Lowering::remember_transpose(const at::Tensor& tensor, const at::Tensor& source) { transposes_[identity(tensor)] = source; }
+void Lowering::remember_transpose(const at::Tensor& tensor, const at::Tensor& source) {
+  transposes_[identity(tensor)] = source;
+}
 
 at::Tensor Lowering::transposed(const at::Tensor& tensor) const {
   const auto found = transposes_.find(identity(tensor));
@@ -288,7 +298,8 @@ Status Lowering::lower_call(const Call& call) {
   }
 }
 
-Result<program::Program> Lowering::lower(const Recording& recording, int64_t batch, std::map<std::string, std::string> metadata) {
+Result<program::Program> Lowering::lower(const Recording& recording, int64_t batch,
+                                         std::map<std::string, std::string> metadata) {
   batch_ = batch;
   program::Shape shape{program::kBatch};
   for (int64_t i = 1; i < recording.input.dim(); ++i) shape.push_back({recording.input.size(i), false});

@@ -46,8 +46,8 @@ class Lowering {
   program::ProgramBuilder builder_;
   int64_t batch_ = 1;
   std::unordered_map<const void*, std::string> names_;
-  std::unordered_map<const void*, program::ValueId> values_;      // activations, by tensor
-  std::unordered_map<const void*, program::ValueId> constants_;   // by tensor
+  std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
+  std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
   std::unordered_map<const void*, at::Tensor> transposes_;
   std::unordered_map<std::string, int> counts_;  // of nodes, by operation, for their names
 };

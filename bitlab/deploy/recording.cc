@@ -47,8 +47,10 @@ void on_exit(const at::RecordFunction& fn, at::ObserverContext* context) {
 class Observer {
  public:
   explicit Observer(State& target)
-      : handle_(at::addThreadLocalCallback(
-            at::RecordFunctionCallback(on_enter, on_exit).needsInputs(true).needsOutputs(true).scopes({at::RecordScope::FUNCTION}))) {
+      : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(on_enter, on_exit)
+                                               .needsInputs(true)
+                                               .needsOutputs(true)
+                                               .scopes({at::RecordScope::FUNCTION}))) {
     state = &target;
   }
   ~Observer() {
@@ -80,7 +82,8 @@ Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& for
   } catch (const Exception& error) {
     return error.error();
   } catch (const c10::Error& error) {
-    return make_error(ErrorCode::kInvalidArgument, "[capture] a forward pass that succeeds, got '{}'", error.what_without_backtrace());
+    return make_error(ErrorCode::kInvalidArgument, "[capture] a forward pass that succeeds, got '{}'",
+                      error.what_without_backtrace());
   }
   return std::move(current.recording);
 }

@@ -76,8 +76,8 @@ Selection<Row> select_row(std::string_view op, std::span<const Row> rows, const 
     if (i == best) {
       verdict.verdict = Verdict::kChosen;
     } else if (verdict.verdict == Verdict::kSlower) {
-      verdict.reason = fmt::format("{:.1f} times the cost of {}", verdict.cost / selection.verdicts[best].cost,
-                                   selection.row->name);
+      verdict.reason =
+          fmt::format("{:.1f} times the cost of {}", verdict.cost / selection.verdicts[best].cost, selection.row->name);
     }
   }
   return selection;

@@ -5,10 +5,9 @@
 #include <cstring>
 #include <random>
 #include <span>
-#include <vector>
-
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/ternary/codes.h"

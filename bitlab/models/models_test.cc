@@ -12,7 +12,10 @@ TEST(Models, ListHasEveryRow) { EXPECT_EQ(model_list().size(), 2U); }
 TEST(Models, MapImagesToLogitsAndTrain) {
   for (const ModelInfo& info : model_list())
     for (const BitQuantConfig& quant : {BitQuantConfig{}, BitQuantConfig::none()}) {
-      const auto model = make_model({.name = std::string(info.name), .channels = 3, .height = 17, .width = 20, .classes = 7, .quant = quant}).value();
+      const auto model =
+          make_model(
+              {.name = std::string(info.name), .channels = 3, .height = 17, .width = 20, .classes = 7, .quant = quant})
+              .value();
       const at::Tensor logits = model->forward(torch::randn({2, 3, 17, 20}));
       EXPECT_EQ(logits.sizes(), at::IntArrayRef({2, 7})) << info.name;
       logits.square().sum().backward();

@@ -7,8 +7,7 @@ namespace bitlab::nn {
 const ops::PackedWeight& WeightCodes::of(const at::Tensor& weight, const ternary::WeightSpec& spec) {
   const bool versioned = !weight.is_inference();  // an inference tensor changes unseen
   const int64_t version = versioned ? weight._version() : 0;
-  if (!versioned || !packed_.codes.defined() || !source_.is_same(weight) || version_ != version ||
-      spec_ != spec) {
+  if (!versioned || !packed_.codes.defined() || !source_.is_same(weight) || version_ != version || spec_ != spec) {
     packed_ = ops::ternary_pack(weight, spec);
     source_ = weight;
     version_ = version;

@@ -35,7 +35,8 @@ at::ScalarType exact_type(const at::Tensor& weight) {
 }
 
 // The contract's epilogue on `sum`, float32, which is overwritten. Channels are dimension `channel_dim`.
-at::Tensor epilogue(at::Tensor sum, const at::Tensor& a, const at::Tensor& scale, const OptionalTensor& bias, int64_t trailing) {
+at::Tensor epilogue(at::Tensor sum, const at::Tensor& a, const at::Tensor& scale, const OptionalTensor& bias,
+                    int64_t trailing) {
   std::vector<int64_t> channel(static_cast<size_t>(trailing + 1), 1);
   channel[0] = -1;
   sum.mul_(a).mul_(scale.view(channel));
@@ -46,7 +47,8 @@ at::Tensor epilogue(at::Tensor sum, const at::Tensor& a, const at::Tensor& scale
 void check_bias(const char* op, const at::Tensor& weight, const OptionalTensor& bias) {
   if (!bias) return;
   require_float32(op, "bias", *bias);
-  require(bias->dim() == 1 && bias->sym_size(0) == weight.sym_size(0), ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op, show(*bias));
+  require(bias->dim() == 1 && bias->sym_size(0) == weight.sym_size(0), ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}",
+          op, show(*bias));
 }
 
 struct LinearForward {
@@ -122,7 +124,8 @@ struct BitLinear : torch::autograd::Function<BitLinear> {
     at::Tensor x, weight, bias;
     if (ctx->needs_input_grad(0)) x = g.matmul(quantized.weight_value());
     const at::Tensor rows = g.reshape_symint({-1, g.sym_size(-1)});
-    if (ctx->needs_input_grad(1)) weight = rows.t().matmul(quantized.x_value().reshape_symint({-1, quantized.x.q.sym_size(-1)}));
+    if (ctx->needs_input_grad(1))
+      weight = rows.t().matmul(quantized.x_value().reshape_symint({-1, quantized.x.q.sym_size(-1)}));
     if (needs_bias_grad(ctx)) bias = rows.sum(0);
     return gradients(x, weight, bias, 6);
   }
@@ -173,8 +176,8 @@ at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const Optio
 }
 
 at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method, std::string_view granularity,
-                      std::string_view activation) {
+                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
+                      std::string_view granularity, std::string_view activation) {
   return with_batch(x, [&](const at::Tensor& batch) {
     return Conv2dForward(batch, weight, bias, stride, padding, dilation, method, granularity, activation).y;
   });
@@ -194,8 +197,8 @@ at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const Optio
 }
 
 at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method, std::string_view granularity,
-                      std::string_view activation) {
+                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
+                      std::string_view granularity, std::string_view activation) {
   if (!needs_gradient(x, weight, bias)) {
     const at::AutoDispatchBelowADInplaceOrView below;
     return ops::bit_conv2d(x, weight, bias, {stride, padding, dilation}, parse_spec(method, granularity),

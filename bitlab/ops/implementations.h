@@ -18,8 +18,8 @@ TwoTensors ternary_pack(const at::Tensor& weight, std::string_view method, std::
 at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
                           std::string_view activation);
 at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                          std::string_view activation);
+                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                          at::IntArrayRef dilation, std::string_view activation);
 }  // namespace cpu
 
 // Devices without kernels of their own.
@@ -29,16 +29,16 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view method,
                       std::string_view granularity, std::string_view activation);
 at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method, std::string_view granularity,
-                      std::string_view activation);
+                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
+                      std::string_view granularity, std::string_view activation);
 }  // namespace any_device
 
 namespace autograd {
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view method,
                       std::string_view granularity, std::string_view activation);
 at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method, std::string_view granularity,
-                      std::string_view activation);
+                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
+                      std::string_view granularity, std::string_view activation);
 }  // namespace autograd
 
 // Shapes and dtypes without values.
@@ -49,13 +49,13 @@ TwoTensors ternary_pack(const at::Tensor& weight, std::string_view method, std::
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view method,
                       std::string_view granularity, std::string_view activation);
 at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method, std::string_view granularity,
-                      std::string_view activation);
+                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
+                      std::string_view granularity, std::string_view activation);
 at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
                           std::string_view activation);
 at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                          std::string_view activation);
+                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                          at::IntArrayRef dilation, std::string_view activation);
 }  // namespace meta
 
 }  // namespace bitlab::ops

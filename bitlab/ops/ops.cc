@@ -29,7 +29,8 @@ void refuse_gradients(const c10::OperatorHandle& op, c10::DispatchKeySet keys, t
   for (size_t i = 0; i < arguments.size() && at::GradMode::is_enabled(); ++i) {
     const c10::IValue& value = (*stack)[stack->size() - arguments.size() + i];
     const bool needed = value.isTensor() && value.toTensor().defined() && value.toTensor().requires_grad();
-    require(!needed, ErrorCode::kUnsupported, "[{}] no gradients (use the bit_ family, or torch::NoGradGuard), got requires_grad (name={})",
+    require(!needed, ErrorCode::kUnsupported,
+            "[{}] no gradients (use the bit_ family, or torch::NoGradGuard), got requires_grad (name={})",
             op.schema().name(), arguments[i].name());
   }
   const at::AutoDispatchBelowADInplaceOrView below;
@@ -62,8 +63,8 @@ QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, 
   return {std::move(q), std::move(a)};
 }
 
-at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const ternary::WeightSpec& spec,
-                      ternary::ActKind activation) {
+at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                      const ternary::WeightSpec& spec, ternary::ActKind activation) {
   static const auto op = handle("bitlab::bit_linear", any_device::bit_linear);
   return op.call(x, weight, bias, name(spec.method), name(spec.granularity), name(activation));
 }

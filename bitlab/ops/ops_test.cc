@@ -37,7 +37,9 @@ std::vector<T> values(const at::Tensor& tensor) {
 
 at::Tensor tensor_of(std::vector<float> data, at::IntArrayRef sizes) { return torch::tensor(data).reshape(sizes); }
 
-std::vector<float> bias_values(const std::optional<at::Tensor>& bias) { return bias ? values<float>(*bias) : std::vector<float>(); }
+std::vector<float> bias_values(const std::optional<at::Tensor>& bias) {
+  return bias ? values<float>(*bias) : std::vector<float>();
+}
 
 template <class Call>
 ErrorCode code_of(Call call) {
@@ -50,12 +52,13 @@ ErrorCode code_of(Call call) {
   return ErrorCode::kInternal;
 }
 
-at::Tensor oracle_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, const WeightSpec& spec) {
+at::Tensor oracle_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                         const WeightSpec& spec) {
   const auto [t, scale] = quantize_weight(weight, spec);
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  return tensor_of(ternary::oracle::linear(values<float>(x), x.numel() / x.size(-1), values<int8_t>(t), weight.size(0), weight.size(1),
-                                           values<float>(scale), bias_values(bias)),
+  return tensor_of(ternary::oracle::linear(values<float>(x), x.numel() / x.size(-1), values<int8_t>(t), weight.size(0),
+                                           weight.size(1), values<float>(scale), bias_values(bias)),
                    shape);
 }
 
@@ -96,21 +99,26 @@ TEST(Conv2d, BothFamiliesEqualTheOracle) {
   for (const WeightSpec& spec : kSpecs)
     for (const ConvCase& c : kConvCases)
       for (bool channels_last : {false, true}) {
-        at::Tensor x = torch::randn({c.batch, c.channels, c.height, c.width}), weight = torch::randn({c.filters, c.channels, c.kh, c.kw});
-        if (channels_last) x = x.contiguous(at::MemoryFormat::ChannelsLast), weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
+        at::Tensor x = torch::randn({c.batch, c.channels, c.height, c.width}),
+                   weight = torch::randn({c.filters, c.channels, c.kh, c.kw});
+        if (channels_last)
+          x = x.contiguous(at::MemoryFormat::ChannelsLast), weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
         const at::Tensor bias = torch::randn({c.filters});
         const auto [t, scale] = quantize_weight(weight, spec);
-        const ternary::oracle::Conv2dShape shape{c.batch,     c.channels,  c.height,     c.width,      c.filters,     c.kh,         c.kw,
-                                                 c.stride[0], c.stride[1], c.padding[0], c.padding[1], c.dilation[0], c.dilation[1]};
+        const ternary::oracle::Conv2dShape shape{c.batch,      c.channels,    c.height,     c.width,     c.filters,
+                                                 c.kh,         c.kw,          c.stride[0],  c.stride[1], c.padding[0],
+                                                 c.padding[1], c.dilation[0], c.dilation[1]};
         const at::Tensor expected =
-            tensor_of(ternary::oracle::conv2d(values<float>(x), values<int8_t>(t.permute({0, 2, 3, 1})), values<float>(scale), values<float>(bias), shape),
+            tensor_of(ternary::oracle::conv2d(values<float>(x), values<int8_t>(t.permute({0, 2, 3, 1})),
+                                              values<float>(scale), values<float>(bias), shape),
                       {c.batch, c.filters, shape.out_h(), shape.out_w()});
         const Conv2dWindow window{c.stride, c.padding, c.dilation};
         EXPECT_TRUE(same_bits(bit_conv2d(x, weight, bias, window, spec, ActKind::kInt8), expected));
         const PackedWeight packed = ternary_pack(weight, spec);
         const std::vector<int64_t> kernel{c.kh, c.kw};
         EXPECT_TRUE(same_bits(ternary_conv2d(x, packed, bias, kernel, window, ActKind::kInt8), expected));
-        EXPECT_TRUE(same_bits(ternary_conv2d(x[0], packed, bias, kernel, window, ActKind::kInt8), bit_conv2d(x[0], weight, bias, window, spec, ActKind::kInt8)));
+        EXPECT_TRUE(same_bits(ternary_conv2d(x[0], packed, bias, kernel, window, ActKind::kInt8),
+                              bit_conv2d(x[0], weight, bias, window, spec, ActKind::kInt8)));
       }
 }
 
@@ -131,7 +139,8 @@ struct Leaves {
 };
 
 template <class Ours, class Reference>
-void expect_equal_gradients(const Leaves& leaves, const WeightSpec& spec, int64_t start_dim, Ours ours, Reference reference) {
+void expect_equal_gradients(const Leaves& leaves, const WeightSpec& spec, int64_t start_dim, Ours ours,
+                            Reference reference) {
   const Leaves precise(leaves, at::kDouble);
   const at::Tensor y = ours(leaves);
   const at::Tensor g = torch::randn_like(y);
@@ -146,7 +155,8 @@ void expect_equal_gradients(const Leaves& leaves, const WeightSpec& spec, int64_
     x_value = q.to(at::kDouble) * a;
     w_value = t.to(at::kDouble) * scale.view(channel);
   }
-  reference(straight_through(precise.x, x_value), straight_through(precise.weight, w_value), precise.bias).backward(g.to(at::kDouble));
+  reference(straight_through(precise.x, x_value), straight_through(precise.weight, w_value), precise.bias)
+      .backward(g.to(at::kDouble));
   EXPECT_TRUE(torch::allclose(leaves.x.grad().to(at::kDouble), precise.x.grad(), 1e-4, 1e-4));
   EXPECT_TRUE(torch::allclose(leaves.weight.grad().to(at::kDouble), precise.weight.grad(), 1e-4, 1e-4));
   EXPECT_TRUE(torch::allclose(leaves.bias.grad().to(at::kDouble), precise.bias.grad(), 1e-4, 1e-4));
@@ -166,9 +176,15 @@ TEST(Conv2d, GradientsAreStraightThrough) {
   for (const WeightSpec& spec : kSpecs)
     for (const ConvCase& c : kConvCases)
       expect_equal_gradients(
-          {torch::randn({c.batch, c.channels, c.height, c.width}), torch::randn({c.filters, c.channels, c.kh, c.kw}), torch::randn({c.filters})}, spec, 1,
-          [&](const Leaves& l) { return bit_conv2d(l.x, l.weight, l.bias, {c.stride, c.padding, c.dilation}, spec, ActKind::kInt8); },
-          [&](const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) { return at::conv2d(x, w, b, c.stride, c.padding, c.dilation); });
+          {torch::randn({c.batch, c.channels, c.height, c.width}), torch::randn({c.filters, c.channels, c.kh, c.kw}),
+           torch::randn({c.filters})},
+          spec, 1,
+          [&](const Leaves& l) {
+            return bit_conv2d(l.x, l.weight, l.bias, {c.stride, c.padding, c.dilation}, spec, ActKind::kInt8);
+          },
+          [&](const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
+            return at::conv2d(x, w, b, c.stride, c.padding, c.dilation);
+          });
 }
 
 TEST(Gradients, OnlyWhereAsked) {
@@ -224,7 +240,9 @@ TEST(QuantizeActivation, DeviceIndependentFormEqualsTheKernel) {
     for (int64_t start_dim : {1, -1}) {
       const at::Tensor x = torch::randn({3, 5, 4, 6}) * size;
       const auto [q, a] = quantize_activation(x, start_dim, ActKind::kInt8);
-      const at::Tensor inv = 127.0F / x.abs().amax(start_dim == 1 ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{3}, true).clamp_min(1e-5F);
+      const at::Tensor inv =
+          127.0F /
+          x.abs().amax(start_dim == 1 ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{3}, true).clamp_min(1e-5F);
       EXPECT_TRUE(same_bits(a, 1.0F / inv));
       EXPECT_TRUE(torch::equal(q, torch::round(x * inv).clamp(-127, 127).to(at::kChar)));
     }
@@ -233,17 +251,20 @@ TEST(QuantizeActivation, DeviceIndependentFormEqualsTheKernel) {
 TEST(Meta, ShapesAndTypesWithoutValues) {
   const auto meta = torch::TensorOptions(at::kMeta);
   const at::Tensor weight = torch::empty({6, 33}, meta), filters = torch::empty({6, 3, 3, 2}, meta);
-  const PackedWeight packed = ternary_pack(weight, {Method::kTwn, Granularity::kChannel}), packed_filters = ternary_pack(filters, {});
+  const PackedWeight packed = ternary_pack(weight, {Method::kTwn, Granularity::kChannel}),
+                     packed_filters = ternary_pack(filters, {});
   EXPECT_EQ(packed.codes.sizes(), at::IntArrayRef({6, 9}));
   EXPECT_EQ(packed.codes.scalar_type(), at::kByte);
   EXPECT_EQ(packed.scale.sizes(), at::IntArrayRef({6}));
   at::NoGradGuard no_grad;
   const std::vector<int64_t> kernel{3, 2}, ones{1, 1}, zeros{0, 0};
   EXPECT_EQ(ternary_linear(torch::empty({2, 4, 33}, meta), packed, {}, ActKind::kInt8).sizes(), at::IntArrayRef({2, 4, 6}));
-  EXPECT_EQ(ternary_conv2d(torch::empty({2, 3, 8, 8}, meta), packed_filters, {}, kernel, {ones, zeros, ones}, ActKind::kInt8).sizes(),
+  EXPECT_EQ(ternary_conv2d(torch::empty({2, 3, 8, 8}, meta), packed_filters, {}, kernel, {ones, zeros, ones}, ActKind::kInt8)
+                .sizes(),
             at::IntArrayRef({2, 6, 6, 7}));
   EXPECT_EQ(bit_linear(torch::empty({2, 33}, meta), weight, {}, {}, ActKind::kInt8).sizes(), at::IntArrayRef({2, 6}));
-  EXPECT_EQ(bit_conv2d(torch::empty({2, 3, 8, 8}, meta), filters, {}, {ones, zeros, ones}, {}, ActKind::kInt8).sizes(), at::IntArrayRef({2, 6, 6, 7}));
+  EXPECT_EQ(bit_conv2d(torch::empty({2, 3, 8, 8}, meta), filters, {}, {ones, zeros, ones}, {}, ActKind::kInt8).sizes(),
+            at::IntArrayRef({2, 6, 6, 7}));
 }
 
 TEST(Autocast, RunsInFloat32) {
@@ -260,7 +281,8 @@ TEST(Shapes, EmptyBatchesAreFine) {
   at::NoGradGuard no_grad;
   const at::Tensor weight = torch::randn({3, 5});
   EXPECT_EQ(bit_linear(torch::empty({0, 5}), weight, {}, {}, ActKind::kInt8).sizes(), at::IntArrayRef({0, 3}));
-  EXPECT_EQ(ternary_linear(torch::empty({2, 0, 5}), ternary_pack(weight, {}), {}, ActKind::kInt8).sizes(), at::IntArrayRef({2, 0, 3}));
+  EXPECT_EQ(ternary_linear(torch::empty({2, 0, 5}), ternary_pack(weight, {}), {}, ActKind::kInt8).sizes(),
+            at::IntArrayRef({2, 0, 3}));
 }
 
 TEST(Errors, AreClear) {

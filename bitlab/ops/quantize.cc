@@ -17,8 +17,8 @@ namespace {
 // A weight as the matrix [rows, depth] that encoders and kernels read: convolutions with (kh, kw, c), c fastest.
 at::Tensor canonical(const char* op, const at::Tensor& weight) {
   require_float32(op, "weight", weight);
-  require(weight.dim() == 2 || weight.dim() == 4, ErrorCode::kShapeMismatch, "[{}] a weight [N, K] or [N, C, kh, kw], got {}", op,
-          show(weight));
+  require(weight.dim() == 2 || weight.dim() == 4, ErrorCode::kShapeMismatch,
+          "[{}] a weight [N, K] or [N, C, kh, kw], got {}", op, show(weight));
   require(weight.numel() > 0, ErrorCode::kShapeMismatch, "[{}] a weight with values, got {}", op, show(weight));
   if (weight.dim() == 2) return weight.contiguous();
   return weight.permute({0, 2, 3, 1}).contiguous();
@@ -33,9 +33,10 @@ struct Encoded {
 Encoded encode(const char* op, const at::Tensor& weight, const ternary::WeightSpec& spec) {
   const at::Tensor w = canonical(op, weight);
   const int64_t rows = w.size(0), depth = w.numel() / rows;
-  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth, depth);
-  Encoded result{at::empty(w.sizes(), w.options().dtype(at::kChar)), at::empty({ternary::scale_count(spec.granularity, rows)}, w.options()),
-                 rows, depth};
+  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth,
+          depth);
+  Encoded result{at::empty(w.sizes(), w.options().dtype(at::kChar)),
+                 at::empty({ternary::scale_count(spec.granularity, rows)}, w.options()), rows, depth};
   ternary::encode(spec, {w.const_data_ptr<float>(), static_cast<size_t>(w.numel())}, rows, depth,
                   {result.t.mutable_data_ptr<int8_t>(), static_cast<size_t>(w.numel())},
                   {result.scale.mutable_data_ptr<float>(), static_cast<size_t>(result.scale.numel())})
@@ -51,7 +52,8 @@ at::Tensor row_blocks(const at::Tensor& x, int64_t start_dim) {
 
 int64_t wrap_dim(const char* op, const at::Tensor& x, int64_t start_dim) {
   const int64_t dim = start_dim < 0 ? start_dim + x.dim() : start_dim;
-  require(dim >= 0 && dim < x.dim(), ErrorCode::kInvalidArgument, "[{}] start_dim in [-{}, {}), got {}", op, x.dim(), x.dim(), start_dim);
+  require(dim >= 0 && dim < x.dim(), ErrorCode::kInvalidArgument, "[{}] start_dim in [-{}, {}), got {}", op, x.dim(),
+          x.dim(), start_dim);
   return dim;
 }
 
@@ -74,9 +76,10 @@ TwoTensors quantize_weight(const at::Tensor& weight, std::string_view method, st
 
 TwoTensors ternary_pack(const at::Tensor& weight, std::string_view method, std::string_view granularity) {
   const Encoded encoded = encode("ternary_pack", weight, parse_spec(method, granularity));
-  const at::Tensor codes = at::empty({encoded.rows, ternary::code_row_bytes(encoded.depth)}, encoded.t.options().dtype(at::kByte));
-  ternary::pack_codes({encoded.t.const_data_ptr<int8_t>(), static_cast<size_t>(encoded.t.numel())}, encoded.rows, encoded.depth,
-                      {codes.mutable_data_ptr<uint8_t>(), static_cast<size_t>(codes.numel())});
+  const at::Tensor codes =
+      at::empty({encoded.rows, ternary::code_row_bytes(encoded.depth)}, encoded.t.options().dtype(at::kByte));
+  ternary::pack_codes({encoded.t.const_data_ptr<int8_t>(), static_cast<size_t>(encoded.t.numel())}, encoded.rows,
+                      encoded.depth, {codes.mutable_data_ptr<uint8_t>(), static_cast<size_t>(codes.numel())});
   return {codes, encoded.scale};
 }
 

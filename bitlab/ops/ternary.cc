@@ -21,14 +21,16 @@ Pair pair_of(const char* op, const char* name, at::IntArrayRef values, int64_t l
   return {values[0], values[1]};
 }
 
-void check_operands(const char* op, const at::Tensor& x, const at::Tensor& scale, const OptionalTensor& bias, const c10::SymInt& rows) {
+void check_operands(const char* op, const at::Tensor& x, const at::Tensor& scale, const OptionalTensor& bias,
+                    const c10::SymInt& rows) {
   require_float32(op, "x", x);
   require_float32(op, "scale", scale);
   require(scale.dim() == 1 && (scale.sym_size(0) == 1 || scale.sym_size(0) == rows), ErrorCode::kShapeMismatch,
           "[{}] a scale [1] or [N], got {}", op, show(scale));
   if (!bias) return;
   require_float32(op, "bias", *bias);
-  require(bias->dim() == 1 && bias->sym_size(0) == rows, ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op, show(*bias));
+  require(bias->dim() == 1 && bias->sym_size(0) == rows, ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op,
+          show(*bias));
 }
 
 // Keeps contiguous copies alive while their pointers are in use.
@@ -37,7 +39,9 @@ struct Operands {
   std::shared_ptr<const CachedWeight> cached;
 
   Operands(const char* op, const at::Tensor& codes, int64_t depth, const at::Tensor& scale_, const OptionalTensor& bias_)
-      : scale(scale_.contiguous()), bias(bias_ ? bias_->contiguous() : at::Tensor()), cached(packed_weight(op, codes, depth)) {}
+      : scale(scale_.contiguous()),
+        bias(bias_ ? bias_->contiguous() : at::Tensor()),
+        cached(packed_weight(op, codes, depth)) {}
   kernels::TernaryWeight weight() const {
     return {&cached->packed, scale.const_data_ptr<float>(), scale.numel() > 1 ? 1 : 0,
             bias.defined() ? bias.const_data_ptr<float>() : nullptr};
@@ -47,7 +51,8 @@ struct Operands {
 struct Window2d {
   Pair kernel, stride, padding, dilation;
 
-  Window2d(const char* op, at::IntArrayRef kernel_, at::IntArrayRef stride_, at::IntArrayRef padding_, at::IntArrayRef dilation_)
+  Window2d(const char* op, at::IntArrayRef kernel_, at::IntArrayRef stride_, at::IntArrayRef padding_,
+           at::IntArrayRef dilation_)
       : kernel(pair_of(op, "kernel_size", kernel_, 1)),
         stride(pair_of(op, "stride", stride_, 1)),
         padding(pair_of(op, "padding", padding_, 0)),
@@ -58,7 +63,8 @@ struct Window2d {
   }
   // Of x [..., C, H, W] with N filters.
   c10::SymDimVector output(const char* op, const at::Tensor& x, const c10::SymInt& filters) const {
-    require(x.dim() == 3 || x.dim() == 4, ErrorCode::kShapeMismatch, "[{}] x [B, C, H, W] or [C, H, W], got {}", op, show(x));
+    require(x.dim() == 3 || x.dim() == 4, ErrorCode::kShapeMismatch, "[{}] x [B, C, H, W] or [C, H, W], got {}", op,
+            show(x));
     const c10::SymInt h = x.sym_size(-2), w = x.sym_size(-1);
     require(h + 2 * padding.h >= dilation.h * (kernel.h - 1) + 1 && w + 2 * padding.w >= dilation.w * (kernel.w - 1) + 1,
             ErrorCode::kShapeMismatch, "[{}] an image of at least the kernel's size, got {}", op, show(x));
@@ -93,14 +99,15 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
 }
 
 at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                          std::string_view activation) {
+                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                          at::IntArrayRef dilation, std::string_view activation) {
   constexpr const char* kOp = "ternary_conv2d";
   const at::Tensor y = meta::ternary_conv2d(x, codes, scale, bias, kernel_size, stride, padding, dilation, activation);
   const Window2d window(kOp, kernel_size, stride, padding, dilation);
   const at::Tensor image = x.dim() == 4 ? x : x.unsqueeze(0), out = x.dim() == 4 ? y : y.unsqueeze(0);
-  const kernels::Conv2dGeometry g{image.size(0),   image.size(1),   image.size(2),    image.size(3),    window.kernel.h,   window.kernel.w,
-                                  window.stride.h, window.stride.w, window.padding.h, window.padding.w, window.dilation.h, window.dilation.w};
+  const kernels::Conv2dGeometry g{image.size(0),    image.size(1),    image.size(2),     image.size(3),
+                                  window.kernel.h,  window.kernel.w,  window.stride.h,   window.stride.w,
+                                  window.padding.h, window.padding.w, window.dilation.h, window.dilation.w};
   const Operands operands(kOp, codes, g.depth(), scale, bias);
   if (y.numel() == 0) return y;
   const at::Tensor channels_last = image.permute({0, 2, 3, 1}).contiguous();
@@ -109,8 +116,8 @@ at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at
   TorchPool pool;
   const auto chosen = operands.cached->kernels_for(kernels::ternary_conv2d_problem(g, codes.size(0)).tokens);
   const at::Tensor target = at::empty({g.batch, g.out_h(), g.out_w(), codes.size(0)}, x.options());
-  kernels::ternary_conv2d(chosen, operands.weight(), g, channels_last.const_data_ptr<float>(), target.mutable_data_ptr<float>(),
-                          const_cast<uint8_t*>(scratch.value().data()), pool)
+  kernels::ternary_conv2d(chosen, operands.weight(), g, channels_last.const_data_ptr<float>(),
+                          target.mutable_data_ptr<float>(), const_cast<uint8_t*>(scratch.value().data()), pool)
       .value();
   const at::Tensor result = target.permute({0, 3, 1, 2});  // channels last, as the kernel wrote it
   return x.dim() == 4 ? result : result.squeeze(0);
@@ -124,8 +131,8 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
                           std::string_view activation) {
   constexpr const char* kOp = "ternary_linear";
   ternary::parse_act_kind(activation).value();
-  require(x.dim() >= 1 && codes.dim() == 2, ErrorCode::kShapeMismatch, "[{}] x [..., K] and codes [N, ceil(K / 4)], got {} and {}", kOp,
-          show(x), show(codes));
+  require(x.dim() >= 1 && codes.dim() == 2, ErrorCode::kShapeMismatch,
+          "[{}] x [..., K] and codes [N, ceil(K / 4)], got {} and {}", kOp, show(x), show(codes));
   check_operands(kOp, x, scale, bias, codes.sym_size(0));
   c10::SymDimVector shape(x.sym_sizes().begin(), x.sym_sizes().end());
   shape.back() = codes.sym_size(0);
@@ -133,8 +140,8 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
 }
 
 at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                          std::string_view activation) {
+                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                          at::IntArrayRef dilation, std::string_view activation) {
   constexpr const char* kOp = "ternary_conv2d";
   ternary::parse_act_kind(activation).value();
   require(codes.dim() == 2, ErrorCode::kShapeMismatch, "[{}] codes [N, ceil(K / 4)], got {}", kOp, show(codes));
@@ -150,8 +157,8 @@ at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const Optio
 }
 
 at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method, std::string_view granularity,
-                      std::string_view activation) {
+                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
+                      std::string_view granularity, std::string_view activation) {
   const auto [codes, scale] = meta::ternary_pack(weight, method, granularity);
   require(weight.dim() == 4, ErrorCode::kShapeMismatch, "[bit_conv2d] a weight [N, C, kh, kw], got {}", show(weight));
   return meta::ternary_conv2d(x, codes, scale, bias, weight.sizes().slice(2), stride, padding, dilation, activation);

@@ -56,9 +56,11 @@ kernels::TernaryKernels CachedWeight::kernels_for(int64_t tokens) const {
 std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, int64_t depth) {
   require(codes.scalar_type() == at::kByte, ErrorCode::kTypeMismatch, "[{}] uint8, got {} (name=codes)", op,
           c10::toString(codes.scalar_type()));
-  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth, depth);
-  require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == ternary::code_row_bytes(depth), ErrorCode::kShapeMismatch,
-          "[{}] codes [N, {}] for K = {}, got {}", op, ternary::code_row_bytes(depth), depth, show(codes));
+  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth,
+          depth);
+  require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == ternary::code_row_bytes(depth),
+          ErrorCode::kShapeMismatch, "[{}] codes [N, {}] for K = {}, got {}", op, ternary::code_row_bytes(depth), depth,
+          show(codes));
   const auto* key = codes.unsafeGetTensorImpl();
   const int64_t version = version_of(codes);
   {
@@ -71,7 +73,8 @@ std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tens
   const std::lock_guard lock(cache().mutex);
   std::erase_if(cache().entries, [](const auto& entry) { return entry.second.tensor.expired(); });
   cache().entries.insert_or_assign(
-      key, Entry{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(codes.getIntrusivePtr()), version, weight});
+      key,
+      Entry{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(codes.getIntrusivePtr()), version, weight});
   return weight;
 }
 

@@ -19,8 +19,9 @@ InputSchema parse_input(std::string text) {
 AttributeSchema parse_attribute(const std::string& text) {
   const size_t colon = text.find(':');
   const std::string kind = text.substr(colon + 1);
-  return {text.substr(0, colon),
-          kind == "int" ? AttributeKind::kInt : kind == "pair" ? AttributeKind::kPair : AttributeKind::kText};
+  return {text.substr(0, colon), kind == "int"    ? AttributeKind::kInt
+                                 : kind == "pair" ? AttributeKind::kPair
+                                                  : AttributeKind::kText};
 }
 
 OpSchema parse_schema(const char* name, Exactness exactness, const char* inputs, const char* attributes) {

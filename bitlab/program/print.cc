@@ -21,7 +21,8 @@ std::string print_node(const Program& p, const Node& node) {
   const OpSchema& ops = schema(node.op);
   for (size_t i = 0; i < node.inputs.size(); ++i)
     if (node.inputs[i] != kNone) append(ops.inputs[i].name, p.value(node.inputs[i]).name);
-  for (const AttributeSchema& attribute : ops.attributes) append(attribute.name, text_of(node.attributes.at(attribute.name)));
+  for (const AttributeSchema& attribute : ops.attributes)
+    append(attribute.name, text_of(node.attributes.at(attribute.name)));
   return fmt::format("{} = {}({})  # {}", typed(p.value(node.output)), ops.name, arguments, name(ops.exactness));
 }
 

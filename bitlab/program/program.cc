@@ -29,7 +29,8 @@ const Constant* Program::constant(ValueId id) const {
 }
 
 bool Program::is_exact() const {
-  return std::none_of(nodes.begin(), nodes.end(), [](const Node& n) { return schema(n.op).exactness == Exactness::kBounded; });
+  return std::none_of(nodes.begin(), nodes.end(),
+                      [](const Node& n) { return schema(n.op).exactness == Exactness::kBounded; });
 }
 
 int64_t weight_rows(const Shape& shape) { return shape.front().size; }

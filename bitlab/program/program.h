@@ -47,8 +47,8 @@ using Attribute = std::variant<int64_t, Pair, std::string>;
 
 struct Node {
   Op op;
-  std::string name;               // unique; for messages and profiles
-  std::vector<ValueId> inputs;    // as in the schema
+  std::string name;             // unique; for messages and profiles
+  std::vector<ValueId> inputs;  // as in the schema
   ValueId output = kNone;
   std::map<std::string, Attribute> attributes;
 
@@ -65,7 +65,7 @@ struct Program {
   std::vector<Node> nodes;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
-  std::map<std::string, std::string> metadata;        // "model", "image", …: for people and pipelines, not for execution
+  std::map<std::string, std::string> metadata;       // "model", "image", …: for people and pipelines, not for execution
   std::vector<std::shared_ptr<const void>> storage;  // keeps what the constants' spans point to
 
   const Value& value(ValueId id) const { return values[static_cast<size_t>(id)]; }
@@ -88,7 +88,8 @@ class ProgramBuilder {
   ValueId input(std::string name, Shape shape);
   ValueId floats(std::string name, std::vector<int64_t> shape, std::vector<float> data);
   ValueId ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes, std::vector<float> scale);
-  Result<ValueId> node(Op op, std::string name, std::vector<ValueId> inputs, std::map<std::string, Attribute> attributes = {});
+  Result<ValueId> node(Op op, std::string name, std::vector<ValueId> inputs,
+                       std::map<std::string, Attribute> attributes = {});
   void metadata(std::string key, std::string text) { program_.metadata[std::move(key)] = std::move(text); }
   const Program& peek() const { return program_; }
   // Verifies. The builder is empty afterwards.

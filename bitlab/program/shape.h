@@ -21,7 +21,7 @@ inline constexpr Dim kBatch{1, true};
 inline constexpr int64_t kMaxRank = 4;
 inline constexpr int64_t kMaxElements = int64_t{1} << 40;  // of a value at batch 1; keeps products inside int64
 
-std::string to_string(Dim dim);           // "28", "batch", "2*batch"
+std::string to_string(Dim dim);             // "28", "batch", "2*batch"
 std::string to_string(const Shape& shape);  // "[batch, 1, 28, 28]"
 std::vector<int64_t> at_batch(const Shape& shape, int64_t batch);
 int64_t elements(const Shape& shape, int64_t batch);  // 1 for rank 0

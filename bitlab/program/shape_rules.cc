@@ -13,7 +13,8 @@ const Shape& shape_of(const Program& p, const Node& node, size_t input) { return
 
 template <class... Args>
 Error refuse(ErrorCode code, const Node& node, fmt::format_string<Args...> format, Args&&... args) {
-  return make_error(code, "[{}] {} (node={})", name(node.op), fmt::vformat(format, fmt::make_format_args(args...)), node.name);
+  return make_error(code, "[{}] {} (node={})", name(node.op), fmt::vformat(format, fmt::make_format_args(args...)),
+                    node.name);
 }
 
 Status check_rank(const Node& node, const Shape& shape, size_t least, size_t most) {
@@ -58,13 +59,14 @@ Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int6
   const auto in_range = [](int64_t v, int64_t least) { return v >= least && v <= kMost; };
   if (!in_range(kernel, 1) || !in_range(stride, 1) || !in_range(padding, 0) || !in_range(dilation, 1) || size > kMost)
     return refuse(ErrorCode::kInvalidArgument, node,
-                  "kernel, stride, dilation from 1 and padding from 0 to 2^20, got {}, {}, {}, {} for size {}", kernel, stride,
-                  dilation, padding, size);
+                  "kernel, stride, dilation from 1 and padding from 0 to 2^20, got {}, {}, {}, {} for size {}", kernel,
+                  stride, dilation, padding, size);
   const int64_t extent = dilation * (kernel - 1) + 1;
   if (padding >= extent)
     return refuse(ErrorCode::kInvalidArgument, node, "padding below the window's extent {}, got {}", extent, padding);
   if (size + 2 * padding < extent)
-    return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent, size + 2 * padding);
+    return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent,
+                  size + 2 * padding);
   return (size + 2 * padding - extent) / stride + 1;
 }
 
@@ -113,7 +115,9 @@ Result<Shape> infer_ternary_conv2d(const Program& p, const Node& node) {
 
 Result<Shape> infer_linear(const Program& p, const Node& node) { return linear_shape(p, node); }
 Result<Shape> infer_conv2d(const Program& p, const Node& node) { return conv_shape(p, node); }
-Result<Shape> infer_max_pool2d(const Program& p, const Node& node) { return pool_shape(p, node, node.attribute<Pair>("dilation")); }
+Result<Shape> infer_max_pool2d(const Program& p, const Node& node) {
+  return pool_shape(p, node, node.attribute<Pair>("dilation"));
+}
 Result<Shape> infer_avg_pool2d(const Program& p, const Node& node) { return pool_shape(p, node, {1, 1}); }
 Result<Shape> infer_relu(const Program& p, const Node& node) { return shape_of(p, node, 0); }
 
@@ -132,7 +136,8 @@ Result<Shape> infer_flatten(const Program& p, const Node& node) {
   Dim joined{1, false};
   for (int64_t i = first; i <= last; ++i) {
     const Dim& dim = x[static_cast<size_t>(i)];
-    if (dim.symbolic && joined.symbolic) return refuse(ErrorCode::kUnsupported, node, "one batch dimension, got {}", to_string(x));
+    if (dim.symbolic && joined.symbolic)
+      return refuse(ErrorCode::kUnsupported, node, "one batch dimension, got {}", to_string(x));
     joined = {joined.size * dim.size, joined.symbolic || dim.symbolic};
   }
   Shape y(x.begin(), x.begin() + first);
@@ -145,7 +150,8 @@ Result<Shape> infer_softmax(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
   BITLAB_RETURN_IF_ERROR(check_rank(node, x, 1, 3));
   if (node.attribute<int64_t>("dim") != static_cast<int64_t>(x.size()) - 1)
-    return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", to_string(x), node.attribute<int64_t>("dim"));
+    return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", to_string(x),
+                  node.attribute<int64_t>("dim"));
   return x;
 }
 
@@ -157,6 +163,8 @@ constexpr std::array<ShapeRule, 10> kRules{
 
 }  // namespace
 
-Result<Shape> infer_shape(const Program& program, const Node& node) { return kRules.at(static_cast<size_t>(node.op))(program, node); }
+Result<Shape> infer_shape(const Program& program, const Node& node) {
+  return kRules.at(static_cast<size_t>(node.op))(program, node);
+}
 
 }  // namespace bitlab::program

@@ -20,12 +20,15 @@ bool exists(const Program& p, ValueId id) { return id >= 0 && static_cast<size_t
 Status verify_values(const Program& p) {
   std::set<std::string_view> names;
   for (const Value& v : p.values) {
-    if (v.name.empty() || !names.insert(v.name).second) return corrupt("unique value names, got '{}' again or empty", v.name);
+    if (v.name.empty() || !names.insert(v.name).second)
+      return corrupt("unique value names, got '{}' again or empty", v.name);
     if (!is_valid(v.shape) || static_cast<int64_t>(v.shape.size()) > kMaxRank)
       return corrupt("at most {} positive sizes, got {} (value={})", kMaxRank, to_string(v.shape), v.name);
     const bool symbolic = std::any_of(v.shape.begin(), v.shape.end(), [](Dim d) { return d.symbolic; });
-    if (symbolic && v.kind == ValueKind::kConstant) return corrupt("constants of fixed shape, got {} (value={})", to_string(v.shape), v.name);
-    if (v.dtype == DType::kTernary && v.kind != ValueKind::kConstant) return corrupt("ternary constants only (value={})", v.name);
+    if (symbolic && v.kind == ValueKind::kConstant)
+      return corrupt("constants of fixed shape, got {} (value={})", to_string(v.shape), v.name);
+    if (v.dtype == DType::kTernary && v.kind != ValueKind::kConstant)
+      return corrupt("ternary constants only (value={})", v.name);
   }
   return {};
 }
@@ -64,7 +67,8 @@ Status verify_constants(const Program& p) {
   std::set<ValueId> seen;
   for (const Constant& constant : p.constants) {
     BITLAB_RETURN_IF_ERROR(verify_constant(p, constant));
-    if (!seen.insert(constant.value).second) return corrupt("data once, got it twice (value={})", p.value(constant.value).name);
+    if (!seen.insert(constant.value).second)
+      return corrupt("data once, got it twice (value={})", p.value(constant.value).name);
   }
   for (size_t i = 0; i < p.values.size(); ++i)
     if (p.values[i].kind == ValueKind::kConstant && !seen.contains(static_cast<ValueId>(i)))
@@ -77,11 +81,14 @@ Status verify_ends(const Program& p) {
   for (ValueId id : p.inputs)
     if (!exists(p, id) || p.value(id).kind != ValueKind::kInput || !listed.insert(id).second)
       return corrupt("input values as inputs, each once, got value {}", id);
-  const auto declared = std::count_if(p.values.begin(), p.values.end(), [](const Value& v) { return v.kind == ValueKind::kInput; });
-  if (declared != static_cast<int64_t>(p.inputs.size())) return corrupt("{} inputs listed, got {}", declared, p.inputs.size());
+  const auto declared =
+      std::count_if(p.values.begin(), p.values.end(), [](const Value& v) { return v.kind == ValueKind::kInput; });
+  if (declared != static_cast<int64_t>(p.inputs.size()))
+    return corrupt("{} inputs listed, got {}", declared, p.inputs.size());
   if (p.outputs.empty()) return corrupt("an output, got none");
   for (ValueId id : p.outputs)
-    if (!exists(p, id) || p.value(id).kind != ValueKind::kResult) return corrupt("results of nodes as outputs, got value {}", id);
+    if (!exists(p, id) || p.value(id).kind != ValueKind::kResult)
+      return corrupt("results of nodes as outputs, got value {}", id);
   return {};
 }
 
@@ -90,7 +97,8 @@ Status verify_node(const Program& p, const Node& node, std::vector<bool>& define
     if (id != kNone && (!exists(p, id) || !defined[static_cast<size_t>(id)]))
       return corrupt("inputs that are defined before, got value {} (node={})", id, node.name);
   BITLAB_RETURN_IF_ERROR(verify_schema(p, node));
-  if (!exists(p, node.output) || p.value(node.output).kind != ValueKind::kResult || defined[static_cast<size_t>(node.output)])
+  if (!exists(p, node.output) || p.value(node.output).kind != ValueKind::kResult ||
+      defined[static_cast<size_t>(node.output)])
     return corrupt("an output that only this node defines, got value {} (node={})", node.output, node.name);
   BITLAB_TRY(const Shape shape, infer_shape(p, node));
   if (shape != p.value(node.output).shape)
@@ -123,7 +131,8 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
 Status verify_schema(const Program& p, const Node& node) {
   const OpSchema& expected = schema(node.op);
   if (node.inputs.size() != expected.inputs.size())
-    return corrupt("{} inputs of {}, got {} (node={})", expected.inputs.size(), expected.name, node.inputs.size(), node.name);
+    return corrupt("{} inputs of {}, got {} (node={})", expected.inputs.size(), expected.name, node.inputs.size(),
+                   node.name);
   for (size_t i = 0; i < expected.inputs.size(); ++i)
     BITLAB_RETURN_IF_ERROR(verify_input(p, node, expected.inputs[i], node.inputs[i]));
   for (const AttributeSchema& attribute : expected.attributes) {
@@ -132,8 +141,8 @@ Status verify_schema(const Program& p, const Node& node) {
       return corrupt("attribute '{}' of {} with its type, got none (node={})", attribute.name, expected.name, node.name);
   }
   if (node.attributes.size() != expected.attributes.size())
-    return corrupt("{} attributes of {}, got {} (node={})", expected.attributes.size(), expected.name, node.attributes.size(),
-                   node.name);
+    return corrupt("{} attributes of {}, got {} (node={})", expected.attributes.size(), expected.name,
+                   node.attributes.size(), node.name);
   return {};
 }
 

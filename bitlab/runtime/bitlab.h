@@ -49,8 +49,8 @@ int bitlab_session_create(const bitlab_model* model, int threads, bitlab_session
 void bitlab_session_free(bitlab_session* session);
 
 /* Runs inputs[0 .. input_count). On success *outputs points to *output_count tensors, valid until the session's next run. */
-int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, size_t input_count, const bitlab_tensor** outputs,
-                       size_t* output_count);
+int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, size_t input_count,
+                       const bitlab_tensor** outputs, size_t* output_count);
 
 #ifdef __cplusplus
 }

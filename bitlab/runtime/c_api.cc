@@ -77,8 +77,8 @@ int bitlab_session_create(const bitlab_model* model, int threads, bitlab_session
 
 void bitlab_session_free(bitlab_session* session) { delete session; }
 
-int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, size_t input_count, const bitlab_tensor** outputs,
-                       size_t* output_count) {
+int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, size_t input_count,
+                       const bitlab_tensor** outputs, size_t* output_count) {
   if (session == nullptr || (inputs == nullptr && input_count != 0) || outputs == nullptr || output_count == nullptr)
     return fail_null("a session, inputs and a place for the outputs");
   return guarded([&] {

@@ -1,7 +1,7 @@
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/base/version.h"
 #include "bitlab/format/bit/bit.h"

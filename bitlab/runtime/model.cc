@@ -17,7 +17,8 @@ Result<AlignedBuffer> copy(std::span<const float> data) {
   return buffer;
 }
 
-Result<ResidentConstant> make_resident(const program::Shape& shape, const program::Constant& constant, const LoadOptions& options) {
+Result<ResidentConstant> make_resident(const program::Shape& shape, const program::Constant& constant,
+                                       const LoadOptions& options) {
   ResidentConstant resident;
   if (const auto* floats = std::get_if<program::FloatData>(&constant.data)) {
     BITLAB_TRY(resident.floats, copy(*floats));

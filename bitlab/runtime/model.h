@@ -21,10 +21,10 @@ struct LoadOptions {
 
 // A weight as it stays in memory: floats, or packed codes with scales.
 struct ResidentConstant {
-  AlignedBuffer floats;            // float constants
-  kernels::PackedTernary packed;   // ternary constants
+  AlignedBuffer floats;           // float constants
+  kernels::PackedTernary packed;  // ternary constants
   AlignedBuffer scale;
-  int64_t scale_stride = 0;        // 0 per tensor, 1 per output channel
+  int64_t scale_stride = 0;  // 0 per tensor, 1 per output channel
   int64_t bytes() const { return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size()); }
 };
 

@@ -55,7 +55,8 @@ Result<int64_t> value_bytes(const program::Value& v, int64_t batch) {
     if (dim.symbolic && dim.size > kMost / batch) bytes = kMost;
     const int64_t size = dim.symbolic ? dim.size * batch : dim.size;
     if (bytes > kMost / size)
-      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got more (value={}, batch={})", v.name, batch);
+      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got more (value={}, batch={})", v.name,
+                        batch);
     bytes *= size;
   }
   return round_up(bytes, kAlignment);

@@ -75,7 +75,8 @@ Status Session::prepare(int64_t batch) {
   for (program::ValueId id : p.outputs) {
     TensorView output{at_batch(p.value(id).shape, batch), buffer(id)};
     if (output.shape.size() == 4) {
-      BITLAB_TRY(AlignedBuffer copy, AlignedBuffer::allocate(static_cast<size_t>(elements(p.value(id).shape, batch)) * sizeof(float)));
+      BITLAB_TRY(AlignedBuffer copy,
+                 AlignedBuffer::allocate(static_cast<size_t>(elements(p.value(id).shape, batch)) * sizeof(float)));
       row_major_.push_back(std::move(copy));
       output.data = reinterpret_cast<const float*>(row_major_.back().data());
     }

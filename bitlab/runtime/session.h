@@ -11,8 +11,8 @@
 namespace bitlab::runtime {
 
 struct SessionOptions {
-  int threads = 1;   // 0: all cores that the process may use
-  TraceSink trace;   // gets an event of category "step" for every node
+  int threads = 1;  // 0: all cores that the process may use
+  TraceSink trace;  // gets an event of category "step" for every node
 };
 
 // A float32 tensor, row-major; images are [batch, channels, height, width].
@@ -43,7 +43,9 @@ class Session {
   Result<int64_t> batch_of(std::span<const TensorView> inputs) const;
   Status prepare(int64_t batch);
   Status run_steps();
-  float* buffer(program::ValueId id) { return reinterpret_cast<float*>(arena_.data() + plan_.offsets[static_cast<size_t>(id)]); }
+  float* buffer(program::ValueId id) {
+    return reinterpret_cast<float*>(arena_.data() + plan_.offsets[static_cast<size_t>(id)]);
+  }
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;

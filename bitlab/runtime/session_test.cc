@@ -1,11 +1,11 @@
 // The runtime against the scalar oracle and plain loops.
 #include "bitlab/runtime/session.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <limits>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/ternary/oracle.h"
@@ -156,10 +156,12 @@ TEST(Session, RunsLinearPoolAndSoftmaxNearTheirDefinitions) {
 
 TEST(Session, EmitsAnEventForEachNode) {
   std::vector<std::string> names;
-  auto session = Session::create(model_of(SmallNet().program()), {1, [&](const TraceEvent& e) {
-                                   EXPECT_LE(e.begin_ns, e.end_ns);
-                                   names.emplace_back(e.name);
-                                 }}).value();
+  auto session = Session::create(model_of(SmallNet().program()), {1,
+                                                                  [&](const TraceEvent& e) {
+                                                                    EXPECT_LE(e.begin_ns, e.end_ns);
+                                                                    names.emplace_back(e.name);
+                                                                  }})
+                     .value();
   run(*session, random_floats(128, 1), 1);
   EXPECT_EQ(names, (std::vector<std::string>{"conv", "relu", "pool", "flatten", "fc"}));
 }
@@ -180,7 +182,8 @@ TEST(Session, RefusesWrongInputs) {
   EXPECT_EQ(error_of({{{1, 2, 8, 8}, bad.data()}}),
             "[ternary_conv2d] finite input, got NaN or infinity (row=0) (node=conv)");
   EXPECT_TRUE(same_bits(run(*session, x, 1), SmallNet().oracle(x, 1))) << "usable after errors";
-  EXPECT_EQ(Session::create(model_of(SmallNet().program()), {-1, {}}).error().message, "[session] 0 to 1024 threads, got -1");
+  EXPECT_EQ(Session::create(model_of(SmallNet().program()), {-1, {}}).error().message,
+            "[session] 0 to 1024 threads, got -1");
 }
 
 TEST(Plan, ValuesThatLiveTogetherDoNotOverlap) {

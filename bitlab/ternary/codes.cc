@@ -35,8 +35,8 @@ void unpack_codes(std::span<const uint8_t> codes, int64_t rows, int64_t depth, s
 
 Status validate_codes(std::span<const uint8_t> codes, int64_t rows, int64_t depth) {
   if (static_cast<int64_t>(codes.size()) != code_bytes(rows, depth))
-    return make_error(ErrorCode::kShapeMismatch, "[codes] {} bytes for [{}, {}], got {}", code_bytes(rows, depth), rows, depth,
-                      codes.size());
+    return make_error(ErrorCode::kShapeMismatch, "[codes] {} bytes for [{}, {}], got {}", code_bytes(rows, depth), rows,
+                      depth, codes.size());
   const int64_t row_bytes = code_row_bytes(depth);
   const uint8_t unused = unused_mask(depth);
   for (int64_t i = 0; i < static_cast<int64_t>(codes.size()); ++i) {
@@ -44,8 +44,9 @@ Status validate_codes(std::span<const uint8_t> codes, int64_t rows, int64_t dept
     const bool invalid = (byte & (byte >> 1) & kZeroByte) != 0;  // some field is 3
     const bool padded = i % row_bytes != row_bytes - 1 || (byte & unused) == (kZeroByte & unused);
     if (invalid || !padded)
-      return make_error(ErrorCode::kCorrupt, "[codes] ternary codes 0, 1, 2 and padding 1, got byte 0x{:02x} (row={}, byte={})",
-                        byte, i / row_bytes, i % row_bytes);
+      return make_error(ErrorCode::kCorrupt,
+                        "[codes] ternary codes 0, 1, 2 and padding 1, got byte 0x{:02x} (row={}, byte={})", byte,
+                        i / row_bytes, i % row_bytes);
   }
   return {};
 }

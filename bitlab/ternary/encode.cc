@@ -62,8 +62,8 @@ Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, in
   const auto count = static_cast<size_t>(rows * depth);
   const auto scales = static_cast<size_t>(scale_count(spec.granularity, rows));
   if (rows < 1 || depth < 1 || w.size() != count || t.size() != count || scale.size() != scales)
-    return make_error(ErrorCode::kShapeMismatch, "[encode] {} weights, {} codes and {} scales for [{}, {}], got {}, {}, {}", count,
-                      count, scales, rows, depth, w.size(), t.size(), scale.size());
+    return make_error(ErrorCode::kShapeMismatch, "[encode] {} weights, {} codes and {} scales for [{}, {}], got {}, {}, {}",
+                      count, count, scales, rows, depth, w.size(), t.size(), scale.size());
   const auto bad = std::find_if(w.begin(), w.end(), [](float v) { return !std::isfinite(v); });
   if (bad != w.end())
     return make_error(ErrorCode::kNotFinite, "[encode] finite weights, got {} (index={})", *bad, bad - w.begin());

@@ -10,7 +10,9 @@
 
 namespace bitlab::ternary {
 
-constexpr int64_t scale_count(Granularity granularity, int64_t rows) { return granularity == Granularity::kTensor ? 1 : rows; }
+constexpr int64_t scale_count(Granularity granularity, int64_t rows) {
+  return granularity == Granularity::kTensor ? 1 : rows;
+}
 
 // w      float32 [rows, depth], row-major, depth in canonical order (codes.h)
 // t      int8    [rows, depth], out, in {-1, 0, 1}

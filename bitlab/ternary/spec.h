@@ -38,9 +38,9 @@ Result<Method> parse_method(std::string_view text);
 Result<Granularity> parse_granularity(std::string_view text);
 Result<ActKind> parse_act_kind(std::string_view text);
 
-inline constexpr int kActMax = 127;             // |q| <= 127; -128 is never used, which the kernels' int16 sums rely on
-inline constexpr float kActEpsilon = 1e-5F;     // floor of absmax, as in Hugging Face's BitNet
-inline constexpr float kScaleEpsilon = 1e-5F;   // floor of absmean's scale, same source
-inline constexpr int64_t kMaxDepth = 1 << 24;   // K: 127 K stays below 2^31, so int32 sums are exact
+inline constexpr int kActMax = 127;            // |q| <= 127; -128 is never used, which the kernels' int16 sums rely on
+inline constexpr float kActEpsilon = 1e-5F;    // floor of absmax, as in Hugging Face's BitNet
+inline constexpr float kScaleEpsilon = 1e-5F;  // floor of absmean's scale, same source
+inline constexpr int64_t kMaxDepth = 1 << 24;  // K: 127 K stays below 2^31, so int32 sums are exact
 
 }  // namespace bitlab::ternary

@@ -22,7 +22,8 @@ Result<State> load_checkpoint(const std::filesystem::path& path) {
     return state;
   } catch (const std::exception& error) {
     const std::string what = error.what();
-    return make_error(ErrorCode::kCorrupt, "[train] a checkpoint, got '{}' (path={})", what.substr(0, what.find('\n')), path.string());
+    return make_error(ErrorCode::kCorrupt, "[train] a checkpoint, got '{}' (path={})", what.substr(0, what.find('\n')),
+                      path.string());
   }
 }
 

@@ -1,5 +1,6 @@
 #include "bitlab/train/evaluate.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include <ATen/core/grad_mode.h>
@@ -13,21 +14,22 @@ namespace bitlab::train {
 Batch make_batch(const data::ImageDataset& set, std::span<const int64_t> indices) {
   const auto size = static_cast<int64_t>(indices.size()), values = set.spec.values();
   Batch batch{at::empty({size, set.spec.channels, set.spec.height, set.spec.width}), at::empty({size}, at::kLong)};
-  auto* input = batch.input.mutable_data_ptr<float>();
+  std::vector<uint8_t> pixels(static_cast<size_t>(size * values));
   auto* target = batch.target.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < size; ++i) {
-    const auto index = static_cast<size_t>(indices[static_cast<size_t>(i)]);
-    const auto pixels = std::span(set.pixels).subspan(index * static_cast<size_t>(values), static_cast<size_t>(values));
-    data::normalize(set.spec, pixels, {input + i * values, static_cast<size_t>(values)});
-    target[i] = set.labels[index];
+    const int64_t index = indices[static_cast<size_t>(i)];
+    std::copy_n(set.pixels.begin() + index * values, values, pixels.begin() + i * values);
+    target[i] = set.labels[static_cast<size_t>(index)];
   }
+  data::normalize(set.spec, pixels, {batch.input.mutable_data_ptr<float>(), pixels.size()});
   return batch;
 }
 
 Result<Evaluation> evaluate(Learner& learner, const data::ImageDataset& set, int64_t batch_size,
                             const std::function<void(int64_t)>& progress) {
   if (set.count < 1 || batch_size < 1)
-    return make_error(ErrorCode::kInvalidArgument, "[evaluate] samples and a batch size of at least 1, got {} and {}", set.count, batch_size);
+    return make_error(ErrorCode::kInvalidArgument, "[evaluate] samples and a batch size of at least 1, got {} and {}",
+                      set.count, batch_size);
   std::vector<int64_t> order(static_cast<size_t>(set.count));
   std::iota(order.begin(), order.end(), int64_t{0});
   learner.train(false);
@@ -45,7 +47,8 @@ Result<Evaluation> evaluate(Learner& learner, const data::ImageDataset& set, int
   } catch (const Exception& error) {
     return error.error();
   } catch (const c10::Error& error) {
-    return make_error(ErrorCode::kInvalidArgument, "[evaluate] a model that takes the data, got '{}'", error.what_without_backtrace());
+    return make_error(ErrorCode::kInvalidArgument, "[evaluate] a model that takes the data, got '{}'",
+                      error.what_without_backtrace());
   }
   return Evaluation{at::cat(logits).contiguous(), static_cast<double>(right) / static_cast<double>(set.count)};
 }

@@ -26,12 +26,15 @@ State Classifier::state() {
 Status Classifier::load(const State& state) {
   auto tensors = tensors_of(module_);
   for (const auto& [name, value] : state)
-    if (!tensors.contains(name)) return make_error(ErrorCode::kUnknownName, "[train] a parameter of the model, got '{}'", name);
+    if (!tensors.contains(name))
+      return make_error(ErrorCode::kUnknownName, "[train] a parameter of the model, got '{}'", name);
   for (const auto& [name, tensor] : tensors) {
     const auto found = state.find(name);
-    if (found == state.end()) return make_error(ErrorCode::kUnknownName, "[train] every parameter of the model, got none for '{}'", name);
+    if (found == state.end())
+      return make_error(ErrorCode::kUnknownName, "[train] every parameter of the model, got none for '{}'", name);
     if (found->second.sizes() != tensor.sizes())
-      return make_error(ErrorCode::kShapeMismatch, "[train] a shape of {}, got {} (name={})", show(tensor), show(found->second), name);
+      return make_error(ErrorCode::kShapeMismatch, "[train] a shape of {}, got {} (name={})", show(tensor),
+                        show(found->second), name);
   }
   const at::NoGradGuard no_grad;
   for (auto& [name, tensor] : tensors) tensor.copy_(state.at(name));

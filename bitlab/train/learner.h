@@ -29,7 +29,7 @@ using State = std::map<std::string, at::Tensor>;    // parameters and buffers, b
 class Learner {
  public:
   virtual ~Learner() = default;
-  virtual State state() = 0;                   // a copy
+  virtual State state() = 0;                    // a copy
   virtual Status load(const State& state) = 0;  // Errors: UnknownName (a key is missing or unknown), ShapeMismatch
   virtual void train(bool on) = 0;
   virtual std::vector<NamedParameter> parameters() = 0;

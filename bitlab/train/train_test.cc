@@ -19,7 +19,9 @@ namespace fs = std::filesystem;
 
 class TrainTest : public ::testing::Test {
  protected:
-  TrainTest() : folder_(fs::temp_directory_path() / fmt::format("bitlab_train_{}", ::getpid())) { fs::create_directories(folder_); }
+  TrainTest() : folder_(fs::temp_directory_path() / fmt::format("bitlab_train_{}", ::getpid())) {
+    fs::create_directories(folder_);
+  }
   ~TrainTest() override { fs::remove_all(folder_); }
 
   static data::ImageDataset synthetic(data::Split split, int64_t limit) {
@@ -78,7 +80,8 @@ TEST_F(TrainTest, IsDeterministic) {
 TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
   const auto training = synthetic(data::Split::kTrain, 1);
   for (auto kind : {config::Optimizer::kAdam, config::Optimizer::kSgd}) {
-    const TrainingConfig config{.epochs = 4, .optimizer = kind, .learning_rate = 0.01, .weight_decay = 0.1, .warmup = 0.25, .threads = 1};
+    const TrainingConfig config{
+        .epochs = 4, .optimizer = kind, .learning_rate = 0.01, .weight_decay = 0.1, .warmup = 0.25, .threads = 1};
     const auto ours = make(training, BitQuantConfig::none()), theirs = make(training, BitQuantConfig::none());
     Classifier learner(*ours);
     BitTrainer(learner, config).fit(training, {}).value();
@@ -90,7 +93,8 @@ TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
       optimizers.push_back(std::make_unique<torch::optim::AdamW>(matrices, torch::optim::AdamWOptions().weight_decay(0.1)));
       optimizers.push_back(std::make_unique<torch::optim::AdamW>(vectors, torch::optim::AdamWOptions().weight_decay(0)));
     } else {
-      optimizers.push_back(std::make_unique<torch::optim::SGD>(matrices, torch::optim::SGDOptions(1).momentum(0.9).weight_decay(0.1)));
+      optimizers.push_back(
+          std::make_unique<torch::optim::SGD>(matrices, torch::optim::SGDOptions(1).momentum(0.9).weight_decay(0.1)));
       optimizers.push_back(std::make_unique<torch::optim::SGD>(vectors, torch::optim::SGDOptions(1).momentum(0.9)));
     }
     const int64_t only = 0;
@@ -105,7 +109,8 @@ TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
       for (auto& optimizer : optimizers) optimizer->step();
     }
     const auto a = ours->parameters(), b = theirs->parameters();
-    for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::allclose(a[i], b[i], 1e-6, 1e-7)) << config::to_text(kind) << " parameter " << i;
+    for (size_t i = 0; i < a.size(); ++i)
+      EXPECT_TRUE(torch::allclose(a[i], b[i], 1e-6, 1e-7)) << config::to_text(kind) << " parameter " << i;
   }
 }
 
@@ -126,7 +131,8 @@ TEST_F(TrainTest, BatchesHoldNormalizedSamples) {
   EXPECT_EQ(batch.input.sizes(), at::IntArrayRef({2, set.spec.channels, set.spec.height, set.spec.width}));
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(batch.target[static_cast<int64_t>(i)].item<int64_t>(), set.labels[static_cast<size_t>(indices[i])]);
-    const auto pixels = torch::tensor(std::vector<int64_t>(set.pixels.begin() + indices[i] * set.spec.values(), set.pixels.begin() + (indices[i] + 1) * set.spec.values()));
+    const auto pixels = torch::tensor(std::vector<int64_t>(set.pixels.begin() + indices[i] * set.spec.values(),
+                                                           set.pixels.begin() + (indices[i] + 1) * set.spec.values()));
     const auto expected = (pixels.to(at::kDouble) / 255 - set.spec.mean[0]) / set.spec.std[0];
     EXPECT_TRUE(torch::allclose(batch.input[static_cast<int64_t>(i)].flatten().to(at::kDouble), expected, 1e-5, 1e-6));
   }
@@ -139,10 +145,18 @@ TEST_F(TrainTest, RefusesWhatCannotBe) {
   EXPECT_EQ(BitTrainer(learner, {.epochs = 0}).fit(training, {}).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(BitTrainer(learner, {.learning_rate = -1}).fit(training, {}).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(BitTrainer(learner, {}).fit({training.spec, 0, {}, {}}, {}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(BitTrainer(learner, {.epochs = 50, .optimizer = config::Optimizer::kSgd, .learning_rate = 1e30}).fit(training, {}).error().code, ErrorCode::kNotFinite);
+  EXPECT_EQ(BitTrainer(learner, {.epochs = 50, .optimizer = config::Optimizer::kSgd, .learning_rate = 1e30})
+                .fit(training, {})
+                .error()
+                .code,
+            ErrorCode::kNotFinite);
   const auto fresh = make(training);
   Classifier other(*fresh);
-  EXPECT_EQ(BitTrainer(other, {.epochs = 1}, {.checkpoint = folder_ / "none" / "best.ckpt", .on_step = {}, .on_epoch = {}, .trace = {}}).fit(training, {}).error().code,
+  EXPECT_EQ(BitTrainer(other, {.epochs = 1},
+                       {.checkpoint = folder_ / "none" / "best.ckpt", .on_step = {}, .on_epoch = {}, .trace = {}})
+                .fit(training, {})
+                .error()
+                .code,
             ErrorCode::kNotFound);
 }
 

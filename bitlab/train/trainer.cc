@@ -47,7 +47,9 @@ std::vector<int64_t> shuffled(int64_t count, uint64_t seed) {
   return {order.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>() + count};
 }
 
-int64_t steps_of(const TrainingConfig& config, int64_t samples) { return (samples + config.batch_size - 1) / config.batch_size; }
+int64_t steps_of(const TrainingConfig& config, int64_t samples) {
+  return (samples + config.batch_size - 1) / config.batch_size;
+}
 
 }  // namespace
 
@@ -67,12 +69,15 @@ BitTrainer::~BitTrainer() = default;
 Status BitTrainer::check(const data::ImageDataset& training) const {
   const auto& c = config_;
   if (c.epochs < 1 || c.batch_size < 1 || c.threads < 0)
-    return make_error(ErrorCode::kInvalidArgument, "[train] epochs and batch_size of at least 1 and threads of at least 0, got {}, {} and {}",
-                      c.epochs, c.batch_size, c.threads);
-  if (!(c.learning_rate > 0 && std::isfinite(c.learning_rate)) || !(c.warmup >= 0 && c.warmup <= 1) || !(c.weight_decay >= 0) || !(c.momentum >= 0))
     return make_error(ErrorCode::kInvalidArgument,
-                      "[train] learning_rate > 0, warmup in [0, 1], weight_decay >= 0 and momentum >= 0, got {}, {}, {} and {}",
-                      c.learning_rate, c.warmup, c.weight_decay, c.momentum);
+                      "[train] epochs and batch_size of at least 1 and threads of at least 0, got {}, {} and {}", c.epochs,
+                      c.batch_size, c.threads);
+  if (!(c.learning_rate > 0 && std::isfinite(c.learning_rate)) || !(c.warmup >= 0 && c.warmup <= 1) ||
+      !(c.weight_decay >= 0) || !(c.momentum >= 0))
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "[train] learning_rate > 0, warmup in [0, 1], weight_decay >= 0 and momentum >= 0, got {}, {}, {} and {}",
+        c.learning_rate, c.warmup, c.weight_decay, c.momentum);
   if (training.count < 1) return make_error(ErrorCode::kInvalidArgument, "[train] at least one training sample, got none");
   return {};
 }
@@ -88,12 +93,14 @@ Result<double> BitTrainer::run_epoch(const data::ImageDataset& training, int64_t
     const double rate = learning_rate(config_, (epoch - 1) * steps + step, config_.epochs * steps);
     for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
     optimizer_->zero_grad();
-    const Batch batch = make_batch(training, std::span(order).subspan(static_cast<size_t>(begin), static_cast<size_t>(size)));
+    const Batch batch =
+        make_batch(training, std::span(order).subspan(static_cast<size_t>(begin), static_cast<size_t>(size)));
     const at::Tensor loss = learner_.forward(batch).at("loss");
     const double value = loss.item<double>();
     if (!std::isfinite(value))
-      return make_error(ErrorCode::kNotFinite, "[train] a finite loss, got {} in epoch {}, step {}; a lower learning_rate may help", value,
-                        epoch, step + 1);
+      return make_error(ErrorCode::kNotFinite,
+                        "[train] a finite loss, got {} in epoch {}, step {}; a lower learning_rate may help", value, epoch,
+                        step + 1);
     loss.backward();
     optimizer_->step();
     sum += value * static_cast<double>(size);
@@ -134,7 +141,8 @@ Result<TrainingReport> BitTrainer::fit(const data::ImageDataset& training, const
 } catch (const Exception& error) {
   return error.error();
 } catch (const c10::Error& error) {
-  return make_error(ErrorCode::kInvalidArgument, "[train] a model that takes the data, got '{}'", error.what_without_backtrace());
+  return make_error(ErrorCode::kInvalidArgument, "[train] a model that takes the data, got '{}'",
+                    error.what_without_backtrace());
 }
 
 }  // namespace bitlab::train

@@ -41,7 +41,8 @@ struct EpochReport {
 
 struct TrainingReport {
   std::vector<EpochReport> epochs;
-  int64_t best_epoch = 0;  // whose state the learner has at the end: the first of the highest accuracy, the last without validation
+  int64_t best_epoch =
+      0;  // whose state the learner has at the end: the first of the highest accuracy, the last without validation
   double best_accuracy = 0;
   double seconds = 0;
 };

@@ -16,8 +16,8 @@ Result<data::ImageSpec> image_spec_of(const runtime::Model& model) {
   BITLAB_TRY(data::ImageSpec spec, data::ImageSpec::from_json(found->second));
   const program::Shape expected{program::kBatch, {spec.channels, false}, {spec.height, false}, {spec.width, false}};
   if (p.value(p.inputs[0]).shape != expected || p.value(p.outputs[0]).shape.size() != 2)
-    return make_error(ErrorCode::kCorrupt, "[run] an input {} and an output [batch, classes], got {} and {}", to_string(expected),
-                      to_string(p.value(p.inputs[0]).shape), to_string(p.value(p.outputs[0]).shape));
+    return make_error(ErrorCode::kCorrupt, "[run] an input {} and an output [batch, classes], got {} and {}",
+                      to_string(expected), to_string(p.value(p.inputs[0]).shape), to_string(p.value(p.outputs[0]).shape));
   return spec;
 }
 
@@ -55,7 +55,8 @@ double accuracy(const Classification& result, std::span<const uint8_t> labels) {
 
 Status write_logits(const Classification& result, const std::filesystem::path& path) {
   static_assert(std::endian::native == std::endian::little);
-  return write_file_atomic(path, std::span(reinterpret_cast<const uint8_t*>(result.logits.data()), result.logits.size() * sizeof(float)));
+  return write_file_atomic(
+      path, std::span(reinterpret_cast<const uint8_t*>(result.logits.data()), result.logits.size() * sizeof(float)));
 }
 
 }  // namespace bitlab::cli

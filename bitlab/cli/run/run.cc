@@ -38,18 +38,19 @@ struct Images {
 Result<Images> load_images(const RunOptions& options, const data::ImageSpec& spec) {
   Images images;
   if (!options.data.empty()) {
-    BITLAB_TRY(auto set, data::load_dataset(options.data, data::Split::kTest, {.root = options.data_root, .limit = options.limit}));
+    BITLAB_TRY(auto set,
+               data::load_dataset(options.data, data::Split::kTest, {.root = options.data_root, .limit = options.limit}));
     if (set.spec.channels != spec.channels || set.spec.height != spec.height || set.spec.width != spec.width)
-      return make_error(ErrorCode::kShapeMismatch, "[run] images of {}x{}x{}, got {}x{}x{} (data={})", spec.channels, spec.height,
-                        spec.width, set.spec.channels, set.spec.height, set.spec.width, options.data);
+      return make_error(ErrorCode::kShapeMismatch, "[run] images of {}x{}x{}, got {}x{}x{} (data={})", spec.channels,
+                        spec.height, spec.width, set.spec.channels, set.spec.height, set.spec.width, options.data);
     images = {std::move(set.pixels), set.count, std::move(set.labels)};
     return images;
   }
   for (const std::string& path : options.inputs) {
     BITLAB_TRY(const data::Image image, data::read_png(path, spec.channels));
     if (image.height != spec.height || image.width != spec.width)
-      return make_error(ErrorCode::kShapeMismatch, "[run] an image of {}x{} (height x width), got {}x{} (path={})", spec.height,
-                        spec.width, image.height, image.width, path);
+      return make_error(ErrorCode::kShapeMismatch, "[run] an image of {}x{} (height x width), got {}x{} (path={})",
+                        spec.height, spec.width, image.height, image.width, path);
     images.pixels.insert(images.pixels.end(), image.pixels.begin(), image.pixels.end());
     ++images.count;
   }
@@ -96,12 +97,10 @@ Status run(const RunOptions& options) {
                                                    [&](int64_t done) { bar.show(done, images.count, "images"); }));
   bar.clear();
   if (!options.logits.empty()) BITLAB_RETURN_IF_ERROR(write_logits(result, options.logits));
-  Json report{{"model", options.model},
-              {"images", result.count},
-              {"threads", session->threads()},
-              {"batch", options.batch},
-              {"seconds", result.seconds},
-              {"images_per_s", static_cast<double>(result.count) / std::max(result.seconds, 1e-9)}};
+  Json report{
+      {"model", options.model},        {"images", result.count},
+      {"threads", session->threads()}, {"batch", options.batch},
+      {"seconds", result.seconds},     {"images_per_s", static_cast<double>(result.count) / std::max(result.seconds, 1e-9)}};
   if (images.labels.empty()) {
     report["predictions"] = predictions(options, spec, result);
   } else {
@@ -125,8 +124,11 @@ void add_run(CLI::App& app, Action& action) {
   command->add_option("--data-root", options->data_root, "Folder of the data set")->needs(data);
   auto* input = command->add_option("--input", options->inputs, "PNG pictures of the size that the model wants");
   data->excludes(input);
-  command->add_option("--logits", options->logits, "Write the logits to this file: raw little-endian float32, image by image");
-  command->add_option("--threads", options->threads, "Threads; 0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
+  command->add_option("--logits", options->logits,
+                      "Write the logits to this file: raw little-endian float32, image by image");
+  command->add_option("--threads", options->threads, "Threads; 0: all cores")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
   command->add_option("--batch", options->batch, "Images a run")->capture_default_str()->check(CLI::Range(1, 65536));
   command->add_option("--limit", options->limit, "Use at most this many images; 0: all")->check(CLI::NonNegativeNumber);
   command->add_flag("--json", options->json, "Print the report as JSON");
@@ -138,7 +140,8 @@ void add_run(CLI::App& app, Action& action) {
   command->callback([options, &action] {
     action = [options]() -> Status {
       if (options->data.empty() == options->inputs.empty())
-        return make_error(ErrorCode::kInvalidArgument, "[run] --data or --input, got {}", options->data.empty() ? "none" : "both");
+        return make_error(ErrorCode::kInvalidArgument, "[run] --data or --input, got {}",
+                          options->data.empty() ? "none" : "both");
       return run(*options);
     };
   });

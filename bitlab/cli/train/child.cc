@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,7 +28,8 @@ std::string read_all(int descriptor) {
 Result<std::string> run_sibling(const std::string& name, const std::vector<std::string>& arguments) {
   std::error_code failed;
   const std::string program = fs::read_symlink("/proc/self/exe", failed).parent_path() / name;
-  if (failed || !fs::exists(program)) return make_error(ErrorCode::kNotFound, "[{}] the program beside this one, got none at '{}'", name, program);
+  if (failed || !fs::exists(program))
+    return make_error(ErrorCode::kNotFound, "[{}] the program beside this one, got none at '{}'", name, program);
   std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
@@ -37,7 +37,8 @@ Result<std::string> run_sibling(const std::string& name, const std::vector<std::
   argv.push_back(nullptr);
 
   std::array<int, 2> pipe_ends{};
-  if (pipe(pipe_ends.data()) != 0) return make_error(ErrorCode::kIoError, "[{}] a pipe, got '{}'", name, std::strerror(errno));
+  if (pipe(pipe_ends.data()) != 0)
+    return make_error(ErrorCode::kIoError, "[{}] a pipe, got '{}'", name, std::strerror(errno));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
@@ -48,7 +49,9 @@ Result<std::string> run_sibling(const std::string& name, const std::vector<std::
   close(pipe_ends[1]);
   const std::string output = error == 0 ? read_all(pipe_ends[0]) : "";
   close(pipe_ends[0]);
-  if (error != 0) return make_error(ErrorCode::kIoError, "[{}] a program that starts, got '{}' (path={})", name, std::strerror(error), program);
+  if (error != 0)
+    return make_error(ErrorCode::kIoError, "[{}] a program that starts, got '{}' (path={})", name, std::strerror(error),
+                      program);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }

@@ -29,7 +29,8 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-Result<Speed> compare_speed(runtime::Session& session, models::Model& float_model, const data::ImageSpec& image, int64_t batch) {
+Result<Speed> compare_speed(runtime::Session& session, models::Model& float_model, const data::ImageSpec& image,
+                            int64_t batch) {
   constexpr int kRounds = 21;
   constexpr double kRoundSeconds = 0.05;
   const c10::InferenceMode inference;
@@ -42,7 +43,8 @@ Result<Speed> compare_speed(runtime::Session& session, models::Model& float_mode
   const auto run_libtorch = [&] { float_model.forward(input); };
   const auto calls_for = [&](double once) { return std::max<int64_t>(1, static_cast<int64_t>(kRoundSeconds / once)); };
   time_round(3, run_libtorch);  // warm
-  const int64_t runtime_calls = calls_for(time_round(3, run_runtime)), libtorch_calls = calls_for(time_round(3, run_libtorch));
+  const int64_t runtime_calls = calls_for(time_round(3, run_runtime)),
+                libtorch_calls = calls_for(time_round(3, run_libtorch));
   std::vector<double> runtime, libtorch;
   for (int round = 0; round < kRounds; ++round) {
     runtime.push_back(time_round(runtime_calls, run_runtime));

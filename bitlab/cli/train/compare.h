@@ -14,6 +14,7 @@ struct Speed {
 
 // Medians over rounds that take turns, so that both see the same noise; both use as many threads as the session. `batch` random images a call.
 // Errors: those of the runtime.
-Result<Speed> compare_speed(runtime::Session& session, models::Model& float_model, const data::ImageSpec& image, int64_t batch);
+Result<Speed> compare_speed(runtime::Session& session, models::Model& float_model, const data::ImageSpec& image,
+                            int64_t batch);
 
 }  // namespace bitlab::cli

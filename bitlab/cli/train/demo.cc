@@ -33,7 +33,8 @@ struct Deployed {
 };
 
 Result<Deployed> run_torch_free(const DataConfig& data, const fs::path& model, const fs::path& logits) {
-  std::vector<std::string> arguments{"run", model, "--data", data.name, "--limit", std::to_string(data.limit), "--logits", logits, "--json"};
+  std::vector<std::string> arguments{"run",      model,  "--data", data.name, "--limit", std::to_string(data.limit),
+                                     "--logits", logits, "--json"};
   if (!data.root.empty()) arguments.insert(arguments.end(), {"--data-root", data.root});
   BITLAB_TRY(const std::string output, run_sibling("bitlab-run", arguments));
   Deployed deployed;
@@ -55,7 +56,8 @@ Status write_digits(const data::ImageDataset& set, const at::Tensor& logits, con
   std::vector<data::Tile> tiles;
   for (int64_t i = 0; i < std::min(kCount, set.count); ++i) {
     const int64_t predicted = best[i].item<int64_t>();
-    tiles.push_back({set.image(i), set.spec.labels[static_cast<size_t>(predicted)], predicted == set.labels[static_cast<size_t>(i)]});
+    tiles.push_back(
+        {set.image(i), set.spec.labels[static_cast<size_t>(predicted)], predicted == set.labels[static_cast<size_t>(i)]});
   }
   BITLAB_TRY(const data::Image sheet, data::mosaic(tiles, kColumns));
   return data::write_png(path, sheet);
@@ -107,22 +109,27 @@ void print_comparison(const Json& r) {
   const auto percent = [&](const char* key) { return fmt::format("{:.2f} %", 100 * number(key)); };
   const auto bytes = [&r](const char* key) { return format_bytes(r[key].get<int64_t>()); };
   const auto times = [](double value) { return fmt::format("{:.1f}x", value); };
-  fmt::print("\n{}\n",
-             format_table({{"", "LibTorch float32", "LibTorch ternary", "bitlab-run ternary", "gain"},
-                           {fmt::format("accuracy, {} test images", r["images"].get<int64_t>()), percent("accuracy_float"),
-                            percent("accuracy_ternary"), percent("accuracy_deployed"), ""},
-                           {"weights on disk", bytes("weights_bytes_float32"), "", bytes("weights_bytes_file"), times(number("weights_file_ratio"))},
-                           {"weights in memory", bytes("weights_bytes_float32"), "", bytes("weights_bytes_memory"), times(number("weights_memory_ratio"))},
-                           {"latency, batch 1", fmt::format("{:.3f} ms", number("latency_ms_b1_libtorch_float32")), "",
-                            fmt::format("{:.3f} ms", number("latency_ms_b1")), times(number("latency_ms_b1_libtorch_float32") / number("latency_ms_b1"))},
-                           {"throughput, batch 64", fmt::format("{:.0f} images/s", number("images_per_s_b64_libtorch_float32")), "",
-                            fmt::format("{:.0f} images/s", number("images_per_s_b64")),
-                            times(number("images_per_s_b64") / number("images_per_s_b64_libtorch_float32"))}}));
-  fmt::print("Logits of LibTorch and bitlab-run: {} on {} images.\n", r["logits_equal"].get<bool>() ? "equal byte for byte" : "DIFFERENT",
-             r["images"].get<int64_t>());
+  fmt::print(
+      "\n{}\n",
+      format_table({{"", "LibTorch float32", "LibTorch ternary", "bitlab-run ternary", "gain"},
+                    {fmt::format("accuracy, {} test images", r["images"].get<int64_t>()), percent("accuracy_float"),
+                     percent("accuracy_ternary"), percent("accuracy_deployed"), ""},
+                    {"weights on disk", bytes("weights_bytes_float32"), "", bytes("weights_bytes_file"),
+                     times(number("weights_file_ratio"))},
+                    {"weights in memory", bytes("weights_bytes_float32"), "", bytes("weights_bytes_memory"),
+                     times(number("weights_memory_ratio"))},
+                    {"latency, batch 1", fmt::format("{:.3f} ms", number("latency_ms_b1_libtorch_float32")), "",
+                     fmt::format("{:.3f} ms", number("latency_ms_b1")),
+                     times(number("latency_ms_b1_libtorch_float32") / number("latency_ms_b1"))},
+                    {"throughput, batch 64", fmt::format("{:.0f} images/s", number("images_per_s_b64_libtorch_float32")), "",
+                     fmt::format("{:.0f} images/s", number("images_per_s_b64")),
+                     times(number("images_per_s_b64") / number("images_per_s_b64_libtorch_float32"))}}));
+  fmt::print("Logits of LibTorch and bitlab-run: {} on {} images.\n",
+             r["logits_equal"].get<bool>() ? "equal byte for byte" : "DIFFERENT", r["images"].get<int64_t>());
 }
 
-Result<TrainedRun> train_as(RunConfig config, const BitQuantConfig& quant, const Datasets& datasets, const fs::path& folder, std::string_view heading) {
+Result<TrainedRun> train_as(RunConfig config, const BitQuantConfig& quant, const Datasets& datasets, const fs::path& folder,
+                            std::string_view heading) {
   config.model.quant = quant;
   return train_run(std::move(config), datasets, folder, heading);
 }
@@ -132,19 +139,24 @@ Status run(DemoOptions& options) {
   const fs::path out(options.output);
   BITLAB_RETURN_IF_ERROR(ensure_writable_folder(out));
   BITLAB_TRY(const Datasets datasets, load_datasets(options.config.data));
-  BITLAB_TRY(const TrainedRun float32, train_as(options.config, BitQuantConfig::none(), datasets, out / "float32", "LeNet-5, float32"));
-  BITLAB_TRY(const TrainedRun ternary, train_as(options.config, {}, datasets, out / "ternary", "LeNet-5, ternary weights, int8 activations"));
+  BITLAB_TRY(const TrainedRun float32,
+             train_as(options.config, BitQuantConfig::none(), datasets, out / "float32", "LeNet-5, float32"));
+  BITLAB_TRY(const TrainedRun ternary,
+             train_as(options.config, {}, datasets, out / "ternary", "LeNet-5, ternary weights, int8 activations"));
   const fs::path file = out / "lenet5.bit";
   BITLAB_TRY(const auto float32_file, deploy_run(float32.run, out / "lenet5-float32.bit"));
   BITLAB_TRY(const auto ternary_file, deploy_run(ternary.run, file));
-  fmt::print("Deployed {} ({}); classifying the test images with bitlab-run\n", file.string(), format_bytes(ternary_file.file_bytes));
+  fmt::print("Deployed {} ({}); classifying the test images with bitlab-run\n", file.string(),
+             format_bytes(ternary_file.file_bytes));
   BITLAB_TRY(const Deployed deployed, run_torch_free(options.config.data, file, out / "logits.f32"));
   const bool equal = same_bytes(ternary.test.logits, deployed.logits);
   BITLAB_TRY(auto model, runtime::Model::load(file));
-  BITLAB_TRY(auto session, runtime::Session::create(model, {.threads = static_cast<int>(options.config.train.threads), .trace = {}}));
+  BITLAB_TRY(auto session,
+             runtime::Session::create(model, {.threads = static_cast<int>(options.config.train.threads), .trace = {}}));
   BITLAB_TRY(const Speed one, compare_speed(*session, *float32.run.model, float32.run.image, 1));
   BITLAB_TRY(const Speed many, compare_speed(*session, *float32.run.model, float32.run.image, Comparison::kBatch));
-  const Json report = report_of({float32, ternary, float32_file, ternary_file, deployed, equal, one, many, session->threads()});
+  const Json report =
+      report_of({float32, ternary, float32_file, ternary_file, deployed, equal, one, many, session->threads()});
   BITLAB_RETURN_IF_ERROR(write_file_atomic(out / "report.json", std::string_view(report.dump(2) + "\n")));
   BITLAB_RETURN_IF_ERROR(write_digits(datasets.test, ternary.test.logits, out / "digits.png"));
   print_comparison(report);
@@ -157,7 +169,8 @@ Status run(DemoOptions& options) {
 
 void add_demo(CLI::App& app, Action& action) {
   auto options = std::make_shared<DemoOptions>();
-  CLI::App* command = app.add_subcommand("demo", "Train, deploy and run a small ternary network, and compare it with float32");
+  CLI::App* command =
+      app.add_subcommand("demo", "Train, deploy and run a small ternary network, and compare it with float32");
   options->output = "out/demo";
   command->add_option("-o,--output", options->output, "Folder for everything that the demo makes")->capture_default_str();
   options->flags.add(*command, options->config.data, {{"name", "data"}, {"root", "data-root"}});

@@ -25,12 +25,15 @@ Status run(const DeployOptions& options) {
   const auto& d = deployment;
   fmt::print("{}", format_table({{options.output, "bytes", "", "smaller than float32"},
                                  {"file", std::to_string(d.file_bytes), format_bytes(d.file_bytes), ratio(d.file_bytes)},
-                                 {"weights in the file", std::to_string(d.weight_file_bytes), format_bytes(d.weight_file_bytes), ratio(d.weight_file_bytes)},
-                                 {"weights in memory", std::to_string(d.weight_bytes), format_bytes(d.weight_bytes), ratio(d.weight_bytes)}}));
+                                 {"weights in the file", std::to_string(d.weight_file_bytes),
+                                  format_bytes(d.weight_file_bytes), ratio(d.weight_file_bytes)},
+                                 {"weights in memory", std::to_string(d.weight_bytes), format_bytes(d.weight_bytes),
+                                  ratio(d.weight_bytes)}}));
   if (d.parity.exact) {
     fmt::print("LibTorch and the runtime give the same bits.\n");
   } else {
-    fmt::print("LibTorch and the runtime differ by at most {:.2g} (largest output {:.2g}).\n", d.parity.max_difference, d.parity.max_magnitude);
+    fmt::print("LibTorch and the runtime differ by at most {:.2g} (largest output {:.2g}).\n", d.parity.max_difference,
+               d.parity.max_magnitude);
   }
   fmt::print("Next: bitlab-run run {} --data {}\n", options.output, loaded.config.data.name);
   return {};

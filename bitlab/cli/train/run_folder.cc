@@ -18,13 +18,17 @@ using Json = nlohmann::ordered_json;
 struct Paths {
   fs::path config, image, checkpoint, report;
   explicit Paths(const fs::path& folder)
-      : config(folder / "config.yaml"), image(folder / "image.json"), checkpoint(folder / "best.ckpt"), report(folder / "report.json") {}
+      : config(folder / "config.yaml"),
+        image(folder / "image.json"),
+        checkpoint(folder / "best.ckpt"),
+        report(folder / "report.json") {}
 };
 
 Json report_of(const TrainedRun& trained) {
   Json epochs = Json::array();
   for (const train::EpochReport& epoch : trained.training.epochs)
-    epochs.push_back({{"epoch", epoch.epoch}, {"loss", epoch.loss}, {"accuracy_validation", epoch.accuracy}, {"seconds", epoch.seconds}});
+    epochs.push_back(
+        {{"epoch", epoch.epoch}, {"loss", epoch.loss}, {"accuracy_validation", epoch.accuracy}, {"seconds", epoch.seconds}});
   return {{"version", version()},
           {"model", trained.run.config.model.name},
           {"accuracy_test", trained.test.accuracy},
@@ -40,7 +44,8 @@ train::TrainerOptions console(ProgressBar& bar, const fs::path& checkpoint, int6
   train::TrainerOptions options;
   options.checkpoint = checkpoint;
   options.on_step = [&bar](const train::StepReport& r) {
-    bar.show(r.step, r.steps, fmt::format("epoch {}/{}  loss {:.4f}  lr {:.2e}", r.epoch, r.epochs, r.loss, r.learning_rate));
+    bar.show(r.step, r.steps,
+             fmt::format("epoch {}/{}  loss {:.4f}  lr {:.2e}", r.epoch, r.epochs, r.loss, r.learning_rate));
   };
   options.on_epoch = [&bar, epochs, validated](const train::EpochReport& r) {
     bar.clear();
@@ -73,11 +78,12 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
   BITLAB_RETURN_IF_ERROR(ensure_writable_folder(folder));
   BITLAB_RETURN_IF_ERROR(config::save(config, paths.config));
   BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.image, std::string_view(image.to_json())));
-  fmt::print("{}: {} training, {} validation, {} test images of {}\n", heading, datasets.training.count, datasets.validation.count,
-             datasets.test.count, config.data.name);
+  fmt::print("{}: {} training, {} validation, {} test images of {}\n", heading, datasets.training.count,
+             datasets.validation.count, datasets.test.count, config.data.name);
   ProgressBar bar;
   train::Classifier learner(*model);
-  train::BitTrainer trainer(learner, config.train, console(bar, paths.checkpoint, config.train.epochs, datasets.validation.count > 0));
+  train::BitTrainer trainer(learner, config.train,
+                            console(bar, paths.checkpoint, config.train.epochs, datasets.validation.count > 0));
   TrainedRun trained{{config, image, model}, {}, {}};
   BITLAB_TRY(trained.training, trainer.fit(datasets.training, datasets.validation));
   BITLAB_TRY(trained.test, train::evaluate(learner, datasets.test));

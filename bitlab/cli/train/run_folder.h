@@ -39,7 +39,8 @@ struct TrainedRun {
 // Trains the model that `config` describes on `datasets`, whose picture size and classes replace those of the config, with a
 // progress bar and a line an epoch on stdout, and fills the folder. `heading` introduces the lines. Errors: those of models, trainer
 // and files; the folder is checked before training.
-Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const std::filesystem::path& folder, std::string_view heading);
+Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const std::filesystem::path& folder,
+                             std::string_view heading);
 
 // Errors: NotFound (a file of the folder), Corrupt, those of make_model().
 Result<Run> load_run(const std::filesystem::path& folder);

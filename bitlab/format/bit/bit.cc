@@ -33,7 +33,8 @@ std::vector<NamedTensor> tensors_of(const Program& p) {
     if (const auto* ternary = std::get_if<TernaryData>(&constant.data)) {
       const int64_t rows = weight_rows(v.shape), row_bytes = ternary::code_row_bytes(weight_depth(v.shape));
       tensors.push_back({v.name + ".codes", {TensorType::kU8, {rows, row_bytes}, ternary->codes}});
-      tensors.push_back({v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(ternary->scale.size())}, bytes_of(ternary->scale)}});
+      tensors.push_back(
+          {v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(ternary->scale.size())}, bytes_of(ternary->scale)}});
     } else {
       tensors.push_back({v.name, {TensorType::kF32, at_batch(v.shape, 1), bytes_of(std::get<FloatData>(constant.data))}});
     }
@@ -48,7 +49,8 @@ Result<TensorView> take(Safetensors& file, const std::string& name, TensorType t
   const TensorView tensor = found->second;
   file.tensors.erase(found);
   if (tensor.type != type || tensor.shape != shape || reinterpret_cast<uintptr_t>(tensor.bytes.data()) % kAlignment != 0)
-    return make_error(ErrorCode::kCorrupt, "[bit] the type, shape and alignment that the graph says, got another (tensor={})", name);
+    return make_error(ErrorCode::kCorrupt,
+                      "[bit] the type, shape and alignment that the graph says, got another (tensor={})", name);
   return tensor;
 }
 
@@ -65,7 +67,8 @@ Status attach_constants(Safetensors& file, ParsedGraph& graph) {
       p.constants.push_back({plan.value, floats_of(tensor)});
       continue;
     }
-    if (v.shape.empty()) return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
+    if (v.shape.empty())
+      return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
     const int64_t rows = weight_rows(v.shape), row_bytes = ternary::code_row_bytes(weight_depth(v.shape));
     BITLAB_TRY(const TensorView codes, take(file, v.name + ".codes", TensorType::kU8, {rows, row_bytes}));
     BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));

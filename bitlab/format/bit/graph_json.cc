@@ -47,7 +47,9 @@ Json node_to_json(const Program& p, const Node& node) {
   return {{"op", name(node.op)}, {"name", node.name}, {"inputs", inputs}, {"attributes", attributes}};
 }
 
-Error malformed(std::string_view expectation) { return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got another", expectation); }
+Error malformed(std::string_view expectation) {
+  return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got another", expectation);
+}
 
 Result<Dim> parse_dim(const Json& json) {
   constexpr std::string_view kSuffix = "*batch";
@@ -57,12 +59,14 @@ Result<Dim> parse_dim(const Json& json) {
   const auto text = json.get<std::string>();
   Dim dim{0, true};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), dim.size);
-  if (error != std::errc() || std::string_view(end) != kSuffix) return malformed("a number or a multiple of the batch as a dimension");
+  if (error != std::errc() || std::string_view(end) != kSuffix)
+    return malformed("a number or a multiple of the batch as a dimension");
   return dim;
 }
 
 Result<Shape> parse_shape(const Json& json) {
-  if (!json.is_array() || json.size() > static_cast<size_t>(program::kMaxRank)) return malformed("a shape of at most 4 sizes");
+  if (!json.is_array() || json.size() > static_cast<size_t>(program::kMaxRank))
+    return malformed("a shape of at most 4 sizes");
   Shape shape;
   for (const Json& item : json) {
     BITLAB_TRY(const Dim dim, parse_dim(item));
@@ -93,7 +97,8 @@ class Reader {
   Status constants(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
       const bool ternary = json.contains("kind") && json["kind"] == "ternary";
-      if (!ternary && !(json.contains("kind") && json["kind"] == "float")) return malformed("the kind float or ternary of a constant");
+      if (!ternary && !(json.contains("kind") && json["kind"] == "float"))
+        return malformed("the kind float or ternary of a constant");
       BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, ternary ? DType::kTernary : DType::kFloat32));
       if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant");
       const Json scales = ternary && json.contains("scales") ? json["scales"] : Json(0U);

@@ -33,7 +33,9 @@ std::string crc32_digits(std::span<const uint8_t> bytes, unsigned long crc = 0) 
   return fmt::format("{:08x}", crc);
 }
 
-std::span<const uint8_t> as_bytes(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+std::span<const uint8_t> as_bytes(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 std::string length_bytes(size_t length) {
   std::string bytes;
@@ -45,7 +47,8 @@ std::string length_bytes(size_t length) {
 size_t find_digits(std::string_view header) {
   const std::string key = fmt::format("\"{}\":\"", kHeaderCrc);
   const size_t at = header.find(key);
-  return at == std::string_view::npos || at + key.size() + kNoDigits.size() > header.size() ? std::string_view::npos : at + key.size();
+  return at == std::string_view::npos || at + key.size() + kNoDigits.size() > header.size() ? std::string_view::npos
+                                                                                            : at + key.size();
 }
 
 std::string header_digits(std::string header) {
@@ -85,16 +88,19 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
       !std::all_of(shape.begin(), shape.end(), is_size))
     return corrupt("a shape and two offsets, got another form (tensor={})", name);
   const auto begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
-  if (begin > end || end > data.size()) return corrupt("offsets within {} bytes of data, got {} and {} (tensor={})", data.size(), begin, end, name);
+  if (begin > end || end > data.size())
+    return corrupt("offsets within {} bytes of data, got {} and {} (tensor={})", data.size(), begin, end, name);
   TensorView tensor{type->type, {}, data.subspan(begin, end - begin)};
   int64_t bytes = type->bytes;
   for (const Json& item : shape) {
     const auto size = item.get<int64_t>();
-    if (size != 0 && bytes > std::numeric_limits<int64_t>::max() / size) return corrupt("a shape that fits memory (tensor={})", name);
+    if (size != 0 && bytes > std::numeric_limits<int64_t>::max() / size)
+      return corrupt("a shape that fits memory (tensor={})", name);
     bytes *= size;
     tensor.shape.push_back(size);
   }
-  if (bytes != static_cast<int64_t>(end - begin)) return corrupt("{} bytes by its shape, got {} (tensor={})", bytes, end - begin, name);
+  if (bytes != static_cast<int64_t>(end - begin))
+    return corrupt("{} bytes by its shape, got {} (tensor={})", bytes, end - begin, name);
   return tensor;
 }
 
@@ -102,13 +108,15 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
 Status check_coverage(const std::map<std::string, TensorView>& tensors, std::span<const uint8_t> data) {
   std::vector<std::span<const uint8_t>> parts;
   for (const auto& [name, tensor] : tensors) parts.push_back(tensor.bytes);
-  std::sort(parts.begin(), parts.end(), [](auto a, auto b) { return a.data() != b.data() ? a.data() < b.data() : a.size() < b.size(); });
+  std::sort(parts.begin(), parts.end(),
+            [](auto a, auto b) { return a.data() != b.data() ? a.data() < b.data() : a.size() < b.size(); });
   const uint8_t* end = data.data();
   for (const auto part : parts) {
     if (part.data() != end) return corrupt("tensors side by side, got a gap or an overlap at byte {}", end - data.data());
     end += part.size();
   }
-  if (end != data.data() + data.size()) return corrupt("{} bytes of data in tensors, got {}", data.size(), end - data.data());
+  if (end != data.data() + data.size())
+    return corrupt("{} bytes of data in tensors, got {}", data.size(), end - data.data());
   return {};
 }
 
@@ -117,7 +125,8 @@ Result<std::string_view> read_header(std::span<const uint8_t> bytes) {
   uint64_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) length |= uint64_t{bytes[i]} << (8 * i);
   if (length > kMaxHeader || length > bytes.size() - kLengthBytes)
-    return corrupt("a header within the file of {} bytes, got {} bytes (truncated, or not a .bit file)", bytes.size(), length);
+    return corrupt("a header within the file of {} bytes, got {} bytes (truncated, or not a .bit file)", bytes.size(),
+                   length);
   return std::string_view(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, length);
 }
 
@@ -160,7 +169,9 @@ std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std
   metadata[std::string(kDataCrc)] = crc32_digits(as_bytes(data));
   for (const auto& [key, value] : metadata) header["__metadata__"][key] = value;
   std::string text = header.dump();
-  text.append(static_cast<size_t>(round_up(static_cast<int64_t>(kLengthBytes + text.size()), kAlignment)) - kLengthBytes - text.size(), ' ');
+  text.append(static_cast<size_t>(round_up(static_cast<int64_t>(kLengthBytes + text.size()), kAlignment)) - kLengthBytes -
+                  text.size(),
+              ' ');
   text.replace(find_digits(text), kNoDigits.size(), header_digits(text));
   return length_bytes(text.size()) + text + data;
 }
@@ -169,7 +180,8 @@ Result<Safetensors> read_safetensors(std::span<const uint8_t> bytes) {
   BITLAB_TRY(const std::string_view text, read_header(bytes));
   BITLAB_RETURN_IF_ERROR(check_header_crc(text));
   const Json header = Json::parse(text, nullptr, false);
-  if (!header.is_object() || !header.contains("__metadata__")) return corrupt("a JSON header with __metadata__, got another text");
+  if (!header.is_object() || !header.contains("__metadata__"))
+    return corrupt("a JSON header with __metadata__, got another text");
   const auto data = bytes.subspan(kLengthBytes + text.size());
   Safetensors file;
   BITLAB_RETURN_IF_ERROR(read_metadata(header["__metadata__"], file.metadata));

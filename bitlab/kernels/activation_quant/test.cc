@@ -1,7 +1,7 @@
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/kernels/test_support.h"
@@ -72,11 +72,12 @@ TEST(ActivationQuant, PadsRowsWithZerosOnAnyNumberOfThreads) {
   for (int threads : {1, 2, 4}) {
     std::vector<int8_t> q(kRows * kStride, 55);
     std::vector<float> a(kRows);
-    ASSERT_TRUE(activation_quant(*activation_quant_rows().data(), "test", x.data(), kRows, kColumns, kColumns, q.data(), kStride,
-                                 a.data(), *make_thread_pool(threads))
+    ASSERT_TRUE(activation_quant(*activation_quant_rows().data(), "test", x.data(), kRows, kColumns, kColumns, q.data(),
+                                 kStride, a.data(), *make_thread_pool(threads))
                     .ok());
     for (int64_t m = 0; m < kRows; ++m) {
-      const auto expected = ternary::oracle::quantize_int8(std::span(x).subspan(static_cast<size_t>(m * kColumns), kColumns));
+      const auto expected =
+          ternary::oracle::quantize_int8(std::span(x).subspan(static_cast<size_t>(m * kColumns), kColumns));
       ASSERT_EQ(a[static_cast<size_t>(m)], expected.scale);
       for (int64_t k = 0; k < kStride; ++k)
         ASSERT_EQ(q[static_cast<size_t>(m * kStride + k)], k < kColumns ? expected.q[static_cast<size_t>(k)] : 0);
@@ -89,8 +90,8 @@ TEST(ActivationQuant, NamesTheOperationAndRowOfABadValue) {
   x[4] = std::numeric_limits<float>::quiet_NaN();
   std::vector<int8_t> q(6);
   std::vector<float> a(2);
-  const Status status =
-      activation_quant(*activation_quant_rows().data(), "ternary_linear", x.data(), 2, 3, 3, q.data(), 3, a.data(), *make_thread_pool(1));
+  const Status status = activation_quant(*activation_quant_rows().data(), "ternary_linear", x.data(), 2, 3, 3, q.data(), 3,
+                                         a.data(), *make_thread_pool(1));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kNotFinite);
   EXPECT_EQ(status.error().message, "[ternary_linear] finite input, got NaN or infinity (row=1)");

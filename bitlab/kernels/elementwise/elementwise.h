@@ -5,7 +5,7 @@
 
 namespace bitlab::kernels {
 
-void relu(const float* x, float* y, int64_t count, ThreadPool& pool);                  // x < 0 ? 0 : x; keeps -0 and NaN
+void relu(const float* x, float* y, int64_t count, ThreadPool& pool);                 // x < 0 ? 0 : x; keeps -0 and NaN
 void add(const float* a, const float* b, float* y, int64_t count, ThreadPool& pool);  // a + b
 
 }  // namespace bitlab::kernels

@@ -11,7 +11,7 @@ namespace bitlab::kernels {
 int64_t float_conv2d_scratch_bytes(const Conv2dGeometry& geometry, int threads);
 
 // `scratch` is aligned to 64 and holds float_conv2d_scratch_bytes for at least pool.threads() threads.
-void float_conv2d(const FloatGemmRow& kernel, const float* w, const float* bias, int64_t rows, const Conv2dGeometry& geometry,
-                  const float* x, float* y, uint8_t* scratch, ThreadPool& pool);
+void float_conv2d(const FloatGemmRow& kernel, const float* w, const float* bias, int64_t rows,
+                  const Conv2dGeometry& geometry, const float* x, float* y, uint8_t* scratch, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

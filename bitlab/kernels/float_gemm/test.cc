@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
-
 #include <cmath>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/kernels/float_conv2d/float_conv2d.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
@@ -27,17 +27,21 @@ TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
     for (int64_t depth : {1, 5, 15, 16, 17, 100, 513})
       for (int64_t rows : {1, 3, 4, 9, 130}) {
         constexpr int64_t kTokens = 18;
-        const auto x = test::random_floats(kTokens * depth, 1), w = test::random_floats(rows * depth, 2), b = test::random_floats(rows, 3);
+        const auto x = test::random_floats(kTokens * depth, 1), w = test::random_floats(rows * depth, 2),
+                   b = test::random_floats(rows, 3);
         std::vector<float> y(static_cast<size_t>(kTokens * rows));
         const FloatGemmArgs args{w.data(), rows, depth, x.data(), depth, b.data(), y.data(), rows};
         float_gemm(row, args, kTokens, *make_thread_pool(2));
         for (int64_t m = 0; m < kTokens; ++m)
           for (int64_t n = 0; n < rows; ++n) {
             const float found = y[static_cast<size_t>(m * rows + n)];
-            ASSERT_EQ(found, ordered_dot(&x[static_cast<size_t>(m * depth)], &w[static_cast<size_t>(n * depth)], depth) + b[static_cast<size_t>(n)]) << row.name;
+            ASSERT_EQ(found, ordered_dot(&x[static_cast<size_t>(m * depth)], &w[static_cast<size_t>(n * depth)], depth) +
+                                 b[static_cast<size_t>(n)])
+                << row.name;
             double exact = b[static_cast<size_t>(n)], magnitude = std::fabs(exact);
             for (int64_t k = 0; k < depth; ++k) {
-              const double product = double{x[static_cast<size_t>(m * depth + k)]} * double{w[static_cast<size_t>(n * depth + k)]};
+              const double product =
+                  double{x[static_cast<size_t>(m * depth + k)]} * double{w[static_cast<size_t>(n * depth + k)]};
               exact += product;
               magnitude += std::fabs(product);
             }
@@ -54,7 +58,8 @@ TEST(FloatConv2d, EqualsADirectSum) {
     const auto x = test::random_floats(g.batch * g.sample_values(), 1), w = test::random_floats(kFilters * g.depth(), 2);
     std::vector<float> y(static_cast<size_t>(g.batch * g.positions() * kFilters));
     AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(float_conv2d_scratch_bytes(g, 2)));
-    float_conv2d(**select_float_gemm(this_machine(), {}), w.data(), nullptr, kFilters, g, x.data(), y.data(), scratch.data(), *make_thread_pool(2));
+    float_conv2d(**select_float_gemm(this_machine(), {}), w.data(), nullptr, kFilters, g, x.data(), y.data(), scratch.data(),
+                 *make_thread_pool(2));
     size_t at = 0;
     for (int64_t b = 0; b < g.batch; ++b)
       for (int64_t oy = 0; oy < g.out_h(); ++oy)
@@ -63,7 +68,8 @@ TEST(FloatConv2d, EqualsADirectSum) {
             double sum = 0;
             for (int64_t ky = 0; ky < g.kernel_h; ++ky)
               for (int64_t kx = 0; kx < g.kernel_w; ++kx) {
-                const int64_t iy = oy * g.stride_h - g.padding_h + ky * g.dilation_h, ix = ox * g.stride_w - g.padding_w + kx * g.dilation_w;
+                const int64_t iy = oy * g.stride_h - g.padding_h + ky * g.dilation_h,
+                              ix = ox * g.stride_w - g.padding_w + kx * g.dilation_w;
                 if (iy < 0 || iy >= g.height || ix < 0 || ix >= g.width) continue;
                 for (int64_t c = 0; c < g.channels; ++c)
                   sum += double{x[static_cast<size_t>(((b * g.height + iy) * g.width + ix) * g.channels + c)]} *

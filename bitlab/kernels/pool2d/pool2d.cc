@@ -7,7 +7,8 @@ namespace {
 
 // Calls combine(y, x) with the channel vectors of every input pixel of every window; begin(y) and end(y) frame a window.
 template <class Begin, class Combine, class End>
-void pool_windows(const Conv2dGeometry& g, const float* x, float* y, ThreadPool& pool, Begin begin, Combine combine, End end) {
+void pool_windows(const Conv2dGeometry& g, const float* x, float* y, ThreadPool& pool, Begin begin, Combine combine,
+                  End end) {
   const int64_t out_h = g.out_h(), out_w = g.out_w();
   pool.run(g.batch * out_h, [&](int64_t line, int) {
     const float* sample = x + line / out_h * g.sample_values();

@@ -1,7 +1,7 @@
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/kernels/elementwise/elementwise.h"
 #include "bitlab/kernels/pool2d/pool2d.h"
@@ -50,7 +50,8 @@ TEST(Pool2d, MaximumKeepsNan) {
 }
 
 TEST(Elementwise, ReluKeepsNegativeZeroAndNan) {
-  std::vector<float> x{-1.0F, -0.0F, 0.0F, 2.0F, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::denorm_min()};
+  std::vector<float> x{
+      -1.0F, -0.0F, 0.0F, 2.0F, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::denorm_min()};
   relu(x.data(), x.data(), static_cast<int64_t>(x.size()), *make_thread_pool(1));
   EXPECT_EQ(x[0], 0.0F);
   EXPECT_FALSE(std::signbit(x[0]));

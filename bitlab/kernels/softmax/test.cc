@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
-
 #include <cmath>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/kernels/softmax/softmax.h"
 #include "bitlab/kernels/test_support.h"

@@ -23,7 +23,9 @@ struct Scratch {
 
 }  // namespace
 
-TernaryGemmProblem ternary_conv2d_problem(const Conv2dGeometry& g, int64_t rows) { return {tile_patches(g), rows, g.depth()}; }
+TernaryGemmProblem ternary_conv2d_problem(const Conv2dGeometry& g, int64_t rows) {
+  return {tile_patches(g), rows, g.depth()};
+}
 
 int64_t ternary_conv2d_scratch_bytes(const Conv2dGeometry& g, int threads) {
   const Scratch bytes(g);
@@ -38,20 +40,25 @@ Status ternary_conv2d(const TernaryKernels& kernels, const TernaryWeight& weight
   auto* a = reinterpret_cast<float*>(scratch + bytes.q);
   uint8_t* tiles = scratch + bytes.q + bytes.a;
   const int64_t values = g.sample_values(), positions = g.positions(), stride = patch_stride(g), size = tile_patches(g);
-  BITLAB_RETURN_IF_ERROR(
-      activation_quant(*kernels.quant, "ternary_conv2d", x, g.batch, values, values, q, values, a, pool));
+  BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, "ternary_conv2d", x, g.batch, values, values, q, values, a, pool));
   const int64_t tiles_a_sample = ceil_div(positions, size);
   pool.run(g.batch * tiles_a_sample, [&](int64_t task, int worker) {
     const int64_t sample = task / tiles_a_sample, begin = task % tiles_a_sample * size;
     const int64_t end = std::min(begin + size, positions);
     auto* tile = reinterpret_cast<int8_t*>(tiles + worker * bytes.tile);
     gather_patches(g, q + sample * values, begin, end, tile, stride);
-    const TernaryGemmArgs args{w.data.data(), w.rows,
-                               w.depth,       tile,
-                               stride,        a + sample,
-                               0,             weight.scale,
-                               weight.scale_stride, weight.bias,
-                               y + (sample * positions + begin) * w.rows, w.rows};
+    const TernaryGemmArgs args{w.data.data(),
+                               w.rows,
+                               w.depth,
+                               tile,
+                               stride,
+                               a + sample,
+                               0,
+                               weight.scale,
+                               weight.scale_stride,
+                               weight.bias,
+                               y + (sample * positions + begin) * w.rows,
+                               w.rows};
     kernels.gemm->run(args, 0, end - begin, 0, w.rows);
   });
   return {};

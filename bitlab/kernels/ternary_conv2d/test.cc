@@ -1,8 +1,7 @@
 // Ternary layers from float to float, against the scalar oracle, bit by bit, on every kernel.
-#include "bitlab/kernels/ternary_conv2d/ternary_conv2d.h"
-
 #include <gtest/gtest.h>
 
+#include "bitlab/kernels/ternary_conv2d/ternary_conv2d.h"
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/ternary/oracle.h"
 
@@ -31,7 +30,9 @@ struct Layer {
         scale(test::random_floats(per_channel ? rows : 1, 12, 0.1F)),
         bias(with_bias ? test::random_floats(rows, 13) : std::vector<float>()),
         packed(*pack_ternary(test::packed(t, rows, depth), rows, depth, layout)) {}
-  TernaryWeight weight() const { return {&packed, scale.data(), scale.size() > 1 ? 1 : 0, bias.empty() ? nullptr : bias.data()}; }
+  TernaryWeight weight() const {
+    return {&packed, scale.data(), scale.size() > 1 ? 1 : 0, bias.empty() ? nullptr : bias.data()};
+  }
 };
 
 class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
@@ -53,7 +54,9 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
     const auto nhwc = transposed(x, s.batch, s.channels, s.height * s.width);
     std::vector<float> y(static_cast<size_t>(s.batch * g.positions() * s.filters), 1e30F);
     AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv2d_scratch_bytes(g, threads)));
-    ASSERT_TRUE(ternary_conv2d(kernels(), layer.weight(), g, nhwc.data(), y.data(), scratch.data(), *make_thread_pool(threads)).ok());
+    ASSERT_TRUE(
+        ternary_conv2d(kernels(), layer.weight(), g, nhwc.data(), y.data(), scratch.data(), *make_thread_pool(threads))
+            .ok());
     const auto expected = ternary::oracle::conv2d(x, layer.t, layer.scale, layer.bias, s);
     EXPECT_TRUE(test::same_bits(transposed(y, s.batch, g.positions(), s.filters), expected))
         << "image " << s.height << "x" << s.width << "x" << s.channels << " kernel " << s.kernel_h << "x" << s.kernel_w;
@@ -87,7 +90,9 @@ TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
       const auto x = test::random_floats(tokens * depth, static_cast<uint32_t>(i++));
       std::vector<float> y(static_cast<size_t>(tokens * rows));
       AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(tokens, depth)));
-      ASSERT_TRUE(ternary_linear(kernels(), layer.weight(), x.data(), tokens, y.data(), scratch.data(), *make_thread_pool(1 + i % 3)).ok());
+      ASSERT_TRUE(
+          ternary_linear(kernels(), layer.weight(), x.data(), tokens, y.data(), scratch.data(), *make_thread_pool(1 + i % 3))
+              .ok());
       EXPECT_TRUE(test::same_bits(y, ternary::oracle::linear(x, tokens, layer.t, rows, depth, layer.scale, layer.bias)))
           << tokens << " tokens, " << rows << "x" << depth;
     }

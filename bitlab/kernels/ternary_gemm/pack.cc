@@ -19,7 +19,8 @@ void pack_vn(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_
         // Four canonical bytes, k = 16 step + 4 f + j in bits 2 j of byte f, become four with bits 2 f of byte j: a transpose.
         uint8_t in[4] = {kZeroByte, kZeroByte, kZeroByte, kZeroByte};
         if (row < rows)
-          std::memcpy(in, codes.data() + row * row_bytes + step * 4, static_cast<size_t>(std::min<int64_t>(4, row_bytes - step * 4)));
+          std::memcpy(in, codes.data() + row * row_bytes + step * 4,
+                      static_cast<size_t>(std::min<int64_t>(4, row_bytes - step * 4)));
         for (int j = 0; j < 4; ++j) {
           unsigned byte = 0;
           for (int f = 0; f < 4; ++f) byte |= ((in[f] >> (2 * j)) & 3U) << (2 * f);

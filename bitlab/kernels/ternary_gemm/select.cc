@@ -27,7 +27,9 @@ double cost(const TernaryGemmRow& row, const TernaryGemmProblem& p) {
   return row.fixed_cost + row.step_cost * static_cast<double>(steps);
 }
 
-std::string describe(const TernaryGemmProblem& p) { return fmt::format("tokens={} rows={} depth={}", p.tokens, p.rows, p.depth); }
+std::string describe(const TernaryGemmProblem& p) {
+  return fmt::format("tokens={} rows={} depth={}", p.tokens, p.rows, p.depth);
+}
 
 }  // namespace
 
@@ -43,11 +45,12 @@ Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const M
   return selection.row->layout;
 }
 
-Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
-                                               const Policy& policy) {
+Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,
+                                               const Machine& machine, const Policy& policy) {
   const auto other_layout = [&](const TernaryGemmRow& row) {
     std::optional<RowVerdict> refused;
-    if (row.layout != layout) refused = RowVerdict{"", Verdict::kLayoutMismatch, "the weights are packed in another layout", 0};
+    if (row.layout != layout)
+      refused = RowVerdict{"", Verdict::kLayoutMismatch, "the weights are packed in another layout", 0};
     return refused;
   };
   return select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, other_layout,

@@ -34,8 +34,8 @@ std::span<const TernaryGemmRow> ternary_gemm_rows();
 Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const Machine& machine, const Policy& policy);
 
 // The kernel for one number of tokens, given the layout. When a plan is made, never per call.
-Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
-                                               const Policy& policy);
+Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,
+                                               const Machine& machine, const Policy& policy);
 Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,
                                                   const Machine& machine, const Policy& policy);
 

@@ -1,7 +1,7 @@
 // One suite for every row of kernels.def: exact sums against int64, the contract's epilogue bit by bit.
-#include <gtest/gtest.h>
-
 #include <tuple>
+
+#include <gtest/gtest.h>
 
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
@@ -37,7 +37,8 @@ class Case {
     if (worst)  // all signs: rows of +1 and of -1, tokens of +127 and of -127
       for (size_t i = 0; i < t.size(); ++i) t[i] = static_cast<int8_t>(static_cast<int64_t>(i) / p.depth % 2 == 0 ? 1 : -1);
     if (worst)
-      for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int8_t>(static_cast<int64_t>(i) / p.depth % 3 == 2 ? -127 : 127);
+      for (size_t i = 0; i < q.size(); ++i)
+        q[i] = static_cast<int8_t>(static_cast<int64_t>(i) / p.depth % 3 == 2 ? -127 : 127);
     scale_ = test::random_floats(per_channel ? p.rows : 1, seed + 2, 0.1F);
     bias_ = with_bias ? test::random_floats(p.rows, seed + 3) : std::vector<float>();
     a_ = test::random_floats(p.tokens, seed + 4, 0.01F);
@@ -47,12 +48,23 @@ class Case {
     const auto codes = test::packed(t, p.rows, p.depth);
     const PackedTernary weights = *pack_ternary(codes, p.rows, p.depth, row.layout);
     const uint8_t* w = weight_memory_.fill<uint8_t>(weights.data.bytes());
-    args_ = {w,          p.rows, p.depth, q_padded, stride_, a_.data(), 1, scale_.data(), per_channel ? 1 : 0,
-             with_bias ? bias_.data() : nullptr, y_memory_.as<float>(), p.rows};
+    args_ = {w,
+             p.rows,
+             p.depth,
+             q_padded,
+             stride_,
+             a_.data(),
+             1,
+             scale_.data(),
+             per_channel ? 1 : 0,
+             with_bias ? bias_.data() : nullptr,
+             y_memory_.as<float>(),
+             p.rows};
     for (int64_t m = 0; m < p.tokens; ++m)
       for (int64_t n = 0; n < p.rows; ++n) {
-        const int64_t acc = ternary::oracle::dot(std::span(t).subspan(static_cast<size_t>(n * p.depth), static_cast<size_t>(p.depth)),
-                                                 std::span(q).subspan(static_cast<size_t>(m * p.depth), static_cast<size_t>(p.depth)));
+        const int64_t acc =
+            ternary::oracle::dot(std::span(t).subspan(static_cast<size_t>(n * p.depth), static_cast<size_t>(p.depth)),
+                                 std::span(q).subspan(static_cast<size_t>(m * p.depth), static_cast<size_t>(p.depth)));
         expected_.push_back(ternary::oracle::epilogue(acc, a_[static_cast<size_t>(m)],
                                                       scale_[per_channel ? static_cast<size_t>(n) : 0],
                                                       with_bias ? &bias_[static_cast<size_t>(n)] : nullptr));
@@ -120,8 +132,7 @@ TEST_P(EveryTernaryGemm, GivesTheSameBitsForEverySplitAndThreadCount) {
   }
   c.clear();
   for (int64_t m = 0; m < p.tokens; m += 37)
-    for (int64_t n = 0; n < p.rows; n += 64)
-      row().run(c.args(), m, std::min(m + 37, p.tokens), n, std::min(n + 64, p.rows));
+    for (int64_t n = 0; n < p.rows; n += 64) row().run(c.args(), m, std::min(m + 37, p.tokens), n, std::min(n + 64, p.rows));
   EXPECT_TRUE(c.holds());
 }
 

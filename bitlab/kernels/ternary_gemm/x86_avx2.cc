@@ -96,8 +96,8 @@ BITLAB_INLINE void tile(const TernaryGemmArgs& p, const Weights& w, int64_t toke
         }
       } else {
         __m256i x[kUnits];
-        BITLAB_UNROLL for (int u = 0; u < kUnits; ++u)
-          x[u] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32 * u));
+        BITLAB_UNROLL for (int u = 0; u < kUnits; ++u) x[u] =
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + 32 * u));
         BITLAB_UNROLL for (int f = 0; f < 4; ++f) {
           __m256i codes[kUnits];
           BITLAB_UNROLL for (int u = 0; u < kUnits; ++u) {
@@ -117,8 +117,8 @@ BITLAB_INLINE void tile(const TernaryGemmArgs& p, const Weights& w, int64_t toke
     }
     BITLAB_UNROLL for (int i = 0; i < kTiles; ++i) acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(sum[i], ones));
   }
-  BITLAB_UNROLL for (int u = 0; u < kUnits; ++u)
-    BITLAB_UNROLL for (int t = 0; t < kTokens; ++t) store_unit(p, acc[u * kTokens + t], token + t, row + u * kVnUnit);
+  BITLAB_UNROLL for (int u = 0; u < kUnits; ++u) BITLAB_UNROLL for (int t = 0; t < kTokens; ++t)
+      store_unit(p, acc[u * kTokens + t], token + t, row + u * kVnUnit);
 }
 
 template <int kUnits>
@@ -127,10 +127,17 @@ BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const Weights& w, int64_t
   int64_t token = begin;
   for (; token + 4 <= end; token += 4) tile<kUnits, 4>(p, w, token, row, sums + (token - begin));
   switch (end - token) {
-    case 3: tile<kUnits, 3>(p, w, token, row, sums + (token - begin)); break;
-    case 2: tile<kUnits, 2>(p, w, token, row, sums + (token - begin)); break;
-    case 1: tile<kUnits, 1>(p, w, token, row, sums + (token - begin)); break;
-    default: break;
+    case 3:
+      tile<kUnits, 3>(p, w, token, row, sums + (token - begin));
+      break;
+    case 2:
+      tile<kUnits, 2>(p, w, token, row, sums + (token - begin));
+      break;
+    case 1:
+      tile<kUnits, 1>(p, w, token, row, sums + (token - begin));
+      break;
+    default:
+      break;
   }
 }
 

@@ -29,8 +29,8 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
   const int64_t stride = q_stride(w.depth);
   BITLAB_RETURN_IF_ERROR(
       activation_quant(*kernels.quant, "ternary_linear", x, tokens, w.depth, w.depth, q, stride, a, pool));
-  const TernaryGemmArgs args{w.data.data(), w.rows,       w.depth,             q,           stride, a,     1,
-                             weight.scale,  weight.scale_stride, weight.bias, y,      w.rows};
+  const TernaryGemmArgs args{w.data.data(),       w.rows,      w.depth, q,     stride, a, 1, weight.scale,
+                             weight.scale_stride, weight.bias, y,       w.rows};
   ternary_gemm(*kernels.gemm, args, tokens, pool);
   return {};
 }

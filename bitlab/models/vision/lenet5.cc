@@ -21,7 +21,8 @@ class LeNet5 final : public Model {
     constexpr int64_t kFilters1 = 20, kFilters2 = 50, kHidden = 500;
     const int64_t pixels = shrink(shrink(config.height)) * shrink(shrink(config.width));
     using nn::BitConv2dOptions, nn::BitLinearOptions;
-    conv1_ = register_module("conv1", nn::BitConv2d(BitConv2dOptions(config.channels, kFilters1, kKernel).quant(config.quant)));
+    conv1_ =
+        register_module("conv1", nn::BitConv2d(BitConv2dOptions(config.channels, kFilters1, kKernel).quant(config.quant)));
     conv2_ = register_module("conv2", nn::BitConv2d(BitConv2dOptions(kFilters1, kFilters2, kKernel).quant(config.quant)));
     fc1_ = register_module("fc1", nn::BitLinear(BitLinearOptions(kFilters2 * pixels, kHidden).quant(config.quant)));
     fc2_ = register_module("fc2", nn::BitLinear(BitLinearOptions(kHidden, config.classes).quant(config.quant)));
@@ -42,7 +43,8 @@ class LeNet5 final : public Model {
 
 Result<std::shared_ptr<Model>> make_lenet5(const ModelConfig& config) {
   if (shrink(shrink(config.height)) < 1 || shrink(shrink(config.width)) < 1)
-    return make_error(ErrorCode::kInvalidArgument, "[lenet5] images of at least 16x16, got {}x{}", config.height, config.width);
+    return make_error(ErrorCode::kInvalidArgument, "[lenet5] images of at least 16x16, got {}x{}", config.height,
+                      config.width);
   return std::shared_ptr<Model>(std::make_shared<LeNet5>(config));
 }
 

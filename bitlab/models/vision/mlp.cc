@@ -26,6 +26,8 @@ class Mlp final : public Model {
 
 }  // namespace
 
-Result<std::shared_ptr<Model>> make_mlp(const ModelConfig& config) { return std::shared_ptr<Model>(std::make_shared<Mlp>(config)); }
+Result<std::shared_ptr<Model>> make_mlp(const ModelConfig& config) {
+  return std::shared_ptr<Model>(std::make_shared<Mlp>(config));
+}
 
 }  // namespace bitlab::models

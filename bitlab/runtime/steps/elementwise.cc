@@ -13,7 +13,8 @@ namespace {
 using PoolKernel = void (*)(const kernels::Conv2dGeometry&, const float*, float*, ThreadPool&);
 
 Step pool_step(const StepContext& context, program::Pair dilation, PoolKernel kernel) {
-  const kernels::Conv2dGeometry geometry = window_geometry(context, context.node.attribute<program::Pair>("kernel_size"), dilation);
+  const kernels::Conv2dGeometry geometry =
+      window_geometry(context, context.node.attribute<program::Pair>("kernel_size"), dilation);
   return Step{[=](const StepBuffers& b) -> Status {
                 kernel(geometry, b.inputs[0], b.output, *b.pool);
                 return {};

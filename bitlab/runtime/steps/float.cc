@@ -10,7 +10,9 @@ Result<const kernels::FloatGemmRow*> gemm_for(const StepContext& context) {
   return select_float_gemm(context.model.options().machine, context.model.options().policy);
 }
 
-const float* weight_of(const StepContext& context) { return reinterpret_cast<const float*>(context.constant(1)->floats.data()); }
+const float* weight_of(const StepContext& context) {
+  return reinterpret_cast<const float*>(context.constant(1)->floats.data());
+}
 
 }  // namespace
 

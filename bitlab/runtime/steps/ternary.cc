@@ -35,7 +35,8 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
 Result<Step> make_ternary_conv2d_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context);
   const kernels::Conv2dGeometry geometry = conv_geometry(context);
-  BITLAB_TRY(const kernels::TernaryKernels chosen, kernels_for(context, ternary_conv2d_problem(geometry, weight.packed->rows)));
+  BITLAB_TRY(const kernels::TernaryKernels chosen,
+             kernels_for(context, ternary_conv2d_problem(geometry, weight.packed->rows)));
   return Step{[=](const StepBuffers& b) {
                 return ternary_conv2d(chosen, weight, geometry, b.inputs[0], b.output, b.scratch, *b.pool);
               },

@@ -9,8 +9,10 @@ namespace bitlab::runtime {
 // `kernel` is the window's size; `dilation` is {1, 1} for a node without that attribute.
 inline kernels::Conv2dGeometry window_geometry(const StepContext& context, program::Pair kernel, program::Pair dilation) {
   const std::vector<int64_t> x = context.input_shape(0);
-  const auto stride = context.node.attribute<program::Pair>("stride"), padding = context.node.attribute<program::Pair>("padding");
-  return {x[0], x[1], x[2], x[3], kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1]};
+  const auto stride = context.node.attribute<program::Pair>("stride"),
+             padding = context.node.attribute<program::Pair>("padding");
+  return {x[0],      x[1],      x[2],       x[3],       kernel[0],   kernel[1],
+          stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1]};
 }
 
 // Of a convolution, whose weight is [rows, kernel_h, kernel_w, channels].

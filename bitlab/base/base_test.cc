@@ -1,0 +1,214 @@
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <set>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/base/file.h"
+#include "bitlab/base/float_environment.h"
+#include "bitlab/base/log.h"
+#include "bitlab/base/machine.h"
+#include "bitlab/base/result.h"
+#include "bitlab/base/thread_pool.h"
+#include "bitlab/base/trace.h"
+
+namespace bitlab {
+namespace {
+
+namespace fs = std::filesystem;
+
+// --- results
+
+Result<int> half(int value) {
+  if (value % 2 != 0) return make_error(ErrorCode::kInvalidArgument, "[half] an even number, got {}", value);
+  return value / 2;
+}
+
+Result<int> quarter(int value) {
+  BITLAB_TRY(const int once, half(value));
+  return half(once);
+}
+
+TEST(Result, PassesErrorsOn) {
+  EXPECT_EQ(quarter(12).value(), 3);
+  const Result<int> failed = quarter(6);
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.error().message, "[half] an even number, got 3");
+}
+
+TEST(Result, ValueThrowsTheError) {
+  try {
+    static_cast<void>(half(1).value());
+    FAIL();
+  } catch (const Exception& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_STREQ(error.what(), "[half] an even number, got 1");
+  }
+}
+
+TEST(Errors, GroupsAreExitCodes) {
+  EXPECT_EQ(static_cast<int>(error_group(ErrorCode::kShapeMismatch)), 2);
+  EXPECT_EQ(static_cast<int>(error_group(ErrorCode::kCorrupt)), 3);
+  EXPECT_EQ(static_cast<int>(error_group(ErrorCode::kNoKernel)), 4);
+  EXPECT_EQ(static_cast<int>(error_group(ErrorCode::kInternal)), 5);
+  EXPECT_EQ(error_name(ErrorCode::kUnknownName), "UnknownName");
+  EXPECT_FALSE(error_meaning(ErrorCode::kOutOfMemory).empty());
+}
+
+// --- files
+
+class FileTest : public ::testing::Test {
+ protected:
+  FileTest() : folder_(fs::temp_directory_path() / fmt::format("bitlab_base_{}", getpid())) {
+    fs::create_directories(folder_);
+  }
+  ~FileTest() override {
+    fs::permissions(folder_, fs::perms::owner_all);
+    fs::remove_all(folder_);
+  }
+  fs::path folder_;
+};
+
+TEST_F(FileTest, WritesAndReadsBack) {
+  const fs::path path = folder_ / "a.bin";
+  const std::string content("x\0y\n", 4);
+  ASSERT_TRUE(write_file_atomic(path, std::string_view("old")).ok());
+  ASSERT_TRUE(write_file_atomic(path, std::string_view(content)).ok());
+  EXPECT_EQ(read_file(path).value(), content);
+  const auto mapped = MappedFile::open(path).value();
+  EXPECT_EQ(std::string(mapped->bytes().begin(), mapped->bytes().end()), content);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1) << "a temporary file was left";
+}
+
+TEST_F(FileTest, AFailureLeavesTheOldFile) {
+  const fs::path path = folder_ / "a.bin";
+  ASSERT_TRUE(write_file_atomic(path, std::string_view("old")).ok());
+  fs::create_directories(folder_ / "full" / "a.bin");  // a folder where the file should be: rename fails
+  EXPECT_FALSE(write_file_atomic(folder_ / "full" / "a.bin", std::string_view("new")).ok());
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "full"), {}), 1) << "a temporary file was left";
+  if (geteuid() != 0) {
+    fs::permissions(folder_, fs::perms::owner_read | fs::perms::owner_exec);
+    EXPECT_EQ(write_file_atomic(path, std::string_view("new")).error().code, ErrorCode::kIoError);
+  }
+  EXPECT_EQ(read_file(path).value(), "old");
+}
+
+TEST_F(FileTest, MissingAndEmptyFiles) {
+  EXPECT_EQ(read_file(folder_ / "none").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(MappedFile::open(folder_ / "none").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(write_file_atomic(folder_ / "none" / "a", std::string_view("x")).error().code, ErrorCode::kNotFound);
+  EXPECT_FALSE(read_file(folder_).ok()) << "a folder is no file";
+  ASSERT_TRUE(write_file_atomic(folder_ / "empty", std::string_view()).ok());
+  EXPECT_TRUE(MappedFile::open(folder_ / "empty").value()->bytes().empty());
+}
+
+TEST_F(FileTest, FoldersAreCreatedAndProbed) {
+  EXPECT_TRUE(ensure_writable_folder(folder_ / "a" / "b").ok());
+  EXPECT_TRUE(fs::is_directory(folder_ / "a" / "b"));
+  EXPECT_FALSE(ensure_writable_folder("/proc/none").ok());
+  ASSERT_TRUE(write_file_atomic(folder_ / "file", std::string_view("x")).ok());
+  EXPECT_FALSE(ensure_writable_folder(folder_ / "file").ok());
+}
+
+// --- memory, threads, floating point
+
+TEST(AlignedBuffer, IsAlignedAndZero) {
+  for (size_t size : {size_t{0}, size_t{1}, size_t{63}, size_t{100'000}}) {
+    const AlignedBuffer buffer = AlignedBuffer::allocate(size).value();
+    EXPECT_EQ(buffer.size(), size);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % kAlignment, 0U);
+    for (uint8_t byte : buffer.bytes()) ASSERT_EQ(byte, 0);
+  }
+  EXPECT_EQ(AlignedBuffer::allocate(std::numeric_limits<size_t>::max() / 2).error().code, ErrorCode::kOutOfMemory);
+}
+
+TEST(ThreadPool, RunsEveryIndexOnce) {
+  for (int threads : {1, 2, 5}) {
+    const auto pool = make_thread_pool(threads);
+    EXPECT_EQ(pool->threads(), threads);
+    for (int64_t count : {0, 1, 2, 7, 1000})
+      for (int round = 0; round < 20; ++round) {
+        std::vector<std::atomic<int>> calls(static_cast<size_t>(count));
+        std::atomic<bool> workers_fit{true};
+        pool->run(count, [&](int64_t i, int worker) {
+          ++calls[static_cast<size_t>(i)];
+          if (worker < 0 || worker >= threads) workers_fit = false;
+        });
+        for (const auto& n : calls) ASSERT_EQ(n, 1);
+        EXPECT_TRUE(workers_fit);
+      }
+  }
+}
+
+TEST(ThreadPool, WorkersThatRunTogetherHaveTheirOwnNumbers) {
+  const auto pool = make_thread_pool(4);
+  std::vector<std::atomic<int>> inside(4);
+  std::atomic<bool> shared{false};
+  pool->run(2000, [&](int64_t, int worker) {
+    auto& mine = inside[static_cast<size_t>(worker)];
+    if (++mine != 1) shared = true;
+    --mine;
+  });
+  EXPECT_FALSE(shared);
+}
+
+#if defined(__x86_64__)
+TEST(FloatEnvironment, IsTheContractsInTasksAndTheCallersAfter) {
+  const uint32_t before = _mm_getcsr(), flushing = before | 0x8040;  // FTZ and DAZ
+  _mm_setcsr(flushing);
+  const auto pool = make_thread_pool(3);
+  std::atomic<int> kept{0};
+  volatile float least = std::numeric_limits<float>::denorm_min();
+  pool->run(64, [&](int64_t, int) { kept += least * 1.0F != 0.0F; });
+  EXPECT_EQ(_mm_getcsr() & ~0x3FU, flushing & ~0x3FU);
+  _mm_setcsr(before);
+  EXPECT_EQ(kept, 64);
+}
+#endif
+
+TEST(Machine, KnowsItself) {
+  const Machine& machine = this_machine();
+  EXPECT_FALSE(machine.cpu.empty());
+  EXPECT_GE(machine.cores, 1);
+#if defined(__x86_64__)
+  EXPECT_EQ(machine.features.contains(Feature::avx2), __builtin_cpu_supports("avx2") != 0);
+  EXPECT_EQ(machine.features.contains(Feature::avx512f), __builtin_cpu_supports("avx512f") != 0);
+#endif
+}
+
+TEST(FeatureSet, SubtractsAndPrints) {
+  const FeatureSet both{Feature::avx2, Feature::avx512f};
+  EXPECT_EQ(both.minus({Feature::avx2}).to_string(), "avx512f");
+  EXPECT_TRUE(both.minus(both).empty());
+  EXPECT_EQ(both.to_string(), "avx2 avx512f");
+}
+
+TEST(Log, GoesToTheSinkAndNowhereElse) {
+  std::string seen;
+  set_log_sink([&](LogLevel, std::string_view text) { seen += text; });
+  log(LogLevel::kWarning, "{} and {}", 1, "two");
+  set_log_sink({});
+  log(LogLevel::kWarning, "dropped");
+  EXPECT_EQ(seen, "1 and two");
+}
+
+TEST(Trace, EmitsOneEventAScope) {
+  std::vector<std::string> names;
+  int64_t duration = -1;
+  const TraceSink sink = [&](const TraceEvent& event) {
+    names.emplace_back(event.name);
+    duration = event.end_ns - event.begin_ns;
+  };
+  { const TraceScope scope(sink, "test", "once"); }
+  const TraceSink nobody;
+  { const TraceScope scope(nobody, "test", "unheard"); }
+  EXPECT_EQ(names, std::vector<std::string>{"once"});
+  EXPECT_GE(duration, 0);
+}
+
+}  // namespace
+}  // namespace bitlab

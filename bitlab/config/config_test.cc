@@ -1,0 +1,102 @@
+#include <filesystem>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/file.h"
+#include "bitlab/config/io.h"
+
+namespace bitlab::config {
+namespace {
+
+RunConfig unusual() {
+  RunConfig config;
+  config.model.name = "mlp";
+  config.model.quant = {ternary::Method::kTwn, ternary::Granularity::kChannel, ternary::ActKind::kInt8};
+  config.data.root = "a: \"b\" #c";
+  config.train.learning_rate = 0.1;
+  config.train.optimizer = Optimizer::kSgd;
+  config.train.seed = -7;
+  return config;
+}
+
+TEST(Io, RoundTripsEveryField) {
+  for (const RunConfig& config : {RunConfig{}, unusual()}) {
+    EXPECT_TRUE(equal(from_json<RunConfig>(to_json(config)).value(), config));
+    EXPECT_TRUE(equal(from_yaml<RunConfig>(to_yaml(config)).value(), config));
+  }
+  RunConfig none;
+  none.model.quant = BitQuantConfig::none();
+  EXPECT_FALSE(from_yaml<RunConfig>(to_yaml(none)).value().model.quant.enabled());
+}
+
+TEST(Io, TextThatLooksLikeANumberStaysText) {
+  DataConfig config;
+  for (const char* text : {"12", "true", "", "null", "1e3", " x "}) {
+    config.root = text;
+    EXPECT_EQ(from_yaml<DataConfig>(to_yaml(config)).value().root, text);
+  }
+}
+
+TEST(Io, MissingKeysKeepTheirDefaults) {
+  const RunConfig config = from_yaml<RunConfig>("train: {epochs: 2}\nmodel:\n  quant: {method: none}\n").value();
+  EXPECT_EQ(config.train.epochs, 2);
+  EXPECT_EQ(config.train.batch_size, TrainingConfig{}.batch_size);
+  EXPECT_FALSE(config.model.quant.enabled());
+  EXPECT_TRUE(equal(from_yaml<RunConfig>("").value(), RunConfig{}));
+}
+
+TEST(Io, ErrorsNameThePath) {
+  EXPECT_EQ(from_yaml<RunConfig>("train: {epoch: 2}").error().message,
+            "[config] a known key, got 'train.epoch'; did you mean 'epochs'?");
+  EXPECT_EQ(from_yaml<RunConfig>("train: {epochs: many}").error().message,
+            "[config] a 64-bit integer for 'train.epochs', got \"many\"");
+  EXPECT_EQ(from_json<RunConfig>("{\"train\": {\"epochs\": 1.5}}").error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(from_json<RunConfig>("{\"train\": {\"seed\": 18446744073709551615}}").error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(from_yaml<RunConfig>("train: 3").error().message, "[config] a mapping for 'train', got 3");
+  const Error choice = from_yaml<RunConfig>("train: {optimizer: adamm}").error();
+  EXPECT_EQ(choice.message, "[config] one of {adam, sgd}, got 'adamm' (key=train.optimizer)");
+  EXPECT_EQ(choice.code, ErrorCode::kUnknownName);
+  EXPECT_EQ(from_yaml<RunConfig>("a: [").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(from_json<RunConfig>("{").error().code, ErrorCode::kCorrupt);
+}
+
+TEST(Io, HostileYamlIsBounded) {
+  std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 9; ++i) {
+    bomb += fmt::format("a{}: &a{} [", i, i);
+    for (int j = 0; j < 10; ++j) bomb += fmt::format("*a{}{}", i - 1, j == 9 ? "]\n" : ", ");
+  }
+  EXPECT_EQ(from_yaml<RunConfig>(bomb).error().code, ErrorCode::kCorrupt);
+  EXPECT_FALSE(from_yaml<RunConfig>(std::string(40, '[') + std::string(40, ']')).ok());
+}
+
+TEST(Io, FilesByTheirEnding) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("bitlab_config_{}", getpid());
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"c.yaml", "c.json"}) {
+    ASSERT_TRUE(save(unusual(), folder / name).ok());
+    EXPECT_TRUE(equal(load<RunConfig>(folder / name).value(), unusual()));
+  }
+  EXPECT_EQ(load<RunConfig>(folder / "none.yaml").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(load<RunConfig>(folder / "c.txt").error().code, ErrorCode::kInvalidArgument);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Fields, FromTheTextOfAFlag) {
+  int64_t number = 0;
+  EXPECT_TRUE(assign("12", "--epochs", number).ok());
+  EXPECT_EQ(number, 12);
+  EXPECT_EQ(assign("1x", "--epochs", number).error().message, "[config] a 64-bit integer for '--epochs', got \"1x\"");
+  std::string text;
+  EXPECT_TRUE(assign("12", "--data", text).ok());
+  EXPECT_EQ(text, "12");
+  std::optional<ternary::Method> method = ternary::Method::kTwn;
+  EXPECT_TRUE(assign("none", "--quant", method).ok());
+  EXPECT_FALSE(method.has_value());
+  EXPECT_EQ(to_text(method), "none");
+  EXPECT_FALSE(assign("absmen", "--quant", method).ok());
+}
+
+}  // namespace
+}  // namespace bitlab::config

@@ -1,0 +1,201 @@
+// Capture: what is recorded runs in the runtime with the same bits, and what cannot be lowered is refused by name.
+#include "bitlab/deploy/deploy.h"
+
+#include <cstring>
+#include <filesystem>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "bitlab/format/bit/bit.h"
+#include "bitlab/models/model.h"
+#include "bitlab/nn/bit_conv2d.h"
+#include "bitlab/nn/bit_linear.h"
+#include "bitlab/program/print.h"
+#include "bitlab/runtime/session.h"
+
+namespace bitlab::deploy {
+namespace {
+
+namespace F = torch::nn::functional;
+
+at::Tensor run_program(const program::Program& program, const at::Tensor& x) {
+  auto session = runtime::Session::create(runtime::Model::create(program).value()).value();
+  const runtime::TensorView view{x.sizes().vec(), x.const_data_ptr<float>()};
+  const auto outputs = session->run({&view, 1}).value();
+  return at::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape).clone();
+}
+
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor x = a.contiguous(), y = b.contiguous();
+  return x.sizes() == y.sizes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+}
+
+// A module made of a function, for the cases below.
+struct Net : torch::nn::Module {
+  std::function<at::Tensor(Net&, const at::Tensor&)> body;
+  at::Tensor forward(const at::Tensor& x) { return body(*this, x); }
+};
+
+Result<program::Program> capture_net(Net& net, const at::Tensor& example) {
+  return capture(
+      net, [&](const at::Tensor& x) { return net.forward(x); }, example);
+}
+
+TEST(Capture, EveryModelRunsWithTheSameBits) {
+  torch::manual_seed(1);
+  for (const models::ModelInfo& info : models::model_list())
+    for (ternary::Granularity granularity : {ternary::Granularity::kTensor, ternary::Granularity::kChannel}) {
+      BitQuantConfig quant;
+      quant.granularity = granularity;
+      const auto model =
+          models::make_model({.name = std::string(info.name), .channels = 3, .height = 19, .width = 22, .quant = quant})
+              .value();
+      const at::Tensor x = torch::randn({7, 3, 19, 22});
+      const auto program = capture(
+                               *model, [&](const at::Tensor& v) { return model->forward(v); }, x)
+                               .value();
+      EXPECT_TRUE(program.is_exact());
+      at::NoGradGuard no_grad;
+      for (int64_t batch : {1, 3, 7})
+        EXPECT_TRUE(same_bits(run_program(program, x.narrow(0, 0, batch)), model->forward(x.narrow(0, 0, batch))))
+            << info.name << " " << batch;
+    }
+}
+
+TEST(Capture, HoldsCodesUnderTheWeightsNames) {
+  const auto model = models::make_model({}).value();
+  const auto program = capture(
+                           *model, [&](const at::Tensor& v) { return model->forward(v); }, torch::randn({1, 1, 28, 28}))
+                           .value();
+  std::vector<std::string> names;
+  for (const auto& constant : program.constants) {
+    const auto& value = program.value(constant.value);
+    names.push_back(value.name);
+    EXPECT_EQ(value.dtype == program::DType::kTernary, value.name.ends_with(".weight")) << "latent weights must not travel";
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc1.weight",
+                                             "fc1.bias", "fc2.weight", "fc2.bias"}));
+  std::vector<std::string> nodes;
+  for (const auto& node : program.nodes) nodes.push_back(node.name);
+  EXPECT_EQ(nodes, (std::vector<std::string>{"conv1", "relu", "max_pool2d", "conv2", "relu_1", "max_pool2d_1", "flatten",
+                                             "fc1", "relu_2", "fc2"}));
+}
+
+// Float layers in LibTorch's own modules: lowered, near in value.
+TEST(Capture, LowersTheFloatLayersOfLibTorch) {
+  torch::manual_seed(2);
+  Net net;
+  torch::nn::Conv2d conv =
+      net.register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 8, {3, 5}).stride({2, 1}).padding({1, 2})));
+  torch::nn::Conv2d skip = net.register_module("skip", torch::nn::Conv2d(torch::nn::Conv2dOptions(8, 8, 1).bias(false)));
+  torch::nn::Linear fc = net.register_module("fc", torch::nn::Linear(8, 10));
+  net.body = [=](Net& self, const at::Tensor& x) mutable {
+    at::Tensor h = at::relu(conv(x));
+    h = h + skip(h);
+    h = F::max_pool2d(h, F::MaxPool2dFuncOptions(3).stride(2).padding(1));
+    h = F::avg_pool2d(h, F::AvgPool2dFuncOptions({2, 1}));
+    h = F::adaptive_avg_pool2d(h, F::AdaptiveAvgPool2dFuncOptions({1, 1}));
+    h = F::dropout(h, F::DropoutFuncOptions().training(self.is_training()));
+    return at::softmax(fc(h.view({h.size(0), -1})), 1);
+  };
+  const at::Tensor x = torch::randn({5, 3, 16, 17});
+  const auto program = capture_net(net, x).value();
+  EXPECT_FALSE(program.is_exact());
+  at::NoGradGuard no_grad;
+  net.eval();
+  EXPECT_TRUE(torch::allclose(run_program(program, x), net.forward(x), 1e-4, 1e-6)) << program::print(program);
+}
+
+TEST(Capture, SharedLayersAreStoredOnce) {
+  Net net;
+  nn::BitLinear fc = net.register_module("fc", nn::BitLinear(6, 6));
+  net.body = [=](Net&, const at::Tensor& x) mutable { return fc(at::relu(fc(x))); };
+  const at::Tensor x = torch::randn({3, 6});
+  const auto program = capture_net(net, x).value();
+  EXPECT_EQ(program.constants.size(), 2U);
+  at::NoGradGuard no_grad;
+  EXPECT_TRUE(same_bits(run_program(program, x), net.forward(x)));
+}
+
+TEST(Capture, InPlaceOperatorsAreUnderstoodOrRefused) {
+  Net net;
+  nn::BitLinear fc = net.register_module("fc", nn::BitLinear(6, 6));
+  net.body = [=](Net&, const at::Tensor& x) mutable { return fc(x).relu_().add_(x); };
+  const at::Tensor x = torch::randn({3, 6});
+  {
+    const auto program = capture_net(net, x).value();
+    at::NoGradGuard no_grad;
+    EXPECT_TRUE(same_bits(run_program(program, x), net.forward(x)));
+  }
+  net.body = [=](Net&, const at::Tensor& v) mutable {
+    const at::Tensor h = fc(v);
+    h.view({h.size(0), 6}).relu_();
+    return h;
+  };
+  EXPECT_EQ(capture_net(net, x).error().code, ErrorCode::kUnsupported);
+}
+
+TEST(Capture, RefusesByName) {
+  struct Case {
+    std::function<at::Tensor(Net&, const at::Tensor&)> body;
+    const char* names;
+  };
+  const Case cases[] = {
+      {[](Net&, const at::Tensor& x) { return at::sigmoid(x); }, "aten::sigmoid"},
+      {[](Net&, const at::Tensor& x) { return x + torch::ones({1}); }, "aten::"},
+      {[](Net&, const at::Tensor& x) { return at::add(x, x, 2); }, "alpha"},
+      {[](Net&, const at::Tensor& x) { return at::softmax(x, 0); }, "last dimension"},
+      {[](Net&, const at::Tensor& x) { return x.size(0) == 2 ? at::relu(x) : at::relu(at::relu(x)); }, "every batch size"},
+      {[](Net&, const at::Tensor&) {
+         return torch::zeros({2, 2});
+       },
+       ""},
+  };
+  for (const Case& c : cases) {
+    Net net;
+    net.body = c.body;
+    const auto program = capture_net(net, torch::randn({2, 6}));
+    ASSERT_FALSE(program.ok()) << c.names;
+    EXPECT_NE(program.error().message.find(c.names), std::string::npos) << program.error().message;
+  }
+  Net net;
+  net.body = [](Net&, const at::Tensor& x) { return x.matmul(torch::ones({99, 2})); };
+  EXPECT_EQ(capture_net(net, torch::randn({2, 6})).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(capture_net(net, torch::randn({2, 6}).to(at::kDouble)).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(Save, WritesWhatLoadsAndMeasuresIt) {
+  torch::manual_seed(3);
+  const auto model = models::make_model({}).value();
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_deploy_{}.bit", getpid());
+  const at::Tensor x = torch::randn({4, 1, 28, 28});
+  const Deployment deployment = save(*model, x, path, {{"model", "lenet5"}}).value();
+  EXPECT_TRUE(deployment.parity.exact);
+  EXPECT_EQ(deployment.parity.max_difference, 0);
+  EXPECT_EQ(deployment.file_bytes, static_cast<int64_t>(std::filesystem::file_size(path)));
+  EXPECT_EQ(deployment.float32_weight_bytes, 431'080 * 4);
+  // Two bits a weight, rows padded to bytes; a scale a layer; 580 biases.
+  EXPECT_EQ(deployment.weight_file_bytes, 20 * 7 + 50 * 125 + 500 * 200 + 10 * 125 + 4 * 4 + 580 * 4);
+  const auto program = format::bit::load(path).value();
+  EXPECT_EQ(program.metadata.at("model"), "lenet5");
+  at::NoGradGuard no_grad;
+  EXPECT_TRUE(same_bits(run_program(program, x), model->forward(x)));
+  std::filesystem::remove(path);
+  EXPECT_EQ(save(*model, x, "/proc/none/x.bit").error().code, ErrorCode::kNotFound);
+}
+
+TEST(Parity, FindsADifference) {
+  const auto model = models::make_model({.name = "mlp"}).value();
+  const auto forward = [&](const at::Tensor& v) { return model->forward(v); };
+  const at::Tensor x = torch::randn({2, 1, 28, 28});
+  const auto program = capture(*model, forward, x).value();
+  ASSERT_TRUE(check_parity(program, *model, forward, x).ok());
+  at::NoGradGuard no_grad;
+  model->parameters()[1].add_(1e-3);
+  EXPECT_EQ(check_parity(program, *model, forward, x).error().code, ErrorCode::kInternal);
+}
+
+}  // namespace
+}  // namespace bitlab::deploy

@@ -1,0 +1,190 @@
+// verify() against every way in which a program can be wrong, and shape rules against LibTorch's documented formulas.
+#include "bitlab/program/program.h"
+
+#include <functional>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/program/print.h"
+#include "bitlab/program/verify.h"
+#include "bitlab/ternary/codes.h"
+#include "bitlab/ternary/spec.h"
+
+namespace bitlab::program {
+namespace {
+
+std::vector<uint8_t> zeros(int64_t rows, int64_t depth) {
+  std::vector<uint8_t> codes(static_cast<size_t>(ternary::code_bytes(rows, depth)));
+  ternary::pack_codes(std::vector<int8_t>(static_cast<size_t>(rows * depth)), rows, depth, codes);
+  return codes;
+}
+
+std::map<std::string, Attribute> window(Pair stride, Pair padding, Pair dilation) {
+  return {{"stride", stride}, {"padding", padding}, {"dilation", dilation}};
+}
+
+std::map<std::string, Attribute> ternary_window() {
+  auto attributes = window({1, 1}, {0, 0}, {1, 1});
+  attributes["activation"] = std::string("int8");
+  return attributes;
+}
+
+// input [batch, 2, 6, 7] - ternary_conv2d 3x3 to 4 - relu - flatten - ternary_linear to 5, softmax.
+Program valid() {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {2, false}, {6, false}, {7, false}});
+  const ValueId w = b.ternary("conv.weight", {4, 3, 3, 2}, zeros(4, 18), {0.5F});
+  ValueId v = b.node(Op::ternary_conv2d, "conv", {x, w, kNone}, ternary_window()).value();
+  v = b.node(Op::relu, "relu", {v}).value();
+  v = b.node(Op::flatten, "flatten", {v}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{3}}}).value();
+  const ValueId fc = b.ternary("fc.weight", {5, 80}, zeros(5, 80), std::vector<float>(5, 0.1F));
+  const ValueId bias = b.floats("fc.bias", {5}, std::vector<float>(5, 1.0F));
+  v = b.node(Op::ternary_linear, "fc", {v, fc, bias}, {{"activation", std::string("int8")}}).value();
+  v = b.node(Op::softmax, "softmax", {v}, {{"dim", int64_t{1}}}).value();
+  return b.finish({v}).value();
+}
+
+TEST(Program, PrintsAsItIs) {
+  const std::string text = print(valid());
+  EXPECT_NE(text.find("conv"), std::string::npos) << text;
+  EXPECT_NE(text.find("[batch, 4, 4, 5]"), std::string::npos) << text;
+}
+
+TEST(Program, IsExactWithoutBoundedNodes) {
+  Program p = valid();
+  EXPECT_FALSE(p.is_exact());
+  p.outputs = {p.nodes[3].output};
+  p.nodes.pop_back();
+  EXPECT_TRUE(p.is_exact());
+}
+
+TEST(Verify, FindsWhatIsWrong) {
+  struct Case {
+    const char* what;
+    std::function<void(Program&)> break_it;
+  };
+  static const std::vector<uint8_t> bad_codes(20, 0xFF);
+  static const std::vector<float> not_finite(5, std::numeric_limits<float>::quiet_NaN()), two(2, 1.0F);
+  const Case cases[] = {
+      {"a name twice", [](Program& p) { p.values[1].name = p.values[0].name; }},
+      {"an empty name", [](Program& p) { p.values[0].name = ""; }},
+      {"a size of zero", [](Program& p) { p.values[0].shape[1].size = 0; }},
+      {"a negative size", [](Program& p) { p.values[0].shape[1].size = -2; }},
+      {"a rank of five",
+       [](Program& p) {
+         p.values[0].shape.push_back({1, false});
+       }},
+      {"a symbolic constant", [](Program& p) { p.values[1].shape[0].symbolic = true; }},
+      {"an input that does not exist", [](Program& p) { p.nodes[0].inputs[0] = 99; }},
+      {"a negative input", [](Program& p) { p.nodes[1].inputs[0] = -5; }},
+      {"a required input left out", [](Program& p) { p.nodes[1].inputs[0] = kNone; }},
+      {"an input before its definition", [](Program& p) { std::swap(p.nodes[1], p.nodes[2]); }},
+      {"too many inputs", [](Program& p) { p.nodes[1].inputs.push_back(0); }},
+      {"too few inputs", [](Program& p) { p.nodes[1].inputs.clear(); }},
+      {"a float where codes must be", [](Program& p) { p.nodes[3].inputs[1] = p.nodes[3].inputs[2]; }},
+      {"codes where floats must be", [](Program& p) { p.nodes[3].inputs[2] = p.nodes[3].inputs[1]; }},
+      {"an attribute too few", [](Program& p) { p.nodes[0].attributes.erase("stride"); }},
+      {"an attribute too many", [](Program& p) { p.nodes[1].attributes["alpha"] = int64_t{1}; }},
+      {"an attribute of another type", [](Program& p) { p.nodes[0].attributes["stride"] = int64_t{1}; }},
+      {"an unknown activation", [](Program& p) { p.nodes[3].attributes["activation"] = std::string("int4"); }},
+      {"a stride of zero",
+       [](Program& p) {
+         p.nodes[0].attributes["stride"] = Pair{0, 1};
+       }},
+      {"a huge padding",
+       [](Program& p) {
+         p.nodes[0].attributes["padding"] = Pair{int64_t{1} << 62, 1};
+       }},
+      {"a result of another shape", [](Program& p) { p.values[static_cast<size_t>(p.nodes[1].output)].shape[1].size = 3; }},
+      {"a value written twice", [](Program& p) { p.nodes[2].output = p.nodes[1].output; }},
+      {"an output that does not exist", [](Program& p) { p.outputs = {77}; }},
+      {"no output", [](Program& p) { p.outputs.clear(); }},
+      {"an input listed twice", [](Program& p) { p.inputs.push_back(p.inputs[0]); }},
+      {"an input not listed", [](Program& p) { p.inputs.clear(); }},
+      {"a constant without data", [](Program& p) { p.constants.pop_back(); }},
+      {"a constant with data twice", [](Program& p) { p.constants.push_back(p.constants[0]); }},
+      {"codes of 3", [](Program& p) { std::get<TernaryData>(p.constants[0].data).codes = bad_codes; }},
+      {"codes of another length", [](Program& p) { std::get<TernaryData>(p.constants[0].data).codes = {}; }},
+      {"two scales for four rows", [](Program& p) { std::get<TernaryData>(p.constants[0].data).scale = two; }},
+      {"a scale of NaN", [](Program& p) { std::get<TernaryData>(p.constants[1].data).scale = not_finite; }},
+      {"a bias of NaN", [](Program& p) { p.constants[2].data = FloatData(not_finite); }},
+      {"a bias of another length", [](Program& p) { p.constants[2].data = FloatData(two); }},
+  };
+  ASSERT_TRUE(verify(valid()).ok());
+  for (const Case& c : cases) {
+    Program p = valid();
+    c.break_it(p);
+    const Status status = verify(p);
+    EXPECT_FALSE(status.ok()) << c.what;
+  }
+}
+
+TEST(Verify, NamesTheNode) {
+  Program p = valid();
+  p.nodes[0].attributes["stride"] = Pair{0, 1};
+  EXPECT_NE(verify(p).error().message.find("(node=conv)"), std::string::npos) << verify(p).error().message;
+}
+
+TEST(Verify, RefusesDepthsBeyondExactSums) {
+  ProgramBuilder b;
+  const int64_t depth = ternary::kMaxDepth + 1;
+  const ValueId x = b.input("x", {kBatch, {depth, false}});
+  const ValueId w = b.ternary("w", {1, depth}, zeros(1, depth), {1.0F});
+  const auto node = b.node(Op::ternary_linear, "fc", {x, w, kNone}, {{"activation", std::string("int8")}});
+  ASSERT_TRUE(node.ok());
+  EXPECT_FALSE(b.finish({*node}).ok());
+}
+
+TEST(ShapeRules, FollowTheWindowFormula) {
+  // out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1, as torch.nn.Conv2d documents it.
+  for (int64_t in : {5, 6, 17})
+    for (int64_t kernel : {1, 2, 3})
+      for (int64_t stride : {1, 2, 3})
+        for (int64_t padding : {0, 1})
+          for (int64_t dilation : {1, 2}) {
+            if (padding >= dilation * (kernel - 1) + 1) continue;
+            ProgramBuilder b;
+            const ValueId x = b.input("x", {kBatch, {1, false}, {in, false}, {in, false}});
+            const ValueId w =
+                b.floats("w", {2, kernel, kernel, 1}, std::vector<float>(static_cast<size_t>(2 * kernel * kernel)));
+            const ValueId y =
+                b.node(Op::conv2d, "conv", {x, w, kNone}, window({stride, stride}, {padding, padding}, {dilation, dilation}))
+                    .value();
+            const int64_t out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+            EXPECT_EQ(b.peek().value(y).shape, (Shape{kBatch, {2, false}, {out, false}, {out, false}}));
+          }
+}
+
+TEST(ShapeRules, FlattenKeepsTheBatchSymbolic) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {3, false}, {4, false}});
+  const ValueId all = b.node(Op::flatten, "all", {x}, {{"start_dim", int64_t{0}}, {"end_dim", int64_t{2}}}).value();
+  EXPECT_EQ(to_string(b.peek().value(all).shape), "[12*batch]");
+  EXPECT_EQ(elements(b.peek().value(all).shape, 5), 60);
+}
+
+TEST(ShapeRules, RefuseWhatDoesNotFit) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {3, false}, {4, false}, {4, false}});
+  const ValueId y = b.input("y", {kBatch, {3, false}, {4, false}, {5, false}});
+  const ValueId w = b.floats("w", {2, 5, 5, 3}, std::vector<float>(150));
+  const ValueId other = b.floats("other", {2, 3, 3, 4}, std::vector<float>(72));
+  EXPECT_EQ(b.node(Op::conv2d, "n", {x, w, kNone}, window({1, 1}, {0, 0}, {1, 1})).error().code, ErrorCode::kShapeMismatch);
+  EXPECT_EQ(b.node(Op::conv2d, "n", {x, other, kNone}, window({1, 1}, {0, 0}, {1, 1})).error().message,
+            "[conv2d] 4 channels, got [batch, 3, 4, 4] (node=n)");
+  EXPECT_EQ(b.node(Op::add, "n", {x, y}).error().message,
+            "[add] equal shapes, got [batch, 3, 4, 4] and [batch, 3, 4, 5] (node=n)");
+  EXPECT_FALSE(b.node(Op::softmax, "n", {x}, {{"dim", int64_t{3}}}).ok());
+}
+
+TEST(Ops, ListHasEveryRow) {
+  int rows = 0;
+#define BITLAB_OP(name, exactness, inputs, attributes) ++rows;
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+  EXPECT_EQ(rows, 10);
+}
+
+}  // namespace
+}  // namespace bitlab::program

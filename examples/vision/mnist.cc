@@ -1,0 +1,24 @@
+// Trains a ternary LeNet-5 on MNIST for one epoch and writes lenet5.bit, which bitlab-run classifies with:
+//   bitlab-run run lenet5.bit --data mnist
+#include <fmt/core.h>
+
+#include "bitlab/data/dataset.h"
+#include "bitlab/deploy/deploy.h"
+#include "bitlab/models/model.h"
+#include "bitlab/train/evaluate.h"
+#include "bitlab/train/trainer.h"
+
+// docs: ten-lines
+using namespace bitlab;
+
+int main() {
+  const auto training = data::load_dataset("mnist", data::Split::kTrain).value();
+  const auto test = data::load_dataset("mnist", data::Split::kTest).value();
+  const auto model = models::make_model({.name = "lenet5"}).value();  // ternary weights, int8 activations
+  train::Classifier learner(*model);
+  train::BitTrainer(learner, {.epochs = 1}).fit(training, test).value();
+  const auto example = train::make_batch(test, std::vector<int64_t>{0, 1, 2}).input;
+  const auto file = deploy::save(*model, example, "lenet5.bit", {{"image", training.spec.to_json()}}).value();
+  fmt::print("{:.2f} %, {} bytes\n", 100 * train::evaluate(learner, test).value().accuracy, file.file_bytes);
+}
+// docs: end

@@ -1,0 +1,91 @@
+"""What the compiler and linker made: instruction-set objects define only the symbols of kernels.def, nothing below the torch line
+holds a fused multiply-add, and bitlab-run needs no LibTorch."""
+
+import os
+import re
+import subprocess
+import unittest
+from pathlib import Path
+
+SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
+BINARY = Path(os.environ["BITLAB_BINARY_DIR"])
+KERNELS = SOURCE / "bitlab" / "kernels"
+BELOW_TORCH = ["base", "ternary", "config", "kernels", "program", "format_bit", "runtime", "data"]
+FUSED = re.compile(r"\b(vf?n?m(add|sub)\w*|vfmaddsub\w*|vfmsubadd\w*|fn?m(add|sub)|fml[as])\b")
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def isa_objects():
+    """(kernel folder, stem, object) of every source that is compiled for an instruction set of its own."""
+    for source in sorted(KERNELS.glob("*/*.cc")):
+        if re.match(r"(x86|arm)_", source.stem):
+            objects = list(BINARY.rglob(f"{source.parent.name}/{source.stem}.cc.o"))
+            if objects:
+                yield source.parent.name, source.stem, objects[0]
+
+
+def rows(op):
+    text = re.sub(r"//.*", "", (KERNELS / op / "kernels.def").read_text())
+    return re.findall(r"BITLAB_KERNEL\((\w+)", text)
+
+
+class InstructionSets(unittest.TestCase):
+    def test_objects_define_only_their_kernels(self):
+        found = list(isa_objects())
+        self.assertTrue(found, "no object of an instruction set in the build")
+        for op, stem, path in found:
+            with self.subTest(f"{op}/{stem}"):
+                defined = [line.split()[-1] for line in run("nm", "-C", "--defined-only", "--extern-only", "-P", str(path)).splitlines() if line]
+                names = {
+                    m[1]
+                    for line in run("nm", "-C", "--defined-only", "--extern-only", str(path)).splitlines()
+                    for m in [re.match(r"\S+ \S (?:bitlab::kernels::)?(\S+?)(\(|$)", line)]
+                    if m
+                }
+                expected = {f"{op}_{row}" for row in rows(op) if row == stem or row.startswith(stem)}
+                self.assertTrue(defined)
+                self.assertEqual(names, expected)
+
+    def test_every_row_has_a_source(self):
+        for definition in KERNELS.glob("*/kernels.def"):
+            for row in rows(definition.parent.name):
+                sources = [p.stem for p in definition.parent.glob("*.cc")]
+                self.assertTrue(any(row.startswith(stem) for stem in sources), f"{definition.parent.name}: {row}")
+
+
+class FloatingPoint(unittest.TestCase):
+    def test_no_fused_multiply_add_below_the_torch_line(self):
+        for library in BELOW_TORCH:
+            path = BINARY / "lib" / f"libbitlab_{library}.a"
+            self.assertTrue(path.exists(), path)
+            process = subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", str(path)], stdout=subprocess.PIPE, text=True)
+            fused = [line.strip() for line in process.stdout if FUSED.search(line)]
+            process.wait()
+            self.assertEqual(process.returncode, 0)
+            self.assertEqual(fused[:3], [], library)
+
+    def test_the_pattern_knows_fused_instructions(self):
+        for name in ("vfmadd231ps", "vfnmsub132sd", "fmla", "fmadd", "fmsub", "vfmaddsub213ps"):
+            self.assertTrue(FUSED.search(f"  12: {name} a, b"), name)
+        for name in ("vpmaddubsw", "vpmaddwd", "mulps", "addps", "fmul", "fadd", "madd"):
+            self.assertFalse(FUSED.search(f"  12: {name} a, b"), name)
+
+
+class TorchFree(unittest.TestCase):
+    def test_bitlab_run_needs_no_libtorch(self):
+        needed = run("readelf", "-d", str(BINARY / "bin" / "bitlab-run"))
+        self.assertIn("NEEDED", needed)
+        for name in ("torch", "c10", "python", "gomp"):
+            self.assertNotIn(name, "\n".join(line for line in needed.splitlines() if "NEEDED" in line))
+
+    def test_no_library_below_the_line_names_torch(self):
+        for library in BELOW_TORCH:
+            symbols = run("nm", "-C", str(BINARY / "lib" / f"libbitlab_{library}.a"))
+            self.assertIsNone(re.search(r"\b(at|c10|torch)::", symbols), library)
+
+
+if __name__ == "__main__":
+    unittest.main()

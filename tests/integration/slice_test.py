@@ -1,0 +1,169 @@
+"""Train a tiny network, deploy it, run it without LibTorch: the same bytes on every kernel, thread count and batch split, and one
+clear line for everything that is wrong."""
+
+import json
+import os
+import re
+import shutil
+import struct
+import tempfile
+import unittest
+import zlib
+from pathlib import Path
+
+from programs import check_refused, run
+
+SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
+
+
+def rows(op):
+    text = re.sub(r"//.*", "", (SOURCE / "bitlab/kernels" / op / "kernels.def").read_text())
+    return re.findall(r"BITLAB_KERNEL\((\w+)", text)
+
+
+def grey_png(height, width):
+    """A PNG of one grey, written by hand."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    scanlines = b"".join(b"\0" + b"\x80" * width for _ in range(height))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(scanlines))
+        + chunk(b"IEND", b"")
+    )
+
+
+class Slice(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(tempfile.mkdtemp(prefix="bitlab_slice_"))
+        cls.run_folder = cls.folder / "runs" / "tiny"
+        cls.bit = cls.folder / "tiny.bit"
+        cls.trained = run("bitlab", "train", "--model", "lenet5", "--data", "synthetic", "--quant", "absmean", "--epochs", "1",
+                          "--limit", "300", "--threads", "2", "-o", cls.run_folder)  # fmt: skip
+        cls.deployed = run("bitlab", "deploy", cls.run_folder, "-o", cls.bit)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def test_training_leaves_its_folder(self):
+        self.assertEqual(self.trained.returncode, 0, self.trained.stderr)
+        self.assertEqual({p.name for p in self.run_folder.iterdir()}, {"config.yaml", "image.json", "best.ckpt", "report.json"})
+        report = json.loads((self.run_folder / "report.json").read_text())
+        self.assertEqual(len(report["epochs"]), 1)
+        self.assertIn("name: lenet5", (self.run_folder / "config.yaml").read_text())
+
+    def test_deployment_is_exact(self):
+        self.assertEqual(self.deployed.returncode, 0, self.deployed.stderr)
+        self.assertIn("same bits", self.deployed.stdout)
+
+    def test_a_run_reports_as_training_did(self):
+        result = run("bitlab-run", "run", self.bit, "--data", "synthetic", "--limit", "300", "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        deployed = json.loads(result.stdout)
+        trained = json.loads((self.run_folder / "report.json").read_text())
+        self.assertEqual(deployed["images"], trained["images_test"])
+        self.assertAlmostEqual(deployed["accuracy"], trained["accuracy_test"], places=12)
+
+    def test_the_same_bytes_whatever_runs_them(self):
+        expected = None
+        logits = self.folder / "logits"
+        for row in rows("ternary_gemm"):
+            for threads in (1, 2):
+                for batch in (1, 64):
+                    result = run("bitlab-run", "run", self.bit, "--data", "synthetic", "--limit", "150", "--threads", threads,
+                                 "--batch", batch, "--logits", logits, kernel=f"ternary_gemm:{row}")  # fmt: skip
+                    if result.returncode == 4:
+                        self.assertIn("MissingFeature", result.stderr)
+                        continue
+                    self.assertEqual(result.returncode, 0, result.stderr)
+                    data = logits.read_bytes()
+                    self.assertEqual(len(data), 150 * 10 * 4)
+                    expected = expected or data
+                    self.assertEqual(data, expected, f"{row}, {threads} threads, batch {batch}")
+        self.assertIsNotNone(expected)
+        self.assertEqual(run("bitlab", "run", self.bit, "--data", "synthetic", "--limit", "150", "--logits", logits).returncode, 0)
+        self.assertEqual(logits.read_bytes(), expected)
+
+    def test_pictures(self):
+        picture = self.folder / "grey.png"
+        picture.write_bytes(grey_png(28, 28))
+        result = run("bitlab-run", "run", self.bit, "--input", picture, picture, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        predictions = json.loads(result.stdout)["predictions"]
+        self.assertEqual(len(predictions), 2)
+        self.assertEqual(predictions[0], predictions[1])
+        self.assertGreater(predictions[0]["probability"], 0)
+        picture.write_bytes(grey_png(28, 27))
+        check_refused(self, run("bitlab-run", "run", self.bit, "--input", picture), 2, "28x28", "28x27")
+        picture.write_bytes(b"GIF89a")
+        check_refused(self, run("bitlab-run", "run", self.bit, "--input", picture), 3, "PNG")
+
+    def test_damaged_models(self):
+        data = self.bit.read_bytes()
+        damaged = self.folder / "damaged.bit"
+        length = struct.unpack("<Q", data[:8])[0]
+        for at in (0, 8, 8 + length // 2, 7 + length, 8 + length, len(data) - 1):
+            broken = bytearray(data)
+            broken[at] ^= 0x04
+            damaged.write_bytes(broken)
+            check_refused(self, run("bitlab-run", "run", damaged, "--data", "synthetic"), 3, "damaged.bit")
+        for size in (0, 7, 100, 8 + length, len(data) - 1):
+            damaged.write_bytes(data[:size])
+            check_refused(self, run("bitlab-run", "run", damaged, "--data", "synthetic"), 3, "damaged.bit")
+
+    def test_unknown_names(self):
+        output = self.folder / "unknown"
+        for flag, value, known in (("--model", "lenet6", "lenet5"), ("--data", "mnst", "mnist"), ("--quant", "absmeen", "absmean")):
+            arguments = {"--model": "lenet5", "--data": "synthetic", "--limit": "20", flag: value}
+            flat = [text for pair in arguments.items() for text in pair]
+            check_refused(self, run("bitlab", "train", *flat, "-o", output), 2, value, known)
+            self.assertFalse(output.exists(), "nothing is left behind")
+        check_refused(self, run("bitlab", "train", "--epochs", "three", "-o", output), 2, "--epochs", "three")
+        check_refused(self, run("bitlab", "train", "--model", "mlp"), 2, "--output")
+
+    def test_kernels_that_do_not_exist(self):
+        result = run("bitlab-run", "run", self.bit, "--data", "synthetic", kernel="ternary_gemm:abacus")
+        check_refused(self, result, 4, "reference: DisabledByPolicy")
+
+    def test_unwritable_outputs(self):
+        blocked = "/proc/bitlab"  # refuses root, too
+        check_refused(self, run("bitlab", "train", "--data", "synthetic", "--limit", "20", "-o", blocked), 3, blocked)
+        check_refused(self, run("bitlab", "deploy", self.run_folder, "-o", blocked + "/a.bit"), 3, blocked)
+        check_refused(self, run("bitlab-run", "run", self.bit, "--data", "synthetic", "--limit", "5", "--logits", blocked), 3, blocked)
+
+    def test_broken_run_folders(self):
+        copy = self.folder / "copy"
+        for name, content, text in (
+            ("config.yaml", "model: {nam: lenet5}\n", "did you mean 'name'"),
+            ("config.yaml", "model: {name: mlp}\n", "parameter"),
+            ("image.json", "{}", "image"),
+            ("best.ckpt", "nothing", "checkpoint"),
+        ):
+            shutil.copytree(self.run_folder, copy)
+            (copy / name).write_text(content)
+            result = run("bitlab", "deploy", copy, "-o", self.folder / "copy.bit")
+            self.assertNotEqual(result.returncode, 0, name)
+            check_refused(self, result, result.returncode, text)
+            self.assertFalse((self.folder / "copy.bit").exists())
+            shutil.rmtree(copy)
+        check_refused(self, run("bitlab", "deploy", self.folder / "none", "-o", self.folder / "copy.bit"), 3, "config.yaml")
+
+    def test_a_float_network_goes_the_same_way(self):
+        folder = self.folder / "float"
+        result = run("bitlab", "train", "--config", self.run_folder / "config.yaml", "--quant", "none", "--limit", "50", "-o", folder)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        result = run("bitlab", "deploy", folder, "-o", self.folder / "float.bit")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("differ by at most", result.stdout)
+        result = run("bitlab-run", "run", self.folder / "float.bit", "--data", "synthetic", "--limit", "20")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("accuracy", result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
