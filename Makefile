@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full runtime bench lint format coverage asan tsan clean setup setup-runtime setup-dev
+.PHONY: help demo results test test-full runtime bench lint format coverage asan tsan clean setup setup-runtime setup-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ help: ## Show this list
 demo: build/release/build.ninja ## Train, deploy and run a small ternary network; results in out/demo
 	$(call BUILD,release)
 	build/release/bin/bitlab demo -o out/demo
+
+results: demo ## Run the demo and write its figures into benchmarks/results and README.md
+	python3 tools/results.py --take out/demo/report.json
 
 test: build/dev/build.ninja ## Build with warnings as errors and run every test
 	$(call BUILD,dev)
