@@ -47,9 +47,9 @@ runtime: build/runtime/build.ninja ## Build the torch-free part alone: needs nei
 	$(call BUILD,runtime)
 	@echo "The torch-free program is $(CURDIR)/build/runtime/bin/bitlab-run"
 
-bench: build/bench/build.ninja ## Run every micro-benchmark
+bench: build/bench/build.ninja ## Run every micro-benchmark (BENCH_ARGS="--benchmark_filter=...")
 	$(call BUILD,bench)
-	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench; done
+	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench $(BENCH_ARGS); done
 
 lint: setup-dev build/dev/build.ninja ## Check formatting, layers, spelling and clang-tidy's findings
 	$(CPP_FILES) | xargs $(CLANG_FORMAT) --dry-run -Werror

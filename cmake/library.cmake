@@ -2,7 +2,7 @@
 #                [TEST_DEPS <more bitlab libraries for the tests>])
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
-# program <name>_test from the *_test.cc and test.cc files there. Headers, sources and tests stand side by side.
+# program <name>_test from the *_test.cc and test.cc files there; each <folder>/bench.cc makes <folder>_bench. Headers, sources and tests stand side by side.
 #   TORCH         above the torch line: compiled with the shared precompiled header
 #   SHARED        a shared library (for registrations that a static library would lose)
 function(bitlab_library name)
@@ -17,7 +17,9 @@ function(bitlab_library name)
     list(APPEND sources ${CMAKE_CURRENT_BINARY_DIR}/${id}/${file})
   endforeach()
   set(tests ${sources})
+  set(benches ${sources})
   list(FILTER tests INCLUDE REGEX "(/|_)test\\.cc$")
+  list(FILTER benches INCLUDE REGEX "(/|_)bench\\.cc$")
   list(FILTER sources EXCLUDE REGEX "(/|_)(test|bench|main)\\.cc$")
   bitlab_isa_flags(${sources})
 
@@ -42,6 +44,15 @@ function(bitlab_library name)
       bitlab_use_torch(${id}_test)
     endif()
   endif()
+  # Each one is a program: micro-benchmarks have a main() of their own.
+  foreach(bench ${benches})
+    if(BITLAB_BENCHMARKS)
+      get_filename_component(bench_folder ${bench} DIRECTORY)
+      get_filename_component(bench_name ${bench_folder} NAME)
+      add_executable(${bench_name}_bench ${bench})
+      target_link_libraries(${bench_name}_bench PRIVATE bitlab_flags bitlab::${id} benchmark::benchmark)
+    endif()
+  endforeach()
 endfunction()
 
 # bitlab_test(<name> SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest.
