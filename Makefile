@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test test-full runtime bench lint format coverage asan tsan clean setup setup-runtime setup-dev
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,16 @@ demo: build/release/build.ninja ## Train, deploy and run a small ternary network
 results: demo ## Run the demo and write its figures into benchmarks/results and README.md
 	python3 tools/results.py --take out/demo/report.json
 
-test: build/dev/build.ninja ## Build with warnings as errors and run every test
+test: build/dev/build.ninja ## Run every test: natively, under the sanitizers, and for 64-bit Arm under qemu
+	$(call BUILD,dev)
+	ctest --preset dev $(CTEST_ARGS)
+	@$(MAKE) --no-print-directory asan tsan aarch64
+
+quick: build/dev/build.ninja ## Run the native tests alone
 	$(call BUILD,dev)
 	ctest --preset dev $(CTEST_ARGS)
 
-test-full: test asan tsan ## The tests with every shape, under both sanitizers, and by each compiler at -O0 and -O3 (hours)
+test-full: test ## And with every shape, and by each compiler at -O0 and -O3 (hours)
 	BITLAB_TEST_FULL=1 ctest --preset dev $(CTEST_ARGS)
 	for cxx in $$(compgen -c | grep -xE 'g\+\+|clang\+\+' | sort -u); do for flag in $(CXXFLAGS_FULL); do \
 	  dir=build/full/$$cxx$$flag; \
@@ -69,13 +74,24 @@ coverage: setup-dev build/coverage/build.ninja ## Measure line coverage; report 
 	gcovr --root . --filter bitlab/ --exclude '.*_test\.cc|.*/test\.cc' --print-summary --html-details out/coverage/index.html \
 	  build/coverage
 
-asan: build/asan/build.ninja ## Run the torch-free tests under AddressSanitizer and UBSan
+asan: build/asan/build.ninja ## Run the torch-free tests, broken files included, under AddressSanitizer and UBSan
 	$(call BUILD,asan)
 	ctest --preset asan $(CTEST_ARGS)
 
-tsan: build/tsan/build.ninja ## Run the torch-free tests under ThreadSanitizer
-	$(call BUILD,tsan)
+tsan: build/tsan/build.ninja ## Run concurrent sessions and the thread pool under ThreadSanitizer
+	$(call BUILD,tsan) --target base_test runtime_test
 	ctest --preset tsan $(CTEST_ARGS)
+
+aarch64: ## Build for 64-bit Arm and run the torch-free tests under qemu
+	tools/setup.sh --aarch64
+	$(MAKE) --no-print-directory build/aarch64/build.ninja
+	$(call BUILD,aarch64)
+	ctest --preset aarch64 $(CTEST_ARGS)
+
+fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60) each; new inputs in out/fuzz
+	$(call BUILD,fuzz)
+	for fuzzer in build/fuzz/bin/fuzz_*; do mkdir -p out/$${fuzzer##*/}; \
+	  $$fuzzer -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=16384 -print_final_stats=1 out/$${fuzzer##*/}; done
 
 clean: ## Remove build/ and out/
 	rm -rf build out

@@ -1,6 +1,8 @@
 # Every option, with a sentence each.
 option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deployment, the bitlab program" ON)
+option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
 option(BITLAB_TESTS "Build the tests" ON)
+option(BITLAB_FUZZ "Build the fuzzers for libFuzzer, with clang" OFF)
 option(BITLAB_BENCHMARKS "Build the micro-benchmarks (google-benchmark)" OFF)
 option(BITLAB_WERROR "Treat compiler warnings as errors" OFF)
 option(BITLAB_COVERAGE "Instrument for gcov" OFF)
@@ -34,6 +36,9 @@ if(BITLAB_SANITIZE)
   target_compile_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer
                                                 -fno-sanitize-recover=all)
   target_link_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE})
+endif()
+if(BITLAB_FUZZ)
+  target_compile_options(bitlab_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 if(BITLAB_COVERAGE)
   target_compile_options(bitlab_flags INTERFACE --coverage -fprofile-update=atomic)

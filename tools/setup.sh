@@ -10,11 +10,12 @@ readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence sa
 
 usage() {
   cat <<'TEXT'
-Usage: tools/setup.sh [--runtime|--dev]
+Usage: tools/setup.sh [--runtime|--dev|--aarch64]
 
   (no option)  everything that `make demo` and `make test` need: Debian packages, and .venv with LibTorch
   --runtime    only what the torch-free part needs; no Python
-  --dev        as without option, and the tools of `make lint`, `make format` and `make coverage`
+  --dev        as without option, and the tools of `make lint`, `make format`, `make coverage`, `make docs` and the fuzzers
+  --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
 
 Environment:
   BITLAB_TORCH_DIR          a LibTorch folder (it holds share/cmake/Torch) to use instead of .venv
@@ -38,11 +39,13 @@ package_names() {  # <list>...: the names in tools/packages/<list>.txt, without 
 }
 
 missing_packages() {  # <list>...
-  local installed
-  # dpkg-query fails where it does not know a name, which is the question here.
+  local installed native
+  native=$(dpkg --print-architecture)
+  # A package of the own architecture goes by its name, any other by name:architecture. dpkg-query fails where it does not know a
+  # name, which is the question here.
   # shellcheck disable=SC2046
-  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' $(package_names "$@") 2>/dev/null |
-    sed -n 's/^installed //p' || true)
+  installed=$(dpkg-query -W -f='${db:Status-Status} ${Package} ${Architecture}\n' $(package_names "$@") 2>/dev/null |
+    awk -v native="$native" '$1 == "installed" { print ($3 == native || $3 == "all") ? $2 : $2 ":" $3 }' || true)
   package_names "$@" | grep -vxF -e "$installed" || true
 }
 
@@ -173,12 +176,19 @@ ensure_cmake() {  # <mode>
   pip_install "cmake>=$MINIMUM_CMAKE,<4"
 }
 
+add_architecture() {  # <architecture>
+  if [[ ${BITLAB_SKIP_PACKAGES:-0} == 1 ]] || dpkg --print-foreign-architectures | grep -qx "$1"; then return; fi
+  say "packages: adding the architecture $1"
+  as_root dpkg --add-architecture "$1"
+}
+
 main() {
   local mode=default lists=(runtime train)
   case ${1:-} in
     '') ;;
     --runtime) mode=runtime lists=(runtime) ;;
     --dev) mode=dev lists=(runtime train dev) ;;
+    --aarch64) mode=runtime lists=(aarch64) && add_architecture arm64 ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && fail "unknown option '$1'" ;;
   esac

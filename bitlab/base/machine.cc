@@ -92,4 +92,27 @@ const Machine& this_machine() {
   return machine;
 }
 
+Result<Machine> named_machine(std::string_view name) {
+  struct Entry {
+    std::string_view name;
+    FeatureSet features;
+  };
+  constexpr std::array kMachines{
+#define BITLAB_MACHINE(name, ...) Entry{#name, FeatureSet{__VA_ARGS__}},
+#include "bitlab/base/machines.def"
+#undef BITLAB_MACHINE
+  };
+  std::string list;
+  for (const Entry& entry : kMachines) {
+    if (entry.name == name) {
+      Machine machine;
+      machine.cpu = name;
+      machine.features = entry.features;
+      return machine;
+    }
+    list.append(list.empty() ? "" : ", ").append(entry.name);
+  }
+  return make_error(ErrorCode::kUnknownName, "[machine] one of {{{}}}, got '{}'", list, name);
+}
+
 }  // namespace bitlab

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "bitlab/base/result.h"
+
 namespace bitlab {
 
 enum class Feature {
@@ -49,5 +51,9 @@ struct Machine {
 
 // The machine that the process runs on, detected once.
 const Machine& this_machine();
+
+// A machine that stands for a class of CPUs, by the name in machines.def: for questions such as "what would run there?". Its cores
+// and caches are the defaults. Error: UnknownName, listing the names.
+Result<Machine> named_machine(std::string_view name);
 
 }  // namespace bitlab

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstdio>
 #include <unistd.h>
 
@@ -17,21 +18,37 @@ std::string format_bytes(int64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
+namespace {
+
+struct Column {
+  size_t width = 0;
+  bool numbers = true;  // aligned to the right
+};
+
+std::string padded(const std::string& cell, const Column& column) {
+  return column.numbers ? fmt::format("{:>{}}", cell, column.width) : fmt::format("{:<{}}", cell, column.width);
+}
+
+}  // namespace
+
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
+  std::vector<Column> columns;
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) {
-      if (i >= widths.size()) widths.push_back(0);
-      widths[i] = std::max(widths[i], row[i].size());
+      if (i >= columns.size()) columns.emplace_back();
+      columns[i].width = std::max(columns[i].width, row[i].size());
+      const bool number = row[i].empty() || std::isdigit(static_cast<unsigned char>(row[i][0])) != 0 || row[i][0] == '-';
+      if (&row != &rows.front() && !number) columns[i].numbers = false;
     }
   std::string text;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    for (size_t i = 0; i < rows[r].size(); ++i)
-      text += i == 0 ? fmt::format("{:<{}}", rows[r][i], widths[i]) : fmt::format("  {:>{}}", rows[r][i], widths[i]);
-    text += '\n';
-    if (r != 0) continue;
-    for (size_t i = 0; i < widths.size(); ++i) text += std::string(widths[i] + (i == 0 ? 0 : 2), '-');
-    text += '\n';
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) line += (i == 0 ? "" : "  ") + padded(row[i], columns[i]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + '\n';
+    if (&row != &rows.front()) continue;
+    size_t width = 0;
+    for (const Column& column : columns) width += column.width + 2;
+    text += std::string(width - 2, '-') + '\n';
   }
   return text;
 }

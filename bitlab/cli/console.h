@@ -11,7 +11,7 @@ namespace bitlab::cli {
 
 std::string format_bytes(int64_t bytes);  // "107.6 KiB"
 
-// Columns as wide as their cells, the first one left-aligned; the first row is the heading.
+// Columns as wide as their cells, numbers to the right, everything else to the left; the first row is the heading.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
 // One line on the terminal that is redrawn in place; nothing where stderr is not a terminal.

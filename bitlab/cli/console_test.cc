@@ -13,10 +13,10 @@ TEST(Console, FormatsBytes) {
 }
 
 TEST(Console, AlignsTables) {
-  EXPECT_EQ(format_table({{"name", "n"}, {"a", "12"}, {"longer", "3"}}),
-            "name     n\n"
-            "----------\n"
-            "a       12\n"
+  EXPECT_EQ(format_table({{"name", "n", "text"}, {"a", "12", "b"}, {"longer", "3", ""}}),
+            "name     n  text\n"
+            "----------------\n"
+            "a       12  b\n"
             "longer   3\n");
 }
 

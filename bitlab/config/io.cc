@@ -10,6 +10,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/base/json_depth.h"
 #include "bitlab/config/visit.h"
 
 namespace bitlab::config {
@@ -202,6 +203,7 @@ std::string to_yaml(const Config& config) {
 
 template <class Config>
 Result<Config> from_json(std::string_view text) {
+  if (json_depth(text) > kMaxJsonDepth) return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxJsonDepth);
   const Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[config] JSON, got text that is not");
   return from_tree<Config>(json);

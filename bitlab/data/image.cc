@@ -8,6 +8,8 @@ namespace bitlab::data {
 namespace {
 
 constexpr int64_t kMaxSide = 16384;
+// Deflate makes at most 1032 bytes of one; a file that promises more is refused before memory is taken for it.
+constexpr int64_t kMaxExpansion = 1032;
 
 // libpng's simplified interface: errors come as return values.
 class Png {
@@ -52,6 +54,8 @@ Result<Image> read_png(const std::filesystem::path& path, int64_t channels) {
   if (png->width > kMaxSide || png->height > kMaxSide)
     return make_error(ErrorCode::kCorrupt, "[png] at most {} pixels a side, got {}x{} (path={})", kMaxSide, png->height,
                       png->width, path.string());
+  if (int64_t{png->width} * png->height > kMaxExpansion * 8 * static_cast<int64_t>(file->bytes().size()))  // 8: one bit a pixel
+    return corrupt("more pixels than the file can hold");
   png->format = format_of(channels);
   Image image{channels, png->height, png->width, std::vector<uint8_t>(PNG_IMAGE_SIZE(*png.get()))};
   constexpr png_color kBlack{0, 0, 0};

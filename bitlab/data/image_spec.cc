@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "bitlab/base/json_depth.h"
+
 namespace bitlab::data {
 namespace {
 
@@ -32,6 +34,7 @@ std::string ImageSpec::to_json() const {
 Result<ImageSpec> ImageSpec::from_json(std::string_view text) {
   constexpr int64_t kMaxSize = 16384;
   constexpr std::array kKeys{"channels", "height", "width", "mean", "std", "labels"};
+  if (json_depth(text) > kMaxJsonDepth) return corrupt("nesting at most 16 deep");
   const Json json = Json::parse(text, nullptr, false);
   if (!json.is_object() || json.size() != kKeys.size() ||
       !std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return json.contains(key); }))

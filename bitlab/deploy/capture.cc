@@ -6,13 +6,6 @@
 namespace bitlab::deploy {
 namespace {
 
-std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module) {
-  std::unordered_map<const void*, std::string> names;
-  for (const auto& parameter : module.named_parameters()) names[parameter.value().unsafeGetTensorImpl()] = parameter.key();
-  for (const auto& buffer : module.named_buffers()) names[buffer.value().unsafeGetTensorImpl()] = buffer.key();
-  return names;
-}
-
 Result<program::Program> capture_at(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
                                     int64_t batch, const std::map<std::string, std::string>& metadata) {
   std::vector<int64_t> sizes = example.sizes().vec();

@@ -97,7 +97,7 @@ Status lower_addmm(Lowering& lowering, const Call& call) {
       call.argument("alpha").toScalar().toDouble() != 1)
     return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear", "another");
   Call linear{
-      call.op, {{"input", call.argument("mat1")}, {"weight", weight}, {"bias", call.argument("self")}}, call.outputs};
+      call.op, {{"input", call.argument("mat1")}, {"weight", weight}, {"bias", call.argument("self")}}, call.outputs, call.copy};
   return lower_linear(lowering, linear);
 }
 
@@ -203,6 +203,13 @@ bool is_in_place(const Call& call) { return call.op.substr(0, call.op.find('.'))
 
 }  // namespace
 
+std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module) {
+  std::unordered_map<const void*, std::string> names;
+  for (const auto& parameter : module.named_parameters()) names[parameter.value().unsafeGetTensorImpl()] = parameter.key();
+  for (const auto& buffer : module.named_buffers()) names[buffer.value().unsafeGetTensorImpl()] = buffer.key();
+  return names;
+}
+
 Result<ValueId> Lowering::activation(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   const auto found = value.isTensor() ? values_.find(identity(value.toTensor())) : values_.end();
@@ -258,6 +265,7 @@ Status Lowering::node(const Call& call, Op op, std::vector<ValueId> inputs, std:
   if (output.sizes() != at::IntArrayRef(expected))
     return unsupported(call, "a result of shape " + show(expected), show(output.sizes()));
   bind(output, id);
+  results_.push_back(call.copy);
   return {};
 }
 

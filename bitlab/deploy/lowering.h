@@ -5,10 +5,15 @@
 #include <unordered_map>
 #include <utility>
 
+#include <torch/nn/module.h>
+
 #include "bitlab/deploy/recording.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::deploy {
+
+// The names of a module's parameters and buffers, by tensor.
+std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module);
 
 class Lowering {
  public:
@@ -17,6 +22,9 @@ class Lowering {
 
   // The program of a whole recording, whose input has `batch` samples.
   Result<program::Program> lower(const Recording& recording, int64_t batch, std::map<std::string, std::string> metadata);
+
+  // What LibTorch computed for each node of that program, where the recording kept copies.
+  const std::vector<at::Tensor>& results() const { return results_; }
 
   // For the functions of lowering.def.
 
@@ -49,6 +57,7 @@ class Lowering {
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
   std::unordered_map<const void*, at::Tensor> transposes_;
+  std::vector<at::Tensor> results_;  // by node
   std::unordered_map<std::string, int> counts_;  // of nodes, by operation, for their names
 };
 

@@ -10,6 +10,7 @@ namespace {
 
 struct State {
   int depth = 0;
+  Keep keep = Keep::kTensors;
   Recording recording;
 };
 thread_local State* state = nullptr;
@@ -27,7 +28,7 @@ std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
   auto frame = std::make_unique<Frame>();
   frame->outermost = state->depth++ == 0;
   if (!frame->outermost) return frame;
-  Call call{full_name(fn), {}, {}};
+  Call call{full_name(fn), {}, {}, {}};
   const auto schema = fn.operator_schema();
   const auto inputs = fn.inputs();  // valid in this callback only
   for (size_t i = 0; i < inputs.size(); ++i)
@@ -40,7 +41,12 @@ void on_exit(const at::RecordFunction& fn, at::ObserverContext* context) {
   --state->depth;
   if (!static_cast<Frame*>(context)->outermost) return;
   const auto outputs = fn.outputs();
-  state->recording.calls.back().outputs.assign(outputs.begin(), outputs.end());
+  Call& call = state->recording.calls.back();
+  call.outputs.assign(outputs.begin(), outputs.end());
+  if (state->keep != Keep::kCopies || outputs.empty() || !outputs[0].isTensor()) return;
+  ++state->depth;  // the copy is no call of the module's
+  call.copy = outputs[0].toTensor().clone();
+  --state->depth;
 }
 
 // Observes the calling thread for its lifetime.
@@ -72,8 +78,10 @@ const c10::IValue& Call::argument(const std::string& name) const {
   return found->value;
 }
 
-Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input) {
+Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input,
+                         Keep keep) {
   State current;
+  current.keep = keep;
   try {
     at::NoGradGuard no_grad;
     const Observer observer(current);

@@ -24,6 +24,7 @@ struct Call {
   std::string op;  // "aten::conv2d", "aten::add.Tensor"
   std::vector<Argument> arguments;
   std::vector<c10::IValue> outputs;
+  at::Tensor copy;  // of the first output as it was when the call ended, if asked for: later calls may work in place
 
   // The value of an argument that the operator's schema has.
   const c10::IValue& argument(const std::string& name) const;
@@ -34,8 +35,11 @@ struct Recording {
   std::vector<Call> calls;  // their tensors stay alive, so that identities are unique
 };
 
+enum class Keep { kTensors, kCopies };
+
 // Runs forward(input) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
 // InvalidArgument.
-Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input);
+Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input,
+                         Keep keep = Keep::kTensors);
 
 }  // namespace bitlab::deploy

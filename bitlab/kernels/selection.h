@@ -12,6 +12,20 @@
 #include "bitlab/base/machine.h"
 #include "bitlab/base/result.h"
 
+// BITLAB_BUILT_FOR_<target>(function): the function where the build is for that target, null elsewhere. A row of another
+// architecture stays in its list.
+#define BITLAB_BUILT_FOR_any(function) function
+#if defined(__x86_64__)
+#define BITLAB_BUILT_FOR_x86(function) function
+#define BITLAB_BUILT_FOR_arm(function) nullptr
+#elif defined(__aarch64__)
+#define BITLAB_BUILT_FOR_x86(function) nullptr
+#define BITLAB_BUILT_FOR_arm(function) function
+#else
+#define BITLAB_BUILT_FOR_x86(function) nullptr
+#define BITLAB_BUILT_FOR_arm(function) nullptr
+#endif
+
 namespace bitlab::kernels {
 
 enum class Verdict { kChosen, kSlower, kNotBuilt, kMissingFeature, kShapeNotAccepted, kLayoutMismatch, kDisabledByPolicy };

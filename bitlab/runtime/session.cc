@@ -38,6 +38,8 @@ Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
       options_(std::move(options)),
       pool_(make_thread_pool(options_.threads == 0 ? this_machine().cores : options_.threads)) {}
 
+Session::~Session() = default;
+
 Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Model> model, SessionOptions options) {
   if (options.threads < 0 || options.threads > kMaxThreads)
     return make_error(ErrorCode::kInvalidArgument, "[session] 0 to {} threads, got {}", kMaxThreads, options.threads);

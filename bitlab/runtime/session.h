@@ -26,6 +26,8 @@ class Session {
   // Error: InvalidArgument (threads).
   static Result<std::unique_ptr<Session>> create(std::shared_ptr<const Model> model, SessionOptions options = {});
 
+  ~Session();
+
   // Inputs in the order of the program, all with the same batch. The outputs point into the session and hold until the next run.
   // The result does not depend on the machine, the number of threads or how samples are split into batches.
   // Errors: InvalidArgument, ShapeMismatch, NotFinite, OutOfMemory.

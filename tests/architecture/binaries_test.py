@@ -9,9 +9,18 @@ from pathlib import Path
 
 SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 BINARY = Path(os.environ["BITLAB_BINARY_DIR"])
+NM, OBJDUMP, READELF = (os.environ.get(name) or name.lower() for name in ("NM", "OBJDUMP", "READELF"))
 KERNELS = SOURCE / "bitlab" / "kernels"
 BELOW_TORCH = ["base", "ternary", "config", "kernels", "program", "format_bit", "runtime", "data"]
 FUSED = re.compile(r"\b(vf?n?m(add|sub)\w*|vfmaddsub\w*|vfmsubadd\w*|fn?m(add|sub)|fml[as])\b")
+
+
+def archives():
+    """The static libraries below the torch line that this build has; config may be left out."""
+    found = {name: BINARY / "lib" / f"libbitlab_{name}.a" for name in BELOW_TORCH}
+    missing = [name for name, path in found.items() if not path.exists()]
+    assert missing in ([], ["config"]), missing
+    return {name: path for name, path in found.items() if name not in missing}
 
 
 def run(*command):
@@ -35,13 +44,14 @@ def rows(op):
 class InstructionSets(unittest.TestCase):
     def test_objects_define_only_their_kernels(self):
         found = list(isa_objects())
-        self.assertTrue(found, "no object of an instruction set in the build")
+        if not found:
+            self.skipTest("no kernel for an instruction set of this architecture")
         for op, stem, path in found:
             with self.subTest(f"{op}/{stem}"):
-                defined = [line.split()[-1] for line in run("nm", "-C", "--defined-only", "--extern-only", "-P", str(path)).splitlines() if line]
+                defined = [line.split()[-1] for line in run(NM, "-C", "--defined-only", "--extern-only", "-P", str(path)).splitlines() if line]
                 names = {
                     m[1]
-                    for line in run("nm", "-C", "--defined-only", "--extern-only", str(path)).splitlines()
+                    for line in run(NM, "-C", "--defined-only", "--extern-only", str(path)).splitlines()
                     for m in [re.match(r"\S+ \S (?:bitlab::kernels::)?(\S+?)(\(|$)", line)]
                     if m
                 }
@@ -58,10 +68,8 @@ class InstructionSets(unittest.TestCase):
 
 class FloatingPoint(unittest.TestCase):
     def test_no_fused_multiply_add_below_the_torch_line(self):
-        for library in BELOW_TORCH:
-            path = BINARY / "lib" / f"libbitlab_{library}.a"
-            self.assertTrue(path.exists(), path)
-            process = subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", str(path)], stdout=subprocess.PIPE, text=True)
+        for library, path in archives().items():
+            process = subprocess.Popen([OBJDUMP, "-d", "--no-show-raw-insn", str(path)], stdout=subprocess.PIPE, text=True)
             fused = [line.strip() for line in process.stdout if FUSED.search(line)]
             process.wait()
             self.assertEqual(process.returncode, 0)
@@ -76,14 +84,14 @@ class FloatingPoint(unittest.TestCase):
 
 class TorchFree(unittest.TestCase):
     def test_bitlab_run_needs_no_libtorch(self):
-        needed = run("readelf", "-d", str(BINARY / "bin" / "bitlab-run"))
+        needed = run(READELF, "-d", str(BINARY / "bin" / "bitlab-run"))
         self.assertIn("NEEDED", needed)
         for name in ("torch", "c10", "python", "gomp"):
             self.assertNotIn(name, "\n".join(line for line in needed.splitlines() if "NEEDED" in line))
 
     def test_no_library_below_the_line_names_torch(self):
-        for library in BELOW_TORCH:
-            symbols = run("nm", "-C", str(BINARY / "lib" / f"libbitlab_{library}.a"))
+        for library, path in archives().items():
+            symbols = run(NM, "-C", str(path))
             self.assertIsNone(re.search(r"\b(at|c10|torch)::", symbols), library)
 
 

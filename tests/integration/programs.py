@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 BINARY = Path(os.environ["BITLAB_BINARY_DIR"])
+EMULATOR = os.environ.get("BITLAB_EMULATOR", "")  # runs the programs of another architecture
 
 
 def run(program, *arguments, kernel=None, env=None):
@@ -13,7 +14,7 @@ def run(program, *arguments, kernel=None, env=None):
     environment.update(env or {})
     if kernel is not None:
         environment["BITLAB_KERNEL"] = kernel
-    command = [str(BINARY / "bin" / program), *map(str, arguments)]
+    command = [*EMULATOR.split(), str(BINARY / "bin" / program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 

@@ -10,33 +10,15 @@
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/file.h"
+#include "bitlab/format/bit/test_support.h"
 #include "bitlab/program/print.h"
-#include "bitlab/ternary/codes.h"
 
 namespace bitlab::format::bit {
 namespace {
 
-using program::kBatch;
-using program::kNone;
-using program::Op;
 using program::Program;
-using program::ProgramBuilder;
-using program::ValueId;
 
-Program small() {
-  const std::vector<int8_t> t{1, 0, -1, -1, 1, 0, 0, 0, 1, -1};
-  std::vector<uint8_t> codes(4);
-  ternary::pack_codes(t, 2, 5, codes);
-  ProgramBuilder b;
-  const ValueId x = b.input("x", {kBatch, {5, false}});
-  const ValueId w = b.ternary("fc.weight", {2, 5}, codes, {0.5F, 0.25F});
-  const ValueId bias = b.floats("fc.bias", {2}, {1.5F, -2.0F});
-  const ValueId dense = b.floats("head.weight", {3, 2}, {1, 2, 3, 4, 5, 6});
-  ValueId v = b.node(Op::ternary_linear, "fc", {x, w, bias}, {{"activation", std::string("int8")}}).value();
-  v = b.node(Op::linear, "head", {v, dense, kNone}).value();
-  b.metadata("model", "näme with \"quotes\"\n");
-  return b.finish({v}).value();
-}
+Program small() { return test::small_program(); }
 
 struct Loaded {
   AlignedBuffer buffer;
@@ -112,27 +94,14 @@ TEST(Bit, AnyTruncationIsFound) {
 
 // Changes with checksums made right again reach the readers behind them.
 std::string with_graph(const std::string& from, const std::string& to) {
-  std::string bytes = serialize(small()).value();
+  const std::string bytes = serialize(small()).value();
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   std::string header = bytes.substr(8, length);
   const size_t at = header.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   header.replace(at, from.size(), to);
-  header.resize(static_cast<size_t>(round_up(static_cast<int64_t>(header.size()) + 8, 64)) - 8, ' ');
-  const std::string key = "\"bitlab.header_crc32\":\"";
-  const size_t digits = header.find(key) + key.size();
-  header.replace(digits, 8, "00000000");
-  std::string prefix(8, '\0');
-  const uint64_t size = header.size();
-  std::memcpy(prefix.data(), &size, 8);
-  uint32_t crc = 0xFFFFFFFF;
-  for (const char c : prefix + header) {
-    crc ^= static_cast<uint8_t>(c);
-    for (int i = 0; i < 8; ++i) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xEDB88320 : 0);
-  }
-  header.replace(digits, 8, fmt::format("{:08x}", ~crc));
-  return prefix + header + bytes.substr(8 + length);
+  return test::repaired(bytes.substr(0, 8) + header + bytes.substr(8 + length), header.size());
 }
 
 TEST(Bit, ReadersBehindTheChecksumRefuseToo) {

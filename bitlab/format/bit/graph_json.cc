@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "bitlab/base/json_depth.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::format::bit {
@@ -193,6 +194,7 @@ std::string graph_to_json(const Program& p) {
 }
 
 Result<ParsedGraph> graph_from_json(std::string_view text) {
+  if (json_depth(text) > kMaxJsonDepth) return malformed("nesting at most 16 deep");
   const Json json = Json::parse(text, nullptr, false);
   if (!json.is_object()) return malformed("a JSON object");
   for (const char* key : {"inputs", "constants", "nodes", "outputs"})

@@ -8,6 +8,7 @@
 #include <zlib.h>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/base/json_depth.h"
 
 namespace bitlab::format::bit {
 namespace {
@@ -179,6 +180,7 @@ std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std
 Result<Safetensors> read_safetensors(std::span<const uint8_t> bytes) {
   BITLAB_TRY(const std::string_view text, read_header(bytes));
   BITLAB_RETURN_IF_ERROR(check_header_crc(text));
+  if (json_depth(text) > kMaxJsonDepth) return corrupt("a header nested at most {} deep, got more", kMaxJsonDepth);
   const Json header = Json::parse(text, nullptr, false);
   if (!header.is_object() || !header.contains("__metadata__"))
     return corrupt("a JSON header with __metadata__, got another text");

@@ -9,16 +9,8 @@
 namespace bitlab::kernels {
 namespace {
 
-#if defined(__x86_64__)
-#define BITLAB_BUILT_reference activation_quant_reference
-#define BITLAB_BUILT_x86_avx2 activation_quant_x86_avx2
-#else
-#define BITLAB_BUILT_reference activation_quant_reference
-#define BITLAB_BUILT_x86_avx2 nullptr
-#endif
-
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, needs, value) ActivationQuantRow{#name, needs, value, BITLAB_BUILT_##name},
+#define BITLAB_KERNEL(name, target, needs, value) ActivationQuantRow{#name, needs, value, BITLAB_BUILT_FOR_##target(activation_quant_##name)},
 #include "bitlab/kernels/activation_quant/kernels.def"
 #undef BITLAB_KERNEL
 };

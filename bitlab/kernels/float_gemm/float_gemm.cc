@@ -7,16 +7,8 @@
 namespace bitlab::kernels {
 namespace {
 
-#if defined(__x86_64__)
-#define BITLAB_BUILT_reference float_gemm_reference
-#define BITLAB_BUILT_x86_avx2 float_gemm_x86_avx2
-#else
-#define BITLAB_BUILT_reference float_gemm_reference
-#define BITLAB_BUILT_x86_avx2 nullptr
-#endif
-
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, needs, product) FloatGemmRow{#name, needs, product, BITLAB_BUILT_##name},
+#define BITLAB_KERNEL(name, target, needs, product) FloatGemmRow{#name, needs, product, BITLAB_BUILT_FOR_##target(float_gemm_##name)},
 #include "bitlab/kernels/float_gemm/kernels.def"
 #undef BITLAB_KERNEL
 };

@@ -32,6 +32,8 @@ void pack_vn(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_
 
 }  // namespace
 
+std::string_view name(TernaryLayout layout) { return layout == TernaryLayout::kRows ? "rows" : "vn"; }
+
 int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout) {
   if (layout == TernaryLayout::kRows) return ternary::code_bytes(rows, depth);
   return round_up(rows, kVnUnit) * round_up(depth, kVnStep) / 4;

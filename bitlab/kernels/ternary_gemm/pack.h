@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/ternary_gemm/arguments.h"
@@ -17,6 +18,7 @@ struct PackedTernary {
   TernaryLayout layout = TernaryLayout::kRows;
 };
 
+std::string_view name(TernaryLayout layout);  // "rows", "vn"
 int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);
 
 // `codes` are canonical and valid (ternary::validate_codes), [rows, depth]. Error: OutOfMemory.

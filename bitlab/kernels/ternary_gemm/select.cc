@@ -6,18 +6,9 @@
 namespace bitlab::kernels {
 namespace {
 
-// A kernel of another architecture is in the list, without a function.
-#if defined(__x86_64__)
-#define BITLAB_BUILT_reference ternary_gemm_reference
-#define BITLAB_BUILT_x86_avx2 ternary_gemm_x86_avx2
-#else
-#define BITLAB_BUILT_reference ternary_gemm_reference
-#define BITLAB_BUILT_x86_avx2 nullptr
-#endif
-
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, needs, layout, fixed, step) \
-  TernaryGemmRow{#name, needs, TernaryLayout::layout, fixed, step, BITLAB_BUILT_##name},
+#define BITLAB_KERNEL(name, target, needs, layout, fixed, step) \
+  TernaryGemmRow{#name, needs, TernaryLayout::layout, fixed, step, BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
 #include "bitlab/kernels/ternary_gemm/kernels.def"
 #undef BITLAB_KERNEL
 };

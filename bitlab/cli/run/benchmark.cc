@@ -1,0 +1,163 @@
+// bitlab benchmark: how fast a deployed model is here, and where the time goes.
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <random>
+
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+
+#include "bitlab/cli/console.h"
+#include "bitlab/cli/run/commands.h"
+#include "bitlab/runtime/session.h"
+
+namespace bitlab::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::ordered_json;
+
+struct BenchmarkOptions {
+  std::string model;
+  int64_t batch = 1;
+  int threads = 0;
+  double seconds = 2;
+  bool json = false;
+};
+
+// Normal random values for every input of the model.
+struct Inputs {
+  std::vector<std::vector<float>> data;
+  std::vector<runtime::TensorView> views;
+
+  Inputs(const program::Program& p, int64_t batch) {
+    std::mt19937 generator(1);
+    std::normal_distribution<float> normal;
+    for (program::ValueId id : p.inputs) {
+      const auto shape = at_batch(p.value(id).shape, batch);
+      data.emplace_back(static_cast<size_t>(elements(p.value(id).shape, batch)));
+      for (float& v : data.back()) v = normal(generator);
+      views.push_back({shape, nullptr});
+    }
+    for (size_t i = 0; i < data.size(); ++i) views[i].data = data[i].data();
+  }
+};
+
+struct Measurement {
+  std::vector<double> seconds;            // a run, sorted
+  std::map<std::string, double> by_node;  // seconds in all
+};
+
+double percentile(const std::vector<double>& sorted, double fraction) {
+  return sorted[static_cast<size_t>(fraction * static_cast<double>(sorted.size() - 1) + 0.5)];
+}
+
+// Runs for the given time, at least a few times; with a trace only where `by_node` is wanted, so that it costs the others nothing.
+Status measure(runtime::Session& session, const Inputs& inputs, double seconds, std::vector<double>* runs) {
+  constexpr int kLeast = 5;
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+  for (int i = 0; i < kLeast || Clock::now() < end; ++i) {
+    const auto start = Clock::now();
+    BITLAB_RETURN_IF_ERROR(session.run(inputs.views));
+    if (runs != nullptr) runs->push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return {};
+}
+
+Result<Measurement> run_benchmark(const std::shared_ptr<const runtime::Model>& model, const BenchmarkOptions& options) {
+  const Inputs inputs(model->program(), options.batch);
+  Measurement m;
+  BITLAB_TRY(auto session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
+  BITLAB_RETURN_IF_ERROR(measure(*session, inputs, options.seconds / 10, nullptr));  // warm
+  BITLAB_RETURN_IF_ERROR(measure(*session, inputs, options.seconds, &m.seconds));
+  std::sort(m.seconds.begin(), m.seconds.end());
+  const TraceSink sink = [&](const TraceEvent& event) {
+    m.by_node[std::string(event.name)] += static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
+  };
+  BITLAB_TRY(auto traced, runtime::Session::create(model, {.threads = options.threads, .trace = sink}));
+  BITLAB_RETURN_IF_ERROR(measure(*traced, inputs, options.seconds / 4, nullptr));
+  return m;
+}
+
+int64_t peak_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+Json report_of(const runtime::Model& model, const runtime::Session& session, const BenchmarkOptions& options, const Measurement& m) {
+  double total = 0;
+  for (const auto& [name, seconds] : m.by_node) total += seconds;
+  Json nodes = Json::array();
+  for (const runtime::PlannedStep& step : session.plan()->steps)
+    nodes.push_back({{"node", step.node->name},
+                     {"op", program::name(step.node->op)},
+                     {"share", m.by_node.at(step.node->name) / total},
+                     {"kernels", step.step.kernels}});
+  const double median = percentile(m.seconds, 0.5);
+  return {{"model", options.model},
+          {"cpu", this_machine().cpu},
+          {"threads", session.threads()},
+          {"batch", options.batch},
+          {"runs", m.seconds.size()},
+          {"latency_ms", {{"p50", 1e3 * median}, {"p90", 1e3 * percentile(m.seconds, 0.9)}, {"p99", 1e3 * percentile(m.seconds, 0.99)},
+                          {"least", 1e3 * m.seconds.front()}}},
+          {"samples_per_s", static_cast<double>(options.batch) / median},
+          {"weight_bytes", model.weight_bytes()},
+          {"activation_bytes", session.arena_bytes()},
+          {"peak_process_bytes", peak_bytes()},
+          {"nodes", nodes}};
+}
+
+void print_report(const Json& r) {
+  const Json& latency = r["latency_ms"];
+  fmt::print("{}\n{}, {} threads, batch {}, {} runs\n\n", r["model"].get<std::string>(), r["cpu"].get<std::string>(), r["threads"].get<int>(),
+             r["batch"].get<int64_t>(), r["runs"].get<int64_t>());
+  fmt::print("latency      {:.3f} ms median, {:.3f} ms p90, {:.3f} ms p99, {:.3f} ms least\n", latency["p50"].get<double>(),
+             latency["p90"].get<double>(), latency["p99"].get<double>(), latency["least"].get<double>());
+  fmt::print("throughput   {:.1f} samples/s\n", r["samples_per_s"].get<double>());
+  fmt::print("memory       {} weights, {} activations, {} process peak\n\n", format_bytes(r["weight_bytes"].get<int64_t>()),
+             format_bytes(r["activation_bytes"].get<int64_t>()), format_bytes(r["peak_process_bytes"].get<int64_t>()));
+  std::vector<std::vector<std::string>> table{{"node", "op", "time", "kernels"}};
+  for (const Json& node : r["nodes"])
+    table.push_back({node["node"].get<std::string>(), node["op"].get<std::string>(), fmt::format("{:.1f} %", 100 * node["share"].get<double>()),
+                     node["kernels"].get<std::string>()});
+  fmt::print("{}", format_table(table));
+}
+
+Status run(const BenchmarkOptions& options) {
+  BITLAB_TRY(auto model, runtime::Model::load(options.model));
+  BITLAB_TRY(const Measurement measurement, run_benchmark(model, options));
+  // A session of one run, for the plan.
+  BITLAB_TRY(auto session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
+  BITLAB_RETURN_IF_ERROR(session->run(Inputs(model->program(), options.batch).views));
+  const Json report = report_of(*model, *session, options, measurement);
+  if (options.json) {
+    fmt::print("{}\n", report.dump(2));
+  } else {
+    print_report(report);
+  }
+  return {};
+}
+
+}  // namespace
+
+void add_benchmark(CLI::App& app, Action& action) {
+  auto options = std::make_shared<BenchmarkOptions>();
+  CLI::App* command = app.add_subcommand("benchmark", "Measure a deployed model: latency, throughput, memory, time by node");
+  command->add_option("model", options->model, "The .bit file")->required();
+  command->add_option("--batch", options->batch, "Samples a run")->capture_default_str()->check(CLI::Range(1, 65536));
+  command->add_option("--threads", options->threads, "Threads; 0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
+  command->add_option("--seconds", options->seconds, "How long to measure")->capture_default_str()->check(CLI::Range(0.01, 3600.0));
+  command->add_flag("--json", options->json, "Print JSON");
+  command->footer(
+      "Inputs are random. A time on a shared machine means little by itself: compare within one run, with BITLAB_KERNEL set\n"
+      "or not.\n"
+      "Examples:\n"
+      "  bitlab-run benchmark lenet5.bit\n"
+      "  bitlab-run benchmark lenet5.bit --batch 64 --threads 1 --json");
+  command->callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace bitlab::cli

@@ -1,0 +1,91 @@
+#include "bitlab/cli/run/inspection.h"
+
+#include "bitlab/format/bit/bit.h"
+#include "bitlab/runtime/plan.h"
+#include "bitlab/ternary/codes.h"
+
+namespace bitlab::cli {
+namespace {
+
+using program::Program;
+using program::Value;
+using program::ValueId;
+
+WeightFacts facts_of(const Program& p, const program::Constant& constant, const runtime::ResidentConstant& resident) {
+  const Value& v = p.value(constant.value);
+  WeightFacts facts;
+  facts.name = v.name;
+  facts.count = elements(v.shape, 1);
+  facts.memory_bytes = resident.bytes();
+  if (const auto* ternary = std::get_if<program::TernaryData>(&constant.data)) {
+    facts.ternary = true;
+    facts.file_bytes = static_cast<int64_t>(ternary->codes.size_bytes() + ternary->scale.size_bytes());
+    facts.sparsity = ternary::sparsity(ternary->codes, weight_rows(v.shape), weight_depth(v.shape));
+    facts.granularity = ternary->scale.size() == 1 ? "tensor" : "channel";
+    facts.layout = kernels::name(resident.packed.layout);
+  } else {
+    facts.file_bytes = static_cast<int64_t>(std::get<program::FloatData>(constant.data).size_bytes());
+  }
+  return facts;
+}
+
+NodeFacts facts_of(const Program& p, const program::Node& node, const runtime::Model& model, const std::string& kernels) {
+  NodeFacts facts{node.name,
+                  std::string(name(node.op)),
+                  to_string(p.value(node.output).shape),
+                  std::string(name(schema(node.op).exactness)),
+                  kernels,
+                  {},
+                  {}};
+  for (ValueId id : node.inputs) {
+    if (id == program::kNone) continue;
+    if (const program::Constant* constant = p.constant(id)) {
+      facts.weights.push_back(facts_of(p, *constant, model.constant(id)));
+    } else {
+      facts.inputs.push_back(p.value(id).name);
+    }
+  }
+  return facts;
+}
+
+void count_weights(Inspection& facts, const Program& p, const runtime::Model& model) {
+  int64_t ternary_bytes = 0;
+  for (const program::Constant& constant : p.constants) {
+    const WeightFacts weight = facts_of(p, constant, model.constant(constant.value));
+    facts.weights += weight.count;
+    facts.weight_file_bytes += weight.file_bytes;
+    facts.weight_memory_bytes += weight.memory_bytes;
+    if (!weight.ternary) continue;
+    facts.ternary_weights += weight.count;
+    ternary_bytes += weight.memory_bytes;
+  }
+  const auto bits = [](int64_t bytes, int64_t count) {
+    return count == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(count);
+  };
+  facts.float32_bytes = facts.weights * static_cast<int64_t>(sizeof(float));
+  facts.bits_a_weight = bits(facts.weight_memory_bytes, facts.weights);
+  facts.ternary_bits_a_weight = bits(ternary_bytes, facts.ternary_weights);
+}
+
+}  // namespace
+
+Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, int threads) {
+  BITLAB_TRY(const Program p, format::bit::load(path));
+  BITLAB_TRY(const auto model, runtime::Model::create(p));
+  BITLAB_TRY(const runtime::Plan plan, runtime::make_plan(*model, batch, threads));
+  Inspection facts;
+  std::error_code ignored;
+  facts.path = path;
+  facts.file_bytes = static_cast<int64_t>(std::filesystem::file_size(path, ignored));
+  facts.version = format::bit::kVersion;
+  facts.metadata = p.metadata;
+  facts.exact = p.is_exact();
+  const auto describe = [&](ValueId id) { return p.value(id).name + " " + to_string(p.value(id).shape); };
+  for (ValueId id : p.inputs) facts.inputs.push_back(describe(id));
+  for (ValueId id : p.outputs) facts.outputs.push_back(describe(id));
+  for (size_t i = 0; i < p.nodes.size(); ++i) facts.nodes.push_back(facts_of(p, p.nodes[i], *model, plan.steps[i].step.kernels));
+  count_weights(facts, p, *model);
+  return facts;
+}
+
+}  // namespace bitlab::cli

@@ -1,0 +1,91 @@
+// bitlab kernels list | explain: which kernels there are, and which would run.
+#include "bitlab/kernels/explain.h"
+
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "bitlab/cli/console.h"
+#include "bitlab/cli/run/commands.h"
+
+namespace bitlab::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct KernelsOptions {
+  bool json = false;
+  std::string machine;
+  kernels::Question question;
+};
+
+Status list(const KernelsOptions& options) {
+  const auto rows = kernels::list_kernels();
+  if (options.json) {
+    Json json = Json::array();
+    for (const auto& row : rows)
+      json.push_back({{"op", row.op}, {"kernel", row.row}, {"layout", row.layout}, {"needs", row.needs}, {"built", row.built}});
+    fmt::print("{}\n", json.dump(2));
+    return {};
+  }
+  std::vector<std::vector<std::string>> table{{"op", "kernel", "layout", "needs", "built"}};
+  for (const auto& row : rows) table.push_back({row.op, row.row, row.layout, row.needs, row.built ? "yes" : "no"});
+  fmt::print("{}", format_table(table));
+  return {};
+}
+
+Json to_json(const kernels::Answer& answer) {
+  Json rows = Json::array();
+  for (const auto& v : answer.verdicts)
+    rows.push_back({{"kernel", v.row}, {"verdict", kernels::name(v.verdict)}, {"reason", v.reason}, {"cost", v.cost}});
+  return {{"op", answer.op}, {"layout", answer.layout}, {"kernels", rows}};
+}
+
+Status explain(const KernelsOptions& options) {
+  Machine machine = this_machine();
+  if (!options.machine.empty()) {
+    BITLAB_TRY(machine, named_machine(options.machine));
+  }
+  const auto answers = kernels::explain_kernels(options.question, machine, kernels::Policy::from_environment());
+  if (options.json) {
+    Json json{{"machine", machine.cpu}, {"features", machine.features.to_string()}, {"ops", Json::array()}};
+    for (const auto& answer : answers) json["ops"].push_back(to_json(answer));
+    fmt::print("{}\n", json.dump(2));
+    return {};
+  }
+  fmt::print("{} ({})\n\n", machine.cpu, machine.features.empty() ? "no features" : machine.features.to_string());
+  std::vector<std::vector<std::string>> table{{"op", "kernel", "verdict", "reason"}};
+  for (const auto& answer : answers)
+    for (const auto& v : answer.verdicts) table.push_back({answer.op, v.row, std::string(kernels::name(v.verdict)), v.reason});
+  fmt::print("{}", format_table(table));
+  return {};
+}
+
+void add_options(CLI::App& command, KernelsOptions& options) {
+  command.add_flag("--json", options.json, "Print JSON");
+}
+
+}  // namespace
+
+void add_kernels(CLI::App& app, Action& action) {
+  auto options = std::make_shared<KernelsOptions>();
+  CLI::App* command = app.add_subcommand("kernels", "List kernels, and explain which would run");
+  command->require_subcommand(1);
+  CLI::App* lister = command->add_subcommand("list", "Every kernel of this build");
+  add_options(*lister, *options);
+  lister->callback([options, &action] { action = [options] { return list(*options); }; });
+  CLI::App* explainer = command->add_subcommand("explain", "The verdict on every kernel for a product");
+  add_options(*explainer, *options);
+  explainer->add_option("--machine", options->machine,
+                        "A class of CPUs instead of this one: scalar, avx2, avx512, avx512vnni, neon, dotprod, i8mm");
+  explainer->add_option("--tokens", options->question.tokens, "Rows of activations")->capture_default_str()->check(CLI::PositiveNumber);
+  explainer->add_option("--rows", options->question.rows, "Rows of the weight")->capture_default_str()->check(CLI::PositiveNumber);
+  explainer->add_option("--depth", options->question.depth, "Columns of the weight, K")->capture_default_str()->check(CLI::PositiveNumber);
+  explainer->footer(
+      "Examples:\n"
+      "  bitlab-run kernels explain --tokens 64 --rows 500 --depth 800\n"
+      "  BITLAB_KERNEL=ternary_gemm:reference bitlab-run kernels explain --machine avx2");
+  explainer->callback([options, &action] { action = [options] { return explain(*options); }; });
+}
+
+}  // namespace bitlab::cli

@@ -1,0 +1,76 @@
+// bitlab verify: a .bit file against the run that it was deployed from, node by node.
+#include <memory>
+
+#include <ATen/ops/randn.h>
+#include <torch/utils.h>
+
+#include "bitlab/cli/console.h"
+#include "bitlab/cli/train/commands.h"
+#include "bitlab/cli/train/run_folder.h"
+#include "bitlab/deploy/compare.h"
+#include "bitlab/format/bit/bit.h"
+
+namespace bitlab::cli {
+namespace {
+
+struct VerifyOptions {
+  std::string model;
+  std::string run;
+  int64_t samples = 64;
+};
+
+// "all equal", or how many values lie in which decade of the largest magnitude.
+std::string histogram_text(const deploy::NodeDifference& d) {
+  constexpr std::array<const char*, deploy::NodeDifference::kBins> kBins{"0",     "<1e-7", "<1e-6", "<1e-5", "<1e-4",
+                                                                         "<1e-3", "<1e-2", "<1e-1", ">1e-1"};
+  std::string text;
+  for (size_t i = 0; i < kBins.size(); ++i)
+    if (d.histogram[i] > 0) text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", kBins[i], d.histogram[i]);
+  return text;
+}
+
+void print_nodes(const std::vector<deploy::NodeDifference>& nodes) {
+  std::vector<std::vector<std::string>> table{{"node", "op", "promise", "values", "different", "largest", "|difference| / largest value"}};
+  for (const auto& d : nodes)
+    table.push_back({d.node, d.op, d.bounded ? "bounded" : "exact", std::to_string(d.count), std::to_string(d.different),
+                     fmt::format("{:.2g}", d.max_difference), histogram_text(d)});
+  fmt::print("{}\n", format_table(table));
+}
+
+Status run(const VerifyOptions& options) {
+  constexpr double kBound = 1e-3;
+  BITLAB_TRY(const program::Program program, format::bit::load(options.model));
+  BITLAB_TRY(const Run loaded, load_run(options.run));
+  torch::manual_seed(0);
+  const at::Tensor example = at::randn({options.samples, loaded.image.channels, loaded.image.height, loaded.image.width});
+  const auto forward = [&](const at::Tensor& x) { return loaded.model->forward(x); };
+  BITLAB_TRY(const auto nodes, deploy::compare_nodes(program, *loaded.model, forward, example));
+  print_nodes(nodes);
+  std::string bounded;
+  const deploy::NodeDifference* first = nullptr;
+  for (const auto& d : nodes) {
+    if (d.bounded) bounded += (bounded.empty() ? "" : ", ") + d.node;
+    const bool broken = d.bounded || !d.fed_exactly ? !(d.max_difference <= kBound * d.max_magnitude) : d.different > 0;
+    if (first == nullptr && broken) first = &d;
+  }
+  if (!bounded.empty()) fmt::print("Bounded nodes, equal within rounding: {}\n", bounded);
+  if (first != nullptr)
+    return make_error(ErrorCode::kInternal, "[verify] the values of LibTorch, got others from node '{}' on: {} of {}, by up to {:.3g} (model={})",
+                      first->node, first->different, first->count, first->max_difference, options.model);
+  fmt::print("{} and {} agree{} on {} samples.\n", options.model, options.run, bounded.empty() ? " to the bit" : "", options.samples);
+  return {};
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Action& action) {
+  auto options = std::make_shared<VerifyOptions>();
+  CLI::App* command = app.add_subcommand("verify", "Compare a .bit file with the run it was deployed from, node by node");
+  command->add_option("model", options->model, "The .bit file")->required();
+  command->add_option("--against", options->run, "Folder that `bitlab train` made")->required();
+  command->add_option("--samples", options->samples, "Random images to compare on")->capture_default_str()->check(CLI::Range(1, 65536));
+  command->footer("Example:\n  bitlab verify lenet5.bit --against runs/lenet5");
+  command->callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace bitlab::cli

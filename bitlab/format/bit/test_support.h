@@ -1,0 +1,67 @@
+// For tests and fuzzers of .bit files: a small program, and checksums made right again after a change.
+#pragma once
+
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fmt/core.h>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/program/program.h"
+#include "bitlab/ternary/codes.h"
+
+namespace bitlab::format::bit::test {
+
+// x [batch, 5] - ternary linear to 2 with a bias - float linear to 3.
+inline program::Program small_program() {
+  using namespace program;
+  const std::vector<int8_t> t{1, 0, -1, -1, 1, 0, 0, 0, 1, -1};
+  std::vector<uint8_t> codes(4);
+  ternary::pack_codes(t, 2, 5, codes);
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {5, false}});
+  const ValueId w = b.ternary("fc.weight", {2, 5}, codes, {0.5F, 0.25F});
+  const ValueId bias = b.floats("fc.bias", {2}, {1.5F, -2.0F});
+  const ValueId dense = b.floats("head.weight", {3, 2}, {1, 2, 3, 4, 5, 6});
+  ValueId v = b.node(Op::ternary_linear, "fc", {x, w, bias}, {{"activation", std::string("int8")}}).value();
+  v = b.node(Op::linear, "head", {v, dense, kNone}).value();
+  b.metadata("model", "näme with \"quotes\"\n");
+  return b.finish({v}).value();
+}
+
+// CRC-32 bit by bit, independent of the library that the writer uses.
+inline uint32_t crc32_of(std::string_view bytes) {
+  uint32_t crc = 0xFFFFFFFF;
+  for (const char c : bytes) {
+    crc ^= static_cast<uint8_t>(c);
+    for (int i = 0; i < 8; ++i) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xEDB88320 : 0);
+  }
+  return ~crc;
+}
+
+// Pads the header to where the data begins, sets its length and both checksums. Leaves bytes alone that have no header of that form.
+inline std::string repaired(const std::string& bytes, size_t header_size) {
+  if (bytes.size() < 8 || header_size > bytes.size() - 8) return bytes;
+  std::string header = bytes.substr(8, header_size), data = bytes.substr(8 + header_size);
+  const auto set = [&](std::string_view key, uint32_t crc) {
+    const size_t at = header.find(key);
+    if (at != std::string::npos && at + key.size() + 8 <= header.size()) header.replace(at + key.size(), 8, fmt::format("{:08x}", crc));
+    return at != std::string::npos;
+  };
+  constexpr std::string_view kHeader = "\"bitlab.header_crc32\":\"", kData = "\"bitlab.data_crc32\":\"";
+  header.resize(static_cast<size_t>(round_up(static_cast<int64_t>(header.size()) + 8, 64)) - 8, ' ');
+  set(kData, crc32_of(data));
+  if (!set(kHeader, 0)) return bytes;
+  const uint64_t size = header.size();
+  std::string prefix(8, '\0');
+  std::memcpy(prefix.data(), &size, 8);
+  const size_t at = header.find(kHeader) + kHeader.size();
+  if (at + 8 > header.size()) return bytes;
+  header.replace(at, 8, "00000000");
+  header.replace(at, 8, fmt::format("{:08x}", crc32_of(prefix + header)));
+  return prefix + header + data;
+}
+
+}  // namespace bitlab::format::bit::test

@@ -1,0 +1,35 @@
+// Every list of kernels as text: what `bitlab kernels` shows.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bitlab/kernels/selection.h"
+
+namespace bitlab::kernels {
+
+struct RowInfo {
+  std::string op, row, layout;  // layout is empty where an op has none
+  std::string needs;            // CPU features, "" for none
+  bool built;
+};
+
+// Every row of every list, in order.
+std::vector<RowInfo> list_kernels();
+
+// What is asked for: the shape of a product.
+struct Question {
+  int64_t tokens = 1, rows = 2048, depth = 2048;
+};
+
+struct Answer {
+  std::string op, layout;
+  std::vector<RowVerdict> verdicts;
+  bool chosen = false;  // whether a row can serve
+};
+
+// The verdict on every row of every list.
+std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy);
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,27 @@
+// Configs as YAML and JSON, and the ImageSpec of .bit files.
+#include "bitlab/config/io.h"
+#include "bitlab/data/image_spec.h"
+#include "tests/fuzz/fuzz.h"
+
+namespace bitlab::fuzz {
+
+bool read_bytes(std::span<const uint8_t> bytes) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const bool yaml = config::from_yaml<RunConfig>(text).ok();
+  const bool json = config::from_json<RunConfig>(text).ok();
+  return data::ImageSpec::from_json(text).ok() || yaml || json;
+}
+
+std::vector<std::vector<uint8_t>> seeds() {
+  std::vector<std::vector<uint8_t>> list;
+  const data::ImageSpec spec{3, 8, 9, {0.1F, 0.2F, 0.3F}, {1.0F, 2.0F, 0.5F}, {"cat", "d\"og"}};
+  for (const std::string& text : {config::to_yaml(RunConfig()), config::to_json(RunConfig()), spec.to_json()})
+    list.emplace_back(text.begin(), text.end());
+  return list;
+}
+
+void repair(std::vector<uint8_t>&) {}
+
+MemoryBound memory_bound() { return {1000, 64 << 10}; }  // yaml-cpp takes hundreds of bytes for a node
+
+}  // namespace bitlab::fuzz
