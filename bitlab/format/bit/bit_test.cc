@@ -27,7 +27,7 @@ struct Loaded {
 
 Loaded load_bytes(const std::string& bytes) {
   AlignedBuffer buffer = AlignedBuffer::allocate(bytes.size()).value();
-  std::memcpy(buffer.data(), bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(buffer.data(), bytes.data(), bytes.size());
   Result<Program> program = parse(buffer.bytes(), nullptr);
   return {std::move(buffer), std::move(program)};
 }
