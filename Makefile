@@ -93,6 +93,10 @@ fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60)
 	for fuzzer in build/fuzz/bin/fuzz_*; do mkdir -p out/$${fuzzer##*/}; \
 	  $$fuzzer -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=16384 -print_final_stats=1 out/$${fuzzer##*/}; done
 
+docs: setup-dev ## Build the documentation site into out/docs
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs out/docs
+	@echo "The site is $(CURDIR)/out/docs/index.html"
+
 clean: ## Remove build/ and out/
 	rm -rf build out
 

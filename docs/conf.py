@@ -23,7 +23,7 @@ breathe_projects = {"BitLab": str(DOXYGEN_OUT / "xml")}
 breathe_default_project = "BitLab"
 breathe_domain_by_extension = {"h": "cpp"}
 primary_domain = "cpp"
-highlight_language = "cpp"
+highlight_language = "text"
 
 
 def run_doxygen(_app):

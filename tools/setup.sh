@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly CPU_INDEX=https://download.pytorch.org/whl/cpu
 readonly MINIMUM_CMAKE=3.25
 readonly VENV=.venv
+readonly DEV_STAMP=$VENV/bitlab-dev-requirements.sha256
 readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence says that the folder is complete
 
 usage() {
@@ -182,6 +183,17 @@ add_architecture() {  # <architecture>
   as_root dpkg --add-architecture "$1"
 }
 
+# What `make docs` and `make lint` take from the Python package index.
+install_dev_requirements() {
+  local wanted
+  wanted=$(cat docs/requirements.txt tools/requirements.txt | sha256sum)
+  if [[ -f $DEV_STAMP && $(<"$DEV_STAMP") == "$wanted" ]]; then return; fi
+  ensure_venv
+  say "python: installing the requirements of docs/ and tools/ into $VENV"
+  pip_install -r docs/requirements.txt -r tools/requirements.txt
+  echo "$wanted" >"$DEV_STAMP"
+}
+
 main() {
   local mode=default lists=(runtime train)
   case ${1:-} in
@@ -194,6 +206,7 @@ main() {
   esac
   install_packages "${lists[@]}"
   [[ $mode == runtime ]] || install_torch
+  [[ $mode != dev ]] || install_dev_requirements
   ensure_cmake "$mode"
 }
 
