@@ -40,7 +40,7 @@ quick: build/dev/build.ninja ## Run the native tests alone
 
 test-full: test ## And with every shape, and by each compiler at -O0 and -O3 (hours)
 	BITLAB_TEST_FULL=1 ctest --preset dev $(CTEST_ARGS)
-	for cxx in $$(compgen -c | grep -xE 'g\+\+|clang\+\+' | sort -u); do for flag in $(CXXFLAGS_FULL); do \
+	for cxx in $$(compgen -c | grep -xE '(g|clang)\+\+(-[0-9]+)?' | sort -u); do for flag in $(CXXFLAGS_FULL); do \
 	  dir=build/full/$$cxx$$flag; \
 	  cmake -S . -B $$dir -G Ninja -DCMAKE_CXX_COMPILER=$$cxx -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=$$flag \
 	    -DBITLAB_TRAIN=OFF; \

@@ -72,6 +72,7 @@ endfunction()
 # A file named for an instruction set is compiled for it, always optimized, so that nothing but its kernels is emitted.
 function(bitlab_isa_flags)
   set(isa_x86_avx2 -mavx2 -mno-fma)
+  set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mno-fma)
   foreach(source ${ARGN})
     get_filename_component(stem ${source} NAME_WE)
     if(DEFINED isa_${stem})

@@ -203,7 +203,8 @@ std::string to_yaml(const Config& config) {
 
 template <class Config>
 Result<Config> from_json(std::string_view text) {
-  if (json_depth(text) > kMaxJsonDepth) return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxJsonDepth);
+  if (json_depth(text) > kMaxJsonDepth)
+    return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxJsonDepth);
   const Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[config] JSON, got text that is not");
   return from_tree<Config>(json);

@@ -54,7 +54,8 @@ Result<Image> read_png(const std::filesystem::path& path, int64_t channels) {
   if (png->width > kMaxSide || png->height > kMaxSide)
     return make_error(ErrorCode::kCorrupt, "[png] at most {} pixels a side, got {}x{} (path={})", kMaxSide, png->height,
                       png->width, path.string());
-  if (int64_t{png->width} * png->height > kMaxExpansion * 8 * static_cast<int64_t>(file->bytes().size()))  // 8: one bit a pixel
+  if (int64_t{png->width} * png->height >
+      kMaxExpansion * 8 * static_cast<int64_t>(file->bytes().size()))  // 8: one bit a pixel
     return corrupt("more pixels than the file can hold");
   png->format = format_of(channels);
   Image image{channels, png->height, png->width, std::vector<uint8_t>(PNG_IMAGE_SIZE(*png.get()))};

@@ -52,8 +52,8 @@ program::Program with_every_output(program::Program program) {
 
 }  // namespace
 
-Result<std::vector<NodeDifference>> compare_nodes(const program::Program& program, torch::nn::Module& module, const Forward& forward,
-                                                  const at::Tensor& example) {
+Result<std::vector<NodeDifference>> compare_nodes(const program::Program& program, torch::nn::Module& module,
+                                                  const Forward& forward, const at::Tensor& example) {
   const at::Tensor input = example.contiguous();
   module.train();
   module.eval();

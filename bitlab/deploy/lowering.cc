@@ -96,8 +96,10 @@ Status lower_addmm(Lowering& lowering, const Call& call) {
   if (!weight.defined() || call.argument("beta").toScalar().toDouble() != 1 ||
       call.argument("alpha").toScalar().toDouble() != 1)
     return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear", "another");
-  Call linear{
-      call.op, {{"input", call.argument("mat1")}, {"weight", weight}, {"bias", call.argument("self")}}, call.outputs, call.copy};
+  Call linear{call.op,
+              {{"input", call.argument("mat1")}, {"weight", weight}, {"bias", call.argument("self")}},
+              call.outputs,
+              call.copy};
   return lower_linear(lowering, linear);
 }
 

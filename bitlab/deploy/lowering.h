@@ -57,7 +57,7 @@ class Lowering {
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
   std::unordered_map<const void*, at::Tensor> transposes_;
-  std::vector<at::Tensor> results_;  // by node
+  std::vector<at::Tensor> results_;              // by node
   std::unordered_map<std::string, int> counts_;  // of nodes, by operation, for their names
 };
 

@@ -78,8 +78,7 @@ const c10::IValue& Call::argument(const std::string& name) const {
   return found->value;
 }
 
-Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input,
-                         Keep keep) {
+Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input, Keep keep) {
   State current;
   current.keep = keep;
   try {

@@ -41,8 +41,7 @@ std::vector<RowInfo> list_kernels() {
 }
 
 std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {
-  return {explain_gemm(question, machine, policy),
-          answer("activation_quant", "", explain_activation_quant(machine, policy)),
+  return {explain_gemm(question, machine, policy), answer("activation_quant", "", explain_activation_quant(machine, policy)),
           answer("float_gemm", "", explain_float_gemm(machine, policy))};
 }
 

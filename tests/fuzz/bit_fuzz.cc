@@ -1,11 +1,11 @@
 // The .bit reader, and what follows it: verify, pack, plan, run.
+#include "tests/fuzz/fuzz.h"
 #include <cstring>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/bit/test_support.h"
 #include "bitlab/runtime/session.h"
-#include "tests/fuzz/fuzz.h"
 
 namespace bitlab::fuzz {
 namespace {
@@ -60,6 +60,8 @@ void repair(std::vector<uint8_t>& bytes) {
   bytes.assign(fixed.begin(), fixed.end());
 }
 
-MemoryBound memory_bound() { return {16, 256 << 10}; }  // the constant: session, plan and thread pool of a program that is accepted
+MemoryBound memory_bound() {
+  return {16, 256 << 10};
+}  // the constant: session, plan and thread pool of a program that is accepted
 
 }  // namespace bitlab::fuzz

@@ -1,7 +1,8 @@
 // Configs as YAML and JSON, and the ImageSpec of .bit files.
+#include "tests/fuzz/fuzz.h"
+
 #include "bitlab/config/io.h"
 #include "bitlab/data/image_spec.h"
-#include "tests/fuzz/fuzz.h"
 
 namespace bitlab::fuzz {
 

@@ -1,8 +1,9 @@
 // The idx reader, plain and gzipped.
+#include "tests/fuzz/fuzz.h"
+
 #include <zlib.h>
 
 #include "bitlab/data/idx.h"
-#include "tests/fuzz/fuzz.h"
 
 namespace bitlab::fuzz {
 

@@ -1,13 +1,13 @@
 // The PNG reader.
+#include "tests/fuzz/fuzz.h"
 #include <filesystem>
+#include <unistd.h>
 
 #include <fmt/core.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include "bitlab/base/file.h"
 #include "bitlab/data/image.h"
-#include "tests/fuzz/fuzz.h"
 
 namespace bitlab::fuzz {
 namespace {
@@ -54,6 +54,8 @@ void repair(std::vector<uint8_t>& bytes) {
   }
 }
 
-MemoryBound memory_bound() { return {6 * 8 * 1032, 64 << 10}; }  // what deflate can hold, in up to six bytes a pixel of one bit
+MemoryBound memory_bound() {
+  return {6 * 8 * 1032, 64 << 10};
+}  // what deflate can hold, in up to six bytes a pixel of one bit
 
 }  // namespace bitlab::fuzz

@@ -1,16 +1,15 @@
 // The corpus of broken files as a test: every seed, cut, flipped, stretched and spliced, with and without right checksums. Under a
 // sanitizer it finds what a reader does wrong; always, it bounds the memory that an input can make a reader take.
+#include "tests/fuzz/fuzz.h"
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <malloc.h>
 #include <new>
 #include <random>
 #include <string_view>
 
 #include <gtest/gtest.h>
-#include <malloc.h>
-
-#include "tests/fuzz/fuzz.h"
 
 namespace {
 
@@ -78,7 +77,8 @@ TEST(Corpus, SeedsAreAccepted) {
 
 TEST(Corpus, Truncated) {
   for (const Bytes& seed : seeds())
-    for (size_t size : positions(seed.size(), kMost)) check({seed.begin(), seed.begin() + static_cast<int64_t>(size)}, "cut", size);
+    for (size_t size : positions(seed.size(), kMost))
+      check({seed.begin(), seed.begin() + static_cast<int64_t>(size)}, "cut", size);
 }
 
 TEST(Corpus, Flipped) {
@@ -93,7 +93,8 @@ TEST(Corpus, Flipped) {
 
 // Digits are what shapes, offsets and counts are made of.
 TEST(Corpus, AbsurdNumbers) {
-  constexpr std::string_view kNumbers[] = {"0", "-1", "99999999999999999999", "4294967296", "9223372036854775807", "1e308", "[[]]", "\"\""};
+  constexpr std::string_view kNumbers[] = {
+      "0", "-1", "99999999999999999999", "4294967296", "9223372036854775807", "1e308", "[[]]", "\"\""};
   for (const Bytes& seed : seeds())
     for (size_t i : positions(seed.size(), kMost)) {
       if (seed[i] < '0' || seed[i] > '9' || (i > 0 && seed[i - 1] >= '0' && seed[i - 1] <= '9')) continue;
@@ -125,7 +126,8 @@ TEST(Corpus, Spliced) {
     for (size_t round = 0; round < kMost; ++round) {
       Bytes broken = seed;
       for (int edits = 0; edits < 3 && broken.size() > 8; ++edits) {
-        const auto from = static_cast<int64_t>(random() % broken.size()), to = static_cast<int64_t>(random() % broken.size());
+        const auto from = static_cast<int64_t>(random() % broken.size()),
+                   to = static_cast<int64_t>(random() % broken.size());
         const auto length = std::min<int64_t>(1 + random() % 16, static_cast<int64_t>(broken.size()) - std::max(from, to));
         if (random() % 2 == 0) {
           std::copy_n(Bytes(broken.begin() + from, broken.begin() + from + length).begin(), length, broken.begin() + to);

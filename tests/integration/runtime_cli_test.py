@@ -1,8 +1,16 @@
-"""bitlab-run's own manners: help, version, usage errors."""
+"""bitlab-run on the golden model: every command, and its manners."""
 
+import json
+import os
+import subprocess
+import tempfile
 import unittest
+from pathlib import Path
 
 from programs import check_refused, run
+
+SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
+MODEL = SOURCE / "tests" / "golden" / "lenet5.bit"
 
 
 class Manners(unittest.TestCase):
@@ -28,6 +36,94 @@ class Manners(unittest.TestCase):
 
     def test_missing_model(self):
         check_refused(self, run("bitlab-run", "run", "/none/a.bit", "--data", "mnist"), 3, "/none/a.bit")
+
+    def test_no_colours_and_no_bars_without_a_terminal(self):
+        result = run("bitlab-run", "run", MODEL, "--data", "synthetic", "--limit", "20")
+        self.assertEqual(result.stderr, "")
+        self.assertNotIn("\x1b", result.stdout)
+
+
+class Commands(unittest.TestCase):
+    def ok(self, *arguments, **options):
+        result = run("bitlab-run", *arguments, **options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_inspect_counts_what_the_architecture_has(self):
+        facts = json.loads(self.ok("inspect", MODEL, "--json"))
+        ternary = 20 * 25 + 50 * 500 + 500 * 800 + 10 * 500
+        scales = biases = 20 + 50 + 500 + 10
+        self.assertEqual(facts["ternary_weights"], ternary)
+        self.assertEqual(facts["weights"], ternary + biases)
+        codes = 20 * 7 + 50 * 125 + 500 * 200 + 10 * 125  # two bits a weight, rows padded to bytes
+        self.assertEqual(facts["weight_file_bytes"], codes + 4 * (scales + biases))
+        self.assertEqual(facts["file_bytes"], MODEL.stat().st_size)
+        self.assertTrue(facts["exact"])
+        nodes = {node["node"]: node for node in facts["nodes"]}
+        self.assertEqual(nodes["fc1"]["output"], "[batch, 500]")
+        self.assertEqual(nodes["fc1"]["weights"][0]["granularity"], "channel")
+        self.assertGreater(nodes["fc1"]["weights"][0]["sparsity"], 0.05)
+        self.assertEqual(nodes["relu"]["inputs"], ["conv1"])
+        self.assertEqual([n["node"] for n in facts["nodes"] if n["exactness"] == "bounded"], [])
+
+    def test_inspect_as_text_and_graph(self):
+        text = self.ok("inspect", MODEL)
+        for word in ("lenet5", "ternary_conv2d", "bits a weight", "channel", "ternary_gemm:"):
+            self.assertIn(word, text)
+        dot = self.ok("inspect", MODEL, "--dot")
+        self.assertTrue(dot.startswith("digraph {"))
+        self.assertIn('"fc1" -> "relu_2";', dot)
+        self.assertEqual(dot.count("{"), dot.count("}"))
+
+    def test_the_kernels_shown_are_the_kernels_forced(self):
+        facts = json.loads(self.ok("inspect", MODEL, "--json", kernel="ternary_gemm:reference"))
+        self.assertIn("ternary_gemm:reference", facts["nodes"][0]["kernels"])
+        self.assertEqual(facts["nodes"][0]["weights"][0]["layout"], "rows")
+
+    def test_benchmark(self):
+        facts = json.loads(self.ok("benchmark", MODEL, "--batch", "3", "--threads", "1", "--seconds", "0.05", "--json"))
+        latency = facts["latency_ms"]
+        self.assertLessEqual(latency["least"], latency["p50"])
+        self.assertLessEqual(latency["p50"], latency["p90"])
+        self.assertLessEqual(latency["p90"], latency["p99"])
+        self.assertAlmostEqual(facts["samples_per_s"], 3000 / latency["p50"], delta=1)
+        self.assertAlmostEqual(sum(node["share"] for node in facts["nodes"]), 1.0, places=6)
+        self.assertIn("throughput", self.ok("benchmark", MODEL, "--seconds", "0.05"))
+
+    def test_kernels(self):
+        rows = json.loads(self.ok("kernels", "list", "--json"))
+        self.assertIn(("ternary_gemm", "reference"), {(row["op"], row["kernel"]) for row in rows})
+        self.assertIn("reference", self.ok("kernels", "list"))
+        answer = json.loads(self.ok("kernels", "explain", "--machine", "scalar", "--json"))
+        for op in answer["ops"]:
+            verdicts = {v["kernel"]: v["verdict"] for v in op["kernels"]}
+            self.assertEqual(verdicts["reference"], "Chosen")
+            self.assertEqual(verdicts["x86_avx2"] in ("MissingFeature", "NotBuilt"), True)
+        self.assertIn("Chosen", self.ok("kernels", "explain", "--tokens", "64"))
+        forced = json.loads(self.ok("kernels", "explain", "--json", kernel="ternary_gemm:reference"))
+        others = {v["verdict"] for v in forced["ops"][0]["kernels"] if v["kernel"] != "reference"}
+        self.assertEqual(others, {"DisabledByPolicy"})
+        check_refused(self, run("bitlab-run", "kernels", "explain", "--machine", "abacus"), 2, "abacus", "avx2")
+
+    def test_completion_is_a_script_that_completes(self):
+        script = self.ok("completion", "bash")
+        probe = script + "\nCOMP_WORDS=(bitlab-run kernels ex); COMP_CWORD=2; _bitlab_run; echo \"${COMPREPLY[@]}\""
+        result = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, cwd="/")
+        self.assertEqual(result.stdout.split()[:1], ["explain"], result.stderr)
+        self.assertIn("bashcompinit", self.ok("completion", "zsh"))
+        check_refused(self, run("bitlab-run", "completion", "fish"), 2, "fish")
+
+    def test_run_on_data_and_pictures(self):
+        text = self.ok("run", MODEL, "--data", "synthetic", "--limit", "50")
+        self.assertIn("accuracy", text)
+        report = json.loads(self.ok("run", MODEL, "--data", "mnist", "--limit", "20", "--json", "--batch", "7"))
+        self.assertEqual(report["images"], 20)
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "digit.png"
+            picture.write_bytes(b"not a picture")
+            check_refused(self, run("bitlab-run", "run", MODEL, "--input", picture), 3, "PNG", "digit.png")
+            check_refused(self, run("bitlab-run", "run", MODEL, "--input", Path(folder) / "none.png"), 3, "none.png")
+        check_refused(self, run("bitlab-run", "run", MODEL, "--data", "mnist", "--data-root", "/none"), 3, "/none")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,34 @@ class Slice(unittest.TestCase):
         self.assertEqual(run("bitlab", "run", self.bit, "--data", "synthetic", "--limit", "150", "--logits", logits).returncode, 0)
         self.assertEqual(logits.read_bytes(), expected)
 
+    def test_verify_agrees_or_names_the_first_node(self):
+        result = run("bitlab", "verify", self.bit, "--against", self.run_folder, "--samples", "3")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("agree to the bit on 3 samples", result.stdout)
+        other = self.folder / "other"
+        result = run("bitlab", "train", "--config", self.run_folder / "config.yaml", "--seed", "2", "--limit", "60", "-o", other)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        result = run("bitlab", "verify", self.bit, "--against", other, "--samples", "3")
+        check_refused(self, result, 5, "node 'conv1'", "tiny.bit")
+        self.assertIn(">1e-1", result.stdout)
+        result = run("bitlab", "train", "--model", "mlp", "--data", "synthetic", "--limit", "20", "--epochs", "1", "-o", self.folder / "mlp")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        check_refused(self, run("bitlab", "verify", self.bit, "--against", self.folder / "mlp"), 2, "graph")
+
+    def test_the_quickstart_runs(self):
+        page = (SOURCE / "docs/getting_started/quickstart.md").read_text()
+        blocks = re.findall(r"```sh\n(.*?)```", page, re.S)
+        lines = [line for block in blocks for line in block.strip().splitlines()]
+        self.assertGreater(len(lines), 5)
+        for line in lines:
+            with self.subTest(line):
+                words = line.replace("--data mnist", "--data synthetic --limit 60").split()
+                words = [str(self.folder / w) if w.startswith(("runs/", "lenet5.bit")) else w for w in words]
+                if "--epochs" in words:
+                    words[words.index("--epochs") + 1] = "1"
+                result = run(*words)
+                self.assertEqual(result.returncode, 0, result.stderr)
+
     def test_pictures(self):
         picture = self.folder / "grey.png"
         picture.write_bytes(grey_png(28, 28))

@@ -1,12 +1,13 @@
 // bitlab benchmark: how fast a deployed model is here, and where the time goes.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <random>
+#include <sys/resource.h>
 
 #include <nlohmann/json.hpp>
-#include <sys/resource.h>
 
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/run/commands.h"
@@ -50,7 +51,7 @@ struct Measurement {
 };
 
 double percentile(const std::vector<double>& sorted, double fraction) {
-  return sorted[static_cast<size_t>(fraction * static_cast<double>(sorted.size() - 1) + 0.5)];
+  return sorted[static_cast<size_t>(std::lround(fraction * static_cast<double>(sorted.size() - 1)))];
 }
 
 // Runs for the given time, at least a few times; with a trace only where `by_node` is wanted, so that it costs the others nothing.
@@ -86,7 +87,8 @@ int64_t peak_bytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
-Json report_of(const runtime::Model& model, const runtime::Session& session, const BenchmarkOptions& options, const Measurement& m) {
+Json report_of(const runtime::Model& model, const runtime::Session& session, const BenchmarkOptions& options,
+               const Measurement& m) {
   double total = 0;
   for (const auto& [name, seconds] : m.by_node) total += seconds;
   Json nodes = Json::array();
@@ -101,8 +103,11 @@ Json report_of(const runtime::Model& model, const runtime::Session& session, con
           {"threads", session.threads()},
           {"batch", options.batch},
           {"runs", m.seconds.size()},
-          {"latency_ms", {{"p50", 1e3 * median}, {"p90", 1e3 * percentile(m.seconds, 0.9)}, {"p99", 1e3 * percentile(m.seconds, 0.99)},
-                          {"least", 1e3 * m.seconds.front()}}},
+          {"latency_ms",
+           {{"p50", 1e3 * median},
+            {"p90", 1e3 * percentile(m.seconds, 0.9)},
+            {"p99", 1e3 * percentile(m.seconds, 0.99)},
+            {"least", 1e3 * m.seconds.front()}}},
           {"samples_per_s", static_cast<double>(options.batch) / median},
           {"weight_bytes", model.weight_bytes()},
           {"activation_bytes", session.arena_bytes()},
@@ -112,8 +117,8 @@ Json report_of(const runtime::Model& model, const runtime::Session& session, con
 
 void print_report(const Json& r) {
   const Json& latency = r["latency_ms"];
-  fmt::print("{}\n{}, {} threads, batch {}, {} runs\n\n", r["model"].get<std::string>(), r["cpu"].get<std::string>(), r["threads"].get<int>(),
-             r["batch"].get<int64_t>(), r["runs"].get<int64_t>());
+  fmt::print("{}\n{}, {} threads, batch {}, {} runs\n\n", r["model"].get<std::string>(), r["cpu"].get<std::string>(),
+             r["threads"].get<int>(), r["batch"].get<int64_t>(), r["runs"].get<int64_t>());
   fmt::print("latency      {:.3f} ms median, {:.3f} ms p90, {:.3f} ms p99, {:.3f} ms least\n", latency["p50"].get<double>(),
              latency["p90"].get<double>(), latency["p99"].get<double>(), latency["least"].get<double>());
   fmt::print("throughput   {:.1f} samples/s\n", r["samples_per_s"].get<double>());
@@ -121,8 +126,8 @@ void print_report(const Json& r) {
              format_bytes(r["activation_bytes"].get<int64_t>()), format_bytes(r["peak_process_bytes"].get<int64_t>()));
   std::vector<std::vector<std::string>> table{{"node", "op", "time", "kernels"}};
   for (const Json& node : r["nodes"])
-    table.push_back({node["node"].get<std::string>(), node["op"].get<std::string>(), fmt::format("{:.1f} %", 100 * node["share"].get<double>()),
-                     node["kernels"].get<std::string>()});
+    table.push_back({node["node"].get<std::string>(), node["op"].get<std::string>(),
+                     fmt::format("{:.1f} %", 100 * node["share"].get<double>()), node["kernels"].get<std::string>()});
   fmt::print("{}", format_table(table));
 }
 
@@ -148,11 +153,16 @@ void add_benchmark(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("benchmark", "Measure a deployed model: latency, throughput, memory, time by node");
   command->add_option("model", options->model, "The .bit file")->required();
   command->add_option("--batch", options->batch, "Samples a run")->capture_default_str()->check(CLI::Range(1, 65536));
-  command->add_option("--threads", options->threads, "Threads; 0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
-  command->add_option("--seconds", options->seconds, "How long to measure")->capture_default_str()->check(CLI::Range(0.01, 3600.0));
+  command->add_option("--threads", options->threads, "Threads; 0: all cores")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
+  command->add_option("--seconds", options->seconds, "How long to measure")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 3600.0));
   command->add_flag("--json", options->json, "Print JSON");
   command->footer(
-      "Inputs are random. A time on a shared machine means little by itself: compare within one run, with BITLAB_KERNEL set\n"
+      "Inputs are random. A time on a shared machine means little by itself: compare within one run, with BITLAB_KERNEL "
+      "set\n"
       "or not.\n"
       "Examples:\n"
       "  bitlab-run benchmark lenet5.bit\n"

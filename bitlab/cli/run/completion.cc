@@ -20,7 +20,8 @@ std::string cases(const CLI::App& app, const std::string& path) {
 
 // The path of commands typed so far decides what may follow; anything else completes to files.
 std::string script(const CLI::App& app, bool zsh) {
-  const std::string name = app.get_name(), function = "_" + (name == "bitlab" ? name : std::string("bitlab_run"));
+  const std::string& name = app.get_name();
+  const std::string function = "_" + (name == "bitlab" ? name : std::string("bitlab_run"));
   return fmt::format(
       "{}{}() {{\n"
       "  local path='' words='' word\n"
@@ -28,7 +29,8 @@ std::string script(const CLI::App& app, bool zsh) {
       "    [[ $word == -* || $word == */* || $word == *.* ]] || path=\"${{path:+$path }}$word\"\n"
       "  done\n"
       "  case \"$path\" in\n{}  esac\n"
-      "  COMPREPLY=($(compgen -W \"$words\" -- \"${{COMP_WORDS[COMP_CWORD]}}\") $(compgen -f -- \"${{COMP_WORDS[COMP_CWORD]}}\"))\n"
+      "  COMPREPLY=($(compgen -W \"$words\" -- \"${{COMP_WORDS[COMP_CWORD]}}\") $(compgen -f -- "
+      "\"${{COMP_WORDS[COMP_CWORD]}}\"))\n"
       "}}\n"
       "complete -o filenames -F {} {}\n",
       zsh ? "autoload -U bashcompinit && bashcompinit\n" : "", function, cases(app, ""), function, name);

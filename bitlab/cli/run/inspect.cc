@@ -20,7 +20,9 @@ struct InspectOptions {
 };
 
 std::string ratio(int64_t larger, int64_t smaller) {
-  return smaller == 0 ? "" : fmt::format("{:.1f}x smaller than float32", static_cast<double>(larger) / static_cast<double>(smaller));
+  return smaller == 0
+             ? ""
+             : fmt::format("{:.1f}x smaller than float32", static_cast<double>(larger) / static_cast<double>(smaller));
 }
 
 // The weight that names a node's row: codes where there are any.
@@ -48,11 +50,15 @@ void print_text(const Inspection& m) {
   for (const auto& [key, text] : m.metadata) fmt::print("  {:<18}{}\n", key, text);
   for (const std::string& input : m.inputs) fmt::print("  {:<18}{}\n", "input", input);
   for (const std::string& output : m.outputs) fmt::print("  {:<18}{}\n", "output", output);
-  fmt::print("  {:<18}{}\n", "bits", m.exact ? "exact: the same as LibTorch's eval" : "bounded: equal to LibTorch's eval within rounding");
+  fmt::print("  {:<18}{}\n", "bits",
+             m.exact ? "exact: the same as LibTorch's eval" : "bounded: equal to LibTorch's eval within rounding");
   fmt::print("  {:<18}{}, of them ternary {}\n", "weights", m.weights, m.ternary_weights);
-  fmt::print("  {:<18}{}, {}\n", "weights on disk", format_bytes(m.weight_file_bytes), ratio(m.float32_bytes, m.weight_file_bytes));
-  fmt::print("  {:<18}{}, {}\n", "weights in memory", format_bytes(m.weight_memory_bytes), ratio(m.float32_bytes, m.weight_memory_bytes));
-  fmt::print("  {:<18}{:.2f} in memory; ternary weights with their scales {:.2f}\n\n", "bits a weight", m.bits_a_weight, m.ternary_bits_a_weight);
+  fmt::print("  {:<18}{}, {}\n", "weights on disk", format_bytes(m.weight_file_bytes),
+             ratio(m.float32_bytes, m.weight_file_bytes));
+  fmt::print("  {:<18}{}, {}\n", "weights in memory", format_bytes(m.weight_memory_bytes),
+             ratio(m.float32_bytes, m.weight_memory_bytes));
+  fmt::print("  {:<18}{:.2f} in memory; ternary weights with their scales {:.2f}\n\n", "bits a weight", m.bits_a_weight,
+             m.ternary_bits_a_weight);
   std::vector<std::vector<std::string>> table{
       {"node", "op", "output", "bits", "weights", "bytes", "bits/weight", "zeros", "scale, layout", "kernels"}};
   for (const NodeFacts& node : m.nodes) table.push_back(row_of(node));
@@ -60,7 +66,11 @@ void print_text(const Inspection& m) {
 }
 
 Json to_json(const WeightFacts& w) {
-  Json json{{"name", w.name}, {"type", w.ternary ? "ternary" : "float32"}, {"count", w.count}, {"file_bytes", w.file_bytes}, {"memory_bytes", w.memory_bytes}};
+  Json json{{"name", w.name},
+            {"type", w.ternary ? "ternary" : "float32"},
+            {"count", w.count},
+            {"file_bytes", w.file_bytes},
+            {"memory_bytes", w.memory_bytes}};
   if (w.ternary) {
     json["sparsity"] = w.sparsity;
     json["granularity"] = w.granularity;
@@ -74,13 +84,29 @@ Json to_json(const Inspection& m) {
   for (const NodeFacts& node : m.nodes) {
     Json weights = Json::array();
     for (const WeightFacts& w : node.weights) weights.push_back(to_json(w));
-    nodes.push_back({{"node", node.name}, {"op", node.op}, {"inputs", node.inputs}, {"output", node.output},
-                     {"exactness", node.exactness}, {"kernels", node.kernels}, {"weights", weights}});
+    nodes.push_back({{"node", node.name},
+                     {"op", node.op},
+                     {"inputs", node.inputs},
+                     {"output", node.output},
+                     {"exactness", node.exactness},
+                     {"kernels", node.kernels},
+                     {"weights", weights}});
   }
-  return {{"path", m.path}, {"version", m.version}, {"file_bytes", m.file_bytes}, {"metadata", m.metadata}, {"exact", m.exact},
-          {"inputs", m.inputs}, {"outputs", m.outputs}, {"weights", m.weights}, {"ternary_weights", m.ternary_weights},
-          {"weight_file_bytes", m.weight_file_bytes}, {"weight_memory_bytes", m.weight_memory_bytes}, {"float32_bytes", m.float32_bytes},
-          {"bits_a_weight", m.bits_a_weight}, {"ternary_bits_a_weight", m.ternary_bits_a_weight}, {"nodes", nodes}};
+  return {{"path", m.path},
+          {"version", m.version},
+          {"file_bytes", m.file_bytes},
+          {"metadata", m.metadata},
+          {"exact", m.exact},
+          {"inputs", m.inputs},
+          {"outputs", m.outputs},
+          {"weights", m.weights},
+          {"ternary_weights", m.ternary_weights},
+          {"weight_file_bytes", m.weight_file_bytes},
+          {"weight_memory_bytes", m.weight_memory_bytes},
+          {"float32_bytes", m.float32_bytes},
+          {"bits_a_weight", m.bits_a_weight},
+          {"ternary_bits_a_weight", m.ternary_bits_a_weight},
+          {"nodes", nodes}};
 }
 
 // Text inside a Graphviz string.
@@ -95,7 +121,8 @@ std::string quoted(const std::string& text) {
 
 void print_dot(const Inspection& m) {
   fmt::print("digraph {{\n  rankdir=TB; node [shape=box, fontname=\"sans-serif\"];\n");
-  for (const std::string& input : m.inputs) fmt::print("  {} [shape=ellipse, label={}];\n", quoted(input.substr(0, input.find(' '))), quoted(input));
+  for (const std::string& input : m.inputs)
+    fmt::print("  {} [shape=ellipse, label={}];\n", quoted(input.substr(0, input.find(' '))), quoted(input));
   for (const NodeFacts& node : m.nodes) {
     const WeightFacts* weight = main_weight(node);
     const std::string bytes = weight == nullptr ? "" : "\n" + std::to_string(weight->count) + " weights";
@@ -126,9 +153,15 @@ void add_inspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a .bit file holds: graph, sizes, bits, kernels");
   command->add_option("model", options->model, "The .bit file")->required();
-  auto* json = command->add_flag_callback("--json", [options] { options->format = "json"; }, "Print JSON");
-  command->add_flag_callback("--dot", [options] { options->format = "dot"; }, "Print the graph for Graphviz")->excludes(json);
-  command->add_option("--batch", options->batch, "The batch that kernels are chosen for")->capture_default_str()->check(CLI::Range(1, 65536));
+  auto* json = command->add_flag_callback(
+      "--json", [options] { options->format = "json"; }, "Print JSON");
+  command
+      ->add_flag_callback(
+          "--dot", [options] { options->format = "dot"; }, "Print the graph for Graphviz")
+      ->excludes(json);
+  command->add_option("--batch", options->batch, "The batch that kernels are chosen for")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 65536));
   command->footer(
       "Examples:\n"
       "  bitlab-run inspect lenet5.bit\n"

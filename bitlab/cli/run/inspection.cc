@@ -83,7 +83,8 @@ Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, int
   const auto describe = [&](ValueId id) { return p.value(id).name + " " + to_string(p.value(id).shape); };
   for (ValueId id : p.inputs) facts.inputs.push_back(describe(id));
   for (ValueId id : p.outputs) facts.outputs.push_back(describe(id));
-  for (size_t i = 0; i < p.nodes.size(); ++i) facts.nodes.push_back(facts_of(p, p.nodes[i], *model, plan.steps[i].step.kernels));
+  for (size_t i = 0; i < p.nodes.size(); ++i)
+    facts.nodes.push_back(facts_of(p, p.nodes[i], *model, plan.steps[i].step.kernels));
   count_weights(facts, p, *model);
   return facts;
 }

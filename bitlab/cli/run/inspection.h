@@ -13,32 +13,32 @@ namespace bitlab::cli {
 struct WeightFacts {
   std::string name;
   bool ternary = false;
-  int64_t count = 0;           // of weights
-  int64_t file_bytes = 0;      // codes and scales, or floats
-  int64_t memory_bytes = 0;    // as the runtime holds it
-  double sparsity = 0;         // fraction of zeros; of ternary weights
-  std::string granularity;     // "tensor" or "channel"; of ternary weights
-  std::string layout;          // in memory; of ternary weights
+  int64_t count = 0;         // of weights
+  int64_t file_bytes = 0;    // codes and scales, or floats
+  int64_t memory_bytes = 0;  // as the runtime holds it
+  double sparsity = 0;       // fraction of zeros; of ternary weights
+  std::string granularity;   // "tensor" or "channel"; of ternary weights
+  std::string layout;        // in memory; of ternary weights
 };
 
 struct NodeFacts {
   std::string name, op, output, exactness, kernels;
-  std::vector<std::string> inputs;       // activations
+  std::vector<std::string> inputs;  // activations
   std::vector<WeightFacts> weights;
 };
 
 struct Inspection {
   std::string path;
   int64_t file_bytes = 0;
-  int version = 0;                                  // of the format
+  int version = 0;  // of the format
   std::map<std::string, std::string> metadata;
   bool exact = false;
-  std::vector<std::string> inputs, outputs;         // "input [batch, 1, 28, 28]"
+  std::vector<std::string> inputs, outputs;  // "input [batch, 1, 28, 28]"
   std::vector<NodeFacts> nodes;
-  int64_t weights = 0, ternary_weights = 0;         // numbers of values
+  int64_t weights = 0, ternary_weights = 0;  // numbers of values
   int64_t weight_file_bytes = 0, weight_memory_bytes = 0, float32_bytes = 0;
-  double bits_a_weight = 0;                         // in memory, all weights and scales
-  double ternary_bits_a_weight = 0;                 // in memory, ternary weights and their scales
+  double bits_a_weight = 0;          // in memory, all weights and scales
+  double ternary_bits_a_weight = 0;  // in memory, ternary weights and their scales
 };
 
 // Loads the model for this machine and plans it for `batch` samples. Errors: those of Model::load() and make_plan().

@@ -1,12 +1,11 @@
 // bitlab kernels list | explain: which kernels there are, and which would run.
-#include "bitlab/kernels/explain.h"
-
 #include <memory>
 
 #include <nlohmann/json.hpp>
 
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/run/commands.h"
+#include "bitlab/kernels/explain.h"
 
 namespace bitlab::cli {
 namespace {
@@ -24,7 +23,8 @@ Status list(const KernelsOptions& options) {
   if (options.json) {
     Json json = Json::array();
     for (const auto& row : rows)
-      json.push_back({{"op", row.op}, {"kernel", row.row}, {"layout", row.layout}, {"needs", row.needs}, {"built", row.built}});
+      json.push_back(
+          {{"op", row.op}, {"kernel", row.row}, {"layout", row.layout}, {"needs", row.needs}, {"built", row.built}});
     fmt::print("{}\n", json.dump(2));
     return {};
   }
@@ -56,14 +56,13 @@ Status explain(const KernelsOptions& options) {
   fmt::print("{} ({})\n\n", machine.cpu, machine.features.empty() ? "no features" : machine.features.to_string());
   std::vector<std::vector<std::string>> table{{"op", "kernel", "verdict", "reason"}};
   for (const auto& answer : answers)
-    for (const auto& v : answer.verdicts) table.push_back({answer.op, v.row, std::string(kernels::name(v.verdict)), v.reason});
+    for (const auto& v : answer.verdicts)
+      table.push_back({answer.op, v.row, std::string(kernels::name(v.verdict)), v.reason});
   fmt::print("{}", format_table(table));
   return {};
 }
 
-void add_options(CLI::App& command, KernelsOptions& options) {
-  command.add_flag("--json", options.json, "Print JSON");
-}
+void add_options(CLI::App& command, KernelsOptions& options) { command.add_flag("--json", options.json, "Print JSON"); }
 
 }  // namespace
 
@@ -78,9 +77,15 @@ void add_kernels(CLI::App& app, Action& action) {
   add_options(*explainer, *options);
   explainer->add_option("--machine", options->machine,
                         "A class of CPUs instead of this one: scalar, avx2, avx512, avx512vnni, neon, dotprod, i8mm");
-  explainer->add_option("--tokens", options->question.tokens, "Rows of activations")->capture_default_str()->check(CLI::PositiveNumber);
-  explainer->add_option("--rows", options->question.rows, "Rows of the weight")->capture_default_str()->check(CLI::PositiveNumber);
-  explainer->add_option("--depth", options->question.depth, "Columns of the weight, K")->capture_default_str()->check(CLI::PositiveNumber);
+  explainer->add_option("--tokens", options->question.tokens, "Rows of activations")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  explainer->add_option("--rows", options->question.rows, "Rows of the weight")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  explainer->add_option("--depth", options->question.depth, "Columns of the weight, K")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   explainer->footer(
       "Examples:\n"
       "  bitlab-run kernels explain --tokens 64 --rows 500 --depth 800\n"

@@ -30,7 +30,8 @@ std::string histogram_text(const deploy::NodeDifference& d) {
 }
 
 void print_nodes(const std::vector<deploy::NodeDifference>& nodes) {
-  std::vector<std::vector<std::string>> table{{"node", "op", "promise", "values", "different", "largest", "|difference| / largest value"}};
+  std::vector<std::vector<std::string>> table{
+      {"node", "op", "promise", "values", "different", "largest", "|difference| / largest value"}};
   for (const auto& d : nodes)
     table.push_back({d.node, d.op, d.bounded ? "bounded" : "exact", std::to_string(d.count), std::to_string(d.different),
                      fmt::format("{:.2g}", d.max_difference), histogram_text(d)});
@@ -55,9 +56,11 @@ Status run(const VerifyOptions& options) {
   }
   if (!bounded.empty()) fmt::print("Bounded nodes, equal within rounding: {}\n", bounded);
   if (first != nullptr)
-    return make_error(ErrorCode::kInternal, "[verify] the values of LibTorch, got others from node '{}' on: {} of {}, by up to {:.3g} (model={})",
+    return make_error(ErrorCode::kInternal,
+                      "[verify] the values of LibTorch, got others from node '{}' on: {} of {}, by up to {:.3g} (model={})",
                       first->node, first->different, first->count, first->max_difference, options.model);
-  fmt::print("{} and {} agree{} on {} samples.\n", options.model, options.run, bounded.empty() ? " to the bit" : "", options.samples);
+  fmt::print("{} and {} agree{} on {} samples.\n", options.model, options.run, bounded.empty() ? " to the bit" : "",
+             options.samples);
   return {};
 }
 
@@ -68,7 +71,9 @@ void add_verify(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("verify", "Compare a .bit file with the run it was deployed from, node by node");
   command->add_option("model", options->model, "The .bit file")->required();
   command->add_option("--against", options->run, "Folder that `bitlab train` made")->required();
-  command->add_option("--samples", options->samples, "Random images to compare on")->capture_default_str()->check(CLI::Range(1, 65536));
+  command->add_option("--samples", options->samples, "Random images to compare on")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 65536));
   command->footer("Example:\n  bitlab verify lenet5.bit --against runs/lenet5");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

@@ -47,7 +47,8 @@ inline std::string repaired(const std::string& bytes, size_t header_size) {
   std::string header = bytes.substr(8, header_size), data = bytes.substr(8 + header_size);
   const auto set = [&](std::string_view key, uint32_t crc) {
     const size_t at = header.find(key);
-    if (at != std::string::npos && at + key.size() + 8 <= header.size()) header.replace(at + key.size(), 8, fmt::format("{:08x}", crc));
+    if (at != std::string::npos && at + key.size() + 8 <= header.size())
+      header.replace(at + key.size(), 8, fmt::format("{:08x}", crc));
     return at != std::string::npos;
   };
   constexpr std::string_view kHeader = "\"bitlab.header_crc32\":\"", kData = "\"bitlab.data_crc32\":\"";

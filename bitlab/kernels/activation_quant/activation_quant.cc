@@ -10,7 +10,8 @@ namespace bitlab::kernels {
 namespace {
 
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, value) ActivationQuantRow{#name, needs, value, BITLAB_BUILT_FOR_##target(activation_quant_##name)},
+#define BITLAB_KERNEL(name, target, needs, value) \
+  ActivationQuantRow{#name, needs, value, BITLAB_BUILT_FOR_##target(activation_quant_##name)},
 #include "bitlab/kernels/activation_quant/kernels.def"
 #undef BITLAB_KERNEL
 };

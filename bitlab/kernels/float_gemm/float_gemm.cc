@@ -8,7 +8,8 @@ namespace bitlab::kernels {
 namespace {
 
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, product) FloatGemmRow{#name, needs, product, BITLAB_BUILT_FOR_##target(float_gemm_##name)},
+#define BITLAB_KERNEL(name, target, needs, product) \
+  FloatGemmRow{#name, needs, product, BITLAB_BUILT_FOR_##target(float_gemm_##name)},
 #include "bitlab/kernels/float_gemm/kernels.def"
 #undef BITLAB_KERNEL
 };

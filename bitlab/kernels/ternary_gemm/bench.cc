@@ -18,7 +18,8 @@ void run_row(benchmark::State& state, const TernaryGemmRow& row) {
   for (int64_t m = 0; m < tokens; ++m) std::copy_n(values.begin() + m * depth, depth, q.begin() + m * stride);
   const std::vector<float> a(static_cast<size_t>(tokens), 0.01F), scale{0.5F};
   std::vector<float> y(static_cast<size_t>(tokens * rows));
-  const TernaryGemmArgs args{packed.data.data(), rows, depth, q.data(), stride, a.data(), 1, scale.data(), 0, nullptr, y.data(), rows};
+  const TernaryGemmArgs args{packed.data.data(), rows, depth,   q.data(), stride, a.data(), 1,
+                             scale.data(),       0,    nullptr, y.data(), rows};
   for (auto _ : state) {
     row.run(args, 0, tokens, 0, rows);
     benchmark::ClobberMemory();

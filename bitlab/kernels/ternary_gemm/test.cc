@@ -101,6 +101,12 @@ class EveryTernaryGemm : public ::testing::TestWithParam<size_t> {
 
 constexpr int64_t kEdges[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 257};
 
+// Sums of scaled codes, and sums of biased codes, pass 2^31 here.
+TEST_P(EveryTernaryGemm, IsExactAtDepthsWherePartialSumsWrap) {
+  const int64_t depth = row().layout == TernaryLayout::kRows ? 1 << 16 : (1 << 20) + 5;
+  for (int64_t tokens : {1, 2}) check({tokens, 9, depth}, Values::kWorst, true, true);
+}
+
 // Each edge in each dimension, every pair of dimensions once.
 TEST_P(EveryTernaryGemm, IsExactOverEdgeShapes) {
   int i = 0;
@@ -222,11 +228,12 @@ TEST(Selection, ThePolicyRestrictsAndFailsWithTheVerdicts) {
   EXPECT_EQ(none.error().code, ErrorCode::kNoKernel);
   EXPECT_EQ(none.error().message,
             "[ternary_gemm] a kernel for tokens=1 rows=64 depth=64, got none: reference: DisabledByPolicy (restricted to "
-            "'ternary_gemm:sve'); x86_avx2: DisabledByPolicy (restricted to 'ternary_gemm:sve')");
+            "'ternary_gemm:sve'); x86_avx2: DisabledByPolicy (restricted to 'ternary_gemm:sve'); x86_avx512vnni: "
+            "DisabledByPolicy (restricted to 'ternary_gemm:sve')");
   EXPECT_TRUE((Policy{"float_gemm:reference"}.allows("ternary_gemm", "x86_avx2")));
 }
 
-TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_rows().size(), 2U); }
+TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_rows().size(), 3U); }
 
 }  // namespace
 }  // namespace bitlab::kernels
