@@ -16,13 +16,16 @@ set_target_properties(bitlab_runtime_shared PROPERTIES OUTPUT_NAME bitlab EXPORT
                       VERSION ${BITLAB_VERSION_NUMBER} LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/exports.map)
 target_include_directories(bitlab_runtime_shared PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
 target_compile_features(bitlab_runtime_shared PUBLIC cxx_std_20)
-target_link_libraries(bitlab_runtime_shared PUBLIC fmt::fmt PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
+target_link_libraries(bitlab_runtime_shared PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
 foreach(part ${runtime_parts})
   target_link_libraries(bitlab_runtime_shared PRIVATE $<BUILD_INTERFACE:-Wl,--whole-archive,$<TARGET_FILE:bitlab_${part}>,--no-whole-archive>)
   add_dependencies(bitlab_runtime_shared bitlab_${part})
+  # A path among the options is no dependency by itself.
+  set_property(TARGET bitlab_runtime_shared APPEND PROPERTY LINK_DEPENDS $<TARGET_FILE:bitlab_${part}>)
 endforeach()
-target_link_libraries(bitlab_runtime_shared PRIVATE ZLIB::ZLIB Threads::Threads)
-target_link_options(bitlab_runtime_shared PRIVATE -Wl,--version-script=${CMAKE_CURRENT_LIST_DIR}/exports.map -Wl,--gc-sections)
+target_link_libraries(bitlab_runtime_shared PUBLIC fmt::fmt PRIVATE ZLIB::ZLIB Threads::Threads)
+target_link_options(bitlab_runtime_shared PRIVATE -Wl,--version-script=${CMAKE_CURRENT_LIST_DIR}/exports.map -Wl,--gc-sections
+                    -Wl,--no-undefined)
 add_custom_command(TARGET bitlab_runtime_shared POST_BUILD VERBATIM
   COMMAND ${CMAKE_STRIP} -o $<TARGET_FILE:bitlab_runtime_shared>.stripped $<TARGET_FILE:bitlab_runtime_shared>
   COMMAND ${CMAKE_COMMAND} -DFILE=$<TARGET_FILE:bitlab_runtime_shared>.stripped -P ${CMAKE_CURRENT_LIST_DIR}/print_size.cmake)
