@@ -69,20 +69,27 @@ function(bitlab_test name)
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
 endfunction()
 
-# A file named for an instruction set is compiled for it, always optimized, so that nothing but its kernels is emitted.
+# A file named for an instruction set, x86_<name>.cc or arm_<name>.cc, is compiled for it and always optimized, so that nothing but its
+# kernels is emitted. On another architecture it is left out.
 function(bitlab_isa_flags)
   set(isa_x86_avx2 -mavx2 -mno-fma)
   set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mno-fma)
+  set(isa_arm_neon -march=armv8-a)
+  set(isa_arm_dotprod -march=armv8.2-a+dotprod)
+  set(here x86)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
+    set(here arm)
+  endif()
   foreach(source ${ARGN})
     get_filename_component(stem ${source} NAME_WE)
-    if(DEFINED isa_${stem})
-      if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-        # g++ 12 finds its own intrinsics' undefined values uninitialized.
-        set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-          "-O3;${isa_${stem}};-fno-sanitize=all;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
-      else()
-        set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)
-      endif()
+    if(NOT DEFINED isa_${stem})
+      continue()
+    elseif(stem MATCHES "^${here}_")
+      # g++ 12 finds its own intrinsics' undefined values uninitialized.
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "-O3;${isa_${stem}};-fno-sanitize=all;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
+    else()
+      set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)
     endif()
   endforeach()
 endfunction()

@@ -179,6 +179,9 @@ ensure_cmake() {  # <mode>
 
 add_architecture() {  # <architecture>
   if [[ ${BITLAB_SKIP_PACKAGES:-0} == 1 ]] || dpkg --print-foreign-architectures | grep -qx "$1"; then return; fi
+  # Ubuntu keeps arm64 on another server; adding it here would break the user's apt-get update.
+  grep -qx 'ID=debian' /etc/os-release ||
+    fail "adds the architecture $1 on Debian only. Add it and its package source yourself, then run again."
   say "packages: adding the architecture $1"
   as_root dpkg --add-architecture "$1"
 }
