@@ -73,7 +73,8 @@ endfunction()
 # kernels is emitted. On another architecture it is left out.
 function(bitlab_isa_flags)
   set(isa_x86_avx2 -mavx2 -mno-fma)
-  set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mno-fma)
+  # AVX-512 has fused instructions of its own (clang takes -mno-fma for -mno-avx512f); -ffp-contract=off keeps them away.
+  set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni)
   set(isa_arm_neon -march=armv8-a)
   set(isa_arm_dotprod -march=armv8.2-a+dotprod)
   set(here x86)
