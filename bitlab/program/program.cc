@@ -52,12 +52,14 @@ ValueId ProgramBuilder::input(std::string name, Shape shape) {
   return id;
 }
 
+// Shapes come as braced lists, by value like the data.  NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::floats(std::string name, std::vector<int64_t> shape, std::vector<float> data) {
   const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kFloat32, constant_shape(shape));
   program_.constants.push_back({id, keep(program_, std::move(data))});
   return id;
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes,
                                 std::vector<float> scale) {
   const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kTernary, constant_shape(shape));
