@@ -69,26 +69,29 @@ function(bitlab_test name)
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
 endfunction()
 
-# A file named for an instruction set, x86_<name>.cc or arm_<name>.cc, is compiled for it and always optimized, so that nothing but its
+# A file named for an instruction set, x86_<name>.cc or arm_<name>_<variant>.cc, is compiled for it and always optimized, so that nothing but its
 # kernels is emitted. On another architecture it is left out.
 function(bitlab_isa_flags)
-  set(isa_x86_avx2 -mavx2 -mno-fma)
+  set(isa_x86_avx2 -mavx2 -mf16c -mno-fma)
   # AVX-512 has fused instructions of its own (clang takes -mno-fma for -mno-avx512f); -ffp-contract=off keeps them away.
-  set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni)
+  set(isa_x86_avx512 -mavx512f -mavx512bw -mavx512vl)
+  set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mbmi2)
   set(isa_arm_neon -march=armv8-a)
   set(isa_arm_dotprod -march=armv8.2-a+dotprod)
+  set(isa_arm_i8mm -march=armv8.2-a+dotprod+i8mm)
   set(here x86)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|ARM64")
     set(here arm)
   endif()
   foreach(source ${ARGN})
     get_filename_component(stem ${source} NAME_WE)
+    string(REGEX REPLACE "^([^_]+_[^_]+)_.*" "\\1" stem ${stem})
     if(NOT DEFINED isa_${stem})
       continue()
     elseif(stem MATCHES "^${here}_")
       # g++ 12 finds its own intrinsics' undefined values uninitialized.
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
-        "-O3;${isa_${stem}};-fno-sanitize=all;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
+        "-O3;${isa_${stem}};-fno-sanitize=all;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>;$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>")
     else()
       set_source_files_properties(${source} PROPERTIES HEADER_FILE_ONLY ON)
     endif()

@@ -6,12 +6,14 @@
 #include <unistd.h>
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 namespace bitlab {
 namespace {
 
-constexpr std::array<std::string_view, 10> kFeatureNames{
+constexpr std::array<std::string_view, 12> kFeatureNames{
 #define BITLAB_FEATURE(name, meaning) #name,
 #include "bitlab/base/features.def"
 #undef BITLAB_FEATURE
@@ -25,12 +27,17 @@ FeatureSet detect_features() {
   if (__builtin_cpu_supports(#name)) found.insert(Feature::name)
   BITLAB_DETECT(avx2);
   BITLAB_DETECT(fma);
+  BITLAB_DETECT(bmi2);
   BITLAB_DETECT(avx512f);
   BITLAB_DETECT(avx512bw);
   BITLAB_DETECT(avx512vl);
   BITLAB_DETECT(avx512vbmi);
   BITLAB_DETECT(avx512vnni);
 #undef BITLAB_DETECT
+  // Not every compiler knows this one; its registers are those of AVX.
+  unsigned a, b, c, d;
+  constexpr unsigned kF16c = 1U << 29;
+  if (found.contains(Feature::avx2) && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kF16c) != 0) found.insert(Feature::f16c);
 #elif defined(__aarch64__)
   found.insert(Feature::neon);                                                          // part of the base architecture
   constexpr unsigned long kHwcapDotProduct = 1UL << 20, kHwcap2Int8Matrix = 1UL << 13;  // Linux, asm/hwcap.h

@@ -90,9 +90,11 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   const at::Tensor rows = x.contiguous();
   const int64_t tokens = y.numel() / codes.size(0);
   if (tokens == 0) return y;
-  const auto scratch = AlignedBuffer::allocate(static_cast<size_t>(kernels::ternary_linear_scratch_bytes(tokens, depth)));
   TorchPool pool;
-  kernels::ternary_linear(operands.cached->kernels_for(tokens), operands.weight(), rows.const_data_ptr<float>(), tokens,
+  const auto chosen = operands.cached->kernels_for(tokens);
+  const auto scratch =
+      AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, tokens, depth, pool.threads())));
+  kernels::ternary_linear(chosen, operands.weight(), rows.const_data_ptr<float>(), tokens,
                           y.mutable_data_ptr<float>(), const_cast<uint8_t*>(scratch.value().data()), pool)
       .value();
   return y;
@@ -111,10 +113,10 @@ at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at
   const Operands operands(kOp, codes, g.depth(), scale, bias);
   if (y.numel() == 0) return y;
   const at::Tensor channels_last = image.permute({0, 2, 3, 1}).contiguous();
-  const auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(kernels::ternary_conv2d_scratch_bytes(g, at::get_num_threads())));
   TorchPool pool;
   const auto chosen = operands.cached->kernels_for(kernels::ternary_conv2d_problem(g, codes.size(0)).tokens);
+  const auto scratch =
+      AlignedBuffer::allocate(static_cast<size_t>(ternary_conv2d_scratch_bytes(chosen, g, pool.threads())));
   const at::Tensor target = at::empty({g.batch, g.out_h(), g.out_w(), codes.size(0)}, x.options());
   kernels::ternary_conv2d(chosen, operands.weight(), g, channels_last.const_data_ptr<float>(),
                           target.mutable_data_ptr<float>(), const_cast<uint8_t*>(scratch.value().data()), pool)

@@ -34,6 +34,28 @@ float epilogue(int64_t acc, float a, float s, const float* bias) {
   return bias == nullptr ? in_y : in_y + *bias;
 }
 
+float scaled_asymmetric(int64_t positive, int64_t negative, float a, float s, float s_neg) {
+  const float plus_in_x = static_cast<float>(positive) * a;
+  const float minus_in_x = static_cast<float>(negative) * a;
+  const float plus = plus_in_x * s;
+  const float minus = minus_in_x * s_neg;
+  return plus - minus;
+}
+
+float scaled_groups(std::span<const int64_t> acc, std::span<const float> s, float a) {
+  float total = 0;
+  for (size_t g = 0; g < acc.size(); ++g) {
+    const float product = static_cast<float>(acc[g]) * s[g];
+    total = total + product;
+  }
+  return total * a;
+}
+
+int8_t requantize(float y, float inv, float limit) {
+  const float scaled = y * inv;
+  return static_cast<int8_t>(std::clamp(std::nearbyint(scaled), -limit, limit));
+}
+
 std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<const int8_t> t, int64_t rows, int64_t depth,
                           std::span<const float> scale, std::span<const float> bias) {
   std::vector<float> y;

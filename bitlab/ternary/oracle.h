@@ -22,6 +22,14 @@ int64_t dot(std::span<const int8_t> t, std::span<const int8_t> q);
 // y = ((float(acc) * a) * s) + b, each step rounded to float32; no addition where bias is null.
 float epilogue(int64_t acc, float a, float s, const float* bias);
 
+// The contract's other forms, each step rounded to float32.
+// (float(positive) * a) * s - (float(negative) * a) * s_neg; the sums of q over t = +1 and over t = -1.
+float scaled_asymmetric(int64_t positive, int64_t negative, float a, float s, float s_neg);
+// (sum over groups, ascending from 0, of float(acc) * s) * a.
+float scaled_groups(std::span<const int64_t> acc, std::span<const float> s, float a);
+// clamp(rint(y * inv), -limit, limit).
+int8_t requantize(float y, float inv, float limit);
+
 // Ternary linear layer: x [tokens, depth], t [rows, depth], scale [1 or rows], bias [rows] or empty -> y [tokens, rows].
 std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<const int8_t> t, int64_t rows, int64_t depth,
                           std::span<const float> scale, std::span<const float> bias);

@@ -13,7 +13,7 @@ namespace bitlab::kernels {
 // What selection is asked for: a tile of patches is the number of tokens.
 TernaryGemmProblem ternary_conv2d_problem(const Conv2dGeometry& geometry, int64_t rows);
 
-int64_t ternary_conv2d_scratch_bytes(const Conv2dGeometry& geometry, int threads);
+int64_t ternary_conv2d_scratch_bytes(const TernaryKernels& kernels, const Conv2dGeometry& geometry, int threads);
 
 // `scratch` is aligned to 64 and holds ternary_conv2d_scratch_bytes for at least pool.threads() threads. Error: NotFinite.
 Status ternary_conv2d(const TernaryKernels& kernels, const TernaryWeight& weight, const Conv2dGeometry& geometry,

@@ -53,7 +53,7 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
     const auto x = test::random_floats(s.batch * g.sample_values(), 14);
     const auto nhwc = transposed(x, s.batch, s.channels, s.height * s.width);
     std::vector<float> y(static_cast<size_t>(s.batch * g.positions() * s.filters), 1e30F);
-    AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv2d_scratch_bytes(g, threads)));
+    AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv2d_scratch_bytes(kernels(), g, threads)));
     ASSERT_TRUE(
         ternary_conv2d(kernels(), layer.weight(), g, nhwc.data(), y.data(), scratch.data(), *make_thread_pool(threads))
             .ok());
@@ -89,7 +89,7 @@ TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
       const Layer layer(rows, depth, i % 2 == 0, i % 3 == 0, row().layout);
       const auto x = test::random_floats(tokens * depth, static_cast<uint32_t>(i++));
       std::vector<float> y(static_cast<size_t>(tokens * rows));
-      AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(tokens, depth)));
+      AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(kernels(), tokens, depth, 3)));
       ASSERT_TRUE(
           ternary_linear(kernels(), layer.weight(), x.data(), tokens, y.data(), scratch.data(), *make_thread_pool(1 + i % 3))
               .ok());

@@ -5,37 +5,56 @@
 
 namespace bitlab::kernels {
 
-// How packed ternary weights lie in memory; fields hold t + 1, K' = K rounded up to 16, padding holds 1 (t = 0).
+// How packed ternary weights lie in memory; fields hold t + 1, K' = K rounded up to 16, padding along k holds 1 (t = 0).
 enum class TernaryLayout : uint8_t {
   // The canonical rows of ternary/codes.h.
   kRows,
-  // Blocks of 64 rows; the last block of a matrix is as high as its rows need, in units of 8. A block runs over k in steps of 16;
-  // a step holds, for each unit of 8 rows, 32 bytes: byte 4 r + j, bits 2 f and 2 f + 1 = row r, k = 16 step + 4 f + j.
+  // Blocks of 64 rows, the last one as high as the rows that are left. A block runs over k in steps of 16; a step holds 4 bytes for
+  // each row of the block: byte j of row r, bits 2 f and 2 f + 1 = the weight k = 16 step + 4 f + j.
   kVn,
 };
 
 inline constexpr int64_t kVnStep = 16;   // k a step
-inline constexpr int64_t kVnUnit = 8;    // rows a unit
 inline constexpr int64_t kVnBlock = 64;  // rows a block
 
 struct TernaryGemmArgs {
-  const uint8_t* weights;  // packed [rows, depth], aligned to 64
-  int64_t rows;            // N
-  int64_t depth;           // K
-  const int8_t* q;         // [tokens, depth], |q| <= 127; each row readable, and zero, up to depth rounded up to 16
-  int64_t q_stride;        // bytes from token to token
-  const float* a;          // what one unit of q stands for: a[token * a_stride]
-  int64_t a_stride;        // 1, or 0 where all tokens share it
-  const float* scale;      // of the weights: scale[row * scale_stride]
-  int64_t scale_stride;    // 1 per output channel, 0 per tensor
-  const float* bias;       // [rows], or null
-  float* y;                // [tokens, rows]
-  int64_t y_stride;        // floats from token to token
+  // Weights.
+  const uint8_t* weights;                  // packed [rows, depth], aligned to 64
+  int64_t rows;                            // N
+  int64_t depth;                           // K
+  const float* scale = nullptr;            // scale[row * scale_stride]; of t = +1 where scale_neg is given
+  int64_t scale_stride = 0;                // 1 per output channel, 0 per tensor
+  const float* scale_neg = nullptr;        // asymmetric ternary: of t = -1, strided like scale
+  int64_t group = 0;                       // k that share a scale: 64, 128 or 256; 0: `scale` serves a whole row
+  const uint16_t* group_scale = nullptr;   // float16 [ceil(depth / group), rows], instead of scale
+  // Activations.
+  const int8_t* q;      // [tokens, depth], |q| <= 127; each row readable, and zero, up to depth rounded up to 16
+  int64_t q_stride;     // bytes from token to token
+  const float* a;       // what one unit of q stands for: a[token * a_stride]
+  int64_t a_stride;     // 1, or 0 where all tokens share it
+  // After the product; each may be null.
+  const float* bias = nullptr;   // [rows], added
+  const float* alpha = nullptr;  // [rows], multiplied; then
+  const float* beta = nullptr;   // [rows], added; given with alpha
+  bool relu = false;
+  // Results [tokens, rows]: float32, or int8 where y_q is given.
+  float* y = nullptr;
+  int8_t* y_q = nullptr;  // clamp(rint(y * y_inv), -y_limit, y_limit)
+  float y_inv = 0;
+  float y_limit = 127;  // 127 for int8, 7 for int4
+  int64_t y_stride;     // elements from token to token
 };
 
-// Computes y for the given tokens and rows; row_begin is a multiple of 64.
+// Computes the results of the given tokens and rows; row_begin is a multiple of 64. `scratch` belongs to the call: it is aligned to 64 and
+// holds ternary_gemm_scratch_bytes() of the row.
 using TernaryGemmKernel = void(const TernaryGemmArgs& args, int64_t token_begin, int64_t token_end, int64_t row_begin,
-                               int64_t row_end);
+                               int64_t row_end, uint8_t* scratch);
+
+// What every row may use: the sums of q, int32 [groups, 64 tokens].
+inline constexpr int64_t kSumTokens = 64;
+constexpr int64_t sums_bytes(int64_t depth, int64_t group) {
+  return (group == 0 ? 1 : (depth + group - 1) / group) * kSumTokens * 4;
+}
 
 #define BITLAB_KERNEL(name, ...) TernaryGemmKernel ternary_gemm_##name;
 #include "bitlab/kernels/ternary_gemm/kernels.def"

@@ -1,45 +1,28 @@
-// 64-bit Arm with the dot product instructions, on the kVn layout: a register holds 4 rows times 4 k as codes 0, 1, 2; sdot multiplies
-// them by four q into int32, modulo 2^32. The excess of one q per product, the sum of q, is subtracted.
-#include "bitlab/kernels/ternary_gemm/arm_body.h"
+// 64-bit Arm with the dot product instructions: sdot multiplies codes by int8 into int32, modulo 2^32.
+#include "bitlab/kernels/ternary_gemm/arm_isa.h"
 
 namespace bitlab::kernels {
 namespace {
 
-template <int kUnits, int kTokens>
-BITLAB_INLINE void tile(const TernaryGemmArgs& p, const Weights& w, int64_t token, int64_t row, const int32_t* sums) {
-  constexpr int kRegisters = 2 * kUnits;  // of 4 rows
-  const uint8x16_t mask = vdupq_n_u8(3);
-  const int8_t* q = p.q + token * p.q_stride;
-  int32x4_t acc[kRegisters][kTokens];
-  BITLAB_UNROLL for (int r = 0; r < kRegisters; ++r) BITLAB_UNROLL for (int t = 0; t < kTokens; ++t) acc[r][t] =
-      vdupq_n_s32(-sums[t]);
-  for (int64_t s = 0; s < w.steps; ++s) {
-    const uint8_t* bytes = w.first + s * w.step_bytes;
-    int8x16_t q16[kTokens];
-    BITLAB_UNROLL for (int t = 0; t < kTokens; ++t) q16[t] = vld1q_s8(q + t * p.q_stride + s * kVnStep);
-    BITLAB_UNROLL for (int r = 0; r < kRegisters; ++r) {
-      const uint8x16_t x = vld1q_u8(bytes + 16 * r);
-      const int8x16_t codes0 = vreinterpretq_s8_u8(vandq_u8(x, mask)),
-                      codes1 = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(x, 2), mask)),
-                      codes2 = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(x, 4), mask)),
-                      codes3 = vreinterpretq_s8_u8(vshrq_n_u8(x, 6));
-      BITLAB_UNROLL for (int t = 0; t < kTokens; ++t) {
-        acc[r][t] = vdotq_laneq_s32(acc[r][t], codes0, q16[t], 0);
-        acc[r][t] = vdotq_laneq_s32(acc[r][t], codes1, q16[t], 1);
-        acc[r][t] = vdotq_laneq_s32(acc[r][t], codes2, q16[t], 2);
-        acc[r][t] = vdotq_laneq_s32(acc[r][t], codes3, q16[t], 3);
-      }
-    }
+struct DotProduct : Arm {
+  static constexpr int64_t kWiden = int64_t{1} << 40;
+  using Quads = int8x16_t;
+  using Sum = int32x4_t;
+
+  BITLAB_INLINE Quads broadcast4(const int8_t* q) {
+    int32_t four;
+    std::memcpy(&four, q, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
   }
-  BITLAB_UNROLL for (int r = 0; r < kRegisters; ++r) BITLAB_UNROLL for (int t = 0; t < kTokens; ++t)
-      store_four(p, acc[r][t], token + t, row + 4 * r);
-}
+  BITLAB_INLINE void dot(Sum& sum, Codes codes, Quads q4) { sum = vdotq_s32(sum, vreinterpretq_s8_u8(codes), q4); }
+  BITLAB_INLINE Ints<4> widen(Sum sum) { return (Ints<4>)sum; }
+};
 
 }  // namespace
 
-void ternary_gemm_arm_dotprod(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
-                              int64_t row_end) {
-  run(p, token_begin, token_end, row_begin, row_end);
+void ternary_gemm_arm_dotprod(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
+                              uint8_t* scratch) {
+  vn_gemm<DotProduct>(p, token_begin, token_end, row_begin, row_end, scratch);
 }
 
 }  // namespace bitlab::kernels

@@ -18,10 +18,19 @@ void run_row(benchmark::State& state, const TernaryGemmRow& row) {
   for (int64_t m = 0; m < tokens; ++m) std::copy_n(values.begin() + m * depth, depth, q.begin() + m * stride);
   const std::vector<float> a(static_cast<size_t>(tokens), 0.01F), scale{0.5F};
   std::vector<float> y(static_cast<size_t>(tokens * rows));
-  const TernaryGemmArgs args{packed.data.data(), rows, depth,   q.data(), stride, a.data(), 1,
-                             scale.data(),       0,    nullptr, y.data(), rows};
+  const TernaryGemmArgs args{.weights = packed.data.data(),
+                             .rows = rows,
+                             .depth = depth,
+                             .scale = scale.data(),
+                             .q = q.data(),
+                             .q_stride = stride,
+                             .a = a.data(),
+                             .a_stride = 1,
+                             .y = y.data(),
+                             .y_stride = rows};
+  AlignedBuffer scratch = AlignedBuffer::allocate(static_cast<size_t>(ternary_gemm_scratch_bytes(row, depth))).value();
   for (auto _ : state) {
-    row.run(args, 0, tokens, 0, rows);
+    row.run(args, 0, tokens, 0, rows, scratch.data());
     benchmark::ClobberMemory();
   }
   const auto operations = static_cast<double>(2 * tokens * rows * depth);
@@ -34,7 +43,7 @@ void register_rows() {
     auto* bench = benchmark::RegisterBenchmark(fmt::format("ternary_gemm/{}", row.name).c_str(),
                                                [&row](benchmark::State& state) { run_row(state, row); });
     bench->ArgNames({"tokens", "rows", "depth"});
-    for (int64_t tokens : {1, 8, 64})
+    for (int64_t tokens : {1, 2, 8, 12, 16, 32, 64, 128, 512})
       for (auto [rows, depth] : {std::pair<int64_t, int64_t>{50, 500}, {2048, 2048}, {8192, 8192}}) {
         const bool slow = row.layout == TernaryLayout::kRows && rows * tokens > 1 << 14;
         if (!slow) bench->Args({tokens, rows, depth});

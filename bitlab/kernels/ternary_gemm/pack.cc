@@ -8,25 +8,37 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr uint8_t kZeroByte = 0b01010101;  // four codes of t = 0
+constexpr uint32_t kZeroCodes = 0x55555555;  // sixteen codes of t = 0
+
+// Four canonical bytes, k = 4 f + j in bits 2 j of byte f, become four with bits 2 f of byte j: a transpose of 4 x 4 fields, by swapping
+// the halves off the diagonal of 2 x 2 blocks, then the blocks.
+constexpr uint32_t transpose_fields(uint32_t x) {
+  const uint32_t inner = (x ^ (x >> 6)) & 0x00CC00CCU;
+  x ^= inner ^ (inner << 6);
+  const uint32_t outer = (x ^ (x >> 12)) & 0x0000F0F0U;
+  return x ^ outer ^ (outer << 12);
+}
+
+// One row of a block, `block_rows` high: a step lies 4 * block_rows bytes behind the one before it.
+void pack_row(const uint8_t* codes, int64_t bytes, int64_t block_rows, uint8_t* out) {
+  constexpr int64_t kRun = 16;  // steps: one cache line of codes
+  const int64_t steps = ceil_div(bytes, 4);
+  for (int64_t begin = 0; begin < steps; begin += kRun) {
+    const int64_t count = std::min(kRun, steps - begin);
+    uint32_t x[kRun];
+    std::fill_n(x, kRun, kZeroCodes);
+    std::memcpy(x, codes + begin * 4, static_cast<size_t>(std::min(kRun * 4, bytes - begin * 4)));
+    for (uint32_t& word : x) word = transpose_fields(word);
+    for (int64_t s = 0; s < count; ++s) std::memcpy(out + (begin + s) * 4 * block_rows, &x[s], 4);
+  }
+}
 
 void pack_vn(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_t* out) {
   const int64_t steps = ceil_div(depth, kVnStep), row_bytes = ternary::code_row_bytes(depth);
   for (int64_t block = 0; block < rows; block += kVnBlock) {
-    const int64_t units = ceil_div(std::min(rows - block, kVnBlock), kVnUnit);
-    for (int64_t step = 0; step < steps; ++step)
-      for (int64_t row = block; row < block + units * kVnUnit; ++row, out += 4) {
-        // Four canonical bytes, k = 16 step + 4 f + j in bits 2 j of byte f, become four with bits 2 f of byte j: a transpose.
-        uint8_t in[4] = {kZeroByte, kZeroByte, kZeroByte, kZeroByte};
-        if (row < rows)
-          std::memcpy(in, codes.data() + row * row_bytes + step * 4,
-                      static_cast<size_t>(std::min<int64_t>(4, row_bytes - step * 4)));
-        for (int j = 0; j < 4; ++j) {
-          unsigned byte = 0;
-          for (int f = 0; f < 4; ++f) byte |= ((in[f] >> (2 * j)) & 3U) << (2 * f);
-          out[j] = static_cast<uint8_t>(byte);
-        }
-      }
+    const int64_t block_rows = std::min(rows - block, kVnBlock);
+    for (int64_t r = 0; r < block_rows; ++r)
+      pack_row(codes.data() + (block + r) * row_bytes, row_bytes, block_rows, out + block * steps * 4 + 4 * r);
   }
 }
 
@@ -36,7 +48,7 @@ std::string_view name(TernaryLayout layout) { return layout == TernaryLayout::kR
 
 int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout) {
   if (layout == TernaryLayout::kRows) return ternary::code_bytes(rows, depth);
-  return round_up(rows, kVnUnit) * round_up(depth, kVnStep) / 4;
+  return rows * round_up(depth, kVnStep) / 4;
 }
 
 Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout) {
@@ -48,6 +60,14 @@ Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows,
     pack_vn(codes, rows, depth, packed.data.data());
   }
   return packed;
+}
+
+Result<AlignedBuffer> pack_group_scales(std::span<const uint16_t> scales, int64_t rows, int64_t groups) {
+  BITLAB_TRY(AlignedBuffer buffer, AlignedBuffer::allocate(scales.size_bytes()));
+  auto* out = reinterpret_cast<uint16_t*>(buffer.data());
+  for (int64_t n = 0; n < rows; ++n)
+    for (int64_t g = 0; g < groups; ++g) out[g * rows + n] = scales[static_cast<size_t>(n * groups + g)];
+  return buffer;
 }
 
 }  // namespace bitlab::kernels

@@ -1,4 +1,4 @@
-// From canonical codes to the layouts that kernels read.
+// From canonical packed codes (ternary/codes.h) to the layouts that kernels read.
 #pragma once
 
 #include <cstdint>
@@ -23,5 +23,8 @@ int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);
 
 // `codes` are canonical and valid (ternary::validate_codes), [rows, depth]. Error: OutOfMemory.
 Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout);
+
+// Scales of groups, float16: [rows, groups] as stored, to [groups, rows] as kernels read them. Error: OutOfMemory.
+Result<AlignedBuffer> pack_group_scales(std::span<const uint16_t> scales, int64_t rows, int64_t groups);
 
 }  // namespace bitlab::kernels

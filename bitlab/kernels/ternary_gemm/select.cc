@@ -7,19 +7,26 @@ namespace bitlab::kernels {
 namespace {
 
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, layout, fixed, step) \
-  TernaryGemmRow{#name, needs, TernaryLayout::layout, fixed, step, BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
+#define BITLAB_KERNEL(name, target, needs, layout, serves, cost, scratch)                     \
+  TernaryGemmRow{#name, needs,   TernaryLayout::layout, TernaryGemmServes::serves,            \
+                 cost,  scratch, BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
 #include "bitlab/kernels/ternary_gemm/kernels.def"
 #undef BITLAB_KERNEL
 };
 
 double cost(const TernaryGemmRow& row, const TernaryGemmProblem& p) {
-  const int64_t steps = p.tokens * ceil_div(p.rows, kVnUnit) * ceil_div(p.depth, kVnStep);
-  return row.fixed_cost + row.step_cost * static_cast<double>(steps);
+  constexpr int64_t kUnit = 8, kPassTokens = 64, kPassRows = 2048;
+  const int64_t steps = ceil_div(p.depth, kVnStep), rows = ceil_div(p.rows, kUnit);
+  const int64_t passes = steps * ceil_div(p.tokens, kPassTokens) * ceil_div(p.rows, kPassRows);
+  return row.cost.fixed + row.cost.step * static_cast<double>(steps * rows * round_up(p.tokens, row.cost.lanes)) +
+         row.cost.pass * static_cast<double>(passes);
 }
 
 std::string describe(const TernaryGemmProblem& p) {
-  return fmt::format("tokens={} rows={} depth={}", p.tokens, p.rows, p.depth);
+  std::string text = fmt::format("tokens={} rows={} depth={}", p.tokens, p.rows, p.depth);
+  if (p.group != 0) text += fmt::format(" group={}", p.group);
+  if (p.asymmetric) text += " asymmetric";
+  return text;
 }
 
 }  // namespace
@@ -38,13 +45,16 @@ Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const M
 
 Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,
                                                const Machine& machine, const Policy& policy) {
-  const auto other_layout = [&](const TernaryGemmRow& row) {
+  const auto refuse = [&](const TernaryGemmRow& row) {
     std::optional<RowVerdict> refused;
-    if (row.layout != layout)
+    if (row.layout != layout) {
       refused = RowVerdict{"", Verdict::kLayoutMismatch, "the weights are packed in another layout", 0};
+    } else if (row.serves == TernaryGemmServes::kPlainOnly && (problem.asymmetric || problem.group != 0)) {
+      refused = RowVerdict{"", Verdict::kShapeNotAccepted, "one scale a row only", 0};
+    }
     return refused;
   };
-  return select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, other_layout,
+  return select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, refuse,
                     [&](const TernaryGemmRow& row) { return cost(row, problem); });
 }
 

@@ -1,10 +1,15 @@
-// Product of int8 activations and ternary weights with the contract's epilogue:
+// Product of int8 activations and ternary weights with the contract's epilogue (docs/numerics.md):
 //
-//   y[m, n] = ((float(sum over k of q[m, k] * t[n, k]) * a[m]) * scale[n]) + bias[n]
+//   acc[m, n] = sum over k of q[m, k] * t[n, k]                                      exact for every input with K <= 2^24
+//   y = (float(acc) * a[m]) * scale[n]                                               one scale a row or tensor
+//   y = (float(acc over t = +1) * a[m]) * scale[n] - (float(acc over t = -1) * a[m]) * scale_neg[n]      asymmetric, acc of -t q
+//   y = (sum over groups, ascending from 0, of float(acc of the group) * scale[n, group]) * a[m]         groups of 64, 128 or 256 k
+//   y = y + bias[n];  y = y * alpha[n];  y = y + beta[n];  y = y < 0 ? 0 : y         where given
+//   y_q = clamp(rint(y * y_inv), -y_limit, y_limit)                                  where int8 is asked for; half to even
 //
-// Shapes, strides and alignment: arguments.h. The sum is exact for every input with K <= 2^24; the epilogue rounds after every
-// operation to float32, without fused multiply-add; the result does not depend on the kernel, the number of threads or how
-// tokens and rows are split. Source of the number format: BitNet b1.58 (arXiv:2402.17764); of the kVn layout: BitLab.
+// Shapes, strides and alignment: arguments.h. Every operation rounds to float32, without fused multiply-add; the result does not
+// depend on the kernel, the number of threads or how tokens and rows are split. Sources of the number formats: BitNet b1.58
+// (arXiv:2402.17764), TTQ (arXiv:1612.01064) for two scales; of the kVn layout: BitLab.
 #pragma once
 
 #include <span>
@@ -15,17 +20,31 @@
 
 namespace bitlab::kernels {
 
+enum class TernaryGemmServes : uint8_t { kPlainOnly, kAllScales };
+
+struct TernaryGemmCost {
+  double fixed, step, pass;  // nanoseconds; kernels.def says of what
+  int64_t lanes;
+};
+
+struct TernaryGemmScratch {
+  int64_t bytes = 0, bytes_a_k = 0;
+};
+
 struct TernaryGemmRow {
   const char* name;
   FeatureSet needs;
   TernaryLayout layout;
-  double fixed_cost;
-  double step_cost;
+  TernaryGemmServes serves;
+  TernaryGemmCost cost;
+  TernaryGemmScratch scratch;
   TernaryGemmKernel* run;  // null: not part of this build
 };
 
 struct TernaryGemmProblem {
   int64_t tokens, rows, depth;
+  int64_t group = 0;        // k that share a scale; 0: the whole row
+  bool asymmetric = false;  // a second scale for t = -1
 };
 
 std::span<const TernaryGemmRow> ternary_gemm_rows();
@@ -39,7 +58,10 @@ Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem
 Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,
                                                   const Machine& machine, const Policy& policy);
 
-// All tokens and rows, on the pool's threads.
-void ternary_gemm(const TernaryGemmRow& row, const TernaryGemmArgs& args, int64_t tokens, ThreadPool& pool);
+// What one call of row.run needs, in bytes; a multiple of 64.
+int64_t ternary_gemm_scratch_bytes(const TernaryGemmRow& row, int64_t depth, int64_t group = 0);
+
+// All tokens and rows, on the pool's threads. `scratch` is aligned to 64 and holds ternary_gemm_scratch_bytes for each thread.
+void ternary_gemm(const TernaryGemmRow& row, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

@@ -3,9 +3,15 @@
 namespace bitlab::kernels {
 namespace {
 
-// Scratch: q [tokens, stride], then a [tokens].
 int64_t q_stride(int64_t depth) { return round_up(depth, kVnStep); }
-int64_t q_bytes(int64_t tokens, int64_t depth) { return round_up(tokens * q_stride(depth), kAlignment); }
+
+// Scratch: q [tokens, stride], a [tokens], then what the kernel asks for.
+struct Scratch {
+  int64_t q, a;  // bytes
+  Scratch(int64_t tokens, int64_t depth)
+      : q(round_up(tokens * q_stride(depth), kAlignment)),
+        a(round_up(tokens * static_cast<int64_t>(sizeof(float)), kAlignment)) {}
+};
 
 }  // namespace
 
@@ -17,21 +23,33 @@ Result<TernaryKernels> select_ternary(const TernaryGemmProblem& problem, Ternary
   return kernels;
 }
 
-int64_t ternary_linear_scratch_bytes(int64_t tokens, int64_t depth) {
-  return q_bytes(tokens, depth) + tokens * static_cast<int64_t>(sizeof(float));
+int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, int64_t tokens, int64_t depth, int threads) {
+  const Scratch bytes(tokens, depth);
+  return bytes.q + bytes.a + threads * ternary_gemm_scratch_bytes(*kernels.gemm, depth);
 }
 
 Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const float* x, int64_t tokens, float* y,
                       uint8_t* scratch, ThreadPool& pool) {
   const PackedTernary& w = *weight.packed;
+  const Scratch bytes(tokens, w.depth);
   auto* q = reinterpret_cast<int8_t*>(scratch);
-  auto* a = reinterpret_cast<float*>(scratch + q_bytes(tokens, w.depth));
+  auto* a = reinterpret_cast<float*>(scratch + bytes.q);
   const int64_t stride = q_stride(w.depth);
   BITLAB_RETURN_IF_ERROR(
       activation_quant(*kernels.quant, "ternary_linear", x, tokens, w.depth, w.depth, q, stride, a, pool));
-  const TernaryGemmArgs args{w.data.data(),       w.rows,      w.depth, q,     stride, a, 1, weight.scale,
-                             weight.scale_stride, weight.bias, y,       w.rows};
-  ternary_gemm(*kernels.gemm, args, tokens, pool);
+  const TernaryGemmArgs args{.weights = w.data.data(),
+                             .rows = w.rows,
+                             .depth = w.depth,
+                             .scale = weight.scale,
+                             .scale_stride = weight.scale_stride,
+                             .q = q,
+                             .q_stride = stride,
+                             .a = a,
+                             .a_stride = 1,
+                             .bias = weight.bias,
+                             .y = y,
+                             .y_stride = w.rows};
+  ternary_gemm(*kernels.gemm, args, tokens, scratch + bytes.q + bytes.a, pool);
   return {};
 }
 

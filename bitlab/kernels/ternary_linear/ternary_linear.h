@@ -28,9 +28,9 @@ struct TernaryWeight {
   const float* bias = nullptr;   // [rows] or null
 };
 
-int64_t ternary_linear_scratch_bytes(int64_t tokens, int64_t depth);
+int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, int64_t tokens, int64_t depth, int threads);
 
-// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes. Error: NotFinite.
+// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes for at least pool.threads() threads. Error: NotFinite.
 Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const float* x, int64_t tokens, float* y,
                       uint8_t* scratch, ThreadPool& pool);
 

@@ -29,7 +29,7 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
   return Step{[=](const StepBuffers& b) {
                 return ternary_linear(chosen, weight, b.inputs[0], tokens, b.output, b.scratch, *b.pool);
               },
-              kernels::ternary_linear_scratch_bytes(tokens, depth), names(chosen)};
+              ternary_linear_scratch_bytes(chosen, tokens, depth, context.threads), names(chosen)};
 }
 
 Result<Step> make_ternary_conv2d_step(const StepContext& context) {
@@ -40,7 +40,7 @@ Result<Step> make_ternary_conv2d_step(const StepContext& context) {
   return Step{[=](const StepBuffers& b) {
                 return ternary_conv2d(chosen, weight, geometry, b.inputs[0], b.output, b.scratch, *b.pool);
               },
-              ternary_conv2d_scratch_bytes(geometry, context.threads), names(chosen)};
+              ternary_conv2d_scratch_bytes(chosen, geometry, context.threads), names(chosen)};
 }
 
 }  // namespace bitlab::runtime

@@ -1,0 +1,44 @@
+// What the kernels for 64-bit Arm share: a register holds 4 rows times 4 k.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "bitlab/kernels/ternary_gemm/vn_tile.h"
+
+namespace bitlab::kernels {
+namespace {
+
+struct Arm {
+  static constexpr bool kHasOneToken = false;
+  static constexpr int kRows = 4, kRegisters = 4, kTokens = 4, kOneTokenRegisters = 4;
+  static constexpr bool kFreeMask = false;
+  using Codes = uint8x16_t;
+  using Some = int64_t;
+
+  BITLAB_INLINE Codes load(const uint8_t* bytes) { return vld1q_u8(bytes); }
+  BITLAB_INLINE Codes load_some(const uint8_t* bytes, Some rows) {
+    uint8_t padded[16] = {};
+    for (int64_t i = 0; i < 4 * rows; ++i) padded[i] = bytes[i];
+    return vld1q_u8(padded);
+  }
+  BITLAB_INLINE Some some(int64_t rows) { return rows; }
+  BITLAB_INLINE Codes field(Codes x) { return vandq_u8(x, vdupq_n_u8(3)); }
+  BITLAB_INLINE Codes next(Codes x) { return vshrq_n_u8(x, 2); }
+  BITLAB_INLINE Codes low_bits(Codes x) { return vandq_u8(x, vdupq_n_u8(1)); }
+  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
+    int32x4_t total = vdupq_n_s32(0);
+    for (int64_t s = 0; s < steps; ++s) total = vpadalq_s16(total, vpaddlq_s8(vld1q_s8(q + s * kVnStep)));
+    return vaddvq_s32(total);
+  }
+  BITLAB_INLINE Floats<4> load_halves(const uint16_t* halves, int64_t count) {
+    uint16_t padded[4] = {};
+    if (count < kRows) {
+      for (int64_t i = 0; i < count; ++i) padded[i] = halves[i];
+      halves = padded;
+    }
+    return (Floats<4>)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves)));
+  }
+};
+
+}  // namespace
+}  // namespace bitlab::kernels

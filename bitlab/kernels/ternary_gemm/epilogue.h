@@ -1,0 +1,122 @@
+// What follows the exact sums, for kWidth rows of one token at a time: scales, bias, folded affine, ReLU, float32 or int8 results. One
+// source on the compilers' vectors for every instruction set; each operator rounds once. Compiled into each kernel: nothing here has a
+// symbol of its own.
+#pragma once
+
+#include <cstring>
+
+#include "bitlab/kernels/ternary_gemm/arguments.h"
+
+#define BITLAB_INLINE static inline __attribute__((always_inline))
+#define BITLAB_NOINLINE static __attribute__((noinline))
+
+namespace bitlab::kernels {
+namespace {
+
+template <int kWidth>
+struct Lanes {
+  typedef float Floats __attribute__((vector_size(4 * kWidth)));
+  typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
+  typedef int16_t Words __attribute__((vector_size(2 * kWidth)));
+  typedef int8_t Bytes __attribute__((vector_size(kWidth)));
+};
+template <int kWidth>
+using Floats = typename Lanes<kWidth>::Floats;
+template <int kWidth>
+using Ints = typename Lanes<kWidth>::Ints;
+
+template <int kWidth>
+BITLAB_INLINE Floats<kWidth> all_floats(float value) {
+  return value - Floats<kWidth>{};  // value - 0: also -0 stays itself
+}
+template <int kWidth>
+BITLAB_INLINE Ints<kWidth> all_ints(int32_t value) {
+  return value - Ints<kWidth>{};
+}
+template <int kWidth>
+BITLAB_INLINE Floats<kWidth> to_floats(Ints<kWidth> values) {
+  return __builtin_convertvector(values, Floats<kWidth>);
+}
+template <int kWidth>
+BITLAB_INLINE Floats<kWidth> select(Ints<kWidth> mask, Floats<kWidth> yes, Floats<kWidth> no) {
+  return (Floats<kWidth>)(((Ints<kWidth>)yes & mask) | ((Ints<kWidth>)no & ~mask));
+}
+
+// Values of consecutive rows, of which `count` exist.
+template <int kWidth>
+BITLAB_INLINE Floats<kWidth> load_rows(const float* values, int64_t count) {
+  Floats<kWidth> result{};
+  if (count >= kWidth) {
+    std::memcpy(&result, values, sizeof(result));
+  } else {
+    for (int64_t i = 0; i < count; ++i) result[i] = values[i];
+  }
+  return result;
+}
+template <int kWidth>
+BITLAB_INLINE Floats<kWidth> load_scales(const float* scale, int64_t stride, int64_t row, int64_t count) {
+  return stride == 0 ? all_floats<kWidth>(scale[0]) : load_rows<kWidth>(scale + row, count);
+}
+
+template <int kWidth, class Vector, class T>
+BITLAB_INLINE void store_rows(const Vector& values, T* to, int64_t count) {
+  if (count >= kWidth) {
+    std::memcpy(to, &values, sizeof(values));
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = values[i];
+  }
+}
+
+template <int kWidth>
+BITLAB_INLINE void finish(const TernaryGemmArgs& p, Floats<kWidth> y, int64_t token, int64_t row) {
+  const int64_t count = p.rows - row;
+  if (p.bias != nullptr) y = y + load_rows<kWidth>(p.bias + row, count);
+  if (p.alpha != nullptr) {
+    y = y * load_rows<kWidth>(p.alpha + row, count);
+    y = y + load_rows<kWidth>(p.beta + row, count);
+  }
+  if (p.relu) y = select<kWidth>(y < Floats<kWidth>{}, Floats<kWidth>{}, y);
+  const int64_t at = token * p.y_stride + row;
+  if (p.y_q == nullptr) {
+    store_rows<kWidth>(y, p.y + at, count);
+    return;
+  }
+  const auto most = all_floats<kWidth>(p.y_limit), least = all_floats<kWidth>(-p.y_limit);
+  Floats<kWidth> scaled = y * all_floats<kWidth>(p.y_inv);
+  scaled = select<kWidth>(scaled > most, most, scaled);
+  scaled = select<kWidth>(scaled < least, least, scaled);
+  // Adding 1.5 x 2^23 leaves no fraction bits: rounds half to even, as rint does.
+  const auto integers = all_floats<kWidth>(12582912.0F);
+  scaled = (scaled + integers) - integers;
+  const auto q = __builtin_convertvector(__builtin_convertvector(scaled, Ints<kWidth>), typename Lanes<kWidth>::Bytes);
+  store_rows<kWidth>(q, p.y_q + at, count);
+}
+
+// acc: the sum of t q.
+template <int kWidth>
+BITLAB_INLINE void finish_sum(const TernaryGemmArgs& p, Ints<kWidth> acc, int64_t token, int64_t row) {
+  const Floats<kWidth> in_x = to_floats<kWidth>(acc) * all_floats<kWidth>(p.a[token * p.a_stride]);
+  finish<kWidth>(p, in_x * load_scales<kWidth>(p.scale, p.scale_stride, row, p.rows - row), token, row);
+}
+
+// acc: the sum of t q; magnitude: the sum of |t| q. The sum over t = +1 is their mean, found without overflow; the rest of the magnitude is
+// the sum over t = -1.
+template <int kWidth>
+BITLAB_INLINE void finish_two_sums(const TernaryGemmArgs& p, Ints<kWidth> acc, Ints<kWidth> magnitude, int64_t token, int64_t row) {
+  const auto a = all_floats<kWidth>(p.a[token * p.a_stride]);
+  const int64_t count = p.rows - row;
+  const Ints<kWidth> positive = (acc & magnitude) + ((acc ^ magnitude) >> 1), negative = magnitude - positive;
+  const Floats<kWidth> plus = to_floats<kWidth>(positive) * a, minus = to_floats<kWidth>(negative) * a;
+  finish<kWidth>(p, plus * load_scales<kWidth>(p.scale, p.scale_stride, row, count) -
+                        minus * load_scales<kWidth>(p.scale_neg, p.scale_stride, row, count),
+                 token, row);
+}
+
+// total: the sum over groups of float(acc) * scale.
+template <int kWidth>
+BITLAB_INLINE void finish_groups(const TernaryGemmArgs& p, Floats<kWidth> total, int64_t token, int64_t row) {
+  finish<kWidth>(p, total * all_floats<kWidth>(p.a[token * p.a_stride]), token, row);
+}
+
+}  // namespace
+}  // namespace bitlab::kernels

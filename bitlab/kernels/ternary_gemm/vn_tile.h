@@ -1,0 +1,257 @@
+// The product on the kVn layout, one source for every instruction set: tiles of rows and tokens whose sums stay in registers. A register
+// holds some rows times 4 k, as codes 0, 1, 2; the excess of one q per product, the sum of q, is subtracted. Compiled into each kernel:
+// nothing here has a symbol of its own.
+//
+// An instruction set is a struct with
+//   kRows                rows in a register
+//   kRegisters, kTokens  the largest tile; kOneTokenRegisters: the largest for one token
+//   kFreeMask            whether loading some rows costs no more than loading all
+//   kWiden               steps of 16 k that a Sum holds without wrapping, where products are at most 2 x 127
+//   Codes, Quads, Sum    registers: codes, 4 q of a token repeated, sums
+//   load, load_some      codes of kRows rows, or of the first ones, given as Some = some(count)
+//   field, next          the lowest field of each byte; the codes with the next field lowest
+//   low_bits             the lowest bit of each field
+//   broadcast4, dot      4 q; sum += codes times q, four products a row
+//   widen                the sums as int32, a row a lane
+//   sum_of               the sum of q over steps
+//   load_halves          float16 values of consecutive rows
+//   kHasOneToken         whether there is one_token, a tile of its own for one token
+#pragma once
+
+#include "bitlab/kernels/ternary_gemm/epilogue.h"
+
+// g++ needs loops over register arrays unrolled, or it keeps them in memory.
+#define BITLAB_UNROLL _Pragma("GCC unroll 16")
+
+namespace bitlab::kernels {
+namespace {
+
+// What scales the sums of a row: one scale (kPlain), two (kAsymmetric), or one for each group of k.
+enum class Scales { kPlain, kAsymmetric, kGroups };
+
+// Rows of a tile: `first` points at the tile's first byte in step 0; `rows` of them exist.
+struct VnWeights {
+  const uint8_t* first;
+  int64_t step_bytes;
+  int64_t steps;
+  int64_t rows;
+};
+
+template <int kValue>
+struct Count {
+  static constexpr int value = kValue;
+};
+
+// Calls f(Count<n>) for n in [1, kMost].
+template <int kMost, class F>
+BITLAB_INLINE void with_count(int64_t n, const F& f) {
+  if constexpr (kMost > 1) {
+    if (n < kMost) {
+      with_count<kMost - 1>(n, f);
+      return;
+    }
+  }
+  f(Count<kMost>{});
+}
+
+// The codes of a step; the last register holds the rows of `last`, or kRows where kWhole.
+template <class Isa, int kRegs, bool kWhole>
+BITLAB_INLINE void load_codes(typename Isa::Codes (&x)[kRegs], const uint8_t* bytes, typename Isa::Some last) {
+  BITLAB_UNROLL for (int r = 0; r + 1 < kRegs; ++r) x[r] = Isa::load(bytes + 4 * Isa::kRows * r);
+  const uint8_t* last_bytes = bytes + 4 * Isa::kRows * (kRegs - 1);
+  x[kRegs - 1] = kWhole ? Isa::load(last_bytes) : Isa::load_some(last_bytes, last);
+}
+
+// sum[r][t] += the products of the steps [begin, end); kBits: with the lowest bits of the codes instead, into `bits`, too.
+template <class Isa, int kRegs, int kToks, bool kWhole, bool kBits>
+BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa::Sum (&bits)[kRegs][kToks], const VnWeights& w,
+                            const int8_t* q, int64_t q_stride, int64_t begin, int64_t end) {
+  const typename Isa::Some last = Isa::some(w.rows - Isa::kRows * (kRegs - 1));
+  const int64_t step_bytes = w.step_bytes;
+  const uint8_t* bytes = w.first + begin * step_bytes;
+  for (int64_t s = begin; s < end; ++s, bytes += step_bytes) {
+    typename Isa::Codes x[kRegs];
+    load_codes<Isa, kRegs, kWhole>(x, bytes, last);
+    if constexpr (kToks == 1) {  // q stays in registers, codes pass
+      typename Isa::Quads q4[4];
+      BITLAB_UNROLL for (int f = 0; f < 4; ++f) q4[f] = Isa::broadcast4(q + s * kVnStep + 4 * f);
+      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int f = 0; f < 4; ++f) {
+        const typename Isa::Codes codes = Isa::field(x[r]);
+        if (f < 3) x[r] = Isa::next(x[r]);
+        Isa::dot(sum[r][0], codes, q4[f]);
+        if constexpr (kBits) Isa::dot(bits[r][0], Isa::low_bits(codes), q4[f]);
+      }
+      continue;
+    }
+    BITLAB_UNROLL for (int f = 0; f < 4; ++f) {
+      typename Isa::Codes codes[kRegs];
+      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+        codes[r] = Isa::field(x[r]);
+        if (f < 3) x[r] = Isa::next(x[r]);
+      }
+      BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
+        const typename Isa::Quads q4 = Isa::broadcast4(q + t * q_stride + s * kVnStep + 4 * f);
+        BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+          Isa::dot(sum[r][t], codes[r], q4);
+          if constexpr (kBits) Isa::dot(bits[r][t], Isa::low_bits(codes[r]), q4);
+        }
+      }
+    }
+  }
+}
+
+// What a tile leaves for kRows rows of a token.
+template <int kRows>
+struct Finished {
+  union {
+    Ints<kRows> sum;
+    Floats<kRows> total;
+  };
+  Ints<kRows> magnitude;
+};
+
+// Out of line: inlined into every size of tile it would be most of the code.
+template <int kRows, Scales kScales>
+BITLAB_NOINLINE void finish_tile(const TernaryGemmArgs& p, const Finished<kRows>* done, int registers, int tokens,
+                                                  int64_t token, int64_t row) {
+  for (int r = 0; r < registers; ++r)
+    for (int t = 0; t < tokens; ++t, ++done) {
+      if constexpr (kScales == Scales::kGroups) {
+        finish_groups<kRows>(p, done->total, token + t, row + r * kRows);
+      } else if constexpr (kScales == Scales::kAsymmetric) {
+        finish_two_sums<kRows>(p, done->sum, done->magnitude, token + t, row + r * kRows);
+      } else {
+        finish_sum<kRows>(p, done->sum, token + t, row + r * kRows);
+      }
+    }
+}
+
+// kRegs registers of rows times kToks tokens. sums: of q, [group][kSumTokens]. Out of line, so that each has the registers to itself.
+template <class Isa, int kRegs, int kToks, bool kWhole, Scales kScales>
+BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row, const int32_t* sums) {
+  constexpr int kRows = Isa::kRows;
+  constexpr bool kTwo = kScales == Scales::kAsymmetric, kGrouped = kScales == Scales::kGroups;
+  const int8_t* q = p.q + token * p.q_stride;
+  const int64_t group_steps = kGrouped ? p.group / kVnStep : w.steps;
+  Ints<kRows> acc[kRegs][kToks], odd[kRegs][kToks];
+  Floats<kRows> total[kRegs][kToks];
+  if constexpr (kGrouped)
+    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) total[r][t] = Floats<kRows>{};
+  for (int64_t first = 0, group = 0; first < w.steps; first += group_steps, ++group) {
+    const int64_t last = first + group_steps < w.steps ? first + group_steps : w.steps;
+    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
+      acc[r][t] = all_ints<kRows>(-sums[group * kSumTokens + t]);
+      odd[r][t] = Ints<kRows>{};
+    }
+    for (int64_t begin = first; begin < last; begin += Isa::kWiden) {
+      const int64_t end = begin + Isa::kWiden < last ? begin + Isa::kWiden : last;
+      typename Isa::Sum sum[kRegs][kToks], bits[kRegs][kToks];
+      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
+        sum[r][t] = typename Isa::Sum{};
+        bits[r][t] = typename Isa::Sum{};
+      }
+      multiply<Isa, kRegs, kToks, kWhole, kTwo>(sum, bits, w, q, p.q_stride, begin, end);
+      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
+        acc[r][t] += Isa::widen(sum[r][t]);
+        if constexpr (kTwo) odd[r][t] += Isa::widen(bits[r][t]);
+      }
+    }
+    if constexpr (kGrouped)
+      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+        const Floats<kRows> scale =
+            Isa::load_halves(p.group_scale + group * p.rows + row + r * kRows, kWhole || r + 1 < kRegs ? kRows : w.rows - r * kRows);
+        BITLAB_UNROLL for (int t = 0; t < kToks; ++t) total[r][t] = total[r][t] + to_floats<kRows>(acc[r][t]) * scale;
+      }
+  }
+  Finished<kRows> done[kRegs * kToks];
+  BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
+    Finished<kRows>& out = done[r * kToks + t];
+    if constexpr (kGrouped) {
+      out.total = total[r][t];
+    } else {
+      out.sum = acc[r][t];
+      if constexpr (kTwo) out.magnitude = all_ints<kRows>(sums[t]) - odd[r][t];  // |t| is 1 less the lowest bit of its code
+    }
+  }
+  finish_tile<kRows, kScales>(p, done, kRegs, kToks, token, row);
+}
+
+// kRegs registers of rows times all tokens of [begin, end), in tiles of nearly equal size.
+template <class Isa, int kRegs, bool kWhole, Scales kScales>
+BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t begin, int64_t end, int64_t row,
+                             const int32_t* sums) {
+  // Two sums a product, or sums of groups beside those of a group, take registers of their own.
+  constexpr int kMost = kScales == Scales::kPlain ? Isa::kTokens : (Isa::kTokens + 1) / 2;
+  for (int64_t token = begin, size; token < end; token += size) {
+    const int64_t left = end - token, tiles = (left + kMost - 1) / kMost;
+    size = (left + tiles - 1) / tiles;
+    const int32_t* own = sums + (token - begin);
+    with_count<kMost>(size, [&](auto n) __attribute__((always_inline)) {
+      if constexpr (n.value == 1 && kScales == Scales::kPlain && Isa::kHasOneToken) {
+        Isa::template one_token<kRegs>(p, w, token, row, *own);
+      } else {
+        tile<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, own);
+      }
+    });
+  }
+}
+
+// One block of rows: tiles of kMost registers, then what is left.
+template <class Isa, int kMost, Scales kScales>
+BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin, int64_t end, int64_t row, const int32_t* sums) {
+  constexpr int64_t kRows = Isa::kRows;
+  while (w.rows > 0) {
+    const int64_t registers = (w.rows + (Isa::kFreeMask ? kRows - 1 : 0)) / kRows;
+    if (registers == 0) {
+      tokens_of<Isa, 1, false, kScales>(p, w, begin, end, row, sums);
+      return;
+    }
+    const int64_t taken = registers < kMost ? registers : kMost;
+    with_count<kMost>(taken, [&](auto n) __attribute__((always_inline)) {
+      tokens_of<Isa, n.value, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
+    });
+    w.first += 4 * kRows * taken;
+    w.rows -= kRows * taken;
+    row += kRows * taken;
+  }
+}
+
+template <class Isa, Scales kScales>
+BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                                               int64_t row_end, int32_t* sums) {
+  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep, group_steps = kScales == Scales::kGroups ? p.group / kVnStep : steps;
+  for (int64_t begin = token_begin; begin < token_end; begin += kSumTokens) {
+    const int64_t end = begin + kSumTokens < token_end ? begin + kSumTokens : token_end;
+    for (int64_t m = begin; m < end; ++m)
+      for (int64_t first = 0, group = 0; first < steps; first += group_steps, ++group) {
+        const int64_t count = first + group_steps < steps ? group_steps : steps - first;
+        sums[group * kSumTokens + m - begin] = Isa::sum_of(p.q + m * p.q_stride + first * kVnStep, count);
+      }
+    for (int64_t row = row_begin; row < row_end; row += kVnBlock) {
+      const int64_t rows = p.rows - row < kVnBlock ? p.rows - row : kVnBlock;
+      const VnWeights w{p.weights + row * steps * (kVnStep / 4), 4 * rows, steps, rows};
+      if (end - begin == 1 && kScales == Scales::kPlain) {
+        block_of<Isa, Isa::kOneTokenRegisters, kScales>(p, w, begin, end, row, sums);
+      } else {
+        block_of<Isa, Isa::kRegisters, kScales>(p, w, begin, end, row, sums);
+      }
+    }
+  }
+}
+
+// A whole kernel.
+template <class Isa>
+BITLAB_INLINE void vn_gemm(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
+                           uint8_t* scratch) {
+  auto* sums = reinterpret_cast<int32_t*>(scratch);
+  if (p.group != 0) {
+    vn_range<Isa, Scales::kGroups>(p, token_begin, token_end, row_begin, row_end, sums);
+  } else if (p.scale_neg != nullptr) {
+    vn_range<Isa, Scales::kAsymmetric>(p, token_begin, token_end, row_begin, row_end, sums);
+  } else {
+    vn_range<Isa, Scales::kPlain>(p, token_begin, token_end, row_begin, row_end, sums);
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::kernels
