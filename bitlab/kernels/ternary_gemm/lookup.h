@@ -2,18 +2,50 @@
 // row of weights, so that four products cost one addition. Lanes are tokens, int16. Shared by the kernels that look up; compiled into each:
 // nothing here has a symbol of its own.
 //
-// A byte of the kVn layout is a group of four k, 16 step + j + {0, 4, 8, 12}; as a number in base 3 it is the group's index. A pass covers
-// kGroups groups; int16 holds the sums of 256 k: 256 x 127 = 32,512 < 2^15, for which |q| <= 127 is needed.
+// A byte of the kVn layout is a group of four k, 16 step + j + {0, 4, 8, 12}; as a number in base 3 it is the group's index. int16 holds the
+// sums of 256 k: 256 x 127 = 32,512 < 2^15, for which |q| <= 127 is needed.
 #pragma once
 
-#include "bitlab/kernels/ternary_gemm/epilogue.h"
-
-#define BITLAB_UNROLL _Pragma("GCC unroll 16")
+#include "bitlab/kernels/ternary_gemm/vn_tile.h"
 
 namespace bitlab::kernels {
 namespace {
 
-template <int kTokens>
+// What a pass over some groups finds of a row's sums, and leaves.
+struct Pass {
+  static constexpr int kAdd = 1;      // add to the int16 sums of earlier passes
+  static constexpr int kWiden = 2;    // leave int32 sums, the first ones
+  static constexpr int kAddWide = 4;  // add to the int32 sums
+
+  // Of the pass over the steps [step, step + steps) of `end`.
+  static int of(int64_t step, int64_t steps, int64_t end) {
+    constexpr int64_t kWidenSteps = 16;  // 256 k
+    const bool last = (step + steps) % kWidenSteps == 0 || step + steps >= end;
+    return (step % kWidenSteps != 0 ? kAdd : 0) | (!last ? 0 : step < kWidenSteps ? kWiden : kAddWide);
+  }
+};
+
+// Calls f(Count<pass>).
+template <class F>
+BITLAB_INLINE void with_pass(int pass, const F& f) {
+  switch (pass) {
+    case 0:
+      return f(Count<0>{});
+    case Pass::kAdd:
+      return f(Count<Pass::kAdd>{});
+    case Pass::kWiden:
+      return f(Count<Pass::kWiden>{});
+    case Pass::kAdd | Pass::kWiden:
+      return f(Count<Pass::kAdd | Pass::kWiden>{});
+    case Pass::kAddWide:
+      return f(Count<Pass::kAddWide>{});
+    default:
+      return f(Count<Pass::kAdd | Pass::kAddWide>{});
+  }
+}
+
+// kWide: lanes of int32 that a register has.
+template <int kTokens, int kWide>
 struct Lookup {
   using Words = typename Lanes<kTokens>::Words;
   using Bytes = typename Lanes<kTokens>::Bytes;
@@ -21,22 +53,81 @@ struct Lookup {
   static constexpr int kEntries = 81;
   static constexpr int kEntryBytes = 2 * kTokens;
   static constexpr int kTableBytes = kEntries * kEntryBytes;  // of a group
-  static constexpr int64_t kWidenSteps = 16;                  // 256 k
 
-  // q: [4][kTokens] of a group, `stride` bytes from one to the next.
-  BITLAB_INLINE void build(const int8_t* q, int64_t stride, uint8_t* table) {
-    Words value[4], low[9], high[9];
-    BITLAB_UNROLL for (int i = 0; i < 4; ++i) {
-      Bytes bytes;
-      std::memcpy(&bytes, q + i * stride, sizeof(bytes));
-      value[i] = __builtin_convertvector(bytes, Words);
+  // The tables of a step's four groups; q: [16][kTokens].
+  BITLAB_NOINLINE void build_step(const int8_t* q, uint8_t* tables) {
+    for (int group = 0; group < 4; ++group, q += kTokens, tables += kTableBytes) {
+      Words value[4], low[9], high[9];
+      BITLAB_UNROLL for (int i = 0; i < 4; ++i) {
+        Bytes bytes;
+        std::memcpy(&bytes, q + i * 4 * kTokens, sizeof(bytes));
+        value[i] = __builtin_convertvector(bytes, Words);
+      }
+      nine_sums(value[0], value[1], low);
+      nine_sums(value[2], value[3], high);
+      BITLAB_UNROLL for (int h = 0; h < 9; ++h) BITLAB_UNROLL for (int l = 0; l < 9; ++l) {
+        const Words sum = high[h] + low[l];
+        std::memcpy(tables + (9 * h + l) * kEntryBytes, &sum, sizeof(sum));
+      }
     }
-    nine_sums(value[0], value[1], low);
-    nine_sums(value[2], value[3], high);
-    BITLAB_UNROLL for (int h = 0; h < 9; ++h) BITLAB_UNROLL for (int l = 0; l < 9; ++l) {
-      const Words sum = high[h] + low[l];
-      std::memcpy(table + (9 * h + l) * kEntryBytes, &sum, sizeof(sum));
+  }
+
+  template <int kPass>
+  BITLAB_INLINE Words begin_row(const int16_t* narrow) {
+    Words sum{};
+    if constexpr ((kPass & Pass::kAdd) != 0) std::memcpy(&sum, narrow, sizeof(sum));
+    return sum;
+  }
+  template <int kPass>
+  BITLAB_INLINE void end_row(Words sum, int16_t* narrow, int32_t* wide) {
+    if constexpr (kPass < Pass::kWiden) {
+      std::memcpy(narrow, &sum, sizeof(sum));
+    } else {
+      typename Lanes<kWide>::Words parts[kTokens / kWide];
+      std::memcpy(parts, &sum, sizeof(sum));
+      BITLAB_UNROLL for (int i = 0; i < kTokens / kWide; ++i) {
+        Ints<kWide> total = __builtin_convertvector(parts[i], Ints<kWide>), before;
+        if constexpr ((kPass & Pass::kAddWide) != 0) {
+          std::memcpy(&before, wide + kWide * i, sizeof(before));
+          total += before;
+        }
+        std::memcpy(wide + kWide * i, &total, sizeof(total));
+      }
     }
+  }
+
+  // The int32 sums of `rows` rows, [rows][kTokens], to results; where `rest` is given, [tokens][rest_stride], it is added.
+  BITLAB_NOINLINE void finish_rows(const TernaryGemmArgs& p, const int32_t* wide, int64_t token, int64_t tokens, int64_t row,
+                                   int64_t rows, const int32_t* rest, int64_t rest_stride) {
+    for (int64_t r = 0; r < rows; r += kWide)
+      for (int64_t first = 0; first < tokens; first += kWide) {
+        Ints<kWide> square[kWide];
+        BITLAB_UNROLL for (int i = 0; i < kWide; ++i)
+          std::memcpy(&square[i], wide + (r + i) * kTokens + first, sizeof(square[i]));
+        transpose(square);
+        for (int64_t t = 0; t < kWide && first + t < tokens; ++t) {
+          Ints<kWide> sum = square[t], added;
+          if (rest != nullptr) {
+            std::memcpy(&added, rest + (first + t) * rest_stride + r, sizeof(added));
+            sum += added;
+          }
+          finish_sum<kWide>(p, sum, token + first + t, row + r);
+        }
+      }
+  }
+
+  // int8 [tokens, k] with rows `stride` apart to [k, kTokens]; tokens that do not exist become zeros. k in multiples of 16.
+  BITLAB_NOINLINE void transpose_tokens(const int8_t* q, int64_t stride, int64_t tokens, int64_t depth, int8_t* out) {
+    for (int64_t k = 0; k < depth; k += 16)
+      for (int first = 0; first < kTokens; first += 16) {
+        typename Lanes<16>::Bytes square[16];
+        BITLAB_UNROLL for (int i = 0; i < 16; ++i) {
+          square[i] = typename Lanes<16>::Bytes{};
+          if (first + i < tokens) std::memcpy(&square[i], q + (first + i) * stride + k, 16);
+        }
+        transpose(square);
+        BITLAB_UNROLL for (int i = 0; i < 16; ++i) std::memcpy(out + (k + i) * kTokens + first, &square[i], 16);
+      }
   }
 
  private:
@@ -53,51 +144,27 @@ struct Lookup {
     sums[7] = b;
     sums[8] = a + b;
   }
-};
 
-// Four codes in base 4, bytes of words, become numbers in base 3: pairs of digits, then the pair of pairs.
-template <class Words>
-BITLAB_INLINE Words base3(Words x) {
-  const Words pairs = (x & 0x3333) + 3 * ((x >> 2) & 0x3333);
-  return (pairs & 0x0F0F) + 9 * ((pairs >> 4) & 0x0F0F);
-}
-
-// int8 [tokens, k] with rows `stride` apart to [k, kTokens]; tokens that do not exist become zeros. k in multiples of 16.
-template <int kTokens>
-BITLAB_INLINE void transpose_tokens(const int8_t* q, int64_t stride, int64_t tokens, int64_t depth, int8_t* out) {
-  typedef int8_t Sixteen __attribute__((vector_size(16)));
-  for (int64_t k = 0; k < depth; k += 16)
-    for (int first = 0; first < kTokens; first += 16) {
-      Sixteen rows[16], mixed[16];
-      BITLAB_UNROLL for (int i = 0; i < 16; ++i) {
-        rows[i] = Sixteen{};
-        if (first + i < tokens) std::memcpy(&rows[i], q + (first + i) * stride + k, 16);
-      }
-      // Interleaving halves four times is a transpose.
-      for (int round = 0; round < 4; ++round) {
-        BITLAB_UNROLL for (int i = 0; i < 8; ++i) {
-          mixed[2 * i] = __builtin_shufflevector(rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-          mixed[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  // Of as many vectors as they have lanes: interleaving the halves as often as the number of lanes has bits.
+  template <class Vector, int kSize>
+  BITLAB_INLINE void transpose(Vector (&rows)[kSize]) {
+    static_assert(kSize == 8 || kSize == 16);
+    Vector mixed[kSize];
+    for (int bits = kSize; bits > 1; bits /= 2) {
+      BITLAB_UNROLL for (int i = 0; i < kSize / 2; ++i) {
+        const Vector &a = rows[i], &b = rows[i + kSize / 2];
+        if constexpr (kSize == 8) {
+          mixed[2 * i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+          mixed[2 * i + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+        } else {
+          mixed[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+          mixed[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
-        BITLAB_UNROLL for (int i = 0; i < 16; ++i) rows[i] = mixed[i];
       }
-      BITLAB_UNROLL for (int i = 0; i < 16; ++i) std::memcpy(out + (k + i) * kTokens + first, &rows[i], 16);
+      BITLAB_UNROLL for (int i = 0; i < kSize; ++i) rows[i] = mixed[i];
     }
-}
-
-// 16 x 16 of int32: out[i][j] = in[j][i].
-BITLAB_INLINE void transpose_sixteen(const Ints<16>* in, Ints<16>* out) {
-  Ints<16> a[16], b[16];
-  BITLAB_UNROLL for (int i = 0; i < 16; ++i) a[i] = in[i];
-  for (int round = 0; round < 4; ++round) {
-    BITLAB_UNROLL for (int i = 0; i < 8; ++i) {
-      b[2 * i] = __builtin_shufflevector(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    }
-    BITLAB_UNROLL for (int i = 0; i < 16; ++i) a[i] = b[i];
   }
-  BITLAB_UNROLL for (int i = 0; i < 16; ++i) out[i] = a[i];
-}
+};
 
 }  // namespace
 }  // namespace bitlab::kernels

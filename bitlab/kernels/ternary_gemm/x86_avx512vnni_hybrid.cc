@@ -14,13 +14,6 @@ constexpr int64_t kMostRows = 2048;  // rows whose sums stay in the second-level
 constexpr int64_t kTileTokens = 4;
 constexpr int64_t kTileBytes = kTileTokens * kVnStep;  // q of a tile in a step
 
-// What of a sum a pass finds and leaves.
-struct Pass {
-  static constexpr int kAdd = 1;       // add to the int16 sums of earlier passes
-  static constexpr int kWiden = 2;     // leave int32 sums, the first ones
-  static constexpr int kAddWide = 4;   // add to the int32 sums
-};
-
 // Scratch of a thread, in this order; kernels.def has the sizes.
 template <int kLanes>
 struct Scratch {
@@ -28,7 +21,7 @@ struct Scratch {
   static constexpr int64_t kIndexBytes = kMostRows * 4;
 
   int32_t* sums;      // of q, [64]
-  int8_t* tables;     // [4 kSteps][81][kLanes] int16
+  uint8_t* tables;    // [4 kSteps][81][kLanes] int16
   int32_t* tile;      // [4 registers][4 tokens][16]: the tile that is being multiplied
   uint8_t* index;     // [kSteps][rows][4]: tables' entries
   int16_t* narrow;    // [rows][kLanes]
@@ -44,7 +37,7 @@ struct Scratch {
       return at;
     };
     sums = reinterpret_cast<int32_t*>(take(sums_bytes(depth, 0)));
-    tables = reinterpret_cast<int8_t*>(take(4 * kSteps * Lookup<kLanes>::kTableBytes));
+    tables = take(4 * kSteps * Lookup<kLanes, 16>::kTableBytes);
     tile = reinterpret_cast<int32_t*>(take(16 * 64));
     index = take(kSteps * kIndexBytes + 64);
     narrow = reinterpret_cast<int16_t*>(take(kMostRows * kLanes * 2));
@@ -167,14 +160,14 @@ BITLAB_NOINLINE void multiply_rest(Tiles& tiles) {
 
 template <int kLanes>
 struct Hybrid {
-  using Table = Lookup<kLanes>;
+  using Table = Lookup<kLanes, 16>;
   using Words = typename Table::Words;
   static constexpr int kSteps = Scratch<kLanes>::kSteps;
   static constexpr int64_t kIndexBytes = Scratch<kLanes>::kIndexBytes;
 
   // The row's sum over half of its groups in a pass: two tables (32 lanes), or the four of a step (16 lanes).
   template <int kHalf>
-  BITLAB_INLINE void look_up(Words& sum, const uint8_t* index, const int8_t* tables) {
+  BITLAB_INLINE void look_up(Words& sum, const uint8_t* index, const uint8_t* tables) {
     constexpr int kFirst = kHalf * 2 * kSteps;
     constexpr uint64_t kSpread = kLanes == 32 ? 0x3FC03FC03FC03FC0 : 0x1FE01FE01FE01FE0;  // an entry's index times its bytes, in 16 bits
     uint32_t entries = 0;
@@ -196,30 +189,9 @@ struct Hybrid {
     asm volatile("" : "+v"(sum));
   }
 
-  template <int kPass>
-  BITLAB_INLINE Words begin_row(const int16_t* narrow) {
-    Words sum{};
-    if constexpr ((kPass & Pass::kAdd) != 0) std::memcpy(&sum, narrow, sizeof(sum));
-    return sum;
-  }
-  template <int kPass>
-  BITLAB_INLINE void end_row(Words sum, int16_t* narrow, int32_t* wide) {
-    if constexpr (kPass < Pass::kWiden) {
-      std::memcpy(narrow, &sum, sizeof(sum));
-    } else {
-      __m256i parts[kLanes / 16];
-      std::memcpy(parts, &sum, sizeof(sum));
-      BITLAB_UNROLL for (int i = 0; i < kLanes / 16; ++i) {
-        __m512i total = _mm512_cvtepi16_epi32(parts[i]);
-        if constexpr ((kPass & Pass::kAddWide) != 0) total = _mm512_add_epi32(total, _mm512_loadu_si512(wide + 16 * i));
-        _mm512_storeu_si512(wide + 16 * i, total);
-      }
-    }
-  }
-
   // `count` times 8 rows of lookups and one step of a tile.
   template <int kPass>
-  BITLAB_NOINLINE void both(const uint8_t* index, const int8_t* tables, int16_t* narrow, int32_t* wide, int64_t count,
+  BITLAB_NOINLINE void both(const uint8_t* index, const uint8_t* tables, int16_t* narrow, int32_t* wide, int64_t count,
                             const uint8_t* weights, const int8_t* q, int32_t* tile) {
     __m512i c[4][4];
     load_tile(tile, c);
@@ -234,11 +206,11 @@ struct Hybrid {
         BITLAB_UNROLL for (int pair = 0; pair < 2; ++pair) {
           const int row = 2 * f + pair;
           multiply_token(c, codes, q + 2 * pair * 16 + f * 4, 2 * pair);
-          Words sum = begin_row<kPass>(narrow + row * kLanes);
+          Words sum = Table::template begin_row<kPass>(narrow + row * kLanes);
           look_up<0>(sum, index + row * 4, tables);
           multiply_token(c, codes, q + (2 * pair + 1) * 16 + f * 4, 2 * pair + 1);
           look_up<1>(sum, index + row * 4, tables);
-          end_row<kPass>(sum, narrow + row * kLanes, wide + row * kLanes);
+          Table::template end_row<kPass>(sum, narrow + row * kLanes, wide + row * kLanes);
         }
       }
       weights += 256;
@@ -251,12 +223,12 @@ struct Hybrid {
   }
 
   template <int kPass>
-  BITLAB_NOINLINE void rows_only(const uint8_t* index, const int8_t* tables, int16_t* narrow, int32_t* wide, int64_t rows) {
+  BITLAB_NOINLINE void rows_only(const uint8_t* index, const uint8_t* tables, int16_t* narrow, int32_t* wide, int64_t rows) {
     for (int64_t row = 0; row < rows; ++row) {
-      Words sum = begin_row<kPass>(narrow + row * kLanes);
+      Words sum = Table::template begin_row<kPass>(narrow + row * kLanes);
       look_up<0>(sum, index + row * 4, tables);
       look_up<1>(sum, index + row * 4, tables);
-      end_row<kPass>(sum, narrow + row * kLanes, wide + row * kLanes);
+      Table::template end_row<kPass>(sum, narrow + row * kLanes, wide + row * kLanes);
     }
   }
 
@@ -272,22 +244,19 @@ struct Hybrid {
     if (row < rows) rows_only<kPass>(x.index + row * 4, x.tables, x.narrow + row * kLanes, x.wide + row * kLanes, rows - row);
   }
 
-  // Entries' indices of a step for all rows of a block: base 4 to base 3.
-  BITLAB_INLINE void indices(const uint8_t* weights, int64_t block_bytes, int64_t rows, uint8_t* index) {
-    typedef uint16_t Words32 __attribute__((vector_size(64)));
+  // Entries' indices of a step for all rows of a block: each half of a byte, two digits in base 4, becomes its share of a number in base 3.
+  BITLAB_NOINLINE void indices(const uint8_t* weights, int64_t block_bytes, int64_t rows, uint8_t* index) {
+    const __m512i low = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 0, 0, 0, 0)),
+                  high = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 9, 18, 0, 27, 36, 45, 0, 54, 63, 72, 0, 0, 0, 0, 0)),
+                  half = _mm512_set1_epi8(15);
     for (int64_t row = 0; row < rows; row += kVnBlock, weights += block_bytes, index += 256)
       BITLAB_UNROLL for (int r = 0; r < 4; ++r) {
-        Words32 bytes;
-        std::memcpy(&bytes, weights + 64 * r, sizeof(bytes));
-        bytes = base3(bytes);
-        std::memcpy(index + 64 * r, &bytes, sizeof(bytes));
+        _mm_prefetch(reinterpret_cast<const char*>(weights) + 256 + 64 * r, _MM_HINT_T1);
+        const __m512i bytes = _mm512_loadu_si512(weights + 64 * r);
+        const __m512i first = _mm512_shuffle_epi8(low, _mm512_and_si512(bytes, half)),
+                      second = _mm512_shuffle_epi8(high, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), half));
+        _mm512_storeu_si512(index + 64 * r, _mm512_add_epi8(first, second));
       }
-  }
-
-  BITLAB_NOINLINE void build_tables(const int8_t* q, int8_t* tables) {
-    for (int step = 0; step < kSteps; ++step)
-      for (int j = 0; j < 4; ++j)
-        Table::build(q + (16 * step + j) * kLanes, 4 * kLanes, reinterpret_cast<uint8_t*>(tables) + (4 * step + j) * Table::kTableBytes);
   }
 
   // q of the multiplied tokens as tiles read them, and its sums.
@@ -307,26 +276,6 @@ struct Hybrid {
     }
   }
 
-  // int32 sums [rows][kLanes], with the multiplied part where k is split, to results.
-  BITLAB_NOINLINE void finish_rows(const TernaryGemmArgs& p, const Scratch<kLanes>& x, int64_t token, int64_t tokens, int64_t row,
-                                   int64_t rows, bool split) {
-    for (int64_t r = 0; r < rows; r += 16)
-      for (int64_t first = 0; first < tokens; first += 16) {
-        Ints<16> in[16], out[16];
-        for (int i = 0; i < 16; ++i) std::memcpy(&in[i], x.wide + (r + i) * kLanes + first, sizeof(in[i]));
-        transpose_sixteen(in, out);
-        const int64_t count = tokens - first < 16 ? tokens - first : 16;
-        for (int64_t t = 0; t < count; ++t) {
-          if (split) {
-            Ints<16> rest;
-            std::memcpy(&rest, x.products + (first + t) * kMostRows + r, sizeof(rest));
-            out[t] += rest;
-          }
-          finish_sum<16>(p, out[t], token + first + t, row + r);
-        }
-      }
-  }
-
   // kLanes looked-up tokens and as many multiplied ones, or up to kLanes tokens whose k is split.
   BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t row_begin, int64_t row_end,
                                uint8_t* scratch) {
@@ -339,42 +288,21 @@ struct Hybrid {
     const int64_t multiplied = split ? steps - looked : steps, first_step = split ? looked : 0;
     const int64_t multiplied_token = split ? token : token + kLanes;
     const Scratch<kLanes> x(scratch, steps * kVnStep);
-    transpose_tokens<kLanes>(p.q + token * p.q_stride, p.q_stride, looked_tokens, looked * kVnStep, x.looked_up);
+    Table::transpose_tokens(p.q + token * p.q_stride, p.q_stride, looked_tokens, looked * kVnStep, x.looked_up);
     arrange(p.q + multiplied_token * p.q_stride + first_step * kVnStep, p.q_stride, looked_tokens, multiplied, x);
     for (int64_t row = row_begin; row < row_end; row += kMostRows) {
       const int64_t rows = row_end - row < kMostRows ? row_end - row : kMostRows;
       Tiles tiles(p, multiplied_token, looked_tokens, row, rows, first_step, multiplied, x.multiplied, x.sums, x.tile,
                   split ? x.products : nullptr);
-      int done = 0;
       for (int64_t s = 0; s < looked; s += kSteps) {
-        for (int i = 0; i < kSteps; ++i)
+        for (int i = 0; i < kSteps; ++i) {
           indices(p.weights + row * steps * 4 + (s + i) * kVnBlock * 4, steps * kVnBlock * 4, rows, x.index + i * kIndexBytes);
-        build_tables(x.looked_up + s * kVnStep * kLanes, x.tables);
-        const bool more = s % Table::kWidenSteps != 0, last = (s + kSteps) % Table::kWidenSteps == 0 || s + kSteps >= looked;
-        done = (more ? Pass::kAdd : 0) | (!last ? 0 : s < Table::kWidenSteps ? Pass::kWiden : Pass::kAddWide);
-        switch (done) {
-          case 0:
-            pass<0>(x, tiles, rows);
-            break;
-          case Pass::kAdd:
-            pass<Pass::kAdd>(x, tiles, rows);
-            break;
-          case Pass::kWiden:
-            pass<Pass::kWiden>(x, tiles, rows);
-            break;
-          case Pass::kAdd | Pass::kWiden:
-            pass<Pass::kAdd | Pass::kWiden>(x, tiles, rows);
-            break;
-          case Pass::kAddWide:
-            pass<Pass::kAddWide>(x, tiles, rows);
-            break;
-          default:
-            pass<Pass::kAdd | Pass::kAddWide>(x, tiles, rows);
-            break;
+          Table::build_step(x.looked_up + (s + i) * kVnStep * kLanes, x.tables + i * 4 * Table::kTableBytes);
         }
+        with_pass(Pass::of(s, kSteps, looked), [&](auto flags) __attribute__((always_inline)) { pass<flags.value>(x, tiles, rows); });
       }
       multiply_rest(tiles);
-      finish_rows(p, x, token, looked_tokens, row, rows, split);
+      Table::finish_rows(p, x.wide, token, looked_tokens, row, rows, split ? x.products : nullptr, kMostRows);
     }
   }
 };
