@@ -9,7 +9,7 @@ namespace bitlab::kernels {
 namespace {
 
 struct Arm {
-  static constexpr bool kHasOneToken = false;
+  static constexpr bool kHasOneToken = false, kHasPairs = false;
   static constexpr int kRows = 4, kRegisters = 4, kTokens = 4, kOneTokenRegisters = 4;
   static constexpr bool kFreeMask = false;
   using Codes = uint8x16_t;
@@ -39,6 +39,23 @@ struct Arm {
     return (Floats<4>)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves)));
   }
 };
+
+#if defined(__ARM_FEATURE_DOTPROD)
+// sdot multiplies codes by int8 into int32, modulo 2^32.
+struct ArmDotProduct : Arm {
+  static constexpr int64_t kWiden = int64_t{1} << 40;
+  using Quads = int8x16_t;
+  using Sum = int32x4_t;
+
+  BITLAB_INLINE Quads broadcast4(const int8_t* q) {
+    int32_t four;
+    std::memcpy(&four, q, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  }
+  BITLAB_INLINE void dot(Sum& sum, Codes codes, Quads q4) { sum = vdotq_s32(sum, vreinterpretq_s8_u8(codes), q4); }
+  BITLAB_INLINE Ints<4> widen(Sum sum) { return (Ints<4>)sum; }
+};
+#endif
 
 }  // namespace
 }  // namespace bitlab::kernels

@@ -16,6 +16,7 @@
 //   sum_of               the sum of q over steps
 //   load_halves          float16 values of consecutive rows
 //   kHasOneToken         whether there is one_token, a tile of its own for one token
+//   kHasPairs            whether there is multiply_pairs, for tokens two by two
 #pragma once
 
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
@@ -66,6 +67,10 @@ BITLAB_INLINE void load_codes(typename Isa::Codes (&x)[kRegs], const uint8_t* by
 template <class Isa, int kRegs, int kToks, bool kWhole, bool kBits>
 BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa::Sum (&bits)[kRegs][kToks], const VnWeights& w,
                             const int8_t* q, int64_t q_stride, int64_t begin, int64_t end) {
+  if constexpr (Isa::kHasPairs && kToks % 2 == 0 && !kBits) {
+    Isa::template multiply_pairs<kRegs, kToks, kWhole>(sum, w, q, q_stride, begin, end);
+    return;
+  }
   const typename Isa::Some last = Isa::some(w.rows - Isa::kRows * (kRegs - 1));
   const int64_t step_bytes = w.step_bytes;
   const uint8_t* bytes = w.first + begin * step_bytes;

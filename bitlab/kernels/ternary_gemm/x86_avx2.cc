@@ -7,7 +7,7 @@ namespace bitlab::kernels {
 namespace {
 
 struct Avx2 {
-  static constexpr bool kHasOneToken = false;
+  static constexpr bool kHasOneToken = false, kHasPairs = false;
   static constexpr int kRows = 8, kRegisters = 2, kTokens = 4, kOneTokenRegisters = 8;
   static constexpr bool kFreeMask = false;
   static constexpr int64_t kWiden = 16;

@@ -13,7 +13,7 @@ namespace {
 
 struct Avx512 {
   static constexpr int kRows = 16, kRegisters = 4, kTokens = 5, kOneTokenRegisters = 4;
-  static constexpr bool kFreeMask = true;
+  static constexpr bool kFreeMask = true, kHasPairs = false;
   using Codes = __m512i;
   using Quads = __m512i;
   using Some = __mmask16;
