@@ -2,6 +2,7 @@
 
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
+#include "bitlab/kernels/ternary_depthwise/ternary_depthwise.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 
@@ -35,14 +36,16 @@ Answer explain_gemm(const Question& q, const Machine& machine, const Policy& pol
 std::vector<RowInfo> list_kernels() {
   std::vector<RowInfo> list;
   append(list, "ternary_gemm", ternary_gemm_rows());
-  append(list, "activation_quant", activation_quant_rows());
-  append(list, "float_gemm", float_gemm_rows());
+  append(list, "ternary_depthwise", ternary_depthwise_kernels().rows);
+  append(list, "activation_quant", activation_quant_kernels().rows);
+  append(list, "float_gemm", float_gemm_kernels().rows);
   return list;
 }
 
 std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {
-  return {explain_gemm(question, machine, policy), answer("activation_quant", "", explain_activation_quant(machine, policy)),
-          answer("float_gemm", "", explain_float_gemm(machine, policy))};
+  return {explain_gemm(question, machine, policy), answer("activation_quant", "", explain(activation_quant_kernels(), machine, policy)),
+          answer("ternary_depthwise", "", explain(ternary_depthwise_kernels(), machine, policy)),
+          answer("float_gemm", "", explain(float_gemm_kernels(), machine, policy))};
 }
 
 }  // namespace bitlab::kernels

@@ -97,4 +97,38 @@ Selection<Row> select_row(std::string_view op, std::span<const Row> rows, const 
   return selection;
 }
 
+// The chosen row, or NoKernel with the verdicts.
+template <class Row>
+Result<const Row*> chosen(std::string_view op, std::string_view problem, const Selection<Row>& selection) {
+  if (selection.row == nullptr) return no_kernel(op, problem, selection.verdicts);
+  return selection.row;
+}
+
+// Kernels of an op that differ in speed alone.
+template <class Kernel>
+struct KernelRow {
+  const char* name;
+  FeatureSet needs;
+  double cost;  // nanoseconds for each element or product
+  Kernel* run;  // null: not part of this build
+};
+
+template <class Kernel>
+struct KernelList {
+  const char* op;
+  std::span<const KernelRow<Kernel>> rows;
+};
+
+template <class Kernel>
+Selection<KernelRow<Kernel>> explain(const KernelList<Kernel>& list, const Machine& machine, const Policy& policy) {
+  return select_row(
+      list.op, list.rows, machine, policy, [](const KernelRow<Kernel>&) { return std::optional<RowVerdict>(); },
+      [](const KernelRow<Kernel>& row) { return row.cost; });
+}
+
+template <class Kernel>
+Result<const KernelRow<Kernel>*> select(const KernelList<Kernel>& list, const Machine& machine, const Policy& policy) {
+  return chosen(list.op, "any shape", explain(list, machine, policy));
+}
+
 }  // namespace bitlab::kernels

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/conv_geometry.h"
 #include "bitlab/ternary/codes.h"
+#include "bitlab/ternary/oracle.h"
 
 namespace bitlab::kernels::test {
 
@@ -64,6 +66,21 @@ class GuardedBytes {
   size_t page_, mapped_;
   uint8_t *base_, *begin_;
 };
+
+// [batch, rows, columns] to [batch, columns, rows].
+template <class T>
+std::vector<T> transposed(const std::vector<T>& x, int64_t batch, int64_t rows, int64_t columns) {
+  std::vector<T> y(x.size());
+  for (int64_t b = 0; b < batch; ++b)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        y[static_cast<size_t>((b * columns + c) * rows + r)] = x[static_cast<size_t>((b * rows + r) * columns + c)];
+  return y;
+}
+
+inline ConvGeometry geometry_of(const ternary::oracle::ConvShape& s) {
+  return {s.batch, s.channels, s.input, s.kernel, s.stride, s.padding, s.dilation, s.groups, s.transposed, s.output_padding};
+}
 
 // Equal bit by bit: unlike ==, tells 0 from -0 and finds equal NaNs.
 inline bool same_bits(std::span<const float> a, std::span<const float> b) {

@@ -105,13 +105,18 @@ TEST(Conv2d, BothFamiliesEqualTheOracle) {
           x = x.contiguous(at::MemoryFormat::ChannelsLast), weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
         const at::Tensor bias = torch::randn({c.filters});
         const auto [t, scale] = quantize_weight(weight, spec);
-        const ternary::oracle::Conv2dShape shape{c.batch,      c.channels,    c.height,     c.width,     c.filters,
-                                                 c.kh,         c.kw,          c.stride[0],  c.stride[1], c.padding[0],
-                                                 c.padding[1], c.dilation[0], c.dilation[1]};
+        const ternary::oracle::ConvShape shape{.batch = c.batch,
+                                               .channels = c.channels,
+                                               .input = {1, c.height, c.width},
+                                               .filters = c.filters,
+                                               .kernel = {1, c.kh, c.kw},
+                                               .stride = {1, c.stride[0], c.stride[1]},
+                                               .padding = {0, c.padding[0], c.padding[1]},
+                                               .dilation = {1, c.dilation[0], c.dilation[1]}};
         const at::Tensor expected =
-            tensor_of(ternary::oracle::conv2d(values<float>(x), values<int8_t>(t.permute({0, 2, 3, 1})),
+            tensor_of(ternary::oracle::conv(values<float>(x), values<int8_t>(t.permute({0, 2, 3, 1})),
                                               values<float>(scale), values<float>(bias), shape),
-                      {c.batch, c.filters, shape.out_h(), shape.out_w()});
+                      {c.batch, c.filters, shape.out(1), shape.out(2)});
         const Conv2dWindow window{c.stride, c.padding, c.dilation};
         EXPECT_TRUE(same_bits(bit_conv2d(x, weight, bias, window, spec, ActKind::kInt8), expected));
         const PackedWeight packed = ternary_pack(weight, spec);

@@ -2,7 +2,7 @@
 #include <ATen/ops/empty.h>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/kernels/ternary_conv2d/ternary_conv2d.h"
+#include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
 #include "bitlab/ops/torch_pool.h"
@@ -93,7 +93,7 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   TorchPool pool;
   const auto chosen = operands.cached->kernels_for(tokens);
   const auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, tokens, depth, pool.threads())));
+      AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, operands.weight(), tokens, pool.threads())));
   kernels::ternary_linear(chosen, operands.weight(), rows.const_data_ptr<float>(), tokens,
                           y.mutable_data_ptr<float>(), const_cast<uint8_t*>(scratch.value().data()), pool)
       .value();
@@ -107,19 +107,25 @@ at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at
   const at::Tensor y = meta::ternary_conv2d(x, codes, scale, bias, kernel_size, stride, padding, dilation, activation);
   const Window2d window(kOp, kernel_size, stride, padding, dilation);
   const at::Tensor image = x.dim() == 4 ? x : x.unsqueeze(0), out = x.dim() == 4 ? y : y.unsqueeze(0);
-  const kernels::Conv2dGeometry g{image.size(0),    image.size(1),    image.size(2),     image.size(3),
-                                  window.kernel.h,  window.kernel.w,  window.stride.h,   window.stride.w,
-                                  window.padding.h, window.padding.w, window.dilation.h, window.dilation.w};
+  const kernels::ConvGeometry g{.batch = image.size(0),
+                                .channels = image.size(1),
+                                .input = {1, image.size(2), image.size(3)},
+                                .kernel = {1, window.kernel.h, window.kernel.w},
+                                .stride = {1, window.stride.h, window.stride.w},
+                                .padding = {0, window.padding.h, window.padding.w},
+                                .dilation = {1, window.dilation.h, window.dilation.w}};
   const Operands operands(kOp, codes, g.depth(), scale, bias);
   if (y.numel() == 0) return y;
   const at::Tensor channels_last = image.permute({0, 2, 3, 1}).contiguous();
   TorchPool pool;
-  const auto chosen = operands.cached->kernels_for(kernels::ternary_conv2d_problem(g, codes.size(0)).tokens);
+  const auto chosen = operands.cached->kernels_for(kernels::ternary_conv_problem(g, codes.size(0)).tokens);
   const auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(ternary_conv2d_scratch_bytes(chosen, g, pool.threads())));
-  const at::Tensor target = at::empty({g.batch, g.out_h(), g.out_w(), codes.size(0)}, x.options());
-  kernels::ternary_conv2d(chosen, operands.weight(), g, channels_last.const_data_ptr<float>(),
-                          target.mutable_data_ptr<float>(), const_cast<uint8_t*>(scratch.value().data()), pool)
+      AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(chosen, operands.weight(), g, pool.threads())));
+  const at::Tensor target = at::empty({g.batch, g.out(1), g.out(2), codes.size(0)}, x.options());
+  kernels::TernaryGemmArgs results;
+  results.y = target.mutable_data_ptr<float>();
+  kernels::ternary_conv(chosen, operands.weight(), g, {.op = kOp, .x = channels_last.const_data_ptr<float>()}, results,
+                        const_cast<uint8_t*>(scratch.value().data()), pool)
       .value();
   const at::Tensor result = target.permute({0, 3, 1, 2});  // channels last, as the kernel wrote it
   return x.dim() == 4 ? result : result.squeeze(0);

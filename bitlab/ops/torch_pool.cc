@@ -27,7 +27,7 @@ const kernels::Policy& policy() {
 }
 
 const kernels::ActivationQuantRow& activation_quant_kernel() {
-  static const auto* row = kernels::select_activation_quant(this_machine(), policy()).value();
+  static const auto* row = kernels::select(kernels::activation_quant_kernels(), this_machine(), policy()).value();
   return *row;
 }
 

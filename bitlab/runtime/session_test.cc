@@ -50,8 +50,13 @@ struct SmallNet {
 
   std::vector<float> oracle(const std::vector<float>& x, int64_t batch) const {
     using namespace ternary::oracle;
-    const Conv2dShape shape{batch, kChannels, kSide, kSide, kFilters, 3, 3, 1, 1, 1, 1};
-    const std::vector<float> a = conv2d(x, conv, conv_scale, {}, shape);
+    const ConvShape shape{.batch = batch,
+                          .channels = kChannels,
+                          .input = {1, kSide, kSide},
+                          .filters = kFilters,
+                          .kernel = {1, 3, 3},
+                          .padding = {0, 1, 1}};
+    const std::vector<float> a = ternary::oracle::conv(x, conv, conv_scale, {}, shape);
     std::vector<float> pooled;
     for (int64_t plane = 0; plane < batch * kFilters; ++plane)
       for (int64_t y = 0; y < kSide; y += 2)

@@ -68,27 +68,70 @@ std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<co
   return y;
 }
 
-std::vector<float> conv2d(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
-                          std::span<const float> bias, const Conv2dShape& s) {
-  std::vector<float> y;
-  const int64_t plane = s.height * s.width;
+namespace {
+
+// The output coordinate that input i reaches through tap k; -1 where there is none.
+int64_t reached(const ConvShape& s, size_t d, int64_t i, int64_t k) {
+  int64_t o = i * s.stride[d] - s.padding[d] + k * s.dilation[d];
+  if (!s.transposed) {
+    const int64_t spread = i + s.padding[d] - k * s.dilation[d];
+    if (spread < 0 || spread % s.stride[d] != 0) return -1;
+    o = spread / s.stride[d];
+  }
+  return o >= 0 && o < s.out(d) ? o : -1;
+}
+
+// Calls f(index) for every index below `sizes`.
+template <class F>
+void for_each_index(const ConvShape::Sizes& sizes, const F& f) {
+  for (int64_t z = 0; z < sizes[0]; ++z)
+    for (int64_t y = 0; y < sizes[1]; ++y)
+      for (int64_t x = 0; x < sizes[2]; ++x) f(ConvShape::Sizes{z, y, x});
+}
+
+int64_t flat(const ConvShape::Sizes& index, const ConvShape::Sizes& sizes) {
+  return (index[0] * sizes[1] + index[1]) * sizes[2] + index[2];
+}
+
+}  // namespace
+
+std::vector<int64_t> conv_sums(std::span<const int8_t> q, std::span<const int8_t> t, const ConvShape& s) {
+  const ConvShape::Sizes out{s.out(0), s.out(1), s.out(2)};
+  const int64_t own = s.channels / s.groups, filters = s.filters / s.groups;
+  const int64_t plane = s.input[0] * s.input[1] * s.input[2], taps = s.kernel[0] * s.kernel[1] * s.kernel[2];
+  std::vector<int64_t> sums(static_cast<size_t>(s.batch * s.filters * s.positions()));
+  for (int64_t b = 0; b < s.batch; ++b)
+    for_each_index(s.input, [&](const ConvShape::Sizes& i) {
+      for_each_index(s.kernel, [&](const ConvShape::Sizes& k) {
+        const ConvShape::Sizes o{reached(s, 0, i[0], k[0]), reached(s, 1, i[1], k[1]), reached(s, 2, i[2], k[2])};
+        if (o[0] < 0 || o[1] < 0 || o[2] < 0) return;
+        for (int64_t n = 0; n < s.filters; ++n)
+          for (int64_t c = 0; c < own; ++c) {
+            const int64_t channel = n / filters * own + c;
+            sums[static_cast<size_t>((b * s.filters + n) * s.positions() + flat(o, out))] +=
+                int64_t{t[static_cast<size_t>((n * taps + flat(k, s.kernel)) * own + c)]} *
+                int64_t{q[static_cast<size_t>((b * s.channels + channel) * plane + flat(i, s.input))]};
+          }
+      });
+    });
+  return sums;
+}
+
+std::vector<float> conv(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
+                        std::span<const float> bias, const ConvShape& s) {
+  std::vector<float> y, a;
+  std::vector<int8_t> q;
+  const int64_t values = s.channels * s.input[0] * s.input[1] * s.input[2];
   for (int64_t b = 0; b < s.batch; ++b) {
-    const QuantizedRow sample = quantize_int8(x.subspan(b * s.channels * plane, s.channels * plane));
-    for (int64_t n = 0; n < s.filters; ++n)
-      for (int64_t oy = 0; oy < s.out_h(); ++oy)
-        for (int64_t ox = 0; ox < s.out_w(); ++ox) {
-          int64_t acc = 0;
-          for (int64_t ky = 0; ky < s.kernel_h; ++ky)
-            for (int64_t kx = 0; kx < s.kernel_w; ++kx) {
-              const int64_t iy = oy * s.stride_h - s.padding_h + ky * s.dilation_h;
-              const int64_t ix = ox * s.stride_w - s.padding_w + kx * s.dilation_w;
-              if (iy < 0 || iy >= s.height || ix < 0 || ix >= s.width) continue;
-              for (int64_t c = 0; c < s.channels; ++c)
-                acc += int64_t{t[((n * s.kernel_h + ky) * s.kernel_w + kx) * s.channels + c]} *
-                       int64_t{sample.q[c * plane + iy * s.width + ix]};
-            }
-          y.push_back(epilogue(acc, sample.scale, scale[scale.size() == 1 ? 0 : n], bias.empty() ? nullptr : &bias[n]));
-        }
+    const QuantizedRow sample = quantize_int8(x.subspan(b * values, values));
+    q.insert(q.end(), sample.q.begin(), sample.q.end());
+    a.push_back(sample.scale);
+  }
+  const std::vector<int64_t> sums = conv_sums(q, t, s);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const size_t n = i / static_cast<size_t>(s.positions()) % static_cast<size_t>(s.filters);
+    y.push_back(epilogue(sums[i], a[i / static_cast<size_t>(s.positions() * s.filters)], scale[scale.size() == 1 ? 0 : n],
+                         bias.empty() ? nullptr : &bias[n]));
   }
   return y;
 }

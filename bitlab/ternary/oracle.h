@@ -2,6 +2,7 @@
 // operation a line, int64 sums.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -34,16 +35,29 @@ int8_t requantize(float y, float inv, float limit);
 std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<const int8_t> t, int64_t rows, int64_t depth,
                           std::span<const float> scale, std::span<const float> bias);
 
-struct Conv2dShape {
-  int64_t batch, channels, height, width;  // x [batch, channels, height, width]
-  int64_t filters, kernel_h, kernel_w;     // t [filters, kernel_h, kernel_w, channels]
-  int64_t stride_h = 1, stride_w = 1, padding_h = 0, padding_w = 0, dilation_h = 1, dilation_w = 1;
-  int64_t out_h() const { return (height + 2 * padding_h - dilation_h * (kernel_h - 1) - 1) / stride_h + 1; }
-  int64_t out_w() const { return (width + 2 * padding_w - dilation_w * (kernel_w - 1) - 1) / stride_w + 1; }
+struct ConvShape {
+  using Sizes = std::array<int64_t, 3>;  // depth, height, width
+  int64_t batch, channels;               // x [batch, channels, depth, height, width]
+  Sizes input;
+  int64_t filters;  // t [filters, kernel_d, kernel_h, kernel_w, channels / groups]
+  Sizes kernel, stride{1, 1, 1}, padding{0, 0, 0}, dilation{1, 1, 1};
+  int64_t groups = 1;
+  bool transposed = false;
+  Sizes output_padding{0, 0, 0};
+  int64_t out(size_t d) const {
+    const int64_t reach = dilation[d] * (kernel[d] - 1) + 1;
+    if (transposed) return (input[d] - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d];
+    return (input[d] + 2 * padding[d] - reach) / stride[d] + 1;
+  }
+  int64_t positions() const { return out(0) * out(1) * out(2); }
 };
 
-// Ternary convolution, activations quantized per sample, padding with zeros -> y [batch, filters, out_h, out_w].
-std::vector<float> conv2d(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
-                          std::span<const float> bias, const Conv2dShape& shape);
+// The sums of a convolution, padding with zeros: every input pixel is added to the output pixels that it reaches.
+// q [batch, channels, depth, height, width] -> [batch, filters, out_d, out_h, out_w].
+std::vector<int64_t> conv_sums(std::span<const int8_t> q, std::span<const int8_t> t, const ConvShape& shape);
+
+// Ternary convolution, activations quantized per sample -> y [batch, filters, out_d, out_h, out_w].
+std::vector<float> conv(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
+                        std::span<const float> bias, const ConvShape& shape);
 
 }  // namespace bitlab::ternary::oracle

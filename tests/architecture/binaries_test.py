@@ -55,15 +55,15 @@ class InstructionSets(unittest.TestCase):
                     for m in [re.match(r"\S+ \S (?:bitlab::kernels::)?(\S+?)(\(|$)", line)]
                     if m
                 }
-                expected = {f"{op}_{row}" for row in rows(op) if row == stem or row.startswith(stem)}
+                self.assertIn(stem, rows(op))
                 self.assertTrue(defined)
-                self.assertEqual(names, expected)
+                self.assertEqual(names, {f"{op}_{stem}"})
 
     def test_every_row_has_a_source(self):
         for definition in KERNELS.glob("*/kernels.def"):
             for row in rows(definition.parent.name):
                 sources = [p.stem for p in definition.parent.glob("*.cc")]
-                self.assertTrue(any(row.startswith(stem) for stem in sources), f"{definition.parent.name}: {row}")
+                self.assertIn(row, sources, definition.parent.name)
 
 
 class FloatingPoint(unittest.TestCase):

@@ -10,28 +10,15 @@ namespace bitlab::kernels {
 namespace {
 
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, value) \
-  ActivationQuantRow{#name, needs, value, BITLAB_BUILT_FOR_##target(activation_quant_##name)},
+#define BITLAB_KERNEL(name, target, needs, cost) \
+  KernelRow<ActivationQuantKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(activation_quant_##name)},
 #include "bitlab/kernels/activation_quant/kernels.def"
 #undef BITLAB_KERNEL
 };
 
 }  // namespace
 
-std::span<const ActivationQuantRow> activation_quant_rows() { return kRows; }
-
-Selection<ActivationQuantRow> explain_activation_quant(const Machine& machine, const Policy& policy) {
-  return select_row(
-      "activation_quant", activation_quant_rows(), machine, policy,
-      [](const ActivationQuantRow&) { return std::optional<RowVerdict>(); },
-      [](const ActivationQuantRow& row) { return row.value_cost; });
-}
-
-Result<const ActivationQuantRow*> select_activation_quant(const Machine& machine, const Policy& policy) {
-  const auto selection = explain_activation_quant(machine, policy);
-  if (selection.row == nullptr) return no_kernel("activation_quant", "float32 to int8", selection.verdicts);
-  return selection.row;
-}
+KernelList<ActivationQuantKernel> activation_quant_kernels() { return {"activation_quant", kRows}; }
 
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
                         int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool) {

@@ -8,24 +8,14 @@
 // result. Source: Hugging Face's BitNet (ActQuant).
 #pragma once
 
-#include <span>
-
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/kernels/activation_quant/arguments.h"
 #include "bitlab/kernels/selection.h"
 
 namespace bitlab::kernels {
 
-struct ActivationQuantRow {
-  const char* name;
-  FeatureSet needs;
-  double value_cost;
-  ActivationQuantKernel* run;  // null: not part of this build
-};
-
-std::span<const ActivationQuantRow> activation_quant_rows();
-Selection<ActivationQuantRow> explain_activation_quant(const Machine& machine, const Policy& policy);
-Result<const ActivationQuantRow*> select_activation_quant(const Machine& machine, const Policy& policy);
+using ActivationQuantRow = KernelRow<ActivationQuantKernel>;
+KernelList<ActivationQuantKernel> activation_quant_kernels();
 
 // x  float32 [rows, columns], rows x_stride floats apart
 // q  int8 [rows, columns], rows q_stride bytes apart; bytes from columns to q_stride are set to zero

@@ -2,9 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/kernels/float_conv2d/float_conv2d.h"
+#include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/test_support.h"
+#include "bitlab/ternary/oracle.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -22,7 +23,7 @@ float ordered_dot(const float* x, const float* w, int64_t depth) {
 }
 
 TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
-  for (const FloatGemmRow& row : float_gemm_rows()) {
+  for (const FloatGemmRow& row : float_gemm_kernels().rows) {
     if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
     for (int64_t depth : {1, 5, 15, 16, 17, 100, 513})
       for (int64_t rows : {1, 3, 4, 9, 130}) {
@@ -51,36 +52,30 @@ TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
   }
 }
 
-TEST(FloatConv2d, EqualsADirectSum) {
-  for (const Conv2dGeometry& g : {Conv2dGeometry{2, 3, 9, 7, 3, 3, 2, 1, 1, 1}, Conv2dGeometry{1, 1, 28, 28, 5, 5},
-                                  Conv2dGeometry{1, 4, 8, 9, 2, 3, 1, 2, 1, 2, 1, 2}}) {
-    constexpr int64_t kFilters = 6;
-    const auto x = test::random_floats(g.batch * g.sample_values(), 1), w = test::random_floats(kFilters * g.depth(), 2);
-    std::vector<float> y(static_cast<size_t>(g.batch * g.positions() * kFilters));
-    AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(float_conv2d_scratch_bytes(g, 2)));
-    float_conv2d(**select_float_gemm(this_machine(), {}), w.data(), nullptr, kFilters, g, x.data(), y.data(), scratch.data(),
-                 *make_thread_pool(2));
-    size_t at = 0;
-    for (int64_t b = 0; b < g.batch; ++b)
-      for (int64_t oy = 0; oy < g.out_h(); ++oy)
-        for (int64_t ox = 0; ox < g.out_w(); ++ox)
-          for (int64_t n = 0; n < kFilters; ++n, ++at) {
-            double sum = 0;
-            for (int64_t ky = 0; ky < g.kernel_h; ++ky)
-              for (int64_t kx = 0; kx < g.kernel_w; ++kx) {
-                const int64_t iy = oy * g.stride_h - g.padding_h + ky * g.dilation_h,
-                              ix = ox * g.stride_w - g.padding_w + kx * g.dilation_w;
-                if (iy < 0 || iy >= g.height || ix < 0 || ix >= g.width) continue;
-                for (int64_t c = 0; c < g.channels; ++c)
-                  sum += double{x[static_cast<size_t>(((b * g.height + iy) * g.width + ix) * g.channels + c)]} *
-                         double{w[static_cast<size_t>(((n * g.kernel_h + ky) * g.kernel_w + kx) * g.channels + c)]};
-              }
-            ASSERT_NEAR(y[at], sum, 1e-4);
-          }
+// Integer-valued floats sum exactly, so the oracle's integer sums are the answer in every order.
+TEST(FloatConv, EqualsTheOracleOnIntegers) {
+  using ternary::oracle::ConvShape;
+  const ConvShape shapes[] = {
+      {.batch = 2, .channels = 3, .input = {1, 9, 7}, .filters = 6, .kernel = {1, 3, 3}, .stride = {1, 2, 1}, .padding = {0, 1, 1}},
+      {.batch = 1, .channels = 1, .input = {1, 28, 28}, .filters = 4, .kernel = {1, 5, 5}},
+      {.batch = 1, .channels = 4, .input = {1, 8, 9}, .filters = 6, .kernel = {1, 2, 3}, .padding = {0, 1, 2}, .dilation = {1, 1, 2}, .groups = 2},
+      {.batch = 2, .channels = 4, .input = {3, 4, 5}, .filters = 2, .kernel = {2, 3, 2}, .stride = {1, 2, 2}, .padding = {0, 1, 1}, .transposed = true, .output_padding = {0, 1, 0}},
+  };
+  for (const ConvShape& s : shapes) {
+    const ConvGeometry g = test::geometry_of(s);
+    const auto q = test::random_int8(g.batch * g.sample_values(), 1, -127, 127), t = test::random_int8(s.filters * g.depth(), 2, -1, 1);
+    const auto last = test::transposed(q, g.batch, g.channels, g.pixels());
+    const std::vector<float> x(last.begin(), last.end()), w(t.begin(), t.end());
+    std::vector<float> y(static_cast<size_t>(g.batch * g.positions() * s.filters));
+    AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(float_conv_scratch_bytes(g, 2)));
+    float_conv(**select(float_gemm_kernels(), this_machine(), {}), w.data(), nullptr, s.filters, g, x.data(), y.data(),
+               scratch.data(), *make_thread_pool(2));
+    const auto sums = ternary::oracle::conv_sums(q, t, s);
+    EXPECT_EQ(test::transposed(y, g.batch, g.positions(), s.filters), std::vector<float>(sums.begin(), sums.end()));
   }
 }
 
-TEST(FloatGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(float_gemm_rows().size(), 2U); }
+TEST(FloatGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(float_gemm_kernels().rows.size(), 2U); }
 
 }  // namespace
 }  // namespace bitlab::kernels

@@ -51,14 +51,18 @@ int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout) {
   return rows * round_up(depth, kVnStep) / 4;
 }
 
-Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout) {
+Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout,
+                                   int64_t groups) {
   PackedTernary packed{{}, rows, depth, layout};
-  BITLAB_TRY(packed.data, AlignedBuffer::allocate(static_cast<size_t>(packed_bytes(rows, depth, layout))));
+  const int64_t own = rows / groups, bytes = packed_bytes(own, depth, layout);
+  BITLAB_TRY(packed.data, AlignedBuffer::allocate(static_cast<size_t>(groups * bytes)));
   if (layout == TernaryLayout::kRows) {
     std::copy(codes.begin(), codes.end(), packed.data.data());
-  } else {
-    pack_vn(codes, rows, depth, packed.data.data());
+    return packed;
   }
+  const auto codes_bytes = static_cast<size_t>(ternary::code_bytes(own, depth));
+  for (int64_t g = 0; g < groups; ++g)
+    pack_vn(codes.subspan(static_cast<size_t>(g) * codes_bytes, codes_bytes), own, depth, packed.data.data() + g * bytes);
   return packed;
 }
 

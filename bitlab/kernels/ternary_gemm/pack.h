@@ -10,19 +10,20 @@
 
 namespace bitlab::kernels {
 
-// The one resident copy of a ternary weight.
+// The one resident copy of a ternary weight. That of a convolution with groups is a matrix for each of them, one after the other.
 struct PackedTernary {
   AlignedBuffer data;
-  int64_t rows = 0;
+  int64_t rows = 0;  // of all groups
   int64_t depth = 0;
   TernaryLayout layout = TernaryLayout::kRows;
 };
 
 std::string_view name(TernaryLayout layout);  // "rows", "vn"
-int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);
+int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);  // of a matrix
 
-// `codes` are canonical and valid (ternary::validate_codes), [rows, depth]. Error: OutOfMemory.
-Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout);
+// `codes` are canonical and valid (ternary::validate_codes), [rows, depth]; `groups` divides rows. Error: OutOfMemory.
+Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout,
+                                   int64_t groups = 1);
 
 // Scales of groups, float16: [rows, groups] as stored, to [groups, rows] as kernels read them. Error: OutOfMemory.
 Result<AlignedBuffer> pack_group_scales(std::span<const uint16_t> scales, int64_t rows, int64_t groups);

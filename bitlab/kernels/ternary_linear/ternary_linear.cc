@@ -18,14 +18,29 @@ struct Scratch {
 Result<TernaryKernels> select_ternary(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
                                       const Policy& policy) {
   TernaryKernels kernels;
-  BITLAB_TRY(kernels.quant, select_activation_quant(machine, policy));
+  BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
   BITLAB_TRY(kernels.gemm, select_ternary_gemm(problem, layout, machine, policy));
   return kernels;
 }
 
-int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, int64_t tokens, int64_t depth, int threads) {
-  const Scratch bytes(tokens, depth);
-  return bytes.q + bytes.a + threads * ternary_gemm_scratch_bytes(*kernels.gemm, depth);
+TernaryGemmArgs TernaryWeight::arguments() const {
+  return {.weights = packed->data.data(),
+          .rows = packed->rows,
+          .depth = packed->depth,
+          .scale = scale,
+          .scale_stride = scale_stride,
+          .scale_neg = scale_neg,
+          .group = group,
+          .group_scale = group_scale,
+          .bias = bias,
+          .alpha = alpha,
+          .beta = beta,
+          .relu = relu};
+}
+
+int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens, int threads) {
+  const Scratch bytes(tokens, weight.packed->depth);
+  return bytes.q + bytes.a + threads * ternary_gemm_scratch_bytes(*kernels.gemm, weight.packed->depth, weight.group);
 }
 
 Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const float* x, int64_t tokens, float* y,
@@ -37,18 +52,13 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
   const int64_t stride = q_stride(w.depth);
   BITLAB_RETURN_IF_ERROR(
       activation_quant(*kernels.quant, "ternary_linear", x, tokens, w.depth, w.depth, q, stride, a, pool));
-  const TernaryGemmArgs args{.weights = w.data.data(),
-                             .rows = w.rows,
-                             .depth = w.depth,
-                             .scale = weight.scale,
-                             .scale_stride = weight.scale_stride,
-                             .q = q,
-                             .q_stride = stride,
-                             .a = a,
-                             .a_stride = 1,
-                             .bias = weight.bias,
-                             .y = y,
-                             .y_stride = w.rows};
+  TernaryGemmArgs args = weight.arguments();
+  args.q = q;
+  args.q_stride = stride;
+  args.a = a;
+  args.a_stride = 1;
+  args.y = y;
+  args.y_stride = w.rows;
   ternary_gemm(*kernels.gemm, args, tokens, scratch + bytes.q + bytes.a, pool);
   return {};
 }

@@ -3,17 +3,17 @@
 
 #include <algorithm>
 
-#include "bitlab/kernels/pool2d/pool2d.h"
+#include "bitlab/kernels/pool/pool.h"
 #include "bitlab/runtime/steps/permute.h"
 #include "bitlab/runtime/steps/window.h"
 
 namespace bitlab::runtime {
 namespace {
 
-using PoolKernel = void (*)(const kernels::Conv2dGeometry&, const float*, float*, ThreadPool&);
+using PoolKernel = void (*)(const kernels::ConvGeometry&, const float*, float*, ThreadPool&);
 
 Step pool_step(const StepContext& context, program::Pair dilation, PoolKernel kernel) {
-  const kernels::Conv2dGeometry geometry =
+  const kernels::ConvGeometry geometry =
       window_geometry(context, context.node.attribute<program::Pair>("kernel_size"), dilation);
   return Step{[=](const StepBuffers& b) -> Status {
                 kernel(geometry, b.inputs[0], b.output, *b.pool);
@@ -25,10 +25,10 @@ Step pool_step(const StepContext& context, program::Pair dilation, PoolKernel ke
 }  // namespace
 
 Result<Step> make_max_pool2d_step(const StepContext& context) {
-  return pool_step(context, context.node.attribute<program::Pair>("dilation"), kernels::max_pool2d);
+  return pool_step(context, context.node.attribute<program::Pair>("dilation"), kernels::max_pool);
 }
 
-Result<Step> make_avg_pool2d_step(const StepContext& context) { return pool_step(context, {1, 1}, kernels::avg_pool2d); }
+Result<Step> make_avg_pool2d_step(const StepContext& context) { return pool_step(context, {1, 1}, kernels::avg_pool); }
 
 Result<Step> make_relu_step(const StepContext& context) {
   const int64_t count = context.output_elements();

@@ -1,5 +1,5 @@
 // Steps of layers that are kept in float32.
-#include "bitlab/kernels/float_conv2d/float_conv2d.h"
+#include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/softmax/softmax.h"
 #include "bitlab/runtime/steps/window.h"
 
@@ -7,7 +7,7 @@ namespace bitlab::runtime {
 namespace {
 
 Result<const kernels::FloatGemmRow*> gemm_for(const StepContext& context) {
-  return select_float_gemm(context.model.options().machine, context.model.options().policy);
+  return select(kernels::float_gemm_kernels(), context.model.options().machine, context.model.options().policy);
 }
 
 const float* weight_of(const StepContext& context) {
@@ -33,14 +33,14 @@ Result<Step> make_linear_step(const StepContext& context) {
 
 Result<Step> make_conv2d_step(const StepContext& context) {
   BITLAB_TRY(const kernels::FloatGemmRow* row, gemm_for(context));
-  const kernels::Conv2dGeometry geometry = conv_geometry(context);
+  const kernels::ConvGeometry geometry = conv_geometry(context);
   const float *weight = weight_of(context), *bias = context.bias(2);
   const int64_t rows = context.input_shape(1)[0];
   return Step{[=](const StepBuffers& b) -> Status {
-                float_conv2d(*row, weight, bias, rows, geometry, b.inputs[0], b.output, b.scratch, *b.pool);
+                float_conv(*row, weight, bias, rows, geometry, b.inputs[0], b.output, b.scratch, *b.pool);
                 return {};
               },
-              float_conv2d_scratch_bytes(geometry, context.threads), fmt::format("float_gemm:{}", row->name)};
+              float_conv_scratch_bytes(geometry, context.threads), fmt::format("float_gemm:{}", row->name)};
 }
 
 Result<Step> make_softmax_step(const StepContext& context) {

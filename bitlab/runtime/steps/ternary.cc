@@ -1,5 +1,5 @@
 // Steps of ternary layers.
-#include "bitlab/kernels/ternary_conv2d/ternary_conv2d.h"
+#include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/runtime/steps/window.h"
 
@@ -11,36 +11,39 @@ kernels::TernaryWeight weight_of(const StepContext& context) {
   return {&weight.packed, reinterpret_cast<const float*>(weight.scale.data()), weight.scale_stride, context.bias(2)};
 }
 
-Result<kernels::TernaryKernels> kernels_for(const StepContext& context, const kernels::TernaryGemmProblem& problem) {
-  const LoadOptions& options = context.model.options();
-  return select_ternary(problem, context.constant(1)->packed.layout, options.machine, options.policy);
-}
-
 std::string names(const kernels::TernaryKernels& rows) {
-  return fmt::format("activation_quant:{} ternary_gemm:{}", rows.quant->name, rows.gemm->name);
+  return fmt::format("activation_quant:{} {}", rows.quant->name,
+                     rows.depthwise != nullptr ? fmt::format("ternary_depthwise:{}", rows.depthwise->name)
+                                               : fmt::format("ternary_gemm:{}", rows.gemm->name));
 }
 
 }  // namespace
 
 Result<Step> make_ternary_linear_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context);
+  const LoadOptions& options = context.model.options();
   const int64_t rows = weight.packed->rows, depth = weight.packed->depth, tokens = context.output_elements() / rows;
-  BITLAB_TRY(const kernels::TernaryKernels chosen, kernels_for(context, {tokens, rows, depth}));
+  BITLAB_TRY(const kernels::TernaryKernels chosen,
+             select_ternary({tokens, rows, depth}, weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
                 return ternary_linear(chosen, weight, b.inputs[0], tokens, b.output, b.scratch, *b.pool);
               },
-              ternary_linear_scratch_bytes(chosen, tokens, depth, context.threads), names(chosen)};
+              ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), names(chosen)};
 }
 
 Result<Step> make_ternary_conv2d_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context);
-  const kernels::Conv2dGeometry geometry = conv_geometry(context);
+  const LoadOptions& options = context.model.options();
+  const kernels::ConvGeometry geometry = conv_geometry(context);
   BITLAB_TRY(const kernels::TernaryKernels chosen,
-             kernels_for(context, ternary_conv2d_problem(geometry, weight.packed->rows)));
+             select_ternary_conv(geometry, weight.packed->rows, weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
-                return ternary_conv2d(chosen, weight, geometry, b.inputs[0], b.output, b.scratch, *b.pool);
+                kernels::TernaryGemmArgs results;
+                results.y = b.output;
+                return ternary_conv(chosen, weight, geometry, {.op = "ternary_conv2d", .x = b.inputs[0]}, results, b.scratch,
+                                    *b.pool);
               },
-              ternary_conv2d_scratch_bytes(chosen, geometry, context.threads), names(chosen)};
+              ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), names(chosen)};
 }
 
 }  // namespace bitlab::runtime

@@ -1,0 +1,150 @@
+// Sizes of a window operation (convolution, pooling) over one, two or three spatial dimensions, and the gathering of its patches.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+namespace bitlab::kernels {
+
+struct ConvGeometry {
+  using Sizes = std::array<int64_t, 3>;  // depth, height, width; a dimension that is not there has size and kernel 1
+
+  int64_t batch = 1, channels = 1;  // input, stored [batch, depth, height, width, channels] (channels last)
+  Sizes input{1, 1, 1};
+  Sizes kernel{1, 1, 1};
+  Sizes stride{1, 1, 1};
+  Sizes padding{0, 0, 0};
+  Sizes dilation{1, 1, 1};
+  int64_t groups = 1;             // of channels; group g of the filters reads group g of the channels
+  bool transposed = false;        // input and output change places: the gradient of a convolution
+  Sizes output_padding{0, 0, 0};  // transposed: added to the output's size
+
+  int64_t out(size_t d) const {
+    const int64_t reach = dilation[d] * (kernel[d] - 1) + 1;
+    if (transposed) return (input[d] - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d];
+    return (input[d] + 2 * padding[d] - reach) / stride[d] + 1;
+  }
+  int64_t positions() const { return out(0) * out(1) * out(2); }         // output pixels a sample
+  int64_t pixels() const { return input[0] * input[1] * input[2]; }      // input pixels a sample
+  int64_t sample_values() const { return pixels() * channels; }          // input values a sample
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  int64_t group_channels() const { return channels / groups; }
+  int64_t depth() const { return taps() * group_channels(); }            // K, in the order (kd, kh, kw, c)
+
+  // Where along dimension d tap k of the output position o reads the input; -1 outside, and between the strides of a transposed one.
+  int64_t input_at(size_t d, int64_t o, int64_t k) const {
+    int64_t i = o * stride[d] - padding[d] + k * dilation[d];
+    if (transposed) {
+      const int64_t spread = o + padding[d] - k * dilation[d];
+      if (spread < 0 || spread % stride[d] != 0) return -1;
+      i = spread / stride[d];
+    }
+    return i >= 0 && i < input[d] ? i : -1;
+  }
+};
+
+// The coordinates of an output position, and the next one.
+struct OutputPosition {
+  const ConvGeometry& g;
+  int64_t z, y, x;
+
+  OutputPosition(const ConvGeometry& geometry, int64_t position)
+      : g(geometry),
+        z(position / (g.out(1) * g.out(2))),
+        y(position / g.out(2) % g.out(1)),
+        x(position % g.out(2)) {}
+  void advance() {
+    if (++x < g.out(2)) return;
+    x = 0;
+    if (++y < g.out(1)) return;
+    y = 0;
+    ++z;
+  }
+};
+
+// Calls f(tap, pixel) for every tap, in the order (kd, kh, kw); pixel is the input pixel's number in its sample, -1 outside.
+template <class F>
+void for_each_tap(const OutputPosition& at, const F& f) {
+  const ConvGeometry& g = at.g;
+  int64_t tap = 0;
+  for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
+    const int64_t z = g.input_at(0, at.z, kz);
+    for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
+      const int64_t y = g.input_at(1, at.y, ky);
+      for (int64_t kx = 0; kx < g.kernel[2]; ++kx, ++tap) {
+        const int64_t x = g.input_at(2, at.x, kx);
+        f(tap, z < 0 || y < 0 || x < 0 ? int64_t{-1} : (z * g.input[1] + y) * g.input[2] + x);
+      }
+    }
+  }
+}
+
+// memcpy for the short runs of a patch, where a call would cost more than the copy.
+inline void copy_short(void* to, const void* from, size_t bytes) {
+  auto* out = static_cast<uint8_t*>(to);
+  const auto* in = static_cast<const uint8_t*>(from);
+  if (bytes > 32) {
+    std::memcpy(out, in, bytes);
+  } else if (bytes >= 16) {  // two copies that may overlap
+    std::memcpy(out, in, 16);
+    std::memcpy(out + bytes - 16, in + bytes - 16, 16);
+  } else if (bytes >= 8) {
+    uint64_t first, last;
+    std::memcpy(&first, in, 8);
+    std::memcpy(&last, in + bytes - 8, 8);
+    std::memcpy(out, &first, 8);
+    std::memcpy(out + bytes - 8, &last, 8);
+  } else if (bytes >= 4) {
+    uint32_t first, last;
+    std::memcpy(&first, in, 4);
+    std::memcpy(&last, in + bytes - 4, 4);
+    std::memcpy(out, &first, 4);
+    std::memcpy(out + bytes - 4, &last, 4);
+  } else {
+    for (size_t i = 0; i < bytes; ++i) out[i] = in[i];
+  }
+}
+
+// Copies the patches of the output pixels [begin, end) of one sample, for one group of channels, into rows of `stride` values: the patch in
+// the order (kd, kh, kw, c), zeros for what lies outside of the input, zeros from depth() to stride.
+template <class T>
+void gather_patches(const ConvGeometry& g, int64_t group, const T* sample, int64_t begin, int64_t end, T* rows, int64_t stride) {
+  const int64_t count = g.group_channels();
+  const T* first = sample + group * count;
+  // The taps of a line lie side by side in the input unless they are spread or leave it.
+  const bool in_lines = !g.transposed && g.dilation[2] == 1 && g.groups == 1;
+  OutputPosition at(g, begin);
+  for (int64_t position = begin; position < end; ++position, rows += stride, at.advance()) {
+    T* out = rows;
+    const int64_t x0 = at.x * g.stride[2] - g.padding[2];
+    if (in_lines && x0 >= 0 && x0 + g.kernel[2] <= g.input[2]) {
+      const auto line = static_cast<size_t>(g.kernel[2] * count);
+      for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
+        const int64_t z = g.input_at(0, at.z, kz);
+        for (int64_t ky = 0; ky < g.kernel[1]; ++ky, out += line) {
+          const int64_t y = g.input_at(1, at.y, ky);
+          if (z < 0 || y < 0) {
+            std::memset(out, 0, line * sizeof(T));
+          } else {
+            copy_short(out, first + ((z * g.input[1] + y) * g.input[2] + x0) * count, line * sizeof(T));
+          }
+        }
+      }
+    } else {
+      const auto bytes = static_cast<size_t>(count) * sizeof(T);
+      for_each_tap(at, [&](int64_t, int64_t pixel) {
+        if (pixel < 0) {
+          std::memset(out, 0, bytes);
+        } else {
+          copy_short(out, first + pixel * g.channels, bytes);
+        }
+        out += count;
+      });
+    }
+    std::fill(out, rows + stride, T{0});
+  }
+}
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,83 @@
+#include <cmath>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/elementwise/elementwise.h"
+#include "bitlab/kernels/pool/pool.h"
+#include "bitlab/kernels/test_support.h"
+
+namespace bitlab::kernels {
+namespace {
+
+TEST(Pool, EqualsADirectLoop) {
+  const ConvGeometry geometries[] = {
+      {.batch = 2, .channels = 20, .input = {1, 24, 24}, .kernel = {1, 2, 2}, .stride = {1, 2, 2}},
+      {.batch = 1, .channels = 3, .input = {1, 7, 9}, .kernel = {1, 3, 2}, .stride = {1, 2, 1}, .padding = {0, 1, 0}},
+      {.batch = 3, .channels = 1, .input = {1, 5, 5}, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
+      {.batch = 2, .channels = 5, .input = {6, 5, 4}, .kernel = {3, 2, 2}, .stride = {2, 1, 2}, .padding = {1, 1, 0}},
+      {.batch = 1, .channels = 2, .input = {1, 1, 11}, .kernel = {1, 1, 3}, .stride = {1, 1, 2}, .dilation = {1, 1, 2}},
+  };
+  for (const ConvGeometry& g : geometries) {
+    const auto x = test::random_floats(g.batch * g.sample_values(), 4);
+    std::vector<float> largest(static_cast<size_t>(g.batch * g.positions() * g.channels)), mean(largest);
+    max_pool(g, x.data(), largest.data(), *make_thread_pool(2));
+    avg_pool(g, x.data(), mean.data(), *make_thread_pool(2));
+    size_t at = 0;
+    for (int64_t b = 0; b < g.batch; ++b)
+      for (int64_t o = 0; o < g.positions(); ++o)
+        for (int64_t c = 0; c < g.channels; ++c, ++at) {
+          const int64_t ox = o % g.out(2), oy = o / g.out(2) % g.out(1), oz = o / g.out(2) / g.out(1);
+          double sum = 0, most = -1e30;
+          for (int64_t kz = 0; kz < g.kernel[0]; ++kz)
+            for (int64_t ky = 0; ky < g.kernel[1]; ++ky)
+              for (int64_t kx = 0; kx < g.kernel[2]; ++kx) {
+                const int64_t iz = oz * g.stride[0] - g.padding[0] + kz * g.dilation[0],
+                              iy = oy * g.stride[1] - g.padding[1] + ky * g.dilation[1],
+                              ix = ox * g.stride[2] - g.padding[2] + kx * g.dilation[2];
+                if (iz < 0 || iz >= g.input[0] || iy < 0 || iy >= g.input[1] || ix < 0 || ix >= g.input[2]) continue;
+                const int64_t pixel = (iz * g.input[1] + iy) * g.input[2] + ix;
+                const double v = x[static_cast<size_t>((b * g.pixels() + pixel) * g.channels + c)];
+                sum += v;
+                most = std::max(most, v);
+              }
+          ASSERT_EQ(largest[at], most);
+          ASSERT_NEAR(mean[at], sum / static_cast<double>(g.taps()), 1e-6);
+        }
+  }
+}
+
+TEST(Pool, MaximumKeepsNan) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const ConvGeometry g{.input = {1, 2, 2}, .kernel = {1, 2, 2}};
+  for (size_t at = 0; at < 4; ++at) {
+    std::vector<float> x{1, 2, 3, 4};
+    x[at] = nan;
+    float y = 0;
+    max_pool(g, x.data(), &y, *make_thread_pool(1));
+    EXPECT_TRUE(std::isnan(y)) << at;
+  }
+}
+
+TEST(Elementwise, ReluKeepsNegativeZeroAndNan) {
+  std::vector<float> x{
+      -1.0F, -0.0F, 0.0F, 2.0F, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::denorm_min()};
+  relu(x.data(), x.data(), static_cast<int64_t>(x.size()), *make_thread_pool(1));
+  EXPECT_EQ(x[0], 0.0F);
+  EXPECT_FALSE(std::signbit(x[0]));
+  EXPECT_TRUE(std::signbit(x[1]));
+  EXPECT_EQ(x[3], 2.0F);
+  EXPECT_TRUE(std::isnan(x[4]));
+  EXPECT_EQ(x[5], 0.0F);
+}
+
+TEST(Elementwise, AddsAcrossBlocksAndThreads) {
+  constexpr int64_t kCount = 100'003;
+  const auto a = test::random_floats(kCount, 1), b = test::random_floats(kCount, 2);
+  std::vector<float> y(kCount);
+  add(a.data(), b.data(), y.data(), kCount, *make_thread_pool(3));
+  for (size_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], a[i] + b[i]);
+}
+
+}  // namespace
+}  // namespace bitlab::kernels

@@ -1,0 +1,184 @@
+#include "bitlab/kernels/ternary_conv/ternary_conv.h"
+
+#include "bitlab/ternary/codes.h"
+
+namespace bitlab::kernels {
+namespace {
+
+int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep); }
+
+// One channel a group and one filter a channel.
+bool is_depthwise(const ConvGeometry& g, int64_t rows) { return g.groups > 1 && g.groups == g.channels && rows == g.channels; }
+
+// A pixel is its own patch, readable as ternary_gemm wants it.
+bool is_pointwise(const ConvGeometry& g) {
+  return g.taps() == 1 && g.groups == 1 && !g.transposed && g.channels % kVnStep == 0 &&
+         g.stride == ConvGeometry::Sizes{1, 1, 1} && g.padding == ConvGeometry::Sizes{0, 0, 0};
+}
+
+// Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick.
+int64_t tile_patches(const ConvGeometry& g) {
+  constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
+  const int64_t fitting = std::clamp(kTileBytes / patch_stride(g) / kMultiple * kMultiple, kLeast, kMost);
+  return std::min(is_pointwise(g) ? kMost : fitting, g.positions());
+}
+
+// Scratch: q of all samples, a [batch], expanded codes of a depthwise one; for each thread a tile (or a table of pixels and a line of zeros)
+// and what the kernel asks for.
+struct Scratch {
+  int64_t q, a, codes, zeros, tile, thread;  // bytes
+  Scratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
+    const bool depthwise = kernels.depthwise != nullptr;
+    const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
+    q = aligned(g.batch * g.sample_values());
+    a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
+    codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
+    zeros = depthwise ? aligned(g.channels) : 0;
+    tile = depthwise       ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
+           : is_pointwise(g) ? 0
+                           : aligned(tile_patches(g) * patch_stride(g));
+    thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.gemm, g.depth(), weight.group));
+  }
+};
+
+// The part of a layer that belongs to one group of rows.
+TernaryGemmArgs group_of(TernaryGemmArgs layer, int64_t groups, int64_t group, TernaryLayout layout) {
+  const int64_t rows = layer.rows / groups, first = group * rows;
+  layer.rows = rows;
+  layer.weights += group * packed_bytes(rows, layer.depth, layout);
+  layer.scale += first * layer.scale_stride;
+  for (const float** values : {&layer.bias, &layer.alpha, &layer.beta})
+    if (*values != nullptr) *values += first;
+  if (layer.scale_neg != nullptr) layer.scale_neg += first * layer.scale_stride;
+  if (layer.y != nullptr) layer.y += first;
+  if (layer.y_q != nullptr) layer.y_q += first;
+  return layer;
+}
+
+// A convolution under way: everything that its tiles share.
+struct Run {
+  const TernaryKernels& kernels;
+  const TernaryWeight& weight;
+  const ConvGeometry& g;
+  TernaryGemmArgs layer;   // results at the first output pixel of the batch
+  const int8_t* q;         // [batch, pixels, channels]
+  const int16_t* codes;    // of a depthwise one
+  const int8_t* zeros;
+  int64_t a_stride;        // from sample to sample
+  const Scratch& bytes;
+
+  // The layer with its results at an output pixel.
+  TernaryGemmArgs at(int64_t pixel) const {
+    TernaryGemmArgs args = layer;
+    if (args.y != nullptr) args.y += pixel * layer.y_stride;
+    if (args.y_q != nullptr) args.y_q += pixel * layer.y_stride;
+    return args;
+  }
+
+  void tile(int64_t sample, int64_t begin, int64_t end, uint8_t* own) const {
+    const int8_t* image = q + sample * g.sample_values();
+    TernaryGemmArgs args = at(sample * g.positions() + begin);
+    args.a += sample * a_stride;
+    args.a_stride = 0;
+    if (kernels.depthwise != nullptr) {
+      depthwise_tile(args, image, begin, end, reinterpret_cast<const int8_t**>(own));
+      return;
+    }
+    for (int64_t group = 0; group < g.groups; ++group) {
+      TernaryGemmArgs part = group_of(args, g.groups, group, weight.packed->layout);
+      part.q_stride = patch_stride(g);
+      if (is_pointwise(g)) {
+        part.q = image + begin * g.channels;
+      } else {
+        auto* patches = reinterpret_cast<int8_t*>(own);
+        gather_patches(g, group, image, begin, end, patches, part.q_stride);
+        part.q = patches;
+      }
+      kernels.gemm->run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
+    }
+  }
+
+  void depthwise_tile(const TernaryGemmArgs& args, const int8_t* image, int64_t begin, int64_t end, const int8_t** pixels) const {
+    const int64_t taps = g.taps();
+    OutputPosition position(g, begin);
+    for (int64_t i = 0; i < end - begin; ++i, position.advance())
+      for_each_tap(position, [&](int64_t tap, int64_t pixel) {
+        pixels[i * taps + tap] = pixel < 0 ? zeros : image + pixel * g.channels;
+      });
+    kernels.depthwise->run({args, codes, taps, pixels}, 0, end - begin);
+  }
+};
+
+// Codes [channels, taps] to t [taps, channels].
+void expand_codes(const PackedTernary& w, int16_t* t) {
+  for (int64_t channel = 0; channel < w.rows; ++channel) {
+    const uint8_t* row = w.data.data() + channel * ternary::code_row_bytes(w.depth);
+    for (int64_t tap = 0; tap < w.depth; ++tap) t[tap * w.rows + channel] = static_cast<int16_t>(ternary::code_at(row, tap) - 1);
+  }
+}
+
+}  // namespace
+
+TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, int64_t rows) {
+  return {tile_patches(g), rows / g.groups, g.depth()};
+}
+
+Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& g, int64_t rows, const Machine& machine,
+                                                 const Policy& policy) {
+  if (is_depthwise(g, rows)) return TernaryLayout::kRows;
+  return select_ternary_layout(rows / g.groups, g.depth(), machine, policy);
+}
+
+Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, int64_t rows, TernaryLayout layout, const Machine& machine,
+                                           const Policy& policy) {
+  if (!is_depthwise(g, rows)) return select_ternary(ternary_conv_problem(g, rows), layout, machine, policy);
+  TernaryKernels kernels;
+  BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
+  BITLAB_TRY(kernels.depthwise, select(ternary_depthwise_kernels(), machine, policy));
+  return kernels;
+}
+
+int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
+                                   int threads) {
+  const Scratch bytes(kernels, weight, g);
+  return bytes.q + bytes.a + bytes.codes + bytes.zeros + threads * bytes.thread;
+}
+
+Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
+                    const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool) {
+  if (weight.group != 0 && g.groups != 1)
+    return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k", input.op,
+                      weight.group);
+  const Scratch bytes(kernels, weight, g);
+  auto* q = reinterpret_cast<int8_t*>(scratch);
+  auto* a = reinterpret_cast<float*>(scratch + bytes.q);
+  auto* codes = reinterpret_cast<int16_t*>(scratch + bytes.q + bytes.a);
+  auto* zeros = reinterpret_cast<int8_t*>(scratch + bytes.q + bytes.a + bytes.codes);
+  uint8_t* threads = scratch + bytes.q + bytes.a + bytes.codes + bytes.zeros;
+  const int64_t values = g.sample_values(), positions = g.positions(), size = tile_patches(g);
+
+  TernaryGemmArgs layer = weight.arguments();
+  layer.y = results.y;
+  layer.y_q = results.y_q;
+  layer.y_inv = results.y_inv;
+  layer.y_limit = results.y_limit;
+  layer.y_stride = layer.rows;
+  layer.a = input.q == nullptr ? a : input.a;
+  if (input.q == nullptr)
+    BITLAB_RETURN_IF_ERROR(
+        activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool));
+  if (kernels.depthwise != nullptr) {
+    expand_codes(*weight.packed, codes);
+    std::fill_n(zeros, bytes.zeros, int8_t{0});
+  }
+  const Run run{kernels, weight, g, layer, input.q == nullptr ? q : input.q, codes, zeros,
+                input.q == nullptr ? 1 : input.a_stride, bytes};
+  const int64_t tiles = ceil_div(positions, size);
+  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
+    const int64_t begin = task % tiles * size;
+    run.tile(task / tiles, begin, std::min(begin + size, positions), threads + worker * bytes.thread);
+  });
+  return {};
+}
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,42 @@
+// A ternary convolution of one to three dimensions, with stride, padding, dilation, groups, transposed or depthwise: patches gathered in
+// tiles (there is no full im2col buffer), then ternary_gemm; depthwise ones go to ternary_depthwise. The one implementation behind
+// bitlab::ternary_conv2d of LibTorch and of the runtime.
+//
+//   x [batch, depth, height, width, channels] -> y [batch, out_d, out_h, out_w, rows], both channels last
+//   weight [rows, K] with K in the order (kd, kh, kw, c); padding with zeros; scales of groups of k: a group lies within one tap
+//
+// Input and results are float32 (x is quantized per sample) or int8 with a static scale.
+#pragma once
+
+#include "bitlab/kernels/conv_geometry.h"
+#include "bitlab/kernels/ternary_linear/ternary_linear.h"
+
+namespace bitlab::kernels {
+
+struct TernaryConvInput {
+  const char* op = "ternary_conv";  // named in errors
+  const float* x = nullptr;   // float32, quantized per sample; or
+  const int8_t* q = nullptr;  // int8, |q| <= 127,
+  const float* a = nullptr;   // with what a unit of it stands for: a[sample * a_stride]
+  int64_t a_stride = 0;
+};
+
+// What a tile of patches asks of ternary_gemm.
+TernaryGemmProblem ternary_conv_problem(const ConvGeometry& geometry, int64_t rows);
+
+// The layout to pack the weight in, with geometry.groups groups. At load; the batch does not matter. Error: NoKernel.
+Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& geometry, int64_t rows, const Machine& machine,
+                                                 const Policy& policy);
+Result<TernaryKernels> select_ternary_conv(const ConvGeometry& geometry, int64_t rows, TernaryLayout layout,
+                                           const Machine& machine, const Policy& policy);
+
+int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& geometry,
+                                   int threads);
+
+// Results: y, or y_q with y_inv and y_limit, in `results`; its other fields are not used. `scratch` is aligned to 64 and holds
+// ternary_conv_scratch_bytes for at least pool.threads() threads. Errors: NotFinite; Unsupported: scales of
+// groups of k where channels are in groups.
+Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& geometry,
+                    const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool);
+
+}  // namespace bitlab::kernels

@@ -1,0 +1,10 @@
+// 64-bit Arm: 4 channels at a time.
+#include "bitlab/kernels/ternary_depthwise/body.h"
+
+namespace bitlab::kernels {
+
+void ternary_depthwise_arm_neon(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end) {
+  depthwise<4>(args, token_begin, token_end);
+}
+
+}  // namespace bitlab::kernels

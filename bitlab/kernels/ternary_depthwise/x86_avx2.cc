@@ -1,0 +1,10 @@
+// AVX2: 8 channels at a time.
+#include "bitlab/kernels/ternary_depthwise/body.h"
+
+namespace bitlab::kernels {
+
+void ternary_depthwise_x86_avx2(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end) {
+  depthwise<8>(args, token_begin, token_end);
+}
+
+}  // namespace bitlab::kernels

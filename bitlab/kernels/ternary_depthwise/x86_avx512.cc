@@ -1,0 +1,10 @@
+// AVX-512: 16 channels at a time.
+#include "bitlab/kernels/ternary_depthwise/body.h"
+
+namespace bitlab::kernels {
+
+void ternary_depthwise_x86_avx512(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end) {
+  depthwise<16>(args, token_begin, token_end);
+}
+
+}  // namespace bitlab::kernels
