@@ -85,8 +85,11 @@ void for_each_tap(const OutputPosition& at, const F& f) {
 inline void copy_short(void* to, const void* from, size_t bytes) {
   auto* out = static_cast<uint8_t*>(to);
   const auto* in = static_cast<const uint8_t*>(from);
-  if (bytes > 32) {
+  if (bytes > 512) {
     std::memcpy(out, in, bytes);
+  } else if (bytes >= 32) {  // the last copy may overlap the one before it
+    for (size_t i = 0; i + 32 < bytes; i += 32) std::memcpy(out + i, in + i, 32);
+    std::memcpy(out + bytes - 32, in + bytes - 32, 32);
   } else if (bytes >= 16) {  // two copies that may overlap
     std::memcpy(out, in, 16);
     std::memcpy(out + bytes - 16, in + bytes - 16, 16);

@@ -16,6 +16,27 @@ bool is_pointwise(const ConvGeometry& g) {
          g.stride == ConvGeometry::Sizes{1, 1, 1} && g.padding == ConvGeometry::Sizes{0, 0, 0};
 }
 
+// Patches are read where they lie in the padded image: their lines are runs of q, as kernels read them. Else they are gathered.
+bool reads_in_place(const TernaryKernels& kernels, const ConvGeometry& g) {
+  return kernels.gemm != nullptr && kernels.gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 && !g.transposed &&
+         g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 && g.kernel[2] * g.channels % kVnStep == 0;
+}
+bool is_padded(const ConvGeometry& g) { return g.padding[1] != 0 || g.padding[2] != 0; }
+int64_t padded_line(const ConvGeometry& g) { return (g.input[2] + 2 * g.padding[2]) * g.channels; }
+int64_t padded_sample(const ConvGeometry& g) { return (g.input[1] + 2 * g.padding[1]) * padded_line(g); }
+
+// Line y of a padded image.
+void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out) {
+  const int64_t line = g.input[2] * g.channels, margin = g.padding[2] * g.channels, from = y - g.padding[1];
+  if (from < 0 || from >= g.input[1]) {
+    std::fill_n(out, padded_line(g), int8_t{0});
+    return;
+  }
+  std::fill_n(out, margin, int8_t{0});
+  std::copy_n(image + from * line, line, out + margin);
+  std::fill_n(out + margin + line, margin, int8_t{0});
+}
+
 // Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick.
 int64_t tile_patches(const ConvGeometry& g) {
   constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
@@ -23,19 +44,22 @@ int64_t tile_patches(const ConvGeometry& g) {
   return std::min(is_pointwise(g) ? kMost : fitting, g.positions());
 }
 
-// Scratch: q of all samples, a [batch], expanded codes of a depthwise one; for each thread a tile (or a table of pixels and a line of zeros)
-// and what the kernel asks for.
+// Scratch: q of all samples, the same padded where it is read in place, a [batch], expanded codes and a line of zeros of a depthwise one; for
+// each thread a tile (or a table of pixels) and what the kernel asks for.
 struct Scratch {
-  int64_t q, a, codes, zeros, tile, thread;  // bytes
+  int64_t q, padded, a, codes, zeros, tile, thread;  // bytes
+  int64_t shared() const { return q + padded + a + codes + zeros; }
   Scratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
     const bool depthwise = kernels.depthwise != nullptr;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
+    const bool in_place = reads_in_place(kernels, g);
     q = aligned(g.batch * g.sample_values());
+    padded = in_place && is_padded(g) ? aligned(g.batch * padded_sample(g)) : 0;
     a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
     codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
     zeros = depthwise ? aligned(g.channels) : 0;
     tile = depthwise       ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
-           : is_pointwise(g) ? 0
+           : is_pointwise(g) || in_place ? 0
                            : aligned(tile_patches(g) * patch_stride(g));
     thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.gemm, g.depth(), weight.group));
   }
@@ -67,6 +91,8 @@ struct Run {
   int64_t a_stride;        // from sample to sample
   const Scratch& bytes;
 
+  const int8_t* padded;    // [batch, padded lines, padded pixels, channels], or q
+
   // The layer with its results at an output pixel.
   TernaryGemmArgs at(int64_t pixel) const {
     TernaryGemmArgs args = layer;
@@ -96,6 +122,18 @@ struct Run {
       }
       kernels.gemm->run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
     }
+  }
+
+  // A line of output pixels.
+  void line(int64_t sample, int64_t y, uint8_t* own) const {
+    TernaryGemmArgs args = at(sample * g.positions() + y * g.out(2));
+    args.a += sample * a_stride;
+    args.a_stride = 0;
+    args.q = padded + sample * padded_sample(g) + y * g.stride[1] * padded_line(g);
+    args.q_stride = g.stride[2] * g.channels;
+    args.run = g.kernel[2] * g.channels;
+    args.run_stride = g.dilation[1] * padded_line(g);
+    kernels.gemm->run(args, 0, g.out(2), 0, args.rows, own);
   }
 
   void depthwise_tile(const TernaryGemmArgs& args, const int8_t* image, int64_t begin, int64_t end, const int8_t** pixels) const {
@@ -141,7 +179,7 @@ Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, int64_t rows, 
 int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
                                    int threads) {
   const Scratch bytes(kernels, weight, g);
-  return bytes.q + bytes.a + bytes.codes + bytes.zeros + threads * bytes.thread;
+  return bytes.shared() + threads * bytes.thread;
 }
 
 Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
@@ -151,10 +189,11 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
                       weight.group);
   const Scratch bytes(kernels, weight, g);
   auto* q = reinterpret_cast<int8_t*>(scratch);
-  auto* a = reinterpret_cast<float*>(scratch + bytes.q);
-  auto* codes = reinterpret_cast<int16_t*>(scratch + bytes.q + bytes.a);
-  auto* zeros = reinterpret_cast<int8_t*>(scratch + bytes.q + bytes.a + bytes.codes);
-  uint8_t* threads = scratch + bytes.q + bytes.a + bytes.codes + bytes.zeros;
+  auto* padded = reinterpret_cast<int8_t*>(scratch + bytes.q);
+  auto* a = reinterpret_cast<float*>(scratch + bytes.q + bytes.padded);
+  auto* codes = reinterpret_cast<int16_t*>(scratch + bytes.q + bytes.padded + bytes.a);
+  auto* zeros = reinterpret_cast<int8_t*>(scratch + bytes.q + bytes.padded + bytes.a + bytes.codes);
+  uint8_t* threads = scratch + bytes.shared();
   const int64_t values = g.sample_values(), positions = g.positions(), size = tile_patches(g);
 
   TernaryGemmArgs layer = weight.arguments();
@@ -171,8 +210,21 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     expand_codes(*weight.packed, codes);
     std::fill_n(zeros, bytes.zeros, int8_t{0});
   }
-  const Run run{kernels, weight, g, layer, input.q == nullptr ? q : input.q, codes, zeros,
-                input.q == nullptr ? 1 : input.a_stride, bytes};
+  const int8_t* image = input.q == nullptr ? q : input.q;
+  const Run run{kernels, weight, g, layer, image, codes, zeros, input.q == nullptr ? 1 : input.a_stride, bytes,
+                bytes.padded == 0 ? image : padded};
+  if (reads_in_place(kernels, g) && !is_pointwise(g)) {
+    if (is_padded(g)) {
+      const int64_t lines = g.input[1] + 2 * g.padding[1];
+      pool.run(g.batch * lines, [&](int64_t i, int) {
+        pad_line(g, image + i / lines * values, i % lines, padded + i * padded_line(g));
+      });
+    }
+    pool.run(g.batch * g.out(1), [&](int64_t i, int worker) {
+      run.line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread);
+    });
+    return {};
+  }
   const int64_t tiles = ceil_div(positions, size);
   pool.run(g.batch * tiles, [&](int64_t task, int worker) {
     const int64_t begin = task % tiles * size;

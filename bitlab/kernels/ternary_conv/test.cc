@@ -35,6 +35,10 @@ std::vector<ConvShape> shapes() {
       {.batch = 2, .channels = 64, .input = {1, 6, 6}, .filters = 64, .kernel = {1, 1, 1}},  // pointwise
       {.batch = 1, .channels = 7, .input = {1, 1, 1}, .filters = 3, .kernel = {1, 1, 1}},
       {.batch = 2, .channels = 2, .input = {1, 5, 40}, .filters = 8, .kernel = {1, 5, 5}, .padding = {0, 2, 2}},
+      // Patches whose lines are read in place: a multiple of 16 values.
+      {.batch = 2, .channels = 16, .input = {1, 7, 9}, .filters = 70, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
+      {.batch = 2, .channels = 8, .input = {1, 11, 70}, .filters = 24, .kernel = {1, 3, 2}, .stride = {1, 2, 1}, .padding = {0, 2, 1}, .dilation = {1, 2, 1}},
+      {.batch = 1, .channels = 4, .input = {1, 9, 9}, .filters = 9, .kernel = {1, 4, 4}, .stride = {1, 1, 2}},
       // One dimension, three dimensions.
       {.batch = 2, .channels = 12, .input = {1, 1, 50}, .filters = 18, .kernel = {1, 1, 7}, .stride = {1, 1, 2}, .padding = {0, 0, 3}, .dilation = {1, 1, 2}},
       {.batch = 2, .channels = 6, .input = {5, 6, 7}, .filters = 10, .kernel = {3, 2, 3}, .stride = {2, 1, 1}, .padding = {1, 0, 1}, .dilation = {1, 2, 1}},

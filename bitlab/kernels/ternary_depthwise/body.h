@@ -39,9 +39,11 @@ BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8
 
 template <int kWidth>
 BITLAB_INLINE void depthwise(const TernaryDepthwiseArgs& p, int64_t token_begin, int64_t token_end) {
-  for (int64_t token = token_begin; token < token_end; ++token)
-    for (int64_t channel = 0; channel < p.layer.rows; channel += kWidth)
-      finish_sum<kWidth>(p.layer, channels_of<kWidth>(p, p.pixels + token * p.taps, channel, p.layer.rows - channel), token, channel);
+  for (int64_t channel = 0; channel < p.layer.rows; channel += kWidth) {
+    const auto constants = RowConstants<kWidth>::of(p.layer, channel);
+    for (int64_t token = token_begin; token < token_end; ++token)
+      finish_sum<kWidth>(p.layer, constants, channels_of<kWidth>(p, p.pixels + token * p.taps, channel, constants.count), token);
+  }
 }
 
 }  // namespace

@@ -30,6 +30,10 @@ struct TernaryGemmArgs {
   // Activations.
   const int8_t* q = nullptr;  // [tokens, depth], |q| <= 127; each row readable, and zero, up to depth rounded up to 16
   int64_t q_stride = 0;       // bytes from token to token
+  // Where a token's q lies in several runs (a patch in its image): each has `run` k, a multiple of 16, and begins run_stride bytes after the
+  // one before it; the last one has what is left. 0: one run. Only for rows that serve kAllScales.
+  int64_t run = 0;
+  int64_t run_stride = 0;
   const float* a = nullptr;   // what one unit of q stands for: a[token * a_stride]
   int64_t a_stride = 1;       // 1, or 0 where all tokens share it
   // After the product; each may be null.

@@ -8,7 +8,7 @@ namespace {
 struct MatrixProduct : ArmDotProduct {
   static constexpr bool kHasPairs = true;
 
-  // sum[r][t] = the products of the steps [begin, end).
+  // sum[r][t] += the products of the steps [begin, end).
   template <int kRegs, int kToks, bool kWhole>
   BITLAB_INLINE void multiply_pairs(Sum (&sum)[kRegs][kToks], const VnWeights& w, const int8_t* q, int64_t q_stride, int64_t begin,
                                     int64_t end) {
@@ -44,8 +44,8 @@ struct MatrixProduct : ArmDotProduct {
       }
     }
     BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks / 2; ++t) {
-      sum[r][2 * t] = vuzp1q_s32(low[r][t], high[r][t]);
-      sum[r][2 * t + 1] = vuzp2q_s32(low[r][t], high[r][t]);
+      sum[r][2 * t] += vuzp1q_s32(low[r][t], high[r][t]);
+      sum[r][2 * t + 1] += vuzp2q_s32(low[r][t], high[r][t]);
     }
   }
 };

@@ -37,11 +37,6 @@ template <int kWidth>
 BITLAB_INLINE Floats<kWidth> to_floats(Ints<kWidth> values) {
   return __builtin_convertvector(values, Floats<kWidth>);
 }
-template <int kWidth>
-BITLAB_INLINE Floats<kWidth> select(Ints<kWidth> mask, Floats<kWidth> yes, Floats<kWidth> no) {
-  return (Floats<kWidth>)(((Ints<kWidth>)yes & mask) | ((Ints<kWidth>)no & ~mask));
-}
-
 // Values of consecutive rows, of which `count` exist.
 template <int kWidth>
 BITLAB_INLINE Floats<kWidth> load_rows(const float* values, int64_t count) {
@@ -67,55 +62,74 @@ BITLAB_INLINE void store_rows(const Vector& values, T* to, int64_t count) {
   }
 }
 
+// What belongs to kWidth rows from `row` on, loaded once for all tokens.
 template <int kWidth>
-BITLAB_INLINE void finish(const TernaryGemmArgs& p, Floats<kWidth> y, int64_t token, int64_t row) {
-  const int64_t count = p.rows - row;
-  if (p.bias != nullptr) y = y + load_rows<kWidth>(p.bias + row, count);
-  if (p.alpha != nullptr) {
-    y = y * load_rows<kWidth>(p.alpha + row, count);
-    y = y + load_rows<kWidth>(p.beta + row, count);
+struct RowConstants {
+  Floats<kWidth> scale{}, scale_neg{}, bias{}, alpha{}, beta{};
+  int64_t row, count;
+
+  BITLAB_INLINE RowConstants of(const TernaryGemmArgs& p, int64_t row) {
+    RowConstants c;
+    c.row = row;
+    c.count = p.rows - row;
+    if (p.group == 0) c.scale = load_scales<kWidth>(p.scale, p.scale_stride, row, c.count);
+    if (p.scale_neg != nullptr) c.scale_neg = load_scales<kWidth>(p.scale_neg, p.scale_stride, row, c.count);
+    if (p.bias != nullptr) c.bias = load_rows<kWidth>(p.bias + row, c.count);
+    if (p.alpha != nullptr) {
+      c.alpha = load_rows<kWidth>(p.alpha + row, c.count);
+      c.beta = load_rows<kWidth>(p.beta + row, c.count);
+    }
+    return c;
   }
-  if (p.relu) y = select<kWidth>(y < Floats<kWidth>{}, Floats<kWidth>{}, y);
-  const int64_t at = token * p.y_stride + row;
+};
+
+template <int kWidth>
+BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
+  const Floats<kWidth> zero{};
+  if (p.bias != nullptr) y = y + c.bias;
+  if (p.alpha != nullptr) {
+    y = y * c.alpha;
+    y = y + c.beta;
+  }
+  if (p.relu) y = y < zero ? zero : y;
+  const int64_t at = token * p.y_stride + c.row;
   if (p.y_q == nullptr) {
-    store_rows<kWidth>(y, p.y + at, count);
+    store_rows<kWidth>(y, p.y + at, c.count);
     return;
   }
   const auto most = all_floats<kWidth>(p.y_limit), least = all_floats<kWidth>(-p.y_limit);
   Floats<kWidth> scaled = y * all_floats<kWidth>(p.y_inv);
-  scaled = select<kWidth>(scaled > most, most, scaled);
-  scaled = select<kWidth>(scaled < least, least, scaled);
+  scaled = scaled < most ? scaled : most;
+  scaled = scaled > least ? scaled : least;
   // Adding 1.5 x 2^23 leaves no fraction bits: rounds half to even, as rint does.
   const auto integers = all_floats<kWidth>(12582912.0F);
   scaled = (scaled + integers) - integers;
   const auto q = __builtin_convertvector(__builtin_convertvector(scaled, Ints<kWidth>), typename Lanes<kWidth>::Bytes);
-  store_rows<kWidth>(q, p.y_q + at, count);
+  store_rows<kWidth>(q, p.y_q + at, c.count);
 }
 
 // acc: the sum of t q.
 template <int kWidth>
-BITLAB_INLINE void finish_sum(const TernaryGemmArgs& p, Ints<kWidth> acc, int64_t token, int64_t row) {
+BITLAB_INLINE void finish_sum(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Ints<kWidth> acc, int64_t token) {
   const Floats<kWidth> in_x = to_floats<kWidth>(acc) * all_floats<kWidth>(p.a[token * p.a_stride]);
-  finish<kWidth>(p, in_x * load_scales<kWidth>(p.scale, p.scale_stride, row, p.rows - row), token, row);
+  finish<kWidth>(p, c, in_x * c.scale, token);
 }
 
 // acc: the sum of t q; magnitude: the sum of |t| q. The sum over t = +1 is their mean, found without overflow; the rest of the magnitude is
 // the sum over t = -1.
 template <int kWidth>
-BITLAB_INLINE void finish_two_sums(const TernaryGemmArgs& p, Ints<kWidth> acc, Ints<kWidth> magnitude, int64_t token, int64_t row) {
+BITLAB_INLINE void finish_two_sums(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Ints<kWidth> acc, Ints<kWidth> magnitude,
+                                   int64_t token) {
   const auto a = all_floats<kWidth>(p.a[token * p.a_stride]);
-  const int64_t count = p.rows - row;
   const Ints<kWidth> positive = (acc & magnitude) + ((acc ^ magnitude) >> 1), negative = magnitude - positive;
   const Floats<kWidth> plus = to_floats<kWidth>(positive) * a, minus = to_floats<kWidth>(negative) * a;
-  finish<kWidth>(p, plus * load_scales<kWidth>(p.scale, p.scale_stride, row, count) -
-                        minus * load_scales<kWidth>(p.scale_neg, p.scale_stride, row, count),
-                 token, row);
+  finish<kWidth>(p, c, plus * c.scale - minus * c.scale_neg, token);
 }
 
 // total: the sum over groups of float(acc) * scale.
 template <int kWidth>
-BITLAB_INLINE void finish_groups(const TernaryGemmArgs& p, Floats<kWidth> total, int64_t token, int64_t row) {
-  finish<kWidth>(p, total * all_floats<kWidth>(p.a[token * p.a_stride]), token, row);
+BITLAB_INLINE void finish_groups(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> total, int64_t token) {
+  finish<kWidth>(p, c, total * all_floats<kWidth>(p.a[token * p.a_stride]), token);
 }
 
 }  // namespace

@@ -99,7 +99,8 @@ struct Lookup {
   // The int32 sums of `rows` rows, [rows][kTokens], to results; where `rest` is given, [tokens][rest_stride], it is added.
   BITLAB_NOINLINE void finish_rows(const TernaryGemmArgs& p, const int32_t* wide, int64_t token, int64_t tokens, int64_t row,
                                    int64_t rows, const int32_t* rest, int64_t rest_stride) {
-    for (int64_t r = 0; r < rows; r += kWide)
+    for (int64_t r = 0; r < rows; r += kWide) {
+      const auto constants = RowConstants<kWide>::of(p, row + r);
       for (int64_t first = 0; first < tokens; first += kWide) {
         Ints<kWide> square[kWide];
         BITLAB_UNROLL for (int i = 0; i < kWide; ++i)
@@ -111,9 +112,10 @@ struct Lookup {
             std::memcpy(&added, rest + (first + t) * rest_stride + r, sizeof(added));
             sum += added;
           }
-          finish_sum<kWide>(p, sum, token + first + t, row + r);
+          finish_sum<kWide>(p, constants, sum, token + first + t);
         }
       }
+    }
   }
 
   // int8 [tokens, k] with rows `stride` apart to [k, kTokens]; tokens that do not exist become zeros. k in multiples of 16.

@@ -38,6 +38,18 @@ struct VnWeights {
   int64_t rows;
 };
 
+// A token's q in one run, or in several (TernaryGemmArgs::run).
+struct Runs {
+  int64_t steps, stride;
+
+  BITLAB_INLINE Runs of(const TernaryGemmArgs& p, int64_t steps) {
+    return p.run == 0 ? Runs{steps, 0} : Runs{p.run / kVnStep, p.run_stride};
+  }
+  // The end of the run that `step` lies in, and where q would begin if all of it lay like that run.
+  int64_t end(int64_t step) const { return (step / steps + 1) * steps; }
+  const int8_t* origin(const int8_t* q, int64_t step) const { return q + step / steps * (stride - steps * kVnStep); }
+};
+
 template <int kValue>
 struct Count {
   static constexpr int value = kValue;
@@ -63,6 +75,13 @@ BITLAB_INLINE void load_codes(typename Isa::Codes (&x)[kRegs], const uint8_t* by
   x[kRegs - 1] = kWhole ? Isa::load(last_bytes) : Isa::load_some(last_bytes, last);
 }
 
+// A product with one token waits for memory: asks for the lines of a later step.
+constexpr int64_t kPrefetchBytes = 8192;
+template <int kBytes>
+BITLAB_INLINE void prefetch(const uint8_t* bytes) {
+  BITLAB_UNROLL for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(bytes + kPrefetchBytes + line);
+}
+
 // sum[r][t] += the products of the steps [begin, end); kBits: with the lowest bits of the codes instead, into `bits`, too.
 template <class Isa, int kRegs, int kToks, bool kWhole, bool kBits>
 BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa::Sum (&bits)[kRegs][kToks], const VnWeights& w,
@@ -78,6 +97,7 @@ BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa
     typename Isa::Codes x[kRegs];
     load_codes<Isa, kRegs, kWhole>(x, bytes, last);
     if constexpr (kToks == 1) {  // q stays in registers, codes pass
+      prefetch<4 * Isa::kRows * kRegs>(bytes);
       typename Isa::Quads q4[4];
       BITLAB_UNROLL for (int f = 0; f < 4; ++f) q4[f] = Isa::broadcast4(q + s * kVnStep + 4 * f);
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int f = 0; f < 4; ++f) {
@@ -119,16 +139,18 @@ struct Finished {
 template <int kRows, Scales kScales>
 BITLAB_NOINLINE void finish_tile(const TernaryGemmArgs& p, const Finished<kRows>* done, int registers, int tokens,
                                                   int64_t token, int64_t row) {
-  for (int r = 0; r < registers; ++r)
+  for (int r = 0; r < registers; ++r) {
+    const auto constants = RowConstants<kRows>::of(p, row + r * kRows);
     for (int t = 0; t < tokens; ++t, ++done) {
       if constexpr (kScales == Scales::kGroups) {
-        finish_groups<kRows>(p, done->total, token + t, row + r * kRows);
+        finish_groups<kRows>(p, constants, done->total, token + t);
       } else if constexpr (kScales == Scales::kAsymmetric) {
-        finish_two_sums<kRows>(p, done->sum, done->magnitude, token + t, row + r * kRows);
+        finish_two_sums<kRows>(p, constants, done->sum, done->magnitude, token + t);
       } else {
-        finish_sum<kRows>(p, done->sum, token + t, row + r * kRows);
+        finish_sum<kRows>(p, constants, done->sum, token + t);
       }
     }
+  }
 }
 
 // kRegs registers of rows times kToks tokens. sums: of q, [group][kSumTokens]. Out of line, so that each has the registers to itself.
@@ -138,6 +160,7 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
   constexpr bool kTwo = kScales == Scales::kAsymmetric, kGrouped = kScales == Scales::kGroups;
   const int8_t* q = p.q + token * p.q_stride;
   const int64_t group_steps = kGrouped ? p.group / kVnStep : w.steps;
+  const Runs runs = Runs::of(p, w.steps);
   Ints<kRows> acc[kRegs][kToks], odd[kRegs][kToks];
   Floats<kRows> total[kRegs][kToks];
   if constexpr (kGrouped)
@@ -148,14 +171,17 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
       acc[r][t] = all_ints<kRows>(-sums[group * kSumTokens + t]);
       odd[r][t] = Ints<kRows>{};
     }
-    for (int64_t begin = first; begin < last; begin += Isa::kWiden) {
-      const int64_t end = begin + Isa::kWiden < last ? begin + Isa::kWiden : last;
+    for (int64_t begin = first, until; begin < last; begin = until) {
+      until = begin + Isa::kWiden < last ? begin + Isa::kWiden : last;
       typename Isa::Sum sum[kRegs][kToks], bits[kRegs][kToks];
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
         sum[r][t] = typename Isa::Sum{};
         bits[r][t] = typename Isa::Sum{};
       }
-      multiply<Isa, kRegs, kToks, kWhole, kTwo>(sum, bits, w, q, p.q_stride, begin, end);
+      for (int64_t s = begin, end; s < until; s = end) {
+        end = runs.end(s) < until ? runs.end(s) : until;
+        multiply<Isa, kRegs, kToks, kWhole, kTwo>(sum, bits, w, runs.origin(q, s), p.q_stride, s, end);
+      }
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
         acc[r][t] += Isa::widen(sum[r][t]);
         if constexpr (kTwo) odd[r][t] += Isa::widen(bits[r][t]);
@@ -225,12 +251,18 @@ template <class Isa, Scales kScales>
 BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
                                                int64_t row_end, int32_t* sums) {
   const int64_t steps = (p.depth + kVnStep - 1) / kVnStep, group_steps = kScales == Scales::kGroups ? p.group / kVnStep : steps;
+  const Runs runs = Runs::of(p, steps);
   for (int64_t begin = token_begin; begin < token_end; begin += kSumTokens) {
     const int64_t end = begin + kSumTokens < token_end ? begin + kSumTokens : token_end;
     for (int64_t m = begin; m < end; ++m)
       for (int64_t first = 0, group = 0; first < steps; first += group_steps, ++group) {
-        const int64_t count = first + group_steps < steps ? group_steps : steps - first;
-        sums[group * kSumTokens + m - begin] = Isa::sum_of(p.q + m * p.q_stride + first * kVnStep, count);
+        const int64_t last = first + group_steps < steps ? first + group_steps : steps;
+        int32_t sum = 0;
+        for (int64_t s = first, until; s < last; s = until) {
+          until = runs.end(s) < last ? runs.end(s) : last;
+          sum += Isa::sum_of(runs.origin(p.q + m * p.q_stride, s) + s * kVnStep, until - s);
+        }
+        sums[group * kSumTokens + m - begin] = sum;
       }
     for (int64_t row = row_begin; row < row_end; row += kVnBlock) {
       const int64_t rows = p.rows - row < kVnBlock ? p.rows - row : kVnBlock;

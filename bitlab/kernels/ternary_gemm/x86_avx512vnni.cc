@@ -17,12 +17,10 @@ struct Avx512Vnni : Avx512 {
   BITLAB_INLINE Ints<16> widen(Sum sum) { return (Ints<16>)sum; }
   BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
     const __m512i ones = _mm512_set1_epi8(1);
-    const int64_t bytes = steps * kVnStep;
-    __m512i total = _mm512_setzero_si512();
-    for (int64_t i = 0; i < bytes; i += 64) {
-      const __mmask64 some = bytes - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (bytes - i)) - 1;
-      total = _mm512_dpbusd_epi32(total, ones, _mm512_maskz_loadu_epi8(some, q + i));
-    }
+    const int64_t bytes = steps * kVnStep, whole = bytes / 64 * 64;
+    const __mmask64 rest = (__mmask64{1} << (bytes - whole)) - 1;
+    __m512i total = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, _mm512_maskz_loadu_epi8(rest, q + whole));
+    for (int64_t i = 0; i < whole; i += 64) total = _mm512_dpbusd_epi32(total, ones, _mm512_loadu_si512(q + i));
     return _mm512_reduce_add_epi32(total);
   }
 
@@ -36,18 +34,22 @@ struct Avx512Vnni : Avx512 {
     const Some last = some(w.rows - kRows * (kRegs - 1));
     const int64_t step_bytes = w.step_bytes;
     const uint8_t* bytes = w.first;
+    const Runs runs = Runs::of(p, w.steps);
     Finished<16> done[kRegs];
     Ints<16> acc[kRegs];
     BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) acc[r] = all_ints<16>(-sum);
-    for (int64_t begin = 0; begin < w.steps; begin += kScaledSteps) {
-      const int64_t end = begin + kScaledSteps < w.steps ? begin + kScaledSteps : w.steps;
+    for (int64_t begin = 0, end; begin < w.steps; begin = end) {
+      end = begin + kScaledSteps < w.steps ? begin + kScaledSteps : w.steps;
+      if (runs.end(begin) < end) end = runs.end(begin);
+      const int8_t* run = runs.origin(q, begin);
       __m512i part[kRegs][4];
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int f = 0; f < 4; ++f) part[r][f] = _mm512_setzero_si512();
       for (int64_t s = begin; s < end; ++s, bytes += step_bytes) {
         Codes x[kRegs];
         Quads q4[4];
-        BITLAB_UNROLL for (int f = 0; f < 4; ++f) q4[f] = broadcast4(q + s * kVnStep + 4 * f);
+        BITLAB_UNROLL for (int f = 0; f < 4; ++f) q4[f] = broadcast4(run + s * kVnStep + 4 * f);
         load_codes<Avx512Vnni, kRegs, false>(x, bytes, last);
+        prefetch<64 * kRegs>(bytes);
         BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_KEEP(x[r]);  // loaded once, not with every mask
         BITLAB_UNROLL for (int r = 0; r < kRegs; ++r)
           BITLAB_UNROLL for (int f = 0; f < 4; ++f) dot(part[r][f], _mm512_and_si512(x[r], fields[f]), q4[f]);

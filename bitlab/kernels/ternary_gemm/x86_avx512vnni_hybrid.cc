@@ -77,7 +77,7 @@ class Tiles {
   void advance(int64_t steps) {
     step_ += steps;
     if (step_ < steps_) return;
-    finish();
+    put(*this);
     ++number_;
     if (!done()) start();
   }
@@ -92,19 +92,21 @@ class Tiles {
       std::memcpy(tile_ + 16 * i, &start, sizeof(start));
     }
   }
-  BITLAB_NOINLINE void put(const Tiles& tiles, int64_t token, int64_t row, const int32_t* sum) {
-    Ints<16> acc;
-    std::memcpy(&acc, sum, sizeof(acc));
-    if (tiles.products_ == nullptr) {
-      finish_sum<16>(tiles.p_, acc, tiles.token_ + token, tiles.row_ + row);
-    } else {
-      std::memcpy(tiles.products_ + token * kMostRows + row, &acc, sizeof(acc));
+  BITLAB_NOINLINE void put(const Tiles& tiles) {
+    const int64_t first = tiles.number_ / tiles.blocks_ * kTileTokens, row = tiles.number_ % tiles.blocks_ * kVnBlock;
+    const int64_t tokens = tiles.tokens_ - first < kTileTokens ? tiles.tokens_ - first : kTileTokens;
+    for (int64_t r = 0; r < 4; ++r) {
+      const auto constants = RowConstants<16>::of(tiles.p_, tiles.row_ + row + 16 * r);
+      for (int64_t t = 0; t < tokens; ++t) {
+        Ints<16> acc;
+        std::memcpy(&acc, tiles.tile_ + 16 * (4 * r + t), sizeof(acc));
+        if (tiles.products_ == nullptr) {
+          finish_sum<16>(tiles.p_, constants, acc, tiles.token_ + first + t);
+        } else {
+          std::memcpy(tiles.products_ + (first + t) * kMostRows + row + 16 * r, &acc, sizeof(acc));
+        }
+      }
     }
-  }
-  void finish() const {
-    const int64_t token = number_ / blocks_ * kTileTokens, row = number_ % blocks_ * kVnBlock;
-    for (int i = 0; i < 16; ++i)
-      if (token + i % 4 < tokens_) put(*this, token + i % 4, row + i / 4 * 16, tile_ + 16 * i);
   }
 
   const TernaryGemmArgs& p_;
