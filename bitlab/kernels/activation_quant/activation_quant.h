@@ -1,7 +1,7 @@
-// Dynamic int8 quantization of activations, by rows that share a scale:
+// Quantization of activations to int8 or int4, by rows that share a scale:
 //
-//   inv[m] = 127 / max(max over k of |x[m, k]|, 1e-5)     float32, IEEE division
-//   q[m, k] = clamp(rint(x[m, k] * inv[m]), -127, 127)    half to even
+//   inv[m] = limit / max(max over k of |x[m, k]|, 1e-5)      dynamic: float32, IEEE division; static: given
+//   q[m, k] = clamp(rint(x[m, k] * inv[m]), -limit, limit)   half to even; limit is 127 for int8, 7 for int4 (a value a byte)
 //   a[m] = 1 / inv[m]
 //
 // A row is a token for linear layers and a sample for convolutions. The maximum does not depend on an order, so neither does the
@@ -22,6 +22,6 @@ KernelList<ActivationQuantKernel> activation_quant_kernels();
 // a  float32 [rows]
 // Error: NotFinite, naming `op` and the row.
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
-                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool);
+                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool, ActivationScale scale = {});
 
 }  // namespace bitlab::kernels

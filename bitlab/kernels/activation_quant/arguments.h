@@ -5,9 +5,14 @@
 
 namespace bitlab::kernels {
 
-// Quantizes `count` values that share a scale: inv = 127 / max(max|x|, 1e-5), q = clamp(rint(x * inv), -127, 127), *a = 1 / inv.
+struct ActivationScale {
+  float limit = 127;  // 127 for int8, 7 for int4
+  float inv = 0;      // static: what x is multiplied by; 0: dynamic, limit / max(max|x|, 1e-5)
+};
+
+// Quantizes `count` values that share a scale: q = clamp(rint(x * inv), -limit, limit), *a = 1 / inv.
 // Returns false, with q and *a unspecified, where a value is NaN or infinite.
-using ActivationQuantKernel = bool(const float* x, int64_t count, int8_t* q, float* a);
+using ActivationQuantKernel = bool(const float* x, int64_t count, ActivationScale scale, int8_t* q, float* a);
 
 #define BITLAB_KERNEL(name, ...) ActivationQuantKernel activation_quant_##name;
 #include "bitlab/kernels/activation_quant/kernels.def"

@@ -23,7 +23,7 @@ class EveryActivationQuant : public ::testing::TestWithParam<size_t> {
   void check(const std::vector<float>& x) {
     GuardedBytes x_memory(x.size() * sizeof(float)), q_memory(x.size());
     float a = 0;
-    ASSERT_TRUE(row().run(x_memory.fill<float>(x), static_cast<int64_t>(x.size()), q_memory.as<int8_t>(), &a));
+    ASSERT_TRUE(row().run(x_memory.fill<float>(x), static_cast<int64_t>(x.size()), {}, q_memory.as<int8_t>(), &a));
     const auto expected = ternary::oracle::quantize_int8(x);
     EXPECT_EQ(a, expected.scale);
     EXPECT_EQ(std::memcmp(q_memory.as<int8_t>(), expected.q.data(), x.size()), 0) << x.size() << " values";
@@ -51,6 +51,20 @@ TEST_P(EveryActivationQuant, HandlesExtremes) {
   check({-5.0F, 4.99999F, 4.9803915F});
 }
 
+TEST_P(EveryActivationQuant, TakesAStaticScaleAndFourBits) {
+  for (float limit : {127.0F, 7.0F})
+    for (float inv : {0.0F, 3.3F, 40.0F, 1e6F}) {
+      const auto x = test::random_floats(203, 5);
+      std::vector<int8_t> q(x.size());
+      float a = 0, absmax = 1e-5F;
+      ASSERT_TRUE(row().run(x.data(), 203, {limit, inv}, q.data(), &a));
+      for (float v : x) absmax = std::max(absmax, std::fabs(v));
+      const float expected = inv == 0 ? limit / absmax : inv;
+      EXPECT_EQ(a, 1.0F / expected);
+      for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(q[i], ternary::oracle::requantize(x[i], expected, limit)) << x[i];
+    }
+}
+
 TEST_P(EveryActivationQuant, RefusesWhatIsNotFinite) {
   for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
                     std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()})
@@ -59,7 +73,7 @@ TEST_P(EveryActivationQuant, RefusesWhatIsNotFinite) {
       x[at] = bad;
       std::vector<int8_t> q(x.size());
       float a;
-      EXPECT_FALSE(row().run(x.data(), 70, q.data(), &a)) << bad << " at " << at;
+      EXPECT_FALSE(row().run(x.data(), 70, {}, q.data(), &a)) << bad << " at " << at;
     }
 }
 
@@ -97,7 +111,7 @@ TEST(ActivationQuant, NamesTheOperationAndRowOfABadValue) {
   EXPECT_EQ(status.error().message, "[ternary_linear] finite input, got NaN or infinity (row=1)");
 }
 
-TEST(ActivationQuantList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(activation_quant_kernels().rows.size(), 2U); }
+TEST(ActivationQuantList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(activation_quant_kernels().rows.size(), 4U); }
 
 }  // namespace
 }  // namespace bitlab::kernels
