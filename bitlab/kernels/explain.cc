@@ -2,9 +2,11 @@
 
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
+#include "bitlab/kernels/int8_gemm/int8_gemm.h"
 #include "bitlab/kernels/ternary_depthwise/ternary_depthwise.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
+#include "bitlab/kernels/ternary_gemm_f32/ternary_gemm_f32.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -37,6 +39,8 @@ std::vector<RowInfo> list_kernels() {
   std::vector<RowInfo> list;
   append(list, "ternary_gemm", ternary_gemm_rows());
   append(list, "ternary_depthwise", ternary_depthwise_kernels().rows);
+  append(list, "ternary_gemm_f32", ternary_gemm_f32_kernels().rows);
+  append(list, "int8_gemm", int8_gemm_kernels().rows);
   append(list, "activation_quant", activation_quant_kernels().rows);
   append(list, "float_gemm", float_gemm_kernels().rows);
   return list;
@@ -45,6 +49,8 @@ std::vector<RowInfo> list_kernels() {
 std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {
   return {explain_gemm(question, machine, policy), answer("activation_quant", "", explain(activation_quant_kernels(), machine, policy)),
           answer("ternary_depthwise", "", explain(ternary_depthwise_kernels(), machine, policy)),
+          answer("ternary_gemm_f32", "", explain(ternary_gemm_f32_kernels(), machine, policy)),
+          answer("int8_gemm", "", explain(int8_gemm_kernels(), machine, policy)),
           answer("float_gemm", "", explain(float_gemm_kernels(), machine, policy))};
 }
 

@@ -17,6 +17,8 @@
 //   load_halves          float16 values of consecutive rows
 //   kHasOneToken         whether there is one_token, a tile of its own for one token
 //   kHasPairs            whether there is multiply_pairs, for tokens two by two
+//   kInt8                whether weights are int8 (int8_gemm): a register for each 4 k of a step, instead of fields
+//   kExcess              what codes are more than their weights: 1; times the sum of q it is subtracted
 #pragma once
 
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
@@ -95,8 +97,8 @@ BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa
   const uint8_t* bytes = w.first + begin * step_bytes;
   for (int64_t s = begin; s < end; ++s, bytes += step_bytes) {
     typename Isa::Codes x[kRegs];
-    load_codes<Isa, kRegs, kWhole>(x, bytes, last);
-    if constexpr (kToks == 1) {  // q stays in registers, codes pass
+    if constexpr (!Isa::kInt8) load_codes<Isa, kRegs, kWhole>(x, bytes, last);
+    if constexpr (kToks == 1 && !Isa::kInt8) {  // q stays in registers, codes pass
       prefetch<4 * Isa::kRows * kRegs>(bytes);
       typename Isa::Quads q4[4];
       BITLAB_UNROLL for (int f = 0; f < 4; ++f) q4[f] = Isa::broadcast4(q + s * kVnStep + 4 * f);
@@ -110,9 +112,13 @@ BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa
     }
     BITLAB_UNROLL for (int f = 0; f < 4; ++f) {
       typename Isa::Codes codes[kRegs];
-      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
-        codes[r] = Isa::field(x[r]);
-        if (f < 3) x[r] = Isa::next(x[r]);
+      if constexpr (Isa::kInt8) {
+        load_codes<Isa, kRegs, kWhole>(codes, bytes + f * (step_bytes / 4), last);
+      } else {
+        BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+          codes[r] = Isa::field(x[r]);
+          if (f < 3) x[r] = Isa::next(x[r]);
+        }
       }
       BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
         const typename Isa::Quads q4 = Isa::broadcast4(q + t * q_stride + s * kVnStep + 4 * f);
@@ -168,7 +174,8 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
   for (int64_t first = 0, group = 0; first < w.steps; first += group_steps, ++group) {
     const int64_t last = first + group_steps < w.steps ? first + group_steps : w.steps;
     BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
-      acc[r][t] = all_ints<kRows>(-sums[group * kSumTokens + t]);
+      // In unsigned arithmetic: what wraps here comes back with the products.
+      acc[r][t] = all_ints<kRows>(static_cast<int32_t>(0U - Isa::kExcess * static_cast<uint32_t>(sums[group * kSumTokens + t])));
       odd[r][t] = Ints<kRows>{};
     }
     for (int64_t begin = first, until; begin < last; begin = until) {
@@ -266,7 +273,8 @@ BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int
       }
     for (int64_t row = row_begin; row < row_end; row += kVnBlock) {
       const int64_t rows = p.rows - row < kVnBlock ? p.rows - row : kVnBlock;
-      const VnWeights w{p.weights + row * steps * (kVnStep / 4), 4 * rows, steps, rows};
+      constexpr int64_t kRowBytes = Isa::kInt8 ? kVnStep : kVnStep / 4;  // of a step
+      const VnWeights w{p.weights + row * steps * kRowBytes, kRowBytes * rows, steps, rows};
       if (end - begin == 1 && kScales == Scales::kPlain) {
         block_of<Isa, Isa::kOneTokenRegisters, kScales>(p, w, begin, end, row, sums);
       } else {

@@ -7,7 +7,8 @@ namespace bitlab::kernels {
 namespace {
 
 struct Avx2 {
-  static constexpr bool kHasOneToken = false, kHasPairs = false;
+  static constexpr bool kHasOneToken = false, kHasPairs = false, kInt8 = false;
+  static constexpr uint32_t kExcess = 1;
   static constexpr int kRows = 8, kRegisters = 2, kTokens = 4, kOneTokenRegisters = 8;
   static constexpr bool kFreeMask = false;
   static constexpr int64_t kWiden = 16;

@@ -13,7 +13,8 @@ namespace {
 
 struct Avx512 {
   static constexpr int kRows = 16, kRegisters = 4, kTokens = 5, kOneTokenRegisters = 4;
-  static constexpr bool kFreeMask = true, kHasPairs = false;
+  static constexpr bool kFreeMask = true, kHasPairs = false, kInt8 = false;
+  static constexpr uint32_t kExcess = 1;
   using Codes = __m512i;
   using Quads = __m512i;
   using Some = __mmask16;
@@ -33,6 +34,30 @@ struct Avx512 {
     return (Floats<16>)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some(count), halves));
   }
 };
+
+#if defined(__AVX512VNNI__)
+// vpdpbusd multiplies codes by int8 into int32, modulo 2^32. The difference to the sum of q fits int32, so the wrapping of what came before
+// does not matter.
+struct Avx512Vnni : Avx512 {
+  static constexpr bool kHasOneToken = false;
+  static constexpr int64_t kWiden = int64_t{1} << 40;
+  using Sum = __m512i;
+
+  BITLAB_INLINE void dot(Sum& sum, Codes codes, Quads q4) {
+    sum = _mm512_dpbusd_epi32(sum, codes, q4);
+    BITLAB_KEEP(sum);
+  }
+  BITLAB_INLINE Ints<16> widen(Sum sum) { return (Ints<16>)sum; }
+  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    const int64_t bytes = steps * kVnStep, whole = bytes / 64 * 64;
+    const __mmask64 rest = (__mmask64{1} << (bytes - whole)) - 1;
+    __m512i total = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, _mm512_maskz_loadu_epi8(rest, q + whole));
+    for (int64_t i = 0; i < whole; i += 64) total = _mm512_dpbusd_epi32(total, ones, _mm512_loadu_si512(q + i));
+    return _mm512_reduce_add_epi32(total);
+  }
+};
+#endif
 
 }  // namespace
 }  // namespace bitlab::kernels

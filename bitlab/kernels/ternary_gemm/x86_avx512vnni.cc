@@ -1,28 +1,11 @@
-// AVX-512 VNNI: vpdpbusd multiplies codes by int8 into int32, modulo 2^32. The difference to the sum of q fits int32, so the wrapping of
-// what came before does not matter.
+// AVX-512 VNNI on the tiles of vn_tile.h, and a tile of its own for one token.
 #include "bitlab/kernels/ternary_gemm/x86_avx512.h"
 
 namespace bitlab::kernels {
 namespace {
 
-struct Avx512Vnni : Avx512 {
+struct Vnni : Avx512Vnni {
   static constexpr bool kHasOneToken = true;
-  static constexpr int64_t kWiden = int64_t{1} << 40;
-  using Sum = __m512i;
-
-  BITLAB_INLINE void dot(Sum& sum, Codes codes, Quads q4) {
-    sum = _mm512_dpbusd_epi32(sum, codes, q4);
-    BITLAB_KEEP(sum);
-  }
-  BITLAB_INLINE Ints<16> widen(Sum sum) { return (Ints<16>)sum; }
-  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
-    const __m512i ones = _mm512_set1_epi8(1);
-    const int64_t bytes = steps * kVnStep, whole = bytes / 64 * 64;
-    const __mmask64 rest = (__mmask64{1} << (bytes - whole)) - 1;
-    __m512i total = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, _mm512_maskz_loadu_epi8(rest, q + whole));
-    for (int64_t i = 0; i < whole; i += 64) total = _mm512_dpbusd_epi32(total, ones, _mm512_loadu_si512(q + i));
-    return _mm512_reduce_add_epi32(total);
-  }
 
   // One token: each field of a byte is multiplied where it stands, as 1, 4, 16 or 64 times its code, into sums of its own. They are added up
   // before they wrap: 4 x 2 x 64 x 127 a step, times 32,768, is below 2^31.
@@ -48,7 +31,7 @@ struct Avx512Vnni : Avx512 {
         Codes x[kRegs];
         Quads q4[4];
         BITLAB_UNROLL for (int f = 0; f < 4; ++f) q4[f] = broadcast4(run + s * kVnStep + 4 * f);
-        load_codes<Avx512Vnni, kRegs, false>(x, bytes, last);
+        load_codes<Vnni, kRegs, false>(x, bytes, last);
         prefetch<64 * kRegs>(bytes);
         BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_KEEP(x[r]);  // loaded once, not with every mask
         BITLAB_UNROLL for (int r = 0; r < kRegs; ++r)
@@ -66,7 +49,7 @@ struct Avx512Vnni : Avx512 {
 
 void ternary_gemm_x86_avx512vnni(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
                                  uint8_t* scratch) {
-  vn_gemm<Avx512Vnni>(p, token_begin, token_end, row_begin, row_end, scratch);
+  vn_gemm<Vnni>(p, token_begin, token_end, row_begin, row_end, scratch);
 }
 
 }  // namespace bitlab::kernels

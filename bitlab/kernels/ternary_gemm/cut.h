@@ -1,0 +1,35 @@
+// How a product is cut into calls of its kernel.
+#pragma once
+
+#include <algorithm>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/base/float_environment.h"
+#include "bitlab/base/thread_pool.h"
+#include "bitlab/kernels/ternary_gemm/arguments.h"
+
+namespace bitlab::kernels {
+
+// All tokens and rows, on the pool's threads; each has scratch_bytes of `scratch`. Tokens by 64; rows as long as there are enough calls for
+// all threads, since a kernel may prepare a block of tokens once for all rows of a call.
+inline void run_in_parts(TernaryGemmKernel* kernel, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch,
+                         int64_t scratch_bytes, ThreadPool& pool) {
+  // Below this many products a hand-over to other threads costs more than it saves.
+  constexpr int64_t kMinProducts = 1 << 18, kMostRows = 2048;
+  if (pool.threads() == 1 || tokens * args.rows * args.depth < kMinProducts) {
+    ScopedFloatEnvironment environment;
+    kernel(args, 0, tokens, 0, args.rows, scratch);
+    return;
+  }
+  const int64_t token_blocks = ceil_div(tokens, kSumTokens);
+  const int64_t wanted = token_blocks >= pool.threads() ? 1 : ceil_div(pool.threads(), token_blocks);
+  const int64_t rows = std::min(round_up(ceil_div(args.rows, wanted), kVnBlock), kMostRows);
+  const int64_t row_parts = ceil_div(args.rows, rows);
+  pool.run(token_blocks * row_parts, [&](int64_t i, int worker) {
+    const int64_t token = i / row_parts * kSumTokens, first = i % row_parts * rows;
+    kernel(args, token, std::min(token + kSumTokens, tokens), first, std::min(first + rows, args.rows),
+           scratch + worker * scratch_bytes);
+  });
+}
+
+}  // namespace bitlab::kernels
