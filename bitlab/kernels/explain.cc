@@ -30,7 +30,7 @@ Answer explain_gemm(const Question& q, const Machine& machine, const Policy& pol
   // Where no row serves there is no layout; the canonical one gives the verdicts.
   const TernaryLayout packed = layout.ok() ? *layout : TernaryLayout::kRows;
   return answer("ternary_gemm", layout.ok() ? name(packed) : "",
-                explain_ternary_gemm({q.tokens, q.rows, q.depth}, packed, machine, policy));
+                explain_ternary_gemm({q.tokens, q.rows, q.depth, q.group, q.asymmetric}, packed, machine, policy));
 }
 
 }  // namespace

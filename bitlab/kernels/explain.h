@@ -21,6 +21,8 @@ std::vector<RowInfo> list_kernels();
 // What is asked for: the shape of a product.
 struct Question {
   int64_t tokens = 1, rows = 2048, depth = 2048;
+  int64_t group = 0;        // k that share a scale; 0: one scale a row
+  bool asymmetric = false;  // two scales a row
 };
 
 struct Answer {

@@ -32,10 +32,15 @@ enum class Verdict { kChosen, kSlower, kNotBuilt, kMissingFeature, kShapeNotAcce
 
 std::string_view name(Verdict verdict);  // "Chosen", "MissingFeature"
 
-// Restricts the candidates. `restrict` is a list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps
+struct TernaryGemmRow;
+
+// Restricts the candidates. `restrict_to` is a list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps
 // only rows whose name begins with the text behind the colon.
 struct Policy {
   std::string restrict_to;
+  // Rows of the caller's own, judged behind those of ternary_gemm's list by the same rules (examples/custom_kernel). They must outlive what
+  // is selected with them.
+  std::vector<const TernaryGemmRow*> extra_rows{};
   // Reads BITLAB_KERNEL.
   static Policy from_environment();
   bool allows(std::string_view op, std::string_view row) const;
@@ -62,10 +67,11 @@ Error no_kernel(std::string_view op, std::string_view problem, std::span<const R
 // reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the cheapest rows is chosen.
 template <class Row, class Refuse, class Cost>
 Selection<Row> select_row(std::string_view op, std::span<const Row> rows, const Machine& machine, const Policy& policy,
-                          Refuse refuse, Cost cost) {
+                          Refuse refuse, Cost cost, std::span<const Row* const> extra = {}) {
   Selection<Row> selection;
   size_t best = 0;
-  for (const Row& row : rows) {
+  for (size_t i = 0; i < rows.size() + extra.size(); ++i) {
+    const Row& row = i < rows.size() ? rows[i] : *extra[i - rows.size()];
     RowVerdict verdict{row.name, Verdict::kSlower, "", 0};
     if (!policy.allows(op, row.name)) {
       verdict = {row.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};

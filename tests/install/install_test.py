@@ -42,9 +42,9 @@ class Install(unittest.TestCase):
         shutil.rmtree(cls.folder)
 
     @classmethod
-    def build(cls, name, *options):
+    def build(cls, name, *options, source=None):
         build = cls.folder / name
-        run("cmake", "-S", CONSUMERS / name, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={cls.prefix}", "-DCMAKE_BUILD_TYPE=Release", *options)
+        run("cmake", "-S", source or CONSUMERS / name, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={cls.prefix}", "-DCMAKE_BUILD_TYPE=Release", *options)
         run("cmake", "--build", build)
         return build
 
@@ -70,6 +70,13 @@ class Install(unittest.TestCase):
         result = subprocess.run([build / "consumer_runtime_shared", "/none.bit"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 1)
         self.assertIn("/none.bit", result.stderr)
+
+    def test_a_kernel_of_ones_own(self):
+        build = self.build("custom_kernel", source=SOURCE / "examples" / "custom_kernel")
+        output = run(build / "custom_kernel", self.bit)
+        self.assertRegex(output, r"skip_zeros +Chosen")
+        self.assertIn("products: the same bits", output)
+        self.assertIn("logits: the same bits", output)
 
     def test_the_installed_programs_run(self):
         self.assertIn("build", run(self.prefix / "bin" / "bitlab-run", "--version"))

@@ -41,6 +41,12 @@ Json to_json(const kernels::Answer& answer) {
   return {{"op", answer.op}, {"layout", answer.layout}, {"kernels", rows}};
 }
 
+// Nanoseconds by the cost model: of the product for ternary_gemm, of an element or a product for the other ops.
+std::string cost(double nanoseconds) {
+  if (nanoseconds == 0) return "";
+  return nanoseconds < 1000 ? fmt::format("{:.3g} ns", nanoseconds) : fmt::format("{:.1f} us", nanoseconds / 1000);
+}
+
 Status explain(const KernelsOptions& options) {
   Machine machine = this_machine();
   if (!options.machine.empty()) {
@@ -54,10 +60,10 @@ Status explain(const KernelsOptions& options) {
     return {};
   }
   fmt::print("{} ({})\n\n", machine.cpu, machine.features.empty() ? "no features" : machine.features.to_string());
-  std::vector<std::vector<std::string>> table{{"op", "kernel", "verdict", "reason"}};
+  std::vector<std::vector<std::string>> table{{"op", "kernel", "verdict", "cost", "reason"}};
   for (const auto& answer : answers)
     for (const auto& v : answer.verdicts)
-      table.push_back({answer.op, v.row, std::string(kernels::name(v.verdict)), v.reason});
+      table.push_back({answer.op, v.row, std::string(kernels::name(v.verdict)), cost(v.cost), v.reason});
   fmt::print("{}", format_table(table));
   return {};
 }
@@ -86,9 +92,14 @@ void add_kernels(CLI::App& app, Action& action) {
   explainer->add_option("--depth", options->question.depth, "Columns of the weight, K")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  explainer->add_option("--group", options->question.group, "Weights along K that share a scale; 0: a whole row")
+      ->capture_default_str()
+      ->check(CLI::IsMember({0, 64, 128, 256}));
+  explainer->add_flag("--asymmetric", options->question.asymmetric, "A second scale for negative weights");
   explainer->footer(
       "Examples:\n"
       "  bitlab-run kernels explain --tokens 64 --rows 500 --depth 800\n"
+      "  bitlab-run kernels explain --tokens 64 --group 128\n"
       "  BITLAB_KERNEL=ternary_gemm:reference bitlab-run kernels explain --machine avx2");
   explainer->callback([options, &action] { action = [options] { return explain(*options); }; });
 }

@@ -371,6 +371,47 @@ TEST(Selection, ThePolicyRestrictsAndFailsWithTheVerdicts) {
   EXPECT_TRUE((Policy{"float_gemm:reference"}.allows("ternary_gemm", "x86_avx2")));
 }
 
+TEST(Selection, RowsForOneScaleRefuseOthers) {
+  const Machine machine = *named_machine("avx512vnni");
+  for (const TernaryGemmProblem& problem : {TernaryGemmProblem{64, 2048, 2048, 128}, TernaryGemmProblem{64, 2048, 2048, 0, true}}) {
+    const auto selection = explain_ternary_gemm(problem, TernaryLayout::kVn, machine, {});
+    for (size_t i = 0; i < selection.verdicts.size(); ++i)
+      if (ternary_gemm_rows()[i].serves == TernaryGemmServes::kPlainOnly && ternary_gemm_rows()[i].run != nullptr) {
+        EXPECT_EQ(selection.verdicts[i].verdict, Verdict::kShapeNotAccepted);
+        EXPECT_EQ(selection.verdicts[i].reason, "one scale a row only");
+      }
+  }
+}
+
+#if defined(__x86_64__)
+TEST(Selection, ManyTokensAreLookedUp) {
+  const auto chosen = [](int64_t tokens, int64_t rows, const char* machine) {
+    return std::string((*select_ternary_gemm({tokens, rows, 2048}, TernaryLayout::kVn, *named_machine(machine), {}))->name);
+  };
+  EXPECT_EQ(chosen(1, 2048, "avx512vnni"), "x86_avx512vnni");
+  EXPECT_EQ(chosen(8, 2048, "avx512vnni"), "x86_avx512vnni");
+  EXPECT_EQ(chosen(64, 2048, "avx512vnni"), "x86_avx512vnni_hybrid");
+  EXPECT_EQ(chosen(64, 64, "avx512vnni"), "x86_avx512vnni");  // too few rows for the tables
+  EXPECT_EQ(chosen(8, 2048, "avx2"), "x86_avx2");
+  EXPECT_EQ(chosen(64, 2048, "avx2"), "x86_avx2_lookup");
+}
+#endif
+
+TEST(Selection, JudgesExtraRowsByTheSameRules) {
+  const auto kernel = [](const TernaryGemmArgs&, int64_t, int64_t, int64_t, int64_t, uint8_t*) {};
+  TernaryGemmRow own{"own", {}, TernaryLayout::kRows, TernaryGemmServes::kPlainOnly, {0, 1e-6, 0, 1}, {}, kernel};
+  Policy policy;
+  policy.extra_rows = {&own};
+  EXPECT_EQ(*select_ternary_layout(64, 64, kHaswell, policy), TernaryLayout::kRows);
+  EXPECT_EQ(*select_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
+  EXPECT_NE(*select_ternary_gemm({1, 64, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
+  policy.restrict_to = "ternary_gemm:reference";
+  EXPECT_NE(*select_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
+  own.needs = {Feature::i8mm};
+  policy.restrict_to.clear();
+  EXPECT_EQ(explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy).verdicts.back().reason, "the machine lacks i8mm");
+}
+
 TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_rows().size(), 9U); }
 
 }  // namespace
