@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev setup-peers bench-kernels
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,11 @@ runtime: build/runtime/build.ninja ## Build the torch-free part alone: needs nei
 bench: build/bench/build.ninja ## Run every micro-benchmark (BENCH_ARGS="--benchmark_filter=...")
 	$(call BUILD,bench)
 	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench $(BENCH_ARGS); done
+
+bench-kernels: build/bench/build.ninja setup-peers ## Measure kernels beside roofs and other runtimes (BENCH_ARGS="--take")
+	$(call BUILD,bench) --target bitlab_bench
+	.venv/bin/python benchmarks/bitlab_bench.py $(BENCH_ARGS)
+	python3 tools/results.py
 
 lint: setup-dev build/dev/build.ninja ## Check formatting, layers, spelling and clang-tidy's findings
 	$(CPP_FILES) | xargs $(CLANG_FORMAT) --dry-run -Werror
@@ -110,6 +115,9 @@ setup-runtime:
 
 setup-dev:
 	tools/setup.sh --dev
+
+setup-peers:
+	tools/setup.sh --peers
 
 # CMake runs here once a preset; later changes to CMake files are seen by ninja itself.
 build/runtime/build.ninja: CMakePresets.json | setup-runtime

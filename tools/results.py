@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes what README.md quotes: tables from benchmarks/results, code from the sources.
+"""Writes what the documents quote: tables from benchmarks/results and from lists in the sources, code from the sources.
 
   tools/results.py --take out/demo/report.json   adopts a new result as benchmarks/results/demo.json, then writes
   tools/results.py                               writes
-  tools/results.py --check                       fails where README.md is not what would be written
+  tools/results.py --check                       fails where a document is not what would be written
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Callable, Dict
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "bitlab" / "kernels" / "README.md"]
+KERNELS = ROOT / "bitlab" / "kernels"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -44,7 +45,97 @@ of an {r["cpu"]}.
 """
 
 
-TABLES: Dict[str, Callable[[], str]] = {"demo": demo_table}
+# Peers by what they take: only like is compared with like.
+INT8_PEERS = ["onnxruntime MatMulInteger", "LiteRT INT8", "LiteRT INT2"]
+FLOAT_PEERS = ["onnxruntime MatMulNBits 2-bit"]
+
+
+def times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}×"
+
+
+def speed(case: dict, name: str, other: str) -> float | None:
+    return case["candidates"].get(name, {}).get("speed", {}).get(other)
+
+
+def against_peers(case: dict, name: str) -> str:
+    """The smallest ratio, and whose it is."""
+    ratios = [(speed(case, name, peer), peer) for peer in INT8_PEERS]
+    ratios += [(speed(case, f"{name} from float", peer), peer) for peer in FLOAT_PEERS]
+    ratios = [r for r in ratios if r[0] is not None]
+    return f"{times(min(ratios)[0])} {min(ratios)[1]}" if ratios else ""
+
+
+def kernel(case: dict, name: str) -> str:
+    return case["candidates"].get(name, {}).get("kernel", "")
+
+
+def bench() -> dict:
+    return json.loads((RESULTS / "kernels.json").read_text())
+
+
+def cases(suite: str) -> list:
+    return [case for case in bench()["cases"] if case.get("suite") == suite]
+
+
+def gemm_table() -> str:
+    r = bench()
+    wide = r["level"]
+    roof = "vpdpbusd" if wide == "avx512vnni" else "vpmaddubsw"
+    lines = [
+        f"One thread of an {r['cpu']}, medians of {r['rounds']} interleaved rounds; scales per channel.",
+        "",
+        f"| tokens | rows × K | kernel | fastest int8 or 2-bit peer | `{roof}` roof | groups of 128 | AVX2 kernel | ggml TQ2_0 (AVX2) | `vpmaddubsw` roof |",
+        "|---:|---|---|---|---:|---:|---|---:|---:|",
+    ]
+    for case in cases("gemm"):
+        name = f"BitLab {wide}"
+        lines.append(
+            f"| {case['tokens']} | {case['rows']} × {case['depth']} | `{kernel(case, name)}` | {against_peers(case, name)} | "
+            f"{times(speed(case, name, f'roof {roof}'))} | {times(speed(case, f'{name} groups of 128', name))} | `{kernel(case, 'BitLab avx2')}` | "
+            f"{times(speed(case, 'BitLab avx2 from float', 'ggml TQ2_0'))} | {times(speed(case, 'BitLab avx2', 'roof vpmaddubsw'))} |"
+        )
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def other_table() -> str:
+    wide = bench()["level"]
+    name = f"BitLab {wide}"
+    lines = ["| case | ratio |", "|---|---|"]
+    for case in cases("conv"):
+        lines.append(
+            f"| {case['name']}, int8 in and out | {times(speed(case, name, 'onnxruntime QLinearConv'))} ONNX Runtime QLinearConv, "
+            f"{times(speed(case, name, 'LibTorch float32'))} LibTorch float32 |"
+        )
+    for case in cases("memory"):
+        for candidate in case["candidates"]:
+            if candidate.startswith("BitLab"):
+                lines.append(f"| one token, 64 MiB of weights, `{kernel(case, candidate)}` | {times(speed(case, candidate, 'roof read'))} the measured read bandwidth |")
+    for case in cases("threads"):
+        roof = "vpdpbusd" if wide == "avx512vnni" else "vpmaddubsw"
+        ours, theirs = speed(case, f"{name} 2", f"{name} 1"), speed(case, f"roof {roof} 2", f"roof {roof} 1")
+        lines.append(f"| two threads, {case['tokens']} tokens | {times(ours)} one thread; the roof's own gain is {times(theirs)} |")
+    for case in cases("quant"):
+        lines.append(f"| {case['name']} | {times(speed(case, 'BitLab', 'roof read'))} the measured read bandwidth |")
+    for case in cases("pack"):
+        lines.append(f"| {case['name']} | {case['candidates']['BitLab']['giga_per_s']:.1f} GB/s of packed weights |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def support_table() -> str:
+    lines = ["| op | kernel | needs | reads | serves |", "|---|---|---|---|---|"]
+    for definition in sorted(KERNELS.glob("*/kernels.def")):
+        for match in re.finditer(r"^BITLAB_KERNEL\((\w+), (\w+), \(FeatureSet\{(.*?)\}\)(.*)$", definition.read_text(), re.M):
+            name, target, features, rest = match.groups()
+            needs = " ".join(re.findall(r"Feature::(\w+)", features)) or "nothing"
+            layout = re.search(r"\bk(Rows|Vn)\b", rest)
+            serves = {"kAllScales": "every scaling", "kPlainOnly": "one scale a row"}.get((re.search(r"kAllScales|kPlainOnly", rest) or [""])[0], "")
+            where = "" if target == "any" else f" ({target})"
+            lines.append(f"| `{definition.parent.name}` | `{name}`{where} | {needs} | {layout[1].lower() if layout else ''} | {serves} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+TABLES: Dict[str, Callable[[], str]] = {"demo": demo_table, "gemm": gemm_table, "kernels": other_table, "support": support_table}
 
 
 def code(path: str, marker: str) -> str:
@@ -73,14 +164,18 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.take:
         shutil.copyfile(arguments.take, RESULTS / "demo.json")
-    before = README.read_text()
-    after = written(before)
-    if arguments.check:
-        if before != after:
-            print("README.md is not what tools/results.py writes; run it", file=sys.stderr)
-        return int(before != after)
-    README.write_text(after)
-    return 0
+    stale = 0
+    for document in DOCUMENTS:
+        before = document.read_text()
+        after = written(before)
+        if before == after:
+            continue
+        if arguments.check:
+            print(f"{document.relative_to(ROOT)} is not what tools/results.py writes; run it", file=sys.stderr)
+            stale = 1
+        else:
+            document.write_text(after)
+    return stale
 
 
 if __name__ == "__main__":

@@ -6,16 +6,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly CPU_INDEX=https://download.pytorch.org/whl/cpu
 readonly MINIMUM_CMAKE=3.25
 readonly VENV=.venv
-readonly DEV_STAMP=$VENV/bitlab-dev-requirements.sha256
 readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence says that the folder is complete
 
 usage() {
   cat <<'TEXT'
-Usage: tools/setup.sh [--runtime|--dev|--aarch64]
+Usage: tools/setup.sh [--runtime|--dev|--peers|--aarch64]
 
   (no option)  everything that `make demo` and `make test` need: Debian packages, and .venv with LibTorch
   --runtime    only what the torch-free part needs; no Python
   --dev        as without option, and the tools of `make lint`, `make format`, `make coverage`, `make docs` and the fuzzers
+  --peers      as without option, and the runtimes that `make bench-kernels` compares with
   --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
 
 Environment:
@@ -186,15 +186,18 @@ add_architecture() {  # <architecture>
   as_root dpkg --add-architecture "$1"
 }
 
-# What `make docs` and `make lint` take from the Python package index.
-install_dev_requirements() {
-  local wanted
-  wanted=$(cat docs/requirements.txt tools/requirements.txt | sha256sum)
-  if [[ -f $DEV_STAMP && $(<"$DEV_STAMP") == "$wanted" ]]; then return; fi
+# What some targets take from the Python package index beside LibTorch, once for every change of the lists.
+install_more() {  # <name> <list of requirements>...
+  local name=$1 wanted stamp file arguments=()
+  shift
+  stamp=$VENV/bitlab-$name-requirements.sha256
+  wanted=$(cat "$@" | sha256sum)
+  if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
   ensure_venv
-  say "python: installing the requirements of docs/ and tools/ into $VENV"
-  pip_install -r docs/requirements.txt -r tools/requirements.txt
-  echo "$wanted" >"$DEV_STAMP"
+  say "python: installing $* into $VENV"
+  for file in "$@"; do arguments+=(-r "$file"); done
+  pip_install "${arguments[@]}"
+  echo "$wanted" >"$stamp"
 }
 
 main() {
@@ -203,13 +206,16 @@ main() {
     '') ;;
     --runtime) mode=runtime lists=(runtime) ;;
     --dev) mode=dev lists=(runtime train dev) ;;
+    --peers) mode=peers ;;
     --aarch64) mode=runtime lists=(aarch64) && add_architecture arm64 ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && fail "unknown option '$1'" ;;
   esac
   install_packages "${lists[@]}"
   [[ $mode == runtime ]] || install_torch
-  [[ $mode != dev ]] || install_dev_requirements
+  # `make docs` and `make lint`; `make bench-kernels`.
+  [[ $mode != dev ]] || install_more dev docs/requirements.txt tools/requirements.txt
+  [[ $mode != peers ]] || install_more peers benchmarks/peers/requirements.txt
   ensure_cmake "$mode"
 }
 
