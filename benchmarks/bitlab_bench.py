@@ -41,10 +41,10 @@ class Case:
     def __init__(self, name: str, work: float, **facts):
         self.name, self.work, self.facts, self.candidates = name, work, facts, {}
 
-    def add(self, name: str, make):
+    def add(self, name: str, make, *arguments, **options):
         """`make` returns something with run(repeats), or raises Unavailable."""
         try:
-            self.candidates[name] = make()
+            self.candidates[name] = make(*arguments, **options)
         except Unavailable as reason:
             print(f"  {self.name}: without {name}: {reason}", file=sys.stderr)
 
@@ -72,7 +72,7 @@ class Case:
                 if getattr(candidate, fact, ""):
                     entry[fact] = getattr(candidate, fact)
             entry["speed"] = {
-                other: round(statistics.median(b / a for a, b in zip(times[name], times[other])), 3) for other in times if other != name
+                other: round(statistics.median(b / a for a, b in zip(times[name], times[other], strict=True)), 3) for other in times if other != name
             }
             candidates[name] = entry
         return {"name": self.name, **self.facts, "candidates": candidates}
@@ -107,14 +107,13 @@ def gemm_cases(library, level, peers, quick):
         for n in tokens:
             case = Case(f"gemm {n} tokens {rows}x{depth}", 2.0 * n * rows * depth, suite="gemm", tokens=n, rows=rows, depth=depth)
             for name in levels_of(level):
-                policy = POLICIES[name] if name != "avx512" else "ternary_gemm:x86_avx512"
                 if name == "avx512" and level == "avx512vnni":
                     continue  # the same prefix: measured on machines without VNNI
-                case.add(f"BitLab {name}", lambda p=policy: library.gemm(n, rows, depth, policy=p))
-                case.add(f"BitLab {name} from float", lambda p=policy: library.gemm(n, rows, depth, from_float=True, policy=p))
-                case.add(f"BitLab {name} groups of 128", lambda p=policy: library.gemm(n, rows, depth, group=128, policy=p))
-            case.add("roof vpdpbusd", lambda: library.roof("vpdpbusd"))
-            case.add("roof vpmaddubsw", lambda: library.roof("vpmaddubsw"))
+                case.add(f"BitLab {name}", library.gemm, n, rows, depth, policy=POLICIES[name])
+                case.add(f"BitLab {name} from float", library.gemm, n, rows, depth, from_float=True, policy=POLICIES[name])
+                case.add(f"BitLab {name} groups of 128", library.gemm, n, rows, depth, group=128, policy=POLICIES[name])
+            case.add("roof vpdpbusd", library.roof, "vpdpbusd")
+            case.add("roof vpmaddubsw", library.roof, "vpmaddubsw")
             add_peers(case, peers, "gemm", (n, rows, depth, 1), level)
             yield case
 
@@ -132,7 +131,7 @@ def memory_cases(library, level, _peers, _quick):
             return made
 
         case.add(f"BitLab {name}", task)
-    case.add("roof read", lambda: library.roof("read", rows * depth // 4))
+    case.add("roof read", library.roof, "read", rows * depth // 4)
     yield case
 
 
@@ -144,8 +143,8 @@ def conv_cases(library, level, peers, quick):
             for name in levels_of(level):
                 if name == "avx512" and level == "avx512vnni":
                     continue
-                case.add(f"BitLab {name}", lambda p=POLICIES[name]: library.conv(batch, channels, side, channels, policy=p))
-            case.add("roof vpdpbusd", lambda: library.roof("vpdpbusd"))
+                case.add(f"BitLab {name}", library.conv, batch, channels, side, channels, policy=POLICIES[name])
+            case.add("roof vpdpbusd", library.roof, "vpdpbusd")
             add_peers(case, peers, "conv", (batch, channels, side, channels, 1), level)
             yield case
 
@@ -154,9 +153,9 @@ def thread_cases(library, level, _peers, quick):
     for n in (64,) if quick else (32, 64, 128, 512):
         case = Case(f"threads {n} tokens", 2.0 * n * 2048 * 2048, suite="threads", tokens=n, rows=2048, depth=2048)
         for threads in (1, 2):
-            case.add(f"BitLab {level} {threads}", lambda t=threads: library.gemm(n, 2048, 2048, threads=t))
+            case.add(f"BitLab {level} {threads}", library.gemm, n, 2048, 2048, threads=threads)
             roof = "vpdpbusd" if level == "avx512vnni" else "vpmaddubsw"
-            case.add(f"roof {roof} {threads}", lambda t=threads: library.roof(roof, threads=t))
+            case.add(f"roof {roof} {threads}", library.roof, roof, threads=threads)
         yield case
 
 
@@ -164,14 +163,14 @@ def quant_cases(library, level, _peers, quick):
     for kib in (256,) if quick else (256, 4096, 65536):
         values = kib * 256
         case = Case(f"activation_quant {kib} KiB", values * 4.0, suite="quant", values=values)
-        case.add("BitLab", lambda: library.quant(values))
-        case.add("roof read", lambda: library.roof("read", values * 4))
+        case.add("BitLab", library.quant, values)
+        case.add("roof read", library.roof, "read", values * 4)
         yield case
 
 
 def pack_cases(library, _level, _peers, _quick):
     case = Case("packing 2048x2048", 2048 * 2048 / 4, suite="pack")
-    case.add("BitLab", lambda: library.pack(2048, 2048))
+    case.add("BitLab", library.pack, 2048, 2048)
     yield case
 
 

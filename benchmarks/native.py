@@ -42,19 +42,19 @@ class Library:
     def features(self) -> list[str]:
         return self.c.bitlab_bench_features().decode().split()
 
-    def gemm(self, tokens, rows, depth, group=0, from_float=False, policy="", threads=1) -> "Task":
+    def gemm(self, tokens, rows, depth, group=0, from_float=False, policy="", threads=1) -> Task:
         return Task(self, self.c.bitlab_bench_gemm(tokens, rows, depth, group, int(from_float), policy.encode(), threads))
 
-    def conv(self, batch, channels, side, filters, kernel=3, policy="", threads=1) -> "Task":
+    def conv(self, batch, channels, side, filters, kernel=3, policy="", threads=1) -> Task:
         return Task(self, self.c.bitlab_bench_conv(batch, channels, side, filters, kernel, policy.encode(), threads))
 
-    def quant(self, values, policy="") -> "Task":
+    def quant(self, values, policy="") -> Task:
         return Task(self, self.c.bitlab_bench_quant(values, policy.encode()))
 
-    def pack(self, rows, depth) -> "Task":
+    def pack(self, rows, depth) -> Task:
         return Task(self, self.c.bitlab_bench_pack(rows, depth))
 
-    def roof(self, name, size=0, threads=1) -> "Task":
+    def roof(self, name, size=0, threads=1) -> Task:
         return Task(self, self.c.bitlab_bench_roof(name.encode(), size, threads))
 
 

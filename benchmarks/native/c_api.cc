@@ -1,8 +1,8 @@
 // The tasks for Python (benchmarks/native.py): handles, and one function that times them.
+#include "benchmarks/native/task.h"
 #include <chrono>
 #include <cstring>
 
-#include "benchmarks/native/task.h"
 #include "bitlab/base/machine.h"
 
 namespace {
@@ -33,14 +33,15 @@ const char* bitlab_bench_features() {
   return text.c_str();
 }
 
-void* bitlab_bench_gemm(int64_t tokens, int64_t rows, int64_t depth, int64_t group, int from_float, const char* policy, int threads) {
+void* bitlab_bench_gemm(int64_t tokens, int64_t rows, int64_t depth, int64_t group, int from_float, const char* policy,
+                        int threads) {
   std::string kernel;
   auto task = bitlab::bench::make_gemm({tokens, rows, depth, group, from_float != 0}, policy, threads, &kernel, &last_error);
   return handle(std::move(task), kernel);
 }
 
-void* bitlab_bench_conv(int64_t batch, int64_t channels, int64_t side, int64_t filters, int64_t kernel_size, const char* policy,
-                        int threads) {
+void* bitlab_bench_conv(int64_t batch, int64_t channels, int64_t side, int64_t filters, int64_t kernel_size,
+                        const char* policy, int threads) {
   std::string kernel;
   auto task = bitlab::bench::make_conv({batch, channels, side, filters, kernel_size}, policy, threads, &kernel, &last_error);
   return handle(std::move(task), kernel);

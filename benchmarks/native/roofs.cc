@@ -1,7 +1,8 @@
 // The peaks of this machine, as tasks.
+#include "benchmarks/native/task.h"
+
 #include <fmt/format.h>
 
-#include "benchmarks/native/task.h"
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/thread_pool.h"
@@ -50,7 +51,8 @@ class Read final : public Task {
 std::unique_ptr<Task> make_roof(const std::string& name, int64_t bytes, int threads, std::string* error) {
 #if defined(__x86_64__)
   const FeatureSet& has = this_machine().features;
-  if (name == "vpdpbusd" && has.contains(Feature::avx512vnni)) return std::make_unique<Peak>(peak_vpdpbusd, 16 * 64, threads);
+  if (name == "vpdpbusd" && has.contains(Feature::avx512vnni))
+    return std::make_unique<Peak>(peak_vpdpbusd, 16 * 64, threads);
   if (name == "vpmaddubsw" && has.contains(Feature::avx2)) return std::make_unique<Peak>(peak_vpmaddubsw, 16 * 32, threads);
   if (name == "read" && has.contains(Feature::avx512vnni)) return std::make_unique<Read>(read_avx512, bytes, threads);
   if (name == "read" && has.contains(Feature::avx2)) return std::make_unique<Read>(read_avx2, bytes, threads);

@@ -24,8 +24,10 @@ struct ConvCase {
 
 // Error text in *error and null where a row does not exist or does not run here. `kernel` is a row's name, or "" for what selection
 // chooses; `rows` is a policy such as "ternary_gemm:x86_avx2" that restricts it.
-std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, int threads, std::string* kernel, std::string* error);
-std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, int threads, std::string* kernel, std::string* error);
+std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, int threads, std::string* kernel,
+                                std::string* error);
+std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, int threads, std::string* kernel,
+                                std::string* error);
 std::unique_ptr<Task> make_quant(int64_t values, const std::string& policy, std::string* kernel, std::string* error);
 std::unique_ptr<Task> make_pack(int64_t rows, int64_t depth, std::string* error);
 

@@ -1,7 +1,8 @@
 // BitLab's own kernels as tasks: chosen by selection, as a plan would.
+#include "benchmarks/native/task.h"
+
 #include <fmt/format.h>
 
-#include "benchmarks/native/task.h"
 #include "bitlab/base/float_environment.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/test_support.h"
@@ -21,7 +22,8 @@ struct Weight {
   TernaryWeight view;
 
   Weight(int64_t rows, int64_t depth, int64_t group, TernaryLayout layout)
-      : packed(pack_ternary(test::packed(test::random_int8(rows * depth, 1, -1, 1), rows, depth), rows, depth, layout).value()),
+      : packed(
+            pack_ternary(test::packed(test::random_int8(rows * depth, 1, -1, 1), rows, depth), rows, depth, layout).value()),
         scale(test::random_floats(rows, 2, 0.1F)) {
     view = {.packed = &packed, .scale = scale.data(), .scale_stride = 1, .group = group};
     if (group == 0) return;
@@ -99,8 +101,8 @@ class Conv final : public Task {
     work = 2.0 * static_cast<double>(c.batch * g_.positions() * c.filters * g_.depth());
   }
   void run() override {
-    (void)ternary_conv(kernels_, weight_.view, g_, {.q = q_.data(), .a = &a_}, {.y_q = y_.data(), .y_inv = 3.0F}, scratch_.data(),
-                       *pool_);
+    (void)ternary_conv(kernels_, weight_.view, g_, {.q = q_.data(), .a = &a_}, {.y_q = y_.data(), .y_inv = 3.0F},
+                       scratch_.data(), *pool_);
   }
 
  private:
@@ -121,7 +123,8 @@ class Quant final : public Task {
     work = static_cast<double>(values) * 4;
   }
   void run() override {
-    const int64_t columns = std::min<int64_t>(2048, static_cast<int64_t>(x_.size())), rows = static_cast<int64_t>(x_.size()) / columns;
+    const int64_t columns = std::min<int64_t>(2048, static_cast<int64_t>(x_.size())),
+                  rows = static_cast<int64_t>(x_.size()) / columns;
     if (a_.empty()) a_.resize(static_cast<size_t>(rows));
     (void)activation_quant(*row_, "bench", x_.data(), rows, columns, columns, q_.data(), columns, a_.data(), *pool_);
   }
@@ -135,7 +138,8 @@ class Quant final : public Task {
 
 class Pack final : public Task {
  public:
-  Pack(int64_t rows, int64_t depth) : rows_(rows), depth_(depth), codes_(test::packed(test::random_int8(rows * depth, 8, -1, 1), rows, depth)) {
+  Pack(int64_t rows, int64_t depth)
+      : rows_(rows), depth_(depth), codes_(test::packed(test::random_int8(rows * depth, 8, -1, 1), rows, depth)) {
     work = static_cast<double>(codes_.size());
   }
   void run() override { (void)pack_ternary(codes_, rows_, depth_, TernaryLayout::kVn).value(); }
@@ -147,7 +151,8 @@ class Pack final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, int threads, std::string* kernel, std::string* error) {
+std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, int threads, std::string* kernel,
+                                std::string* error) {
   const auto layout = select_ternary_layout(c.rows, c.depth, this_machine(), {policy});
   const auto chosen = layout.ok() ? select_ternary({c.tokens, c.rows, c.depth, c.group}, *layout, this_machine(), {policy})
                                   : Result<TernaryKernels>(layout.error());
@@ -159,7 +164,8 @@ std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, in
   return std::make_unique<Gemm>(c, *layout, *chosen, threads);
 }
 
-std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, int threads, std::string* kernel, std::string* error) {
+std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, int threads, std::string* kernel,
+                                std::string* error) {
   const ConvGeometry g = geometry(c);
   const auto layout = select_ternary_conv_layout(g, c.filters, this_machine(), {policy});
   const auto chosen = layout.ok() ? select_ternary_conv(g, c.filters, *layout, this_machine(), {policy})

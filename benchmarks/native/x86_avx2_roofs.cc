@@ -26,7 +26,8 @@ void read_avx2(const void* data, int64_t bytes) {
   const auto* p = static_cast<const uint8_t*>(data);
   __m256i x = _mm256_setzero_si256(), y = x, z = x, w = x;
   for (int64_t i = 0; i < bytes; i += 128) {
-    for (int64_t line = 0; line < 128; line += 64) _mm_prefetch(reinterpret_cast<const char*>(p) + i + 4096 + line, _MM_HINT_T0);
+    for (int64_t line = 0; line < 128; line += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(p) + i + 4096 + line, _MM_HINT_T0);
     x = _mm256_or_si256(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i)));
     y = _mm256_or_si256(y, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 32)));
     z = _mm256_or_si256(z, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i + 64)));

@@ -24,10 +24,10 @@ def bound(s, feeds):
     """A call without copies: inputs and outputs are bound once."""
     binding = s.io_binding()
     values = [ort.OrtValue.ortvalue_from_numpy(v) for v in feeds.values()]
-    for name, value in zip(feeds, values):
+    for name, value in zip(feeds, values, strict=True):
         binding.bind_ortvalue_input(name, value)
     outputs = [ort.OrtValue.ortvalue_from_numpy(v) for v in s.run(None, feeds)]
-    for meta, value in zip(s.get_outputs(), outputs):
+    for meta, value in zip(s.get_outputs(), outputs, strict=True):
         binding.bind_ortvalue_output(meta.name, value)
 
     def call():

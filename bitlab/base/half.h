@@ -22,7 +22,7 @@ constexpr uint16_t float_to_half(float value) {
   const uint32_t magnitude = bits & 0x7FFFFFFFU;
   if (magnitude > 0x7F800000U) return sign | 0x7E00U;
   if (magnitude >= 0x477FF000U) return sign | 0x7C00U;  // 65,520 and above
-  if (magnitude < 0x38800000U) {                        // below 2^-14: in units of 2^-24; adding 0.5 leaves the rounded integer
+  if (magnitude < 0x38800000U) {  // below 2^-14: in units of 2^-24; adding 0.5 leaves the rounded integer
     const float rounded = std::bit_cast<float>(magnitude) + 0.5F;
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(rounded) - std::bit_cast<uint32_t>(0.5F)));
   }

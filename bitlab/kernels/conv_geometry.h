@@ -26,12 +26,12 @@ struct ConvGeometry {
     if (transposed) return (input[d] - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d];
     return (input[d] + 2 * padding[d] - reach) / stride[d] + 1;
   }
-  int64_t positions() const { return out(0) * out(1) * out(2); }         // output pixels a sample
-  int64_t pixels() const { return input[0] * input[1] * input[2]; }      // input pixels a sample
-  int64_t sample_values() const { return pixels() * channels; }          // input values a sample
+  int64_t positions() const { return out(0) * out(1) * out(2); }     // output pixels a sample
+  int64_t pixels() const { return input[0] * input[1] * input[2]; }  // input pixels a sample
+  int64_t sample_values() const { return pixels() * channels; }      // input values a sample
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
   int64_t group_channels() const { return channels / groups; }
-  int64_t depth() const { return taps() * group_channels(); }            // K, in the order (kd, kh, kw, c)
+  int64_t depth() const { return taps() * group_channels(); }  // K, in the order (kd, kh, kw, c)
 
   // Where along dimension d tap k of the output position o reads the input; -1 outside, and between the strides of a transposed one.
   int64_t input_at(size_t d, int64_t o, int64_t k) const {
@@ -51,10 +51,7 @@ struct OutputPosition {
   int64_t z, y, x;
 
   OutputPosition(const ConvGeometry& geometry, int64_t position)
-      : g(geometry),
-        z(position / (g.out(1) * g.out(2))),
-        y(position / g.out(2) % g.out(1)),
-        x(position % g.out(2)) {}
+      : g(geometry), z(position / (g.out(1) * g.out(2))), y(position / g.out(2) % g.out(1)), x(position % g.out(2)) {}
   void advance() {
     if (++x < g.out(2)) return;
     x = 0;
@@ -113,7 +110,8 @@ inline void copy_short(void* to, const void* from, size_t bytes) {
 // Copies the patches of the output pixels [begin, end) of one sample, for one group of channels, into rows of `stride` values: the patch in
 // the order (kd, kh, kw, c), zeros for what lies outside of the input, zeros from depth() to stride.
 template <class T>
-void gather_patches(const ConvGeometry& g, int64_t group, const T* sample, int64_t begin, int64_t end, T* rows, int64_t stride) {
+void gather_patches(const ConvGeometry& g, int64_t group, const T* sample, int64_t begin, int64_t end, T* rows,
+                    int64_t stride) {
   const int64_t count = g.group_channels();
   const T* first = sample + group * count;
   // The taps of a line lie side by side in the input unless they are spread or leave it.

@@ -47,7 +47,8 @@ std::vector<RowInfo> list_kernels() {
 }
 
 std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {
-  return {explain_gemm(question, machine, policy), answer("activation_quant", "", explain(activation_quant_kernels(), machine, policy)),
+  return {explain_gemm(question, machine, policy),
+          answer("activation_quant", "", explain(activation_quant_kernels(), machine, policy)),
           answer("ternary_depthwise", "", explain(ternary_depthwise_kernels(), machine, policy)),
           answer("ternary_gemm_f32", "", explain(ternary_gemm_f32_kernels(), machine, policy)),
           answer("int8_gemm", "", explain(int8_gemm_kernels(), machine, policy)),

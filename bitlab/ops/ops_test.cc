@@ -114,8 +114,8 @@ TEST(Conv2d, BothFamiliesEqualTheOracle) {
                                                .padding = {0, c.padding[0], c.padding[1]},
                                                .dilation = {1, c.dilation[0], c.dilation[1]}};
         const at::Tensor expected =
-            tensor_of(ternary::oracle::conv(values<float>(x), values<int8_t>(t.permute({0, 2, 3, 1})),
-                                              values<float>(scale), values<float>(bias), shape),
+            tensor_of(ternary::oracle::conv(values<float>(x), values<int8_t>(t.permute({0, 2, 3, 1})), values<float>(scale),
+                                            values<float>(bias), shape),
                       {c.batch, c.filters, shape.out(1), shape.out(2)});
         const Conv2dWindow window{c.stride, c.padding, c.dilation};
         EXPECT_TRUE(same_bits(bit_conv2d(x, weight, bias, window, spec, ActKind::kInt8), expected));

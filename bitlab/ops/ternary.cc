@@ -92,10 +92,10 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   if (tokens == 0) return y;
   TorchPool pool;
   const auto chosen = operands.cached->kernels_for(tokens);
-  const auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, operands.weight(), tokens, pool.threads())));
-  kernels::ternary_linear(chosen, operands.weight(), rows.const_data_ptr<float>(), tokens,
-                          y.mutable_data_ptr<float>(), const_cast<uint8_t*>(scratch.value().data()), pool)
+  const auto scratch = AlignedBuffer::allocate(
+      static_cast<size_t>(ternary_linear_scratch_bytes(chosen, operands.weight(), tokens, pool.threads())));
+  kernels::ternary_linear(chosen, operands.weight(), rows.const_data_ptr<float>(), tokens, y.mutable_data_ptr<float>(),
+                          const_cast<uint8_t*>(scratch.value().data()), pool)
       .value();
   return y;
 }

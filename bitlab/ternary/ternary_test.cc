@@ -139,8 +139,7 @@ TEST(Oracle, ConvolutionIsTheSumOverTheWindow) {
   // One filter of ones on an image of ones whose absmax is 1: every output is the number of pixels under the window.
   const oracle::ConvShape shape{
       .batch = 1, .channels = 1, .input = {1, 4, 5}, .filters = 1, .kernel = {1, 3, 3}, .padding = {0, 1, 1}};
-  const auto y =
-      oracle::conv(std::vector<float>(20, 1.0F), std::vector<int8_t>(9, 1), std::vector<float>{1.0F}, {}, shape);
+  const auto y = oracle::conv(std::vector<float>(20, 1.0F), std::vector<int8_t>(9, 1), std::vector<float>{1.0F}, {}, shape);
   ASSERT_EQ(y.size(), 20U);
   const float expected[20] = {4, 6, 6, 6, 4, 6, 9, 9, 9, 6, 6, 9, 9, 9, 6, 4, 6, 6, 6, 4};
   for (size_t i = 0; i < 20; ++i) EXPECT_NEAR(y[i], expected[i], 1e-5);

@@ -1,4 +1,5 @@
 // Shows that selection finds a kernel of one's own, and that a model gives the same bits with it.
+#include "skip_zeros.h"
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -7,7 +8,6 @@
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/runtime/session.h"
 #include "bitlab/ternary/codes.h"
-#include "skip_zeros.h"
 
 using namespace bitlab;
 

@@ -21,8 +21,7 @@ constexpr std::array kRows{
 KernelList<ActivationQuantKernel> activation_quant_kernels() { return {"activation_quant", kRows}; }
 
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
-                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool,
-                        ActivationScale scale) {
+                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool, ActivationScale scale) {
   constexpr int64_t kValuesPerTask = 1 << 15;
   const int64_t block = std::max<int64_t>(1, kValuesPerTask / std::max<int64_t>(columns, 1));
   std::atomic<int64_t> bad{-1};

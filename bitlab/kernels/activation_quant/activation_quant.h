@@ -22,6 +22,7 @@ KernelList<ActivationQuantKernel> activation_quant_kernels();
 // a  float32 [rows]
 // Error: NotFinite, naming `op` and the row.
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
-                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool, ActivationScale scale = {});
+                        int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool,
+                        ActivationScale scale = {});
 
 }  // namespace bitlab::kernels

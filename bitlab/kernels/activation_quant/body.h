@@ -16,8 +16,7 @@ namespace {
 template <int kWidth>
 BITLAB_INLINE int32_t largest_magnitude(const float* x, int64_t count) {
   Ints<kWidth> largest[4] = {};
-  for (int64_t i = 0; i < count; i += 4 * kWidth)
-    _Pragma("GCC unroll 4") for (int v = 0; v < 4; ++v) {
+  for (int64_t i = 0; i < count; i += 4 * kWidth) _Pragma("GCC unroll 4") for (int v = 0; v < 4; ++v) {
       Ints<kWidth> bits;
       std::memcpy(&bits, x + i + v * kWidth, sizeof(bits));
       bits &= 0x7FFFFFFF;
@@ -40,7 +39,8 @@ BITLAB_INLINE void convert(const float* x, int64_t count, float inv, float limit
   constexpr int64_t kCached = 8192;
   const auto next = reinterpret_cast<uintptr_t>(x) + static_cast<uintptr_t>(count <= kCached ? 4 * count : 0);
   for (int64_t i = 0; i < count; i += 4 * kWidth) {
-    for (int v = 0; v < 4 * kWidth; v += 16) __builtin_prefetch(reinterpret_cast<const void*>(next + 4 * static_cast<uintptr_t>(i + v)));
+    for (int v = 0; v < 4 * kWidth; v += 16)
+      __builtin_prefetch(reinterpret_cast<const void*>(next + 4 * static_cast<uintptr_t>(i + v)));
     Floats<kWidth> values[4];
     _Pragma("GCC unroll 4") for (int v = 0; v < 4; ++v) {
       std::memcpy(&values[v], x + i + v * kWidth, sizeof(values[v]));

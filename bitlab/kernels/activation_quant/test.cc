@@ -77,7 +77,8 @@ TEST_P(EveryActivationQuant, RefusesWhatIsNotFinite) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(ActivationQuant, EveryActivationQuant, ::testing::Range<size_t>(0, activation_quant_kernels().rows.size()),
+INSTANTIATE_TEST_SUITE_P(ActivationQuant, EveryActivationQuant,
+                         ::testing::Range<size_t>(0, activation_quant_kernels().rows.size()),
                          [](const auto& param) { return std::string(activation_quant_kernels().rows[param.param].name); });
 
 TEST(ActivationQuant, PadsRowsWithZerosOnAnyNumberOfThreads) {
@@ -86,8 +87,8 @@ TEST(ActivationQuant, PadsRowsWithZerosOnAnyNumberOfThreads) {
   for (int threads : {1, 2, 4}) {
     std::vector<int8_t> q(kRows * kStride, 55);
     std::vector<float> a(kRows);
-    ASSERT_TRUE(activation_quant(*activation_quant_kernels().rows.data(), "test", x.data(), kRows, kColumns, kColumns, q.data(),
-                                 kStride, a.data(), *make_thread_pool(threads))
+    ASSERT_TRUE(activation_quant(*activation_quant_kernels().rows.data(), "test", x.data(), kRows, kColumns, kColumns,
+                                 q.data(), kStride, a.data(), *make_thread_pool(threads))
                     .ok());
     for (int64_t m = 0; m < kRows; ++m) {
       const auto expected =
@@ -104,8 +105,8 @@ TEST(ActivationQuant, NamesTheOperationAndRowOfABadValue) {
   x[4] = std::numeric_limits<float>::quiet_NaN();
   std::vector<int8_t> q(6);
   std::vector<float> a(2);
-  const Status status = activation_quant(*activation_quant_kernels().rows.data(), "ternary_linear", x.data(), 2, 3, 3, q.data(), 3,
-                                         a.data(), *make_thread_pool(1));
+  const Status status = activation_quant(*activation_quant_kernels().rows.data(), "ternary_linear", x.data(), 2, 3, 3,
+                                         q.data(), 3, a.data(), *make_thread_pool(1));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kNotFinite);
   EXPECT_EQ(status.error().message, "[ternary_linear] finite input, got NaN or infinity (row=1)");

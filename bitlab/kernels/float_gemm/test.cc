@@ -56,14 +56,36 @@ TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
 TEST(FloatConv, EqualsTheOracleOnIntegers) {
   using ternary::oracle::ConvShape;
   const ConvShape shapes[] = {
-      {.batch = 2, .channels = 3, .input = {1, 9, 7}, .filters = 6, .kernel = {1, 3, 3}, .stride = {1, 2, 1}, .padding = {0, 1, 1}},
+      {.batch = 2,
+       .channels = 3,
+       .input = {1, 9, 7},
+       .filters = 6,
+       .kernel = {1, 3, 3},
+       .stride = {1, 2, 1},
+       .padding = {0, 1, 1}},
       {.batch = 1, .channels = 1, .input = {1, 28, 28}, .filters = 4, .kernel = {1, 5, 5}},
-      {.batch = 1, .channels = 4, .input = {1, 8, 9}, .filters = 6, .kernel = {1, 2, 3}, .padding = {0, 1, 2}, .dilation = {1, 1, 2}, .groups = 2},
-      {.batch = 2, .channels = 4, .input = {3, 4, 5}, .filters = 2, .kernel = {2, 3, 2}, .stride = {1, 2, 2}, .padding = {0, 1, 1}, .transposed = true, .output_padding = {0, 1, 0}},
+      {.batch = 1,
+       .channels = 4,
+       .input = {1, 8, 9},
+       .filters = 6,
+       .kernel = {1, 2, 3},
+       .padding = {0, 1, 2},
+       .dilation = {1, 1, 2},
+       .groups = 2},
+      {.batch = 2,
+       .channels = 4,
+       .input = {3, 4, 5},
+       .filters = 2,
+       .kernel = {2, 3, 2},
+       .stride = {1, 2, 2},
+       .padding = {0, 1, 1},
+       .transposed = true,
+       .output_padding = {0, 1, 0}},
   };
   for (const ConvShape& s : shapes) {
     const ConvGeometry g = test::geometry_of(s);
-    const auto q = test::random_int8(g.batch * g.sample_values(), 1, -127, 127), t = test::random_int8(s.filters * g.depth(), 2, -1, 1);
+    const auto q = test::random_int8(g.batch * g.sample_values(), 1, -127, 127),
+               t = test::random_int8(s.filters * g.depth(), 2, -1, 1);
     const auto last = test::transposed(q, g.batch, g.channels, g.pixels());
     const std::vector<float> x(last.begin(), last.end()), w(t.begin(), t.end());
     std::vector<float> y(static_cast<size_t>(g.batch * g.positions() * s.filters));

@@ -15,7 +15,8 @@ struct Int8DotProduct : ArmDotProduct {
 
 void int8_gemm_arm_dotprod(const Int8GemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
                            uint8_t* scratch) {
-  vn_range<Int8DotProduct, Scales::kPlain>(p, token_begin, token_end, row_begin, row_end, reinterpret_cast<int32_t*>(scratch));
+  vn_range<Int8DotProduct, Scales::kPlain>(p, token_begin, token_end, row_begin, row_end,
+                                           reinterpret_cast<int32_t*>(scratch));
 }
 
 }  // namespace bitlab::kernels

@@ -4,7 +4,8 @@
 
 namespace bitlab::kernels {
 
-void int8_gemm_reference(const Int8GemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end, uint8_t*) {
+void int8_gemm_reference(const Int8GemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
+                         uint8_t*) {
   const int64_t steps = (p.depth + kVnStep - 1) / kVnStep;
   for (int64_t n = row_begin; n < row_end; ++n) {
     const int64_t block = n / kVnBlock * kVnBlock, height = p.rows - block < kVnBlock ? p.rows - block : kVnBlock;

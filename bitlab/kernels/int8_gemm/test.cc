@@ -25,8 +25,10 @@ class EveryInt8Gemm : public ::testing::TestWithParam<size_t> {
       for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int64_t>(i) / depth % 2 == 0 ? 127 : -127;
       for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int64_t>(i) / depth % 3 == 0 ? 127 : -127;
     }
-    const auto scale = test::random_floats(rows, 3, 0.1F), bias = test::random_floats(rows, 4), a = test::random_floats(tokens, 5);
-    GuardedBytes q_memory(static_cast<size_t>(tokens * stride)), y_memory(static_cast<size_t>(tokens * rows) * sizeof(float));
+    const auto scale = test::random_floats(rows, 3, 0.1F), bias = test::random_floats(rows, 4),
+               a = test::random_floats(tokens, 5);
+    GuardedBytes q_memory(static_cast<size_t>(tokens * stride)),
+        y_memory(static_cast<size_t>(tokens * rows) * sizeof(float));
     const AlignedBuffer packed = *pack_int8(w, rows, depth);
     GuardedBytes w_memory(packed.size());
     for (int64_t m = 0; m < tokens; ++m)
@@ -52,7 +54,8 @@ class EveryInt8Gemm : public ::testing::TestWithParam<size_t> {
         const auto i = static_cast<size_t>(n);
         const float expected = ternary::oracle::epilogue(ternary::oracle::dot(at(w, n), at(q, m)), a[static_cast<size_t>(m)],
                                                          scale[i], &bias[i]);
-        ASSERT_EQ(y_memory.as<float>()[m * rows + n], expected) << tokens << " " << rows << " " << depth << " worst " << worst;
+        ASSERT_EQ(y_memory.as<float>()[m * rows + n], expected)
+            << tokens << " " << rows << " " << depth << " worst " << worst;
       }
   }
 };

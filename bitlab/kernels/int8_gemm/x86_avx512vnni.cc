@@ -6,7 +6,7 @@ namespace bitlab::kernels {
 namespace {
 
 struct Int8Vnni : Avx512Vnni {
-  static constexpr bool kHasOneToken = false, kInt8 = true;
+  static constexpr bool kInt8 = true;
   static constexpr uint32_t kExcess = 128;
 
   BITLAB_INLINE Codes load_some(const uint8_t* bytes, Some rows) { return biased(Avx512::load_some(bytes, rows)); }
@@ -16,8 +16,8 @@ struct Int8Vnni : Avx512Vnni {
 
 }  // namespace
 
-void int8_gemm_x86_avx512vnni(const Int8GemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                              uint8_t* scratch) {
+void int8_gemm_x86_avx512vnni(const Int8GemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                              int64_t row_end, uint8_t* scratch) {
   vn_range<Int8Vnni, Scales::kPlain>(p, token_begin, token_end, row_begin, row_end, reinterpret_cast<int32_t*>(scratch));
 }
 

@@ -8,7 +8,9 @@ namespace {
 int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep); }
 
 // One channel a group and one filter a channel.
-bool is_depthwise(const ConvGeometry& g, int64_t rows) { return g.groups > 1 && g.groups == g.channels && rows == g.channels; }
+bool is_depthwise(const ConvGeometry& g, int64_t rows) {
+  return g.groups > 1 && g.groups == g.channels && rows == g.channels;
+}
 
 // A pixel is its own patch, readable as ternary_gemm wants it.
 bool is_pointwise(const ConvGeometry& g) {
@@ -18,8 +20,9 @@ bool is_pointwise(const ConvGeometry& g) {
 
 // Patches are read where they lie in the padded image: their lines are runs of q, as kernels read them. Else they are gathered.
 bool reads_in_place(const TernaryKernels& kernels, const ConvGeometry& g) {
-  return kernels.gemm != nullptr && kernels.gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 && !g.transposed &&
-         g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 && g.kernel[2] * g.channels % kVnStep == 0;
+  return kernels.gemm != nullptr && kernels.gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 &&
+         !g.transposed && g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 &&
+         g.kernel[2] * g.channels % kVnStep == 0;
 }
 bool is_padded(const ConvGeometry& g) { return g.padding[1] != 0 || g.padding[2] != 0; }
 int64_t padded_line(const ConvGeometry& g) { return (g.input[2] + 2 * g.padding[2]) * g.channels; }
@@ -58,9 +61,9 @@ struct Scratch {
     a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
     codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
     zeros = depthwise ? aligned(g.channels) : 0;
-    tile = depthwise       ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
+    tile = depthwise                     ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
            : is_pointwise(g) || in_place ? 0
-                           : aligned(tile_patches(g) * patch_stride(g));
+                                         : aligned(tile_patches(g) * patch_stride(g));
     thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.gemm, g.depth(), weight.group));
   }
 };
@@ -84,14 +87,14 @@ struct Run {
   const TernaryKernels& kernels;
   const TernaryWeight& weight;
   const ConvGeometry& g;
-  TernaryGemmArgs layer;   // results at the first output pixel of the batch
-  const int8_t* q;         // [batch, pixels, channels]
-  const int16_t* codes;    // of a depthwise one
+  TernaryGemmArgs layer;  // results at the first output pixel of the batch
+  const int8_t* q;        // [batch, pixels, channels]
+  const int16_t* codes;   // of a depthwise one
   const int8_t* zeros;
-  int64_t a_stride;        // from sample to sample
+  int64_t a_stride;  // from sample to sample
   const Scratch& bytes;
 
-  const int8_t* padded;    // [batch, padded lines, padded pixels, channels], or q
+  const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
 
   // The layer with its results at an output pixel.
   TernaryGemmArgs at(int64_t pixel) const {
@@ -136,7 +139,8 @@ struct Run {
     kernels.gemm->run(args, 0, g.out(2), 0, args.rows, own);
   }
 
-  void depthwise_tile(const TernaryGemmArgs& args, const int8_t* image, int64_t begin, int64_t end, const int8_t** pixels) const {
+  void depthwise_tile(const TernaryGemmArgs& args, const int8_t* image, int64_t begin, int64_t end,
+                      const int8_t** pixels) const {
     const int64_t taps = g.taps();
     OutputPosition position(g, begin);
     for (int64_t i = 0; i < end - begin; ++i, position.advance())
@@ -151,7 +155,8 @@ struct Run {
 void expand_codes(const PackedTernary& w, int16_t* t) {
   for (int64_t channel = 0; channel < w.rows; ++channel) {
     const uint8_t* row = w.data.data() + channel * ternary::code_row_bytes(w.depth);
-    for (int64_t tap = 0; tap < w.depth; ++tap) t[tap * w.rows + channel] = static_cast<int16_t>(ternary::code_at(row, tap) - 1);
+    for (int64_t tap = 0; tap < w.depth; ++tap)
+      t[tap * w.rows + channel] = static_cast<int16_t>(ternary::code_at(row, tap) - 1);
   }
 }
 
@@ -185,8 +190,8 @@ int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryW
 Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
                     const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool) {
   if (weight.group != 0 && g.groups != 1)
-    return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k", input.op,
-                      weight.group);
+    return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k",
+                      input.op, weight.group);
   const Scratch bytes(kernels, weight, g);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* padded = reinterpret_cast<int8_t*>(scratch + bytes.q);
@@ -204,25 +209,25 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_stride = layer.rows;
   layer.a = input.q == nullptr ? a : input.a;
   if (input.q == nullptr)
-    BITLAB_RETURN_IF_ERROR(
-        activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool));
+    BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool));
   if (kernels.depthwise != nullptr) {
     expand_codes(*weight.packed, codes);
     std::fill_n(zeros, bytes.zeros, int8_t{0});
   }
   const int8_t* image = input.q == nullptr ? q : input.q;
-  const Run run{kernels, weight, g, layer, image, codes, zeros, input.q == nullptr ? 1 : input.a_stride, bytes,
-                bytes.padded == 0 ? image : padded};
+  const Run run{kernels, weight,
+                g,       layer,
+                image,   codes,
+                zeros,   input.q == nullptr ? 1 : input.a_stride,
+                bytes,   bytes.padded == 0 ? image : padded};
   if (reads_in_place(kernels, g) && !is_pointwise(g)) {
     if (is_padded(g)) {
       const int64_t lines = g.input[1] + 2 * g.padding[1];
-      pool.run(g.batch * lines, [&](int64_t i, int) {
-        pad_line(g, image + i / lines * values, i % lines, padded + i * padded_line(g));
-      });
+      pool.run(g.batch * lines,
+               [&](int64_t i, int) { pad_line(g, image + i / lines * values, i % lines, padded + i * padded_line(g)); });
     }
-    pool.run(g.batch * g.out(1), [&](int64_t i, int worker) {
-      run.line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread);
-    });
+    pool.run(g.batch * g.out(1),
+             [&](int64_t i, int worker) { run.line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread); });
     return {};
   }
   const int64_t tiles = ceil_div(positions, size);

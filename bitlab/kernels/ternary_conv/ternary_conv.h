@@ -15,9 +15,9 @@ namespace bitlab::kernels {
 
 struct TernaryConvInput {
   const char* op = "ternary_conv";  // named in errors
-  const float* x = nullptr;   // float32, quantized per sample; or
-  const int8_t* q = nullptr;  // int8, |q| <= 127,
-  const float* a = nullptr;   // with what a unit of it stands for: a[sample * a_stride]
+  const float* x = nullptr;         // float32, quantized per sample; or
+  const int8_t* q = nullptr;        // int8, |q| <= 127,
+  const float* a = nullptr;         // with what a unit of it stands for: a[sample * a_stride]
   int64_t a_stride = 0;
 };
 

@@ -30,29 +30,108 @@ std::vector<ConvShape> shapes() {
       {.batch = 1, .channels = 1, .input = {1, 28, 28}, .filters = 20, .kernel = {1, 5, 5}},
       {.batch = 2, .channels = 20, .input = {1, 12, 12}, .filters = 50, .kernel = {1, 5, 5}},
       {.batch = 3, .channels = 3, .input = {1, 9, 7}, .filters = 17, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
-      {.batch = 1, .channels = 5, .input = {1, 8, 11}, .filters = 9, .kernel = {1, 3, 2}, .stride = {1, 2, 3}, .padding = {0, 1, 0}},
-      {.batch = 2, .channels = 4, .input = {1, 13, 10}, .filters = 33, .kernel = {1, 3, 3}, .stride = {1, 2, 1}, .padding = {0, 2, 2}, .dilation = {1, 2, 2}},
+      {.batch = 1,
+       .channels = 5,
+       .input = {1, 8, 11},
+       .filters = 9,
+       .kernel = {1, 3, 2},
+       .stride = {1, 2, 3},
+       .padding = {0, 1, 0}},
+      {.batch = 2,
+       .channels = 4,
+       .input = {1, 13, 10},
+       .filters = 33,
+       .kernel = {1, 3, 3},
+       .stride = {1, 2, 1},
+       .padding = {0, 2, 2},
+       .dilation = {1, 2, 2}},
       {.batch = 2, .channels = 64, .input = {1, 6, 6}, .filters = 64, .kernel = {1, 1, 1}},  // pointwise
       {.batch = 1, .channels = 7, .input = {1, 1, 1}, .filters = 3, .kernel = {1, 1, 1}},
       {.batch = 2, .channels = 2, .input = {1, 5, 40}, .filters = 8, .kernel = {1, 5, 5}, .padding = {0, 2, 2}},
       // Patches whose lines are read in place: a multiple of 16 values.
       {.batch = 2, .channels = 16, .input = {1, 7, 9}, .filters = 70, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
-      {.batch = 2, .channels = 8, .input = {1, 11, 70}, .filters = 24, .kernel = {1, 3, 2}, .stride = {1, 2, 1}, .padding = {0, 2, 1}, .dilation = {1, 2, 1}},
+      {.batch = 2,
+       .channels = 8,
+       .input = {1, 11, 70},
+       .filters = 24,
+       .kernel = {1, 3, 2},
+       .stride = {1, 2, 1},
+       .padding = {0, 2, 1},
+       .dilation = {1, 2, 1}},
       {.batch = 1, .channels = 4, .input = {1, 9, 9}, .filters = 9, .kernel = {1, 4, 4}, .stride = {1, 1, 2}},
       // One dimension, three dimensions.
-      {.batch = 2, .channels = 12, .input = {1, 1, 50}, .filters = 18, .kernel = {1, 1, 7}, .stride = {1, 1, 2}, .padding = {0, 0, 3}, .dilation = {1, 1, 2}},
-      {.batch = 2, .channels = 6, .input = {5, 6, 7}, .filters = 10, .kernel = {3, 2, 3}, .stride = {2, 1, 1}, .padding = {1, 0, 1}, .dilation = {1, 2, 1}},
+      {.batch = 2,
+       .channels = 12,
+       .input = {1, 1, 50},
+       .filters = 18,
+       .kernel = {1, 1, 7},
+       .stride = {1, 1, 2},
+       .padding = {0, 0, 3},
+       .dilation = {1, 1, 2}},
+      {.batch = 2,
+       .channels = 6,
+       .input = {5, 6, 7},
+       .filters = 10,
+       .kernel = {3, 2, 3},
+       .stride = {2, 1, 1},
+       .padding = {1, 0, 1},
+       .dilation = {1, 2, 1}},
       // Groups of channels.
-      {.batch = 2, .channels = 12, .input = {1, 9, 9}, .filters = 30, .kernel = {1, 3, 3}, .padding = {0, 1, 1}, .groups = 3},
+      {.batch = 2,
+       .channels = 12,
+       .input = {1, 9, 9},
+       .filters = 30,
+       .kernel = {1, 3, 3},
+       .padding = {0, 1, 1},
+       .groups = 3},
       {.batch = 1, .channels = 8, .input = {1, 1, 20}, .filters = 16, .kernel = {1, 1, 3}, .groups = 8},
       // Depthwise: 9 taps, more than 256, three dimensions, transposed.
-      {.batch = 2, .channels = 37, .input = {1, 9, 8}, .filters = 37, .kernel = {1, 3, 3}, .stride = {1, 2, 1}, .padding = {0, 1, 1}, .groups = 37},
-      {.batch = 1, .channels = 16, .input = {1, 20, 20}, .filters = 16, .kernel = {1, 17, 17}, .padding = {0, 3, 3}, .groups = 16},
+      {.batch = 2,
+       .channels = 37,
+       .input = {1, 9, 8},
+       .filters = 37,
+       .kernel = {1, 3, 3},
+       .stride = {1, 2, 1},
+       .padding = {0, 1, 1},
+       .groups = 37},
+      {.batch = 1,
+       .channels = 16,
+       .input = {1, 20, 20},
+       .filters = 16,
+       .kernel = {1, 17, 17},
+       .padding = {0, 3, 3},
+       .groups = 16},
       {.batch = 1, .channels = 5, .input = {4, 5, 6}, .filters = 5, .kernel = {3, 3, 3}, .padding = {1, 1, 1}, .groups = 5},
-      {.batch = 2, .channels = 9, .input = {1, 5, 6}, .filters = 9, .kernel = {1, 3, 3}, .stride = {1, 2, 2}, .padding = {0, 1, 1}, .groups = 9, .transposed = true, .output_padding = {0, 1, 1}},
+      {.batch = 2,
+       .channels = 9,
+       .input = {1, 5, 6},
+       .filters = 9,
+       .kernel = {1, 3, 3},
+       .stride = {1, 2, 2},
+       .padding = {0, 1, 1},
+       .groups = 9,
+       .transposed = true,
+       .output_padding = {0, 1, 1}},
       // Transposed.
-      {.batch = 2, .channels = 7, .input = {1, 6, 5}, .filters = 11, .kernel = {1, 4, 3}, .stride = {1, 2, 3}, .padding = {0, 1, 1}, .transposed = true, .output_padding = {0, 1, 2}},
-      {.batch = 1, .channels = 4, .input = {3, 4, 5}, .filters = 6, .kernel = {2, 3, 2}, .stride = {2, 1, 2}, .padding = {1, 1, 0}, .dilation = {1, 2, 1}, .groups = 2, .transposed = true},
+      {.batch = 2,
+       .channels = 7,
+       .input = {1, 6, 5},
+       .filters = 11,
+       .kernel = {1, 4, 3},
+       .stride = {1, 2, 3},
+       .padding = {0, 1, 1},
+       .transposed = true,
+       .output_padding = {0, 1, 2}},
+      {.batch = 1,
+       .channels = 4,
+       .input = {3, 4, 5},
+       .filters = 6,
+       .kernel = {2, 3, 2},
+       .stride = {2, 1, 2},
+       .padding = {1, 1, 0},
+       .dilation = {1, 2, 1},
+       .groups = 2,
+       .transposed = true},
   };
 }
 
@@ -85,9 +164,9 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
     std::vector<float> y(static_cast<size_t>(s.batch * g.positions() * s.filters), 1e30F);
     AlignedBuffer scratch =
         *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(kernels, layer.weight(), g, threads)));
-    ASSERT_TRUE(
-        ternary_conv(kernels, layer.weight(), g, {.x = last.data()}, {.y = y.data()}, scratch.data(), *make_thread_pool(threads))
-            .ok());
+    ASSERT_TRUE(ternary_conv(kernels, layer.weight(), g, {.x = last.data()}, {.y = y.data()}, scratch.data(),
+                             *make_thread_pool(threads))
+                    .ok());
     const auto expected = ternary::oracle::conv(x, layer.t, layer.scale, layer.bias, s);
     EXPECT_TRUE(test::same_bits(test::transposed(y, s.batch, g.positions(), s.filters), expected)) << describe(s);
   }
@@ -106,8 +185,8 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
     TernaryWeight weight = layer.weight();
     weight.relu = true;
     AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(kernels, weight, g, 2)));
-    ASSERT_TRUE(ternary_conv(kernels, weight, g, {.q = last.data(), .a = &a}, {.y_q = y.data(), .y_inv = inv}, scratch.data(),
-                             *make_thread_pool(2))
+    ASSERT_TRUE(ternary_conv(kernels, weight, g, {.q = last.data(), .a = &a}, {.y_q = y.data(), .y_inv = inv},
+                             scratch.data(), *make_thread_pool(2))
                     .ok());
     const auto sums = ternary::oracle::conv_sums(q, layer.t, s);
     for (size_t i = 0; i < sums.size(); ++i) {
@@ -119,8 +198,8 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
   }
 
   static std::string describe(const ConvShape& s) {
-    return fmt::format("input {}x{}x{}x{} kernel {}x{}x{} groups {} transposed {}", s.channels, s.input[0], s.input[1], s.input[2],
-                       s.kernel[0], s.kernel[1], s.kernel[2], s.groups, s.transposed);
+    return fmt::format("input {}x{}x{}x{} kernel {}x{}x{} groups {} transposed {}", s.channels, s.input[0], s.input[1],
+                       s.input[2], s.kernel[0], s.kernel[1], s.kernel[2], s.groups, s.transposed);
   }
 };
 
@@ -173,7 +252,8 @@ TEST(EveryTernaryDepthwise, EqualsTheOracle) {
       AlignedBuffer scratch =
           *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(kernels, layer.weight(), g, 2)));
       ASSERT_TRUE(
-          ternary_conv(kernels, layer.weight(), g, {.x = last.data()}, {.y = y.data()}, scratch.data(), *make_thread_pool(2)).ok());
+          ternary_conv(kernels, layer.weight(), g, {.x = last.data()}, {.y = y.data()}, scratch.data(), *make_thread_pool(2))
+              .ok());
       EXPECT_TRUE(test::same_bits(test::transposed(y, s.batch, g.positions(), s.filters),
                                   ternary::oracle::conv(x, layer.t, layer.scale, layer.bias, s)))
           << row.name;
@@ -186,7 +266,8 @@ TEST(TernaryConv, RefusesGroupsOfScalesWhereChannelsAreInGroups) {
   const Layer layer(4, 2, true, false, TernaryLayout::kRows, 2);
   TernaryWeight weight = layer.weight();
   weight.group = 64;
-  const TernaryKernels kernels = *select_ternary_conv(g, 4, TernaryLayout::kRows, this_machine(), {"ternary_gemm:reference"});
+  const TernaryKernels kernels =
+      *select_ternary_conv(g, 4, TernaryLayout::kRows, this_machine(), {"ternary_gemm:reference"});
   const Status status = ternary_conv(kernels, weight, g, {}, {}, nullptr, *make_thread_pool(1));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().message, "[ternary_conv] one scale a row where channels are in groups, got groups of 64 k");

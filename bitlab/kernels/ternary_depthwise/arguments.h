@@ -8,7 +8,7 @@ namespace bitlab::kernels {
 struct TernaryDepthwiseArgs {
   // Scales, a, epilogue and results as in ternary_gemm: a row is a channel, a token an output pixel. Its weights and q are not used.
   TernaryGemmArgs layer;
-  const int16_t* t;             // [taps, channels]
+  const int16_t* t;  // [taps, channels]
   int64_t taps;
   const int8_t* const* pixels;  // [tokens, taps]: the channels of the input pixel that a tap reads
 };

@@ -9,7 +9,8 @@ namespace {
 
 // kWidth channels of a pixel, of which `count` exist. int16 holds the sums of 256 taps: 256 x 127 = 32,512 < 2^15.
 template <int kWidth>
-BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t channel, int64_t count) {
+BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t channel,
+                                       int64_t count) {
   using Words = typename Lanes<kWidth>::Words;
   constexpr int64_t kWiden = 256;
   Ints<kWidth> acc{};
@@ -42,7 +43,8 @@ BITLAB_INLINE void depthwise(const TernaryDepthwiseArgs& p, int64_t token_begin,
   for (int64_t channel = 0; channel < p.layer.rows; channel += kWidth) {
     const auto constants = RowConstants<kWidth>::of(p.layer, channel);
     for (int64_t token = token_begin; token < token_end; ++token)
-      finish_sum<kWidth>(p.layer, constants, channels_of<kWidth>(p, p.pixels + token * p.taps, channel, constants.count), token);
+      finish_sum<kWidth>(p.layer, constants, channels_of<kWidth>(p, p.pixels + token * p.taps, channel, constants.count),
+                         token);
   }
 }
 

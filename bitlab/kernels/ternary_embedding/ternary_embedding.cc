@@ -17,10 +17,12 @@ void expand(const uint8_t* codes, int64_t begin, int64_t end, float scale, float
 
 }  // namespace
 
-Status ternary_embedding(const char* op, const TernaryTable& table, const int64_t* index, int64_t tokens, float* y, ThreadPool& pool) {
+Status ternary_embedding(const char* op, const TernaryTable& table, const int64_t* index, int64_t tokens, float* y,
+                         ThreadPool& pool) {
   for (int64_t i = 0; i < tokens; ++i)
     if (index[i] < 0 || index[i] >= table.rows)
-      return make_error(ErrorCode::kInvalidArgument, "[{}] indices in [0, {}), got {} (token={})", op, table.rows, index[i], i);
+      return make_error(ErrorCode::kInvalidArgument, "[{}] indices in [0, {}), got {} (token={})", op, table.rows, index[i],
+                        i);
   constexpr int64_t kTokens = 16;
   const int64_t group = table.group == 0 ? table.depth : table.group, groups = ceil_div(table.depth, group);
   pool.run(ceil_div(tokens, kTokens), [&](int64_t block, int) {

@@ -16,12 +16,13 @@ struct TernaryTable {
   const uint8_t* codes = nullptr;
   int64_t rows = 0, depth = 0;
   const float* scale = nullptr;
-  int64_t scale_stride = 0;                // 0 per tensor, 1 per row
-  int64_t group = 0;                       // 0: `scale` serves a whole row
+  int64_t scale_stride = 0;  // 0 per tensor, 1 per row
+  int64_t group = 0;         // 0: `scale` serves a whole row
   const uint16_t* group_scale = nullptr;
 };
 
 // Error: InvalidArgument, naming `op`, where an index is outside of the table.
-Status ternary_embedding(const char* op, const TernaryTable& table, const int64_t* index, int64_t tokens, float* y, ThreadPool& pool);
+Status ternary_embedding(const char* op, const TernaryTable& table, const int64_t* index, int64_t tokens, float* y,
+                         ThreadPool& pool);
 
 }  // namespace bitlab::kernels

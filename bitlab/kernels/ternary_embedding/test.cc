@@ -20,11 +20,15 @@ TEST(TernaryEmbedding, GivesCodeTimesScale) {
       const std::vector<int64_t> index{10, 0, 3, 3, 7, 0, 1, 2, 4, 5, 6, 8, 9, 10, 10, 0, 5, 2, 1};
       std::vector<float> y(index.size() * static_cast<size_t>(depth));
       const TernaryTable table{codes.data(), kRows, depth, scale.data(), 1, group, halves.data()};
-      ASSERT_TRUE(ternary_embedding("test", table, index.data(), static_cast<int64_t>(index.size()), y.data(), *make_thread_pool(2)).ok());
+      ASSERT_TRUE(
+          ternary_embedding("test", table, index.data(), static_cast<int64_t>(index.size()), y.data(), *make_thread_pool(2))
+              .ok());
       for (size_t i = 0; i < index.size(); ++i)
         for (int64_t k = 0; k < depth; ++k) {
           const auto row = static_cast<size_t>(index[i]);
-          const float s = group == 0 ? scale[row] : half_to_float(halves[row * static_cast<size_t>(groups) + static_cast<size_t>(k / group)]);
+          const float s = group == 0
+                              ? scale[row]
+                              : half_to_float(halves[row * static_cast<size_t>(groups) + static_cast<size_t>(k / group)]);
           const float expected = static_cast<float>(t[row * static_cast<size_t>(depth) + static_cast<size_t>(k)]) * s;
           const float found = y[i * static_cast<size_t>(depth) + static_cast<size_t>(k)];
           ASSERT_TRUE(test::same_bits({&found, 1}, {&expected, 1})) << expected;
@@ -57,11 +61,11 @@ TEST(Half, ConvertsEveryValueThereAndBack) {
   }
   EXPECT_EQ(float_to_half(65519.0F), 0x7BFF);
   EXPECT_EQ(float_to_half(65520.0F), 0x7C00);
-  EXPECT_EQ(float_to_half(1.0F + 0x1p-11F), 0x3C00);            // a tie, to even
-  EXPECT_EQ(float_to_half(1.0F + 3 * 0x1p-11F), 0x3C02);        // a tie, to even
-  EXPECT_EQ(float_to_half(0x1p-25F), 0x0000);                   // a tie, to zero
+  EXPECT_EQ(float_to_half(1.0F + 0x1p-11F), 0x3C00);      // a tie, to even
+  EXPECT_EQ(float_to_half(1.0F + 3 * 0x1p-11F), 0x3C02);  // a tie, to even
+  EXPECT_EQ(float_to_half(0x1p-25F), 0x0000);             // a tie, to zero
   EXPECT_EQ(float_to_half(-0x1.8p-25F), 0x8001);
-  EXPECT_EQ(half_to_float(0x3555), 0.333251953125F);            // 1/3 in binary16
+  EXPECT_EQ(half_to_float(0x3555), 0.333251953125F);  // 1/3 in binary16
 }
 
 }  // namespace

@@ -19,14 +19,14 @@ inline constexpr int64_t kVnBlock = 64;  // rows a block
 
 struct TernaryGemmArgs {
   // Weights.
-  const uint8_t* weights = nullptr;        // packed [rows, depth]; any alignment, quickest at 64
-  int64_t rows = 0;                        // N
-  int64_t depth = 0;                       // K
-  const float* scale = nullptr;            // scale[row * scale_stride]; of t = +1 where scale_neg is given
-  int64_t scale_stride = 0;                // 1 per output channel, 0 per tensor
-  const float* scale_neg = nullptr;        // asymmetric ternary: of t = -1, strided like scale
-  int64_t group = 0;                       // k that share a scale: 64, 128 or 256; 0: `scale` serves a whole row
-  const uint16_t* group_scale = nullptr;   // float16 [ceil(depth / group), rows], instead of scale
+  const uint8_t* weights = nullptr;       // packed [rows, depth]; any alignment, quickest at 64
+  int64_t rows = 0;                       // N
+  int64_t depth = 0;                      // K
+  const float* scale = nullptr;           // scale[row * scale_stride]; of t = +1 where scale_neg is given
+  int64_t scale_stride = 0;               // 1 per output channel, 0 per tensor
+  const float* scale_neg = nullptr;       // asymmetric ternary: of t = -1, strided like scale
+  int64_t group = 0;                      // k that share a scale: 64, 128 or 256; 0: `scale` serves a whole row
+  const uint16_t* group_scale = nullptr;  // float16 [ceil(depth / group), rows], instead of scale
   // Activations.
   const int8_t* q = nullptr;  // [tokens, depth], |q| <= 127; each row readable, and zero, up to depth rounded up to 16
   int64_t q_stride = 0;       // bytes from token to token
@@ -34,8 +34,8 @@ struct TernaryGemmArgs {
   // one before it; the last one has what is left. 0: one run. Only for rows that serve kAllScales.
   int64_t run = 0;
   int64_t run_stride = 0;
-  const float* a = nullptr;   // what one unit of q stands for: a[token * a_stride]
-  int64_t a_stride = 1;       // 1, or 0 where all tokens share it
+  const float* a = nullptr;  // what one unit of q stands for: a[token * a_stride]
+  int64_t a_stride = 1;      // 1, or 0 where all tokens share it
   // After the product; each may be null.
   const float* bias = nullptr;   // [rows], added
   const float* alpha = nullptr;  // [rows], multiplied; then
@@ -45,7 +45,7 @@ struct TernaryGemmArgs {
   float* y = nullptr;
   int8_t* y_q = nullptr;  // clamp(rint(y * y_inv), -y_limit, y_limit)
   float y_inv = 0;
-  float y_limit = 127;  // 127 for int8, 7 for int4
+  float y_limit = 127;   // 127 for int8, 7 for int4
   int64_t y_stride = 0;  // elements from token to token
 };
 

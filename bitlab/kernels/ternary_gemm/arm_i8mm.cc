@@ -10,11 +10,11 @@ struct MatrixProduct : ArmDotProduct {
 
   // sum[r][t] += the products of the steps [begin, end).
   template <int kRegs, int kToks, bool kWhole>
-  BITLAB_INLINE void multiply_pairs(Sum (&sum)[kRegs][kToks], const VnWeights& w, const int8_t* q, int64_t q_stride, int64_t begin,
-                                    int64_t end) {
+  BITLAB_INLINE void multiply_pairs(Sum (&sum)[kRegs][kToks], const VnWeights& w, const int8_t* q, int64_t q_stride,
+                                    int64_t begin, int64_t end) {
     int32x4_t low[kRegs][kToks / 2], high[kRegs][kToks / 2];  // rows 0, 1 and rows 2, 3 of a register, each for two tokens
-    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r)
-      BITLAB_UNROLL for (int t = 0; t < kToks / 2; ++t) low[r][t] = high[r][t] = vdupq_n_s32(0);
+    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks / 2; ++t) low[r][t] = high[r][t] =
+        vdupq_n_s32(0);
     for (int64_t s = begin; s < end; ++s) {
       Codes x[kRegs];
       load_codes<MatrixProduct, kRegs, kWhole>(x, w.first + s * w.step_bytes, w.rows - kRows * (kRegs - 1));
@@ -52,8 +52,8 @@ struct MatrixProduct : ArmDotProduct {
 
 }  // namespace
 
-void ternary_gemm_arm_i8mm(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                           uint8_t* scratch) {
+void ternary_gemm_arm_i8mm(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                           int64_t row_end, uint8_t* scratch) {
   vn_gemm<MatrixProduct>(p, token_begin, token_end, row_begin, row_end, scratch);
 }
 

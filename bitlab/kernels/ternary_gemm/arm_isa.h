@@ -9,7 +9,8 @@ namespace bitlab::kernels {
 namespace {
 
 struct Arm {
-  static constexpr bool kHasOneToken = false, kHasPairs = false, kInt8 = false;
+  static constexpr int kFewTokens = 0;
+  static constexpr bool kHasPairs = false, kInt8 = false;
   static constexpr uint32_t kExcess = 1;
   static constexpr int kRows = 4, kRegisters = 4, kTokens = 4, kOneTokenRegisters = 4;
   static constexpr bool kFreeMask = false;

@@ -30,8 +30,8 @@ struct Neon : Arm {
 
 }  // namespace
 
-void ternary_gemm_arm_neon(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                           uint8_t* scratch) {
+void ternary_gemm_arm_neon(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                           int64_t row_end, uint8_t* scratch) {
   vn_gemm<Neon>(p, token_begin, token_end, row_begin, row_end, scratch);
 }
 

@@ -118,8 +118,8 @@ BITLAB_INLINE void finish_sum(const TernaryGemmArgs& p, const RowConstants<kWidt
 // acc: the sum of t q; magnitude: the sum of |t| q. The sum over t = +1 is their mean, found without overflow; the rest of the magnitude is
 // the sum over t = -1.
 template <int kWidth>
-BITLAB_INLINE void finish_two_sums(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Ints<kWidth> acc, Ints<kWidth> magnitude,
-                                   int64_t token) {
+BITLAB_INLINE void finish_two_sums(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Ints<kWidth> acc,
+                                   Ints<kWidth> magnitude, int64_t token) {
   const auto a = all_floats<kWidth>(p.a[token * p.a_stride]);
   const Ints<kWidth> positive = (acc & magnitude) + ((acc ^ magnitude) >> 1), negative = magnitude - positive;
   const Floats<kWidth> plus = to_floats<kWidth>(positive) * a, minus = to_floats<kWidth>(negative) * a;
@@ -128,7 +128,8 @@ BITLAB_INLINE void finish_two_sums(const TernaryGemmArgs& p, const RowConstants<
 
 // total: the sum over groups of float(acc) * scale.
 template <int kWidth>
-BITLAB_INLINE void finish_groups(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> total, int64_t token) {
+BITLAB_INLINE void finish_groups(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> total,
+                                 int64_t token) {
   finish<kWidth>(p, c, total * all_floats<kWidth>(p.a[token * p.a_stride]), token);
 }
 

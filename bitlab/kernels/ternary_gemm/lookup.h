@@ -104,7 +104,7 @@ struct Lookup {
       for (int64_t first = 0; first < tokens; first += kWide) {
         Ints<kWide> square[kWide];
         BITLAB_UNROLL for (int i = 0; i < kWide; ++i)
-          std::memcpy(&square[i], wide + (r + i) * kTokens + first, sizeof(square[i]));
+            std::memcpy(&square[i], wide + (r + i) * kTokens + first, sizeof(square[i]));
         transpose(square);
         for (int64_t t = 0; t < kWide && first + t < tokens; ++t) {
           Ints<kWide> sum = square[t], added;

@@ -18,7 +18,7 @@ struct PackedTernary {
   TernaryLayout layout = TernaryLayout::kRows;
 };
 
-std::string_view name(TernaryLayout layout);  // "rows", "vn"
+std::string_view name(TernaryLayout layout);                              // "rows", "vn"
 int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);  // of a matrix
 
 // `codes` are canonical and valid (ternary::validate_codes), [rows, depth]; `groups` divides rows. Error: OutOfMemory.

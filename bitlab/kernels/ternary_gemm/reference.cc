@@ -15,8 +15,8 @@ struct Sums {
 };
 
 // Adds the products of k in [begin, end), which lie in one run of q.
-void add_products(const TernaryGemmArgs& p, const uint8_t* row, int64_t token_begin, int64_t tokens, int64_t begin, int64_t end,
-                  Sums& sums) {
+void add_products(const TernaryGemmArgs& p, const uint8_t* row, int64_t token_begin, int64_t tokens, int64_t begin,
+                  int64_t end, Sums& sums) {
   const int64_t run = p.run == 0 ? p.depth : p.run;
   int8_t t[kPiece];
   for (int64_t k = begin; k < end; ++k) t[k - begin] = static_cast<int8_t>(ternary::code_at(row, k) - 1);

@@ -7,9 +7,14 @@ namespace bitlab::kernels {
 namespace {
 
 constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, layout, serves, cost, scratch)                     \
-  TernaryGemmRow{#name, needs,   TernaryLayout::layout, TernaryGemmServes::serves,            \
-                 cost,  scratch, BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
+#define BITLAB_KERNEL(name, target, needs, layout, serves, cost, scratch) \
+  TernaryGemmRow{#name,                                                   \
+                 needs,                                                   \
+                 TernaryLayout::layout,                                   \
+                 TernaryGemmServes::serves,                               \
+                 cost,                                                    \
+                 scratch,                                                 \
+                 BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
 #include "bitlab/kernels/ternary_gemm/kernels.def"
 #undef BITLAB_KERNEL
 };
@@ -55,9 +60,10 @@ Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem
     }
     return refused;
   };
-  return select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, refuse,
-                    [&](const TernaryGemmRow& row) { return cost(row, problem); },
-                    std::span<const TernaryGemmRow* const>(policy.extra_rows));
+  return select_row(
+      "ternary_gemm", ternary_gemm_rows(), machine, policy, refuse,
+      [&](const TernaryGemmRow& row) { return cost(row, problem); },
+      std::span<const TernaryGemmRow* const>(policy.extra_rows));
 }
 
 Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,

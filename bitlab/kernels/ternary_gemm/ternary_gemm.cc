@@ -9,7 +9,8 @@ int64_t ternary_gemm_scratch_bytes(const TernaryGemmRow& row, int64_t depth, int
   return round_up(sums_bytes(depth, group) + own, kAlignment);
 }
 
-void ternary_gemm(const TernaryGemmRow& row, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch, ThreadPool& pool) {
+void ternary_gemm(const TernaryGemmRow& row, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch,
+                  ThreadPool& pool) {
   run_in_parts(row.run, args, tokens, scratch, ternary_gemm_scratch_bytes(row, args.depth, args.group), pool);
 }
 

@@ -62,6 +62,7 @@ Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& prob
 int64_t ternary_gemm_scratch_bytes(const TernaryGemmRow& row, int64_t depth, int64_t group = 0);
 
 // All tokens and rows, on the pool's threads. `scratch` is aligned to 64 and holds ternary_gemm_scratch_bytes for each thread.
-void ternary_gemm(const TernaryGemmRow& row, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch, ThreadPool& pool);
+void ternary_gemm(const TernaryGemmRow& row, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch,
+                  ThreadPool& pool);
 
 }  // namespace bitlab::kernels

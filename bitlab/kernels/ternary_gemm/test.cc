@@ -1,5 +1,5 @@
 // One suite for every row of kernels.def: exact sums against int64, the contract's epilogue bit by bit, in memory that faults behind its end.
-#include <tuple>
+#include <cstdlib>
 
 #include <gtest/gtest.h>
 
@@ -34,7 +34,9 @@ struct Variant {
   static Variant number(int i) {
     return {i % 2 == 0 ? Values::kRandom : Values::kWorst,
             static_cast<Scaling>(i % 13 < 6 ? i % 13 : i % 2),
-            static_cast<Output>(i % 7 < 4 ? 0 : i % 7 < 6 ? 1 : 2),
+            static_cast<Output>(i % 7 < 4   ? 0
+                                : i % 7 < 6 ? 1
+                                            : 2),
             i % 3 != 0,
             i % 5 == 1,
             i % 5 == 2 || i % 11 == 0,
@@ -45,8 +47,8 @@ struct Variant {
 
 std::ostream& operator<<(std::ostream& out, const Variant& v) {
   return out << "worst=" << (v.values == Values::kWorst) << " scaling=" << static_cast<int>(v.scaling)
-             << " output=" << static_cast<int>(v.output) << " bias=" << v.bias << " affine=" << v.affine << " relu=" << v.relu
-             << " q_gap=" << v.q_gap << " y_gap=" << v.y_gap;
+             << " output=" << static_cast<int>(v.output) << " bias=" << v.bias << " affine=" << v.affine
+             << " relu=" << v.relu << " q_gap=" << v.q_gap << " y_gap=" << v.y_gap;
 }
 
 template <class T>
@@ -78,7 +80,8 @@ class Case {
                                                  : 0),
         q_stride_(round_up(p.depth, kVnStep) + v.q_gap),
         y_stride_(p.rows + v.y_gap),
-        y_bytes_(static_cast<size_t>((p.tokens - 1) * y_stride_ + p.rows) * (v.output == Output::kFloat ? sizeof(float) : 1)),
+        y_bytes_(static_cast<size_t>((p.tokens - 1) * y_stride_ + p.rows) *
+                 (v.output == Output::kFloat ? sizeof(float) : 1)),
         q_memory_(static_cast<size_t>(p.tokens * q_stride_ - v.q_gap)),
         y_memory_(y_bytes_),
         weight_memory_(static_cast<size_t>(packed_bytes(p.rows, p.depth, row.layout))),
@@ -234,6 +237,17 @@ TEST_P(EveryTernaryGemm, IsExactOverEdgeShapes) {
     }
 }
 
+// Every triple of edges that is not absurdly large: hours for all rows, so only where BITLAB_TEST_FULL is set (make test-full).
+TEST_P(EveryTernaryGemm, IsExactOverTheCubeOfEdges) {
+  if (std::getenv("BITLAB_TEST_FULL") == nullptr) GTEST_SKIP() << "the cube of shapes is for make test-full";
+  constexpr int64_t kMostProducts = 300'000'000;
+  int i = 0;
+  for (int64_t a : kEdges)
+    for (int64_t b : kEdges)
+      for (int64_t c : kEdges)
+        if (a * b * c <= kMostProducts) check({a, b, c}, Variant::number(i++));
+}
+
 // Sums of scaled codes, and sums of biased codes, pass 2^31 here.
 TEST_P(EveryTernaryGemm, IsExactAtDepthsWherePartialSumsWrap) {
   const int64_t depth = row().layout == TernaryLayout::kRows ? 1 << 16 : (1 << 20) + 5;
@@ -317,7 +331,8 @@ TEST(Pack, KeepsItsBudgetOfBitsAWeight) {
   // Codes and scales: float32 a channel, or float16 a group.
   const auto bits = [](int64_t rows, int64_t depth, int64_t group) {
     const int64_t scales = group == 0 ? rows * 4 : rows * ceil_div(depth, group) * 2;
-    return static_cast<double>(packed_bytes(rows, depth, TernaryLayout::kVn) + scales) * 8 / static_cast<double>(rows * depth);
+    return static_cast<double>(packed_bytes(rows, depth, TernaryLayout::kVn) + scales) * 8 /
+           static_cast<double>(rows * depth);
   };
   for (int64_t rows : {1, 10, 50, 64, 1000, 2048})
     for (int64_t depth : {512, 1024, 2048, 8640}) {
@@ -373,7 +388,8 @@ TEST(Selection, ThePolicyRestrictsAndFailsWithTheVerdicts) {
 
 TEST(Selection, RowsForOneScaleRefuseOthers) {
   const Machine machine = *named_machine("avx512vnni");
-  for (const TernaryGemmProblem& problem : {TernaryGemmProblem{64, 2048, 2048, 128}, TernaryGemmProblem{64, 2048, 2048, 0, true}}) {
+  for (const TernaryGemmProblem& problem :
+       {TernaryGemmProblem{64, 2048, 2048, 128}, TernaryGemmProblem{64, 2048, 2048, 0, true}}) {
     const auto selection = explain_ternary_gemm(problem, TernaryLayout::kVn, machine, {});
     for (size_t i = 0; i < selection.verdicts.size(); ++i)
       if (ternary_gemm_rows()[i].serves == TernaryGemmServes::kPlainOnly && ternary_gemm_rows()[i].run != nullptr) {
@@ -409,7 +425,8 @@ TEST(Selection, JudgesExtraRowsByTheSameRules) {
   EXPECT_NE(*select_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
   own.needs = {Feature::i8mm};
   policy.restrict_to.clear();
-  EXPECT_EQ(explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy).verdicts.back().reason, "the machine lacks i8mm");
+  EXPECT_EQ(explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy).verdicts.back().reason,
+            "the machine lacks i8mm");
 }
 
 TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_rows().size(), 9U); }

@@ -15,7 +15,7 @@
 //   widen                the sums as int32, a row a lane
 //   sum_of               the sum of q over steps
 //   load_halves          float16 values of consecutive rows
-//   kHasOneToken         whether there is one_token, a tile of its own for one token
+//   kFewTokens           up to how many tokens there is few_tokens, a tile of its own; 0: there is none
 //   kHasPairs            whether there is multiply_pairs, for tokens two by two
 //   kInt8                whether weights are int8 (int8_gemm): a register for each 4 k of a step, instead of fields
 //   kExcess              what codes are more than their weights: 1; times the sum of q it is subtracted
@@ -86,8 +86,8 @@ BITLAB_INLINE void prefetch(const uint8_t* bytes) {
 
 // sum[r][t] += the products of the steps [begin, end); kBits: with the lowest bits of the codes instead, into `bits`, too.
 template <class Isa, int kRegs, int kToks, bool kWhole, bool kBits>
-BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa::Sum (&bits)[kRegs][kToks], const VnWeights& w,
-                            const int8_t* q, int64_t q_stride, int64_t begin, int64_t end) {
+BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa::Sum (&bits)[kRegs][kToks],
+                            const VnWeights& w, const int8_t* q, int64_t q_stride, int64_t begin, int64_t end) {
   if constexpr (Isa::kHasPairs && kToks % 2 == 0 && !kBits) {
     Isa::template multiply_pairs<kRegs, kToks, kWhole>(sum, w, q, q_stride, begin, end);
     return;
@@ -144,7 +144,7 @@ struct Finished {
 // Out of line: inlined into every size of tile it would be most of the code.
 template <int kRows, Scales kScales>
 BITLAB_NOINLINE void finish_tile(const TernaryGemmArgs& p, const Finished<kRows>* done, int registers, int tokens,
-                                                  int64_t token, int64_t row) {
+                                 int64_t token, int64_t row) {
   for (int r = 0; r < registers; ++r) {
     const auto constants = RowConstants<kRows>::of(p, row + r * kRows);
     for (int t = 0; t < tokens; ++t, ++done) {
@@ -170,12 +170,14 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
   Ints<kRows> acc[kRegs][kToks], odd[kRegs][kToks];
   Floats<kRows> total[kRegs][kToks];
   if constexpr (kGrouped)
-    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) total[r][t] = Floats<kRows>{};
+    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) total[r][t] =
+        Floats<kRows>{};
   for (int64_t first = 0, group = 0; first < w.steps; first += group_steps, ++group) {
     const int64_t last = first + group_steps < w.steps ? first + group_steps : w.steps;
     BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
       // In unsigned arithmetic: what wraps here comes back with the products.
-      acc[r][t] = all_ints<kRows>(static_cast<int32_t>(0U - Isa::kExcess * static_cast<uint32_t>(sums[group * kSumTokens + t])));
+      acc[r][t] =
+          all_ints<kRows>(static_cast<int32_t>(0U - Isa::kExcess * static_cast<uint32_t>(sums[group * kSumTokens + t])));
       odd[r][t] = Ints<kRows>{};
     }
     for (int64_t begin = first, until; begin < last; begin = until) {
@@ -194,10 +196,9 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
         if constexpr (kTwo) odd[r][t] += Isa::widen(bits[r][t]);
       }
     }
-    if constexpr (kGrouped)
-      BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
-        const Floats<kRows> scale =
-            Isa::load_halves(p.group_scale + group * p.rows + row + r * kRows, kWhole || r + 1 < kRegs ? kRows : w.rows - r * kRows);
+    if constexpr (kGrouped) BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+        const Floats<kRows> scale = Isa::load_halves(p.group_scale + group * p.rows + row + r * kRows,
+                                                     kWhole || r + 1 < kRegs ? kRows : w.rows - r * kRows);
         BITLAB_UNROLL for (int t = 0; t < kToks; ++t) total[r][t] = total[r][t] + to_floats<kRows>(acc[r][t]) * scale;
       }
   }
@@ -224,19 +225,21 @@ BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64
     const int64_t left = end - token, tiles = (left + kMost - 1) / kMost;
     size = (left + tiles - 1) / tiles;
     const int32_t* own = sums + (token - begin);
-    with_count<kMost>(size, [&](auto n) __attribute__((always_inline)) {
-      if constexpr (n.value == 1 && kScales == Scales::kPlain && Isa::kHasOneToken) {
-        Isa::template one_token<kRegs>(p, w, token, row, *own);
-      } else {
-        tile<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, own);
-      }
-    });
+    with_count<kMost>(
+        size, [&](auto n) __attribute__((always_inline)) {
+          if constexpr (n.value <= Isa::kFewTokens && kScales == Scales::kPlain) {
+            Isa::template few_tokens<kRegs, n.value>(p, w, token, row, own);
+          } else {
+            tile<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, own);
+          }
+        });
   }
 }
 
 // One block of rows: tiles of kMost registers, then what is left.
 template <class Isa, int kMost, Scales kScales>
-BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin, int64_t end, int64_t row, const int32_t* sums) {
+BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin, int64_t end, int64_t row,
+                            const int32_t* sums) {
   constexpr int64_t kRows = Isa::kRows;
   while (w.rows > 0) {
     const int64_t registers = (w.rows + (Isa::kFreeMask ? kRows - 1 : 0)) / kRows;
@@ -245,9 +248,10 @@ BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin
       return;
     }
     const int64_t taken = registers < kMost ? registers : kMost;
-    with_count<kMost>(taken, [&](auto n) __attribute__((always_inline)) {
-      tokens_of<Isa, n.value, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
-    });
+    with_count<kMost>(
+        taken, [&](auto n) __attribute__((always_inline)) {
+          tokens_of<Isa, n.value, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
+        });
     w.first += 4 * kRows * taken;
     w.rows -= kRows * taken;
     row += kRows * taken;
@@ -256,8 +260,9 @@ BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin
 
 template <class Isa, Scales kScales>
 BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
-                                               int64_t row_end, int32_t* sums) {
-  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep, group_steps = kScales == Scales::kGroups ? p.group / kVnStep : steps;
+                              int64_t row_end, int32_t* sums) {
+  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep,
+                group_steps = kScales == Scales::kGroups ? p.group / kVnStep : steps;
   const Runs runs = Runs::of(p, steps);
   for (int64_t begin = token_begin; begin < token_end; begin += kSumTokens) {
     const int64_t end = begin + kSumTokens < token_end ? begin + kSumTokens : token_end;
@@ -286,8 +291,8 @@ BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int
 
 // A whole kernel.
 template <class Isa>
-BITLAB_INLINE void vn_gemm(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                           uint8_t* scratch) {
+BITLAB_INLINE void vn_gemm(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                           int64_t row_end, uint8_t* scratch) {
   auto* sums = reinterpret_cast<int32_t*>(scratch);
   if (p.group != 0) {
     vn_range<Isa, Scales::kGroups>(p, token_begin, token_end, row_begin, row_end, sums);

@@ -7,7 +7,8 @@ namespace bitlab::kernels {
 namespace {
 
 struct Avx2 {
-  static constexpr bool kHasOneToken = false, kHasPairs = false, kInt8 = false;
+  static constexpr int kFewTokens = 0;
+  static constexpr bool kHasPairs = false, kInt8 = false;
   static constexpr uint32_t kExcess = 1;
   static constexpr int kRows = 8, kRegisters = 2, kTokens = 4, kOneTokenRegisters = 8;
   static constexpr bool kFreeMask = false;
@@ -62,8 +63,8 @@ struct Avx2 {
 
 }  // namespace
 
-void ternary_gemm_x86_avx2(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                           uint8_t* scratch) {
+void ternary_gemm_x86_avx2(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                           int64_t row_end, uint8_t* scratch) {
   vn_gemm<Avx2>(p, token_begin, token_end, row_begin, row_end, scratch);
 }
 

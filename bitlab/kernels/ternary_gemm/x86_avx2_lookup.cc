@@ -58,7 +58,8 @@ BITLAB_INLINE void store_four(__m256i first, __m256i second, uint16_t* offsets) 
 }
 
 // Offsets of a pass for all rows of a block; a pass of one step has the second one's tables empty and its offsets zero.
-BITLAB_NOINLINE void offsets_of_block(const uint8_t* weights, int64_t block_bytes, int64_t rows, bool both, uint16_t* offsets) {
+BITLAB_NOINLINE void offsets_of_block(const uint8_t* weights, int64_t block_bytes, int64_t rows, bool both,
+                                      uint16_t* offsets) {
   constexpr int64_t kStepBytes = kVnBlock * 4;
   for (int64_t row = 0; row < rows; row += kVnBlock, weights += block_bytes)
     for (int64_t r = 0; r < kVnBlock; r += 8, offsets += 8 * kGroups) {
@@ -93,7 +94,8 @@ BITLAB_NOINLINE void pass(const Scratch& x, int64_t rows) {
   }
 }
 
-void tokens_of(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t row_begin, int64_t row_end, uint8_t* scratch) {
+void tokens_of(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t row_begin, int64_t row_end,
+               uint8_t* scratch) {
   const int64_t steps = (p.depth + kVnStep - 1) / kVnStep;
   const Scratch x(scratch);
   Table::transpose_tokens(p.q + token * p.q_stride, p.q_stride, tokens, steps * kVnStep, x.q);
@@ -108,7 +110,8 @@ void tokens_of(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t 
       } else {
         std::memset(x.tables + 4 * Table::kTableBytes, 0, 4 * Table::kTableBytes);
       }
-      with_pass(Pass::of(s, kSteps, steps), [&](auto flags) __attribute__((always_inline)) { pass<flags.value>(x, rows); });
+      with_pass(
+          Pass::of(s, kSteps, steps), [&](auto flags) __attribute__((always_inline)) { pass<flags.value>(x, rows); });
     }
     Table::finish_rows(p, x.wide, token, tokens, row, rows, nullptr, 0);
   }
@@ -116,8 +119,8 @@ void tokens_of(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t 
 
 }  // namespace
 
-void ternary_gemm_x86_avx2_lookup(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                                  uint8_t* scratch) {
+void ternary_gemm_x86_avx2_lookup(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                                  int64_t row_end, uint8_t* scratch) {
   constexpr int64_t kLeastTokens = 11;  // fewer are multiplied sooner
   const int64_t whole_end = row_begin + (row_end - row_begin) / kVnBlock * kVnBlock;
   int64_t token = token_begin;

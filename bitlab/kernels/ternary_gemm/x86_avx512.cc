@@ -6,7 +6,6 @@ namespace bitlab::kernels {
 namespace {
 
 struct Avx512Words : Avx512 {
-  static constexpr bool kHasOneToken = false;
   static constexpr int64_t kWiden = 16;
   using Sum = __m512i;
 
@@ -18,15 +17,16 @@ struct Avx512Words : Avx512 {
   BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
     __m512i total = _mm512_setzero_si512();
     for (int64_t s = 0; s < steps; ++s)
-      total = _mm512_add_epi32(total, _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + s * kVnStep))));
+      total =
+          _mm512_add_epi32(total, _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + s * kVnStep))));
     return _mm512_reduce_add_epi32(total);
   }
 };
 
 }  // namespace
 
-void ternary_gemm_x86_avx512(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end,
-                             uint8_t* scratch) {
+void ternary_gemm_x86_avx512(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                             int64_t row_end, uint8_t* scratch) {
   vn_gemm<Avx512Words>(p, token_begin, token_end, row_begin, row_end, scratch);
 }
 

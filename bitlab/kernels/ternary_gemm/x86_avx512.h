@@ -13,6 +13,7 @@ namespace {
 
 struct Avx512 {
   static constexpr int kRows = 16, kRegisters = 4, kTokens = 5, kOneTokenRegisters = 4;
+  static constexpr int kFewTokens = 0;
   static constexpr bool kFreeMask = true, kHasPairs = false, kInt8 = false;
   static constexpr uint32_t kExcess = 1;
   using Codes = __m512i;
@@ -39,7 +40,6 @@ struct Avx512 {
 // vpdpbusd multiplies codes by int8 into int32, modulo 2^32. The difference to the sum of q fits int32, so the wrapping of what came before
 // does not matter.
 struct Avx512Vnni : Avx512 {
-  static constexpr bool kHasOneToken = false;
   static constexpr int64_t kWiden = int64_t{1} << 40;
   using Sum = __m512i;
 

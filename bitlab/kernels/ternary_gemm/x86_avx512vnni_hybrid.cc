@@ -20,15 +20,15 @@ struct Scratch {
   static constexpr int kSteps = 32 / kLanes;  // of 16 k in a pass: tables of 20,736 bytes either way
   static constexpr int64_t kIndexBytes = kMostRows * 4;
 
-  int32_t* sums;      // of q, [64]
-  uint8_t* tables;    // [4 kSteps][81][kLanes] int16
-  int32_t* tile;      // [4 registers][4 tokens][16]: the tile that is being multiplied
-  uint8_t* index;     // [kSteps][rows][4]: tables' entries
-  int16_t* narrow;    // [rows][kLanes]
-  int32_t* wide;      // [rows][kLanes]
-  int32_t* products;  // [32 tokens][rows]: multiplied parts of split k
-  int8_t* looked_up;  // q, [k][kLanes]
-  int8_t* multiplied; // q, [tokens / 4][steps][4][16]
+  int32_t* sums;       // of q, [64]
+  uint8_t* tables;     // [4 kSteps][81][kLanes] int16
+  int32_t* tile;       // [4 registers][4 tokens][16]: the tile that is being multiplied
+  uint8_t* index;      // [kSteps][rows][4]: tables' entries
+  int16_t* narrow;     // [rows][kLanes]
+  int32_t* wide;       // [rows][kLanes]
+  int32_t* products;   // [32 tokens][rows]: multiplied parts of split k
+  int8_t* looked_up;   // q, [k][kLanes]
+  int8_t* multiplied;  // q, [tokens / 4][steps][4][16]
 
   Scratch(uint8_t* bytes, int64_t depth) {
     const auto take = [&](int64_t size) {
@@ -52,8 +52,8 @@ struct Scratch {
 class Tiles {
  public:
   // `steps` of the weights from `first_step` on. Finished sums go through the epilogue, or as int32 to products [tokens][kMostRows].
-  Tiles(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t row, int64_t rows, int64_t first_step, int64_t steps,
-        const int8_t* q, const int32_t* sums, int32_t* tile, int32_t* products)
+  Tiles(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t row, int64_t rows, int64_t first_step,
+        int64_t steps, const int8_t* q, const int32_t* sums, int32_t* tile, int32_t* products)
       : p_(p),
         weights_(p.weights + row * row_bytes() + first_step * kVnBlock * 4),
         q_(q),
@@ -171,7 +171,8 @@ struct Hybrid {
   template <int kHalf>
   BITLAB_INLINE void look_up(Words& sum, const uint8_t* index, const uint8_t* tables) {
     constexpr int kFirst = kHalf * 2 * kSteps;
-    constexpr uint64_t kSpread = kLanes == 32 ? 0x3FC03FC03FC03FC0 : 0x1FE01FE01FE01FE0;  // an entry's index times its bytes, in 16 bits
+    constexpr uint64_t kSpread =
+        kLanes == 32 ? 0x3FC03FC03FC03FC0 : 0x1FE01FE01FE01FE0;  // an entry's index times its bytes, in 16 bits
     uint32_t entries = 0;
     if constexpr (kLanes == 32) {
       uint16_t two;
@@ -239,11 +240,13 @@ struct Hybrid {
     int64_t row = 0;
     while (row < rows && !tiles.done()) {
       const int64_t blocks = (rows - row) / 8, count = blocks < tiles.left() ? blocks : tiles.left();
-      both<kPass>(x.index + row * 4, x.tables, x.narrow + row * kLanes, x.wide + row * kLanes, count, tiles.weights(), tiles.q(), x.tile);
+      both<kPass>(x.index + row * 4, x.tables, x.narrow + row * kLanes, x.wide + row * kLanes, count, tiles.weights(),
+                  tiles.q(), x.tile);
       row += 8 * count;
       tiles.advance(count);
     }
-    if (row < rows) rows_only<kPass>(x.index + row * 4, x.tables, x.narrow + row * kLanes, x.wide + row * kLanes, rows - row);
+    if (row < rows)
+      rows_only<kPass>(x.index + row * 4, x.tables, x.narrow + row * kLanes, x.wide + row * kLanes, rows - row);
   }
 
   // Entries' indices of a step for all rows of a block: each half of a byte, two digits in base 4, becomes its share of a number in base 3.
@@ -267,8 +270,8 @@ struct Hybrid {
       int8_t* out = x.multiplied + t / 4 * steps * kTileBytes + t % 4 * 16;
       __m128i total = _mm_setzero_si128();
       for (int64_t s = 0; s < steps; ++s) {
-        const __m128i sixteen =
-            t < tokens ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + t * stride + s * kVnStep)) : _mm_setzero_si128();
+        const __m128i sixteen = t < tokens ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + t * stride + s * kVnStep))
+                                           : _mm_setzero_si128();
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + s * kTileBytes), sixteen);
         total = _mm_dpbusd_epi32(total, _mm_set1_epi8(1), sixteen);
       }
@@ -298,10 +301,13 @@ struct Hybrid {
                   split ? x.products : nullptr);
       for (int64_t s = 0; s < looked; s += kSteps) {
         for (int i = 0; i < kSteps; ++i) {
-          indices(p.weights + row * steps * 4 + (s + i) * kVnBlock * 4, steps * kVnBlock * 4, rows, x.index + i * kIndexBytes);
+          indices(p.weights + row * steps * 4 + (s + i) * kVnBlock * 4, steps * kVnBlock * 4, rows,
+                  x.index + i * kIndexBytes);
           Table::build_step(x.looked_up + (s + i) * kVnStep * kLanes, x.tables + i * 4 * Table::kTableBytes);
         }
-        with_pass(Pass::of(s, kSteps, looked), [&](auto flags) __attribute__((always_inline)) { pass<flags.value>(x, tiles, rows); });
+        with_pass(
+            Pass::of(s, kSteps, looked), [&](auto flags)
+                                             __attribute__((always_inline)) { pass<flags.value>(x, tiles, rows); });
       }
       multiply_rest(tiles);
       Table::finish_rows(p, x.wide, token, looked_tokens, row, rows, split ? x.products : nullptr, kMostRows);
@@ -331,7 +337,8 @@ void ternary_gemm_x86_avx512vnni_hybrid(const TernaryGemmArgs& p, int64_t token_
       }
       token += taken;
     }
-    if (token > token_begin && whole_end < row_end) ternary_gemm_x86_avx512vnni(p, token_begin, token, whole_end, row_end, scratch);
+    if (token > token_begin && whole_end < row_end)
+      ternary_gemm_x86_avx512vnni(p, token_begin, token, whole_end, row_end, scratch);
   }
   if (token < token_end) ternary_gemm_x86_avx512vnni(p, token, token_end, row_begin, row_end, scratch);
 }

@@ -3,7 +3,8 @@
 
 namespace bitlab::kernels {
 
-void ternary_gemm_f32_reference(const TernaryGemmF32Args& args, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end) {
+void ternary_gemm_f32_reference(const TernaryGemmF32Args& args, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                                int64_t row_end) {
   weight_only(args, token_begin, token_end, row_begin, row_end);
 }
 

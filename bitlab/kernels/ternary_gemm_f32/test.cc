@@ -23,7 +23,8 @@ TEST(TernaryGemmF32, EveryRowSumsInTheDocumentedOrder) {
     if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
     for (int64_t depth : {1, 3, 15, 16, 17, 63, 64, 65, 257, 1000})
       for (auto [tokens, rows] : {std::pair<int64_t, int64_t>{1, 1}, {3, 70}, {17, 5}, {5, 129}}) {
-        const auto x = test::random_floats(tokens * depth, 1), scale = test::random_floats(rows, 2), bias = test::random_floats(rows, 3);
+        const auto x = test::random_floats(tokens * depth, 1), scale = test::random_floats(rows, 2),
+                   bias = test::random_floats(rows, 3);
         const auto t = test::random_int8(rows * depth, 4, -1, 1);
         const auto codes = test::packed(t, rows, depth);
         test::GuardedBytes x_memory(x.size() * sizeof(float)), codes_memory(codes.size()),

@@ -38,7 +38,8 @@ TernaryGemmArgs TernaryWeight::arguments() const {
           .relu = relu};
 }
 
-int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens, int threads) {
+int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
+                                     int threads) {
   const Scratch bytes(tokens, weight.packed->depth);
   return bytes.q + bytes.a + threads * ternary_gemm_scratch_bytes(*kernels.gemm, weight.packed->depth, weight.group);
 }
