@@ -226,7 +226,9 @@ def main():
             result = case.result(arguments.rounds)
             show(result)
             report["cases"].append(result)
-    text = json.dumps(report, indent=1) + "\n"
+    head = json.dumps({**report, "cases": None})[: -len("null}")]
+    text = head + "[\n" + ",\n".join(json.dumps(case) for case in report["cases"]) + "\n]}\n"  # a line for each case
+    json.loads(text)
     write(arguments.output, text)
     print(f"wrote {arguments.output}")
     if arguments.take:

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/runtime/session.h"
 
@@ -46,6 +47,7 @@ struct Inputs {
 };
 
 struct Measurement {
+  std::unique_ptr<runtime::Session> session;
   std::vector<double> seconds;            // a run, sorted
   std::map<std::string, double> by_node;  // seconds in all
 };
@@ -69,9 +71,9 @@ Status measure(runtime::Session& session, const Inputs& inputs, double seconds, 
 Result<Measurement> run_benchmark(const std::shared_ptr<const runtime::Model>& model, const BenchmarkOptions& options) {
   const Inputs inputs(model->program(), options.batch);
   Measurement m;
-  BITLAB_TRY(auto session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
-  BITLAB_RETURN_IF_ERROR(measure(*session, inputs, options.seconds / 10, nullptr));  // warm
-  BITLAB_RETURN_IF_ERROR(measure(*session, inputs, options.seconds, &m.seconds));
+  BITLAB_TRY(m.session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
+  BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds / 10, nullptr));  // warm
+  BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds, &m.seconds));
   std::sort(m.seconds.begin(), m.seconds.end());
   const TraceSink sink = [&](const TraceEvent& event) {
     m.by_node[std::string(event.name)] += static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
@@ -87,8 +89,8 @@ int64_t peak_bytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
-Json report_of(const runtime::Model& model, const runtime::Session& session, const BenchmarkOptions& options,
-               const Measurement& m) {
+Json report_of(const runtime::Model& model, const BenchmarkOptions& options, const Measurement& m) {
+  const runtime::Session& session = *m.session;
   double total = 0;
   for (const auto& [name, seconds] : m.by_node) total += seconds;
   Json nodes = Json::array();
@@ -134,10 +136,7 @@ void print_report(const Json& r) {
 Status run(const BenchmarkOptions& options) {
   BITLAB_TRY(auto model, runtime::Model::load(options.model));
   BITLAB_TRY(const Measurement measurement, run_benchmark(model, options));
-  // A session of one run, for the plan.
-  BITLAB_TRY(auto session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
-  BITLAB_RETURN_IF_ERROR(session->run(Inputs(model->program(), options.batch).views));
-  const Json report = report_of(*model, *session, options, measurement);
+  const Json report = report_of(*model, options, measurement);
   if (options.json) {
     fmt::print("{}\n", report.dump(2));
   } else {
@@ -151,15 +150,13 @@ Status run(const BenchmarkOptions& options) {
 void add_benchmark(CLI::App& app, Action& action) {
   auto options = std::make_shared<BenchmarkOptions>();
   CLI::App* command = app.add_subcommand("benchmark", "Measure a deployed model: latency, throughput, memory, time by node");
-  command->add_option("model", options->model, "The .bit file")->required();
-  command->add_option("--batch", options->batch, "Samples a run")->capture_default_str()->check(CLI::Range(1, 65536));
-  command->add_option("--threads", options->threads, "Threads; 0: all cores")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
+  add_model(*command, options->model);
+  add_batch(*command, options->batch, "Samples a run");
+  add_threads(*command, options->threads);
   command->add_option("--seconds", options->seconds, "How long to measure")
       ->capture_default_str()
       ->check(CLI::Range(0.01, 3600.0));
-  command->add_flag("--json", options->json, "Print JSON");
+  add_json(*command, options->json);
   command->footer(
       "Inputs are random. A time on a shared machine means little by itself: compare within one run, with BITLAB_KERNEL "
       "set\n"

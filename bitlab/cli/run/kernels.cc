@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/kernels/explain.h"
 
@@ -68,8 +69,6 @@ Status explain(const KernelsOptions& options) {
   return {};
 }
 
-void add_options(CLI::App& command, KernelsOptions& options) { command.add_flag("--json", options.json, "Print JSON"); }
-
 }  // namespace
 
 void add_kernels(CLI::App& app, Action& action) {
@@ -77,10 +76,10 @@ void add_kernels(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("kernels", "List kernels, and explain which would run");
   command->require_subcommand(1);
   CLI::App* lister = command->add_subcommand("list", "Every kernel of this build");
-  add_options(*lister, *options);
+  add_json(*lister, options->json);
   lister->callback([options, &action] { action = [options] { return list(*options); }; });
   CLI::App* explainer = command->add_subcommand("explain", "The verdict on every kernel for a product");
-  add_options(*explainer, *options);
+  add_json(*explainer, options->json);
   explainer->add_option("--machine", options->machine,
                         "A class of CPUs instead of this one: scalar, avx2, avx512, avx512vnni, neon, dotprod, i8mm");
   explainer->add_option("--tokens", options->question.tokens, "Rows of activations")

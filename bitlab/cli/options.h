@@ -1,0 +1,25 @@
+// Options that several subcommands have, with the same names, ranges and help.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+namespace bitlab::cli {
+
+inline void add_model(CLI::App& command, std::string& model) {
+  command.add_option("model", model, "The .bit file")->required();
+}
+
+inline void add_batch(CLI::App& command, int64_t& batch, const std::string& what) {
+  command.add_option("--batch", batch, what)->capture_default_str()->check(CLI::Range(1, 65536));
+}
+
+inline void add_threads(CLI::App& command, int& threads) {
+  command.add_option("--threads", threads, "Threads; 0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
+}
+
+inline void add_json(CLI::App& command, bool& json) { command.add_flag("--json", json, "Print JSON"); }
+
+}  // namespace bitlab::cli
