@@ -19,15 +19,17 @@ constexpr std::array kRows{
 
 KernelList<Int8GemmKernel> int8_gemm_kernels() { return {"int8_gemm", kRows}; }
 
-Result<AlignedBuffer> pack_int8(std::span<const int8_t> w, int64_t rows, int64_t depth) {
+Result<AlignedBuffer> pack_int8(std::span<const int8_t> w, int64_t rows, int64_t depth, int64_t groups) {
   const auto least = std::find(w.begin(), w.end(), int8_t{-128});
   if (least != w.end())
     return make_error(ErrorCode::kInvalidArgument, "[int8_gemm] weights in [-127, 127], got -128 (row={})",
                       (least - w.begin()) / depth);
   const int64_t steps = ceil_div(depth, kVnStep);
   BITLAB_TRY(AlignedBuffer packed, AlignedBuffer::allocate(static_cast<size_t>(rows * steps * kVnStep)));
+  const int64_t own = rows / groups;
   for (int64_t n = 0; n < rows; ++n) {
-    const int64_t block = n / kVnBlock * kVnBlock, height = std::min(rows - block, kVnBlock);
+    const int64_t block = n / own * own + n % own / kVnBlock * kVnBlock,
+                  height = std::min((n / own + 1) * own - block, kVnBlock);
     uint8_t* out = packed.data() + block * steps * kVnStep + 4 * (n - block);
     for (int64_t k = 0; k < depth; ++k)
       out[k / 4 * 4 * height + k % 4] = static_cast<uint8_t>(w[static_cast<size_t>(n * depth + k)]);

@@ -16,8 +16,9 @@ using Int8GemmRow = KernelRow<Int8GemmKernel>;
 KernelList<Int8GemmKernel> int8_gemm_kernels();
 
 // w [rows, depth] to blocks of 64 rows, the last one as high as the rows that are left; a block runs over k in steps of 16, a step over four
-// times 4 k, each with 4 bytes for every row of the block. Errors: OutOfMemory; InvalidArgument: a weight of -128.
-Result<AlignedBuffer> pack_int8(std::span<const int8_t> w, int64_t rows, int64_t depth);
+// times 4 k, each with 4 bytes for every row of the block. With `groups`, each group's rows one after the other, packed by themselves.
+// Errors: OutOfMemory; InvalidArgument: a weight of -128.
+Result<AlignedBuffer> pack_int8(std::span<const int8_t> w, int64_t rows, int64_t depth, int64_t groups = 1);
 
 // What one call of row.run needs, in bytes; a multiple of 64.
 inline constexpr int64_t kInt8GemmScratchBytes = sums_bytes(1, 0);

@@ -1,5 +1,6 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 
+#include "bitlab/kernels/ternary_gemm/cut.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::kernels {
@@ -68,20 +69,6 @@ struct Scratch {
   }
 };
 
-// The part of a layer that belongs to one group of rows.
-TernaryGemmArgs group_of(TernaryGemmArgs layer, int64_t groups, int64_t group, TernaryLayout layout) {
-  const int64_t rows = layer.rows / groups, first = group * rows;
-  layer.rows = rows;
-  layer.weights += group * packed_bytes(rows, layer.depth, layout);
-  layer.scale += first * layer.scale_stride;
-  for (const float** values : {&layer.bias, &layer.alpha, &layer.beta})
-    if (*values != nullptr) *values += first;
-  if (layer.scale_neg != nullptr) layer.scale_neg += first * layer.scale_stride;
-  if (layer.y != nullptr) layer.y += first;
-  if (layer.y_q != nullptr) layer.y_q += first;
-  return layer;
-}
-
 // A convolution under way: everything that its tiles share.
 struct Run {
   const TernaryKernels& kernels;
@@ -96,25 +83,18 @@ struct Run {
 
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
 
-  // The layer with its results at an output pixel.
-  TernaryGemmArgs at(int64_t pixel) const {
-    TernaryGemmArgs args = layer;
-    if (args.y != nullptr) args.y += pixel * layer.y_stride;
-    if (args.y_q != nullptr) args.y_q += pixel * layer.y_stride;
-    return args;
-  }
-
   void tile(int64_t sample, int64_t begin, int64_t end, uint8_t* own) const {
     const int8_t* image = q + sample * g.sample_values();
-    TernaryGemmArgs args = at(sample * g.positions() + begin);
+    TernaryGemmArgs args = results_at(layer, sample * g.positions() + begin);
     args.a += sample * a_stride;
     args.a_stride = 0;
     if (kernels.depthwise != nullptr) {
       depthwise_tile(args, image, begin, end, reinterpret_cast<const int8_t**>(own));
       return;
     }
+    const int64_t group_bytes = packed_bytes(args.rows / g.groups, args.depth, weight.packed->layout);
     for (int64_t group = 0; group < g.groups; ++group) {
-      TernaryGemmArgs part = group_of(args, g.groups, group, weight.packed->layout);
+      TernaryGemmArgs part = rows_of_group(args, g.groups, group, group_bytes);
       part.q_stride = patch_stride(g);
       if (is_pointwise(g)) {
         part.q = image + begin * g.channels;
@@ -129,7 +109,7 @@ struct Run {
 
   // A line of output pixels.
   void line(int64_t sample, int64_t y, uint8_t* own) const {
-    TernaryGemmArgs args = at(sample * g.positions() + y * g.out(2));
+    TernaryGemmArgs args = results_at(layer, sample * g.positions() + y * g.out(2));
     args.a += sample * a_stride;
     args.a_stride = 0;
     args.q = padded + sample * padded_sample(g) + y * g.stride[1] * padded_line(g);

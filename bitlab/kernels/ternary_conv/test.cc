@@ -1,6 +1,7 @@
 // Ternary layers from float to float and from int8 to int8, against the scalar oracle, bit by bit, on every kernel.
 #include <gtest/gtest.h>
 
+#include "bitlab/kernels/conv_test_shapes.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/ternary/oracle.h"
@@ -9,6 +10,7 @@ namespace bitlab::kernels {
 namespace {
 
 using ternary::oracle::ConvShape;
+using test::conv_shapes;
 
 struct Layer {
   std::vector<int8_t> t;
@@ -24,116 +26,6 @@ struct Layer {
     return {&packed, scale.data(), scale.size() > 1 ? 1 : 0, bias.empty() ? nullptr : bias.data()};
   }
 };
-
-std::vector<ConvShape> shapes() {
-  return {
-      {.batch = 1, .channels = 1, .input = {1, 28, 28}, .filters = 20, .kernel = {1, 5, 5}},
-      {.batch = 2, .channels = 20, .input = {1, 12, 12}, .filters = 50, .kernel = {1, 5, 5}},
-      {.batch = 3, .channels = 3, .input = {1, 9, 7}, .filters = 17, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
-      {.batch = 1,
-       .channels = 5,
-       .input = {1, 8, 11},
-       .filters = 9,
-       .kernel = {1, 3, 2},
-       .stride = {1, 2, 3},
-       .padding = {0, 1, 0}},
-      {.batch = 2,
-       .channels = 4,
-       .input = {1, 13, 10},
-       .filters = 33,
-       .kernel = {1, 3, 3},
-       .stride = {1, 2, 1},
-       .padding = {0, 2, 2},
-       .dilation = {1, 2, 2}},
-      {.batch = 2, .channels = 64, .input = {1, 6, 6}, .filters = 64, .kernel = {1, 1, 1}},  // pointwise
-      {.batch = 1, .channels = 7, .input = {1, 1, 1}, .filters = 3, .kernel = {1, 1, 1}},
-      {.batch = 2, .channels = 2, .input = {1, 5, 40}, .filters = 8, .kernel = {1, 5, 5}, .padding = {0, 2, 2}},
-      // Patches whose lines are read in place: a multiple of 16 values.
-      {.batch = 2, .channels = 16, .input = {1, 7, 9}, .filters = 70, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
-      {.batch = 2,
-       .channels = 8,
-       .input = {1, 11, 70},
-       .filters = 24,
-       .kernel = {1, 3, 2},
-       .stride = {1, 2, 1},
-       .padding = {0, 2, 1},
-       .dilation = {1, 2, 1}},
-      {.batch = 1, .channels = 4, .input = {1, 9, 9}, .filters = 9, .kernel = {1, 4, 4}, .stride = {1, 1, 2}},
-      // One dimension, three dimensions.
-      {.batch = 2,
-       .channels = 12,
-       .input = {1, 1, 50},
-       .filters = 18,
-       .kernel = {1, 1, 7},
-       .stride = {1, 1, 2},
-       .padding = {0, 0, 3},
-       .dilation = {1, 1, 2}},
-      {.batch = 2,
-       .channels = 6,
-       .input = {5, 6, 7},
-       .filters = 10,
-       .kernel = {3, 2, 3},
-       .stride = {2, 1, 1},
-       .padding = {1, 0, 1},
-       .dilation = {1, 2, 1}},
-      // Groups of channels.
-      {.batch = 2,
-       .channels = 12,
-       .input = {1, 9, 9},
-       .filters = 30,
-       .kernel = {1, 3, 3},
-       .padding = {0, 1, 1},
-       .groups = 3},
-      {.batch = 1, .channels = 8, .input = {1, 1, 20}, .filters = 16, .kernel = {1, 1, 3}, .groups = 8},
-      // Depthwise: 9 taps, more than 256, three dimensions, transposed.
-      {.batch = 2,
-       .channels = 37,
-       .input = {1, 9, 8},
-       .filters = 37,
-       .kernel = {1, 3, 3},
-       .stride = {1, 2, 1},
-       .padding = {0, 1, 1},
-       .groups = 37},
-      {.batch = 1,
-       .channels = 16,
-       .input = {1, 20, 20},
-       .filters = 16,
-       .kernel = {1, 17, 17},
-       .padding = {0, 3, 3},
-       .groups = 16},
-      {.batch = 1, .channels = 5, .input = {4, 5, 6}, .filters = 5, .kernel = {3, 3, 3}, .padding = {1, 1, 1}, .groups = 5},
-      {.batch = 2,
-       .channels = 9,
-       .input = {1, 5, 6},
-       .filters = 9,
-       .kernel = {1, 3, 3},
-       .stride = {1, 2, 2},
-       .padding = {0, 1, 1},
-       .groups = 9,
-       .transposed = true,
-       .output_padding = {0, 1, 1}},
-      // Transposed.
-      {.batch = 2,
-       .channels = 7,
-       .input = {1, 6, 5},
-       .filters = 11,
-       .kernel = {1, 4, 3},
-       .stride = {1, 2, 3},
-       .padding = {0, 1, 1},
-       .transposed = true,
-       .output_padding = {0, 1, 2}},
-      {.batch = 1,
-       .channels = 4,
-       .input = {3, 4, 5},
-       .filters = 6,
-       .kernel = {2, 3, 2},
-       .stride = {2, 1, 2},
-       .padding = {1, 1, 0},
-       .dilation = {1, 2, 1},
-       .groups = 2,
-       .transposed = true},
-  };
-}
 
 class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
  protected:
@@ -205,7 +97,7 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
 
 TEST_P(EveryTernaryLayer, ConvolutionsEqualTheOracle) {
   int i = 0;
-  for (const ConvShape& shape : shapes())
+  for (const ConvShape& shape : conv_shapes())
     for (int threads : {1, 3}) {
       check_conv(shape, i % 2 == 0, i % 3 != 0, threads);
       ++i;
@@ -213,7 +105,7 @@ TEST_P(EveryTernaryLayer, ConvolutionsEqualTheOracle) {
 }
 
 TEST_P(EveryTernaryLayer, Int8ConvolutionsEqualTheOracle) {
-  for (const ConvShape& shape : shapes()) check_int8(shape);
+  for (const ConvShape& shape : conv_shapes()) check_int8(shape);
 }
 
 TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
@@ -241,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(TernaryConv, EveryTernaryLayer, ::testing::Range<size_t
 TEST(EveryTernaryDepthwise, EqualsTheOracle) {
   for (const TernaryDepthwiseRow& row : ternary_depthwise_kernels().rows) {
     if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
-    for (const ConvShape& s : shapes()) {
+    for (const ConvShape& s : conv_shapes()) {
       if (s.groups != s.channels || s.filters != s.channels || s.groups == 1) continue;
       const ConvGeometry g = test::geometry_of(s);
       const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), nullptr, &row};

@@ -10,6 +10,27 @@
 
 namespace bitlab::kernels {
 
+// The part of a layer that belongs to one of `groups` of its rows, each with weight_bytes of packed weights.
+inline TernaryGemmArgs rows_of_group(TernaryGemmArgs layer, int64_t groups, int64_t group, int64_t weight_bytes) {
+  const int64_t rows = layer.rows / groups, first = group * rows;
+  layer.rows = rows;
+  layer.weights += group * weight_bytes;
+  layer.scale += first * layer.scale_stride;
+  for (const float** values : {&layer.bias, &layer.alpha, &layer.beta})
+    if (*values != nullptr) *values += first;
+  if (layer.scale_neg != nullptr) layer.scale_neg += first * layer.scale_stride;
+  if (layer.y != nullptr) layer.y += first;
+  if (layer.y_q != nullptr) layer.y_q += first;
+  return layer;
+}
+
+// The same layer with its results `tokens` further on.
+inline TernaryGemmArgs results_at(TernaryGemmArgs layer, int64_t tokens) {
+  if (layer.y != nullptr) layer.y += tokens * layer.y_stride;
+  if (layer.y_q != nullptr) layer.y_q += tokens * layer.y_stride;
+  return layer;
+}
+
 // All tokens and rows, on the pool's threads; each has scratch_bytes of `scratch`. Tokens by 64; rows as long as there are enough calls for
 // all threads, since a kernel may prepare a block of tokens once for all rows of a call.
 inline void run_in_parts(TernaryGemmKernel* kernel, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch,
