@@ -21,18 +21,6 @@ Result<at::Tensor> run_program(const program::Program& program, const at::Tensor
   return at::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape, at::kFloat).clone();
 }
 
-int64_t constant_bytes(const program::Program& program) {
-  struct Bytes {
-    int64_t operator()(const program::FloatData& data) const { return static_cast<int64_t>(data.size_bytes()); }
-    int64_t operator()(const program::TernaryData& data) const {
-      return static_cast<int64_t>(data.codes.size_bytes() + data.scale.size_bytes());
-    }
-  };
-  int64_t sum = 0;
-  for (const program::Constant& constant : program.constants) sum += std::visit(Bytes(), constant.data);
-  return sum;
-}
-
 }  // namespace
 
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
@@ -60,7 +48,8 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
   Deployment deployment;
   BITLAB_TRY(deployment.parity, check_parity(program, module, forward, example));
   BITLAB_TRY(const auto model, runtime::Model::create(program));
-  deployment.weight_file_bytes = constant_bytes(program);
+  for (const program::Constant& constant : program.constants)
+    deployment.weight_file_bytes += format::bit::stored_bytes(program, constant);
   deployment.weight_bytes = model->weight_bytes();
   deployment.float32_weight_bytes = model->float32_weight_bytes();
   BITLAB_TRY(const std::string bytes, format::bit::serialize(program));

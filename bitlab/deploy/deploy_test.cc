@@ -177,7 +177,7 @@ TEST(Save, WritesWhatLoadsAndMeasuresIt) {
   EXPECT_EQ(deployment.file_bytes, static_cast<int64_t>(std::filesystem::file_size(path)));
   EXPECT_EQ(deployment.float32_weight_bytes, 431'080 * 4);
   // Two bits a weight, rows padded to bytes; a scale a layer; 580 biases.
-  EXPECT_EQ(deployment.weight_file_bytes, 20 * 7 + 50 * 125 + 500 * 200 + 10 * 125 + 4 * 4 + 580 * 4);
+  EXPECT_EQ(deployment.weight_file_bytes, 20 * 5 + 50 * 100 + 500 * 160 + 10 * 100 + 4 * 4 + 580 * 4);
   const auto program = format::bit::load(path).value();
   EXPECT_EQ(program.metadata.at("model"), "lenet5");
   at::NoGradGuard no_grad;

@@ -13,14 +13,6 @@ Shape constant_shape(const std::vector<int64_t>& sizes) {
   return shape;
 }
 
-// Moves `data` into shared storage and returns a view of it.
-template <class T>
-std::span<const T> keep(Program& program, std::vector<T> data) {
-  auto owner = std::make_shared<const std::vector<T>>(std::move(data));
-  program.storage.push_back(owner);
-  return *owner;
-}
-
 }  // namespace
 
 const Constant* Program::constant(ValueId id) const {
@@ -55,7 +47,9 @@ ValueId ProgramBuilder::input(std::string name, Shape shape) {
 // Shapes come as braced lists, by value like the data.  NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::floats(std::string name, std::vector<int64_t> shape, std::vector<float> data) {
   const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kFloat32, constant_shape(shape));
-  program_.constants.push_back({id, keep(program_, std::move(data))});
+  auto owned = std::make_shared<const std::vector<float>>(std::move(data));
+  const FloatData view = *owned;
+  program_.constants.push_back({id, view, std::move(owned)});
   return id;
 }
 
@@ -63,8 +57,13 @@ ValueId ProgramBuilder::floats(std::string name, std::vector<int64_t> shape, std
 ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes,
                                 std::vector<float> scale) {
   const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kTernary, constant_shape(shape));
-  const auto code_view = keep(program_, std::move(codes));
-  program_.constants.push_back({id, TernaryData{code_view, keep(program_, std::move(scale))}});
+  struct Owned {
+    std::vector<uint8_t> codes;
+    std::vector<float> scale;
+  };
+  auto owned = std::make_shared<const Owned>(Owned{std::move(codes), std::move(scale)});
+  const TernaryData view{owned->codes, owned->scale};
+  program_.constants.push_back({id, view, std::move(owned)});
   return id;
 }
 

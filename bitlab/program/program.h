@@ -40,6 +40,7 @@ using FloatData = std::span<const float>;
 struct Constant {
   ValueId value = kNone;
   std::variant<FloatData, TernaryData> data;
+  std::shared_ptr<const void> storage = nullptr;  // keeps what the data's spans point to
 };
 
 using Pair = std::array<int64_t, 2>;  // height, width
@@ -65,8 +66,7 @@ struct Program {
   std::vector<Node> nodes;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
-  std::map<std::string, std::string> metadata;       // "model", "image", …: for people and pipelines, not for execution
-  std::vector<std::shared_ptr<const void>> storage;  // keeps what the constants' spans point to
+  std::map<std::string, std::string> metadata;  // "model", "image", …: for people and pipelines, not for execution
 
   const Value& value(ValueId id) const { return values[static_cast<size_t>(id)]; }
   const Constant* constant(ValueId id) const;

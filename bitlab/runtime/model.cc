@@ -45,12 +45,12 @@ Result<std::shared_ptr<const Model>> Model::create(Program program, const LoadOp
   std::shared_ptr<Model> model(new Model);
   model->options_ = options;
   model->constants_.resize(program.values.size());
-  for (const program::Constant& constant : program.constants) {
+  for (program::Constant& constant : program.constants) {
     BITLAB_TRY(model->constants_[static_cast<size_t>(constant.value)],
                make_resident(program.value(constant.value).shape, constant, options));
+    constant = {};  // released one by one: no moment holds all codes twice
   }
   program.constants.clear();
-  program.storage.clear();
   model->program_ = std::move(program);
   return std::shared_ptr<const Model>(std::move(model));
 }

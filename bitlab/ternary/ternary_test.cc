@@ -8,6 +8,7 @@
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/encode.h"
 #include "bitlab/ternary/oracle.h"
+#include "bitlab/ternary/trits.h"
 
 namespace bitlab::ternary {
 namespace {
@@ -120,6 +121,48 @@ TEST(Codes, ValidationFindsEveryBadField) {
   padding[1] = 0x05;  // unused fields hold 0 instead of 1
   EXPECT_FALSE(validate_codes(padding, 2, depth).ok());
   EXPECT_EQ(validate_codes(std::span(codes).first(3), 2, depth).error().code, ErrorCode::kShapeMismatch);
+}
+
+TEST(Trits, AreBaseThreeDigitsAndComeBack) {
+  for (int64_t rows : {1, 3})
+    for (int64_t depth : {1, 4, 5, 6, 19, 20, 21, 39, 40, 41, 64, 67, 1003}) {
+      std::mt19937 generator(static_cast<uint32_t>(depth));
+      std::vector<int8_t> t(static_cast<size_t>(rows * depth));
+      for (int8_t& v : t) v = static_cast<int8_t>(static_cast<int>(generator() % 3) - 1);
+      std::vector<uint8_t> codes(static_cast<size_t>(code_bytes(rows, depth))), back(codes.size());
+      pack_codes(t, rows, depth, codes);
+      std::vector<uint8_t> trits(static_cast<size_t>(trit_bytes(rows, depth)));
+      pack_trits(codes, rows, depth, trits);
+      constexpr int kPowers[] = {1, 3, 9, 27, 81};
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t k = 0; k < (depth + 4) / 5 * 5; ++k) {
+          const int digit = trits[static_cast<size_t>(r * ((depth + 4) / 5) + k / 5)] / kPowers[k % 5] % 3;
+          EXPECT_EQ(digit - 1, k < depth ? t[static_cast<size_t>(r * depth + k)] : 0);
+        }
+      ASSERT_TRUE(unpack_trits(trits, rows, depth, back).ok());
+      EXPECT_EQ(back, codes) << "the unused fields too";
+    }
+}
+
+TEST(Trits, AnyByteAndUnusedDigitIsChecked) {
+  const int64_t rows = 2, depth = 47;  // of a row's ten bytes the last one has three unused digits
+  std::vector<uint8_t> codes(static_cast<size_t>(code_bytes(rows, depth)));
+  pack_codes(std::vector<int8_t>(rows * depth, 1), rows, depth, codes);
+  std::vector<uint8_t> trits(static_cast<size_t>(trit_bytes(rows, depth)));
+  pack_trits(codes, rows, depth, trits);
+  for (size_t i = 0; i < trits.size(); ++i)
+    for (int byte = 0; byte < 256; ++byte) {
+      auto changed = trits;
+      changed[i] = static_cast<uint8_t>(byte);
+      const bool last = i % 10 == 9, valid = byte < 243 && (!last || byte / 9 == 1 + 3 + 9);
+      const Status status = unpack_trits(changed, rows, depth, codes);
+      ASSERT_EQ(status.ok(), valid) << i << " " << byte;
+      if (valid) continue;
+      EXPECT_EQ(
+          status.error().message,
+          fmt::format("[trits] bytes below 243 with unused digits of 1, got {} (row={}, byte={})", byte, i / 10, i % 10));
+    }
+  EXPECT_EQ(unpack_trits(std::span(trits).first(19), rows, depth, codes).error().code, ErrorCode::kShapeMismatch);
 }
 
 TEST(Codes, Sparsity) {

@@ -55,7 +55,7 @@ class Commands(unittest.TestCase):
         scales = biases = 20 + 50 + 500 + 10
         self.assertEqual(facts["ternary_weights"], ternary)
         self.assertEqual(facts["weights"], ternary + biases)
-        codes = 20 * 7 + 50 * 125 + 500 * 200 + 10 * 125  # two bits a weight, rows padded to bytes
+        codes = 20 * 5 + 50 * 100 + 500 * 160 + 10 * 100  # five weights a byte, rows padded to bytes
         self.assertEqual(facts["weight_file_bytes"], codes + 4 * (scales + biases))
         self.assertEqual(facts["file_bytes"], MODEL.stat().st_size)
         self.assertTrue(facts["exact"])

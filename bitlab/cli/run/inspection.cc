@@ -16,15 +16,13 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant, const 
   WeightFacts facts;
   facts.name = v.name;
   facts.count = elements(v.shape, 1);
+  facts.file_bytes = format::bit::stored_bytes(p, constant);
   facts.memory_bytes = resident.bytes();
   if (const auto* ternary = std::get_if<program::TernaryData>(&constant.data)) {
     facts.ternary = true;
-    facts.file_bytes = static_cast<int64_t>(ternary->codes.size_bytes() + ternary->scale.size_bytes());
     facts.sparsity = ternary::sparsity(ternary->codes, weight_rows(v.shape), weight_depth(v.shape));
     facts.granularity = ternary->scale.size() == 1 ? "tensor" : "channel";
     facts.layout = kernels::name(resident.packed.layout);
-  } else {
-    facts.file_bytes = static_cast<int64_t>(std::get<program::FloatData>(constant.data).size_bytes());
   }
   return facts;
 }

@@ -8,6 +8,7 @@
 #include "bitlab/format/bit/safetensors.h"
 #include "bitlab/program/verify.h"
 #include "bitlab/ternary/codes.h"
+#include "bitlab/ternary/trits.h"
 
 namespace bitlab::format::bit {
 namespace {
@@ -26,13 +27,16 @@ std::span<const uint8_t> bytes_of(std::span<const T> data) {
   return {reinterpret_cast<const uint8_t*>(data.data()), data.size_bytes()};
 }
 
-std::vector<NamedTensor> tensors_of(const Program& p) {
+// `trits` holds the bytes of the ternary tensors.
+std::vector<NamedTensor> tensors_of(const Program& p, std::vector<std::vector<uint8_t>>& trits) {
   std::vector<NamedTensor> tensors;
   for (const program::Constant& constant : p.constants) {
     const Value& v = p.value(constant.value);
     if (const auto* ternary = std::get_if<TernaryData>(&constant.data)) {
-      const int64_t rows = weight_rows(v.shape), row_bytes = ternary::code_row_bytes(weight_depth(v.shape));
-      tensors.push_back({v.name + ".codes", {TensorType::kU8, {rows, row_bytes}, ternary->codes}});
+      const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
+      trits.emplace_back(static_cast<size_t>(ternary::trit_bytes(rows, depth)));
+      ternary::pack_trits(ternary->codes, rows, depth, trits.back());
+      tensors.push_back({v.name + ".trits", {TensorType::kU8, {rows, ternary::trit_row_bytes(depth)}, trits.back()}});
       tensors.push_back(
           {v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(ternary->scale.size())}, bytes_of(ternary->scale)}});
     } else {
@@ -58,21 +62,39 @@ FloatData floats_of(const TensorView& tensor) {
   return {reinterpret_cast<const float*>(tensor.bytes.data()), tensor.bytes.size() / sizeof(float)};
 }
 
-Status attach_constants(Safetensors& file, ParsedGraph& graph) {
+// Base-3 storage as codes, and what keeps the scales.
+struct Unpacked {
+  AlignedBuffer codes;
+  std::shared_ptr<const void> file;
+};
+
+Result<program::Constant> ternary_constant(Safetensors& file, const Value& v, const ConstantPlan& plan,
+                                           const std::shared_ptr<const void>& owner) {
+  if (v.shape.empty())
+    return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
+  const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
+  BITLAB_TRY(const TensorView trits, take(file, v.name + ".trits", TensorType::kU8, {rows, ternary::trit_row_bytes(depth)}));
+  BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+  const auto bytes = static_cast<size_t>(ternary::code_bytes(rows, depth));
+  BITLAB_TRY(AlignedBuffer codes, AlignedBuffer::allocate(bytes));
+  if (Status status = ternary::unpack_trits(trits.bytes, rows, depth, {codes.data(), bytes}); !status.ok())
+    return make_error(status.error().code, "{} (value={})", status.error().message, v.name);
+  auto unpacked = std::make_shared<const Unpacked>(Unpacked{std::move(codes), owner});
+  const TernaryData data{{unpacked->codes.data(), bytes}, floats_of(scale)};
+  return program::Constant{plan.value, data, std::move(unpacked)};
+}
+
+Status attach_constants(Safetensors& file, ParsedGraph& graph, const std::shared_ptr<const void>& owner) {
   Program& p = graph.program;
   for (const ConstantPlan& plan : graph.constants) {
     const Value& v = p.value(plan.value);
     if (v.dtype == program::DType::kFloat32) {
       BITLAB_TRY(const TensorView tensor, take(file, v.name, TensorType::kF32, at_batch(v.shape, 1)));
-      p.constants.push_back({plan.value, floats_of(tensor)});
-      continue;
+      p.constants.push_back({plan.value, floats_of(tensor), owner});
+    } else {
+      BITLAB_TRY(program::Constant constant, ternary_constant(file, v, plan, owner));
+      p.constants.push_back(std::move(constant));
     }
-    if (v.shape.empty())
-      return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
-    const int64_t rows = weight_rows(v.shape), row_bytes = ternary::code_row_bytes(weight_depth(v.shape));
-    BITLAB_TRY(const TensorView codes, take(file, v.name + ".codes", TensorType::kU8, {rows, row_bytes}));
-    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
-    p.constants.push_back({plan.value, TernaryData{codes.bytes, floats_of(scale)}});
   }
   if (!file.tensors.empty())
     return make_error(ErrorCode::kCorrupt, "[bit] tensors that the graph names, got '{}' too", file.tensors.begin()->first);
@@ -90,12 +112,20 @@ Status check_version(const Safetensors& file) {
 
 }  // namespace
 
+int64_t stored_bytes(const Program& p, const program::Constant& constant) {
+  if (const auto* floats = std::get_if<FloatData>(&constant.data)) return static_cast<int64_t>(floats->size_bytes());
+  const program::Shape& shape = p.value(constant.value).shape;
+  return ternary::trit_bytes(weight_rows(shape), weight_depth(shape)) +
+         static_cast<int64_t>(std::get<TernaryData>(constant.data).scale.size_bytes());
+}
+
 Result<std::string> serialize(const Program& p) {
   BITLAB_RETURN_IF_ERROR(verify(p));
   std::map<std::string, std::string> metadata{{std::string(kVersionKey), std::to_string(kVersion)},
                                               {std::string(kProgramKey), graph_to_json(p)}};
   for (const auto& [key, value] : p.metadata) metadata[std::string(kMetaPrefix) + key] = value;
-  return write_safetensors(tensors_of(p), std::move(metadata));
+  std::vector<std::vector<uint8_t>> trits;
+  return write_safetensors(tensors_of(p, trits), std::move(metadata));
 }
 
 Status save(const Program& program, const std::filesystem::path& path) {
@@ -103,14 +133,13 @@ Status save(const Program& program, const std::filesystem::path& path) {
   return write_file_atomic(path, std::string_view(bytes));
 }
 
-Result<Program> parse(std::span<const uint8_t> bytes, std::shared_ptr<const void> owner) {
+Result<Program> parse(std::span<const uint8_t> bytes, const std::shared_ptr<const void>& owner) {
   BITLAB_TRY(Safetensors file, read_safetensors(bytes));
   BITLAB_RETURN_IF_ERROR(check_version(file));
   BITLAB_TRY(ParsedGraph graph, graph_from_json(file.metadata[std::string(kProgramKey)]));
-  BITLAB_RETURN_IF_ERROR(attach_constants(file, graph));
+  BITLAB_RETURN_IF_ERROR(attach_constants(file, graph, owner));
   for (const auto& [key, value] : file.metadata)
     if (key.starts_with(kMetaPrefix)) graph.program.metadata[key.substr(kMetaPrefix.size())] = value;
-  graph.program.storage.push_back(std::move(owner));
   BITLAB_RETURN_IF_ERROR(verify(graph.program));
   return std::move(graph.program);
 }

@@ -7,8 +7,8 @@
 //
 // __metadata__ holds text values: "bitlab.version" (the format's), "bitlab.program" (the graph as JSON), "bitlab.header_crc32" and
 // "bitlab.data_crc32" (eight hexadecimal digits; the header's is computed over the length and the header with its own digits as
-// zeros), and "meta.<key>" for Program::metadata. A ternary constant `w` is stored as the tensors "w.codes" (U8,
-// ternary/codes.h) and "w.scale" (F32), a float constant under its own name (F32).
+// zeros), and "meta.<key>" for Program::metadata. A ternary constant `w` is stored as the tensors "w.trits" (U8,
+// ternary/trits.h) and "w.scale" (F32), a float constant under its own name (F32).
 #pragma once
 
 #include <cstdint>
@@ -23,15 +23,18 @@ namespace bitlab::format::bit {
 // 0: may change until 1 is frozen.
 inline constexpr int kVersion = 0;
 
+// Bytes that the weights of a constant take in a file: base-3 codes and scales, or floats.
+int64_t stored_bytes(const program::Program& program, const program::Constant& constant);
+
 // The file's bytes; the same for the same program.
 Result<std::string> serialize(const program::Program& program);
 
 // Writes atomically. The program must be verified. Errors: IoError.
 Status save(const program::Program& program, const std::filesystem::path& path);
 
-// Reads and verifies. Constants point into `bytes`, which must be aligned to 64; `owner` keeps them alive as part of the program.
+// Reads and verifies. Floats point into `bytes`, which must be aligned to 64; `owner` keeps them alive as part of the program.
 // Errors: Corrupt (anything that contradicts the format, the checksums or verify()), UnsupportedVersion.
-Result<program::Program> parse(std::span<const uint8_t> bytes, std::shared_ptr<const void> owner);
+Result<program::Program> parse(std::span<const uint8_t> bytes, const std::shared_ptr<const void>& owner);
 
 // Maps the file and parses it. Errors: as parse(), NotFound, IoError, each naming the path.
 Result<program::Program> load(const std::filesystem::path& path);

@@ -118,7 +118,8 @@ TEST(Bit, ReadersBehindTheChecksumRefuseToo) {
       {"\\\"activation\\\":\\\"int8\\\"", "\\\"activation\\\":7"},
       {"\"dtype\":\"F32\"", "\"dtype\":\"F64\""},
       {"\"data_offsets\":[0,", "\"data_offsets\":[1,"},
-      {"\"shape\":[2,2]", "\"shape\":[4]"},
+      {"\"shape\":[2,1]", "\"shape\":[1,2]"},
+      {"fc.weight.trits", "fc.weight.codes"},
   };
   for (const auto& [from, to] : changes) {
     const Loaded loaded = load_bytes(with_graph(from, to));
