@@ -1,8 +1,10 @@
 #include "bitlab/kernels/explain.h"
 
 #include "bitlab/kernels/activation_quant/activation_quant.h"
+#include "bitlab/kernels/elementwise/elementwise.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/int8_gemm/int8_gemm.h"
+#include "bitlab/kernels/reduction/reduction.h"
 #include "bitlab/kernels/ternary_depthwise/ternary_depthwise.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
@@ -43,6 +45,8 @@ std::vector<RowInfo> list_kernels() {
   append(list, "int8_gemm", int8_gemm_kernels().rows);
   append(list, "activation_quant", activation_quant_kernels().rows);
   append(list, "float_gemm", float_gemm_kernels().rows);
+  append(list, "elementwise", elementwise_kernels().rows);
+  append(list, "reduction", reduction_kernels().rows);
   return list;
 }
 
@@ -52,7 +56,9 @@ std::vector<Answer> explain_kernels(const Question& question, const Machine& mac
           answer("ternary_depthwise", "", explain(ternary_depthwise_kernels(), machine, policy)),
           answer("ternary_gemm_f32", "", explain(ternary_gemm_f32_kernels(), machine, policy)),
           answer("int8_gemm", "", explain(int8_gemm_kernels(), machine, policy)),
-          answer("float_gemm", "", explain(float_gemm_kernels(), machine, policy))};
+          answer("float_gemm", "", explain(float_gemm_kernels(), machine, policy)),
+          answer("elementwise", "", explain(elementwise_kernels(), machine, policy)),
+          answer("reduction", "", explain(reduction_kernels(), machine, policy))};
 }
 
 }  // namespace bitlab::kernels

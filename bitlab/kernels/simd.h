@@ -1,34 +1,118 @@
-// F32x16: the one vector type of float kernels. Sixteen lanes on every target (one, two or four registers), so that a reduction
-// has the same order everywhere: lane j sums the elements j, j + 16, …, then the lanes are added as a tree of halves.
-// Plain operators only (+ - * / and comparisons): each rounds once.
+// F32x16: the one vector type of float kernels. Sixteen lanes on every target, in one, two or four registers, so that a reduction has the
+// same order everywhere: lane j sums the elements j, j + 16, …, then the lanes are added as a tree of halves. Each operation rounds once.
+//
+// The compiler's own vectors of 64 bytes would do, but g++ 12 takes them apart into single floats where registers are shorter. Everything
+// here is local to the including file, which is compiled for one instruction set.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-namespace bitlab::kernels {
-
-using F32x16 = float __attribute__((vector_size(64)));
-
-inline constexpr int64_t kLanes = 16;
-
 #define BITLAB_ALWAYS_INLINE inline __attribute__((always_inline))
+#define BITLAB_INLINE_LAMBDA __attribute__((always_inline))  // behind a lambda's parameters
 
-BITLAB_ALWAYS_INLINE void load(F32x16& lanes, const float* from) { std::memcpy(&lanes, from, sizeof(lanes)); }
+namespace bitlab::kernels {
+namespace {
 
-// The first `count` lanes from memory, zeros in the others.
-BITLAB_ALWAYS_INLINE void load_some(F32x16& lanes, const float* from, int64_t count) {
-  float padded[kLanes] = {};
-  for (int64_t i = 0; i < count; ++i) padded[i] = from[i];
-  load(lanes, padded);
+#if defined(__AVX512F__)
+constexpr int kRegisterLanes = 16;
+#elif defined(__AVX__)
+constexpr int kRegisterLanes = 8;
+#else
+constexpr int kRegisterLanes = 4;
+#endif
+constexpr int64_t kLanes = 16;
+constexpr int kRegisters = kLanes / kRegisterLanes;
+using FloatRegister = float __attribute__((vector_size(4 * kRegisterLanes)));
+using IntRegister = int32_t __attribute__((vector_size(4 * kRegisterLanes)));
+
+struct F32x16 {
+  FloatRegister part[kRegisters];
+  F32x16() = default;
+  BITLAB_ALWAYS_INLINE F32x16(float value) {  // all lanes; NOLINT(google-explicit-constructor)
+    for (auto& p : part) p = FloatRegister{} + value;
+  }
+};
+
+struct I32x16 {
+  IntRegister part[kRegisters];
+};
+using Mask16 = I32x16;  // all bits of a lane, or none
+
+#define BITLAB_LANEWISE(Result, name, expression)                      \
+  BITLAB_ALWAYS_INLINE Result name(const F32x16& x, const F32x16& y) { \
+    Result r;                                                          \
+    _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) {     \
+      const FloatRegister &a = x.part[i], &b = y.part[i];              \
+      r.part[i] = expression;                                          \
+    }                                                                  \
+    return r;                                                          \
+  }
+BITLAB_LANEWISE(F32x16, operator+, a + b)
+BITLAB_LANEWISE(F32x16, operator-, a - b)
+BITLAB_LANEWISE(F32x16, operator*, a* b)
+BITLAB_LANEWISE(F32x16, operator/, a / b)
+BITLAB_LANEWISE(Mask16, operator<, a < b)
+BITLAB_LANEWISE(Mask16, operator>, a > b)
+BITLAB_LANEWISE(Mask16, operator==, a == b)
+#undef BITLAB_LANEWISE
+
+BITLAB_ALWAYS_INLINE F32x16& operator+=(F32x16& x, const F32x16& y) { return x = x + y; }
+
+BITLAB_ALWAYS_INLINE F32x16 operator-(const F32x16& x) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = -x.part[i];
+  return r;
 }
 
-BITLAB_ALWAYS_INLINE float tree_sum(const F32x16& lanes) {
+// mask ? x : y
+BITLAB_ALWAYS_INLINE F32x16 select(const Mask16& mask, const F32x16& x, const F32x16& y) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = mask.part[i] ? x.part[i] : y.part[i];
+  return r;
+}
+
+// Lanes that are whole numbers, as integers.
+BITLAB_ALWAYS_INLINE I32x16 to_int(const F32x16& x) {
+  I32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = __builtin_convertvector(x.part[i], IntRegister);
+  return r;
+}
+
+BITLAB_ALWAYS_INLINE F32x16 load(const float* from) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i)
+      std::memcpy(&r.part[i], from + i * kRegisterLanes, sizeof(FloatRegister));
+  return r;
+}
+
+// The first `count` lanes from memory, `padding` in the others.
+BITLAB_ALWAYS_INLINE F32x16 load_some(const float* from, int64_t count, float padding = 0.0F) {
+  if (count == kLanes) return load(from);
+  float lanes[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < count ? from[i] : padding;
+  return load(lanes);
+}
+
+BITLAB_ALWAYS_INLINE void store(float* to, const F32x16& x) {
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i)
+      std::memcpy(to + i * kRegisterLanes, &x.part[i], sizeof(FloatRegister));
+}
+
+BITLAB_ALWAYS_INLINE void store_some(float* to, const F32x16& x, int64_t count) {
+  if (count == kLanes) return store(to, x);
+  float lanes[kLanes];
+  store(lanes, x);
+  for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+}
+
+BITLAB_ALWAYS_INLINE float tree_sum(const F32x16& x) {
   float part[kLanes];
-  std::memcpy(part, &lanes, sizeof(part));
+  store(part, x);
   for (int64_t width = kLanes / 2; width > 0; width /= 2)
     for (int64_t i = 0; i < width; ++i) part[i] += part[i + width];
   return part[0];
 }
 
+}  // namespace
 }  // namespace bitlab::kernels

@@ -6,11 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/run/classify.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/data/dataset.h"
 #include "bitlab/data/image.h"
-#include "bitlab/kernels/softmax/softmax.h"
+#include "bitlab/kernels/reduction/reduction.h"
 
 namespace bitlab::cli {
 namespace {
@@ -64,7 +65,11 @@ std::string label_of(const data::ImageSpec& spec, int64_t index) {
 
 Json predictions(const RunOptions& options, const data::ImageSpec& spec, const Classification& result) {
   std::vector<float> probabilities(result.logits.size());
-  kernels::softmax(result.logits.data(), probabilities.data(), result.count, result.classes, *make_thread_pool(1));
+  const kernels::ReductionRow& softmax = **kernels::select(kernels::reduction_kernels(), this_machine(), {});
+  reduction(
+      softmax,
+      {.op = kernels::Reduction::kSoftmax, .x = result.logits.data(), .columns = result.classes, .y = probabilities.data()},
+      result.count, *make_thread_pool(1));
   Json list = Json::array();
   for (int64_t i = 0; i < result.count; ++i) {
     const int64_t best = result.best(i);
@@ -119,19 +124,17 @@ Status run(const RunOptions& options) {
 void add_run(CLI::App& app, Action& action) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Classify a data set or pictures with a deployed model");
-  command->add_option("model", options->model, "The .bit file")->required();
+  add_model(*command, options->model);
   auto* data = command->add_option("--data", options->data, "Data set whose test images are classified: mnist, synthetic");
   command->add_option("--data-root", options->data_root, "Folder of the data set")->needs(data);
   auto* input = command->add_option("--input", options->inputs, "PNG pictures of the size that the model wants");
   data->excludes(input);
   command->add_option("--logits", options->logits,
                       "Write the logits to this file: raw little-endian float32, image by image");
-  command->add_option("--threads", options->threads, "Threads; 0: all cores")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
-  command->add_option("--batch", options->batch, "Images a run")->capture_default_str()->check(CLI::Range(1, 65536));
+  add_threads(*command, options->threads);
+  add_batch(*command, options->batch, "Images a run");
   command->add_option("--limit", options->limit, "Use at most this many images; 0: all")->check(CLI::NonNegativeNumber);
-  command->add_flag("--json", options->json, "Print the report as JSON");
+  add_json(*command, options->json);
   command->footer(
       "Examples:\n"
       "  bitlab-run run lenet5.bit --data mnist\n"

@@ -1,27 +1,28 @@
 #include "bitlab/kernels/elementwise/elementwise.h"
 
 #include <algorithm>
+#include <array>
+
+#include "bitlab/base/aligned_buffer.h"
 
 namespace bitlab::kernels {
 namespace {
 
-template <class Operation>
-void for_each(int64_t count, ThreadPool& pool, Operation operation) {
-  constexpr int64_t kBlock = 1 << 15;
-  pool.run((count + kBlock - 1) / kBlock, [&](int64_t block, int) {
-    const int64_t end = std::min(count, (block + 1) * kBlock);
-    for (int64_t i = block * kBlock; i < end; ++i) operation(i);
-  });
-}
+constexpr std::array kRows{
+#define BITLAB_KERNEL(name, target, needs, cost) \
+  KernelRow<ElementwiseKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(elementwise_##name)},
+#include "bitlab/kernels/elementwise/kernels.def"
+#undef BITLAB_KERNEL
+};
 
 }  // namespace
 
-void relu(const float* x, float* y, int64_t count, ThreadPool& pool) {
-  for_each(count, pool, [=](int64_t i) { y[i] = x[i] < 0.0F ? 0.0F : x[i]; });
-}
+KernelList<ElementwiseKernel> elementwise_kernels() { return {"elementwise", kRows}; }
 
-void add(const float* a, const float* b, float* y, int64_t count, ThreadPool& pool) {
-  for_each(count, pool, [=](int64_t i) { y[i] = a[i] + b[i]; });
+void elementwise(const ElementwiseRow& row, const ElementwiseArgs& args, int64_t count, ThreadPool& pool) {
+  constexpr int64_t kBlock = 1 << 14;
+  pool.run(ceil_div(count, kBlock),
+           [&](int64_t block, int) { row.run(args, block * kBlock, std::min(count, (block + 1) * kBlock)); });
 }
 
 }  // namespace bitlab::kernels

@@ -1,11 +1,16 @@
-// Element by element, in any order: y may be x. ("ieee_exact")
+// Element by element: activations and arithmetic ("ieee_exact" or "bounded", as Elementwise says).
 #pragma once
 
 #include "bitlab/base/thread_pool.h"
+#include "bitlab/kernels/elementwise/arguments.h"
+#include "bitlab/kernels/selection.h"
 
 namespace bitlab::kernels {
 
-void relu(const float* x, float* y, int64_t count, ThreadPool& pool);                 // x < 0 ? 0 : x; keeps -0 and NaN
-void add(const float* a, const float* b, float* y, int64_t count, ThreadPool& pool);  // a + b
+using ElementwiseRow = KernelRow<ElementwiseKernel>;
+KernelList<ElementwiseKernel> elementwise_kernels();
+
+// All `count` elements, on the pool's threads.
+void elementwise(const ElementwiseRow& row, const ElementwiseArgs& args, int64_t count, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

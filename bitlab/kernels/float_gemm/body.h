@@ -11,25 +11,16 @@ namespace {
 template <int kRows>
 BITLAB_ALWAYS_INLINE void rows_of(const FloatGemmArgs& p, int64_t m, int64_t n) {
   const float* x = p.x + m * p.x_stride;
-  F32x16 sum[kRows] = {};
+  F32x16 sum[kRows];
+  for (F32x16& s : sum) s = 0.0F;
   int64_t k = 0;
   for (; k + kLanes <= p.depth; k += kLanes) {
-    F32x16 a;
-    load(a, x + k);
-    for (int r = 0; r < kRows; ++r) {
-      F32x16 b;
-      load(b, p.w + (n + r) * p.depth + k);
-      sum[r] += a * b;
-    }
+    const F32x16 a = load(x + k);
+    for (int r = 0; r < kRows; ++r) sum[r] += a * load(p.w + (n + r) * p.depth + k);
   }
   if (k < p.depth) {
-    F32x16 a;
-    load_some(a, x + k, p.depth - k);
-    for (int r = 0; r < kRows; ++r) {
-      F32x16 b;
-      load_some(b, p.w + (n + r) * p.depth + k, p.depth - k);
-      sum[r] += a * b;
-    }
+    const F32x16 a = load_some(x + k, p.depth - k);
+    for (int r = 0; r < kRows; ++r) sum[r] += a * load_some(p.w + (n + r) * p.depth + k, p.depth - k);
   }
   for (int r = 0; r < kRows; ++r) {
     const float total = tree_sum(sum[r]);

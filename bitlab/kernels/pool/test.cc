@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/kernels/elementwise/elementwise.h"
 #include "bitlab/kernels/pool/pool.h"
 #include "bitlab/kernels/test_support.h"
 
@@ -57,26 +56,6 @@ TEST(Pool, MaximumKeepsNan) {
     max_pool(g, x.data(), &y, *make_thread_pool(1));
     EXPECT_TRUE(std::isnan(y)) << at;
   }
-}
-
-TEST(Elementwise, ReluKeepsNegativeZeroAndNan) {
-  std::vector<float> x{
-      -1.0F, -0.0F, 0.0F, 2.0F, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::denorm_min()};
-  relu(x.data(), x.data(), static_cast<int64_t>(x.size()), *make_thread_pool(1));
-  EXPECT_EQ(x[0], 0.0F);
-  EXPECT_FALSE(std::signbit(x[0]));
-  EXPECT_TRUE(std::signbit(x[1]));
-  EXPECT_EQ(x[3], 2.0F);
-  EXPECT_TRUE(std::isnan(x[4]));
-  EXPECT_EQ(x[5], 0.0F);
-}
-
-TEST(Elementwise, AddsAcrossBlocksAndThreads) {
-  constexpr int64_t kCount = 100'003;
-  const auto a = test::random_floats(kCount, 1), b = test::random_floats(kCount, 2);
-  std::vector<float> y(kCount);
-  add(a.data(), b.data(), y.data(), kCount, *make_thread_pool(3));
-  for (size_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], a[i] + b[i]);
 }
 
 }  // namespace

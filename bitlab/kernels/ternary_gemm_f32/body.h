@@ -9,11 +9,17 @@ namespace bitlab::kernels {
 namespace {
 
 // Sixteen weights of a row, from 4 bytes: lane j is in the bits 2 j and 2 j + 1.
-BITLAB_INLINE void sixteen_weights(uint32_t codes, F32x16& t) {
-  using Words = uint32_t __attribute__((vector_size(64)));
-  const Words shifts{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-  const Words fields = ((codes - Words{}) >> shifts) & 3U;
-  t = __builtin_convertvector((Ints<16>)fields - 1, F32x16);
+BITLAB_INLINE F32x16 sixteen_weights(uint32_t codes) {
+  using Words = uint32_t __attribute__((vector_size(4 * kRegisterLanes)));
+  constexpr uint32_t kShifts[] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+  F32x16 t;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) {
+    Words shifts;
+    std::memcpy(&shifts, kShifts + i * kRegisterLanes, sizeof(shifts));
+    const Words fields = ((codes - Words{}) >> shifts) & 3U;
+    t.part[i] = __builtin_convertvector((IntRegister)fields - 1, FloatRegister);
+  }
+  return t;
 }
 
 BITLAB_INLINE void weight_only(const TernaryGemmF32Args& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
@@ -26,7 +32,8 @@ BITLAB_INLINE void weight_only(const TernaryGemmF32Args& p, int64_t token_begin,
     const auto constants = RowConstants<1>::of(layer, n);
     for (int64_t token = token_begin; token < token_end; token += kTokens) {
       const int64_t count = token_end - token < kTokens ? token_end - token : kTokens;
-      F32x16 sum[kTokens] = {};
+      F32x16 sum[kTokens];
+      for (F32x16& total : sum) total = 0.0F;
       for (int64_t k = 0; k < layer.depth; k += kLanes) {
         uint32_t word = 0x55555555;  // sixteen codes of t = 0
         const int64_t bytes = row_bytes - k / 4 < 4 ? row_bytes - k / 4 : 4;
@@ -34,18 +41,9 @@ BITLAB_INLINE void weight_only(const TernaryGemmF32Args& p, int64_t token_begin,
           word &= ~(0xFFU << (8 * i));
           word |= static_cast<uint32_t>(codes[k / 4 + i]) << (8 * i);
         }
-        F32x16 t;
-        sixteen_weights(word, t);
-        for (int64_t m = 0; m < count; ++m) {
-          F32x16 x;
-          const float* from = p.x + (token + m) * p.x_stride + k;
-          if (layer.depth - k >= kLanes) {
-            load(x, from);
-          } else {
-            load_some(x, from, layer.depth - k);
-          }
-          sum[m] += x * t;
-        }
+        const F32x16 t = sixteen_weights(word);
+        const int64_t left = layer.depth - k < kLanes ? layer.depth - k : kLanes;
+        for (int64_t m = 0; m < count; ++m) sum[m] += load_some(p.x + (token + m) * p.x_stride + k, left) * t;
       }
       for (int64_t m = 0; m < count; ++m) {
         const Floats<1> total = all_floats<1>(tree_sum(sum[m]));

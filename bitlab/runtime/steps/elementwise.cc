@@ -22,6 +22,18 @@ Step pool_step(const StepContext& context, program::Pair dilation, PoolKernel ke
               0, ""};
 }
 
+// The second operand has the shape of the first.
+Result<Step> elementwise_step(const StepContext& context, kernels::Elementwise op) {
+  const LoadOptions& options = context.model.options();
+  BITLAB_TRY(const kernels::ElementwiseRow* row, select(kernels::elementwise_kernels(), options.machine, options.policy));
+  const int64_t count = context.output_elements();
+  return Step{[=](const StepBuffers& b) -> Status {
+                elementwise(*row, {op, b.inputs[0], b.inputs[1], count, b.output}, count, *b.pool);
+                return {};
+              },
+              0, fmt::format("elementwise:{}", row->name)};
+}
+
 }  // namespace
 
 Result<Step> make_max_pool2d_step(const StepContext& context) {
@@ -30,23 +42,9 @@ Result<Step> make_max_pool2d_step(const StepContext& context) {
 
 Result<Step> make_avg_pool2d_step(const StepContext& context) { return pool_step(context, {1, 1}, kernels::avg_pool); }
 
-Result<Step> make_relu_step(const StepContext& context) {
-  const int64_t count = context.output_elements();
-  return Step{[=](const StepBuffers& b) -> Status {
-                kernels::relu(b.inputs[0], b.output, count, *b.pool);
-                return {};
-              },
-              0, ""};
-}
+Result<Step> make_relu_step(const StepContext& context) { return elementwise_step(context, kernels::Elementwise::kRelu); }
 
-Result<Step> make_add_step(const StepContext& context) {
-  const int64_t count = context.output_elements();
-  return Step{[=](const StepBuffers& b) -> Status {
-                kernels::add(b.inputs[0], b.inputs[1], b.output, count, *b.pool);
-                return {};
-              },
-              0, ""};
-}
+Result<Step> make_add_step(const StepContext& context) { return elementwise_step(context, kernels::Elementwise::kAdd); }
 
 Result<Step> make_flatten_step(const StepContext& context) {
   // The result has a rank below 4 and is row-major, so only a rank-4 input has to move.

@@ -1,6 +1,6 @@
 // Steps of layers that are kept in float32.
 #include "bitlab/kernels/float_conv/float_conv.h"
-#include "bitlab/kernels/softmax/softmax.h"
+#include "bitlab/kernels/reduction/reduction.h"
 #include "bitlab/runtime/steps/window.h"
 
 namespace bitlab::runtime {
@@ -44,12 +44,16 @@ Result<Step> make_conv2d_step(const StepContext& context) {
 }
 
 Result<Step> make_softmax_step(const StepContext& context) {
+  const LoadOptions& options = context.model.options();
+  BITLAB_TRY(const kernels::ReductionRow* row, select(kernels::reduction_kernels(), options.machine, options.policy));
   const int64_t columns = context.output_shape().back(), rows = context.output_elements() / columns;
   return Step{[=](const StepBuffers& b) -> Status {
-                kernels::softmax(b.inputs[0], b.output, rows, columns, *b.pool);
+                const kernels::ReductionArgs args{
+                    .op = kernels::Reduction::kSoftmax, .x = b.inputs[0], .columns = columns, .y = b.output};
+                reduction(*row, args, rows, *b.pool);
                 return {};
               },
-              0, ""};
+              0, fmt::format("reduction:{}", row->name)};
 }
 
 }  // namespace bitlab::runtime

@@ -1,0 +1,133 @@
+// Every row of elementwise: against the definitions in double, bit by bit between rows, on odd counts, with special values.
+#include <cmath>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/elementwise/elementwise.h"
+#include "bitlab/kernels/test_support.h"
+
+namespace bitlab::kernels {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr double kRootTwoOverPi = 0.79788456080286535588;
+
+using Definition = double (*)(double);
+struct Unary {
+  Elementwise op;
+  Definition f;
+  double units;     // largest error in units in the last place
+  double absolute;  // or of what is larger than the result: the terms that it is made of
+  float from, to;
+};
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double normal_cdf(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; }
+
+const Unary kUnary[] = {
+    {Elementwise::kRelu, [](double x) { return x < 0 ? 0 : x; }, 0, 0, -100, 100},
+    {Elementwise::kSquaredRelu, [](double x) { return x < 0 ? 0 : x * x; }, 0.51, 0, -100, 100},
+    {Elementwise::kExp, [](double x) { return std::exp(x); }, 2, 0, -87.2F, 88.7F},
+    {Elementwise::kSigmoid, sigmoid, 4, 0, -87, 87},
+    {Elementwise::kSilu, [](double x) { return x * sigmoid(x); }, 5, 0, -80, 87},
+    {Elementwise::kTanh, [](double x) { return std::tanh(x); }, 4, 0, -20, 20},
+    {Elementwise::kGelu, [](double x) { return x * normal_cdf(x); }, 5, 0, -1, 20},
+    {Elementwise::kGelu, [](double x) { return x * normal_cdf(x); }, 80, 0, -12, -1},
+    // 1 + tanh cancels: the error is one of x.
+    {Elementwise::kGeluTanh, [](double x) { return 0.5 * x * (1 + std::tanh(kRootTwoOverPi * (x + 0.044715 * x * x * x))); },
+     6, 4e-7, -12, 12},
+};
+
+std::vector<const ElementwiseRow*> runnable() {
+  std::vector<const ElementwiseRow*> rows;
+  for (const ElementwiseRow& row : elementwise_kernels().rows)
+    if (row.run != nullptr && row.needs.minus(this_machine().features).empty()) rows.push_back(&row);
+  return rows;
+}
+
+std::vector<float> run(const ElementwiseRow& row, Elementwise op, const std::vector<float>& a,
+                       const std::vector<float>& b = {}, int threads = 1) {
+  test::GuardedBytes in(a.size() * sizeof(float)), out(a.size() * sizeof(float));
+  elementwise(row, {op, in.fill<float>(a), b.data(), static_cast<int64_t>(b.size()), out.as<float>()},
+              static_cast<int64_t>(a.size()), *make_thread_pool(threads));
+  return {out.as<float>(), out.as<float>() + a.size()};
+}
+
+TEST(EveryElementwise, EqualsTheDefinitionInDouble) {
+  for (const Unary& u : kUnary) {
+    std::vector<float> x;
+    for (int i = 0; i <= 200'000; ++i) x.push_back(u.from + (u.to - u.from) * static_cast<float>(i) / 200'000.0F);
+    for (float small = 1e-30F; small < 1; small *= 3)
+      if (u.from < -small && small < u.to) x.insert(x.end(), {small, -small});
+    for (const ElementwiseRow* row : runnable()) {
+      const std::vector<float> y = run(*row, u.op, x);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double exact = u.f(x[i]);
+        const double unit = std::ldexp(1.0, std::max(std::ilogb(exact), -126) - 23);
+        ASSERT_LE(std::fabs(y[i] - exact), u.units * unit + u.absolute * std::fabs(x[i]))
+            << row->name << " op " << static_cast<int>(u.op) << " x " << x[i] << " got " << y[i] << " expected " << exact;
+      }
+    }
+  }
+}
+
+TEST(EveryElementwise, AtTheEnds) {
+  struct Case {
+    Elementwise op;
+    float x, y;
+  };
+  const Case cases[] = {
+      {Elementwise::kExp, 0.0F, 1.0F},      {Elementwise::kExp, -0.0F, 1.0F},
+      {Elementwise::kExp, -1000.0F, 0.0F},  {Elementwise::kExp, -kInf, 0.0F},
+      {Elementwise::kExp, 89.0F, kInf},     {Elementwise::kExp, kInf, kInf},
+      {Elementwise::kExp, kNan, kNan},      {Elementwise::kTanh, kInf, 1.0F},
+      {Elementwise::kTanh, -kInf, -1.0F},   {Elementwise::kTanh, -0.0F, -0.0F},
+      {Elementwise::kTanh, kNan, kNan},     {Elementwise::kSigmoid, kInf, 1.0F},
+      {Elementwise::kSigmoid, -kInf, 0.0F}, {Elementwise::kSigmoid, kNan, kNan},
+      {Elementwise::kGelu, kNan, kNan},     {Elementwise::kGelu, 100.0F, 100.0F},
+      {Elementwise::kGelu, 0.0F, 0.0F},     {Elementwise::kRelu, -0.0F, -0.0F},
+      {Elementwise::kRelu, kNan, kNan},     {Elementwise::kRelu, kInf, kInf},
+      {Elementwise::kSilu, kNan, kNan},     {Elementwise::kRelu, -std::numeric_limits<float>::denorm_min(), 0.0F},
+  };
+  for (const ElementwiseRow* row : runnable())
+    for (const Case& c : cases) {
+      const float y = run(*row, c.op, {c.x})[0];
+      if (std::isnan(c.y)) {
+        EXPECT_TRUE(std::isnan(y)) << row->name << " " << static_cast<int>(c.op);
+      } else {
+        EXPECT_TRUE(test::same_bits({&y, 1}, {&c.y, 1}))
+            << row->name << " " << static_cast<int>(c.op) << " " << c.x << " " << y;
+      }
+    }
+}
+
+TEST(EveryElementwise, ArithmeticIsIeee) {
+  for (const ElementwiseRow* row : runnable())
+    for (int64_t count : {1, 2, 15, 16, 17, 33, 1000, 40'000})
+      for (int64_t period : {int64_t{1}, int64_t{5}, int64_t{16}, int64_t{37}, count}) {
+        const auto a = test::random_floats(count, 1), b = test::random_floats(period, 2);
+        const auto add = run(*row, Elementwise::kAdd, a, b, 2), sub = run(*row, Elementwise::kSub, a, b),
+                   mul = run(*row, Elementwise::kMul, a, b), div = run(*row, Elementwise::kDiv, a, b);
+        for (size_t i = 0; i < a.size(); ++i) {
+          const float other = b[i % static_cast<size_t>(period)];
+          ASSERT_EQ(add[i], a[i] + other);
+          ASSERT_EQ(sub[i], a[i] - other);
+          ASSERT_EQ(mul[i], a[i] * other);
+          ASSERT_EQ(div[i], a[i] / other);
+        }
+      }
+}
+
+TEST(EveryElementwise, RowsAndThreadsGiveTheSameBits) {
+  auto x = test::random_floats(50'001, 3, 8.0F);
+  x[7] = kInf, x[8] = -kInf;
+  for (const Unary& u : kUnary) {
+    const auto expected = run(*runnable().front(), u.op, x);
+    for (const ElementwiseRow* row : runnable())
+      for (int threads : {1, 3})
+        EXPECT_EQ(std::memcmp(run(*row, u.op, x, {}, threads).data(), expected.data(), 4 * x.size()), 0);
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::kernels

@@ -1,0 +1,122 @@
+// Every row of reduction: against the definitions in double, bit by bit between rows, threads and splits.
+#include <cmath>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/reduction/reduction.h"
+#include "bitlab/kernels/test_support.h"
+
+namespace bitlab::kernels {
+namespace {
+
+constexpr Reduction kAll[] = {Reduction::kSoftmax, Reduction::kLayerNorm, Reduction::kRmsNorm,
+                              Reduction::kSum,     Reduction::kMean,      Reduction::kMax};
+constexpr int64_t kColumns[] = {1, 2, 10, 15, 16, 17, 33, 100, 768, 4097};
+constexpr int64_t kRows = 5;
+
+std::vector<const ReductionRow*> runnable() {
+  std::vector<const ReductionRow*> rows;
+  for (const ReductionRow& row : reduction_kernels().rows)
+    if (row.run != nullptr && row.needs.minus(this_machine().features).empty()) rows.push_back(&row);
+  return rows;
+}
+
+bool keeps_columns(Reduction op) { return op <= Reduction::kRmsNorm; }
+
+std::vector<float> run(const ReductionRow& row, ReductionArgs args, const std::vector<float>& x, int64_t columns,
+                       int threads = 1) {
+  const int64_t rows = static_cast<int64_t>(x.size()) / columns;
+  const auto results = static_cast<size_t>(keeps_columns(args.op) ? rows * columns : rows);
+  test::GuardedBytes in(x.size() * sizeof(float)), out(results * sizeof(float));
+  args.x = in.fill<float>(x);
+  args.y = out.as<float>();
+  args.columns = columns;
+  reduction(row, args, rows, *make_thread_pool(threads));
+  return {out.as<float>(), out.as<float>() + results};
+}
+
+// The definition for one row, in double.
+std::vector<double> expected(const ReductionArgs& p, std::span<const float> x) {
+  const auto n = static_cast<double>(x.size());
+  double sum = 0, squares = 0, exponentials = 0, most = -INFINITY;
+  for (double v : x) sum += v, most = std::max(most, v);
+  const double mean = p.op == Reduction::kLayerNorm ? sum / n : 0;
+  for (double v : x) squares += (v - mean) * (v - mean), exponentials += std::exp(v - most);
+  std::vector<double> y;
+  if (p.op == Reduction::kSum) return {sum};
+  if (p.op == Reduction::kMean) return {sum / n};
+  if (p.op == Reduction::kMax) return {most};
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (p.op == Reduction::kSoftmax) {
+      y.push_back(std::exp(x[i] - most) / exponentials);
+    } else {
+      const double w = p.weight == nullptr ? 1 : p.weight[i], b = p.bias == nullptr ? 0 : p.bias[i];
+      y.push_back((x[i] - mean) / std::sqrt(squares / n + p.eps) * w + b);
+    }
+  }
+  return y;
+}
+
+TEST(EveryReduction, EqualsTheDefinitionInDouble) {
+  for (const ReductionRow* row : runnable())
+    for (int64_t columns : kColumns)
+      for (Reduction op : kAll) {
+        const auto x = test::random_floats(kRows * columns, 8, 10.0F), w = test::random_floats(columns, 9),
+                   b = test::random_floats(columns, 10);
+        const bool affine = columns % 2 == 0;
+        const ReductionArgs args{
+            .op = op, .weight = affine ? w.data() : nullptr, .bias = columns % 4 == 0 ? b.data() : nullptr, .eps = 1e-5F};
+        const auto y = run(*row, args, x, columns);
+        for (int64_t r = 0; r < kRows; ++r) {
+          const auto exact =
+              expected(args, std::span(x).subspan(static_cast<size_t>(r * columns), static_cast<size_t>(columns)));
+          for (size_t i = 0; i < exact.size(); ++i) {
+            const double got = y[static_cast<size_t>(r) * exact.size() + i];
+            // Softmax: x - max is rounded, so the error is relative. Sums and norms: rounding of terms of size 10 in float32.
+            const double bound = op == Reduction::kSoftmax ? 1e-5 * exact[i] + 1e-30
+                                 : op == Reduction::kMax   ? 0
+                                 : op == Reduction::kSum   ? 1e-5 * static_cast<double>(columns)
+                                                           : 2e-5;
+            ASSERT_NEAR(got, exact[i], bound) << row->name << " op " << static_cast<int>(op) << " columns " << columns;
+          }
+        }
+      }
+}
+
+TEST(EveryReduction, RowsThreadsAndSplitsGiveTheSameBits) {
+  for (int64_t columns : kColumns)
+    for (Reduction op : kAll) {
+      const auto x = test::random_floats(40 * columns, 11, 3.0F);
+      const ReductionArgs args{.op = op, .eps = 1e-6F};
+      const auto whole = run(*runnable().front(), args, x, columns);
+      for (const ReductionRow* row : runnable())
+        for (int threads : {1, 3}) EXPECT_TRUE(test::same_bits(run(*row, args, x, columns, threads), whole));
+      std::vector<float> parts;
+      for (int64_t r = 0; r < 40; ++r) {
+        const auto begin = x.begin() + r * columns;
+        const auto part = run(*runnable().back(), args, {begin, begin + columns}, columns);
+        parts.insert(parts.end(), part.begin(), part.end());
+      }
+      EXPECT_TRUE(test::same_bits(parts, whole));
+    }
+}
+
+// A mask is -inf; a constant row has no variance; a large mean does not eat the differences.
+TEST(EveryReduction, HardRows) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const ReductionRow* row : runnable()) {
+    EXPECT_EQ(run(*row, {.op = Reduction::kSoftmax}, {-inf, 3.0F, -inf}, 3), (std::vector<float>{0, 1, 0}));
+    EXPECT_EQ(run(*row, {.op = Reduction::kSoftmax}, {1e30F, 1e30F}, 2), (std::vector<float>{0.5F, 0.5F}));
+    EXPECT_EQ(run(*row, {.op = Reduction::kLayerNorm, .eps = 1e-5F}, std::vector<float>(20, 7.0F), 20),
+              std::vector<float>(20, 0.0F));
+    std::vector<float> shifted;
+    for (int i = 0; i < 18; ++i) shifted.push_back(i % 2 == 0 ? 10'000.0F : 10'002.0F);
+    const auto y = run(*row, {.op = Reduction::kLayerNorm, .eps = 0}, shifted, 18);
+    for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], i % 2 == 0 ? -1.0F : 1.0F, 1e-6F);
+    EXPECT_TRUE(std::isnan(run(*row, {.op = Reduction::kMax}, {1.0F, std::nanf(""), 3.0F}, 3)[0]));
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::kernels

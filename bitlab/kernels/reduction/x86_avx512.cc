@@ -1,0 +1,7 @@
+#include "bitlab/kernels/reduction/body.h"
+
+namespace bitlab::kernels {
+
+void reduction_x86_avx512(const ReductionArgs& args, int64_t begin, int64_t end) { reduction_body(args, begin, end); }
+
+}  // namespace bitlab::kernels
