@@ -15,14 +15,14 @@ namespace bitlab::kernels {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kRegisterLanes = 16;
+inline constexpr int kRegisterLanes = 16;
 #elif defined(__AVX__)
-constexpr int kRegisterLanes = 8;
+inline constexpr int kRegisterLanes = 8;
 #else
-constexpr int kRegisterLanes = 4;
+inline constexpr int kRegisterLanes = 4;
 #endif
-constexpr int64_t kLanes = 16;
-constexpr int kRegisters = kLanes / kRegisterLanes;
+inline constexpr int64_t kLanes = 16;
+inline constexpr int kRegisters = kLanes / kRegisterLanes;
 using FloatRegister = float __attribute__((vector_size(4 * kRegisterLanes)));
 using IntRegister = int32_t __attribute__((vector_size(4 * kRegisterLanes)));
 

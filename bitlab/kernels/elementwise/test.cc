@@ -10,7 +10,7 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNotANumber = std::numeric_limits<float>::quiet_NaN();
 constexpr double kRootTwoOverPi = 0.79788456080286535588;
 
 using Definition = double (*)(double);
@@ -77,17 +77,28 @@ TEST(EveryElementwise, AtTheEnds) {
     float x, y;
   };
   const Case cases[] = {
-      {Elementwise::kExp, 0.0F, 1.0F},      {Elementwise::kExp, -0.0F, 1.0F},
-      {Elementwise::kExp, -1000.0F, 0.0F},  {Elementwise::kExp, -kInf, 0.0F},
-      {Elementwise::kExp, 89.0F, kInf},     {Elementwise::kExp, kInf, kInf},
-      {Elementwise::kExp, kNan, kNan},      {Elementwise::kTanh, kInf, 1.0F},
-      {Elementwise::kTanh, -kInf, -1.0F},   {Elementwise::kTanh, -0.0F, -0.0F},
-      {Elementwise::kTanh, kNan, kNan},     {Elementwise::kSigmoid, kInf, 1.0F},
-      {Elementwise::kSigmoid, -kInf, 0.0F}, {Elementwise::kSigmoid, kNan, kNan},
-      {Elementwise::kGelu, kNan, kNan},     {Elementwise::kGelu, 100.0F, 100.0F},
-      {Elementwise::kGelu, 0.0F, 0.0F},     {Elementwise::kRelu, -0.0F, -0.0F},
-      {Elementwise::kRelu, kNan, kNan},     {Elementwise::kRelu, kInf, kInf},
-      {Elementwise::kSilu, kNan, kNan},     {Elementwise::kRelu, -std::numeric_limits<float>::denorm_min(), 0.0F},
+      {Elementwise::kExp, 0.0F, 1.0F},
+      {Elementwise::kExp, -0.0F, 1.0F},
+      {Elementwise::kExp, -1000.0F, 0.0F},
+      {Elementwise::kExp, -kInfinity, 0.0F},
+      {Elementwise::kExp, 89.0F, kInfinity},
+      {Elementwise::kExp, kInfinity, kInfinity},
+      {Elementwise::kExp, kNotANumber, kNotANumber},
+      {Elementwise::kTanh, kInfinity, 1.0F},
+      {Elementwise::kTanh, -kInfinity, -1.0F},
+      {Elementwise::kTanh, -0.0F, -0.0F},
+      {Elementwise::kTanh, kNotANumber, kNotANumber},
+      {Elementwise::kSigmoid, kInfinity, 1.0F},
+      {Elementwise::kSigmoid, -kInfinity, 0.0F},
+      {Elementwise::kSigmoid, kNotANumber, kNotANumber},
+      {Elementwise::kGelu, kNotANumber, kNotANumber},
+      {Elementwise::kGelu, 100.0F, 100.0F},
+      {Elementwise::kGelu, 0.0F, 0.0F},
+      {Elementwise::kRelu, -0.0F, -0.0F},
+      {Elementwise::kRelu, kNotANumber, kNotANumber},
+      {Elementwise::kRelu, kInfinity, kInfinity},
+      {Elementwise::kSilu, kNotANumber, kNotANumber},
+      {Elementwise::kRelu, -std::numeric_limits<float>::denorm_min(), 0.0F},
   };
   for (const ElementwiseRow* row : runnable())
     for (const Case& c : cases) {
@@ -120,7 +131,7 @@ TEST(EveryElementwise, ArithmeticIsIeee) {
 
 TEST(EveryElementwise, RowsAndThreadsGiveTheSameBits) {
   auto x = test::random_floats(50'001, 3, 8.0F);
-  x[7] = kInf, x[8] = -kInf;
+  x[7] = kInfinity, x[8] = -kInfinity;
   for (const Unary& u : kUnary) {
     const auto expected = run(*runnable().front(), u.op, x);
     for (const ElementwiseRow* row : runnable())

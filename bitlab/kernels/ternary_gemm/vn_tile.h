@@ -78,7 +78,7 @@ BITLAB_INLINE void load_codes(typename Isa::Codes (&x)[kRegs], const uint8_t* by
 }
 
 // A product with one token waits for memory: asks for the lines of a later step.
-constexpr int64_t kPrefetchBytes = 8192;
+inline constexpr int64_t kPrefetchBytes = 8192;
 template <int kBytes>
 BITLAB_INLINE void prefetch(const uint8_t* bytes) {
   BITLAB_UNROLL for (int line = 0; line < kBytes; line += 64) __builtin_prefetch(bytes + kPrefetchBytes + line);
@@ -215,6 +215,15 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
   finish_tile<kRows, kScales>(p, done, kRegs, kToks, token, row);
 }
 
+template <class Isa, int kRegs, int kToks, bool kWhole, Scales kScales>
+BITLAB_INLINE void tile_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row, const int32_t* sums) {
+  if constexpr (kToks <= Isa::kFewTokens && kScales == Scales::kPlain) {
+    Isa::template few_tokens<kRegs, kToks>(p, w, token, row, sums);
+  } else {
+    tile<Isa, kRegs, kToks, kWhole, kScales>(p, w, token, row, sums);
+  }
+}
+
 // kRegs registers of rows times all tokens of [begin, end), in tiles of nearly equal size.
 template <class Isa, int kRegs, bool kWhole, Scales kScales>
 BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t begin, int64_t end, int64_t row,
@@ -226,13 +235,8 @@ BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64
     size = (left + tiles - 1) / tiles;
     const int32_t* own = sums + (token - begin);
     with_count<kMost>(
-        size, [&](auto n) __attribute__((always_inline)) {
-          if constexpr (n.value <= Isa::kFewTokens && kScales == Scales::kPlain) {
-            Isa::template few_tokens<kRegs, n.value>(p, w, token, row, own);
-          } else {
-            tile<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, own);
-          }
-        });
+        size, [&](auto n)
+                  __attribute__((always_inline)) { tile_of<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, own); });
   }
 }
 
