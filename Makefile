@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev setup-peers bench-kernels
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev setup-peers micro-bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,14 +54,14 @@ runtime: build/runtime/build.ninja ## Build the torch-free part alone: needs nei
 	$(call BUILD,runtime)
 	@echo "The torch-free program is $(CURDIR)/build/runtime/bin/bitlab-run"
 
-bench: build/bench/build.ninja ## Run every micro-benchmark (BENCH_ARGS="--benchmark_filter=...")
-	$(call BUILD,bench)
-	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench $(BENCH_ARGS); done
-
-bench-kernels: build/bench/build.ninja setup-peers ## Measure kernels beside roofs and other runtimes (BENCH_ARGS="--take")
+bench: build/bench/build.ninja setup-peers ## Measure kernels beside roofs and other runtimes (BENCH_ARGS="--take")
 	$(call BUILD,bench) --target bitlab_bench
 	.venv/bin/python benchmarks/bitlab_bench.py $(BENCH_ARGS)
 	python3 tools/results.py
+
+micro-bench: build/bench/build.ninja ## Run every micro-benchmark (BENCH_ARGS="--benchmark_filter=...")
+	$(call BUILD,bench)
+	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench $(BENCH_ARGS); done
 
 lint: setup-dev build/dev/build.ninja ## Check formatting, layers, spelling and clang-tidy's findings
 	$(CPP_FILES) | xargs $(CLANG_FORMAT) --dry-run -Werror

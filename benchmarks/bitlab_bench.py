@@ -3,7 +3,7 @@
 
   benchmarks/bitlab_bench.py                       every suite; prints a table and writes out/bench/kernels.json
   benchmarks/bitlab_bench.py --suite gemm,conv     some suites
-  benchmarks/bitlab_bench.py --take                adopts the result as benchmarks/results/kernels.json
+  benchmarks/bitlab_bench.py --take                adopts the result as benchmarks/results/<cpu>.json
 
 Absolute times mean little on a shared machine: every round runs each candidate of a case once, in turn, and what counts is the median over
 the rounds of the ratio of two candidates' times in the same round. A peer counts only for kernels of the same or a wider instruction set.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -27,6 +28,7 @@ LEVELS = ["baseline", "avx2", "avx512", "avx512vnni"]
 POLICIES = {"avx2": "ternary_gemm:x86_avx2", "avx512": "ternary_gemm:x86_avx512", "avx512vnni": ""}
 SHAPES = [(2048, 2048), (8192, 2048)]
 SECONDS_A_TURN = 0.004
+THREADS = re.compile(r"^BitLab \w+ (\d+)$")
 
 
 def machine_level(features):
@@ -75,7 +77,64 @@ class Case:
                 other: round(statistics.median(b / a for a, b in zip(times[name], times[other], strict=True)), 3) for other in times if other != name
             }
             candidates[name] = entry
-        return {"name": self.name, **self.facts, "candidates": candidates}
+        return with_entries({"name": self.name, **self.facts, "candidates": candidates})
+
+
+def is_peer(name):
+    return not name.startswith(("BitLab", "roof"))
+
+
+def roof_of(name, candidates):
+    """The roof that bounds a candidate of ours: reading where memory does, else the multiplier of its instruction set, with as many threads."""
+    threads = THREADS.search(name)
+    for roof in ["roof read", "roof vpdpbusd" if "vnni" in name or name == "BitLab" else "roof vpmaddubsw"]:
+        for full in (roof, f"{roof} {threads[1]}" if threads else roof):
+            if full in candidates:
+                return full
+    return None
+
+
+def with_entries(result):
+    """Adds `entries`: for each candidate of ours what it is worth beside its roof, and beside peers with its instruction set or a lesser one."""
+    candidates, entries = result["candidates"], []
+    for name, ours in candidates.items():
+        if not name.startswith("BitLab"):
+            continue
+        isa = next((level for level in reversed(LEVELS) if re.search(rf"\b{level}\b", name)), "")
+        takes_float = "from float" in name
+        peers = {
+            peer: entry
+            for peer, entry in candidates.items()
+            if is_peer(peer) and (not isa or LEVELS.index(entry.get("isa", LEVELS[0])) <= LEVELS.index(isa)) and takes_float_too(peer) == takes_float
+        }
+        roof = roof_of(name, candidates)
+        ratios = [ours["speed"][peer] for peer in peers if peer in ours["speed"]]
+        threads = THREADS.search(name)
+        entries.append({
+            "case": result["name"], "name": name, "m": result.get("tokens", result.get("batch")), "n": result.get("rows", result.get("channels")),
+            "k": result.get("depth"), "threads": int(threads[1]) if threads else 1, "isa": isa, "kernel": ours.get("kernel", ""),
+            "gops": ours["giga_per_s"], "roof_fraction": ours["speed"].get(roof) if roof else None,
+            "peers": {peer: entry["giga_per_s"] for peer, entry in peers.items()}, "peer_isa": {peer: entry.get("isa", "") for peer, entry in peers.items()},
+            "ratio": min(ratios) if ratios else None,
+        })  # fmt: skip
+    return {**result, "entries": entries}
+
+
+def takes_float_too(peer):
+    return "MatMulNBits" in peer or "TQ2_0" in peer or "LibTorch" in peer
+
+
+def results_of(cpu):
+    """Where the committed result of a machine lies."""
+    return ROOT / "benchmarks" / "results" / (re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-") + ".json")
+
+
+def as_text(report):
+    """JSON with a line for each case."""
+    head = json.dumps({**report, "cases": None})[: -len("null}")]
+    text = head + "[\n" + ",\n".join(json.dumps(case) for case in report["cases"]) + "\n]}\n"
+    json.loads(text)
+    return text
 
 
 def optional(module):
@@ -208,7 +267,7 @@ def main():
     parser.add_argument("--no-peers", action="store_true", help="BitLab and roofs alone")
     parser.add_argument("--library", type=Path, help="libbitlab_bench.so (build/bench/lib)")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "out" / "bench" / "kernels.json")
-    parser.add_argument("--take", action="store_true", help="also write benchmarks/results/kernels.json")
+    parser.add_argument("--take", action="store_true", help="also write benchmarks/results/<cpu>.json")
     arguments = parser.parse_args()
     names = arguments.suite.split(",")
     for name in names:
@@ -226,13 +285,11 @@ def main():
             result = case.result(arguments.rounds)
             show(result)
             report["cases"].append(result)
-    head = json.dumps({**report, "cases": None})[: -len("null}")]
-    text = head + "[\n" + ",\n".join(json.dumps(case) for case in report["cases"]) + "\n]}\n"  # a line for each case
-    json.loads(text)
+    text = as_text(report)
     write(arguments.output, text)
     print(f"wrote {arguments.output}")
     if arguments.take:
-        write(ROOT / "benchmarks" / "results" / "kernels.json", text)
+        write(results_of(report["cpu"]), text)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ class Library:
     def __init__(self, path: Path | None = None):
         path = path or ROOT / "build" / "bench" / "lib" / "libbitlab_bench.so"
         if not path.exists():
-            raise SystemExit(f"expected {path}, found nothing (build it: make bench-build)")
+            raise SystemExit(f"expected {path}, found nothing (build it: make bench)")
         self.c = ctypes.CDLL(str(path))
         text, handle, i64 = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64
         for name, result, arguments in (

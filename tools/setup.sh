@@ -15,7 +15,7 @@ Usage: tools/setup.sh [--runtime|--dev|--peers|--aarch64]
   (no option)  everything that `make demo` and `make test` need: Debian packages, and .venv with LibTorch
   --runtime    only what the torch-free part needs; no Python
   --dev        as without option, and the tools of `make lint`, `make format`, `make coverage`, `make docs` and the fuzzers
-  --peers      as without option, and the runtimes that `make bench-kernels` compares with
+  --peers      as without option, and the runtimes that `make bench` compares with
   --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
 
 Environment:
@@ -213,7 +213,7 @@ main() {
   esac
   install_packages "${lists[@]}"
   [[ $mode == runtime ]] || install_torch
-  # `make docs` and `make lint`; `make bench-kernels`.
+  # `make docs` and `make lint`; `make bench`.
   [[ $mode != dev ]] || install_more dev docs/requirements.txt tools/requirements.txt
   [[ $mode != peers ]] || install_more peers benchmarks/peers/requirements.txt
   ensure_cmake "$mode"
