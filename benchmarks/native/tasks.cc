@@ -52,7 +52,7 @@ class Gemm final : public Task {
   }
   void run() override {
     if (c_.from_float) {
-      (void)ternary_linear(kernels_, weight_.view, x_.data(), c_.tokens, y_.data(), scratch_.data(), *pool_);
+      (void)ternary_linear(kernels_, weight_.view, {}, x_.data(), c_.tokens, y_.data(), scratch_.data(), *pool_);
       return;
     }
     TernaryGemmArgs args = weight_.view.arguments();
@@ -154,7 +154,7 @@ class Pack final : public Task {
 std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, int threads, std::string* kernel,
                                 std::string* error) {
   const auto layout = select_ternary_layout(c.rows, c.depth, this_machine(), {policy});
-  const auto chosen = layout.ok() ? select_ternary({c.tokens, c.rows, c.depth, c.group}, *layout, this_machine(), {policy})
+  const auto chosen = layout.ok() ? select_ternary(ternary::ActKind::kInt8, {c.tokens, c.rows, c.depth, c.group}, *layout, this_machine(), {policy})
                                   : Result<TernaryKernels>(layout.error());
   if (!chosen.ok()) {
     *error = chosen.error().message;
@@ -167,8 +167,8 @@ std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, in
 std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, int threads, std::string* kernel,
                                 std::string* error) {
   const ConvGeometry g = geometry(c);
-  const auto layout = select_ternary_conv_layout(g, c.filters, this_machine(), {policy});
-  const auto chosen = layout.ok() ? select_ternary_conv(g, c.filters, *layout, this_machine(), {policy})
+  const auto layout = select_ternary_conv_layout(g, {c.filters}, this_machine(), {policy});
+  const auto chosen = layout.ok() ? select_ternary_conv(g, {c.filters}, *layout, this_machine(), {policy})
                                   : Result<TernaryKernels>(layout.error());
   if (!chosen.ok()) {
     *error = chosen.error().message;

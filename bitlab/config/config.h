@@ -14,21 +14,35 @@
 
 namespace bitlab {
 
-// How the layers of a model are quantized.
+// How the layers of a model are quantized. The choices: ternary/spec.h and ternary/methods.def.
 struct BitQuantConfig {
   std::optional<ternary::Method> method = ternary::Method::kAbsmean;
   ternary::Granularity granularity = ternary::Granularity::kTensor;
+  int64_t group_size = 128;
+  double threshold = 0;
+  ternary::Gradient gradient = ternary::Gradient::kStraightThrough;
   ternary::ActKind activation = ternary::ActKind::kInt8;
 
-  static BitQuantConfig none() { return {std::nullopt, {}, {}}; }
+  static BitQuantConfig none() {
+    BitQuantConfig config;
+    config.method.reset();
+    return config;
+  }
   bool enabled() const { return method.has_value(); }
-  ternary::WeightSpec weight_spec() const { return {method.value_or(ternary::Method::kAbsmean), granularity}; }
+  ternary::WeightSpec weight_spec() const {
+    return {method.value_or(ternary::Method::kAbsmean), granularity, group_size, threshold, gradient};
+  }
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& v) {
-    v("method", self.method, "ternary method of the weights: absmean, twn, or none for float32 layers");
-    v("granularity", self.granularity, "what shares a weight scale: tensor or channel");
-    v("activation", self.activation, "activations of ternary layers: int8");
+    v("method", self.method,
+      "ternary method of the weights: absmean, absmedian, twn, ttq, lsq, fixed, or none for float32 layers");
+    v("granularity", self.granularity, "what shares a weight scale: tensor, channel or group");
+    v("group_size", self.group_size, "weights of a row that share a scale by group: 64, 128 or 256");
+    v("threshold", self.threshold,
+      "threshold of twn (times mean|w|), ttq (times max|w|), fixed (as it is); 0: the method's default");
+    v("gradient", self.gradient, "what of the gradient reaches the latent weight: ste, clipped or tanh");
+    v("activation", self.activation, "activations of ternary layers: int8, int4, int8_static, int4_static or none");
   }
 };
 

@@ -12,7 +12,12 @@ namespace {
 RunConfig unusual() {
   RunConfig config;
   config.model.name = "mlp";
-  config.model.quant = {ternary::Method::kTwn, ternary::Granularity::kChannel, ternary::ActKind::kInt8};
+  config.model.quant = {.method = ternary::Method::kTwn,
+                        .granularity = ternary::Granularity::kGroup,
+                        .group_size = 64,
+                        .threshold = 0.8,
+                        .gradient = ternary::Gradient::kTanh,
+                        .activation = ternary::ActKind::kInt4};
   config.data.root = "a: \"b\" #c";
   config.train.learning_rate = 0.1;
   config.train.optimizer = Optimizer::kSgd;

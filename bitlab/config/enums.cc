@@ -52,6 +52,7 @@ Status parse(std::string_view text, Optimizer& value) { return parse_choice("Opt
 Status parse(std::string_view text, Schedule& value) { return parse_choice("Schedule", text, value); }
 Status parse(std::string_view text, ternary::Method& value) { return assign(ternary::parse_method(text), value); }
 Status parse(std::string_view text, ternary::Granularity& value) { return assign(ternary::parse_granularity(text), value); }
+Status parse(std::string_view text, ternary::Gradient& value) { return assign(ternary::parse_gradient(text), value); }
 Status parse(std::string_view text, ternary::ActKind& value) { return assign(ternary::parse_act_kind(text), value); }
 
 }  // namespace bitlab::config

@@ -21,6 +21,7 @@ Status parse(std::string_view text, Optimizer& value);
 Status parse(std::string_view text, Schedule& value);
 Status parse(std::string_view text, ternary::Method& value);
 Status parse(std::string_view text, ternary::Granularity& value);
+Status parse(std::string_view text, ternary::Gradient& value);
 Status parse(std::string_view text, ternary::ActKind& value);
 
 }  // namespace bitlab::config

@@ -262,6 +262,7 @@ BITLAB_INSTANTIATE(Optimizer);
 BITLAB_INSTANTIATE(Schedule);
 BITLAB_INSTANTIATE(std::optional<ternary::Method>);
 BITLAB_INSTANTIATE(ternary::Granularity);
+BITLAB_INSTANTIATE(ternary::Gradient);
 BITLAB_INSTANTIATE(ternary::ActKind);
 #undef BITLAB_INSTANTIATE
 

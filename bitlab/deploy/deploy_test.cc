@@ -10,7 +10,7 @@
 
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/models/model.h"
-#include "bitlab/nn/bit_conv2d.h"
+#include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_linear.h"
 #include "bitlab/program/print.h"
 #include "bitlab/runtime/session.h"
@@ -62,6 +62,38 @@ TEST(Capture, EveryModelRunsWithTheSameBits) {
         EXPECT_TRUE(same_bits(run_program(program, x.narrow(0, 0, batch)), model->forward(x.narrow(0, 0, batch))))
             << info.name << " " << batch;
     }
+}
+
+// What eval computes is what is deployed, for every method, granularity and kind of activation: the same kernels, the same bits.
+TEST(Capture, EveryQuantizationRunsWithTheSameBits) {
+  torch::manual_seed(2);
+  using ternary::ActKind, ternary::Granularity;
+  for (size_t m = 0; m < ternary::method_list().size(); ++m)
+    for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup})
+      for (ActKind kind : {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static, ActKind::kNone}) {
+        BitQuantConfig quant;
+        quant.method = static_cast<ternary::Method>(m);
+        quant.granularity = granularity;
+        quant.group_size = 64;
+        quant.activation = kind;
+        const bool plain = granularity != Granularity::kGroup && ternary::info(*quant.method).learned_scales < 2;
+        if (!validate(quant.weight_spec()).ok() || (kind == ActKind::kNone && !plain)) continue;
+        BitQuantConfig conv_quant = kind == ActKind::kNone ? BitQuantConfig{} : quant;
+        Net net;
+        auto conv = net.register_module(
+            "conv", nn::BitConv2d(nn::BitConv2dOptions(64, 6, 3).padding(1).stride(2).quant(conv_quant)));
+        auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(6 * 3 * 4, 5).quant(quant)));
+        net.body = [&](Net&, const at::Tensor& v) { return fc->forward(at::flatten(at::relu(conv->forward(v)), 1)); };
+        const at::Tensor x = torch::randn({4, 64, 6, 7});
+        net.train();
+        net.forward(x);  // sets static steps
+        const auto program = capture_net(net, x);
+        ASSERT_TRUE(program.ok()) << program.error().message;
+        at::NoGradGuard no_grad;
+        for (int64_t batch : {1, 4})
+          EXPECT_TRUE(same_bits(run_program(*program, x.narrow(0, 0, batch)), net.forward(x.narrow(0, 0, batch))))
+              << to_text(quant.weight_spec()) << " " << name(kind);
+      }
 }
 
 TEST(Capture, HoldsCodesUnderTheWeightsNames) {

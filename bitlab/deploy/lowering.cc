@@ -63,11 +63,15 @@ Status lower_ternary_linear(Lowering& lowering, const Call& call) {
   const int64_t depth = call.argument("x").toTensor().size(-1), rows = call.argument("codes").toTensor().size(0);
   BITLAB_TRY(const ValueId weight, lowering.ternary(call, {rows, depth}));
   BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
-  return lowering.node(call, Op::ternary_linear, {x, weight, bias},
+  BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
+  return lowering.node(call, Op::ternary_linear, {x, weight, bias, act_scale},
                        {{"activation", call.argument("activation").toStringRef()}});
 }
 
-Status lower_ternary_conv2d(Lowering& lowering, const Call& call) {
+Status lower_ternary_conv(Lowering& lowering, const Call& call) {
+  if (call.argument("kernel_size").toIntVector().size() != 2 || call.argument("transposed").toBool() ||
+      call.argument("groups").toInt() != 1)
+    return unsupported(call, "a two-dimensional convolution with one group, not transposed", "another");
   BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
   const Pair kernel = pair_of(call, "kernel_size");
   const int64_t channels = call.argument("x").toTensor().size(-3), rows = call.argument("codes").toTensor().size(0);
@@ -75,7 +79,8 @@ Status lower_ternary_conv2d(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
   auto attributes = window(call);
   attributes["activation"] = call.argument("activation").toStringRef();
-  return lowering.node(call, Op::ternary_conv2d, {x, weight, bias}, std::move(attributes));
+  BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
+  return lowering.node(call, Op::ternary_conv2d, {x, weight, bias, act_scale}, std::move(attributes));
 }
 
 Status lower_linear(Lowering& lowering, const Call& call) {
@@ -243,8 +248,15 @@ Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) 
   const at::Tensor &codes = call.argument("codes").toTensor(), &scale = call.argument("scale").toTensor();
   const auto known = constants_.find(identity(codes));
   if (known != constants_.end()) return known->second;
-  const ValueId id =
-      builder_.ternary(constant_name(codes), std::move(shape), values_of<uint8_t>(codes), values_of<float>(scale));
+  program::TernaryScales scales;
+  scales.group = call.argument("group").toInt();
+  if (scales.group != 0) {
+    for (const at::Half half : values_of<at::Half>(scale)) scales.group_scale.push_back(half.x);
+  } else {
+    scales.scale = values_of<float>(scale);
+    if (!call.argument("scale_neg").isNone()) scales.scale_neg = values_of<float>(call.argument("scale_neg").toTensor());
+  }
+  const ValueId id = builder_.ternary(constant_name(codes), std::move(shape), values_of<uint8_t>(codes), std::move(scales));
   constants_[identity(codes)] = id;
   return id;
 }

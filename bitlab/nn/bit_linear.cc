@@ -15,14 +15,18 @@ BitLinearImpl::BitLinearImpl(const BitLinearOptions& options_) : options(options
 void BitLinearImpl::reset() {
   weight = register_parameter("weight", at::empty({options.out_features(), options.in_features()}));
   bias = register_parameter("bias", options.bias() ? at::empty({options.out_features()}) : at::Tensor(), options.bias());
+  quantizer.reset(*this, options.quant(), weight, nullptr);
   reset_parameters();
 }
 
-void BitLinearImpl::reset_parameters() { initialize(weight, bias); }
+void BitLinearImpl::reset_parameters() {
+  initialize(weight, bias);
+  quantizer.initialize_scales(weight);
+}
 
 void BitLinearImpl::train(bool on) {
   Module::train(on);
-  codes_.drop();
+  quantizer.train();
 }
 
 void BitLinearImpl::pretty_print(std::ostream& stream) const {
@@ -31,11 +35,8 @@ void BitLinearImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitLinearImpl::forward(const at::Tensor& x) {
-  const BitQuantConfig& quant = options.quant();
-  if (!quant.enabled()) return at::linear(x, weight, bias);
-  const auto spec = quant.weight_spec();
-  if (runs_on_codes(*this, x)) return ops::ternary_linear(x, codes_.of(weight, spec), optional(bias), quant.activation);
-  return ops::bit_linear(x, weight, optional(bias), spec, quant.activation);
+  if (!options.quant().enabled()) return at::linear(x, weight, optional(bias));
+  return quantizer.forward(*this, x, weight, bias);
 }
 
 }  // namespace bitlab::nn

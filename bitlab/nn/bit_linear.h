@@ -1,4 +1,4 @@
-// A linear layer with ternary weights and int8 activations: docs/numerics.md, BitNet b1.58 (arXiv:2402.17764).
+// A linear layer with ternary weights: docs/numerics.md, BitNet b1.58 (arXiv:2402.17764).
 #pragma once
 
 #include <ostream>
@@ -22,7 +22,7 @@ struct BitLinearOptions {
 };
 
 // x float32 [..., in_features] -> [..., out_features]. Parameters: weight [out_features, in_features], latent float32;
-// bias [out_features]. Initialized as torch::nn::Linear. Errors: those of ops.h.
+// bias [out_features]; those of the quantizer. Initialized as torch::nn::Linear. Errors: those of ops.h.
 class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
  public:
   BitLinearImpl(int64_t in_features, int64_t out_features) : BitLinearImpl(BitLinearOptions(in_features, out_features)) {}
@@ -37,9 +37,7 @@ class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
   BitLinearOptions options;
   at::Tensor weight;
   at::Tensor bias;  // undefined without
-
- private:
-  WeightCodes codes_;
+  Quantizer quantizer;
 };
 
 TORCH_MODULE(BitLinear);

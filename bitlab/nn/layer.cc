@@ -15,7 +15,7 @@ void initialize(at::Tensor& weight, at::Tensor& bias) {
 
 std::string describe(const BitQuantConfig& quant) {
   if (!quant.enabled()) return "none";
-  return fmt::format("{}/{}/{}", name(*quant.method), name(quant.granularity), name(quant.activation));
+  return fmt::format("{}/{}", to_text(quant.weight_spec()), name(quant.activation));
 }
 
 }  // namespace bitlab::nn

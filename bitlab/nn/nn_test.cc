@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "bitlab/nn/bit_conv2d.h"
+#include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_linear.h"
 
 namespace bitlab::nn {
@@ -44,17 +44,193 @@ TEST(BitConv2d, TrainAndEvalAgreeToTheBit) {
   EXPECT_TRUE(same_bits(evaluate(torch::nn::AnyModule(layer), x[1]), trained[1]));
 }
 
+// --- layers without quantization are LibTorch's
+
+template <class Ours, class Theirs>
+void expect_twins(Ours ours, Theirs theirs, const at::Tensor& input) {
+  {
+    at::NoGradGuard no_grad;
+    theirs->weight.copy_(ours->weight);
+    if (ours->bias.defined()) theirs->bias.copy_(ours->bias);
+  }
+  const at::Tensor x = input.clone().requires_grad_(), z = input.clone().requires_grad_();
+  const at::Tensor y = ours->forward(x), expected = theirs->forward(z);
+  ASSERT_EQ(y.sizes(), expected.sizes());
+  EXPECT_TRUE(torch::allclose(y, expected, 1e-6, 1e-6));
+  const at::Tensor g = torch::randn_like(y);
+  y.backward(g);
+  expected.backward(g);
+  EXPECT_TRUE(torch::allclose(x.grad(), z.grad(), 1e-6, 1e-6));
+  EXPECT_TRUE(torch::allclose(ours->weight.grad(), theirs->weight.grad(), 1e-6, 1e-6));
+  if (ours->bias.defined()) {
+    EXPECT_TRUE(torch::allclose(ours->bias.grad(), theirs->bias.grad(), 1e-6, 1e-5));
+  }
+}
+
 TEST(Layers, NoneIsTheLayerOfLibTorch) {
   torch::manual_seed(3);
-  BitLinear linear(BitLinearOptions(8, 4).quant(BitQuantConfig::none()));
-  torch::nn::Linear theirs(8, 4);
-  theirs->weight.set_data(linear->weight.detach());
-  theirs->bias.set_data(linear->bias.detach());
-  const at::Tensor x = torch::randn({2, 8});
-  EXPECT_TRUE(same_bits(linear->forward(x), theirs->forward(x)));
-  BitConv2d conv(BitConv2dOptions(2, 3, 3).padding(1).bias(false).quant(BitQuantConfig::none()));
-  const at::Tensor image = torch::randn({2, 2, 6, 6});
-  EXPECT_TRUE(same_bits(conv->forward(image), at::conv2d(image, conv->weight, {}, 1, 1)));
+  const BitQuantConfig none = BitQuantConfig::none();
+  for (bool bias : {true, false})
+    for (const at::Tensor& x : {torch::randn({2, 8}), torch::randn({3, 1, 8}), torch::randn({8})})
+      expect_twins(BitLinear(BitLinearOptions(8, 5).bias(bias).quant(none)),
+                   torch::nn::Linear(torch::nn::LinearOptions(8, 5).bias(bias)), x);
+  namespace t = torch::nn;
+  for (int64_t groups : {1, 3})
+    for (int64_t stride : {1, 2}) {
+      const int64_t in = 6, out = 9;
+      expect_twins(BitConv1d(BitConvOptions<1>(in, out, 5).stride(stride).padding(2).dilation(2).groups(groups).quant(none)),
+                   t::Conv1d(t::Conv1dOptions(in, out, 5).stride(stride).padding(2).dilation(2).groups(groups)),
+                   torch::randn({2, in, 23}));
+      expect_twins(
+          BitConv2d(BitConv2dOptions(in, out, {3, 2}).stride(stride).padding({1, 0}).groups(groups).bias(false).quant(none)),
+          t::Conv2d(t::Conv2dOptions(in, out, {3, 2}).stride(stride).padding({1, 0}).groups(groups).bias(false)),
+          torch::randn({3, in, 9, 7}));
+      expect_twins(BitConv3d(BitConvOptions<3>(in, out, {1, 3, 2}).stride(stride).padding(1).groups(groups).quant(none)),
+                   t::Conv3d(t::Conv3dOptions(in, out, {1, 3, 2}).stride(stride).padding(1).groups(groups)),
+                   torch::randn({2, in, 3, 5, 6}));
+      expect_twins(
+          BitConvTranspose1d(
+              BitConvOptions<1>(in, out, 4).stride(stride + 1).padding(1).output_padding(1).groups(groups).quant(none)),
+          t::ConvTranspose1d(
+              t::ConvTranspose1dOptions(in, out, 4).stride(stride + 1).padding(1).output_padding(1).groups(groups)),
+          torch::randn({2, in, 7}));
+      expect_twins(
+          BitConvTranspose2d(BitConvOptions<2>(in, out, {3, 4}).stride(stride).dilation(2).groups(groups).quant(none)),
+          t::ConvTranspose2d(t::ConvTranspose2dOptions(in, out, {3, 4}).stride(stride).dilation(2).groups(groups)),
+          torch::randn({1, in, 5, 6}));
+      expect_twins(BitConvTranspose3d(BitConvOptions<3>(in, out, 2).stride(stride).groups(groups).quant(none)),
+                   t::ConvTranspose3d(t::ConvTranspose3dOptions(in, out, 2).stride(stride).groups(groups)),
+                   torch::randn({2, in, 2, 3, 4}));
+    }
+  expect_twins(BitConv2d(BitConv2dOptions(2, 3, 3).padding({1, 2}).padding_mode(PaddingMode::kReflect).quant(none)),
+               t::Conv2d(t::Conv2dOptions(2, 3, 3).padding({1, 2}).padding_mode(torch::kReflect)),
+               torch::randn({2, 2, 6, 7}));
+  expect_twins(BitConv1d(BitConvOptions<1>(2, 3, 3).padding(2).padding_mode(PaddingMode::kCircular).quant(none)),
+               t::Conv1d(t::Conv1dOptions(2, 3, 3).padding(2).padding_mode(torch::kCircular)), torch::randn({2, 2, 9}));
+  expect_twins(BitConv3d(BitConvOptions<3>(2, 3, 3).padding(1).padding_mode(PaddingMode::kReplicate).quant(none)),
+               t::Conv3d(t::Conv3dOptions(2, 3, 3).padding(1).padding_mode(torch::kReplicate)),
+               torch::randn({2, 2, 4, 5, 6}));
+}
+
+// --- every layer with every method, granularity and kind of activation
+
+std::vector<BitQuantConfig> configs() {
+  std::vector<BitQuantConfig> list;
+  for (size_t m = 0; m < ternary::method_list().size(); ++m)
+    for (auto granularity : {ternary::Granularity::kTensor, ternary::Granularity::kChannel, ternary::Granularity::kGroup})
+      for (auto activation : {ternary::ActKind::kInt8, ternary::ActKind::kInt4, ternary::ActKind::kInt8Static}) {
+        BitQuantConfig config;
+        config.method = static_cast<ternary::Method>(m);
+        config.granularity = granularity;
+        config.group_size = 64;
+        if (config.method == ternary::Method::kFixed) config.threshold = 0.01;  // below these weights
+        config.activation = activation;
+        if (validate(config.weight_spec()).ok()) list.push_back(config);
+      }
+  return list;
+}
+
+// A step of training moves every parameter; then eval on codes gives what training's forward pass gives, and so does a clone.
+template <class Layer>
+void expect_trains(Layer layer, const at::Tensor& x, const BitQuantConfig& config) {
+  std::ostringstream what;
+  what << layer;
+  SCOPED_TRACE(what.str());
+  torch::optim::SGD sgd(layer->parameters(), 0.05);
+  std::vector<at::Tensor> before;
+  layer->train();
+  layer->forward(x).square().mean().backward();
+  for (const at::Tensor& parameter : layer->parameters()) before.push_back(parameter.detach().clone());
+  sgd.step();
+  size_t i = 0;
+  for (const auto& parameter : layer->named_parameters()) {
+    ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
+    EXPECT_FALSE(same_bits(parameter.value(), before[i++])) << parameter.key();
+  }
+  layer->train();
+  const at::Tensor trained = layer->forward(x).detach();
+  const at::Tensor deployed = evaluate(torch::nn::AnyModule(layer), x);
+  if (config.granularity == ternary::Granularity::kGroup) {
+    EXPECT_TRUE(torch::allclose(deployed, trained, 1e-3, 1e-4));
+  } else {
+    EXPECT_TRUE(same_bits(deployed, trained));
+  }
+  auto copy = std::dynamic_pointer_cast<typename Layer::ContainedType>(layer->clone());
+  EXPECT_TRUE(same_bits(evaluate(torch::nn::AnyModule(Layer(copy)), x), deployed));
+}
+
+TEST(EveryLayer, TrainsAndDeploysWithEveryConfiguration) {
+  torch::manual_seed(8);
+  for (const BitQuantConfig& config : configs()) {
+    expect_trains(BitLinear(BitLinearOptions(70, 9).quant(config)), torch::randn({5, 3, 70}), config);
+    const bool grouped = config.granularity == ternary::Granularity::kGroup;
+    const int64_t in = grouped ? 64 : 6, groups = grouped ? 1 : 3;
+    expect_trains(BitConv1d(BitConvOptions<1>(in, 9, 3).groups(groups).padding(1).quant(config)), torch::randn({3, in, 13}),
+                  config);
+    expect_trains(BitConv2d(BitConv2dOptions(in, 9, {3, 2}).groups(groups).stride(2).quant(config)),
+                  torch::randn({3, in, 9, 8}), config);
+    expect_trains(BitConv3d(BitConvOptions<3>(in, 6, 2).groups(groups).quant(config)), torch::randn({2, in, 3, 4, 5}),
+                  config);
+    expect_trains(BitConvTranspose2d(BitConvOptions<2>(in, 9, 3).groups(groups).stride(2).output_padding(1).quant(config)),
+                  torch::randn({2, in, 4, 5}), config);
+  }
+}
+
+TEST(EveryLayer, RefusesWhatDoesNotFit) {
+  const auto message = [](auto make) -> std::string {
+    try {
+      make();
+    } catch (const Exception& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  BitQuantConfig ttq, only;
+  ttq.method = ternary::Method::kTtq;
+  ttq.granularity = ternary::Granularity::kGroup;
+  EXPECT_NE(message([&] { BitLinear(BitLinearOptions(8, 4).quant(ttq)); }).find("tensor or channel scales for ttq"),
+            std::string::npos);
+  only.activation = ternary::ActKind::kNone;
+  EXPECT_NE(message([&] { BitConv2d(BitConv2dOptions(2, 3, 3).quant(only)); }).find("int8 or int4 activations"),
+            std::string::npos);
+  EXPECT_NE(message([&] { BitConv2d(BitConv2dOptions(4, 6, 3).groups(4)); }).find("channels in 4 groups"),
+            std::string::npos);
+  BitQuantConfig fixed;
+  fixed.activation = ternary::ActKind::kInt8Static;
+  BitLinear uncalibrated(BitLinearOptions(8, 4).quant(fixed));
+  EXPECT_NE(message([&] {
+              evaluate(torch::nn::AnyModule(uncalibrated), torch::randn({1, 8}));
+            }).find("act_scale of at least"),
+            std::string::npos);
+}
+
+TEST(Quantizer, LearnedScalesBeginAtTheWeights) {
+  torch::manual_seed(9);
+  for (auto [method, count] : {std::pair{ternary::Method::kTtq, 4U}, {ternary::Method::kLsq, 3U}}) {
+    BitQuantConfig config;
+    config.method = method;
+    config.granularity = ternary::Granularity::kChannel;
+    const BitLinear layer(BitLinearOptions(40, 7).quant(config));
+    EXPECT_EQ(layer->parameters().size(), count);
+    const at::Tensor mean = layer->weight.abs().mean(1);
+    const at::Tensor& scale = layer->quantizer.weight_scale;
+    EXPECT_TRUE(method == ternary::Method::kLsq ? torch::allclose(scale, 2 * mean, 1e-5)
+                                                : (scale > mean).all().item<bool>());
+  }
+}
+
+TEST(Quantizer, BlendsFromFloatToTernary) {
+  torch::manual_seed(10);
+  BitLinear layer(BitLinearOptions(32, 5));
+  const at::Tensor x = torch::randn({4, 32});
+  const at::Tensor plain = at::linear(x, layer->weight, layer->bias).detach(), ternary = layer->forward(x).detach();
+  layer->quantizer.blend.fill_(0);
+  EXPECT_TRUE(torch::allclose(layer->forward(x), plain, 1e-5, 1e-6));
+  layer->quantizer.blend.fill_(0.5);
+  const double half = (layer->forward(x) - plain).norm().item<double>();
+  EXPECT_GT(half, 0);
+  EXPECT_LT(half, (ternary - plain).norm().item<double>());
+  EXPECT_TRUE(layer->named_buffers().contains("blend"));
 }
 
 TEST(Layers, StartAsLibTorchsLayersDo) {

@@ -1,22 +1,110 @@
 #include "bitlab/nn/quantizer.h"
 
+#include <cmath>
+
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include "bitlab/nn/layer.h"
+#include "bitlab/ternary/encode.h"
 
 namespace bitlab::nn {
+namespace {
 
-const ops::PackedWeight& WeightCodes::of(const at::Tensor& weight, const ternary::WeightSpec& spec) {
-  const bool versioned = !weight.is_inference();  // an inference tensor changes unseen
-  const int64_t version = versioned ? weight._version() : 0;
-  if (!versioned || !packed_.codes.defined() || !source_.is_same(weight) || version_ != version || spec_ != spec) {
-    packed_ = ops::ternary_pack(weight, spec);
-    source_ = weight;
-    version_ = version;
-    spec_ = spec;
+int64_t version_of(const at::Tensor& tensor) {
+  return !tensor.defined() ? 0 : tensor.is_inference() ? -1 : static_cast<int64_t>(tensor._version());
+}
+
+// Output channels of a weight.
+int64_t rows_of(const at::Tensor& weight, const ops::ConvWindow* window) {
+  return window != nullptr && window->transposed ? weight.size(1) * window->groups : weight.size(0);
+}
+
+}  // namespace
+
+const ops::PackedWeight& WeightCodes::of(const at::Tensor& weight, const ops::WeightQuant& quant,
+                                         const ops::ConvWindow* window) {
+  const at::Tensor tensors[] = {weight, quant.learned, quant.learned_neg};
+  bool fresh = sources_.size() == std::size(tensors) && spec_ == quant.spec;
+  for (size_t i = 0; fresh && i < std::size(tensors); ++i) {
+    const int64_t version = version_of(tensors[i]);  // an inference tensor changes unseen
+    fresh = version >= 0 && sources_[i].version == version && sources_[i].tensor.is_same(tensors[i]);
   }
+  if (fresh) return packed_;
+  packed_ = ops::ternary_pack(weight, quant, window);
+  spec_ = quant.spec;
+  sources_.clear();
+  for (const at::Tensor& tensor : tensors) sources_.push_back({tensor, version_of(tensor)});
   return packed_;
 }
 
 void WeightCodes::drop() { *this = {}; }
+
+void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight,
+                      const ops::ConvWindow* window) {
+  quant_ = quant;
+  window_ = window == nullptr ? std::nullopt : std::optional(*window);
+  codes_.drop();
+  if (!quant.enabled()) return;
+  const ternary::WeightSpec spec = quant.weight_spec();
+  validate(spec).value();
+  if (window_ && quant.activation == ternary::ActKind::kNone)
+    throw Exception(make_error(ErrorCode::kUnsupported,
+                               "[{}] int8 or int4 activations of a convolution (method none keeps it float), got none",
+                               layer.name()));
+  if (quant.activation == ternary::ActKind::kNone &&
+      (spec.granularity == ternary::Granularity::kGroup || info(spec.method).learned_scales == 2))
+    throw Exception(make_error(ErrorCode::kUnsupported,
+                               "[{}] one scale a tensor or channel where activations stay float, got {}", layer.name(),
+                               to_text(spec)));
+  const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window);
+  const int learned = info(spec.method).learned_scales;
+  if (learned > 0) weight_scale = layer.register_parameter("weight_scale", at::ones({scales}));
+  if (learned > 1) weight_scale_neg = layer.register_parameter("weight_scale_neg", at::ones({scales}));
+  if (is_static(quant.activation)) act_scale = layer.register_parameter("act_scale", at::zeros({1}));
+  blend = layer.register_buffer("blend", at::ones({}, at::kDouble));
+}
+
+void Quantizer::initialize_scales(const at::Tensor& weight) {
+  if (!weight_scale.defined()) return;
+  const at::NoGradGuard no_grad;
+  const auto fit = [&](ternary::Method method, double factor) {
+    // absmean's scale is mean|w|, twn's the best for its threshold.
+    ternary::WeightSpec spec = quant_.weight_spec();
+    spec = {.method = method, .granularity = spec.granularity};
+    return ops::quantize_weight(weight, {spec}, window_ ? &*window_ : nullptr).scale * factor;
+  };
+  if (weight_scale_neg.defined()) {
+    weight_scale.copy_(fit(ternary::Method::kTwn, 1));
+    weight_scale_neg.copy_(weight_scale);
+  } else {
+    weight_scale.copy_(fit(ternary::Method::kAbsmean, 2));
+  }
+}
+
+// The step begins where LSQ's does (arXiv:1902.08153, section 2.1): 2 mean|x| / sqrt(limit).
+void Quantizer::begin_act_scale(const at::Tensor& x) {
+  const at::NoGradGuard no_grad;
+  if (act_scale.item<float>() != 0) return;
+  const double limit = act_limit(quant_.activation);
+  act_scale.fill_(std::max(2 * x.detach().abs().mean().item<double>() / std::sqrt(limit), 1e-8));
+}
+
+at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight,
+                              const at::Tensor& bias) {
+  const ops::WeightQuant quant{quant_.weight_spec(), weight_scale, weight_scale_neg};
+  const ops::ConvWindow* window = window_ ? &*window_ : nullptr;
+  if (runs_on_codes(layer, x)) {
+    const ops::PackedWeight& codes = codes_.of(weight, quant, window);
+    if (window == nullptr) return ops::ternary_linear(x, codes, optional(bias), activation());
+    return ops::ternary_conv(x, codes, optional(bias), weight.sizes().slice(2), *window, activation());
+  }
+  if (act_scale.defined() && layer.is_training()) begin_act_scale(x);
+  const double share = blend.item<double>();
+  if (window == nullptr) return ops::bit_linear(x, weight, optional(bias), quant, activation(), share);
+  return ops::bit_conv(x, weight, optional(bias), *window, quant, activation(), share);
+}
 
 bool runs_on_codes(const torch::nn::Module& layer, const at::Tensor& x) {
   return !layer.is_training() && !at::GradMode::is_enabled() && (x.is_cpu() || x.is_meta());

@@ -1,4 +1,5 @@
-// What the ternary layers share: when they compute on packed codes, and the packed codes of a latent weight.
+// What the ternary layers share: how a layer's weight and activations are quantized, with the parameters that this takes; when it computes
+// on packed codes; and those codes.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -8,22 +9,53 @@
 
 namespace bitlab::nn {
 
-// Packed codes of a latent weight: a cache, not state. They are made anew when the weight is another tensor or has another version,
-// and after drop(), which train() calls because changes through `.data()` leave the version as it was.
+// Packed codes of a latent weight: a cache, not state. They are made anew when a tensor that they come from is another or has another
+// version, and after drop(), which train() calls because changes through `.data()` leave the version as it was.
 class WeightCodes {
  public:
-  const ops::PackedWeight& of(const at::Tensor& weight, const ternary::WeightSpec& spec);
+  const ops::PackedWeight& of(const at::Tensor& weight, const ops::WeightQuant& quant, const ops::ConvWindow* window);
   void drop();
 
  private:
-  at::Tensor source_;
-  int64_t version_ = 0;
+  struct Source {
+    at::Tensor tensor;
+    int64_t version = -1;
+  };
+  std::vector<Source> sources_;
   ternary::WeightSpec spec_;
   ops::PackedWeight packed_;
 };
 
+// The quantization of one layer. Registers with the layer, where its configuration asks for them,
+//
+//   weight_scale, weight_scale_neg   float32 [1] or [N], parameters: learned scales (ttq, lsq)
+//   act_scale                        float32 [1], a parameter: the step of static activations; 0 until the first forward pass in training,
+//                                    or a calibration, sets it
+//   blend                            float64 [], a buffer: 1, or lower while the layer warms up from float to ternary
+class Quantizer {
+ public:
+  // Errors (bitlab::Exception): choices that do not fit together, naming what does.
+  void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window);
+  // Learned scales as they begin for the weight's values: after these were set. Nothing for other methods.
+  void initialize_scales(const at::Tensor& weight);
+  void train() { codes_.drop(); }
+
+  // y of a linear layer, or with `window` of a convolution.
+  at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+
+  at::Tensor weight_scale, weight_scale_neg, act_scale, blend;
+
+ private:
+  ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
+  void begin_act_scale(const at::Tensor& x);
+
+  BitQuantConfig quant_;
+  std::optional<ops::ConvWindow> window_;
+  WeightCodes codes_;
+};
+
 // Whether a layer takes the ternary_ family: in eval, on the CPU, where no gradient is asked for. Otherwise the differentiable
-// bit_ family runs, so that a frozen layer passes gradients on; both return the same bits.
+// bit_ family runs, so that a frozen layer passes gradients on; both return the same bits (ops.h says for which scales).
 bool runs_on_codes(const torch::nn::Module& layer, const at::Tensor& x);
 
 }  // namespace bitlab::nn

@@ -1,6 +1,7 @@
 // Argument checks that the operators share. They throw bitlab::Exception.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -23,6 +24,9 @@ inline std::string show(c10::SymIntArrayRef sizes) {
     text += (i == 0 ? "" : ", ") + (sizes[i].is_heap_allocated() ? "?" : std::to_string(sizes[i].as_int_unchecked()));
   return text + "]";
 }
+inline std::string show(const c10::SymInt& size) {
+  return size.is_heap_allocated() ? "?" : std::to_string(size.as_int_unchecked());
+}
 inline std::string show(const at::Tensor& tensor) { return show(tensor.sym_sizes()); }
 
 inline void require_float32(const char* op, const char* name, const at::Tensor& tensor) {
@@ -30,8 +34,13 @@ inline void require_float32(const char* op, const char* name, const at::Tensor& 
           c10::toString(tensor.scalar_type()), name);
 }
 
-inline ternary::WeightSpec parse_spec(std::string_view method, std::string_view granularity) {
-  return {ternary::parse_method(method).value(), ternary::parse_granularity(granularity).value()};
+// The value of a static step, which x is divided by.
+inline float checked_step(const char* op, const at::Tensor& act_scale) {
+  constexpr float kLeast = 1e-30F;
+  const float step = act_scale.item<float>();
+  require(step >= kLeast && std::isfinite(step), ErrorCode::kInvalidArgument, "[{}] act_scale of at least 1e-30, got {}", op,
+          step);
+  return step;
 }
 
 }  // namespace bitlab::ops

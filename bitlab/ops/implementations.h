@@ -1,5 +1,5 @@
 // The functions behind the operators, by the dispatch keys that they are registered for in ops.cc. Each operator has one signature, in every
-// namespace.
+// namespace. Results that a weight does not have are tensors without values, of shape [0].
 #pragma once
 
 #include <string_view>
@@ -9,29 +9,39 @@
 
 namespace bitlab::ops {
 
-using OptionalTensor = std::optional<at::Tensor>;
 using TwoTensors = std::tuple<at::Tensor, at::Tensor>;
+using ThreeTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using FourTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-using QuantizeWeightOp = TwoTensors(const at::Tensor& weight, std::string_view method, std::string_view granularity);
-using QuantizeActivationOp = TwoTensors(const at::Tensor& x, int64_t start_dim, std::string_view activation);
-using TernaryPackOp = TwoTensors(const at::Tensor& weight, std::string_view method, std::string_view granularity);
+using QuantizeWeightOp = FourTensors(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                                     const OptionalTensor& learned_neg, bool transposed, int64_t groups);
+using QuantizeActivationOp = TwoTensors(const at::Tensor& x, int64_t start_dim, std::string_view activation,
+                                        const OptionalTensor& act_scale);
+using TernaryPackOp = ThreeTensors(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                                   const OptionalTensor& learned_neg, bool transposed, int64_t groups);
 using BitLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                               std::string_view method, std::string_view granularity, std::string_view activation);
-using BitConv2dOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                               at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                               std::string_view method, std::string_view granularity, std::string_view activation);
+                               std::string_view spec, std::string_view activation, const OptionalTensor& learned,
+                               const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double blend);
+using BitConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                             at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                             at::IntArrayRef output_padding, int64_t groups, std::string_view spec,
+                             std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
+                             const OptionalTensor& act_scale, double blend);
 using TernaryLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
-                                   const OptionalTensor& bias, std::string_view activation);
-using TernaryConv2dOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
-                                   const OptionalTensor& bias, at::IntArrayRef kernel_size, at::IntArrayRef stride,
-                                   at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view activation);
+                                   const OptionalTensor& scale_neg, const OptionalTensor& bias,
+                                   const OptionalTensor& act_scale, std::string_view activation, int64_t group);
+using TernaryConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                                 const OptionalTensor& scale_neg, const OptionalTensor& bias,
+                                 const OptionalTensor& act_scale, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+                                 at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                                 at::IntArrayRef output_padding, int64_t groups, std::string_view activation, int64_t group);
 
 namespace cpu {
 QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
 TernaryPackOp ternary_pack;
 TernaryLinearOp ternary_linear;
-TernaryConv2dOp ternary_conv2d;
+TernaryConvOp ternary_conv;
 }  // namespace cpu
 
 // Devices without kernels of their own.
@@ -39,13 +49,19 @@ namespace any_device {
 QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
 BitLinearOp bit_linear;
-BitConv2dOp bit_conv2d;
+BitConvOp bit_conv;
 }  // namespace any_device
 
 namespace autograd {
 BitLinearOp bit_linear;
-BitConv2dOp bit_conv2d;
+BitConvOp bit_conv;
 }  // namespace autograd
+
+// The operators themselves, through the dispatcher.
+namespace redispatch {
+BitLinearOp bit_linear;
+BitConvOp bit_conv;
+}  // namespace redispatch
 
 // Shapes and dtypes without values.
 namespace meta {
@@ -53,9 +69,9 @@ QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
 TernaryPackOp ternary_pack;
 BitLinearOp bit_linear;
-BitConv2dOp bit_conv2d;
+BitConvOp bit_conv;
 TernaryLinearOp ternary_linear;
-TernaryConv2dOp ternary_conv2d;
+TernaryConvOp ternary_conv;
 }  // namespace meta
 
 }  // namespace bitlab::ops

@@ -43,50 +43,79 @@ c10::TypedOperatorHandle<Signature> handle(const char* name, Signature*) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
+OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
+at::Tensor with_values(const at::Tensor& tensor) { return tensor.sym_numel() == 0 ? at::Tensor() : tensor; }
+
 }  // namespace
 
-QuantizedWeight quantize_weight(const at::Tensor& weight, const ternary::WeightSpec& spec) {
+namespace redispatch {
+
+at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
+                      std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
+                      const OptionalTensor& act_scale, double blend) {
+  static const auto op = handle("bitlab::bit_linear", bit_linear);
+  return op.call(x, weight, bias, spec, activation, learned, learned_neg, act_scale, blend);
+}
+
+at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+                    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+                    int64_t groups, std::string_view spec, std::string_view activation, const OptionalTensor& learned,
+                    const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double blend) {
+  static const auto op = handle("bitlab::bit_conv", bit_conv);
+  return op.call(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, spec, activation, learned,
+                 learned_neg, act_scale, blend);
+}
+
+}  // namespace redispatch
+
+QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window) {
   static const auto op = handle("bitlab::quantize_weight", cpu::quantize_weight);
-  auto [t, scale] = op.call(weight, name(spec.method), name(spec.granularity));
-  return {std::move(t), std::move(scale)};
+  auto [t, scale, scale_neg, threshold] =
+      op.call(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg),
+              window != nullptr && window->transposed, window == nullptr ? 1 : window->groups);
+  return {std::move(t), std::move(scale), with_values(scale_neg), std::move(threshold)};
 }
 
-PackedWeight ternary_pack(const at::Tensor& weight, const ternary::WeightSpec& spec) {
+PackedWeight ternary_pack(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window) {
   static const auto op = handle("bitlab::ternary_pack", cpu::ternary_pack);
-  auto [codes, scale] = op.call(weight, name(spec.method), name(spec.granularity));
-  return {std::move(codes), std::move(scale)};
+  auto [codes, scale, scale_neg] = op.call(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg),
+                                           window != nullptr && window->transposed, window == nullptr ? 1 : window->groups);
+  const bool grouped = quant.spec.granularity == ternary::Granularity::kGroup;
+  return {std::move(codes), std::move(scale), with_values(scale_neg), grouped ? quant.spec.group : 0};
 }
 
-QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, ternary::ActKind activation) {
+QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, const ActQuant& activation) {
   static const auto op = handle("bitlab::quantize_activation", cpu::quantize_activation);
-  auto [q, a] = op.call(x, start_dim, name(activation));
+  auto [q, a] = op.call(x, start_dim, name(activation.kind), optional(activation.act_scale));
   return {std::move(q), std::move(a)};
 }
 
-at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                      const ternary::WeightSpec& spec, ternary::ActKind activation) {
-  static const auto op = handle("bitlab::bit_linear", any_device::bit_linear);
-  return op.call(x, weight, bias, name(spec.method), name(spec.granularity), name(activation));
+at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const WeightQuant& quant,
+                      const ActQuant& activation, double blend) {
+  return redispatch::bit_linear(x, weight, bias, to_text(quant.spec), name(activation.kind), optional(quant.learned),
+                                optional(quant.learned_neg), optional(activation.act_scale), blend);
 }
 
-at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const Conv2dWindow& window,
-                      const ternary::WeightSpec& spec, ternary::ActKind activation) {
-  static const auto op = handle("bitlab::bit_conv2d", any_device::bit_conv2d);
-  return op.call(x, weight, bias, window.stride, window.padding, window.dilation, name(spec.method), name(spec.granularity),
-                 name(activation));
+at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const ConvWindow& window,
+                    const WeightQuant& quant, const ActQuant& activation, double blend) {
+  return redispatch::bit_conv(x, weight, bias, window.stride, window.padding, window.dilation, window.transposed,
+                              window.output_padding, window.groups, to_text(quant.spec), name(activation.kind),
+                              optional(quant.learned), optional(quant.learned_neg), optional(activation.act_scale), blend);
 }
 
 at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
-                          ternary::ActKind activation) {
+                          const ActQuant& activation) {
   static const auto op = handle("bitlab::ternary_linear", cpu::ternary_linear);
-  return op.call(x, weight.codes, weight.scale, bias, name(activation));
+  return op.call(x, weight.codes, weight.scale, optional(weight.scale_neg), bias, optional(activation.act_scale),
+                 name(activation.kind), weight.group);
 }
 
-at::Tensor ternary_conv2d(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, const Conv2dWindow& window, ternary::ActKind activation) {
-  static const auto op = handle("bitlab::ternary_conv2d", cpu::ternary_conv2d);
-  return op.call(x, weight.codes, weight.scale, bias, kernel_size, window.stride, window.padding, window.dilation,
-                 name(activation));
+at::Tensor ternary_conv(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
+                        at::IntArrayRef kernel_size, const ConvWindow& window, const ActQuant& activation) {
+  static const auto op = handle("bitlab::ternary_conv", cpu::ternary_conv);
+  return op.call(x, weight.codes, weight.scale, optional(weight.scale_neg), bias, optional(activation.act_scale),
+                 kernel_size, window.stride, window.padding, window.dilation, window.transposed, window.output_padding,
+                 window.groups, name(activation.kind), weight.group);
 }
 
 }  // namespace bitlab::ops
@@ -104,14 +133,14 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("quantize_activation", cpu::quantize_activation);
   m.impl("ternary_pack", cpu::ternary_pack);
   m.impl("ternary_linear", cpu::ternary_linear);
-  m.impl("ternary_conv2d", cpu::ternary_conv2d);
+  m.impl("ternary_conv", cpu::ternary_conv);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("quantize_weight", any_device::quantize_weight);
   m.impl("quantize_activation", any_device::quantize_activation);
   m.impl("bit_linear", any_device::bit_linear);
-  m.impl("bit_conv2d", any_device::bit_conv2d);
+  m.impl("bit_conv", any_device::bit_conv);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
@@ -119,15 +148,15 @@ TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("quantize_activation", meta::quantize_activation);
   m.impl("ternary_pack", meta::ternary_pack);
   m.impl("bit_linear", meta::bit_linear);
-  m.impl("bit_conv2d", meta::bit_conv2d);
+  m.impl("bit_conv", meta::bit_conv);
   m.impl("ternary_linear", meta::ternary_linear);
-  m.impl("ternary_conv2d", meta::ternary_conv2d);
+  m.impl("ternary_conv", meta::ternary_conv);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
   m.impl("bit_linear", autograd::bit_linear);
-  m.impl("bit_conv2d", autograd::bit_conv2d);
-  for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv2d"})
+  m.impl("bit_conv", autograd::bit_conv);
+  for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv"})
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }
 

@@ -1,24 +1,30 @@
 // BitLab's operators for LibTorch: two families with one vocabulary.
 //
-//   bit_linear, bit_conv2d           latent float weights, differentiable: for training
-//   ternary_linear, ternary_conv2d   packed codes, no gradients: for evaluation, capture and deployment
+//   bit_linear, bit_conv           latent float weights, differentiable: for training
+//   ternary_linear, ternary_conv   packed codes, no gradients: for evaluation, capture and deployment
 //
 // Both families compute docs/numerics.md:  y = ((float(sum t q) * a) * s) + b  with t, s from the weights (ternary/encode.h) and
-// q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs, they return the same bits as each other and
-// as the runtime. They are registered in the namespace "bitlab" of LibTorch's dispatcher, for CPU, Meta, Autograd and Autocast
+// q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
+// same bits as each other and as the runtime; with scales of groups, and with float activations, they agree within rounding (the sums have
+// another order). They are registered in the namespace "bitlab" of LibTorch's dispatcher, for CPU, Meta, Autograd and Autocast
 // (which runs them in float32), and callable from Python as torch.ops.bitlab.*.
 //
-// Shapes. linear: x float32 [..., K], weight [N, K], bias [N] -> [..., N]; activations share a scale by token. conv2d: x float32
-// [B, C, H, W] or [C, H, W], weight [N, C, kh, kw], bias [N] -> [B, N, out_h, out_w]; activations share a scale by sample.
+// Shapes. linear: x float32 [..., K], weight [N, K], bias [N] -> [..., N]; activations share a scale by token. conv: x float32
+// [B, C, L], [B, C, H, W] or [B, C, D, H, W], or without B; weight [N, C / groups, kernel...], or [C, N / groups, kernel...] where it is
+// transposed; bias [N] -> [B, N, out...]; activations share a scale by sample.
 //
-// Gradients of the bit_ family are straight-through: those of y = x' w'^T + b at the quantized x' = q a and w' = t s, passed to x and
-// the latent weight unchanged (arXiv:1308.3432, arXiv:2402.17764).
+// Gradients of the bit_ family. That of a quantized weight w' = t s reaches the latent one as ternary/spec.h's Gradient says; learned scales
+// get theirs by their papers: TTQ (arXiv:1612.01064, eq. 7 and 8) the sum over t = +1, and over t = -1; LSQ (arXiv:1902.08153, eq. 3)
+// the sum of (t - w / s) inside and of t outside of |w| < s, divided by the root of the number of weights. That of quantized
+// activations passes unchanged where they are dynamic; with a static step it stops where they are clamped, and the step learns as in LSQ.
+// With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32.
 //
-// Errors (bitlab::Exception): ShapeMismatch, TypeMismatch, NotFinite (in x or a weight), UnknownName, Unsupported (a gradient of
-// the ternary_ family; K > 2^24), Corrupt (codes), NoKernel.
+// Errors (bitlab::Exception): ShapeMismatch, TypeMismatch, NotFinite (in x or a weight), UnknownName, InvalidArgument, Unsupported (a gradient
+// of the ternary_ family; K > 2^24; choices that do not fit together, naming what does), Corrupt (codes), NoKernel.
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -26,40 +32,62 @@
 
 namespace bitlab::ops {
 
+// How a weight is quantized: the spec, and the parameters of methods that learn their scales (undefined for others).
+struct WeightQuant {
+  ternary::WeightSpec spec{};
+  at::Tensor learned{}, learned_neg{};  // float32 [1] or [N]
+};
+
+// How activations are: the kind, and the step of static ones (undefined for others).
+struct ActQuant {
+  ternary::ActKind kind = ternary::ActKind::kInt8;
+  at::Tensor act_scale{};  // float32 [1]: what a unit of q stands for, above 0
+};
+
+// A convolution's sizes, each of as many numbers as it has dimensions, 1 to 3.
+struct ConvWindow {
+  std::vector<int64_t> stride, padding, dilation;
+  bool transposed = false;
+  std::vector<int64_t> output_padding{};  // empty: zeros
+  int64_t groups = 1;
+};
+
 struct QuantizedWeight {
-  at::Tensor t;      // int8, the shape of the weight, in {-1, 0, 1}
-  at::Tensor scale;  // float32 [1] or [N]
+  at::Tensor t;          // int8, the shape of the weight, in {-1, 0, 1}
+  at::Tensor scale;      // float32 [1], [N] or, of groups, [N, ceil(K / group)]; of t = +1 where there is scale_neg
+  at::Tensor scale_neg;  // float32, of t = -1; undefined with one scale
+  at::Tensor threshold;  // float32, as scale: |w| above it is not zero
 };
 
 struct QuantizedActivation {
-  at::Tensor q;  // int8, the shape of x, in [-127, 127]
+  at::Tensor q;  // int8, the shape of x, in [-127, 127] or [-7, 7]
   at::Tensor a;  // float32, the shape of x with 1 from start_dim on; x is about q * a
 };
 
 struct PackedWeight {
-  at::Tensor codes;  // uint8 [N, ceil(K / 4)], canonical (ternary/codes.h); K of a convolution runs over (kh, kw, c)
-  at::Tensor scale;  // float32 [1] or [N]
+  at::Tensor codes;      // uint8 [N, ceil(K / 4)], canonical (ternary/codes.h); K of a convolution runs over (kernel..., c)
+  at::Tensor scale;      // float32 [1] or [N]; float16 [N, ceil(K / group)] of groups
+  at::Tensor scale_neg;  // float32, undefined with one scale
+  int64_t group = 0;     // k that share a scale; 0: none
 };
 
-struct Conv2dWindow {
-  at::IntArrayRef stride, padding, dilation;  // two numbers each
-};
+// weight: float32 [N, K], or a convolution's. `window` tells whether it is transposed, and its groups; null for a plain one.
+QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window = nullptr);
+PackedWeight ternary_pack(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window = nullptr);
 
-// weight: float32 [N, K] or [N, C, kh, kw].
-QuantizedWeight quantize_weight(const at::Tensor& weight, const ternary::WeightSpec& spec);
-PackedWeight ternary_pack(const at::Tensor& weight, const ternary::WeightSpec& spec);
+// Values that share their indices before `start_dim` share a scale: -1 for tokens, 1 for samples. Not for ActKind::kNone.
+QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, const ActQuant& activation);
 
-// Values that share their indices before `start_dim` share a scale: -1 for tokens, 1 for samples.
-QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, ternary::ActKind activation);
+using OptionalTensor = std::optional<at::Tensor>;
 
-at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                      const ternary::WeightSpec& spec, ternary::ActKind activation);
-at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                      const Conv2dWindow& window, const ternary::WeightSpec& spec, ternary::ActKind activation);
+at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const WeightQuant& quant,
+                      const ActQuant& activation, double blend = 1);
+at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const ConvWindow& window,
+                    const WeightQuant& quant, const ActQuant& activation, double blend = 1);
 
-at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const std::optional<at::Tensor>& bias,
-                          ternary::ActKind activation);
-at::Tensor ternary_conv2d(const at::Tensor& x, const PackedWeight& weight, const std::optional<at::Tensor>& bias,
-                          at::IntArrayRef kernel_size, const Conv2dWindow& window, ternary::ActKind activation);
+at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
+                          const ActQuant& activation);
+at::Tensor ternary_conv(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
+                        at::IntArrayRef kernel_size, const ConvWindow& window, const ActQuant& activation);
 
 }  // namespace bitlab::ops

@@ -7,6 +7,7 @@
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
+#include "bitlab/ops/layout.h"
 #include "bitlab/ops/torch_pool.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/encode.h"
@@ -14,39 +15,65 @@
 namespace bitlab::ops {
 namespace {
 
-// A weight as the matrix [rows, depth] that encoders and kernels read: convolutions with (kh, kw, c), c fastest.
-at::Tensor canonical(const char* op, const at::Tensor& weight) {
-  require_float32(op, "weight", weight);
-  require(weight.dim() == 2 || weight.dim() == 4, ErrorCode::kShapeMismatch,
-          "[{}] a weight [N, K] or [N, C, kh, kw], got {}", op, show(weight));
-  require(weight.numel() > 0, ErrorCode::kShapeMismatch, "[{}] a weight with values, got {}", op, show(weight));
-  if (weight.dim() == 2) return weight.contiguous();
-  return weight.permute({0, 2, 3, 1}).contiguous();
-}
-
 struct Encoded {
-  at::Tensor t;      // int8, the shape of the canonical weight
-  at::Tensor scale;  // float32
+  at::Tensor t;                            // int8 [rows, depth]
+  at::Tensor scale, scale_neg, threshold;  // float32
   int64_t rows, depth;
 };
 
-Encoded encode(const char* op, const at::Tensor& weight, const ternary::WeightSpec& spec) {
-  const at::Tensor w = canonical(op, weight);
-  const int64_t rows = w.size(0), depth = w.numel() / rows;
+template <class T>
+std::span<T> span_of(const at::Tensor& tensor) {
+  return {static_cast<T*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel())};
+}
+
+at::Tensor plain_or_empty(const char* op, const char* name, const OptionalTensor& tensor) {
+  if (!tensor || !tensor->defined()) return at::empty({0}, at::kFloat);
+  require_float32(op, name, *tensor);
+  return tensor->contiguous();
+}
+
+// Groups of a convolution lie within one tap, as kernels read them.
+void check_groups(const char* op, const at::Tensor& weight, const WeightLayout& layout, const ternary::WeightSpec& spec) {
+  if (spec.granularity != ternary::Granularity::kGroup || weight.dim() == 2) return;
+  c10::SymInt taps = 1;
+  for (int64_t i = 2; i < weight.dim(); ++i) taps *= weight.sym_size(i);
+  const c10::SymInt channels = layout.depth() / taps;
+  require(channels % spec.group == 0, ErrorCode::kUnsupported,
+          "[{}] channels in multiples of the group {} (or tensor or channel scales), got {}", op, spec.group, show(weight));
+}
+
+Encoded encode(const char* op, const at::Tensor& weight, const WeightLayout& layout, std::string_view text,
+               const OptionalTensor& learned, const OptionalTensor& learned_neg) {
+  require_float32(op, "weight", weight);
+  const auto spec = ternary::parse_weight_spec(text).value();
+  check_groups(op, weight, layout, spec);
+  const at::Tensor w = layout.to_matrix(weight), positive = plain_or_empty(op, "learned", learned),
+                   negative = plain_or_empty(op, "learned_neg", learned_neg);
+  const int64_t rows = w.size(0), depth = w.size(1);
   require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth,
           depth);
+  const int64_t scales = scale_count(spec, rows, depth), second = info(spec.method).learned_scales == 2 ? scales : 0;
   Encoded result{at::empty(w.sizes(), w.options().dtype(at::kChar)),
-                 at::empty({ternary::scale_count(spec.granularity, rows)}, w.options()), rows, depth};
-  ternary::encode(spec, {w.const_data_ptr<float>(), static_cast<size_t>(w.numel())}, rows, depth,
-                  {result.t.mutable_data_ptr<int8_t>(), static_cast<size_t>(w.numel())},
-                  {result.scale.mutable_data_ptr<float>(), static_cast<size_t>(result.scale.numel())})
+                 at::empty({scales}, w.options()),
+                 at::empty({second}, w.options()),
+                 at::empty({scales}, w.options()),
+                 rows,
+                 depth};
+  ternary::encode(spec, span_of<const float>(w), rows, depth,
+                  {span_of<const float>(positive), span_of<const float>(negative)},
+                  {span_of<int8_t>(result.t), span_of<float>(result.scale), span_of<float>(result.scale_neg),
+                   span_of<float>(result.threshold)})
       .value();
+  if (spec.granularity == ternary::Granularity::kGroup) {
+    result.scale = result.scale.view({rows, -1});
+    result.threshold = result.threshold.view({rows, -1});
+  }
   return result;
 }
 
 // x whose rows are contiguous blocks of memory, in its own memory format where that is so already.
 at::Tensor row_blocks(const at::Tensor& x, int64_t start_dim) {
-  if (start_dim == 1 && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast)) return x;
+  if (start_dim == 1 && x.is_non_overlapping_and_dense() && x.stride(0) * x.size(0) == x.numel()) return x;
   return x.contiguous();
 }
 
@@ -64,28 +91,53 @@ c10::SymDimVector scale_shape(const at::Tensor& x, int64_t dim) {
   return shape;
 }
 
+// A kind that quantizes, with its step where it has one.
+struct Quantization {
+  float limit;
+  const at::Tensor* step = nullptr;
+  Quantization(const char* op, std::string_view activation, const OptionalTensor& act_scale) {
+    const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
+    require(kind != ternary::ActKind::kNone, ErrorCode::kUnsupported, "[{}] int8 or int4 activations, got none", op);
+    const bool given = act_scale && act_scale->defined();
+    require(given == is_static(kind), ErrorCode::kInvalidArgument,
+            "[{}] act_scale for static activations alone, got {} for {}", op, given ? "one" : "none", activation);
+    limit = static_cast<float>(act_limit(kind));
+    if (!given) return;
+    require_float32(op, "act_scale", *act_scale);
+    require(act_scale->sym_numel() == 1, ErrorCode::kShapeMismatch, "[{}] act_scale [1], got {}", op, show(*act_scale));
+    step = &*act_scale;
+  }
+};
+
 }  // namespace
 
 namespace cpu {
 
-TwoTensors quantize_weight(const at::Tensor& weight, std::string_view method, std::string_view granularity) {
-  Encoded encoded = encode("quantize_weight", weight, parse_spec(method, granularity));
-  if (weight.dim() == 4) encoded.t = encoded.t.permute({0, 3, 1, 2}).contiguous(weight.suggest_memory_format());
-  return {encoded.t, encoded.scale};
+FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                            const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
+  constexpr const char* kOp = "quantize_weight";
+  const WeightLayout layout(kOp, weight, transposed, groups);
+  Encoded encoded = encode(kOp, weight, layout, spec, learned, learned_neg);
+  at::Tensor t = layout.from_matrix(encoded.t);
+  if (weight.dim() > 2) t = t.contiguous(weight.suggest_memory_format());
+  return {std::move(t), encoded.scale, encoded.scale_neg, encoded.threshold};
 }
 
-TwoTensors ternary_pack(const at::Tensor& weight, std::string_view method, std::string_view granularity) {
-  const Encoded encoded = encode("ternary_pack", weight, parse_spec(method, granularity));
+ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                          const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
+  constexpr const char* kOp = "ternary_pack";
+  const WeightLayout layout(kOp, weight, transposed, groups);
+  const Encoded encoded = encode(kOp, weight, layout, spec, learned, learned_neg);
   const at::Tensor codes =
       at::empty({encoded.rows, ternary::code_row_bytes(encoded.depth)}, encoded.t.options().dtype(at::kByte));
-  ternary::pack_codes({encoded.t.const_data_ptr<int8_t>(), static_cast<size_t>(encoded.t.numel())}, encoded.rows,
-                      encoded.depth, {codes.mutable_data_ptr<uint8_t>(), static_cast<size_t>(codes.numel())});
-  return {codes, encoded.scale};
+  ternary::pack_codes(span_of<const int8_t>(encoded.t), encoded.rows, encoded.depth, span_of<uint8_t>(codes));
+  return {codes, encoded.scale.dim() == 2 ? encoded.scale.to(at::kHalf) : encoded.scale, encoded.scale_neg};
 }
 
-TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation) {
+TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
+                               const OptionalTensor& act_scale) {
   constexpr const char* kOp = "quantize_activation";
-  ternary::parse_act_kind(activation).value();
+  const Quantization quantization(kOp, activation, act_scale);
   require_float32(kOp, "x", x);
   const int64_t dim = wrap_dim(kOp, x, start_dim);
   const at::Tensor blocks = row_blocks(x, dim);
@@ -94,8 +146,10 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
   if (x.numel() == 0) return {q, a.fill_(1.0)};
   const int64_t rows = a.numel(), columns = x.numel() / rows;
   TorchPool pool;
-  kernels::activation_quant(activation_quant_kernel(), kOp, blocks.const_data_ptr<float>(), rows, columns, columns,
-                            q.mutable_data_ptr<int8_t>(), columns, a.mutable_data_ptr<float>(), pool)
+  kernels::activation_quant(
+      activation_quant_kernel(), kOp, blocks.const_data_ptr<float>(), rows, columns, columns, q.mutable_data_ptr<int8_t>(),
+      columns, a.mutable_data_ptr<float>(), pool,
+      {quantization.limit, quantization.step == nullptr ? 0.0F : 1.0F / checked_step(kOp, *quantization.step)})
       .value();
   return {q, a};
 }
@@ -105,20 +159,28 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
 namespace any_device {
 
 // Encoders sum in float64 in a fixed order; the CPU's result is the definition, so other devices take it from there.
-TwoTensors quantize_weight(const at::Tensor& weight, std::string_view method, std::string_view granularity) {
-  auto [t, scale] = cpu::quantize_weight(weight.cpu(), method, granularity);
-  return {t.to(weight.device()), scale.to(weight.device())};
+FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                            const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
+  const auto on_cpu = [](const OptionalTensor& tensor) { return tensor ? OptionalTensor(tensor->cpu()) : tensor; };
+  auto [t, scale, scale_neg, threshold] =
+      cpu::quantize_weight(weight.cpu(), spec, on_cpu(learned), on_cpu(learned_neg), transposed, groups);
+  const at::Device device = weight.device();
+  return {t.to(device), scale.to(device), scale_neg.to(device), threshold.to(device)};
 }
 
-TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation) {
+TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
+                               const OptionalTensor& act_scale) {
   constexpr const char* kOp = "quantize_activation";
-  ternary::parse_act_kind(activation).value();
+  const Quantization quantization(kOp, activation, act_scale);
   require_float32(kOp, "x", x);
   const int64_t dim = wrap_dim(kOp, x, start_dim);
   std::vector<int64_t> dims;
   for (int64_t i = dim; i < x.dim(); ++i) dims.push_back(i);
-  const at::Tensor inv = at::amax(x.abs(), dims, true).clamp_min_(ternary::kActEpsilon).reciprocal_().mul_(ternary::kActMax);
-  at::Tensor q = at::round(x * inv).clamp_(-ternary::kActMax, ternary::kActMax).to(at::kChar);
+  const at::Tensor inv =
+      quantization.step != nullptr
+          ? quantization.step->reciprocal().expand_symint(scale_shape(x, dim))
+          : at::amax(x.abs(), dims, true).clamp_min_(ternary::kActEpsilon).reciprocal_().mul_(quantization.limit);
+  at::Tensor q = at::round(x * inv).clamp_(-quantization.limit, quantization.limit).to(at::kChar);
   return {std::move(q), inv.reciprocal()};
 }
 
@@ -126,22 +188,33 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
 
 namespace meta {
 
-TwoTensors quantize_weight(const at::Tensor& weight, std::string_view method, std::string_view granularity) {
-  const auto spec = parse_spec(method, granularity);
-  require(weight.dim() == 2 || weight.dim() == 4, ErrorCode::kShapeMismatch,
-          "[quantize_weight] a weight [N, K] or [N, C, kh, kw], got {}", show(weight));
-  const c10::SymInt scales = spec.granularity == ternary::Granularity::kTensor ? c10::SymInt(1) : weight.sym_size(0);
-  return {at::empty_like(weight, weight.options().dtype(at::kChar)), at::empty_symint({scales}, weight.options())};
+FourTensors quantize_weight(const at::Tensor& weight, std::string_view text, const OptionalTensor& /*learned*/,
+                            const OptionalTensor& /*learned_neg*/, bool transposed, int64_t groups) {
+  constexpr const char* kOp = "quantize_weight";
+  const WeightLayout layout(kOp, weight, transposed, groups);
+  const auto spec = ternary::parse_weight_spec(text).value();
+  check_groups(kOp, weight, layout, spec);
+  c10::SymDimVector scales{1};
+  if (spec.granularity != ternary::Granularity::kTensor) scales[0] = layout.rows();
+  if (spec.granularity == ternary::Granularity::kGroup) scales.push_back((layout.depth() + spec.group - 1) / spec.group);
+  const at::Tensor scale = at::empty_symint(scales, weight.options());
+  const at::Tensor scale_neg =
+      info(spec.method).learned_scales == 2 ? at::empty_like(scale) : at::empty({0}, weight.options());
+  return {at::empty_like(weight, weight.options().dtype(at::kChar)), scale, scale_neg, at::empty_like(scale)};
 }
 
-TwoTensors ternary_pack(const at::Tensor& weight, std::string_view method, std::string_view granularity) {
-  auto [t, scale] = meta::quantize_weight(weight, method, granularity);
-  const c10::SymInt rows = weight.sym_size(0), bytes = (weight.sym_numel() / rows + 3) / 4;
-  return {at::empty_symint({rows, bytes}, weight.options().dtype(at::kByte)), scale};
+ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                          const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
+  const WeightLayout layout("ternary_pack", weight, transposed, groups);
+  auto [t, scale, scale_neg, threshold] = meta::quantize_weight(weight, spec, learned, learned_neg, transposed, groups);
+  const c10::SymInt bytes = (layout.depth() + 3) / 4;
+  return {at::empty_symint({layout.rows(), bytes}, weight.options().dtype(at::kByte)),
+          scale.dim() == 2 ? scale.to(at::kHalf) : scale, scale_neg};
 }
 
-TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation) {
-  ternary::parse_act_kind(activation).value();
+TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
+                               const OptionalTensor& act_scale) {
+  const Quantization quantization("quantize_activation", activation, act_scale);
   const int64_t dim = wrap_dim("quantize_activation", x, start_dim);
   return {at::empty_like(x, x.options().dtype(at::kChar)), at::empty_symint(scale_shape(x, dim), x.options())};
 }

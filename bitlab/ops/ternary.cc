@@ -1,4 +1,4 @@
-// ternary_linear and ternary_conv2d: the operators of evaluation, on the kernels that the runtime uses.
+// ternary_linear and ternary_conv: the operators of evaluation, on the kernels that the runtime uses.
 #include <ATen/ops/empty.h>
 
 #include "bitlab/base/aligned_buffer.h"
@@ -11,69 +11,130 @@
 namespace bitlab::ops {
 namespace {
 
-struct Pair {
-  int64_t h, w;
-};
+bool given(const OptionalTensor& tensor) { return tensor && tensor->defined(); }
 
-Pair pair_of(const char* op, const char* name, at::IntArrayRef values, int64_t least) {
-  require(values.size() == 2 && values[0] >= least && values[1] >= least, ErrorCode::kInvalidArgument,
-          "[{}] two numbers of at least {}, got {} (name={})", op, least, show(c10::fromIntArrayRefSlow(values)), name);
-  return {values[0], values[1]};
-}
-
-void check_operands(const char* op, const at::Tensor& x, const at::Tensor& scale, const OptionalTensor& bias,
-                    const c10::SymInt& rows) {
-  require_float32(op, "x", x);
-  require_float32(op, "scale", scale);
-  require(scale.dim() == 1 && (scale.sym_size(0) == 1 || scale.sym_size(0) == rows), ErrorCode::kShapeMismatch,
-          "[{}] a scale [1] or [N], got {}", op, show(scale));
-  if (!bias) return;
-  require_float32(op, "bias", *bias);
-  require(bias->dim() == 1 && bias->sym_size(0) == rows, ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op,
-          show(*bias));
-}
-
-// Keeps contiguous copies alive while their pointers are in use.
 struct Operands {
-  at::Tensor scale, bias;
-  std::shared_ptr<const CachedWeight> cached;
+  const char* op;
+  const at::Tensor &x, &codes, &scale;
+  const OptionalTensor &scale_neg, &bias, &act_scale;
+  ternary::ActKind kind;
+  int64_t group;
 
-  Operands(const char* op, const at::Tensor& codes, int64_t depth, const at::Tensor& scale_, const OptionalTensor& bias_)
-      : scale(scale_.contiguous()),
-        bias(bias_ ? bias_->contiguous() : at::Tensor()),
-        cached(packed_weight(op, codes, depth)) {}
-  kernels::TernaryWeight weight() const {
-    return {&cached->packed, scale.const_data_ptr<float>(), scale.numel() > 1 ? 1 : 0,
-            bias.defined() ? bias.const_data_ptr<float>() : nullptr};
+  void check() const {
+    require(codes.dim() == 2, ErrorCode::kShapeMismatch, "[{}] codes [N, ceil(K / 4)], got {}", op, show(codes));
+    const c10::SymInt rows = codes.sym_size(0);
+    require_float32(op, "x", x);
+    if (group != 0) {
+      require(scale.scalar_type() == at::kHalf && scale.dim() == 2 && scale.sym_size(0) == rows && !given(scale_neg),
+              ErrorCode::kShapeMismatch, "[{}] a float16 scale [N, groups] alone, got {} {}", op,
+              c10::toString(scale.scalar_type()), show(scale));
+    } else {
+      check_scale("scale", scale, rows);
+      if (given(scale_neg)) {
+        check_scale("scale_neg", *scale_neg, rows);
+        require(scale_neg->sym_size(0) == scale.sym_size(0), ErrorCode::kShapeMismatch,
+                "[{}] scales of one shape, got {} and {}", op, show(scale), show(*scale_neg));
+      }
+    }
+    if (given(bias)) {
+      require_float32(op, "bias", *bias);
+      require(bias->dim() == 1 && bias->sym_size(0) == rows, ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op,
+              show(*bias));
+    }
+    require(given(act_scale) == is_static(kind), ErrorCode::kInvalidArgument,
+            "[{}] act_scale for static activations alone, got {} for {}", op, given(act_scale) ? "one" : "none", name(kind));
+  }
+
+ private:
+  void check_scale(const char* argument, const at::Tensor& tensor, const c10::SymInt& rows) const {
+    require_float32(op, argument, tensor);
+    require(tensor.dim() == 1 && (tensor.sym_size(0) == 1 || tensor.sym_size(0) == rows), ErrorCode::kShapeMismatch,
+            "[{}] a {} [1] or [N], got {}", op, argument, show(tensor));
   }
 };
 
-struct Window2d {
-  Pair kernel, stride, padding, dilation;
+// The operands as kernels read them; keeps contiguous copies alive.
+struct Prepared {
+  std::shared_ptr<const CachedWeight> cached;
+  at::Tensor scale, scale_neg, bias;
+  kernels::TernaryWeight weight;
+  kernels::LayerActivation activation;
 
-  Window2d(const char* op, at::IntArrayRef kernel_, at::IntArrayRef stride_, at::IntArrayRef padding_,
-           at::IntArrayRef dilation_)
-      : kernel(pair_of(op, "kernel_size", kernel_, 1)),
-        stride(pair_of(op, "stride", stride_, 1)),
-        padding(pair_of(op, "padding", padding_, 0)),
-        dilation(pair_of(op, "dilation", dilation_, 1)) {}
-
-  static c10::SymInt out(const c10::SymInt& size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+  Prepared(const Operands& o, WeightUse use) {
+    if (o.group != 0) use.group_scale = &o.scale;
+    if (o.group != 0)
+      require(o.scale.size(1) == (use.depth + o.group - 1) / o.group, ErrorCode::kShapeMismatch,
+              "[{}] a scale for each {} of K = {}, got {}", o.op, o.group, use.depth, show(o.scale));
+    cached = packed_weight(o.op, o.codes, use);
+    weight.packed = &cached->packed;
+    if (o.group != 0) {
+      weight.group = o.group;
+      weight.group_scale = reinterpret_cast<const uint16_t*>(cached->group_scale.data());
+    } else {
+      scale = o.scale.contiguous();
+      weight.scale = scale.const_data_ptr<float>();
+      weight.scale_stride = scale.numel() > 1 ? 1 : 0;
+    }
+    if (given(o.scale_neg)) weight.scale_neg = (scale_neg = o.scale_neg->contiguous()).const_data_ptr<float>();
+    if (given(o.bias)) weight.bias = (bias = o.bias->contiguous()).const_data_ptr<float>();
+    activation.kind = o.kind;
+    if (given(o.act_scale)) activation.step = checked_step(o.op, *o.act_scale);
   }
-  // Of x [..., C, H, W] with N filters.
+};
+
+// The sizes of a convolution, without its input.
+struct Window {
+  kernels::ConvGeometry g;
+  size_t dimensions;
+
+  Window(const char* op, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+         bool transposed, at::IntArrayRef output_padding, int64_t groups)
+      : dimensions(kernel.size()) {
+    require(dimensions >= 1 && dimensions <= 3, ErrorCode::kInvalidArgument, "[{}] 1 to 3 sizes of a kernel, got {}", op,
+            dimensions);
+    const auto take = [&](const char* name, at::IntArrayRef values, int64_t least, kernels::ConvGeometry::Sizes& sizes) {
+      const bool valid =
+          values.size() == dimensions && std::all_of(values.begin(), values.end(), [&](int64_t v) { return v >= least; });
+      require(valid, ErrorCode::kInvalidArgument, "[{}] {} numbers of at least {}, got {} (name={})", op, dimensions, least,
+              show(c10::fromIntArrayRefSlow(values)), name);
+      std::copy(values.begin(), values.end(), sizes.end() - static_cast<int64_t>(dimensions));
+    };
+    take("kernel_size", kernel, 1, g.kernel);
+    take("stride", stride, 1, g.stride);
+    take("padding", padding, 0, g.padding);
+    take("dilation", dilation, 1, g.dilation);
+    if (!output_padding.empty()) take("output_padding", output_padding, 0, g.output_padding);
+    require(groups >= 1, ErrorCode::kInvalidArgument, "[{}] at least one group, got {}", op, groups);
+    g.groups = groups;
+    g.transposed = transposed;
+  }
+
+  // Of x [B, C, sizes...] or [C, sizes...] with N filters.
   c10::SymDimVector output(const char* op, const at::Tensor& x, const c10::SymInt& filters) const {
-    require(x.dim() == 3 || x.dim() == 4, ErrorCode::kShapeMismatch, "[{}] x [B, C, H, W] or [C, H, W], got {}", op,
-            show(x));
-    const c10::SymInt h = x.sym_size(-2), w = x.sym_size(-1);
-    require(h + 2 * padding.h >= dilation.h * (kernel.h - 1) + 1 && w + 2 * padding.w >= dilation.w * (kernel.w - 1) + 1,
-            ErrorCode::kShapeMismatch, "[{}] an image of at least the kernel's size, got {}", op, show(x));
+    const auto spatial = static_cast<int64_t>(dimensions);
+    require(x.dim() == spatial + 1 || x.dim() == spatial + 2, ErrorCode::kShapeMismatch,
+            "[{}] x [B, C, ...] or [C, ...] with {} sizes, got {}", op, spatial, show(x));
+    require(x.sym_size(-spatial - 1) % g.groups == 0 && filters % g.groups == 0, ErrorCode::kShapeMismatch,
+            "[{}] channels in {} groups, got {} and {} filters", op, g.groups, show(x), show(filters));
     c10::SymDimVector shape(x.sym_sizes().begin(), x.sym_sizes().end());
-    const size_t rank = shape.size();
-    shape[rank - 3] = filters;
-    shape[rank - 2] = out(h, kernel.h, stride.h, padding.h, dilation.h);
-    shape[rank - 1] = out(w, kernel.w, stride.w, padding.w, dilation.w);
+    shape[shape.size() - dimensions - 1] = filters;
+    for (size_t i = 0; i < dimensions; ++i) {
+      const size_t d = 3 - dimensions + i;
+      c10::SymInt& size = shape[shape.size() - dimensions + i];
+      const int64_t reach = g.dilation[d] * (g.kernel[d] - 1) + 1;
+      size = g.transposed ? (size - 1) * g.stride[d] - 2 * g.padding[d] + reach + g.output_padding[d]
+                          : (size + 2 * g.padding[d] - reach + g.stride[d]) / g.stride[d];
+      require(size >= 1, ErrorCode::kShapeMismatch, "[{}] an input of at least the kernel's size, got {}", op, show(x));
+    }
     return shape;
+  }
+
+  kernels::ConvGeometry geometry(const at::Tensor& batch) const {
+    kernels::ConvGeometry sized = g;
+    sized.batch = batch.size(0);
+    sized.channels = batch.size(1);
+    for (size_t i = 0; i < dimensions; ++i) sized.input[3 - dimensions + i] = batch.size(2 + static_cast<int64_t>(i));
+    return sized;
   }
 };
 
@@ -81,95 +142,111 @@ struct Window2d {
 
 namespace cpu {
 
-at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          std::string_view activation) {
+at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                          const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
+                          std::string_view activation, int64_t group) {
   constexpr const char* kOp = "ternary_linear";
-  const at::Tensor y = meta::ternary_linear(x, codes, scale, bias, activation);
-  const int64_t depth = x.size(-1);
-  const Operands operands(kOp, codes, depth, scale, bias);
-  const at::Tensor rows = x.contiguous();
-  const int64_t tokens = y.numel() / codes.size(0);
+  const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
+  const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
+  const int64_t depth = x.size(-1), rows = codes.size(0), tokens = y.numel() / rows;
+  const auto layout = kernels::select_ternary_layout(kind, rows, depth, this_machine(), policy()).value();
+  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}, {.depth = depth, .layout = layout});
+  const at::Tensor plain = x.contiguous();
   if (tokens == 0) return y;
   TorchPool pool;
-  const auto chosen = operands.cached->kernels_for(tokens);
-  const auto scratch = AlignedBuffer::allocate(
-      static_cast<size_t>(ternary_linear_scratch_bytes(chosen, operands.weight(), tokens, pool.threads())));
-  kernels::ternary_linear(chosen, operands.weight(), rows.const_data_ptr<float>(), tokens, y.mutable_data_ptr<float>(),
-                          const_cast<uint8_t*>(scratch.value().data()), pool)
+  const auto chosen = p.cached->kernels_for(
+      p.weight.problem(tokens), [&] { return select_ternary(kind, p.weight.problem(tokens), layout, this_machine(), policy()).value(); });
+  auto scratch =
+      AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, p.weight, tokens, pool.threads())))
+          .value();
+  kernels::ternary_linear(chosen, p.weight, p.activation, plain.const_data_ptr<float>(), tokens, y.mutable_data_ptr<float>(),
+                          scratch.data(), pool)
       .value();
   return y;
 }
 
-at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
-                          at::IntArrayRef dilation, std::string_view activation) {
-  constexpr const char* kOp = "ternary_conv2d";
-  const at::Tensor y = meta::ternary_conv2d(x, codes, scale, bias, kernel_size, stride, padding, dilation, activation);
-  const Window2d window(kOp, kernel_size, stride, padding, dilation);
-  const at::Tensor image = x.dim() == 4 ? x : x.unsqueeze(0), out = x.dim() == 4 ? y : y.unsqueeze(0);
-  const kernels::ConvGeometry g{.batch = image.size(0),
-                                .channels = image.size(1),
-                                .input = {1, image.size(2), image.size(3)},
-                                .kernel = {1, window.kernel.h, window.kernel.w},
-                                .stride = {1, window.stride.h, window.stride.w},
-                                .padding = {0, window.padding.h, window.padding.w},
-                                .dilation = {1, window.dilation.h, window.dilation.w}};
-  const Operands operands(kOp, codes, g.depth(), scale, bias);
+at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                        const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
+                        at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                        at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding, int64_t groups,
+                        std::string_view activation, int64_t group) {
+  constexpr const char* kOp = "ternary_conv";
+  const at::Tensor y = meta::ternary_conv(x, codes, scale, scale_neg, bias, act_scale, kernel_size, stride, padding,
+                                          dilation, transposed, output_padding, groups, activation, group);
+  const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
+  const bool batched = x.dim() == static_cast<int64_t>(window.dimensions) + 2;
+  const kernels::ConvGeometry g = window.geometry(batched ? x : x.unsqueeze(0));
+  const kernels::TernaryConvWeight facts{codes.size(0), group, given(scale_neg)};
+  const auto layout = select_ternary_conv_layout(g, facts, this_machine(), policy()).value();
+  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, ternary::parse_act_kind(activation).value(), group},
+                   {.depth = g.depth(), .groups = groups, .layout = layout});
   if (y.numel() == 0) return y;
-  const at::Tensor channels_last = image.permute({0, 2, 3, 1}).contiguous();
+  const at::Tensor channels_last = (batched ? x : x.unsqueeze(0)).movedim(1, -1).contiguous();
   TorchPool pool;
-  const auto chosen = operands.cached->kernels_for(kernels::ternary_conv_problem(g, codes.size(0)).tokens);
-  const auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(chosen, operands.weight(), g, pool.threads())));
-  const at::Tensor target = at::empty({g.batch, g.out(1), g.out(2), codes.size(0)}, x.options());
+  const auto chosen = p.cached->kernels_for(ternary_conv_problem(g, facts), [&] {
+    return select_ternary_conv(g, facts, layout, this_machine(), policy()).value();
+  });
+  auto scratch =
+      AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(chosen, p.weight, g, pool.threads()))).value();
+  std::vector<int64_t> shape{g.batch};
+  for (size_t i = 3 - window.dimensions; i < 3; ++i) shape.push_back(g.out(i));
+  shape.push_back(codes.size(0));
+  const at::Tensor target = at::empty(shape, x.options());
   kernels::TernaryGemmArgs results;
   results.y = target.mutable_data_ptr<float>();
-  kernels::ternary_conv(chosen, operands.weight(), g, {.op = kOp, .x = channels_last.const_data_ptr<float>()}, results,
-                        const_cast<uint8_t*>(scratch.value().data()), pool)
-      .value();
-  const at::Tensor result = target.permute({0, 3, 1, 2});  // channels last, as the kernel wrote it
-  return x.dim() == 4 ? result : result.squeeze(0);
+  const kernels::TernaryConvInput input{.op = kOp, .x = channels_last.const_data_ptr<float>(), .activation = p.activation};
+  kernels::ternary_conv(chosen, p.weight, g, input, results, scratch.data(), pool).value();
+  const at::Tensor result = target.movedim(-1, 1);  // channels last, as the kernel wrote it
+  return batched ? result : result.squeeze(0);
 }
 
 }  // namespace cpu
 
 namespace meta {
 
-at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          std::string_view activation) {
+at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                          const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
+                          std::string_view activation, int64_t group) {
   constexpr const char* kOp = "ternary_linear";
-  ternary::parse_act_kind(activation).value();
+  const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
   require(x.dim() >= 1 && codes.dim() == 2, ErrorCode::kShapeMismatch,
           "[{}] x [..., K] and codes [N, ceil(K / 4)], got {} and {}", kOp, show(x), show(codes));
-  check_operands(kOp, x, scale, bias, codes.sym_size(0));
+  Operands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   c10::SymDimVector shape(x.sym_sizes().begin(), x.sym_sizes().end());
   shape.back() = codes.sym_size(0);
   return at::empty_symint(shape, x.options());
 }
 
-at::Tensor ternary_conv2d(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& bias,
-                          at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
-                          at::IntArrayRef dilation, std::string_view activation) {
-  constexpr const char* kOp = "ternary_conv2d";
-  ternary::parse_act_kind(activation).value();
-  require(codes.dim() == 2, ErrorCode::kShapeMismatch, "[{}] codes [N, ceil(K / 4)], got {}", kOp, show(codes));
-  check_operands(kOp, x, scale, bias, codes.sym_size(0));
-  const Window2d window(kOp, kernel_size, stride, padding, dilation);
+at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                        const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
+                        at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                        at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding, int64_t groups,
+                        std::string_view activation, int64_t group) {
+  constexpr const char* kOp = "ternary_conv";
+  const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
+  require(kind != ternary::ActKind::kNone, ErrorCode::kUnsupported, "[{}] int8 or int4 activations, got none", kOp);
+  Operands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
+  const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
   return at::empty_symint(window.output(kOp, x, codes.sym_size(0)), x.options());
 }
 
-at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view method,
-                      std::string_view granularity, std::string_view activation) {
-  const auto [codes, scale] = meta::ternary_pack(weight, method, granularity);
-  return meta::ternary_linear(x, codes, scale, bias, activation);
+at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
+                      std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
+                      const OptionalTensor& act_scale, double /*blend*/) {
+  const auto [codes, scale, scale_neg] = meta::ternary_pack(weight, spec, learned, learned_neg, false, 1);
+  return meta::ternary_linear(x, codes, scale, scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg, bias, act_scale,
+                              activation, scale.dim() == 2 ? ternary::parse_weight_spec(spec).value().group : 0);
 }
 
-at::Tensor bit_conv2d(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                      at::IntArrayRef padding, at::IntArrayRef dilation, std::string_view method,
-                      std::string_view granularity, std::string_view activation) {
-  const auto [codes, scale] = meta::ternary_pack(weight, method, granularity);
-  require(weight.dim() == 4, ErrorCode::kShapeMismatch, "[bit_conv2d] a weight [N, C, kh, kw], got {}", show(weight));
-  return meta::ternary_conv2d(x, codes, scale, bias, weight.sizes().slice(2), stride, padding, dilation, activation);
+at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+                    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+                    int64_t groups, std::string_view spec, std::string_view activation, const OptionalTensor& learned,
+                    const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double /*blend*/) {
+  require(weight.dim() >= 3, ErrorCode::kShapeMismatch, "[bit_conv] a weight [N, C, kernel...], got {}", show(weight));
+  const auto [codes, scale, scale_neg] = meta::ternary_pack(weight, spec, learned, learned_neg, transposed, groups);
+  return meta::ternary_conv(x, codes, scale, scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg, bias, act_scale,
+                            weight.sizes().slice(2), stride, padding, dilation, transposed, output_padding, groups,
+                            activation, scale.dim() == 2 ? ternary::parse_weight_spec(spec).value().group : 0);
 }
 
 }  // namespace meta

@@ -30,30 +30,47 @@ Cache& cache() {
 
 int64_t version_of(const at::Tensor& tensor) { return tensor.is_inference() ? 0 : static_cast<int64_t>(tensor._version()); }
 
-std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes, int64_t depth) {
+std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes, const WeightUse& use) {
   const at::Tensor plain = codes.contiguous();
   const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), static_cast<size_t>(plain.numel()));
   const int64_t rows = codes.size(0);
-  const Status valid = ternary::validate_codes(bytes, rows, depth);
+  const Status valid = ternary::validate_codes(bytes, rows, use.depth);
   if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[{}] {}", op, valid.error().message)});
   auto weight = std::make_shared<CachedWeight>();
-  const auto layout = kernels::select_ternary_layout(rows, depth, this_machine(), policy()).value();
-  weight->packed = kernels::pack_ternary(bytes, rows, depth, layout).value();
+  weight->packed = kernels::pack_ternary(bytes, rows, use.depth, use.layout, use.groups).value();
+  weight->groups = use.groups;
+  if (use.group_scale != nullptr) {
+    const at::Tensor scale = use.group_scale->contiguous();
+    const auto* halves = reinterpret_cast<const uint16_t*>(scale.const_data_ptr<at::Half>());
+    weight->group_scale =
+        kernels::pack_group_scales({halves, static_cast<size_t>(scale.numel())}, rows, scale.size(1)).value();
+    weight->group_scale_source = *use.group_scale;
+  }
   return weight;
+}
+
+// Whether a weight that was packed serves the use.
+bool serves(const CachedWeight& weight, const WeightUse& use) {
+  const bool same_scale = use.group_scale == nullptr
+                              ? !weight.group_scale_source.defined()
+                              : weight.group_scale_source.defined() && weight.group_scale_source.is_same(*use.group_scale);
+  return weight.packed.depth == use.depth && weight.packed.layout == use.layout && weight.groups == use.groups && same_scale;
 }
 
 }  // namespace
 
-kernels::TernaryKernels CachedWeight::kernels_for(int64_t tokens) const {
+kernels::TernaryKernels CachedWeight::kernels_for(const kernels::TernaryGemmProblem& problem,
+                                                  const std::function<kernels::TernaryKernels()>& choose) const {
   const std::lock_guard lock(mutex_);
-  if (last_tokens_ != tokens) {
-    last_ = kernels::select_ternary({tokens, packed.rows, packed.depth}, packed.layout, this_machine(), policy()).value();
-    last_tokens_ = tokens;
+  if (last_problem_ != problem) {
+    last_ = choose();
+    last_problem_ = problem;
   }
   return last_;
 }
 
-std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, int64_t depth) {
+std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, const WeightUse& use) {
+  const int64_t depth = use.depth;
   require(codes.scalar_type() == at::kByte, ErrorCode::kTypeMismatch, "[{}] uint8, got {} (name=codes)", op,
           c10::toString(codes.scalar_type()));
   require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth,
@@ -62,14 +79,15 @@ std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tens
           ErrorCode::kShapeMismatch, "[{}] codes [N, {}] for K = {}, got {}", op, ternary::code_row_bytes(depth), depth,
           show(codes));
   const auto* key = codes.unsafeGetTensorImpl();
-  const int64_t version = version_of(codes);
+  // Scales of groups are packed, too: a change of either shows in the sum of the versions.
+  const int64_t version = version_of(codes) + (use.group_scale == nullptr ? 0 : version_of(*use.group_scale));
   {
     const std::lock_guard lock(cache().mutex);
     const auto found = cache().entries.find(key);
-    if (found != cache().entries.end() && found->second.version == version && found->second.weight->packed.depth == depth)
+    if (found != cache().entries.end() && found->second.version == version && serves(*found->second.weight, use))
       return found->second.weight;
   }
-  auto weight = pack(op, codes, depth);
+  auto weight = pack(op, codes, use);
   const std::lock_guard lock(cache().mutex);
   std::erase_if(cache().entries, [](const auto& entry) { return entry.second.tensor.expired(); });
   cache().entries.insert_or_assign(

@@ -25,6 +25,11 @@ bool Program::is_exact() const {
                       [](const Node& n) { return schema(n.op).exactness == Exactness::kBounded; });
 }
 
+void complete_inputs(Node& node) {
+  const auto& inputs = schema(node.op).inputs;
+  while (node.inputs.size() < inputs.size() && inputs[node.inputs.size()].optional) node.inputs.push_back(kNone);
+}
+
 int64_t weight_rows(const Shape& shape) { return shape.front().size; }
 
 int64_t weight_depth(const Shape& shape) {
@@ -55,14 +60,15 @@ ValueId ProgramBuilder::floats(std::string name, std::vector<int64_t> shape, std
 
 // NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes,
-                                std::vector<float> scale) {
+                                TernaryScales scales) {
   const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kTernary, constant_shape(shape));
   struct Owned {
     std::vector<uint8_t> codes;
-    std::vector<float> scale;
+    TernaryScales scales;
   };
-  auto owned = std::make_shared<const Owned>(Owned{std::move(codes), std::move(scale)});
-  const TernaryData view{owned->codes, owned->scale};
+  auto owned = std::make_shared<const Owned>(Owned{std::move(codes), std::move(scales)});
+  const TernaryScales& kept = owned->scales;
+  const TernaryData view{owned->codes, kept.scale, kept.scale_neg, kept.group_scale, kept.group};
   program_.constants.push_back({id, view, std::move(owned)});
   return id;
 }
@@ -70,6 +76,7 @@ ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, st
 Result<ValueId> ProgramBuilder::node(Op op, std::string name, std::vector<ValueId> inputs,
                                      std::map<std::string, Attribute> attributes) {
   Node node{op, std::move(name), std::move(inputs), kNone, std::move(attributes)};
+  complete_inputs(node);
   BITLAB_RETURN_IF_ERROR(verify_schema(program_, node));
   BITLAB_TRY(Shape shape, infer_shape(program_, node));
   node.output = add(node.name, ValueKind::kResult, DType::kFloat32, std::move(shape));

@@ -33,7 +33,10 @@ struct Value {
 // ternary/codes.h with depth = product of all but the first size. Float constants of a convolution have the same order.
 struct TernaryData {
   std::span<const uint8_t> codes;
-  std::span<const float> scale;  // [1] or [rows]
+  std::span<const float> scale;        // [1] or [rows]; of t = +1 where there is scale_neg; empty where there is group_scale
+  std::span<const float> scale_neg{};  // as scale: of t = -1
+  std::span<const uint16_t> group_scale{};  // float16 [rows, ceil(depth / group)]
+  int64_t group = 0;                        // k that share a scale: 64, 128 or 256; 0: none
 };
 using FloatData = std::span<const float>;
 
@@ -74,6 +77,9 @@ struct Program {
   bool is_exact() const;
 };
 
+// Appends kNone for optional inputs that a node leaves out at the end of its list.
+void complete_inputs(Node& node);
+
 // Rows and depth of a weight's matrix.
 int64_t weight_rows(const Shape& shape);
 int64_t weight_depth(const Shape& shape);
@@ -82,12 +88,22 @@ int64_t weight_depth(const Shape& shape);
 // The node must fit its schema (verify()).
 Result<Shape> infer_shape(const Program& program, const Node& node);
 
+// The scales of a ternary constant, as in TernaryData. Plain lists of one scale a row or tensor are the common case.
+struct TernaryScales {
+  std::vector<float> scale{}, scale_neg{};
+  std::vector<uint16_t> group_scale{};
+  int64_t group = 0;
+  TernaryScales() = default;
+  TernaryScales(std::vector<float> plain) : scale(std::move(plain)) {}  // NOLINT(google-explicit-constructor)
+  TernaryScales(std::initializer_list<float> plain) : scale(plain) {}
+};
+
 // Builds a program value by value; shapes follow from the rules.
 class ProgramBuilder {
  public:
   ValueId input(std::string name, Shape shape);
   ValueId floats(std::string name, std::vector<int64_t> shape, std::vector<float> data);
-  ValueId ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes, std::vector<float> scale);
+  ValueId ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes, TernaryScales scales);
   Result<ValueId> node(Op op, std::string name, std::vector<ValueId> inputs,
                        std::map<std::string, Attribute> attributes = {});
   void metadata(std::string key, std::string text) { program_.metadata[std::move(key)] = std::move(text); }

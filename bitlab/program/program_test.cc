@@ -65,6 +65,7 @@ TEST(Verify, FindsWhatIsWrong) {
     std::function<void(Program&)> break_it;
   };
   static const std::vector<uint8_t> bad_codes(20, 0xFF);
+  static const std::vector<uint16_t> halves(4, 0x3C00);
   static const std::vector<float> not_finite(5, std::numeric_limits<float>::quiet_NaN()), two(2, 1.0F);
   const Case cases[] = {
       {"a name twice", [](Program& p) { p.values[1].name = p.values[0].name; }},
@@ -87,7 +88,19 @@ TEST(Verify, FindsWhatIsWrong) {
       {"an attribute too few", [](Program& p) { p.nodes[0].attributes.erase("stride"); }},
       {"an attribute too many", [](Program& p) { p.nodes[1].attributes["alpha"] = int64_t{1}; }},
       {"an attribute of another type", [](Program& p) { p.nodes[0].attributes["stride"] = int64_t{1}; }},
-      {"an unknown activation", [](Program& p) { p.nodes[3].attributes["activation"] = std::string("int4"); }},
+      {"an unknown activation", [](Program& p) { p.nodes[3].attributes["activation"] = std::string("int5"); }},
+      {"static activations without a step",
+       [](Program& p) { p.nodes[3].attributes["activation"] = std::string("int8_static"); }},
+      {"a step for dynamic activations", [](Program& p) { p.nodes[3].inputs[3] = p.nodes[3].inputs[2]; }},
+      {"float activations of a convolution", [](Program& p) { p.nodes[0].attributes["activation"] = std::string("none"); }},
+      {"groups of 100", [](Program& p) { std::get<TernaryData>(p.constants[1].data).group = 100; }},
+      {"groups without their scales", [](Program& p) { std::get<TernaryData>(p.constants[1].data).group = 64; }},
+      {"groups across taps",
+       [](Program& p) {
+         auto& data = std::get<TernaryData>(p.constants[0].data);
+         data.scale = {}, data.group_scale = halves, data.group = 64;
+       }},
+      {"negative scales of another length", [](Program& p) { std::get<TernaryData>(p.constants[1].data).scale_neg = two; }},
       {"a stride of zero",
        [](Program& p) {
          p.nodes[0].attributes["stride"] = Pair{0, 1};

@@ -29,9 +29,18 @@ Status check_bias(const Program& p, const Node& node, int64_t rows) {
   return refuse(ErrorCode::kShapeMismatch, node, "bias of shape [{}], got {}", rows, to_string(bias));
 }
 
-Status check_activation(const Node& node) {
-  if (Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation")); !kind.ok())
-    return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
+// `float_activations`: whether activations may stay float.
+Status check_activation(const Program& p, const Node& node, bool float_activations) {
+  const Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation"));
+  if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
+  if (*kind == ternary::ActKind::kNone && !float_activations)
+    return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of a convolution, got none");
+  const bool scaled = node.inputs[3] != kNone;
+  if (scaled != is_static(*kind))
+    return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
+                  scaled ? "one" : "none", name(*kind));
+  if (scaled && shape_of(p, node, 3) != Shape{{1, false}})
+    return refuse(ErrorCode::kShapeMismatch, node, "act_scale of shape [1], got {}", to_string(shape_of(p, node, 3)));
   return {};
 }
 
@@ -104,12 +113,12 @@ Result<Shape> pool_shape(const Program& p, const Node& node, Pair dilation) {
 }
 
 Result<Shape> infer_ternary_linear(const Program& p, const Node& node) {
-  BITLAB_RETURN_IF_ERROR(check_activation(node));
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node, true));
   return linear_shape(p, node);
 }
 
 Result<Shape> infer_ternary_conv2d(const Program& p, const Node& node) {
-  BITLAB_RETURN_IF_ERROR(check_activation(node));
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node, false));
   return conv_shape(p, node);
 }
 

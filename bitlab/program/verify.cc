@@ -39,6 +39,34 @@ Status verify_finite(const std::string& name, FloatData data) {
   return corrupt("finite constants, got {} (value={}, index={})", *bad, name, bad - data.begin());
 }
 
+Status verify_groups(const Value& v, const TernaryData& data) {
+  const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape), innermost = v.shape.back().size;
+  if (data.group != 64 && data.group != 128 && data.group != 256)
+    return corrupt("groups of 64, 128 or 256, got {} (value={})", data.group, v.name);
+  if (v.shape.size() > 2 && innermost % data.group != 0)
+    return corrupt("channels in multiples of the group {}, got {} (value={})", data.group, innermost, v.name);
+  const int64_t scales = rows * ((depth + data.group - 1) / data.group);
+  if (!data.scale.empty() || !data.scale_neg.empty() || static_cast<int64_t>(data.group_scale.size()) != scales)
+    return corrupt("{} scales of groups alone, got {} (value={})", scales, data.group_scale.size(), v.name);
+  constexpr uint16_t kExponent = 0x7C00;
+  const auto bad = std::find_if(data.group_scale.begin(), data.group_scale.end(),
+                                [](uint16_t half) { return (half & kExponent) == kExponent; });
+  if (bad == data.group_scale.end()) return {};
+  return corrupt("finite scales, got another (value={}, index={})", v.name, bad - data.group_scale.begin());
+}
+
+Status verify_scales(const Value& v, const TernaryData& data) {
+  if (data.group != 0 || !data.group_scale.empty()) return verify_groups(v, data);
+  const int64_t rows = weight_rows(v.shape);
+  if (data.scale.size() != 1 && static_cast<int64_t>(data.scale.size()) != rows)
+    return corrupt("1 or {} scales, got {} (value={})", rows, data.scale.size(), v.name);
+  if (!data.scale_neg.empty() && data.scale_neg.size() != data.scale.size())
+    return corrupt("as many negative scales as positive ones, {}, got {} (value={})", data.scale.size(),
+                   data.scale_neg.size(), v.name);
+  BITLAB_RETURN_IF_ERROR(verify_finite(v.name, data.scale));
+  return verify_finite(v.name, data.scale_neg);
+}
+
 Status verify_constant(const Program& p, const Constant& constant) {
   if (!exists(p, constant.value) || p.value(constant.value).kind != ValueKind::kConstant)
     return corrupt("data for a constant, got value {}", constant.value);
@@ -55,9 +83,7 @@ Status verify_constant(const Program& p, const Constant& constant) {
   const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
   if (depth > ternary::kMaxDepth)
     return corrupt("a depth of at most 2^24, beyond which int32 sums could overflow, got {} (value={})", depth, v.name);
-  if (ternary->scale.size() != 1 && static_cast<int64_t>(ternary->scale.size()) != rows)
-    return corrupt("1 or {} scales, got {} (value={})", rows, ternary->scale.size(), v.name);
-  BITLAB_RETURN_IF_ERROR(verify_finite(v.name, ternary->scale));
+  BITLAB_RETURN_IF_ERROR(verify_scales(v, *ternary));
   if (Status status = ternary::validate_codes(ternary->codes, rows, depth); !status.ok())
     return make_error(status.error().code, "{} (value={})", status.error().message, v.name);
   return {};
@@ -104,6 +130,18 @@ Status verify_node(const Program& p, const Node& node, std::vector<bool>& define
   if (shape != p.value(node.output).shape)
     return corrupt("output shape {}, got {} (node={})", to_string(shape), to_string(p.value(node.output).shape), node.name);
   defined[static_cast<size_t>(node.output)] = true;
+  return {};
+}
+
+// Static activations divide by their step.
+Status verify_steps(const Program& p) {
+  constexpr float kLeast = 1e-30F;
+  for (const Node& node : p.nodes) {
+    if (node.op != Op::ternary_linear && node.op != Op::ternary_conv2d) continue;
+    const Constant* step = node.inputs[3] == kNone ? nullptr : p.constant(node.inputs[3]);
+    if (step != nullptr && std::get<FloatData>(step->data)[0] < kLeast)
+      return corrupt("act_scale of at least 1e-30, got {} (node={})", std::get<FloatData>(step->data)[0], node.name);
+  }
   return {};
 }
 
@@ -157,6 +195,7 @@ Status verify(const Program& p) {
     if (node.name.empty() || !names.insert(node.name).second) return corrupt("unique node names, got '{}'", node.name);
     BITLAB_RETURN_IF_ERROR(verify_node(p, node, defined));
   }
+  BITLAB_RETURN_IF_ERROR(verify_steps(p));
   for (size_t i = 0; i < defined.size(); ++i)
     if (!defined[i]) return corrupt("a node that defines '{}', got none", p.values[i].name);
   return {};

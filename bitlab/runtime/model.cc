@@ -1,9 +1,10 @@
 #include "bitlab/runtime/model.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "bitlab/format/bit/bit.h"
-#include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
+#include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::runtime {
@@ -17,8 +18,23 @@ Result<AlignedBuffer> copy(std::span<const float> data) {
   return buffer;
 }
 
-Result<ResidentConstant> make_resident(const program::Shape& shape, const program::Constant& constant,
-                                       const LoadOptions& options) {
+// How the activations that meet a weight enter the product. Error: Unsupported, where its nodes do not agree on a layout.
+Result<ternary::ActKind> activation_of(const Program& p, program::ValueId weight) {
+  std::optional<ternary::ActKind> kind;
+  for (const program::Node& node : p.nodes) {
+    if (std::find(node.inputs.begin(), node.inputs.end(), weight) == node.inputs.end()) continue;
+    BITLAB_TRY(const ternary::ActKind own, ternary::parse_act_kind(node.attribute<std::string>("activation")));
+    if (kind && (*kind == ternary::ActKind::kNone) != (own == ternary::ActKind::kNone))
+      return make_error(ErrorCode::kUnsupported,
+                        "[model] a weight with quantized or with float activations, got both (value={})",
+                        p.value(weight).name);
+    kind = own;
+  }
+  return kind.value_or(ternary::ActKind::kInt8);
+}
+
+Result<ResidentConstant> make_resident(const Program& p, const program::Constant& constant, const LoadOptions& options) {
+  const program::Shape& shape = p.value(constant.value).shape;
   ResidentConstant resident;
   if (const auto* floats = std::get_if<program::FloatData>(&constant.data)) {
     BITLAB_TRY(resident.floats, copy(*floats));
@@ -26,9 +42,16 @@ Result<ResidentConstant> make_resident(const program::Shape& shape, const progra
   }
   const auto& data = std::get<program::TernaryData>(constant.data);
   const int64_t rows = weight_rows(shape), depth = weight_depth(shape);
-  BITLAB_TRY(const auto layout, kernels::select_ternary_layout(rows, depth, options.machine, options.policy));
+  BITLAB_TRY(const ternary::ActKind activation, activation_of(p, constant.value));
+  BITLAB_TRY(const auto layout, kernels::select_ternary_layout(activation, rows, depth, options.machine, options.policy));
   BITLAB_TRY(resident.packed, kernels::pack_ternary(data.codes, rows, depth, layout));
+  if (data.group != 0) {
+    resident.group = data.group;
+    BITLAB_TRY(resident.group_scale, kernels::pack_group_scales(data.group_scale, rows, ceil_div(depth, data.group)));
+    return resident;
+  }
   BITLAB_TRY(resident.scale, copy(data.scale));
+  BITLAB_TRY(resident.scale_neg, copy(data.scale_neg));
   resident.scale_stride = data.scale.size() == 1 ? 0 : 1;
   return resident;
 }
@@ -46,8 +69,7 @@ Result<std::shared_ptr<const Model>> Model::create(Program program, const LoadOp
   model->options_ = options;
   model->constants_.resize(program.values.size());
   for (program::Constant& constant : program.constants) {
-    BITLAB_TRY(model->constants_[static_cast<size_t>(constant.value)],
-               make_resident(program.value(constant.value).shape, constant, options));
+    BITLAB_TRY(model->constants_[static_cast<size_t>(constant.value)], make_resident(program, constant, options));
     constant = {};  // released one by one: no moment holds all codes twice
   }
   program.constants.clear();

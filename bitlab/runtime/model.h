@@ -23,9 +23,13 @@ struct LoadOptions {
 struct ResidentConstant {
   AlignedBuffer floats;           // float constants
   kernels::PackedTernary packed;  // ternary constants
-  AlignedBuffer scale;
-  int64_t scale_stride = 0;  // 0 per tensor, 1 per output channel
-  int64_t bytes() const { return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size()); }
+  AlignedBuffer scale, scale_neg;
+  int64_t scale_stride = 0;   // 0 per tensor, 1 per output channel
+  AlignedBuffer group_scale;  // float16 [groups, rows], instead of scale
+  int64_t group = 0;
+  int64_t bytes() const {
+    return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size() + scale_neg.size() + group_scale.size());
+  }
 };
 
 class Model {

@@ -7,8 +7,11 @@
 
 #include <gtest/gtest.h>
 
+#include "bitlab/base/half.h"
+#include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/ternary/oracle.h"
+#include "bitlab/ternary/spec.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -92,6 +95,92 @@ TEST(Session, EqualsTheOracleForEveryKernelThreadCountAndBatch) {
         EXPECT_TRUE(same_bits(run(*session, one, 1), std::span(expected).subspan(static_cast<size_t>(i * 5), 5)));
       }
       EXPECT_TRUE(same_bits(run(*session, x, 9), expected)) << "after another batch size";
+    }
+}
+
+// Every scaling and kind of activation, through a file and back, on linear layers and convolutions.
+TEST(Session, EveryScalingAndActivationEqualsTheOracle) {
+  constexpr int64_t kRows = 7, kTaps = 6, kChannels = 64, kDepth = kTaps * kChannels, kSamples = 3;
+  using ternary::ActKind;
+  const auto t = random_int8(kRows * kDepth, 1, -1, 1);
+  const auto x = random_floats(kSamples * kChannels * 4 * 5, 2), bias = random_floats(kRows, 3);
+  auto scales = random_floats(kRows * kTaps, 4, 0.1F);
+  for (float& s : scales) s = half_to_float(float_to_half(s));
+  const float step = 0.031F;
+  enum Scaling { kTensor, kChannel, kTwo, kGroups };
+  for (Scaling scaling : {kTensor, kChannel, kTwo, kGroups})
+    for (ActKind kind : {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static})
+      for (bool convolution : {false, true}) {
+        program::TernaryScales stored;
+        const auto count = static_cast<int64_t>(scaling == kTensor ? 1 : scaling == kGroups ? kRows * kTaps : kRows);
+        const std::vector<float> plain(scales.begin(), scales.begin() + count),
+            negative(scales.rbegin(), scales.rbegin() + count);
+        ternary::oracle::Weight weight{.t = t, .scale = plain, .bias = bias};
+        if (scaling == kGroups) {
+          weight.group = stored.group = kChannels;
+          for (float s : plain) stored.group_scale.push_back(float_to_half(s));
+        } else {
+          stored.scale = plain;
+          if (scaling == kTwo) weight.scale_neg = stored.scale_neg = negative;
+        }
+        ProgramBuilder b;
+        const program::Shape input = convolution ? program::Shape{kBatch, {kChannels, false}, {4, false}, {5, false}}
+                                                 : program::Shape{kBatch, {kDepth, false}};
+        const ValueId in = b.input("x", input);
+        const ValueId w =
+            b.ternary("w", convolution ? std::vector<int64_t>{kRows, 2, 3, kChannels} : std::vector<int64_t>{kRows, kDepth},
+                      packed(t, kRows, kDepth), stored);
+        const ValueId add = b.floats("b", {kRows}, bias);
+        const ValueId s = is_static(kind) ? b.floats("s", {1}, {step}) : program::kNone;
+        auto attributes = kConv;
+        if (!convolution) attributes.clear();
+        attributes["activation"] = std::string(name(kind));
+        const ValueId y =
+            *b.node(convolution ? Op::ternary_conv2d : Op::ternary_linear, "layer", {in, w, add, s}, attributes);
+        const program::Program made = *b.finish({y});
+        const std::string bytes = format::bit::serialize(made).value();
+        AlignedBuffer file = *AlignedBuffer::allocate(bytes.size());
+        std::memcpy(file.data(), bytes.data(), bytes.size());
+        const program::Program read = format::bit::parse(file.bytes(), nullptr).value();
+        EXPECT_EQ(format::bit::serialize(read).value(), bytes);
+
+        auto session = Session::create(model_of(read), {2, {}}).value();
+        const TensorView view{at_batch(input, kSamples), x.data()};
+        const auto found = session->run({&view, 1});
+        ASSERT_TRUE(found.ok()) << found.error().message;
+        const ternary::oracle::Activation activation{static_cast<float>(act_limit(kind)), is_static(kind) ? step : 0.0F};
+        const auto used = std::span(x).first(static_cast<size_t>(elements(input, kSamples)));
+        const auto expected = convolution ? ternary::oracle::conv(used, weight,
+                                                                  {.batch = kSamples,
+                                                                   .channels = kChannels,
+                                                                   .input = {1, 4, 5},
+                                                                   .filters = kRows,
+                                                                   .kernel = {1, 2, 3},
+                                                                   .padding = {0, 1, 1}},
+                                                                  activation)
+                                          : ternary::oracle::linear(used, kSamples, weight, kRows, kDepth, activation);
+        EXPECT_TRUE(same_bits({(*found)[0].data, expected.size()}, expected))
+            << scaling << " " << name(kind) << " " << convolution;
+      }
+}
+
+TEST(Session, FloatActivationsMeetTernaryWeights) {
+  constexpr int64_t kRows = 9, kDepth = 77, kTokens = 5;
+  const auto t = random_int8(kRows * kDepth, 1, -1, 1);
+  const auto x = random_floats(kTokens * kDepth, 2), scale = random_floats(kRows, 3);
+  ProgramBuilder b;
+  const ValueId in = b.input("x", {kBatch, {kDepth, false}});
+  const ValueId w = b.ternary("w", {kRows, kDepth}, packed(t, kRows, kDepth), scale);
+  const ValueId y = *b.node(Op::ternary_linear, "layer", {in, w}, {{"activation", std::string("none")}});
+  auto session = Session::create(model_of(*b.finish({y}))).value();
+  const TensorView view{{kTokens, kDepth}, x.data()};
+  const auto found = session->run({&view, 1}).value();
+  for (int64_t m = 0; m < kTokens; ++m)
+    for (int64_t n = 0; n < kRows; ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < kDepth; ++k)
+        sum += double{x[static_cast<size_t>(m * kDepth + k)]} * t[static_cast<size_t>(n * kDepth + k)];
+      EXPECT_NEAR(found[0].data[m * kRows + n], sum * scale[static_cast<size_t>(n)], 1e-4);
     }
 }
 

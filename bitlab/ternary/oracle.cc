@@ -7,16 +7,16 @@
 
 namespace bitlab::ternary::oracle {
 
-QuantizedRow quantize_int8(std::span<const float> x) {
+QuantizedRow quantize(std::span<const float> x, Activation activation) {
   float absmax = 0;
   for (float v : x) absmax = std::max(absmax, std::fabs(v));
-  const float inv = static_cast<float>(kActMax) / std::max(absmax, kActEpsilon);
+  const float inv = activation.step != 0 ? 1.0F / activation.step : activation.limit / std::max(absmax, kActEpsilon);
   QuantizedRow row;
   row.scale = 1.0F / inv;
   for (float v : x) {
     const float scaled = v * inv;
     const float rounded = std::nearbyint(scaled);
-    row.q.push_back(static_cast<int8_t>(std::clamp(rounded, -static_cast<float>(kActMax), static_cast<float>(kActMax))));
+    row.q.push_back(static_cast<int8_t>(std::clamp(rounded, -activation.limit, activation.limit)));
   }
   return row;
 }
@@ -54,18 +54,6 @@ float scaled_groups(std::span<const int64_t> acc, std::span<const float> s, floa
 int8_t requantize(float y, float inv, float limit) {
   const float scaled = y * inv;
   return static_cast<int8_t>(std::clamp(std::nearbyint(scaled), -limit, limit));
-}
-
-std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<const int8_t> t, int64_t rows, int64_t depth,
-                          std::span<const float> scale, std::span<const float> bias) {
-  std::vector<float> y;
-  for (int64_t token = 0; token < tokens; ++token) {
-    const QuantizedRow row = quantize_int8(x.subspan(token * depth, depth));
-    for (int64_t n = 0; n < rows; ++n)
-      y.push_back(epilogue(dot(t.subspan(n * depth, depth), row.q), row.scale, scale[scale.size() == 1 ? 0 : n],
-                           bias.empty() ? nullptr : &bias[n]));
-  }
-  return y;
 }
 
 namespace {
@@ -117,23 +105,75 @@ std::vector<int64_t> conv_sums(std::span<const int8_t> q, std::span<const int8_t
   return sums;
 }
 
-std::vector<float> conv(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
-                        std::span<const float> bias, const ConvShape& s) {
+namespace {
+
+// The weights for which keep(k, t) holds; zeros for the others.
+template <class Keep>
+std::vector<int8_t> only(std::span<const int8_t> t, int64_t depth, Keep keep) {
+  std::vector<int8_t> kept(t.begin(), t.end());
+  for (size_t i = 0; i < kept.size(); ++i)
+    if (!keep(static_cast<int64_t>(i) % depth, t[i])) kept[i] = 0;
+  return kept;
+}
+
+}  // namespace
+
+std::vector<float> conv(std::span<const float> x, const Weight& weight, const ConvShape& s, Activation activation) {
   std::vector<float> y, a;
   std::vector<int8_t> q;
   const int64_t values = s.channels * s.input[0] * s.input[1] * s.input[2];
   for (int64_t b = 0; b < s.batch; ++b) {
-    const QuantizedRow sample = quantize_int8(x.subspan(b * values, values));
+    const QuantizedRow sample = quantize(x.subspan(b * values, values), activation);
     q.insert(q.end(), sample.q.begin(), sample.q.end());
     a.push_back(sample.scale);
   }
-  const std::vector<int64_t> sums = conv_sums(q, t, s);
-  for (size_t i = 0; i < sums.size(); ++i) {
+  const int64_t depth = static_cast<int64_t>(weight.t.size()) / s.filters;
+  std::vector<std::vector<int64_t>> parts;  // the sums that scales meet one by one
+  if (weight.group != 0) {
+    for (int64_t begin = 0; begin < depth; begin += weight.group)
+      parts.push_back(
+          conv_sums(q, only(weight.t, depth, [&](int64_t k, int8_t) { return k >= begin && k < begin + weight.group; }), s));
+  } else if (!weight.scale_neg.empty()) {
+    parts = {conv_sums(q, only(weight.t, depth, [](int64_t, int8_t t) { return t > 0; }), s),
+             conv_sums(q, only(weight.t, depth, [](int64_t, int8_t t) { return t < 0; }), s)};
+  } else {
+    parts = {conv_sums(q, weight.t, s)};
+  }
+  for (size_t i = 0; i < parts[0].size(); ++i) {
     const size_t n = i / static_cast<size_t>(s.positions()) % static_cast<size_t>(s.filters);
-    y.push_back(epilogue(sums[i], a[i / static_cast<size_t>(s.positions() * s.filters)], scale[scale.size() == 1 ? 0 : n],
-                         bias.empty() ? nullptr : &bias[n]));
+    const float in_x = a[i / static_cast<size_t>(s.positions() * s.filters)];
+    const size_t scale = weight.scale.size() == 1 ? 0 : n;
+    const float* bias = weight.bias.empty() ? nullptr : &weight.bias[n];
+    float value = 0;
+    if (weight.group != 0) {
+      std::vector<int64_t> sums;
+      for (const auto& part : parts) sums.push_back(part[i]);
+      value = scaled_groups(sums, weight.scale.subspan(n * parts.size(), parts.size()), in_x);
+    } else if (!weight.scale_neg.empty()) {
+      value = scaled_asymmetric(parts[0][i], -parts[1][i], in_x, weight.scale[scale], weight.scale_neg[scale]);
+    } else {
+      value = epilogue(parts[0][i], in_x, weight.scale[scale], nullptr);
+    }
+    y.push_back(bias == nullptr ? value : value + *bias);
   }
   return y;
+}
+
+std::vector<float> linear(std::span<const float> x, int64_t tokens, const Weight& weight, int64_t rows, int64_t depth,
+                          Activation activation) {
+  // One pixel a token, one channel a k.
+  return conv(x, weight, {.batch = tokens, .channels = depth, .input = {1, 1, 1}, .filters = rows, .kernel = {1, 1, 1}},
+              activation);
+}
+
+std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<const int8_t> t, int64_t rows, int64_t depth,
+                          std::span<const float> scale, std::span<const float> bias) {
+  return linear(x, tokens, {.t = t, .scale = scale, .bias = bias}, rows, depth);
+}
+
+std::vector<float> conv(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
+                        std::span<const float> bias, const ConvShape& s) {
+  return conv(x, {.t = t, .scale = scale, .bias = bias}, s);
 }
 
 }  // namespace bitlab::ternary::oracle

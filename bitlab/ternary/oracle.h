@@ -14,8 +14,14 @@ struct QuantizedRow {
   float scale;  // a = 1 / inv: x is about q * a
 };
 
-// inv = 127 / max(absmax, 1e-5); q = clamp(rint(x * inv), -127, 127); a = 1 / inv. x must be finite.
-QuantizedRow quantize_int8(std::span<const float> x);
+// How activations are quantized: to |q| <= limit, with a scale of their own or with a static step.
+struct Activation {
+  float limit = 127;
+  float step = 0;  // 0: dynamic
+};
+
+// inv = limit / max(absmax, 1e-5), or 1 / step; q = clamp(rint(x * inv), -limit, limit); a = 1 / inv. x must be finite.
+QuantizedRow quantize(std::span<const float> x, Activation activation = {});
 
 // sum over k of t[k] * q[k].
 int64_t dot(std::span<const int8_t> t, std::span<const int8_t> q);
@@ -31,7 +37,18 @@ float scaled_groups(std::span<const int64_t> acc, std::span<const float> s, floa
 // clamp(rint(y * inv), -limit, limit).
 int8_t requantize(float y, float inv, float limit);
 
-// Ternary linear layer: x [tokens, depth], t [rows, depth], scale [1 or rows], bias [rows] or empty -> y [tokens, rows].
+// A ternary weight with K in canonical order, and what follows the product.
+struct Weight {
+  std::span<const int8_t> t;              // [rows, K]
+  std::span<const float> scale;           // [1] or [rows]; [rows, ceil(K / group)] where group is given
+  std::span<const float> scale_neg = {};  // as scale, or empty
+  int64_t group = 0;
+  std::span<const float> bias = {};  // [rows], or empty
+};
+
+// Ternary linear layer: x [tokens, depth], weight [rows, depth] -> y [tokens, rows]; activations by token.
+std::vector<float> linear(std::span<const float> x, int64_t tokens, const Weight& weight, int64_t rows, int64_t depth,
+                          Activation activation = {});
 std::vector<float> linear(std::span<const float> x, int64_t tokens, std::span<const int8_t> t, int64_t rows, int64_t depth,
                           std::span<const float> scale, std::span<const float> bias);
 
@@ -57,6 +74,7 @@ struct ConvShape {
 std::vector<int64_t> conv_sums(std::span<const int8_t> q, std::span<const int8_t> t, const ConvShape& shape);
 
 // Ternary convolution, activations quantized per sample -> y [batch, filters, out_d, out_h, out_w].
+std::vector<float> conv(std::span<const float> x, const Weight& weight, const ConvShape& shape, Activation activation = {});
 std::vector<float> conv(std::span<const float> x, std::span<const int8_t> t, std::span<const float> scale,
                         std::span<const float> bias, const ConvShape& shape);
 

@@ -1,10 +1,12 @@
 // Encoders against their published formulas in long double, codes against a bit-by-bit reading, the oracle against plain sums.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
 
 #include <gtest/gtest.h>
 
+#include "bitlab/base/half.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/encode.h"
 #include "bitlab/ternary/oracle.h"
@@ -23,70 +25,224 @@ std::vector<float> random_weights(int64_t count, uint32_t seed, float spread) {
 
 struct Encoded {
   std::vector<int8_t> t;
-  std::vector<float> scale;
+  std::vector<float> scale, scale_neg;
 };
 
-Encoded encoded(const WeightSpec& spec, const std::vector<float>& w, int64_t rows, int64_t depth) {
-  Encoded e{std::vector<int8_t>(w.size()), std::vector<float>(static_cast<size_t>(scale_count(spec.granularity, rows)))};
-  encode(spec, w, rows, depth, e.t, e.scale).value();
+Status try_encode(const WeightSpec& spec, const std::vector<float>& w, int64_t rows, int64_t depth, Encoded& e,
+                  const std::vector<float>& learned = {}, const std::vector<float>& learned_neg = {}) {
+  e.t.resize(w.size());
+  e.scale.resize(static_cast<size_t>(scale_count(spec, rows, depth)));
+  e.scale_neg.resize(info(spec.method).learned_scales == 2 ? e.scale.size() : 0);
+  return encode(spec, w, rows, depth, {learned, learned_neg}, {e.t, e.scale, e.scale_neg, {}});
+}
+
+Encoded encoded(const WeightSpec& spec, const std::vector<float>& w, int64_t rows, int64_t depth,
+                const std::vector<float>& learned = {}, const std::vector<float>& learned_neg = {}) {
+  Encoded e;
+  const Status status = try_encode(spec, w, rows, depth, e, learned, learned_neg);
+  EXPECT_TRUE(status.ok()) << to_text(spec);
   return e;
 }
 
-// The formulas, on the weights that share a scale.
-Encoded expected(Method method, std::span<const float> w) {
-  long double sum = 0;
-  for (float v : w) sum += std::fabs(static_cast<long double>(v));
-  const long double mean = sum / static_cast<long double>(w.size());
-  Encoded e;
-  if (method == Method::kAbsmean) {
-    const float s = std::max(static_cast<float>(mean), 1e-5F);
-    for (float v : w) e.t.push_back(static_cast<int8_t>(std::clamp(std::nearbyint(v / s), -1.0F, 1.0F)));
-    e.scale.push_back(s);
-    return e;
-  }
+// The formulas as the papers write them, on the weights that share a scale: `scale` and codes by division and rounding.
+struct Part {
+  std::vector<int8_t> t;
+  float scale;
+};
+
+Part rounded(std::span<const float> w, float s) {
+  Part part{{}, s};
+  for (float v : w) part.t.push_back(static_cast<int8_t>(std::clamp(std::nearbyint(v / s), -1.0F, 1.0F)));
+  return part;
+}
+
+Part cut(std::span<const float> w, long double threshold) {
+  Part part{{}, 0};
   long double kept = 0;
   int count = 0;
   for (float v : w) {
-    const bool keep = std::fabs(static_cast<long double>(v)) > 0.7L * mean;
-    e.t.push_back(static_cast<int8_t>(keep ? (v > 0 ? 1 : -1) : 0));
+    const bool keep = std::fabs(static_cast<long double>(v)) > threshold;
+    part.t.push_back(static_cast<int8_t>(keep ? (v > 0 ? 1 : -1) : 0));
     if (keep) kept += std::fabs(static_cast<long double>(v)), ++count;
   }
-  e.scale.push_back(count == 0 ? 0.0F : static_cast<float>(kept / count));
-  return e;
+  part.scale = count == 0 ? 0.0F : static_cast<float>(kept / count);
+  return part;
+}
+
+Part expected(const WeightSpec& spec, std::span<const float> w, float learned) {
+  std::vector<long double> size;
+  long double sum = 0;
+  for (float v : w) size.push_back(std::fabs(static_cast<long double>(v))), sum += size.back();
+  const long double mean = sum / static_cast<long double>(w.size());
+  std::sort(size.begin(), size.end());
+  const auto c = static_cast<long double>(spec.threshold != 0 ? spec.threshold : info(spec.method).default_threshold);
+  switch (spec.method) {
+    case Method::kAbsmean:
+      return rounded(w, std::max(static_cast<float>(mean), 1e-5F));
+    case Method::kAbsmedian:
+      return rounded(w, std::max(static_cast<float>(size[(size.size() - 1) / 2]), 1e-5F));
+    case Method::kTwn:
+      return cut(w, c * mean);
+    case Method::kFixed:
+      return cut(w, c);
+    case Method::kLsq:
+      return rounded(w, std::max(std::fabs(learned), 1e-5F));
+    case Method::kTtq: {
+      Part part = cut(w, c * size.back());
+      part.scale = learned;
+      return part;
+    }
+  }
+  return {};
+}
+
+std::vector<WeightSpec> all_specs() {
+  std::vector<WeightSpec> specs;
+  for (size_t m = 0; m < method_list().size(); ++m)
+    for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup})
+      for (int64_t group : {128, 64, 256}) {
+        const WeightSpec spec{.method = static_cast<Method>(m), .granularity = granularity, .group = group};
+        if (validate(spec).ok() && (group == 128 || granularity == Granularity::kGroup)) specs.push_back(spec);
+      }
+  specs.push_back({.method = Method::kTwn, .threshold = 1.2});
+  specs.push_back({.method = Method::kTtq, .granularity = Granularity::kChannel, .threshold = 0.3});
+  specs.push_back({.method = Method::kFixed, .threshold = 0.02});
+  return specs;
 }
 
 TEST(Encode, FollowsTheFormulas) {
-  for (Method method : {Method::kAbsmean, Method::kTwn})
-    for (auto [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {20, 25}, {64, 257}}) {
+  for (const WeightSpec& spec : all_specs())
+    for (auto [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {20, 25}, {5, 64}, {7, 300}, {64, 257}}) {
       const auto w = random_weights(rows * depth, static_cast<uint32_t>(rows), 0.05F);
-      const Encoded tensor = encoded({method, Granularity::kTensor}, w, rows, depth), whole = expected(method, w);
-      EXPECT_EQ(tensor.t, whole.t);
-      EXPECT_FLOAT_EQ(tensor.scale[0], whole.scale[0]);
-      const Encoded channel = encoded({method, Granularity::kChannel}, w, rows, depth);
-      for (int64_t r = 0; r < rows; ++r) {
-        const auto row = expected(method, std::span(w).subspan(static_cast<size_t>(r * depth), static_cast<size_t>(depth)));
-        EXPECT_EQ(std::vector<int8_t>(channel.t.begin() + r * depth, channel.t.begin() + (r + 1) * depth), row.t);
-        EXPECT_FLOAT_EQ(channel.scale[static_cast<size_t>(r)], row.scale[0]);
+      const int learned = info(spec.method).learned_scales;
+      const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
+      auto positive = random_weights(static_cast<int64_t>(scales), 5, 0.05F),
+           negative = random_weights(static_cast<int64_t>(scales), 6, 0.05F);
+      if (learned < 1) positive.clear();
+      if (learned < 2) negative.clear();
+      const Encoded got = encoded(spec, w, rows, depth, positive, negative);
+      EXPECT_EQ(got.scale_neg, negative);
+      // Which weights share scale i, by arithmetic of its own.
+      size_t i = 0;
+      for (int64_t r = 0; r < (spec.granularity == Granularity::kTensor ? 1 : rows); ++r) {
+        const int64_t length = spec.granularity == Granularity::kTensor ? rows * depth : depth;
+        const int64_t step = spec.granularity == Granularity::kGroup ? spec.group : length;
+        for (int64_t k = 0; k < length; k += step, ++i) {
+          const auto begin = static_cast<size_t>(r * length + k), count = static_cast<size_t>(std::min(step, length - k));
+          const Part part = expected(spec, std::span(w).subspan(begin, count), positive.empty() ? 0.0F : positive[i]);
+          EXPECT_EQ(std::vector<int8_t>(got.t.begin() + static_cast<int64_t>(begin),
+                                        got.t.begin() + static_cast<int64_t>(begin + count)),
+                    part.t)
+              << to_text(spec);
+          if (spec.granularity == Granularity::kGroup) {
+            EXPECT_NEAR(got.scale[i], part.scale, 5e-4 * part.scale);  // float16
+            EXPECT_EQ(got.scale[i], half_to_float(float_to_half(got.scale[i])));
+          } else {
+            EXPECT_FLOAT_EQ(got.scale[i], part.scale) << to_text(spec);
+          }
+        }
       }
+      EXPECT_EQ(i, scales);
     }
+}
+
+// The best scale for a threshold, against its neighbours: no other scale has a smaller squared error.
+TEST(Encode, ScalesOfThresholdMethodsAreLeastSquares) {
+  const auto w = random_weights(500, 9, 0.05F);
+  for (const WeightSpec spec :
+       {WeightSpec{.method = Method::kTwn}, WeightSpec{.method = Method::kFixed, .threshold = 0.03}}) {
+    const Encoded e = encoded(spec, w, 1, 500);
+    const auto error = [&](double s) {
+      double sum = 0;
+      for (size_t i = 0; i < w.size(); ++i) sum += std::pow(w[i] - s * e.t[i], 2);
+      return sum;
+    };
+    EXPECT_LT(error(e.scale[0]), error(e.scale[0] * 1.001));
+    EXPECT_LT(error(e.scale[0]), error(e.scale[0] * 0.999));
+  }
+}
+
+// Codes are found by comparing with half a scale; the formula divides and rounds. They agree for every float around the half.
+TEST(Encode, HalfAScaleIsWhereTheQuotientRounds) {
+  std::mt19937 generator(3);
+  std::uniform_real_distribution<float> uniform(1e-5F, 4.0F);
+  for (int i = 0; i < 20'000; ++i) {
+    const float s = uniform(generator);
+    float w = s / 2;
+    for (int step = 0; step < 3; ++step) w = std::nextafter(w, 0.0F);
+    for (int step = 0; step < 7; ++step, w = std::nextafter(w, 1e9F)) {
+      Encoded e;
+      ASSERT_TRUE(try_encode({.method = Method::kLsq}, {w}, 1, 1, e, {s}).ok());
+      ASSERT_EQ(e.t[0], std::clamp(std::nearbyint(w / s), -1.0F, 1.0F)) << w << " " << s;
+    }
+  }
 }
 
 TEST(Encode, EdgesOfTheFormulas) {
   // All zero: absmean keeps its floor, TWN has nothing to average.
   const std::vector<float> zeros(8, 0.0F);
-  EXPECT_EQ(encoded({Method::kAbsmean, {}}, zeros, 2, 4).scale[0], 1e-5F);
-  EXPECT_EQ(encoded({Method::kTwn, {}}, zeros, 2, 4).scale[0], 0.0F);
-  EXPECT_EQ(encoded({Method::kTwn, {}}, zeros, 2, 4).t, std::vector<int8_t>(8, 0));
+  EXPECT_EQ(encoded({}, zeros, 2, 4).scale[0], 1e-5F);
+  EXPECT_EQ(encoded({.method = Method::kAbsmedian}, zeros, 2, 4).scale[0], 1e-5F);
+  EXPECT_EQ(encoded({.method = Method::kTwn}, zeros, 2, 4).scale[0], 0.0F);
+  EXPECT_EQ(encoded({.method = Method::kTwn}, zeros, 2, 4).t, std::vector<int8_t>(8, 0));
+  EXPECT_EQ(encoded({.method = Method::kLsq}, zeros, 2, 4, {0.0F}).scale[0], 1e-5F);
   // w / s of exactly one half rounds to even, zero: mean of {1, 3} is 2, 1 / 2 is 0.5.
   EXPECT_EQ(encoded({}, {1.0F, -3.0F}, 1, 2).t, (std::vector<int8_t>{0, -1}));
   EXPECT_EQ(encoded({}, {-0.0F, 1e30F}, 1, 2).t, (std::vector<int8_t>{0, 1}));
+  // A median that lies beside an outlier; of four values the lower one in the middle.
+  EXPECT_EQ(encoded({.method = Method::kAbsmedian}, {1.0F, -2.0F, 3.0F, 1000.0F}, 1, 4).scale[0], 2.0F);
 }
 
 TEST(Encode, RefusesBadInput) {
-  std::vector<float> w{1, std::numeric_limits<float>::infinity()}, scale(1);
-  std::vector<int8_t> t(2);
-  EXPECT_EQ(encode({}, w, 1, 2, t, scale).error().message, "[encode] finite weights, got inf (index=1)");
-  EXPECT_EQ(encode({}, w, 2, 2, t, scale).error().code, ErrorCode::kShapeMismatch);
+  const float infinity = std::numeric_limits<float>::infinity();
+  Encoded e;
+  EXPECT_EQ(try_encode({}, {1, infinity}, 1, 2, e).error().message, "[encode] finite weights, got inf (index=1)");
+  EXPECT_EQ(try_encode({.method = Method::kLsq}, {1, 2}, 1, 2, e, {infinity}).error().message,
+            "[encode] finite learned scales, got inf (index=0)");
+  EXPECT_EQ(try_encode({}, {1, 2, 3}, 2, 2, e).error().code, ErrorCode::kShapeMismatch);
+  EXPECT_EQ(try_encode({.method = Method::kTtq}, {1, 2}, 1, 2, e, {1.0F}).error().message,
+            "[encode] 1 and 1 learned scales for ttq/tensor, got 1 and 0");
+  EXPECT_EQ(try_encode({.granularity = Granularity::kGroup}, std::vector<float>(64, 1e6F), 1, 64, e).error().message,
+            "[encode] a scale within float16, got more (group=0)");
+}
+
+TEST(Encode, LearnedScalesBeginAtTheWeightsOwn) {
+  const auto w = random_weights(40, 2, 0.05F);
+  double sum = 0;
+  for (float v : w) sum += std::fabs(v);
+  std::vector<float> scale(1), negative(1), none;
+  ASSERT_TRUE(initial_scales({.method = Method::kLsq}, w, 4, 10, scale, none).ok());
+  EXPECT_NEAR(scale[0], 2 * sum / 40, 1e-7);
+  ASSERT_TRUE(initial_scales({.method = Method::kTtq}, w, 4, 10, scale, negative).ok());
+  EXPECT_EQ(scale[0], encoded({.method = Method::kTwn}, w, 4, 10).scale[0]);
+  EXPECT_EQ(negative, scale);
+  EXPECT_EQ(initial_scales({}, w, 4, 10, scale, none).error().code, ErrorCode::kUnsupported);
+}
+
+TEST(Spec, TextsRoundTrip) {
+  for (WeightSpec spec : all_specs()) {
+    EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
+    if (info(spec.method).learned_scales != 0) continue;
+    spec.gradient = Gradient::kTanh;
+    EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
+  }
+  EXPECT_EQ(to_text({}), "absmean/tensor");
+  EXPECT_EQ(to_text({Method::kTwn, Granularity::kGroup, 64, 0.8, Gradient::kClipped}), "twn/group64/threshold=0.8/clipped");
+  EXPECT_EQ(parse_weight_spec("twn").value(), WeightSpec{.method = Method::kTwn});
+}
+
+TEST(Spec, WhatDoesNotFitNamesWhatDoes) {
+  const auto message = [](std::string_view text) { return parse_weight_spec(text).error().message; };
+  EXPECT_EQ(message("tnw"), "[quantization] a method of {absmean, absmedian, twn, ttq, lsq, fixed}, got 'tnw'");
+  EXPECT_EQ(message("twn/row"), "[quantization] a granularity of {tensor, channel, group}, got 'row'");
+  EXPECT_EQ(message("twn/group100"), "[quantization] groups of 64, 128 or 256, got 100");
+  EXPECT_EQ(message("twn/tensor/soft"), "[quantization] a gradient of {ste, clipped, tanh}, got 'soft'");
+  EXPECT_EQ(message("twn/tensor/threshold=x"), "[quantization] a number behind threshold=, got 'threshold=x'");
+  EXPECT_EQ(message("twn/tensor/threshold=-1"), "[quantization] a threshold of at least 0, got -1");
+  EXPECT_EQ(message("absmean/tensor/threshold=1"),
+            "[quantization] no threshold for absmean (twn, ttq and fixed have one), got 1");
+  EXPECT_NE(message("ttq/group64").find("tensor or channel scales for ttq"), std::string::npos);
+  EXPECT_NE(message("lsq/tensor/tanh").find("ste for lsq"), std::string::npos);
 }
 
 TEST(Codes, PackAndUnpack) {
@@ -172,10 +328,10 @@ TEST(Codes, Sparsity) {
 }
 
 TEST(Oracle, QuantizesAsTheContractSays) {
-  const auto row = oracle::quantize_int8(std::vector<float>{-2.0F, 1.0F, 0.0F, 0.5F});
+  const auto row = oracle::quantize(std::vector<float>{-2.0F, 1.0F, 0.0F, 0.5F});
   EXPECT_EQ(row.q, (std::vector<int8_t>{-127, 64, 0, 32}));  // 63.5 rounds to even 64; 31.75 to 32
   EXPECT_EQ(row.scale, 1.0F / (127.0F / 2.0F));
-  EXPECT_EQ(oracle::quantize_int8(std::vector<float>{0.0F, 1e-9F}).q, (std::vector<int8_t>{0, 0}));
+  EXPECT_EQ(oracle::quantize(std::vector<float>{0.0F, 1e-9F}).q, (std::vector<int8_t>{0, 0}));
 }
 
 TEST(Oracle, ConvolutionIsTheSumOverTheWindow) {
@@ -193,6 +349,8 @@ TEST(Names, RoundTrip) {
   EXPECT_EQ(name(Granularity::kChannel), "channel");
   EXPECT_EQ(parse_method("absmeen").error().code, ErrorCode::kUnknownName);
   EXPECT_EQ(parse_act_kind("int8").value(), ActKind::kInt8);
+  EXPECT_EQ(name(ActKind::kInt4Static), "int4_static");
+  EXPECT_EQ(parse_gradient("tanh").value(), Gradient::kTanh);
 }
 
 }  // namespace

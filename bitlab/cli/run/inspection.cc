@@ -21,7 +21,9 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant, const 
   if (const auto* ternary = std::get_if<program::TernaryData>(&constant.data)) {
     facts.ternary = true;
     facts.sparsity = ternary::sparsity(ternary->codes, weight_rows(v.shape), weight_depth(v.shape));
-    facts.granularity = ternary->scale.size() == 1 ? "tensor" : "channel";
+    facts.granularity = ternary->group != 0          ? fmt::format("group{}", ternary->group)
+                        : ternary->scale.size() == 1 ? "tensor"
+                                                     : "channel";
     facts.layout = kernels::name(resident.packed.layout);
   }
   return facts;

@@ -27,6 +27,10 @@ std::span<const uint8_t> bytes_of(std::span<const T> data) {
   return {reinterpret_cast<const uint8_t*>(data.data()), data.size_bytes()};
 }
 
+std::vector<int64_t> group_scale_shape(const program::Shape& weight, int64_t group) {
+  return {weight_rows(weight), (weight_depth(weight) + group - 1) / group};
+}
+
 // `trits` holds the bytes of the ternary tensors.
 std::vector<NamedTensor> tensors_of(const Program& p, std::vector<std::vector<uint8_t>>& trits) {
   std::vector<NamedTensor> tensors;
@@ -37,8 +41,12 @@ std::vector<NamedTensor> tensors_of(const Program& p, std::vector<std::vector<ui
       trits.emplace_back(static_cast<size_t>(ternary::trit_bytes(rows, depth)));
       ternary::pack_trits(ternary->codes, rows, depth, trits.back());
       tensors.push_back({v.name + ".trits", {TensorType::kU8, {rows, ternary::trit_row_bytes(depth)}, trits.back()}});
-      tensors.push_back(
-          {v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(ternary->scale.size())}, bytes_of(ternary->scale)}});
+      if (ternary->group != 0)
+        tensors.push_back({v.name + ".group_scale",
+                           {TensorType::kF16, group_scale_shape(v.shape, ternary->group), bytes_of(ternary->group_scale)}});
+      for (const auto& [suffix, scale] : {std::pair{".scale", ternary->scale}, {".scale_neg", ternary->scale_neg}})
+        if (!scale.empty())
+          tensors.push_back({v.name + suffix, {TensorType::kF32, {static_cast<int64_t>(scale.size())}, bytes_of(scale)}});
     } else {
       tensors.push_back({v.name, {TensorType::kF32, at_batch(v.shape, 1), bytes_of(std::get<FloatData>(constant.data))}});
     }
@@ -58,8 +66,9 @@ Result<TensorView> take(Safetensors& file, const std::string& name, TensorType t
   return tensor;
 }
 
-FloatData floats_of(const TensorView& tensor) {
-  return {reinterpret_cast<const float*>(tensor.bytes.data()), tensor.bytes.size() / sizeof(float)};
+template <class T = float>
+std::span<const T> numbers_of(const TensorView& tensor) {
+  return {reinterpret_cast<const T*>(tensor.bytes.data()), tensor.bytes.size() / sizeof(T)};
 }
 
 // Base-3 storage as codes, and what keeps the scales.
@@ -74,13 +83,26 @@ Result<program::Constant> ternary_constant(Safetensors& file, const Value& v, co
     return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
   const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
   BITLAB_TRY(const TensorView trits, take(file, v.name + ".trits", TensorType::kU8, {rows, ternary::trit_row_bytes(depth)}));
-  BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+  TernaryData data;
+  data.group = plan.group;
+  if (plan.group != 0) {
+    BITLAB_TRY(const TensorView scale,
+               take(file, v.name + ".group_scale", TensorType::kF16, group_scale_shape(v.shape, plan.group)));
+    data.group_scale = numbers_of<uint16_t>(scale);
+  } else {
+    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+    data.scale = numbers_of(scale);
+  }
+  if (plan.asymmetric) {
+    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale_neg", TensorType::kF32, {plan.scales}));
+    data.scale_neg = numbers_of(scale);
+  }
   const auto bytes = static_cast<size_t>(ternary::code_bytes(rows, depth));
   BITLAB_TRY(AlignedBuffer codes, AlignedBuffer::allocate(bytes));
   if (Status status = ternary::unpack_trits(trits.bytes, rows, depth, {codes.data(), bytes}); !status.ok())
     return make_error(status.error().code, "{} (value={})", status.error().message, v.name);
   auto unpacked = std::make_shared<const Unpacked>(Unpacked{std::move(codes), owner});
-  const TernaryData data{{unpacked->codes.data(), bytes}, floats_of(scale)};
+  data.codes = {unpacked->codes.data(), bytes};
   return program::Constant{plan.value, data, std::move(unpacked)};
 }
 
@@ -90,7 +112,7 @@ Status attach_constants(Safetensors& file, ParsedGraph& graph, const std::shared
     const Value& v = p.value(plan.value);
     if (v.dtype == program::DType::kFloat32) {
       BITLAB_TRY(const TensorView tensor, take(file, v.name, TensorType::kF32, at_batch(v.shape, 1)));
-      p.constants.push_back({plan.value, floats_of(tensor), owner});
+      p.constants.push_back({plan.value, numbers_of(tensor), owner});
     } else {
       BITLAB_TRY(program::Constant constant, ternary_constant(file, v, plan, owner));
       p.constants.push_back(std::move(constant));
@@ -115,8 +137,9 @@ Status check_version(const Safetensors& file) {
 int64_t stored_bytes(const Program& p, const program::Constant& constant) {
   if (const auto* floats = std::get_if<FloatData>(&constant.data)) return static_cast<int64_t>(floats->size_bytes());
   const program::Shape& shape = p.value(constant.value).shape;
+  const auto& data = std::get<TernaryData>(constant.data);
   return ternary::trit_bytes(weight_rows(shape), weight_depth(shape)) +
-         static_cast<int64_t>(std::get<TernaryData>(constant.data).scale.size_bytes());
+         static_cast<int64_t>(data.scale.size_bytes() + data.scale_neg.size_bytes() + data.group_scale.size_bytes());
 }
 
 Result<std::string> serialize(const Program& p) {

@@ -37,13 +37,21 @@ Json constant_to_json(const Program& p, const program::Constant& constant) {
   const Value& v = p.value(constant.value);
   const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
   Json json{{"name", v.name}, {"kind", ternary != nullptr ? "ternary" : "float"}, {"shape", shape_to_json(v.shape)}};
-  if (ternary != nullptr) json["scales"] = ternary->scale.size();
+  if (ternary == nullptr) return json;
+  if (ternary->group != 0) {
+    json["group"] = ternary->group;
+    return json;
+  }
+  json["scales"] = ternary->scale.size();
+  if (!ternary->scale_neg.empty()) json["asymmetric"] = true;
   return json;
 }
 
 Json node_to_json(const Program& p, const Node& node) {
   Json inputs = Json::array(), attributes = Json::object();
   for (ValueId id : node.inputs) inputs.push_back(id == program::kNone ? Json(nullptr) : Json(p.value(id).name));
+  const auto& schemas = program::schema(node.op).inputs;
+  while (!inputs.empty() && inputs.back().is_null() && schemas[inputs.size() - 1].optional) inputs.erase(inputs.size() - 1);
   for (const auto& [key, value] : node.attributes) attributes[key] = attribute_to_json(value);
   return {{"op", name(node.op)}, {"name", node.name}, {"inputs", inputs}, {"attributes", attributes}};
 }
@@ -102,9 +110,9 @@ class Reader {
         return malformed("the kind float or ternary of a constant");
       BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, ternary ? DType::kTernary : DType::kFloat32));
       if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant");
-      const Json scales = ternary && json.contains("scales") ? json["scales"] : Json(0U);
-      if (!scales.is_number_unsigned()) return malformed("a number of scales");
-      parsed_.constants.push_back({id, scales.get<int64_t>()});
+      ConstantPlan plan{id, 0, false, 0};
+      if (ternary) BITLAB_RETURN_IF_ERROR(scales_of(json, plan));
+      parsed_.constants.push_back(plan);
       return {};
     });
   }
@@ -124,6 +132,16 @@ class Reader {
   ParsedGraph finish() { return std::move(parsed_); }
 
  private:
+  static Status scales_of(const Json& json, ConstantPlan& plan) {
+    const Json scales = json.value("scales", Json(0U)), group = json.value("group", Json(0U)),
+               asymmetric = json.value("asymmetric", Json(false));
+    if (!scales.is_number_unsigned() || !group.is_number_unsigned() || !asymmetric.is_boolean())
+      return malformed("numbers of scales and of k in a group");
+    if (group != 0U && group != 64U && group != 128U && group != 256U) return malformed("groups of 64, 128 or 256");
+    plan = {plan.value, scales.get<int64_t>(), asymmetric.get<bool>(), group.get<int64_t>()};
+    return {};
+  }
+
   template <class Function>
   Status each(const Json& list, Function function) {
     if (!list.is_array()) return malformed("lists of inputs, constants, nodes and outputs");
@@ -171,6 +189,7 @@ class Reader {
     for (const auto& [key, value] : json["attributes"].items()) {
       BITLAB_TRY(node.attributes[key], parse_attribute(value));
     }
+    complete_inputs(node);
     BITLAB_RETURN_IF_ERROR(verify_schema(parsed_.program, node));
     BITLAB_TRY(Shape shape, infer_shape(parsed_.program, node));
     BITLAB_TRY(node.output, define(std::move(name), ValueKind::kResult, DType::kFloat32, std::move(shape)));

@@ -1,6 +1,6 @@
 // The graph of a program as JSON text, without the constants' data. Values are named, not numbered.
 //
-//   {"inputs": [{"name", "shape"}], "constants": [{"name", "kind": "float" | "ternary", "shape", "scales"?}],
+//   {"inputs": [{"name", "shape"}], "constants": [{"name", "kind": "float" | "ternary", "shape", "scales"?, "asymmetric"?, "group"?}],
 //    "nodes": [{"op", "name", "inputs": [name or null], "attributes": {}}], "outputs": [name]}
 //
 // A dimension is a number or "batch" or "4*batch". A node's output has the node's name.
@@ -17,7 +17,10 @@ std::string graph_to_json(const program::Program& program);
 
 struct ConstantPlan {
   program::ValueId value;
-  int64_t scales;  // of a ternary constant: how many; 0 for a float one
+  // Of a ternary constant.
+  int64_t scales;   // how many in float32, of t = +1 where it is asymmetric
+  bool asymmetric;  // as many of t = -1
+  int64_t group;    // of scales in float16, instead; 0: none
 };
 
 struct ParsedGraph {

@@ -62,7 +62,8 @@ struct TypeName {
   std::string_view name;
   int64_t bytes;
 };
-constexpr std::array kTypes{TypeName{TensorType::kU8, "U8", 1}, TypeName{TensorType::kF32, "F32", 4}};
+constexpr std::array kTypes{TypeName{TensorType::kU8, "U8", 1}, TypeName{TensorType::kF16, "F16", 2},
+                            TypeName{TensorType::kF32, "F32", 4}};
 
 const TypeName& type_name(TensorType type) {
   return *std::find_if(kTypes.begin(), kTypes.end(), [type](const TypeName& t) { return t.type == type; });
@@ -84,7 +85,7 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
     return corrupt("dtype, shape and data_offsets, got less (tensor={})", name);
   const Json &dtype = json["dtype"], &shape = json["shape"], &offsets = json["data_offsets"];
   const auto type = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeName& t) { return dtype == t.name; });
-  if (type == kTypes.end()) return corrupt("dtype U8 or F32, got another (tensor={})", name);
+  if (type == kTypes.end()) return corrupt("dtype U8, F16 or F32, got another (tensor={})", name);
   if (!offsets.is_array() || offsets.size() != 2 || !is_size(offsets[0]) || !is_size(offsets[1]) || !shape.is_array() ||
       !std::all_of(shape.begin(), shape.end(), is_size))
     return corrupt("a shape and two offsets, got another form (tensor={})", name);

@@ -24,7 +24,7 @@ class EveryActivationQuant : public ::testing::TestWithParam<size_t> {
     GuardedBytes x_memory(x.size() * sizeof(float)), q_memory(x.size());
     float a = 0;
     ASSERT_TRUE(row().run(x_memory.fill<float>(x), static_cast<int64_t>(x.size()), {}, q_memory.as<int8_t>(), &a));
-    const auto expected = ternary::oracle::quantize_int8(x);
+    const auto expected = ternary::oracle::quantize(x);
     EXPECT_EQ(a, expected.scale);
     EXPECT_EQ(std::memcmp(q_memory.as<int8_t>(), expected.q.data(), x.size()), 0) << x.size() << " values";
   }
@@ -92,7 +92,7 @@ TEST(ActivationQuant, PadsRowsWithZerosOnAnyNumberOfThreads) {
                     .ok());
     for (int64_t m = 0; m < kRows; ++m) {
       const auto expected =
-          ternary::oracle::quantize_int8(std::span(x).subspan(static_cast<size_t>(m * kColumns), kColumns));
+          ternary::oracle::quantize(std::span(x).subspan(static_cast<size_t>(m * kColumns), kColumns));
       ASSERT_EQ(a[static_cast<size_t>(m)], expected.scale);
       for (int64_t k = 0; k < kStride; ++k)
         ASSERT_EQ(q[static_cast<size_t>(m * kStride + k)], k < kColumns ? expected.q[static_cast<size_t>(k)] : 0);

@@ -8,9 +8,9 @@ namespace {
 
 int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep); }
 
-// One channel a group and one filter a channel.
-bool is_depthwise(const ConvGeometry& g, int64_t rows) {
-  return g.groups > 1 && g.groups == g.channels && rows == g.channels;
+// One channel a group and one filter a channel; with two scales ternary_gemm serves it.
+bool is_depthwise(const ConvGeometry& g, const TernaryConvWeight& w) {
+  return g.groups > 1 && g.groups == g.channels && w.rows == g.channels && !w.asymmetric;
 }
 
 // A pixel is its own patch, readable as ternary_gemm wants it.
@@ -142,19 +142,20 @@ void expand_codes(const PackedTernary& w, int16_t* t) {
 
 }  // namespace
 
-TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, int64_t rows) {
-  return {tile_patches(g), rows / g.groups, g.depth()};
+TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, const TernaryConvWeight& w) {
+  return {tile_patches(g), w.rows / g.groups, g.depth(), w.group, w.asymmetric};
 }
 
-Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& g, int64_t rows, const Machine& machine,
+Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& g, const TernaryConvWeight& w, const Machine& machine,
                                                  const Policy& policy) {
-  if (is_depthwise(g, rows)) return TernaryLayout::kRows;
-  return select_ternary_layout(rows / g.groups, g.depth(), machine, policy);
+  if (is_depthwise(g, w)) return TernaryLayout::kRows;
+  return select_ternary_layout(w.rows / g.groups, g.depth(), machine, policy);
 }
 
-Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, int64_t rows, TernaryLayout layout, const Machine& machine,
-                                           const Policy& policy) {
-  if (!is_depthwise(g, rows)) return select_ternary(ternary_conv_problem(g, rows), layout, machine, policy);
+Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, const TernaryConvWeight& w, TernaryLayout layout,
+                                           const Machine& machine, const Policy& policy) {
+  if (!is_depthwise(g, w))
+    return select_ternary(ternary::ActKind::kInt8, ternary_conv_problem(g, w), layout, machine, policy);
   TernaryKernels kernels;
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
   BITLAB_TRY(kernels.depthwise, select(ternary_depthwise_kernels(), machine, policy));
@@ -189,7 +190,8 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_stride = layer.rows;
   layer.a = input.q == nullptr ? a : input.a;
   if (input.q == nullptr)
-    BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool));
+    BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool,
+                                            input.activation.scale()));
   if (kernels.depthwise != nullptr) {
     expand_codes(*weight.packed, codes);
     std::fill_n(zeros, bytes.zeros, int8_t{0});

@@ -1,6 +1,6 @@
 // A ternary convolution of one to three dimensions, with stride, padding, dilation, groups, transposed or depthwise: patches gathered in
 // tiles (there is no full im2col buffer), then ternary_gemm; depthwise ones go to ternary_depthwise. The one implementation behind
-// bitlab::ternary_conv2d of LibTorch and of the runtime.
+// bitlab::ternary_conv of LibTorch and of the runtime.
 //
 //   x [batch, depth, height, width, channels] -> y [batch, out_d, out_h, out_w, rows], both channels last
 //   weight [rows, K] with K in the order (kd, kh, kw, c); padding with zeros; scales of groups of k: a group lies within one tap
@@ -15,20 +15,28 @@ namespace bitlab::kernels {
 
 struct TernaryConvInput {
   const char* op = "ternary_conv";  // named in errors
-  const float* x = nullptr;         // float32, quantized per sample; or
+  const float* x = nullptr;         // float32, quantized per sample as `activation` says (not kNone); or
   const int8_t* q = nullptr;        // int8, |q| <= 127,
   const float* a = nullptr;         // with what a unit of it stands for: a[sample * a_stride]
   int64_t a_stride = 0;
+  LayerActivation activation{};
+};
+
+// What of a weight decides which kernels serve it.
+struct TernaryConvWeight {
+  int64_t rows;
+  int64_t group = 0;        // k that share a scale
+  bool asymmetric = false;  // two scales
 };
 
 // What a tile of patches asks of ternary_gemm.
-TernaryGemmProblem ternary_conv_problem(const ConvGeometry& geometry, int64_t rows);
+TernaryGemmProblem ternary_conv_problem(const ConvGeometry& geometry, const TernaryConvWeight& weight);
 
 // The layout to pack the weight in, with geometry.groups groups. At load; the batch does not matter. Error: NoKernel.
-Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& geometry, int64_t rows, const Machine& machine,
-                                                 const Policy& policy);
-Result<TernaryKernels> select_ternary_conv(const ConvGeometry& geometry, int64_t rows, TernaryLayout layout,
-                                           const Machine& machine, const Policy& policy);
+Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& geometry, const TernaryConvWeight& weight,
+                                                 const Machine& machine, const Policy& policy);
+Result<TernaryKernels> select_ternary_conv(const ConvGeometry& geometry, const TernaryConvWeight& weight,
+                                           TernaryLayout layout, const Machine& machine, const Policy& policy);
 
 int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& geometry,
                                    int threads);

@@ -36,11 +36,11 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
   }
   // Depthwise layers have kernels of their own.
   TernaryKernels kernels_for(const ConvGeometry& g, int64_t rows, TernaryLayout* layout) const {
-    TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), &row(), nullptr};
+    TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), &row()};
     *layout = row().layout;
-    if (*select_ternary_conv_layout(g, rows, this_machine(), {}) == TernaryLayout::kRows && g.groups > 1) {
+    if (*select_ternary_conv_layout(g, {rows}, this_machine(), {}) == TernaryLayout::kRows && g.groups > 1) {
       *layout = TernaryLayout::kRows;
-      kernels = *select_ternary_conv(g, rows, *layout, this_machine(), {});
+      kernels = *select_ternary_conv(g, {rows}, *layout, this_machine(), {});
     }
     return kernels;
   }
@@ -112,15 +112,15 @@ TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
   int i = 0;
   for (int64_t tokens : {1, 2, 7, 64, 65})
     for (auto [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {10, 500}, {500, 800}, {65, 33}, {8, 16}}) {
-      const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), &row(), nullptr};
+      const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), &row()};
       const Layer layer(rows, depth, i % 2 == 0, i % 3 == 0, row().layout);
       const auto x = test::random_floats(tokens * depth, static_cast<uint32_t>(i++));
       std::vector<float> y(static_cast<size_t>(tokens * rows));
       AlignedBuffer scratch =
           *AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(kernels, layer.weight(), tokens, 3)));
-      ASSERT_TRUE(
-          ternary_linear(kernels, layer.weight(), x.data(), tokens, y.data(), scratch.data(), *make_thread_pool(1 + i % 3))
-              .ok());
+      ASSERT_TRUE(ternary_linear(kernels, layer.weight(), {}, x.data(), tokens, y.data(), scratch.data(),
+                                 *make_thread_pool(1 + i % 3))
+                      .ok());
       EXPECT_TRUE(test::same_bits(y, ternary::oracle::linear(x, tokens, layer.t, rows, depth, layer.scale, layer.bias)))
           << tokens << " tokens, " << rows << "x" << depth;
     }
@@ -159,7 +159,7 @@ TEST(TernaryConv, RefusesGroupsOfScalesWhereChannelsAreInGroups) {
   TernaryWeight weight = layer.weight();
   weight.group = 64;
   const TernaryKernels kernels =
-      *select_ternary_conv(g, 4, TernaryLayout::kRows, this_machine(), {"ternary_gemm:reference"});
+      *select_ternary_conv(g, {4}, TernaryLayout::kRows, this_machine(), {"ternary_gemm:reference"});
   const Status status = ternary_conv(kernels, weight, g, {}, {}, nullptr, *make_thread_pool(1));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().message, "[ternary_conv] one scale a row where channels are in groups, got groups of 64 k");

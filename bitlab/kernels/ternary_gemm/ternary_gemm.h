@@ -45,6 +45,7 @@ struct TernaryGemmProblem {
   int64_t tokens, rows, depth;
   int64_t group = 0;        // k that share a scale; 0: the whole row
   bool asymmetric = false;  // a second scale for t = -1
+  bool operator==(const TernaryGemmProblem&) const = default;
 };
 
 std::span<const TernaryGemmRow> ternary_gemm_rows();

@@ -15,9 +15,23 @@ struct Scratch {
 
 }  // namespace
 
-Result<TernaryKernels> select_ternary(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
-                                      const Policy& policy) {
+Result<TernaryLayout> select_ternary_layout(ternary::ActKind kind, int64_t rows, int64_t depth, const Machine& machine,
+                                            const Policy& policy) {
+  if (kind == ternary::ActKind::kNone) return TernaryLayout::kRows;
+  return select_ternary_layout(rows, depth, machine, policy);
+}
+
+Result<TernaryKernels> select_ternary(ternary::ActKind kind, const TernaryGemmProblem& problem, TernaryLayout layout,
+                                      const Machine& machine, const Policy& policy) {
   TernaryKernels kernels;
+  if (kind == ternary::ActKind::kNone) {
+    if (problem.group != 0 || problem.asymmetric)
+      return make_error(ErrorCode::kUnsupported,
+                        "[ternary_gemm_f32] one scale a row or tensor where activations stay float, got {}",
+                        problem.group != 0 ? "groups" : "two scales");
+    BITLAB_TRY(kernels.weight_only, select(ternary_gemm_f32_kernels(), machine, policy));
+    return kernels;
+  }
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
   BITLAB_TRY(kernels.gemm, select_ternary_gemm(problem, layout, machine, policy));
   return kernels;
@@ -40,26 +54,31 @@ TernaryGemmArgs TernaryWeight::arguments() const {
 
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads) {
+  if (kernels.weight_only != nullptr) return 0;
   const Scratch bytes(tokens, weight.packed->depth);
   return bytes.q + bytes.a + threads * ternary_gemm_scratch_bytes(*kernels.gemm, weight.packed->depth, weight.group);
 }
 
-Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const float* x, int64_t tokens, float* y,
-                      uint8_t* scratch, ThreadPool& pool) {
+Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
+                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool) {
   const PackedTernary& w = *weight.packed;
+  TernaryGemmArgs args = weight.arguments();
+  args.y = y;
+  args.y_stride = w.rows;
+  if (kernels.weight_only != nullptr) {
+    ternary_gemm_f32(*kernels.weight_only, {args, x, w.depth}, tokens, pool);
+    return {};
+  }
   const Scratch bytes(tokens, w.depth);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q);
   const int64_t stride = q_stride(w.depth);
-  BITLAB_RETURN_IF_ERROR(
-      activation_quant(*kernels.quant, "ternary_linear", x, tokens, w.depth, w.depth, q, stride, a, pool));
-  TernaryGemmArgs args = weight.arguments();
+  BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, "ternary_linear", x, tokens, w.depth, w.depth, q, stride, a, pool,
+                                          activation.scale()));
   args.q = q;
   args.q_stride = stride;
   args.a = a;
   args.a_stride = 1;
-  args.y = y;
-  args.y_stride = w.rows;
   ternary_gemm(*kernels.gemm, args, tokens, scratch + bytes.q + bytes.a, pool);
   return {};
 }

@@ -1,5 +1,5 @@
-// A ternary linear layer on float activations: activation_quant, then ternary_gemm. This is the one implementation behind the
-// operator bitlab::ternary_linear of LibTorch and the node ternary_linear of the runtime.
+// A ternary linear layer on float activations: activation_quant, then ternary_gemm; or ternary_gemm_f32 where activations stay float. This is
+// the one implementation behind the operator bitlab::ternary_linear of LibTorch and the node ternary_linear of the runtime.
 //
 //   x [tokens, depth] float32 -> y [tokens, rows] float32; activations are quantized per token
 #pragma once
@@ -8,19 +8,33 @@
 #include "bitlab/kernels/ternary_depthwise/ternary_depthwise.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
+#include "bitlab/kernels/ternary_gemm_f32/ternary_gemm_f32.h"
+#include "bitlab/ternary/spec.h"
 
 namespace bitlab::kernels {
+
+// How a layer's float activations enter the product.
+struct LayerActivation {
+  ternary::ActKind kind = ternary::ActKind::kInt8;
+  float step = 0;  // of static kinds: what a unit of q stands for, above 0
+  ActivationScale scale() const { return {static_cast<float>(act_limit(kind)), is_static(kind) ? 1.0F / step : 0.0F}; }
+};
 
 // The kernels that a ternary layer runs on.
 struct TernaryKernels {
   const ActivationQuantRow* quant = nullptr;
   const TernaryGemmRow* gemm = nullptr;
   const TernaryDepthwiseRow* depthwise = nullptr;  // of a depthwise convolution, instead of gemm
+  const TernaryGemmF32Row* weight_only = nullptr;  // where activations stay float, instead of the others
 };
 
-// Errors: NoKernel.
-Result<TernaryKernels> select_ternary(const TernaryGemmProblem& problem, TernaryLayout layout, const Machine& machine,
-                                      const Policy& policy);
+// The layout to pack a weight in, for activations of that kind. At load. Error: NoKernel.
+Result<TernaryLayout> select_ternary_layout(ternary::ActKind kind, int64_t rows, int64_t depth, const Machine& machine,
+                                            const Policy& policy);
+
+// Errors: NoKernel; Unsupported: float activations with groups or two scales.
+Result<TernaryKernels> select_ternary(ternary::ActKind kind, const TernaryGemmProblem& problem, TernaryLayout layout,
+                                      const Machine& machine, const Policy& policy);
 
 // A packed weight [rows, depth] with its scales and what follows the product; does not own. Fields as in TernaryGemmArgs.
 struct TernaryWeight {
@@ -35,6 +49,9 @@ struct TernaryWeight {
   const float* beta = nullptr;
   bool relu = false;
 
+  TernaryGemmProblem problem(int64_t tokens) const {
+    return {tokens, packed->rows, packed->depth, group, scale_neg != nullptr};
+  }
   // All but the activations and the results.
   TernaryGemmArgs arguments() const;
 };
@@ -43,7 +60,7 @@ int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const Ternar
                                      int threads);
 
 // `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes for at least pool.threads() threads. Error: NotFinite.
-Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const float* x, int64_t tokens, float* y,
-                      uint8_t* scratch, ThreadPool& pool);
+Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
+                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

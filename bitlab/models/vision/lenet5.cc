@@ -4,7 +4,7 @@
 #include <ATen/ops/relu.h>
 
 #include "bitlab/models/model.h"
-#include "bitlab/nn/bit_conv2d.h"
+#include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_linear.h"
 
 namespace bitlab::models {

@@ -8,10 +8,23 @@ namespace {
 
 kernels::TernaryWeight weight_of(const StepContext& context) {
   const ResidentConstant& weight = *context.constant(1);
-  return {&weight.packed, reinterpret_cast<const float*>(weight.scale.data()), weight.scale_stride, context.bias(2)};
+  kernels::TernaryWeight view{&weight.packed, reinterpret_cast<const float*>(weight.scale.data()), weight.scale_stride,
+                              context.bias(2)};
+  if (weight.scale_neg.size() != 0) view.scale_neg = reinterpret_cast<const float*>(weight.scale_neg.data());
+  view.group = weight.group;
+  if (weight.group != 0) view.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
+  return view;
+}
+
+Result<kernels::LayerActivation> activation_of(const StepContext& context) {
+  kernels::LayerActivation activation;
+  BITLAB_TRY(activation.kind, ternary::parse_act_kind(context.node.attribute<std::string>("activation")));
+  if (const float* step = context.bias(3)) activation.step = *step;
+  return activation;
 }
 
 std::string names(const kernels::TernaryKernels& rows) {
+  if (rows.weight_only != nullptr) return fmt::format("ternary_gemm_f32:{}", rows.weight_only->name);
   return fmt::format("activation_quant:{} {}", rows.quant->name,
                      rows.depthwise != nullptr ? fmt::format("ternary_depthwise:{}", rows.depthwise->name)
                                                : fmt::format("ternary_gemm:{}", rows.gemm->name));
@@ -22,11 +35,12 @@ std::string names(const kernels::TernaryKernels& rows) {
 Result<Step> make_ternary_linear_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context);
   const LoadOptions& options = context.model.options();
-  const int64_t rows = weight.packed->rows, depth = weight.packed->depth, tokens = context.output_elements() / rows;
-  BITLAB_TRY(const kernels::TernaryKernels chosen,
-             select_ternary({tokens, rows, depth}, weight.packed->layout, options.machine, options.policy));
+  const int64_t tokens = context.output_elements() / weight.packed->rows;
+  BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context));
+  BITLAB_TRY(const kernels::TernaryKernels chosen, select_ternary(activation.kind, weight.problem(tokens),
+                                                                  weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
-                return ternary_linear(chosen, weight, b.inputs[0], tokens, b.output, b.scratch, *b.pool);
+                return ternary_linear(chosen, weight, activation, b.inputs[0], tokens, b.output, b.scratch, *b.pool);
               },
               ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), names(chosen)};
 }
@@ -35,12 +49,15 @@ Result<Step> make_ternary_conv2d_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context);
   const LoadOptions& options = context.model.options();
   const kernels::ConvGeometry geometry = conv_geometry(context);
+  BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context));
   BITLAB_TRY(const kernels::TernaryKernels chosen,
-             select_ternary_conv(geometry, weight.packed->rows, weight.packed->layout, options.machine, options.policy));
+             select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr},
+                                 weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
                 kernels::TernaryGemmArgs results;
                 results.y = b.output;
-                return ternary_conv(chosen, weight, geometry, {.op = "ternary_conv2d", .x = b.inputs[0]}, results, b.scratch,
+                return ternary_conv(chosen, weight, geometry,
+                                    {.op = "ternary_conv2d", .x = b.inputs[0], .activation = activation}, results, b.scratch,
                                     *b.pool);
               },
               ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), names(chosen)};

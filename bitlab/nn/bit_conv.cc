@@ -1,0 +1,125 @@
+#include "bitlab/nn/bit_conv.h"
+
+#include <ATen/ops/conv1d.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/conv3d.h>
+#include <ATen/ops/conv_transpose1d.h>
+#include <ATen/ops/conv_transpose2d.h>
+#include <ATen/ops/conv_transpose3d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/pad.h>
+
+#include "bitlab/nn/layer.h"
+
+namespace bitlab::nn {
+namespace {
+
+constexpr std::array<std::string_view, 4> kModes{"constant", "reflect", "replicate", "circular"};
+
+template <size_t D>
+bool is_zero(const torch::ExpandingArray<D>& sizes) {
+  return std::all_of(sizes->begin(), sizes->end(), [](int64_t v) { return v == 0; });
+}
+
+template <size_t D>
+void check(const BitConvOptions<D>& o, bool transposed) {
+  const auto refuse = [](std::string text) { throw Exception(Error{ErrorCode::kInvalidArgument, "[BitConv] " + text}); };
+  if (o.in_channels() < 1 || o.out_channels() < 1 || o.groups() < 1 || o.in_channels() % o.groups() != 0 ||
+      o.out_channels() % o.groups() != 0)
+    refuse(fmt::format("channels in {} groups, got {} to {}", o.groups(), o.in_channels(), o.out_channels()));
+  if (!transposed && !is_zero(o.output_padding())) refuse("output_padding of transposed convolutions alone, got one");
+  if (transposed && o.padding_mode() != PaddingMode::kZeros)
+    refuse("zeros around the input of a transposed convolution, got another mode");
+}
+
+// LibTorch's own operator of the layer.
+template <size_t D, bool kTransposed>
+at::Tensor float_convolution(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                             const ops::ConvWindow& w) {
+  if constexpr (kTransposed) {
+    if constexpr (D == 1)
+      return at::conv_transpose1d(x, weight, bias, w.stride, w.padding, w.output_padding, w.groups, w.dilation);
+    else if constexpr (D == 2)
+      return at::conv_transpose2d(x, weight, bias, w.stride, w.padding, w.output_padding, w.groups, w.dilation);
+    else
+      return at::conv_transpose3d(x, weight, bias, w.stride, w.padding, w.output_padding, w.groups, w.dilation);
+  } else if constexpr (D == 1) {
+    return at::conv1d(x, weight, bias, w.stride, w.padding, w.dilation, w.groups);
+  } else if constexpr (D == 2) {
+    return at::conv2d(x, weight, bias, w.stride, w.padding, w.dilation, w.groups);
+  } else {
+    return at::conv3d(x, weight, bias, w.stride, w.padding, w.dilation, w.groups);
+  }
+}
+
+}  // namespace
+
+template <size_t D, bool kTransposed, class Derived>
+ops::ConvWindow BitConvNd<D, kTransposed, Derived>::window() const {
+  const auto vector = [](const torch::ExpandingArray<D>& sizes) {
+    return std::vector<int64_t>(sizes->begin(), sizes->end());
+  };
+  const bool padded = options.padding_mode() == PaddingMode::kZeros;  // others are put around x beforehand
+  return {vector(options.stride()),         padded ? vector(options.padding()) : std::vector<int64_t>(D, 0),
+          vector(options.dilation()),       kTransposed,
+          vector(options.output_padding()), options.groups()};
+}
+
+template <size_t D, bool kTransposed, class Derived>
+void BitConvNd<D, kTransposed, Derived>::reset() {
+  check(options, kTransposed);
+  std::vector<int64_t> shape{options.out_channels(), options.in_channels() / options.groups()};
+  if (kTransposed) shape = {options.in_channels(), options.out_channels() / options.groups()};
+  shape.insert(shape.end(), options.kernel_size()->begin(), options.kernel_size()->end());
+  weight = this->register_parameter("weight", at::empty(shape));
+  bias =
+      this->register_parameter("bias", options.bias() ? at::empty({options.out_channels()}) : at::Tensor(), options.bias());
+  const ops::ConvWindow sizes = window();
+  quantizer.reset(*this, options.quant(), weight, &sizes);
+  reset_parameters();
+}
+
+template <size_t D, bool kTransposed, class Derived>
+void BitConvNd<D, kTransposed, Derived>::reset_parameters() {
+  initialize(weight, bias);
+  quantizer.initialize_scales(weight);
+}
+
+template <size_t D, bool kTransposed, class Derived>
+void BitConvNd<D, kTransposed, Derived>::train(bool on) {
+  torch::nn::Module::train(on);
+  quantizer.train();
+}
+
+template <size_t D, bool kTransposed, class Derived>
+void BitConvNd<D, kTransposed, Derived>::pretty_print(std::ostream& stream) const {
+  stream << "bitlab::nn::BitConv" << (kTransposed ? "Transpose" : "") << D << "d(" << options.in_channels() << ", "
+         << options.out_channels() << ", kernel_size=" << options.kernel_size() << ", stride=" << options.stride()
+         << ", padding=" << options.padding() << ", dilation=" << options.dilation();
+  if (options.groups() != 1) stream << ", groups=" << options.groups();
+  if (kTransposed) stream << ", output_padding=" << options.output_padding();
+  if (options.padding_mode() != PaddingMode::kZeros)
+    stream << ", padding_mode=" << kModes.at(static_cast<size_t>(options.padding_mode()));
+  stream << ", bias=" << std::boolalpha << options.bias() << ", quant=" << describe(options.quant()) << ')';
+}
+
+template <size_t D, bool kTransposed, class Derived>
+at::Tensor BitConvNd<D, kTransposed, Derived>::forward(const at::Tensor& x) {
+  at::Tensor padded = x;
+  if (options.padding_mode() != PaddingMode::kZeros && !is_zero(options.padding())) {
+    std::vector<int64_t> sides;  // of the last dimension first
+    for (size_t i = D; i-- > 0;) sides.insert(sides.end(), 2, (*options.padding())[i]);
+    padded = at::pad(x, sides, kModes.at(static_cast<size_t>(options.padding_mode())));
+  }
+  if (options.quant().enabled()) return quantizer.forward(*this, padded, weight, bias);
+  return float_convolution<D, kTransposed>(padded, weight, optional(bias), window());
+}
+
+template class BitConvNd<1, false, BitConv1dImpl>;
+template class BitConvNd<2, false, BitConv2dImpl>;
+template class BitConvNd<3, false, BitConv3dImpl>;
+template class BitConvNd<1, true, BitConvTranspose1dImpl>;
+template class BitConvNd<2, true, BitConvTranspose2dImpl>;
+template class BitConvNd<3, true, BitConvTranspose3dImpl>;
+
+}  // namespace bitlab::nn
