@@ -154,7 +154,8 @@ class Pack final : public Task {
 std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, int threads, std::string* kernel,
                                 std::string* error) {
   const auto layout = select_ternary_layout(c.rows, c.depth, this_machine(), {policy});
-  const auto chosen = layout.ok() ? select_ternary(ternary::ActKind::kInt8, {c.tokens, c.rows, c.depth, c.group}, *layout, this_machine(), {policy})
+  const auto chosen = layout.ok() ? select_ternary(ternary::ActKind::kInt8, {c.tokens, c.rows, c.depth, c.group}, *layout,
+                                                   this_machine(), {policy})
                                   : Result<TernaryKernels>(layout.error());
   if (!chosen.ok()) {
     *error = chosen.error().message;

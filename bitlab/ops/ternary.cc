@@ -154,8 +154,9 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   const at::Tensor plain = x.contiguous();
   if (tokens == 0) return y;
   TorchPool pool;
-  const auto chosen = p.cached->kernels_for(
-      p.weight.problem(tokens), [&] { return select_ternary(kind, p.weight.problem(tokens), layout, this_machine(), policy()).value(); });
+  const auto chosen = p.cached->kernels_for(p.weight.problem(tokens), [&] {
+    return select_ternary(kind, p.weight.problem(tokens), layout, this_machine(), policy()).value();
+  });
   auto scratch =
       AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, p.weight, tokens, pool.threads())))
           .value();

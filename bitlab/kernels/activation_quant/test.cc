@@ -91,8 +91,7 @@ TEST(ActivationQuant, PadsRowsWithZerosOnAnyNumberOfThreads) {
                                  q.data(), kStride, a.data(), *make_thread_pool(threads))
                     .ok());
     for (int64_t m = 0; m < kRows; ++m) {
-      const auto expected =
-          ternary::oracle::quantize(std::span(x).subspan(static_cast<size_t>(m * kColumns), kColumns));
+      const auto expected = ternary::oracle::quantize(std::span(x).subspan(static_cast<size_t>(m * kColumns), kColumns));
       ASSERT_EQ(a[static_cast<size_t>(m)], expected.scale);
       for (int64_t k = 0; k < kStride; ++k)
         ASSERT_EQ(q[static_cast<size_t>(m * kStride + k)], k < kColumns ? expected.q[static_cast<size_t>(k)] : 0);
