@@ -28,6 +28,23 @@ struct BitQuantConfig {
     config.method.reset();
     return config;
   }
+  // Small and quick on a phone: scales by channel fit convolutions and narrow layers, and a static step saves the search for the maximum of
+  // every input. LSQ learns the steps together with the weights' scales.
+  static BitQuantConfig for_mobile() {
+    return {.method = ternary::Method::kLsq,
+            .granularity = ternary::Granularity::kChannel,
+            .activation = ternary::ActKind::kInt8Static};
+  }
+  // Wide layers on a server: a scale for each 128 weights of a row follows them closely, at 0.125 bits a weight; dynamic activations take
+  // whatever comes in.
+  static BitQuantConfig for_server() {
+    return {.method = ternary::Method::kAbsmean,
+            .granularity = ternary::Granularity::kGroup,
+            .group_size = 128,
+            .activation = ternary::ActKind::kInt8};
+  }
+  // What papers compare with: BitNet b1.58 as it is published, one scale a tensor, straight-through.
+  static BitQuantConfig for_research() { return {}; }
   bool enabled() const { return method.has_value(); }
   ternary::WeightSpec weight_spec() const {
     return {method.value_or(ternary::Method::kAbsmean), granularity, group_size, threshold, gradient};
@@ -92,6 +109,7 @@ struct TrainingConfig {
   double weight_decay = 0.0;
   config::Schedule schedule = config::Schedule::kCosine;
   double warmup = 0.1;
+  double ternary_warmup = 0.0;
   int64_t seed = 1;
   int64_t threads = 0;
 
@@ -105,6 +123,8 @@ struct TrainingConfig {
     v("weight_decay", self.weight_decay, "decoupled for adam (AdamW), L2 for sgd; biases are left out");
     v("schedule", self.schedule, "cosine (to zero) or constant");
     v("warmup", self.warmup, "fraction of all steps in which the learning rate rises linearly");
+    v("ternary_warmup", self.ternary_warmup,
+      "fraction of all steps in which layers turn from float to ternary linearly; 0: ternary from the first");
     v("seed", self.seed, "seed of initialization and shuffling");
     v("threads", self.threads, "threads of LibTorch; 0: all cores");
   }

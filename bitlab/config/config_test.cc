@@ -35,6 +35,17 @@ TEST(Io, RoundTripsEveryField) {
   EXPECT_FALSE(from_yaml<RunConfig>(to_yaml(none)).value().model.quant.enabled());
 }
 
+TEST(Presets, FitTogether) {
+  for (const BitQuantConfig& preset :
+       {BitQuantConfig::for_mobile(), BitQuantConfig::for_server(), BitQuantConfig::for_research()}) {
+    EXPECT_TRUE(preset.enabled());
+    EXPECT_TRUE(validate(preset.weight_spec()).ok());
+    EXPECT_TRUE(equal(from_yaml<BitQuantConfig>(to_yaml(preset)).value(), preset));
+  }
+  EXPECT_TRUE(is_static(BitQuantConfig::for_mobile().activation));
+  EXPECT_EQ(to_text(BitQuantConfig::for_server().weight_spec()), "absmean/group128");
+}
+
 TEST(Io, TextThatLooksLikeANumberStaysText) {
   DataConfig config;
   for (const char* text : {"12", "true", "", "null", "1e3", " x "}) {

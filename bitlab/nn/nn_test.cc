@@ -6,7 +6,9 @@
 #include <torch/torch.h>
 
 #include "bitlab/nn/bit_conv.h"
+#include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_linear.h"
+#include "bitlab/nn/bit_norm.h"
 
 namespace bitlab::nn {
 namespace {
@@ -202,6 +204,117 @@ TEST(EveryLayer, RefusesWhatDoesNotFit) {
               evaluate(torch::nn::AnyModule(uncalibrated), torch::randn({1, 8}));
             }).find("act_scale of at least"),
             std::string::npos);
+}
+
+// --- tables and norms
+
+// The weight's value by the encoder alone, [N, K].
+at::Tensor value_of(const at::Tensor& weight, const BitQuantConfig& config, const Quantizer& quantizer) {
+  at::NoGradGuard no_grad;
+  const ternary::WeightSpec spec = config.weight_spec();
+  const auto w = ops::quantize_weight(weight, {spec, quantizer.weight_scale, quantizer.weight_scale_neg});
+  at::Tensor scale = w.scale, negative = w.scale_neg.defined() ? w.scale_neg : w.scale;
+  if (spec.granularity == ternary::Granularity::kGroup) {
+    scale = scale.repeat_interleave(spec.group, 1).narrow(1, 0, weight.size(1));
+    negative = scale;
+  } else {
+    scale = scale.view({-1, 1}), negative = negative.view({-1, 1});
+  }
+  return (w.t > 0) * scale - (w.t < 0) * negative;
+}
+
+TEST(Embedding, NoneIsTheLayerOfLibTorch) {
+  torch::manual_seed(11);
+  const at::Tensor indices = torch::randint(0, 9, {4, 5});
+  for (std::optional<int64_t> padding : {std::optional<int64_t>(), std::optional<int64_t>(3), std::optional<int64_t>(-1)}) {
+    BitEmbedding ours(BitEmbeddingOptions(9, 6).padding_idx(padding).quant(BitQuantConfig::none()));
+    torch::nn::EmbeddingOptions options(9, 6);
+    if (padding) options.padding_idx(*padding);
+    torch::nn::Embedding theirs(options);
+    theirs->weight.set_data(ours->weight.detach().clone());
+    const at::Tensor y = ours->forward(indices), expected = theirs->forward(indices), g = torch::randn_like(y);
+    EXPECT_TRUE(same_bits(y, expected));
+    y.backward(g);
+    expected.backward(g);
+    EXPECT_TRUE(torch::allclose(ours->weight.grad(), theirs->weight.grad()));
+    if (padding) {
+      EXPECT_EQ(ours->weight[*padding].abs().sum().item<float>(), 0.0F);
+    }
+  }
+}
+
+TEST(Embedding, EveryConfigurationLooksUpQuantizedRows) {
+  torch::manual_seed(12);
+  for (const BitQuantConfig& config : configs()) {
+    BitEmbedding layer(BitEmbeddingOptions(11, 70).padding_idx(2).quant(config));
+    const at::Tensor indices = torch::randint(0, 11, {3, 7});
+    const at::Tensor expected =
+        value_of(layer->weight, config, layer->quantizer).index_select(0, indices.flatten()).view({3, 7, 70});
+    const at::Tensor y = layer->forward(indices), g = torch::randn_like(y);
+    EXPECT_TRUE(torch::equal(y, expected)) << *layer;
+    EXPECT_TRUE(torch::equal(evaluate(torch::nn::AnyModule(layer), indices), expected)) << *layer;
+    layer->train();
+    layer->forward(indices).backward(g);
+    EXPECT_EQ(layer->weight.grad()[2].abs().sum().item<float>(), 0.0F);
+    if (layer->parameters().size() > 1) continue;  // learned scales have rules of their own
+    const at::Tensor sums = torch::zeros({11, 70}).index_add(0, indices.flatten(), g.view({-1, 70}));
+    sums[2].fill_(0);
+    EXPECT_TRUE(torch::allclose(layer->weight.grad(), sums, 1e-5, 1e-5)) << *layer;
+  }
+}
+
+TEST(Embedding, BagsReduceQuantizedRows) {
+  torch::manual_seed(13);
+  const at::Tensor indices = torch::randint(0, 9, {4, 5}), offsets = torch::tensor({0, 3, 4, 11});
+  for (BagMode mode : {BagMode::kSum, BagMode::kMean, BagMode::kMax}) {
+    BitEmbeddingBag layer(BitEmbeddingBagOptions(9, 16).mode(mode));
+    torch::nn::EmbeddingBagOptions options(9, 16);
+    if (mode == BagMode::kSum) options.mode(torch::kSum);
+    if (mode == BagMode::kMean) options.mode(torch::kMean);
+    if (mode == BagMode::kMax) options.mode(torch::kMax);
+    torch::nn::EmbeddingBag theirs(options);
+    theirs->weight.set_data(value_of(layer->weight, layer->options.quant(), layer->quantizer));
+    EXPECT_TRUE(torch::equal(layer->forward(indices), theirs->forward(indices)));
+    EXPECT_TRUE(torch::equal(layer->forward(indices.flatten(), offsets), theirs->forward(indices.flatten(), offsets)));
+    layer->forward(indices).sum().backward();
+    EXPECT_TRUE(layer->weight.grad().defined());
+  }
+}
+
+TEST(Norms, NoneIsTheLayerOfLibTorch) {
+  torch::manual_seed(14);
+  const BitQuantConfig none = BitQuantConfig::none();
+  const auto randomized = [](auto layer) {
+    for (at::Tensor& parameter : layer->parameters()) torch::nn::init::normal_(parameter);
+    return layer;
+  };
+  expect_twins(randomized(BitLayerNorm(BitLayerNormOptions({3, 5}).quant(none))),
+               torch::nn::LayerNorm(torch::nn::LayerNormOptions({3, 5})), torch::randn({2, 4, 3, 5}));
+  expect_twins(randomized(BitGroupNorm(BitGroupNormOptions(2, 6).quant(none))),
+               torch::nn::GroupNorm(torch::nn::GroupNormOptions(2, 6)), torch::randn({3, 6, 4}));
+  auto rms = randomized(BitRMSNorm(BitRMSNormOptions({7}).quant(none)));
+  const at::Tensor x = torch::randn({4, 7});
+  EXPECT_TRUE(torch::allclose(rms->forward(x), x / (x.square().mean(-1, true) + 1e-6).sqrt() * rms->weight, 1e-6, 1e-6));
+}
+
+TEST(Norms, EveryConfigurationMultipliesWithQuantizedWeights) {
+  torch::manual_seed(15);
+  for (const BitQuantConfig& config : configs()) {
+    const at::Tensor x = torch::randn({4, 12});
+    BitLayerNorm layer(BitLayerNormOptions({12}).quant(config));
+    EXPECT_TRUE(torch::allclose(layer->forward(x), at::layer_norm(x, {12}), 1e-3, 1e-3)) << "ones stay ones " << *layer;
+    torch::nn::init::normal_(layer->weight);
+    layer->quantizer.initialize_scales(layer->weight.view({1, 12}), 1);
+    const at::Tensor value = value_of(layer->weight.view({1, 12}), config, layer->quantizer).view({12});
+    EXPECT_TRUE(torch::allclose(layer->forward(x), at::layer_norm(x, {12}, value), 1e-5, 1e-6)) << *layer;
+    layer->forward(x).square().sum().backward();
+    for (const auto& parameter : layer->named_parameters())
+      EXPECT_TRUE(parameter.value().grad().defined()) << parameter.key();
+    BitRMSNorm rms(BitRMSNormOptions({12}).quant(config));
+    BitGroupNorm group(BitGroupNormOptions(3, 12).quant(config));
+    EXPECT_TRUE(torch::allclose(group->forward(x), at::group_norm(x, 3), 1e-3, 1e-3)) << *group;
+    EXPECT_TRUE(torch::allclose(rms->forward(x), x / (x.square().mean(-1, true) + 1e-6).sqrt(), 1e-3, 1e-3)) << *rms;
+  }
 }
 
 TEST(Quantizer, LearnedScalesBeginAtTheWeights) {

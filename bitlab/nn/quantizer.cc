@@ -42,13 +42,25 @@ const ops::PackedWeight& WeightCodes::of(const at::Tensor& weight, const ops::We
 void WeightCodes::drop() { *this = {}; }
 
 void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight,
-                      const ops::ConvWindow* window) {
+                      const ops::ConvWindow* window, Use use) {
   quant_ = quant;
   window_ = window == nullptr ? std::nullopt : std::optional(*window);
   codes_.drop();
   if (!quant.enabled()) return;
   const ternary::WeightSpec spec = quant.weight_spec();
   validate(spec).value();
+  if (use == Use::kProduct) check_activation(layer);
+  const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window);
+  const int learned = info(spec.method).learned_scales;
+  if (learned > 0) weight_scale = layer.register_parameter("weight_scale", at::ones({scales}));
+  if (learned > 1) weight_scale_neg = layer.register_parameter("weight_scale_neg", at::ones({scales}));
+  if (use == Use::kProduct && is_static(quant.activation)) act_scale = layer.register_parameter("act_scale", at::zeros({1}));
+  blend = layer.register_buffer("blend", at::ones({}, at::kDouble));
+}
+
+void Quantizer::check_activation(const torch::nn::Module& layer) const {
+  const BitQuantConfig& quant = quant_;
+  const ternary::WeightSpec spec = quant.weight_spec();
   if (window_ && quant.activation == ternary::ActKind::kNone)
     throw Exception(make_error(ErrorCode::kUnsupported,
                                "[{}] int8 or int4 activations of a convolution (method none keeps it float), got none",
@@ -58,15 +70,9 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
     throw Exception(make_error(ErrorCode::kUnsupported,
                                "[{}] one scale a tensor or channel where activations stay float, got {}", layer.name(),
                                to_text(spec)));
-  const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window);
-  const int learned = info(spec.method).learned_scales;
-  if (learned > 0) weight_scale = layer.register_parameter("weight_scale", at::ones({scales}));
-  if (learned > 1) weight_scale_neg = layer.register_parameter("weight_scale_neg", at::ones({scales}));
-  if (is_static(quant.activation)) act_scale = layer.register_parameter("act_scale", at::zeros({1}));
-  blend = layer.register_buffer("blend", at::ones({}, at::kDouble));
 }
 
-void Quantizer::initialize_scales(const at::Tensor& weight) {
+void Quantizer::initialize_scales(const at::Tensor& weight, double steps) {
   if (!weight_scale.defined()) return;
   const at::NoGradGuard no_grad;
   const auto fit = [&](ternary::Method method, double factor) {
@@ -79,7 +85,7 @@ void Quantizer::initialize_scales(const at::Tensor& weight) {
     weight_scale.copy_(fit(ternary::Method::kTwn, 1));
     weight_scale_neg.copy_(weight_scale);
   } else {
-    weight_scale.copy_(fit(ternary::Method::kAbsmean, 2));
+    weight_scale.copy_(fit(ternary::Method::kAbsmean, steps));
   }
 }
 
@@ -93,7 +99,7 @@ void Quantizer::begin_act_scale(const at::Tensor& x) {
 
 at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& bias) {
-  const ops::WeightQuant quant{quant_.weight_spec(), weight_scale, weight_scale_neg};
+  const ops::WeightQuant quant = weight_quant();
   const ops::ConvWindow* window = window_ ? &*window_ : nullptr;
   if (runs_on_codes(layer, x)) {
     const ops::PackedWeight& codes = codes_.of(weight, quant, window);
@@ -104,6 +110,10 @@ at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& 
   const double share = blend.item<double>();
   if (window == nullptr) return ops::bit_linear(x, weight, optional(bias), quant, activation(), share);
   return ops::bit_conv(x, weight, optional(bias), *window, quant, activation(), share);
+}
+
+at::Tensor Quantizer::value(const at::Tensor& weight) const {
+  return ops::bit_weight(weight, weight_quant(), blend.item<double>());
 }
 
 bool runs_on_codes(const torch::nn::Module& layer, const at::Tensor& x) {

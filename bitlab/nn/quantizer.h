@@ -34,19 +34,31 @@ class WeightCodes {
 //   blend                            float64 [], a buffer: 1, or lower while the layer warms up from float to ternary
 class Quantizer {
  public:
+  // Whether the weight meets activations in a product, or is used by itself (embeddings, norms): then those do not matter.
+  enum class Use { kProduct, kValue };
   // Errors (bitlab::Exception): choices that do not fit together, naming what does.
-  void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window);
-  // Learned scales as they begin for the weight's values: after these were set. Nothing for other methods.
-  void initialize_scales(const at::Tensor& weight);
+  void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window,
+             Use use = Use::kProduct);
+  // Learned scales as they begin for the weight's values: after these were set. Nothing for other methods. `steps` is lsq's scale in
+  // units of mean|w|: 2 as in its paper, for weights around zero; norms, whose weights begin as ones, take 1, lest all codes be 0.
+  void initialize_scales(const at::Tensor& weight, double steps = 2);
   void train() { codes_.drop(); }
 
   // y of a linear layer, or with `window` of a convolution.
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
+  // The weight's value t s, differentiable: [N, K], or [K], a row.
+  at::Tensor value(const at::Tensor& weight) const;
+  const ops::PackedWeight& codes(const at::Tensor& weight) { return codes_.of(weight, weight_quant(), nullptr); }
+  // Whether rows have scales of their own that the weights alone determine: a row's value does not depend on others.
+  bool has_scales_of_rows() const { return quant_.granularity != ternary::Granularity::kTensor && !weight_scale.defined(); }
+
   at::Tensor weight_scale, weight_scale_neg, act_scale, blend;
 
  private:
+  ops::WeightQuant weight_quant() const { return {quant_.weight_spec(), weight_scale, weight_scale_neg}; }
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
+  void check_activation(const torch::nn::Module& layer) const;
   void begin_act_scale(const at::Tensor& x);
 
   BitQuantConfig quant_;

@@ -1,4 +1,4 @@
-// bit_linear and bit_conv: the operators of training.
+// bit_linear, bit_conv and bit_weight: the operators of training.
 #include <cmath>
 #include <memory>
 
@@ -231,6 +231,12 @@ at::Tensor unless_nothing(const at::Tensor& tensor) {
   return tensor.dim() == 1 && tensor.sym_size(0) == 0 ? at::Tensor() : tensor;
 }
 
+// Settings as an AutogradContext keeps them.
+struct Kept : torch::CustomClassHolder {
+  explicit Kept(std::shared_ptr<const Settings> s) : settings(std::move(s)) {}
+  std::shared_ptr<const Settings> settings;
+};
+
 struct BitProduct : torch::autograd::Function<BitProduct> {
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight, const Variable& bias_,
                           const Variable& learned_, const Variable& learned_neg_, const Variable& act_scale_,
@@ -271,11 +277,6 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
   }
 
  private:
-  struct Kept : torch::CustomClassHolder {
-    explicit Kept(std::shared_ptr<const Settings> s) : settings(std::move(s)) {}
-    std::shared_ptr<const Settings> settings;
-  };
-
   // The sum over all but the channels of [..., N, trailing...].
   static at::Tensor bias_gradient(const at::Tensor& g, int64_t trailing) {
     const int64_t channels = g.dim() - 1 - trailing;
@@ -316,6 +317,54 @@ at::Tensor apply(Settings settings, const at::Tensor& x, const at::Tensor& weigh
                            std::make_shared<const Settings>(std::move(settings)));
 }
 
+// The value of a weight alone.
+struct WeightForward {
+  Operands operands;
+  at::Tensor value;
+
+  WeightForward(const Settings& s, const at::Tensor& weight, const at::Tensor& learned, const at::Tensor& learned_neg) {
+    operands.weight = quantize_weight(weight, {s.spec, learned, learned_neg});
+    operands.latent = weight;
+    value = operands.weight_value(s);
+  }
+};
+
+struct BitWeight : torch::autograd::Function<BitWeight> {
+  static Variable forward(AutogradContext* ctx, const Variable& weight, const Variable& learned_,
+                          const Variable& learned_neg_, const std::shared_ptr<const Settings>& settings) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const at::Tensor learned = unless_nothing(learned_);
+    const WeightForward run(*settings, weight, learned, unless_nothing(learned_neg_));
+    const QuantizedWeight& w = run.operands.weight;
+    ctx->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(settings));
+    ctx->save_for_backward({w.t, w.scale, w.scale_neg, w.threshold, weight, learned});
+    return run.value;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list outputs) {
+    const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["settings"].toCapsule());
+    const Settings& s = *kept->settings;
+    const auto saved = ctx->get_saved_variables();
+    const Operands o{{}, {}, {saved[0], saved[1], saved[2], saved[3]}, {}, saved[4]};
+    variable_list list(4);  // weight, learned, learned_neg, settings
+    if (ctx->needs_input_grad(0)) list[0] = blended(outputs[0], weight_slope(s, o), s.blend);
+    if (saved[5].defined()) std::tie(list[1], list[2]) = scale_gradients(s, o, saved[5], outputs[0]);
+    return list;
+  }
+};
+
+Settings weight_settings(std::string_view spec, double blend) {
+  return settings_of({}, spec, name(ternary::ActKind::kNone), blend);
+}
+
+// f of a weight [N, K]; a vector is one row.
+template <class F>
+at::Tensor as_matrix(const at::Tensor& weight, F f) {
+  require(weight.dim() == 1 || weight.dim() == 2, ErrorCode::kShapeMismatch, "[bit_weight] a weight [N, K] or [K], got {}",
+          show(weight));
+  return weight.dim() == 2 ? f(weight) : f(weight.unsqueeze(0)).squeeze(0);
+}
+
 }  // namespace
 
 namespace any_device {
@@ -339,9 +388,29 @@ at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const Optiona
   });
 }
 
+at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                      const OptionalTensor& learned_neg, double blend) {
+  const Settings settings = weight_settings(spec, blend);
+  return as_matrix(weight, [&](const at::Tensor& matrix) {
+    return WeightForward(settings, matrix, tensor_of(learned), tensor_of(learned_neg)).value;
+  });
+}
+
 }  // namespace any_device
 
 namespace autograd {
+
+at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                      const OptionalTensor& learned_neg, double blend) {
+  if (!needs_gradient({weight, tensor_of(learned), tensor_of(learned_neg)})) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    return redispatch::bit_weight(weight, spec, learned, learned_neg, blend);
+  }
+  const auto settings = std::make_shared<const Settings>(weight_settings(spec, blend));
+  return as_matrix(weight, [&](const at::Tensor& matrix) {
+    return BitWeight::apply(matrix, or_nothing(learned), or_nothing(learned_neg), settings);
+  });
+}
 
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
                       std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,

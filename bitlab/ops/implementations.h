@@ -27,6 +27,10 @@ using BitConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, cons
                              at::IntArrayRef output_padding, int64_t groups, std::string_view spec,
                              std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
                              const OptionalTensor& act_scale, double blend);
+using BitWeightOp = at::Tensor(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                               const OptionalTensor& learned_neg, double blend);
+using TernaryEmbeddingOp = at::Tensor(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
+                                      const at::Tensor& indices, int64_t depth, int64_t group);
 using TernaryLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
                                    const OptionalTensor& scale_neg, const OptionalTensor& bias,
                                    const OptionalTensor& act_scale, std::string_view activation, int64_t group);
@@ -42,6 +46,7 @@ QuantizeActivationOp quantize_activation;
 TernaryPackOp ternary_pack;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
+TernaryEmbeddingOp ternary_embedding;
 }  // namespace cpu
 
 // Devices without kernels of their own.
@@ -50,17 +55,20 @@ QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
 BitLinearOp bit_linear;
 BitConvOp bit_conv;
+BitWeightOp bit_weight;
 }  // namespace any_device
 
 namespace autograd {
 BitLinearOp bit_linear;
 BitConvOp bit_conv;
+BitWeightOp bit_weight;
 }  // namespace autograd
 
 // The operators themselves, through the dispatcher.
 namespace redispatch {
 BitLinearOp bit_linear;
 BitConvOp bit_conv;
+BitWeightOp bit_weight;
 }  // namespace redispatch
 
 // Shapes and dtypes without values.
@@ -72,6 +80,8 @@ BitLinearOp bit_linear;
 BitConvOp bit_conv;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
+BitWeightOp bit_weight;
+TernaryEmbeddingOp ternary_embedding;
 }  // namespace meta
 
 }  // namespace bitlab::ops

@@ -66,6 +66,12 @@ at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const Optiona
                  learned_neg, act_scale, blend);
 }
 
+at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                      const OptionalTensor& learned_neg, double blend) {
+  static const auto op = handle("bitlab::bit_weight", bit_weight);
+  return op.call(weight, spec, learned, learned_neg, blend);
+}
+
 }  // namespace redispatch
 
 QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window) {
@@ -103,6 +109,15 @@ at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const Optiona
                               optional(quant.learned), optional(quant.learned_neg), optional(activation.act_scale), blend);
 }
 
+at::Tensor bit_weight(const at::Tensor& weight, const WeightQuant& quant, double blend) {
+  return redispatch::bit_weight(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg), blend);
+}
+
+at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth) {
+  static const auto op = handle("bitlab::ternary_embedding", cpu::ternary_embedding);
+  return op.call(weight.codes, weight.scale, optional(weight.scale_neg), indices, depth, weight.group);
+}
+
 at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
                           const ActQuant& activation) {
   static const auto op = handle("bitlab::ternary_linear", cpu::ternary_linear);
@@ -134,6 +149,7 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("ternary_pack", cpu::ternary_pack);
   m.impl("ternary_linear", cpu::ternary_linear);
   m.impl("ternary_conv", cpu::ternary_conv);
+  m.impl("ternary_embedding", cpu::ternary_embedding);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
@@ -141,6 +157,7 @@ TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("quantize_activation", any_device::quantize_activation);
   m.impl("bit_linear", any_device::bit_linear);
   m.impl("bit_conv", any_device::bit_conv);
+  m.impl("bit_weight", any_device::bit_weight);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
@@ -151,11 +168,14 @@ TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("bit_conv", meta::bit_conv);
   m.impl("ternary_linear", meta::ternary_linear);
   m.impl("ternary_conv", meta::ternary_conv);
+  m.impl("bit_weight", meta::bit_weight);
+  m.impl("ternary_embedding", meta::ternary_embedding);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
   m.impl("bit_linear", autograd::bit_linear);
   m.impl("bit_conv", autograd::bit_conv);
+  m.impl("bit_weight", autograd::bit_weight);
   for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv"})
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }

@@ -1,7 +1,7 @@
 // BitLab's operators for LibTorch: two families with one vocabulary.
 //
-//   bit_linear, bit_conv           latent float weights, differentiable: for training
-//   ternary_linear, ternary_conv   packed codes, no gradients: for evaluation, capture and deployment
+//   bit_linear, bit_conv, bit_weight                  latent float weights, differentiable: for training
+//   ternary_linear, ternary_conv, ternary_embedding   packed codes, no gradients: for evaluation, capture and deployment
 //
 // Both families compute docs/numerics.md:  y = ((float(sum t q) * a) * s) + b  with t, s from the weights (ternary/encode.h) and
 // q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
@@ -84,6 +84,11 @@ at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const Optio
                       const ActQuant& activation, double blend = 1);
 at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const ConvWindow& window,
                     const WeightQuant& quant, const ActQuant& activation, double blend = 1);
+
+// The quantized weight w' = t s itself, of embeddings and norms. weight: [N, K], or [K], a row.
+at::Tensor bit_weight(const at::Tensor& weight, const WeightQuant& quant, double blend = 1);
+// Rows of a table [N, depth]: indices int64 [...] -> [..., depth], the bits of bit_weight's rows.
+at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth);
 
 at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
                           const ActQuant& activation);

@@ -1,8 +1,10 @@
-// ternary_linear and ternary_conv: the operators of evaluation, on the kernels that the runtime uses.
+// ternary_linear, ternary_conv and ternary_embedding: the operators of evaluation, on the kernels that the runtime uses.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
+#include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
 #include "bitlab/ops/torch_pool.h"
@@ -201,9 +203,51 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   return batched ? result : result.squeeze(0);
 }
 
+at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
+                             const at::Tensor& indices, int64_t depth, int64_t group) {
+  constexpr const char* kOp = "ternary_embedding";
+  const at::Tensor y = meta::ternary_embedding(codes, scale, scale_neg, indices, depth, group);
+  require(indices.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[{}] int64, got {} (name=indices)", kOp,
+          c10::toString(indices.scalar_type()));
+  const OptionalTensor none;
+  const Prepared p({kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group},
+                   {.depth = depth, .layout = kernels::TernaryLayout::kRows});
+  kernels::TernaryTable table{.codes = p.cached->packed.data.data(),
+                              .rows = codes.size(0),
+                              .depth = depth,
+                              .scale = p.weight.scale,
+                              .scale_stride = p.weight.scale_stride,
+                              .scale_neg = p.weight.scale_neg,
+                              .group = group};
+  const at::Tensor halves = group == 0 ? at::Tensor() : scale.contiguous();
+  if (group != 0) table.group_scale = reinterpret_cast<const uint16_t*>(halves.const_data_ptr<at::Half>());
+  const at::Tensor plain = indices.contiguous();
+  TorchPool pool;
+  kernels::ternary_embedding(kOp, table, plain.const_data_ptr<int64_t>(), plain.numel(), y.mutable_data_ptr<float>(), pool)
+      .value();
+  return y;
+}
+
 }  // namespace cpu
 
 namespace meta {
+
+at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& /*learned*/,
+                      const OptionalTensor& /*learned_neg*/, double /*blend*/) {
+  ternary::parse_weight_spec(spec).value();
+  return at::empty_like(weight);
+}
+
+at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
+                             const at::Tensor& indices, int64_t depth, int64_t group) {
+  constexpr const char* kOp = "ternary_embedding";
+  c10::SymDimVector shape(indices.sym_sizes().begin(), indices.sym_sizes().end());
+  shape.push_back(depth);
+  const at::Tensor y = at::empty_symint(shape, codes.options().dtype(at::kFloat));
+  const OptionalTensor none;
+  Operands{kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group}.check();
+  return y;
+}
 
 at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
                           const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,

@@ -47,6 +47,14 @@ std::vector<NamedParameter> Classifier::parameters() {
   return list;
 }
 
+void Classifier::set_blend(double share) {
+  const at::NoGradGuard no_grad;
+  for (const auto& buffer : module_.named_buffers()) {
+    const std::string& name = buffer.key();
+    if (name == "blend" || name.ends_with(".blend")) buffer.value().fill_(share);
+  }
+}
+
 Outputs Classifier::forward(const Batch& batch) {
   const at::Tensor logits = forward_(batch.input);
   return {{"logits", logits}, {"loss", at::cross_entropy_loss(logits, batch.target)}};

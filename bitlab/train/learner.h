@@ -34,6 +34,8 @@ class Learner {
   virtual void train(bool on) = 0;
   virtual std::vector<NamedParameter> parameters() = 0;
   virtual Outputs forward(const Batch& batch) = 0;
+  // How far ternary layers have turned from float (0) to ternary (1) in training.
+  virtual void set_blend(double share) = 0;
 };
 
 // A module that maps inputs to logits, with the cross-entropy as its loss. The module must outlive the learner.
@@ -49,6 +51,7 @@ class Classifier : public Learner {
   void train(bool on) override { module_.train(on); }
   std::vector<NamedParameter> parameters() override;
   Outputs forward(const Batch& batch) override;
+  void set_blend(double share) override;  // the layers' buffers "blend"
 
  private:
   torch::nn::Module& module_;

@@ -40,6 +40,29 @@ class TrainTest : public ::testing::Test {
   fs::path folder_;
 };
 
+TEST_F(TrainTest, LayersTurnTernaryStepByStep) {
+  const TrainingConfig config{.epochs = 2, .batch_size = 50, .ternary_warmup = 0.5};
+  EXPECT_EQ(ternary_share(config, 0, 40), 0.0);
+  EXPECT_EQ(ternary_share(config, 10, 40), 0.5);
+  EXPECT_EQ(ternary_share(config, 20, 40), 1.0);
+  EXPECT_EQ(ternary_share(config, 39, 40), 1.0);
+  EXPECT_EQ(ternary_share({}, 0, 40), 1.0);
+  const auto training = synthetic(data::Split::kTrain, 1000), validation = synthetic(data::Split::kTest, 100);
+  const auto model = make(training);
+  Classifier learner(*model);
+  std::vector<double> shares;
+  const auto blend = [&] { return model->named_buffers().begin()->value().item<double>(); };
+  BitTrainer trainer(
+      learner, config,
+      {.checkpoint = {}, .on_step = [&](const StepReport&) { shares.push_back(blend()); }, .on_epoch = {}, .trace = {}});
+  ASSERT_TRUE(trainer.fit(training, validation).ok());
+  ASSERT_EQ(shares.size(), 40U);
+  for (size_t i = 0; i < shares.size(); ++i) EXPECT_DOUBLE_EQ(shares[i], std::min(1.0, static_cast<double>(i) / 20));
+  EXPECT_EQ(blend(), 1.0);
+  BitTrainer wrong(learner, {.ternary_warmup = 2}, {});
+  EXPECT_EQ(wrong.fit(training, validation).error().message, "[train] ternary_warmup in [0, 1], got 2");
+}
+
 TEST_F(TrainTest, LearnsAndKeepsTheBestEpoch) {
   const auto training = synthetic(data::Split::kTrain, 1000), validation = synthetic(data::Split::kTest, 256);
   const auto model = make(training);

@@ -61,6 +61,11 @@ double learning_rate(const TrainingConfig& config, int64_t step, int64_t steps) 
   return config.learning_rate * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
+double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps) {
+  const double turning = config.ternary_warmup * static_cast<double>(steps);
+  return turning < 1 ? 1.0 : std::min(1.0, static_cast<double>(step) / turning);
+}
+
 BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions options)
     : learner_(learner), config_(config), options_(std::move(options)) {}
 
@@ -72,6 +77,8 @@ Status BitTrainer::check(const data::ImageDataset& training) const {
     return make_error(ErrorCode::kInvalidArgument,
                       "[train] epochs and batch_size of at least 1 and threads of at least 0, got {}, {} and {}", c.epochs,
                       c.batch_size, c.threads);
+  if (!(c.ternary_warmup >= 0 && c.ternary_warmup <= 1))
+    return make_error(ErrorCode::kInvalidArgument, "[train] ternary_warmup in [0, 1], got {}", c.ternary_warmup);
   if (!(c.learning_rate > 0 && std::isfinite(c.learning_rate)) || !(c.warmup >= 0 && c.warmup <= 1) ||
       !(c.weight_decay >= 0) || !(c.momentum >= 0))
     return make_error(
@@ -90,7 +97,9 @@ Result<double> BitTrainer::run_epoch(const data::ImageDataset& training, int64_t
   learner_.train(true);
   for (int64_t step = 0, begin = 0; step < steps; ++step, begin += config_.batch_size) {
     const int64_t size = std::min(config_.batch_size, training.count - begin);
-    const double rate = learning_rate(config_, (epoch - 1) * steps + step, config_.epochs * steps);
+    const int64_t done = (epoch - 1) * steps + step, all = config_.epochs * steps;
+    const double rate = learning_rate(config_, done, all);
+    if (config_.ternary_warmup > 0) learner_.set_blend(ternary_share(config_, done, all));
     for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
     optimizer_->zero_grad();
     const Batch batch =
@@ -136,6 +145,7 @@ Result<TrainingReport> BitTrainer::fit(const data::ImageDataset& training, const
     if (options_.on_epoch) options_.on_epoch(current);
   }
   BITLAB_RETURN_IF_ERROR(learner_.load(best));
+  if (config_.ternary_warmup > 0) learner_.set_blend(1);
   report.seconds = seconds_since(start);
   return report;
 } catch (const Exception& error) {

@@ -10,8 +10,8 @@ namespace bitlab::kernels {
 namespace {
 
 // Values of a row from `begin` to `end`, which share a scale.
-void expand(const uint8_t* codes, int64_t begin, int64_t end, float scale, float* y) {
-  const float values[4] = {-scale, 0.0F * scale, scale, 0.0F};
+void expand(const uint8_t* codes, int64_t begin, int64_t end, float scale, float scale_neg, float* y) {
+  const float values[4] = {-scale_neg, 0.0F * scale, scale, 0.0F};
   for (int64_t k = begin; k < end; ++k) y[k] = values[ternary::code_at(codes, k)];
 }
 
@@ -32,7 +32,8 @@ Status ternary_embedding(const char* op, const TernaryTable& table, const int64_
       for (int64_t g = 0; g < groups; ++g) {
         const float scale =
             table.group == 0 ? table.scale[row * table.scale_stride] : half_to_float(table.group_scale[row * groups + g]);
-        expand(codes, g * group, std::min((g + 1) * group, table.depth), scale, y + i * table.depth);
+        const float scale_neg = table.scale_neg == nullptr ? scale : table.scale_neg[row * table.scale_stride];
+        expand(codes, g * group, std::min((g + 1) * group, table.depth), scale, scale_neg, y + i * table.depth);
       }
     }
   });

@@ -2,6 +2,8 @@
 //
 //   y[token, k] = float(t[index[token], k]) * scale      one scale a row (row = index) or tensor; exact, since t is -1, 0 or 1
 //
+//   With two scales t = -1 takes the second one.
+//
 //   codes: canonical (ternary/codes.h), [rows, depth]; index [tokens] -> y [tokens, depth]
 //
 // A group of k with a scale of its own: scale float16 [rows, ceil(depth / group)], as stored.
@@ -16,8 +18,9 @@ struct TernaryTable {
   const uint8_t* codes = nullptr;
   int64_t rows = 0, depth = 0;
   const float* scale = nullptr;
-  int64_t scale_stride = 0;  // 0 per tensor, 1 per row
-  int64_t group = 0;         // 0: `scale` serves a whole row
+  int64_t scale_stride = 0;          // 0 per tensor, 1 per row
+  const float* scale_neg = nullptr;  // of t = -1, strided like scale; null: `scale`
+  int64_t group = 0;                 // 0: `scale` serves a whole row
   const uint16_t* group_scale = nullptr;
 };
 

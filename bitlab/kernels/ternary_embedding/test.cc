@@ -9,27 +9,32 @@ namespace {
 
 TEST(TernaryEmbedding, GivesCodeTimesScale) {
   for (int64_t depth : {1, 4, 5, 130, 257})
-    for (int64_t group : {0, 64}) {
+    for (int64_t group : {0, 64, -1}) {  // -1: two scales
       constexpr int64_t kRows = 11;
+      const bool two = group == -1;
+      if (two) group = 0;
       const int64_t groups = group == 0 ? 1 : (depth + group - 1) / group;
       const auto t = test::random_int8(kRows * depth, 1, -1, 1);
       const auto codes = test::packed(t, kRows, depth);
-      const auto scale = test::random_floats(kRows, 2);
+      const auto scale = test::random_floats(kRows, 2), scale_neg = test::random_floats(kRows, 5);
       std::vector<uint16_t> halves;
       for (float s : test::random_floats(kRows * groups, 3)) halves.push_back(float_to_half(s));
       const std::vector<int64_t> index{10, 0, 3, 3, 7, 0, 1, 2, 4, 5, 6, 8, 9, 10, 10, 0, 5, 2, 1};
       std::vector<float> y(index.size() * static_cast<size_t>(depth));
-      const TernaryTable table{codes.data(), kRows, depth, scale.data(), 1, group, halves.data()};
+      const TernaryTable table{codes.data(), kRows,        depth, scale.data(), 1, two ? scale_neg.data() : nullptr,
+                               group,        halves.data()};
       ASSERT_TRUE(
           ternary_embedding("test", table, index.data(), static_cast<int64_t>(index.size()), y.data(), *make_thread_pool(2))
               .ok());
       for (size_t i = 0; i < index.size(); ++i)
         for (int64_t k = 0; k < depth; ++k) {
           const auto row = static_cast<size_t>(index[i]);
-          const float s = group == 0
+          const int8_t code = t[row * static_cast<size_t>(depth) + static_cast<size_t>(k)];
+          const float s = two && code < 0 ? scale_neg[row]
+                          : group == 0
                               ? scale[row]
                               : half_to_float(halves[row * static_cast<size_t>(groups) + static_cast<size_t>(k / group)]);
-          const float expected = static_cast<float>(t[row * static_cast<size_t>(depth) + static_cast<size_t>(k)]) * s;
+          const float expected = static_cast<float>(code) * s;
           const float found = y[i * static_cast<size_t>(depth) + static_cast<size_t>(k)];
           ASSERT_TRUE(test::same_bits({&found, 1}, {&expected, 1})) << expected;
         }

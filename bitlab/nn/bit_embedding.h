@@ -1,0 +1,82 @@
+// Tables of ternary rows: two bits a weight instead of 32, and lookups that compute nothing but t s.
+#pragma once
+
+#include <optional>
+#include <ostream>
+
+#include <torch/arg.h>
+#include <torch/nn/cloneable.h>
+#include <torch/nn/pimpl.h>
+
+#include "bitlab/nn/quantizer.h"
+
+namespace bitlab::nn {
+
+struct BitEmbeddingOptions {
+  BitEmbeddingOptions(int64_t num_embeddings, int64_t embedding_dim)
+      : num_embeddings_(num_embeddings), embedding_dim_(embedding_dim) {}
+  TORCH_ARG(int64_t, num_embeddings);
+  TORCH_ARG(int64_t, embedding_dim);
+  // A row that begins as zeros and gets no gradient; from -num_embeddings on.
+  TORCH_ARG(std::optional<int64_t>, padding_idx) = std::nullopt;
+  // How the table is quantized; "channel" is by row. Its activation does not matter.
+  TORCH_ARG(BitQuantConfig, quant);
+};
+
+// indices int64 [...] -> float32 [..., embedding_dim]. Parameters: weight [num_embeddings, embedding_dim], latent float32, initialized as
+// torch::nn::Embedding; those of the quantizer. Where rows have scales of their own, training quantizes those that are looked up alone.
+// Errors: InvalidArgument (an index, padding_idx), those of ops.h.
+class BitEmbeddingImpl : public torch::nn::Cloneable<BitEmbeddingImpl> {
+ public:
+  BitEmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim)
+      : BitEmbeddingImpl(BitEmbeddingOptions(num_embeddings, embedding_dim)) {}
+  explicit BitEmbeddingImpl(BitEmbeddingOptions options_);
+
+  void reset() override;
+  void reset_parameters();
+  void train(bool on = true) override;
+  void pretty_print(std::ostream& stream) const override;
+  at::Tensor forward(const at::Tensor& indices);
+
+  BitEmbeddingOptions options;
+  at::Tensor weight;
+  Quantizer quantizer;
+};
+TORCH_MODULE(BitEmbedding);
+
+enum class BagMode { kSum, kMean, kMax };
+
+struct BitEmbeddingBagOptions {
+  BitEmbeddingBagOptions(int64_t num_embeddings, int64_t embedding_dim)
+      : num_embeddings_(num_embeddings), embedding_dim_(embedding_dim) {}
+  TORCH_ARG(int64_t, num_embeddings);
+  TORCH_ARG(int64_t, embedding_dim);
+  TORCH_ARG(BagMode, mode) = BagMode::kMean;
+  // A row that bags leave out, and that gets no gradient.
+  TORCH_ARG(std::optional<int64_t>, padding_idx) = std::nullopt;
+  TORCH_ARG(BitQuantConfig, quant);
+};
+
+// One vector a bag: the sum, mean or maximum of its rows, as torch::nn::EmbeddingBag.
+//   indices int64 [B, n]                              -> [B, embedding_dim]
+//   indices int64 [n], offsets int64 [B]: where bags begin -> [B, embedding_dim]
+// Parameters and errors: as BitEmbedding.
+class BitEmbeddingBagImpl : public torch::nn::Cloneable<BitEmbeddingBagImpl> {
+ public:
+  BitEmbeddingBagImpl(int64_t num_embeddings, int64_t embedding_dim)
+      : BitEmbeddingBagImpl(BitEmbeddingBagOptions(num_embeddings, embedding_dim)) {}
+  explicit BitEmbeddingBagImpl(BitEmbeddingBagOptions options_);
+
+  void reset() override;
+  void reset_parameters();
+  void train(bool on = true) override;
+  void pretty_print(std::ostream& stream) const override;
+  at::Tensor forward(const at::Tensor& indices, const at::Tensor& offsets = {});
+
+  BitEmbeddingBagOptions options;
+  at::Tensor weight;
+  Quantizer quantizer;
+};
+TORCH_MODULE(BitEmbeddingBag);
+
+}  // namespace bitlab::nn

@@ -1,0 +1,105 @@
+#include "bitlab/nn/bit_norm.h"
+
+#include <ATen/ops/group_norm.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rms_norm.h>
+#include <ATen/ops/zeros.h>
+
+#include "bitlab/nn/layer.h"
+
+namespace bitlab::nn {
+namespace {
+
+// What a norm multiplies with: the weight's value, as one row.
+std::optional<at::Tensor> value_of(Quantizer& quantizer, const BitQuantConfig& quant, const at::Tensor& weight) {
+  if (!weight.defined() || !quant.enabled()) return optional(weight);
+  return quantizer.value(weight.flatten()).view(weight.sizes());
+}
+
+void reset_quantizer(Quantizer& quantizer, torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight) {
+  if (!weight.defined()) return;
+  const at::Tensor row = weight.detach().reshape({1, -1});
+  quantizer.reset(layer, quant, row, nullptr, Quantizer::Use::kValue);
+  quantizer.initialize_scales(row, 1);
+}
+
+}  // namespace
+
+BitLayerNormImpl::BitLayerNormImpl(BitLayerNormOptions options_) : options(std::move(options_)) { reset(); }
+
+void BitLayerNormImpl::reset() {
+  const bool affine = options.elementwise_affine(), biased = affine && options.bias();
+  weight = register_parameter("weight", affine ? at::ones(options.normalized_shape()) : at::Tensor(), affine);
+  bias = register_parameter("bias", biased ? at::zeros(options.normalized_shape()) : at::Tensor(), biased);
+  reset_quantizer(quantizer, *this, options.quant(), weight);
+}
+
+void BitLayerNormImpl::train(bool on) {
+  Module::train(on);
+  quantizer.train();
+}
+
+void BitLayerNormImpl::pretty_print(std::ostream& stream) const {
+  stream << "bitlab::nn::BitLayerNorm(" << at::IntArrayRef(options.normalized_shape()) << ", eps=" << options.eps()
+         << ", elementwise_affine=" << std::boolalpha << options.elementwise_affine()
+         << ", quant=" << describe(options.quant()) << ')';
+}
+
+at::Tensor BitLayerNormImpl::forward(const at::Tensor& x) {
+  return at::layer_norm(x, options.normalized_shape(), value_of(quantizer, options.quant(), weight), optional(bias),
+                        options.eps());
+}
+
+BitRMSNormImpl::BitRMSNormImpl(BitRMSNormOptions options_) : options(std::move(options_)) { reset(); }
+
+void BitRMSNormImpl::reset() {
+  const bool affine = options.elementwise_affine();
+  weight = register_parameter("weight", affine ? at::ones(options.normalized_shape()) : at::Tensor(), affine);
+  reset_quantizer(quantizer, *this, options.quant(), weight);
+}
+
+void BitRMSNormImpl::train(bool on) {
+  Module::train(on);
+  quantizer.train();
+}
+
+void BitRMSNormImpl::pretty_print(std::ostream& stream) const {
+  stream << "bitlab::nn::BitRMSNorm(" << at::IntArrayRef(options.normalized_shape()) << ", eps=" << options.eps()
+         << ", elementwise_affine=" << std::boolalpha << options.elementwise_affine()
+         << ", quant=" << describe(options.quant()) << ')';
+}
+
+at::Tensor BitRMSNormImpl::forward(const at::Tensor& x) {
+  return at::rms_norm(x, options.normalized_shape(), value_of(quantizer, options.quant(), weight), options.eps());
+}
+
+BitGroupNormImpl::BitGroupNormImpl(BitGroupNormOptions options_) : options(std::move(options_)) { reset(); }
+
+void BitGroupNormImpl::reset() {
+  if (options.num_groups() < 1 || options.num_channels() % options.num_groups() != 0)
+    throw Exception(make_error(ErrorCode::kInvalidArgument, "[BitGroupNorm] channels in {} groups, got {}",
+                               options.num_groups(), options.num_channels()));
+  const bool affine = options.affine();
+  weight = register_parameter("weight", affine ? at::ones({options.num_channels()}) : at::Tensor(), affine);
+  bias = register_parameter("bias", affine ? at::zeros({options.num_channels()}) : at::Tensor(), affine);
+  reset_quantizer(quantizer, *this, options.quant(), weight);
+}
+
+void BitGroupNormImpl::train(bool on) {
+  Module::train(on);
+  quantizer.train();
+}
+
+void BitGroupNormImpl::pretty_print(std::ostream& stream) const {
+  stream << "bitlab::nn::BitGroupNorm(" << options.num_groups() << ", " << options.num_channels()
+         << ", eps=" << options.eps() << ", affine=" << std::boolalpha << options.affine()
+         << ", quant=" << describe(options.quant()) << ')';
+}
+
+at::Tensor BitGroupNormImpl::forward(const at::Tensor& x) {
+  return at::group_norm(x, options.num_groups(), value_of(quantizer, options.quant(), weight), optional(bias),
+                        options.eps());
+}
+
+}  // namespace bitlab::nn
