@@ -5,11 +5,13 @@
 #include <cstring>
 #include <random>
 #include <span>
+#include <string>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/base/machine.h"
 #include "bitlab/kernels/conv_geometry.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/oracle.h"
@@ -76,6 +78,14 @@ std::vector<T> transposed(const std::vector<T>& x, int64_t batch, int64_t rows, 
       for (int64_t c = 0; c < columns; ++c)
         y[static_cast<size_t>((b * columns + c) * rows + r)] = x[static_cast<size_t>((b * rows + r) * columns + c)];
   return y;
+}
+
+// Why this machine cannot run a row of a kernels.def; empty where it can.
+template <class Row>
+std::string why_not_here(const Row& row) {
+  if (row.run == nullptr) return std::string(row.name) + " is not part of this build";
+  const FeatureSet missing = row.needs.minus(this_machine().features);
+  return missing.empty() ? "" : "this machine lacks " + missing.to_string();
 }
 
 inline ConvGeometry geometry_of(const ternary::oracle::ConvShape& s) {

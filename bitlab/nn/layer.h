@@ -1,12 +1,12 @@
 // Small things that every layer of this folder needs.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include <ATen/core/Tensor.h>
 
 #include "bitlab/config/config.h"
+#include "bitlab/ops/ops.h"
 
 namespace bitlab::nn {
 
@@ -16,9 +16,6 @@ void initialize(at::Tensor& weight, at::Tensor& bias);
 // "absmean/tensor/int8", or "none".
 std::string describe(const BitQuantConfig& quant);
 
-// An undefined tensor as the operators want it.
-inline std::optional<at::Tensor> optional(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
-}
+using ops::optional;
 
 }  // namespace bitlab::nn

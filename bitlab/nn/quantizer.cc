@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "bitlab/nn/layer.h"
+#include "bitlab/ops/layout.h"
 #include "bitlab/ternary/encode.h"
 
 namespace bitlab::nn {
@@ -75,18 +76,17 @@ void Quantizer::check_activation(const torch::nn::Module& layer) const {
 void Quantizer::initialize_scales(const at::Tensor& weight, double steps) {
   if (!weight_scale.defined()) return;
   const at::NoGradGuard no_grad;
-  const auto fit = [&](ternary::Method method, double factor) {
-    // absmean's scale is mean|w|, twn's the best for its threshold.
-    ternary::WeightSpec spec = quant_.weight_spec();
-    spec = {.method = method, .granularity = spec.granularity};
-    return ops::quantize_weight(weight, {spec}, window_ ? &*window_ : nullptr).scale * factor;
+  const bool transposed = window_ && window_->transposed;
+  const at::Tensor matrix =
+      ops::WeightLayout("weight_scale", weight, transposed, window_ ? window_->groups : 1).to_matrix(weight);
+  const auto span_of = [](const at::Tensor& scale) -> std::span<float> {
+    if (!scale.defined()) return {};
+    return {scale.mutable_data_ptr<float>(), static_cast<size_t>(scale.numel())};
   };
-  if (weight_scale_neg.defined()) {
-    weight_scale.copy_(fit(ternary::Method::kTwn, 1));
-    weight_scale_neg.copy_(weight_scale);
-  } else {
-    weight_scale.copy_(fit(ternary::Method::kAbsmean, steps));
-  }
+  initial_scales(quant_.weight_spec(), {matrix.const_data_ptr<float>(), static_cast<size_t>(matrix.numel())}, matrix.size(0),
+                 matrix.size(1), span_of(weight_scale), span_of(weight_scale_neg))
+      .value();
+  if (!weight_scale_neg.defined()) weight_scale.mul_(steps / 2);
 }
 
 // The step begins where LSQ's does (arXiv:1902.08153, section 2.1): 2 mean|x| / sqrt(limit).

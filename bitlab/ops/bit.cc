@@ -7,7 +7,6 @@
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -173,18 +172,15 @@ struct Forward {
 at::Tensor weight_slope(const Settings& s, const Operands& o) {
   const WeightLayout layout = s.product.layout(o.weight.t);
   const auto spread = [&](const at::Tensor& scale) { return layout.spread(scale, s.spec); };
-  if (s.spec.method == ternary::Method::kTtq) {
-    const at::Tensor one = at::ones_like(o.weight.scale);
-    return at::where(o.weight.t > 0, spread(o.weight.scale),
-                     at::where(o.weight.t < 0, spread(o.weight.scale_neg), spread(one)));
-  }
+  if (s.spec.method == ternary::Method::kTtq)
+    return at::where(o.weight.t > 0, spread(o.weight.scale), at::where(o.weight.t < 0, spread(o.weight.scale_neg), 1.0));
   if (s.spec.method == ternary::Method::kLsq) return (o.latent.abs() < spread(o.weight.scale)).to(at::kFloat);
   if (s.spec.gradient == ternary::Gradient::kStraightThrough) return {};
   const at::Tensor threshold = spread(o.weight.threshold);
   if (s.spec.gradient == ternary::Gradient::kClipped) return (o.latent.abs() <= 2 * threshold).to(at::kFloat);
-  // Where a threshold is zero, everything is far above it.
-  const at::Tensor u = o.latent / threshold.clamp_min(1e-30), up = at::tanh(2 * (u - 1)), down = at::tanh(2 * (u + 1));
-  return spread(o.weight.scale) / threshold.clamp_min(1e-30) * ((1 - up * up) + (1 - down * down));
+  const at::Tensor unit = threshold.clamp_min(1e-30);  // where a threshold is zero, everything is far above it
+  const at::Tensor u = o.latent / unit, up = at::tanh(2 * (u - 1)), down = at::tanh(2 * (u + 1));
+  return spread(o.weight.scale) / unit * ((1 - up * up) + (1 - down * down));
 }
 
 // g scaled by a slope that holds for the quantized part.

@@ -43,7 +43,6 @@ c10::TypedOperatorHandle<Signature> handle(const char* name, Signature*) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
 at::Tensor with_values(const at::Tensor& tensor) { return tensor.sym_numel() == 0 ? at::Tensor() : tensor; }
 
 }  // namespace

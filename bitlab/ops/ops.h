@@ -79,6 +79,8 @@ PackedWeight ternary_pack(const at::Tensor& weight, const WeightQuant& quant, co
 QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, const ActQuant& activation);
 
 using OptionalTensor = std::optional<at::Tensor>;
+// An undefined tensor as operators want it.
+inline OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
 
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const WeightQuant& quant,
                       const ActQuant& activation, double blend = 1);

@@ -178,8 +178,8 @@ Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t 
   BITLAB_RETURN_IF_ERROR(check_finite("weights", w));
   return for_each_part(spec, rows, depth, [&](size_t i, size_t begin, size_t count) -> Status {
     const std::span<const float> part = w.subspan(begin, count);
-    scale[i] = parameters == 1 ? static_cast<float>(2 * mean_abs(part))
-                               : fit_twn(part, info(Method::kTwn).default_threshold, {}).scale;
+    scale[i] =
+        parameters == 1 ? 2 * fit_absmean(part, 0, {}).scale : fit_twn(part, info(Method::kTwn).default_threshold, {}).scale;
     if (parameters == 2) scale_neg[i] = scale[i];
     return {};
   });

@@ -40,7 +40,7 @@ struct LearnedScales {
 Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const LearnedScales& learned,
               const Encoding& out);
 
-// Where a method's learned scales begin, from the weights: those of twn's formula (ttq), 2 mean|w| (lsq). Other methods: an error.
+// Where a method's learned scales begin, from the weights: those of twn's formula (ttq), 2 max(mean|w|, 1e-5) (lsq). Other methods: an error.
 Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, std::span<float> scale,
                       std::span<float> scale_neg);
 

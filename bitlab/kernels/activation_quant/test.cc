@@ -16,9 +16,7 @@ class EveryActivationQuant : public ::testing::TestWithParam<size_t> {
  protected:
   const ActivationQuantRow& row() const { return activation_quant_kernels().rows[GetParam()]; }
   void SetUp() override {
-    if (row().run == nullptr) GTEST_SKIP() << row().name << " is not part of this build";
-    const FeatureSet missing = row().needs.minus(this_machine().features);
-    if (!missing.empty()) GTEST_SKIP() << "this machine lacks " << missing.to_string();
+    if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
   void check(const std::vector<float>& x) {
     GuardedBytes x_memory(x.size() * sizeof(float)), q_memory(x.size());

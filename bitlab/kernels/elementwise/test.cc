@@ -41,7 +41,7 @@ const Unary kUnary[] = {
 std::vector<const ElementwiseRow*> runnable() {
   std::vector<const ElementwiseRow*> rows;
   for (const ElementwiseRow& row : elementwise_kernels().rows)
-    if (row.run != nullptr && row.needs.minus(this_machine().features).empty()) rows.push_back(&row);
+    if (test::why_not_here(row).empty()) rows.push_back(&row);
   return rows;
 }
 

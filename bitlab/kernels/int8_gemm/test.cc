@@ -14,9 +14,7 @@ class EveryInt8Gemm : public ::testing::TestWithParam<size_t> {
  protected:
   const Int8GemmRow& row() const { return int8_gemm_kernels().rows[GetParam()]; }
   void SetUp() override {
-    if (row().run == nullptr) GTEST_SKIP() << row().name << " is not part of this build";
-    const FeatureSet missing = row().needs.minus(this_machine().features);
-    if (!missing.empty()) GTEST_SKIP() << "this machine lacks " << missing.to_string();
+    if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
   void check(int64_t tokens, int64_t rows, int64_t depth, bool worst, int threads = 1) {
     const int64_t stride = round_up(depth, kVnStep);

@@ -18,7 +18,7 @@ constexpr int64_t kRows = 5;
 std::vector<const ReductionRow*> runnable() {
   std::vector<const ReductionRow*> rows;
   for (const ReductionRow& row : reduction_kernels().rows)
-    if (row.run != nullptr && row.needs.minus(this_machine().features).empty()) rows.push_back(&row);
+    if (test::why_not_here(row).empty()) rows.push_back(&row);
   return rows;
 }
 

@@ -31,8 +31,7 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
  protected:
   const TernaryGemmRow& row() const { return ternary_gemm_rows()[GetParam()]; }
   void SetUp() override {
-    if (row().run == nullptr || !row().needs.minus(this_machine().features).empty())
-      GTEST_SKIP() << row().name << " does not run on this machine";
+    if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
   // Depthwise layers have kernels of their own.
   TernaryKernels kernels_for(const ConvGeometry& g, int64_t rows, TernaryLayout* layout) const {
@@ -132,7 +131,7 @@ INSTANTIATE_TEST_SUITE_P(TernaryConv, EveryTernaryLayer, ::testing::Range<size_t
 // Every row of ternary_depthwise on the shapes that it serves.
 TEST(EveryTernaryDepthwise, EqualsTheOracle) {
   for (const TernaryDepthwiseRow& row : ternary_depthwise_kernels().rows) {
-    if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
+    if (!test::why_not_here(row).empty()) continue;
     for (const ConvShape& s : conv_shapes()) {
       if (s.groups != s.channels || s.filters != s.channels || s.groups == 1) continue;
       const ConvGeometry g = test::geometry_of(s);

@@ -198,9 +198,7 @@ class EveryTernaryGemm : public ::testing::TestWithParam<size_t> {
  protected:
   const TernaryGemmRow& row() const { return ternary_gemm_rows()[GetParam()]; }
   void SetUp() override {
-    if (row().run == nullptr) GTEST_SKIP() << row().name << " is not part of this build";
-    const FeatureSet missing = row().needs.minus(this_machine().features);
-    if (!missing.empty()) GTEST_SKIP() << "this machine lacks " << missing.to_string();
+    if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
   // What a row does not serve, it is asked for in the plain form.
   Variant served(Variant v) const {
