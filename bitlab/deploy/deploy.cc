@@ -6,8 +6,8 @@
 #include <ATen/ops/from_blob.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/deploy/tensor_view.h"
 #include "bitlab/format/bit/bit.h"
-#include "bitlab/runtime/session.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -16,7 +16,7 @@ Result<at::Tensor> run_program(const program::Program& program, const at::Tensor
   BITLAB_TRY(auto model, runtime::Model::create(program));
   BITLAB_TRY(auto session, runtime::Session::create(model));
   const at::Tensor plain = input.contiguous();
-  const runtime::TensorView view{plain.sizes().vec(), plain.const_data_ptr<float>()};
+  const runtime::TensorView view = view_of(plain);
   BITLAB_TRY(const auto outputs, session->run({&view, 1}));
   return at::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape, at::kFloat).clone();
 }

@@ -24,15 +24,24 @@ std::string full_name(const at::RecordFunction& fn) {
   return schema ? c10::toString(schema->operator_name()) : std::string(fn.name());
 }
 
+// Copying is no call of the module's.
+at::Tensor copy_of(const at::Tensor& tensor) {
+  ++state->depth;
+  at::Tensor copy = tensor.clone();
+  --state->depth;
+  return copy;
+}
+
 std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
   auto frame = std::make_unique<Frame>();
   frame->outermost = state->depth++ == 0;
   if (!frame->outermost) return frame;
-  Call call{full_name(fn), {}, {}, {}};
+  Call call{full_name(fn), {}, {}, {}, {}};
   const auto schema = fn.operator_schema();
   const auto inputs = fn.inputs();  // valid in this callback only
   for (size_t i = 0; i < inputs.size(); ++i)
     call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
+  if (call.is_in_place() && !inputs.empty() && inputs[0].isTensor()) call.before = copy_of(inputs[0].toTensor());
   state->recording.calls.push_back(std::move(call));
   return frame;
 }
@@ -44,9 +53,7 @@ void on_exit(const at::RecordFunction& fn, at::ObserverContext* context) {
   Call& call = state->recording.calls.back();
   call.outputs.assign(outputs.begin(), outputs.end());
   if (state->keep != Keep::kCopies || outputs.empty() || !outputs[0].isTensor()) return;
-  ++state->depth;  // the copy is no call of the module's
-  call.copy = outputs[0].toTensor().clone();
-  --state->depth;
+  call.copy = copy_of(outputs[0].toTensor());
 }
 
 // Observes the calling thread for its lifetime.
@@ -71,6 +78,8 @@ class Observer {
 };
 
 }  // namespace
+
+bool Call::is_in_place() const { return op.substr(0, op.find('.')).ends_with('_'); }
 
 const c10::IValue& Call::argument(const std::string& name) const {
   const auto found = std::find_if(arguments.begin(), arguments.end(), [&](const Argument& a) { return a.name == name; });

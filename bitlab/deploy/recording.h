@@ -24,10 +24,12 @@ struct Call {
   std::string op;  // "aten::conv2d", "aten::add.Tensor"
   std::vector<Argument> arguments;
   std::vector<c10::IValue> outputs;
-  at::Tensor copy;  // of the first output as it was when the call ended, if asked for: later calls may work in place
+  at::Tensor before;  // of an in-place operator: what it changed, as it was
+  at::Tensor copy;    // of the first output as it was when the call ended, if asked for: later calls may work in place
 
   // The value of an argument that the operator's schema has.
   const c10::IValue& argument(const std::string& name) const;
+  bool is_in_place() const;  // "aten::add_.Tensor"
 };
 
 struct Recording {

@@ -10,8 +10,11 @@ InputSchema parse_input(std::string text) {
   InputSchema input{"", InputKind::kActivation, text.ends_with('?')};
   if (input.optional) text.pop_back();
   const size_t colon = text.find(':');
-  if (colon != std::string::npos)
-    input.kind = text.substr(colon + 1) == "ternary" ? InputKind::kTernaryConstant : InputKind::kFloatConstant;
+  const std::string kind = colon == std::string::npos ? "" : text.substr(colon + 1);
+  if (kind == "const") input.kind = InputKind::kFloatConstant;
+  if (kind == "float") input.kind = InputKind::kFloat;
+  if (kind == "ternary") input.kind = InputKind::kTernaryConstant;
+  if (kind == "index") input.kind = InputKind::kIndex;
   input.name = text.substr(0, colon);
   return input;
 }
@@ -19,9 +22,10 @@ InputSchema parse_input(std::string text) {
 AttributeSchema parse_attribute(const std::string& text) {
   const size_t colon = text.find(':');
   const std::string kind = text.substr(colon + 1);
-  return {text.substr(0, colon), kind == "int"    ? AttributeKind::kInt
-                                 : kind == "pair" ? AttributeKind::kPair
-                                                  : AttributeKind::kText};
+  return {text.substr(0, colon), kind == "int"     ? AttributeKind::kInt
+                                 : kind == "sizes" ? AttributeKind::kSizes
+                                 : kind == "float" ? AttributeKind::kFloat
+                                                   : AttributeKind::kText};
 }
 
 OpSchema parse_schema(const char* name, Exactness exactness, const char* inputs, const char* attributes) {

@@ -18,8 +18,8 @@ enum class Op {
 };
 
 enum class Exactness { kSameKernel, kIeeeExact, kBounded };
-enum class InputKind { kActivation, kFloatConstant, kTernaryConstant };
-enum class AttributeKind { kInt, kPair, kText };
+enum class InputKind { kActivation, kFloatConstant, kFloat, kTernaryConstant, kIndex };
+enum class AttributeKind { kInt, kSizes, kText, kFloat };  // in the order of program.h's Attribute
 
 struct InputSchema {
   std::string name;

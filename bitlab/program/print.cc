@@ -1,17 +1,18 @@
 #include "bitlab/program/print.h"
 
+#include <fmt/format.h>
+
 namespace bitlab::program {
 namespace {
 
 std::string text_of(const Attribute& attribute) {
   if (const auto* number = std::get_if<int64_t>(&attribute)) return std::to_string(*number);
-  if (const auto* pair = std::get_if<Pair>(&attribute)) return fmt::format("({}, {})", (*pair)[0], (*pair)[1]);
+  if (const auto* real = std::get_if<double>(&attribute)) return fmt::format("{}", *real);
+  if (const auto* sizes = std::get_if<Sizes>(&attribute)) return fmt::format("({})", fmt::join(*sizes, ", "));
   return std::get<std::string>(attribute);
 }
 
-std::string typed(const Value& v) {
-  return fmt::format("{}: {}{}", v.name, v.dtype == DType::kTernary ? "ternary" : "float32", to_string(v.shape));
-}
+std::string typed(const Value& v) { return fmt::format("{}: {}{}", v.name, name(v.dtype), to_string(v.shape)); }
 
 std::string print_node(const Program& p, const Node& node) {
   std::string arguments;

@@ -1,6 +1,7 @@
 #include "bitlab/program/program.h"
 
 #include <algorithm>
+#include <array>
 
 #include "bitlab/program/verify.h"
 
@@ -14,6 +15,11 @@ Shape constant_shape(const std::vector<int64_t>& sizes) {
 }
 
 }  // namespace
+
+std::string_view name(DType dtype) {
+  constexpr std::array<std::string_view, 3> kNames{"float32", "ternary", "int64"};
+  return kNames.at(static_cast<size_t>(dtype));
+}
 
 const Constant* Program::constant(ValueId id) const {
   const auto found = std::find_if(constants.begin(), constants.end(), [id](const Constant& c) { return c.value == id; });
@@ -43,8 +49,8 @@ ValueId ProgramBuilder::add(std::string name, ValueKind kind, DType dtype, Shape
   return static_cast<ValueId>(program_.values.size()) - 1;
 }
 
-ValueId ProgramBuilder::input(std::string name, Shape shape) {
-  const ValueId id = add(std::move(name), ValueKind::kInput, DType::kFloat32, std::move(shape));
+ValueId ProgramBuilder::input(std::string name, Shape shape, DType dtype) {
+  const ValueId id = add(std::move(name), ValueKind::kInput, dtype, std::move(shape));
   program_.inputs.push_back(id);
   return id;
 }

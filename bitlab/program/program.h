@@ -1,7 +1,6 @@
 // A network as data: what capture makes, files hold and the runtime runs. Values are defined once, nodes stand in execution order.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -20,16 +19,17 @@ using ValueId = int32_t;
 inline constexpr ValueId kNone = -1;  // an optional input that is left out
 
 enum class ValueKind { kInput, kConstant, kResult };
-enum class DType { kFloat32, kTernary };
+enum class DType { kFloat32, kTernary, kInt64 };
+std::string_view name(DType dtype);  // "float32", "ternary", "int64"
 
 struct Value {
   std::string name;  // unique
   ValueKind kind;
-  DType dtype;
+  DType dtype;  // kTernary: constants alone; kInt64: inputs alone
   Shape shape;  // of a constant: numbers only
 };
 
-// Ternary weights: shape [rows, depth] of a linear layer, [rows, kernel_h, kernel_w, channels] of a convolution; codes as in
+// Ternary weights: shape [rows, depth] of a linear layer or a table, [rows, kernel..., channels / groups] of a convolution; codes as in
 // ternary/codes.h with depth = product of all but the first size. Float constants of a convolution have the same order.
 struct TernaryData {
   std::span<const uint8_t> codes;
@@ -46,8 +46,8 @@ struct Constant {
   std::shared_ptr<const void> storage = nullptr;  // keeps what the data's spans point to
 };
 
-using Pair = std::array<int64_t, 2>;  // height, width
-using Attribute = std::variant<int64_t, Pair, std::string>;
+using Sizes = std::vector<int64_t>;
+using Attribute = std::variant<int64_t, Sizes, std::string, double>;
 
 struct Node {
   Op op;
@@ -101,7 +101,7 @@ struct TernaryScales {
 // Builds a program value by value; shapes follow from the rules.
 class ProgramBuilder {
  public:
-  ValueId input(std::string name, Shape shape);
+  ValueId input(std::string name, Shape shape, DType dtype = DType::kFloat32);
   ValueId floats(std::string name, std::vector<int64_t> shape, std::vector<float> data);
   ValueId ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes, TernaryScales scales);
   Result<ValueId> node(Op op, std::string name, std::vector<ValueId> inputs,

@@ -20,8 +20,9 @@ std::vector<uint8_t> zeros(int64_t rows, int64_t depth) {
   return codes;
 }
 
-std::map<std::string, Attribute> window(Pair stride, Pair padding, Pair dilation) {
-  return {{"stride", stride}, {"padding", padding}, {"dilation", dilation}};
+std::map<std::string, Attribute> window(const Sizes& stride, const Sizes& padding, const Sizes& dilation) {
+  return {{"stride", stride},     {"padding", padding},       {"dilation", dilation},
+          {"groups", int64_t{1}}, {"transposed", int64_t{0}}, {"output_padding", Sizes(stride.size(), 0)}};
 }
 
 std::map<std::string, Attribute> ternary_window() {
@@ -30,14 +31,14 @@ std::map<std::string, Attribute> ternary_window() {
   return attributes;
 }
 
-// input [batch, 2, 6, 7] - ternary_conv2d 3x3 to 4 - relu - flatten - ternary_linear to 5, softmax.
+// input [batch, 2, 6, 7] - ternary_conv 3x3 to 4 - relu - reshape - ternary_linear to 5, softmax.
 Program valid() {
   ProgramBuilder b;
   const ValueId x = b.input("x", {kBatch, {2, false}, {6, false}, {7, false}});
   const ValueId w = b.ternary("conv.weight", {4, 3, 3, 2}, zeros(4, 18), {0.5F});
-  ValueId v = b.node(Op::ternary_conv2d, "conv", {x, w, kNone}, ternary_window()).value();
+  ValueId v = b.node(Op::ternary_conv, "conv", {x, w, kNone}, ternary_window()).value();
   v = b.node(Op::relu, "relu", {v}).value();
-  v = b.node(Op::flatten, "flatten", {v}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{3}}}).value();
+  v = b.node(Op::reshape, "flatten", {v}, {{"shape", Sizes{-1, 80}}}).value();
   const ValueId fc = b.ternary("fc.weight", {5, 80}, zeros(5, 80), std::vector<float>(5, 0.1F));
   const ValueId bias = b.floats("fc.bias", {5}, std::vector<float>(5, 1.0F));
   v = b.node(Op::ternary_linear, "fc", {v, fc, bias}, {{"activation", std::string("int8")}}).value();
@@ -72,9 +73,9 @@ TEST(Verify, FindsWhatIsWrong) {
       {"an empty name", [](Program& p) { p.values[0].name = ""; }},
       {"a size of zero", [](Program& p) { p.values[0].shape[1].size = 0; }},
       {"a negative size", [](Program& p) { p.values[0].shape[1].size = -2; }},
-      {"a rank of five",
+      {"a rank of six",
        [](Program& p) {
-         p.values[0].shape.push_back({1, false});
+         p.values[0].shape.insert(p.values[0].shape.end(), 2, Dim{1, false});
        }},
       {"a symbolic constant", [](Program& p) { p.values[1].shape[0].symbolic = true; }},
       {"an input that does not exist", [](Program& p) { p.nodes[0].inputs[0] = 99; }},
@@ -103,11 +104,11 @@ TEST(Verify, FindsWhatIsWrong) {
       {"negative scales of another length", [](Program& p) { std::get<TernaryData>(p.constants[1].data).scale_neg = two; }},
       {"a stride of zero",
        [](Program& p) {
-         p.nodes[0].attributes["stride"] = Pair{0, 1};
+         p.nodes[0].attributes["stride"] = Sizes{0, 1};
        }},
       {"a huge padding",
        [](Program& p) {
-         p.nodes[0].attributes["padding"] = Pair{int64_t{1} << 62, 1};
+         p.nodes[0].attributes["padding"] = Sizes{int64_t{1} << 62, 1};
        }},
       {"a result of another shape", [](Program& p) { p.values[static_cast<size_t>(p.nodes[1].output)].shape[1].size = 3; }},
       {"a value written twice", [](Program& p) { p.nodes[2].output = p.nodes[1].output; }},
@@ -135,7 +136,7 @@ TEST(Verify, FindsWhatIsWrong) {
 
 TEST(Verify, NamesTheNode) {
   Program p = valid();
-  p.nodes[0].attributes["stride"] = Pair{0, 1};
+  p.nodes[0].attributes["stride"] = Sizes{0, 1};
   EXPECT_NE(verify(p).error().message.find("(node=conv)"), std::string::npos) << verify(p).error().message;
 }
 
@@ -162,17 +163,17 @@ TEST(ShapeRules, FollowTheWindowFormula) {
             const ValueId w =
                 b.floats("w", {2, kernel, kernel, 1}, std::vector<float>(static_cast<size_t>(2 * kernel * kernel)));
             const ValueId y =
-                b.node(Op::conv2d, "conv", {x, w, kNone}, window({stride, stride}, {padding, padding}, {dilation, dilation}))
+                b.node(Op::conv, "conv", {x, w, kNone}, window({stride, stride}, {padding, padding}, {dilation, dilation}))
                     .value();
             const int64_t out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
             EXPECT_EQ(b.peek().value(y).shape, (Shape{kBatch, {2, false}, {out, false}, {out, false}}));
           }
 }
 
-TEST(ShapeRules, FlattenKeepsTheBatchSymbolic) {
+TEST(ShapeRules, ReshapeKeepsTheBatchSymbolic) {
   ProgramBuilder b;
   const ValueId x = b.input("x", {kBatch, {3, false}, {4, false}});
-  const ValueId all = b.node(Op::flatten, "all", {x}, {{"start_dim", int64_t{0}}, {"end_dim", int64_t{2}}}).value();
+  const ValueId all = b.node(Op::reshape, "all", {x}, {{"shape", Sizes{-12}}}).value();
   EXPECT_EQ(to_string(b.peek().value(all).shape), "[12*batch]");
   EXPECT_EQ(elements(b.peek().value(all).shape, 5), 60);
 }
@@ -183,12 +184,12 @@ TEST(ShapeRules, RefuseWhatDoesNotFit) {
   const ValueId y = b.input("y", {kBatch, {3, false}, {4, false}, {5, false}});
   const ValueId w = b.floats("w", {2, 5, 5, 3}, std::vector<float>(150));
   const ValueId other = b.floats("other", {2, 3, 3, 4}, std::vector<float>(72));
-  EXPECT_EQ(b.node(Op::conv2d, "n", {x, w, kNone}, window({1, 1}, {0, 0}, {1, 1})).error().code, ErrorCode::kShapeMismatch);
-  EXPECT_EQ(b.node(Op::conv2d, "n", {x, other, kNone}, window({1, 1}, {0, 0}, {1, 1})).error().message,
-            "[conv2d] 4 channels, got [batch, 3, 4, 4] (node=n)");
+  EXPECT_EQ(b.node(Op::conv, "n", {x, w, kNone}, window({1, 1}, {0, 0}, {1, 1})).error().code, ErrorCode::kShapeMismatch);
+  EXPECT_EQ(b.node(Op::conv, "n", {x, other, kNone}, window({1, 1}, {0, 0}, {1, 1})).error().message,
+            "[conv] 4 channels in each of 1 groups, got [batch, 3, 4, 4] (node=n)");
   EXPECT_EQ(b.node(Op::add, "n", {x, y}).error().message,
-            "[add] equal shapes, got [batch, 3, 4, 4] and [batch, 3, 4, 5] (node=n)");
-  EXPECT_FALSE(b.node(Op::softmax, "n", {x}, {{"dim", int64_t{3}}}).ok());
+            "[add] shapes that are equal or broadcast, got [batch, 3, 4, 4] and [batch, 3, 4, 5] (node=n)");
+  EXPECT_FALSE(b.node(Op::softmax, "n", {x}, {{"dim", int64_t{2}}}).ok());
 }
 
 TEST(Ops, ListHasEveryRow) {
@@ -196,7 +197,7 @@ TEST(Ops, ListHasEveryRow) {
 #define BITLAB_OP(name, exactness, inputs, attributes) ++rows;
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
-  EXPECT_EQ(rows, 10);
+  EXPECT_EQ(rows, 30);
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ struct Dim {
 using Shape = std::vector<Dim>;
 
 inline constexpr Dim kBatch{1, true};
-inline constexpr int64_t kMaxRank = 4;
+inline constexpr int64_t kMaxRank = 5;
 inline constexpr int64_t kMaxElements = int64_t{1} << 40;  // of a value at batch 1; keeps products inside int64
 
 std::string to_string(Dim dim);             // "28", "batch", "2*batch"

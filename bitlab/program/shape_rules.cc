@@ -1,176 +1,191 @@
-// One rule an operation: infer_<name>. What a rule accepts, the runtime runs.
-#include <array>
+// Shape rules of operations without weights, and the table of all.
+#include "bitlab/program/shape_rules.h"
 
-#include "bitlab/program/program.h"
-#include "bitlab/ternary/spec.h"
+#include <algorithm>
+#include <array>
 
 namespace bitlab::program {
 namespace {
 
-using ShapeRule = Result<Shape> (*)(const Program&, const Node&);
+const Shape& same_shape(const Program& p, const Node& node) { return shape_of(p, node, 0); }
 
-const Shape& shape_of(const Program& p, const Node& node, size_t input) { return p.value(node.inputs[input]).shape; }
-
-template <class... Args>
-Error refuse(ErrorCode code, const Node& node, fmt::format_string<Args...> format, Args&&... args) {
-  return make_error(code, "[{}] {} (node={})", name(node.op), fmt::vformat(format, fmt::make_format_args(args...)),
-                    node.name);
+// NumPy's rule for one dimension; nothing where it does not hold.
+std::optional<Dim> broadcast(Dim a, Dim b) {
+  const Dim one{1, false};
+  if (a == b || b == one) return a;
+  if (a == one) return b;
+  return std::nullopt;
 }
 
-Status check_rank(const Node& node, const Shape& shape, size_t least, size_t most) {
-  if (shape.size() >= least && shape.size() <= most) return {};
-  return refuse(ErrorCode::kShapeMismatch, node, "rank {} to {}, got {}", least, most, to_string(shape));
-}
-
-Status check_bias(const Program& p, const Node& node, int64_t rows) {
-  if (node.inputs[2] == kNone) return {};
-  const Shape& bias = shape_of(p, node, 2);
-  if (bias == Shape{{rows, false}}) return {};
-  return refuse(ErrorCode::kShapeMismatch, node, "bias of shape [{}], got {}", rows, to_string(bias));
-}
-
-// `float_activations`: whether activations may stay float.
-Status check_activation(const Program& p, const Node& node, bool float_activations) {
-  const Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation"));
-  if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
-  if (*kind == ternary::ActKind::kNone && !float_activations)
-    return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of a convolution, got none");
-  const bool scaled = node.inputs[3] != kNone;
-  if (scaled != is_static(*kind))
-    return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
-                  scaled ? "one" : "none", name(*kind));
-  if (scaled && shape_of(p, node, 3) != Shape{{1, false}})
-    return refuse(ErrorCode::kShapeMismatch, node, "act_scale of shape [1], got {}", to_string(shape_of(p, node, 3)));
-  return {};
-}
-
-Result<Shape> linear_shape(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  const Shape& weight = shape_of(p, node, 1);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2, 3));
-  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
-  if (x.back() != weight[1])
-    return refuse(ErrorCode::kShapeMismatch, node, "x of depth {}, got {}", to_string(weight[1]), to_string(x));
-  BITLAB_RETURN_IF_ERROR(check_bias(p, node, weight[0].size));
-  Shape y = x;
-  y.back() = weight[0];
-  return y;
-}
-
-struct Window {
-  Pair kernel, stride, padding, dilation;
-};
-
-// Height (0) or width (1) of what a window operation makes of `size`.
-Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int64_t size) {
-  constexpr int64_t kMost = 1 << 20;
-  const int64_t kernel = w.kernel[axis], stride = w.stride[axis], padding = w.padding[axis], dilation = w.dilation[axis];
-  const auto in_range = [](int64_t v, int64_t least) { return v >= least && v <= kMost; };
-  if (!in_range(kernel, 1) || !in_range(stride, 1) || !in_range(padding, 0) || !in_range(dilation, 1) || size > kMost)
-    return refuse(ErrorCode::kInvalidArgument, node,
-                  "kernel, stride, dilation from 1 and padding from 0 to 2^20, got {}, {}, {}, {} for size {}", kernel,
-                  stride, dilation, padding, size);
-  const int64_t extent = dilation * (kernel - 1) + 1;
-  if (padding >= extent)
-    return refuse(ErrorCode::kInvalidArgument, node, "padding below the window's extent {}, got {}", extent, padding);
-  if (size + 2 * padding < extent)
-    return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent,
-                  size + 2 * padding);
-  return (size + 2 * padding - extent) / stride + 1;
-}
-
-Result<Shape> window_shape(const Node& node, const Shape& x, const Window& window, Dim channels) {
-  if (x[2].symbolic || x[3].symbolic || x[1].symbolic)
-    return refuse(ErrorCode::kUnsupported, node, "a batch in the first dimension only, got {}", to_string(x));
-  BITLAB_TRY(const int64_t height, window_size(node, window, 0, x[2].size));
-  BITLAB_TRY(const int64_t width, window_size(node, window, 1, x[3].size));
-  Shape y{x[0], channels, {height, false}, {width, false}};
-  if (!is_valid(y)) return refuse(ErrorCode::kUnsupported, node, "an output of at most 2^40 values, got {}", to_string(y));
-  return y;
-}
-
-Result<Shape> conv_shape(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  const Shape& weight = shape_of(p, node, 1);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 4, 4));
-  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 4, 4));
-  if (x[1] != weight[3])
-    return refuse(ErrorCode::kShapeMismatch, node, "{} channels, got {}", to_string(weight[3]), to_string(x));
-  BITLAB_RETURN_IF_ERROR(check_bias(p, node, weight[0].size));
-  const Window window{{weight[1].size, weight[2].size},
-                      node.attribute<Pair>("stride"),
-                      node.attribute<Pair>("padding"),
-                      node.attribute<Pair>("dilation")};
-  return window_shape(node, x, window, weight[0]);
-}
-
-Result<Shape> pool_shape(const Program& p, const Node& node, Pair dilation) {
-  const Shape& x = shape_of(p, node, 0);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 4, 4));
-  const Window window{node.attribute<Pair>("kernel_size"), node.attribute<Pair>("stride"), node.attribute<Pair>("padding"),
-                      dilation};
-  return window_shape(node, x, window, x[1]);
-}
-
-Result<Shape> infer_ternary_linear(const Program& p, const Node& node) {
-  BITLAB_RETURN_IF_ERROR(check_activation(p, node, true));
-  return linear_shape(p, node);
-}
-
-Result<Shape> infer_ternary_conv2d(const Program& p, const Node& node) {
-  BITLAB_RETURN_IF_ERROR(check_activation(p, node, false));
-  return conv_shape(p, node);
-}
-
-Result<Shape> infer_linear(const Program& p, const Node& node) { return linear_shape(p, node); }
-Result<Shape> infer_conv2d(const Program& p, const Node& node) { return conv_shape(p, node); }
-Result<Shape> infer_max_pool2d(const Program& p, const Node& node) {
-  return pool_shape(p, node, node.attribute<Pair>("dilation"));
-}
-Result<Shape> infer_avg_pool2d(const Program& p, const Node& node) { return pool_shape(p, node, {1, 1}); }
-Result<Shape> infer_relu(const Program& p, const Node& node) { return shape_of(p, node, 0); }
-
-Result<Shape> infer_add(const Program& p, const Node& node) {
-  const Shape &a = shape_of(p, node, 0), &b = shape_of(p, node, 1);
-  if (a != b) return refuse(ErrorCode::kShapeMismatch, node, "equal shapes, got {} and {}", to_string(a), to_string(b));
-  return a;
-}
-
-Result<Shape> infer_flatten(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  const auto rank = static_cast<int64_t>(x.size());
-  const int64_t first = node.attribute<int64_t>("start_dim"), last = node.attribute<int64_t>("end_dim");
-  if (first < 0 || first >= last || last >= rank)
-    return refuse(ErrorCode::kInvalidArgument, node, "0 <= start_dim < end_dim < {}, got {} and {}", rank, first, last);
-  Dim joined{1, false};
-  for (int64_t i = first; i <= last; ++i) {
-    const Dim& dim = x[static_cast<size_t>(i)];
-    if (dim.symbolic && joined.symbolic)
-      return refuse(ErrorCode::kUnsupported, node, "one batch dimension, got {}", to_string(x));
-    joined = {joined.size * dim.size, joined.symbolic || dim.symbolic};
+// Shapes aligned at their last dimensions.
+Result<Shape> broadcast(const Node& node, const Shape& a, const Shape& b) {
+  const Shape &longer = a.size() >= b.size() ? a : b, &shorter = a.size() >= b.size() ? b : a;
+  Shape y = longer;
+  const size_t lead = longer.size() - shorter.size();
+  for (size_t i = 0; i < shorter.size(); ++i) {
+    const std::optional<Dim> dim = broadcast(longer[lead + i], shorter[i]);
+    if (!dim)
+      return refuse(ErrorCode::kShapeMismatch, node, "shapes that are equal or broadcast, got {} and {}", to_string(a),
+                    to_string(b));
+    y[lead + i] = *dim;
   }
-  Shape y(x.begin(), x.begin() + first);
-  y.push_back(joined);
-  y.insert(y.end(), x.begin() + last + 1, x.end());
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
   return y;
 }
 
-Result<Shape> infer_softmax(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 1, 3));
-  if (node.attribute<int64_t>("dim") != static_cast<int64_t>(x.size()) - 1)
-    return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", to_string(x),
-                  node.attribute<int64_t>("dim"));
-  return x;
+Result<Shape> binary_shape(const Program& p, const Node& node) {
+  if (p.value(node.inputs[0]).kind == ValueKind::kConstant && p.value(node.inputs[1]).kind == ValueKind::kConstant)
+    return refuse(ErrorCode::kUnsupported, node, "an activation, got two constants");
+  return broadcast(node, shape_of(p, node, 0), shape_of(p, node, 1));
 }
 
-constexpr std::array<ShapeRule, 10> kRules{
+// The product of a shape's sizes and how many of them are symbolic.
+std::pair<int64_t, int64_t> volume(const Shape& shape) {
+  return {elements(shape, 1), std::count_if(shape.begin(), shape.end(), [](Dim d) { return d.symbolic; })};
+}
+
+Status check_dim(const Node& node, int64_t dim, const Shape& x) {
+  if (dim >= 0 && dim < static_cast<int64_t>(x.size())) return {};
+  return refuse(ErrorCode::kInvalidArgument, node, "a dimension of {}, got {}", to_string(x), dim);
+}
+
+constexpr std::array kRules{
 #define BITLAB_OP(name, exactness, inputs, attributes) infer_##name,
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };
 
 }  // namespace
+
+Result<Shape> infer_relu(const Program& p, const Node& node) { return same_shape(p, node); }
+Result<Shape> infer_gelu(const Program& p, const Node& node) { return same_shape(p, node); }
+Result<Shape> infer_gelu_tanh(const Program& p, const Node& node) { return same_shape(p, node); }
+Result<Shape> infer_silu(const Program& p, const Node& node) { return same_shape(p, node); }
+Result<Shape> infer_sigmoid(const Program& p, const Node& node) { return same_shape(p, node); }
+Result<Shape> infer_tanh(const Program& p, const Node& node) { return same_shape(p, node); }
+Result<Shape> infer_add(const Program& p, const Node& node) { return binary_shape(p, node); }
+Result<Shape> infer_sub(const Program& p, const Node& node) { return binary_shape(p, node); }
+Result<Shape> infer_mul(const Program& p, const Node& node) { return binary_shape(p, node); }
+Result<Shape> infer_div(const Program& p, const Node& node) { return binary_shape(p, node); }
+
+Result<Shape> infer_reshape(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  Shape y;
+  for (int64_t size : node.attribute<Sizes>("shape")) {
+    if (size == 0 || size < -kMaxElements || size > kMaxElements)
+      return refuse(ErrorCode::kInvalidArgument, node, "sizes other than 0 up to 2^40, got {}", size);
+    y.push_back({size < 0 ? -size : size, size < 0});
+  }
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
+  if (volume(x) != volume(y))
+    return refuse(ErrorCode::kShapeMismatch, node, "as many values as {}, got {}", to_string(x), to_string(y));
+  return y;
+}
+
+Result<Shape> infer_permute(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const Sizes& dims = node.attribute<Sizes>("dims");
+  Sizes sorted = dims;
+  std::sort(sorted.begin(), sorted.end());
+  bool valid = dims.size() == x.size();
+  for (size_t i = 0; valid && i < sorted.size(); ++i) valid = sorted[i] == static_cast<int64_t>(i);
+  if (!valid) return refuse(ErrorCode::kInvalidArgument, node, "each dimension of {} once, got others", to_string(x));
+  Shape y;
+  for (int64_t dim : dims) y.push_back(x[static_cast<size_t>(dim)]);
+  return y;
+}
+
+Result<Shape> infer_slice(const Program& p, const Node& node) {
+  Shape y = shape_of(p, node, 0);
+  const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start"),
+                length = node.attribute<int64_t>("length");
+  BITLAB_RETURN_IF_ERROR(check_dim(node, dim, y));
+  Dim& sliced = y[static_cast<size_t>(dim)];
+  if (sliced.symbolic || start < 0 || length < 1 || length > sliced.size || start > sliced.size - length)
+    return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {}", dim, to_string(y),
+                  length, start);
+  sliced.size = length;
+  return y;
+}
+
+Result<Shape> infer_cat(const Program& p, const Node& node) {
+  Shape y = shape_of(p, node, 0);
+  const Shape& b = shape_of(p, node, 1);
+  const int64_t dim = node.attribute<int64_t>("dim");
+  BITLAB_RETURN_IF_ERROR(check_dim(node, dim, y));
+  const auto at = static_cast<size_t>(dim);
+  bool fits = b.size() == y.size() && !y[at].symbolic && !b[at].symbolic;
+  for (size_t i = 0; fits && i < y.size(); ++i) fits = i == at || y[i] == b[i];
+  if (!fits)
+    return refuse(ErrorCode::kShapeMismatch, node, "shapes that differ in dimension {}, got {} and {}", dim, to_string(y),
+                  to_string(b));
+  y[at].size += b[at].size;
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
+  return y;
+}
+
+Result<Shape> infer_expand(const Program& p, const Node& node) {
+  Shape y = shape_of(p, node, 0);
+  if (y.empty() || y[0].size != 1)
+    return refuse(ErrorCode::kShapeMismatch, node, "a constant [1, ...], got {}", to_string(y));
+  y[0] = kBatch;
+  return y;
+}
+
+Result<Shape> infer_matmul(const Program& p, const Node& node) {
+  const Shape &a = shape_of(p, node, 0), &b = shape_of(p, node, 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, a, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(node, b, 2, a.size()));
+  const bool shared = b.size() == 2;
+  if (a.back() != b[b.size() - 2] || a.back().symbolic || b.back().symbolic || (!shared && b.size() != a.size()) ||
+      (!shared && !std::equal(a.begin(), a.end() - 2, b.begin())))
+    return refuse(ErrorCode::kShapeMismatch, node, "[..., m, k] and [..., k, n] or [k, n], got {} and {}", to_string(a),
+                  to_string(b));
+  Shape y = a;
+  y.back() = b.back();
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
+  return y;
+}
+
+Result<Shape> infer_attention(const Program& p, const Node& node) {
+  const Shape &q = shape_of(p, node, 0), &k = shape_of(p, node, 1), &v = shape_of(p, node, 2);
+  for (const Shape* shape : {&q, &k, &v}) BITLAB_RETURN_IF_ERROR(check_rank(node, *shape, 4, 4));
+  const bool sized = std::none_of(q.begin() + 1, q.end(), [](Dim d) { return d.symbolic; }) && !k[2].symbolic;
+  if (!sized || k[0] != q[0] || v[0] != q[0] || k[1] != v[1] || k[2] != v[2] || k[3] != q[3] || k[1].symbolic ||
+      v[3].symbolic || q[1].size % k[1].size != 0)
+    return refuse(ErrorCode::kShapeMismatch, node,
+                  "q [batch, heads, t, d], k [batch, groups, s, d], v [batch, groups, s, e], got {}, {}, {}", to_string(q),
+                  to_string(k), to_string(v));
+  const int64_t causal = node.attribute<int64_t>("causal");
+  const double scale = node.attribute<double>("scale");
+  if ((causal != 0 && causal != 1) || !(scale > -1e30 && scale < 1e30))
+    return refuse(ErrorCode::kInvalidArgument, node, "causal of 0 or 1 and a finite scale, got {} and {}", causal, scale);
+  const Shape scores{q[0], q[1], q[2], k[2]};
+  if (node.inputs[3] != kNone) {
+    BITLAB_TRY(const Shape masked, broadcast(node, scores, shape_of(p, node, 3)));
+    if (masked != scores)
+      return refuse(ErrorCode::kShapeMismatch, node, "a mask that broadcasts to {}, got {}", to_string(scores),
+                    to_string(shape_of(p, node, 3)));
+  }
+  BITLAB_RETURN_IF_ERROR(check_size(node, scores));
+  return Shape{q[0], q[1], q[2], v[3]};
+}
+
+Result<Shape> infer_softmax(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 1));
+  if (node.attribute<int64_t>("dim") != static_cast<int64_t>(x.size()) - 1 || x.back().symbolic)
+    return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", to_string(x),
+                  node.attribute<int64_t>("dim"));
+  return x;
+}
+
+Result<Shape> infer_mean(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
+  if (x.back().symbolic) return refuse(ErrorCode::kUnsupported, node, "a mean within samples, got {}", to_string(x));
+  return Shape(x.begin(), x.end() - 1);
+}
 
 Result<Shape> infer_shape(const Program& program, const Node& node) {
   return kRules.at(static_cast<size_t>(node.op))(program, node);

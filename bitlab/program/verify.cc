@@ -29,6 +29,7 @@ Status verify_values(const Program& p) {
       return corrupt("constants of fixed shape, got {} (value={})", to_string(v.shape), v.name);
     if (v.dtype == DType::kTernary && v.kind != ValueKind::kConstant)
       return corrupt("ternary constants only (value={})", v.name);
+    if (v.dtype == DType::kInt64 && v.kind != ValueKind::kInput) return corrupt("int64 inputs only (value={})", v.name);
   }
   return {};
 }
@@ -79,7 +80,7 @@ Status verify_constant(const Program& p, const Constant& constant) {
       return corrupt("{} floats for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.size(), v.name);
     return verify_finite(v.name, data);
   }
-  if (v.shape.size() < 2) return corrupt("ternary weights of rank 2 to 4, got {} (value={})", to_string(v.shape), v.name);
+  if (v.shape.size() < 2) return corrupt("ternary weights of rank 2 to 5, got {} (value={})", to_string(v.shape), v.name);
   const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
   if (depth > ternary::kMaxDepth)
     return corrupt("a depth of at most 2^24, beyond which int32 sums could overflow, got {} (value={})", depth, v.name);
@@ -137,7 +138,7 @@ Status verify_node(const Program& p, const Node& node, std::vector<bool>& define
 Status verify_steps(const Program& p) {
   constexpr float kLeast = 1e-30F;
   for (const Node& node : p.nodes) {
-    if (node.op != Op::ternary_linear && node.op != Op::ternary_conv2d) continue;
+    if (node.op != Op::ternary_linear && node.op != Op::ternary_conv) continue;
     const Constant* step = node.inputs[3] == kNone ? nullptr : p.constant(node.inputs[3]);
     if (step != nullptr && std::get<FloatData>(step->data)[0] < kLeast)
       return corrupt("act_scale of at least 1e-30, got {} (node={})", std::get<FloatData>(step->data)[0], node.name);
@@ -153,15 +154,28 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
     return corrupt("input '{}', got none (node={})", expected.name, node.name);
   }
   const Value& v = p.value(id);
-  const bool constant = v.kind == ValueKind::kConstant, ternary = v.dtype == DType::kTernary;
-  const bool fits = expected.kind == InputKind::kActivation      ? !constant
-                    : expected.kind == InputKind::kFloatConstant ? constant && !ternary
-                                                                 : constant && ternary;
-  if (fits) return {};
-  const char* what = expected.kind == InputKind::kActivation      ? "an activation"
-                     : expected.kind == InputKind::kFloatConstant ? "a float constant"
-                                                                  : "a ternary constant";
-  return corrupt("{} as input '{}', got '{}' (node={})", what, expected.name, v.name, node.name);
+  const bool constant = v.kind == ValueKind::kConstant, is_float = v.dtype == DType::kFloat32;
+  struct Rule {
+    bool fits;
+    const char* what;
+  };
+  const auto rule = [&]() -> Rule {
+    switch (expected.kind) {
+      case InputKind::kActivation:
+        return {!constant && is_float, "an activation"};
+      case InputKind::kFloatConstant:
+        return {constant && is_float, "a float constant"};
+      case InputKind::kFloat:
+        return {is_float, "floats"};
+      case InputKind::kTernaryConstant:
+        return {v.dtype == DType::kTernary, "a ternary constant"};
+      case InputKind::kIndex:
+        return {v.dtype == DType::kInt64, "int64 indices"};
+    }
+    return {false, "an input"};
+  }();
+  if (rule.fits) return {};
+  return corrupt("{} as input '{}', got '{}' (node={})", rule.what, expected.name, v.name, node.name);
 }
 
 }  // namespace

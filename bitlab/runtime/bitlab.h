@@ -20,11 +20,13 @@ extern "C" {
 typedef struct bitlab_model bitlab_model;
 typedef struct bitlab_session bitlab_session;
 
-/* A float32 tensor, row-major; images are [batch, channels, height, width]. */
+/* A tensor, row-major; images are [batch, channels, height, width]. Inputs of a model are float32 or int64 (indices, such as tokens);
+ * one of the two pointers is set, the other NULL. Outputs are float32. */
 typedef struct bitlab_tensor {
   const float* data;
   const int64_t* shape;
   int64_t rank;
+  const int64_t* indices;
 } bitlab_tensor;
 
 /* The library's version, "0.1.0", and the ABI version that it was built with. */

@@ -85,13 +85,13 @@ int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, siz
     std::vector<bitlab::runtime::TensorView> views;
     for (size_t i = 0; i < input_count; ++i) {
       if (inputs[i].shape == nullptr || inputs[i].rank < 0) return fail_null("a shape of each input");
-      views.push_back({{inputs[i].shape, inputs[i].shape + inputs[i].rank}, inputs[i].data});
+      views.push_back({{inputs[i].shape, inputs[i].shape + inputs[i].rank}, inputs[i].data, inputs[i].indices});
     }
     const auto results = session->session->run(views);
     if (!results.ok()) return fail(results.error());
     session->outputs.clear();
     for (const auto& view : *results)
-      session->outputs.push_back({view.data, view.shape.data(), static_cast<int64_t>(view.shape.size())});
+      session->outputs.push_back({view.data, view.shape.data(), static_cast<int64_t>(view.shape.size()), nullptr});
     *outputs = session->outputs.data();
     *output_count = session->outputs.size();
     return 0;

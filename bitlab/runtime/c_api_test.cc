@@ -37,7 +37,7 @@ TEST_F(CApi, LoadsRunsAndFrees) {
   bitlab_model_free(model);  // the session keeps it
   const float data[] = {127, 100, -3, 127};
   const int64_t shape[] = {2, 2};
-  const bitlab_tensor input{data, shape, 2};
+  const bitlab_tensor input{data, shape, 2, nullptr};
   const bitlab_tensor* outputs = nullptr;
   size_t count = 0;
   ASSERT_EQ(bitlab_session_run(session, &input, 1, &outputs, &count), 0) << bitlab_last_error();
@@ -63,7 +63,7 @@ TEST_F(CApi, ReportsErrorsWithGroupAndMessage) {
   ASSERT_EQ(bitlab_session_create(model, 1, &session), 0);
   const float data[] = {1, 2, 3};
   const int64_t shape[] = {1, 3};
-  const bitlab_tensor input{data, shape, 2};
+  const bitlab_tensor input{data, shape, 2, nullptr};
   const bitlab_tensor* outputs = nullptr;
   size_t count = 0;
   EXPECT_EQ(bitlab_session_run(session, &input, 1, &outputs, &count), 2);

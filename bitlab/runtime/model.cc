@@ -4,49 +4,82 @@
 #include <cstring>
 
 #include "bitlab/format/bit/bit.h"
-#include "bitlab/kernels/ternary_linear/ternary_linear.h"
+#include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/program/verify.h"
+#include "bitlab/runtime/window.h"
 
 namespace bitlab::runtime {
 namespace {
 
 using program::Program;
 
-Result<AlignedBuffer> copy(std::span<const float> data) {
+template <class T>
+Result<AlignedBuffer> copy(std::span<const T> data) {
   BITLAB_TRY(AlignedBuffer buffer, AlignedBuffer::allocate(data.size_bytes()));
   if (!data.empty()) std::memcpy(buffer.data(), data.data(), data.size_bytes());
   return buffer;
 }
 
-// How the activations that meet a weight enter the product. Error: Unsupported, where its nodes do not agree on a layout.
-Result<ternary::ActKind> activation_of(const Program& p, program::ValueId weight) {
-  std::optional<ternary::ActKind> kind;
+// How a weight is packed: as the kernels of the node that reads it want it.
+struct Packing {
+  kernels::TernaryLayout layout = kernels::TernaryLayout::kRows;
+  int64_t groups = 1;  // of a convolution's channels
+  bool table = false;  // rows are looked up, and their scales with them
+  bool operator==(const Packing&) const = default;
+};
+
+Result<Packing> packing_for(const Program& p, const program::Node& node, const program::TernaryData& data,
+                            const LoadOptions& options) {
+  Packing packing;
+  packing.table = node.op == program::Op::ternary_embedding;
+  if (packing.table) return packing;
+  const program::Shape& shape = p.value(node.inputs[1]).shape;
+  if (node.op == program::Op::ternary_linear) {
+    BITLAB_TRY(const ternary::ActKind kind, ternary::parse_act_kind(node.attribute<std::string>("activation")));
+    BITLAB_TRY(packing.layout, kernels::select_ternary_layout(kind, weight_rows(shape), weight_depth(shape), options.machine,
+                                                              options.policy));
+    return packing;
+  }
+  const kernels::ConvGeometry geometry = conv_geometry(p, node, 1);
+  packing.groups = geometry.groups;
+  BITLAB_TRY(packing.layout, select_ternary_conv_layout(geometry, {weight_rows(shape), data.group, !data.scale_neg.empty()},
+                                                        options.machine, options.policy));
+  return packing;
+}
+
+// Error: Unsupported, where a weight's readers do not agree.
+Result<Packing> packing_for(const Program& p, program::ValueId weight, const program::TernaryData& data,
+                            const LoadOptions& options) {
+  std::optional<Packing> packing;
   for (const program::Node& node : p.nodes) {
     if (std::find(node.inputs.begin(), node.inputs.end(), weight) == node.inputs.end()) continue;
-    BITLAB_TRY(const ternary::ActKind own, ternary::parse_act_kind(node.attribute<std::string>("activation")));
-    if (kind && (*kind == ternary::ActKind::kNone) != (own == ternary::ActKind::kNone))
+    BITLAB_TRY(const Packing own, packing_for(p, node, data, options));
+    if (packing && *packing != own)
       return make_error(ErrorCode::kUnsupported,
-                        "[model] a weight with quantized or with float activations, got both (value={})",
+                        "[model] readers of a weight that share a layout, got others at '{}' (value={})", node.name,
                         p.value(weight).name);
-    kind = own;
+    packing = own;
   }
-  return kind.value_or(ternary::ActKind::kInt8);
+  return packing.value_or(Packing{});
 }
 
 Result<ResidentConstant> make_resident(const Program& p, const program::Constant& constant, const LoadOptions& options) {
   const program::Shape& shape = p.value(constant.value).shape;
   ResidentConstant resident;
   if (const auto* floats = std::get_if<program::FloatData>(&constant.data)) {
-    BITLAB_TRY(resident.floats, copy(*floats));
+    BITLAB_TRY(resident.floats, copy<float>(*floats));
     return resident;
   }
   const auto& data = std::get<program::TernaryData>(constant.data);
   const int64_t rows = weight_rows(shape), depth = weight_depth(shape);
-  BITLAB_TRY(const ternary::ActKind activation, activation_of(p, constant.value));
-  BITLAB_TRY(const auto layout, kernels::select_ternary_layout(activation, rows, depth, options.machine, options.policy));
-  BITLAB_TRY(resident.packed, kernels::pack_ternary(data.codes, rows, depth, layout));
+  BITLAB_TRY(const Packing packing, packing_for(p, constant.value, data, options));
+  BITLAB_TRY(resident.packed, kernels::pack_ternary(data.codes, rows, depth, packing.layout, packing.groups));
   if (data.group != 0) {
     resident.group = data.group;
+    if (packing.table) {
+      BITLAB_TRY(resident.group_scale, copy(data.group_scale));
+      return resident;
+    }
     BITLAB_TRY(resident.group_scale, kernels::pack_group_scales(data.group_scale, rows, ceil_div(depth, data.group)));
     return resident;
   }

@@ -25,7 +25,7 @@ struct ResidentConstant {
   kernels::PackedTernary packed;  // ternary constants
   AlignedBuffer scale, scale_neg;
   int64_t scale_stride = 0;   // 0 per tensor, 1 per output channel
-  AlignedBuffer group_scale;  // float16 [groups, rows], instead of scale
+  AlignedBuffer group_scale;  // float16 [groups, rows], of a table [rows, groups], instead of scale
   int64_t group = 0;
   int64_t bytes() const {
     return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size() + scale_neg.size() + group_scale.size());

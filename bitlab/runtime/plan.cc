@@ -50,7 +50,7 @@ int64_t place(std::vector<Placed>& placed, int64_t bytes, const Lifetime& life) 
 // Bytes of a value at this batch, or an error where they cannot be counted.
 Result<int64_t> value_bytes(const program::Value& v, int64_t batch) {
   constexpr int64_t kMost = int64_t{1} << 46;
-  int64_t bytes = sizeof(float);
+  auto bytes = static_cast<int64_t>(v.dtype == program::DType::kInt64 ? sizeof(int64_t) : sizeof(float));
   for (const program::Dim& dim : v.shape) {
     if (dim.symbolic && dim.size > kMost / batch) bytes = kMost;
     const int64_t size = dim.symbolic ? dim.size * batch : dim.size;
@@ -66,7 +66,7 @@ Result<int64_t> value_bytes(const program::Value& v, int64_t batch) {
 
 Result<Plan> make_plan(const Model& model, int64_t batch, int threads) {
   const Program& p = model.program();
-  Plan plan{batch, {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
+  Plan plan{batch, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
   const std::vector<Lifetime> lives = lifetimes(p);
   std::vector<Placed> placed;
   for (size_t i = 0; i < p.values.size(); ++i) {
@@ -77,7 +77,7 @@ Result<Plan> make_plan(const Model& model, int64_t batch, int threads) {
   }
   int64_t scratch = 0;
   for (const program::Node& node : p.nodes) {
-    BITLAB_TRY(Step step, make_step({model, node, batch, threads}));
+    BITLAB_TRY(Step step, make_step({model, plan.layouts, node, batch, threads}));
     scratch = std::max(scratch, step.scratch_bytes);
     plan.steps.push_back({std::move(step), &node});
   }

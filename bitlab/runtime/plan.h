@@ -15,6 +15,7 @@ struct PlannedStep {
 
 struct Plan {
   int64_t batch = 0;
+  Layouts layouts;
   std::vector<PlannedStep> steps;
   std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants
   int64_t arena_bytes = 0;       // values, then the scratch of the largest step

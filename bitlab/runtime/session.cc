@@ -1,9 +1,6 @@
 #include "bitlab/runtime/session.h"
 
 #include <algorithm>
-
-#include "bitlab/runtime/steps/permute.h"
-
 namespace bitlab::runtime {
 namespace {
 
@@ -54,7 +51,11 @@ Result<int64_t> Session::batch_of(std::span<const TensorView> inputs) const {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const program::Value& expected = p.value(p.inputs[i]);
     const int64_t found = match(expected.shape, inputs[i].shape);
-    if (found == 0 || inputs[i].data == nullptr || (found > 0 && batch > 0 && found != batch))
+    const bool is_index = expected.dtype == program::DType::kInt64;
+    if ((is_index ? inputs[i].indices == nullptr : inputs[i].data == nullptr))
+      return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got none of these (input={})", name(expected.dtype),
+                        expected.name);
+    if (found == 0 || (found > 0 && batch > 0 && found != batch))
       return make_error(ErrorCode::kShapeMismatch, "[session] input {}, got {} (input={})", to_string(expected.shape),
                         show(inputs[i].shape), expected.name);
     batch = std::max(batch, found);
@@ -76,7 +77,7 @@ Status Session::prepare(int64_t batch) {
   const program::Program& p = model_->program();
   for (program::ValueId id : p.outputs) {
     TensorView output{at_batch(p.value(id).shape, batch), buffer(id)};
-    if (output.shape.size() == 4) {
+    if (is_reordered(id)) {
       BITLAB_TRY(AlignedBuffer copy,
                  AlignedBuffer::allocate(static_cast<size_t>(elements(p.value(id).shape, batch)) * sizeof(float)));
       row_major_.push_back(std::move(copy));
@@ -109,17 +110,19 @@ Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inp
   const program::Program& p = model_->program();
   for (size_t i = 0; i < inputs.size(); ++i) {
     float* to = buffer(p.inputs[i]);
-    if (inputs[i].shape.size() == 4) {
-      rows_to_channels_last(inputs[i].shape, inputs[i].data, to);
-    } else {
-      std::copy_n(inputs[i].data, elements(p.value(p.inputs[i]).shape, batch), to);
+    if (inputs[i].indices != nullptr) {
+      std::copy_n(inputs[i].indices, elements(p.value(p.inputs[i]).shape, batch), reinterpret_cast<int64_t*>(to));
+      continue;
     }
+    const std::vector<int64_t> order = memory_order(inputs[i].shape.size(), plan_.layouts.of(p.inputs[i]));
+    copy_strided(StridedView(inputs[i].shape, Layout::kRowMajor).permuted(order), inputs[i].data, to, *pool_);
   }
   BITLAB_RETURN_IF_ERROR(run_steps());
   size_t copied = 0;
   for (size_t i = 0; i < outputs_.size(); ++i)
-    if (outputs_[i].shape.size() == 4)
-      channels_last_to_rows(outputs_[i].shape, buffer(p.outputs[i]), reinterpret_cast<float*>(row_major_[copied++].data()));
+    if (is_reordered(p.outputs[i]))
+      copy_strided(StridedView(outputs_[i].shape, Layout::kChannelsLast), buffer(p.outputs[i]),
+                   reinterpret_cast<float*>(row_major_[copied++].data()), *pool_);
   return std::span<const TensorView>(outputs_);
 }
 

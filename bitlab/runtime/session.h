@@ -15,10 +15,11 @@ struct SessionOptions {
   TraceSink trace;  // gets an event of category "step" for every node
 };
 
-// A float32 tensor, row-major; images are [batch, channels, height, width].
+// A tensor, row-major; images are [batch, channels, height, width].
 struct TensorView {
   std::vector<int64_t> shape;
-  const float* data = nullptr;
+  const float* data = nullptr;       // of float32 ones
+  const int64_t* indices = nullptr;  // of int64 ones
 };
 
 class Session {
@@ -30,7 +31,7 @@ class Session {
 
   // Inputs in the order of the program, all with the same batch. The outputs point into the session and hold until the next run.
   // The result does not depend on the machine, the number of threads or how samples are split into batches.
-  // Errors: InvalidArgument, ShapeMismatch, NotFinite, OutOfMemory.
+  // Errors: InvalidArgument, ShapeMismatch, TypeMismatch, NotFinite, OutOfMemory.
   Result<std::span<const TensorView>> run(std::span<const TensorView> inputs);
 
   const Model& model() const { return *model_; }
@@ -54,7 +55,10 @@ class Session {
   std::unique_ptr<ThreadPool> pool_;
   Plan plan_;
   AlignedBuffer arena_;
-  std::vector<AlignedBuffer> row_major_;  // outputs of rank 4, in the caller's order
+  // Whether a value lies in another order than the caller's.
+  bool is_reordered(program::ValueId id) const { return plan_.layouts.of(id) == Layout::kChannelsLast; }
+
+  std::vector<AlignedBuffer> row_major_;  // outputs that are reordered
   std::vector<TensorView> outputs_;
 };
 

@@ -22,14 +22,15 @@ using kernels::test::random_int8;
 using kernels::test::same_bits;
 using program::kBatch;
 using program::Op;
-using program::Pair;
 using program::ProgramBuilder;
+using program::Sizes;
 using program::ValueId;
 
 const std::map<std::string, program::Attribute> kConv{
-    {"stride", Pair{1, 1}}, {"padding", Pair{1, 1}}, {"dilation", Pair{1, 1}}, {"activation", std::string("int8")}};
+    {"stride", Sizes{1, 1}},    {"padding", Sizes{1, 1}},        {"dilation", Sizes{1, 1}},          {"groups", int64_t{1}},
+    {"transposed", int64_t{0}}, {"output_padding", Sizes{0, 0}}, {"activation", std::string("int8")}};
 const std::map<std::string, program::Attribute> kPool{
-    {"kernel_size", Pair{2, 2}}, {"stride", Pair{2, 2}}, {"padding", Pair{0, 0}}, {"dilation", Pair{1, 1}}};
+    {"kernel_size", Sizes{2, 2}}, {"stride", Sizes{2, 2}}, {"padding", Sizes{0, 0}}, {"dilation", Sizes{1, 1}}};
 
 // conv 3x3 (2 -> 6) - relu - max-pool - flatten - linear (96 -> 5), the shape of a small LeNet, with the oracle's answer.
 struct SmallNet {
@@ -43,10 +44,10 @@ struct SmallNet {
     const ValueId w1 = b.ternary("w1", {kFilters, 3, 3, kChannels}, packed(conv, kFilters, 9 * kChannels), conv_scale);
     const ValueId w2 = b.ternary("w2", {kClasses, kDepth}, packed(fc, kClasses, kDepth), fc_scale);
     const ValueId b2 = b.floats("b2", {kClasses}, bias);
-    ValueId v = *b.node(Op::ternary_conv2d, "conv", {x, w1, program::kNone}, kConv);
+    ValueId v = *b.node(Op::ternary_conv, "conv", {x, w1, program::kNone}, kConv);
     v = *b.node(Op::relu, "relu", {v});
-    v = *b.node(Op::max_pool2d, "pool", {v}, kPool);
-    v = *b.node(Op::flatten, "flatten", {v}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{3}}});
+    v = *b.node(Op::max_pool, "pool", {v}, kPool);
+    v = *b.node(Op::reshape, "flatten", {v}, {{"shape", Sizes{-1, kDepth}}});
     v = *b.node(Op::ternary_linear, "fc", {v, w2, b2}, {{"activation", std::string("int8")}});
     return *b.finish({v});
   }
@@ -135,8 +136,7 @@ TEST(Session, EveryScalingAndActivationEqualsTheOracle) {
         auto attributes = kConv;
         if (!convolution) attributes.clear();
         attributes["activation"] = std::string(name(kind));
-        const ValueId y =
-            *b.node(convolution ? Op::ternary_conv2d : Op::ternary_linear, "layer", {in, w, add, s}, attributes);
+        const ValueId y = *b.node(convolution ? Op::ternary_conv : Op::ternary_linear, "layer", {in, w, add, s}, attributes);
         const program::Program made = *b.finish({y});
         const std::string bytes = format::bit::serialize(made).value();
         AlignedBuffer file = *AlignedBuffer::allocate(bytes.size());
@@ -205,8 +205,13 @@ TEST(Session, RunsFloatLayersInTheRankFourOrderOfTheCaller) {
   ProgramBuilder b;
   const ValueId x = b.input("x", {kBatch, {2, false}, {3, false}, {4, false}});
   const ValueId w = b.floats("w", {2, 1, 1, 2}, {0, 1, 1, 0});
-  const ValueId conv = *b.node(Op::conv2d, "conv", {x, w, program::kNone},
-                               {{"stride", Pair{1, 1}}, {"padding", Pair{0, 0}}, {"dilation", Pair{1, 1}}});
+  const ValueId conv = *b.node(Op::conv, "conv", {x, w, program::kNone},
+                               {{"stride", Sizes{1, 1}},
+                                {"padding", Sizes{0, 0}},
+                                {"dilation", Sizes{1, 1}},
+                                {"groups", int64_t{1}},
+                                {"transposed", int64_t{0}},
+                                {"output_padding", Sizes{0, 0}}});
   const ValueId sum = *b.node(Op::add, "sum", {conv, x});
   auto session = Session::create(model_of(*b.finish({conv, sum}))).value();
   const auto in = random_floats(2 * 24, 3);
@@ -228,8 +233,8 @@ TEST(Session, RunsLinearPoolAndSoftmaxNearTheirDefinitions) {
   const ValueId w = b.floats("w", {3, 4}, weight), c = b.floats("b", {3}, bias);
   auto pool = kPool;
   pool.erase("dilation");
-  ValueId v = *b.node(Op::avg_pool2d, "pool", {x}, pool);
-  v = *b.node(Op::flatten, "flatten", {v}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{3}}});
+  ValueId v = *b.node(Op::avg_pool, "pool", {x}, pool);
+  v = *b.node(Op::reshape, "flatten", {v}, {{"shape", Sizes{-1, 4}}});
   v = *b.node(Op::linear, "fc", {v, w, c});
   v = *b.node(Op::softmax, "softmax", {v}, {{"dim", int64_t{1}}});
   auto session = Session::create(model_of(*b.finish({v}))).value();
@@ -268,13 +273,12 @@ TEST(Session, RefusesWrongInputs) {
   EXPECT_EQ(error_of({{{1, 2, 8, 7}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 2, 8, 7] (input=x)");
   EXPECT_EQ(error_of({{{0, 2, 8, 8}, x.data()}}), "[session] input [batch, 2, 8, 8], got [0, 2, 8, 8] (input=x)");
   EXPECT_EQ(error_of({{{1, 128}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 128] (input=x)");
-  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr}}), "[session] input [batch, 2, 8, 8], got [1, 2, 8, 8] (input=x)");
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr}}), "[session] float32 values, got none of these (input=x)");
   EXPECT_EQ(error_of({{{int64_t{1} << 60, 2, 8, 8}, x.data()}}),
             "[plan] at most 2^46 bytes a value, got more (value=x, batch=1152921504606846976)");
   auto bad = x;
   bad[5] = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(error_of({{{1, 2, 8, 8}, bad.data()}}),
-            "[ternary_conv2d] finite input, got NaN or infinity (row=0) (node=conv)");
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, bad.data()}}), "[ternary_conv] finite input, got NaN or infinity (row=0) (node=conv)");
   EXPECT_TRUE(same_bits(run(*session, x, 1), SmallNet().oracle(x, 1))) << "usable after errors";
   EXPECT_EQ(Session::create(model_of(SmallNet().program()), {-1, {}}).error().message,
             "[session] 0 to 1024 threads, got -1");

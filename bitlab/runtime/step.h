@@ -1,6 +1,4 @@
 // A node made ready to run for one batch size: kernels chosen, sizes fixed.
-//
-// Activations of rank 4 are stored channels last, [batch, height, width, channels]; all others row-major.
 #pragma once
 
 #include <array>
@@ -9,12 +7,13 @@
 #include <vector>
 
 #include "bitlab/base/thread_pool.h"
+#include "bitlab/runtime/layout.h"
 #include "bitlab/runtime/model.h"
 
 namespace bitlab::runtime {
 
 struct StepBuffers {
-  std::array<const float*, 2> inputs{};  // the activations, in the order of the schema
+  std::array<const float*, 4> inputs{};  // the activations, in the order of the schema; indices are int64_t
   float* output = nullptr;
   uint8_t* scratch = nullptr;  // aligned to 64
   ThreadPool* pool = nullptr;
@@ -28,6 +27,7 @@ struct Step {
 
 struct StepContext {
   const Model& model;
+  const Layouts& layouts;
   const program::Node& node;
   int64_t batch;
   int threads;
@@ -36,9 +36,13 @@ struct StepContext {
   std::vector<int64_t> input_shape(size_t input) const;
   std::vector<int64_t> output_shape() const;
   int64_t output_elements() const;
-  // A constant input; null data where it is left out.
+  // An input or the output as it lies in memory.
+  StridedView input_view(size_t input) const;
+  Layout output_layout() const { return layouts.of(node.output); }
+  // A constant input; null where it is left out.
   const ResidentConstant* constant(size_t input) const;
-  const float* bias(size_t input) const;
+  // The values of a float constant; null where it is left out.
+  const float* floats(size_t input) const;
 };
 
 // make_<op>_step for every operation.
@@ -46,6 +50,7 @@ struct StepContext {
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 
+// Activations that lie in another layout than the node's kernel reads are reordered first.
 Result<Step> make_step(const StepContext& context);
 
 }  // namespace bitlab::runtime

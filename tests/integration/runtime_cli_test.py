@@ -68,7 +68,7 @@ class Commands(unittest.TestCase):
 
     def test_inspect_as_text_and_graph(self):
         text = self.ok("inspect", MODEL)
-        for word in ("lenet5", "ternary_conv2d", "bits a weight", "channel", "ternary_gemm:"):
+        for word in ("lenet5", "ternary_conv", "bits a weight", "channel", "ternary_gemm:"):
             self.assertIn(word, text)
         dot = self.ok("inspect", MODEL, "--dot")
         self.assertTrue(dot.startswith("digraph {"))

@@ -1,5 +1,6 @@
 #include "bitlab/format/bit/graph_json.h"
 
+#include <algorithm>
 #include <charconv>
 #include <unordered_map>
 
@@ -16,9 +17,9 @@ using program::Attribute;
 using program::Dim;
 using program::DType;
 using program::Node;
-using program::Pair;
 using program::Program;
 using program::Shape;
+using program::Sizes;
 using program::Value;
 using program::ValueId;
 using program::ValueKind;
@@ -75,7 +76,7 @@ Result<Dim> parse_dim(const Json& json) {
 
 Result<Shape> parse_shape(const Json& json) {
   if (!json.is_array() || json.size() > static_cast<size_t>(program::kMaxRank))
-    return malformed("a shape of at most 4 sizes");
+    return malformed("a shape of at most 5 sizes");
   Shape shape;
   for (const Json& item : json) {
     BITLAB_TRY(const Dim dim, parse_dim(item));
@@ -87,9 +88,11 @@ Result<Shape> parse_shape(const Json& json) {
 Result<Attribute> parse_attribute(const Json& json) {
   if (json.is_number_integer()) return Attribute(json.get<int64_t>());
   if (json.is_string()) return Attribute(json.get<std::string>());
-  if (json.is_array() && json.size() == 2 && json[0].is_number_integer() && json[1].is_number_integer())
-    return Attribute(Pair{json[0].get<int64_t>(), json[1].get<int64_t>()});
-  return malformed("an integer, a pair or a text as an attribute");
+  if (json.is_number_float()) return Attribute(json.get<double>());
+  if (json.is_array() && json.size() <= static_cast<size_t>(program::kMaxRank) &&
+      std::all_of(json.begin(), json.end(), [](const Json& item) { return item.is_number_integer(); }))
+    return Attribute(json.get<Sizes>());
+  return malformed("a number, at most 5 integers or a text as an attribute");
 }
 
 // Reads the members of the graph into a program, resolving names.
@@ -97,7 +100,9 @@ class Reader {
  public:
   Status inputs(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
-      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kInput, DType::kFloat32));
+      const Json dtype = json.is_object() ? json.value("dtype", Json("float32")) : Json();
+      if (dtype != "float32" && dtype != "int64") return malformed("the dtype float32 or int64 of an input");
+      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kInput, dtype == "int64" ? DType::kInt64 : DType::kFloat32));
       parsed_.program.inputs.push_back(id);
       return {};
     });
@@ -205,7 +210,10 @@ class Reader {
 
 std::string graph_to_json(const Program& p) {
   Json inputs = Json::array(), constants = Json::array(), nodes = Json::array(), outputs = Json::array();
-  for (ValueId id : p.inputs) inputs.push_back({{"name", p.value(id).name}, {"shape", shape_to_json(p.value(id).shape)}});
+  for (ValueId id : p.inputs) {
+    inputs.push_back({{"name", p.value(id).name}, {"shape", shape_to_json(p.value(id).shape)}});
+    if (p.value(id).dtype != DType::kFloat32) inputs.back()["dtype"] = name(p.value(id).dtype);
+  }
   for (const program::Constant& constant : p.constants) constants.push_back(constant_to_json(p, constant));
   for (const Node& node : p.nodes) nodes.push_back(node_to_json(p, node));
   for (ValueId id : p.outputs) outputs.push_back(p.value(id).name);

@@ -1,7 +1,9 @@
 // Steps of ternary layers.
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
+#include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
-#include "bitlab/runtime/steps/window.h"
+#include "bitlab/runtime/step.h"
+#include "bitlab/runtime/window.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -9,7 +11,7 @@ namespace {
 kernels::TernaryWeight weight_of(const StepContext& context) {
   const ResidentConstant& weight = *context.constant(1);
   kernels::TernaryWeight view{&weight.packed, reinterpret_cast<const float*>(weight.scale.data()), weight.scale_stride,
-                              context.bias(2)};
+                              context.floats(2)};
   if (weight.scale_neg.size() != 0) view.scale_neg = reinterpret_cast<const float*>(weight.scale_neg.data());
   view.group = weight.group;
   if (weight.group != 0) view.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
@@ -19,7 +21,7 @@ kernels::TernaryWeight weight_of(const StepContext& context) {
 Result<kernels::LayerActivation> activation_of(const StepContext& context) {
   kernels::LayerActivation activation;
   BITLAB_TRY(activation.kind, ternary::parse_act_kind(context.node.attribute<std::string>("activation")));
-  if (const float* step = context.bias(3)) activation.step = *step;
+  if (const float* step = context.floats(3)) activation.step = *step;
   return activation;
 }
 
@@ -45,10 +47,10 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
               ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), names(chosen)};
 }
 
-Result<Step> make_ternary_conv2d_step(const StepContext& context) {
+Result<Step> make_ternary_conv_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context);
   const LoadOptions& options = context.model.options();
-  const kernels::ConvGeometry geometry = conv_geometry(context);
+  const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.batch);
   BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context));
   BITLAB_TRY(const kernels::TernaryKernels chosen,
              select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr},
@@ -57,10 +59,28 @@ Result<Step> make_ternary_conv2d_step(const StepContext& context) {
                 kernels::TernaryGemmArgs results;
                 results.y = b.output;
                 return ternary_conv(chosen, weight, geometry,
-                                    {.op = "ternary_conv2d", .x = b.inputs[0], .activation = activation}, results, b.scratch,
+                                    {.op = "ternary_conv", .x = b.inputs[0], .activation = activation}, results, b.scratch,
                                     *b.pool);
               },
               ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), names(chosen)};
+}
+
+Result<Step> make_ternary_embedding_step(const StepContext& context) {
+  const ResidentConstant& weight = *context.constant(1);
+  const int64_t tokens = context.output_elements() / weight.packed.depth;
+  kernels::TernaryTable table{.codes = weight.packed.data.data(),
+                              .rows = weight.packed.rows,
+                              .depth = weight.packed.depth,
+                              .scale = reinterpret_cast<const float*>(weight.scale.data()),
+                              .scale_stride = weight.scale_stride,
+                              .group = weight.group};
+  if (weight.scale_neg.size() != 0) table.scale_neg = reinterpret_cast<const float*>(weight.scale_neg.data());
+  if (weight.group != 0) table.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
+  return Step{[=](const StepBuffers& b) {
+                return ternary_embedding("ternary_embedding", table, reinterpret_cast<const int64_t*>(b.inputs[0]), tokens,
+                                         b.output, *b.pool);
+              },
+              0, ""};
 }
 
 }  // namespace bitlab::runtime

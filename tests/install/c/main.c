@@ -9,7 +9,7 @@ int main(int argc, char** argv) {
   size_t count = 0;
   static const float zeros[28 * 28];
   const int64_t shape[4] = {1, 1, 28, 28};
-  const bitlab_tensor input = {zeros, shape, 4};
+  const bitlab_tensor input = {zeros, shape, 4, NULL};
   if (argc != 2) return 2;
   if (bitlab_abi_version() != BITLAB_ABI_VERSION) return 3;
   if (bitlab_model_load(argv[1], &model) != 0 || bitlab_session_create(model, 1, &session) != 0 ||

@@ -1,0 +1,285 @@
+// Layers with weights, products, norms, windows.
+#include <cmath>
+#include <limits>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/where.h>
+
+#include "bitlab/deploy/lowering/lowerings.h"
+#include "bitlab/ops/layout.h"
+
+namespace bitlab::deploy {
+namespace {
+
+// A list argument of `count` numbers; LibTorch lets one number stand for all, and none for `fallback`.
+Sizes sizes_of(const Call& call, const std::string& argument, size_t count, const Sizes& fallback) {
+  Sizes numbers = call.argument(argument).toIntVector();
+  if (numbers.empty()) return fallback;
+  if (numbers.size() == 1) numbers.resize(count, numbers[0]);
+  return numbers;
+}
+
+using Attributes = std::map<std::string, program::Attribute>;
+
+Attributes window(const Call& call, size_t axes) {
+  return {{"stride", sizes_of(call, "stride", axes, Sizes(axes, 1))},
+          {"padding", sizes_of(call, "padding", axes, Sizes(axes, 0))},
+          {"dilation", sizes_of(call, "dilation", axes, Sizes(axes, 1))}};
+}
+
+// Spatial dimensions of an argument that has a batch. Error: Unsupported, for a sample without one.
+Result<size_t> axes_of(const Call& call, const std::string& argument, char last) {
+  const auto axes = static_cast<size_t>(last - '0');  // of "conv2d"
+  const int64_t rank = call.argument(argument).toTensor().dim();
+  if (rank != static_cast<int64_t>(axes) + 2)
+    return unsupported(call, fmt::format("a batch with {} sizes", axes), fmt::format("rank {}", rank));
+  return axes;
+}
+
+// The digit in an operator's name: 2 of "aten::conv2d", "aten::conv_transpose2d.input".
+char digit_of(const Call& call) { return call.op[call.op.find_first_of("123")]; }
+
+Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
+  BITLAB_TRY(const size_t axes, axes_of(call, "input", digit_of(call)));
+  if (call.argument("padding").isString()) return unsupported(call, "padding as numbers", "a text");
+  const at::Tensor& weight = call.argument("weight").toTensor();
+  const int64_t groups = call.argument("groups").toInt();
+  const ops::WeightLayout layout("capture", weight, transposed, groups);
+  Sizes shape{layout.rows().expect_int()};
+  for (int64_t i = 2; i < weight.dim(); ++i) shape.push_back(weight.size(i));
+  shape.push_back(transposed ? weight.size(0) / groups : weight.size(1));
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  const ValueId w = lowering.constant(weight, layout.to_matrix(weight).view(shape));
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  auto attributes = window(call, axes);
+  attributes["groups"] = groups;
+  attributes["transposed"] = int64_t{transposed};
+  attributes["output_padding"] = transposed ? sizes_of(call, "output_padding", axes, Sizes(axes, 0)) : Sizes(axes, 0);
+  return lowering.lower_to(call, Op::conv, {x, w, bias}, std::move(attributes));
+}
+
+Status check_plain_pool(const Call& call) {
+  if (call.argument("ceil_mode").toBool()) return unsupported(call, "ceil_mode false", "true");
+  return {};
+}
+
+// weight [N, K], as a layer stores it.
+Status linear(Lowering& lowering, const Call& call, const std::string& input, const at::Tensor& weight, ValueId bias) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, input));
+  return lowering.lower_to(call, Op::linear, {x, lowering.constant(weight), bias});
+}
+
+// [n, t, d] as [n, 1, t, d]
+Result<ValueId> with_heads(Lowering& lowering, ValueId x) {
+  program::Shape shape = lowering.shape(x);
+  if (shape.size() == 3) shape.insert(shape.begin() + 1, {1, false});
+  return lowering.reshape(x, shape);
+}
+
+// A mask as what is added to scores: where a boolean one is false, -inf.
+Result<ValueId> mask_of(Lowering& lowering, const Call& call) {
+  if (!given(call, "attn_mask")) return program::kNone;
+  const at::Tensor& mask = call.argument("attn_mask").toTensor();
+  if (mask.scalar_type() != at::kBool || lowering.is_activation(mask)) return lowering.operand(call, "attn_mask");
+  if (mask.sizes() != lowering.twin().argument("attn_mask").toTensor().sizes())
+    return unsupported(call, "a mask that does not depend on the batch", "another");
+  const auto options = at::TensorOptions().dtype(at::kFloat);
+  return lowering.constant(
+      mask, at::where(mask, at::full({1}, 0, options), at::full({1}, -std::numeric_limits<float>::infinity(), options)));
+}
+
+}  // namespace
+
+Status lower_ternary_linear(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
+  const int64_t depth = call.argument("x").toTensor().size(-1), rows = call.argument("codes").toTensor().size(0);
+  BITLAB_TRY(const ValueId weight, lowering.ternary(call, {rows, depth}));
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
+  return lowering.lower_to(call, Op::ternary_linear, {x, weight, bias, act_scale},
+                           {{"activation", call.argument("activation").toStringRef()}});
+}
+
+Status lower_ternary_conv(Lowering& lowering, const Call& call) {
+  const Sizes kernel = call.argument("kernel_size").toIntVector();
+  const size_t axes = kernel.size();
+  const at::Tensor& input = call.argument("x").toTensor();
+  if (input.dim() != static_cast<int64_t>(axes) + 2) return unsupported(call, "a batch of images", "a sample without one");
+  const int64_t groups = call.argument("groups").toInt();
+  Sizes shape{call.argument("codes").toTensor().size(0)};
+  shape.insert(shape.end(), kernel.begin(), kernel.end());
+  shape.push_back(input.size(1) / groups);
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
+  BITLAB_TRY(const ValueId weight, lowering.ternary(call, shape));
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
+  auto attributes = window(call, axes);
+  attributes["groups"] = groups;
+  attributes["transposed"] = int64_t{call.argument("transposed").toBool()};
+  attributes["output_padding"] = sizes_of(call, "output_padding", axes, Sizes(axes, 0));
+  attributes["activation"] = call.argument("activation").toStringRef();
+  return lowering.lower_to(call, Op::ternary_conv, {x, weight, bias, act_scale}, std::move(attributes));
+}
+
+Status lower_ternary_embedding(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId indices, lowering.activation(call, "indices"));
+  BITLAB_TRY(const ValueId weight,
+             lowering.ternary(call, {call.argument("codes").toTensor().size(0), call.argument("depth").toInt()}));
+  return lowering.lower_to(call, Op::ternary_embedding, {indices, weight});
+}
+
+Status lower_linear(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  return linear(lowering, call, "input", call.argument("weight").toTensor(), bias);
+}
+
+Status lower_t(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  return lowering.lower_to(call, Op::permute, {x}, {{"dims", Sizes{1, 0}}});
+}
+
+// torch::nn::Linear of rank 2 is addmm(bias, x, weight.t()).
+Status lower_addmm(Lowering& lowering, const Call& call) {
+  const at::Tensor weight = lowering.transposed(call.argument("mat2").toTensor());
+  if (!weight.defined() || call.argument("beta").toScalar().toDouble() != 1 ||
+      call.argument("alpha").toScalar().toDouble() != 1)
+    return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear", "another");
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "self"));
+  return linear(lowering, call, "mat1", weight, bias);
+}
+
+// torch::nn::Linear of other ranks is matmul(x, weight.t()), and add_.
+Status lower_matmul(Lowering& lowering, const Call& call) {
+  const std::string second = call.op == "aten::matmul" ? "other" : "mat2";
+  const at::Tensor weight = lowering.transposed(call.argument(second).toTensor());
+  if (weight.defined()) return linear(lowering, call, "self", weight, program::kNone);
+  BITLAB_TRY(const ValueId a, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId b, lowering.operand(call, second));
+  return lowering.lower_to(call, Op::matmul, {a, b});
+}
+
+Status lower_conv(Lowering& lowering, const Call& call) { return float_conv(lowering, call, false); }
+Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float_conv(lowering, call, true); }
+
+Status lower_embedding(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId indices, lowering.activation(call, "indices"));
+  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
+  return lowering.lower_to(call, Op::embedding, {indices, weight});
+}
+
+Status lower_max_pool(Lowering& lowering, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_plain_pool(call));
+  BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  auto attributes = window(call, axes);
+  const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
+  attributes["kernel_size"] = kernel;
+  attributes["stride"] = sizes_of(call, "stride", axes, kernel);
+  return lowering.lower_to(call, Op::max_pool, {x}, std::move(attributes));
+}
+
+Status lower_avg_pool(Lowering& lowering, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_plain_pool(call));
+  BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
+  const Sizes kernel = sizes_of(call, "kernel_size", axes, {}), padding = sizes_of(call, "padding", axes, Sizes(axes, 0));
+  const bool padded = padding != Sizes(axes, 0);
+  const bool own_divisor = axes > 1 && given(call, "divisor_override");
+  if (own_divisor || (padded && !call.argument("count_include_pad").toBool()))
+    return unsupported(call, "an average over the whole window", "another divisor");
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  return lowering.lower_to(
+      call, Op::avg_pool, {x},
+      {{"kernel_size", kernel}, {"stride", sizes_of(call, "stride", axes, kernel)}, {"padding", padding}});
+}
+
+Status lower_adaptive_avg_pool(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
+  const at::Tensor& x = call.argument("self").toTensor();
+  const Sizes grid = sizes_of(call, "output_size", axes, {});
+  Sizes kernel;
+  for (size_t i = 0; i < axes; ++i) {
+    const int64_t size = x.size(static_cast<int64_t>(i) + 2);
+    if (size % grid[i] != 0) return unsupported(call, "a grid that divides the image", show(x.sizes()));
+    kernel.push_back(size / grid[i]);
+  }
+  BITLAB_TRY(const ValueId input, lowering.activation(call, "self"));
+  return lowering.lower_to(call, Op::avg_pool, {input},
+                           {{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}});
+}
+
+// In eval y = x alpha + beta with alpha = weight / sqrt(var + eps), beta = bias - mean alpha.
+Status lower_batch_norm(Lowering& lowering, const Call& call) {
+  if (call.argument("training").toBool() || !given(call, "running_mean"))
+    return unsupported(call, "a BatchNorm in eval with running statistics", "another");
+  const auto tensor = [&](const char* name) { return call.argument(name).toTensor().to(at::kDouble); };
+  const at::Tensor& mean = call.argument("running_mean").toTensor();
+  at::Tensor alpha = (tensor("running_var") + call.argument("eps").toDouble()).rsqrt();
+  if (given(call, "weight")) alpha = alpha * tensor("weight");
+  at::Tensor beta = -mean.to(at::kDouble) * alpha;
+  if (given(call, "bias")) beta = beta + tensor("bias");
+  const at::Tensor scale = alpha.to(at::kFloat), shift = beta.to(at::kFloat);
+  lowering.derive(scale, given(call, "weight") ? call.argument("weight").toTensor() : mean);
+  lowering.derive(shift, given(call, "bias") ? call.argument("bias").toTensor() : mean);
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  return lowering.lower_to(call, Op::batch_norm, {x, lowering.constant(scale), lowering.constant(shift)});
+}
+
+Status lower_layer_norm(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  const auto dims = static_cast<int64_t>(call.argument("normalized_shape").toIntVector().size());
+  return lowering.lower_to(call, Op::layer_norm, {x, weight, bias},
+                           {{"dims", dims}, {"eps", call.argument("eps").toDouble()}});
+}
+
+Status lower_rms_norm(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
+  const auto dims = static_cast<int64_t>(call.argument("normalized_shape").toIntVector().size());
+  const double eps = given(call, "eps") ? call.argument("eps").toDouble() : double{std::numeric_limits<float>::epsilon()};
+  return lowering.lower_to(call, Op::rms_norm, {x, weight}, {{"dims", dims}, {"eps", eps}});
+}
+
+// A layer norm of each group, then the affine by channel.
+Status lower_group_norm(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  const program::Shape shape = lowering.shape(x);
+  const int64_t groups = call.argument("num_groups").toInt();
+  int64_t values = 1;
+  for (size_t i = 1; i < shape.size(); ++i) values *= shape[i].size;
+  BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], {groups, false}, {values / groups, false}}));
+  BITLAB_TRY(y, lowering.node(Op::layer_norm, {y}, {{"dims", int64_t{1}}, {"eps", call.argument("eps").toDouble()}}));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  Sizes channel(shape.size() - 1, 1);
+  channel[0] = shape[1].size;
+  for (const char* name : {"weight", "bias"}) {
+    if (!given(call, name)) continue;
+    const at::Tensor& source = call.argument(name).toTensor();
+    const ValueId constant = lowering.constant(source, source.view(channel));
+    BITLAB_TRY(y, lowering.node(name == std::string_view("weight") ? Op::mul : Op::add, {y, constant}));
+  }
+  return lowering.finish(call, y);
+}
+
+Status lower_attention(Lowering& lowering, const Call& call) {
+  if (call.argument("dropout_p").toDouble() != 0) return unsupported(call, "dropout of 0", "another");
+  ValueId inputs[3];
+  size_t i = 0;
+  for (const char* name : {"query", "key", "value"}) {
+    BITLAB_TRY(const ValueId x, lowering.activation(call, name));
+    BITLAB_TRY(inputs[i++], with_heads(lowering, x));
+  }
+  BITLAB_TRY(const ValueId mask, mask_of(lowering, call));
+  const at::Tensor& query = call.argument("query").toTensor();
+  const double scale =
+      given(call, "scale") ? call.argument("scale").toDouble() : 1 / std::sqrt(static_cast<double>(query.size(-1)));
+  BITLAB_TRY(ValueId y, lowering.node(Op::attention, {inputs[0], inputs[1], inputs[2], mask},
+                                      {{"causal", int64_t{call.argument("is_causal").toBool()}}, {"scale", scale}}));
+  program::Shape shape = lowering.shape(y);
+  if (query.dim() == 3) shape.erase(shape.begin() + 1);
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  return lowering.finish(call, y);
+}
+
+}  // namespace bitlab::deploy

@@ -1,0 +1,39 @@
+// The functions of lowerings.def, and what they share.
+#pragma once
+
+#include "bitlab/deploy/lowering.h"
+
+namespace bitlab::deploy {
+
+#define BITLAB_LOWERING(name, function) Status function(Lowering& lowering, const Call& call);
+#include "bitlab/deploy/lowering/lowerings.def"
+#undef BITLAB_LOWERING
+
+using program::Op;
+using program::Sizes;
+using program::ValueId;
+
+inline Error unsupported(const Call& call, std::string_view expectation, std::string_view found) {
+  return make_error(ErrorCode::kUnsupported, "[capture] {}, got {} (operator={})", expectation, found, call.op);
+}
+
+inline std::string show(at::IntArrayRef sizes) {
+  std::string text = "[";
+  for (size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + "]";
+}
+
+inline const at::Tensor& output_of(const Call& call) { return call.outputs.at(0).toTensor(); }
+
+inline int64_t wrap_dim(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank : dim; }
+
+// An argument that LibTorch fills in where it is left out.
+inline bool given(const Call& call, const std::string& argument) { return !call.argument(argument).isNone(); }
+
+// A node that reads the argument `self` alone.
+inline Status lower_unary(Lowering& lowering, const Call& call, Op op) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  return lowering.lower_to(call, op, {x});
+}
+
+}  // namespace bitlab::deploy

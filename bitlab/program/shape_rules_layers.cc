@@ -1,0 +1,169 @@
+// Shape rules of operations with weights, and of windows.
+#include <algorithm>
+
+#include "bitlab/program/shape_rules.h"
+#include "bitlab/ternary/spec.h"
+
+namespace bitlab::program {
+namespace {
+
+// `float_activations`: whether activations may stay float.
+Status check_activation(const Program& p, const Node& node, bool float_activations) {
+  const Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation"));
+  if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
+  if (*kind == ternary::ActKind::kNone && !float_activations)
+    return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of a convolution, got none");
+  const bool scaled = node.inputs[3] != kNone;
+  if (scaled != is_static(*kind))
+    return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
+                  scaled ? "one" : "none", name(*kind));
+  return check_constant(p, node, 3, {{1, false}});
+}
+
+Result<Shape> linear_shape(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const Shape& weight = shape_of(p, node, 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
+  if (x.back() != weight[1])
+    return refuse(ErrorCode::kShapeMismatch, node, "x of depth {}, got {}", to_string(weight[1]), to_string(x));
+  BITLAB_RETURN_IF_ERROR(check_constant(p, node, 2, {weight[0]}));
+  Shape y = x;
+  y.back() = weight[0];
+  return y;
+}
+
+struct Window {
+  Sizes kernel, stride, padding, dilation, output_padding;
+  bool transposed = false;
+};
+
+// What a window operation makes of the size of one axis.
+Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int64_t size) {
+  constexpr int64_t kMost = 1 << 20;
+  const int64_t kernel = w.kernel[axis], stride = w.stride[axis], padding = w.padding[axis], dilation = w.dilation[axis],
+                extra = w.output_padding[axis];
+  const auto in_range = [](int64_t v, int64_t least) { return v >= least && v <= kMost; };
+  if (!in_range(kernel, 1) || !in_range(stride, 1) || !in_range(padding, 0) || !in_range(dilation, 1) || size > kMost)
+    return refuse(ErrorCode::kInvalidArgument, node,
+                  "kernel, stride, dilation from 1 and padding from 0 to 2^20, got {}, {}, {}, {} for size {}", kernel,
+                  stride, dilation, padding, size);
+  if (extra < 0 || (extra > 0 && (!w.transposed || extra >= std::max(stride, dilation))))
+    return refuse(ErrorCode::kInvalidArgument, node, "output_padding below stride or dilation, of a transposed one, got {}",
+                  extra);
+  const int64_t extent = dilation * (kernel - 1) + 1;
+  if (padding >= extent)
+    return refuse(ErrorCode::kInvalidArgument, node, "padding below the window's extent {}, got {}", extent, padding);
+  const int64_t out =
+      w.transposed ? (size - 1) * stride - 2 * padding + extent + extra : (size + 2 * padding - extent + stride) / stride;
+  if (out < 1 || (!w.transposed && size + 2 * padding < extent))
+    return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent,
+                  size + 2 * padding);
+  return out;
+}
+
+Result<Shape> window_shape(const Node& node, const Shape& x, const Window& window, Dim channels) {
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
+  const size_t axes = x.size() - 2;
+  for (const Sizes* sizes : {&window.kernel, &window.stride, &window.padding, &window.dilation, &window.output_padding})
+    if (sizes->size() != axes)
+      return refuse(ErrorCode::kInvalidArgument, node, "a number for each of {} sizes, got {} for {}", axes, sizes->size(),
+                    to_string(x));
+  if (std::any_of(x.begin() + 1, x.end(), [](Dim d) { return d.symbolic; }))
+    return refuse(ErrorCode::kUnsupported, node, "a batch in the first dimension only, got {}", to_string(x));
+  Shape y{x[0], channels};
+  for (size_t axis = 0; axis < axes; ++axis) {
+    BITLAB_TRY(const int64_t size, window_size(node, window, axis, x[axis + 2].size));
+    y.push_back({size, false});
+  }
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
+  return y;
+}
+
+Result<Shape> conv_shape(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const Shape& weight = shape_of(p, node, 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, x.size(), x.size()));
+  const int64_t groups = node.attribute<int64_t>("groups"), transposed = node.attribute<int64_t>("transposed");
+  if (transposed != 0 && transposed != 1)
+    return refuse(ErrorCode::kInvalidArgument, node, "transposed of 0 or 1, got {}", transposed);
+  if (groups < 1 || weight[0].size % groups != 0 || x[1].size % groups != 0 || x[1].size / groups != weight.back().size)
+    return refuse(ErrorCode::kShapeMismatch, node, "{} channels in each of {} groups, got {}", to_string(weight.back()),
+                  groups, to_string(x));
+  BITLAB_RETURN_IF_ERROR(check_constant(p, node, 2, {weight[0]}));
+  Window window{{},
+                node.attribute<Sizes>("stride"),
+                node.attribute<Sizes>("padding"),
+                node.attribute<Sizes>("dilation"),
+                node.attribute<Sizes>("output_padding"),
+                transposed == 1};
+  for (size_t axis = 1; axis + 1 < weight.size(); ++axis) window.kernel.push_back(weight[axis].size);
+  return window_shape(node, x, window, weight[0]);
+}
+
+Result<Shape> pool_shape(const Program& p, const Node& node, const Sizes* dilation) {
+  const Shape& x = shape_of(p, node, 0);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
+  const size_t axes = x.size() - 2;
+  return window_shape(node, x,
+                      {node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"),
+                       node.attribute<Sizes>("padding"), dilation == nullptr ? Sizes(axes, 1) : *dilation, Sizes(axes, 0)},
+                      x[1]);
+}
+
+Result<Shape> embedding_shape(const Program& p, const Node& node) {
+  const Shape& weight = shape_of(p, node, 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
+  Shape y = shape_of(p, node, 0);
+  y.push_back(weight[1]);
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
+  return y;
+}
+
+// Norms over the last `dims` dimensions.
+Result<Shape> norm_shape(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const int64_t dims = node.attribute<int64_t>("dims");
+  const double eps = node.attribute<double>("eps");
+  if (dims < 1 || dims > static_cast<int64_t>(x.size()) || !(eps >= 0 && eps < 1e30))
+    return refuse(ErrorCode::kInvalidArgument, node, "1 to {} dims and an eps from 0, got {} and {}", x.size(), dims, eps);
+  const Shape normalized(x.end() - dims, x.end());
+  if (std::any_of(normalized.begin(), normalized.end(), [](Dim d) { return d.symbolic; }))
+    return refuse(ErrorCode::kUnsupported, node, "a norm within samples, got {}", to_string(x));
+  for (size_t input = 1; input < node.inputs.size(); ++input)
+    BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, normalized));
+  return x;
+}
+
+}  // namespace
+
+Result<Shape> infer_ternary_linear(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node, true));
+  return linear_shape(p, node);
+}
+
+Result<Shape> infer_ternary_conv(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node, false));
+  return conv_shape(p, node);
+}
+
+Result<Shape> infer_ternary_embedding(const Program& p, const Node& node) { return embedding_shape(p, node); }
+Result<Shape> infer_linear(const Program& p, const Node& node) { return linear_shape(p, node); }
+Result<Shape> infer_conv(const Program& p, const Node& node) { return conv_shape(p, node); }
+Result<Shape> infer_embedding(const Program& p, const Node& node) { return embedding_shape(p, node); }
+Result<Shape> infer_max_pool(const Program& p, const Node& node) {
+  return pool_shape(p, node, &node.attribute<Sizes>("dilation"));
+}
+Result<Shape> infer_avg_pool(const Program& p, const Node& node) { return pool_shape(p, node, nullptr); }
+Result<Shape> infer_layer_norm(const Program& p, const Node& node) { return norm_shape(p, node); }
+Result<Shape> infer_rms_norm(const Program& p, const Node& node) { return norm_shape(p, node); }
+
+Result<Shape> infer_batch_norm(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
+  for (size_t input : {1U, 2U}) BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, {x[1]}));
+  return x;
+}
+
+}  // namespace bitlab::program
