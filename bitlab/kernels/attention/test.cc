@@ -1,0 +1,151 @@
+// Attention and matrix products against sums in double; each row, any number of threads: the same bits.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/attention/attention.h"
+#include "bitlab/kernels/matmul/matmul.h"
+#include "bitlab/kernels/test_support.h"
+
+namespace bitlab::kernels {
+namespace {
+
+using test::random_floats;
+using test::same_bits;
+
+std::vector<AttentionKernels> runnable() {
+  std::vector<AttentionKernels> list;
+  for (const FloatGemmRow& gemm : float_gemm_kernels().rows)
+    for (const ReductionRow& reduction : reduction_kernels().rows)
+      for (const ElementwiseRow& elementwise : elementwise_kernels().rows)
+        if (test::why_not_here(gemm).empty() && test::why_not_here(reduction).empty() &&
+            test::why_not_here(elementwise).empty())
+          list.push_back({&gemm, &reduction, &elementwise});
+  return list;
+}
+
+std::vector<double> expected(const AttentionArgs& p) {
+  std::vector<double> y;
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t h = 0; h < p.heads; ++h)
+      for (int64_t i = 0; i < p.queries; ++i) {
+        const int64_t group = b * p.groups + h / (p.heads / p.groups);
+        std::vector<double> weights;
+        double most = -INFINITY, sum = 0;
+        for (int64_t j = 0; j < p.keys; ++j) {
+          double score = 0;
+          for (int64_t d = 0; d < p.depth; ++d)
+            score += static_cast<double>(p.q[((b * p.heads + h) * p.queries + i) * p.depth + d]) *
+                     static_cast<double>(p.k[(group * p.keys + j) * p.depth + d]);
+          score *= static_cast<double>(p.scale);
+          const auto& s = p.mask_strides;
+          if (p.mask != nullptr) score += static_cast<double>(p.mask[b * s[0] + h * s[1] + i * s[2] + j * s[3]]);
+          if (p.causal && j > i) score = -INFINITY;
+          weights.push_back(score);
+          most = std::max(most, score);
+        }
+        for (double& w : weights) sum += w = std::exp(w - most);
+        for (int64_t e = 0; e < p.value_depth; ++e) {
+          double total = 0;
+          for (int64_t j = 0; j < p.keys; ++j)
+            total +=
+                weights[static_cast<size_t>(j)] / sum * static_cast<double>(p.v[(group * p.keys + j) * p.value_depth + e]);
+          y.push_back(total);
+        }
+      }
+  return y;
+}
+
+TEST(Attention, IsItsDefinitionOnEveryRow) {
+  struct Case {
+    AttentionArgs shape;
+    std::array<int64_t, 4> mask_strides;
+    bool masked;
+  };
+  const Case cases[] = {
+      {{.batch = 2, .heads = 3, .groups = 3, .queries = 5, .keys = 7, .depth = 6, .value_depth = 4, .scale = 0.4F},
+       {},
+       false},
+      {{.batch = 1,
+        .heads = 4,
+        .groups = 2,
+        .queries = 70,
+        .keys = 70,
+        .depth = 17,
+        .value_depth = 17,
+        .scale = 0.2F,
+        .causal = true},
+       {},
+       false},
+      {{.batch = 2, .heads = 4, .groups = 1, .queries = 3, .keys = 5, .depth = 8, .value_depth = 9, .scale = 1},
+       {0, 0, 5, 1},
+       true},
+      {{.batch = 2, .heads = 2, .groups = 2, .queries = 33, .keys = 2, .depth = 1, .value_depth = 1, .scale = 1},
+       {2, 1, 0, 0},
+       true},
+      {{.batch = 1,
+        .heads = 1,
+        .groups = 1,
+        .queries = 4,
+        .keys = 2,
+        .depth = 3,
+        .value_depth = 3,
+        .scale = 1,
+        .causal = true},
+       {},
+       false},
+  };
+  for (const Case& c : cases) {
+    AttentionArgs p = c.shape;
+    const auto q = random_floats(p.batch * p.heads * p.queries * p.depth, 1),
+               k = random_floats(p.batch * p.groups * p.keys * p.depth, 2),
+               v = random_floats(p.batch * p.groups * p.keys * p.value_depth, 3), mask = random_floats(64, 4);
+    p.q = q.data(), p.k = k.data(), p.v = v.data();
+    if (c.masked) p.mask = mask.data(), p.mask_strides = c.mask_strides;
+    const std::vector<double> reference = expected(p);
+    std::vector<float> first;
+    for (const AttentionKernels& rows : runnable())
+      for (int threads : {1, 3}) {
+        const auto pool = make_thread_pool(threads);
+        std::vector<float> y(reference.size());
+        AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(attention_scratch_bytes(p, threads)));
+        p.y = y.data();
+        attention(rows, p, scratch.data(), *pool);
+        for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], reference[i], 2e-6) << i;
+        if (first.empty()) first = y;
+        EXPECT_TRUE(same_bits(y, first)) << rows.gemm->name << " " << threads;
+      }
+  }
+}
+
+TEST(Matmul, IsItsDefinitionOnEveryRow) {
+  const MatmulShape shapes[] = {
+      {.batch = 3, .m = 5, .k = 7, .n = 4}, {.batch = 1, .m = 130, .k = 33, .n = 1}, {.batch = 2, .m = 1, .k = 1, .n = 9}};
+  for (const MatmulShape& s : shapes) {
+    const auto a = random_floats(s.batch * s.m * s.k, 5), c = random_floats(s.batch * s.k * s.n, 6);
+    std::vector<float> first;
+    for (const FloatGemmRow& row : float_gemm_kernels().rows) {
+      if (!test::why_not_here(row).empty()) continue;
+      for (int threads : {1, 3}) {
+        const auto pool = make_thread_pool(threads);
+        std::vector<float> y(static_cast<size_t>(s.batch * s.m * s.n));
+        AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(matmul_scratch_bytes(s, threads)));
+        matmul(row, s, a.data(), c.data(), y.data(), scratch.data(), *pool);
+        for (int64_t b = 0; b < s.batch; ++b)
+          for (int64_t i = 0; i < s.m; ++i)
+            for (int64_t j = 0; j < s.n; ++j) {
+              double sum = 0;
+              for (int64_t l = 0; l < s.k; ++l)
+                sum += static_cast<double>(a[static_cast<size_t>((b * s.m + i) * s.k + l)]) *
+                       static_cast<double>(c[static_cast<size_t>((b * s.k + l) * s.n + j)]);
+              ASSERT_NEAR(y[static_cast<size_t>((b * s.m + i) * s.n + j)], sum, 1e-5);
+            }
+        if (first.empty()) first = y;
+        EXPECT_TRUE(same_bits(y, first)) << row.name;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::kernels

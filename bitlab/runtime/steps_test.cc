@@ -1,0 +1,199 @@
+// Nodes that move, broadcast and reduce, against plain loops over indices: every layout, a batch anywhere.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/test_support.h"
+#include "bitlab/runtime/session.h"
+
+namespace bitlab::runtime {
+namespace {
+
+using kernels::test::random_floats;
+using program::kBatch;
+using program::Op;
+using program::ProgramBuilder;
+using program::Shape;
+using program::Sizes;
+using program::ValueId;
+
+constexpr int64_t kSamples = 3;
+
+// What a program makes of `x`, with one thread and with three, which must agree.
+std::vector<float> run(program::Program p, const std::vector<float>& x) {
+  const Shape shape = p.value(p.inputs[0]).shape;
+  const auto model = Model::create(std::move(p)).value();
+  std::vector<float> first;
+  for (int threads : {1, 3}) {
+    const auto session = Session::create(model, {threads, {}}).value();
+    const TensorView view{at_batch(shape, kSamples), x.data()};
+    const TensorView y = session->run({&view, 1}).value()[0];
+    int64_t count = 1;
+    for (int64_t size : y.shape) count *= size;
+    std::vector<float> values(y.data, y.data + count);
+    if (first.empty()) first = values;
+    EXPECT_EQ(values, first);
+  }
+  return first;
+}
+
+// x[b, c, h, w] of the tests below.
+constexpr int64_t kC = 3, kH = 2, kW = 5;
+struct Image {
+  ProgramBuilder b;
+  ValueId x;
+  std::vector<float> data = random_floats(kSamples * kC * kH * kW, 1);
+  // Behind a pool of one pixel values lie channels last.
+  explicit Image(bool channels_last) : x(b.input("x", {kBatch, {kC, false}, {kH, false}, {kW, false}})) {
+    if (channels_last)
+      x = *b.node(
+          Op::max_pool, "pool", {x},
+          {{"kernel_size", Sizes{1, 1}}, {"stride", Sizes{1, 1}}, {"padding", Sizes{0, 0}}, {"dilation", Sizes{1, 1}}});
+  }
+  float at(int64_t n, int64_t c, int64_t h, int64_t w) const {
+    return data[static_cast<size_t>(((n * kC + c) * kH + h) * kW + w)];
+  }
+};
+
+// For each element of [samples, c, h, w] in row-major order.
+template <class F>
+void for_each_pixel(F f) {
+  size_t i = 0;
+  for (int64_t n = 0; n < kSamples; ++n)
+    for (int64_t c = 0; c < kC; ++c)
+      for (int64_t h = 0; h < kH; ++h)
+        for (int64_t w = 0; w < kW; ++w) f(i++, n, c, h, w);
+}
+
+TEST(Steps, BroadcastInEveryLayout) {
+  struct Case {
+    std::vector<int64_t> shape;
+    std::function<size_t(int64_t, int64_t, int64_t)> index;  // of c, h, w
+  };
+  const Case cases[] = {
+      {{1}, [](int64_t, int64_t, int64_t) { return 0U; }},
+      {{kW}, [](int64_t, int64_t, int64_t w) { return w; }},
+      {{kH, 1}, [](int64_t, int64_t h, int64_t) { return h; }},
+      {{kC, 1, 1}, [](int64_t c, int64_t, int64_t) { return c; }},
+      {{1, kC, kH, 1}, [](int64_t c, int64_t h, int64_t) { return c * kH + h; }},
+      {{kC, kH, kW}, [](int64_t c, int64_t h, int64_t w) { return (c * kH + h) * kW + w; }},
+  };
+  for (const Case& c : cases)
+    for (bool channels_last : {false, true})
+      for (bool in_front : {false, true})
+        for (Op op : {Op::sub, Op::mul}) {
+          Image image(channels_last);
+          int64_t count = 1;
+          for (int64_t size : c.shape) count *= size;
+          const auto values = random_floats(count, 2);
+          const ValueId constant = image.b.floats("c", c.shape, values);
+          const ValueId y =
+              *image.b.node(op, "y", in_front ? std::vector{constant, image.x} : std::vector{image.x, constant});
+          const auto found = run(*image.b.finish({y}), image.data);
+          for_each_pixel([&](size_t i, int64_t n, int64_t channel, int64_t h, int64_t w) {
+            float a = image.at(n, channel, h, w), other = values[c.index(channel, h, w)];
+            if (in_front) std::swap(a, other);
+            EXPECT_EQ(found[i], op == Op::sub ? a - other : a * other);
+          });
+        }
+}
+
+TEST(Steps, MovementInEveryLayout) {
+  for (bool channels_last : {false, true}) {
+    const auto check = [&](Op op, std::map<std::string, program::Attribute> attributes, auto expect) {
+      Image image(channels_last);
+      const ValueId y = *image.b.node(op, "y", {image.x}, std::move(attributes));
+      const auto found = run(*image.b.finish({y}), image.data);
+      for_each_pixel([&](size_t i, int64_t n, int64_t c, int64_t h, int64_t w) {
+        const int64_t at = expect(static_cast<int64_t>(i), n, c, h, w);
+        if (at < 0) return;
+        EXPECT_EQ(found[static_cast<size_t>(at)], image.at(n, c, h, w)) << name(op) << " " << i;
+      });
+    };
+    check(Op::reshape, {{"shape", Sizes{kC, -2, kW}}}, [](int64_t i, auto...) { return i; });
+    check(Op::permute, {{"dims", Sizes{3, 0, 2, 1}}},
+          [](int64_t, int64_t n, int64_t c, int64_t h, int64_t w) { return ((w * kSamples + n) * kH + h) * kC + c; });
+    check(Op::slice, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", int64_t{2}}},
+          [](int64_t, int64_t n, int64_t c, int64_t h, int64_t w) {
+            return c < 1 ? -1 : ((n * 2 + c - 1) * kH + h) * kW + w;
+          });
+    check(Op::slice, {{"dim", int64_t{3}}, {"start", int64_t{2}}, {"length", int64_t{1}}},
+          [](int64_t, int64_t n, int64_t c, int64_t h, int64_t w) { return w != 2 ? -1 : (n * kC + c) * kH + h; });
+  }
+}
+
+TEST(Steps, CatOfLayoutsAndConstants) {
+  for (int64_t dim : {1, 2, 3}) {
+    Image image(true);
+    const ValueId other = *image.b.node(Op::mul, "double", {image.b.peek().inputs[0], image.b.floats("two", {1}, {2.0F})});
+    const ValueId y = *image.b.node(Op::cat, "y", {image.x, other}, {{"dim", dim}});
+    const Shape shape = image.b.peek().value(y).shape;
+    const auto found = run(*image.b.finish({y}), image.data);
+    const int64_t wide[] = {shape[1].size, shape[2].size, shape[3].size};
+    for_each_pixel([&](size_t, int64_t n, int64_t c, int64_t h, int64_t w) {
+      int64_t second[] = {c, h, w};
+      const int64_t sizes[] = {kC, kH, kW};
+      second[dim - 1] += sizes[dim - 1];
+      EXPECT_EQ(found[static_cast<size_t>(((n * wide[0] + c) * wide[1] + h) * wide[2] + w)], image.at(n, c, h, w));
+      EXPECT_EQ(found[static_cast<size_t>(((n * wide[0] + second[0]) * wide[1] + second[1]) * wide[2] + second[2])],
+                2 * image.at(n, c, h, w));
+    });
+  }
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {2, false}, {2, false}});
+  const ValueId row = *b.node(Op::expand, "row", {b.floats("r", {1, 1, 2}, {7, 8})});
+  const ValueId y = *b.node(Op::cat, "y", {row, x}, {{"dim", int64_t{1}}});
+  const auto data = random_floats(kSamples * 4, 3);
+  const auto found = run(*b.finish({y}), data);
+  for (size_t n = 0; n < kSamples; ++n) {
+    EXPECT_EQ(found[n * 6], 7);
+    EXPECT_EQ(found[n * 6 + 1], 8);
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(found[n * 6 + 2 + i], data[n * 4 + i]);
+  }
+}
+
+TEST(Steps, NormsAndMeansReadRows) {
+  for (bool channels_last : {false, true}) {
+    Image image(channels_last);
+    const auto weight = random_floats(kH * kW, 4), bias = random_floats(kH * kW, 5);
+    const ValueId w = image.b.floats("w", {kH, kW}, weight), c = image.b.floats("b", {kH, kW}, bias);
+    ValueId y = *image.b.node(Op::layer_norm, "norm", {image.x, w, c}, {{"dims", int64_t{2}}, {"eps", 1e-5}});
+    y = *image.b.node(Op::mean, "mean", {y});
+    const auto found = run(*image.b.finish({y}), image.data);
+    for (int64_t n = 0; n < kSamples; ++n)
+      for (int64_t channel = 0; channel < kC; ++channel) {
+        double mean = 0, variance = 0;
+        for (int64_t i = 0; i < kH * kW; ++i) mean += static_cast<double>(image.at(n, channel, 0, i)) / (kH * kW);
+        for (int64_t i = 0; i < kH * kW; ++i)
+          variance += std::pow(static_cast<double>(image.at(n, channel, 0, i)) - mean, 2) / (kH * kW);
+        for (int64_t h = 0; h < kH; ++h) {
+          double expected = 0;
+          for (int64_t v = 0; v < kW; ++v) {
+            const auto i = static_cast<size_t>(h * kW + v);
+            expected += ((static_cast<double>(image.at(n, channel, h, v)) - mean) / std::sqrt(variance + 1e-5) *
+                             static_cast<double>(weight[i]) +
+                         static_cast<double>(bias[i])) /
+                        kW;
+          }
+          EXPECT_NEAR(found[static_cast<size_t>((n * kC + channel) * kH + h)], expected, 1e-5);
+        }
+      }
+  }
+}
+
+TEST(Steps, BatchNormOfImagesAndRows) {
+  for (bool image : {false, true}) {
+    ProgramBuilder b;
+    const ValueId x = image ? b.input("x", {kBatch, {2, false}, {3, false}}) : b.input("x", {kBatch, {2, false}});
+    const ValueId y = *b.node(Op::batch_norm, "y", {x, b.floats("s", {2}, {2, 3}), b.floats("t", {2}, {10, 20})});
+    const auto data = random_floats(kSamples * 2 * (image ? 3 : 1), 6);
+    const auto found = run(*b.finish({y}), data);
+    for (size_t i = 0; i < data.size(); ++i) {
+      const size_t channel = i / (image ? 3U : 1U) % 2;
+      EXPECT_EQ(found[i], data[i] * (channel == 0 ? 2.0F : 3.0F) + (channel == 0 ? 10.0F : 20.0F));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::runtime
