@@ -75,20 +75,14 @@ void BitConvNd<D, kTransposed, Derived>::reset() {
   bias =
       this->register_parameter("bias", options.bias() ? at::empty({options.out_channels()}) : at::Tensor(), options.bias());
   const ops::ConvWindow sizes = window();
-  quantizer.reset(*this, options.quant(), weight, &sizes);
+  this->quantizer.reset(*this, options.quant(), weight, &sizes);
   reset_parameters();
 }
 
 template <size_t D, bool kTransposed, class Derived>
 void BitConvNd<D, kTransposed, Derived>::reset_parameters() {
   initialize(weight, bias);
-  quantizer.initialize_scales(weight);
-}
-
-template <size_t D, bool kTransposed, class Derived>
-void BitConvNd<D, kTransposed, Derived>::train(bool on) {
-  torch::nn::Module::train(on);
-  quantizer.train();
+  this->quantizer.initialize_scales(weight);
 }
 
 template <size_t D, bool kTransposed, class Derived>
@@ -111,7 +105,7 @@ at::Tensor BitConvNd<D, kTransposed, Derived>::forward(const at::Tensor& x) {
     for (size_t i = D; i-- > 0;) sides.insert(sides.end(), 2, (*options.padding())[i]);
     padded = at::pad(x, sides, kModes.at(static_cast<size_t>(options.padding_mode())));
   }
-  if (options.quant().enabled()) return quantizer.forward(*this, padded, weight, bias);
+  if (options.quant().enabled()) return this->quantizer.forward(*this, padded, weight, bias);
   return float_convolution<D, kTransposed>(padded, weight, optional(bias), window());
 }
 

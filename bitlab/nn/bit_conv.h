@@ -8,7 +8,6 @@
 
 #include <torch/arg.h>
 #include <torch/expanding_array.h>
-#include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/quantizer.h"
@@ -46,20 +45,18 @@ struct BitConvOptions {
 // transposed, latent float32; bias [out_channels]; those of the quantizer. Initialized as LibTorch's layers. Errors: those of ops.h, and
 // InvalidArgument for options that do not fit.
 template <size_t D, bool kTransposed, class Derived>
-class BitConvNd : public torch::nn::Cloneable<Derived> {
+class BitConvNd : public TernaryLayer<Derived> {
  public:
   explicit BitConvNd(BitConvOptions<D> options_) : options(std::move(options_)) { reset(); }
 
   void reset() override;
   void reset_parameters();
-  void train(bool on = true) override;
   void pretty_print(std::ostream& stream) const override;
   at::Tensor forward(const at::Tensor& x);
 
   BitConvOptions<D> options;
   at::Tensor weight;
   at::Tensor bias;  // undefined without
-  Quantizer quantizer;
 
  private:
   ops::ConvWindow window() const;

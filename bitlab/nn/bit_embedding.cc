@@ -13,23 +13,6 @@ namespace {
 
 constexpr std::array<std::string_view, 3> kModes{"sum", "mean", "max"};
 
-// padding_idx counted from the front; -1 without.
-template <class Options>
-int64_t padding_row(const Options& options) {
-  if (!options.padding_idx()) return -1;
-  const int64_t given = *options.padding_idx(), rows = options.num_embeddings();
-  if (given < -rows || given >= rows)
-    throw Exception(
-        make_error(ErrorCode::kInvalidArgument, "[BitEmbedding] padding_idx in [-{}, {}), got {}", rows, rows, given));
-  return given < 0 ? given + rows : given;
-}
-
-void initialize_table(at::Tensor& weight, int64_t padding) {
-  torch::nn::init::normal_(weight);
-  const at::NoGradGuard no_grad;
-  if (padding >= 0) weight[padding].fill_(0);
-}
-
 template <class Options>
 void print_table(std::ostream& stream, std::string_view name, const Options& options) {
   stream << "bitlab::nn::" << name << '(' << options.num_embeddings() << ", " << options.embedding_dim();
@@ -38,24 +21,33 @@ void print_table(std::ostream& stream, std::string_view name, const Options& opt
 
 }  // namespace
 
-BitEmbeddingImpl::BitEmbeddingImpl(BitEmbeddingOptions options_) : options(std::move(options_)) { reset(); }
+template <class Options, class Derived>
+int64_t BitTable<Options, Derived>::padding_row() const {
+  if (!options.padding_idx()) return -1;
+  const int64_t given = *options.padding_idx(), rows = options.num_embeddings();
+  if (given < -rows || given >= rows)
+    throw Exception(
+        make_error(ErrorCode::kInvalidArgument, "[BitEmbedding] padding_idx in [-{}, {}), got {}", rows, rows, given));
+  return given < 0 ? given + rows : given;
+}
 
-void BitEmbeddingImpl::reset() {
-  padding_row(options);
-  weight = register_parameter("weight", at::empty({options.num_embeddings(), options.embedding_dim()}));
-  quantizer.reset(*this, options.quant(), weight, nullptr, Quantizer::Use::kValue);
+template <class Options, class Derived>
+void BitTable<Options, Derived>::reset() {
+  weight = this->register_parameter("weight", at::empty({options.num_embeddings(), options.embedding_dim()}));
+  this->quantizer.reset(*this, options.quant(), weight, nullptr, Quantizer::Use::kValue);
   reset_parameters();
 }
 
-void BitEmbeddingImpl::reset_parameters() {
-  initialize_table(weight, padding_row(options));
-  quantizer.initialize_scales(weight);
+template <class Options, class Derived>
+void BitTable<Options, Derived>::reset_parameters() {
+  torch::nn::init::normal_(weight);
+  const at::NoGradGuard no_grad;
+  if (const int64_t row = padding_row(); row >= 0) weight[row].fill_(0);
+  this->quantizer.initialize_scales(weight);
 }
 
-void BitEmbeddingImpl::train(bool on) {
-  Module::train(on);
-  quantizer.train();
-}
+template class BitTable<BitEmbeddingOptions, BitEmbeddingImpl>;
+template class BitTable<BitEmbeddingBagOptions, BitEmbeddingBagImpl>;
 
 void BitEmbeddingImpl::pretty_print(std::ostream& stream) const {
   print_table(stream, "BitEmbedding", options);
@@ -63,7 +55,7 @@ void BitEmbeddingImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitEmbeddingImpl::forward(const at::Tensor& indices) {
-  const int64_t padding = padding_row(options);
+  const int64_t padding = padding_row();
   if (!options.quant().enabled()) return at::embedding(weight, indices, padding);
   if (runs_on_codes(*this, weight)) return ops::ternary_embedding(quantizer.codes(weight), indices, options.embedding_dim());
   if (!quantizer.has_scales_of_rows()) return at::embedding(quantizer.value(weight), indices, padding);
@@ -71,25 +63,6 @@ at::Tensor BitEmbeddingImpl::forward(const at::Tensor& indices) {
   std::vector<int64_t> shape = indices.sizes().vec();
   shape.push_back(options.embedding_dim());
   return rows.numel() == 0 ? rows.view(shape) : quantizer.value(rows).view(shape);
-}
-
-BitEmbeddingBagImpl::BitEmbeddingBagImpl(BitEmbeddingBagOptions options_) : options(std::move(options_)) { reset(); }
-
-void BitEmbeddingBagImpl::reset() {
-  padding_row(options);
-  weight = register_parameter("weight", at::empty({options.num_embeddings(), options.embedding_dim()}));
-  quantizer.reset(*this, options.quant(), weight, nullptr, Quantizer::Use::kValue);
-  reset_parameters();
-}
-
-void BitEmbeddingBagImpl::reset_parameters() {
-  initialize_table(weight, padding_row(options));
-  quantizer.initialize_scales(weight);
-}
-
-void BitEmbeddingBagImpl::train(bool on) {
-  Module::train(on);
-  quantizer.train();
 }
 
 void BitEmbeddingBagImpl::pretty_print(std::ostream& stream) const {
@@ -105,7 +78,7 @@ at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Ten
   const at::Tensor table = options.quant().enabled() ? quantizer.value(weight) : weight;
   at::Tensor begins = offsets;
   if (!begins.defined()) begins = at::arange(0, indices.numel(), std::max<int64_t>(indices.size(1), 1), indices.options());
-  const int64_t padding = padding_row(options);
+  const int64_t padding = padding_row();
   const auto left_out = padding < 0 ? std::nullopt : std::optional(padding);
   return std::get<0>(at::embedding_bag(table, indices.flatten(), begins, false, static_cast<int64_t>(options.mode()), false,
                                        {}, false, left_out));

@@ -5,7 +5,6 @@
 #include <ostream>
 
 #include <torch/arg.h>
-#include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/quantizer.h"
@@ -23,27 +22,6 @@ struct BitEmbeddingOptions {
   TORCH_ARG(BitQuantConfig, quant);
 };
 
-// indices int64 [...] -> float32 [..., embedding_dim]. Parameters: weight [num_embeddings, embedding_dim], latent float32, initialized as
-// torch::nn::Embedding; those of the quantizer. Where rows have scales of their own, training quantizes those that are looked up alone.
-// Errors: InvalidArgument (an index, padding_idx), those of ops.h.
-class BitEmbeddingImpl : public torch::nn::Cloneable<BitEmbeddingImpl> {
- public:
-  BitEmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim)
-      : BitEmbeddingImpl(BitEmbeddingOptions(num_embeddings, embedding_dim)) {}
-  explicit BitEmbeddingImpl(BitEmbeddingOptions options_);
-
-  void reset() override;
-  void reset_parameters();
-  void train(bool on = true) override;
-  void pretty_print(std::ostream& stream) const override;
-  at::Tensor forward(const at::Tensor& indices);
-
-  BitEmbeddingOptions options;
-  at::Tensor weight;
-  Quantizer quantizer;
-};
-TORCH_MODULE(BitEmbedding);
-
 enum class BagMode { kSum, kMean, kMax };
 
 struct BitEmbeddingBagOptions {
@@ -57,26 +35,51 @@ struct BitEmbeddingBagOptions {
   TORCH_ARG(BitQuantConfig, quant);
 };
 
-// One vector a bag: the sum, mean or maximum of its rows, as torch::nn::EmbeddingBag.
-//   indices int64 [B, n]                              -> [B, embedding_dim]
-//   indices int64 [n], offsets int64 [B]: where bags begin -> [B, embedding_dim]
-// Parameters and errors: as BitEmbedding.
-class BitEmbeddingBagImpl : public torch::nn::Cloneable<BitEmbeddingBagImpl> {
+// A table. Parameters: weight [num_embeddings, embedding_dim], latent float32, initialized as torch::nn::Embedding; those of the quantizer.
+// Errors: InvalidArgument (an index, padding_idx), those of ops.h.
+template <class Options, class Derived>
+class BitTable : public TernaryLayer<Derived> {
  public:
-  BitEmbeddingBagImpl(int64_t num_embeddings, int64_t embedding_dim)
-      : BitEmbeddingBagImpl(BitEmbeddingBagOptions(num_embeddings, embedding_dim)) {}
-  explicit BitEmbeddingBagImpl(BitEmbeddingBagOptions options_);
+  explicit BitTable(Options options_) : options(std::move(options_)) { reset(); }
 
   void reset() override;
   void reset_parameters();
-  void train(bool on = true) override;
+
+  Options options;
+  at::Tensor weight;
+
+ protected:
+  // padding_idx counted from the front; -1 without.
+  int64_t padding_row() const;
+};
+
+// indices int64 [...] -> float32 [..., embedding_dim], as torch::nn::Embedding. Where rows have scales of their own, training quantizes
+// those that are looked up alone.
+class BitEmbeddingImpl : public BitTable<BitEmbeddingOptions, BitEmbeddingImpl> {
+ public:
+  BitEmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim)
+      : BitEmbeddingImpl(BitEmbeddingOptions(num_embeddings, embedding_dim)) {}
+  explicit BitEmbeddingImpl(BitEmbeddingOptions options_) : BitTable(std::move(options_)) {}
+
+  void pretty_print(std::ostream& stream) const override;
+  at::Tensor forward(const at::Tensor& indices);
+};
+extern template class BitTable<BitEmbeddingOptions, BitEmbeddingImpl>;
+TORCH_MODULE(BitEmbedding);
+
+// One vector a bag: the sum, mean or maximum of its rows, as torch::nn::EmbeddingBag.
+//   indices int64 [B, n]                              -> [B, embedding_dim]
+//   indices int64 [n], offsets int64 [B]: where bags begin -> [B, embedding_dim]
+class BitEmbeddingBagImpl : public BitTable<BitEmbeddingBagOptions, BitEmbeddingBagImpl> {
+ public:
+  BitEmbeddingBagImpl(int64_t num_embeddings, int64_t embedding_dim)
+      : BitEmbeddingBagImpl(BitEmbeddingBagOptions(num_embeddings, embedding_dim)) {}
+  explicit BitEmbeddingBagImpl(BitEmbeddingBagOptions options_) : BitTable(std::move(options_)) {}
+
   void pretty_print(std::ostream& stream) const override;
   at::Tensor forward(const at::Tensor& indices, const at::Tensor& offsets = {});
-
-  BitEmbeddingBagOptions options;
-  at::Tensor weight;
-  Quantizer quantizer;
 };
+extern template class BitTable<BitEmbeddingBagOptions, BitEmbeddingBagImpl>;
 TORCH_MODULE(BitEmbeddingBag);
 
 }  // namespace bitlab::nn

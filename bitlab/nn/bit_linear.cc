@@ -24,11 +24,6 @@ void BitLinearImpl::reset_parameters() {
   quantizer.initialize_scales(weight);
 }
 
-void BitLinearImpl::train(bool on) {
-  Module::train(on);
-  quantizer.train();
-}
-
 void BitLinearImpl::pretty_print(std::ostream& stream) const {
   stream << "bitlab::nn::BitLinear(in_features=" << options.in_features() << ", out_features=" << options.out_features()
          << ", bias=" << std::boolalpha << options.bias() << ", quant=" << describe(options.quant()) << ')';

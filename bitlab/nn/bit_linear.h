@@ -4,7 +4,6 @@
 #include <ostream>
 
 #include <torch/arg.h>
-#include <torch/nn/cloneable.h>
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/quantizer.h"
@@ -23,21 +22,19 @@ struct BitLinearOptions {
 
 // x float32 [..., in_features] -> [..., out_features]. Parameters: weight [out_features, in_features], latent float32;
 // bias [out_features]; those of the quantizer. Initialized as torch::nn::Linear. Errors: those of ops.h.
-class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
+class BitLinearImpl : public TernaryLayer<BitLinearImpl> {
  public:
   BitLinearImpl(int64_t in_features, int64_t out_features) : BitLinearImpl(BitLinearOptions(in_features, out_features)) {}
   explicit BitLinearImpl(const BitLinearOptions& options_);
 
   void reset() override;
   void reset_parameters();
-  void train(bool on = true) override;
   void pretty_print(std::ostream& stream) const override;
   at::Tensor forward(const at::Tensor& x);
 
   BitLinearOptions options;
   at::Tensor weight;
   at::Tensor bias;  // undefined without
-  Quantizer quantizer;
 };
 
 TORCH_MODULE(BitLinear);

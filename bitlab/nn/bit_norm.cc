@@ -35,11 +35,6 @@ void BitLayerNormImpl::reset() {
   reset_quantizer(quantizer, *this, options.quant(), weight);
 }
 
-void BitLayerNormImpl::train(bool on) {
-  Module::train(on);
-  quantizer.train();
-}
-
 void BitLayerNormImpl::pretty_print(std::ostream& stream) const {
   stream << "bitlab::nn::BitLayerNorm(" << at::IntArrayRef(options.normalized_shape()) << ", eps=" << options.eps()
          << ", elementwise_affine=" << std::boolalpha << options.elementwise_affine()
@@ -57,11 +52,6 @@ void BitRMSNormImpl::reset() {
   const bool affine = options.elementwise_affine();
   weight = register_parameter("weight", affine ? at::ones(options.normalized_shape()) : at::Tensor(), affine);
   reset_quantizer(quantizer, *this, options.quant(), weight);
-}
-
-void BitRMSNormImpl::train(bool on) {
-  Module::train(on);
-  quantizer.train();
 }
 
 void BitRMSNormImpl::pretty_print(std::ostream& stream) const {
@@ -86,11 +76,6 @@ void BitGroupNormImpl::reset() {
   reset_quantizer(quantizer, *this, options.quant(), weight);
 }
 
-void BitGroupNormImpl::train(bool on) {
-  Module::train(on);
-  quantizer.train();
-}
-
 void BitGroupNormImpl::pretty_print(std::ostream& stream) const {
   stream << "bitlab::nn::BitGroupNorm(" << options.num_groups() << ", " << options.num_channels()
          << ", eps=" << options.eps() << ", affine=" << std::boolalpha << options.affine()
@@ -100,6 +85,16 @@ void BitGroupNormImpl::pretty_print(std::ostream& stream) const {
 at::Tensor BitGroupNormImpl::forward(const at::Tensor& x) {
   return at::group_norm(x, options.num_groups(), value_of(quantizer, options.quant(), weight), optional(bias),
                         options.eps());
+}
+
+std::string_view name(NormKind kind) { return kind == NormKind::kLayer ? "layer" : "rms"; }
+
+torch::nn::AnyModule make_norm(const BitNormOptions& options) {
+  const std::vector<int64_t> shape{options.size()};
+  if (options.kind() == NormKind::kRms)
+    return torch::nn::AnyModule(BitRMSNorm(BitRMSNormOptions(shape).eps(options.eps()).quant(options.quant())));
+  return torch::nn::AnyModule(
+      BitLayerNorm(BitLayerNormOptions(shape).eps(options.eps()).bias(options.bias()).quant(options.quant())));
 }
 
 }  // namespace bitlab::nn

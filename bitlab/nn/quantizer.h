@@ -2,7 +2,7 @@
 // on packed codes; and those codes.
 #pragma once
 
-#include <torch/nn/module.h>
+#include <torch/nn/cloneable.h>
 
 #include "bitlab/config/config.h"
 #include "bitlab/ops/ops.h"
@@ -64,6 +64,18 @@ class Quantizer {
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;
   WeightCodes codes_;
+};
+
+// What layers with a quantizer share: train() drops its codes.
+template <class Derived>
+class TernaryLayer : public torch::nn::Cloneable<Derived> {
+ public:
+  void train(bool on = true) override {
+    torch::nn::Module::train(on);
+    quantizer.train();
+  }
+
+  Quantizer quantizer;
 };
 
 // Whether a layer takes the ternary_ family: in eval, on the CPU, where no gradient is asked for. Otherwise the differentiable
