@@ -36,6 +36,12 @@ const std::vector<Row> kRows{
 
 void PrintTo(const Row& row, std::ostream* stream) { *stream << row.name; }
 
+// Of this program's tests: their shapes are small, and threads would wait for each other on a busy machine.
+struct OneThread : testing::Environment {
+  void SetUp() override { torch::set_num_threads(1); }
+};
+[[maybe_unused]] const testing::Environment* const kOneThread = testing::AddGlobalTestEnvironment(new OneThread);
+
 class Layers : public testing::TestWithParam<Row> {
  protected:
   void SetUp() override { torch::manual_seed(3); }
