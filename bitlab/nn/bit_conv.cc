@@ -1,5 +1,6 @@
 #include "bitlab/nn/bit_conv.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/conv1d.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/conv3d.h>
@@ -105,8 +106,24 @@ at::Tensor BitConvNd<D, kTransposed, Derived>::forward(const at::Tensor& x) {
     for (size_t i = D; i-- > 0;) sides.insert(sides.end(), 2, (*options.padding())[i]);
     padded = at::pad(x, sides, kModes.at(static_cast<size_t>(options.padding_mode())));
   }
-  if (options.quant().enabled()) return this->quantizer.forward(*this, padded, weight, bias);
-  return float_convolution<D, kTransposed>(padded, weight, optional(bias), window());
+  this->quantizer.show(padded);
+  return this->quantizer.is_active() ? this->quantizer.forward(*this, padded, weight, bias) : product(padded, weight, bias);
+}
+
+template <size_t D, bool kTransposed, class Derived>
+at::Tensor BitConvNd<D, kTransposed, Derived>::product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) const {
+  return float_convolution<D, kTransposed>(x, w, optional(b), window());
+}
+
+template <size_t D, bool kTransposed, class Derived>
+void BitConvNd<D, kTransposed, Derived>::freeze(const FrozenWeight& frozen) {
+  const at::Tensor step = this->quantizer.act_scale;
+  options.quant(frozen_config(options.quant())).bias(true);
+  this->parameters_.clear();
+  reset();
+  this->quantizer.freeze(weight, frozen.t, frozen.scale, step);
+  const at::NoGradGuard no_grad;
+  bias.copy_(frozen.bias);
 }
 
 template class BitConvNd<1, false, BitConv1dImpl>;

@@ -10,7 +10,7 @@
 #include <torch/expanding_array.h>
 #include <torch/nn/pimpl.h>
 
-#include "bitlab/nn/quantizer.h"
+#include "bitlab/nn/product_layer.h"
 
 namespace bitlab::nn {
 
@@ -45,7 +45,7 @@ struct BitConvOptions {
 // transposed, latent float32; bias [out_channels]; those of the quantizer. Initialized as LibTorch's layers. Errors: those of ops.h, and
 // InvalidArgument for options that do not fit.
 template <size_t D, bool kTransposed, class Derived>
-class BitConvNd : public TernaryLayer<Derived> {
+class BitConvNd : public TernaryLayer<Derived>, public ProductLayer {
  public:
   explicit BitConvNd(BitConvOptions<D> options_) : options(std::move(options_)) { reset(); }
 
@@ -53,6 +53,9 @@ class BitConvNd : public TernaryLayer<Derived> {
   void reset_parameters();
   void pretty_print(std::ostream& stream) const override;
   at::Tensor forward(const at::Tensor& x);
+  at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) const override;
+  View view() override { return {weight, bias, this->quantizer, options.quant()}; }
+  void freeze(const FrozenWeight& frozen) override;
 
   BitConvOptions<D> options;
   at::Tensor weight;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <torch/nn/init.h>
@@ -30,8 +31,22 @@ void BitLinearImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitLinearImpl::forward(const at::Tensor& x) {
-  if (!options.quant().enabled()) return at::linear(x, weight, optional(bias));
-  return quantizer.forward(*this, x, weight, bias);
+  quantizer.show(x);
+  return quantizer.is_active() ? quantizer.forward(*this, x, weight, bias) : product(x, weight, bias);
+}
+
+at::Tensor BitLinearImpl::product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) const {
+  return at::linear(x, w, optional(b));
+}
+
+void BitLinearImpl::freeze(const FrozenWeight& frozen) {
+  const at::Tensor step = quantizer.act_scale;
+  options.quant(frozen_config(options.quant())).bias(true);
+  parameters_.clear();
+  reset();
+  quantizer.freeze(weight, frozen.t, frozen.scale, step);
+  const at::NoGradGuard no_grad;
+  bias.copy_(frozen.bias);
 }
 
 }  // namespace bitlab::nn

@@ -6,7 +6,7 @@
 #include <torch/arg.h>
 #include <torch/nn/pimpl.h>
 
-#include "bitlab/nn/quantizer.h"
+#include "bitlab/nn/product_layer.h"
 
 namespace bitlab::nn {
 
@@ -22,7 +22,7 @@ struct BitLinearOptions {
 
 // x float32 [..., in_features] -> [..., out_features]. Parameters: weight [out_features, in_features], latent float32;
 // bias [out_features]; those of the quantizer. Initialized as torch::nn::Linear. Errors: those of ops.h.
-class BitLinearImpl : public TernaryLayer<BitLinearImpl> {
+class BitLinearImpl : public TernaryLayer<BitLinearImpl>, public ProductLayer {
  public:
   BitLinearImpl(int64_t in_features, int64_t out_features) : BitLinearImpl(BitLinearOptions(in_features, out_features)) {}
   explicit BitLinearImpl(const BitLinearOptions& options_);
@@ -31,6 +31,9 @@ class BitLinearImpl : public TernaryLayer<BitLinearImpl> {
   void reset_parameters();
   void pretty_print(std::ostream& stream) const override;
   at::Tensor forward(const at::Tensor& x);
+  at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) const override;
+  View view() override { return {weight, bias, quantizer, options.quant()}; }
+  void freeze(const FrozenWeight& frozen) override;
 
   BitLinearOptions options;
   at::Tensor weight;

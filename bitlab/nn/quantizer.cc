@@ -7,7 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "bitlab/nn/layer.h"
-#include "bitlab/ops/layout.h"
+#include "bitlab/nn/product_layer.h"
 #include "bitlab/ternary/encode.h"
 
 namespace bitlab::nn {
@@ -47,6 +47,7 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   quant_ = quant;
   window_ = window == nullptr ? std::nullopt : std::optional(*window);
   codes_.drop();
+  weight_scale = weight_scale_neg = act_scale = blend = at::Tensor();
   if (!quant.enabled()) return;
   const ternary::WeightSpec spec = quant.weight_spec();
   validate(spec).value();
@@ -56,7 +57,8 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   if (learned > 0) weight_scale = layer.register_parameter("weight_scale", at::ones({scales}));
   if (learned > 1) weight_scale_neg = layer.register_parameter("weight_scale_neg", at::ones({scales}));
   if (use == Use::kProduct && is_static(quant.activation)) act_scale = layer.register_parameter("act_scale", at::zeros({1}));
-  blend = layer.register_buffer("blend", at::ones({}, at::kDouble));
+  const auto buffers = layer.named_buffers(false);  // a layer that is frozen has it already
+  blend = buffers.contains("blend") ? buffers["blend"].fill_(1) : layer.register_buffer("blend", at::ones({}, at::kDouble));
 }
 
 void Quantizer::check_activation(const torch::nn::Module& layer) const {
@@ -76,9 +78,7 @@ void Quantizer::check_activation(const torch::nn::Module& layer) const {
 void Quantizer::initialize_scales(const at::Tensor& weight, double steps) {
   if (!weight_scale.defined()) return;
   const at::NoGradGuard no_grad;
-  const bool transposed = window_ && window_->transposed;
-  const at::Tensor matrix =
-      ops::WeightLayout("weight_scale", weight, transposed, window_ ? window_->groups : 1).to_matrix(weight);
+  const at::Tensor matrix = layout(weight).to_matrix(weight);
   const auto span_of = [](const at::Tensor& scale) -> std::span<float> {
     if (!scale.defined()) return {};
     return {scale.mutable_data_ptr<float>(), static_cast<size_t>(scale.numel())};
@@ -100,16 +100,41 @@ void Quantizer::begin_act_scale(const at::Tensor& x) {
 at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& bias) {
   const ops::WeightQuant quant = weight_quant();
-  const ops::ConvWindow* window = window_ ? &*window_ : nullptr;
   if (runs_on_codes(layer, x)) {
-    const ops::PackedWeight& codes = codes_.of(weight, quant, window);
-    if (window == nullptr) return ops::ternary_linear(x, codes, optional(bias), activation());
-    return ops::ternary_conv(x, codes, optional(bias), weight.sizes().slice(2), *window, activation());
+    const ops::PackedWeight& packed = codes(weight);
+    if (!window_) return ops::ternary_linear(x, packed, optional(bias), activation());
+    return ops::ternary_conv(x, packed, optional(bias), weight.sizes().slice(2), *window_, activation());
   }
   if (act_scale.defined() && layer.is_training()) begin_act_scale(x);
   const double share = blend.item<double>();
-  if (window == nullptr) return ops::bit_linear(x, weight, optional(bias), quant, activation(), share);
-  return ops::bit_conv(x, weight, optional(bias), *window, quant, activation(), share);
+  if (!window_) return ops::bit_linear(x, weight, optional(bias), quant, activation(), share);
+  return ops::bit_conv(x, weight, optional(bias), *window_, quant, activation(), share);
+}
+
+ops::WeightLayout Quantizer::layout(const at::Tensor& weight) const {
+  return {"weight", weight, window_ && window_->transposed, window_ ? window_->groups : 1};
+}
+
+at::Tensor Quantizer::activated(const at::Tensor& x) const {
+  if (quant_.activation == ternary::ActKind::kNone) return x;
+  const bool is_image = window_ && x.dim() == static_cast<int64_t>(window_->stride.size()) + 2;
+  const auto [q, a] = ops::quantize_activation(x, window_ ? (is_image ? 1 : 0) : -1, activation());
+  return q.to(at::kFloat).mul_(a);
+}
+
+void Quantizer::freeze(at::Tensor& weight, const at::Tensor& t, const at::Tensor& scale, const at::Tensor& step) {
+  const at::NoGradGuard no_grad;
+  weight.copy_(t.to(at::kFloat) * layout(weight).spread(scale, quant_.weight_spec()));
+  weight_scale.copy_(scale);
+  if (act_scale.defined()) act_scale.copy_(step);
+}
+
+BitQuantConfig frozen_config(BitQuantConfig quant) {
+  quant.method = ternary::Method::kLsq;
+  quant.granularity = ternary::Granularity::kChannel;
+  quant.threshold = 0;
+  quant.gradient = ternary::Gradient::kStraightThrough;
+  return quant;
 }
 
 at::Tensor Quantizer::value(const at::Tensor& weight) const {

@@ -2,9 +2,12 @@
 // on packed codes; and those codes.
 #pragma once
 
+#include <functional>
+
 #include <torch/nn/cloneable.h>
 
 #include "bitlab/config/config.h"
+#include "bitlab/ops/layout.h"
 #include "bitlab/ops/ops.h"
 
 namespace bitlab::nn {
@@ -44,18 +47,39 @@ class Quantizer {
   void initialize_scales(const at::Tensor& weight, double steps = 2);
   void train() { codes_.drop(); }
 
+  // Whether the layer computes with its quantized weight: it is configured to, and not bypassed.
+  bool is_active() const { return quant_.enabled() && !bypassed_; }
+  // While set, the layer computes in float: for calibration and analysis, no part of the state.
+  void bypass(bool on) { bypassed_ = on; }
+  // Called with what each product of the layer reads, before it is quantized; {}: nobody.
+  using Observer = std::function<void(const at::Tensor& x)>;
+  void observe(Observer observer) { observer_ = std::move(observer); }
+  void show(const at::Tensor& x) const {
+    if (observer_) observer_(x);
+  }
+
   // y of a linear layer, or with `window` of a convolution.
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
   // The weight's value t s, differentiable: [N, K], or [K], a row.
   at::Tensor value(const at::Tensor& weight) const;
-  const ops::PackedWeight& codes(const at::Tensor& weight) { return codes_.of(weight, weight_quant(), nullptr); }
+  const ops::PackedWeight& codes(const at::Tensor& weight) { return codes_.of(weight, weight_quant(), window()); }
+  ops::QuantizedWeight quantized(const at::Tensor& weight) const {
+    return ops::quantize_weight(weight, weight_quant(), window());
+  }
+  // What x becomes on its way into the product: q a, or x itself where activations stay float.
+  at::Tensor activated(const at::Tensor& x) const;
+  // Between the weight and its matrix [N, K].
+  ops::WeightLayout layout(const at::Tensor& weight) const;
+  // Makes codes and scales the layer's own (product_layer.h), of a weight that was reset to frozen_config().
+  void freeze(at::Tensor& weight, const at::Tensor& t, const at::Tensor& scale, const at::Tensor& step);
   // Whether rows have scales of their own that the weights alone determine: a row's value does not depend on others.
   bool has_scales_of_rows() const { return quant_.granularity != ternary::Granularity::kTensor && !weight_scale.defined(); }
 
   at::Tensor weight_scale, weight_scale_neg, act_scale, blend;
 
  private:
+  const ops::ConvWindow* window() const { return window_ ? &*window_ : nullptr; }
   ops::WeightQuant weight_quant() const { return {quant_.weight_spec(), weight_scale, weight_scale_neg}; }
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
   void check_activation(const torch::nn::Module& layer) const;
@@ -64,6 +88,8 @@ class Quantizer {
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;
   WeightCodes codes_;
+  bool bypassed_ = false;
+  Observer observer_;
 };
 
 // What layers with a quantizer share: train() drops its codes.

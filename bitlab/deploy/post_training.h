@@ -1,0 +1,54 @@
+// From a float network to a ternary one without training: what can be fitted to a few samples.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "bitlab/deploy/capture.h"
+#include "bitlab/ternary/calibrate.h"
+
+namespace bitlab::deploy {
+
+struct PostTrainingOptions {
+  // The step of static activations, from what the float network's layers read.
+  ternary::Calibration calibration = ternary::Calibration::kMse;
+  double percentile = 99.9;  // of kPercentile
+  // A torch::nn::BatchNorm that alone reads a layer's output goes into the layer's scales and bias, and does nothing afterwards.
+  bool fold_batch_norm = true;
+  // s_n = sum y z / sum z^2 over the samples, the best scale of channel n: y what the float weights make of the layer's input, z what the codes
+  // make of it without a scale.
+  bool refit_scales = true;
+  // The mean of what is still missing in a channel is added to its bias; Nagel et al. 2019, arXiv:1906.04721.
+  bool correct_bias = true;
+};
+
+// One layer: the squared error of its outputs on its inputs, relative to those of its float weights.
+struct LayerFit {
+  std::string name;
+  bool frozen = false;   // false: scales of groups, or two scales, which stay as the encoder makes them
+  bool folded = false;   // a BatchNorm went into it
+  double act_scale = 0;  // of static activations
+  double error_before = 0, error_after = 0;
+};
+
+struct PostTrainingReport {
+  std::vector<LayerFit> layers;      // in the order of execution
+  int64_t weight_file_bytes = 0;     // of the weights in a .bit file
+  int64_t weight_bytes = 0;          // of the weights in memory on this machine
+  int64_t float32_weight_bytes = 0;  // the same weights as float32
+  double bits_a_weight = 0;          // in memory
+  // What `evaluate` returned for the float network, for the ternary one as its encoder makes it, and at the end.
+  std::optional<double> evaluated_float, evaluated_before, evaluated_after;
+};
+
+// Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d; a float network's become these by the converter), one after
+// the other, to `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
+// Latent weights must be the float network's; those of a network that was trained ternary are not what it computes with, so leave
+// that as it is. `evaluate` measures the network in eval, its accuracy for example. Errors: InvalidArgument (no samples, a layer that
+// no sample reaches), those of capture() and of the layers.
+Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
+                                                   std::span<const at::Tensor> samples,
+                                                   const PostTrainingOptions& options = {},
+                                                   const std::function<double()>& evaluate = {});
+
+}  // namespace bitlab::deploy

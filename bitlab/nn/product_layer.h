@@ -1,0 +1,39 @@
+// What layers whose weight meets activations in a product (BitLinear, BitConv1d to BitConvTranspose3d) offer to calibration, conversion and
+// analysis, whatever their dimensions.
+#pragma once
+
+#include "bitlab/nn/quantizer.h"
+
+namespace bitlab::nn {
+
+// Codes and scales that are a layer's own: no encoder changes them any more.
+struct FrozenWeight {
+  at::Tensor t;      // [the weight's shape], in {-1, 0, 1}
+  at::Tensor scale;  // float32 [N], at least ternary::kScaleEpsilon
+  at::Tensor bias;   // float32 [N]
+};
+
+class ProductLayer {
+ public:
+  virtual ~ProductLayer() = default;
+
+  struct View {
+    at::Tensor weight, bias;  // bias may be undefined
+    Quantizer& quantizer;
+    const BitQuantConfig& quant;
+  };
+  virtual View view() = 0;
+
+  // The layer's float map of x, as LibTorch computes it; padding other than zeros is around x already. `bias` may be undefined.
+  virtual at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const = 0;
+
+  // Takes codes and scales over: the method becomes lsq by channel with the latent weight t s, so that codes are t and scales are as given,
+  // and training can go on from there. Activations keep their kind and step. A bias is added where there was none. The layer's parameters are
+  // new tensors, which an optimizer must be told.
+  virtual void freeze(const FrozenWeight& frozen) = 0;
+};
+
+// The configuration of a frozen layer.
+BitQuantConfig frozen_config(BitQuantConfig quant);
+
+}  // namespace bitlab::nn
