@@ -7,7 +7,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(runtime_parts base ternary kernels program format_bit runtime)
-set(train_parts config data ops nn models train deploy)
+set(train_parts config data ops nn convert models train deploy)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/BitLab)
 
 # The runtime as one shared library; everything but the documented interface is hidden.

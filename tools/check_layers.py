@@ -31,7 +31,7 @@ LAYERS: Dict[str, str] = {
     # ---------------------------------------------------------------- torch line
     "ops": "base ternary kernels",
     "nn": "base config ternary ops",
-    "convert": "base config nn",
+    "convert": "base config ternary nn ops",
     "models": "base config nn convert hub",
     "train": "base config data profile nn ops",
     "deploy": "base config ternary program format/bit runtime ops nn",

@@ -2,12 +2,14 @@
 // flags and equality (config/io.h, cli/flags.h): a field is written once.
 //
 // visit(self, v) calls v(name, field, help) for each field in order. Fields are bool, int64_t, double, std::string, an enumeration
-// of config/enums.h, an optional enumeration ("none"), or another config.
+// of config/enums.h, an optional enumeration ("none"), another config, a list of configs, or Overrides.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bitlab/config/enums.h"
 #include "bitlab/ternary/spec.h"
@@ -60,6 +62,46 @@ struct BitQuantConfig {
       "threshold of twn (times mean|w|), ttq (times max|w|), fixed (as it is); 0: the method's default");
     v("gradient", self.gradient, "what of the gradient reaches the latent weight: ste, clipped or tanh");
     v("activation", self.activation, "activations of ternary layers: int8, int4, int8_static, int4_static or none");
+  }
+};
+
+// Some fields of a config, by key, as texts: what a rule changes. Which keys and values fit shows when they are applied (config/io.h).
+using Overrides = std::map<std::string, std::string>;
+
+// Which layers a rule is about, and what they become. Every condition that is given must hold.
+struct QuantRule {
+  std::string path;
+  std::string type;
+  std::string tag;
+  int64_t min_size = 0;
+  int64_t max_size = 0;
+  config::Position position = config::Position::kAny;
+  config::Keep keep = config::Keep::kNo;
+  Overrides quant;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("path", self.path, "the layer's path, as a pattern with * and ?, or between slashes as a regular expression");
+    v("type", self.type,
+      "the layer's type: linear, conv1d to conv3d, conv_transpose1d to 3d, embedding, embedding_bag, parameter");
+    v("tag", self.tag, "a tag that the program gave the layer");
+    v("min_size", self.min_size, "at least so many weights; 0: any number");
+    v("max_size", self.max_size, "at most so many weights; 0: any number");
+    v("position", self.position, "first or last of the layers that can be converted, or any");
+    v("keep", self.keep, "float or int8: the layer is not made ternary");
+    v("quant", self.quant, "fields of the quantization that differ for these layers");
+  }
+};
+
+// A quantization for all layers, and rules for those that differ: the first rule that fits a layer decides.
+struct MixedPrecisionConfig {
+  BitQuantConfig quant{};
+  std::vector<QuantRule> rules;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& v) {
+    v("quant", self.quant, "quantization of layers that no rule fits");
+    v("rules", self.rules, "rules, the first that fits decides");
   }
 };
 

@@ -35,6 +35,34 @@ TEST(Io, RoundTripsEveryField) {
   EXPECT_FALSE(from_yaml<RunConfig>(to_yaml(none)).value().model.quant.enabled());
 }
 
+TEST(Rules, RoundTripAndApply) {
+  const char* text =
+      "quant: {granularity: channel}\n"
+      "rules:\n"
+      "  - {position: first, keep: float}\n"
+      "  - path: \"*.attn.*\"\n"
+      "    min_size: 100\n"
+      "    quant: {method: twn, threshold: 0.8, activation: int4}\n";
+  const auto config = from_yaml<MixedPrecisionConfig>(text).value();
+  ASSERT_EQ(config.rules.size(), 2U);
+  EXPECT_EQ(config.rules[0].position, Position::kFirst);
+  EXPECT_EQ(config.rules[0].keep, Keep::kFloat);
+  EXPECT_EQ(config.rules[1].path, "*.attn.*");
+  EXPECT_TRUE(equal(from_yaml<MixedPrecisionConfig>(to_yaml(config)).value(), config));
+  EXPECT_TRUE(equal(from_json<MixedPrecisionConfig>(to_json(config)).value(), config));
+  BitQuantConfig quant = config.quant;
+  ASSERT_TRUE(apply(config.rules[1].quant, quant).ok());
+  EXPECT_EQ(quant.method, ternary::Method::kTwn);
+  EXPECT_EQ(quant.threshold, 0.8);
+  EXPECT_EQ(quant.activation, ternary::ActKind::kInt4);
+  EXPECT_EQ(quant.granularity, ternary::Granularity::kChannel) << "what is not overridden stays";
+  EXPECT_EQ(apply({{"methot", "twn"}}, quant).error().message, "[config] a known key, got 'methot'; did you mean 'method'?");
+  EXPECT_EQ(apply({{"group_size", "many"}}, quant).error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(from_yaml<MixedPrecisionConfig>("rules: [{keep: int7}]").error().message,
+            "[config] one of {no, float, int8}, got 'int7' (key=rules[0].keep)");
+  EXPECT_EQ(from_yaml<MixedPrecisionConfig>("rules: {keep: float}").error().code, ErrorCode::kTypeMismatch);
+}
+
 TEST(Presets, FitTogether) {
   for (const BitQuantConfig& preset :
        {BitQuantConfig::for_mobile(), BitQuantConfig::for_server(), BitQuantConfig::for_research()}) {

@@ -23,6 +23,11 @@ struct IsOptional : std::false_type {};
 template <class T>
 struct IsOptional<std::optional<T>> : std::true_type {};
 
+template <class T>
+struct IsVector : std::false_type {};
+template <class T>
+struct IsVector<std::vector<T>> : std::true_type {};
+
 constexpr std::string_view kNone = "none";
 constexpr int kMaxNodes = 10'000;
 
@@ -36,6 +41,14 @@ Json encode(const T& value) {
     return value ? encode(*value) : Json(kNone);
   } else if constexpr (std::is_enum_v<T>) {
     return name(value);
+  } else if constexpr (IsVector<T>::value) {
+    Json list = Json::array();
+    for (const auto& item : value) list.push_back(encode(item));
+    return list;
+  } else if constexpr (std::is_same_v<T, Overrides>) {
+    Json object = Json::object();
+    for (const auto& [key, text] : value) object[key] = text;
+    return object;
   } else {
     return value;
   }
@@ -99,6 +112,20 @@ Status decode(const Json& json, const std::string& path, T& value) {
     typename T::value_type inner{};
     BITLAB_RETURN_IF_ERROR(decode(json, path, inner));
     value = inner;
+  } else if constexpr (IsVector<T>::value) {
+    if (!json.is_array()) return wrong_type(path, "a list", json);
+    value.clear();
+    for (const Json& item : json) {
+      const std::string item_path = path + "[" + std::to_string(value.size()) + "]";
+      BITLAB_RETURN_IF_ERROR(decode(item, item_path, value.emplace_back()));
+    }
+  } else if constexpr (std::is_same_v<T, Overrides>) {
+    if (!json.is_object()) return wrong_type(path, "a mapping", json);
+    value.clear();
+    for (const auto& [key, item] : json.items()) {
+      if (!item.is_primitive() || item.is_null()) return wrong_type(path + "." + key, "a name or a number", item);
+      value[key] = item.is_string() ? item.template get<std::string>() : item.dump();
+    }
   } else if constexpr (std::is_enum_v<T>) {
     if (!json.is_string()) return wrong_type(path, "a name", json);
     if (Status status = parse(json.template get<std::string>(), value); !status.ok())
@@ -156,6 +183,12 @@ Result<Json> from_node(const YAML::Node& node, int depth, int& budget) {
 }
 
 void emit(YAML::Emitter& out, const Json& json) {
+  if (json.is_array()) {
+    out << YAML::BeginSeq;
+    for (const Json& item : json) emit(out, item);
+    out << YAML::EndSeq;
+    return;
+  }
   if (!json.is_object()) {
     // Text that a reader would take for a number or a truth value, or that is empty, is quoted.
     const bool quote = json.is_string() && (json.get<std::string>().empty() ||
@@ -239,6 +272,13 @@ Status save(const Config& config, const std::filesystem::path& path) {
   return write_file_atomic(path, std::string_view(yaml ? to_yaml(config) : to_json(config)));
 }
 
+template <class Config>
+Status apply(const Overrides& overrides, Config& config) {
+  Json json = Json::object();
+  for (const auto& [key, text] : overrides) json[key] = plain_scalar(text);
+  return decode(json, "", config);
+}
+
 template <class T>
 Status assign(std::string_view text, std::string_view name, T& field) {
   const std::string copy(text);
@@ -278,6 +318,9 @@ BITLAB_INSTANTIATE(ModelConfig);
 BITLAB_INSTANTIATE(DataConfig);
 BITLAB_INSTANTIATE(TrainingConfig);
 BITLAB_INSTANTIATE(RunConfig);
+BITLAB_INSTANTIATE(MixedPrecisionConfig);
 #undef BITLAB_INSTANTIATE
+
+template Status apply(const Overrides&, BitQuantConfig&);
 
 }  // namespace bitlab::config

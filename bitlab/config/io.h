@@ -36,6 +36,10 @@ Status assign(std::string_view text, std::string_view name, T& field);
 template <class T>
 std::string to_text(const T& field);
 
+// Sets the fields that `overrides` names, as in a file. Errors: UnknownName (a key, a choice), TypeMismatch. Instantiated for BitQuantConfig.
+template <class Config>
+Status apply(const Overrides& overrides, Config& config);
+
 template <class Config>
 bool equal(const Config& a, const Config& b) {
   return to_json(a) == to_json(b);

@@ -5,19 +5,24 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
 
+#include "bitlab/ops/rewrite.h"
+
 namespace bitlab::deploy {
 namespace {
 
+struct Frame : at::ObserverContext {
+  Frame* parent = nullptr;
+  bool recorded = false;   // a call of the recording
+  bool rewritten = false;  // other calls stand in its place
+};
+
 struct State {
-  int depth = 0;
   Keep keep = Keep::kTensors;
+  bool paused = false;
+  Frame* frame = nullptr;  // the call under way
   Recording recording;
 };
 thread_local State* state = nullptr;
-
-struct Frame : at::ObserverContext {
-  bool outermost = false;
-};
 
 std::string full_name(const at::RecordFunction& fn) {
   const auto schema = fn.operator_schema();
@@ -26,16 +31,18 @@ std::string full_name(const at::RecordFunction& fn) {
 
 // Copying is no call of the module's.
 at::Tensor copy_of(const at::Tensor& tensor) {
-  ++state->depth;
+  state->paused = true;
   at::Tensor copy = tensor.clone();
-  --state->depth;
+  state->paused = false;
   return copy;
 }
 
 std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
   auto frame = std::make_unique<Frame>();
-  frame->outermost = state->depth++ == 0;
-  if (!frame->outermost) return frame;
+  frame->parent = state->frame;
+  state->frame = frame.get();
+  frame->recorded = !state->paused && (frame->parent == nullptr || frame->parent->rewritten);
+  if (!frame->recorded) return frame;
   Call call{full_name(fn), {}, {}, {}, {}};
   const auto schema = fn.operator_schema();
   const auto inputs = fn.inputs();  // valid in this callback only
@@ -47,13 +54,22 @@ std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
 }
 
 void on_exit(const at::RecordFunction& fn, at::ObserverContext* context) {
-  --state->depth;
-  if (!static_cast<Frame*>(context)->outermost) return;
+  const auto* frame = static_cast<Frame*>(context);
+  state->frame = frame->parent;
+  if (!frame->recorded || frame->rewritten) return;
   const auto outputs = fn.outputs();
   Call& call = state->recording.calls.back();
   call.outputs.assign(outputs.begin(), outputs.end());
   if (state->keep != Keep::kCopies || outputs.empty() || !outputs[0].isTensor()) return;
   call.copy = copy_of(outputs[0].toTensor());
+}
+
+// The call under way gives way to those that it is replaced by.
+void on_rewrite() {
+  Frame* frame = state == nullptr ? nullptr : state->frame;
+  if (frame == nullptr || !frame->recorded || frame->rewritten) return;
+  frame->rewritten = true;
+  state->recording.calls.pop_back();
 }
 
 // Observes the calling thread for its lifetime.
@@ -63,10 +79,12 @@ class Observer {
       : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(on_enter, on_exit)
                                                .needsInputs(true)
                                                .needsOutputs(true)
-                                               .scopes({at::RecordScope::FUNCTION}))) {
+                                               .scopes({at::RecordScope::FUNCTION}))),
+        listener_(ops::set_rewrite_listener(on_rewrite)) {
     state = &target;
   }
   ~Observer() {
+    ops::set_rewrite_listener(listener_);
     at::removeCallback(handle_);
     state = nullptr;
   }
@@ -75,6 +93,7 @@ class Observer {
 
  private:
   at::CallbackHandle handle_;
+  ops::RewriteListener listener_;
 };
 
 }  // namespace

@@ -1,7 +1,8 @@
 // What one forward pass does, as a list of operator calls.
 //
 // An at::RecordFunction observer (the interface behind PyTorch's profiler) sees every dispatched operator with its schema. Only
-// outermost calls are kept, so composite operators (conv2d, flatten, bitlab::ternary_linear) stay whole.
+// outermost calls are kept, so composite operators (conv2d, flatten, bitlab::ternary_linear) stay whole; where a call is replaced by others
+// (ops/rewrite.h), those are kept instead.
 #pragma once
 
 #include <functional>

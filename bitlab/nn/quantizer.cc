@@ -98,17 +98,16 @@ void Quantizer::begin_act_scale(const at::Tensor& x) {
 }
 
 at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight,
-                              const at::Tensor& bias) {
-  const ops::WeightQuant quant = weight_quant();
+                              const at::Tensor& bias, const ops::ConvWindow* call_window) {
   if (runs_on_codes(layer, x)) {
-    const ops::PackedWeight& packed = codes(weight);
-    if (!window_) return ops::ternary_linear(x, packed, optional(bias), activation());
-    return ops::ternary_conv(x, packed, optional(bias), weight.sizes().slice(2), *window_, activation());
+    const ops::PackedWeight& packed = codes_.of(weight, weight_quant(), call_window);
+    if (call_window == nullptr) return ops::ternary_linear(x, packed, optional(bias), activation());
+    return ops::ternary_conv(x, packed, optional(bias), weight.sizes().slice(2), *call_window, activation());
   }
   if (act_scale.defined() && layer.is_training()) begin_act_scale(x);
   const double share = blend.item<double>();
-  if (!window_) return ops::bit_linear(x, weight, optional(bias), quant, activation(), share);
-  return ops::bit_conv(x, weight, optional(bias), *window_, quant, activation(), share);
+  if (call_window == nullptr) return ops::bit_linear(x, weight, optional(bias), weight_quant(), activation(), share);
+  return ops::bit_conv(x, weight, optional(bias), *call_window, weight_quant(), activation(), share);
 }
 
 ops::WeightLayout Quantizer::layout(const at::Tensor& weight) const {

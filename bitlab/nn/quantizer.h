@@ -59,7 +59,12 @@ class Quantizer {
   }
 
   // y of a linear layer, or with `window` of a convolution.
-  at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+  at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+    return forward(layer, x, weight, bias, window());
+  }
+  // The same where the window is known at the call alone; it must agree with that of reset() on transposition and groups.
+  at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                     const ops::ConvWindow* call_window);
 
   // The weight's value t s, differentiable: [N, K], or [K], a row.
   at::Tensor value(const at::Tensor& weight) const;

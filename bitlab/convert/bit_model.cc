@@ -1,0 +1,95 @@
+#include "bitlab/convert/bit_model.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include <torch/serialize/input-archive.h>
+#include <torch/serialize/output-archive.h>
+
+#include "bitlab/base/file.h"
+#include "bitlab/config/io.h"
+
+namespace bitlab::convert {
+namespace {
+
+constexpr const char* kConfigKey = "mixed_precision";
+
+Error unreadable(const std::filesystem::path& path, std::string_view what) {
+  return make_error(ErrorCode::kCorrupt, "[bit_model] a model with its rules, got '{}' (path={})",
+                    what.substr(0, what.find('\n')), path.string());
+}
+
+Result<MixedPrecisionConfig> config_of(torch::serialize::InputArchive& archive, const std::filesystem::path& path) {
+  c10::IValue text;
+  if (!archive.try_read(kConfigKey, text) || !text.isString()) return unreadable(path, "no rules");
+  return config::from_yaml<MixedPrecisionConfig>(text.toStringRef());
+}
+
+// f of the archive in a file.
+template <class F>
+auto with_archive(const std::filesystem::path& path, F f) -> decltype(f(std::declval<torch::serialize::InputArchive&>())) {
+  BITLAB_TRY(const std::string bytes, read_file(path));
+  try {
+    std::istringstream stream(bytes);
+    torch::serialize::InputArchive archive;
+    archive.load_from(stream);
+    return f(archive);
+  } catch (const std::exception& error) {
+    return unreadable(path, error.what());
+  }
+}
+
+}  // namespace
+
+BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, MixedPrecisionConfig config,
+                   const ConvertOptions& options)
+    : torch::nn::Module("BitModel"), model_(std::move(model)), forward_(std::move(forward)), config_(std::move(config)) {
+  Conversion conversion = convert_module(*model_, config_, options, true).value();
+  report_ = std::move(conversion.report);
+  register_module("model", model_);
+  const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());
+  for (Interception& i : conversion.interceptions) {
+    const auto weight = std::make_shared<InterceptedWeight>(
+        i.path, i.weight, i.quant, i.window.get(), i.is_table ? nn::Quantizer::Use::kValue : nn::Quantizer::Use::kProduct);
+    std::string key = i.path;
+    std::replace(key.begin(), key.end(), '.', '/');
+    intercepted->register_module(key, weight);
+    registry_.add(weight);
+  }
+  train(model_->is_training());
+}
+
+void BitModel::refuse(const std::vector<std::string>& findings) {
+  if (findings.empty()) return;
+  std::string list;
+  for (const std::string& finding : findings) list += (list.empty() ? "" : ", ") + finding;
+  throw Exception(make_error(ErrorCode::kUnsupported,
+                             "[bit_model] weights that products alone read, or that a rule keeps in float, got {}", list));
+}
+
+Status BitModel::save_to(const std::filesystem::path& path) const {
+  torch::serialize::OutputArchive archive;
+  save(archive);
+  archive.write(kConfigKey, c10::IValue(config::to_yaml(config_)));
+  std::ostringstream stream;
+  archive.save_to(stream);
+  return write_file_atomic(path, std::string_view(stream.str()));
+}
+
+Result<MixedPrecisionConfig> BitModel::saved_config(const std::filesystem::path& path) {
+  return with_archive(path, [&](torch::serialize::InputArchive& archive) { return config_of(archive, path); });
+}
+
+Status BitModel::load_from(const std::filesystem::path& path) {
+  return with_archive(path, [&](torch::serialize::InputArchive& archive) -> Status {
+    BITLAB_TRY(const MixedPrecisionConfig saved, config_of(archive, path));
+    if (!config::equal(saved, config_))
+      return make_error(ErrorCode::kInvalidArgument, "[bit_model] the rules of this model, got others (path={})",
+                        path.string());
+    load(archive);
+    train(is_training());  // codes are made anew
+    return {};
+  });
+}
+
+}  // namespace bitlab::convert

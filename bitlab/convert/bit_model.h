@@ -1,0 +1,87 @@
+// A user's own class, made ternary without a change of its source.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+
+#include "bitlab/convert/converter.h"
+#include "bitlab/convert/interception.h"
+
+namespace bitlab::convert {
+
+// Wraps a module: layers in containers are replaced (BitConverter), the weights of all others, typed members and functional calls, are intercepted
+// while forward() runs, in training, in eval and under capture (interception.h). Which weights: those of torch::nn's linear, convolution and
+// embedding layers, the projections of torch::nn::MultiheadAttention, and parameters of the user's own classes with two dimensions or more
+// whose first size is above 1; rules (type "parameter" for the last two) decide for each.
+//
+//   struct Net : torch::nn::Module { torch::nn::Linear fc{nullptr}; … };
+//   auto model = convert::BitModel::wrap(std::make_shared<Net>(), config);
+//   at::Tensor y = model->forward(x);
+//
+// The first forward pass is audited: where a weight is read by anything but a product (w * 0.5, a clone, an LSTM), or by nothing, it throws
+// Unsupported and names weight and reader; a rule that keeps the weight in float lets it pass. Scales that are learned, steps and the warm-up
+// are parameters and buffers of "intercepted.<path, '.' as '/'>"; the wrapped module is the child "model".
+// A BitModel serves one thread at a time, and threads that its module starts by itself (std::thread) see the float weights.
+class BitModel : public torch::nn::Module {
+ public:
+  using Forward = std::function<at::Tensor(const at::Tensor&)>;
+
+  // Errors (bitlab::Exception): those of BitConverter::convert and of the layers.
+  BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, MixedPrecisionConfig config,
+           const ConvertOptions& options = {});
+
+  // For a module with a forward(Tensor) of its own.
+  template <class Model>
+  static std::shared_ptr<BitModel> wrap(std::shared_ptr<Model> model, MixedPrecisionConfig config,
+                                        const ConvertOptions& options = {}) {
+    Model* raw = model.get();
+    return std::make_shared<BitModel>(
+        std::move(model), [raw](const at::Tensor& x) { return raw->forward(x); }, std::move(config), options);
+  }
+
+  // Calls anything that uses the module, under the interception; the first call is audited.
+  template <class Call>
+  auto intercept(Call call) -> decltype(call()) {
+    const InterceptionGuard guard(registry_);
+    if (audited_) return call();
+    auto result = audit(call);
+    audited_ = true;
+    return result;
+  }
+
+  at::Tensor forward(const at::Tensor& x) {
+    return intercept([&] { return forward_(x); });
+  }
+
+  const ConversionReport& report() const { return report_; }
+  const MixedPrecisionConfig& config() const { return config_; }
+
+  // The state of the module with the rules that made it, in LibTorch's archive. Errors: IoError.
+  Status save_to(const std::filesystem::path& path) const;
+  // Loads a state into a model that was made with the same rules. Errors: NotFound, Corrupt, InvalidArgument (other rules).
+  Status load_from(const std::filesystem::path& path);
+  // The rules that a file was saved with: make the model with them, then load_from(). Errors: NotFound, Corrupt.
+  static Result<MixedPrecisionConfig> saved_config(const std::filesystem::path& path);
+
+ private:
+  template <class Call>
+  auto audit(Call& call) -> decltype(call()) {
+    const Audit audit(registry_);
+    auto result = call();
+    refuse(audit.findings());
+    return result;
+  }
+  static void refuse(const std::vector<std::string>& findings);
+
+  std::shared_ptr<torch::nn::Module> model_;
+  Forward forward_;
+  MixedPrecisionConfig config_;
+  WeightRegistry registry_;
+  ConversionReport report_;
+  bool audited_ = false;
+};
+
+// A model with rules for its layers.
+using BitMixedPrecisionModel = BitModel;
+
+}  // namespace bitlab::convert

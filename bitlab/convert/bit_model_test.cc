@@ -1,0 +1,238 @@
+// Interception: a user's class computes what direct calls of the ternary operators compute, values and gradients; and the audit.
+#include "bitlab/convert/bit_model.h"
+
+#include <filesystem>
+#include <thread>
+#include <unistd.h>
+
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+namespace bitlab::convert {
+namespace {
+
+namespace tnn = torch::nn;
+namespace F = torch::nn::functional;
+const ops::WeightQuant kQuant{};
+const ops::ActQuant kAct{};
+
+// Layers as typed members, and functional calls in every form that C++ has for them.
+struct Typed : tnn::Module {
+  tnn::Conv2d conv{nullptr};
+  tnn::Linear fc{nullptr};
+  at::Tensor direct, transposed;
+  Typed() {
+    torch::manual_seed(1);
+    conv = register_module("conv", tnn::Conv2d(tnn::Conv2dOptions(2, 4, 3).stride(2).padding(1)));
+    fc = register_module("fc", tnn::Linear(4 * 4 * 3, 10));
+    direct = register_parameter("direct", torch::randn({10, 10}));
+    transposed = register_parameter("transposed", torch::randn({10, 10}));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    at::Tensor h = fc(torch::relu(conv(x)).flatten(1));
+    h = at::linear(h, direct);
+    h = torch::matmul(h.unsqueeze(1), transposed.t()).squeeze(1);
+    return h;
+  }
+  at::Tensor reference(const at::Tensor& x) const {
+    at::Tensor h = ops::bit_conv(x, conv->weight, conv->bias, {{2, 2}, {1, 1}, {1, 1}}, kQuant, kAct);
+    h = ops::bit_linear(torch::relu(h).flatten(1), fc->weight, fc->bias, kQuant, kAct);
+    return ops::bit_linear(ops::bit_linear(h, direct, {}, kQuant, kAct), transposed, {}, kQuant, kAct);
+  }
+};
+
+std::vector<at::Tensor> gradients(const tnn::Module& module) {
+  std::vector<at::Tensor> list;
+  for (const auto& p : module.parameters()) {
+    list.push_back(p.grad().clone());
+    p.mutable_grad().reset();
+  }
+  return list;
+}
+
+TEST(BitModel, EqualsDirectCallsForwardAndBackward) {
+  const auto net = std::make_shared<Typed>();
+  const auto model = BitModel::wrap(net, {});
+  const at::Tensor x = torch::randn({3, 2, 7, 6});
+  const at::Tensor expected = net->reference(x);
+  expected.square().sum().backward();
+  const auto wanted = gradients(*net);
+  for (int round = 0; round < 2; ++round) {  // audited, then not
+    const at::Tensor y = model->forward(x);
+    EXPECT_TRUE(torch::equal(y, expected));
+    y.square().sum().backward();
+    const auto found = gradients(*net);
+    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_TRUE(torch::allclose(found[i], wanted[i], 1e-5, 1e-6)) << i;
+  }
+  EXPECT_FALSE(torch::allclose(net->forward(x), expected)) << "outside of the model nothing has changed";
+  // Eval runs on codes, with the same bits.
+  model->eval();
+  {
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(torch::equal(model->forward(x), expected));
+    net->fc->bias.add_(1);
+    net->fc->weight.mul_(-1);
+    EXPECT_TRUE(torch::equal(model->forward(x), net->reference(x))) << "codes follow the weights";
+  }
+  {
+    const c10::InferenceMode inference;
+    EXPECT_TRUE(torch::equal(model->forward(x), net->reference(x)));
+  }
+}
+
+TEST(BitModel, ReportsWhatItIntercepts) {
+  const auto model = BitModel::wrap(std::make_shared<Typed>(), {});
+  std::map<std::string, Action> actions;
+  for (const LayerReport& layer : model->report().layers) actions[layer.path] = layer.action;
+  EXPECT_EQ(actions, (std::map<std::string, Action>{{"conv", Action::kIntercepted},
+                                                    {"fc", Action::kIntercepted},
+                                                    {"direct", Action::kIntercepted},
+                                                    {"transposed", Action::kIntercepted}}));
+  EXPECT_EQ(model->report().covered(), model->report().parameters());
+}
+
+TEST(BitModel, TrainsLearnedScalesAndSteps) {
+  MixedPrecisionConfig config;
+  config.quant.method = ternary::Method::kLsq;
+  config.quant.activation = ternary::ActKind::kInt8Static;
+  const auto model = BitModel::wrap(std::make_shared<Typed>(), config);
+  EXPECT_TRUE(model->named_parameters().contains("intercepted.fc/weight.weight_scale"));
+  torch::optim::Adam optimizer(model->parameters(), 1e-2);
+  const at::Tensor x = torch::randn({8, 2, 7, 6}), target = torch::randint(10, {8});
+  double first = 0, last = 0;
+  for (int step = 0; step < 10; ++step) {
+    optimizer.zero_grad();
+    const at::Tensor loss = torch::cross_entropy_loss(model->forward(x), target);
+    loss.backward();
+    optimizer.step();
+    (step == 0 ? first : last) = loss.item<double>();
+  }
+  EXPECT_LT(last, 0.8 * first);
+  for (const auto& p : model->named_parameters()) EXPECT_TRUE(p.value().grad().defined()) << p.key();
+}
+
+// Row blocks of one weight share its scale: LibTorch's attention keeps three projections in one.
+TEST(BitModel, AttentionOfLibTorch) {
+  torch::manual_seed(3);
+  struct Net : tnn::Module {
+    tnn::MultiheadAttention attention{nullptr};
+    Net() { attention = register_module("attention", tnn::MultiheadAttention(16, 4)); }
+    at::Tensor forward(const at::Tensor& x) { return std::get<0>(attention(x, x, x)); }
+  };
+  const auto net = std::make_shared<Net>();
+  const auto& m = *net->attention;
+  const at::Tensor x = torch::randn({5, 2, 16});
+  const auto heads = [](const at::Tensor& t) { return t.contiguous().view({-1, 8, 4}).transpose(0, 1); };
+  const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    const at::Tensor weights = torch::softmax(torch::bmm(heads(q) * 0.5, heads(k).transpose(1, 2)), -1);
+    const at::Tensor joined = torch::bmm(weights, heads(v)).transpose(0, 1).contiguous().view({-1, 2, 16});
+    return ops::bit_linear(joined, m.out_proj->weight, m.out_proj->bias, kQuant, kAct);
+  };
+  const auto qkv = ops::bit_linear(x, m.in_proj_weight, m.in_proj_bias, kQuant, kAct).chunk(3, -1);
+  const at::Tensor expected = attend(qkv[0], qkv[1], qkv[2]);
+  expected.square().sum().backward();
+  const auto wanted = gradients(*net);
+  const auto model = BitModel::wrap(net, {});
+  const at::Tensor y = model->forward(x);
+  EXPECT_TRUE(torch::allclose(y, expected, 1e-5, 1e-6));
+  y.square().sum().backward();
+  const auto found = gradients(*net);
+  for (size_t i = 0; i < wanted.size(); ++i) EXPECT_TRUE(torch::allclose(found[i], wanted[i], 1e-4, 1e-5)) << i;
+  // Keys from elsewhere: blocks of rows.
+  const at::Tensor memory = torch::randn({7, 2, 16});
+  const auto from_memory = ops::bit_linear(memory, m.in_proj_weight, m.in_proj_bias, kQuant, kAct).chunk(3, -1);
+  const at::Tensor cross = model->intercept([&] { return std::get<0>(net->attention(x, memory, memory)); });
+  EXPECT_TRUE(torch::allclose(cross, attend(qkv[0], from_memory[1], from_memory[2]), 1e-5, 1e-6));
+}
+
+// The first forward pass names what is read in another way.
+struct Misuse : tnn::Module {
+  std::function<at::Tensor(Misuse&, const at::Tensor&)> body;
+  tnn::Linear fc{nullptr};
+  tnn::LSTM lstm{nullptr};
+  Misuse() { fc = register_module("fc", tnn::Linear(4, 4)); }
+  at::Tensor forward(const at::Tensor& x) { return body(*this, x); }
+};
+
+TEST(Audit, NamesWeightsThatOthersRead) {
+  const std::pair<const char*, std::function<at::Tensor(Misuse&, const at::Tensor&)>> cases[] = {
+      {"'fc.weight' is read by aten::mul", [](Misuse& m, const at::Tensor& x) { return F::linear(x, m.fc->weight * 0.5); }},
+      {"'fc.weight' is read by aten::clone",
+       [](Misuse& m, const at::Tensor& x) { return m.fc(x) + F::linear(x, m.fc->weight.clone()); }},
+      {"'fc.weight' is read by aten::einsum",
+       [](Misuse& m, const at::Tensor& x) {
+         return at::einsum("ni,oi->no", {x, m.fc->weight});
+       }},
+      {"'fc.weight' is read by no product", [](Misuse&, const at::Tensor& x) { return x; }},
+      {"'fc.weight' is read by aten::cat",
+       [](Misuse& m, const at::Tensor& x) {
+         return m.fc(x).mm(at::cat({m.fc->weight, m.fc->weight}).slice(0, 0, 4));
+       }},
+  };
+  for (const auto& [text, body] : cases) {
+    const auto net = std::make_shared<Misuse>();
+    net->body = body;
+    const auto model = BitModel::wrap(net, {});
+    try {
+      model->forward(torch::randn({2, 4}));
+      FAIL() << text;
+    } catch (const Exception& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+      EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+    }
+    // A rule lets it pass.
+    MixedPrecisionConfig config;
+    config.rules.emplace_back();
+    config.rules[0].path = "fc";
+    config.rules[0].keep = config::Keep::kFloat;
+    const at::Tensor x = torch::randn({2, 4});
+    EXPECT_TRUE(torch::equal(BitModel::wrap(net, config)->forward(x), net->forward(x)));
+  }
+}
+
+TEST(BitModel, LeavesNoGuardBehind) {
+  const auto net = std::make_shared<Typed>();
+  const auto model = BitModel::wrap(net, {});
+  const at::Tensor x = torch::randn({3, 2, 7, 6});
+  const at::Tensor plain = net->forward(x), ternary = model->forward(x);
+  EXPECT_THROW(model->forward(torch::randn({3, 2, 9, 9})), std::exception);
+  EXPECT_TRUE(torch::equal(net->forward(x), plain));
+  EXPECT_TRUE(torch::equal(model->forward(x), ternary));
+  // A guard holds for its thread; ATen carries it to others.
+  model->intercept([&] {
+    at::Tensor raw, carried;
+    std::thread([&] { raw = net->forward(x); }).join();
+    const at::ThreadLocalState state;
+    std::thread([&] {
+      const at::ThreadLocalStateGuard guard(state);
+      carried = net->forward(x);
+    }).join();
+    EXPECT_TRUE(torch::equal(raw, plain));
+    EXPECT_TRUE(torch::equal(carried, ternary));
+    return 0;
+  });
+}
+
+TEST(BitModel, SavesItsRulesWithItsState) {
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_model_{}.pt", getpid());
+  MixedPrecisionConfig config;
+  config.quant.method = ternary::Method::kLsq;
+  const auto first = BitModel::wrap(std::make_shared<Typed>(), config);
+  const at::Tensor x = torch::randn({3, 2, 7, 6});
+  {
+    const at::NoGradGuard no_grad;
+    for (auto& p : first->parameters()) p.mul_(1.5);
+  }
+  ASSERT_TRUE(first->save_to(path).ok());
+  const auto second = BitModel::wrap(std::make_shared<Typed>(), BitModel::saved_config(path).value());
+  ASSERT_TRUE(second->load_from(path).ok());
+  EXPECT_TRUE(torch::equal(second->forward(x), first->forward(x)));
+  const auto other = BitModel::wrap(std::make_shared<Typed>(), {});
+  EXPECT_EQ(other->load_from(path).error().code, ErrorCode::kInvalidArgument);
+  std::filesystem::remove(path);
+  EXPECT_EQ(other->load_from(path).error().code, ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace bitlab::convert

@@ -1,0 +1,182 @@
+// Containers converted, rules decided, reports.
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
+
+#include "bitlab/convert/converter.h"
+#include "bitlab/convert/twins.h"
+#include "bitlab/nn/bit_conv.h"
+#include "bitlab/nn/bit_embedding.h"
+#include "bitlab/nn/bit_linear.h"
+
+namespace bitlab::convert {
+namespace {
+
+namespace tnn = torch::nn;
+
+QuantRule rule(std::function<void(QuantRule&)> set) {
+  QuantRule r;
+  set(r);
+  return r;
+}
+
+TEST(Rules, TheFirstThatFitsDecides) {
+  MixedPrecisionConfig config;
+  config.rules = {
+      rule([](auto& r) { r.position = config::Position::kFirst, r.keep = config::Keep::kFloat; }),
+      rule([](auto& r) {
+        r.position = config::Position::kLast, r.quant = {{"granularity", "channel"}};
+      }),
+      rule([](auto& r) {
+        r.path = "*.attn.*", r.quant = {{"method", "twn"}};
+      }),
+      rule([](auto& r) { r.path = "/^head\\.[0-9]+$/", r.keep = config::Keep::kFloat; }),
+      rule([](auto& r) {
+        r.type = "conv2d", r.min_size = 100, r.max_size = 200, r.quant = {{"method", "lsq"}};
+      }),
+      rule([](auto& r) { r.tag = "stem", r.keep = config::Keep::kFloat; }),
+      rule([](auto& r) { r.path = "nowhere", r.keep = config::Keep::kFloat; }),
+  };
+  RuleSet rules = RuleSet::create(config).value();
+  const auto decide = [&](LayerFacts facts) {
+    facts.count = 9;
+    return rules.decide(facts).rule;
+  };
+  EXPECT_EQ(decide({"a", "linear", "", 10, 0}), 0);
+  EXPECT_EQ(decide({"a", "linear", "", 10, 8}), 1);
+  EXPECT_EQ(decide({"blocks.0.attn.q", "linear", "", 10, 4}), 2);
+  EXPECT_EQ(decide({"head.12", "linear", "", 10, 4}), 3);
+  EXPECT_EQ(decide({"xhead.12", "linear", "", 10, 4}), -1);
+  EXPECT_EQ(decide({"c", "conv2d", "", 150, 4}), 4);
+  EXPECT_EQ(decide({"c", "conv2d", "", 99, 4}), -1);
+  EXPECT_EQ(decide({"c", "conv2d", "", 201, 4}), -1);
+  EXPECT_EQ(decide({"c", "conv3d", "stem", 150, 4}), 5);
+  EXPECT_EQ(rules.unused(), std::vector<std::string>{"rule 7 (path=nowhere, keep=float)"});
+  const Decision partial = RuleSet::create(config).value().decide({"a", "linear", "", 10, 8, 9});
+  EXPECT_EQ(partial.quant.granularity, ternary::Granularity::kChannel);
+  EXPECT_EQ(partial.quant.method, ternary::Method::kAbsmean) << "what is not overridden is the base's";
+}
+
+TEST(Rules, RefuseWhatCannotBe) {
+  const auto error_of = [](QuantRule r) {
+    MixedPrecisionConfig config;
+    config.rules = {std::move(r)};
+    return RuleSet::create(config).error().message;
+  };
+  EXPECT_EQ(error_of(rule([](auto& r) {
+              r.path = "a", r.quant = {{"methot", "twn"}};
+            })),
+            "[config] a known key, got 'methot'; did you mean 'method'? (rule 1 (path=a, methot=twn))");
+  EXPECT_EQ(error_of(rule([](auto& r) {
+              r.keep = config::Keep::kFloat, r.quant = {{"method", "twn"}};
+            })),
+            "[rules] a rule that keeps a layer or changes its quantization, got rule 1 (keep=float, method=twn)");
+  EXPECT_EQ(error_of(rule([](auto& r) { r.min_size = 5, r.max_size = 3; })),
+            "[rules] min_size up to max_size, got rule 1 (min_size=5, max_size=3)");
+  EXPECT_NE(error_of(rule([](auto& r) { r.path = "/(/"; })).find("[rules] a regular expression"), std::string::npos);
+}
+
+// A class whose layers are in containers.
+struct ContainersImpl : tnn::Module {
+  tnn::Sequential body{nullptr};
+  tnn::ModuleList list;
+  tnn::ModuleDict dict;
+  tnn::Linear typed{nullptr};
+  ContainersImpl() {
+    body = register_module(
+        "body",
+        tnn::Sequential(
+            tnn::Conv2d(tnn::Conv2dOptions(3, 8, 3).padding(1).stride(2).groups(1).bias(false)), tnn::BatchNorm2d(8),
+            tnn::ReLU(),
+            tnn::Conv2d(
+                tnn::Conv2dOptions(8, 8, {3, 1}).groups(4).dilation(2).padding_mode(torch::kCircular).padding({2, 0})),
+            tnn::Flatten()));
+    list->push_back(tnn::Linear(8 * 4 * 4, 6));
+    register_module("list", list);
+    dict->update({{"last", tnn::Linear(tnn::LinearOptions(6, 5).bias(false)).ptr()}});
+    register_module("dict", dict);
+    typed = register_module("typed", tnn::Linear(5, 5));
+  }
+  at::Tensor forward(at::Tensor x) {
+    x = body->forward(x);
+    x = list[0]->as<nn::BitLinear>() != nullptr ? list[0]->as<nn::BitLinear>()->forward(x)
+                                                : list[0]->as<tnn::Linear>()->forward(x);
+    x = dict["last"]->as<nn::BitLinear>() != nullptr ? dict["last"]->as<nn::BitLinear>()->forward(x)
+                                                     : dict["last"]->as<tnn::Linear>()->forward(x);
+    return typed(x);
+  }
+};
+TORCH_MODULE(Containers);
+
+TEST(Converter, ReplacesWhatContainersHold) {
+  torch::manual_seed(1);
+  Containers net;
+  net->eval();
+  const at::Tensor x = torch::randn({2, 3, 8, 8});
+  const at::Tensor before = net->forward(x);
+  // "none" everywhere, then ternary: the weights stay.
+  const auto weight = net->named_parameters()["body.3.weight"].detach().clone();
+  MixedPrecisionConfig config;
+  config.rules = {rule([](auto& r) { r.position = config::Position::kFirst, r.keep = config::Keep::kFloat; }),
+                  rule([](auto& r) {
+                    r.path = "dict.*", r.quant = {{"method", "ttq"}, {"granularity", "channel"}};
+                  })};
+  const ConversionReport report = BitConverter::convert(*net, config).value();
+  EXPECT_EQ(report.unused_rules.size(), 0U);
+  std::map<std::string, const LayerReport*> layers;
+  for (const LayerReport& layer : report.layers) layers[layer.path] = &layer;
+  EXPECT_EQ(layers.at("body.0")->action, Action::kKept);
+  EXPECT_EQ(layers.at("body.0")->reason, "rule 1 (position=first, keep=float)");
+  EXPECT_EQ(layers.at("body.1")->action, Action::kSkipped);
+  EXPECT_EQ(layers.at("body.3")->action, Action::kReplaced);
+  EXPECT_EQ(layers.at("body.3")->quant, "absmean/tensor/int8");
+  EXPECT_EQ(layers.at("dict.last")->quant, "ttq/channel/int8");
+  EXPECT_EQ(layers.at("typed")->action, Action::kSkipped);
+  int64_t total = 0;
+  for (const auto& p : net->parameters()) total += p.numel();
+  EXPECT_EQ(report.parameters(), total - 10) << "all but ttq's own scales";
+  EXPECT_EQ(report.covered(), 8 * 2 * 3 + 8 + 6 * 128 + 6 + 5 * 6);
+  EXPECT_TRUE(torch::equal(net->named_parameters()["body.3.weight"], weight));
+  const auto* conv = net->body[3]->as<nn::BitConv2d>();
+  ASSERT_NE(conv, nullptr);
+  EXPECT_EQ(conv->options.groups(), 4);
+  EXPECT_EQ(conv->options.padding_mode(), nn::PaddingMode::kCircular);
+  EXPECT_FALSE(conv->is_training());
+  const at::Tensor after = net->forward(x);
+  EXPECT_EQ(after.sizes(), before.sizes());
+  EXPECT_FALSE(torch::allclose(after, before));
+  const auto json = nlohmann::json::parse(report.to_json());
+  EXPECT_EQ(json["parameters"], report.parameters());
+  EXPECT_EQ(json["layers"][0]["path"], "body.0");
+  EXPECT_EQ(json["layers"][0]["action"], "kept");
+  EXPECT_NE(report.to_text().find("body.3     conv2d"), std::string::npos) << report.to_text();
+}
+
+// With "none" a twin computes what the layer did.
+TEST(Twins, OfNoneComputeTheSame) {
+  torch::manual_seed(2);
+  const BitQuantConfig none = BitQuantConfig::none();
+  const auto check = [&](auto layer, const at::Tensor& x) {
+    Twin twin = make_twin(*layer, none);
+    EXPECT_TRUE(torch::equal(twin.any.forward(x), layer->forward(x))) << layer->name();
+  };
+  check(tnn::Linear(5, 4), torch::randn({3, 5}));
+  check(tnn::Conv1d(tnn::Conv1dOptions(4, 6, 3).groups(2).dilation(2)), torch::randn({2, 4, 9}));
+  check(tnn::Conv2d(tnn::Conv2dOptions(4, 6, 3).padding(1).padding_mode(torch::kReflect)), torch::randn({2, 4, 6, 5}));
+  check(tnn::Conv3d(tnn::Conv3dOptions(2, 3, 2).bias(false)), torch::randn({2, 2, 4, 4, 4}));
+  check(tnn::Embedding(tnn::EmbeddingOptions(7, 3).padding_idx(2)), torch::randint(7, {2, 4}));
+  // Transposed ones take a second argument that a pointer to forward would have to name.
+  tnn::ConvTranspose2d up(tnn::ConvTranspose2dOptions(4, 6, 3).stride(2).output_padding(1).groups(2));
+  const at::Tensor x = torch::randn({2, 4, 5, 4});
+  EXPECT_TRUE(torch::equal(make_twin(*up, none).module->as<nn::BitConvTranspose2d>()->forward(x), up->forward(x)));
+}
+
+TEST(Converter, ChangesNothingWhereItFails) {
+  tnn::Sequential net(tnn::Linear(4, 4), tnn::Embedding(tnn::EmbeddingOptions(4, 4).max_norm(1)));
+  const auto error = BitConverter::convert(*net, {}).error();
+  EXPECT_EQ(error.message, "[convert] no max_norm, scale_grad_by_freq or sparse of a embedding, got another (layer=1)");
+  EXPECT_NE(net[0]->as<tnn::Linear>(), nullptr);
+}
+
+}  // namespace
+}  // namespace bitlab::convert

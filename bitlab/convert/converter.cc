@@ -1,0 +1,180 @@
+#include "bitlab/convert/converter.h"
+
+#include <set>
+
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/moduledict.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/container/sequential.h>
+
+#include "bitlab/convert/twins.h"
+#include "bitlab/nn/layer.h"
+
+namespace bitlab::convert {
+namespace {
+
+using torch::nn::Module;
+
+// A layer, or a parameter of a class that is none, which can be ternary.
+struct Candidate {
+  LayerFacts facts;
+  std::shared_ptr<Module> module, parent;  // of a parameter: its module, and null
+  std::string key;                         // in the parent; a parameter's name
+  at::Tensor weight;
+};
+
+int64_t own_parameters(const Module& module) {
+  int64_t count = 0;
+  for (const auto& parameter : module.named_parameters(false)) count += parameter.value().numel();
+  return count;
+}
+
+std::string join(const std::string& prefix, const std::string& key) { return prefix.empty() ? key : prefix + "." + key; }
+
+template <class... Types>
+bool is_one_of(const Module& module) {
+  return ((dynamic_cast<const Types*>(&module) != nullptr) || ...);
+}
+
+bool is_container(const Module& module) {
+  return is_one_of<torch::nn::SequentialImpl, torch::nn::ModuleListImpl, torch::nn::ModuleDictImpl>(module);
+}
+
+// Whether a module's own parameters may be weights of products that its forward() calls.
+bool has_free_parameters(const Module& module) {
+  return is_one_of<torch::nn::MultiheadAttentionImpl>(module) || !module.name().starts_with("torch::nn::");
+}
+
+// Walks a module tree in the order of registration. What several parents share appears once.
+struct Walk {
+  bool parameters;  // whether free ones are candidates
+  std::vector<Candidate> found{};
+  std::set<const Module*> seen{};
+
+  void visit(const std::shared_ptr<Module>& module, const std::string& path) {
+    if (parameters && has_free_parameters(*module))
+      for (const auto& p : module->named_parameters(false))
+        if (p.value().dim() >= 2 && p.value().size(0) > 1 && p.value().is_floating_point())
+          add({{join(path, p.key()), "parameter", "", p.value().numel()}, module, nullptr, p.key(), p.value()});
+    for (const auto& child : module->named_children()) {
+      if (child.value() == nullptr || !seen.insert(child.value().get()).second) continue;
+      const std::string type = type_of(*child.value()), own = join(path, child.key());
+      if (type.empty()) {
+        visit(child.value(), own);
+        continue;
+      }
+      const at::Tensor weight = child.value()->named_parameters(false)["weight"];
+      add({{own, type, "", weight.numel()}, child.value(), module, child.key(), weight});
+    }
+  }
+  void add(Candidate candidate) { found.push_back(std::move(candidate)); }
+};
+
+std::vector<Candidate> candidates(Module& module, const ConvertOptions& options, bool parameters) {
+  Walk walk{parameters};
+  walk.visit(std::shared_ptr<Module>(std::shared_ptr<void>(), &module), "");  // read while the caller's reference lives
+  for (size_t i = 0; i < walk.found.size(); ++i) {
+    LayerFacts& facts = walk.found[i].facts;
+    facts.index = static_cast<int64_t>(i);
+    facts.count = static_cast<int64_t>(walk.found.size());
+    const auto tag = options.tags.find(facts.path);
+    if (tag != options.tags.end()) facts.tag = tag->second;
+  }
+  return std::move(walk.found);
+}
+
+// Puts a twin into the container that holds a layer.
+void place(const Candidate& at, const Twin& twin) {
+  if (auto* sequential = dynamic_cast<torch::nn::SequentialImpl*>(at.parent.get()); sequential != nullptr) {
+    for (torch::nn::AnyModule& child : *sequential)
+      if (child.ptr() == at.module) child = twin.any;
+  } else if (auto* list = dynamic_cast<torch::nn::ModuleListImpl*>(at.parent.get()); list != nullptr) {
+    for (std::shared_ptr<Module>& child : *list)
+      if (child == at.module) child = twin.module;
+  } else if (auto* dict = dynamic_cast<torch::nn::ModuleDictImpl*>(at.parent.get()); dict != nullptr) {
+    for (auto& child : *dict)
+      if (child.value() == at.module) child.value() = twin.module;
+  }
+  at.parent->replace_module(at.key, twin.module);
+}
+
+// Decides for one candidate after the other, and changes the module at the end alone.
+struct Converter {
+  RuleSet rules;
+  const MixedPrecisionConfig& config;
+  bool intercepts;
+  std::vector<std::pair<Candidate, Twin>> twins{};
+  Conversion conversion{};
+
+  void decide(const Candidate& c) {
+    const Decision decision = rules.decide(c.facts);
+    const bool is_layer = c.parent != nullptr;
+    LayerReport report{c.facts.path, c.facts.type, Action::kKept,
+                       "default",    "",           is_layer ? own_parameters(*c.module) : c.facts.size};
+    if (decision.rule >= 0)
+      report.reason = describe(config.rules[static_cast<size_t>(decision.rule)], static_cast<size_t>(decision.rule));
+    if (!decision.quant.enabled()) {
+      conversion.report.layers.push_back(std::move(report));
+      return;
+    }
+    report.quant = nn::describe(decision.quant);
+    if (is_layer && is_container(*c.parent)) {
+      report.action = Action::kReplaced;
+      twins.emplace_back(c, make_twin(*c.module, decision.quant));
+    } else if (intercepts && c.facts.type != "embedding_bag") {
+      report.action = Action::kIntercepted;
+      conversion.interceptions.push_back({is_layer ? c.facts.path + ".weight" : c.facts.path, c.weight, decision.quant,
+                                          window_of(*c.module), c.facts.type == "embedding"});
+    } else {
+      report = {c.facts.path, c.facts.type, Action::kSkipped, "", "", report.parameters};
+      report.reason = intercepts ? "an embedding_bag outside of a container" : "a typed member: BitModel intercepts these";
+    }
+    conversion.report.layers.push_back(std::move(report));
+  }
+
+  // Modules whose parameters no candidate covers.
+  void report_others(const Module& module, const std::vector<Candidate>& list) {
+    std::set<const void*> covered;
+    for (const Candidate& c : list) {
+      if (c.parent == nullptr) covered.insert(c.weight.unsafeGetTensorImpl());
+      if (c.parent != nullptr)
+        for (const auto& p : c.module->named_parameters(false)) covered.insert(p.value().unsafeGetTensorImpl());
+    }
+    const auto report = [&](const std::string& path, const Module& m) {
+      int64_t count = 0;
+      for (const auto& p : m.named_parameters(false))
+        if (!covered.contains(p.value().unsafeGetTensorImpl())) count += p.value().numel();
+      if (count > 0) conversion.report.layers.push_back({path, m.name(), Action::kSkipped, "no ternary form", "", count});
+    };
+    report("", module);
+    for (const auto& item : module.named_modules(std::string(), false)) report(item.key(), *item.value());
+  }
+};
+
+}  // namespace
+
+Result<Conversion> convert_module(Module& module, const MixedPrecisionConfig& config, const ConvertOptions& options,
+                                  bool intercepts) {
+  BITLAB_TRY(RuleSet rules, RuleSet::create(config));
+  const std::vector<Candidate> list = candidates(module, options, intercepts);
+  Converter converter{std::move(rules), config, intercepts};
+  for (const Candidate& c : list) {
+    try {
+      converter.decide(c);
+    } catch (const Exception& error) {
+      return make_error(error.code(), "{} (layer={})", error.what(), c.facts.path);
+    }
+  }
+  converter.report_others(module, list);
+  for (const auto& [candidate, twin] : converter.twins) place(candidate, twin);
+  converter.conversion.report.unused_rules = converter.rules.unused();
+  return std::move(converter.conversion);
+}
+
+Result<ConversionReport> BitConverter::convert(Module& module, const MixedPrecisionConfig& config,
+                                               const ConvertOptions& options) {
+  BITLAB_TRY(Conversion conversion, convert_module(module, config, options, false));
+  return std::move(conversion.report);
+}
+
+}  // namespace bitlab::convert

@@ -1,0 +1,48 @@
+// Ternary layers in the place of a network's own.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include <torch/nn/module.h>
+
+#include "bitlab/convert/report.h"
+#include "bitlab/convert/rules.h"
+#include "bitlab/ops/ops.h"
+
+namespace bitlab::convert {
+
+struct ConvertOptions {
+  std::map<std::string, std::string> tags;  // by path, for rules
+};
+
+// A weight that stays where it is, for a BitModel to intercept.
+struct Interception {
+  std::string path;  // of the weight
+  at::Tensor weight;
+  BitQuantConfig quant;
+  std::unique_ptr<ops::ConvWindow> window;  // of a convolution, else null
+  bool is_table = false;                    // of an embedding
+};
+
+struct Conversion {
+  ConversionReport report;
+  std::vector<Interception> interceptions;
+};
+
+// What BitConverter and BitModel share. `intercepts`: whether layers outside of containers, and parameters of the user's own classes, can be
+// intercepted; without, they are skipped.
+Result<Conversion> convert_module(torch::nn::Module& module, const MixedPrecisionConfig& config,
+                                  const ConvertOptions& options, bool intercepts);
+
+class BitConverter {
+ public:
+  // Replaces the layers that torch::nn::Sequential, ModuleList and ModuleDict hold, anywhere in `module`, by ternary ones that share the
+  // values of their weights and biases. The new layers' parameters are other tensors: make the optimizer afterwards. Layers that are typed
+  // members of a class (torch::nn::Linear fc{nullptr}) cannot be replaced from outside: the report says so, and BitModel takes them.
+  // Errors: those of RuleSet::create; Unsupported (options without a ternary form), naming the layer; nothing has changed then.
+  static Result<ConversionReport> convert(torch::nn::Module& module, const MixedPrecisionConfig& config,
+                                          const ConvertOptions& options = {});
+};
+
+}  // namespace bitlab::convert

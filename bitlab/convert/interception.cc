@@ -1,0 +1,303 @@
+#include "bitlab/convert/interception.h"
+
+#include <set>
+
+#include <ATen/RedispatchFunctions.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/record_function.h>
+#include <torch/library.h>
+
+#include "bitlab/ops/rewrite.h"
+
+namespace bitlab::convert {
+namespace {
+
+constexpr c10::DispatchKey kKey = c10::DispatchKey::DeferredInit;
+constexpr std::string_view kInfoName = "bitlab_weights";
+constexpr c10::DebugInfoKind kInfo(&kInfoName);
+
+struct RegistryInfo : c10::DebugInfoBase {
+  explicit RegistryInfo(const WeightRegistry& r) : registry(r) {}
+  const WeightRegistry& registry;
+};
+
+const WeightRegistry* current_registry() {
+  const auto* info = static_cast<const RegistryInfo*>(c10::ThreadLocalDebugInfo::get(kInfo));
+  return info == nullptr ? nullptr : &info->registry;
+}
+
+Found find(const at::Tensor& tensor) {
+  const WeightRegistry* registry = current_registry();
+  return registry == nullptr ? Found{} : registry->find(tensor);
+}
+
+// Everything that a replacement calls runs as it is.
+struct Replacement {
+  c10::impl::ExcludeDispatchKeyGuard excluded{kKey};
+  explicit Replacement(InterceptedWeight& weight) {
+    ++weight.hits;
+    ops::notify_rewritten();
+  }
+};
+
+c10::DispatchKeySet below(c10::DispatchKeySet keys) {
+  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
+}
+
+using OptionalTensor = std::optional<at::Tensor>;
+at::Tensor tensor_of(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
+
+// x w^T where `found` is w, or with `transposed` its transpose; undefined where it is neither.
+at::Tensor product(const Found& found, const at::Tensor& x, bool transposed, const at::Tensor& bias) {
+  if (found.weight == nullptr || found.weight->weight.tensor.dim() != 2) return {};
+  const bool whole = found.form == (transposed ? Found::Form::kTransposed : Found::Form::kWhole);
+  const bool block = found.form == Found::Form::kRows && found.transposed == transposed;
+  if (!whole && !block) return {};
+  const Replacement replacement(*found.weight);
+  return found.weight->linear(x, found.begin, found.rows, bias);
+}
+
+at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias) {
+  const at::Tensor y = product(find(weight), x, false, tensor_of(bias));
+  return y.defined() ? y : at::redispatch::linear(below(keys), x, weight, bias);
+}
+
+at::Tensor matmul(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight) {
+  const at::Tensor y = product(find(weight), x, true, {});
+  return y.defined() ? y : at::redispatch::matmul(below(keys), x, weight);
+}
+
+at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight) {
+  const at::Tensor y = product(find(weight), x, true, {});
+  return y.defined() ? y : at::redispatch::mm(below(keys), x, weight);
+}
+
+at::Tensor addmm(c10::DispatchKeySet keys, const at::Tensor& bias, const at::Tensor& x, const at::Tensor& weight,
+                 const at::Scalar& beta, const at::Scalar& alpha) {
+  at::Tensor y;
+  if (beta.equal(1) && alpha.equal(1) && bias.dim() == 1) y = product(find(weight), x, true, bias);
+  return y.defined() ? y : at::redispatch::addmm(below(keys), bias, x, weight, beta, alpha);
+}
+
+// The convolution of a registered weight; undefined where it is none.
+at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, ops::ConvWindow window) {
+  const Found found = find(weight);
+  if (found.weight == nullptr || found.form != Found::Form::kWhole) return {};
+  const Replacement replacement(*found.weight);
+  return found.weight->conv(x, tensor_of(bias), window);
+}
+
+#define BITLAB_INTERCEPT_CONV(name)                                                                                      \
+  at::Tensor name(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,   \
+                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {           \
+    const at::Tensor y = convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), false, {}, groups}); \
+    return y.defined() ? y : at::redispatch::name(below(keys), x, weight, bias, stride, padding, dilation, groups);      \
+  }
+BITLAB_INTERCEPT_CONV(conv1d)
+BITLAB_INTERCEPT_CONV(conv2d)
+BITLAB_INTERCEPT_CONV(conv3d)
+#undef BITLAB_INTERCEPT_CONV
+
+#define BITLAB_INTERCEPT_CONV_TRANSPOSE(name)                                                                            \
+  at::Tensor name(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,   \
+                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef output_padding, int64_t groups,       \
+                  at::IntArrayRef dilation) {                                                                            \
+    const at::Tensor y =                                                                                                 \
+        convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), true, output_padding.vec(), groups}); \
+    return y.defined()                                                                                                   \
+               ? y                                                                                                       \
+               : at::redispatch::name(below(keys), x, weight, bias, stride, padding, output_padding, groups, dilation);  \
+  }
+BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose1d)
+BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose2d)
+BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose3d)
+#undef BITLAB_INTERCEPT_CONV_TRANSPOSE
+
+at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const at::Tensor& indices, c10::SymInt padding_idx,
+                     bool scale_grad_by_freq, bool sparse) {
+  const Found found = find(weight);
+  if (found.weight == nullptr || found.form != Found::Form::kWhole || scale_grad_by_freq || sparse)
+    return at::redispatch::embedding_symint(below(keys), weight, indices, std::move(padding_idx), scale_grad_by_freq,
+                                            sparse);
+  const Replacement replacement(*found.weight);
+  return found.weight->embedding(indices, padding_idx.expect_int());
+}
+
+}  // namespace
+
+InterceptedWeight::InterceptedWeight(std::string path_, at::Tensor tensor, const BitQuantConfig& quant,
+                                     const ops::ConvWindow* window, nn::Quantizer::Use use)
+    : torch::nn::Module("InterceptedWeight"), path(std::move(path_)), weight{std::move(tensor)} {
+  quantizer.reset(*this, quant, weight.tensor, window, use);
+  quantizer.initialize_scales(weight.tensor);
+}
+
+void InterceptedWeight::train(bool on) {
+  Module::train(on);
+  quantizer.train();
+}
+
+at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias) {
+  const at::Tensor& w = weight.tensor;
+  if (rows == w.size(0)) return quantizer.forward(*this, x, w, bias, nullptr);
+  const at::Tensor y = quantizer.forward(*this, x, w, {}, nullptr).narrow(-1, begin, rows);
+  return bias.defined() ? y + bias : y;
+}
+
+at::Tensor InterceptedWeight::conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window) {
+  return quantizer.forward(*this, x, weight.tensor, bias, &window);
+}
+
+at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t padding_idx) {
+  const at::Tensor& w = weight.tensor;
+  if (nn::runs_on_codes(*this, w)) return ops::ternary_embedding(quantizer.codes(w), indices, w.size(1));
+  return at::embedding(quantizer.value(w), indices, padding_idx);
+}
+
+void WeightRegistry::add(std::shared_ptr<InterceptedWeight> weight) {
+  by_storage_.emplace(weight->weight.tensor.storage().unsafeGetStorageImpl(), weight.get());
+  weights_.push_back(std::move(weight));
+}
+
+void WeightRegistry::sync() {
+  by_storage_.clear();
+  for (const auto& weight : weights_)
+    by_storage_.emplace(weight->weight.tensor.storage().unsafeGetStorageImpl(), weight.get());
+}
+
+Found WeightRegistry::find(const at::Tensor& tensor) const {
+  if (!tensor.defined() || !tensor.has_storage()) return {};
+  const auto [first, last] = by_storage_.equal_range(tensor.storage().unsafeGetStorageImpl());
+  for (auto i = first; i != last; ++i) {
+    const at::Tensor& w = i->second->weight.tensor;
+    const int64_t offset = tensor.storage_offset() - w.storage_offset();
+    if (offset < 0 || offset >= w.numel()) continue;
+    Found found{i->second};
+    if (w.dim() == 2) found.rows = w.size(0);
+    if (offset == 0 && tensor.sizes() == w.sizes() && tensor.strides() == w.strides()) {
+      found.form = Found::Form::kWhole;
+    } else if (w.dim() == 2 && tensor.dim() == 2) {
+      const auto lies = [&](int64_t row, int64_t column) {
+        return tensor.size(column) == w.size(1) && tensor.stride(row) == w.stride(0) &&
+               tensor.stride(column) == w.stride(1) && offset % w.stride(0) == 0;
+      };
+      found.transposed = !lies(0, 1);
+      if (!found.transposed || lies(1, 0)) {
+        found.form = Found::Form::kRows;
+        found.begin = offset / w.stride(0);
+        found.rows = tensor.size(found.transposed ? 1 : 0);
+        if (found.transposed && found.rows == w.size(0)) found.form = Found::Form::kTransposed;
+      }
+    }
+    return found;
+  }
+  return {};
+}
+
+InterceptionGuard::InterceptionGuard(WeightRegistry& registry)
+    : key_((registry.sync(), kKey)), registry_(kInfo, std::make_shared<RegistryInfo>(registry)) {}
+
+// --- the audit
+
+struct Audit::State {
+  struct Frame : at::ObserverContext {
+    Frame* parent = nullptr;
+    bool replaced = false;     // by ternary operators, here or around
+    std::vector<Found> reads;  // weights among the arguments
+    std::string op;
+  };
+
+  explicit State(const WeightRegistry& r) : registry(r) {}
+
+  const WeightRegistry& registry;
+  at::CallbackHandle handle = at::INVALID_CALLBACK_HANDLE;
+  ops::RewriteListener listener = nullptr;
+  Frame* frame = nullptr;
+  std::set<std::string> findings;
+  static thread_local State* current;
+
+  static std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& fn) {
+    auto frame = std::make_unique<Frame>();
+    frame->parent = current->frame;
+    frame->replaced = frame->parent != nullptr && frame->parent->replaced;
+    frame->op = fn.name();
+    current->frame = frame.get();
+    if (frame->replaced) return frame;
+    const auto note = [&](const at::Tensor& tensor) {
+      const Found found = current->registry.find(tensor);
+      if (found.weight != nullptr) frame->reads.push_back(found);
+    };
+    for (const c10::IValue& input : fn.inputs()) {
+      if (input.isTensor()) note(input.toTensor());
+      if (input.isTensorList())
+        for (const at::Tensor& tensor : input.toTensorVector()) note(tensor);
+    }
+    return frame;
+  }
+
+  // Operators that make a view are asked what becomes of the view.
+  static bool is_view(std::string_view op) {
+    constexpr std::string_view kViews[] = {
+        "aten::t",          "aten::transpose",  "aten::slice",
+        "aten::narrow",     "aten::chunk",      "aten::split",
+        "aten::detach",     "aten::alias",      "aten::view",
+        "aten::permute",    "aten::expand",     "aten::numpy_T",
+        "aten::select",     "aten::as_strided", "aten::split_with_sizes",
+        "aten::contiguous", "aten::to",         "aten::_has_compatible_shallow_copy_type"};
+    return std::find(std::begin(kViews), std::end(kViews), op) != std::end(kViews);
+  }
+
+  static void leave(const at::RecordFunction&, at::ObserverContext* context) {
+    const auto* frame = static_cast<Frame*>(context);
+    current->frame = frame->parent;
+    if (frame->replaced || is_view(frame->op)) return;
+    for (const Found& found : frame->reads)
+      current->findings.insert(fmt::format("'{}' is read by {}", found.weight->path, frame->op));
+  }
+
+  static void replaced() {
+    if (current != nullptr && current->frame != nullptr) current->frame->replaced = true;
+  }
+};
+
+thread_local Audit::State* Audit::State::current = nullptr;
+
+Audit::Audit(const WeightRegistry& registry) : state_(std::make_unique<State>(registry)) {
+  for (const auto& weight : registry.weights()) weight->hits = 0;
+  State::current = state_.get();
+  state_->listener = ops::set_rewrite_listener(State::replaced);
+  state_->handle = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(State::enter, State::leave).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+}
+
+Audit::~Audit() {
+  at::removeCallback(state_->handle);
+  ops::set_rewrite_listener(state_->listener);
+  State::current = nullptr;
+}
+
+std::vector<std::string> Audit::findings() const {
+  std::vector<std::string> list(state_->findings.begin(), state_->findings.end());
+  for (const auto& weight : state_->registry.weights())
+    if (weight->hits == 0) list.push_back(fmt::format("'{}' is read by no product", weight->path));
+  return list;
+}
+
+TORCH_LIBRARY_IMPL(_, DeferredInit, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
+
+TORCH_LIBRARY_IMPL(aten, DeferredInit, m) {
+  m.impl("linear", linear);
+  m.impl("matmul", matmul);
+  m.impl("mm", mm);
+  m.impl("addmm", addmm);
+  m.impl("conv1d", conv1d);
+  m.impl("conv2d", conv2d);
+  m.impl("conv3d", conv3d);
+  m.impl("conv_transpose1d", conv_transpose1d);
+  m.impl("conv_transpose2d.input", conv_transpose2d);
+  m.impl("conv_transpose3d.input", conv_transpose3d);
+  m.impl("embedding", embedding);
+}
+
+}  // namespace bitlab::convert

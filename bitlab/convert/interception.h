@@ -1,0 +1,90 @@
+// Products of registered weights, replaced by their ternary forms while a guard lives: how a class whose layers are typed members becomes
+// ternary without a change of its source.
+//
+// The guard includes a dispatch key that LibTorch's release builds leave free (DeferredInit), with kernels for aten::linear, addmm, matmul, mm,
+// conv1d to 3d, conv_transpose1d to 3d and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
+// transpose or as a block of its rows, the operators of ops.h run; all else goes on as it was. The registry travels with
+// at::ThreadLocalState, so threads of ATen see it; a plain std::thread needs a guard of its own.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include "bitlab/nn/quantizer.h"
+
+namespace bitlab::convert {
+
+// A weight of somebody else's module, and how it is quantized. A module, so that learned scales and steps are trained and saved.
+class InterceptedWeight : public torch::nn::Module {
+ public:
+  // `window`: of a convolution, else null. Errors: those of Quantizer::reset().
+  InterceptedWeight(std::string path, at::Tensor weight, const BitQuantConfig& quant, const ops::ConvWindow* window,
+                    nn::Quantizer::Use use);
+  void train(bool on = true) override;
+
+  // x by the whole weight, or by `rows` of it from `begin` on; their scales are those of the whole.
+  at::Tensor linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias);
+  at::Tensor conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window);
+  at::Tensor embedding(const at::Tensor& indices, int64_t padding_idx);
+
+  const std::string path;
+  nn::Quantizer quantizer;
+  // Not registered: it belongs to the module that is wrapped, whose parameter this is.
+  struct {
+    at::Tensor tensor;
+  } weight;
+  int64_t hits = 0;
+};
+
+// How a tensor lies in a registered weight.
+struct Found {
+  InterceptedWeight* weight = nullptr;  // null: it does not
+  enum class Form { kWhole, kTransposed, kRows, kOther } form = Form::kOther;
+  bool transposed = false;      // of kRows
+  int64_t begin = 0, rows = 0;  // of kRows
+};
+
+class WeightRegistry {
+ public:
+  void add(std::shared_ptr<InterceptedWeight> weight);
+  Found find(const at::Tensor& tensor) const;
+  // Follows weights whose storage was replaced, as torch::load and Module::to do.
+  void sync();
+  const std::vector<std::shared_ptr<InterceptedWeight>>& weights() const { return weights_; }
+
+ private:
+  std::vector<std::shared_ptr<InterceptedWeight>> weights_;
+  std::unordered_multimap<const c10::StorageImpl*, InterceptedWeight*> by_storage_;
+};
+
+class InterceptionGuard {
+ public:
+  explicit InterceptionGuard(WeightRegistry& registry);
+
+ private:
+  c10::impl::IncludeDispatchKeyGuard key_;
+  c10::DebugInfoGuard registry_;
+};
+
+// Watches the calling thread: every registered weight must be read by the operators above alone, or by ones that make a view.
+class Audit {
+ public:
+  explicit Audit(const WeightRegistry& registry);
+  ~Audit();
+  Audit(const Audit&) = delete;
+  Audit& operator=(const Audit&) = delete;
+
+  // What is wrong, after the forward pass: "'fc.weight' is read by aten::mul". Empty: nothing.
+  std::vector<std::string> findings() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bitlab::convert

@@ -1,0 +1,135 @@
+#include "bitlab/convert/twins.h"
+
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/embedding.h>
+#include <torch/nn/modules/linear.h>
+
+#include "bitlab/nn/bit_conv.h"
+#include "bitlab/nn/bit_embedding.h"
+#include "bitlab/nn/bit_linear.h"
+
+namespace bitlab::convert {
+namespace {
+
+[[noreturn]] void refuse(const char* type, std::string_view expectation) {
+  throw Exception(make_error(ErrorCode::kUnsupported, "[convert] {} of a {}, got another", expectation, type));
+}
+
+// Values are shared, not copied; learned scales begin from them.
+template <class Holder, class Source>
+Twin with_weights(Holder layer, Source& source) {
+  layer->weight.set_data(source.weight.data());
+  if constexpr (requires { layer->bias; })
+    if (layer->bias.defined()) layer->bias.set_data(source.bias.data());
+  layer->weight.requires_grad_(source.weight.requires_grad());
+  if (layer->quantizer.is_active()) layer->quantizer.initialize_scales(layer->weight);
+  layer->train(source.is_training());
+  return {layer.ptr(), torch::nn::AnyModule(layer)};
+}
+
+template <size_t D>
+torch::ExpandingArray<D> zero_padding_or(const torch::nn::detail::conv_padding_t<D>& padding) {
+  const auto* sizes = std::get_if<torch::ExpandingArray<D>>(&padding);
+  if (sizes == nullptr) refuse("convolution", "padding as numbers");
+  return *sizes;
+}
+
+nn::PaddingMode mode_of(const torch::nn::detail::conv_padding_mode_t& mode) {
+  if (std::holds_alternative<torch::enumtype::kReflect>(mode)) return nn::PaddingMode::kReflect;
+  if (std::holds_alternative<torch::enumtype::kReplicate>(mode)) return nn::PaddingMode::kReplicate;
+  if (std::holds_alternative<torch::enumtype::kCircular>(mode)) return nn::PaddingMode::kCircular;
+  return nn::PaddingMode::kZeros;
+}
+
+template <size_t D, class Options>
+ops::ConvWindow window_of(const Options& o, const torch::ExpandingArray<D>& padding, bool transposed) {
+  const auto vector = [](const torch::ExpandingArray<D>& sizes) {
+    return std::vector<int64_t>(sizes->begin(), sizes->end());
+  };
+  return {vector(o.stride()), vector(padding), vector(o.dilation()), transposed, vector(o.output_padding()), o.groups()};
+}
+
+template <size_t D, class Holder, class Source>
+Twin conv_twin(Source& source, const BitQuantConfig& quant) {
+  const auto& o = source.options;
+  auto options = nn::BitConvOptions<D>(o.in_channels(), o.out_channels(), o.kernel_size());
+  options.stride(o.stride()).padding(zero_padding_or<D>(o.padding())).dilation(o.dilation());
+  options.groups(o.groups()).bias(o.bias()).padding_mode(mode_of(o.padding_mode())).quant(quant);
+  if (o.transposed()) options.output_padding(o.output_padding());
+  return with_weights(Holder(options), source);
+}
+
+Twin embedding_twin(torch::nn::EmbeddingImpl& source, const BitQuantConfig& quant) {
+  const auto& o = source.options;
+  if (o.max_norm() || o.scale_grad_by_freq() || o.sparse()) refuse("embedding", "no max_norm, scale_grad_by_freq or sparse");
+  nn::BitEmbeddingOptions options(o.num_embeddings(), o.embedding_dim());
+  if (o.padding_idx()) options.padding_idx(*o.padding_idx());
+  return with_weights(nn::BitEmbedding(options.quant(quant)), source);
+}
+
+Twin bag_twin(torch::nn::EmbeddingBagImpl& source, const BitQuantConfig& quant) {
+  const auto& o = source.options;
+  if (o.max_norm() || o.scale_grad_by_freq() || o.sparse() || o.include_last_offset())
+    refuse("embedding_bag", "no max_norm, scale_grad_by_freq, sparse or include_last_offset");
+  nn::BitEmbeddingBagOptions options(o.num_embeddings(), o.embedding_dim());
+  if (o.padding_idx()) options.padding_idx(*o.padding_idx());
+  options.mode(std::holds_alternative<torch::enumtype::kSum>(o.mode())   ? nn::BagMode::kSum
+               : std::holds_alternative<torch::enumtype::kMax>(o.mode()) ? nn::BagMode::kMax
+                                                                         : nn::BagMode::kMean);
+  return with_weights(nn::BitEmbeddingBag(options.quant(quant)), source);
+}
+
+}  // namespace
+
+std::string type_of(const torch::nn::Module& module) {
+  using namespace torch::nn;
+  if (dynamic_cast<const LinearImpl*>(&module) != nullptr) return "linear";
+  if (dynamic_cast<const Conv1dImpl*>(&module) != nullptr) return "conv1d";
+  if (dynamic_cast<const Conv2dImpl*>(&module) != nullptr) return "conv2d";
+  if (dynamic_cast<const Conv3dImpl*>(&module) != nullptr) return "conv3d";
+  if (dynamic_cast<const ConvTranspose1dImpl*>(&module) != nullptr) return "conv_transpose1d";
+  if (dynamic_cast<const ConvTranspose2dImpl*>(&module) != nullptr) return "conv_transpose2d";
+  if (dynamic_cast<const ConvTranspose3dImpl*>(&module) != nullptr) return "conv_transpose3d";
+  if (dynamic_cast<const EmbeddingImpl*>(&module) != nullptr) return "embedding";
+  if (dynamic_cast<const EmbeddingBagImpl*>(&module) != nullptr) return "embedding_bag";
+  return "";
+}
+
+std::unique_ptr<ops::ConvWindow> window_of(const torch::nn::Module& module) {
+  std::unique_ptr<ops::ConvWindow> window;
+  const auto take = [&]<size_t D, class Impl>(std::integral_constant<size_t, D>, const Impl* conv) {
+    if (conv != nullptr)
+      window = std::make_unique<ops::ConvWindow>(
+          window_of<D>(conv->options, zero_padding_or<D>(conv->options.padding()), conv->options.transposed()));
+  };
+  take(std::integral_constant<size_t, 1>(), dynamic_cast<const torch::nn::Conv1dImpl*>(&module));
+  take(std::integral_constant<size_t, 2>(), dynamic_cast<const torch::nn::Conv2dImpl*>(&module));
+  take(std::integral_constant<size_t, 3>(), dynamic_cast<const torch::nn::Conv3dImpl*>(&module));
+  take(std::integral_constant<size_t, 1>(), dynamic_cast<const torch::nn::ConvTranspose1dImpl*>(&module));
+  take(std::integral_constant<size_t, 2>(), dynamic_cast<const torch::nn::ConvTranspose2dImpl*>(&module));
+  take(std::integral_constant<size_t, 3>(), dynamic_cast<const torch::nn::ConvTranspose3dImpl*>(&module));
+  return window;
+}
+
+Twin make_twin(torch::nn::Module& module, const BitQuantConfig& quant) {
+  using namespace torch::nn;
+  if (auto* m = dynamic_cast<LinearImpl*>(&module); m != nullptr) {
+    const auto& o = m->options;
+    return with_weights(nn::BitLinear(nn::BitLinearOptions(o.in_features(), o.out_features()).bias(o.bias()).quant(quant)),
+                        *m);
+  }
+  if (auto* m = dynamic_cast<Conv1dImpl*>(&module); m != nullptr) return conv_twin<1, nn::BitConv1d>(*m, quant);
+  if (auto* m = dynamic_cast<Conv2dImpl*>(&module); m != nullptr) return conv_twin<2, nn::BitConv2d>(*m, quant);
+  if (auto* m = dynamic_cast<Conv3dImpl*>(&module); m != nullptr) return conv_twin<3, nn::BitConv3d>(*m, quant);
+  if (auto* m = dynamic_cast<ConvTranspose1dImpl*>(&module); m != nullptr)
+    return conv_twin<1, nn::BitConvTranspose1d>(*m, quant);
+  if (auto* m = dynamic_cast<ConvTranspose2dImpl*>(&module); m != nullptr)
+    return conv_twin<2, nn::BitConvTranspose2d>(*m, quant);
+  if (auto* m = dynamic_cast<ConvTranspose3dImpl*>(&module); m != nullptr)
+    return conv_twin<3, nn::BitConvTranspose3d>(*m, quant);
+  if (auto* m = dynamic_cast<EmbeddingImpl*>(&module); m != nullptr) return embedding_twin(*m, quant);
+  if (auto* m = dynamic_cast<EmbeddingBagImpl*>(&module); m != nullptr) return bag_twin(*m, quant);
+  throw Exception(make_error(ErrorCode::kUnsupported, "[convert] a layer that has a ternary form, got {}", module.name()));
+}
+
+}  // namespace bitlab::convert
