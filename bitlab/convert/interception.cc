@@ -8,6 +8,7 @@
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
+#include "bitlab/nn/bit_batch_norm.h"
 #include "bitlab/ops/rewrite.h"
 
 namespace bitlab::convert {
@@ -113,6 +114,18 @@ BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose1d)
 BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose2d)
 BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose3d)
 #undef BITLAB_INTERCEPT_CONV_TRANSPOSE
+
+// In eval the contract's affine step, which the runtime computes to the bit, in place of LibTorch's own rounding.
+at::Tensor batch_norm(c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& weight,
+                      const OptionalTensor& bias, const OptionalTensor& mean, const OptionalTensor& variance, bool training,
+                      double momentum, double eps, bool cudnn_enabled) {
+  const bool fits = !training && mean && mean->defined() && variance && variance->defined() && x.dim() >= 2;
+  if (!fits || current_registry() == nullptr)
+    return at::redispatch::batch_norm(below(keys), x, weight, bias, mean, variance, training, momentum, eps, cudnn_enabled);
+  const c10::impl::ExcludeDispatchKeyGuard excluded(kKey);
+  ops::notify_rewritten();
+  return nn::evaluated_batch_norm(x, tensor_of(weight), tensor_of(bias), *mean, *variance, eps);
+}
 
 at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const at::Tensor& indices, c10::SymInt padding_idx,
                      bool scale_grad_by_freq, bool sparse) {
@@ -298,6 +311,7 @@ TORCH_LIBRARY_IMPL(aten, DeferredInit, m) {
   m.impl("conv_transpose2d.input", conv_transpose2d);
   m.impl("conv_transpose3d.input", conv_transpose3d);
   m.impl("embedding", embedding);
+  m.impl("batch_norm", batch_norm);
 }
 
 }  // namespace bitlab::convert

@@ -25,7 +25,6 @@ Result<at::Tensor> run_program(const program::Program& program, const at::Tensor
 
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
                             const at::Tensor& example) {
-  constexpr double kBound = 1e-3;
   BITLAB_TRY(const at::Tensor deployed, run_program(program, example));
   module.eval();
   at::NoGradGuard no_grad;
@@ -35,7 +34,7 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
   parity.max_magnitude = expected.abs().max().item<double>();
   const bool same = expected.sizes() == deployed.sizes() &&
                     std::memcmp(expected.const_data_ptr(), deployed.const_data_ptr(), expected.nbytes()) == 0;
-  if (parity.exact ? !same : !(parity.max_difference <= kBound * parity.max_magnitude))
+  if (parity.exact ? !same : !(parity.max_difference <= kBoundBehindQuantizers * parity.max_magnitude))
     return make_error(ErrorCode::kInternal,
                       "[deploy] {} outputs of the module and of the runtime, got a difference of {} of {}",
                       parity.exact ? "equal" : "nearly equal", parity.max_difference, parity.max_magnitude);

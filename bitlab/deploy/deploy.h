@@ -7,6 +7,10 @@
 
 namespace bitlab::deploy {
 
+// How far results may be from LibTorch's, relative to their largest magnitude: of a bounded node that is fed exactly, and of whatever stands
+// behind it. A rounding in front of a quantizer can move an activation by one of its 127 steps.
+inline constexpr double kBoundOfNode = 1e-3, kBoundBehindQuantizers = 2e-2;
+
 struct Parity {
   bool exact = false;         // no bounded node: the outputs are equal bit by bit
   double max_difference = 0;  // largest |module - runtime| on the example
@@ -14,7 +18,7 @@ struct Parity {
 };
 
 // Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or
-// a bounded one by more than 1e-3 of the largest magnitude.
+// a bounded one by more than kBoundBehindQuantizers.
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
                             const at::Tensor& example);
 

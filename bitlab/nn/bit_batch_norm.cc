@@ -12,6 +12,17 @@
 
 namespace bitlab::nn {
 
+at::Tensor evaluated_batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                const at::Tensor& mean, const at::Tensor& variance, double eps) {
+  const at::Tensor deviation = at::sqrt(variance.to(at::kDouble) + eps);
+  const at::Tensor alpha = weight.defined() ? weight.to(at::kDouble) / deviation : deviation.reciprocal();
+  const at::Tensor shift = mean.to(at::kDouble) * alpha;
+  const at::Tensor beta = bias.defined() ? bias.to(at::kDouble) - shift : -shift;
+  std::vector<int64_t> shape(static_cast<size_t>(x.dim() - 1), 1);
+  shape[0] = mean.size(0);
+  return at::add(at::mul(x, alpha.to(x.scalar_type()).view(shape)), beta.to(x.scalar_type()).view(shape));
+}
+
 template <size_t D, class Derived>
 void BitBatchNormNd<D, Derived>::reset() {
   const bool affine = options.affine(), tracked = options.track_running_stats();
@@ -39,7 +50,8 @@ at::Tensor BitBatchNormNd<D, Derived>::forward(const at::Tensor& x) {
     throw Exception(make_error(ErrorCode::kShapeMismatch, "[BitBatchNorm{}d] x of rank {}{} with {} channels, got {}", D,
                                rank, D == 1 ? " or 2" : "", options.num_features(), c10::str(x.sizes())));
   const bool tracked = running_mean.defined();
-  if (tracked && !this->is_training()) return evaluate(x);
+  if (tracked && !this->is_training())
+    return evaluated_batch_norm(x, weight, bias, running_mean, running_var, options.eps());
   double share = options.momentum().value_or(0);
   if (tracked) {
     num_batches_tracked.add_(1);
@@ -47,17 +59,6 @@ at::Tensor BitBatchNormNd<D, Derived>::forward(const at::Tensor& x) {
   }
   return at::batch_norm(x, optional(weight), optional(bias), optional(running_mean), optional(running_var), true, share,
                         options.eps(), at::globalContext().userEnabledCuDNN());
-}
-
-template <size_t D, class Derived>
-at::Tensor BitBatchNormNd<D, Derived>::evaluate(const at::Tensor& x) const {
-  const at::Tensor deviation = at::sqrt(running_var.to(at::kDouble) + options.eps());
-  const at::Tensor alpha = weight.defined() ? weight.to(at::kDouble) / deviation : deviation.reciprocal();
-  const at::Tensor shift = running_mean.to(at::kDouble) * alpha;
-  const at::Tensor beta = bias.defined() ? bias.to(at::kDouble) - shift : -shift;
-  std::vector<int64_t> shape(static_cast<size_t>(x.dim() - 1), 1);
-  shape[0] = options.num_features();
-  return at::add(at::mul(x, alpha.to(x.scalar_type()).view(shape)), beta.to(x.scalar_type()).view(shape));
 }
 
 template class BitBatchNormNd<1, BitBatchNorm1dImpl>;

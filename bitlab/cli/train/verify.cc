@@ -8,6 +8,7 @@
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/run_folder.h"
 #include "bitlab/deploy/compare.h"
+#include "bitlab/deploy/deploy.h"
 #include "bitlab/format/bit/bit.h"
 
 namespace bitlab::cli {
@@ -39,7 +40,6 @@ void print_nodes(const std::vector<deploy::NodeDifference>& nodes) {
 }
 
 Status run(const VerifyOptions& options) {
-  constexpr double kBound = 1e-3;
   BITLAB_TRY(const program::Program program, format::bit::load(options.model));
   BITLAB_TRY(const Run loaded, load_run(options.run));
   torch::manual_seed(0);
@@ -51,7 +51,8 @@ Status run(const VerifyOptions& options) {
   const deploy::NodeDifference* first = nullptr;
   for (const auto& d : nodes) {
     if (d.bounded) bounded += (bounded.empty() ? "" : ", ") + d.node;
-    const bool broken = d.bounded || !d.fed_exactly ? !(d.max_difference <= kBound * d.max_magnitude) : d.different > 0;
+    const double bound = d.fed_exactly ? deploy::kBoundOfNode : deploy::kBoundBehindQuantizers;
+    const bool broken = d.bounded || !d.fed_exactly ? !(d.max_difference <= bound * d.max_magnitude) : d.different > 0;
     if (first == nullptr && broken) first = &d;
   }
   if (!bounded.empty()) fmt::print("Bounded nodes, equal within rounding: {}\n", bounded);

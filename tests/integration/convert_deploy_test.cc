@@ -1,0 +1,216 @@
+// Networks of plain torch::nn, without a change of their source: converted, trained for some steps, deployed, run by the runtime.
+#include <filesystem>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "bitlab/convert/bit_model.h"
+#include "bitlab/deploy/deploy.h"
+#include "bitlab/deploy/tensor_view.h"
+
+namespace bitlab {
+namespace {
+
+namespace tnn = torch::nn;
+
+// --- ResNet-18 (He et al. 2015, arXiv:1512.03385) for small images
+
+struct BasicBlockImpl : tnn::Module {
+  tnn::Conv2d conv1{nullptr}, conv2{nullptr};
+  tnn::BatchNorm2d bn1{nullptr}, bn2{nullptr};
+  tnn::Sequential shortcut;
+  BasicBlockImpl(int64_t in, int64_t out, int64_t stride) {
+    conv1 = register_module("conv1", tnn::Conv2d(tnn::Conv2dOptions(in, out, 3).stride(stride).padding(1).bias(false)));
+    bn1 = register_module("bn1", tnn::BatchNorm2d(out));
+    conv2 = register_module("conv2", tnn::Conv2d(tnn::Conv2dOptions(out, out, 3).padding(1).bias(false)));
+    bn2 = register_module("bn2", tnn::BatchNorm2d(out));
+    if (in != out || stride != 1) {
+      shortcut->push_back(tnn::Conv2d(tnn::Conv2dOptions(in, out, 1).stride(stride).bias(false)));
+      shortcut->push_back(tnn::BatchNorm2d(out));
+    }
+    register_module("shortcut", shortcut);
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    at::Tensor h = bn1(conv1(x));
+    at::Tensor y = bn2(conv2(torch::relu_(h)));
+    y += shortcut->is_empty() ? x : shortcut->forward(x);
+    return torch::relu_(y);
+  }
+};
+TORCH_MODULE(BasicBlock);
+
+struct ResNet18 : tnn::Module {
+  tnn::Conv2d stem{nullptr};
+  tnn::BatchNorm2d bn{nullptr};
+  tnn::Sequential layers;
+  tnn::Linear head{nullptr};
+  ResNet18() {
+    stem = register_module("stem", tnn::Conv2d(tnn::Conv2dOptions(3, 64, 3).padding(1).bias(false)));
+    bn = register_module("bn", tnn::BatchNorm2d(64));
+    int64_t channels = 64;
+    for (int64_t width : {64, 128, 256, 512})
+      for (int64_t block : {0, 1}) {
+        layers->push_back(BasicBlock(channels, width, width != 64 && block == 0 ? 2 : 1));
+        channels = width;
+      }
+    register_module("layers", layers);
+    head = register_module("head", tnn::Linear(512, 10));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor y = layers->forward(torch::relu(bn(stem(x))));
+    return head(torch::adaptive_avg_pool2d(y, {1, 1}).flatten(1));
+  }
+};
+
+// --- A vision transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) on LibTorch's attention
+
+struct EncoderBlockImpl : tnn::Module {
+  tnn::LayerNorm norm1{nullptr}, norm2{nullptr};
+  tnn::MultiheadAttention attention{nullptr};
+  tnn::Sequential mlp;
+  explicit EncoderBlockImpl(int64_t dim) {
+    norm1 = register_module("norm1", tnn::LayerNorm(tnn::LayerNormOptions({dim})));
+    norm2 = register_module("norm2", tnn::LayerNorm(tnn::LayerNormOptions({dim})));
+    attention = register_module("attention", tnn::MultiheadAttention(dim, 4));
+    mlp = register_module("mlp", tnn::Sequential(tnn::Linear(dim, 4 * dim), tnn::GELU(), tnn::Linear(4 * dim, dim)));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor n = norm1(x).transpose(0, 1);
+    const at::Tensor h = x + std::get<0>(attention(n, n, n)).transpose(0, 1);
+    return h + mlp->forward(norm2(h));
+  }
+};
+TORCH_MODULE(EncoderBlock);
+
+struct Vit : tnn::Module {
+  tnn::Conv2d patches{nullptr};
+  at::Tensor cls, positions;
+  tnn::ModuleList blocks;
+  tnn::LayerNorm norm{nullptr};
+  tnn::Linear head{nullptr};
+  Vit() {
+    constexpr int64_t kDim = 64;
+    patches = register_module("patches", tnn::Conv2d(tnn::Conv2dOptions(3, kDim, 4).stride(4)));
+    cls = register_parameter("cls", 0.02 * torch::randn({1, 1, kDim}));
+    positions = register_parameter("positions", 0.02 * torch::randn({1, 17, kDim}));
+    for (int i = 0; i < 3; ++i) blocks->push_back(EncoderBlock(kDim));
+    register_module("blocks", blocks);
+    norm = register_module("norm", tnn::LayerNorm(tnn::LayerNormOptions({kDim})));
+    head = register_module("head", tnn::Linear(kDim, 10));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    at::Tensor h = patches(x).flatten(2).transpose(1, 2);
+    h = torch::cat({cls.expand({x.size(0), -1, -1}), h}, 1) + positions;
+    for (const auto& block : *blocks) h = block->as<EncoderBlock>()->forward(h);
+    return head(norm(h).select(1, 0));
+  }
+};
+
+// --- A decoder as GPT-2's (Radford et al. 2019), attention by hand
+
+struct DecoderBlockImpl : tnn::Module {
+  tnn::LayerNorm norm1{nullptr}, norm2{nullptr};
+  tnn::Linear qkv{nullptr}, out{nullptr}, up{nullptr}, down{nullptr};
+  at::Tensor mask;
+  DecoderBlockImpl(int64_t dim, int64_t length) {
+    norm1 = register_module("norm1", tnn::LayerNorm(tnn::LayerNormOptions({dim})));
+    norm2 = register_module("norm2", tnn::LayerNorm(tnn::LayerNormOptions({dim})));
+    qkv = register_module("qkv", tnn::Linear(dim, 3 * dim));
+    out = register_module("out", tnn::Linear(dim, dim));
+    up = register_module("up", tnn::Linear(dim, 4 * dim));
+    down = register_module("down", tnn::Linear(4 * dim, dim));
+    mask = register_buffer("mask", torch::ones({length, length}, at::kBool).triu(1));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    constexpr int64_t kHeads = 4;
+    const int64_t batch = x.size(0), length = x.size(1), dim = x.size(2);
+    const auto parts = qkv(norm1(x)).split(dim, 2);
+    const auto heads = [&](const at::Tensor& t) { return t.view({batch, length, kHeads, dim / kHeads}).transpose(1, 2); };
+    const at::Tensor scores = heads(parts[0]).matmul(heads(parts[1]).transpose(-2, -1)) / std::sqrt(double(dim / kHeads));
+    const at::Tensor weights = torch::softmax(scores.masked_fill(mask, -INFINITY), -1);
+    const at::Tensor h = x + out(weights.matmul(heads(parts[2])).transpose(1, 2).contiguous().view({batch, length, dim}));
+    return h + down(torch::gelu(up(norm2(h)), "tanh"));
+  }
+};
+TORCH_MODULE(DecoderBlock);
+
+struct Gpt : tnn::Module {
+  static constexpr int64_t kTokens = 65, kLength = 16, kDim = 64;
+  tnn::Embedding tokens{nullptr}, positions{nullptr};
+  tnn::Sequential blocks;
+  tnn::LayerNorm norm{nullptr};
+  tnn::Linear head{nullptr};
+  Gpt() {
+    tokens = register_module("tokens", tnn::Embedding(kTokens, kDim));
+    positions = register_module("positions", tnn::Embedding(kLength, kDim));
+    for (int i = 0; i < 2; ++i) blocks->push_back(DecoderBlock(kDim, kLength));
+    register_module("blocks", blocks);
+    norm = register_module("norm", tnn::LayerNorm(tnn::LayerNormOptions({kDim})));
+    head = register_module("head", tnn::Linear(tnn::LinearOptions(kDim, kTokens).bias(false)));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor h = tokens(x) + positions(torch::arange(x.size(1)));
+    return head(norm(blocks->forward(h)));
+  }
+};
+
+// Converts, trains for ten steps on one batch, deploys, and runs the file on other batch sizes.
+template <class Net>
+void follow_the_whole_way(const at::Tensor& input, const at::Tensor& target, double least_share) {
+  torch::manual_seed(5);
+  const auto model = convert::BitModel::wrap(std::make_shared<Net>(), {});
+  const convert::ConversionReport& report = model->report();
+  EXPECT_GT(static_cast<double>(report.covered()), least_share * static_cast<double>(report.parameters()))
+      << report.to_text();
+  EXPECT_TRUE(report.unused_rules.empty());
+
+  torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(2e-3));
+  std::vector<double> losses;
+  for (int step = 0; step < 10; ++step) {
+    optimizer.zero_grad();
+    const at::Tensor logits = model->forward(input);
+    const at::Tensor loss = torch::cross_entropy_loss(logits.reshape({-1, logits.size(-1)}), target.reshape({-1}));
+    loss.backward();
+    optimizer.step();
+    losses.push_back(loss.item<double>());
+  }
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_convert_{}.bit", getpid());
+  const auto deployment = deploy::save(*model, input, path);
+  ASSERT_TRUE(deployment.ok()) << deployment.error().message;
+  EXPECT_FALSE(deployment->parity.exact) << "norms and softmax are float";
+  const auto session = runtime::Session::create(runtime::Model::load(path).value()).value();
+  std::filesystem::remove(path);
+  const at::NoGradGuard no_grad;
+  for (int64_t batch : {int64_t{1}, input.size(0)}) {
+    const at::Tensor part = input.narrow(0, 0, batch).contiguous(), expected = model->forward(part).contiguous();
+    const runtime::TensorView view = deploy::view_of(part);
+    const auto outputs = session->run({&view, 1}).value();
+    const at::Tensor found = torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape);
+    EXPECT_LT((found - expected).abs().max().item<double>(),
+              deploy::kBoundBehindQuantizers * expected.abs().max().item<double>())
+        << batch;
+  }
+}
+
+TEST(ConvertTrainDeploy, ResNet18) {
+  torch::manual_seed(1);
+  follow_the_whole_way<ResNet18>(torch::randn({4, 3, 16, 16}), torch::randint(10, {4}), 0.99);
+}
+
+TEST(ConvertTrainDeploy, VisionTransformer) {
+  torch::manual_seed(2);
+  follow_the_whole_way<Vit>(torch::randn({8, 3, 16, 16}), torch::randint(10, {8}), 0.95);
+}
+
+TEST(ConvertTrainDeploy, Decoder) {
+  torch::manual_seed(3);
+  const at::Tensor text = torch::randint(Gpt::kTokens, {8, Gpt::kLength + 1});
+  follow_the_whole_way<Gpt>(text.narrow(1, 0, Gpt::kLength).contiguous(), text.narrow(1, 1, Gpt::kLength).contiguous(),
+                            0.95);
+}
+
+}  // namespace
+}  // namespace bitlab
