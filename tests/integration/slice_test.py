@@ -191,6 +191,15 @@ class Slice(unittest.TestCase):
         result = run("bitlab-run", "run", self.folder / "float.bit", "--data", "synthetic", "--limit", "20")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("accuracy", result.stdout)
+        # What each layer would cost, and rules for it that can be read again.
+        rules = self.folder / "rules.yaml"
+        result = run("bitlab", "analyze", folder, "--quant", "twn", "--samples", "40", "--budget", "0", "-o", rules)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for layer in ("conv1", "conv2", "fc1", "fc2"):
+            self.assertRegex(result.stdout, rf"{layer} +\d+ +\d+\.\d+ +[+-]\d")
+        self.assertIn("method: twn", rules.read_text())
+        result = run("bitlab", "analyze", folder, "--activation", "int8_static")
+        check_refused(self, result, 4, "int8_static")
 
 
 if __name__ == "__main__":
