@@ -2,6 +2,7 @@
 #include "bitlab/deploy/lowering.h"
 
 #include <gtest/gtest.h>
+#include <torch/torch.h>
 
 #include "bitlab/deploy/test_support.h"
 #include "bitlab/nn/bit_conv.h"
@@ -341,6 +342,49 @@ TEST(Lowering, TernaryConvolutionsOfEveryKind) {
       nn::BitConvTranspose2d(nn::BitConvOptions<2>(6, 4, 3).stride(2).padding(1).output_padding(1).groups(2).quant(quant)));
   net.body = [=](Net&, const at::Tensor& x) mutable { return up->forward(x); };
   check(net, torch::randn({3, 6, 5, 4}), Promise::kExact, "conv_transpose2d");
+}
+
+// What lies beyond an edge, in every mode, of BitLab's layers and of LibTorch's.
+TEST(Lowering, PaddingModes) {
+  torch::manual_seed(8);
+  for (const auto mode : {nn::PaddingMode::kReflect, nn::PaddingMode::kReplicate, nn::PaddingMode::kCircular}) {
+    Net net;
+    auto conv = net.register_module("conv", nn::BitConv2d(nn::BitConv2dOptions(2, 3, 3).padding({1, 2}).padding_mode(mode)));
+    net.body = [=](Net&, const at::Tensor& x) { return conv->forward(x); };
+    check(net, torch::randn({3, 2, 5, 4}), Promise::kExact, "padding mode");
+  }
+  check_all({
+      {"zeros",
+       Promise::kExact,
+       {2, 4, 3},
+       [](auto& x) {
+         return at::pad(x, {1, 2, 0, 1});
+       }},
+      {"constant",
+       Promise::kExact,
+       {4, 3},
+       [](auto& x) {
+         return F::pad(x, F::PadFuncOptions({2, 0}));
+       }},
+      {"reflect",
+       Promise::kExact,
+       {4, 5},
+       [](auto& x) {
+         return F::pad(x, F::PadFuncOptions({2, 3}).mode(torch::kReflect));
+       }},
+      {"replicate",
+       Promise::kExact,
+       {2, 4, 5},
+       [](auto& x) {
+         return F::pad(x, F::PadFuncOptions({2, 3, 1, 0}).mode(torch::kReplicate));
+       }},
+      {"circular",
+       Promise::kExact,
+       {2, 4, 5},
+       [](auto& x) {
+         return F::pad(x, F::PadFuncOptions({2, 3, 1, 0}).mode(torch::kCircular));
+       }},
+  });
 }
 
 TEST(Lowering, TernaryNorms) {

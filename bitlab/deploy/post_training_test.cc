@@ -2,6 +2,7 @@
 #include "bitlab/deploy/post_training.h"
 
 #include <gtest/gtest.h>
+#include <torch/torch.h>
 
 #include "bitlab/deploy/deploy.h"
 #include "bitlab/deploy/test_support.h"

@@ -3,7 +3,8 @@
 
 #include <cstring>
 
-#include <torch/torch.h>
+#include <ATen/ops/from_blob.h>
+#include <torch/nn/module.h>
 
 #include "bitlab/deploy/capture.h"
 #include "bitlab/deploy/tensor_view.h"

@@ -21,11 +21,15 @@ void run(const program::Program& program) {
   if (!plan.ok() || plan->arena_bytes > kMostBytes) return;
   auto session = runtime::Session::create(*model).value();
   std::vector<std::vector<float>> data;
+  std::vector<std::vector<int64_t>> indices;
   std::vector<runtime::TensorView> views;
   for (program::ValueId id : program.inputs) {
     const auto& shape = program.value(id).shape;
     data.emplace_back(static_cast<size_t>(elements(shape, 2)), 0.5F);
-    views.push_back({at_batch(shape, 2), data.back().data()});
+    indices.emplace_back(data.back().size(), 1);
+    const bool is_index = program.value(id).dtype == program::DType::kInt64;
+    views.push_back(
+        {at_batch(shape, 2), is_index ? nullptr : data.back().data(), is_index ? indices.back().data() : nullptr});
   }
   static_cast<void>(session->run(views));
 }
@@ -51,8 +55,12 @@ bool read_bytes(std::span<const uint8_t> bytes) {
 }
 
 std::vector<std::vector<uint8_t>> seeds() {
-  const std::string bytes = format::bit::serialize(format::bit::test::small_program()).value();
-  return {{bytes.begin(), bytes.end()}};
+  std::vector<std::vector<uint8_t>> list;
+  for (const program::Program& p : {format::bit::test::small_program(), format::bit::test::wide_program()}) {
+    const std::string bytes = format::bit::serialize(p).value();
+    list.emplace_back(bytes.begin(), bytes.end());
+  }
+  return list;
 }
 
 void repair(std::vector<uint8_t>& bytes) {

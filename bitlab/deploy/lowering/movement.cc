@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include "bitlab/deploy/lowering/lowerings.h"
 
@@ -49,7 +50,95 @@ Result<ValueId> repeated(Lowering& lowering, ValueId x, const program::Shape& sh
   return lowering.node(Op::mul, {x, lowering.constant(at::ones(sizes))});
 }
 
+enum class Padding { kZeros, kReflect, kReplicate, kCircular };
+
+// Parts of one dimension, cut and joined.
+struct Axis {
+  Lowering& lowering;
+  ValueId x;
+  int64_t dim, size;
+
+  Result<ValueId> part(int64_t start, int64_t length) const {
+    return lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", length}});
+  }
+  Result<ValueId> join(ValueId a, ValueId b) const {
+    if (a == program::kNone) return b;
+    return lowering.node(Op::cat, {a, b}, {{"dim", dim}});
+  }
+  Result<ValueId> zeros(int64_t length) const {
+    Sizes shape;
+    for (const program::Dim& d : lowering.shape(x)) shape.push_back(d.symbolic ? 1 : d.size);
+    shape[static_cast<size_t>(dim)] = length;
+    return lowering.node(Op::expand, {lowering.constant(at::zeros(shape))});
+  }
+  // `length` values in front of x, or behind it; kNone for none.
+  Result<ValueId> edge(Padding mode, int64_t length, bool front) const {
+    if (length == 0) return program::kNone;
+    if (mode == Padding::kZeros) return zeros(length);
+    if (mode == Padding::kCircular) return part(front ? size - length : 0, length);
+    ValueId joined = program::kNone;
+    for (int64_t i = 0; i < length; ++i) {
+      const int64_t mirrored = front ? length - i : size - 2 - i, last = front ? 0 : size - 1;
+      BITLAB_TRY(const ValueId one, part(mode == Padding::kReflect ? mirrored : last, 1));
+      BITLAB_TRY(joined, join(joined, one));
+    }
+    return joined;
+  }
+};
+
+// `sides`: in front and behind, of the last dimension first, as LibTorch has them.
+Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& sides) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  if (!lowering.shape(x)[0].symbolic) return unsupported(call, "the batch in front", "another dimension there");
+  for (size_t i = 0; i + 1 < sides.size(); i += 2) {
+    const size_t dim = lowering.shape(x).size() - 1 - i / 2;
+    if (sides[i] < 0 || sides[i + 1] < 0 || lowering.shape(x)[dim].symbolic)
+      return unsupported(call, "padding from 0 within samples", "another");
+    const Axis axis{lowering, x, static_cast<int64_t>(dim), lowering.shape(x)[dim].size};
+    BITLAB_TRY(const ValueId front, axis.edge(mode, sides[i], true));
+    BITLAB_TRY(const ValueId behind, axis.edge(mode, sides[i + 1], false));
+    BITLAB_TRY(x, axis.join(front, x));
+    if (behind != program::kNone) {
+      BITLAB_TRY(x, axis.join(x, behind));
+    }
+  }
+  return lowering.finish(call, x);
+}
+
 }  // namespace
+
+Status lower_pad(Lowering& lowering, const Call& call) {
+  constexpr std::string_view kModes[] = {"reflect", "replicate", "circular",
+                                         "constant"};  // in the order of LibTorch's numbers
+  const c10::IValue& argument = call.argument("mode");
+  const std::string_view mode =
+      argument.isString() ? std::string_view(argument.toStringRef()) : kModes[std::clamp<int64_t>(argument.toInt(), 0, 3)];
+  if (mode == "constant" && given(call, "value") && call.argument("value").toScalar().toDouble() != 0)
+    return unsupported(call, "zeros", "another value");
+  return pad(lowering, call,
+             mode == "reflect"     ? Padding::kReflect
+             : mode == "replicate" ? Padding::kReplicate
+             : mode == "circular"  ? Padding::kCircular
+                                   : Padding::kZeros,
+             call.argument("pad").toIntVector());
+}
+
+Status lower_constant_pad(Lowering& lowering, const Call& call) {
+  if (call.argument("value").toScalar().toDouble() != 0) return unsupported(call, "zeros", "another value");
+  return pad(lowering, call, Padding::kZeros, call.argument("pad").toIntVector());
+}
+
+Status lower_reflection_pad(Lowering& lowering, const Call& call) {
+  return pad(lowering, call, Padding::kReflect, call.argument("padding").toIntVector());
+}
+
+Status lower_replication_pad(Lowering& lowering, const Call& call) {
+  return pad(lowering, call, Padding::kReplicate, call.argument("padding").toIntVector());
+}
+
+Status lower_circular_pad(Lowering& lowering, const Call& call) {
+  return pad(lowering, call, Padding::kCircular, call.argument("pad").toIntVector());
+}
 
 Status lower_reshape(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));

@@ -47,6 +47,14 @@ TEST(Bit, RoundTrips) {
   EXPECT_EQ(std::get<program::FloatData>(after.constants[2].data)[5], 6.0F);
 }
 
+TEST(Bit, RoundTripsEveryKindOfAttributeAndInput) {
+  const Program before = test::wide_program();
+  const std::string bytes = serialize(before).value();
+  const Loaded loaded = load_bytes(bytes);
+  EXPECT_EQ(print(loaded.program.value()), print(before));
+  EXPECT_EQ(serialize(*loaded.program).value(), bytes);
+}
+
 TEST(Bit, IsSafetensors) {
   const std::string bytes = serialize(small()).value();
   uint64_t length = 0;

@@ -31,6 +31,40 @@ inline program::Program small_program() {
   return b.finish({v}).value();
 }
 
+// tokens [batch, 4] - ternary table - attention of two heads - norms - a transposed convolution in groups - what moves values.
+inline program::Program wide_program() {
+  using namespace program;
+  std::vector<uint8_t> table(3), filters(4);
+  ternary::pack_codes(std::vector<int8_t>{1, 0, -1, 1, 0, 1, 1, -1, 0, 1, 0, -1}, 3, 4, table);
+  ternary::pack_codes(std::vector<int8_t>{1, 0, -1, 1, 0, 1, 1, -1, 0, 1, 0, -1, 1, 1, 1, 1}, 4, 4, filters);
+  ProgramBuilder b;
+  const ValueId tokens = b.input("tokens", {kBatch, {4, false}}, DType::kInt64);
+  ValueId x = b.node(Op::ternary_embedding, "embed", {tokens, b.ternary("t", {3, 4}, table, {0.5F, 1, 2})}).value();
+  x = b.node(Op::add, "add", {x, b.floats("p", {4, 1}, {1, 2, 3, 4})}).value();
+  const ValueId heads = b.node(Op::reshape, "split", {x}, {{"shape", Sizes{-1, 4, 2, 2}}}).value();
+  const ValueId q = b.node(Op::permute, "heads", {heads}, {{"dims", Sizes{0, 2, 1, 3}}}).value();
+  const ValueId y = b.node(Op::attention, "attend", {q, q, q, kNone}, {{"causal", int64_t{1}}, {"scale", 0.5}}).value();
+  const ValueId joined = b.node(Op::reshape, "join", {y}, {{"shape", Sizes{-1, 4, 4}}}).value();
+  const ValueId norm =
+      b.node(Op::layer_norm, "norm", {joined, b.floats("w", {4}, {1, 2, 3, 4})}, {{"dims", int64_t{1}}, {"eps", 1e-5}})
+          .value();
+  const ValueId up = b.node(Op::ternary_conv, "up", {norm, b.ternary("c", {4, 2, 2}, filters, {0.1F})},
+                            {{"stride", Sizes{2}},
+                             {"padding", Sizes{0}},
+                             {"dilation", Sizes{1}},
+                             {"transposed", int64_t{1}},
+                             {"output_padding", Sizes{1}},
+                             {"groups", int64_t{2}},
+                             {"activation", std::string("int8")}})
+                         .value();
+  const ValueId part =
+      b.node(Op::slice, "part", {up}, {{"dim", int64_t{2}}, {"start", int64_t{1}}, {"length", int64_t{4}}}).value();
+  const ValueId row = b.node(Op::expand, "row", {b.floats("r", {1, 1, 4}, {1, 2, 3, 4})}).value();
+  const ValueId all = b.node(Op::cat, "cat", {row, part}, {{"dim", int64_t{1}}}).value();
+  const ValueId product = b.node(Op::matmul, "product", {all, joined}).value();
+  return b.finish({b.node(Op::mean, "mean", {product}).value()}).value();
+}
+
 // CRC-32 bit by bit, independent of the library that the writer uses.
 inline uint32_t crc32_of(std::string_view bytes) {
   uint32_t crc = 0xFFFFFFFF;
