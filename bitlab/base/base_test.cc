@@ -12,6 +12,7 @@
 #include "bitlab/base/float_environment.h"
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
+#include "bitlab/base/nearest.h"
 #include "bitlab/base/result.h"
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/base/trace.h"
@@ -208,6 +209,18 @@ TEST(Trace, EmitsOneEventAScope) {
   { const TraceScope scope(nobody, "test", "unheard"); }
   EXPECT_EQ(names, std::vector<std::string>{"once"});
   EXPECT_GE(duration, 0);
+}
+
+// --- names
+
+TEST(Nearest, NeedsTheFewestChanges) {
+  const std::vector<std::string> known{"epochs", "seed", "threads", "feed"};
+  EXPECT_EQ(*nearest("epoch", known), "epochs");
+  EXPECT_EQ(*nearest("xeed", known), "seed") << "the first of equals";
+  EXPECT_EQ(*nearest("tre4ds", known, 2), "threads");
+  EXPECT_EQ(nearest("tre4ds", known, 1), nullptr);
+  EXPECT_EQ(*nearest("", known), "seed");
+  EXPECT_EQ(nearest("seed", {}), nullptr);
 }
 
 }  // namespace

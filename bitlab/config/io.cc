@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -11,6 +10,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/base/json_depth.h"
+#include "bitlab/base/nearest.h"
 #include "bitlab/config/visit.h"
 
 namespace bitlab::config {
@@ -54,26 +54,9 @@ Json encode(const T& value) {
   }
 }
 
-// Levenshtein's distance.
-size_t distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
-
 Error unknown_key(const std::string& path, const std::string& key, const std::vector<std::string>& known) {
-  const auto nearest = std::min_element(known.begin(), known.end(),
-                                        [&](const auto& a, const auto& b) { return distance(key, a) < distance(key, b); });
-  return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}{}'; did you mean '{}'?", path, key, *nearest);
+  return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}{}'; did you mean '{}'?", path, key,
+                    *nearest(key, known));
 }
 
 Error wrong_type(const std::string& path, std::string_view expected, const Json& found) {

@@ -3,6 +3,7 @@
 #include <torch/csrc/jit/serialization/pickle.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/train/pytorch_file.h"
 
 namespace bitlab::train {
 
@@ -14,17 +15,8 @@ Status save_checkpoint(const State& state, const std::filesystem::path& path) {
 }
 
 Result<State> load_checkpoint(const std::filesystem::path& path) {
-  BITLAB_TRY(const std::string text, read_file(path));
-  try {
-    State state;
-    const c10::IValue value = torch::jit::pickle_load({text.begin(), text.end()});
-    for (const auto& item : value.toGenericDict()) state[item.key().toStringRef()] = item.value().toTensor();
-    return state;
-  } catch (const std::exception& error) {
-    const std::string what = error.what();
-    return make_error(ErrorCode::kCorrupt, "[train] a checkpoint, got '{}' (path={})", what.substr(0, what.find('\n')),
-                      path.string());
-  }
+  BITLAB_TRY(StateDict file, read_pytorch_file(path));
+  return std::move(file.tensors);
 }
 
 }  // namespace bitlab::train

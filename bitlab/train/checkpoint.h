@@ -10,7 +10,7 @@ namespace bitlab::train {
 // Written atomically. Error: IoError.
 Status save_checkpoint(const State& state, const std::filesystem::path& path);
 
-// Errors: NotFound, IoError, Corrupt.
+// Errors: those of read_pytorch_file().
 Result<State> load_checkpoint(const std::filesystem::path& path);
 
 }  // namespace bitlab::train

@@ -30,7 +30,7 @@ class Learner {
  public:
   virtual ~Learner() = default;
   virtual State state() = 0;                    // a copy
-  virtual Status load(const State& state) = 0;  // Errors: UnknownName (a key is missing or unknown), ShapeMismatch
+  virtual Status load(const State& state) = 0;  // Errors: those of load_into() (state_dict.h)
   virtual void train(bool on) = 0;
   virtual std::vector<NamedParameter> parameters() = 0;
   virtual Outputs forward(const Batch& batch) = 0;

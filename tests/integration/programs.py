@@ -1,7 +1,9 @@
 """Runs the programs of the build, for the tests in this folder."""
 
 import os
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 BINARY = Path(os.environ["BITLAB_BINARY_DIR"])
@@ -25,3 +27,18 @@ def check_refused(test, result, code, *texts):
     test.assertEqual(len(lines), 1, result.stderr)
     for text in texts:
         test.assertIn(text, lines[0])
+
+
+def grey_png(height, width, value=lambda y, x: 128):
+    """A grey PNG, written by hand."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    scanlines = b"".join(b"\0" + bytes(value(y, x) for x in range(width)) for y in range(height))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(scanlines))
+        + chunk(b"IEND", b"")
+    )

@@ -8,10 +8,9 @@ import shutil
 import struct
 import tempfile
 import unittest
-import zlib
 from pathlib import Path
 
-from programs import check_refused, run
+from programs import check_refused, grey_png, run
 
 SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 
@@ -19,21 +18,6 @@ SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 def rows(op):
     text = re.sub(r"//.*", "", (SOURCE / "bitlab/kernels" / op / "kernels.def").read_text())
     return re.findall(r"BITLAB_KERNEL\((\w+)", text)
-
-
-def grey_png(height, width):
-    """A PNG of one grey, written by hand."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    scanlines = b"".join(b"\0" + b"\x80" * width for _ in range(height))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(scanlines))
-        + chunk(b"IEND", b"")
-    )
 
 
 class Slice(unittest.TestCase):
@@ -170,7 +154,7 @@ class Slice(unittest.TestCase):
             ("config.yaml", "model: {nam: lenet5}\n", "did you mean 'name'"),
             ("config.yaml", "model: {name: mlp}\n", "parameter"),
             ("image.json", "{}", "image"),
-            ("best.ckpt", "nothing", "checkpoint"),
+            ("best.ckpt", "nothing", "torch.save"),
         ):
             shutil.copytree(self.run_folder, copy)
             (copy / name).write_text(content)

@@ -56,6 +56,14 @@ train::TrainerOptions console(ProgressBar& bar, const fs::path& checkpoint, int6
   return options;
 }
 
+// What says which model a checkpoint belongs to.
+Status begin_folder(const RunConfig& config, const data::ImageSpec& image, const fs::path& folder) {
+  const Paths paths(folder);
+  BITLAB_RETURN_IF_ERROR(ensure_writable_folder(folder));
+  BITLAB_RETURN_IF_ERROR(config::save(config, paths.config));
+  return write_file_atomic(paths.image, std::string_view(image.to_json()));
+}
+
 }  // namespace
 
 Result<Datasets> load_datasets(const DataConfig& config) {
@@ -66,18 +74,25 @@ Result<Datasets> load_datasets(const DataConfig& config) {
   return Datasets{std::move(parts.kept), std::move(parts.held_out), std::move(test)};
 }
 
+Result<data::ImageSpec> load_image_spec(const DataConfig& config) {
+  BITLAB_TRY(data::ImageDataset set, data::load_dataset(config.name, data::Split::kTest, {.root = config.root, .limit = 1}));
+  return std::move(set.spec);
+}
+
+void fit_to_images(ModelConfig& model, const data::ImageSpec& image) {
+  model.channels = image.channels;
+  model.height = image.height;
+  model.width = image.width;
+  model.classes = static_cast<int64_t>(image.labels.size());
+}
+
 Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const fs::path& folder, std::string_view heading) {
   const Paths paths(folder);
   const data::ImageSpec& image = datasets.training.spec;
-  config.model.channels = image.channels;
-  config.model.height = image.height;
-  config.model.width = image.width;
-  config.model.classes = static_cast<int64_t>(image.labels.size());
+  fit_to_images(config.model, image);
   torch::manual_seed(static_cast<uint64_t>(config.train.seed));
   BITLAB_TRY(auto model, models::make_model(config.model));
-  BITLAB_RETURN_IF_ERROR(ensure_writable_folder(folder));
-  BITLAB_RETURN_IF_ERROR(config::save(config, paths.config));
-  BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.image, std::string_view(image.to_json())));
+  BITLAB_RETURN_IF_ERROR(begin_folder(config, image, folder));
   fmt::print("{}: {} training, {} validation, {} test images of {}\n", heading, datasets.training.count,
              datasets.validation.count, datasets.test.count, config.data.name);
   ProgressBar bar;
@@ -90,6 +105,11 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
   fmt::print("  test accuracy {:.2f} % (epoch {})\n", 100 * trained.test.accuracy, trained.training.best_epoch);
   BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.report, std::string_view(report_of(trained).dump(2) + "\n")));
   return trained;
+}
+
+Status save_run(const Run& run, const fs::path& folder) {
+  BITLAB_RETURN_IF_ERROR(begin_folder(run.config, run.image, folder));
+  return train::save_checkpoint(train::Classifier(*run.model).state(), Paths(folder).checkpoint);
 }
 
 Result<Run> load_run(const fs::path& folder) {

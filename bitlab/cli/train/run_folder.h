@@ -1,7 +1,7 @@
-// A training run on disk: what `bitlab train` leaves and `bitlab deploy` reads.
+// A training run on disk: what `bitlab train` and `bitlab convert` leave and `bitlab deploy` reads.
 //
 //   config.yaml   the RunConfig          image.json    how pictures become the model's input
-//   best.ckpt     the best epoch's state  report.json   what was measured
+//   best.ckpt     the best epoch's state  report.json   what was measured, where `bitlab train` made it
 #pragma once
 
 #include <filesystem>
@@ -22,6 +22,9 @@ struct Datasets {
   data::ImageDataset training, validation, test;
 };
 Result<Datasets> load_datasets(const DataConfig& config);
+// How the pictures of a data set become a model's input, and the sizes that a model for them has.
+Result<data::ImageSpec> load_image_spec(const DataConfig& config);
+void fit_to_images(ModelConfig& model, const data::ImageSpec& image);
 
 struct Run {
   RunConfig config;
@@ -41,6 +44,9 @@ struct TrainedRun {
 // and files; the folder is checked before training.
 Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const std::filesystem::path& folder,
                              std::string_view heading);
+
+// The folder of a run that was not trained here: all but the report. Errors: those of files.
+Status save_run(const Run& run, const std::filesystem::path& folder);
 
 // Errors: NotFound (a file of the folder), Corrupt, those of make_model().
 Result<Run> load_run(const std::filesystem::path& folder);

@@ -1,0 +1,137 @@
+#include "bitlab/train/state_dict.h"
+
+#include <algorithm>
+
+#include <ATen/core/grad_mode.h>
+
+#include "bitlab/base/nearest.h"
+
+namespace bitlab::train {
+namespace {
+
+constexpr size_t kMaxLines = 20;
+
+std::string show(at::IntArrayRef shape) { return c10::str(shape); }
+
+// The prefix of names of the file whose removal gives the most names of the model.
+std::string best_prefix(const std::vector<StateDictDiff::Entry>& unexpected, const State& model) {
+  std::map<std::string, int64_t> matches;
+  for (const auto& entry : unexpected)
+    for (size_t dot = entry.name.find('.'); dot != std::string::npos; dot = entry.name.find('.', dot + 1))
+      if (model.contains(entry.name.substr(dot + 1))) ++matches[entry.name.substr(0, dot + 1)];
+  const auto best =
+      std::max_element(matches.begin(), matches.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return best == matches.end() ? "" : best->first;
+}
+
+std::vector<std::string> names_of(const std::vector<StateDictDiff::Entry>& entries) {
+  std::vector<std::string> names;
+  for (const auto& entry : entries) names.push_back(entry.name);
+  return names;
+}
+
+// `others`: where the name may have been meant.
+std::string paragraph(std::string_view heading, const std::vector<StateDictDiff::Entry>& entries,
+                      const std::vector<std::string>& others) {
+  if (entries.empty()) return "";
+  constexpr size_t kMaxCompared = 1000;  // the time grows with the product
+  const size_t shown = std::min(entries.size(), kMaxLines);
+  size_t width = 0;
+  for (size_t i = 0; i < shown; ++i) width = std::max(width, entries[i].name.size());
+  std::string text = fmt::format("{}: {}\n", heading, entries.size());
+  for (size_t i = 0; i < shown; ++i) {
+    const auto& [name, model, file] = entries[i];
+    text += fmt::format("  {:<{}}  ", name, width);
+    text += show(model ? *model : *file);
+    if (model && file) text += fmt::format(", got {}", show(*file));
+    const std::string* meant = others.size() > kMaxCompared ? nullptr : nearest(name, others, name.size() / 3);
+    text += meant == nullptr ? "\n" : fmt::format("  near '{}'\n", *meant);
+  }
+  if (shown < entries.size()) text += fmt::format("  and {} more\n", entries.size() - shown);
+  return text;
+}
+
+// "", or how many more entries have the same fault.
+std::string more(const std::vector<StateDictDiff::Entry>& entries) {
+  return entries.size() < 2 ? "" : fmt::format(" and {} more", entries.size() - 1);
+}
+
+Status check(const StateDictDiff& diff) {
+  if (!diff.unexpected.empty())
+    return make_error(ErrorCode::kUnknownName, "[train] a parameter of the model, got '{}'{}", diff.unexpected[0].name,
+                      more(diff.unexpected));
+  if (!diff.missing.empty())
+    return make_error(ErrorCode::kUnknownName, "[train] every parameter of the model, got none for '{}'{}",
+                      diff.missing[0].name, more(diff.missing));
+  if (!diff.reshaped.empty())
+    return make_error(ErrorCode::kShapeMismatch, "[train] a shape of {}, got {}{} (name={})", show(*diff.reshaped[0].model),
+                      show(*diff.reshaped[0].file), more(diff.reshaped), diff.reshaped[0].name);
+  return {};
+}
+
+}  // namespace
+
+Result<StateDict> load_state_dict(const std::filesystem::path& path) {
+  BITLAB_TRY(StateDict file, read_pytorch_file(path));
+  for (auto& [name, tensor] : file.tensors)
+    if (tensor.is_floating_point()) tensor = tensor.to(at::kFloat);
+  return file;
+}
+
+Result<State> strip_prefix(const State& state, std::string_view prefix) {
+  State stripped;
+  for (const auto& [name, tensor] : state) {
+    const std::string shorter = name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+    if (!stripped.emplace(shorter, tensor).second)
+      return make_error(ErrorCode::kInvalidArgument, "[train] names that differ without the prefix '{}', got '{}' twice",
+                        prefix, shorter);
+  }
+  return stripped;
+}
+
+State state_of(const torch::nn::Module& module) {
+  State state;
+  for (const auto& item : module.named_parameters()) state[item.key()] = item.value();
+  for (const auto& item : module.named_buffers()) state[item.key()] = item.value();
+  return state;
+}
+
+StateDictDiff compare(const State& model, const State& file, const NamePredicate& may_miss) {
+  StateDictDiff diff;
+  for (const auto& [name, tensor] : model) {
+    const auto found = file.find(name);
+    if (found == file.end()) {
+      if (!may_miss || !may_miss(name)) diff.missing.push_back({name, tensor.sizes().vec(), std::nullopt});
+    } else if (found->second.sizes() != tensor.sizes()) {
+      diff.reshaped.push_back({name, tensor.sizes().vec(), found->second.sizes().vec()});
+    }
+  }
+  for (const auto& [name, tensor] : file)
+    if (!model.contains(name)) diff.unexpected.push_back({name, std::nullopt, tensor.sizes().vec()});
+  diff.prefix = best_prefix(diff.unexpected, model);
+  return diff;
+}
+
+std::string to_text(const StateDictDiff& diff) {
+  std::string text = paragraph("Missing in the file", diff.missing, names_of(diff.unexpected)) +
+                     paragraph("Unknown to the model", diff.unexpected, names_of(diff.missing)) +
+                     paragraph("Of another shape", diff.reshaped, {});
+  if (!diff.prefix.empty())
+    text += fmt::format("Without the prefix '{}' more names of the file would match.\n", diff.prefix);
+  return text;
+}
+
+Status load_into(torch::nn::Module& module, const State& state, const NamePredicate& may_miss) {
+  State tensors = state_of(module);
+  BITLAB_RETURN_IF_ERROR(check(compare(tensors, state, may_miss)));
+  for (const auto& [name, value] : state)
+    if (const at::Tensor& tensor = tensors.at(name);
+        tensor.is_floating_point() != value.is_floating_point() || value.is_complex())
+      return make_error(ErrorCode::kTypeMismatch, "[train] values of {}, got {} (name={})",
+                        c10::toString(tensor.scalar_type()), c10::toString(value.scalar_type()), name);
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, value] : state) tensors.at(name).copy_(value);
+  return {};
+}
+
+}  // namespace bitlab::train
