@@ -5,7 +5,6 @@
 #include <thread>
 #include <unistd.h>
 
-#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -189,6 +188,20 @@ TEST(Audit, NamesWeightsThatOthersRead) {
     const at::Tensor x = torch::randn({2, 4});
     EXPECT_TRUE(torch::equal(BitModel::wrap(net, config)->forward(x), net->forward(x)));
   }
+}
+
+// A layer by itself, and one whose weight is its own transpose.
+TEST(BitModel, SingleLayers) {
+  torch::manual_seed(4);
+  const auto layer = std::make_shared<tnn::LinearImpl>(5, 3);
+  const auto model = BitModel::wrap(layer, {});
+  const at::Tensor x = torch::randn({4, 5});
+  EXPECT_EQ(model->report().layers.at(0).action, Action::kIntercepted);
+  EXPECT_TRUE(torch::equal(model->forward(x), ops::bit_linear(x, layer->weight, layer->bias, kQuant, kAct)));
+  const auto point = std::make_shared<tnn::LinearImpl>(1, 1);
+  const at::Tensor one = torch::randn({4, 1});
+  EXPECT_TRUE(
+      torch::equal(BitModel::wrap(point, {})->forward(one), ops::bit_linear(one, point->weight, point->bias, kQuant, kAct)));
 }
 
 TEST(BitModel, LeavesNoGuardBehind) {

@@ -73,6 +73,8 @@ TEST(Rules, RefuseWhatCannotBe) {
             "[rules] a rule that keeps a layer or changes its quantization, got rule 1 (keep=float, method=twn)");
   EXPECT_EQ(error_of(rule([](auto& r) { r.min_size = 5, r.max_size = 3; })),
             "[rules] min_size up to max_size, got rule 1 (min_size=5, max_size=3)");
+  EXPECT_EQ(error_of(rule([](auto& r) { r.keep = config::Keep::kInt8; })),
+            "[rules] keep: float (layers in int8 are not there yet), got rule 1 (keep=int8)");
   EXPECT_NE(error_of(rule([](auto& r) { r.path = "/(/"; })).find("[rules] a regular expression"), std::string::npos);
 }
 
@@ -169,6 +171,40 @@ TEST(Twins, OfNoneComputeTheSame) {
   tnn::ConvTranspose2d up(tnn::ConvTranspose2dOptions(4, 6, 3).stride(2).output_padding(1).groups(2));
   const at::Tensor x = torch::randn({2, 4, 5, 4});
   EXPECT_TRUE(torch::equal(make_twin(*up, none).module->as<nn::BitConvTranspose2d>()->forward(x), up->forward(x)));
+}
+
+// A layer that stands in several places is one layer afterwards, too.
+TEST(Converter, KeepsSharedLayersShared) {
+  torch::manual_seed(3);
+  tnn::Linear shared(4, 4);
+  tnn::Sequential first(shared, tnn::ReLU(), shared), second(tnn::ReLU(), shared);
+  tnn::ModuleList net(first, second);
+  const auto report = BitConverter::convert(*net, {}).value();
+  ASSERT_EQ(report.layers.size(), 1U);
+  EXPECT_EQ(report.layers[0].action, Action::kReplaced);
+  const auto* layer = first[0]->as<nn::BitLinear>();
+  ASSERT_NE(layer, nullptr);
+  EXPECT_EQ(first[2]->as<nn::BitLinear>(), layer);
+  EXPECT_EQ(second[1]->as<nn::BitLinear>(), layer);
+}
+
+struct HalvedImpl : tnn::LinearImpl {
+  using LinearImpl::LinearImpl;
+  at::Tensor forward(const at::Tensor& x) { return LinearImpl::forward(x) / 2; }
+};
+
+// A class that derives from a layer may compute something else: it is left alone.
+TEST(Converter, LeavesDerivedLayers) {
+  tnn::Sequential net(std::make_shared<HalvedImpl>(4, 4));
+  const at::Tensor x = torch::randn({2, 4}), before = net->forward(x);
+  EXPECT_EQ(BitConverter::convert(*net, {}).value().layers[0].action, Action::kSkipped);
+  EXPECT_TRUE(torch::equal(net->forward(x), before));
+}
+
+TEST(Converter, ReplacesBagsInSequentials) {
+  tnn::Sequential net(tnn::EmbeddingBag(7, 3));
+  ASSERT_TRUE(BitConverter::convert(*net, {}).ok());
+  EXPECT_EQ(net->forward(torch::randint(7, {2, 4})).sizes(), (std::vector<int64_t>{2, 3}));
 }
 
 TEST(Converter, ChangesNothingWhereItFails) {

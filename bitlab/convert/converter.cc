@@ -1,5 +1,6 @@
 #include "bitlab/convert/converter.h"
 
+#include <algorithm>
 #include <set>
 
 #include <torch/nn/modules/activation.h>
@@ -17,9 +18,14 @@ using torch::nn::Module;
 
 // A layer, or a parameter of a class that is none, which can be ternary.
 struct Candidate {
+  struct Place {
+    std::shared_ptr<Module> parent;
+    std::string key;
+  };
   LayerFacts facts;
-  std::shared_ptr<Module> module, parent;  // of a parameter: its module, and null
-  std::string key;                         // in the parent; a parameter's name
+  std::shared_ptr<Module> module;  // the layer, or the class that has the parameter
+  bool is_layer = true;
+  std::vector<Place> places;  // of a layer: where it is registered; none for the root
   at::Tensor weight;
 };
 
@@ -55,24 +61,35 @@ struct Walk {
     if (parameters && has_free_parameters(*module))
       for (const auto& p : module->named_parameters(false))
         if (p.value().dim() >= 2 && p.value().size(0) > 1 && p.value().is_floating_point())
-          add({{join(path, p.key()), "parameter", "", p.value().numel()}, module, nullptr, p.key(), p.value()});
+          found.push_back({{join(path, p.key()), "parameter", "", p.value().numel()}, module, false, {}, p.value()});
     for (const auto& child : module->named_children()) {
-      if (child.value() == nullptr || !seen.insert(child.value().get()).second) continue;
-      const std::string type = type_of(*child.value()), own = join(path, child.key());
-      if (type.empty()) {
-        visit(child.value(), own);
-        continue;
+      if (child.value() == nullptr) continue;
+      const bool first = seen.insert(child.value().get()).second;
+      if (!type_of(*child.value()).empty()) {
+        layer(child.value(), join(path, child.key())).places.push_back({module, child.key()});
+      } else if (first) {
+        visit(child.value(), join(path, child.key()));
       }
-      const at::Tensor weight = child.value()->named_parameters(false)["weight"];
-      add({{own, type, "", weight.numel()}, child.value(), module, child.key(), weight});
     }
   }
-  void add(Candidate candidate) { found.push_back(std::move(candidate)); }
+
+  // The candidate of a layer, which several places may share.
+  Candidate& layer(const std::shared_ptr<Module>& module, const std::string& path) {
+    for (Candidate& known : found)
+      if (known.is_layer && known.module == module) return known;
+    const at::Tensor weight = module->named_parameters(false)["weight"];
+    return found.emplace_back(Candidate{{path, type_of(*module), "", weight.numel()}, module, true, {}, weight});
+  }
 };
 
 std::vector<Candidate> candidates(Module& module, const ConvertOptions& options, bool parameters) {
   Walk walk{parameters};
-  walk.visit(std::shared_ptr<Module>(std::shared_ptr<void>(), &module), "");  // read while the caller's reference lives
+  const std::shared_ptr<Module> root(std::shared_ptr<void>(), &module);  // read while the caller's reference lives
+  if (type_of(module).empty()) {
+    walk.visit(root, "");
+  } else {
+    walk.layer(root, "");
+  }
   for (size_t i = 0; i < walk.found.size(); ++i) {
     LayerFacts& facts = walk.found[i].facts;
     facts.index = static_cast<int64_t>(i);
@@ -83,19 +100,25 @@ std::vector<Candidate> candidates(Module& module, const ConvertOptions& options,
   return std::move(walk.found);
 }
 
-// Puts a twin into the container that holds a layer.
-void place(const Candidate& at, const Twin& twin) {
+// Puts a twin into a container that holds a layer.
+void place(const Candidate::Place& at, const std::shared_ptr<Module>& layer, const Twin& twin) {
   if (auto* sequential = dynamic_cast<torch::nn::SequentialImpl*>(at.parent.get()); sequential != nullptr) {
     for (torch::nn::AnyModule& child : *sequential)
-      if (child.ptr() == at.module) child = twin.any;
+      if (child.ptr() == layer) child = twin.any;
   } else if (auto* list = dynamic_cast<torch::nn::ModuleListImpl*>(at.parent.get()); list != nullptr) {
     for (std::shared_ptr<Module>& child : *list)
-      if (child == at.module) child = twin.module;
+      if (child == layer) child = twin.module;
   } else if (auto* dict = dynamic_cast<torch::nn::ModuleDictImpl*>(at.parent.get()); dict != nullptr) {
     for (auto& child : *dict)
-      if (child.value() == at.module) child.value() = twin.module;
+      if (child.value() == layer) child.value() = twin.module;
   }
   at.parent->replace_module(at.key, twin.module);
+}
+
+// Whether containers alone hold a layer.
+bool is_replaceable(const Candidate& c) {
+  return !c.places.empty() &&
+         std::all_of(c.places.begin(), c.places.end(), [](const Candidate::Place& at) { return is_container(*at.parent); });
 }
 
 // Decides for one candidate after the other, and changes the module at the end alone.
@@ -108,9 +131,8 @@ struct Converter {
 
   void decide(const Candidate& c) {
     const Decision decision = rules.decide(c.facts);
-    const bool is_layer = c.parent != nullptr;
     LayerReport report{c.facts.path, c.facts.type, Action::kKept,
-                       "default",    "",           is_layer ? own_parameters(*c.module) : c.facts.size};
+                       "default",    "",           c.is_layer ? own_parameters(*c.module) : c.facts.size};
     if (decision.rule >= 0)
       report.reason = describe(config.rules[static_cast<size_t>(decision.rule)], static_cast<size_t>(decision.rule));
     if (!decision.quant.enabled()) {
@@ -118,12 +140,12 @@ struct Converter {
       return;
     }
     report.quant = nn::describe(decision.quant);
-    if (is_layer && is_container(*c.parent)) {
+    if (is_replaceable(c)) {
       report.action = Action::kReplaced;
       twins.emplace_back(c, make_twin(*c.module, decision.quant));
     } else if (intercepts && c.facts.type != "embedding_bag") {
       report.action = Action::kIntercepted;
-      conversion.interceptions.push_back({is_layer ? c.facts.path + ".weight" : c.facts.path, c.weight, decision.quant,
+      conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, "weight") : c.facts.path, c.weight, decision.quant,
                                           window_of(*c.module), c.facts.type == "embedding"});
     } else {
       report = {c.facts.path, c.facts.type, Action::kSkipped, "", "", report.parameters};
@@ -136,8 +158,8 @@ struct Converter {
   void report_others(const Module& module, const std::vector<Candidate>& list) {
     std::set<const void*> covered;
     for (const Candidate& c : list) {
-      if (c.parent == nullptr) covered.insert(c.weight.unsafeGetTensorImpl());
-      if (c.parent != nullptr)
+      covered.insert(c.weight.unsafeGetTensorImpl());
+      if (c.is_layer)
         for (const auto& p : c.module->named_parameters(false)) covered.insert(p.value().unsafeGetTensorImpl());
     }
     const auto report = [&](const std::string& path, const Module& m) {
@@ -163,10 +185,14 @@ Result<Conversion> convert_module(Module& module, const MixedPrecisionConfig& co
       converter.decide(c);
     } catch (const Exception& error) {
       return make_error(error.code(), "{} (layer={})", error.what(), c.facts.path);
+    } catch (const c10::Error& error) {
+      return make_error(ErrorCode::kInvalidArgument, "[convert] a layer of float32 weights, got '{}' (layer={})",
+                        error.what_without_backtrace(), c.facts.path);
     }
   }
   converter.report_others(module, list);
-  for (const auto& [candidate, twin] : converter.twins) place(candidate, twin);
+  for (const auto& [candidate, twin] : converter.twins)
+    for (const Candidate::Place& at : candidate.places) place(at, candidate.module, twin);
   converter.conversion.report.unused_rules = converter.rules.unused();
   return std::move(converter.conversion);
 }

@@ -52,7 +52,8 @@ at::Tensor tensor_of(const OptionalTensor& tensor) { return tensor.value_or(at::
 // x w^T where `found` is w, or with `transposed` its transpose; undefined where it is neither.
 at::Tensor product(const Found& found, const at::Tensor& x, bool transposed, const at::Tensor& bias) {
   if (found.weight == nullptr || found.weight->weight.tensor.dim() != 2) return {};
-  const bool whole = found.form == (transposed ? Found::Form::kTransposed : Found::Form::kWhole);
+  const bool whole = found.form == (transposed ? Found::Form::kTransposed : Found::Form::kWhole) ||
+                     (found.form == Found::Form::kWhole && found.weight->weight.tensor.numel() == 1);  // its own transpose
   const bool block = found.form == Found::Form::kRows && found.transposed == transposed;
   if (!whole && !block) return {};
   const Replacement replacement(*found.weight);

@@ -44,8 +44,9 @@ Result<BitQuantConfig> quant_of(const QuantRule& rule, size_t index, BitQuantCon
       return invalid(rule, index, fmt::format("a regular expression ({})", error.what()));
     }
   }
+  if (rule.keep == config::Keep::kInt8) return invalid(rule, index, "keep: float (layers in int8 are not there yet)");
   Overrides changes = rule.quant;
-  if (rule.keep != config::Keep::kNo) changes["method"] = rule.keep == config::Keep::kFloat ? "none" : "int8";
+  if (rule.keep != config::Keep::kNo) changes["method"] = "none";
   if (Status status = config::apply(changes, base); !status.ok())
     return make_error(status.error().code, "{} ({})", status.error().message, describe(rule, index));
   return base;

@@ -1,5 +1,8 @@
 #include "bitlab/convert/twins.h"
 
+#include <typeindex>
+#include <unordered_map>
+
 #include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/linear.h>
@@ -81,18 +84,22 @@ Twin bag_twin(torch::nn::EmbeddingBagImpl& source, const BitQuantConfig& quant) 
 
 }  // namespace
 
+// The very classes: one that derives from them may have a forward() of its own.
 std::string type_of(const torch::nn::Module& module) {
   using namespace torch::nn;
-  if (dynamic_cast<const LinearImpl*>(&module) != nullptr) return "linear";
-  if (dynamic_cast<const Conv1dImpl*>(&module) != nullptr) return "conv1d";
-  if (dynamic_cast<const Conv2dImpl*>(&module) != nullptr) return "conv2d";
-  if (dynamic_cast<const Conv3dImpl*>(&module) != nullptr) return "conv3d";
-  if (dynamic_cast<const ConvTranspose1dImpl*>(&module) != nullptr) return "conv_transpose1d";
-  if (dynamic_cast<const ConvTranspose2dImpl*>(&module) != nullptr) return "conv_transpose2d";
-  if (dynamic_cast<const ConvTranspose3dImpl*>(&module) != nullptr) return "conv_transpose3d";
-  if (dynamic_cast<const EmbeddingImpl*>(&module) != nullptr) return "embedding";
-  if (dynamic_cast<const EmbeddingBagImpl*>(&module) != nullptr) return "embedding_bag";
-  return "";
+  static const std::unordered_map<std::type_index, std::string> types{
+      {typeid(LinearImpl), "linear"},
+      {typeid(Conv1dImpl), "conv1d"},
+      {typeid(Conv2dImpl), "conv2d"},
+      {typeid(Conv3dImpl), "conv3d"},
+      {typeid(ConvTranspose1dImpl), "conv_transpose1d"},
+      {typeid(ConvTranspose2dImpl), "conv_transpose2d"},
+      {typeid(ConvTranspose3dImpl), "conv_transpose3d"},
+      {typeid(EmbeddingImpl), "embedding"},
+      {typeid(EmbeddingBagImpl), "embedding_bag"},
+  };
+  const auto found = types.find(typeid(module));
+  return found == types.end() ? "" : found->second;
 }
 
 std::unique_ptr<ops::ConvWindow> window_of(const torch::nn::Module& module) {

@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include <torch/arg.h>
+#include <torch/nn/modules/container/any.h>
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/quantizer.h"
@@ -78,6 +79,9 @@ class BitEmbeddingBagImpl : public BitTable<BitEmbeddingBagOptions, BitEmbedding
 
   void pretty_print(std::ostream& stream) const override;
   at::Tensor forward(const at::Tensor& indices, const at::Tensor& offsets = {});
+
+ protected:
+  FORWARD_HAS_DEFAULT_ARGS({1, torch::nn::AnyValue(at::Tensor())})
 };
 extern template class BitTable<BitEmbeddingBagOptions, BitEmbeddingBagImpl>;
 TORCH_MODULE(BitEmbeddingBag);
