@@ -16,10 +16,10 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev setup-peers micro-bench
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev setup-peers micro-bench bench-training
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  JOBS=n sets the number of parallel jobs ($(JOBS)); BITLAB_TORCH_DIR=... uses a LibTorch of your own."
 
 demo: build/release/build.ninja ## Train, deploy and run a small ternary network; results in out/demo
@@ -57,6 +57,11 @@ runtime: build/runtime/build.ninja ## Build the torch-free part alone: needs nei
 bench: build/bench/build.ninja setup-peers ## Measure kernels beside roofs and other runtimes (BENCH_ARGS="--take")
 	$(call BUILD,bench) --target bitlab_bench
 	.venv/bin/python benchmarks/bitlab_bench.py $(BENCH_ARGS)
+	python3 tools/results.py
+
+bench-training: build/release/build.ninja setup-peers ## Measure training steps beside float32, plain PyTorch and brevitas (BENCH_ARGS="--take")
+	$(call BUILD,release) --target bitlab_ops
+	.venv/bin/python benchmarks/training_cost.py $(BENCH_ARGS)
 	python3 tools/results.py
 
 micro-bench: build/bench/build.ninja ## Run every micro-benchmark (BENCH_ARGS="--benchmark_filter=...")

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <limits>
 #include <set>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/file.h"
 #include "bitlab/base/float_environment.h"
+#include "bitlab/base/heap.h"
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/nearest.h"
@@ -222,6 +224,29 @@ TEST(Nearest, NeedsTheFewestChanges) {
   EXPECT_EQ(*nearest("", known), "seed");
   EXPECT_EQ(nearest("seed", {}), nullptr);
 }
+
+// --- the heap
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(Heap, KeepsFreedMemory) {
+  constexpr size_t kBytes = size_t{30} << 20;
+  const auto faults_of_a_round = [] {
+    rusage before{}, after{};
+    getrusage(RUSAGE_SELF, &before);
+    {
+      const std::vector<char> memory(kBytes, 1);
+      EXPECT_EQ(memory[kBytes - 1], 1);
+    }
+    getrusage(RUSAGE_SELF, &after);
+    return after.ru_minflt - before.ru_minflt;
+  };
+  faults_of_a_round();
+  const auto given_back = faults_of_a_round();
+  keep_freed_memory();
+  faults_of_a_round();
+  EXPECT_LT(faults_of_a_round(), given_back / 4 + 1);
+}
+#endif
 
 }  // namespace
 }  // namespace bitlab

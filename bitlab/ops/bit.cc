@@ -1,4 +1,5 @@
 // bit_linear, bit_conv and bit_weight: the operators of training.
+#include <array>
 #include <cmath>
 #include <memory>
 
@@ -39,19 +40,21 @@ struct Product {
     return at::convolution(x, weight, {}, window->stride, window->padding, window->dilation, window->transposed,
                            window->output_padding, window->groups);
   }
-  // Gradients of x and of the weight, where they are asked for.
-  std::pair<at::Tensor, at::Tensor> backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
-                                             bool needs_x, bool needs_weight) const {
+  // Gradients of x, of the weight and of a bias [N] behind the product, where they are asked for.
+  std::array<at::Tensor, 3> backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
+                                     std::array<bool, 3> needed) const {
     if (window) {
-      auto [gx, gw, unused] = at::convolution_backward(
-          g, x, weight, at::OptionalIntArrayRef(), window->stride, window->padding, window->dilation, window->transposed,
-          window->output_padding, window->groups, {needs_x, needs_weight, false});
-      return {gx, gw};
+      auto [gx, gw, gb] =
+          at::convolution_backward(g, x, weight, at::OptionalIntArrayRef(g.size(1)), window->stride, window->padding,
+                                   window->dilation, window->transposed, window->output_padding, window->groups, needed);
+      return {gx, gw, gb};
     }
-    at::Tensor gx, gw;
-    if (needs_x) gx = g.matmul(weight);
-    if (needs_weight) gw = g.reshape_symint({-1, g.sym_size(-1)}).t().matmul(x.reshape_symint({-1, x.sym_size(-1)}));
-    return {gx, gw};
+    const at::Tensor rows = g.reshape_symint({-1, g.sym_size(-1)});
+    at::Tensor gx, gw, gb;
+    if (needed[0]) gx = g.matmul(weight);
+    if (needed[1]) gw = rows.t().matmul(x.reshape_symint({-1, x.sym_size(-1)}));
+    if (needed[2]) gb = rows.sum(0);
+    return {gx, gw, gb};
   }
 };
 
@@ -90,7 +93,7 @@ struct Operands {
     if (weight.scale_neg.defined()) {
       quantized = at::where(t > 0, scale, at::where(t < 0, -layout.spread(weight.scale_neg, s.spec), t));
     } else {
-      quantized = t * scale;
+      quantized = t.mul_(scale);
     }
     return s.blend == 1 ? quantized : latent + (quantized - latent) * s.blend;
   }
@@ -261,25 +264,16 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     variable_list list(kTensors + 1);
     const bool learns_scale = learned.defined() && (ctx->needs_input_grad(kLearned) || ctx->needs_input_grad(kLearnedNeg));
     const bool learns_step = act_scale.defined() && ctx->needs_input_grad(kActScale);
-    auto [gx, gw] = s.product.backward(g, o.x_value(s), o.weight_value(s), ctx->needs_input_grad(kX) || learns_step,
-                                       ctx->needs_input_grad(kWeight) || learns_scale);
+    auto [gx, gw, gb] = s.product.backward(g, o.x_value(s), o.weight_value(s),
+                                           {ctx->needs_input_grad(kX) || learns_step,
+                                            ctx->needs_input_grad(kWeight) || learns_scale, ctx->needs_input_grad(kBias)});
     if (learns_scale) std::tie(list[kLearned], list[kLearnedNeg]) = scale_gradients(s, o, learned, gw);
     if (ctx->needs_input_grad(kWeight)) list[kWeight] = blended(gw, weight_slope(s, o), s.blend);
     if (gx.defined() && is_static(s.activation))
       std::tie(gx, list[kActScale]) = static_gradients(s, o, act_scale, gx, learns_step);
     if (ctx->needs_input_grad(kX)) list[kX] = gx;
-    if (ctx->needs_input_grad(kBias)) list[kBias] = bias_gradient(g, s.product.trailing());
+    list[kBias] = gb;
     return list;
-  }
-
- private:
-  // The sum over all but the channels of [..., N, trailing...].
-  static at::Tensor bias_gradient(const at::Tensor& g, int64_t trailing) {
-    const int64_t channels = g.dim() - 1 - trailing;
-    std::vector<int64_t> others;
-    for (int64_t i = 0; i < g.dim(); ++i)
-      if (i != channels) others.push_back(i);
-    return others.empty() ? g : g.sum(others);
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -133,8 +134,11 @@ Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth
 }
 
 Status check_finite(std::string_view what, std::span<const float> values) {
+  constexpr uint32_t kMagnitude = 0x7FFFFFFF, kInfinity = 0x7F800000;
+  uint32_t beyond = 0;  // without a branch, which keeps the loop at the speed of memory
+  for (const float value : values) beyond |= (std::bit_cast<uint32_t>(value) & kMagnitude) >= kInfinity ? 1 : 0;
+  if (beyond == 0) return {};
   const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
-  if (bad == values.end()) return {};
   return make_error(ErrorCode::kNotFinite, "[encode] finite {}, got {} (index={})", what, *bad, bad - values.begin());
 }
 

@@ -4,6 +4,7 @@
 #include <torch/utils.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/base/heap.h"
 #include "bitlab/base/version.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/config/io.h"
@@ -87,6 +88,7 @@ void fit_to_images(ModelConfig& model, const data::ImageSpec& image) {
 }
 
 Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const fs::path& folder, std::string_view heading) {
+  keep_freed_memory();
   const Paths paths(folder);
   const data::ImageSpec& image = datasets.training.spec;
   fit_to_images(config.model, image);
