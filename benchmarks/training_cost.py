@@ -86,7 +86,7 @@ def measure(name: str, candidates: dict[str, Layer], value: torch.Tensor, rounds
         "name": name,
         "candidates": {
             candidate: {
-                "ratio_median": round(statistics.median(a / b for a, b in zip(own, base)), 3),
+                "ratio_median": round(statistics.median(a / b for a, b in zip(own, base, strict=True)), 3),
                 "ratio_of_best": round(min(own) / min(base), 3),
                 "ms": round(min(own), 3),
             }
