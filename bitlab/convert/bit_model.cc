@@ -64,7 +64,8 @@ void BitModel::refuse(const std::vector<std::string>& findings) {
   std::string list;
   for (const std::string& finding : findings) list += (list.empty() ? "" : ", ") + finding;
   throw Exception(make_error(ErrorCode::kUnsupported,
-                             "[bit_model] weights that products alone read, or that a rule keeps in float, got {}", list));
+                             "[bit_model] weights that products alone read, or master weights (activation: none), got {}",
+                             list));
 }
 
 Status BitModel::save_to(const std::filesystem::path& path) const {

@@ -18,8 +18,9 @@ namespace bitlab::convert {
 //   auto model = convert::BitModel::wrap(std::make_shared<Net>(), config);
 //   at::Tensor y = model->forward(x);
 //
-// The first forward pass is audited: where a weight is read by anything but a product (w * 0.5, a clone, an LSTM), or by nothing, it throws
-// Unsupported and names weight and reader; a rule that keeps the weight in float lets it pass. Scales that are learned, steps and the warm-up
+// The first forward pass is audited: where a weight is read by anything but a product (w * 0.5, a clone, a weight norm), or by nothing, it throws
+// Unsupported and names weight and reader. A rule with `activation: none` makes it a master weight, ternary wherever it is read, with float
+// activations; one with `keep: float` leaves it as it is. Scales that are learned, steps and the warm-up
 // are parameters and buffers of "intercepted.<path, '.' as '/'>"; the wrapped module is the child "model".
 // A BitModel serves one thread at a time, and threads that its module starts by itself (std::thread) see the float weights.
 class BitModel : public torch::nn::Module {

@@ -154,40 +154,132 @@ struct Misuse : tnn::Module {
   at::Tensor forward(const at::Tensor& x) { return body(*this, x); }
 };
 
-TEST(Audit, NamesWeightsThatOthersRead) {
-  const std::pair<const char*, std::function<at::Tensor(Misuse&, const at::Tensor&)>> cases[] = {
-      {"'fc.weight' is read by aten::mul", [](Misuse& m, const at::Tensor& x) { return F::linear(x, m.fc->weight * 0.5); }},
-      {"'fc.weight' is read by aten::clone",
-       [](Misuse& m, const at::Tensor& x) { return m.fc(x) + F::linear(x, m.fc->weight.clone()); }},
-      {"'fc.weight' is read by aten::einsum",
-       [](Misuse& m, const at::Tensor& x) {
-         return at::einsum("ni,oi->no", {x, m.fc->weight});
-       }},
-      {"'fc.weight' is read by no product", [](Misuse&, const at::Tensor& x) { return x; }},
-      {"'fc.weight' is read by aten::cat",
-       [](Misuse& m, const at::Tensor& x) {
-         return m.fc(x).mm(at::cat({m.fc->weight, m.fc->weight}).slice(0, 0, 4));
-       }},
-  };
-  for (const auto& [text, body] : cases) {
-    const auto net = std::make_shared<Misuse>();
-    net->body = body;
-    const auto model = BitModel::wrap(net, {});
-    try {
-      model->forward(torch::randn({2, 4}));
-      FAIL() << text;
-    } catch (const Exception& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-      EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
-    }
-    // A rule lets it pass.
-    MixedPrecisionConfig config;
-    config.rules.emplace_back();
-    config.rules[0].path = "fc";
-    config.rules[0].keep = config::Keep::kFloat;
-    const at::Tensor x = torch::randn({2, 4});
-    EXPECT_TRUE(torch::equal(BitModel::wrap(net, config)->forward(x), net->forward(x)));
+using Body = std::function<at::Tensor(Misuse&, const at::Tensor&)>;
+const std::pair<const char*, Body> kMisuses[] = {
+    {"'fc.weight' is read by aten::mul", [](Misuse& m, const at::Tensor& x) { return F::linear(x, m.fc->weight * 0.5); }},
+    {"'fc.weight' is read by aten::clone",
+     [](Misuse& m, const at::Tensor& x) { return m.fc(x) + F::linear(x, m.fc->weight.clone()); }},
+    {"'fc.weight' is read by aten::einsum",
+     [](Misuse& m, const at::Tensor& x) {
+       return at::einsum("ni,oi->no", {x, m.fc->weight});
+     }},
+    {"'fc.weight' is read by aten::cat",
+     [](Misuse& m, const at::Tensor& x) {
+       return m.fc(x).mm(at::cat({m.fc->weight, m.fc->weight}).slice(0, 0, 4));
+     }},
+    {"'fc.weight' is read by aten::matmul",
+     [](Misuse& m, const at::Tensor& x) { return torch::matmul(m.fc->weight, x.t()); }},
+    {"'fc.weight' is read by aten::sum",
+     [](Misuse& m, const at::Tensor& x) { return m.fc(x) * m.fc->weight.t().slice(0, 1, 3).sum(); }},
+};
+
+MixedPrecisionConfig with_rule(config::Keep keep, const Overrides& quant) {
+  MixedPrecisionConfig config;
+  config.rules.emplace_back();
+  config.rules[0].path = "fc";
+  config.rules[0].keep = keep;
+  config.rules[0].quant = quant;
+  return config;
+}
+
+std::string refused(const std::shared_ptr<BitModel>& model) {
+  try {
+    model->forward(torch::randn({2, 4}));
+  } catch (const Exception& error) {
+    return error.code() == ErrorCode::kUnsupported ? error.what() : "another error";
   }
+  return "nothing";
+}
+
+TEST(Audit, NamesWeightsThatOthersRead) {
+  const auto net = std::make_shared<Misuse>();
+  for (const auto& [text, body] : kMisuses) {
+    net->body = body;
+    const std::string found = refused(BitModel::wrap(net, {}));
+    EXPECT_NE(found.find(text), std::string::npos) << found << " instead of " << text;
+    // A rule that keeps the layer lets it pass.
+    const at::Tensor x = torch::randn({2, 4});
+    EXPECT_TRUE(torch::equal(BitModel::wrap(net, with_rule(config::Keep::kFloat, {}))->forward(x), net->forward(x)));
+  }
+  net->body = [](Misuse&, const at::Tensor& x) { return x; };
+  EXPECT_EQ(
+      refused(BitModel::wrap(net, {})),
+      "[bit_model] weights that products alone read, or master weights (activation: none), got 'fc.weight' is read by no "
+      "product");
+}
+
+// Whatever reads a master weight reads its value t s, and hands the gradient there to the weight.
+TEST(MasterWeights, AreTernaryWhereverTheyAreRead) {
+  torch::manual_seed(6);
+  const MixedPrecisionConfig config = with_rule(config::Keep::kNo, {{"activation", "none"}});
+  for (const auto& [text, body] : kMisuses) {
+    const auto net = std::make_shared<Misuse>(), reference = std::make_shared<Misuse>();
+    net->body = reference->body = body;
+    {
+      const at::NoGradGuard no_grad;
+      reference->fc->weight.copy_(ops::bit_weight(net->fc->weight, kQuant));
+      reference->fc->bias.copy_(net->fc->bias);
+    }
+    const auto model = BitModel::wrap(net, config);
+    const at::Tensor x = torch::randn({3, 4}), expected = reference->forward(x);
+    expected.square().sum().backward();
+    for (int round = 0; round < 2; ++round) {  // audited, then not
+      const at::Tensor y = model->forward(x);
+      EXPECT_TRUE(torch::allclose(y, expected, 1e-6, 1e-7)) << text;
+      net->zero_grad();
+      y.square().sum().backward();
+      EXPECT_TRUE(torch::allclose(net->fc->weight.grad(), reference->fc->weight.grad(), 1e-5, 1e-6)) << text;
+    }
+    model->eval();
+    const c10::InferenceMode inference;
+    EXPECT_TRUE(torch::allclose(model->forward(x), expected, 1e-6, 1e-7)) << text;
+  }
+}
+
+// Weight standardization: statistics of the ternary kernel, and a convolution by what comes of it.
+TEST(MasterWeights, OfConvolutions) {
+  torch::manual_seed(7);
+  struct Net : tnn::Module {
+    tnn::Conv2d conv{nullptr};
+    bool standardizes = true;
+    Net() { conv = register_module("conv", tnn::Conv2d(tnn::Conv2dOptions(3, 4, 3).bias(false))); }
+    at::Tensor forward(const at::Tensor& x) {
+      const at::Tensor& w = conv->weight;
+      if (!standardizes) return conv(x);
+      return F::conv2d(x, (w - w.mean({1, 2, 3}, true)) / (w.std({1, 2, 3}, true, true) + 1e-5));
+    }
+  };
+  MixedPrecisionConfig config;
+  config.quant.activation = ternary::ActKind::kNone;
+  config.quant.granularity = ternary::Granularity::kChannel;
+  ops::WeightQuant quant;
+  quant.spec.granularity = ternary::Granularity::kChannel;
+  for (const bool standardizes : {true, false}) {
+    const auto net = std::make_shared<Net>(), reference = std::make_shared<Net>();
+    net->standardizes = reference->standardizes = standardizes;
+    {
+      const at::NoGradGuard no_grad;
+      const auto codes = ops::quantize_weight(net->conv->weight, quant);
+      reference->conv->weight.copy_(codes.t.to(at::kFloat) * codes.scale.view({4, 1, 1, 1}));
+    }
+    const auto model = BitModel::wrap(net, config);
+    const at::Tensor x = torch::randn({2, 3, 7, 6}), expected = reference->forward(x), y = model->forward(x);
+    EXPECT_TRUE(torch::equal(y, expected));
+    expected.square().sum().backward();
+    y.square().sum().backward();
+    EXPECT_TRUE(torch::allclose(net->conv->weight.grad(), reference->conv->weight.grad(), 1e-5, 1e-5));
+  }
+}
+
+TEST(MasterWeights, AreNotWrittenTo) {
+  const auto net = std::make_shared<Misuse>();
+  net->body = [](Misuse& m, const at::Tensor& x) {
+    const at::NoGradGuard no_grad;
+    m.fc->weight.mul_(0.5);
+    return m.fc(x);
+  };
+  const std::string found = refused(BitModel::wrap(net, with_rule(config::Keep::kNo, {{"activation", "none"}})));
+  EXPECT_NE(found.find("'fc.weight' is read by aten::mul_"), std::string::npos) << found;
 }
 
 // A layer by itself, and one whose weight is its own transpose.

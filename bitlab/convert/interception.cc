@@ -1,10 +1,21 @@
 #include "bitlab/convert/interception.h"
 
 #include <set>
+#include <tuple>
 
 #include <ATen/RedispatchFunctions.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/conv1d.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/conv3d.h>
+#include <ATen/ops/conv_transpose1d.h>
+#include <ATen/ops/conv_transpose2d.h>
+#include <ATen/ops/conv_transpose3d.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty_strided.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
@@ -49,9 +60,72 @@ c10::DispatchKeySet below(c10::DispatchKeySet keys) {
 using OptionalTensor = std::optional<at::Tensor>;
 at::Tensor tensor_of(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
 
+// Operators that make a view, or may: what becomes of their result counts.
+bool is_view(std::string_view op) {
+  constexpr std::string_view kViews[] = {"aten::t",          "aten::transpose",  "aten::slice",
+                                         "aten::narrow",     "aten::chunk",      "aten::split",
+                                         "aten::detach",     "aten::alias",      "aten::view",
+                                         "aten::permute",    "aten::expand",     "aten::numpy_T",
+                                         "aten::select",     "aten::as_strided", "aten::split_with_sizes",
+                                         "aten::contiguous", "aten::to",         "aten::_has_compatible_shallow_copy_type"};
+  return std::find(std::begin(kViews), std::end(kViews), op) != std::end(kViews);
+}
+
+// What an operator reads in the place of a tensor: of a master weight its value.
+at::Tensor as_read(const at::Tensor& tensor) {
+  const Found found = find(tensor);
+  if (found.weight == nullptr || !found.weight->is_master()) return tensor;
+  const Replacement replacement(*found.weight);
+  return found.weight->value_of(tensor);
+}
+
+// f of the tensors as they are read, where a master weight is among them; else undefined.
+template <class F, class... Tensors>
+at::Tensor of_values(F f, const Tensors&... tensors) {
+  const WeightRegistry* registry = current_registry();
+  if (registry == nullptr || !registry->has_masters()) return {};
+  const std::tuple values{as_read(tensors)...};
+  const bool changed = std::apply([&](const auto&... v) { return !(v.is_same(tensors) && ...); }, values);
+  return changed ? std::apply(f, values) : at::Tensor();
+}
+
+// The same for every operator without a kernel of its own here; what it writes to is left alone.
+bool reads_values(const c10::FunctionSchema& schema, torch::jit::Stack& stack) {
+  const WeightRegistry* registry = current_registry();
+  if (registry == nullptr || !registry->has_masters() || is_view(schema.name())) return false;
+  bool changed = false;
+  const auto read = [&](const at::Tensor& tensor) {
+    const at::Tensor value = as_read(tensor);
+    changed = changed || !value.is_same(tensor);
+    return value;
+  };
+  const size_t count = schema.arguments().size();
+  for (size_t i = 0; i < count; ++i) {
+    c10::IValue& argument = stack[stack.size() - count + i];
+    const c10::AliasInfo* alias = schema.arguments()[i].alias_info();
+    if (alias != nullptr && alias->isWrite()) continue;
+    if (argument.isTensor()) {
+      argument = read(argument.toTensor());
+    } else if (argument.isTensorList()) {
+      auto list = argument.toTensorList().copy();
+      for (size_t j = 0; j < list.size(); ++j) list[j] = read(list.get(j));
+      argument = std::move(list);
+    }
+  }
+  return changed;
+}
+
+void any_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  if (reads_values(op.schema(), *stack)) {
+    op.callBoxed(stack);
+  } else {
+    op.redispatchBoxed(below(keys), stack);
+  }
+}
+
 // x w^T where `found` is w, or with `transposed` its transpose; undefined where it is neither.
 at::Tensor product(const Found& found, const at::Tensor& x, bool transposed, const at::Tensor& bias) {
-  if (found.weight == nullptr || found.weight->weight.tensor.dim() != 2) return {};
+  if (found.weight == nullptr || !found.weight->has_product() || found.weight->weight.tensor.dim() != 2) return {};
   const bool whole = found.form == (transposed ? Found::Form::kTransposed : Found::Form::kWhole) ||
                      (found.form == Found::Form::kWhole && found.weight->weight.tensor.numel() == 1);  // its own transpose
   const bool block = found.form == Found::Form::kRows && found.transposed == transposed;
@@ -61,17 +135,20 @@ at::Tensor product(const Found& found, const at::Tensor& x, bool transposed, con
 }
 
 at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias) {
-  const at::Tensor y = product(find(weight), x, false, tensor_of(bias));
+  at::Tensor y = product(find(weight), x, false, tensor_of(bias));
+  if (!y.defined()) y = of_values([&](const auto& a, const auto& b) { return at::linear(a, b, bias); }, x, weight);
   return y.defined() ? y : at::redispatch::linear(below(keys), x, weight, bias);
 }
 
 at::Tensor matmul(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight) {
-  const at::Tensor y = product(find(weight), x, true, {});
+  at::Tensor y = product(find(weight), x, true, {});
+  if (!y.defined()) y = of_values([](const auto& a, const auto& b) { return at::matmul(a, b); }, x, weight);
   return y.defined() ? y : at::redispatch::matmul(below(keys), x, weight);
 }
 
 at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight) {
-  const at::Tensor y = product(find(weight), x, true, {});
+  at::Tensor y = product(find(weight), x, true, {});
+  if (!y.defined()) y = of_values([](const auto& a, const auto& b) { return at::mm(a, b); }, x, weight);
   return y.defined() ? y : at::redispatch::mm(below(keys), x, weight);
 }
 
@@ -79,22 +156,29 @@ at::Tensor addmm(c10::DispatchKeySet keys, const at::Tensor& bias, const at::Ten
                  const at::Scalar& beta, const at::Scalar& alpha) {
   at::Tensor y;
   if (beta.equal(1) && alpha.equal(1) && bias.dim() == 1) y = product(find(weight), x, true, bias);
+  if (!y.defined())
+    y = of_values([&](const auto& a, const auto& b, const auto& c) { return at::addmm(a, b, c, beta, alpha); }, bias, x,
+                  weight);
   return y.defined() ? y : at::redispatch::addmm(below(keys), bias, x, weight, beta, alpha);
 }
 
 // The convolution of a registered weight; undefined where it is none.
 at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, ops::ConvWindow window) {
   const Found found = find(weight);
-  if (found.weight == nullptr || found.form != Found::Form::kWhole) return {};
+  if (found.weight == nullptr || !found.weight->has_product() || found.form != Found::Form::kWhole) return {};
   const Replacement replacement(*found.weight);
   return found.weight->conv(x, tensor_of(bias), window);
 }
 
-#define BITLAB_INTERCEPT_CONV(name)                                                                                      \
-  at::Tensor name(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,   \
-                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {           \
-    const at::Tensor y = convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), false, {}, groups}); \
-    return y.defined() ? y : at::redispatch::name(below(keys), x, weight, bias, stride, padding, dilation, groups);      \
+#define BITLAB_INTERCEPT_CONV(name)                                                                                    \
+  at::Tensor name(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, \
+                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {         \
+    at::Tensor y = convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), false, {}, groups});     \
+    const auto again = [&](const auto& a, const auto& b) {                                                             \
+      return at::name(a, b, bias, stride, padding, dilation, groups);                                                  \
+    };                                                                                                                 \
+    if (!y.defined()) y = of_values(again, x, weight);                                                                 \
+    return y.defined() ? y : at::redispatch::name(below(keys), x, weight, bias, stride, padding, dilation, groups);    \
   }
 BITLAB_INTERCEPT_CONV(conv1d)
 BITLAB_INTERCEPT_CONV(conv2d)
@@ -105,8 +189,12 @@ BITLAB_INTERCEPT_CONV(conv3d)
   at::Tensor name(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,   \
                   at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef output_padding, int64_t groups,       \
                   at::IntArrayRef dilation) {                                                                            \
-    const at::Tensor y =                                                                                                 \
+    at::Tensor y =                                                                                                       \
         convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), true, output_padding.vec(), groups}); \
+    const auto again = [&](const auto& a, const auto& b) {                                                               \
+      return at::name(a, b, bias, stride, padding, output_padding, groups, dilation);                                    \
+    };                                                                                                                   \
+    if (!y.defined()) y = of_values(again, x, weight);                                                                   \
     return y.defined()                                                                                                   \
                ? y                                                                                                       \
                : at::redispatch::name(below(keys), x, weight, bias, stride, padding, output_padding, groups, dilation);  \
@@ -131,19 +219,28 @@ at::Tensor batch_norm(c10::DispatchKeySet keys, const at::Tensor& x, const Optio
 at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const at::Tensor& indices, c10::SymInt padding_idx,
                      bool scale_grad_by_freq, bool sparse) {
   const Found found = find(weight);
-  if (found.weight == nullptr || found.form != Found::Form::kWhole || scale_grad_by_freq || sparse)
-    return at::redispatch::embedding_symint(below(keys), weight, indices, std::move(padding_idx), scale_grad_by_freq,
-                                            sparse);
-  const Replacement replacement(*found.weight);
-  return found.weight->embedding(indices, padding_idx.expect_int());
+  if (found.weight != nullptr && found.form == Found::Form::kWhole && !scale_grad_by_freq && !sparse) {
+    const Replacement replacement(*found.weight);
+    return found.weight->embedding(indices, padding_idx.expect_int());
+  }
+  const at::Tensor y = of_values(
+      [&](const auto& table) { return at::embedding_symint(table, indices, padding_idx, scale_grad_by_freq, sparse); },
+      weight);
+  return y.defined() ? y
+                     : at::redispatch::embedding_symint(below(keys), weight, indices, std::move(padding_idx),
+                                                        scale_grad_by_freq, sparse);
 }
 
 }  // namespace
 
 InterceptedWeight::InterceptedWeight(std::string path_, at::Tensor tensor, const BitQuantConfig& quant,
                                      const ops::ConvWindow* window, nn::Quantizer::Use use)
-    : torch::nn::Module("InterceptedWeight"), path(std::move(path_)), weight{std::move(tensor)} {
-  quantizer.reset(*this, quant, weight.tensor, window, use);
+    : torch::nn::Module("InterceptedWeight"),
+      path(std::move(path_)),
+      weight{std::move(tensor)},
+      is_master_(quant.activation == ternary::ActKind::kNone),
+      has_product_(use == nn::Quantizer::Use::kProduct && !(is_master_ && weight.tensor.dim() != 2)) {
+  quantizer.reset(*this, quant, weight.tensor, window, has_product_ ? use : nn::Quantizer::Use::kValue);
   quantizer.initialize_scales(weight.tensor);
 }
 
@@ -169,8 +266,17 @@ at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t paddi
   return at::embedding(quantizer.value(w), indices, padding_idx);
 }
 
+at::Tensor InterceptedWeight::value_of(const at::Tensor& tensor) const {
+  const at::Tensor& w = weight.tensor;
+  at::Tensor value = quantizer.value(w);
+  if (tensor.sizes() == w.sizes() && tensor.strides() == w.strides()) return value;
+  if (value.strides() != w.strides()) value = at::empty_strided(w.sizes(), w.strides(), w.options()).copy_(value);
+  return value.as_strided(tensor.sizes(), tensor.strides(), tensor.storage_offset() - w.storage_offset());
+}
+
 void WeightRegistry::add(std::shared_ptr<InterceptedWeight> weight) {
   by_storage_.emplace(weight->weight.tensor.storage().unsafeGetStorageImpl(), weight.get());
+  has_masters_ = has_masters_ || weight->is_master();
   weights_.push_back(std::move(weight));
 }
 
@@ -250,18 +356,6 @@ struct Audit::State {
     return frame;
   }
 
-  // Operators that make a view are asked what becomes of the view.
-  static bool is_view(std::string_view op) {
-    constexpr std::string_view kViews[] = {
-        "aten::t",          "aten::transpose",  "aten::slice",
-        "aten::narrow",     "aten::chunk",      "aten::split",
-        "aten::detach",     "aten::alias",      "aten::view",
-        "aten::permute",    "aten::expand",     "aten::numpy_T",
-        "aten::select",     "aten::as_strided", "aten::split_with_sizes",
-        "aten::contiguous", "aten::to",         "aten::_has_compatible_shallow_copy_type"};
-    return std::find(std::begin(kViews), std::end(kViews), op) != std::end(kViews);
-  }
-
   static void leave(const at::RecordFunction&, at::ObserverContext* context) {
     const auto* frame = static_cast<Frame*>(context);
     current->frame = frame->parent;
@@ -298,7 +392,7 @@ std::vector<std::string> Audit::findings() const {
   return list;
 }
 
-TORCH_LIBRARY_IMPL(_, DeferredInit, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(_, DeferredInit, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&any_operator>()); }
 
 TORCH_LIBRARY_IMPL(aten, DeferredInit, m) {
   m.impl("linear", linear);

@@ -4,8 +4,8 @@
 // The guard includes a dispatch key that LibTorch's release builds leave free (DeferredInit), with kernels for aten::linear, addmm, matmul, mm,
 // conv1d to 3d, conv_transpose1d to 3d and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
 // transpose or as a block of its rows, the operators of ops.h run; a batch norm in eval becomes the contract's affine step
-// (nn/bit_batch_norm.h); all else goes on as it was. The registry travels with
-// at::ThreadLocalState, so threads of ATen see it; a plain std::thread needs a guard of its own.
+// (nn/bit_batch_norm.h); all else goes on as it was, but that any operator which reads a master weight, or a view of one, reads its quantized
+// value. The registry travels with at::ThreadLocalState, so threads of ATen see it; a plain std::thread needs a guard of its own.
 #pragma once
 
 #include <memory>
@@ -33,6 +33,13 @@ class InterceptedWeight : public torch::nn::Module {
   at::Tensor conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window);
   at::Tensor embedding(const at::Tensor& indices, int64_t padding_idx);
 
+  // A weight whose activations stay float: then its quantized value can stand for it wherever it is read. Gradients reach the weight.
+  bool is_master() const { return is_master_; }
+  // Its value in the place of `tensor`, which is the weight or a view of it.
+  at::Tensor value_of(const at::Tensor& tensor) const;
+  // Whether products of the weight are computed by linear() and conv().
+  bool has_product() const { return has_product_; }
+
   const std::string path;
   nn::Quantizer quantizer;
   // Not registered: it belongs to the module that is wrapped, whose parameter this is.
@@ -40,6 +47,9 @@ class InterceptedWeight : public torch::nn::Module {
     at::Tensor tensor;
   } weight;
   int64_t hits = 0;
+
+ private:
+  bool is_master_, has_product_;
 };
 
 // How a tensor lies in a registered weight.
@@ -57,8 +67,10 @@ class WeightRegistry {
   // Follows weights whose storage was replaced, as torch::load and Module::to do.
   void sync();
   const std::vector<std::shared_ptr<InterceptedWeight>>& weights() const { return weights_; }
+  bool has_masters() const { return has_masters_; }
 
  private:
+  bool has_masters_ = false;
   std::vector<std::shared_ptr<InterceptedWeight>> weights_;
   std::unordered_multimap<const c10::StorageImpl*, InterceptedWeight*> by_storage_;
 };

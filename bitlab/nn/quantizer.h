@@ -66,7 +66,7 @@ class Quantizer {
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      const ops::ConvWindow* call_window);
 
-  // The weight's value t s, differentiable: [N, K], or [K], a row.
+  // The weight's value t s, differentiable: [N, ...], or [K], a row.
   at::Tensor value(const at::Tensor& weight) const;
   const ops::PackedWeight& codes(const at::Tensor& weight) { return codes_.of(weight, weight_quant(), window()); }
   ops::QuantizedWeight quantized(const at::Tensor& weight) const {

@@ -347,12 +347,10 @@ Settings weight_settings(std::string_view spec, double blend) {
   return settings_of({}, spec, name(ternary::ActKind::kNone), blend);
 }
 
-// f of a weight [N, K]; a vector is one row.
+// f of a weight with rows; a vector is one.
 template <class F>
-at::Tensor as_matrix(const at::Tensor& weight, F f) {
-  require(weight.dim() == 1 || weight.dim() == 2, ErrorCode::kShapeMismatch, "[bit_weight] a weight [N, K] or [K], got {}",
-          show(weight));
-  return weight.dim() == 2 ? f(weight) : f(weight.unsqueeze(0)).squeeze(0);
+at::Tensor with_rows(const at::Tensor& weight, F f) {
+  return weight.dim() == 1 ? f(weight.unsqueeze(0)).squeeze(0) : f(weight);
 }
 
 }  // namespace
@@ -381,7 +379,7 @@ at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const Optiona
 at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
                       const OptionalTensor& learned_neg, double blend) {
   const Settings settings = weight_settings(spec, blend);
-  return as_matrix(weight, [&](const at::Tensor& matrix) {
+  return with_rows(weight, [&](const at::Tensor& matrix) {
     return WeightForward(settings, matrix, tensor_of(learned), tensor_of(learned_neg)).value;
   });
 }
@@ -397,7 +395,7 @@ at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const Opt
     return redispatch::bit_weight(weight, spec, learned, learned_neg, blend);
   }
   const auto settings = std::make_shared<const Settings>(weight_settings(spec, blend));
-  return as_matrix(weight, [&](const at::Tensor& matrix) {
+  return with_rows(weight, [&](const at::Tensor& matrix) {
     return BitWeight::apply(matrix, or_nothing(learned), or_nothing(learned_neg), settings);
   });
 }

@@ -87,7 +87,7 @@ at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const Optio
 at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const ConvWindow& window,
                     const WeightQuant& quant, const ActQuant& activation, double blend = 1);
 
-// The quantized weight w' = t s itself, of embeddings and norms. weight: [N, K], or [K], a row.
+// The quantized weight w' = t s itself, of embeddings, norms and master weights. weight: [N, ...], or [K], a row.
 at::Tensor bit_weight(const at::Tensor& weight, const WeightQuant& quant, double blend = 1);
 // Rows of a table [N, depth]: indices int64 [...] -> [..., depth], the bits of bit_weight's rows.
 at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth);

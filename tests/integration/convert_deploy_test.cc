@@ -155,11 +155,31 @@ struct Gpt : tnn::Module {
   }
 };
 
+// --- Weight standardization (Qiao et al. 2019, arXiv:1903.10520), whose kernels no convolution reads as they are
+
+struct Standardized : tnn::Module {
+  tnn::Conv2d conv{nullptr};
+  tnn::GroupNorm norm{nullptr};
+  tnn::Linear head{nullptr};
+  Standardized() {
+    conv = register_module("conv", tnn::Conv2d(tnn::Conv2dOptions(3, 32, 3).padding(1).bias(false)));
+    norm = register_module("norm", tnn::GroupNorm(4, 32));
+    head = register_module("head", tnn::Linear(32 * 4 * 4, 10));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor& w = conv->weight;
+    const at::Tensor kernel = (w - w.mean({1, 2, 3}, true)) / (w.std({1, 2, 3}, true, true) + 1e-5);
+    const at::Tensor y = torch::relu(norm(torch::conv2d(x, kernel, {}, 1, 1)));
+    return head(torch::adaptive_avg_pool2d(y, {4, 4}).flatten(1));
+  }
+};
+
 // Converts, trains for ten steps on one batch, deploys, and runs the file on other batch sizes.
 template <class Net>
-void follow_the_whole_way(const at::Tensor& input, const at::Tensor& target, double least_share) {
+void follow_the_whole_way(const at::Tensor& input, const at::Tensor& target, double least_share,
+                          const MixedPrecisionConfig& config = {}) {
   torch::manual_seed(5);
-  const auto model = convert::BitModel::wrap(std::make_shared<Net>(), {});
+  const auto model = convert::BitModel::wrap(std::make_shared<Net>(), config);
   const convert::ConversionReport& report = model->report();
   EXPECT_GT(static_cast<double>(report.covered()), least_share * static_cast<double>(report.parameters()))
       << report.to_text();
@@ -198,6 +218,15 @@ void follow_the_whole_way(const at::Tensor& input, const at::Tensor& target, dou
 TEST(ConvertTrainDeploy, ResNet18) {
   torch::manual_seed(1);
   follow_the_whole_way<ResNet18>(torch::randn({4, 3, 16, 16}), torch::randint(10, {4}), 0.99);
+}
+
+TEST(ConvertTrainDeploy, MasterWeights) {
+  torch::manual_seed(4);
+  MixedPrecisionConfig config;
+  config.rules.emplace_back();
+  config.rules[0].path = "conv";
+  config.rules[0].quant["activation"] = "none";
+  follow_the_whole_way<Standardized>(torch::randn({4, 3, 16, 16}), torch::randint(10, {4}), 0.9, config);
 }
 
 TEST(ConvertTrainDeploy, VisionTransformer) {
