@@ -49,8 +49,14 @@ BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, Mi
   register_module("model", model_);
   const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());
   for (Interception& i : conversion.interceptions) {
-    const auto weight = std::make_shared<InterceptedWeight>(
-        i.path, i.weight, i.quant, i.window.get(), i.is_table ? nn::Quantizer::Use::kValue : nn::Quantizer::Use::kProduct);
+    std::shared_ptr<InterceptedWeight> weight;
+    if (i.is_table) {
+      weight = std::make_shared<InterceptedWeight>(i.path, i.layer, i.weight, i.quant, i.window.get(),
+                                                   nn::Quantizer::Use::kValue);
+    } else {
+      weight = std::make_shared<InterceptedProduct>(i.path, i.layer, i.weight, i.quant, i.window.get(),
+                                                    nn::Quantizer::Use::kProduct);
+    }
     std::string key = i.path;
     std::replace(key.begin(), key.end(), '.', '/');
     intercepted->register_module(key, weight);

@@ -145,8 +145,8 @@ struct Converter {
       twins.emplace_back(c, make_twin(*c.module, decision.quant));
     } else if (intercepts && c.facts.type != "embedding_bag") {
       report.action = Action::kIntercepted;
-      conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, "weight") : c.facts.path, c.weight, decision.quant,
-                                          window_of(*c.module), c.facts.type == "embedding"});
+      conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, "weight") : c.facts.path, c.facts.path, c.weight,
+                                          decision.quant, window_of(*c.module), c.facts.type == "embedding"});
     } else {
       report = {c.facts.path, c.facts.type, Action::kSkipped, "", "", report.parameters};
       report.reason = intercepts ? "an embedding_bag outside of a container" : "a typed member: BitModel intercepts these";

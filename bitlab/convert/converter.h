@@ -18,7 +18,7 @@ struct ConvertOptions {
 
 // A weight that stays where it is, for a BitModel to intercept.
 struct Interception {
-  std::string path;  // of the weight
+  std::string path, layer;  // of the weight, and of the layer that has it; equal for a parameter
   at::Tensor weight;
   BitQuantConfig quant;
   std::unique_ptr<ops::ConvWindow> window;  // of a convolution, else null

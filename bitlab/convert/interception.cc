@@ -11,6 +11,7 @@
 #include <ATen/ops/conv_transpose1d.h>
 #include <ATen/ops/conv_transpose2d.h>
 #include <ATen/ops/conv_transpose3d.h>
+#include <ATen/ops/convolution.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/linear.h>
@@ -167,6 +168,8 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const Opti
   const Found found = find(weight);
   if (found.weight == nullptr || !found.weight->has_product() || found.form != Found::Form::kWhole) return {};
   const Replacement replacement(*found.weight);
+  for (std::vector<int64_t>* sizes : {&window.stride, &window.padding, &window.dilation, &window.output_padding})
+    if (sizes->size() == 1) sizes->resize(static_cast<size_t>(weight.dim() - 2), sizes->front());  // one number for all
   return found.weight->conv(x, tensor_of(bias), window);
 }
 
@@ -233,15 +236,22 @@ at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const a
 
 }  // namespace
 
-InterceptedWeight::InterceptedWeight(std::string path_, at::Tensor tensor, const BitQuantConfig& quant,
+InterceptedWeight::InterceptedWeight(std::string path_, std::string layer_, at::Tensor tensor, const BitQuantConfig& quant,
                                      const ops::ConvWindow* window, nn::Quantizer::Use use)
     : torch::nn::Module("InterceptedWeight"),
       path(std::move(path_)),
+      layer(std::move(layer_)),
       weight{std::move(tensor)},
-      is_master_(quant.activation == ternary::ActKind::kNone),
-      has_product_(use == nn::Quantizer::Use::kProduct && !(is_master_ && weight.tensor.dim() != 2)) {
-  quantizer.reset(*this, quant, weight.tensor, window, has_product_ ? use : nn::Quantizer::Use::kValue);
+      quant_(quant),
+      window_(window == nullptr ? std::nullopt : std::optional(*window)),
+      use_(use) {
+  reset();
   quantizer.initialize_scales(weight.tensor);
+}
+
+void InterceptedWeight::reset() {
+  quantizer.reset(*this, quant_, weight.tensor, window_ ? &*window_ : nullptr,
+                  has_product() ? use_ : nn::Quantizer::Use::kValue);
 }
 
 void InterceptedWeight::train(bool on) {
@@ -251,13 +261,51 @@ void InterceptedWeight::train(bool on) {
 
 at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias) {
   const at::Tensor& w = weight.tensor;
-  if (rows == w.size(0)) return quantizer.forward(*this, x, w, bias, nullptr);
+  quantizer.show(x);
+  last_bias_ = bias;
+  const at::Tensor& added = bias.defined() ? bias : own_bias_;
+  if (rows == w.size(0))
+    return quantizer.is_active() ? quantizer.forward(*this, x, w, added, nullptr) : product_of(x, w, added);
+  was_divided_ = true;
+  if (!quantizer.is_active()) return product_of(x, w.narrow(0, begin, rows), bias);
   const at::Tensor y = quantizer.forward(*this, x, w, {}, nullptr).narrow(-1, begin, rows);
   return bias.defined() ? y + bias : y;
 }
 
 at::Tensor InterceptedWeight::conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window) {
-  return quantizer.forward(*this, x, weight.tensor, bias, &window);
+  quantizer.show(x);
+  last_bias_ = bias;
+  const at::Tensor& added = bias.defined() ? bias : own_bias_;
+  if (!quantizer.is_active()) return product_of(x, weight.tensor, added);
+  return quantizer.forward(*this, x, weight.tensor, added, &window);
+}
+
+at::Tensor InterceptedWeight::product_of(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) const {
+  if (!window_) return at::linear(x, w, ops::optional(bias));
+  const auto convolve = [&](const at::Tensor& batch) {
+    return at::convolution(batch, w, ops::optional(bias), window_->stride, window_->padding, window_->dilation,
+                           window_->transposed, window_->output_padding, window_->groups);
+  };
+  return x.dim() == w.dim() ? convolve(x) : convolve(x.unsqueeze(0)).squeeze(0);
+}
+
+void InterceptedProduct::freeze(const nn::FrozenWeight& frozen) {
+  const at::NoGradGuard no_grad;
+  const bool is_parameter =
+      last_bias_.defined() && (last_bias_.is_leaf() || (last_bias_.is_view() && last_bias_._base().is_leaf()));
+  if (last_bias_.defined() && !is_parameter)
+    throw Exception(
+        make_error(ErrorCode::kUnsupported, "[bit_model] a bias that is a parameter, got a computed one (layer={})", layer));
+  const at::Tensor step = quantizer.act_scale;
+  quant_ = nn::frozen_config(quant_);
+  parameters_.clear();
+  reset();
+  quantizer.freeze(weight.tensor, frozen.t, frozen.scale, step);
+  if (last_bias_.defined()) {
+    last_bias_.copy_(frozen.bias);
+  } else {
+    own_bias_ = register_parameter("bias", frozen.bias.clone());
+  }
 }
 
 at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t padding_idx) {

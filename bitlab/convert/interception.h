@@ -16,31 +16,31 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
-#include "bitlab/nn/quantizer.h"
+#include "bitlab/nn/product_layer.h"
 
 namespace bitlab::convert {
 
 // A weight of somebody else's module, and how it is quantized. A module, so that learned scales and steps are trained and saved.
 class InterceptedWeight : public torch::nn::Module {
  public:
-  // `window`: of a convolution, else null. Errors: those of Quantizer::reset().
-  InterceptedWeight(std::string path, at::Tensor weight, const BitQuantConfig& quant, const ops::ConvWindow* window,
-                    nn::Quantizer::Use use);
+  // `path`: of the weight, `layer`: of the layer that rules know. `window`: of a convolution, else null. Errors: those of Quantizer::reset().
+  InterceptedWeight(std::string path, std::string layer, at::Tensor weight, const BitQuantConfig& quant,
+                    const ops::ConvWindow* window, nn::Quantizer::Use use);
   void train(bool on = true) override;
 
   // x by the whole weight, or by `rows` of it from `begin` on; their scales are those of the whole.
   at::Tensor linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias);
   at::Tensor conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window);
   at::Tensor embedding(const at::Tensor& indices, int64_t padding_idx);
+  // Whether products of the weight are computed by linear() and conv(); those of convolutions' master weights go on as they are.
+  bool has_product() const { return !is_master() || weight.tensor.dim() == 2; }
 
   // A weight whose activations stay float: then its quantized value can stand for it wherever it is read. Gradients reach the weight.
-  bool is_master() const { return is_master_; }
+  bool is_master() const { return quant_.activation == ternary::ActKind::kNone; }
   // Its value in the place of `tensor`, which is the weight or a view of it.
   at::Tensor value_of(const at::Tensor& tensor) const;
-  // Whether products of the weight are computed by linear() and conv().
-  bool has_product() const { return has_product_; }
 
-  const std::string path;
+  const std::string path, layer;
   nn::Quantizer quantizer;
   // Not registered: it belongs to the module that is wrapped, whose parameter this is.
   struct {
@@ -48,8 +48,29 @@ class InterceptedWeight : public torch::nn::Module {
   } weight;
   int64_t hits = 0;
 
- private:
-  bool is_master_, has_product_;
+ protected:
+  void reset();
+  // The float map of x.
+  at::Tensor product_of(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) const;
+
+  BitQuantConfig quant_;
+  std::optional<ops::ConvWindow> window_;
+  nn::Quantizer::Use use_;
+  at::Tensor last_bias_;      // what the last product was called with
+  at::Tensor own_bias_;       // of a frozen weight whose products have none
+  bool was_divided_ = false;  // a product read some of its rows alone
+};
+
+// The weight of a layer's products, which calibration and analysis take like a layer.
+class InterceptedProduct : public InterceptedWeight, public nn::ProductLayer {
+ public:
+  using InterceptedWeight::InterceptedWeight;
+  View view() override { return {weight.tensor, last_bias_, quantizer, quant_, !was_divided_}; }
+  at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) const override {
+    return product_of(x, w, bias);
+  }
+  // Writes into the module's own weight and bias. Errors (bitlab::Exception): Unsupported, a bias that is no parameter.
+  void freeze(const nn::FrozenWeight& frozen) override;
 };
 
 // How a tensor lies in a registered weight.

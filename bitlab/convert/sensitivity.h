@@ -25,7 +25,7 @@ struct Sensitivity {
 };
 
 // Makes one layer after the other ternary and calls `loss`, which measures the network in eval. `module`: with ternary layers (BitLinear,
-// BitConv1d to BitConvTranspose3d), whose latent weights are those of a float network; afterwards as it was. Errors: InvalidArgument (no such
+// BitConv1d to BitConvTranspose3d, what a BitModel intercepts), whose latent weights are those of a float network; afterwards as it was. Errors: InvalidArgument (no such
 // layer), what `loss` returns.
 Result<Sensitivity> analyze(torch::nn::Module& module, const std::function<Result<double>()>& loss);
 

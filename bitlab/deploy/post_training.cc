@@ -178,7 +178,7 @@ at::Tensor encoded_scale(const ops::QuantizedWeight& weight, int64_t rows) {
 Status fit(Layer& l, const Forward& forward, std::span<const at::Tensor> samples, const PostTrainingOptions& options) {
   const at::NoGradGuard no_grad;
   const auto view = l.layer->view();
-  if (!has_one_scale(view.quant)) return {};
+  if (!has_one_scale(view.quant) || !view.is_whole) return {};
   const ops::QuantizedWeight encoded = view.quantizer.quantized(view.weight);
   const at::Tensor codes = encoded.t.to(at::kFloat);
   Sums sums;

@@ -25,7 +25,7 @@ struct PostTrainingOptions {
 // One layer: the squared error of its outputs on its inputs, relative to those of its float weights.
 struct LayerFit {
   std::string name;
-  bool frozen = false;   // false: scales of groups, or two scales, which stay as the encoder makes them
+  bool frozen = false;   // false: scales of groups, two scales, or rows that are read in blocks: as the encoder makes them
   bool folded = false;   // a BatchNorm went into it
   double act_scale = 0;  // of static activations
   double error_before = 0, error_after = 0;
@@ -41,8 +41,7 @@ struct PostTrainingReport {
   std::optional<double> evaluated_float, evaluated_before, evaluated_after;
 };
 
-// Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d; a float network's become these by the converter), one after
-// the other, to `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
+// Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d, what a BitModel intercepts), one after the other, to `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
 // Latent weights must be the float network's; those of a network that was trained ternary are not what it computes with, so leave
 // that as it is. `evaluate` measures the network in eval, its accuracy for example. Errors: InvalidArgument (no samples, a layer that
 // no sample reaches), those of capture() and of the layers.

@@ -21,6 +21,7 @@ class ProductLayer {
     at::Tensor weight, bias;  // bias may be undefined
     Quantizer& quantizer;
     const BitQuantConfig& quant;
+    bool is_whole = true;  // every product is of all of the weight
   };
   virtual View view() = 0;
 

@@ -6,7 +6,9 @@
 #include <torch/torch.h>
 
 #include "bitlab/convert/bit_model.h"
+#include "bitlab/convert/sensitivity.h"
 #include "bitlab/deploy/deploy.h"
+#include "bitlab/deploy/post_training.h"
 #include "bitlab/deploy/tensor_view.h"
 
 namespace bitlab {
@@ -239,6 +241,58 @@ TEST(ConvertTrainDeploy, Decoder) {
   const at::Tensor text = torch::randint(Gpt::kTokens, {8, Gpt::kLength + 1});
   follow_the_whole_way<Gpt>(text.narrow(1, 0, Gpt::kLength).contiguous(), text.narrow(1, 1, Gpt::kLength).contiguous(),
                             0.95);
+}
+
+// The same layers as typed members and in a container: post-training quantization and analysis make the same of both.
+struct TypedNet : tnn::Module {
+  tnn::Conv2d conv1{nullptr}, conv2{nullptr};
+  tnn::Linear fc{nullptr};
+  TypedNet() {
+    conv1 = register_module("conv1", tnn::Conv2d(tnn::Conv2dOptions(3, 8, 3).padding(1)));
+    conv2 = register_module("conv2", tnn::Conv2d(tnn::Conv2dOptions(8, 6, 3).stride(2).bias(false)));
+    fc = register_module("fc", tnn::Linear(6 * 3 * 4, 5));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    return fc(torch::relu(torch::conv2d(torch::relu(conv1(x)), conv2->weight, {}, 2)).flatten(1));
+  }
+};
+
+TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
+  torch::manual_seed(11);
+  const auto typed = std::make_shared<TypedNet>();
+  tnn::Sequential plain(tnn::Conv2d(tnn::Conv2dOptions(3, 8, 3).padding(1)), tnn::ReLU(),
+                        tnn::Conv2d(tnn::Conv2dOptions(8, 6, 3).stride(2).bias(false)), tnn::ReLU(), tnn::Flatten(),
+                        tnn::Linear(6 * 3 * 4, 5));
+  const auto sources = typed->parameters(), targets = plain->parameters();
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < sources.size(); ++i) targets[i].copy_(sources[i]);
+  MixedPrecisionConfig config;
+  config.quant.granularity = ternary::Granularity::kChannel;
+  config.quant.activation = ternary::ActKind::kInt8Static;
+  const auto intercepted = convert::BitModel::wrap(typed, config);
+  ASSERT_TRUE(convert::BitConverter::convert(*plain, config).ok());
+
+  const std::vector<at::Tensor> samples{torch::randn({6, 3, 8, 10}), torch::randn({6, 3, 8, 10})};
+  const auto forward = [&](const at::Tensor& x) { return intercepted->forward(x); };
+  const auto reference = [&](const at::Tensor& x) { return plain->forward(x); };
+  const auto found = deploy::quantize_for_deployment(*intercepted, forward, samples);
+  ASSERT_TRUE(found.ok()) << found.error().message;
+  const auto expected = deploy::quantize_for_deployment(*plain, reference, samples).value();
+  ASSERT_EQ(found->layers.size(), 3U);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(found->layers[i].frozen) << i;
+    EXPECT_EQ(found->layers[i].error_after, expected.layers[i].error_after) << i;
+  }
+  EXPECT_TRUE(torch::equal(forward(samples[1]), reference(samples[1])));
+
+  const auto loss_of = [&](const auto& f) {
+    return [&]() -> Result<double> { return f(samples[0]).square().sum().template item<double>(); };
+  };
+  const auto a = convert::analyze(*intercepted, loss_of(forward)).value(),
+             b = convert::analyze(*plain, loss_of(reference)).value();
+  ASSERT_EQ(a.layers.size(), b.layers.size());
+  for (size_t i = 0; i < a.layers.size(); ++i) EXPECT_EQ(a.layers[i].loss, b.layers[i].loss) << i;
+  EXPECT_EQ(a.layers[1].path, "conv2");
 }
 
 }  // namespace
