@@ -30,6 +30,8 @@ struct BitQuantConfig {
     config.method.reset();
     return config;
   }
+  // A layer that is kept in 8 bits.
+  static BitQuantConfig int8() { return {.method = ternary::Method::kInt8, .granularity = ternary::Granularity::kChannel}; }
   // Small and quick on a phone: scales by channel fit convolutions and narrow layers, and a static step saves the search for the maximum of
   // every input. LSQ learns the steps together with the weights' scales.
   static BitQuantConfig for_mobile() {
@@ -55,7 +57,7 @@ struct BitQuantConfig {
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& v) {
     v("method", self.method,
-      "ternary method of the weights: absmean, absmedian, twn, ttq, lsq, fixed, or none for float32 layers");
+      "ternary method of the weights: absmean, absmedian, twn, ttq, lsq, fixed; or int8, or none for float32 layers");
     v("granularity", self.granularity, "what shares a weight scale: tensor, channel or group");
     v("group_size", self.group_size, "weights of a row that share a scale by group: 64, 128 or 256");
     v("threshold", self.threshold,

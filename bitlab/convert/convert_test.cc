@@ -73,8 +73,6 @@ TEST(Rules, RefuseWhatCannotBe) {
             "[rules] a rule that keeps a layer or changes its quantization, got rule 1 (keep=float, method=twn)");
   EXPECT_EQ(error_of(rule([](auto& r) { r.min_size = 5, r.max_size = 3; })),
             "[rules] min_size up to max_size, got rule 1 (min_size=5, max_size=3)");
-  EXPECT_EQ(error_of(rule([](auto& r) { r.keep = config::Keep::kInt8; })),
-            "[rules] keep: float (layers in int8 are not there yet), got rule 1 (keep=int8)");
   EXPECT_NE(error_of(rule([](auto& r) { r.path = "/(/"; })).find("[rules] a regular expression"), std::string::npos);
 }
 

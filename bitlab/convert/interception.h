@@ -32,8 +32,8 @@ class InterceptedWeight : public torch::nn::Module {
   at::Tensor linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias);
   at::Tensor conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window);
   at::Tensor embedding(const at::Tensor& indices, int64_t padding_idx);
-  // Whether products of the weight are computed by linear() and conv(); those of convolutions' master weights go on as they are.
-  bool has_product() const { return !is_master() || weight.tensor.dim() == 2; }
+  // Whether products of the weight are computed by linear() and conv(); those of master weights in int8 go on as they are.
+  bool has_product() const { return !is_master() || is_ternary(*quant_.method); }
 
   // A weight whose activations stay float: then its quantized value can stand for it wherever it is read. Gradients reach the weight.
   bool is_master() const { return quant_.activation == ternary::ActKind::kNone; }

@@ -44,10 +44,13 @@ Result<BitQuantConfig> quant_of(const QuantRule& rule, size_t index, BitQuantCon
       return invalid(rule, index, fmt::format("a regular expression ({})", error.what()));
     }
   }
-  if (rule.keep == config::Keep::kInt8) return invalid(rule, index, "keep: float (layers in int8 are not there yet)");
-  Overrides changes = rule.quant;
-  if (rule.keep != config::Keep::kNo) changes["method"] = "none";
-  if (Status status = config::apply(changes, base); !status.ok())
+  if (rule.keep == config::Keep::kFloat) return BitQuantConfig::none();
+  if (rule.keep == config::Keep::kInt8) {
+    BitQuantConfig kept = BitQuantConfig::int8();
+    if (base.activation != ternary::ActKind::kNone) kept.activation = base.activation;
+    return kept;
+  }
+  if (Status status = config::apply(rule.quant, base); !status.ok())
     return make_error(status.error().code, "{} ({})", status.error().message, describe(rule, index));
   return base;
 }

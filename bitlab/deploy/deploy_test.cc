@@ -53,12 +53,12 @@ TEST(Capture, EveryQuantizationRunsWithTheSameBits) {
         quant.granularity = granularity;
         quant.group_size = 64;
         quant.activation = kind;
-        const bool plain = granularity != Granularity::kGroup && ternary::info(*quant.method).learned_scales < 2;
+        const bool plain = granularity != Granularity::kGroup && ternary::info(*quant.method).learned_scales < 2 &&
+                           is_ternary(*quant.method);
         if (!validate(quant.weight_spec()).ok() || (kind == ActKind::kNone && !plain)) continue;
-        BitQuantConfig conv_quant = kind == ActKind::kNone ? BitQuantConfig{} : quant;
         Net net;
-        auto conv = net.register_module(
-            "conv", nn::BitConv2d(nn::BitConv2dOptions(64, 6, 3).padding(1).stride(2).quant(conv_quant)));
+        auto conv =
+            net.register_module("conv", nn::BitConv2d(nn::BitConv2dOptions(64, 6, 3).padding(1).stride(2).quant(quant)));
         auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(6 * 3 * 4, 5).quant(quant)));
         net.body = [&](Net&, const at::Tensor& v) { return fc->forward(at::flatten(at::relu(conv->forward(v)), 1)); };
         const at::Tensor x = torch::randn({4, 64, 6, 7});

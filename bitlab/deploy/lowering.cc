@@ -180,8 +180,10 @@ Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) 
     if (given(call, "scale_neg")) scales.scale_neg = values_of<float>(call.argument("scale_neg").toTensor());
   }
   const auto named = names_.find(identity(codes));
-  const ValueId id = builder_.ternary(unique_name(named == names_.end() ? "codes" : named->second), std::move(shape),
-                                      values_of<uint8_t>(codes), std::move(scales));
+  const std::string weight_name = unique_name(named == names_.end() ? "codes" : named->second);
+  const ValueId id = codes.scalar_type() == at::kChar
+                         ? builder_.int8(weight_name, std::move(shape), values_of<int8_t>(codes), std::move(scales.scale))
+                         : builder_.ternary(weight_name, std::move(shape), values_of<uint8_t>(codes), std::move(scales));
   constants_[identity(codes)] = id;
   return id;
 }

@@ -49,7 +49,7 @@ class Lowering {
   // The same with values that were computed from it, in the canonical order of a layer's weight.
   program::ValueId constant(const at::Tensor& source, const at::Tensor& values);
   program::ValueId constant(const at::Tensor& values) { return constant(values, values); }
-  // A ternary constant from packed codes. `shape` is [rows, depth] or [rows, kernel..., channels / groups].
+  // A constant from packed codes, or from weights kept in int8. `shape` is [rows, depth] or [rows, kernel..., channels / groups].
   Result<program::ValueId> ternary(const Call& call, std::vector<int64_t> shape);
 
   // Adds a node. A layer is called by its weight's name.

@@ -92,8 +92,10 @@ Status calibrate(std::vector<Layer>& layers, const Forward& forward, std::span<c
   return {};
 }
 
+// Whether scales can be refit; weights in int8 are near the float ones as they are.
 bool has_one_scale(const BitQuantConfig& quant) {
-  return quant.granularity != ternary::Granularity::kGroup && info(*quant.method).learned_scales < 2;
+  return is_ternary(*quant.method) && quant.granularity != ternary::Granularity::kGroup &&
+         info(*quant.method).learned_scales < 2;
 }
 
 // y gain + offset is what a BatchNorm in eval makes of y; the BatchNorm is left without effect.

@@ -25,7 +25,7 @@ struct PostTrainingOptions {
 // One layer: the squared error of its outputs on its inputs, relative to those of its float weights.
 struct LayerFit {
   std::string name;
-  bool frozen = false;   // false: scales of groups, two scales, or rows that are read in blocks: as the encoder makes them
+  bool frozen = false;   // false: scales of groups, two scales, int8, or rows that are read in blocks: as encoded
   bool folded = false;   // a BatchNorm went into it
   double act_scale = 0;  // of static activations
   double error_before = 0, error_after = 0;

@@ -64,9 +64,9 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
 void Quantizer::check_activation(const torch::nn::Module& layer) const {
   const BitQuantConfig& quant = quant_;
   const ternary::WeightSpec spec = quant.weight_spec();
-  if (window_ && quant.activation == ternary::ActKind::kNone)
+  if (!is_ternary(spec.method) && quant.activation == ternary::ActKind::kNone)
     throw Exception(make_error(ErrorCode::kUnsupported,
-                               "[{}] int8 or int4 activations of a convolution (method none keeps it float), got none",
+                               "[{}] int8 or int4 activations of a layer in int8 (method none keeps it float), got none",
                                layer.name()));
   if (quant.activation == ternary::ActKind::kNone &&
       (spec.granularity == ternary::Granularity::kGroup || info(spec.method).learned_scales == 2))

@@ -70,8 +70,8 @@ struct Settings {
 };
 
 // Products of integers are exact in float32 below 2^24, in float64 far beyond kMaxDepth.
-at::ScalarType exact_type(const c10::SymInt& depth) {
-  return depth * ternary::kActMax < (1 << 24) ? at::kFloat : at::kDouble;
+at::ScalarType exact_type(const c10::SymInt& depth, ternary::Method method) {
+  return depth * ternary::kActMax * info(method).limit < (1 << 24) ? at::kFloat : at::kDouble;
 }
 
 // What an evaluation leaves for its gradient: integers where they do, a quarter of the memory of the floats that they stand for.
@@ -149,7 +149,7 @@ struct Forward {
     operands.x = x, operands.latent = weight;
     const int64_t trailing = s.product.trailing();
     if (s.is_exact()) {
-      const at::ScalarType type = exact_type(layout.depth());
+      const at::ScalarType type = exact_type(layout.depth(), s.spec.method);
       y = contract(s, operands.q.to(type), operands.weight.t.to(type), trailing);
     } else {
       y = s.product(operands.x_value(s), operands.weight_value(s));

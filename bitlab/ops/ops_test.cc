@@ -129,7 +129,7 @@ TEST(Linear, BothFamiliesEqualTheOracle) {
 TEST(Linear, FloatActivationsAreWithinRounding) {
   torch::manual_seed(11);
   for (const WeightSpec& spec : specs(false)) {
-    if (info(spec.method).learned_scales == 2) continue;
+    if (info(spec.method).learned_scales == 2 || !is_ternary(spec.method)) continue;
     const at::Tensor x = torch::randn({5, 3, 77}), weight = torch::randn({9, 77}), bias = torch::randn({9});
     const WeightQuant quant = quant_of(spec, 9);
     const ActQuant act{ActKind::kNone, {}};
@@ -148,6 +148,24 @@ TEST(Linear, DeepWorstCaseIsExact) {
   const at::Tensor expected = oracle_linear(x, weight, {}, {}, {});
   EXPECT_TRUE(same_bits(bit_linear(x, weight, {}, {}, {}), expected));
   EXPECT_TRUE(same_bits(ternary_linear(x, ternary_pack(weight, {}), {}, {}), expected));
+}
+
+// The deepest layer in int8 that int32 sums hold, at the largest weights and activations.
+TEST(Linear, DeepestInt8IsExact) {
+  const WeightQuant quant{{.method = Method::kInt8, .granularity = Granularity::kChannel}, {}, {}};
+  const at::Tensor x = torch::ones({2, ternary::kMaxInt8Depth}) * 0.75;
+  at::Tensor weight = torch::ones({3, ternary::kMaxInt8Depth});
+  weight[1].mul_(-2);
+  weight[2].slice(0, 1, {}, 2).mul_(-1);
+  const at::Tensor expected = oracle_linear(x, weight, {}, quant, {});
+  EXPECT_TRUE(same_bits(bit_linear(x, weight, {}, quant, {}), expected));
+  EXPECT_TRUE(same_bits(ternary_linear(x, ternary_pack(weight, quant), {}, {}), expected));
+  try {
+    ternary_pack(torch::ones({1, ternary::kMaxInt8Depth + 1}), quant);
+    ADD_FAILURE() << "expected an error";
+  } catch (const Exception& error) {
+    EXPECT_STREQ(error.what(), "[ternary_pack] K of at most 131072 for int8, got 131073");
+  }
 }
 
 struct ConvCase {
@@ -189,6 +207,31 @@ at::Tensor matrix_of(const at::Tensor& t, const ConvCase& c) {
   for (const at::Tensor& group : t.chunk(c.window.groups, 0))
     for (int64_t n = 0; n < group.size(1); ++n) rows.push_back(group.select(1, n).movedim(0, -1).flatten());
   return torch::stack(rows);
+}
+
+TEST(Conv, FloatActivationsAreWithinRounding) {
+  torch::manual_seed(12);
+  const ActQuant act{ActKind::kNone, {}};
+  for (const WeightSpec& spec : specs(false)) {
+    if (info(spec.method).learned_scales == 2 || !is_ternary(spec.method)) continue;
+    for (const ConvCase& c : conv_cases()) {
+      const at::Tensor x = torch::randn(concat({c.batch, c.channels}, c.input)), weight = random_weight(c),
+                       bias = torch::randn({c.filters});
+      const WeightQuant quant = quant_of(spec, c.filters);
+      const QuantizedWeight w = quantize_weight(weight, quant, &c.window);
+      const ConvWindow& win = c.window;
+      const std::vector<int64_t> no_padding(c.kernel.size(), 0);
+      at::Tensor expected =
+          at::convolution(x.to(at::kDouble), w.t.to(at::kDouble), {}, win.stride, win.padding, win.dilation, win.transposed,
+                          win.output_padding.empty() ? no_padding : win.output_padding, win.groups);
+      std::vector<int64_t> channel(c.kernel.size() + 1, 1);
+      channel[0] = -1;
+      expected = (expected * w.scale.to(at::kDouble).view(channel) + bias.to(at::kDouble).view(channel)).to(at::kFloat);
+      const at::Tensor found = ternary_conv(x, ternary_pack(weight, quant, &win), bias, c.kernel, win, act);
+      EXPECT_TRUE(torch::allclose(found, expected, 1e-4, 1e-4)) << to_text(spec);
+      EXPECT_TRUE(torch::allclose(bit_conv(x, weight, bias, win, quant, act), expected, 1e-4, 1e-4)) << to_text(spec);
+    }
+  }
 }
 
 TEST(Conv, BothFamiliesEqualTheOracle) {

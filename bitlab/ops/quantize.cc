@@ -50,8 +50,8 @@ Encoded encode(const char* op, const at::Tensor& weight, const WeightLayout& lay
   const at::Tensor w = layout.to_matrix(weight), positive = plain_or_empty(op, "learned", learned),
                    negative = plain_or_empty(op, "learned_neg", learned_neg);
   const int64_t rows = w.size(0), depth = w.size(1);
-  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth,
-          depth);
+  const int64_t most = ternary::max_depth(!is_ternary(spec.method));
+  require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {} for {}, got {}", op, most, name(spec.method), depth);
   const int64_t scales = scale_count(spec, rows, depth), second = info(spec.method).learned_scales == 2 ? scales : 0;
   Encoded result{at::empty(w.sizes(), w.options().dtype(at::kChar)),
                  at::empty({scales}, w.options()),
@@ -128,6 +128,7 @@ ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, const
   constexpr const char* kOp = "ternary_pack";
   const WeightLayout layout(kOp, weight, transposed, groups);
   const Encoded encoded = encode(kOp, weight, layout, spec, learned, learned_neg);
+  if (!is_ternary(ternary::parse_weight_spec(spec).value().method)) return {encoded.t, encoded.scale, encoded.scale_neg};
   const at::Tensor codes =
       at::empty({encoded.rows, ternary::code_row_bytes(encoded.depth)}, encoded.t.options().dtype(at::kByte));
   ternary::pack_codes(span_of<const int8_t>(encoded.t), encoded.rows, encoded.depth, span_of<uint8_t>(codes));
@@ -207,8 +208,9 @@ ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, const
                           const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
   const WeightLayout layout("ternary_pack", weight, transposed, groups);
   auto [t, scale, scale_neg, threshold] = meta::quantize_weight(weight, spec, learned, learned_neg, transposed, groups);
-  const c10::SymInt bytes = (layout.depth() + 3) / 4;
-  return {at::empty_symint({layout.rows(), bytes}, weight.options().dtype(at::kByte)),
+  const bool int8 = !is_ternary(ternary::parse_weight_spec(spec).value().method);
+  const c10::SymInt bytes = int8 ? layout.depth() : (layout.depth() + 3) / 4;
+  return {at::empty_symint({layout.rows(), bytes}, weight.options().dtype(int8 ? at::kChar : at::kByte)),
           scale.dim() == 2 ? scale.to(at::kHalf) : scale, scale_neg};
 }
 

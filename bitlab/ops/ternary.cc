@@ -14,6 +14,8 @@ namespace bitlab::ops {
 namespace {
 
 bool given(const OptionalTensor& tensor) { return tensor && tensor->defined(); }
+// Weights kept in int8 come as they are.
+bool has_int8(const at::Tensor& codes) { return codes.scalar_type() == at::kChar; }
 
 struct Operands {
   const char* op;
@@ -151,12 +153,13 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
   const int64_t depth = x.size(-1), rows = codes.size(0), tokens = y.numel() / rows;
-  const auto layout = kernels::select_ternary_layout(kind, rows, depth, this_machine(), policy()).value();
+  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8
+                                      : kernels::select_ternary_layout(kind, rows, depth, this_machine(), policy()).value();
   const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}, {.depth = depth, .layout = layout});
   const at::Tensor plain = x.contiguous();
   if (tokens == 0) return y;
   TorchPool pool;
-  const auto chosen = p.cached->kernels_for(p.weight.problem(tokens), [&] {
+  const auto chosen = p.cached->kernels_for(kind, p.weight.problem(tokens), [&] {
     return select_ternary(kind, p.weight.problem(tokens), layout, this_machine(), policy()).value();
   });
   auto scratch =
@@ -179,14 +182,16 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
   const bool batched = x.dim() == static_cast<int64_t>(window.dimensions) + 2;
   const kernels::ConvGeometry g = window.geometry(batched ? x : x.unsqueeze(0));
-  const kernels::TernaryConvWeight facts{codes.size(0), group, given(scale_neg)};
-  const auto layout = select_ternary_conv_layout(g, facts, this_machine(), policy()).value();
-  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, ternary::parse_act_kind(activation).value(), group},
+  const kernels::TernaryConvWeight facts{codes.size(0), group, given(scale_neg),
+                                         ternary::parse_act_kind(activation).value()};
+  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8
+                                      : select_ternary_conv_layout(g, facts, this_machine(), policy()).value();
+  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, facts.activation, group},
                    {.depth = g.depth(), .groups = groups, .layout = layout});
   if (y.numel() == 0) return y;
   const at::Tensor channels_last = (batched ? x : x.unsqueeze(0)).movedim(1, -1).contiguous();
   TorchPool pool;
-  const auto chosen = p.cached->kernels_for(ternary_conv_problem(g, facts), [&] {
+  const auto chosen = p.cached->kernels_for(facts.activation, ternary_conv_problem(g, facts), [&] {
     return select_ternary_conv(g, facts, layout, this_machine(), policy()).value();
   });
   auto scratch =
@@ -210,8 +215,9 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
   require(indices.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[{}] int64, got {} (name=indices)", kOp,
           c10::toString(indices.scalar_type()));
   const OptionalTensor none;
-  const Prepared p({kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group},
-                   {.depth = depth, .layout = kernels::TernaryLayout::kRows});
+  const Prepared p(
+      {kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group},
+      {.depth = depth, .layout = has_int8(codes) ? kernels::TernaryLayout::kInt8Rows : kernels::TernaryLayout::kRows});
   kernels::TernaryTable table{.codes = p.cached->packed.data.data(),
                               .rows = codes.size(0),
                               .depth = depth,
@@ -220,6 +226,7 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
                               .scale_neg = p.weight.scale_neg,
                               .group = group};
   const at::Tensor halves = group == 0 ? at::Tensor() : scale.contiguous();
+  if (has_int8(codes)) table.int8 = reinterpret_cast<const int8_t*>(p.cached->packed.data.data());
   if (group != 0) table.group_scale = reinterpret_cast<const uint16_t*>(halves.const_data_ptr<at::Half>());
   const at::Tensor plain = indices.contiguous();
   TorchPool pool;
@@ -269,7 +276,6 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
                         std::string_view activation, int64_t group) {
   constexpr const char* kOp = "ternary_conv";
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
-  require(kind != ternary::ActKind::kNone, ErrorCode::kUnsupported, "[{}] int8 or int4 activations, got none", kOp);
   Operands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
   return at::empty_symint(window.output(kOp, x, codes.sym_size(0)), x.options());

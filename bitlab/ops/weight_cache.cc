@@ -32,8 +32,19 @@ int64_t version_of(const at::Tensor& tensor) { return tensor.is_inference() ? 0 
 
 std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes, const WeightUse& use) {
   const at::Tensor plain = codes.contiguous();
-  const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), static_cast<size_t>(plain.numel()));
+  const auto count = static_cast<size_t>(plain.numel());
   const int64_t rows = codes.size(0);
+  if (is_int8(use.layout)) {
+    const std::span<const int8_t> t(plain.const_data_ptr<int8_t>(), count);
+    require(std::find(t.begin(), t.end(), int8_t{-128}) == t.end(), ErrorCode::kCorrupt,
+            "[{}] int8 weights in [-127, 127], got -128", op);
+    auto weight = std::make_shared<CachedWeight>();
+    const bool table = use.layout == kernels::TernaryLayout::kInt8Rows;
+    weight->packed = kernels::pack_int8_weight(t, rows, use.depth, table, use.groups).value();
+    weight->groups = use.groups;
+    return weight;
+  }
+  const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), count);
   const Status valid = ternary::validate_codes(bytes, rows, use.depth);
   if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[{}] {}", op, valid.error().message)});
   auto weight = std::make_shared<CachedWeight>();
@@ -59,25 +70,26 @@ bool serves(const CachedWeight& weight, const WeightUse& use) {
 
 }  // namespace
 
-kernels::TernaryKernels CachedWeight::kernels_for(const kernels::TernaryGemmProblem& problem,
+kernels::TernaryKernels CachedWeight::kernels_for(ternary::ActKind activation, const kernels::TernaryGemmProblem& problem,
                                                   const std::function<kernels::TernaryKernels()>& choose) const {
   const std::lock_guard lock(mutex_);
-  if (last_problem_ != problem) {
+  if (last_problem_ != problem || last_activation_ != activation) {
     last_ = choose();
     last_problem_ = problem;
+    last_activation_ = activation;
   }
   return last_;
 }
 
 std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, const WeightUse& use) {
-  const int64_t depth = use.depth;
-  require(codes.scalar_type() == at::kByte, ErrorCode::kTypeMismatch, "[{}] uint8, got {} (name=codes)", op,
-          c10::toString(codes.scalar_type()));
-  require(depth <= ternary::kMaxDepth, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, ternary::kMaxDepth,
-          depth);
-  require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == ternary::code_row_bytes(depth),
-          ErrorCode::kShapeMismatch, "[{}] codes [N, {}] for K = {}, got {}", op, ternary::code_row_bytes(depth), depth,
-          show(codes));
+  const bool int8 = is_int8(use.layout);
+  const int64_t depth = use.depth, row_bytes = int8 ? depth : ternary::code_row_bytes(depth),
+                most = ternary::max_depth(int8);
+  require(codes.scalar_type() == (int8 ? at::kChar : at::kByte), ErrorCode::kTypeMismatch,
+          "[{}] uint8 codes or int8 weights, got {} (name=codes)", op, c10::toString(codes.scalar_type()));
+  require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, most, depth);
+  require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == row_bytes, ErrorCode::kShapeMismatch,
+          "[{}] codes [N, {}] for K = {}, got {}", op, row_bytes, depth, show(codes));
   const auto* key = codes.unsafeGetTensorImpl();
   // Scales of groups are packed, too: a change of either shows in the sum of the versions.
   const int64_t version = version_of(codes) + (use.group_scale == nullptr ? 0 : version_of(*use.group_scale));

@@ -18,7 +18,7 @@ enum class Op {
 };
 
 enum class Exactness { kSameKernel, kIeeeExact, kBounded };
-enum class InputKind { kActivation, kFloatConstant, kFloat, kTernaryConstant, kIndex };
+enum class InputKind { kActivation, kFloatConstant, kFloat, kTernaryConstant /* or kept in int8 */, kIndex };
 enum class AttributeKind { kInt, kSizes, kText, kFloat };  // in the order of program.h's Attribute
 
 struct InputSchema {

@@ -17,7 +17,7 @@ Shape constant_shape(const std::vector<int64_t>& sizes) {
 }  // namespace
 
 std::string_view name(DType dtype) {
-  constexpr std::array<std::string_view, 3> kNames{"float32", "ternary", "int64"};
+  constexpr std::array<std::string_view, 4> kNames{"float32", "ternary", "int8", "int64"};
   return kNames.at(static_cast<size_t>(dtype));
 }
 
@@ -75,6 +75,18 @@ ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, st
   auto owned = std::make_shared<const Owned>(Owned{std::move(codes), std::move(scales)});
   const TernaryScales& kept = owned->scales;
   const TernaryData view{owned->codes, kept.scale, kept.scale_neg, kept.group_scale, kept.group};
+  program_.constants.push_back({id, view, std::move(owned)});
+  return id;
+}
+
+ValueId ProgramBuilder::int8(std::string name, std::vector<int64_t> shape, std::vector<int8_t> t, std::vector<float> scale) {
+  const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kInt8, constant_shape(shape));
+  struct Owned {
+    std::vector<int8_t> t;
+    std::vector<float> scale;
+  };
+  auto owned = std::make_shared<const Owned>(Owned{std::move(t), std::move(scale)});
+  const Int8Data view{owned->t, owned->scale};
   program_.constants.push_back({id, view, std::move(owned)});
   return id;
 }

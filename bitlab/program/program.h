@@ -19,13 +19,13 @@ using ValueId = int32_t;
 inline constexpr ValueId kNone = -1;  // an optional input that is left out
 
 enum class ValueKind { kInput, kConstant, kResult };
-enum class DType { kFloat32, kTernary, kInt64 };
-std::string_view name(DType dtype);  // "float32", "ternary", "int64"
+enum class DType { kFloat32, kTernary, kInt8, kInt64 };
+std::string_view name(DType dtype);  // "float32", "ternary", "int8", "int64"
 
 struct Value {
   std::string name;  // unique
   ValueKind kind;
-  DType dtype;  // kTernary: constants alone; kInt64: inputs alone
+  DType dtype;  // kTernary, kInt8: constants alone; kInt64: inputs alone
   Shape shape;  // of a constant: numbers only
 };
 
@@ -38,11 +38,16 @@ struct TernaryData {
   std::span<const uint16_t> group_scale{};  // float16 [rows, ceil(depth / group)]
   int64_t group = 0;                        // k that share a scale: 64, 128 or 256; 0: none
 };
+// Weights that are kept in int8: shapes as of ternary ones, t in [-127, 127], at most ternary::kMaxInt8Depth deep.
+struct Int8Data {
+  std::span<const int8_t> t;
+  std::span<const float> scale;  // [1] or [rows]
+};
 using FloatData = std::span<const float>;
 
 struct Constant {
   ValueId value = kNone;
-  std::variant<FloatData, TernaryData> data;
+  std::variant<FloatData, TernaryData, Int8Data> data;
   std::shared_ptr<const void> storage = nullptr;  // keeps what the data's spans point to
 };
 
@@ -104,6 +109,7 @@ class ProgramBuilder {
   ValueId input(std::string name, Shape shape, DType dtype = DType::kFloat32);
   ValueId floats(std::string name, std::vector<int64_t> shape, std::vector<float> data);
   ValueId ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes, TernaryScales scales);
+  ValueId int8(std::string name, std::vector<int64_t> shape, std::vector<int8_t> t, std::vector<float> scale);
   Result<ValueId> node(Op op, std::string name, std::vector<ValueId> inputs,
                        std::map<std::string, Attribute> attributes = {});
   void metadata(std::string key, std::string text) { program_.metadata[std::move(key)] = std::move(text); }

@@ -60,6 +60,31 @@ TEST(Program, IsExactWithoutBoundedNodes) {
   EXPECT_TRUE(p.is_exact());
 }
 
+// A layer in int8 takes what one with ternary weights takes, within what int32 sums hold.
+TEST(Verify, WeightsInInt8) {
+  const auto layer = [](int64_t depth, std::vector<int8_t> t, std::vector<float> scale,
+                        const char* activation) -> std::string {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, {depth, false}}), w = b.int8("w", {2, depth}, std::move(t), std::move(scale));
+    const auto node = b.node(Op::ternary_linear, "fc", {x, w}, {{"activation", std::string(activation)}});
+    if (!node.ok()) return node.error().message;
+    const auto program = b.finish({*node});
+    return program.ok() ? "" : program.error().message;
+  };
+  EXPECT_EQ(layer(3, {1, -127, 127, 0, 5, 6}, {0.5F, 2}, "int8"), "");
+  EXPECT_EQ(layer(3, {1, -128, 127, 0, 5, 6}, {0.5F}, "int8"),
+            "[verify] int8 weights in [-127, 127], got -128 (value=w, index=1)");
+  EXPECT_EQ(layer(3, {1, 2, 3}, {0.5F}, "int8"), "[verify] 6 weights for [2, 3], got 3 (value=w)");
+  EXPECT_EQ(layer(3, {1, 2, 3, 4, 5, 6}, {1, 2, 3}, "int8"), "[verify] 1 or 2 scales, got 3 (value=w)");
+  EXPECT_EQ(layer(3, {1, 2, 3, 4, 5, 6}, {std::numeric_limits<float>::infinity()}, "int8"),
+            "[verify] finite constants, got inf (value=w, index=0)");
+  EXPECT_EQ(layer(3, {1, 2, 3, 4, 5, 6}, {1}, "none"),
+            "[ternary_linear] int8 or int4 activations of weights in int8, got none (node=fc)");
+  const int64_t deep = ternary::kMaxInt8Depth + 1;
+  EXPECT_EQ(layer(deep, std::vector<int8_t>(static_cast<size_t>(2 * deep)), {1}, "int8"),
+            "[verify] a depth of at most 131072, beyond which int32 sums could overflow, got 131073 (value=w)");
+}
+
 TEST(Verify, FindsWhatIsWrong) {
   struct Case {
     const char* what;
@@ -93,7 +118,6 @@ TEST(Verify, FindsWhatIsWrong) {
       {"static activations without a step",
        [](Program& p) { p.nodes[3].attributes["activation"] = std::string("int8_static"); }},
       {"a step for dynamic activations", [](Program& p) { p.nodes[3].inputs[3] = p.nodes[3].inputs[2]; }},
-      {"float activations of a convolution", [](Program& p) { p.nodes[0].attributes["activation"] = std::string("none"); }},
       {"groups of 100", [](Program& p) { std::get<TernaryData>(p.constants[1].data).group = 100; }},
       {"groups without their scales", [](Program& p) { std::get<TernaryData>(p.constants[1].data).group = 64; }},
       {"groups across taps",

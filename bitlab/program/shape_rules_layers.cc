@@ -7,12 +7,12 @@
 namespace bitlab::program {
 namespace {
 
-// `float_activations`: whether activations may stay float.
-Status check_activation(const Program& p, const Node& node, bool float_activations) {
+// Activations of a product of integer weights; ternary ones take them as floats, too.
+Status check_activation(const Program& p, const Node& node) {
   const Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation"));
   if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
-  if (*kind == ternary::ActKind::kNone && !float_activations)
-    return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of a convolution, got none");
+  if (*kind == ternary::ActKind::kNone && p.value(node.inputs[1]).dtype == DType::kInt8)
+    return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of weights in int8, got none");
   const bool scaled = node.inputs[3] != kNone;
   if (scaled != is_static(*kind))
     return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
@@ -139,12 +139,12 @@ Result<Shape> norm_shape(const Program& p, const Node& node) {
 }  // namespace
 
 Result<Shape> infer_ternary_linear(const Program& p, const Node& node) {
-  BITLAB_RETURN_IF_ERROR(check_activation(p, node, true));
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node));
   return linear_shape(p, node);
 }
 
 Result<Shape> infer_ternary_conv(const Program& p, const Node& node) {
-  BITLAB_RETURN_IF_ERROR(check_activation(p, node, false));
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node));
   return conv_shape(p, node);
 }
 

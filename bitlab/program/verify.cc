@@ -27,8 +27,8 @@ Status verify_values(const Program& p) {
     const bool symbolic = std::any_of(v.shape.begin(), v.shape.end(), [](Dim d) { return d.symbolic; });
     if (symbolic && v.kind == ValueKind::kConstant)
       return corrupt("constants of fixed shape, got {} (value={})", to_string(v.shape), v.name);
-    if (v.dtype == DType::kTernary && v.kind != ValueKind::kConstant)
-      return corrupt("ternary constants only (value={})", v.name);
+    if ((v.dtype == DType::kTernary || v.dtype == DType::kInt8) && v.kind != ValueKind::kConstant)
+      return corrupt("{} constants only (value={})", name(v.dtype), v.name);
     if (v.dtype == DType::kInt64 && v.kind != ValueKind::kInput) return corrupt("int64 inputs only (value={})", v.name);
   }
   return {};
@@ -56,38 +56,63 @@ Status verify_groups(const Value& v, const TernaryData& data) {
   return corrupt("finite scales, got another (value={}, index={})", v.name, bad - data.group_scale.begin());
 }
 
+Status verify_scale(const Value& v, FloatData scale) {
+  const int64_t rows = weight_rows(v.shape);
+  if (scale.size() != 1 && static_cast<int64_t>(scale.size()) != rows)
+    return corrupt("1 or {} scales, got {} (value={})", rows, scale.size(), v.name);
+  return verify_finite(v.name, scale);
+}
+
 Status verify_scales(const Value& v, const TernaryData& data) {
   if (data.group != 0 || !data.group_scale.empty()) return verify_groups(v, data);
-  const int64_t rows = weight_rows(v.shape);
-  if (data.scale.size() != 1 && static_cast<int64_t>(data.scale.size()) != rows)
-    return corrupt("1 or {} scales, got {} (value={})", rows, data.scale.size(), v.name);
+  BITLAB_RETURN_IF_ERROR(verify_scale(v, data.scale));
   if (!data.scale_neg.empty() && data.scale_neg.size() != data.scale.size())
     return corrupt("as many negative scales as positive ones, {}, got {} (value={})", data.scale.size(),
                    data.scale_neg.size(), v.name);
-  BITLAB_RETURN_IF_ERROR(verify_finite(v.name, data.scale));
   return verify_finite(v.name, data.scale_neg);
+}
+
+// Shape and depth of a weight of integers.
+Status verify_matrix(const Value& v) {
+  if (v.shape.size() < 2)
+    return corrupt("{} weights of rank 2 to 5, got {} (value={})", name(v.dtype), to_string(v.shape), v.name);
+  const int64_t most = ternary::max_depth(v.dtype == DType::kInt8), depth = weight_depth(v.shape);
+  if (depth > most)
+    return corrupt("a depth of at most {}, beyond which int32 sums could overflow, got {} (value={})", most, depth, v.name);
+  return {};
+}
+
+Status verify_data(const Value& v, const FloatData& data) {
+  if (static_cast<int64_t>(data.size()) != elements(v.shape, 1))
+    return corrupt("{} floats for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.size(), v.name);
+  return verify_finite(v.name, data);
+}
+
+Status verify_data(const Value& v, const TernaryData& data) {
+  BITLAB_RETURN_IF_ERROR(verify_matrix(v));
+  BITLAB_RETURN_IF_ERROR(verify_scales(v, data));
+  if (Status status = ternary::validate_codes(data.codes, weight_rows(v.shape), weight_depth(v.shape)); !status.ok())
+    return make_error(status.error().code, "{} (value={})", status.error().message, v.name);
+  return {};
+}
+
+Status verify_data(const Value& v, const Int8Data& data) {
+  BITLAB_RETURN_IF_ERROR(verify_matrix(v));
+  BITLAB_RETURN_IF_ERROR(verify_scale(v, data.scale));
+  if (static_cast<int64_t>(data.t.size()) != elements(v.shape, 1))
+    return corrupt("{} weights for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.t.size(), v.name);
+  const auto bad = std::find(data.t.begin(), data.t.end(), int8_t{-128});
+  if (bad == data.t.end()) return {};
+  return corrupt("int8 weights in [-127, 127], got -128 (value={}, index={})", v.name, bad - data.t.begin());
 }
 
 Status verify_constant(const Program& p, const Constant& constant) {
   if (!exists(p, constant.value) || p.value(constant.value).kind != ValueKind::kConstant)
     return corrupt("data for a constant, got value {}", constant.value);
   const Value& v = p.value(constant.value);
-  const auto* ternary = std::get_if<TernaryData>(&constant.data);
-  if ((ternary != nullptr) != (v.dtype == DType::kTernary)) return corrupt("data of the constant's type (value={})", v.name);
-  if (ternary == nullptr) {
-    const auto& data = std::get<FloatData>(constant.data);
-    if (static_cast<int64_t>(data.size()) != elements(v.shape, 1))
-      return corrupt("{} floats for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.size(), v.name);
-    return verify_finite(v.name, data);
-  }
-  if (v.shape.size() < 2) return corrupt("ternary weights of rank 2 to 5, got {} (value={})", to_string(v.shape), v.name);
-  const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
-  if (depth > ternary::kMaxDepth)
-    return corrupt("a depth of at most 2^24, beyond which int32 sums could overflow, got {} (value={})", depth, v.name);
-  BITLAB_RETURN_IF_ERROR(verify_scales(v, *ternary));
-  if (Status status = ternary::validate_codes(ternary->codes, rows, depth); !status.ok())
-    return make_error(status.error().code, "{} (value={})", status.error().message, v.name);
-  return {};
+  constexpr DType kTypes[] = {DType::kFloat32, DType::kTernary, DType::kInt8};  // as in the variant
+  if (v.dtype != kTypes[constant.data.index()]) return corrupt("data of the constant's type (value={})", v.name);
+  return std::visit([&](const auto& data) { return verify_data(v, data); }, constant.data);
 }
 
 Status verify_constants(const Program& p) {
@@ -168,7 +193,7 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
       case InputKind::kFloat:
         return {is_float, "floats"};
       case InputKind::kTernaryConstant:
-        return {v.dtype == DType::kTernary, "a ternary constant"};
+        return {v.dtype == DType::kTernary || v.dtype == DType::kInt8, "a ternary or int8 constant"};
       case InputKind::kIndex:
         return {v.dtype == DType::kInt64, "int64 indices"};
     }

@@ -28,27 +28,33 @@ struct Packing {
   bool operator==(const Packing&) const = default;
 };
 
-Result<Packing> packing_for(const Program& p, const program::Node& node, const program::TernaryData& data,
+// `data`: of a ternary weight; null: one in int8, whose layout follows from `table`.
+Result<Packing> packing_for(const Program& p, const program::Node& node, const program::TernaryData* data,
                             const LoadOptions& options) {
   Packing packing;
   packing.table = node.op == program::Op::ternary_embedding;
   if (packing.table) return packing;
+  if (data == nullptr) {
+    if (node.op == program::Op::ternary_conv) packing.groups = conv_geometry(p, node, 1).groups;
+    return packing;
+  }
   const program::Shape& shape = p.value(node.inputs[1]).shape;
+  BITLAB_TRY(const ternary::ActKind kind, ternary::parse_act_kind(node.attribute<std::string>("activation")));
   if (node.op == program::Op::ternary_linear) {
-    BITLAB_TRY(const ternary::ActKind kind, ternary::parse_act_kind(node.attribute<std::string>("activation")));
     BITLAB_TRY(packing.layout, kernels::select_ternary_layout(kind, weight_rows(shape), weight_depth(shape), options.machine,
                                                               options.policy));
     return packing;
   }
   const kernels::ConvGeometry geometry = conv_geometry(p, node, 1);
   packing.groups = geometry.groups;
-  BITLAB_TRY(packing.layout, select_ternary_conv_layout(geometry, {weight_rows(shape), data.group, !data.scale_neg.empty()},
-                                                        options.machine, options.policy));
+  BITLAB_TRY(packing.layout,
+             select_ternary_conv_layout(geometry, {weight_rows(shape), data->group, !data->scale_neg.empty(), kind},
+                                        options.machine, options.policy));
   return packing;
 }
 
 // Error: Unsupported, where a weight's readers do not agree.
-Result<Packing> packing_for(const Program& p, program::ValueId weight, const program::TernaryData& data,
+Result<Packing> packing_for(const Program& p, program::ValueId weight, const program::TernaryData* data,
                             const LoadOptions& options) {
   std::optional<Packing> packing;
   for (const program::Node& node : p.nodes) {
@@ -70,9 +76,17 @@ Result<ResidentConstant> make_resident(const Program& p, const program::Constant
     BITLAB_TRY(resident.floats, copy<float>(*floats));
     return resident;
   }
-  const auto& data = std::get<program::TernaryData>(constant.data);
   const int64_t rows = weight_rows(shape), depth = weight_depth(shape);
-  BITLAB_TRY(const Packing packing, packing_for(p, constant.value, data, options));
+  const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
+  BITLAB_TRY(const Packing packing, packing_for(p, constant.value, ternary, options));
+  if (ternary == nullptr) {
+    const auto& int8 = std::get<program::Int8Data>(constant.data);
+    BITLAB_TRY(resident.packed, kernels::pack_int8_weight(int8.t, rows, depth, packing.table, packing.groups));
+    BITLAB_TRY(resident.scale, copy(int8.scale));
+    resident.scale_stride = int8.scale.size() == 1 ? 0 : 1;
+    return resident;
+  }
+  const program::TernaryData& data = *ternary;
   BITLAB_TRY(resident.packed, kernels::pack_ternary(data.codes, rows, depth, packing.layout, packing.groups));
   if (data.group != 0) {
     resident.group = data.group;

@@ -22,7 +22,7 @@ struct LoadOptions {
 // A weight as it stays in memory: floats, or packed codes with scales.
 struct ResidentConstant {
   AlignedBuffer floats;           // float constants
-  kernels::PackedTernary packed;  // ternary constants
+  kernels::PackedTernary packed;  // ternary constants, and those in int8
   AlignedBuffer scale, scale_neg;
   int64_t scale_stride = 0;   // 0 per tensor, 1 per output channel
   AlignedBuffer group_scale;  // float16 [groups, rows], of a table [rows, groups], instead of scale

@@ -88,12 +88,20 @@ Fit fit_lsq(std::span<const float> /*w*/, double /*c*/, Learned learned) {
 }
 Fit fit_fixed(std::span<const float> w, double c, Learned /*learned*/) { return best_for(w, static_cast<float>(c)); }
 
+Fit fit_int8(std::span<const float> w, double /*c*/, Learned /*learned*/) {
+  return half_of(std::max(max_abs(w), kScaleEpsilon) / 127);
+}
+
 using FitFunction = Fit (*)(std::span<const float>, double, Learned);
-constexpr std::array<FitFunction, 6> kFits{fit_absmean, fit_absmedian, fit_twn,
-                                           fit_ttq,     fit_lsq,       fit_fixed};  // as in methods.def
+constexpr std::array<FitFunction, 7> kFits{fit_absmean, fit_absmedian, fit_twn, fit_ttq,
+                                           fit_lsq,     fit_fixed,     fit_int8};  // as in methods.def
 
 void apply_threshold(std::span<const float> w, float threshold, std::span<int8_t> t) {
   for (size_t i = 0; i < w.size(); ++i) t[i] = static_cast<int8_t>((w[i] > threshold) - (w[i] < -threshold));
+}
+
+void round_to_limit(std::span<const float> w, float scale, float limit, std::span<int8_t> t) {
+  for (size_t i = 0; i < w.size(); ++i) t[i] = static_cast<int8_t>(std::clamp(std::nearbyint(w[i] / scale), -limit, limit));
 }
 
 double coefficient(const WeightSpec& spec) {
@@ -157,7 +165,12 @@ Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, in
     const std::span<const float> part = w.subspan(begin, count);
     const Learned own{learned.scale.empty() ? 0 : learned.scale[i], learned.scale_neg.empty() ? 0 : learned.scale_neg[i]};
     Fit fit = function(part, c, own);
-    apply_threshold(part, fit.threshold, out.t.subspan(begin, count));
+    const std::span<int8_t> t = out.t.subspan(begin, count);
+    if (is_ternary(spec.method)) {
+      apply_threshold(part, fit.threshold, t);
+    } else {
+      round_to_limit(part, fit.scale, static_cast<float>(info(spec.method).limit), t);
+    }
     if (spec.granularity == Granularity::kGroup) fit.scale = half_to_float(float_to_half(fit.scale));
     if (!std::isfinite(fit.scale))
       return make_error(ErrorCode::kNotFinite, "[encode] a scale within float16, got more (group={})", i);

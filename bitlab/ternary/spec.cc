@@ -8,7 +8,8 @@ namespace bitlab::ternary {
 namespace {
 
 constexpr std::array kMethods{
-#define BITLAB_METHOD(Name, name, learned, threshold, formula, source) MethodInfo{name, learned, threshold, formula, source},
+#define BITLAB_METHOD(Name, name, limit, learned, threshold, formula, source) \
+  MethodInfo{name, limit, learned, threshold, formula, source},
 #include "bitlab/ternary/methods.def"
 #undef BITLAB_METHOD
 };
@@ -99,6 +100,11 @@ Status validate(const WeightSpec& spec) {
   if (spec.threshold != 0 && method.default_threshold == 0)
     return make_error(ErrorCode::kUnsupported, "[quantization] no threshold for {} (twn, ttq and fixed have one), got {}",
                       method.name, spec.threshold);
+  if (!is_ternary(spec.method) && spec.granularity == Granularity::kGroup)
+    return make_error(ErrorCode::kUnsupported, "[quantization] tensor or channel scales for int8, got group");
+  if (!is_ternary(spec.method) && spec.gradient != Gradient::kStraightThrough)
+    return make_error(ErrorCode::kUnsupported, "[quantization] ste for int8, where nothing is far from its code, got {}",
+                      name(spec.gradient));
   if (method.learned_scales == 0) return {};
   if (spec.granularity == Granularity::kGroup)
     return make_error(

@@ -19,12 +19,14 @@ enum class Method {
 
 struct MethodInfo {
   std::string_view name;
+  int limit;                 // the largest |t|: 1, or 127 of kInt8
   int learned_scales;        // 0, 1 or 2 that are parameters
   double default_threshold;  // 0 where the formula has none
   std::string_view formula, source;
 };
 std::span<const MethodInfo> method_list();  // in the order of Method
 const MethodInfo& info(Method method);
+inline bool is_ternary(Method method) { return info(method).limit == 1; }
 
 // Which weights share a scale: all of the tensor, an output channel (a row), or WeightSpec::group consecutive k of a row.
 enum class Granularity { kTensor, kChannel, kGroup };
@@ -70,9 +72,11 @@ Result<WeightSpec> parse_weight_spec(std::string_view text);
 // Whether the choices fit together; the error names what would. Errors: InvalidArgument, Unsupported.
 Status validate(const WeightSpec& spec);
 
-inline constexpr int kActMax = 127;            // |q| <= 127; -128 is never used, which the kernels' int16 sums rely on
-inline constexpr float kActEpsilon = 1e-5F;    // floor of absmax, as in Hugging Face's BitNet
-inline constexpr float kScaleEpsilon = 1e-5F;  // floor of absmean's scale, same source
-inline constexpr int64_t kMaxDepth = 1 << 24;  // K: 127 K stays below 2^31, so int32 sums are exact
+inline constexpr int kActMax = 127;                // |q| <= 127; -128 is never used, which the kernels' int16 sums rely on
+inline constexpr float kActEpsilon = 1e-5F;        // floor of absmax, as in Hugging Face's BitNet
+inline constexpr float kScaleEpsilon = 1e-5F;      // floor of absmean's scale, same source
+inline constexpr int64_t kMaxDepth = 1 << 24;      // K: 127 K stays below 2^31, so int32 sums are exact
+inline constexpr int64_t kMaxInt8Depth = 1 << 17;  // of int8 weights: 127^2 K does
+constexpr int64_t max_depth(bool is_int8) { return is_int8 ? kMaxInt8Depth : kMaxDepth; }
 
 }  // namespace bitlab::ternary

@@ -50,9 +50,9 @@ struct Part {
   float scale;
 };
 
-Part rounded(std::span<const float> w, float s) {
+Part rounded(std::span<const float> w, float s, float limit = 1) {
   Part part{{}, s};
-  for (float v : w) part.t.push_back(static_cast<int8_t>(std::clamp(std::nearbyint(v / s), -1.0F, 1.0F)));
+  for (float v : w) part.t.push_back(static_cast<int8_t>(std::clamp(std::nearbyint(v / s), -limit, limit)));
   return part;
 }
 
@@ -87,6 +87,8 @@ Part expected(const WeightSpec& spec, std::span<const float> w, float learned) {
       return cut(w, c);
     case Method::kLsq:
       return rounded(w, std::max(std::fabs(learned), 1e-5F));
+    case Method::kInt8:
+      return rounded(w, std::max(static_cast<float>(size.back()), 1e-5F) / 127, 127);
     case Method::kTtq: {
       Part part = cut(w, c * size.back());
       part.scale = learned;
@@ -222,7 +224,7 @@ TEST(Encode, LearnedScalesBeginAtTheWeightsOwn) {
 TEST(Spec, TextsRoundTrip) {
   for (WeightSpec spec : all_specs()) {
     EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
-    if (info(spec.method).learned_scales != 0) continue;
+    if (info(spec.method).learned_scales != 0 || !is_ternary(spec.method)) continue;
     spec.gradient = Gradient::kTanh;
     EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
   }
@@ -233,7 +235,7 @@ TEST(Spec, TextsRoundTrip) {
 
 TEST(Spec, WhatDoesNotFitNamesWhatDoes) {
   const auto message = [](std::string_view text) { return parse_weight_spec(text).error().message; };
-  EXPECT_EQ(message("tnw"), "[quantization] a method of {absmean, absmedian, twn, ttq, lsq, fixed}, got 'tnw'");
+  EXPECT_EQ(message("tnw"), "[quantization] a method of {absmean, absmedian, twn, ttq, lsq, fixed, int8}, got 'tnw'");
   EXPECT_EQ(message("twn/row"), "[quantization] a granularity of {tensor, channel, group}, got 'row'");
   EXPECT_EQ(message("twn/group100"), "[quantization] groups of 64, 128 or 256, got 100");
   EXPECT_EQ(message("twn/tensor/soft"), "[quantization] a gradient of {ste, clipped, tanh}, got 'soft'");
@@ -242,6 +244,8 @@ TEST(Spec, WhatDoesNotFitNamesWhatDoes) {
   EXPECT_EQ(message("absmean/tensor/threshold=1"),
             "[quantization] no threshold for absmean (twn, ttq and fixed have one), got 1");
   EXPECT_NE(message("ttq/group64").find("tensor or channel scales for ttq"), std::string::npos);
+  EXPECT_EQ(message("int8/group64"), "[quantization] tensor or channel scales for int8, got group");
+  EXPECT_EQ(message("int8/channel/tanh"), "[quantization] ste for int8, where nothing is far from its code, got tanh");
   EXPECT_NE(message("lsq/tensor/tanh").find("ste for lsq"), std::string::npos);
 }
 

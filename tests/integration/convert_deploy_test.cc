@@ -222,6 +222,65 @@ TEST(ConvertTrainDeploy, ResNet18) {
   follow_the_whole_way<ResNet18>(torch::randn({4, 3, 16, 16}), torch::randint(10, {4}), 0.99);
 }
 
+// An embedding and first and last layers in int8, what lies between ternary: every bit of eval is deployed.
+struct Tagger : tnn::Module {
+  tnn::Embedding words{nullptr};
+  tnn::Conv1d first{nullptr}, second{nullptr};
+  tnn::Linear head{nullptr};
+  Tagger() {
+    words = register_module("words", tnn::Embedding(50, 24));
+    first = register_module("first", tnn::Conv1d(tnn::Conv1dOptions(24, 32, 3).padding(1)));
+    second = register_module("second", tnn::Conv1d(tnn::Conv1dOptions(32, 32, 3).padding(1)));
+    head = register_module("head", tnn::Linear(32, 7));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor h = torch::relu(first(words(x).transpose(1, 2)));
+    return head(torch::relu(second(h)).transpose(1, 2));
+  }
+};
+
+TEST(ConvertTrainDeploy, LayersInInt8) {
+  torch::manual_seed(5);
+  MixedPrecisionConfig config;
+  config.quant = BitQuantConfig::for_server();
+  config.quant.granularity = ternary::Granularity::kChannel;
+  for (const char* path : {"words", "first", "head"}) {
+    config.rules.emplace_back();
+    config.rules.back().path = path;
+    config.rules.back().keep = config::Keep::kInt8;
+  }
+  const auto model = convert::BitModel::wrap(std::make_shared<Tagger>(), config);
+  EXPECT_EQ(model->report().layers[0].quant, "int8/channel/int8");
+  const at::Tensor input = torch::randint(50, {6, 9}), target = torch::randint(7, {6 * 9});
+  torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(5e-3));
+  std::vector<double> losses;
+  for (int step = 0; step < 10; ++step) {
+    optimizer.zero_grad();
+    const at::Tensor loss = torch::cross_entropy_loss(model->forward(input).reshape({-1, 7}), target);
+    loss.backward();
+    optimizer.step();
+    losses.push_back(loss.item<double>());
+  }
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_int8_{}.bit", getpid());
+  const auto deployment = deploy::save(*model, input, path);
+  ASSERT_TRUE(deployment.ok()) << deployment.error().message;
+  EXPECT_TRUE(deployment->parity.exact);
+  const auto loaded = runtime::Model::load(path).value();
+  std::filesystem::remove(path);
+  size_t in_int8 = 0;
+  for (const program::Value& value : loaded->program().values) in_int8 += value.dtype == program::DType::kInt8 ? 1 : 0;
+  EXPECT_EQ(in_int8, 3U);
+  const auto session = runtime::Session::create(loaded).value();
+  const at::NoGradGuard no_grad;
+  for (int64_t batch : {1, 6}) {
+    const at::Tensor part = input.narrow(0, 0, batch).contiguous();
+    const runtime::TensorView view = deploy::view_of(part);
+    const auto outputs = session->run({&view, 1}).value();
+    EXPECT_TRUE(torch::equal(torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape), model->forward(part)));
+  }
+}
+
 TEST(ConvertTrainDeploy, MasterWeights) {
   torch::manual_seed(4);
   MixedPrecisionConfig config;

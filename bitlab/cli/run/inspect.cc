@@ -38,8 +38,8 @@ std::vector<std::string> row_of(const NodeFacts& node) {
     for (const WeightFacts& w : node.weights) bytes += w.memory_bytes;
     const double bits = 8.0 * static_cast<double>(weight->memory_bytes) / static_cast<double>(weight->count);
     row.insert(row.end(), {fmt::format("{}", weight->count), format_bytes(bytes), fmt::format("{:.2f}", bits),
-                           weight->ternary ? fmt::format("{:.1f} %", 100 * weight->sparsity) : "float32",
-                           weight->ternary ? weight->granularity + ", " + weight->layout : ""});
+                           weight->ternary() ? fmt::format("{:.1f} %", 100 * weight->sparsity) : weight->type,
+                           weight->layout.empty() ? "" : weight->granularity + ", " + weight->layout});
   }
   row.push_back(node.kernels);
   return row;
@@ -67,12 +67,12 @@ void print_text(const Inspection& m) {
 
 Json to_json(const WeightFacts& w) {
   Json json{{"name", w.name},
-            {"type", w.ternary ? "ternary" : "float32"},
+            {"type", w.type},
             {"count", w.count},
             {"file_bytes", w.file_bytes},
             {"memory_bytes", w.memory_bytes}};
-  if (w.ternary) {
-    json["sparsity"] = w.sparsity;
+  if (w.ternary()) json["sparsity"] = w.sparsity;
+  if (!w.layout.empty()) {
     json["granularity"] = w.granularity;
     json["layout"] = w.layout;
   }
@@ -126,7 +126,7 @@ void print_dot(const Inspection& m) {
   for (const NodeFacts& node : m.nodes) {
     const WeightFacts* weight = main_weight(node);
     const std::string bytes = weight == nullptr ? "" : "\n" + std::to_string(weight->count) + " weights";
-    const bool ternary = weight != nullptr && weight->ternary;
+    const bool ternary = weight != nullptr && weight->ternary();
     std::string label = quoted(node.name + "\n" + node.op + "\n" + node.output + bytes);
     for (size_t at = 0; (at = label.find('\n', at)) != std::string::npos;) label.replace(at, 1, "\\n");
     fmt::print("  {} [label={}{}];\n", quoted(node.name), label, ternary ? ", style=filled, fillcolor=lightblue" : "");

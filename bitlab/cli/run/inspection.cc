@@ -19,13 +19,16 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant, const 
   facts.file_bytes = format::bit::stored_bytes(p, constant);
   facts.memory_bytes = resident.bytes();
   if (const auto* ternary = std::get_if<program::TernaryData>(&constant.data)) {
-    facts.ternary = true;
+    facts.type = "ternary";
     facts.sparsity = ternary::sparsity(ternary->codes, weight_rows(v.shape), weight_depth(v.shape));
     facts.granularity = ternary->group != 0          ? fmt::format("group{}", ternary->group)
                         : ternary->scale.size() == 1 ? "tensor"
                                                      : "channel";
-    facts.layout = kernels::name(resident.packed.layout);
+  } else if (const auto* int8 = std::get_if<program::Int8Data>(&constant.data)) {
+    facts.type = "int8";
+    facts.granularity = int8->scale.size() == 1 ? "tensor" : "channel";
   }
+  if (!facts.granularity.empty()) facts.layout = kernels::name(resident.packed.layout);
   return facts;
 }
 
@@ -55,7 +58,7 @@ void count_weights(Inspection& facts, const Program& p, const runtime::Model& mo
     facts.weights += weight.count;
     facts.weight_file_bytes += weight.file_bytes;
     facts.weight_memory_bytes += weight.memory_bytes;
-    if (!weight.ternary) continue;
+    if (!weight.ternary()) continue;
     facts.ternary_weights += weight.count;
     ternary_bytes += weight.memory_bytes;
   }

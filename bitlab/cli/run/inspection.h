@@ -12,13 +12,14 @@ namespace bitlab::cli {
 
 struct WeightFacts {
   std::string name;
-  bool ternary = false;
-  int64_t count = 0;         // of weights
-  int64_t file_bytes = 0;    // codes and scales, or floats
-  int64_t memory_bytes = 0;  // as the runtime holds it
-  double sparsity = 0;       // fraction of zeros; of ternary weights
-  std::string granularity;   // "tensor" or "channel"; of ternary weights
-  std::string layout;        // in memory; of ternary weights
+  std::string type = "float32";  // or "ternary", "int8"
+  int64_t count = 0;             // of weights
+  int64_t file_bytes = 0;        // codes and scales, or floats
+  int64_t memory_bytes = 0;      // as the runtime holds it
+  double sparsity = 0;           // fraction of zeros; of ternary weights
+  std::string granularity;       // "tensor" or "channel"; of ternary weights, and those in int8
+  std::string layout;            // in memory; of the same
+  bool ternary() const { return type == "ternary"; }
 };
 
 struct NodeFacts {

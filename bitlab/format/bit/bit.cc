@@ -14,6 +14,7 @@ namespace bitlab::format::bit {
 namespace {
 
 using program::FloatData;
+using program::Int8Data;
 using program::Program;
 using program::TernaryData;
 using program::Value;
@@ -47,6 +48,11 @@ std::vector<NamedTensor> tensors_of(const Program& p, std::vector<std::vector<ui
       for (const auto& [suffix, scale] : {std::pair{".scale", ternary->scale}, {".scale_neg", ternary->scale_neg}})
         if (!scale.empty())
           tensors.push_back({v.name + suffix, {TensorType::kF32, {static_cast<int64_t>(scale.size())}, bytes_of(scale)}});
+    } else if (const auto* int8 = std::get_if<Int8Data>(&constant.data)) {
+      tensors.push_back(
+          {v.name + ".int8", {TensorType::kI8, {weight_rows(v.shape), weight_depth(v.shape)}, bytes_of(int8->t)}});
+      tensors.push_back(
+          {v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(int8->scale.size())}, bytes_of(int8->scale)}});
     } else {
       tensors.push_back({v.name, {TensorType::kF32, at_batch(v.shape, 1), bytes_of(std::get<FloatData>(constant.data))}});
     }
@@ -106,6 +112,16 @@ Result<program::Constant> ternary_constant(Safetensors& file, const Value& v, co
   return program::Constant{plan.value, data, std::move(unpacked)};
 }
 
+Result<program::Constant> int8_constant(Safetensors& file, const Value& v, const ConstantPlan& plan,
+                                        const std::shared_ptr<const void>& owner) {
+  if (v.shape.empty())
+    return make_error(ErrorCode::kCorrupt, "[bit] an int8 constant with rows, got rank 0 (value={})", v.name);
+  BITLAB_TRY(const TensorView t,
+             take(file, v.name + ".int8", TensorType::kI8, {weight_rows(v.shape), weight_depth(v.shape)}));
+  BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+  return program::Constant{plan.value, Int8Data{numbers_of<int8_t>(t), numbers_of(scale)}, owner};
+}
+
 Status attach_constants(Safetensors& file, ParsedGraph& graph, const std::shared_ptr<const void>& owner) {
   Program& p = graph.program;
   for (const ConstantPlan& plan : graph.constants) {
@@ -114,7 +130,8 @@ Status attach_constants(Safetensors& file, ParsedGraph& graph, const std::shared
       BITLAB_TRY(const TensorView tensor, take(file, v.name, TensorType::kF32, at_batch(v.shape, 1)));
       p.constants.push_back({plan.value, numbers_of(tensor), owner});
     } else {
-      BITLAB_TRY(program::Constant constant, ternary_constant(file, v, plan, owner));
+      const auto read = v.dtype == program::DType::kInt8 ? int8_constant : ternary_constant;
+      BITLAB_TRY(program::Constant constant, read(file, v, plan, owner));
       p.constants.push_back(std::move(constant));
     }
   }
@@ -136,6 +153,8 @@ Status check_version(const Safetensors& file) {
 
 int64_t stored_bytes(const Program& p, const program::Constant& constant) {
   if (const auto* floats = std::get_if<FloatData>(&constant.data)) return static_cast<int64_t>(floats->size_bytes());
+  if (const auto* int8 = std::get_if<Int8Data>(&constant.data))
+    return static_cast<int64_t>(int8->t.size_bytes() + int8->scale.size_bytes());
   const program::Shape& shape = p.value(constant.value).shape;
   const auto& data = std::get<TernaryData>(constant.data);
   return ternary::trit_bytes(weight_rows(shape), weight_depth(shape)) +

@@ -37,7 +37,10 @@ Json attribute_to_json(const Attribute& attribute) {
 Json constant_to_json(const Program& p, const program::Constant& constant) {
   const Value& v = p.value(constant.value);
   const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
-  Json json{{"name", v.name}, {"kind", ternary != nullptr ? "ternary" : "float"}, {"shape", shape_to_json(v.shape)}};
+  const auto* int8 = std::get_if<program::Int8Data>(&constant.data);
+  const char* kind = ternary != nullptr ? "ternary" : int8 != nullptr ? "int8" : "float";
+  Json json{{"name", v.name}, {"kind", kind}, {"shape", shape_to_json(v.shape)}};
+  if (int8 != nullptr) json["scales"] = int8->scale.size();
   if (ternary == nullptr) return json;
   if (ternary->group != 0) {
     json["group"] = ternary->group;
@@ -110,13 +113,17 @@ class Reader {
 
   Status constants(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
-      const bool ternary = json.contains("kind") && json["kind"] == "ternary";
-      if (!ternary && !(json.contains("kind") && json["kind"] == "float"))
-        return malformed("the kind float or ternary of a constant");
-      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, ternary ? DType::kTernary : DType::kFloat32));
+      const Json kind = json.is_object() ? json.value("kind", Json()) : Json();
+      if (kind != "float" && kind != "ternary" && kind != "int8")
+        return malformed("the kind float, ternary or int8 of a constant");
+      const bool integer = kind != "float";
+      const DType type = kind == "ternary" ? DType::kTernary : kind == "int8" ? DType::kInt8 : DType::kFloat32;
+      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, type));
       if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant");
       ConstantPlan plan{id, 0, false, 0};
-      if (ternary) BITLAB_RETURN_IF_ERROR(scales_of(json, plan));
+      if (integer) BITLAB_RETURN_IF_ERROR(scales_of(json, plan));
+      if (kind == "int8" && (plan.group != 0 || plan.asymmetric))
+        return malformed("scales of rows or one of a constant in int8");
       parsed_.constants.push_back(plan);
       return {};
     });

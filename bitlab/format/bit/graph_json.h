@@ -17,7 +17,7 @@ std::string graph_to_json(const program::Program& program);
 
 struct ConstantPlan {
   program::ValueId value;
-  // Of a ternary constant.
+  // Of a ternary constant; `scales` of one in int8, too.
   int64_t scales;   // how many in float32, of t = +1 where it is asymmetric
   bool asymmetric;  // as many of t = -1
   int64_t group;    // of scales in float16, instead; 0: none

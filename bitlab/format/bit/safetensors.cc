@@ -62,8 +62,8 @@ struct TypeName {
   std::string_view name;
   int64_t bytes;
 };
-constexpr std::array kTypes{TypeName{TensorType::kU8, "U8", 1}, TypeName{TensorType::kF16, "F16", 2},
-                            TypeName{TensorType::kF32, "F32", 4}};
+constexpr std::array kTypes{TypeName{TensorType::kU8, "U8", 1}, TypeName{TensorType::kI8, "I8", 1},
+                            TypeName{TensorType::kF16, "F16", 2}, TypeName{TensorType::kF32, "F32", 4}};
 
 const TypeName& type_name(TensorType type) {
   return *std::find_if(kTypes.begin(), kTypes.end(), [type](const TypeName& t) { return t.type == type; });

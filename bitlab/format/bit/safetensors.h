@@ -11,7 +11,7 @@
 
 namespace bitlab::format::bit {
 
-enum class TensorType { kU8, kF16, kF32 };
+enum class TensorType { kU8, kI8, kF16, kF32 };
 
 struct TensorView {
   TensorType type;

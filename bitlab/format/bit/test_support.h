@@ -62,7 +62,9 @@ inline program::Program wide_program() {
   const ValueId row = b.node(Op::expand, "row", {b.floats("r", {1, 1, 4}, {1, 2, 3, 4})}).value();
   const ValueId all = b.node(Op::cat, "cat", {row, part}, {{"dim", int64_t{1}}}).value();
   const ValueId product = b.node(Op::matmul, "product", {all, joined}).value();
-  return b.finish({b.node(Op::mean, "mean", {product}).value()}).value();
+  const ValueId head = b.int8("head", {2, 4}, {1, -127, 127, 0, 5, -6, 7, 8}, {0.5F, 0.25F});
+  const ValueId y8 = b.node(Op::ternary_linear, "kept", {product, head}, {{"activation", std::string("int8")}}).value();
+  return b.finish({b.node(Op::mean, "mean", {y8}).value()}).value();
 }
 
 // CRC-32 bit by bit, independent of the library that the writer uses.

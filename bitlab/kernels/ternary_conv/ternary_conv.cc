@@ -1,5 +1,6 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 
+#include "bitlab/kernels/int8_conv/int8_conv.h"
 #include "bitlab/kernels/ternary_gemm/cut.h"
 #include "bitlab/ternary/codes.h"
 
@@ -10,7 +11,8 @@ int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep
 
 // One channel a group and one filter a channel; with two scales ternary_gemm serves it.
 bool is_depthwise(const ConvGeometry& g, const TernaryConvWeight& w) {
-  return g.groups > 1 && g.groups == g.channels && w.rows == g.channels && !w.asymmetric;
+  return g.groups > 1 && g.groups == g.channels && w.rows == g.channels && !w.asymmetric &&
+         w.activation != ternary::ActKind::kNone;
 }
 
 // A pixel is its own patch, readable as ternary_gemm wants it.
@@ -48,12 +50,21 @@ int64_t tile_patches(const ConvGeometry& g) {
   return std::min(is_pointwise(g) ? kMost : fitting, g.positions());
 }
 
+constexpr int64_t kFloatPatches = 16;  // gathered at a time where activations stay float
+int64_t float_tile_bytes(const ConvGeometry& g) {
+  return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
+}
+
 // Scratch: q of all samples, the same padded where it is read in place, a [batch], expanded codes and a line of zeros of a depthwise one; for
 // each thread a tile (or a table of pixels) and what the kernel asks for.
 struct Scratch {
-  int64_t q, padded, a, codes, zeros, tile, thread;  // bytes
+  int64_t q = 0, padded = 0, a = 0, codes = 0, zeros = 0, tile = 0, thread = 0;  // bytes
   int64_t shared() const { return q + padded + a + codes + zeros; }
   Scratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
+    if (kernels.weight_only != nullptr) {
+      thread = tile = float_tile_bytes(g);
+      return;
+    }
     const bool depthwise = kernels.depthwise != nullptr;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
     const bool in_place = reads_in_place(kernels, g);
@@ -62,6 +73,10 @@ struct Scratch {
     a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
     codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
     zeros = depthwise ? aligned(g.channels) : 0;
+    if (kernels.int8 != nullptr) {
+      thread = int8_conv_scratch_bytes(g, 1);
+      return;
+    }
     tile = depthwise                     ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
            : is_pointwise(g) || in_place ? 0
                                          : aligned(tile_patches(g) * patch_stride(g));
@@ -140,6 +155,24 @@ void expand_codes(const PackedTernary& w, int16_t* t) {
   }
 }
 
+// Float activations x [batch, pixels, channels]; `layer` has results at the first output pixel.
+void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer, const ConvGeometry& g, const float* x,
+                     uint8_t* scratch, ThreadPool& pool) {
+  const int64_t positions = g.positions(), tiles = ceil_div(positions, kFloatPatches), depth = g.depth();
+  const int64_t group_bytes = packed_bytes(layer.rows / g.groups, depth, TernaryLayout::kRows);
+  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
+    const int64_t sample = task / tiles, begin = task % tiles * kFloatPatches,
+                  end = std::min(begin + kFloatPatches, positions);
+    auto* patches = reinterpret_cast<float*>(scratch + worker * float_tile_bytes(g));
+    const TernaryGemmArgs pixels = results_at(layer, sample * positions + begin);
+    for (int64_t group = 0; group < g.groups; ++group) {
+      const TernaryGemmArgs part = rows_of_group(pixels, g.groups, group, group_bytes);
+      gather_patches(g, group, x + sample * g.sample_values(), begin, end, patches, depth);
+      row.run({part, patches, depth}, 0, end - begin, 0, part.rows);
+    }
+  });
+}
+
 }  // namespace
 
 TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, const TernaryConvWeight& w) {
@@ -149,13 +182,13 @@ TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, const TernaryConv
 Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& g, const TernaryConvWeight& w, const Machine& machine,
                                                  const Policy& policy) {
   if (is_depthwise(g, w)) return TernaryLayout::kRows;
-  return select_ternary_layout(w.rows / g.groups, g.depth(), machine, policy);
+  return select_ternary_layout(w.activation, w.rows / g.groups, g.depth(), machine, policy);
 }
 
 Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, const TernaryConvWeight& w, TernaryLayout layout,
                                            const Machine& machine, const Policy& policy) {
-  if (!is_depthwise(g, w))
-    return select_ternary(ternary::ActKind::kInt8, ternary_conv_problem(g, w), layout, machine, policy);
+  if (!is_depthwise(g, w) || is_int8(layout))
+    return select_ternary(w.activation, ternary_conv_problem(g, w), layout, machine, policy);
   TernaryKernels kernels;
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
   BITLAB_TRY(kernels.depthwise, select(ternary_depthwise_kernels(), machine, policy));
@@ -188,6 +221,10 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_inv = results.y_inv;
   layer.y_limit = results.y_limit;
   layer.y_stride = layer.rows;
+  if (kernels.weight_only != nullptr) {
+    run_weight_only(*kernels.weight_only, layer, g, input.x, threads, pool);
+    return {};
+  }
   layer.a = input.q == nullptr ? a : input.a;
   if (input.q == nullptr)
     BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool,
@@ -197,6 +234,12 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     std::fill_n(zeros, bytes.zeros, int8_t{0});
   }
   const int8_t* image = input.q == nullptr ? q : input.q;
+  if (kernels.int8 != nullptr) {
+    layer.q = image;
+    layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
+    int8_conv(*kernels.int8, layer, g, threads, pool);
+    return {};
+  }
   const Run run{kernels, weight,
                 g,       layer,
                 image,   codes,

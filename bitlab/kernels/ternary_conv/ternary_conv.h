@@ -1,11 +1,11 @@
 // A ternary convolution of one to three dimensions, with stride, padding, dilation, groups, transposed or depthwise: patches gathered in
-// tiles (there is no full im2col buffer), then ternary_gemm; depthwise ones go to ternary_depthwise. The one implementation behind
-// bitlab::ternary_conv of LibTorch and of the runtime.
+// tiles (there is no full im2col buffer), then ternary_gemm; depthwise ones go to ternary_depthwise, weights kept in int8 to int8_conv, float
+// activations to ternary_gemm_f32. The one implementation behind bitlab::ternary_conv of LibTorch and of the runtime.
 //
 //   x [batch, depth, height, width, channels] -> y [batch, out_d, out_h, out_w, rows], both channels last
 //   weight [rows, K] with K in the order (kd, kh, kw, c); padding with zeros; scales of groups of k: a group lies within one tap
 //
-// Input and results are float32 (x is quantized per sample) or int8 with a static scale.
+// Input and results are float32 (x is quantized per sample, or stays as it is) or int8 with a static scale.
 #pragma once
 
 #include "bitlab/kernels/conv_geometry.h"
@@ -15,18 +15,19 @@ namespace bitlab::kernels {
 
 struct TernaryConvInput {
   const char* op = "ternary_conv";  // named in errors
-  const float* x = nullptr;         // float32, quantized per sample as `activation` says (not kNone); or
+  const float* x = nullptr;         // float32, quantized per sample as `activation` says; or
   const int8_t* q = nullptr;        // int8, |q| <= 127,
   const float* a = nullptr;         // with what a unit of it stands for: a[sample * a_stride]
   int64_t a_stride = 0;
   LayerActivation activation{};
 };
 
-// What of a weight decides which kernels serve it.
+// What of a layer decides which kernels serve it.
 struct TernaryConvWeight {
   int64_t rows;
   int64_t group = 0;        // k that share a scale
   bool asymmetric = false;  // two scales
+  ternary::ActKind activation = ternary::ActKind::kInt8;
 };
 
 // What a tile of patches asks of ternary_gemm.

@@ -28,6 +28,12 @@ Status ternary_embedding(const char* op, const TernaryTable& table, const int64_
   pool.run(ceil_div(tokens, kTokens), [&](int64_t block, int) {
     for (int64_t i = block * kTokens; i < std::min(tokens, (block + 1) * kTokens); ++i) {
       const int64_t row = index[i];
+      if (table.int8 != nullptr) {
+        const float scale = table.scale[row * table.scale_stride];
+        const int8_t* t = table.int8 + row * table.depth;
+        std::transform(t, t + table.depth, y + i * table.depth, [=](int8_t v) { return static_cast<float>(v) * scale; });
+        continue;
+      }
       const uint8_t* codes = table.codes + row * ternary::code_row_bytes(table.depth);
       for (int64_t g = 0; g < groups; ++g) {
         const float scale =

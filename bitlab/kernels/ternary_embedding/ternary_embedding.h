@@ -2,7 +2,7 @@
 //
 //   y[token, k] = float(t[index[token], k]) * scale      one scale a row (row = index) or tensor; exact, since t is -1, 0 or 1
 //
-//   With two scales t = -1 takes the second one.
+//   With two scales t = -1 takes the second one. In a table kept in int8, t is in [-127, 127].
 //
 //   codes: canonical (ternary/codes.h), [rows, depth]; index [tokens] -> y [tokens, depth]
 //
@@ -22,6 +22,7 @@ struct TernaryTable {
   const float* scale_neg = nullptr;  // of t = -1, strided like scale; null: `scale`
   int64_t group = 0;                 // 0: `scale` serves a whole row
   const uint16_t* group_scale = nullptr;
+  const int8_t* int8 = nullptr;  // t [rows, depth] of a table kept in int8, instead of codes; with `scale` alone
 };
 
 // Error: InvalidArgument, naming `op`, where an index is outside of the table.

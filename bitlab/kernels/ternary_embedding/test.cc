@@ -41,6 +41,23 @@ TEST(TernaryEmbedding, GivesCodeTimesScale) {
     }
 }
 
+TEST(TernaryEmbedding, OfInt8) {
+  constexpr int64_t kRows = 5, kDepth = 37;
+  const auto t = test::random_int8(kRows * kDepth, 1, -127, 127);
+  const auto scale = test::random_floats(kRows, 2);
+  const std::vector<int64_t> index{4, 0, 3, 3};
+  for (int64_t stride : {0, 1}) {
+    std::vector<float> y(index.size() * kDepth);
+    TernaryTable table{.rows = kRows, .depth = kDepth, .scale = scale.data(), .scale_stride = stride};
+    table.int8 = t.data();
+    ASSERT_TRUE(ternary_embedding("test", table, index.data(), 4, y.data(), *make_thread_pool(2)).ok());
+    for (size_t i = 0; i < y.size(); ++i) {
+      const auto row = static_cast<size_t>(index[i / kDepth]);
+      EXPECT_EQ(y[i], static_cast<float>(t[row * kDepth + i % kDepth]) * scale[stride == 0 ? 0 : row]);
+    }
+  }
+}
+
 TEST(TernaryEmbedding, RefusesAnIndexOutsideOfTheTable) {
   const uint8_t codes[2] = {0x55, 0x55};
   const float scale = 1;

@@ -12,7 +12,11 @@ enum class TernaryLayout : uint8_t {
   // Blocks of 64 rows, the last one as high as the rows that are left. A block runs over k in steps of 16; a step holds 4 bytes for
   // each row of the block: byte j of row r, bits 2 f and 2 f + 1 = the weight k = 16 step + 4 f + j.
   kVn,
+  // Of weights kept in int8: rows as they are, for tables; and what int8_gemm reads (pack_int8).
+  kInt8Rows,
+  kInt8,
 };
+constexpr bool is_int8(TernaryLayout layout) { return layout == TernaryLayout::kInt8Rows || layout == TernaryLayout::kInt8; }
 
 inline constexpr int64_t kVnStep = 16;   // k a step
 inline constexpr int64_t kVnBlock = 64;  // rows a block

@@ -44,7 +44,10 @@ void pack_vn(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_
 
 }  // namespace
 
-std::string_view name(TernaryLayout layout) { return layout == TernaryLayout::kRows ? "rows" : "vn"; }
+std::string_view name(TernaryLayout layout) {
+  constexpr std::string_view kNames[] = {"rows", "vn", "int8_rows", "int8"};
+  return kNames[static_cast<size_t>(layout)];
+}
 
 int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout) {
   if (layout == TernaryLayout::kRows) return ternary::code_bytes(rows, depth);

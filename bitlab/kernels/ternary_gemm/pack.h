@@ -10,7 +10,7 @@
 
 namespace bitlab::kernels {
 
-// The one resident copy of a ternary weight. That of a convolution with groups is a matrix for each of them, one after the other.
+// The one resident copy of a weight. That of a convolution with groups is a matrix for each of them, one after the other.
 struct PackedTernary {
   AlignedBuffer data;
   int64_t rows = 0;  // of all groups
@@ -18,8 +18,8 @@ struct PackedTernary {
   TernaryLayout layout = TernaryLayout::kRows;
 };
 
-std::string_view name(TernaryLayout layout);                              // "rows", "vn"
-int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);  // of a matrix
+std::string_view name(TernaryLayout layout);                              // "rows", "vn", "int8_rows", "int8"
+int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout);  // of a ternary matrix
 
 // `codes` are canonical and valid (ternary::validate_codes), [rows, depth]; `groups` divides rows. Error: OutOfMemory.
 Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows, int64_t depth, TernaryLayout layout,

@@ -1,5 +1,7 @@
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 
+#include <algorithm>
+
 namespace bitlab::kernels {
 namespace {
 
@@ -15,6 +17,16 @@ struct Scratch {
 
 }  // namespace
 
+Result<PackedTernary> pack_int8_weight(std::span<const int8_t> w, int64_t rows, int64_t depth, bool table, int64_t groups) {
+  if (!table) {
+    BITLAB_TRY(AlignedBuffer data, pack_int8(w, rows, depth, groups));
+    return PackedTernary{std::move(data), rows, depth, TernaryLayout::kInt8};
+  }
+  BITLAB_TRY(AlignedBuffer data, AlignedBuffer::allocate(w.size()));
+  std::copy(w.begin(), w.end(), reinterpret_cast<int8_t*>(data.data()));
+  return PackedTernary{std::move(data), rows, depth, TernaryLayout::kInt8Rows};
+}
+
 Result<TernaryLayout> select_ternary_layout(ternary::ActKind kind, int64_t rows, int64_t depth, const Machine& machine,
                                             const Policy& policy) {
   if (kind == ternary::ActKind::kNone) return TernaryLayout::kRows;
@@ -25,15 +37,22 @@ Result<TernaryKernels> select_ternary(ternary::ActKind kind, const TernaryGemmPr
                                       const Machine& machine, const Policy& policy) {
   TernaryKernels kernels;
   if (kind == ternary::ActKind::kNone) {
-    if (problem.group != 0 || problem.asymmetric)
-      return make_error(ErrorCode::kUnsupported,
-                        "[ternary_gemm_f32] one scale a row or tensor where activations stay float, got {}",
-                        problem.group != 0 ? "groups" : "two scales");
+    if (problem.group != 0 || problem.asymmetric || is_int8(layout))
+      return make_error(
+          ErrorCode::kUnsupported,
+          "[ternary_gemm_f32] ternary weights with one scale a row or tensor where activations stay float, got {}",
+          is_int8(layout)      ? "int8"
+          : problem.group != 0 ? "groups"
+                               : "two scales");
     BITLAB_TRY(kernels.weight_only, select(ternary_gemm_f32_kernels(), machine, policy));
     return kernels;
   }
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
-  BITLAB_TRY(kernels.gemm, select_ternary_gemm(problem, layout, machine, policy));
+  if (is_int8(layout)) {
+    BITLAB_TRY(kernels.int8, select(int8_gemm_kernels(), machine, policy));
+  } else {
+    BITLAB_TRY(kernels.gemm, select_ternary_gemm(problem, layout, machine, policy));
+  }
   return kernels;
 }
 
@@ -52,11 +71,15 @@ TernaryGemmArgs TernaryWeight::arguments() const {
           .relu = relu};
 }
 
+int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int64_t group) {
+  return kernels.int8 != nullptr ? kInt8GemmScratchBytes : ternary_gemm_scratch_bytes(*kernels.gemm, depth, group);
+}
+
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads) {
   if (kernels.weight_only != nullptr) return 0;
   const Scratch bytes(tokens, weight.packed->depth);
-  return bytes.q + bytes.a + threads * ternary_gemm_scratch_bytes(*kernels.gemm, weight.packed->depth, weight.group);
+  return bytes.q + bytes.a + threads * product_scratch_bytes(kernels, weight.packed->depth, weight.group);
 }
 
 Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
@@ -79,7 +102,12 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
   args.q_stride = stride;
   args.a = a;
   args.a_stride = 1;
-  ternary_gemm(*kernels.gemm, args, tokens, scratch + bytes.q + bytes.a, pool);
+  uint8_t* rest = scratch + bytes.q + bytes.a;
+  if (kernels.int8 != nullptr) {
+    int8_gemm(*kernels.int8, args, tokens, rest, pool);
+  } else {
+    ternary_gemm(*kernels.gemm, args, tokens, rest, pool);
+  }
   return {};
 }
 

@@ -1,10 +1,12 @@
-// A ternary linear layer on float activations: activation_quant, then ternary_gemm; or ternary_gemm_f32 where activations stay float. This is
+// A ternary linear layer on float activations: activation_quant, then ternary_gemm; or ternary_gemm_f32 where activations stay float. Weights
+// kept in int8, packed in that layout, go to int8_gemm. This is
 // the one implementation behind the operator bitlab::ternary_linear of LibTorch and the node ternary_linear of the runtime.
 //
 //   x [tokens, depth] float32 -> y [tokens, rows] float32; activations are quantized per token
 #pragma once
 
 #include "bitlab/kernels/activation_quant/activation_quant.h"
+#include "bitlab/kernels/int8_gemm/int8_gemm.h"
 #include "bitlab/kernels/ternary_depthwise/ternary_depthwise.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
@@ -25,14 +27,19 @@ struct TernaryKernels {
   const ActivationQuantRow* quant = nullptr;
   const TernaryGemmRow* gemm = nullptr;
   const TernaryDepthwiseRow* depthwise = nullptr;  // of a depthwise convolution, instead of gemm
+  const Int8GemmRow* int8 = nullptr;               // of weights kept in int8, instead of gemm
   const TernaryGemmF32Row* weight_only = nullptr;  // where activations stay float, instead of the others
 };
 
-// The layout to pack a weight in, for activations of that kind. At load. Error: NoKernel.
+// A weight [rows, depth] kept in int8, in kInt8, or with `table` in kInt8Rows. Errors: as pack_int8.
+Result<PackedTernary> pack_int8_weight(std::span<const int8_t> w, int64_t rows, int64_t depth, bool table,
+                                       int64_t groups = 1);
+
+// The layout to pack a ternary weight in, for activations of that kind. At load. Error: NoKernel.
 Result<TernaryLayout> select_ternary_layout(ternary::ActKind kind, int64_t rows, int64_t depth, const Machine& machine,
                                             const Policy& policy);
 
-// Errors: NoKernel; Unsupported: float activations with groups or two scales.
+// Errors: NoKernel; Unsupported: float activations with groups, two scales or int8 weights.
 Result<TernaryKernels> select_ternary(ternary::ActKind kind, const TernaryGemmProblem& problem, TernaryLayout layout,
                                       const Machine& machine, const Policy& policy);
 
@@ -56,6 +63,8 @@ struct TernaryWeight {
   TernaryGemmArgs arguments() const;
 };
 
+// What the product's kernel asks for, for each thread.
+int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int64_t group);
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads);
 

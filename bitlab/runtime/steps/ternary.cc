@@ -29,6 +29,7 @@ std::string names(const kernels::TernaryKernels& rows) {
   if (rows.weight_only != nullptr) return fmt::format("ternary_gemm_f32:{}", rows.weight_only->name);
   return fmt::format("activation_quant:{} {}", rows.quant->name,
                      rows.depthwise != nullptr ? fmt::format("ternary_depthwise:{}", rows.depthwise->name)
+                     : rows.int8 != nullptr    ? fmt::format("int8_gemm:{}", rows.int8->name)
                                                : fmt::format("ternary_gemm:{}", rows.gemm->name));
 }
 
@@ -53,7 +54,7 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
   const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.batch);
   BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context));
   BITLAB_TRY(const kernels::TernaryKernels chosen,
-             select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr},
+             select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr, activation.kind},
                                  weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
                 kernels::TernaryGemmArgs results;
@@ -74,6 +75,7 @@ Result<Step> make_ternary_embedding_step(const StepContext& context) {
                               .scale = reinterpret_cast<const float*>(weight.scale.data()),
                               .scale_stride = weight.scale_stride,
                               .group = weight.group};
+  if (is_int8(weight.packed.layout)) table.int8 = reinterpret_cast<const int8_t*>(weight.packed.data.data());
   if (weight.scale_neg.size() != 0) table.scale_neg = reinterpret_cast<const float*>(weight.scale_neg.data());
   if (weight.group != 0) table.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
   return Step{[=](const StepBuffers& b) {
