@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable, Dict
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "bitlab" / "kernels" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "bitlab" / "kernels" / "README.md", ROOT / "docs" / "tutorials" / "quantization.md"]
 KERNELS = ROOT / "bitlab" / "kernels"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -72,8 +72,8 @@ def kernel(case: dict, name: str) -> str:
 
 def bench() -> dict:
     """The kernels' figures; of several machines those of the first one by name."""
-    found = sorted(path for path in RESULTS.glob("*.json") if path.name != "demo.json")
-    return json.loads(found[0].read_text())
+    reports = (json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json")))
+    return next(report for report in reports if "features" in report)
 
 
 def cases(suite: str) -> list:
@@ -137,7 +137,53 @@ def support_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
-TABLES: Dict[str, Callable[[], str]] = {"demo": demo_table, "gemm": gemm_table, "kernels": other_table, "support": support_table}
+def methods_table() -> str:
+    r = json.loads((RESULTS / "mnist_methods.json").read_text())
+    seeds, epochs = r["settings"]["seeds"], r["settings"]["flags"]["epochs"]
+    complete = [row for row in r["rows"] if len(row["accuracy"]) == seeds]
+    means = {json.dumps(row["case"], sort_keys=True): sum(row["accuracy"].values()) / seeds for row in complete}
+    base = means[json.dumps({"quant": "none"}, sort_keys=True)]
+    lines = [
+        f"LeNet-5, {epochs} epochs on all 60,000 training images, the last epoch's accuracy on the 10,000 test images, mean of {seeds} seeds; int8",
+        f"activations, every layer ternary. By `{r['command']}`.",
+        "",
+        "| method | scales | accuracy | below float32 | seeds |",
+        "|---|---|---:|---:|---|",
+    ]
+    for row in complete:
+        case, mean = row["case"], means[json.dumps(row["case"], sort_keys=True)]
+        threshold = f", c = {case['threshold']}" if "threshold" in case else ""
+        name = "float32" if case["quant"] == "none" else f"`{case['quant']}`{threshold}"
+        below = "" if case["quant"] == "none" else f"{base - mean:.2f}"
+        values = ", ".join(f"{row['accuracy'][seed]:.2f}" for seed in sorted(row["accuracy"], key=int))
+        lines.append(f"| {name} | {case.get('granularity', '')} | {mean:.2f} % | {below} | {values} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def training_table() -> str:
+    r = json.loads((RESULTS / "training_cost.json").read_text())
+    names = list(r["cases"][0]["candidates"])
+    lines = [
+        f"Time of a step as a multiple of float32's, median of {r['rounds']} interleaved rounds, {r['threads']} thread, {r['isa']}, LibTorch {r['torch']}, brevitas",
+        f"{r['brevitas']}. By `{r['command']}`.",
+        "",
+        "| layer | " + " | ".join(names) + " |",
+        "|---" + "|---:" * len(names) + "|",
+    ]
+    for case in r["cases"]:
+        ratios = " | ".join(f"{case['candidates'][name]['ratio_median']:.2f}" for name in names)
+        lines.append(f"| {case['name']} | {ratios} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+TABLES: Dict[str, Callable[[], str]] = {
+    "demo": demo_table,
+    "gemm": gemm_table,
+    "kernels": other_table,
+    "support": support_table,
+    "methods": methods_table,
+    "training": training_table,
+}
 
 
 def code(path: str, marker: str) -> str:

@@ -24,7 +24,7 @@ TEST(SomeLayers, RefusesWhatDoesNotFit) {
   BitQuantConfig only = BitQuantConfig::int8();
   only.activation = ternary::ActKind::kNone;
   EXPECT_EQ(message_of([&] { BitConv2d(BitConv2dOptions(2, 3, 3).quant(only)); }),
-            "[bitlab::nn::BitConv2dImpl] int8 or int4 activations of a layer in int8 (method none keeps it float), got none");
+            "[quantization] int8 or int4 activations of a layer in int8 (method none keeps it float), got none");
   EXPECT_NE(message_of([&] { BitConv2d(BitConv2dOptions(4, 6, 3).groups(4)); }).find("channels in 4 groups"),
             std::string::npos);
   BitQuantConfig fixed;

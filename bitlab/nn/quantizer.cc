@@ -51,7 +51,7 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   if (!quant.enabled()) return;
   const ternary::WeightSpec spec = quant.weight_spec();
   validate(spec).value();
-  if (use == Use::kProduct) check_activation(layer);
+  if (use == Use::kProduct) check_activation();
   const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window);
   const int learned = info(spec.method).learned_scales;
   if (learned > 0) weight_scale = layer.register_parameter("weight_scale", at::ones({scales}));
@@ -61,17 +61,16 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   blend = buffers.contains("blend") ? buffers["blend"].fill_(1) : layer.register_buffer("blend", at::ones({}, at::kDouble));
 }
 
-void Quantizer::check_activation(const torch::nn::Module& layer) const {
-  const BitQuantConfig& quant = quant_;
-  const ternary::WeightSpec spec = quant.weight_spec();
-  if (!is_ternary(spec.method) && quant.activation == ternary::ActKind::kNone)
+void Quantizer::check_activation() const {
+  if (quant_.activation != ternary::ActKind::kNone) return;
+  const ternary::WeightSpec spec = quant_.weight_spec();
+  if (!is_ternary(spec.method))
+    throw Exception(
+        make_error(ErrorCode::kUnsupported,
+                   "[quantization] int8 or int4 activations of a layer in int8 (method none keeps it float), got none"));
+  if (spec.granularity == ternary::Granularity::kGroup || info(spec.method).learned_scales == 2)
     throw Exception(make_error(ErrorCode::kUnsupported,
-                               "[{}] int8 or int4 activations of a layer in int8 (method none keeps it float), got none",
-                               layer.name()));
-  if (quant.activation == ternary::ActKind::kNone &&
-      (spec.granularity == ternary::Granularity::kGroup || info(spec.method).learned_scales == 2))
-    throw Exception(make_error(ErrorCode::kUnsupported,
-                               "[{}] one scale a tensor or channel where activations stay float, got {}", layer.name(),
+                               "[quantization] one scale a tensor or channel where activations stay float, got {}",
                                to_text(spec)));
 }
 

@@ -87,7 +87,7 @@ class Quantizer {
   const ops::ConvWindow* window() const { return window_ ? &*window_ : nullptr; }
   ops::WeightQuant weight_quant() const { return {quant_.weight_spec(), weight_scale, weight_scale_neg}; }
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
-  void check_activation(const torch::nn::Module& layer) const;
+  void check_activation() const;
   void begin_act_scale(const at::Tensor& x);
 
   BitQuantConfig quant_;
