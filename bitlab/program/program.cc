@@ -79,6 +79,7 @@ ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, st
   return id;
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::int8(std::string name, std::vector<int64_t> shape, std::vector<int8_t> t, std::vector<float> scale) {
   const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kInt8, constant_shape(shape));
   struct Owned {
