@@ -8,6 +8,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/config/io.h"
+#include "bitlab/nn/layer.h"
 
 namespace bitlab::convert {
 namespace {
@@ -74,7 +75,26 @@ void BitModel::refuse(const std::vector<std::string>& findings) {
                              list));
 }
 
+std::string layer_path(const torch::nn::Module& root, const std::string& key, const torch::nn::Module& layer) {
+  if (const auto* intercepted = dynamic_cast<const InterceptedWeight*>(&layer); intercepted != nullptr)
+    return intercepted->layer;
+  constexpr std::string_view kWrapped = "model.";
+  return dynamic_cast<const BitModel*>(&root) != nullptr ? key.substr(kWrapped.size()) : key;
+}
+
 Status BitModel::save_to(const std::filesystem::path& path) const {
+  for (const auto& item : named_modules(std::string(), false)) {
+    auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
+    if (layer == nullptr) continue;
+    const std::string name = layer_path(*this, item.key(), *item.value());
+    const auto made = std::find_if(report_.layers.begin(), report_.layers.end(),
+                                   [&](const LayerReport& report) { return report.path == name; });
+    if (made != report_.layers.end() && made->quant != nn::describe(layer->view().quant))
+      return make_error(ErrorCode::kUnsupported,
+                        "[bit_model] layers as the rules made them, got codes of post-training quantization, which are "
+                        "deployed (layer={})",
+                        name);
+  }
   torch::serialize::OutputArchive archive;
   save(archive);
   archive.write(kConfigKey, c10::IValue(config::to_yaml(config_)));

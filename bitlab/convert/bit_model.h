@@ -57,7 +57,8 @@ class BitModel : public torch::nn::Module {
   const ConversionReport& report() const { return report_; }
   const MixedPrecisionConfig& config() const { return config_; }
 
-  // The state of the module with the rules that made it, in LibTorch's archive. Errors: IoError.
+  // The state of the module with the rules that made it, in LibTorch's archive. Errors: IoError; Unsupported, where post-training quantization
+  // gave a layer codes of its own, which no rules make: deploy such a model.
   Status save_to(const std::filesystem::path& path) const;
   // Loads a state into a model that was made with the same rules. Errors: NotFound, Corrupt, InvalidArgument (other rules).
   Status load_from(const std::filesystem::path& path);
@@ -81,6 +82,9 @@ class BitModel : public torch::nn::Module {
   ConversionReport report_;
   bool audited_ = false;
 };
+
+// The path by which rules know a ternary layer `key` of `root`, which may be a BitModel.
+std::string layer_path(const torch::nn::Module& root, const std::string& key, const torch::nn::Module& layer);
 
 // A model with rules for its layers.
 using BitMixedPrecisionModel = BitModel;

@@ -29,14 +29,6 @@ int64_t parameters_of(const nn::ProductLayer::View& view) {
   return view.weight.numel() + (view.bias.defined() ? view.bias.numel() : 0);
 }
 
-// The path by which rules know a layer, also within a BitModel.
-std::string path_of(const torch::nn::Module& root, const std::string& key, const torch::nn::Module& layer) {
-  if (const auto* intercepted = dynamic_cast<const InterceptedWeight*>(&layer); intercepted != nullptr)
-    return intercepted->layer;
-  constexpr std::string_view kWrapped = "model.";
-  return dynamic_cast<const BitModel*>(&root) != nullptr ? key.substr(kWrapped.size()) : key;
-}
-
 }  // namespace
 
 Result<Sensitivity> analyze(torch::nn::Module& module, const std::function<Result<double>()>& loss) {
@@ -44,7 +36,7 @@ Result<Sensitivity> analyze(torch::nn::Module& module, const std::function<Resul
   for (const auto& item : module.named_modules(std::string(), false)) {
     auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
     if (layer != nullptr && layer->view().quant.enabled())
-      layers.push_back({path_of(module, item.key(), *item.value()), layer});
+      layers.push_back({layer_path(module, item.key(), *item.value()), layer});
   }
   if (layers.empty()) return make_error(ErrorCode::kInvalidArgument, "[analyze] a module with ternary layers, got none");
   module.eval();

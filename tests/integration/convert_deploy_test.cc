@@ -343,6 +343,9 @@ TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
     EXPECT_EQ(found->layers[i].error_after, expected.layers[i].error_after) << i;
   }
   EXPECT_TRUE(torch::equal(forward(samples[1]), reference(samples[1])));
+  EXPECT_EQ(intercepted->save_to(std::filesystem::temp_directory_path() / "bitlab_frozen.pt").error().message,
+            "[bit_model] layers as the rules made them, got codes of post-training quantization, which are deployed "
+            "(layer=conv1)");
 
   const auto loss_of = [&](const auto& f) {
     return [&]() -> Result<double> { return f(samples[0]).square().sum().template item<double>(); };
