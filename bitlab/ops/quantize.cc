@@ -59,10 +59,12 @@ Encoded encode(const char* op, const at::Tensor& weight, const WeightLayout& lay
                  at::empty({scales}, w.options()),
                  rows,
                  depth};
+  TorchPool pool;
   ternary::encode(spec, span_of<const float>(w), rows, depth,
                   {span_of<const float>(positive), span_of<const float>(negative)},
                   {span_of<int8_t>(result.t), span_of<float>(result.scale), span_of<float>(result.scale_neg),
-                   span_of<float>(result.threshold)})
+                   span_of<float>(result.threshold)},
+                  &pool)
       .value();
   if (spec.granularity == ternary::Granularity::kGroup) {
     result.scale = result.scale.view({rows, -1});

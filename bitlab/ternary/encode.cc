@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <vector>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/half.h"
 
 namespace bitlab::ternary {
@@ -46,13 +48,16 @@ float max_abs(std::span<const float> w) {
 
 // The scale that is best for a threshold, in the sense of least squares: the mean of |w| over |w| > threshold; 0 where there is none.
 float best_scale(std::span<const float> w, float threshold) {
-  const double kept = ordered_sum(w, [=](float v) { return std::fabs(v) > threshold ? 1.0 : 0.0; });
-  if (kept == 0) return 0.0F;
-  const double sum = ordered_sum(w, [=](float v) {
+  // By masks, which compilers turn into vectors.
+  const auto kept_bits = [=](float v) {
     const float magnitude = std::fabs(v);
-    return magnitude > threshold ? static_cast<double>(magnitude) : 0.0;
-  });
-  return static_cast<float>(sum / kept);
+    return std::bit_cast<uint32_t>(magnitude) & -static_cast<uint32_t>(magnitude > threshold);
+  };
+  int64_t kept = 0;
+  for (const float v : w) kept += std::fabs(v) > threshold ? 1 : 0;
+  if (kept == 0) return 0.0F;
+  const double sum = ordered_sum(w, [=](float v) { return static_cast<double>(std::bit_cast<float>(kept_bits(v))); });
+  return static_cast<float>(sum / static_cast<double>(kept));
 }
 
 struct Fit {
@@ -100,26 +105,35 @@ void apply_threshold(std::span<const float> w, float threshold, std::span<int8_t
   for (size_t i = 0; i < w.size(); ++i) t[i] = static_cast<int8_t>((w[i] > threshold) - (w[i] < -threshold));
 }
 
+// clamp(rint(w / scale), -limit, limit): adding 1.5 * 2^23 leaves no bits behind the point, and the addition rounds as rint does.
 void round_to_limit(std::span<const float> w, float scale, float limit, std::span<int8_t> t) {
-  for (size_t i = 0; i < w.size(); ++i) t[i] = static_cast<int8_t>(std::clamp(std::nearbyint(w[i] / scale), -limit, limit));
+  constexpr float kNoFraction = 12582912.0F;
+  for (size_t i = 0; i < w.size(); ++i) {
+    const float clamped = std::max(-limit, std::min(w[i] / scale, limit)), rounded = (clamped + kNoFraction) - kNoFraction;
+    t[i] = static_cast<int8_t>(static_cast<int32_t>(rounded));
+  }
 }
 
 double coefficient(const WeightSpec& spec) {
   return spec.threshold != 0 ? spec.threshold : info(spec.method).default_threshold;
 }
 
-// f(i, part) for the weights of each scale i, in order; stops at an error.
-template <class Function>
-Status for_each_part(const WeightSpec& spec, int64_t rows, int64_t depth, Function f) {
-  const bool tensor = spec.granularity == Granularity::kTensor;
-  const int64_t lines = tensor ? 1 : rows, length = tensor ? rows * depth : depth;
-  const int64_t groups = groups_of(spec, depth), step = groups == 1 ? length : spec.group;
-  for (int64_t i = 0; i < lines * groups; ++i) {
-    const int64_t within = i % groups * step;
-    BITLAB_RETURN_IF_ERROR(f(static_cast<size_t>(i), static_cast<size_t>(i / groups * length + within),
-                             static_cast<size_t>(std::min(step, length - within))));
-  }
-  return {};
+// Where the weights of scale i lie.
+struct Part {
+  size_t begin, count;
+};
+Part part_of(const WeightSpec& spec, int64_t rows, int64_t depth, int64_t i) {
+  const int64_t length = spec.granularity == Granularity::kTensor ? rows * depth : depth, groups = groups_of(spec, depth);
+  const int64_t step = groups == 1 ? length : spec.group, within = i % groups * step;
+  return {static_cast<size_t>(i / groups * length + within), static_cast<size_t>(std::min(step, length - within))};
+}
+
+constexpr int64_t kChunk = 1 << 15;  // weights: what is worth another thread
+
+// f(first, count) for pieces of [0, total) on the pool's threads.
+template <class F>
+void in_pieces(ThreadPool& pool, int64_t total, int64_t piece, F f) {
+  pool.run(ceil_div(total, piece), [&](int64_t i, int) { f(i * piece, std::min(piece, total - i * piece)); });
 }
 
 Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth, const LearnedScales& learned,
@@ -141,44 +155,75 @@ Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth
   return {};
 }
 
-Status check_finite(std::string_view what, std::span<const float> values) {
+// Without a branch, which keeps the loop at the speed of memory.
+bool all_finite(std::span<const float> values) {
   constexpr uint32_t kMagnitude = 0x7FFFFFFF, kInfinity = 0x7F800000;
-  uint32_t beyond = 0;  // without a branch, which keeps the loop at the speed of memory
+  uint32_t beyond = 0;
   for (const float value : values) beyond |= (std::bit_cast<uint32_t>(value) & kMagnitude) >= kInfinity ? 1 : 0;
-  if (beyond == 0) return {};
+  return beyond == 0;
+}
+
+Status check_finite(std::string_view what, std::span<const float> values, ThreadPool& pool) {
+  std::atomic<bool> finite = true;
+  in_pieces(pool, static_cast<int64_t>(values.size()), kChunk, [&](int64_t first, int64_t count) {
+    if (!all_finite(values.subspan(static_cast<size_t>(first), static_cast<size_t>(count)))) finite = false;
+  });
+  if (finite) return {};
   const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
   return make_error(ErrorCode::kNotFinite, "[encode] finite {}, got {} (index={})", what, *bad, bad - values.begin());
+}
+
+void write_codes(const WeightSpec& spec, const Fit& fit, std::span<const float> w, std::span<int8_t> t) {
+  if (is_ternary(spec.method)) {
+    apply_threshold(w, fit.threshold, t);
+  } else {
+    round_to_limit(w, fit.scale, static_cast<float>(info(spec.method).limit), t);
+  }
 }
 
 }  // namespace
 
 Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const LearnedScales& learned,
-              const Encoding& out) {
+              const Encoding& out, ThreadPool* given_pool) {
   BITLAB_RETURN_IF_ERROR(validate(spec));
   BITLAB_RETURN_IF_ERROR(check_sizes(spec, w.size(), rows, depth, learned, out));
-  BITLAB_RETURN_IF_ERROR(check_finite("weights", w));
-  BITLAB_RETURN_IF_ERROR(check_finite("learned scales", learned.scale));
-  BITLAB_RETURN_IF_ERROR(check_finite("learned scales", learned.scale_neg));
+  const auto own_pool = given_pool == nullptr ? make_thread_pool(1) : nullptr;
+  ThreadPool& pool = given_pool == nullptr ? *own_pool : *given_pool;
+  BITLAB_RETURN_IF_ERROR(check_finite("weights", w, pool));
+  BITLAB_RETURN_IF_ERROR(check_finite("learned scales", learned.scale, pool));
+  BITLAB_RETURN_IF_ERROR(check_finite("learned scales", learned.scale_neg, pool));
   const FitFunction function = kFits.at(static_cast<size_t>(spec.method));
   const double c = coefficient(spec);
-  return for_each_part(spec, rows, depth, [&](size_t i, size_t begin, size_t count) -> Status {
-    const std::span<const float> part = w.subspan(begin, count);
-    const Learned own{learned.scale.empty() ? 0 : learned.scale[i], learned.scale_neg.empty() ? 0 : learned.scale_neg[i]};
-    Fit fit = function(part, c, own);
-    const std::span<int8_t> t = out.t.subspan(begin, count);
-    if (is_ternary(spec.method)) {
-      apply_threshold(part, fit.threshold, t);
-    } else {
-      round_to_limit(part, fit.scale, static_cast<float>(info(spec.method).limit), t);
-    }
-    if (spec.granularity == Granularity::kGroup) fit.scale = half_to_float(float_to_half(fit.scale));
-    if (!std::isfinite(fit.scale))
-      return make_error(ErrorCode::kNotFinite, "[encode] a scale within float16, got more (group={})", i);
-    out.scale[i] = fit.scale;
-    if (!out.scale_neg.empty()) out.scale_neg[i] = fit.scale_neg;
-    if (!out.threshold.empty()) out.threshold[i] = fit.threshold;
-    return {};
-  });
+  const auto fit = [&](size_t i, std::span<const float> part) {
+    Fit found = function(
+        part, c, {learned.scale.empty() ? 0 : learned.scale[i], learned.scale_neg.empty() ? 0 : learned.scale_neg[i]});
+    if (spec.granularity == Granularity::kGroup) found.scale = half_to_float(float_to_half(found.scale));
+    out.scale[i] = found.scale;
+    if (!out.scale_neg.empty()) out.scale_neg[i] = found.scale_neg;
+    if (!out.threshold.empty()) out.threshold[i] = found.threshold;
+    return found;
+  };
+  const int64_t scales = scale_count(spec, rows, depth);
+  if (scales == 1) {
+    const Fit whole = fit(0, w);
+    in_pieces(pool, static_cast<int64_t>(w.size()), kChunk, [&](int64_t first, int64_t count) {
+      const auto begin = static_cast<size_t>(first), size = static_cast<size_t>(count);
+      write_codes(spec, whole, w.subspan(begin, size), out.t.subspan(begin, size));
+    });
+  } else {
+    // A median's memory is taken by the caller's thread: a task must not throw.
+    const int64_t piece = spec.method == Method::kAbsmedian ? scales : ceil_div(kChunk * scales, rows * depth);
+    in_pieces(pool, scales, piece, [&](int64_t first, int64_t count) {
+      for (int64_t i = first; i < first + count; ++i) {
+        const Part part = part_of(spec, rows, depth, i);
+        const std::span<const float> own = w.subspan(part.begin, part.count);
+        write_codes(spec, fit(static_cast<size_t>(i), own), own, out.t.subspan(part.begin, part.count));
+      }
+    });
+  }
+  const auto bad = std::find_if(out.scale.begin(), out.scale.end(), [](float v) { return !std::isfinite(v); });
+  if (bad == out.scale.end()) return {};
+  return make_error(ErrorCode::kNotFinite, "[encode] a scale within float16, got more (group={})", bad - out.scale.begin());
 }
 
 Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, std::span<float> scale,
@@ -192,14 +237,15 @@ Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t 
       scale_neg.size() != (parameters == 2 ? scales : 0))
     return make_error(ErrorCode::kShapeMismatch, "[encode] {} weights and {} scales, got {} and {}", rows * depth, scales,
                       w.size(), scale.size());
-  BITLAB_RETURN_IF_ERROR(check_finite("weights", w));
-  return for_each_part(spec, rows, depth, [&](size_t i, size_t begin, size_t count) -> Status {
-    const std::span<const float> part = w.subspan(begin, count);
+  BITLAB_RETURN_IF_ERROR(check_finite("weights", w, *make_thread_pool(1)));
+  for (size_t i = 0; i < scales; ++i) {
+    const Part own = part_of(spec, rows, depth, static_cast<int64_t>(i));
+    const std::span<const float> part = w.subspan(own.begin, own.count);
     scale[i] =
         parameters == 1 ? 2 * fit_absmean(part, 0, {}).scale : fit_twn(part, info(Method::kTwn).default_threshold, {}).scale;
     if (parameters == 2) scale_neg[i] = scale[i];
-    return {};
-  });
+  }
+  return {};
 }
 
 }  // namespace bitlab::ternary

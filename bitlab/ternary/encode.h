@@ -6,6 +6,7 @@
 #include <span>
 
 #include "bitlab/base/result.h"
+#include "bitlab/base/thread_pool.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab::ternary {
@@ -21,7 +22,7 @@ constexpr int64_t scale_count(const WeightSpec& spec, int64_t rows, int64_t dept
 }
 
 struct Encoding {
-  std::span<int8_t> t;         // [rows, depth], in {-1, 0, 1}
+  std::span<int8_t> t;         // [rows, depth], |t| up to the method's limit
   std::span<float> scale;      // [scale_count]: t * scale approximates w; of t = +1 where there is scale_neg
   std::span<float> scale_neg;  // [scale_count] of a method with two learned scales, else empty: of t = -1
   std::span<float> threshold;  // [scale_count], or empty: D of the formula
@@ -37,8 +38,9 @@ struct Encoding {
 struct LearnedScales {
   std::span<const float> scale, scale_neg;
 };
+// `pool`: null runs all of it in the caller; the result is the same.
 Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const LearnedScales& learned,
-              const Encoding& out);
+              const Encoding& out, ThreadPool* pool = nullptr);
 
 // Where a method's learned scales begin, from the weights: those of twn's formula (ttq), 2 max(mean|w|, 1e-5) (lsq). Other methods: an error.
 Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, std::span<float> scale,

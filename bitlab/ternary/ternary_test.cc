@@ -148,6 +148,31 @@ TEST(Encode, FollowsTheFormulas) {
     }
 }
 
+// Beyond the size of a piece, on several threads: the same bits.
+TEST(Encode, ThreadsChangeNothing) {
+  const int64_t rows = 37, depth = 4099;
+  const auto w = random_weights(rows * depth, 8, 0.05F);
+  for (const WeightSpec& spec : all_specs()) {
+    const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
+    const int learned = info(spec.method).learned_scales;
+    const auto positive = random_weights(learned > 0 ? static_cast<int64_t>(scales) : 0, 5, 0.05F),
+               negative = random_weights(learned > 1 ? static_cast<int64_t>(scales) : 0, 6, 0.05F);
+    const Encoded expected = encoded(spec, w, rows, depth, positive, negative);
+    Encoded found = expected;
+    std::fill(found.t.begin(), found.t.end(), int8_t{99});
+    std::fill(found.scale.begin(), found.scale.end(), 99.0F);
+    ASSERT_TRUE(encode(spec, w, rows, depth, {positive, negative}, {found.t, found.scale, found.scale_neg, {}},
+                       make_thread_pool(3).get())
+                    .ok());
+    EXPECT_EQ(found.t, expected.t) << to_text(spec);
+    EXPECT_EQ(found.scale, expected.scale) << to_text(spec);
+  }
+  auto broken = w;
+  broken[100'003] = std::numeric_limits<float>::quiet_NaN();
+  Encoded e;
+  EXPECT_EQ(try_encode({}, broken, rows, depth, e).error().message, "[encode] finite weights, got nan (index=100003)");
+}
+
 // The best scale for a threshold, against its neighbours: no other scale has a smaller squared error.
 TEST(Encode, ScalesOfThresholdMethodsAreLeastSquares) {
   const auto w = random_weights(500, 9, 0.05F);
