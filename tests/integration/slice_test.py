@@ -182,6 +182,10 @@ class Slice(unittest.TestCase):
         for layer in ("conv1", "conv2", "fc1", "fc2"):
             self.assertRegex(result.stdout, rf"{layer} +\d+ +\d+\.\d+ +[+-]\d")
         self.assertIn("method: twn", rules.read_text())
+        result = run("bitlab", "analyze", folder, "--data", "mnist", "--samples", "30")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("30 samples of mnist", result.stdout)
+        check_refused(self, run("bitlab", "analyze", folder, "--data", "mnits"), 2, "mnits")
         result = run("bitlab", "analyze", folder, "--activation", "int8_static")
         check_refused(self, result, 4, "int8_static")
 

@@ -17,7 +17,7 @@ namespace bitlab::cli {
 namespace {
 
 struct AnalyzeOptions {
-  std::string run, output;
+  std::string run, output, data, data_root;
   int64_t samples = 2000;
   double budget = 0.05;
   BitQuantConfig quant;
@@ -57,6 +57,22 @@ data::ImageDataset first(data::ImageDataset set, int64_t count) {
   return set;
 }
 
+// Samples of the run's data or of what is asked for instead, in the form that the run's network takes.
+Result<data::ImageDataset> measured_data(const Run& run, const AnalyzeOptions& options) {
+  DataConfig data = run.config.data;
+  if (!options.data.empty()) data = {.name = options.data, .root = options.data_root};
+  BITLAB_TRY(Datasets sets, load_datasets(data));
+  data::ImageDataset set = first(std::move(sets.validation.count > 0 ? sets.validation : sets.training), options.samples);
+  const auto form = [](const data::ImageSpec& spec) {
+    return fmt::format("{}x{}x{} of {} classes", spec.channels, spec.height, spec.width, spec.labels.size());
+  };
+  if (form(set.spec) != form(run.image))
+    return make_error(ErrorCode::kShapeMismatch, "[analyze] images as the run's, {}, got {} (data={})", form(run.image),
+                      form(set.spec), data.name);
+  set.spec = run.image;
+  return set;
+}
+
 void print(const convert::Sensitivity& s, const std::vector<QuantRule>& rules) {
   std::vector<std::vector<std::string>> table{{"layer", "parameters", "loss", "increase", "proposal"}};
   for (const auto& layer : s.layers) {
@@ -72,9 +88,7 @@ void print(const convert::Sensitivity& s, const std::vector<QuantRule>& rules) {
 Status run(AnalyzeOptions& options) {
   BITLAB_RETURN_IF_ERROR(options.flags.apply());
   BITLAB_TRY(Run loaded, load_run(options.run));
-  BITLAB_TRY(Datasets datasets, load_datasets(loaded.config.data));
-  const data::ImageDataset set =
-      first(std::move(datasets.validation.count > 0 ? datasets.validation : datasets.training), options.samples);
+  BITLAB_TRY(const data::ImageDataset set, measured_data(loaded, options));
   BITLAB_TRY(const auto model, ternary_model(loaded, options.quant));
   ProgressBar bar;
   int64_t measured = 0;
@@ -84,7 +98,7 @@ Status run(AnalyzeOptions& options) {
              }));
   bar.clear();
   MixedPrecisionConfig proposal{options.quant, convert::propose_rules(sensitivity, options.budget)};
-  fmt::print("{} samples of {}\n", set.count, loaded.config.data.name);
+  fmt::print("{} samples of {}\n", set.count, options.data.empty() ? loaded.config.data.name : options.data);
   print(sensitivity, proposal.rules);
   if (options.output.empty()) {
     fmt::print("\nRules for a budget of {} of loss:\n{}", options.budget, config::to_yaml(proposal));
@@ -101,6 +115,8 @@ void add_analyze(CLI::App& app, Action& action) {
       app.add_subcommand("analyze", "Make one layer after the other ternary, print the loss, and propose rules");
   command->add_option("run", options->run, "Folder that `bitlab train` made, of a float network as a rule")->required();
   command->add_option("-o,--output", options->output, "Write the proposed rules to this .yaml or .json file");
+  auto* data = command->add_option("--data", options->data, "Data set to measure on; without it that of the run");
+  command->add_option("--data-root", options->data_root, "Folder of the data set")->needs(data);
   command
       ->add_option("--samples", options->samples,
                    "Measure on at most this many training samples, held out where the run holds some out")
