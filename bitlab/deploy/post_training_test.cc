@@ -125,17 +125,22 @@ TEST(PostTraining, FitsTheClosedForm) {
   EXPECT_TRUE(fc->weight.grad().defined() && fc->quantizer.weight_scale.grad().defined());
 }
 
-TEST(PostTraining, LeavesGroupsAndTwoScalesAsTheyAre) {
+TEST(PostTraining, LeavesGroupsTwoScalesAndInt8AsTheyAre) {
   torch::manual_seed(3);
-  Net net;
-  BitQuantConfig quant;
-  quant.method = ternary::Method::kTtq;
-  auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(20, 6).quant(quant)));
-  net.body = [=](Net&, const at::Tensor& x) { return fc->forward(x); };
-  const at::Tensor x = torch::randn({5, 20}), before = fc->weight.detach().clone();
-  const auto report = quantize_for_deployment(net, [&](const at::Tensor& v) { return net.forward(v); }, {&x, 1}).value();
-  EXPECT_FALSE(report.layers[0].frozen);
-  EXPECT_TRUE(torch::equal(fc->weight, before));
+  BitQuantConfig groups = BitQuantConfig::for_server(), two;
+  groups.group_size = 64;
+  two.method = ternary::Method::kTtq;
+  for (const BitQuantConfig& quant : {groups, two, BitQuantConfig::int8()}) {
+    Net net;
+    auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(128, 6).quant(quant)));
+    net.body = [=](Net&, const at::Tensor& x) { return fc->forward(x); };
+    const at::Tensor x = torch::randn({5, 128}), before = fc->weight.detach().clone();
+    const auto report = quantize_for_deployment(net, [&](const at::Tensor& v) { return net.forward(v); }, {&x, 1}).value();
+    EXPECT_FALSE(report.layers[0].frozen);
+    EXPECT_TRUE(torch::equal(fc->weight, before));
+    EXPECT_GT(report.bits_a_weight, quant.method == ternary::Method::kInt8 ? 8 : 2);
+    EXPECT_LT(report.bits_a_weight, quant.method == ternary::Method::kInt8 ? 11 : 5);
+  }
 }
 
 TEST(PostTraining, RefusesWhatItCannotFit) {
