@@ -20,7 +20,6 @@
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
-#include "bitlab/nn/bit_batch_norm.h"
 #include "bitlab/ops/rewrite.h"
 
 namespace bitlab::convert {
@@ -216,7 +215,7 @@ at::Tensor batch_norm(c10::DispatchKeySet keys, const at::Tensor& x, const Optio
     return at::redispatch::batch_norm(below(keys), x, weight, bias, mean, variance, training, momentum, eps, cudnn_enabled);
   const c10::impl::ExcludeDispatchKeyGuard excluded(kKey);
   ops::notify_rewritten();
-  return nn::evaluated_batch_norm(x, tensor_of(weight), tensor_of(bias), *mean, *variance, eps);
+  return ops::batch_norm(x, weight, bias, *mean, *variance, eps);
 }
 
 at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const at::Tensor& indices, c10::SymInt padding_idx,

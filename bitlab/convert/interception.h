@@ -4,7 +4,7 @@
 // The guard includes a dispatch key that LibTorch's release builds leave free (DeferredInit), with kernels for aten::linear, addmm, matmul, mm,
 // conv1d to 3d, conv_transpose1d to 3d and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
 // transpose or as a block of its rows, the operators of ops.h run; a batch norm in eval becomes the contract's affine step
-// (nn/bit_batch_norm.h); all else goes on as it was, but that any operator which reads a master weight, or a view of one, reads its quantized
+// (ops::batch_norm); all else goes on as it was, but that any operator which reads a master weight, or a view of one, reads its quantized
 // value. The registry travels with at::ThreadLocalState, so threads of ATen see it; a plain std::thread needs a guard of its own.
 #pragma once
 

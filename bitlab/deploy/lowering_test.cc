@@ -1,6 +1,8 @@
 // Each operator of lowerings.def, and networks of plain torch::nn: the runtime computes what LibTorch does in eval.
 #include "bitlab/deploy/lowering.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -8,6 +10,7 @@
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_norm.h"
+#include "bitlab/ops/ops.h"
 #include "bitlab/program/print.h"
 
 namespace bitlab::deploy {
@@ -123,6 +126,14 @@ TEST(Lowering, Norms) {
        Promise::kBounded,
        {6},
        [&](auto& x) { return at::batch_norm(x, {}, {}, values({6}), positive, false, 0.1, 1e-5, false); }},
+      {"batch_norm of the contract",
+       Promise::kExact,
+       {6, 4, 3},
+       [&](auto& x) { return ops::batch_norm(x, values({6}), values({6}), values({6}), positive, 1e-5); }},
+      {"batch_norm of the contract, of rank 2",
+       Promise::kExact,
+       {6},
+       [&](auto& x) { return ops::batch_norm(x, {}, {}, values({6}), positive, 1e-5); }},
       {"layer_norm",
        Promise::kBounded,
        {5, 4, 3},
@@ -295,6 +306,18 @@ TEST(Lowering, ProductsAndAttention) {
       {"sdpa, grouped", Promise::kBounded, {4, 5, 6}, [&](auto& x) { return sdpa(x, x.slice(1, 0, 2), {}, true, true); }},
       {"sdpa of rank 3", Promise::kBounded, {5, 6}, [&](auto& x) { return sdpa(x, x, {}, false, false); }},
   });
+}
+
+// A batch norm that changes nothing leaves no node; x * 1 + 0 does change a zero's sign.
+TEST(Lowering, BatchNormsWithoutEffectAreLeftOut) {
+  const at::Tensor zero = torch::zeros({2}), one = torch::ones({2});
+  for (const double shift : {-0.0, 0.0}) {
+    Net net;
+    const at::Tensor bias = torch::full({2}, shift);
+    net.body = [&](Net&, const at::Tensor& x) { return ops::batch_norm(at::relu(x) * x, one, bias, zero, one, 0); };
+    check(net, torch::tensor({{-0.0F, 1.0F}, {2.0F, -3.0F}, {0.0F, -0.0F}}), Promise::kExact, "zeros");
+    EXPECT_EQ(capture_net(net, torch::randn({3, 2})).value().nodes.size(), std::signbit(shift) ? 2U : 4U);
+  }
 }
 
 TEST(Lowering, IndicesAreLookedUp) {

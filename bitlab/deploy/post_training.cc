@@ -93,9 +93,9 @@ Status calibrate(std::vector<Layer>& layers, const Forward& forward, std::span<c
 }
 
 // Whether scales can be refit; weights in int8 are near the float ones as they are.
-bool has_one_scale(const BitQuantConfig& quant) {
-  return is_ternary(*quant.method) && quant.granularity != ternary::Granularity::kGroup &&
-         info(*quant.method).learned_scales < 2;
+bool can_be_fit(const nn::ProductLayer::View& view) {
+  return view.is_whole && is_ternary(*view.quant.method) && view.quant.granularity != ternary::Granularity::kGroup &&
+         info(*view.quant.method).learned_scales < 2;
 }
 
 // y gain + offset is what a BatchNorm in eval makes of y; the BatchNorm is left without effect.
@@ -103,20 +103,24 @@ void take_over(Layer& layer, const Call& norm) {
   const at::NoGradGuard no_grad;
   const auto argument = [&](const char* name) {
     const c10::IValue& value = norm.argument(name);
-    return value.isTensor() ? value.toTensor() : at::Tensor();
+    return value.isTensor() ? ops::OptionalTensor(value.toTensor()) : std::nullopt;
   };
-  at::Tensor weight = argument("weight"), bias = argument("bias"), mean = argument("running_mean"),
-             variance = argument("running_var");
+  const ops::OptionalTensor weight = argument("weight"), bias = argument("bias");
+  const at::Tensor mean = *argument("running_mean"), variance = *argument("running_var");
   const double eps = norm.argument("eps").toDouble();
-  layer.gain = (variance.to(at::kDouble) + eps).rsqrt();
-  if (weight.defined()) layer.gain = layer.gain * weight.to(at::kDouble);
-  layer.offset = -mean.to(at::kDouble) * layer.gain;
-  if (bias.defined()) layer.offset = layer.offset + bias.to(at::kDouble);
+  const auto [alpha, beta] = ops::batch_norm_affine(weight, bias, mean, variance, eps);
+  layer.gain = alpha, layer.offset = beta;
   layer.fit.folded = true;
-  if (weight.defined()) weight.fill_(1);
-  if (bias.defined()) bias.zero_();
+  if (weight) weight->fill_(1);
+  if (bias) bias->fill_(-0.0);  // x + -0 is x, a zero's sign included
   mean.zero_();
   variance.fill_(1 - eps);
+}
+
+// A BatchNorm that has running statistics, LibTorch's or as the contract evaluates it.
+bool is_batch_norm(const Call& call) {
+  if (call.op == "bitlab::batch_norm") return true;
+  return call.op == "aten::batch_norm" && !call.argument("training").toBool() && call.argument("running_mean").isTensor();
 }
 
 // Finds each BatchNorm that alone reads what a layer makes.
@@ -135,12 +139,11 @@ Status fold_batch_norms(std::vector<Layer>& layers, const Forward& forward, cons
     if (call.op == "bitlab::ternary_linear" || call.op == "bitlab::ternary_conv") {
       const auto layer = by_codes.find(call.argument("codes").toTensor().unsafeGetTensorImpl());
       if (layer != by_codes.end()) by_output[call.outputs.at(0).toTensor().unsafeGetTensorImpl()] = layer->second;
-    } else if (call.op == "aten::batch_norm") {
+    } else if (is_batch_norm(call)) {
       const void* input = call.argument("input").toTensor().unsafeGetTensorImpl();
       const auto layer = by_output.find(input);
-      const bool fits = layer != by_output.end() && readers[input] == 1 && !call.argument("training").toBool() &&
-                        call.argument("running_mean").isTensor() && !layers[layer->second].fit.folded &&
-                        has_one_scale(layers[layer->second].layer->view().quant);
+      const bool fits = layer != by_output.end() && readers[input] == 1 && !layers[layer->second].fit.folded &&
+                        can_be_fit(layers[layer->second].layer->view());
       if (fits) take_over(layers[layer->second], call);
     }
   }
@@ -180,7 +183,7 @@ at::Tensor encoded_scale(const ops::QuantizedWeight& weight, int64_t rows) {
 Status fit(Layer& l, const Forward& forward, std::span<const at::Tensor> samples, const PostTrainingOptions& options) {
   const at::NoGradGuard no_grad;
   const auto view = l.layer->view();
-  if (!has_one_scale(view.quant) || !view.is_whole) return {};
+  if (!can_be_fit(view)) return {};
   const ops::QuantizedWeight encoded = view.quantizer.quantized(view.weight);
   const at::Tensor codes = encoded.t.to(at::kFloat);
   Sums sums;

@@ -13,7 +13,7 @@ struct PostTrainingOptions {
   // The step of static activations, from what the float network's layers read.
   ternary::Calibration calibration = ternary::Calibration::kMse;
   double percentile = 99.9;  // of kPercentile
-  // A torch::nn::BatchNorm that alone reads a layer's output goes into the layer's scales and bias, and does nothing afterwards.
+  // A BatchNorm (torch::nn's or BitBatchNorm) that alone reads a layer's output goes into the layer's scales and bias, and does nothing afterwards.
   bool fold_batch_norm = true;
   // s_n = sum y z / sum z^2 over the samples, the best scale of channel n: y what the float weights make of the layer's input, z what the codes
   // make of it without a scale.
@@ -41,7 +41,8 @@ struct PostTrainingReport {
   std::optional<double> evaluated_float, evaluated_before, evaluated_after;
 };
 
-// Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d, what a BitModel intercepts), one after the other, to `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
+// Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d, what a BitModel intercepts), one after the other, to
+// `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
 // Latent weights must be the float network's; those of a network that was trained ternary are not what it computes with, so leave
 // that as it is. `evaluate` measures the network in eval, its accuracy for example. Errors: InvalidArgument (no samples, a layer that
 // no sample reaches), those of capture() and of the layers.

@@ -6,6 +6,7 @@
 
 #include "bitlab/deploy/deploy.h"
 #include "bitlab/deploy/test_support.h"
+#include "bitlab/nn/bit_batch_norm.h"
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_linear.h"
 
@@ -22,16 +23,17 @@ BitQuantConfig static_int8(ternary::Granularity granularity = ternary::Granulari
 }
 
 // conv - BatchNorm - relu - conv without a bias - BatchNorm (also read by a sum) - pool - linear
+template <class BatchNorm>
 struct ConvNet : Net {
   nn::BitConv2d conv1{nullptr}, conv2{nullptr};
-  torch::nn::BatchNorm2d norm1{nullptr}, norm2{nullptr};
+  BatchNorm norm1{nullptr}, norm2{nullptr};
   nn::BitLinear fc{nullptr};
 
   explicit ConvNet(const BitQuantConfig& quant) {
     conv1 = register_module("conv1", nn::BitConv2d(nn::BitConv2dOptions(3, 16, 3).padding(1).quant(quant)));
-    norm1 = register_module("norm1", torch::nn::BatchNorm2d(16));
+    norm1 = register_module("norm1", BatchNorm(16));
     conv2 = register_module("conv2", nn::BitConv2d(nn::BitConv2dOptions(16, 16, 3).padding(1).bias(false).quant(quant)));
-    norm2 = register_module("norm2", torch::nn::BatchNorm2d(16));
+    norm2 = register_module("norm2", BatchNorm(16));
     fc = register_module("fc", nn::BitLinear(nn::BitLinearOptions(16, 5).quant(quant)));
     for (auto* norm : {&norm1, &norm2}) {
       torch::nn::init::normal_((*norm)->weight, 0.2, 1);  // both signs
@@ -51,10 +53,11 @@ std::vector<at::Tensor> samples() {
   return {torch::randn({6, 3, 8, 7}), torch::randn({6, 3, 8, 7})};
 }
 
-TEST(PostTraining, BringsOutputsNearTheFloatNetworks) {
+template <class BatchNorm>
+void bring_outputs_near_the_float_networks() {
   torch::manual_seed(1);
   for (auto granularity : {ternary::Granularity::kTensor, ternary::Granularity::kChannel}) {
-    ConvNet net(static_int8(granularity));
+    ConvNet<BatchNorm> net(static_int8(granularity));
     const auto data = samples();
     at::NoGradGuard no_grad;
     at::Tensor float_output;
@@ -90,11 +93,19 @@ TEST(PostTraining, BringsOutputsNearTheFloatNetworks) {
     const auto program = capture(
                              net, [&](const at::Tensor& x) { return net.forward(x); }, data[0])
                              .value();
-    for (const auto& node : program.nodes) EXPECT_NE(node.op, program::Op::batch_norm);
+    for (const auto& node : program.nodes) {
+      EXPECT_NE(node.op, program::Op::batch_norm);
+      EXPECT_NE(node.op, program::Op::mul);
+    }
     EXPECT_TRUE(check_parity(
                     program, net, [&](const at::Tensor& x) { return net.forward(x); }, data[0])
                     .ok());
   }
+}
+
+TEST(PostTraining, BringsOutputsNearTheFloatNetworks) {
+  bring_outputs_near_the_float_networks<torch::nn::BatchNorm2d>();
+  bring_outputs_near_the_float_networks<nn::BitBatchNorm2d>();
 }
 
 // A linear layer's scales and bias against the least squares of its definition.

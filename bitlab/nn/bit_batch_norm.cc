@@ -1,27 +1,14 @@
 #include "bitlab/nn/bit_batch_norm.h"
 
 #include <ATen/Context.h>
-#include <ATen/ops/add.h>
 #include <ATen/ops/batch_norm.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/sqrt.h>
 #include <ATen/ops/zeros.h>
 
 #include "bitlab/nn/layer.h"
+#include "bitlab/ops/ops.h"
 
 namespace bitlab::nn {
-
-at::Tensor evaluated_batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                const at::Tensor& mean, const at::Tensor& variance, double eps) {
-  const at::Tensor deviation = at::sqrt(variance.to(at::kDouble) + eps);
-  const at::Tensor alpha = weight.defined() ? weight.to(at::kDouble) / deviation : deviation.reciprocal();
-  const at::Tensor shift = mean.to(at::kDouble) * alpha;
-  const at::Tensor beta = bias.defined() ? bias.to(at::kDouble) - shift : -shift;
-  std::vector<int64_t> shape(static_cast<size_t>(x.dim() - 1), 1);
-  shape[0] = mean.size(0);
-  return at::add(at::mul(x, alpha.to(x.scalar_type()).view(shape)), beta.to(x.scalar_type()).view(shape));
-}
 
 template <size_t D, class Derived>
 void BitBatchNormNd<D, Derived>::reset() {
@@ -51,7 +38,7 @@ at::Tensor BitBatchNormNd<D, Derived>::forward(const at::Tensor& x) {
                                rank, D == 1 ? " or 2" : "", options.num_features(), c10::str(x.sizes())));
   const bool tracked = running_mean.defined();
   if (tracked && !this->is_training())
-    return evaluated_batch_norm(x, weight, bias, running_mean, running_var, options.eps());
+    return ops::batch_norm(x, ops::optional(weight), ops::optional(bias), running_mean, running_var, options.eps());
   double share = options.momentum().value_or(0);
   if (tracked) {
     num_batches_tracked.add_(1);

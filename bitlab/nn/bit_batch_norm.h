@@ -13,14 +13,6 @@
 
 namespace bitlab::nn {
 
-// A batch norm with running statistics as the contract's affine step, for x [B, C, ...]; weight and bias may be undefined:
-//
-//   y = (x * alpha) + beta,  alpha = weight / sqrt(variance + eps),  beta = bias - mean * alpha
-//
-// alpha and beta are computed in float64 and rounded to the type of x once; the product and the sum are rounded each, without FMA.
-at::Tensor evaluated_batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                const at::Tensor& mean, const at::Tensor& variance, double eps);
-
 struct BitBatchNormOptions {
   explicit BitBatchNormOptions(int64_t num_features) : num_features_(num_features) {}
   TORCH_ARG(int64_t, num_features);
@@ -35,7 +27,7 @@ struct BitBatchNormOptions {
 };
 
 // x [B, C, sizes...] -> the same shape; 1d: [B, C] or [B, C, L]. Nothing in it is ternary. Training is LibTorch's. Evaluation with running
-// statistics is evaluated_batch_norm(), the bits that a deployed file computes.
+// statistics is ops::batch_norm(), the bits that a deployed file computes.
 // Parameters: weight and bias [C], ones and zeros to begin with. Buffers: running_mean, running_var [C], num_batches_tracked int64 [].
 // Error: ShapeMismatch.
 template <size_t D, class Derived>
@@ -50,8 +42,6 @@ class BitBatchNormNd : public torch::nn::Cloneable<Derived> {
   BitBatchNormOptions options;
   at::Tensor weight, bias;                                    // undefined unless affine
   at::Tensor running_mean, running_var, num_batches_tracked;  // undefined where they are not tracked
-
- private:
 };
 
 #define BITLAB_BATCH_NORM(Name, D)                                                               \

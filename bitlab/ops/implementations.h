@@ -40,6 +40,9 @@ using TernaryConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, c
                                  at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
                                  at::IntArrayRef output_padding, int64_t groups, std::string_view activation, int64_t group);
 
+using BatchNormOp = at::Tensor(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
+                               const at::Tensor& mean, const at::Tensor& variance, double eps);
+
 namespace cpu {
 QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
@@ -56,6 +59,7 @@ QuantizeActivationOp quantize_activation;
 BitLinearOp bit_linear;
 BitConvOp bit_conv;
 BitWeightOp bit_weight;
+BatchNormOp batch_norm;
 }  // namespace any_device
 
 namespace autograd {

@@ -112,6 +112,12 @@ at::Tensor bit_weight(const at::Tensor& weight, const WeightQuant& quant, double
   return redispatch::bit_weight(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg), blend);
 }
 
+at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const at::Tensor& mean,
+                      const at::Tensor& variance, double eps) {
+  static const auto op = handle("bitlab::batch_norm", any_device::batch_norm);
+  return op.call(x, weight, bias, mean, variance, eps);
+}
+
 at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth) {
   static const auto op = handle("bitlab::ternary_embedding", cpu::ternary_embedding);
   return op.call(weight.codes, weight.scale, optional(weight.scale_neg), indices, depth, weight.group);
@@ -158,6 +164,9 @@ TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("bit_conv", any_device::bit_conv);
   m.impl("bit_weight", any_device::bit_weight);
 }
+
+// Of LibTorch's operators, which have the gradients.
+TORCH_LIBRARY_IMPL(bitlab, CompositeImplicitAutograd, m) { m.impl("batch_norm", any_device::batch_norm); }
 
 TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("quantize_weight", meta::quantize_weight);

@@ -2,6 +2,7 @@
 //
 //   bit_linear, bit_conv, bit_weight                  latent float weights, differentiable: for training
 //   ternary_linear, ternary_conv, ternary_embedding   packed codes, no gradients: for evaluation, capture and deployment
+// and batch_norm, the affine step by channel.
 //
 // Both families compute docs/numerics.md:  y = ((float(sum t q) * a) * s) + b  with t, s from the weights (ternary/encode.h) and
 // q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
@@ -96,5 +97,17 @@ at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const
                           const ActQuant& activation);
 at::Tensor ternary_conv(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
                         at::IntArrayRef kernel_size, const ConvWindow& window, const ActQuant& activation);
+
+// A batch norm with running statistics, of x [B, C, ...] by channel: (x * alpha) + beta, the product and the sum rounded each, without FMA.
+// weight and bias may be none. Differentiable.
+//
+//   alpha = weight / sqrt(variance + eps),  beta = bias - mean * alpha,  in float64, then rounded to the type of x once
+struct ChannelAffine {
+  at::Tensor alpha, beta;  // float64 [C]
+};
+ChannelAffine batch_norm_affine(const OptionalTensor& weight, const OptionalTensor& bias, const at::Tensor& mean,
+                                const at::Tensor& variance, double eps);
+at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const at::Tensor& mean,
+                      const at::Tensor& variance, double eps);
 
 }  // namespace bitlab::ops

@@ -525,6 +525,22 @@ TEST(QuantizeActivation, DeviceIndependentFormEqualsTheKernel) {
     }
 }
 
+TEST(BatchNorm, EqualsLibTorchsInValueAndGradients) {
+  torch::manual_seed(7);
+  const auto wide = torch::TensorOptions(at::kDouble);
+  const at::Tensor x = torch::randn({3, 5, 2, 4}, wide).requires_grad_(), weight = torch::randn({5}, wide).requires_grad_(),
+                   bias = torch::randn({5}, wide).requires_grad_(), mean = torch::randn({5}, wide),
+                   variance = torch::rand({5}, wide), cotangent = torch::randn({3, 5, 2, 4}, wide);
+  const at::Tensor y = batch_norm(x, weight, bias, mean, variance, 1e-3),
+                   expected = at::batch_norm(x, weight, bias, mean, variance, false, 0, 1e-3, false);
+  EXPECT_TRUE(torch::allclose(y, expected, 1e-12, 1e-12));
+  const auto found = torch::autograd::grad({y}, {x, weight, bias}, {cotangent}),
+             wanted = torch::autograd::grad({expected}, {x, weight, bias}, {cotangent});
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(torch::allclose(found[i], wanted[i], 1e-12, 1e-12)) << i;
+  EXPECT_TRUE(torch::allclose(batch_norm(x, {}, {}, mean, variance, 1e-3),
+                              at::batch_norm(x, {}, {}, mean, variance, false, 0, 1e-3, false), 1e-12, 1e-12));
+}
+
 TEST(Meta, ShapesAndTypesWithoutValues) {
   const auto meta = torch::TensorOptions(at::kMeta);
   const at::Tensor weight = torch::empty({6, 33}, meta), filters = torch::empty({6, 3, 3, 2}, meta);
@@ -570,6 +586,7 @@ TEST(Errors, AreClear) {
   EXPECT_EQ(code_of([&] { ternary_linear(x.to(at::kDouble), packed, {}, {}); }), ErrorCode::kTypeMismatch);
   EXPECT_EQ(code_of([&] { ternary_linear(x / 0, packed, {}, {}); }), ErrorCode::kNotFinite);
   EXPECT_EQ(code_of([&] { bit_linear(x, weight / 0, {}, {}, {}); }), ErrorCode::kNotFinite);
+  EXPECT_EQ(code_of([&] { batch_norm(x, {}, {}, torch::zeros({4}), torch::ones({4}), 0); }), ErrorCode::kShapeMismatch);
   PackedWeight broken = packed;
   broken.codes = packed.codes.clone().fill_(255);
   EXPECT_EQ(code_of([&] { ternary_linear(x, broken, {}, {}); }), ErrorCode::kCorrupt);

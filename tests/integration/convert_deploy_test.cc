@@ -10,6 +10,7 @@
 #include "bitlab/deploy/deploy.h"
 #include "bitlab/deploy/post_training.h"
 #include "bitlab/deploy/tensor_view.h"
+#include "bitlab/nn/bit_batch_norm.h"
 
 namespace bitlab {
 namespace {
@@ -305,25 +306,29 @@ TEST(ConvertTrainDeploy, Decoder) {
 // The same layers as typed members and in a container: post-training quantization and analysis make the same of both.
 struct TypedNet : tnn::Module {
   tnn::Conv2d conv1{nullptr}, conv2{nullptr};
+  tnn::BatchNorm2d norm{nullptr};
   tnn::Linear fc{nullptr};
   TypedNet() {
     conv1 = register_module("conv1", tnn::Conv2d(tnn::Conv2dOptions(3, 8, 3).padding(1)));
+    norm = register_module("norm", tnn::BatchNorm2d(8));
     conv2 = register_module("conv2", tnn::Conv2d(tnn::Conv2dOptions(8, 6, 3).stride(2).bias(false)));
     fc = register_module("fc", tnn::Linear(6 * 3 * 4, 5));
   }
   at::Tensor forward(const at::Tensor& x) {
-    return fc(torch::relu(torch::conv2d(torch::relu(conv1(x)), conv2->weight, {}, 2)).flatten(1));
+    return fc(torch::relu(torch::conv2d(torch::relu(norm(conv1(x))), conv2->weight, {}, 2)).flatten(1));
   }
 };
 
 TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
   torch::manual_seed(11);
   const auto typed = std::make_shared<TypedNet>();
-  tnn::Sequential plain(tnn::Conv2d(tnn::Conv2dOptions(3, 8, 3).padding(1)), tnn::ReLU(),
+  tnn::Sequential plain(tnn::Conv2d(tnn::Conv2dOptions(3, 8, 3).padding(1)), nn::BitBatchNorm2d(8), tnn::ReLU(),
                         tnn::Conv2d(tnn::Conv2dOptions(8, 6, 3).stride(2).bias(false)), tnn::ReLU(), tnn::Flatten(),
                         tnn::Linear(6 * 3 * 4, 5));
   const auto sources = typed->parameters(), targets = plain->parameters();
   const at::NoGradGuard no_grad;
+  typed->norm->weight.normal_(0.2, 1);  // both signs
+  typed->norm->bias.normal_();
   for (size_t i = 0; i < sources.size(); ++i) targets[i].copy_(sources[i]);
   MixedPrecisionConfig config;
   config.quant.granularity = ternary::Granularity::kChannel;
@@ -340,6 +345,7 @@ TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
   ASSERT_EQ(found->layers.size(), 3U);
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(found->layers[i].frozen) << i;
+    EXPECT_EQ(found->layers[i].folded, i == 0) << i;
     EXPECT_EQ(found->layers[i].error_after, expected.layers[i].error_after) << i;
   }
   EXPECT_TRUE(torch::equal(forward(samples[1]), reference(samples[1])));

@@ -7,6 +7,7 @@
 
 #include "bitlab/deploy/lowering/lowerings.h"
 #include "bitlab/ops/layout.h"
+#include "bitlab/ops/ops.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -207,22 +208,49 @@ Status lower_adaptive_avg_pool(Lowering& lowering, const Call& call) {
                            {{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}});
 }
 
-// In eval y = x alpha + beta with alpha = weight / sqrt(var + eps), beta = bias - mean alpha.
+namespace {
+
+// What a BatchNorm in eval does to each channel, as constants; nothing where it changes no value: x * 1 + -0 is x, a zero's sign included.
+struct FloatAffine {
+  at::Tensor scale, shift;
+};
+std::optional<FloatAffine> affine_of(Lowering& lowering, const Call& call) {
+  const auto tensor = [&](const char* name) {
+    return given(call, name) ? ops::OptionalTensor(call.argument(name).toTensor()) : std::nullopt;
+  };
+  const ops::OptionalTensor weight = tensor("weight"), bias = tensor("bias");
+  const at::Tensor& mean = call.argument("running_mean").toTensor();
+  const auto [alpha, beta] =
+      ops::batch_norm_affine(weight, bias, mean, *tensor("running_var"), call.argument("eps").toDouble());
+  FloatAffine affine{alpha.to(at::kFloat), beta.to(at::kFloat)};
+  if (affine.scale.eq(1).all().item<bool>() && affine.shift.eq(0).logical_and(affine.shift.signbit()).all().item<bool>())
+    return std::nullopt;
+  lowering.derive(affine.scale, weight.value_or(mean));
+  lowering.derive(affine.shift, bias.value_or(mean));
+  return affine;
+}
+
+}  // namespace
+
+// bitlab::batch_norm: the same product and sum.
+Status lower_affine(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId y, lowering.activation(call, "input"));
+  if (const auto affine = affine_of(lowering, call)) {
+    Sizes channel(lowering.shape(y).size() - 1, 1);
+    channel[0] = affine->scale.size(0);
+    BITLAB_TRY(y, lowering.node(Op::mul, {y, lowering.constant(affine->scale, affine->scale.view(channel))}));
+    BITLAB_TRY(y, lowering.node(Op::add, {y, lowering.constant(affine->shift, affine->shift.view(channel))}));
+  }
+  return lowering.finish(call, y);
+}
+
 Status lower_batch_norm(Lowering& lowering, const Call& call) {
   if (call.argument("training").toBool() || !given(call, "running_mean"))
     return unsupported(call, "a BatchNorm in eval with running statistics", "another");
-  const auto tensor = [&](const char* name) { return call.argument(name).toTensor().to(at::kDouble); };
-  const at::Tensor& mean = call.argument("running_mean").toTensor();
-  at::Tensor alpha = (tensor("running_var") + call.argument("eps").toDouble()).rsqrt();
-  if (given(call, "weight")) alpha = alpha * tensor("weight");
-  at::Tensor beta = -mean.to(at::kDouble) * alpha;
-  if (given(call, "bias")) beta = beta + tensor("bias");
-  const at::Tensor scale = alpha.to(at::kFloat), shift = beta.to(at::kFloat);
-  lowering.derive(scale, given(call, "weight") ? call.argument("weight").toTensor() : mean);
-  lowering.derive(shift, given(call, "bias") ? call.argument("bias").toTensor() : mean);
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
-  if (scale.eq(1).all().item<bool>() && shift.eq(0).all().item<bool>()) return lowering.finish(call, x);
-  return lowering.lower_to(call, Op::batch_norm, {x, lowering.constant(scale), lowering.constant(shift)});
+  const auto affine = affine_of(lowering, call);
+  if (!affine) return lowering.finish(call, x);
+  return lowering.lower_to(call, Op::batch_norm, {x, lowering.constant(affine->scale), lowering.constant(affine->shift)});
 }
 
 Status lower_layer_norm(Lowering& lowering, const Call& call) {
