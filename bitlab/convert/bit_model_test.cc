@@ -80,6 +80,27 @@ TEST(BitModel, EqualsDirectCallsForwardAndBackward) {
   }
 }
 
+// Padding as a text, of a layer and of a call; captured with eval's bits elsewhere.
+TEST(BitModel, PaddingByText) {
+  struct Net : tnn::Module {
+    tnn::Conv2d same = register_module("same", tnn::Conv2d(tnn::Conv2dOptions(2, 4, {2, 3}).padding(torch::kSame)));
+    tnn::Conv1d valid = register_module("valid", tnn::Conv1d(tnn::Conv1dOptions(4, 3, 4).padding(torch::kValid)));
+    at::Tensor forward(const at::Tensor& x) {
+      return torch::conv1d(same(x).flatten(2), valid->weight, valid->bias, 1, "same", 2);
+    }
+  };
+  torch::manual_seed(6);
+  const auto net = std::make_shared<Net>();
+  const auto model = BitModel::wrap(net, {});
+  const at::Tensor x = torch::randn({3, 2, 5, 6}), padded = at::pad(x, {0, 0, 0, 1});
+  const at::Tensor h = ops::bit_conv(padded, net->same->weight, net->same->bias, {{1, 1}, {0, 1}, {1, 1}}, kQuant, kAct);
+  EXPECT_TRUE(torch::equal(
+      model->forward(x), ops::bit_conv(h.flatten(2), net->valid->weight, net->valid->bias, {{1}, {3}, {2}}, kQuant, kAct)));
+  model->eval();
+  const at::NoGradGuard no_grad;
+  EXPECT_EQ(model->forward(x).sizes(), at::IntArrayRef({3, 3, 30}));
+}
+
 TEST(BitModel, ReportsWhatItIntercepts) {
   const auto model = BitModel::wrap(std::make_shared<Typed>(), {});
   std::map<std::string, Action> actions;

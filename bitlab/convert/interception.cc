@@ -17,9 +17,11 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/pad.h>
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
+#include "bitlab/ops/padding.h"
 #include "bitlab/ops/rewrite.h"
 
 namespace bitlab::convert {
@@ -167,9 +169,27 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const Opti
   const Found found = find(weight);
   if (found.weight == nullptr || !found.weight->has_product() || found.form != Found::Form::kWhole) return {};
   const Replacement replacement(*found.weight);
+  if (window.output_padding.empty()) window.output_padding = {0};
   for (std::vector<int64_t>* sizes : {&window.stride, &window.padding, &window.dilation, &window.output_padding})
     if (sizes->size() == 1) sizes->resize(static_cast<size_t>(weight.dim() - 2), sizes->front());  // one number for all
   return found.weight->conv(x, tensor_of(bias), window);
+}
+
+// A convolution whose padding is a text, as one with numbers: x gets the odd zeros of "same" beforehand. `conv` computes it again, of x, weight
+// and padding. Undefined where the weight is none of the registry's.
+template <class Conv>
+at::Tensor convolution_by_text(const at::Tensor& x, const at::Tensor& weight, at::IntArrayRef stride,
+                               std::string_view padding, at::IntArrayRef dilation, Conv conv) {
+  const Found found = find(weight);
+  const bool is_known = padding == "same" || padding == "valid";
+  if (found.weight == nullptr || found.form != Found::Form::kWhole || !is_known)
+    return of_values([&](const auto& a, const auto& b) { return conv(a, b, padding); }, x, weight);
+  ops::notify_rewritten();
+  const at::IntArrayRef kernel = weight.sizes().slice(2);
+  const std::vector<int64_t> none(kernel.size(), 0);
+  if (padding == "valid") return conv(x, weight, none);
+  const ops::SamePadding same = ops::same_padding(kernel, stride, dilation);
+  return conv(same.odd == none ? x : at::pad(x, ops::sides(none, same.odd)), weight, same.both);
 }
 
 #define BITLAB_INTERCEPT_CONV(name)                                                                                    \
@@ -180,6 +200,15 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const Opti
       return at::name(a, b, bias, stride, padding, dilation, groups);                                                  \
     };                                                                                                                 \
     if (!y.defined()) y = of_values(again, x, weight);                                                                 \
+    return y.defined() ? y : at::redispatch::name(below(keys), x, weight, bias, stride, padding, dilation, groups);    \
+  }                                                                                                                    \
+  at::Tensor name##_by_text(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight,                   \
+                            const OptionalTensor& bias, at::IntArrayRef stride, std::string_view padding,              \
+                            at::IntArrayRef dilation, int64_t groups) {                                                \
+    const auto again = [&](const auto& a, const auto& b, const auto& sizes) {                                          \
+      return at::name(a, b, bias, stride, sizes, dilation, groups);                                                    \
+    };                                                                                                                 \
+    const at::Tensor y = convolution_by_text(x, weight, stride, padding, dilation, again);                             \
     return y.defined() ? y : at::redispatch::name(below(keys), x, weight, bias, stride, padding, dilation, groups);    \
   }
 BITLAB_INTERCEPT_CONV(conv1d)
@@ -260,8 +289,8 @@ void InterceptedWeight::train(bool on) {
 
 at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias) {
   const at::Tensor& w = weight.tensor;
-  quantizer.show(x);
   last_bias_ = bias;
+  quantizer.show(x);
   const at::Tensor& added = bias.defined() ? bias : own_bias_;
   if (rows == w.size(0))
     return quantizer.is_active() ? quantizer.forward(*this, x, w, added, nullptr) : product_of(x, w, added);
@@ -272,8 +301,9 @@ at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t
 }
 
 at::Tensor InterceptedWeight::conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window) {
-  quantizer.show(x);
+  window_ = window;
   last_bias_ = bias;
+  quantizer.show(x);
   const at::Tensor& added = bias.defined() ? bias : own_bias_;
   if (!quantizer.is_active()) return product_of(x, weight.tensor, added);
   return quantizer.forward(*this, x, weight.tensor, added, &window);
@@ -449,6 +479,9 @@ TORCH_LIBRARY_IMPL(aten, DeferredInit, m) {
   m.impl("conv1d", conv1d);
   m.impl("conv2d", conv2d);
   m.impl("conv3d", conv3d);
+  m.impl("conv1d.padding", conv1d_by_text);
+  m.impl("conv2d.padding", conv2d_by_text);
+  m.impl("conv3d.padding", conv3d_by_text);
   m.impl("conv_transpose1d", conv_transpose1d);
   m.impl("conv_transpose2d.input", conv_transpose2d);
   m.impl("conv_transpose3d.input", conv_transpose3d);

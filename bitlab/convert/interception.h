@@ -54,7 +54,7 @@ class InterceptedWeight : public torch::nn::Module {
   at::Tensor product_of(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) const;
 
   BitQuantConfig quant_;
-  std::optional<ops::ConvWindow> window_;
+  std::optional<ops::ConvWindow> window_;  // of the last convolution
   nn::Quantizer::Use use_;
   at::Tensor last_bias_;      // what the last product was called with
   at::Tensor own_bias_;       // of a frozen weight whose products have none

@@ -30,55 +30,39 @@ Twin with_weights(Holder layer, Source& source) {
   return {layer.ptr(), torch::nn::AnyModule(layer)};
 }
 
-template <size_t D>
-torch::ExpandingArray<D> zero_padding_or(const torch::nn::detail::conv_padding_t<D>& padding) {
-  const auto* sizes = std::get_if<torch::ExpandingArray<D>>(&padding);
-  if (sizes == nullptr) refuse("convolution", "padding as numbers");
-  return *sizes;
-}
-
-nn::PaddingMode mode_of(const torch::nn::detail::conv_padding_mode_t& mode) {
-  if (std::holds_alternative<torch::enumtype::kReflect>(mode)) return nn::PaddingMode::kReflect;
-  if (std::holds_alternative<torch::enumtype::kReplicate>(mode)) return nn::PaddingMode::kReplicate;
-  if (std::holds_alternative<torch::enumtype::kCircular>(mode)) return nn::PaddingMode::kCircular;
-  return nn::PaddingMode::kZeros;
-}
-
-template <size_t D, class Options>
-ops::ConvWindow window_of(const Options& o, const torch::ExpandingArray<D>& padding, bool transposed) {
-  const auto vector = [](const torch::ExpandingArray<D>& sizes) {
-    return std::vector<int64_t>(sizes->begin(), sizes->end());
-  };
-  return {vector(o.stride()), vector(padding), vector(o.dilation()), transposed, vector(o.output_padding()), o.groups()};
+// Without its padding, which comes with each call.
+template <class Options>
+ops::ConvWindow window_of(const Options& o) {
+  const auto vector = [](const auto& sizes) { return std::vector<int64_t>(sizes->begin(), sizes->end()); };
+  return {vector(o.stride()),         std::vector<int64_t>(o.stride()->size(), 0),
+          vector(o.dilation()),       o.transposed(),
+          vector(o.output_padding()), o.groups()};
 }
 
 template <size_t D, class Holder, class Source>
 Twin conv_twin(Source& source, const BitQuantConfig& quant) {
   const auto& o = source.options;
   auto options = nn::BitConvOptions<D>(o.in_channels(), o.out_channels(), o.kernel_size());
-  options.stride(o.stride()).padding(zero_padding_or<D>(o.padding())).dilation(o.dilation());
-  options.groups(o.groups()).bias(o.bias()).padding_mode(mode_of(o.padding_mode())).quant(quant);
+  options.stride(o.stride()).padding(o.padding()).dilation(o.dilation());
+  options.groups(o.groups()).bias(o.bias()).padding_mode(o.padding_mode()).quant(quant);
   if (o.transposed()) options.output_padding(o.output_padding());
   return with_weights(Holder(options), source);
 }
 
 Twin embedding_twin(torch::nn::EmbeddingImpl& source, const BitQuantConfig& quant) {
   const auto& o = source.options;
-  if (o.max_norm() || o.scale_grad_by_freq() || o.sparse()) refuse("embedding", "no max_norm, scale_grad_by_freq or sparse");
+  if (o.max_norm() || o.sparse()) refuse("embedding", "no max_norm or sparse");
   nn::BitEmbeddingOptions options(o.num_embeddings(), o.embedding_dim());
-  if (o.padding_idx()) options.padding_idx(*o.padding_idx());
+  options.padding_idx(o.padding_idx()).scale_grad_by_freq(o.scale_grad_by_freq());
   return with_weights(nn::BitEmbedding(options.quant(quant)), source);
 }
 
 Twin bag_twin(torch::nn::EmbeddingBagImpl& source, const BitQuantConfig& quant) {
   const auto& o = source.options;
-  if (o.max_norm() || o.scale_grad_by_freq() || o.sparse() || o.include_last_offset())
-    refuse("embedding_bag", "no max_norm, scale_grad_by_freq, sparse or include_last_offset");
+  if (o.max_norm() || o.sparse()) refuse("embedding_bag", "no max_norm or sparse");
   nn::BitEmbeddingBagOptions options(o.num_embeddings(), o.embedding_dim());
-  if (o.padding_idx()) options.padding_idx(*o.padding_idx());
-  options.mode(std::holds_alternative<torch::enumtype::kSum>(o.mode())   ? nn::BagMode::kSum
-               : std::holds_alternative<torch::enumtype::kMax>(o.mode()) ? nn::BagMode::kMax
-                                                                         : nn::BagMode::kMean);
+  options.mode(o.mode()).padding_idx(o.padding_idx());
+  options.scale_grad_by_freq(o.scale_grad_by_freq()).include_last_offset(o.include_last_offset());
   return with_weights(nn::BitEmbeddingBag(options.quant(quant)), source);
 }
 
@@ -105,9 +89,7 @@ std::string type_of(const torch::nn::Module& module) {
 std::unique_ptr<ops::ConvWindow> window_of(const torch::nn::Module& module) {
   std::unique_ptr<ops::ConvWindow> window;
   const auto take = [&]<size_t D, class Impl>(std::integral_constant<size_t, D>, const Impl* conv) {
-    if (conv != nullptr)
-      window = std::make_unique<ops::ConvWindow>(
-          window_of<D>(conv->options, zero_padding_or<D>(conv->options.padding()), conv->options.transposed()));
+    if (conv != nullptr) window = std::make_unique<ops::ConvWindow>(window_of(conv->options));
   };
   take(std::integral_constant<size_t, 1>(), dynamic_cast<const torch::nn::Conv1dImpl*>(&module));
   take(std::integral_constant<size_t, 2>(), dynamic_cast<const torch::nn::Conv2dImpl*>(&module));

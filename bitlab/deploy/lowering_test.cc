@@ -370,12 +370,21 @@ TEST(Lowering, TernaryConvolutionsOfEveryKind) {
 // What lies beyond an edge, in every mode, of BitLab's layers and of LibTorch's.
 TEST(Lowering, PaddingModes) {
   torch::manual_seed(8);
-  for (const auto mode : {nn::PaddingMode::kReflect, nn::PaddingMode::kReplicate, nn::PaddingMode::kCircular}) {
+  for (const nn::BitConv2dOptions::padding_mode_t mode :
+       {nn::BitConv2dOptions::padding_mode_t(torch::kReflect), {torch::kReplicate}, {torch::kCircular}}) {
     Net net;
     auto conv = net.register_module("conv", nn::BitConv2d(nn::BitConv2dOptions(2, 3, 3).padding({1, 2}).padding_mode(mode)));
     net.body = [=](Net&, const at::Tensor& x) { return conv->forward(x); };
     check(net, torch::randn({3, 2, 5, 4}), Promise::kExact, "padding mode");
   }
+  Net net;
+  auto same = net.register_module("same", nn::BitConv2d(nn::BitConv2dOptions(2, 3, {4, 3}).padding(torch::kSame)));
+  net.body = [=](Net&, const at::Tensor& x) { return same->forward(x); };
+  check(net, torch::randn({3, 2, 5, 4}), Promise::kExact, "same");
+  for (const char* padding : {"same", "valid"})
+    check_all({{padding, Promise::kBounded, {6, 7, 8}, [&](auto& x) {
+                  return at::conv2d(x, values({4, 3, 4, 3}), values({4}), 1, padding, {1, 2}, 2);
+                }}});
   check_all({
       {"zeros",
        Promise::kExact,

@@ -18,8 +18,12 @@ namespace {
 constexpr std::array<std::string_view, 4> kModes{"constant", "reflect", "replicate", "circular"};
 
 template <size_t D>
-bool is_zero(const torch::ExpandingArray<D>& sizes) {
-  return std::all_of(sizes->begin(), sizes->end(), [](int64_t v) { return v == 0; });
+std::vector<int64_t> vector(const torch::ExpandingArray<D>& sizes) {
+  return {sizes->begin(), sizes->end()};
+}
+
+bool is_zero(const std::vector<int64_t>& sizes) {
+  return std::all_of(sizes.begin(), sizes.end(), [](int64_t v) { return v == 0; });
 }
 
 template <size_t D>
@@ -28,9 +32,12 @@ void check(const BitConvOptions<D>& o, bool transposed) {
   if (o.in_channels() < 1 || o.out_channels() < 1 || o.groups() < 1 || o.in_channels() % o.groups() != 0 ||
       o.out_channels() % o.groups() != 0)
     refuse(fmt::format("channels in {} groups, got {} to {}", o.groups(), o.in_channels(), o.out_channels()));
-  if (!transposed && !is_zero(o.output_padding())) refuse("output_padding of transposed convolutions alone, got one");
-  if (transposed && o.padding_mode() != PaddingMode::kZeros)
+  if (!transposed && !is_zero(vector(o.output_padding())))
+    refuse("output_padding of transposed convolutions alone, got one");
+  if (transposed && !std::holds_alternative<torch::enumtype::kZeros>(o.padding_mode()))
     refuse("zeros around the input of a transposed convolution, got another mode");
+  if (transposed && !std::holds_alternative<torch::ExpandingArray<D>>(o.padding()))
+    refuse("padding of a transposed convolution as numbers, got 'same' or 'valid'");
 }
 
 // LibTorch's own operator of the layer.
@@ -56,12 +63,21 @@ at::Tensor float_convolution(const at::Tensor& x, const at::Tensor& weight, cons
 }  // namespace
 
 template <size_t D, bool kTransposed, class Derived>
+bool BitConvNd<D, kTransposed, Derived>::has_zeros() const {
+  return std::holds_alternative<torch::enumtype::kZeros>(options.padding_mode());
+}
+
+template <size_t D, bool kTransposed, class Derived>
+ops::SamePadding BitConvNd<D, kTransposed, Derived>::margins() const {
+  const std::vector<int64_t> none(D, 0);
+  if (std::holds_alternative<torch::enumtype::kValid>(options.padding())) return {none, none};
+  if (const auto* sizes = std::get_if<torch::ExpandingArray<D>>(&options.padding())) return {vector(*sizes), none};
+  return ops::same_padding(vector(options.kernel_size()), vector(options.stride()), vector(options.dilation()));
+}
+
+template <size_t D, bool kTransposed, class Derived>
 ops::ConvWindow BitConvNd<D, kTransposed, Derived>::window() const {
-  const auto vector = [](const torch::ExpandingArray<D>& sizes) {
-    return std::vector<int64_t>(sizes->begin(), sizes->end());
-  };
-  const bool padded = options.padding_mode() == PaddingMode::kZeros;  // others are put around x beforehand
-  return {vector(options.stride()),         padded ? vector(options.padding()) : std::vector<int64_t>(D, 0),
+  return {vector(options.stride()),         has_zeros() ? margins().both : std::vector<int64_t>(D, 0),
           vector(options.dilation()),       kTransposed,
           vector(options.output_padding()), options.groups()};
 }
@@ -69,6 +85,7 @@ ops::ConvWindow BitConvNd<D, kTransposed, Derived>::window() const {
 template <size_t D, bool kTransposed, class Derived>
 void BitConvNd<D, kTransposed, Derived>::reset() {
   check(options, kTransposed);
+  margins();  // refuses strides
   std::vector<int64_t> shape{options.out_channels(), options.in_channels() / options.groups()};
   if (kTransposed) shape = {options.in_channels(), options.out_channels() / options.groups()};
   shape.insert(shape.end(), options.kernel_size()->begin(), options.kernel_size()->end());
@@ -90,22 +107,25 @@ template <size_t D, bool kTransposed, class Derived>
 void BitConvNd<D, kTransposed, Derived>::pretty_print(std::ostream& stream) const {
   stream << "bitlab::nn::BitConv" << (kTransposed ? "Transpose" : "") << D << "d(" << options.in_channels() << ", "
          << options.out_channels() << ", kernel_size=" << options.kernel_size() << ", stride=" << options.stride()
-         << ", padding=" << options.padding() << ", dilation=" << options.dilation();
+         << ", padding=";
+  std::visit(c10::overloaded([&](const torch::ExpandingArray<D>& sizes) { stream << sizes; },
+                             [&](torch::enumtype::kValid) { stream << "valid"; },
+                             [&](torch::enumtype::kSame) { stream << "same"; }),
+             options.padding());
+  stream << ", dilation=" << options.dilation();
   if (options.groups() != 1) stream << ", groups=" << options.groups();
   if (kTransposed) stream << ", output_padding=" << options.output_padding();
-  if (options.padding_mode() != PaddingMode::kZeros)
-    stream << ", padding_mode=" << kModes.at(static_cast<size_t>(options.padding_mode()));
+  if (!has_zeros()) stream << ", padding_mode=" << kModes.at(options.padding_mode().index());
   stream << ", bias=" << std::boolalpha << options.bias() << ", quant=" << describe(options.quant()) << ')';
 }
 
 template <size_t D, bool kTransposed, class Derived>
 at::Tensor BitConvNd<D, kTransposed, Derived>::forward(const at::Tensor& x) {
-  at::Tensor padded = x;
-  if (options.padding_mode() != PaddingMode::kZeros && !is_zero(options.padding())) {
-    std::vector<int64_t> sides;  // of the last dimension first
-    for (size_t i = D; i-- > 0;) sides.insert(sides.end(), 2, (*options.padding())[i]);
-    padded = at::pad(x, sides, kModes.at(static_cast<size_t>(options.padding_mode())));
-  }
+  auto [front, behind] = margins();
+  for (size_t i = 0; i < D && !has_zeros(); ++i) behind[i] += front[i];
+  if (has_zeros()) front.assign(D, 0);  // the operators add what is on both sides
+  const std::vector<int64_t> sides = ops::sides(front, behind);
+  const at::Tensor padded = is_zero(sides) ? x : at::pad(x, sides, kModes.at(options.padding_mode().index()));
   this->quantizer.show(padded);
   return this->quantizer.is_active() ? this->quantizer.forward(*this, padded, weight, bias) : product(padded, weight, bias);
 }

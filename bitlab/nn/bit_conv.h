@@ -4,29 +4,36 @@
 //   BitConvTranspose1d, BitConvTranspose2d, BitConvTranspose3d   as torch::nn::ConvTranspose1d to 3d
 #pragma once
 
+#include <initializer_list>
 #include <ostream>
 
 #include <torch/arg.h>
 #include <torch/expanding_array.h>
+#include <torch/nn/options/conv.h>
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/product_layer.h"
+#include "bitlab/ops/padding.h"
 
 namespace bitlab::nn {
 
-// How an input is continued beyond its edges, by `padding` on each side: with zeros, mirrored without the edge, with the edge's value, or
-// with the other end.
-enum class PaddingMode { kZeros, kReflect, kReplicate, kCircular };
-
 template <size_t D>
 struct BitConvOptions {
+  using padding_t = typename torch::nn::ConvOptions<D>::padding_t;
+  using padding_mode_t = typename torch::nn::ConvOptions<D>::padding_mode_t;
+
   BitConvOptions(int64_t in_channels, int64_t out_channels, torch::ExpandingArray<D> kernel_size)
       : in_channels_(in_channels), out_channels_(out_channels), kernel_size_(std::move(kernel_size)) {}
   TORCH_ARG(int64_t, in_channels);
   TORCH_ARG(int64_t, out_channels);
   TORCH_ARG(torch::ExpandingArray<D>, kernel_size);
   TORCH_ARG(torch::ExpandingArray<D>, stride) = 1;
-  TORCH_ARG(torch::ExpandingArray<D>, padding) = 0;
+  // On both sides of each size; torch::kValid: none; torch::kSame: so much that the output has the input's sizes, with a stride of 1.
+  // Of transposed convolutions, numbers alone.
+  TORCH_ARG(padding_t, padding) = 0;
+
+ public:
+  auto& padding(std::initializer_list<int64_t> sizes) { return padding(torch::ExpandingArray<D>(sizes)); }
   // Added to the output's size on one side; of transposed convolutions.
   TORCH_ARG(torch::ExpandingArray<D>, output_padding) = 0;
   TORCH_ARG(torch::ExpandingArray<D>, dilation) = 1;
@@ -34,8 +41,9 @@ struct BitConvOptions {
   TORCH_ARG(int64_t, groups) = 1;
   // Adds a learned float32 bias.
   TORCH_ARG(bool, bias) = true;
-  // Transposed convolutions have zeros alone.
-  TORCH_ARG(PaddingMode, padding_mode) = PaddingMode::kZeros;
+  // How an input is continued beyond its edges: torch::kZeros, kReflect (mirrored without the edge), kReplicate (the edge's value),
+  // kCircular (the other end). Transposed convolutions have zeros alone.
+  TORCH_ARG(padding_mode_t, padding_mode) = torch::kZeros;
   // How weights and activations are quantized; BitQuantConfig::none() makes LibTorch's layer of it.
   TORCH_ARG(BitQuantConfig, quant);
 };
@@ -62,7 +70,9 @@ class BitConvNd : public TernaryLayer<Derived>, public ProductLayer {
   at::Tensor bias;  // undefined without
 
  private:
-  ops::ConvWindow window() const;
+  bool has_zeros() const;            // around x
+  ops::SamePadding margins() const;  // around x
+  ops::ConvWindow window() const;    // of the operators, whose x has what is not zeros, or odd, around it already
 };
 
 #define BITLAB_CONV(Name, D, transposed)                                                        \

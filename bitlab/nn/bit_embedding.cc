@@ -56,10 +56,11 @@ void BitEmbeddingImpl::pretty_print(std::ostream& stream) const {
 
 at::Tensor BitEmbeddingImpl::forward(const at::Tensor& indices) {
   const int64_t padding = padding_row();
-  if (!options.quant().enabled()) return at::embedding(weight, indices, padding);
+  const bool by_frequency = options.scale_grad_by_freq();
+  if (!options.quant().enabled()) return at::embedding(weight, indices, padding, by_frequency);
   if (runs_on_codes(*this, weight)) return ops::ternary_embedding(quantizer.codes(weight), indices, options.embedding_dim());
-  if (!quantizer.has_scales_of_rows()) return at::embedding(quantizer.value(weight), indices, padding);
-  const at::Tensor rows = at::embedding(weight, indices.flatten(), padding);
+  if (!quantizer.has_scales_of_rows()) return at::embedding(quantizer.value(weight), indices, padding, by_frequency);
+  const at::Tensor rows = at::embedding(weight, indices.flatten(), padding, by_frequency);
   std::vector<int64_t> shape = indices.sizes().vec();
   shape.push_back(options.embedding_dim());
   return rows.numel() == 0 ? rows.view(shape) : quantizer.value(rows).view(shape);
@@ -67,21 +68,27 @@ at::Tensor BitEmbeddingImpl::forward(const at::Tensor& indices) {
 
 void BitEmbeddingBagImpl::pretty_print(std::ostream& stream) const {
   print_table(stream, "BitEmbeddingBag", options);
-  stream << ", mode=" << kModes.at(static_cast<size_t>(options.mode())) << ", quant=" << describe(options.quant()) << ')';
+  stream << ", mode=" << kModes.at(options.mode().index()) << ", quant=" << describe(options.quant()) << ')';
 }
 
-at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Tensor& offsets) {
+at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Tensor& offsets,
+                                        const at::Tensor& per_sample_weights) {
   if (offsets.defined() ? indices.dim() != 1 : indices.dim() != 2)
     throw Exception(make_error(ErrorCode::kShapeMismatch,
                                "[BitEmbeddingBag] indices [B, n], or [n] with offsets, got rank {} {} offsets",
                                indices.dim(), offsets.defined() ? "with" : "without"));
+  if (per_sample_weights.defined() && per_sample_weights.sizes() != indices.sizes())
+    throw Exception(make_error(ErrorCode::kShapeMismatch, "[BitEmbeddingBag] per_sample_weights {}, got {}",
+                               c10::str(indices.sizes()), c10::str(per_sample_weights.sizes())));
   const at::Tensor table = options.quant().enabled() ? quantizer.value(weight) : weight;
   at::Tensor begins = offsets;
   if (!begins.defined()) begins = at::arange(0, indices.numel(), std::max<int64_t>(indices.size(1), 1), indices.options());
   const int64_t padding = padding_row();
   const auto left_out = padding < 0 ? std::nullopt : std::optional(padding);
-  return std::get<0>(at::embedding_bag(table, indices.flatten(), begins, false, static_cast<int64_t>(options.mode()), false,
-                                       {}, false, left_out));
+  const at::Tensor factors = per_sample_weights.defined() ? per_sample_weights.flatten() : at::Tensor();
+  return std::get<0>(at::embedding_bag(table, indices.flatten(), begins, options.scale_grad_by_freq(),
+                                       static_cast<int64_t>(options.mode().index()), false, optional(factors),
+                                       offsets.defined() && options.include_last_offset(), left_out));
 }
 
 }  // namespace bitlab::nn

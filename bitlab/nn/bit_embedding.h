@@ -6,6 +6,7 @@
 
 #include <torch/arg.h>
 #include <torch/nn/modules/container/any.h>
+#include <torch/nn/options/embedding.h>
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/quantizer.h"
@@ -19,20 +20,25 @@ struct BitEmbeddingOptions {
   TORCH_ARG(int64_t, embedding_dim);
   // A row that begins as zeros and gets no gradient; from -num_embeddings on.
   TORCH_ARG(std::optional<int64_t>, padding_idx) = std::nullopt;
+  // Divides a row's gradient by how often it was looked up.
+  TORCH_ARG(bool, scale_grad_by_freq) = false;
   // How the table is quantized; "channel" is by row. Its activation does not matter.
   TORCH_ARG(BitQuantConfig, quant);
 };
-
-enum class BagMode { kSum, kMean, kMax };
 
 struct BitEmbeddingBagOptions {
   BitEmbeddingBagOptions(int64_t num_embeddings, int64_t embedding_dim)
       : num_embeddings_(num_embeddings), embedding_dim_(embedding_dim) {}
   TORCH_ARG(int64_t, num_embeddings);
   TORCH_ARG(int64_t, embedding_dim);
-  TORCH_ARG(BagMode, mode) = BagMode::kMean;
+  // torch::kSum, kMean or kMax.
+  TORCH_ARG(torch::nn::EmbeddingBagMode, mode) = torch::kMean;
   // A row that bags leave out, and that gets no gradient.
   TORCH_ARG(std::optional<int64_t>, padding_idx) = std::nullopt;
+  // Divides a row's gradient by how often it was looked up; not with torch::kMax.
+  TORCH_ARG(bool, scale_grad_by_freq) = false;
+  // Offsets end with the number of indices: B + 1 of them.
+  TORCH_ARG(bool, include_last_offset) = false;
   TORCH_ARG(BitQuantConfig, quant);
 };
 
@@ -71,6 +77,7 @@ TORCH_MODULE(BitEmbedding);
 // One vector a bag: the sum, mean or maximum of its rows, as torch::nn::EmbeddingBag.
 //   indices int64 [B, n]                              -> [B, embedding_dim]
 //   indices int64 [n], offsets int64 [B]: where bags begin -> [B, embedding_dim]
+// per_sample_weights float32, the shape of indices: multiplies each row, under torch::kSum.
 class BitEmbeddingBagImpl : public BitTable<BitEmbeddingBagOptions, BitEmbeddingBagImpl> {
  public:
   BitEmbeddingBagImpl(int64_t num_embeddings, int64_t embedding_dim)
@@ -78,10 +85,10 @@ class BitEmbeddingBagImpl : public BitTable<BitEmbeddingBagOptions, BitEmbedding
   explicit BitEmbeddingBagImpl(BitEmbeddingBagOptions options_) : BitTable(std::move(options_)) {}
 
   void pretty_print(std::ostream& stream) const override;
-  at::Tensor forward(const at::Tensor& indices, const at::Tensor& offsets = {});
+  at::Tensor forward(const at::Tensor& indices, const at::Tensor& offsets = {}, const at::Tensor& per_sample_weights = {});
 
  protected:
-  FORWARD_HAS_DEFAULT_ARGS({1, torch::nn::AnyValue(at::Tensor())})
+  FORWARD_HAS_DEFAULT_ARGS({1, torch::nn::AnyValue(at::Tensor())}, {2, torch::nn::AnyValue(at::Tensor())})
 };
 extern template class BitTable<BitEmbeddingBagOptions, BitEmbeddingBagImpl>;
 TORCH_MODULE(BitEmbeddingBag);

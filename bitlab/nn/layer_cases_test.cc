@@ -108,8 +108,10 @@ std::vector<LayerCase> layer_cases<BitConv1d>(const BitQuantConfig& quant) {
       layer_case(BitConv1d(BitConv1dOptions(in, out, 5).stride(2).padding(2).dilation(2).groups(groups).quant(quant)),
                  t::Conv1d(t::Conv1dOptions(in, out, 5).stride(2).padding(2).dilation(2).groups(groups)),
                  torch::randn({2, in, 23})),
-      layer_case(BitConv1d(BitConv1dOptions(in, 3, 3).padding(2).padding_mode(PaddingMode::kCircular).quant(quant)),
-                 t::Conv1d(t::Conv1dOptions(in, 3, 3).padding(2).padding_mode(torch::kCircular)), torch::randn({2, in, 9}))};
+      layer_case(BitConv1d(BitConv1dOptions(in, 3, 3).padding(2).padding_mode(torch::kCircular).quant(quant)),
+                 t::Conv1d(t::Conv1dOptions(in, 3, 3).padding(2).padding_mode(torch::kCircular)), torch::randn({2, in, 9})),
+      layer_case(BitConv1d(BitConv1dOptions(in, 3, 4).padding(torch::kSame).quant(quant)),
+                 t::Conv1d(t::Conv1dOptions(in, 3, 4).padding(torch::kSame)), torch::randn({2, in, 9}))};
 }
 
 template <>
@@ -123,9 +125,17 @@ std::vector<LayerCase> layer_cases<BitConv2d>(const BitQuantConfig& quant) {
       layer_case(BitConv2d(BitConv2dOptions(in, out, {3, 5}).stride({2, 1}).padding({1, 2}).dilation({1, 2}).quant(quant)),
                  t::Conv2d(t::Conv2dOptions(in, out, {3, 5}).stride({2, 1}).padding({1, 2}).dilation({1, 2})),
                  torch::randn({4, in, 12, 17})),
-      layer_case(BitConv2d(BitConv2dOptions(in, 3, 3).padding({1, 2}).padding_mode(PaddingMode::kReflect).quant(quant)),
+      layer_case(BitConv2d(BitConv2dOptions(in, 3, 3).padding({1, 2}).padding_mode(torch::kReflect).quant(quant)),
                  t::Conv2d(t::Conv2dOptions(in, 3, 3).padding({1, 2}).padding_mode(torch::kReflect)),
-                 torch::randn({in, 6, 7}))};
+                 torch::randn({in, 6, 7})),
+      layer_case(BitConv2d(BitConv2dOptions(in, 3, {4, 3}).padding(torch::kSame).dilation({1, 2}).quant(quant)),
+                 t::Conv2d(t::Conv2dOptions(in, 3, {4, 3}).padding(torch::kSame).dilation({1, 2})),
+                 torch::randn({2, in, 6, 7})),
+      layer_case(BitConv2d(BitConv2dOptions(in, 3, 3).padding(torch::kSame).padding_mode(torch::kReplicate).quant(quant)),
+                 t::Conv2d(t::Conv2dOptions(in, 3, 3).padding(torch::kSame).padding_mode(torch::kReplicate)),
+                 torch::randn({2, in, 6, 7})),
+      layer_case(BitConv2d(BitConv2dOptions(in, 3, 3).padding(torch::kValid).quant(quant)),
+                 t::Conv2d(t::Conv2dOptions(in, 3, 3).padding(torch::kValid)), torch::randn({2, in, 6, 7}))};
 }
 
 template <>
@@ -134,7 +144,7 @@ std::vector<LayerCase> layer_cases<BitConv3d>(const BitQuantConfig& quant) {
   return {layer_case(BitConv3d(BitConv3dOptions(in, out, {1, 3, 2}).stride(2).padding(1).groups(groups).quant(quant)),
                      t::Conv3d(t::Conv3dOptions(in, out, {1, 3, 2}).stride(2).padding(1).groups(groups)),
                      torch::randn({2, in, 3, 5, 6})),
-          layer_case(BitConv3d(BitConv3dOptions(in, 3, 3).padding(1).padding_mode(PaddingMode::kReplicate).quant(quant)),
+          layer_case(BitConv3d(BitConv3dOptions(in, 3, 3).padding(1).padding_mode(torch::kReplicate).quant(quant)),
                      t::Conv3d(t::Conv3dOptions(in, 3, 3).padding(1).padding_mode(torch::kReplicate)),
                      torch::randn({2, in, 4, 3, 3}))};
 }
@@ -183,11 +193,9 @@ std::vector<LayerCase> layer_cases<BitEmbedding>(const BitQuantConfig& quant) {
 template <>
 std::vector<LayerCase> layer_cases<BitEmbeddingBag>(const BitQuantConfig& quant) {
   std::vector<LayerCase> cases;
-  const std::pair<BagMode, t::EmbeddingBagMode> modes[] = {
-      {BagMode::kSum, torch::kSum}, {BagMode::kMean, torch::kMean}, {BagMode::kMax, torch::kMax}};
-  for (const auto& [mode, twin] : modes)
+  for (const t::EmbeddingBagMode& mode : std::vector<t::EmbeddingBagMode>{torch::kSum, torch::kMean, torch::kMax})
     cases.push_back(layer_case(BitEmbeddingBag(BitEmbeddingBagOptions(9, 16).mode(mode).quant(quant)),
-                               t::EmbeddingBag(t::EmbeddingBagOptions(9, 16).mode(twin)), torch::randint(0, 9, {8, 2})));
+                               t::EmbeddingBag(t::EmbeddingBagOptions(9, 16).mode(mode)), torch::randint(0, 9, {8, 2})));
   return cases;
 }
 

@@ -85,19 +85,55 @@ TEST(Embedding, EveryConfigurationLooksUpQuantizedRows) {
 TEST(Embedding, BagsReduceQuantizedRows) {
   torch::manual_seed(13);
   const at::Tensor indices = torch::randint(0, 9, {4, 5}), offsets = torch::tensor({0, 3, 4, 11});
-  for (BagMode mode : {BagMode::kSum, BagMode::kMean, BagMode::kMax}) {
+  const std::vector<torch::nn::EmbeddingBagMode> modes{torch::kSum, torch::kMean, torch::kMax};
+  for (const torch::nn::EmbeddingBagMode& mode : modes) {
     BitEmbeddingBag layer(BitEmbeddingBagOptions(9, 16).mode(mode));
-    torch::nn::EmbeddingBagOptions options(9, 16);
-    if (mode == BagMode::kSum) options.mode(torch::kSum);
-    if (mode == BagMode::kMean) options.mode(torch::kMean);
-    if (mode == BagMode::kMax) options.mode(torch::kMax);
-    torch::nn::EmbeddingBag theirs(options);
+    torch::nn::EmbeddingBag theirs(torch::nn::EmbeddingBagOptions(9, 16).mode(mode));
     theirs->weight.set_data(value_of(layer->weight, layer->options.quant(), layer->quantizer));
     EXPECT_TRUE(torch::equal(layer->forward(indices), theirs->forward(indices)));
     EXPECT_TRUE(torch::equal(layer->forward(indices.flatten(), offsets), theirs->forward(indices.flatten(), offsets)));
     layer->forward(indices).sum().backward();
     EXPECT_TRUE(layer->weight.grad().defined());
   }
+}
+
+TEST(Embedding, BagsWithWeightsAndALastOffset) {
+  torch::manual_seed(14);
+  const at::Tensor indices = torch::randint(0, 9, {20}), offsets = torch::tensor({0, 3, 4, 11, 20}),
+                   factors = torch::randn({20});
+  BitEmbeddingBag layer(BitEmbeddingBagOptions(9, 16).mode(torch::kSum).include_last_offset(true));
+  torch::nn::EmbeddingBag theirs(torch::nn::EmbeddingBagOptions(9, 16).mode(torch::kSum).include_last_offset(true));
+  theirs->weight.set_data(value_of(layer->weight, layer->options.quant(), layer->quantizer));
+  EXPECT_TRUE(torch::equal(layer->forward(indices, offsets, factors), theirs->forward(indices, offsets, factors)));
+  EXPECT_EQ(message_of([&] {
+              layer->forward(indices, offsets, factors.view({4, 5}));
+            }),
+            "[BitEmbeddingBag] per_sample_weights [20], got [4, 5]");
+}
+
+// The straight-through gradient is the one that arrives at the rows: divided by how often they were looked up.
+TEST(Embedding, GradientsByFrequency) {
+  torch::manual_seed(15);
+  const at::Tensor indices = torch::tensor({1, 1, 1, 2}), cotangent = torch::randn({4, 16});
+  for (const auto granularity : {ternary::Granularity::kTensor, ternary::Granularity::kChannel}) {
+    BitQuantConfig quant;
+    quant.granularity = granularity;
+    BitEmbedding layer(BitEmbeddingOptions(9, 16).scale_grad_by_freq(true).quant(quant));
+    layer->forward(indices).backward(cotangent);
+    at::Tensor expected = torch::zeros({9, 16});
+    expected[1] = cotangent.narrow(0, 0, 3).mean(0);
+    expected[2] = cotangent[3];
+    EXPECT_TRUE(torch::allclose(layer->weight.grad(), expected, 1e-5, 1e-6)) << *layer;
+  }
+}
+
+TEST(Convolutions, SameNeedsAStrideOfOne) {
+  EXPECT_EQ(message_of([] {
+              BitConv2d(BitConv2dOptions(3, 3, 3).stride({1, 2}).padding(torch::kSame));
+            }),
+            "[convolution] a stride of 1 with padding 'same', got another");
+  EXPECT_EQ(message_of([] { BitConvTranspose1d(BitConv1dOptions(3, 3, 3).padding(torch::kSame)); }),
+            "[BitConv] padding of a transposed convolution as numbers, got 'same' or 'valid'");
 }
 
 TEST(Norms, EveryConfigurationMultipliesWithQuantizedWeights) {

@@ -161,19 +161,20 @@ struct Gpt : tnn::Module {
 // --- Weight standardization (Qiao et al. 2019, arXiv:1903.10520), whose kernels no convolution reads as they are
 
 struct Standardized : tnn::Module {
-  tnn::Conv2d conv{nullptr};
+  tnn::Conv2d conv{nullptr}, mix{nullptr};
   tnn::GroupNorm norm{nullptr};
   tnn::Linear head{nullptr};
   Standardized() {
     conv = register_module("conv", tnn::Conv2d(tnn::Conv2dOptions(3, 32, 3).padding(1).bias(false)));
     norm = register_module("norm", tnn::GroupNorm(4, 32));
+    mix = register_module("mix", tnn::Conv2d(tnn::Conv2dOptions(32, 32, 2).padding(torch::kSame)));
     head = register_module("head", tnn::Linear(32 * 4 * 4, 10));
   }
   at::Tensor forward(const at::Tensor& x) {
     const at::Tensor& w = conv->weight;
     const at::Tensor kernel = (w - w.mean({1, 2, 3}, true)) / (w.std({1, 2, 3}, true, true) + 1e-5);
     const at::Tensor y = torch::relu(norm(torch::conv2d(x, kernel, {}, 1, 1)));
-    return head(torch::adaptive_avg_pool2d(y, {4, 4}).flatten(1));
+    return head(torch::adaptive_avg_pool2d(torch::relu(mix(y)), {4, 4}).flatten(1));
   }
 };
 

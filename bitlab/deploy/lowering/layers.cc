@@ -8,12 +8,14 @@
 #include "bitlab/deploy/lowering/lowerings.h"
 #include "bitlab/ops/layout.h"
 #include "bitlab/ops/ops.h"
+#include "bitlab/ops/padding.h"
 
 namespace bitlab::deploy {
 namespace {
 
 // A list argument of `count` numbers; LibTorch lets one number stand for all, and none for `fallback`.
 Sizes sizes_of(const Call& call, const std::string& argument, size_t count, const Sizes& fallback) {
+  if (call.argument(argument).isString()) return fallback;  // "valid", or "same", whose numbers stand elsewhere
   Sizes numbers = call.argument(argument).toIntVector();
   if (numbers.empty()) return fallback;
   if (numbers.size() == 1) numbers.resize(count, numbers[0]);
@@ -42,17 +44,22 @@ char digit_of(const Call& call) { return call.op[call.op.find_first_of("123")]; 
 
 Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
   BITLAB_TRY(const size_t axes, axes_of(call, "input", digit_of(call)));
-  if (call.argument("padding").isString()) return unsupported(call, "padding as numbers", "a text");
   const at::Tensor& weight = call.argument("weight").toTensor();
   const int64_t groups = call.argument("groups").toInt();
   const ops::WeightLayout layout("capture", weight, transposed, groups);
   Sizes shape{layout.rows().expect_int()};
   for (int64_t i = 2; i < weight.dim(); ++i) shape.push_back(weight.size(i));
   shape.push_back(transposed ? weight.size(0) / groups : weight.size(1));
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  BITLAB_TRY(ValueId x, lowering.activation(call, "input"));
+  auto attributes = window(call, axes);
+  if (call.op.ends_with(".padding") && call.argument("padding").toStringRef() == "same") {
+    const auto [both, odd] = ops::same_padding(weight.sizes().slice(2), call.argument("stride").toIntVector(),
+                                               call.argument("dilation").toIntVector());
+    BITLAB_TRY(x, zeros_around(lowering, call, x, ops::sides(Sizes(axes, 0), odd)));
+    attributes["padding"] = both;
+  }
   const ValueId w = lowering.constant(weight, layout.to_matrix(weight).view(shape));
   BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
-  auto attributes = window(call, axes);
   attributes["groups"] = groups;
   attributes["transposed"] = int64_t{transposed};
   attributes["output_padding"] = transposed ? sizes_of(call, "output_padding", axes, Sizes(axes, 0)) : Sizes(axes, 0);

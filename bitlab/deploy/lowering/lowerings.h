@@ -30,6 +30,9 @@ inline int64_t wrap_dim(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank
 // An argument that LibTorch fills in where it is left out.
 inline bool given(const Call& call, const std::string& argument) { return !call.argument(argument).isNone(); }
 
+// x with zeros in front of and behind its dimensions, the last one first.
+Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides);
+
 // A node that reads the argument `self` alone.
 inline Status lower_unary(Lowering& lowering, const Call& call, Op op) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));

@@ -87,8 +87,7 @@ struct Axis {
 };
 
 // `sides`: in front and behind, of the last dimension first, as LibTorch has them.
-Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& sides) {
-  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding mode, const Sizes& sides) {
   if (!lowering.shape(x)[0].symbolic) return unsupported(call, "the batch in front", "another dimension there");
   for (size_t i = 0; i + 1 < sides.size(); i += 2) {
     const size_t dim = lowering.shape(x).size() - 1 - i / 2;
@@ -102,10 +101,20 @@ Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& side
       BITLAB_TRY(x, axis.join(x, behind));
     }
   }
+  return x;
+}
+
+Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& sides) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(x, padded(lowering, call, x, mode, sides));
   return lowering.finish(call, x);
 }
 
 }  // namespace
+
+Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides) {
+  return padded(lowering, call, x, Padding::kZeros, sides);
+}
 
 Status lower_pad(Lowering& lowering, const Call& call) {
   constexpr std::string_view kModes[] = {"reflect", "replicate", "circular",
