@@ -33,7 +33,10 @@ struct BitConvOptions {
   TORCH_ARG(padding_t, padding) = 0;
 
  public:
+  // \cond   the reference has one entry for a name
   auto& padding(std::initializer_list<int64_t> sizes) { return padding(torch::ExpandingArray<D>(sizes)); }
+  // \endcond
+
   // Added to the output's size on one side; of transposed convolutions.
   TORCH_ARG(torch::ExpandingArray<D>, output_padding) = 0;
   TORCH_ARG(torch::ExpandingArray<D>, dilation) = 1;
