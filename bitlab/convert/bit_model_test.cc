@@ -80,6 +80,18 @@ TEST(BitModel, EqualsDirectCallsForwardAndBackward) {
   }
 }
 
+// Without weights; eval computes the contract's step.
+TEST(BitModel, BatchNormsWithoutWeights) {
+  torch::manual_seed(7);
+  tnn::Sequential net(tnn::Linear(5, 4), tnn::BatchNorm1d(tnn::BatchNormOptions(4).affine(false)));
+  net[1]->as<tnn::BatchNorm1d>()->running_mean.normal_();
+  const auto model = BitModel::wrap(net.ptr(), {});
+  model->eval();
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = torch::randn({3, 5});
+  EXPECT_TRUE(torch::allclose(model->forward(x), net->forward(x), 1e-5, 1e-6));
+}
+
 // Padding as a text, of a layer and of a call; captured with eval's bits elsewhere.
 TEST(BitModel, PaddingByText) {
   struct Net : tnn::Module {

@@ -169,7 +169,6 @@ at::Tensor convolution(const at::Tensor& x, const at::Tensor& weight, const Opti
   const Found found = find(weight);
   if (found.weight == nullptr || !found.weight->has_product() || found.form != Found::Form::kWhole) return {};
   const Replacement replacement(*found.weight);
-  if (window.output_padding.empty()) window.output_padding = {0};
   for (std::vector<int64_t>* sizes : {&window.stride, &window.padding, &window.dilation, &window.output_padding})
     if (sizes->size() == 1) sizes->resize(static_cast<size_t>(weight.dim() - 2), sizes->front());  // one number for all
   return found.weight->conv(x, tensor_of(bias), window);
@@ -195,7 +194,7 @@ at::Tensor convolution_by_text(const at::Tensor& x, const at::Tensor& weight, at
 #define BITLAB_INTERCEPT_CONV(name)                                                                                    \
   at::Tensor name(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, \
                   at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {         \
-    at::Tensor y = convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), false, {}, groups});     \
+    at::Tensor y = convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), false, {0}, groups});    \
     const auto again = [&](const auto& a, const auto& b) {                                                             \
       return at::name(a, b, bias, stride, padding, dilation, groups);                                                  \
     };                                                                                                                 \

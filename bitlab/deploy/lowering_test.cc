@@ -308,6 +308,16 @@ TEST(Lowering, ProductsAndAttention) {
   });
 }
 
+// LibTorch's layer passes undefined tensors for what it does not have.
+TEST(Lowering, BatchNormsWithoutWeights) {
+  torch::manual_seed(5);
+  Net net;
+  auto norm = net.register_module("norm", torch::nn::BatchNorm2d(torch::nn::BatchNormOptions(4).affine(false)));
+  norm->running_mean.normal_();
+  net.body = [=](Net&, const at::Tensor& x) mutable { return norm->forward(x); };
+  check(net, torch::randn({3, 4, 2, 5}), Promise::kBounded, "affine false");
+}
+
 // A batch norm that changes nothing leaves no node; x * 1 + 0 does change a zero's sign.
 TEST(Lowering, BatchNormsWithoutEffectAreLeftOut) {
   const at::Tensor zero = torch::zeros({2}), one = torch::ones({2});

@@ -101,18 +101,14 @@ bool can_be_fit(const nn::ProductLayer::View& view) {
 // y gain + offset is what a BatchNorm in eval makes of y; the BatchNorm is left without effect.
 void take_over(Layer& layer, const Call& norm) {
   const at::NoGradGuard no_grad;
-  const auto argument = [&](const char* name) {
-    const c10::IValue& value = norm.argument(name);
-    return value.isTensor() ? ops::OptionalTensor(value.toTensor()) : std::nullopt;
-  };
-  const ops::OptionalTensor weight = argument("weight"), bias = argument("bias");
-  const at::Tensor mean = *argument("running_mean"), variance = *argument("running_var");
+  const at::Tensor weight = norm.tensor("weight"), bias = norm.tensor("bias"), mean = norm.tensor("running_mean"),
+                   variance = norm.tensor("running_var");
   const double eps = norm.argument("eps").toDouble();
-  const auto [alpha, beta] = ops::batch_norm_affine(weight, bias, mean, variance, eps);
+  const auto [alpha, beta] = ops::batch_norm_affine(ops::optional(weight), ops::optional(bias), mean, variance, eps);
   layer.gain = alpha, layer.offset = beta;
   layer.fit.folded = true;
-  if (weight) weight->fill_(1);
-  if (bias) bias->fill_(-0.0);  // x + -0 is x, a zero's sign included
+  if (weight.defined()) weight.fill_(1);
+  if (bias.defined()) bias.fill_(-0.0);  // x + -0 is x, a zero's sign included
   mean.zero_();
   variance.fill_(1 - eps);
 }
@@ -120,7 +116,7 @@ void take_over(Layer& layer, const Call& norm) {
 // A BatchNorm that has running statistics, LibTorch's or as the contract evaluates it.
 bool is_batch_norm(const Call& call) {
   if (call.op == "bitlab::batch_norm") return true;
-  return call.op == "aten::batch_norm" && !call.argument("training").toBool() && call.argument("running_mean").isTensor();
+  return call.op == "aten::batch_norm" && !call.argument("training").toBool() && call.tensor("running_mean").defined();
 }
 
 // Finds each BatchNorm that alone reads what a layer makes.

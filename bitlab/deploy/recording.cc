@@ -106,6 +106,11 @@ const c10::IValue& Call::argument(const std::string& name) const {
   return found->value;
 }
 
+at::Tensor Call::tensor(const std::string& name) const {
+  const c10::IValue& value = argument(name);
+  return value.isTensor() ? value.toTensor() : at::Tensor();
+}
+
 Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input, Keep keep) {
   State current;
   current.keep = keep;

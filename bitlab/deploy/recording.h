@@ -30,6 +30,8 @@ struct Call {
 
   // The value of an argument that the operator's schema has.
   const c10::IValue& argument(const std::string& name) const;
+  // A tensor argument; undefined where there is none.
+  at::Tensor tensor(const std::string& name) const;
   bool is_in_place() const;  // "aten::add_.Tensor"
 };
 

@@ -9,10 +9,11 @@ namespace bitlab::ops {
 
 ChannelAffine batch_norm_affine(const OptionalTensor& weight, const OptionalTensor& bias, const at::Tensor& mean,
                                 const at::Tensor& variance, double eps) {
+  const auto given = [](const OptionalTensor& t) { return t && t->defined(); };  // layers of LibTorch pass undefined ones
   const at::Tensor deviation = at::sqrt(variance.to(at::kDouble) + eps);
-  const at::Tensor alpha = weight ? weight->to(at::kDouble) / deviation : deviation.reciprocal();
+  const at::Tensor alpha = given(weight) ? weight->to(at::kDouble) / deviation : deviation.reciprocal();
   const at::Tensor shift = mean.to(at::kDouble) * alpha;
-  return {alpha, bias ? bias->to(at::kDouble) - shift : -shift};
+  return {alpha, given(bias) ? bias->to(at::kDouble) - shift : -shift};
 }
 
 namespace any_device {

@@ -52,7 +52,7 @@ Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
   shape.push_back(transposed ? weight.size(0) / groups : weight.size(1));
   BITLAB_TRY(ValueId x, lowering.activation(call, "input"));
   auto attributes = window(call, axes);
-  if (call.op.ends_with(".padding") && call.argument("padding").toStringRef() == "same") {
+  if (const c10::IValue& padding = call.argument("padding"); padding.isString() && padding.toStringRef() == "same") {
     const auto [both, odd] = ops::same_padding(weight.sizes().slice(2), call.argument("stride").toIntVector(),
                                                call.argument("dilation").toIntVector());
     BITLAB_TRY(x, zeros_around(lowering, call, x, ops::sides(Sizes(axes, 0), odd)));
@@ -222,18 +222,14 @@ struct FloatAffine {
   at::Tensor scale, shift;
 };
 std::optional<FloatAffine> affine_of(Lowering& lowering, const Call& call) {
-  const auto tensor = [&](const char* name) {
-    return given(call, name) ? ops::OptionalTensor(call.argument(name).toTensor()) : std::nullopt;
-  };
-  const ops::OptionalTensor weight = tensor("weight"), bias = tensor("bias");
-  const at::Tensor& mean = call.argument("running_mean").toTensor();
-  const auto [alpha, beta] =
-      ops::batch_norm_affine(weight, bias, mean, *tensor("running_var"), call.argument("eps").toDouble());
+  const at::Tensor weight = call.tensor("weight"), bias = call.tensor("bias"), mean = call.tensor("running_mean");
+  const auto [alpha, beta] = ops::batch_norm_affine(ops::optional(weight), ops::optional(bias), mean,
+                                                    call.tensor("running_var"), call.argument("eps").toDouble());
   FloatAffine affine{alpha.to(at::kFloat), beta.to(at::kFloat)};
   if (affine.scale.eq(1).all().item<bool>() && affine.shift.eq(0).logical_and(affine.shift.signbit()).all().item<bool>())
     return std::nullopt;
-  lowering.derive(affine.scale, weight.value_or(mean));
-  lowering.derive(affine.shift, bias.value_or(mean));
+  lowering.derive(affine.scale, weight.defined() ? weight : mean);
+  lowering.derive(affine.shift, bias.defined() ? bias : mean);
   return affine;
 }
 
@@ -252,7 +248,7 @@ Status lower_affine(Lowering& lowering, const Call& call) {
 }
 
 Status lower_batch_norm(Lowering& lowering, const Call& call) {
-  if (call.argument("training").toBool() || !given(call, "running_mean"))
+  if (call.argument("training").toBool() || !call.tensor("running_mean").defined())
     return unsupported(call, "a BatchNorm in eval with running statistics", "another");
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
   const auto affine = affine_of(lowering, call);
