@@ -14,9 +14,6 @@ Status save_checkpoint(const State& state, const std::filesystem::path& path) {
   return write_file_atomic(path, std::string_view(bytes.data(), bytes.size()));
 }
 
-Result<State> load_checkpoint(const std::filesystem::path& path) {
-  BITLAB_TRY(StateDict file, read_pytorch_file(path));
-  return std::move(file.tensors);
-}
+Result<State> load_checkpoint(const std::filesystem::path& path) { return read_pytorch_file(path); }
 
 }  // namespace bitlab::train

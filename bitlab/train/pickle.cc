@@ -87,7 +87,7 @@ class Machine {
   // --- opcodes, by group; false: not of the group
   bool literal(uint8_t code) {
     if (code == 'N') return make(Kind::kOther, "NoneType"), true;
-    if (code == 0x88 || code == 0x89) return make(Kind::kOther, "bool"), true;
+    if (code == 0x88 || code == 0x89) return make(Kind::kBool)->integer = code == 0x88, true;
     if (code == 'J') return make_int(number<int32_t>()), true;
     if (code == 'K') return make_int(number<uint8_t>()), true;
     if (code == 'M') return make_int(number<uint16_t>()), true;
@@ -126,9 +126,10 @@ class Machine {
   }
   void extend(Kind kind, std::vector<const PickleValue*> items) {
     PickleValue* target = top();
-    if (target->kind == Kind::kObject) return;
-    if (target->kind != kind || (kind == Kind::kDict && items.size() % 2 != 0))
+    const bool is_object = target->kind == Kind::kObject;
+    if ((!is_object && target->kind != kind) || (kind == Kind::kDict && items.size() % 2 != 0))
       fail("a list or a dictionary to fill", "another value");
+    if (is_object && kind != Kind::kDict) return;  // what a subclass of a list holds
     target->items.insert(target->items.end(), items.begin(), items.end());
   }
 
@@ -162,14 +163,15 @@ class Machine {
     }
     if (code == 'R' || code == 0x81) return call(pop(Kind::kSequence)), true;
     if (code == 0x92) return pop(), call(pop(Kind::kSequence)), true;  // keyword arguments are dropped
-    if (code == 'b') return pop(), top(), true;                        // state, as well
+    if (code == 'b') return pop(), top()->has_state = true, true;      // state, as well
     if (code == 'Q') return refer(Kind::kPersistent, {pop(Kind::kSequence)}), true;
     return false;
   }
   void global(std::string_view module, std::string_view name) {
     constexpr size_t kLongest = 256;  // names are copied, and one string may serve many
     if (module.size() + name.size() > kLongest) fail("names of classes", fmt::format("one of {} letters", name.size()));
-    make(Kind::kGlobal, fmt::format("{}.{}", module, name));
+    // Protocol 2 has Python 2's names of what moved.
+    make(Kind::kGlobal, fmt::format("{}.{}", module == "copy_reg" ? "copyreg" : module, name));
   }
   void call(const PickleValue* arguments) {
     const PickleValue* callee = pop();
@@ -191,6 +193,18 @@ class Machine {
 };
 
 }  // namespace
+
+std::span<const PickleValue* const> PickleValue::entries() const {
+  if (kind == Kind::kDict) return items;
+  if (kind != Kind::kObject) return {};
+  constexpr size_t kFirst = 2;
+  if (items.size() > kFirst) return std::span(items).subspan(kFirst);
+  // copyreg._reconstructor(class, base, what the base's constructor takes)
+  const auto& arguments = items[1]->items;
+  const bool is_copy = items[0]->text == "copyreg._reconstructor" && arguments.size() > 2;
+  return is_copy && arguments[2]->kind == Kind::kDict ? std::span(arguments[2]->items)
+                                                      : std::span<const PickleValue* const>();
+}
 
 Result<Pickle> Pickle::parse(std::string_view bytes) {
   Pickle pickle;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,18 +19,23 @@ namespace bitlab::train {
 struct PickleValue {
   enum class Kind {
     kInt,       // integer
+    kBool,      // integer: 0 or 1
     kString,    // text
     kSequence,  // a list, tuple or set: items
     kDict,      // items: key, value, key, value, ...; also of collections.OrderedDict and defaultdict
     kGlobal,    // a class or function: text is "module.name"
-    kObject,  // what a call would return; items: what is called, the sequence of its arguments; state and content are dropped
+    kObject,  // what a call would return; items: what is called, the sequence of its arguments, then as of kDict what it is filled with
     kPersistent,  // a persistent id, which torch.save has for storages; items: the sequence of its parts
-    kOther,       // None, bool, float, bytes, a longer int: text is the name of the type
+    kOther,       // None, float, bytes, a longer int: text is the name of the type
   };
   Kind kind = Kind::kOther;
   int64_t integer = 0;
   std::string text{};
   std::vector<const PickleValue*> items{};
+  bool has_state = false;  // kObject: further state is set after the call, and not kept here
+
+  // Key, value, key, value, ... of a dictionary or an instance of a subclass of one; empty for all else.
+  std::span<const PickleValue* const> entries() const;
 };
 
 class Pickle {

@@ -50,9 +50,8 @@ std::shared_ptr<Memory> checked(std::shared_ptr<const MappedFile> file) {
 
 }  // namespace
 
-std::string printable(std::string_view text) {
-  constexpr size_t kLongest = 100;
-  std::string shown(text.substr(0, kLongest));
+std::string printable(std::string_view text, size_t most_letters) {
+  std::string shown(text.substr(0, most_letters));
   std::replace_if(
       shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   return shown;

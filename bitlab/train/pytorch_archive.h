@@ -11,14 +11,14 @@
 
 namespace bitlab::train {
 
-// Errors travel as exceptions, without the path, up to read_pytorch_file(): LibTorch's reader throws, too.
+// Errors travel as exceptions, without the path, up to PytorchFile: LibTorch's reader throws, too.
 template <class... Args>
 [[noreturn]] void fail(ErrorCode code, fmt::format_string<Args...> text, Args&&... args) {
   throw Exception(make_error(code, text, std::forward<Args>(args)...));
 }
 
 // The beginning of a text from a file, for a message of one line.
-std::string printable(std::string_view text);
+std::string printable(std::string_view text, size_t most_letters = 100);
 
 class PytorchArchive {
  public:

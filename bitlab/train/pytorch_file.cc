@@ -1,250 +1,208 @@
 #include "bitlab/train/pytorch_file.h"
 
 #include <algorithm>
-#include <optional>
-
-#include <ATen/ops/empty.h>
-#include <c10/util/safe_numerics.h>
 
 #include "bitlab/train/pickle.h"
 #include "bitlab/train/pytorch_archive.h"
+#include "bitlab/train/pytorch_tensor.h"
 
 namespace bitlab::train {
 namespace {
 
 using Kind = PickleValue::Kind;
 
-const PickleValue& argument(const PickleValue& sequence, size_t index, Kind kind, std::string_view what) {
-  if (index >= sequence.items.size() || sequence.items[index]->kind != kind)
-    fail(ErrorCode::kCorrupt, "{} in a pickled tensor, got another value", what);
-  return *sequence.items[index];
-}
+// A small pickle can stand for a tree of any size.
+constexpr size_t kMostTensors = 100'000;
+constexpr uint64_t kMostEntries = 100'000;  // and one for each byte of the pickle
 
-std::vector<int64_t> sizes_of(const PickleValue& sequence) {
-  constexpr size_t kMaxDimensions = 64;
-  if (sequence.items.size() > kMaxDimensions)
-    fail(ErrorCode::kCorrupt, "at most {} dimensions, got {}", kMaxDimensions, sequence.items.size());
-  std::vector<int64_t> sizes;
-  for (size_t i = 0; i < sequence.items.size(); ++i) {
-    sizes.push_back(argument(sequence, i, Kind::kInt, "sizes and strides").integer);
-    if (sizes.back() < 0) fail(ErrorCode::kCorrupt, "sizes and strides of at least 0, got {}", sizes.back());
-  }
-  return sizes;
-}
-
-// The dtype of "torch.FloatStorage" or "torch.float32".
-at::ScalarType dtype_of(const std::string& name) {
-  constexpr std::string_view kModule = "torch.";
-  for (int i = 0; i < static_cast<int>(at::ScalarType::NumOptions); ++i) {
-    const auto type = static_cast<at::ScalarType>(i);
-    if (name == fmt::format("torch.{}Storage", c10::toString(type))) return type;
-  }
-  const auto& types = c10::getStringToDtypeMap();
-  const auto found = name.starts_with(kModule) ? types.find(name.substr(kModule.size())) : types.end();
-  if (found == types.end()) fail(ErrorCode::kUnsupported, "a dtype of LibTorch, got '{}'", printable(name));
-  return found->second;
-}
-
-bool is_plain(at::ScalarType type) {
-  return at::isFloatingType(type) || at::isComplexType(type) || at::isIntegralType(type, /*includeBool=*/true);
-}
-
-// The name of what makes an object: its class, as far as the pickle tells.
-std::string maker(const PickleValue& object) {
-  const PickleValue& callee = *object.items[0];
-  const auto& arguments = object.items[1]->items;
-  const bool generic = callee.text == "copyreg._reconstructor" && !arguments.empty() && arguments[0]->kind == Kind::kGlobal;
-  return generic ? arguments[0]->text : callee.text;
-}
-
-bool makes_tensor(const PickleValue& value) {
-  return value.kind == Kind::kObject &&
-         (maker(value).starts_with("torch._utils._rebuild") || maker(value).starts_with("torch._tensor._rebuild"));
-}
-
-class TensorReader {
- public:
-  TensorReader(PytorchArchive& archive, uint64_t file_size) : archive_(archive), budget_(kValuesPerByte * file_size) {}
-
-  at::Tensor read(const PickleValue& object) { return rebuild(object.items[0]->text, *object.items[1], 0); }
-
- private:
-  static constexpr uint64_t kValuesPerByte = 64;  // views may repeat values (expand), but not without end
-
-  // `callee` is a function of PyTorch's module torch/_utils.py.
-  at::Tensor rebuild(const std::string& callee, const PickleValue& arguments, int depth) {
-    constexpr int kMaxDepth = 4;  // a parameter of a subclass of a tensor
-    if (depth > kMaxDepth || arguments.kind != Kind::kSequence)
-      fail(ErrorCode::kCorrupt, "a pickled tensor, got a nest of {}", printable(callee));
-    if (callee == "torch._utils._rebuild_parameter" || callee == "torch._utils._rebuild_parameter_with_state") {
-      const PickleValue& data = argument(arguments, 0, Kind::kObject, "a tensor");
-      return rebuild(data.items[0]->text, *data.items[1], depth + 1);
-    }
-    if (callee == "torch._tensor._rebuild_from_type_v2")
-      return rebuild(argument(arguments, 0, Kind::kGlobal, "a function").text,
-                     argument(arguments, 2, Kind::kSequence, "arguments"), depth + 1);
-    if (callee == "torch._utils._rebuild_tensor" || callee == "torch._utils._rebuild_tensor_v2")
-      return strided(arguments, {});
-    if (callee == "torch._utils._rebuild_tensor_v3")
-      return strided(arguments, dtype_of(argument(arguments, 6, Kind::kGlobal, "a dtype").text));
-    fail(ErrorCode::kUnsupported, "dense tensors, got one that {} makes", printable(callee));
-  }
-
-  // (storage, offset, sizes, strides, ...), the storage as ("storage", its class, its record, device, count).
-  at::Tensor strided(const PickleValue& arguments, std::optional<at::ScalarType> dtype) {
-    const PickleValue& id = *argument(arguments, 0, Kind::kPersistent, "a storage").items[0];
-    const at::ScalarType type = dtype ? *dtype : dtype_of(argument(id, 1, Kind::kGlobal, "the class of a storage").text);
-    if (!is_plain(type)) fail(ErrorCode::kUnsupported, "dense tensors, got {}", c10::toString(type));
-    const c10::Storage& storage = storage_of(argument(id, 2, Kind::kString, "the name of a storage").text);
-    const int64_t offset = argument(arguments, 1, Kind::kInt, "an offset").integer;
-    const auto sizes = sizes_of(argument(arguments, 2, Kind::kSequence, "sizes"));
-    const auto strides = sizes_of(argument(arguments, 3, Kind::kSequence, "strides"));
-    if (count_values(storage.nbytes() / c10::elementSize(type), offset, sizes, strides) == 0) return at::empty(sizes, type);
-    return at::empty({0}, type).set_(storage, offset, sizes, strides).contiguous();
-  }
-
-  const c10::Storage& storage_of(const std::string& key) {
-    const auto found = storages_.find(key);
-    return found != storages_.end() ? found->second : storages_.emplace(key, archive_.storage("data/" + key)).first->second;
-  }
-
-  // Those of a tensor, which must lie within the `available` ones of its storage.
-  uint64_t count_values(uint64_t available, int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) {
-    if (offset < 0 || sizes.size() != strides.size())
-      fail(ErrorCode::kCorrupt, "a stride for each dimension and an offset of at least 0, got {} strides and {}",
-           strides.size(), offset);
-    uint64_t count = 1, last = static_cast<uint64_t>(offset);
-    bool overflow = false;
-    for (size_t i = 0; i < sizes.size(); ++i) {
-      const auto size = static_cast<uint64_t>(sizes[i]), stride = static_cast<uint64_t>(strides[i]);
-      uint64_t step = 0;
-      overflow |= c10::mul_overflows(count, size, &count);
-      overflow |= size > 0 && c10::mul_overflows(size - 1, stride, &step);
-      overflow |= c10::add_overflows(last, step, &last);
-    }
-    if (overflow || (count > 0 && last >= available))
-      fail(ErrorCode::kCorrupt, "tensors within their storages, got sizes {} with strides {} from {} on in one of {} values",
-           c10::str(sizes), c10::str(strides), offset, available);
-    if (count > budget_) fail(ErrorCode::kCorrupt, "at most {} values for each byte of the file, got more", kValuesPerByte);
-    budget_ -= count;
-    return count;
-  }
-
-  PytorchArchive& archive_;
-  uint64_t budget_;
-  std::map<std::string, c10::Storage> storages_;
-};
-
-// --- names
 std::string type_name(const PickleValue& value) {
   switch (value.kind) {
     case Kind::kInt:
       return "int";
+    case Kind::kBool:
+      return "bool";
     case Kind::kString:
       return "str";
     case Kind::kSequence:
       return "list";
     case Kind::kDict:
       return "dict";
+    case Kind::kPersistent:
+      return "storage";
     case Kind::kObject:
-      return maker(value);
+      return is_tensor(value) ? "tensor" : maker(value);
     default:
       return value.text;
   }
 }
 
-const PickleValue* find(const PickleValue& dict, std::string_view key) {
-  for (size_t i = 0; i + 1 < dict.items.size(); i += 2)
-    if (dict.items[i]->kind == Kind::kString && dict.items[i]->text == key) return dict.items[i + 1];
-  return nullptr;
+bool has_key(std::span<const PickleValue* const> entries, std::string_view key) {
+  for (size_t i = 0; i < entries.size(); i += 2)
+    if (entries[i]->kind == Kind::kString && entries[i]->text == key) return true;
+  return false;
 }
 
-class Flattening {
- public:
-  explicit Flattening(TensorReader& tensors) : tensors_(tensors) {}
+bool is_container(const PickleValue& value) {
+  return value.kind == Kind::kDict || value.kind == Kind::kSequence || (!is_tensor(value) && !value.entries().empty());
+}
 
-  StateDict run(const PickleValue& root) {
-    for (const std::string_view wrapper : {"state_dict", "model_state_dict", "model"})
-      if (const PickleValue* inner = find(root, wrapper); inner != nullptr && inner->kind == Kind::kDict) {
-        for (size_t i = 0; i < root.items.size(); i += 2)
-          if (root.items[i + 1] != inner) skip(key_of(*root.items[i]), type_name(*root.items[i + 1]));
-        take_all(*inner, "", 0);
-        return std::move(found_);
-      }
-    take_all(root, "", 0);
-    return std::move(found_);
+// What stands at a key of a container.
+struct Item {
+  std::string name;  // with the names of the containers that it is in
+  const std::string& container;
+  const PickleValue& value;
+  std::string skipped;  // why nothing in it can be wanted: its type; "": a tensor or a container
+};
+
+// Visits what containers hold, from the root on. `visit(item)` answers whether to go on into a container.
+template <class Visit>
+class Walk {
+ public:
+  Walk(uint64_t pickle_size, Visit visit) : most_(kMostEntries + pickle_size), visit_(std::move(visit)) {}
+
+  void enter(const PickleValue& container, const std::string& name) {
+    path_.push_back(&container);
+    if (container.kind == Kind::kSequence) {
+      for (size_t i = 0; i < container.items.size(); ++i)
+        take(name, std::to_string(i), /*has_name=*/true, *container.items[i]);
+    } else {
+      const auto entries = container.entries();
+      for (size_t i = 0; i < entries.size(); i += 2)
+        take(name, text_of(*entries[i]), has_name(*entries[i]), *entries[i + 1]);
+    }
+    path_.pop_back();
   }
 
  private:
-  void take_all(const PickleValue& dict, const std::string& prefix, int depth) {
-    constexpr int kMaxDepth = 16;  // dictionaries may hold themselves
-    if (depth > kMaxDepth) fail(ErrorCode::kCorrupt, "dictionaries at most {} deep, got a deeper one", kMaxDepth);
-    for (size_t i = 0; i < dict.items.size(); i += 2) take(prefix + key_of(*dict.items[i]), *dict.items[i + 1], depth);
-  }
+  static constexpr size_t kMostLetters = 512, kMostDeep = 16;
 
-  void take(const std::string& name, const PickleValue& value, int depth) {
-    constexpr int64_t kMaxEntries = 100'000;  // a small pickle can stand for a tree of any size
-    if (++entries_ > kMaxEntries) fail(ErrorCode::kCorrupt, "at most {} entries, got more", kMaxEntries);
-    if (makes_tensor(value)) {
-      if (!found_.tensors.emplace(name, tensors_.read(value)).second)
-        fail(ErrorCode::kCorrupt, "each name once, got '{}' twice", name);
-    } else if (value.kind != Kind::kDict) {
-      skip(name, type_name(value));
-    } else if (find(value, "param_groups") != nullptr) {
-      skip(name, "state of an optimizer");
-    } else {
-      take_all(value, name + ".", depth + 1);
-    }
+  static bool has_name(const PickleValue& key) {
+    return key.kind == Kind::kInt || (key.kind == Kind::kString && printable(key.text, kMostLetters) == key.text);
   }
-
-  void skip(const std::string& name, const std::string& type) {
-    found_.skipped.push_back(fmt::format("{} ({})", name, printable(type)));
-  }
-
-  static std::string key_of(const PickleValue& key) {
+  static std::string text_of(const PickleValue& key) {
     if (key.kind == Kind::kInt) return std::to_string(key.integer);
-    if (key.kind != Kind::kString || printable(key.text) != key.text)
-      fail(ErrorCode::kCorrupt, "keys that are numbers or short printable names, got '{}'", printable(key.text));
-    return key.text;
+    return key.kind == Kind::kString ? printable(key.text, kMostLetters) : fmt::format("<{}>", printable(type_name(key)));
   }
 
-  TensorReader& tensors_;
-  StateDict found_;
-  int64_t entries_ = 0;
+  void take(const std::string& container, const std::string& key, bool has_name, const PickleValue& value) {
+    count(1);
+    Item item{container.empty() ? key : container + "." + key, container, value, {}};
+    if (!has_name || item.name.size() > kMostLetters || key == "_extra_state" || key.ends_with("._extra_state"))
+      item.skipped = type_name(value);
+    else if (!is_tensor(value))
+      item.skipped = why_not_into(value);
+    if (visit_(item) && item.skipped.empty() && !is_tensor(value)) enter(value, item.name);
+  }
+
+  void count(uint64_t entries) {
+    entries_ += entries;
+    if (entries_ > most_) fail(ErrorCode::kCorrupt, "at most {} entries, got more", most_);
+  }
+
+  std::string why_not_into(const PickleValue& value) {
+    if (!is_container(value)) return type_name(value);
+    if (std::find(path_.begin(), path_.end(), &value) != path_.end()) return type_name(value) + " that it is in";
+    if (path_.size() > kMostDeep) return fmt::format("{}, more than {} deep", type_name(value), kMostDeep);
+    count(value.entries().size() / 2);  // an entry takes two bytes of the pickle or more, so that each may be counted twice
+    return has_key(value.entries(), "param_groups") ? "state of an optimizer" : "";
+  }
+
+  const uint64_t most_;
+  Visit visit_;
+  uint64_t entries_ = 0;
+  std::vector<const PickleValue*> path_;  // the containers that enter() is in
 };
 
-StateDict read(std::shared_ptr<const MappedFile> file) {
-  const uint64_t size = file->bytes().size();
-  PytorchArchive archive(std::move(file));
-  const Pickle pickle = Pickle::parse(archive.text("data.pkl")).value();
-  const PickleValue* root = &pickle.root();
-  // torch::jit::pickle_save wraps its dictionary with the dictionary's type.
-  if (root->kind == Kind::kObject && maker(*root) == "torch.jit._pickle.restore_type_tag")
-    root = &argument(*root->items[1], 0, Kind::kDict, "a dictionary");
-  if (root->kind != Kind::kDict)
-    fail(ErrorCode::kUnsupported,
-         "a dictionary of tensors, got '{}'; save a module with torch.save(module.state_dict(), path)",
-         printable(type_name(*root)));
-  TensorReader tensors(archive, size);
-  return Flattening(tensors).run(*root);
+// Errors of a file's content travel as exceptions up to here.
+template <class Function>
+auto with_path(const std::filesystem::path& path, std::string_view name, const Function& function)
+    -> Result<decltype(function())> {
+  const std::string where = (name.empty() ? "" : fmt::format(" (name={})", name)) + fmt::format(" (path={})", path.string());
+  try {
+    return function();
+  } catch (const Exception& error) {
+    return make_error(error.code(), "[state_dict] {}{}", error.what(), where);
+  } catch (const std::exception& error) {
+    const std::string_view what = error.what();
+    return make_error(ErrorCode::kCorrupt, "[state_dict] a file of torch.save, got '{}'{}",
+                      printable(what.substr(0, what.find('\n'))), where);
+  }
 }
 
 }  // namespace
 
-Result<StateDict> read_pytorch_file(const std::filesystem::path& path) {
-  BITLAB_TRY(auto file, MappedFile::open(path));
-  const auto with_path = [&path](ErrorCode code, std::string_view text) {
-    return make_error(code, "[state_dict] {} (path={})", text, path.string());
-  };
-  try {
-    return read(std::move(file));
-  } catch (const Exception& error) {
-    return with_path(error.code(), error.what());
-  } catch (const std::exception& error) {
-    const std::string_view what = error.what();
-    return with_path(ErrorCode::kCorrupt,
-                     fmt::format("a file of torch.save, got '{}'", printable(what.substr(0, what.find('\n')))));
+struct PytorchFile::Content {
+  Content(const std::filesystem::path& path, const std::shared_ptr<const MappedFile>& file)
+      : path(path), archive(file), tensors(archive, file->bytes().size()) {
+    const std::string text = archive.text("data.pkl");
+    pickle_size = text.size();
+    pickle = Pickle::parse(text).value();
+    root = &without_type_tag(pickle->root());
+    if (!is_container(*root))
+      fail(ErrorCode::kUnsupported,
+           "a dictionary of tensors, got '{}'; save a module with torch.save(module.state_dict(), path)",
+           printable(is_tensor(*root) ? maker(*root) : type_name(*root)));
   }
+
+  std::filesystem::path path;
+  PytorchArchive archive;
+  TensorReader tensors;
+  uint64_t pickle_size = 0;
+  std::optional<Pickle> pickle;
+  const PickleValue* root = nullptr;
+};
+
+Result<PytorchFile> PytorchFile::open(const std::filesystem::path& path) {
+  BITLAB_TRY(std::shared_ptr<const MappedFile> mapped, MappedFile::open(path));
+  return with_path(path, "", [&] {
+    PytorchFile file;
+    file.content_ = std::make_shared<Content>(path, mapped);
+    const auto take = [&file](const Item& item) {
+      if (!item.skipped.empty() || !is_tensor(item.value)) return true;
+      if (file.entries_.size() == kMostTensors) fail(ErrorCode::kCorrupt, "at most {} tensors, got more", kMostTensors);
+      file.entries_.push_back({item.name, item.container, sizes_of(item.value), &item.value});
+      return true;
+    };
+    Walk(file.content_->pickle_size, take).enter(*file.content_->root, "");
+    return file;
+  });
+}
+
+Result<at::Tensor> PytorchFile::read(const Entry& entry) {
+  return with_path(content_->path, entry.name,
+                   [&] { return content_->tensors.read(*static_cast<const PickleValue*>(entry.identity)); });
+}
+
+std::vector<std::string> PytorchFile::skipped(const std::set<std::string>& wanted) const {
+  constexpr size_t kMostLines = 100;
+  std::vector<std::string> lines;
+  size_t more = 0;
+  const auto take = [&](const Item& item) {
+    const auto inner = wanted.lower_bound(item.name + ".");
+    const bool has_wanted = inner != wanted.end() && inner->starts_with(item.name + ".");
+    if (item.skipped.empty() && (is_tensor(item.value) ? wanted.contains(item.name) : has_wanted)) return true;
+    const std::string why = printable(item.skipped.empty() ? type_name(item.value) : item.skipped);
+    if (lines.size() < kMostLines)
+      lines.push_back(fmt::format("{} ({})", printable(item.name), why));
+    else
+      ++more;
+    return false;
+  };
+  Walk(content_->pickle_size, take).enter(*content_->root, "");
+  if (more > 0) lines.push_back(fmt::format("and {} more", more));
+  return lines;
+}
+
+Result<State> read_pytorch_file(const std::filesystem::path& path) {
+  BITLAB_TRY(PytorchFile file, PytorchFile::open(path));
+  State state;
+  for (const auto& entry : file.entries()) {
+    BITLAB_TRY(at::Tensor tensor, file.read(entry));
+    if (!state.emplace(entry.name, std::move(tensor)).second)
+      return make_error(ErrorCode::kCorrupt, "[state_dict] each name once, got '{}' twice (path={})", entry.name,
+                        path.string());
+  }
+  return state;
 }
 
 }  // namespace bitlab::train

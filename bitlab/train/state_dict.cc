@@ -1,8 +1,11 @@
 #include "bitlab/train/state_dict.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/empty.h>
 
 #include "bitlab/base/nearest.h"
 
@@ -69,24 +72,57 @@ Status check(const StateDictDiff& diff) {
   return {};
 }
 
-}  // namespace
-
-Result<StateDict> load_state_dict(const std::filesystem::path& path) {
-  BITLAB_TRY(StateDict file, read_pytorch_file(path));
-  for (auto& [name, tensor] : file.tensors)
-    if (tensor.is_floating_point()) tensor = tensor.to(at::kFloat);
-  return file;
+// Without a name.
+Status check_finite(const at::Tensor& tensor) {
+  if (!tensor.is_floating_point()) return {};
+  const at::Tensor bad = tensor.to(at::kFloat).isfinite().logical_not();
+  const int64_t count = bad.sum().item<int64_t>();
+  if (count == 0) return {};
+  const at::Tensor index = bad.nonzero()[0].contiguous();
+  const std::vector<int64_t> position(index.const_data_ptr<int64_t>(), index.const_data_ptr<int64_t>() + index.numel());
+  at::Tensor value = tensor;
+  for (const int64_t i : position) value = value.select(0, i);
+  const auto found = value.to(at::kDouble).item<double>();
+  return make_error(ErrorCode::kNotFinite, "{}, got {} at {}{}",
+                    std::isfinite(found) ? "values within the range of float32" : "finite values", found, show(position),
+                    count == 1 ? "" : fmt::format(" and {} more", count - 1));
 }
 
-Result<State> strip_prefix(const State& state, std::string_view prefix) {
-  State stripped;
-  for (const auto& [name, tensor] : state) {
-    const std::string shorter = name.starts_with(prefix) ? name.substr(prefix.size()) : name;
-    if (!stripped.emplace(shorter, tensor).second)
-      return make_error(ErrorCode::kInvalidArgument, "[train] names that differ without the prefix '{}', got '{}' twice",
-                        prefix, shorter);
+// Names of one memory that a file has twice must agree: the one that is copied last would win.
+Status check_tied(const State& model, const State& file) {
+  for (const auto& names : tied_names(model)) {
+    const std::string* first = nullptr;
+    for (const std::string& name : names) {
+      if (!file.contains(name)) continue;
+      if (first == nullptr) first = &name;
+      const at::Tensor &a = file.at(*first), &b = file.at(name);
+      if (!at::allclose(a.to(at::kDouble), b.to(at::kDouble), /*rtol=*/0, /*atol=*/0, /*equal_nan=*/true))
+        return make_error(ErrorCode::kInvalidArgument,
+                          "[train] equal values for tied weights, got others for '{}' than for '{}'", name, *first);
+    }
   }
-  return stripped;
+  return {};
+}
+
+}  // namespace
+
+Result<StateDict> load_state_dict(const std::filesystem::path& path, const State& model, const WeightsOptions& options) {
+  BITLAB_TRY(PytorchFile file, PytorchFile::open(path));
+  const auto found = find_weights(file, model, options);
+  if (!found.ok()) return make_error(found.error().code, "{} (path={})", found.error().message, path.string());
+  StateDict weights{.notes = found->notes};
+  std::set<std::string> wanted;
+  for (const auto& [name, index] : found->entries) {
+    const PytorchFile::Entry& entry = file.entries()[index];
+    wanted.insert(entry.name);
+    if (model.contains(name)) {
+      BITLAB_TRY(weights.tensors[name], file.read(entry));
+    } else {
+      weights.tensors[name] = at::empty(entry.sizes.value_or(std::vector<int64_t>{0}), at::kMeta);
+    }
+  }
+  weights.skipped = file.skipped(wanted);
+  return weights;
 }
 
 State state_of(const torch::nn::Module& module) {
@@ -98,14 +134,12 @@ State state_of(const torch::nn::Module& module) {
 
 StateDictDiff compare(const State& model, const State& file, const NamePredicate& may_miss) {
   StateDictDiff diff;
-  for (const auto& [name, tensor] : model) {
-    const auto found = file.find(name);
-    if (found == file.end()) {
-      if (!may_miss || !may_miss(name)) diff.missing.push_back({name, tensor.sizes().vec(), std::nullopt});
-    } else if (found->second.sizes() != tensor.sizes()) {
+  for (const auto& name : missing_names(
+           model, [&](const std::string& n) { return file.contains(n); }, may_miss))
+    diff.missing.push_back({name, model.at(name).sizes().vec(), std::nullopt});
+  for (const auto& [name, tensor] : model)
+    if (const auto found = file.find(name); found != file.end() && found->second.sizes() != tensor.sizes())
       diff.reshaped.push_back({name, tensor.sizes().vec(), found->second.sizes().vec()});
-    }
-  }
   for (const auto& [name, tensor] : file)
     if (!model.contains(name)) diff.unexpected.push_back({name, std::nullopt, tensor.sizes().vec()});
   diff.prefix = best_prefix(diff.unexpected, model);
@@ -121,6 +155,25 @@ std::string to_text(const StateDictDiff& diff) {
   return text;
 }
 
+Status check_finite(const State& state) {
+  Status first;
+  std::string_view name;
+  int64_t others = 0;
+  for (const auto& [tensor_name, tensor] : state) {
+    Status status = check_finite(tensor);
+    if (status.ok()) continue;
+    if (!first.ok()) {
+      ++others;
+      continue;
+    }
+    first = std::move(status);
+    name = tensor_name;
+  }
+  if (first.ok()) return first;
+  return make_error(first.error().code, "[train] {} (name={}{})", first.error().message, name,
+                    others == 0 ? "" : fmt::format(" and {} more", others));
+}
+
 Status load_into(torch::nn::Module& module, const State& state, const NamePredicate& may_miss) {
   State tensors = state_of(module);
   BITLAB_RETURN_IF_ERROR(check(compare(tensors, state, may_miss)));
@@ -129,6 +182,7 @@ Status load_into(torch::nn::Module& module, const State& state, const NamePredic
         tensor.is_floating_point() != value.is_floating_point() || value.is_complex())
       return make_error(ErrorCode::kTypeMismatch, "[train] values of {}, got {} (name={})",
                         c10::toString(tensor.scalar_type()), c10::toString(value.scalar_type()), name);
+  BITLAB_RETURN_IF_ERROR(check_tied(tensors, state));
   const at::NoGradGuard no_grad;
   for (const auto& [name, value] : state) tensors.at(name).copy_(value);
   return {};

@@ -1,21 +1,20 @@
 // From a PyTorch checkpoint into a model: names and shapes are compared, and what does not fit is explained.
 #pragma once
 
-#include <filesystem>
-#include <functional>
-#include <optional>
-#include <string_view>
-
-#include "bitlab/train/pytorch_file.h"
+#include "bitlab/train/find_weights.h"
 
 namespace bitlab::train {
 
-// read_pytorch_file() with floating-point tensors as float32: half, bfloat16 and float8 exactly, double rounded to nearest, beyond float32's
-// range to infinity. Integers, bool and complex numbers stay. Errors: those of read_pytorch_file().
-Result<StateDict> load_state_dict(const std::filesystem::path& path);
+// A model's weights in a checkpoint.
+struct StateDict {
+  State tensors{};                     // contiguous, in the dtype of the file
+  std::vector<std::string> skipped{};  // what else the file holds, with its type: "epoch (int)", "args (argparse.Namespace)"
+  std::vector<std::string> notes{};    // where in the file they are and how names were changed, a sentence each
+};
 
-// Names that begin with `prefix` lose it. Error: InvalidArgument (two names become the same).
-Result<State> strip_prefix(const State& state, std::string_view prefix);
+// Those of a file that find_weights() finds for the model. Nothing else is read: what the model lacks has a shape alone (device meta). Errors:
+// those of find_weights() and of PytorchFile.
+Result<StateDict> load_state_dict(const std::filesystem::path& path, const State& model, const WeightsOptions& options = {});
 
 // The parameters and buffers of a module, by name: not copies.
 State state_of(const torch::nn::Module& module);
@@ -33,17 +32,19 @@ struct StateDictDiff {
   bool empty() const { return missing.empty() && unexpected.empty() && reshaped.empty(); }
 };
 
-using NamePredicate = std::function<bool(std::string_view name)>;
-
-// Names for which `may_miss` holds are not missed.
+// Missing are missing_names().
 StateDictDiff compare(const State& model, const State& file, const NamePredicate& may_miss = {});
 
 // A paragraph for each kind of difference, at most 20 lines of each with aligned names, shapes and the nearest name on the other side;
 // then the prefix. Empty without differences.
 std::string to_text(const StateDictDiff& diff);
 
-// Copies `state` into the module's parameters and buffers; those for which `may_miss` holds may be absent and keep their values. All or
-// nothing. Errors: UnknownName (a name is missing or unknown), ShapeMismatch, TypeMismatch (integers for floats, or the reverse).
+// Error: NotFinite (a NaN, an infinity, or a value that is one in float32), with the index of the first one and how many there are.
+Status check_finite(const State& state);
+
+// Copies `state` into the module's parameters and buffers, floating-point values as float32, rounded to nearest; missing_names() must be none,
+// and what the file need not have keeps its values. All or nothing. Errors: UnknownName (a name is missing or unknown), ShapeMismatch,
+// TypeMismatch (integers for floats, or the reverse), InvalidArgument (different values for tied weights).
 Status load_into(torch::nn::Module& module, const State& state, const NamePredicate& may_miss = {});
 
 }  // namespace bitlab::train

@@ -39,9 +39,7 @@ class Checkpoint(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"conv1.weight +\[20, 1, 5, 5\] +500 +file")
         self.assertEqual({p.name for p in (self.folder / "run").iterdir()}, {"config.yaml", "image.json", "best.ckpt"})
-        expected = json.loads((FIXTURES / "lenet5_logits.json").read_text())
-        for ours, theirs in zip(self.logits(), expected, strict=True):
-            self.assertAlmostEqual(ours, theirs, delta=1e-4)
+        self.check_logits()
 
     def test_a_ternary_network_begins_from_the_float_weights(self):
         for method in ("absmean", "ttq", "lsq"):
@@ -52,7 +50,36 @@ class Checkpoint(unittest.TestCase):
                     self.assertRegex(result.stdout, r"fc2.weight_scale +\[1\] +1 +initialized")
                 self.assertGreater(max(self.logits()) - min(self.logits()), 0.01)
 
-    def test_a_prefix_is_found_and_stripped(self):
+    def check_logits(self):
+        expected = json.loads((FIXTURES / "lenet5_logits.json").read_text())
+        for ours, theirs in zip(self.logits(), expected, strict=True):
+            self.assertAlmostEqual(ours, theirs, delta=1e-4)
+
+    def test_weights_are_found_in_a_checkpoint(self):
+        # Settings under "model", negated weights of a wrapped module under "state_dict_ema".
+        result = self.convert(FIXTURES / "lenet5_ema.pth")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("Weights: 'state_dict_ema' of the file (names of the model: 8)\n", result.stdout)
+        self.assertIn("Names: without 'module.', in 8 of them\n", result.stdout)
+        self.assertIn("Skipped: model (dict), epoch (int)\n", result.stdout)
+        self.check_logits()
+
+    def test_a_key_chooses_among_equals(self):
+        file = FIXTURES / "lenet5_student.pth"
+        check_refused(self, self.convert(file), 2, "got 'student', 'teacher'; --key chooses one", "lenet5_student.pth")
+        result = self.convert(file, "none", "int8", "--key", "studnt")
+        check_refused(self, result, 2, "got 'studnt'; did you mean 'student'? (keys: 'student', 'teacher')")
+        self.assertFalse((self.folder / "run").exists(), "nothing is left behind")
+        result = self.convert(file, "none", "int8", "--key", "student")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.check_logits()
+
+    def test_nan_is_refused_where_it_is(self):
+        result = self.convert(FIXTURES / "lenet5_nan.pth")
+        check_refused(self, result, 2, "finite values, got nan at [3, 0, 2, 1] and 1 more (name=conv1.weight)")
+        self.assertFalse((self.folder / "run").exists(), "nothing is left behind")
+
+    def test_other_networks_are_compared(self):
         # The layers of another network under names that lenet5 has.
         result = self.convert(FIXTURES / "wrapped.pth")
         check_refused(self, result, 2, "got 'module.bias' and 2 more")

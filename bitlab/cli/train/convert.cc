@@ -2,6 +2,8 @@
 #include <memory>
 #include <set>
 
+#include <fmt/ranges.h>
+
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/run_folder.h"
@@ -16,7 +18,7 @@ struct ConvertOptions {
   std::string checkpoint;
   std::string config;
   std::string output;
-  std::string prefix;
+  std::string key, prefix;
 };
 
 // What ternary layers have besides weight and bias, and a network of PyTorch has not.
@@ -50,15 +52,18 @@ Status check_steps(const train::State& model) {
   return {};
 }
 
-void print_loaded(const train::State& model, const train::StateDict& file) {
+void print_loaded(const train::State& model, const train::State& file) {
   std::vector<std::vector<std::string>> table{{"name", "shape", "values", "from"}};
   for (const auto& [name, tensor] : model)
-    table.push_back({name, c10::str(tensor.sizes()), std::to_string(tensor.numel()),
-                     file.tensors.contains(name) ? "file" : "initialized"});
+    table.push_back(
+        {name, c10::str(tensor.sizes()), std::to_string(tensor.numel()), file.contains(name) ? "file" : "initialized"});
   fmt::print("{}", format_table(table));
-  std::string skipped;
-  for (const std::string& entry : file.skipped) skipped += (skipped.empty() ? "" : ", ") + entry;
-  if (!skipped.empty()) fmt::print("Skipped: {}\n", skipped);
+}
+
+// Where the weights are in the file, and what lies beside them.
+void print_found(const train::StateDict& file) {
+  for (const std::string& note : file.notes) fmt::print("{}\n", note);
+  if (!file.skipped.empty()) fmt::print("Skipped: {}\n", fmt::join(file.skipped, ", "));
 }
 
 Status run(const ConvertOptions& options) {
@@ -66,17 +71,19 @@ Status run(const ConvertOptions& options) {
   BITLAB_TRY(converted.config, config::load<RunConfig>(options.config));
   BITLAB_TRY(converted.image, load_image_spec(converted.config.data));
   fit_to_images(converted.config.model, converted.image);
-  BITLAB_TRY(train::StateDict file, train::load_state_dict(options.checkpoint));
-  BITLAB_TRY(file.tensors, train::strip_prefix(file.tensors, options.prefix));
   BITLAB_TRY(converted.model, models::make_model(converted.config.model));
   torch::nn::Module& model = *converted.model;
   const auto may_miss = [names = optional_names(model)](std::string_view name) { return names.contains(std::string(name)); };
+  BITLAB_TRY(const train::StateDict file,
+             train::load_state_dict(options.checkpoint, train::state_of(model), {options.key, options.prefix, may_miss}));
+  print_found(file);
   fmt::print("{}", train::to_text(train::compare(train::state_of(model), file.tensors, may_miss)));
   BITLAB_RETURN_IF_ERROR(train::load_into(model, file.tensors, may_miss));
+  BITLAB_RETURN_IF_ERROR(train::check_finite(file.tensors));
   initialize_scales(model, file.tensors);
   BITLAB_RETURN_IF_ERROR(check_steps(train::state_of(model)));
   BITLAB_RETURN_IF_ERROR(save_run(converted, options.output));
-  print_loaded(train::state_of(model), file);
+  print_loaded(train::state_of(model), file.tensors);
   fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, converted.config.model.name);
   return {};
 }
@@ -91,10 +98,19 @@ void add_convert(CLI::App& app, Action& action) {
   command->add_option("--config", options->config, "The config.yaml of the model, its quantization and its data")
       ->required();
   command->add_option("-o,--output", options->output, "Folder for the run, as `bitlab train` makes it")->required();
-  command->add_option("--strip-prefix", options->prefix, "What names in the file begin with and the model's do not");
+  command->add_option(
+      "--key", options->key,
+      "The part of the file with the weights, such as state_dict_ema or ema.model; '.' is the file as a whole");
+  command->add_option("--strip-prefix", options->prefix, "What names in that part begin with and the model's do not");
   command->footer(
       "Weights become the latent weights of ternary layers. Names and shapes must be the model's; differences are listed.\n"
-      "Example:\n  bitlab convert lenet5.pth --config lenet5.yaml -o runs/lenet5");
+      "The part of the file whose names and shapes match best is taken: the file as a whole, a dictionary in it, or a\n"
+      "module within one. Where parts match equally well, state_dict, model_state_dict or model is taken if the others\n"
+      "are averages, teachers or gradients by their names (ema, swa, teacher, ...); else the parts are listed, and --key\n"
+      "chooses. What DataParallel (module.) and torch.compile (_orig_mod.) put into names is removed. Tied weights may\n"
+      "have one name or all; num_batches_tracked may be absent. NaN and infinity are refused.\n"
+      "Examples:\n  bitlab convert student.ckpt --config lenet5.yaml -o runs/student --key state_dict.student\n"
+      "  bitlab convert lenet5.pth --config lenet5.yaml -o runs/lenet5");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 
