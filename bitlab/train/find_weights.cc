@@ -109,7 +109,10 @@ class Search {
         options_(options),
         names_(model),
         required_(required(tied_names(model), options.may_miss)),
-        root_(options.key == "." ? "" : options.key) {}
+        root_(options.key == "." ? "" : options.key) {
+    for (const auto& [name, tensor] : model) most_components_ = std::max(most_components_, components(name).size());
+    most_components_ += components(options.prefix).size();
+  }
 
   Result<FoundWeights> run() {
     if (file_.entries().empty())
@@ -171,13 +174,21 @@ class Search {
     return keys;
   }
 
-  // Enters an entry into every part for which its name has a meaning to the model.
+  // Enters an entry into every part for which its name has a meaning to the model, from the shortest name in a part on: one that has more
+  // components than any of the model has none.
   void match(size_t index) {
-    constexpr int kMostKeys = 64;  // the time grows with the square
+    constexpr int kMostKeys = 64;  // for names of many wrappers
     const std::string& name = file_.entries()[index].name;
-    add("", index);
-    size_t dot = name.find('.', 1);
-    for (int i = 1; i < kMostKeys && dot < name.size(); ++i, dot = name.find('.', dot + 1)) add(name.substr(0, dot), index);
+    size_t end = name.size(), count = 0;
+    for (int i = 0; i < kMostKeys; ++i) {
+      const size_t dot = end == 0 ? std::string::npos : name.rfind('.', end - 1);
+      const size_t start = dot == std::string::npos ? 0 : dot + 1;
+      if (!is_in(kWrappers, std::string_view(name).substr(start, end - start))) ++count;
+      if (count > most_components_) return;
+      if (dot == std::string::npos) return add("", index);
+      if (dot > 0) add(name.substr(0, dot), index);
+      end = dot;
+    }
   }
 
   void add(const std::string& key, size_t index) {
@@ -330,6 +341,7 @@ class Search {
   ModelNames names_;
   std::vector<std::vector<std::string>> required_;
   std::string root_;  // the key that all parts begin with
+  size_t most_components_ = 0;
   std::map<std::string, Part> parts_;
   std::vector<std::string> notes_;
 };

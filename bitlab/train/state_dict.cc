@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
@@ -12,14 +13,14 @@
 namespace bitlab::train {
 namespace {
 
-constexpr size_t kMaxLines = 20;
+constexpr size_t kMaxLines = 20, kMaxCompared = 1000;  // names; the time grows with the product
 
 std::string show(at::IntArrayRef shape) { return c10::str(shape); }
 
 // The prefix of names of the file whose removal gives the most names of the model.
 std::string best_prefix(const std::vector<StateDictDiff::Entry>& unexpected, const State& model) {
   std::map<std::string, int64_t> matches;
-  for (const auto& entry : unexpected)
+  for (const auto& entry : std::span(unexpected).first(std::min(unexpected.size(), kMaxCompared)))
     for (size_t dot = entry.name.find('.'); dot != std::string::npos; dot = entry.name.find('.', dot + 1))
       if (model.contains(entry.name.substr(dot + 1))) ++matches[entry.name.substr(0, dot + 1)];
   const auto best =
@@ -37,7 +38,6 @@ std::vector<std::string> names_of(const std::vector<StateDictDiff::Entry>& entri
 std::string paragraph(std::string_view heading, const std::vector<StateDictDiff::Entry>& entries,
                       const std::vector<std::string>& others) {
   if (entries.empty()) return "";
-  constexpr size_t kMaxCompared = 1000;  // the time grows with the product
   const size_t shown = std::min(entries.size(), kMaxLines);
   size_t width = 0;
   for (size_t i = 0; i < shown; ++i) width = std::max(width, entries[i].name.size());
