@@ -1,4 +1,5 @@
 // Sizes of a window operation (convolution, pooling) over one, two or three spatial dimensions, and the gathering of its patches.
+// Kernel, stride, dilation and groups are at least 1; padding is at least 0 and may exceed the window; sizes of 0 make an empty result.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +24,9 @@ struct ConvGeometry {
 
   int64_t out(size_t d) const {
     const int64_t reach = dilation[d] * (kernel[d] - 1) + 1;
-    if (transposed) return (input[d] - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d];
-    return (input[d] + 2 * padding[d] - reach) / stride[d] + 1;
+    const int64_t size = transposed ? (input[d] - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d]
+                                    : (input[d] + 2 * padding[d] - reach + stride[d]) / stride[d];
+    return std::max<int64_t>(size, 0);
   }
   int64_t positions() const { return out(0) * out(1) * out(2); }     // output pixels a sample
   int64_t pixels() const { return input[0] * input[1] * input[2]; }  // input pixels a sample

@@ -38,6 +38,7 @@ void weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample,
 int64_t attention_scratch_bytes(const AttentionArgs& p, int threads) { return threads * worker_bytes(p); }
 
 void attention(const AttentionKernels& rows, const AttentionArgs& p, uint8_t* scratch, ThreadPool& pool) {
+  if (p.heads == 0) return;
   const int64_t tiles = ceil_div(p.queries, kQueries), shared = p.heads / p.groups;
   pool.run(p.batch * p.heads * tiles, [&](int64_t task, int worker) {
     const int64_t begin = task % tiles * kQueries, count = std::min(kQueries, p.queries - begin);

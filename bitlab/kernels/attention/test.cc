@@ -94,6 +94,15 @@ TEST(Attention, IsItsDefinitionOnEveryRow) {
         .causal = true},
        {},
        false},
+      // Sizes of zero; without keys a query sees nothing, and the sum is 0.
+      {{.batch = 0, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
+      {{.batch = 2, .heads = 0, .groups = 0, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
+      {{.batch = 2, .heads = 2, .groups = 1, .queries = 0, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
+      {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 0, .depth = 5, .value_depth = 6, .causal = true},
+       {},
+       false},
+      {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 0, .value_depth = 6}, {}, false},
+      {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 0}, {}, false},
   };
   for (const Case& c : cases) {
     AttentionArgs p = c.shape;
@@ -119,8 +128,10 @@ TEST(Attention, IsItsDefinitionOnEveryRow) {
 }
 
 TEST(Matmul, IsItsDefinitionOnEveryRow) {
-  const MatmulShape shapes[] = {
-      {.batch = 3, .m = 5, .k = 7, .n = 4}, {.batch = 1, .m = 130, .k = 33, .n = 1}, {.batch = 2, .m = 1, .k = 1, .n = 9}};
+  const MatmulShape shapes[] = {{.batch = 3, .m = 5, .k = 7, .n = 4}, {.batch = 1, .m = 130, .k = 33, .n = 1},
+                                {.batch = 2, .m = 1, .k = 1, .n = 9}, {.batch = 0, .m = 5, .k = 7, .n = 4},
+                                {.batch = 3, .m = 0, .k = 7, .n = 4}, {.batch = 3, .m = 5, .k = 0, .n = 4},
+                                {.batch = 3, .m = 5, .k = 7, .n = 0}};
   for (const MatmulShape& s : shapes) {
     const auto a = random_floats(s.batch * s.m * s.k, 5), c = random_floats(s.batch * s.k * s.n, 6);
     std::vector<float> first;

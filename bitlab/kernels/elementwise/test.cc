@@ -114,7 +114,7 @@ TEST(EveryElementwise, AtTheEnds) {
 
 TEST(EveryElementwise, ArithmeticIsIeee) {
   for (const ElementwiseRow* row : runnable())
-    for (int64_t count : {1, 2, 15, 16, 17, 33, 1000, 40'000})
+    for (int64_t count : {0, 1, 2, 15, 16, 17, 33, 1000, 40'000})
       for (int64_t period : {int64_t{1}, int64_t{5}, int64_t{16}, int64_t{37}, count}) {
         const auto a = test::random_floats(count, 1), b = test::random_floats(period, 2);
         const auto add = run(*row, Elementwise::kAdd, a, b, 2), sub = run(*row, Elementwise::kSub, a, b),

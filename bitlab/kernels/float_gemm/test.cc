@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "bitlab/kernels/conv_test_shapes.h"
 #include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/test_support.h"
@@ -25,8 +26,8 @@ float ordered_dot(const float* x, const float* w, int64_t depth) {
 TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
   for (const FloatGemmRow& row : float_gemm_kernels().rows) {
     if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
-    for (int64_t depth : {1, 5, 15, 16, 17, 100, 513})
-      for (int64_t rows : {1, 3, 4, 9, 130}) {
+    for (int64_t depth : {0, 1, 5, 15, 16, 17, 100, 513})
+      for (int64_t rows : {0, 1, 3, 4, 9, 130}) {
         constexpr int64_t kTokens = 18;
         const auto x = test::random_floats(kTokens * depth, 1), w = test::random_floats(rows * depth, 2),
                    b = test::random_floats(rows, 3);
@@ -36,8 +37,7 @@ TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
         for (int64_t m = 0; m < kTokens; ++m)
           for (int64_t n = 0; n < rows; ++n) {
             const float found = y[static_cast<size_t>(m * rows + n)];
-            ASSERT_EQ(found, ordered_dot(&x[static_cast<size_t>(m * depth)], &w[static_cast<size_t>(n * depth)], depth) +
-                                 b[static_cast<size_t>(n)])
+            ASSERT_EQ(found, ordered_dot(x.data() + m * depth, w.data() + n * depth, depth) + b[static_cast<size_t>(n)])
                 << row.name;
             double exact = b[static_cast<size_t>(n)], magnitude = std::fabs(exact);
             for (int64_t k = 0; k < depth; ++k) {
@@ -54,35 +54,7 @@ TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
 
 // Integer-valued floats sum exactly, so the oracle's integer sums are the answer in every order.
 TEST(FloatConv, EqualsTheOracleOnIntegers) {
-  using ternary::oracle::ConvShape;
-  const ConvShape shapes[] = {
-      {.batch = 2,
-       .channels = 3,
-       .input = {1, 9, 7},
-       .filters = 6,
-       .kernel = {1, 3, 3},
-       .stride = {1, 2, 1},
-       .padding = {0, 1, 1}},
-      {.batch = 1, .channels = 1, .input = {1, 28, 28}, .filters = 4, .kernel = {1, 5, 5}},
-      {.batch = 1,
-       .channels = 4,
-       .input = {1, 8, 9},
-       .filters = 6,
-       .kernel = {1, 2, 3},
-       .padding = {0, 1, 2},
-       .dilation = {1, 1, 2},
-       .groups = 2},
-      {.batch = 2,
-       .channels = 4,
-       .input = {3, 4, 5},
-       .filters = 2,
-       .kernel = {2, 3, 2},
-       .stride = {1, 2, 2},
-       .padding = {0, 1, 1},
-       .transposed = true,
-       .output_padding = {0, 1, 0}},
-  };
-  for (const ConvShape& s : shapes) {
+  for (const ternary::oracle::ConvShape& s : test::conv_shapes()) {
     const ConvGeometry g = test::geometry_of(s);
     const auto q = test::random_int8(g.batch * g.sample_values(), 1, -127, 127),
                t = test::random_int8(s.filters * g.depth(), 2, -1, 1);

@@ -29,8 +29,7 @@ class EveryInt8Gemm : public ::testing::TestWithParam<size_t> {
         y_memory(static_cast<size_t>(tokens * rows) * sizeof(float));
     const AlignedBuffer packed = *pack_int8(w, rows, depth);
     GuardedBytes w_memory(packed.size());
-    for (int64_t m = 0; m < tokens; ++m)
-      std::memcpy(q_memory.as<int8_t>() + m * stride, q.data() + m * depth, static_cast<size_t>(depth));
+    for (int64_t m = 0; m < tokens; ++m) std::copy_n(q.data() + m * depth, depth, q_memory.as<int8_t>() + m * stride);
     AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(kInt8GemmScratchBytes * threads));
     const Int8GemmArgs args{.weights = w_memory.fill<uint8_t>(packed.bytes()),
                             .rows = rows,
@@ -68,6 +67,11 @@ TEST_P(EveryInt8Gemm, EqualsTheOracle) {
       check(std::min<int64_t>(c, 66), a, b, i % 2 == 1);
     }
   check(5, 20, 131'072, true);
+  for (int threads : {1, 3}) {
+    check(0, 9, 33, false, threads);
+    check(5, 0, 33, false, threads);
+    check(5, 9, 0, false, threads);
+  }
   check(1, 1000, 512, false, 3);
   check(130, 200, 300, false, 3);
 }

@@ -8,6 +8,7 @@ namespace {
 // Calls combine(y, x) with the channel vectors of every input pixel of every window; begin(y) and end(y) frame a window.
 template <class Begin, class Combine, class End>
 void pool_windows(const ConvGeometry& g, const float* x, float* y, ThreadPool& pool, Begin begin, Combine combine, End end) {
+  if (g.positions() == 0) return;
   const int64_t lines = g.out(0) * g.out(1), width = g.out(2);
   pool.run(g.batch * lines, [&](int64_t line, int) {
     const float* sample = x + line / lines * g.sample_values();

@@ -16,6 +16,10 @@ TEST(Pool, EqualsADirectLoop) {
       {.batch = 3, .channels = 1, .input = {1, 5, 5}, .kernel = {1, 3, 3}, .padding = {0, 1, 1}},
       {.batch = 2, .channels = 5, .input = {6, 5, 4}, .kernel = {3, 2, 2}, .stride = {2, 1, 2}, .padding = {1, 1, 0}},
       {.batch = 1, .channels = 2, .input = {1, 1, 11}, .kernel = {1, 1, 3}, .stride = {1, 1, 2}, .dilation = {1, 1, 2}},
+      {.batch = 0, .channels = 2, .input = {1, 4, 4}, .kernel = {1, 2, 2}},
+      {.batch = 2, .channels = 0, .input = {1, 4, 4}, .kernel = {1, 2, 2}},
+      {.batch = 2, .channels = 2, .input = {1, 4, 1}, .kernel = {1, 2, 2}},
+      {.batch = 2, .channels = 2, .input = {1, 0, 4}, .kernel = {1, 2, 2}},
   };
   for (const ConvGeometry& g : geometries) {
     const auto x = test::random_floats(g.batch * g.sample_values(), 4);

@@ -58,6 +58,21 @@ std::vector<double> expected(const ReductionArgs& p, std::span<const float> x) {
   return y;
 }
 
+// A sum of nothing is 0, a mean of nothing none; rows of nothing, and no rows.
+TEST(EveryReduction, OfNothing) {
+  for (const ReductionRow* row : runnable())
+    for (Reduction op : kAll) {
+      std::vector<float> y(kRows, 1e30F);
+      reduction(*row, {.op = op, .columns = 0, .y = y.data()}, kRows, *make_thread_pool(2));
+      const float expected = op == Reduction::kSum    ? 0.0F
+                             : op == Reduction::kMean ? NAN
+                             : op == Reduction::kMax  ? -INFINITY
+                                                      : 1e30F;
+      for (float value : y) EXPECT_TRUE(value == expected || (std::isnan(value) && std::isnan(expected))) << value;
+      reduction(*row, {.op = op, .columns = 3}, 0, *make_thread_pool(2));
+    }
+}
+
 TEST(EveryReduction, EqualsTheDefinitionInDouble) {
   for (const ReductionRow* row : runnable())
     for (int64_t columns : kColumns)

@@ -7,7 +7,7 @@
 namespace bitlab::kernels {
 namespace {
 
-int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep); }
+int64_t patch_stride(const ConvGeometry& g) { return round_up(std::max<int64_t>(g.depth(), 1), kVnStep); }
 
 // One channel a group and one filter a channel; with two scales ternary_gemm serves it.
 bool is_depthwise(const ConvGeometry& g, const TernaryConvWeight& w) {
@@ -21,11 +21,17 @@ bool is_pointwise(const ConvGeometry& g) {
          g.stride == ConvGeometry::Sizes{1, 1, 1} && g.padding == ConvGeometry::Sizes{0, 0, 0};
 }
 
+// Whether a copy of the image with its padding is worth its memory.
+bool can_be_padded(const ConvGeometry& g) {
+  constexpr int64_t kMostTimes = 64;
+  return (g.input[1] + 2 * g.padding[1]) * (g.input[2] + 2 * g.padding[2]) <= kMostTimes * g.pixels();
+}
+
 // Patches are read where they lie in the padded image: their lines are runs of q, as kernels read them. Else they are gathered.
 bool reads_in_place(const TernaryKernels& kernels, const ConvGeometry& g) {
   return kernels.gemm != nullptr && kernels.gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 &&
          !g.transposed && g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 &&
-         g.kernel[2] * g.channels % kVnStep == 0;
+         g.kernel[2] * g.channels % kVnStep == 0 && can_be_padded(g);
 }
 bool is_padded(const ConvGeometry& g) { return g.padding[1] != 0 || g.padding[2] != 0; }
 int64_t padded_line(const ConvGeometry& g) { return (g.input[2] + 2 * g.padding[2]) * g.channels; }
@@ -47,7 +53,7 @@ void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out
 int64_t tile_patches(const ConvGeometry& g) {
   constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
   const int64_t fitting = std::clamp(kTileBytes / patch_stride(g) / kMultiple * kMultiple, kLeast, kMost);
-  return std::min(is_pointwise(g) ? kMost : fitting, g.positions());
+  return std::min(is_pointwise(g) ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
 }
 
 constexpr int64_t kFloatPatches = 16;  // gathered at a time where activations stay float
@@ -173,6 +179,20 @@ void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer,
   });
 }
 
+// The callers' numbers are divided by and multiplied: no product of them may overflow.
+Status check_sizes(const char* op, const ConvGeometry& g) {
+  constexpr int64_t kMost = 1 << 20;
+  const auto in_range = [](int64_t v, int64_t least) { return v >= least && v <= kMost; };
+  for (size_t d = 0; d < 3; ++d)
+    if (!in_range(g.kernel[d], 1) || !in_range(g.stride[d], 1) || !in_range(g.dilation[d], 1) || g.groups < 1 ||
+        !in_range(g.padding[d], 0))
+      return make_error(ErrorCode::kInvalidArgument,
+                        "[{}] kernel, stride, dilation and groups from 1, padding from 0, up to 2^20, got {}, {}, {}, {} "
+                        "and {} in dimension {}",
+                        op, g.kernel[d], g.stride[d], g.dilation[d], g.groups, g.padding[d], d);
+  return {};
+}
+
 }  // namespace
 
 TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, const TernaryConvWeight& w) {
@@ -203,9 +223,11 @@ int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryW
 
 Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
                     const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool) {
+  BITLAB_RETURN_IF_ERROR(check_sizes(input.op, g));
   if (weight.group != 0 && g.groups != 1)
     return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k",
                       input.op, weight.group);
+  if (g.batch == 0 || g.positions() == 0 || weight.packed->rows == 0) return {};
   const Scratch bytes(kernels, weight, g);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* padded = reinterpret_cast<int8_t*>(scratch + bytes.q);
@@ -223,6 +245,12 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_stride = layer.rows;
   if (kernels.weight_only != nullptr) {
     run_weight_only(*kernels.weight_only, layer, g, input.x, threads, pool);
+    return {};
+  }
+  if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
+    constexpr float kUnit = 1;
+    layer.a = &kUnit;
+    run_in_parts(ternary_gemm_reference, layer, g.batch * positions, threads, 0, pool);
     return {};
   }
   layer.a = input.q == nullptr ? a : input.a;

@@ -89,8 +89,9 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
   }
 
   static std::string describe(const ConvShape& s) {
-    return fmt::format("input {}x{}x{}x{} kernel {}x{}x{} groups {} transposed {}", s.channels, s.input[0], s.input[1],
-                       s.input[2], s.kernel[0], s.kernel[1], s.kernel[2], s.groups, s.transposed);
+    return fmt::format("input {}x{}x{}x{} kernel {}x{}x{} padding {}x{}x{} groups {} transposed {}", s.channels, s.input[0],
+                       s.input[1], s.input[2], s.kernel[0], s.kernel[1], s.kernel[2], s.padding[0], s.padding[1],
+                       s.padding[2], s.groups, s.transposed);
   }
 };
 
@@ -103,14 +104,43 @@ TEST_P(EveryTernaryLayer, ConvolutionsEqualTheOracle) {
     }
 }
 
+// No samples, no filters, no channels (each sum is of nothing, and the bias is left), no pixels.
+TEST_P(EveryTernaryLayer, SizesOfZero) {
+  const ConvShape one{.batch = 2, .channels = 16, .input = {1, 3, 4}, .filters = 5, .kernel = {1, 2, 2}};
+  for (int zero = 0; zero < 4; ++zero)
+    for (int64_t groups : {1, 16}) {
+      ConvShape s = one;
+      s.groups = groups;
+      if (groups != 1) s.filters = 16;
+      if (zero == 0) s.batch = 0;
+      if (zero == 1) s.filters = 0;
+      if (zero == 2) s.channels = 0;
+      if (zero == 3) s.input[1] = 0;
+      const ConvGeometry g = test::geometry_of(s);
+      TernaryLayout layout;
+      const TernaryKernels kernels = kernels_for(g, s.filters, &layout);
+      const Layer layer(s.filters, g.depth(), false, true, layout, groups);
+      const auto x = test::random_floats(g.batch * g.sample_values(), 14);
+      std::vector<float> y(static_cast<size_t>(g.batch * g.positions() * s.filters), 1e30F);
+      AlignedBuffer scratch =
+          *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(kernels, layer.weight(), g, 2)));
+      ASSERT_TRUE(
+          ternary_conv(kernels, layer.weight(), g, {.x = x.data()}, {.y = y.data()}, scratch.data(), *make_thread_pool(2))
+              .ok());
+      ASSERT_EQ(y.empty(), zero != 2);
+      for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(y[i], layer.bias[i % layer.bias.size()]) << zero;
+    }
+}
+
 TEST_P(EveryTernaryLayer, Int8ConvolutionsEqualTheOracle) {
   for (const ConvShape& shape : conv_shapes()) check_int8(shape);
 }
 
 TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
   int i = 0;
-  for (int64_t tokens : {1, 2, 7, 64, 65})
-    for (auto [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {10, 500}, {500, 800}, {65, 33}, {8, 16}}) {
+  for (int64_t tokens : {1, 2, 7, 64, 65, 0})
+    for (auto [rows, depth] :
+         {std::pair<int64_t, int64_t>{1, 1}, {10, 500}, {500, 800}, {65, 33}, {8, 16}, {0, 5}, {9, 0}}) {
       const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), &row()};
       const Layer layer(rows, depth, i % 2 == 0, i % 3 == 0, row().layout);
       const auto x = test::random_floats(tokens * depth, static_cast<uint32_t>(i++));
@@ -150,6 +180,27 @@ TEST(EveryTernaryDepthwise, EqualsTheOracle) {
           << row.name;
     }
   }
+}
+
+TEST(TernaryConv, RefusesSizesThatAreNone) {
+  const Layer layer(4, 4, true, false, TernaryLayout::kRows);
+  const auto error_of = [&](const ConvGeometry& g) {
+    return ternary_conv({}, layer.weight(), g, {}, {}, nullptr, *make_thread_pool(1)).error().message;
+  };
+  const ConvGeometry g{.channels = 4, .input = {1, 1, 4}};
+  const std::string_view form =
+      "[ternary_conv] kernel, stride, dilation and groups from 1, padding from 0, up to 2^20, got ";
+  const auto with = [&](auto change) {
+    ConvGeometry changed = g;
+    change(changed);
+    return error_of(changed);
+  };
+  EXPECT_EQ(with([](ConvGeometry& c) { c.stride[2] = 0; }), fmt::format("{}1, 0, 1, 1 and 0 in dimension 2", form));
+  EXPECT_EQ(with([](ConvGeometry& c) { c.kernel[1] = 0; }), fmt::format("{}0, 1, 1, 1 and 0 in dimension 1", form));
+  EXPECT_EQ(with([](ConvGeometry& c) { c.dilation[0] = -1; }), fmt::format("{}1, 1, -1, 1 and 0 in dimension 0", form));
+  EXPECT_EQ(with([](ConvGeometry& c) { c.groups = 0; }), fmt::format("{}1, 1, 1, 0 and 0 in dimension 0", form));
+  EXPECT_EQ(with([](ConvGeometry& c) { c.padding[2] = int64_t{1} << 62; }),
+            fmt::format("{}1, 1, 1, 1 and 4611686018427387904 in dimension 2", form));
 }
 
 TEST(TernaryConv, RefusesGroupsOfScalesWhereChannelsAreInGroups) {

@@ -24,7 +24,8 @@ Status ternary_embedding(const char* op, const TernaryTable& table, const int64_
       return make_error(ErrorCode::kInvalidArgument, "[{}] indices in [0, {}), got {} (token={})", op, table.rows, index[i],
                         i);
   constexpr int64_t kTokens = 16;
-  const int64_t group = table.group == 0 ? table.depth : table.group, groups = ceil_div(table.depth, group);
+  const int64_t group = table.group == 0 ? std::max<int64_t>(table.depth, 1) : table.group,
+                groups = ceil_div(table.depth, group);
   pool.run(ceil_div(tokens, kTokens), [&](int64_t block, int) {
     for (int64_t i = block * kTokens; i < std::min(tokens, (block + 1) * kTokens); ++i) {
       const int64_t row = index[i];

@@ -8,7 +8,7 @@ namespace bitlab::kernels {
 namespace {
 
 TEST(TernaryEmbedding, GivesCodeTimesScale) {
-  for (int64_t depth : {1, 4, 5, 130, 257})
+  for (int64_t depth : {0, 1, 4, 5, 130, 257})
     for (int64_t group : {0, 64, -1}) {  // -1: two scales
       constexpr int64_t kRows = 11;
       const bool two = group == -1;

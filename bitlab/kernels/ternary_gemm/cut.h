@@ -35,6 +35,8 @@ inline TernaryGemmArgs results_at(TernaryGemmArgs layer, int64_t tokens) {
 // all threads, since a kernel may prepare a block of tokens once for all rows of a call.
 inline void run_in_parts(TernaryGemmKernel* kernel, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch,
                          int64_t scratch_bytes, ThreadPool& pool) {
+  if (tokens == 0 || args.rows == 0) return;
+  if (args.depth == 0) kernel = ternary_gemm_reference;  // It reads neither weights nor q; others count on a first step.
   // Below this many products a hand-over to other threads costs more than it saves.
   constexpr int64_t kMinProducts = 1 << 18, kMostRows = 2048;
   if (pool.threads() == 1 || tokens * args.rows * args.depth < kMinProducts) {

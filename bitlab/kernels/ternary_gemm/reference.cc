@@ -36,7 +36,7 @@ void one_row(const TernaryGemmArgs& p, int64_t n, int64_t token_begin, int64_t t
   const uint8_t* row = p.weights + n * ternary::code_row_bytes(p.depth);
   const int64_t group = p.group == 0 ? p.depth : p.group;
   Floats<1> total[kSumTokens] = {};
-  Sums sums;
+  Sums sums{};
   for (int64_t first = 0; first < p.depth; first += group) {
     sums = {};
     const int64_t last = std::min(first + group, p.depth), run = p.run == 0 ? p.depth : p.run;

@@ -21,8 +21,8 @@ float sum_in_order(std::span<const float> x, std::span<const int8_t> t) {
 TEST(TernaryGemmF32, EveryRowSumsInTheDocumentedOrder) {
   for (const TernaryGemmF32Row& row : ternary_gemm_f32_kernels().rows) {
     if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
-    for (int64_t depth : {1, 3, 15, 16, 17, 63, 64, 65, 257, 1000})
-      for (auto [tokens, rows] : {std::pair<int64_t, int64_t>{1, 1}, {3, 70}, {17, 5}, {5, 129}}) {
+    for (int64_t depth : {0, 1, 3, 15, 16, 17, 63, 64, 65, 257, 1000})
+      for (auto [tokens, rows] : {std::pair<int64_t, int64_t>{1, 1}, {3, 70}, {17, 5}, {5, 129}, {0, 5}, {5, 0}}) {
         const auto x = test::random_floats(tokens * depth, 1), scale = test::random_floats(rows, 2),
                    bias = test::random_floats(rows, 3);
         const auto t = test::random_int8(rows * depth, 4, -1, 1);
