@@ -179,9 +179,8 @@ TEST(ShapeRules, FollowTheWindowFormula) {
   for (int64_t in : {5, 6, 17})
     for (int64_t kernel : {1, 2, 3})
       for (int64_t stride : {1, 2, 3})
-        for (int64_t padding : {0, 1})
+        for (int64_t padding : {0, 1, 4})
           for (int64_t dilation : {1, 2}) {
-            if (padding >= dilation * (kernel - 1) + 1) continue;
             ProgramBuilder b;
             const ValueId x = b.input("x", {kBatch, {1, false}, {in, false}, {in, false}});
             const ValueId w =
@@ -192,6 +191,54 @@ TEST(ShapeRules, FollowTheWindowFormula) {
             const int64_t out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
             EXPECT_EQ(b.peek().value(y).shape, (Shape{kBatch, {2, false}, {out, false}, {out, false}}));
           }
+}
+
+// Output sizes as torch.nn.ConvTranspose1d documents them: (in - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1.
+TEST(ShapeRules, PaddingOfTransposedConvolutionsMayExceedTheWindow) {
+  const auto shape_of = [](int64_t padding) -> std::string {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, {1, false}, {4, false}}), w = b.floats("w", {1, 2, 1}, {1, 2});
+    auto attributes = window({3}, {padding}, {1});
+    attributes["transposed"] = int64_t{1};
+    attributes["output_padding"] = Sizes{1};
+    const auto y = b.node(Op::conv, "up", {x, w, kNone}, attributes);
+    return y.ok() ? to_string(b.peek().value(*y).shape) : y.error().message;
+  };
+  EXPECT_EQ(shape_of(0), "[batch, 1, 12]");
+  EXPECT_EQ(shape_of(5), "[batch, 1, 2]");
+  EXPECT_EQ(shape_of(6), "[conv] padding that leaves at least 1 of an output of 12, got 6 (node=up)");
+}
+
+TEST(ShapeRules, PoolsArePaddedByHalfAWindow) {
+  const auto error_of = [](Op op, int64_t kernel, int64_t padding, int64_t dilation) -> std::string {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, {1, false}, {9, false}});
+    std::map<std::string, Attribute> attributes{
+        {"kernel_size", Sizes{kernel}}, {"stride", Sizes{1}}, {"padding", Sizes{padding}}};
+    if (op == Op::max_pool) attributes["dilation"] = Sizes{dilation};
+    const auto y = b.node(op, "pool", {x}, attributes);
+    return y.ok() ? "" : y.error().message;
+  };
+  EXPECT_EQ(error_of(Op::max_pool, 2, 1, 1), "");
+  EXPECT_EQ(error_of(Op::max_pool, 3, 2, 2), "");
+  EXPECT_EQ(error_of(Op::max_pool, 2, 2, 1), "[max_pool] padding of at most half the window's extent 2, got 2 (node=pool)");
+  EXPECT_EQ(error_of(Op::avg_pool, 3, 2, 1), "[avg_pool] padding of at most half the window's extent 3, got 2 (node=pool)");
+}
+
+// A builder asks the rules before verify() sees the shapes.
+TEST(ShapeRules, SeeValidShapesAlone) {
+  ProgramBuilder b;
+  const auto heads = [&](const char* name, int64_t count) {
+    return b.input(name, {kBatch, {count, false}, {2, false}, {2, false}});
+  };
+  const ValueId q = heads("q", 4), k = heads("k", 0);
+  const std::map<std::string, Attribute> attributes{{"causal", int64_t{0}}, {"scale", 1.0}};
+  EXPECT_EQ(b.node(Op::attention, "n", {q, k, k}, attributes).error().message,
+            "[attention] at most 5 positive sizes and 2^40 values, got [batch, 0, 2, 2] (node=n)");
+  const ValueId wide = b.input("wide", {{1, false}, {int64_t{1} << 40, false}});
+  const ValueId high = b.input("high", {{int64_t{1} << 40, false}, {1, false}});
+  EXPECT_EQ(b.node(Op::add, "n", {wide, high}).error().message,
+            "[add] at most 5 positive sizes and 2^40 values, got [1099511627776, 1099511627776] (node=n)");
 }
 
 TEST(ShapeRules, ReshapeKeepsTheBatchSymbolic) {
@@ -214,6 +261,8 @@ TEST(ShapeRules, RefuseWhatDoesNotFit) {
   EXPECT_EQ(b.node(Op::add, "n", {x, y}).error().message,
             "[add] shapes that are equal or broadcast, got [batch, 3, 4, 4] and [batch, 3, 4, 5] (node=n)");
   EXPECT_FALSE(b.node(Op::softmax, "n", {x}, {{"dim", int64_t{2}}}).ok());
+  EXPECT_EQ(b.node(Op::permute, "n", {x}, {{"dims", Sizes{0, 1, 1, 3}}}).error().message,
+            "[permute] each dimension of [batch, 3, 4, 4] once, got [0, 1, 1, 3] (node=n)");
 }
 
 TEST(Ops, ListHasEveryRow) {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include <fmt/format.h>
+
 namespace bitlab::program {
 namespace {
 
@@ -29,7 +31,6 @@ Result<Shape> broadcast(const Node& node, const Shape& a, const Shape& b) {
                     to_string(b));
     y[lead + i] = *dim;
   }
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
   return y;
 }
 
@@ -89,7 +90,9 @@ Result<Shape> infer_permute(const Program& p, const Node& node) {
   std::sort(sorted.begin(), sorted.end());
   bool valid = dims.size() == x.size();
   for (size_t i = 0; valid && i < sorted.size(); ++i) valid = sorted[i] == static_cast<int64_t>(i);
-  if (!valid) return refuse(ErrorCode::kInvalidArgument, node, "each dimension of {} once, got others", to_string(x));
+  if (!valid)
+    return refuse(ErrorCode::kInvalidArgument, node, "each dimension of {} once, got [{}]", to_string(x),
+                  fmt::format("{}", fmt::join(dims, ", ")));
   Shape y;
   for (int64_t dim : dims) y.push_back(x[static_cast<size_t>(dim)]);
   return y;
@@ -120,7 +123,6 @@ Result<Shape> infer_cat(const Program& p, const Node& node) {
     return refuse(ErrorCode::kShapeMismatch, node, "shapes that differ in dimension {}, got {} and {}", dim, to_string(y),
                   to_string(b));
   y[at].size += b[at].size;
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
   return y;
 }
 
@@ -143,7 +145,6 @@ Result<Shape> infer_matmul(const Program& p, const Node& node) {
                   to_string(b));
   Shape y = a;
   y.back() = b.back();
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
   return y;
 }
 
@@ -187,8 +188,13 @@ Result<Shape> infer_mean(const Program& p, const Node& node) {
   return Shape(x.begin(), x.end() - 1);
 }
 
+// Rules divide by sizes and multiply them: they see valid shapes alone, and what they make of these is valid or refused.
 Result<Shape> infer_shape(const Program& program, const Node& node) {
-  return kRules.at(static_cast<size_t>(node.op))(program, node);
+  for (const ValueId id : node.inputs)
+    if (id != kNone) BITLAB_RETURN_IF_ERROR(check_size(node, program.value(id).shape));
+  BITLAB_TRY(Shape y, kRules.at(static_cast<size_t>(node.op))(program, node));
+  BITLAB_RETURN_IF_ERROR(check_size(node, y));
+  return y;
 }
 
 }  // namespace bitlab::program

@@ -38,28 +38,37 @@ struct Window {
   bool transposed = false;
 };
 
-// What a window operation makes of the size of one axis.
-Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int64_t size) {
-  constexpr int64_t kMost = 1 << 20;
+// Window operations multiply these and add up a few products: none overflows.
+constexpr int64_t kMostWindow = 1 << 20;
+
+// Numbers along one axis that a window can have.
+Status check_window(const Node& node, const Window& w, size_t axis, int64_t size) {
   const int64_t kernel = w.kernel[axis], stride = w.stride[axis], padding = w.padding[axis], dilation = w.dilation[axis],
                 extra = w.output_padding[axis];
-  const auto in_range = [](int64_t v, int64_t least) { return v >= least && v <= kMost; };
-  if (!in_range(kernel, 1) || !in_range(stride, 1) || !in_range(padding, 0) || !in_range(dilation, 1) || size > kMost)
+  const auto in_range = [](int64_t v, int64_t least) { return v >= least && v <= kMostWindow; };
+  if (!in_range(kernel, 1) || !in_range(stride, 1) || !in_range(padding, 0) || !in_range(dilation, 1) || size > kMostWindow)
     return refuse(ErrorCode::kInvalidArgument, node,
                   "kernel, stride, dilation from 1 and padding from 0 to 2^20, got {}, {}, {}, {} for size {}", kernel,
                   stride, dilation, padding, size);
   if (extra < 0 || (extra > 0 && (!w.transposed || extra >= std::max(stride, dilation))))
     return refuse(ErrorCode::kInvalidArgument, node, "output_padding below stride or dilation, of a transposed one, got {}",
                   extra);
-  const int64_t extent = dilation * (kernel - 1) + 1;
-  if (padding >= extent)
-    return refuse(ErrorCode::kInvalidArgument, node, "padding below the window's extent {}, got {}", extent, padding);
-  const int64_t out =
-      w.transposed ? (size - 1) * stride - 2 * padding + extent + extra : (size + 2 * padding - extent + stride) / stride;
-  if (out < 1 || (!w.transposed && size + 2 * padding < extent))
-    return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent,
-                  size + 2 * padding);
-  return out;
+  return {};
+}
+
+// What a window operation makes of the size of one axis. A window may lie in the padding as a whole.
+Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int64_t size) {
+  BITLAB_RETURN_IF_ERROR(check_window(node, w, axis, size));
+  const int64_t stride = w.stride[axis], margins = 2 * w.padding[axis], extent = w.dilation[axis] * (w.kernel[axis] - 1) + 1;
+  if (w.transposed) {
+    const int64_t out = (size - 1) * stride - margins + extent + w.output_padding[axis];
+    if (out >= 1) return out;
+    return refuse(ErrorCode::kShapeMismatch, node, "padding that leaves at least 1 of an output of {}, got {}",
+                  out + margins, w.padding[axis]);
+  }
+  if (size + margins < extent)
+    return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent, size + margins);
+  return (size + margins - extent) / stride + 1;
 }
 
 Result<Shape> window_shape(const Node& node, const Shape& x, const Window& window, Dim channels) {
@@ -76,7 +85,6 @@ Result<Shape> window_shape(const Node& node, const Shape& x, const Window& windo
     BITLAB_TRY(const int64_t size, window_size(node, window, axis, x[axis + 2].size));
     y.push_back({size, false});
   }
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
   return y;
 }
 
@@ -102,14 +110,26 @@ Result<Shape> conv_shape(const Program& p, const Node& node) {
   return window_shape(node, x, window, weight[0]);
 }
 
+// Pools are padded by at most half a window, as LibTorch asks: further out a window would see nothing but padding.
+Status check_pool_padding(const Node& node, const Window& w) {
+  for (size_t axis = 0; axis < w.kernel.size(); ++axis) {
+    const int64_t extent = w.dilation[axis] * (w.kernel[axis] - 1) + 1;
+    if (w.padding[axis] > extent / 2)
+      return refuse(ErrorCode::kInvalidArgument, node, "padding of at most half the window's extent {}, got {}", extent,
+                    w.padding[axis]);
+  }
+  return {};
+}
+
 Result<Shape> pool_shape(const Program& p, const Node& node, const Sizes* dilation) {
   const Shape& x = shape_of(p, node, 0);
   BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
   const size_t axes = x.size() - 2;
-  return window_shape(node, x,
-                      {node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"),
-                       node.attribute<Sizes>("padding"), dilation == nullptr ? Sizes(axes, 1) : *dilation, Sizes(axes, 0)},
-                      x[1]);
+  const Window window{node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"),
+                      node.attribute<Sizes>("padding"), dilation == nullptr ? Sizes(axes, 1) : *dilation, Sizes(axes, 0)};
+  BITLAB_TRY(Shape y, window_shape(node, x, window, x[1]));
+  BITLAB_RETURN_IF_ERROR(check_pool_padding(node, window));
+  return y;
 }
 
 Result<Shape> embedding_shape(const Program& p, const Node& node) {
@@ -117,7 +137,6 @@ Result<Shape> embedding_shape(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
   Shape y = shape_of(p, node, 0);
   y.push_back(weight[1]);
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
   return y;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "bitlab/base/half.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/spec.h"
 
@@ -53,7 +54,7 @@ Status verify_groups(const Value& v, const TernaryData& data) {
   const auto bad = std::find_if(data.group_scale.begin(), data.group_scale.end(),
                                 [](uint16_t half) { return (half & kExponent) == kExponent; });
   if (bad == data.group_scale.end()) return {};
-  return corrupt("finite scales, got another (value={}, index={})", v.name, bad - data.group_scale.begin());
+  return corrupt("finite scales, got {} (value={}, index={})", half_to_float(*bad), v.name, bad - data.group_scale.begin());
 }
 
 Status verify_scale(const Value& v, FloatData scale) {
