@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include <fmt/format.h>
+
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/file.h"
 #include "bitlab/format/bit/graph_json.h"
@@ -66,9 +68,13 @@ Result<TensorView> take(Safetensors& file, const std::string& name, TensorType t
   if (found == file.tensors.end()) return make_error(ErrorCode::kCorrupt, "[bit] tensor '{}' of the graph, got none", name);
   const TensorView tensor = found->second;
   file.tensors.erase(found);
-  if (tensor.type != type || tensor.shape != shape || reinterpret_cast<uintptr_t>(tensor.bytes.data()) % kAlignment != 0)
-    return make_error(ErrorCode::kCorrupt,
-                      "[bit] the type, shape and alignment that the graph says, got another (tensor={})", name);
+  if (tensor.type != type || tensor.shape != shape)
+    return make_error(ErrorCode::kCorrupt, "[bit] {} [{}] as the graph says, got {} [{}] (tensor={})",
+                      format::bit::name(type), fmt::join(shape, ", "), format::bit::name(tensor.type),
+                      fmt::join(tensor.shape, ", "), name);
+  if (const auto address = reinterpret_cast<uintptr_t>(tensor.bytes.data()); address % kAlignment != 0)
+    return make_error(ErrorCode::kCorrupt, "[bit] data at multiples of {} bytes, got {} beyond one (tensor={})", kAlignment,
+                      address % kAlignment, name);
   return tensor;
 }
 

@@ -137,6 +137,24 @@ TEST(Bit, ReadersBehindTheChecksumRefuseToo) {
             ErrorCode::kUnsupportedVersion);
 }
 
+// Errors quote the file; no number is wrapped into another one.
+TEST(Bit, ErrorsSayWhatTheGraphHas) {
+  const auto error_of = [](const char* from, const char* to) {
+    return load_bytes(with_graph(from, to)).program.error().message;
+  };
+  EXPECT_EQ(error_of("\\\"shape\\\":[2,5]", "\\\"shape\\\":[2,0]"),
+            "[bit] positive sizes of a constant in the graph, got [2,0]");
+  EXPECT_EQ(error_of("\\\"shape\\\":[2,5]", "\\\"shape\\\":[18446744073709551615,5]"),
+            "[bit] a number or a multiple of the batch as a dimension in the graph, got 18446744073709551615");
+  EXPECT_EQ(error_of("\\\"activation\\\":\\\"int8\\\"", "\\\"activation\\\":9223372036854775808"),
+            "[bit] a number, at most 5 integers or a text as an attribute in the graph, got 9223372036854775808");
+  EXPECT_EQ(error_of("\\\"batch\\\",5", "\\\"batch\\\",0"),
+            "[ternary_linear] at most 5 positive sizes and 2^40 values, got [batch, 0] (node=fc)");
+  EXPECT_EQ(error_of("\"shape\":[2,1]", "\"shape\":[1,2]"),
+            "[bit] U8 [2, 1] as the graph says, got U8 [1, 2] (tensor=fc.weight.trits)");
+  EXPECT_EQ(error_of("\"dtype\":\"F32\"", "\"dtype\":\"F64\"").find("[bit] dtype U8, I8, F16 or F32, got \"F64\""), 0U);
+}
+
 TEST(Bit, FilesAreWrittenAndMapped) {
   const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_bit_{}.bit", getpid());
   ASSERT_TRUE(save(small(), path).ok());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <unordered_map>
 
 #include <nlohmann/json.hpp>
@@ -60,26 +61,39 @@ Json node_to_json(const Program& p, const Node& node) {
   return {{"op", name(node.op)}, {"name", node.name}, {"inputs", inputs}, {"attributes", attributes}};
 }
 
-Error malformed(std::string_view expectation) {
-  return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got another", expectation);
+// The beginning of what the file says.
+std::string show(const Json& found) {
+  constexpr size_t kMost = 60;
+  const std::string text = found.dump(-1, ' ', true);
+  return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
+}
+
+Error malformed(std::string_view expectation, const Json& found) {
+  return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got {}", expectation, show(found));
+}
+
+// An integer that int64 holds.
+bool is_integer(const Json& json) {
+  return json.is_number_integer() &&
+         (!json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
 }
 
 Result<Dim> parse_dim(const Json& json) {
   constexpr std::string_view kSuffix = "*batch";
-  if (json.is_number_integer()) return Dim{json.get<int64_t>(), false};
+  if (is_integer(json)) return Dim{json.get<int64_t>(), false};
   if (json == "batch") return program::kBatch;
-  if (!json.is_string()) return malformed("a number or a multiple of the batch as a dimension");
+  if (!json.is_string()) return malformed("a number or a multiple of the batch as a dimension", json);
   const auto text = json.get<std::string>();
   Dim dim{0, true};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), dim.size);
   if (error != std::errc() || std::string_view(end) != kSuffix)
-    return malformed("a number or a multiple of the batch as a dimension");
+    return malformed("a number or a multiple of the batch as a dimension", json);
   return dim;
 }
 
 Result<Shape> parse_shape(const Json& json) {
   if (!json.is_array() || json.size() > static_cast<size_t>(program::kMaxRank))
-    return malformed("a shape of at most 5 sizes");
+    return malformed("a shape of at most 5 sizes", json);
   Shape shape;
   for (const Json& item : json) {
     BITLAB_TRY(const Dim dim, parse_dim(item));
@@ -89,13 +103,13 @@ Result<Shape> parse_shape(const Json& json) {
 }
 
 Result<Attribute> parse_attribute(const Json& json) {
-  if (json.is_number_integer()) return Attribute(json.get<int64_t>());
+  if (is_integer(json)) return Attribute(json.get<int64_t>());
   if (json.is_string()) return Attribute(json.get<std::string>());
   if (json.is_number_float()) return Attribute(json.get<double>());
   if (json.is_array() && json.size() <= static_cast<size_t>(program::kMaxRank) &&
-      std::all_of(json.begin(), json.end(), [](const Json& item) { return item.is_number_integer(); }))
+      std::all_of(json.begin(), json.end(), is_integer))
     return Attribute(json.get<Sizes>());
-  return malformed("a number, at most 5 integers or a text as an attribute");
+  return malformed("a number, at most 5 integers or a text as an attribute", json);
 }
 
 // Reads the members of the graph into a program, resolving names.
@@ -104,7 +118,7 @@ class Reader {
   Status inputs(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
       const Json dtype = json.is_object() ? json.value("dtype", Json("float32")) : Json();
-      if (dtype != "float32" && dtype != "int64") return malformed("the dtype float32 or int64 of an input");
+      if (dtype != "float32" && dtype != "int64") return malformed("the dtype float32 or int64 of an input", dtype);
       BITLAB_TRY(const ValueId id, declare(json, ValueKind::kInput, dtype == "int64" ? DType::kInt64 : DType::kFloat32));
       parsed_.program.inputs.push_back(id);
       return {};
@@ -115,15 +129,15 @@ class Reader {
     return each(list, [&](const Json& json) -> Status {
       const Json kind = json.is_object() ? json.value("kind", Json()) : Json();
       if (kind != "float" && kind != "ternary" && kind != "int8")
-        return malformed("the kind float, ternary or int8 of a constant");
+        return malformed("the kind float, ternary or int8 of a constant", kind);
       const bool integer = kind != "float";
       const DType type = kind == "ternary" ? DType::kTernary : kind == "int8" ? DType::kInt8 : DType::kFloat32;
       BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, type));
-      if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant");
+      if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant", json["shape"]);
       ConstantPlan plan{id, 0, false, 0};
       if (integer) BITLAB_RETURN_IF_ERROR(scales_of(json, plan));
       if (kind == "int8" && (plan.group != 0 || plan.asymmetric))
-        return malformed("scales of rows or one of a constant in int8");
+        return malformed("scales of rows or one of a constant in int8", json);
       parsed_.constants.push_back(plan);
       return {};
     });
@@ -147,28 +161,29 @@ class Reader {
   static Status scales_of(const Json& json, ConstantPlan& plan) {
     const Json scales = json.value("scales", Json(0U)), group = json.value("group", Json(0U)),
                asymmetric = json.value("asymmetric", Json(false));
-    if (!scales.is_number_unsigned() || !group.is_number_unsigned() || !asymmetric.is_boolean())
-      return malformed("numbers of scales and of k in a group");
-    if (group != 0U && group != 64U && group != 128U && group != 256U) return malformed("groups of 64, 128 or 256");
+    if (!scales.is_number_unsigned() || !is_integer(scales) || !group.is_number_unsigned() || !asymmetric.is_boolean())
+      return malformed("numbers of scales and of k in a group", json);
+    if (group != 0U && group != 64U && group != 128U && group != 256U) return malformed("groups of 64, 128 or 256", group);
     plan = {plan.value, scales.get<int64_t>(), asymmetric.get<bool>(), group.get<int64_t>()};
     return {};
   }
 
   template <class Function>
   Status each(const Json& list, Function function) {
-    if (!list.is_array()) return malformed("lists of inputs, constants, nodes and outputs");
+    if (!list.is_array()) return malformed("lists of inputs, constants, nodes and outputs", list);
     for (const Json& item : list) BITLAB_RETURN_IF_ERROR(function(item));
     return {};
   }
 
   Result<std::string> name_of(const Json& json) {
-    if (!json.is_object() || !json.contains("name") || !json["name"].is_string()) return malformed("a name for each entry");
+    if (!json.is_object() || !json.contains("name") || !json["name"].is_string())
+      return malformed("a name for each entry", json);
     return json["name"].get<std::string>();
   }
 
   Result<ValueId> define(std::string name, ValueKind kind, DType dtype, Shape shape) {
     const auto id = static_cast<ValueId>(parsed_.program.values.size());
-    if (!ids_.emplace(name, id).second) return malformed("a name that stands for one value ('" + name + "')");
+    if (!ids_.emplace(name, id).second) return malformed("a name that stands for one value", name);
     parsed_.program.values.push_back({std::move(name), kind, dtype, std::move(shape)});
     return id;
   }
@@ -182,7 +197,7 @@ class Reader {
   Result<ValueId> resolve(const Json& json) {
     if (json.is_null()) return program::kNone;
     const auto found = json.is_string() ? ids_.find(json.get<std::string>()) : ids_.end();
-    if (found == ids_.end()) return malformed("the name of a value that stands before");
+    if (found == ids_.end()) return malformed("the name of a value that stands before", json);
     return found->second;
   }
 
@@ -190,7 +205,7 @@ class Reader {
     BITLAB_TRY(std::string name, name_of(json));
     if (!json.contains("op") || !json["op"].is_string() || !json.contains("inputs") || !json["inputs"].is_array() ||
         !json.contains("attributes") || !json["attributes"].is_object())
-      return malformed("op, inputs and attributes of a node");
+      return malformed("op, inputs and attributes of a node", json);
     Node node;
     node.name = name;
     BITLAB_TRY(node.op, program::parse_op(json["op"].get<std::string>()));
@@ -228,11 +243,13 @@ std::string graph_to_json(const Program& p) {
 }
 
 Result<ParsedGraph> graph_from_json(std::string_view text) {
-  if (json_depth(text) > kMaxJsonDepth) return malformed("nesting at most 16 deep");
+  if (const auto depth = json_depth(text); depth > kMaxJsonDepth)
+    return make_error(ErrorCode::kCorrupt, "[bit] nesting at most {} deep in the graph, got {}", kMaxJsonDepth, depth);
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object()) return malformed("a JSON object");
+  if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[bit] a JSON object as the graph, got other text");
+  if (!json.is_object()) return malformed("a JSON object", json);
   for (const char* key : {"inputs", "constants", "nodes", "outputs"})
-    if (!json.contains(key)) return malformed("lists of inputs, constants, nodes and outputs");
+    if (!json.contains(key)) return malformed("lists of inputs, constants, nodes and outputs", json);
   Reader reader;
   BITLAB_RETURN_IF_ERROR(reader.inputs(json["inputs"]));
   BITLAB_RETURN_IF_ERROR(reader.constants(json["constants"]));

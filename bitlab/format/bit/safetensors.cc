@@ -81,14 +81,15 @@ bool is_size(const Json& json) {
 }
 
 Result<TensorView> read_tensor(const std::string& name, const Json& json, std::span<const uint8_t> data) {
-  if (!json.is_object() || !json.contains("dtype") || !json.contains("shape") || !json.contains("data_offsets"))
-    return corrupt("dtype, shape and data_offsets, got less (tensor={})", name);
+  if (!json.is_object()) return corrupt("dtype, shape and data_offsets, got a {} (tensor={})", json.type_name(), name);
+  for (const char* key : {"dtype", "shape", "data_offsets"})
+    if (!json.contains(key)) return corrupt("dtype, shape and data_offsets, got no {} (tensor={})", key, name);
   const Json &dtype = json["dtype"], &shape = json["shape"], &offsets = json["data_offsets"];
   const auto type = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeName& t) { return dtype == t.name; });
-  if (type == kTypes.end()) return corrupt("dtype U8, F16 or F32, got another (tensor={})", name);
+  if (type == kTypes.end()) return corrupt("dtype U8, I8, F16 or F32, got {} (tensor={})", dtype.dump(), name);
   if (!offsets.is_array() || offsets.size() != 2 || !is_size(offsets[0]) || !is_size(offsets[1]) || !shape.is_array() ||
       !std::all_of(shape.begin(), shape.end(), is_size))
-    return corrupt("a shape and two offsets, got another form (tensor={})", name);
+    return corrupt("a shape and two offsets, got {} and {} (tensor={})", shape.dump(), offsets.dump(), name);
   const auto begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
   if (begin > end || end > data.size())
     return corrupt("offsets within {} bytes of data, got {} and {} (tensor={})", data.size(), begin, end, name);
@@ -97,7 +98,7 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
   for (const Json& item : shape) {
     const auto size = item.get<int64_t>();
     if (size != 0 && bytes > std::numeric_limits<int64_t>::max() / size)
-      return corrupt("a shape that fits memory (tensor={})", name);
+      return corrupt("a shape that fits memory, got {} (tensor={})", shape.dump(), name);
     bytes *= size;
     tensor.shape.push_back(size);
   }
@@ -142,15 +143,17 @@ Status check_header_crc(std::string_view header) {
 }
 
 Status read_metadata(const Json& json, std::map<std::string, std::string>& metadata) {
-  if (!json.is_object()) return corrupt("__metadata__ with text values, got another form");
+  if (!json.is_object()) return corrupt("__metadata__ with text values, got a {}", json.type_name());
   for (const auto& [key, value] : json.items()) {
-    if (!value.is_string()) return corrupt("__metadata__ with text values, got another form (key={})", key);
+    if (!value.is_string()) return corrupt("__metadata__ with text values, got a {} (key={})", value.type_name(), key);
     metadata[key] = value.get<std::string>();
   }
   return {};
 }
 
 }  // namespace
+
+std::string_view name(TensorType type) { return type_name(type).name; }
 
 std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std::string, std::string> metadata) {
   std::string data;
@@ -181,10 +184,11 @@ std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std
 Result<Safetensors> read_safetensors(std::span<const uint8_t> bytes) {
   BITLAB_TRY(const std::string_view text, read_header(bytes));
   BITLAB_RETURN_IF_ERROR(check_header_crc(text));
-  if (json_depth(text) > kMaxJsonDepth) return corrupt("a header nested at most {} deep, got more", kMaxJsonDepth);
+  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
+    return corrupt("a header nested at most {} deep, got {}", kMaxJsonDepth, depth);
   const Json header = Json::parse(text, nullptr, false);
-  if (!header.is_object() || !header.contains("__metadata__"))
-    return corrupt("a JSON header with __metadata__, got another text");
+  if (!header.is_object()) return corrupt("a JSON object as the header, got a {}", header.type_name());
+  if (!header.contains("__metadata__")) return corrupt("a JSON header with __metadata__, got one without");
   const auto data = bytes.subspan(kLengthBytes + text.size());
   Safetensors file;
   BITLAB_RETURN_IF_ERROR(read_metadata(header["__metadata__"], file.metadata));

@@ -5,6 +5,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bitlab/base/result.h"
@@ -12,6 +13,7 @@
 namespace bitlab::format::bit {
 
 enum class TensorType { kU8, kI8, kF16, kF32 };
+std::string_view name(TensorType type);  // "U8", as in files
 
 struct TensorView {
   TensorType type;
