@@ -21,7 +21,7 @@ typedef struct bitlab_model bitlab_model;
 typedef struct bitlab_session bitlab_session;
 
 /* A tensor, row-major; images are [batch, channels, height, width]. Inputs of a model are float32 or int64 (indices, such as tokens);
- * one of the two pointers is set, the other NULL. Outputs are float32. */
+ * one of the two pointers is set, the other NULL. Outputs are float32. Where a size is 0 there are no values, and data may be NULL. */
 typedef struct bitlab_tensor {
   const float* data;
   const int64_t* shape;
@@ -50,7 +50,7 @@ const char* bitlab_model_metadata(const bitlab_model* model, const char* key);
 int bitlab_session_create(const bitlab_model* model, int threads, bitlab_session** session);
 void bitlab_session_free(bitlab_session* session);
 
-/* Runs inputs[0 .. input_count). On success *outputs points to *output_count tensors, valid until the session's next run. */
+/* Runs inputs[0 .. input_count). A batch of 0 gives empty outputs. On success *outputs points to *output_count tensors, valid until the session's next run. */
 int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, size_t input_count,
                        const bitlab_tensor** outputs, size_t* output_count);
 

@@ -84,7 +84,10 @@ int bitlab_session_run(bitlab_session* session, const bitlab_tensor* inputs, siz
   return guarded([&] {
     std::vector<bitlab::runtime::TensorView> views;
     for (size_t i = 0; i < input_count; ++i) {
-      if (inputs[i].shape == nullptr || inputs[i].rank < 0) return fail_null("a shape of each input");
+      if (inputs[i].shape == nullptr) return fail_null("a shape of each input");
+      if (inputs[i].rank < 0 || inputs[i].rank > bitlab::program::kMaxRank)
+        return fail(bitlab::make_error(bitlab::ErrorCode::kInvalidArgument, "[bitlab] a rank of 0 to {}, got {} (input={})",
+                                       bitlab::program::kMaxRank, inputs[i].rank, i));
       views.push_back({{inputs[i].shape, inputs[i].shape + inputs[i].rank}, inputs[i].data, inputs[i].indices});
     }
     const auto results = session->session->run(views);

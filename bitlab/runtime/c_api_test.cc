@@ -50,6 +50,39 @@ TEST_F(CApi, LoadsRunsAndFrees) {
   bitlab_session_free(session);
 }
 
+TEST_F(CApi, ABatchOfZeroGivesAnEmptyOutput) {
+  bitlab_model* model = nullptr;
+  ASSERT_EQ(bitlab_model_load(path_.c_str(), &model), 0) << bitlab_last_error();
+  bitlab_session* session = nullptr;
+  ASSERT_EQ(bitlab_session_create(model, 1, &session), 0);
+  const float data[] = {127, 100};
+  const int64_t none[] = {0, 2}, one[] = {1, 2};
+  const bitlab_tensor* outputs = nullptr;
+  size_t count = 0;
+  for (const float* values : {static_cast<const float*>(nullptr), static_cast<const float*>(data)}) {
+    const bitlab_tensor input{values, none, 2, nullptr};
+    ASSERT_EQ(bitlab_session_run(session, &input, 1, &outputs, &count), 0) << bitlab_last_error();
+    ASSERT_EQ(count, 1U);
+    ASSERT_EQ(outputs[0].rank, 2);
+    EXPECT_EQ(outputs[0].shape[0], 0);
+    EXPECT_EQ(outputs[0].shape[1], 1);
+  }
+  const bitlab_tensor missing{nullptr, one, 2, nullptr};
+  EXPECT_EQ(bitlab_session_run(session, &missing, 1, &outputs, &count), 2);
+  EXPECT_STREQ(bitlab_last_error(), "[session] float32 values, got a null pointer (input=x)");
+  const bitlab_tensor input{data, one, 2, nullptr};
+  ASSERT_EQ(bitlab_session_run(session, &input, 1, &outputs, &count), 0) << bitlab_last_error();
+  EXPECT_EQ(outputs[0].data[0], 54.0F);
+  for (const auto& [rank, message] : {std::pair<int64_t, const char*>{-1, "[bitlab] a rank of 0 to 5, got -1 (input=0)"},
+                                      {int64_t{1} << 62, "[bitlab] a rank of 0 to 5, got 4611686018427387904 (input=0)"}}) {
+    const bitlab_tensor odd{data, one, rank, nullptr};
+    EXPECT_EQ(bitlab_session_run(session, &odd, 1, &outputs, &count), 2);
+    EXPECT_STREQ(bitlab_last_error(), message);
+  }
+  bitlab_session_free(session);
+  bitlab_model_free(model);
+}
+
 TEST_F(CApi, ReportsErrorsWithGroupAndMessage) {
   bitlab_model* model = nullptr;
   EXPECT_EQ(bitlab_model_load((path_ + ".missing").c_str(), &model), 3);

@@ -92,6 +92,7 @@ StridedView StridedView::broadcast(const std::vector<int64_t>& shape) const {
 }
 
 void copy_strided(const StridedView& view, const float* from, float* to, ThreadPool& pool) {
+  if (std::find(view.sizes.begin(), view.sizes.end(), 0) != view.sizes.end()) return;
   constexpr size_t kDims = program::kMaxRank;
   std::array<int64_t, kDims> sizes, strides;  // dimensions of size 1 in front
   sizes.fill(1);

@@ -28,6 +28,11 @@ struct Packing {
   bool operator==(const Packing&) const = default;
 };
 
+std::string describe(const Packing& packing) {
+  if (packing.table) return "a table";
+  return fmt::format("a matrix in {} groups (layout {})", packing.groups, name(packing.layout));
+}
+
 // `data`: of a ternary weight; null: one in int8, whose layout follows from `table`.
 Result<Packing> packing_for(const Program& p, const program::Node& node, const program::TernaryData* data,
                             const LoadOptions& options) {
@@ -62,8 +67,8 @@ Result<Packing> packing_for(const Program& p, program::ValueId weight, const pro
     BITLAB_TRY(const Packing own, packing_for(p, node, data, options));
     if (packing && *packing != own)
       return make_error(ErrorCode::kUnsupported,
-                        "[model] readers of a weight that share a layout, got others at '{}' (value={})", node.name,
-                        p.value(weight).name);
+                        "[model] readers of a weight that share a layout, got {} and, at '{}', {} (value={})",
+                        describe(*packing), node.name, describe(own), p.value(weight).name);
     packing = own;
   }
   return packing.value_or(Packing{});

@@ -47,17 +47,17 @@ int64_t place(std::vector<Placed>& placed, int64_t bytes, const Lifetime& life) 
   return offset;
 }
 
+constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
+
 // Bytes of a value at this batch, or an error where they cannot be counted.
 Result<int64_t> value_bytes(const program::Value& v, int64_t batch) {
-  constexpr int64_t kMost = int64_t{1} << 46;
   auto bytes = static_cast<int64_t>(v.dtype == program::DType::kInt64 ? sizeof(int64_t) : sizeof(float));
   for (const program::Dim& dim : v.shape) {
-    if (dim.symbolic && dim.size > kMost / batch) bytes = kMost;
-    const int64_t size = dim.symbolic ? dim.size * batch : dim.size;
-    if (bytes > kMost / size)
-      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got more (value={}, batch={})", v.name,
-                        batch);
-    bytes *= size;
+    const bool counted = !dim.symbolic || batch <= kMostBytes / dim.size;
+    if (!counted || (bytes != 0 && dim.at(batch) > kMostBytes / bytes))
+      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got {} of {} (value={}, batch={})",
+                        to_string(v.shape), name(v.dtype), v.name, batch);
+    bytes *= dim.at(batch);
   }
   return round_up(bytes, kAlignment);
 }
@@ -74,6 +74,10 @@ Result<Plan> make_plan(const Model& model, int64_t batch, int threads) {
     BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], batch));
     plan.offsets[i] = place(placed, bytes, lives[i]);
     plan.scratch_offset = std::max(plan.scratch_offset, plan.offsets[i] + bytes);
+    if (plan.scratch_offset > kMostBytes)
+      return make_error(ErrorCode::kUnsupported,
+                        "[plan] at most 2^46 bytes of values at a time, got {} (value={}, batch={})", plan.scratch_offset,
+                        p.values[i].name, batch);
   }
   int64_t scratch = 0;
   for (const program::Node& node : p.nodes) {

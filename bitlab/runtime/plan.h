@@ -14,7 +14,7 @@ struct PlannedStep {
 };
 
 struct Plan {
-  int64_t batch = 0;
+  int64_t batch = -1;  // -1: there is no plan
   Layouts layouts;
   std::vector<PlannedStep> steps;
   std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants

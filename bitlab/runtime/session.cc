@@ -12,20 +12,33 @@ std::string show(const std::vector<int64_t>& shape) {
   return to_string(fixed);
 }
 
-// The batch for which `expected` is `found`; 0 where there is none, -1 where any batch will do.
-int64_t match(const program::Shape& expected, const std::vector<int64_t>& found) {
-  if (expected.size() != found.size()) return 0;
-  int64_t batch = -1;
+constexpr int64_t kAnyBatch = -1;
+
+// The batch for which `expected` is `found`; nothing where there is none.
+std::optional<int64_t> match(const program::Shape& expected, const std::vector<int64_t>& found) {
+  if (expected.size() != found.size()) return std::nullopt;
+  int64_t batch = kAnyBatch;
   for (size_t i = 0; i < found.size(); ++i) {
     const program::Dim dim = expected[i];
     if (!dim.symbolic) {
-      if (dim.size != found[i]) return 0;
+      if (dim.size != found[i]) return std::nullopt;
       continue;
     }
-    if (found[i] < 1 || found[i] % dim.size != 0 || (batch != -1 && batch != found[i] / dim.size)) return 0;
+    if (found[i] < 0 || found[i] % dim.size != 0 || (batch != kAnyBatch && batch != found[i] / dim.size))
+      return std::nullopt;
     batch = found[i] / dim.size;
   }
   return batch;
+}
+
+// Whether an input brings the values that its shape promises.
+Status check_values(const program::Value& expected, const TensorView& input) {
+  const bool is_index = expected.dtype == program::DType::kInt64;
+  const void* values = is_index ? static_cast<const void*>(input.indices) : input.data;
+  const bool other = is_index ? input.data != nullptr : input.indices != nullptr;
+  if (values != nullptr || std::find(input.shape.begin(), input.shape.end(), 0) != input.shape.end()) return {};
+  return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got {} (input={})", name(expected.dtype),
+                    other ? (is_index ? "float32 ones" : "int64 ones") : "a null pointer", expected.name);
 }
 
 }  // namespace
@@ -47,25 +60,26 @@ Result<int64_t> Session::batch_of(std::span<const TensorView> inputs) const {
   const program::Program& p = model_->program();
   if (inputs.size() != p.inputs.size())
     return make_error(ErrorCode::kInvalidArgument, "[session] {} inputs, got {}", p.inputs.size(), inputs.size());
-  int64_t batch = -1;
+  int64_t batch = kAnyBatch;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const program::Value& expected = p.value(p.inputs[i]);
-    const int64_t found = match(expected.shape, inputs[i].shape);
-    const bool is_index = expected.dtype == program::DType::kInt64;
-    if ((is_index ? inputs[i].indices == nullptr : inputs[i].data == nullptr))
-      return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got none of these (input={})", name(expected.dtype),
-                        expected.name);
-    if (found == 0 || (found > 0 && batch > 0 && found != batch))
+    const std::optional<int64_t> found = match(expected.shape, inputs[i].shape);
+    if (!found)
       return make_error(ErrorCode::kShapeMismatch, "[session] input {}, got {} (input={})", to_string(expected.shape),
                         show(inputs[i].shape), expected.name);
-    batch = std::max(batch, found);
+    if (*found != kAnyBatch && batch != kAnyBatch && *found != batch)
+      return make_error(ErrorCode::kShapeMismatch,
+                        "[session] input {} at the batch {} of those before it, got {} (input={})",
+                        to_string(expected.shape), batch, show(inputs[i].shape), expected.name);
+    BITLAB_RETURN_IF_ERROR(check_values(expected, inputs[i]));
+    batch = std::max(batch, *found);
   }
-  return std::max<int64_t>(batch, 1);
+  return batch == kAnyBatch ? 1 : batch;
 }
 
 Status Session::prepare(int64_t batch) {
   if (plan_.batch == batch) return {};
-  plan_.batch = 0;  // no plan, should the following fail
+  plan_.batch = -1;  // no plan, should the following fail
   outputs_.clear();
   row_major_.clear();
   BITLAB_TRY(Plan plan, make_plan(*model_, batch, pool_->threads()));
@@ -110,7 +124,7 @@ Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inp
   const program::Program& p = model_->program();
   for (size_t i = 0; i < inputs.size(); ++i) {
     float* to = buffer(p.inputs[i]);
-    if (inputs[i].indices != nullptr) {
+    if (p.value(p.inputs[i]).dtype == program::DType::kInt64) {
       std::copy_n(inputs[i].indices, elements(p.value(p.inputs[i]).shape, batch), reinterpret_cast<int64_t*>(to));
       continue;
     }

@@ -30,14 +30,14 @@ class Session {
   ~Session();
 
   // Inputs in the order of the program, all with the same batch. The outputs point into the session and hold until the next run.
-  // The result does not depend on the machine, the number of threads or how samples are split into batches.
+  // A batch of 0 is one without samples: the outputs are empty, and pointers to no values may be null. The result does not depend on the machine, the number of threads or how samples are split into batches.
   // Errors: InvalidArgument, ShapeMismatch, TypeMismatch, NotFinite, OutOfMemory.
   Result<std::span<const TensorView>> run(std::span<const TensorView> inputs);
 
   const Model& model() const { return *model_; }
   int threads() const { return pool_->threads(); }
   // Null before the first run.
-  const Plan* plan() const { return plan_.batch == 0 ? nullptr : &plan_; }
+  const Plan* plan() const { return plan_.batch < 0 ? nullptr : &plan_; }
   // Memory of activations and scratch.
   int64_t arena_bytes() const { return static_cast<int64_t>(arena_.size()); }
 

@@ -9,6 +9,7 @@
 
 #include "bitlab/base/half.h"
 #include "bitlab/format/bit/bit.h"
+#include "bitlab/format/bit/test_support.h"
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/ternary/oracle.h"
 #include "bitlab/ternary/spec.h"
@@ -20,6 +21,7 @@ using kernels::test::packed;
 using kernels::test::random_floats;
 using kernels::test::random_int8;
 using kernels::test::same_bits;
+using program::DType;
 using program::kBatch;
 using program::Op;
 using program::ProgramBuilder;
@@ -271,17 +273,124 @@ TEST(Session, RefusesWrongInputs) {
   const auto error_of = [&](std::vector<TensorView> inputs) { return session->run(inputs).error().message; };
   EXPECT_EQ(error_of({}), "[session] 1 inputs, got 0");
   EXPECT_EQ(error_of({{{1, 2, 8, 7}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 2, 8, 7] (input=x)");
-  EXPECT_EQ(error_of({{{0, 2, 8, 8}, x.data()}}), "[session] input [batch, 2, 8, 8], got [0, 2, 8, 8] (input=x)");
+  EXPECT_EQ(error_of({{{-1, 2, 8, 8}, x.data()}}), "[session] input [batch, 2, 8, 8], got [-1, 2, 8, 8] (input=x)");
+  EXPECT_EQ(error_of({{{0, 2, 8, 0}, nullptr}}), "[session] input [batch, 2, 8, 8], got [0, 2, 8, 0] (input=x)");
   EXPECT_EQ(error_of({{{1, 128}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 128] (input=x)");
-  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr}}), "[session] float32 values, got none of these (input=x)");
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr}}), "[session] float32 values, got a null pointer (input=x)");
+  const std::vector<int64_t> indices(128);
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr, indices.data()}}), "[session] float32 values, got int64 ones (input=x)");
   EXPECT_EQ(error_of({{{int64_t{1} << 60, 2, 8, 8}, x.data()}}),
-            "[plan] at most 2^46 bytes a value, got more (value=x, batch=1152921504606846976)");
+            "[plan] at most 2^46 bytes a value, got [batch, 2, 8, 8] of float32 (value=x, batch=1152921504606846976)");
   auto bad = x;
   bad[5] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(error_of({{{1, 2, 8, 8}, bad.data()}}), "[ternary_conv] finite input, got NaN or infinity (row=0) (node=conv)");
   EXPECT_TRUE(same_bits(run(*session, x, 1), SmallNet().oracle(x, 1))) << "usable after errors";
   EXPECT_EQ(Session::create(model_of(SmallNet().program()), {-1, {}}).error().message,
             "[session] 0 to 1024 threads, got -1");
+}
+
+TEST(Session, ABatchOfZeroGivesEmptyOutputs) {
+  const SmallNet net;
+  const auto x = random_floats(3 * 128, 7);
+  for (int threads : {1, 3}) {
+    auto session = Session::create(model_of(net.program()), {threads, {}}).value();
+    for (const float* data : {static_cast<const float*>(nullptr), x.data()}) {
+      EXPECT_TRUE(same_bits(run(*session, x, 3), net.oracle(x, 3)));
+      const TensorView view{{0, 2, 8, 8}, data};
+      const auto outputs = session->run({&view, 1});
+      ASSERT_TRUE(outputs.ok()) << outputs.error().message;
+      EXPECT_EQ((*outputs)[0].shape, (std::vector<int64_t>{0, 5}));
+      ASSERT_NE(session->plan(), nullptr);
+      EXPECT_EQ(session->plan()->batch, 0);
+    }
+  }
+}
+
+// Tokens, attention, norms, groups, what moves values.
+TEST(Session, ABatchOfZeroOfEveryKindOfNode) {
+  auto session = Session::create(model_of(format::bit::test::wide_program()), {2, {}}).value();
+  const TensorView none{{0, 4}};
+  const auto outputs = session->run({&none, 1});
+  ASSERT_TRUE(outputs.ok()) << outputs.error().message;
+  EXPECT_EQ((*outputs)[0].shape, (std::vector<int64_t>{0, 5}));
+  const TensorView one{{1, 4}};
+  EXPECT_EQ(session->run({&one, 1}).error().message, "[session] int64 values, got a null pointer (input=tokens)");
+}
+
+// What has no batch is computed all the same; inputs agree on the batch.
+TEST(Session, ABatchOfZeroBesideInputsOfFixedShape) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {2, false}}), z = b.input("z", {{2, true}}), c = b.input("c", {{3, false}});
+  const ValueId y = *b.node(Op::relu, "y", {x}), w = *b.node(Op::relu, "w", {z}), d = *b.node(Op::relu, "d", {c});
+  auto session = Session::create(model_of(*b.finish({y, w, d}))).value();
+  const float fixed[] = {-1, 0, 5}, two[] = {1, 2};
+  const TensorView empty[] = {{{0, 2}}, {{0}}, {{3}, fixed}};
+  const auto outputs = session->run(empty).value();
+  EXPECT_EQ(outputs[0].shape, (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(outputs[1].shape, (std::vector<int64_t>{0}));
+  EXPECT_EQ(std::vector<float>(outputs[2].data, outputs[2].data + 3), (std::vector<float>{0, 0, 5}));
+  const TensorView mixed[] = {{{0, 2}}, {{2}, two}, {{3}, fixed}};
+  EXPECT_EQ(session->run(mixed).error().message,
+            "[session] input [2*batch] at the batch 0 of those before it, got [2] (input=z)");
+}
+
+// A float input's values are read as floats, whatever else is set.
+TEST(Session, TheTypeOfAnInputIsTheProgramsOwn) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {{3, false}});
+  auto session = Session::create(model_of(*b.finish({*b.node(Op::relu, "y", {x})}))).value();
+  const float data[] = {1, -2, 3};
+  const int64_t indices[] = {7, 8, 9};
+  const TensorView view{{3}, data, indices};
+  const auto y = session->run({&view, 1}).value()[0];
+  EXPECT_EQ(std::vector<float>(y.data, y.data + 3), (std::vector<float>{1, 0, 3}));
+}
+
+// Windows that lie in the padding as a whole, on every layer that has padding, thread count and batch.
+TEST(Session, PaddingBeyondTheWindowEqualsTheOracle) {
+  constexpr int64_t kSamples = 3, kChannels = 16, kFilters = 4, kDepth = 4 * kChannels;
+  const auto t = random_int8(kFilters * kDepth, 1, -1, 1), t8 = random_int8(kFilters * kDepth, 2, -127, 127);
+  const ternary::oracle::ConvShape shape{.batch = kSamples,
+                                         .channels = kChannels,
+                                         .input = {1, 3, 5},
+                                         .filters = kFilters,
+                                         .kernel = {1, 2, 2},
+                                         .stride = {1, 1, 2},
+                                         .padding = {0, 4, 3}};
+  // Integers up to 127, which int8 holds exactly.
+  const auto q = random_int8(kSamples * kChannels * 15, 3, -127, 127);
+  std::vector<float> x(q.begin(), q.end());
+  for (size_t n = 0; n < kSamples; ++n) x[n * kChannels * 15] = 127;
+  const std::vector<int8_t> exact(x.begin(), x.end());
+  auto attributes = kConv;
+  attributes["stride"] = Sizes{1, 2};
+  attributes["padding"] = Sizes{4, 3};
+  for (DType kind : {DType::kTernary, DType::kInt8, DType::kFloat32}) {
+    const auto& weights = kind == DType::kInt8 ? t8 : t;
+    ProgramBuilder b;
+    const ValueId in = b.input("x", {kBatch, {kChannels, false}, {3, false}, {5, false}});
+    const std::vector<int64_t> sizes{kFilters, 2, 2, kChannels};
+    auto own = attributes;
+    if (kind == DType::kFloat32) own.erase("activation");
+    const ValueId w = kind == DType::kTernary ? b.ternary("w", sizes, packed(t, kFilters, kDepth), {1.0F})
+                      : kind == DType::kInt8  ? b.int8("w", sizes, t8, {1.0F})
+                                              : b.floats("w", sizes, std::vector<float>(t.begin(), t.end()));
+    const ValueId y = *b.node(kind == DType::kFloat32 ? Op::conv : Op::ternary_conv, "conv", {in, w}, own);
+    const auto model = model_of(*b.finish({y}));
+    const auto sums = ternary::oracle::conv_sums(exact, weights, shape);
+    const auto per_sample = static_cast<int64_t>(sums.size()) / kSamples, values = kChannels * 15;
+    for (int threads : {1, 3})
+      for (int64_t batch : {int64_t{1}, kSamples}) {
+        auto session = Session::create(model, {threads, {}}).value();
+        for (int64_t n = 0; n < kSamples; n += batch) {
+          const TensorView view{{batch, kChannels, 3, 5}, x.data() + n * values};
+          const auto found = session->run({&view, 1}).value()[0];
+          EXPECT_EQ(found.shape, (std::vector<int64_t>{batch, kFilters, 10, 5}));
+          for (int64_t i = 0; i < batch * per_sample; ++i)
+            ASSERT_EQ(found.data[i], static_cast<float>(sums[static_cast<size_t>(n * per_sample + i)])) << name(kind) << i;
+        }
+      }
+  }
 }
 
 TEST(Plan, ValuesThatLiveTogetherDoNotOverlap) {

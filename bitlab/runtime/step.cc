@@ -61,6 +61,7 @@ const float* StepContext::floats(size_t input) const {
 StridedView StepContext::input_view(size_t input) const { return {input_shape(input), layouts.of(node.inputs[input])}; }
 
 Result<Step> make_step(const StepContext& context) {
+  if (context.output_elements() == 0) return Step{[](const StepBuffers&) -> Status { return {}; }, 0, ""};
   BITLAB_TRY(Step step, kMakers.at(static_cast<size_t>(context.node.op))(context));
   const std::vector<Reordering> reorderings = reorderings_of(context, step.scratch_bytes);
   if (reorderings.empty()) return step;

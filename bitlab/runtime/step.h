@@ -50,7 +50,8 @@ struct StepContext {
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 
-// Activations that lie in another layout than the node's kernel reads are reordered first.
+// Activations that lie in another layout than the node's kernel reads are reordered first. A node whose output is empty has nothing to do:
+// makers of steps and kernels see batches of 1 and more.
 Result<Step> make_step(const StepContext& context);
 
 }  // namespace bitlab::runtime

@@ -15,9 +15,10 @@ Result<data::ImageSpec> image_spec_of(const runtime::Model& model) {
     return make_error(ErrorCode::kInvalidArgument, "[run] a model that classifies images, got one of another kind");
   BITLAB_TRY(data::ImageSpec spec, data::ImageSpec::from_json(found->second));
   const program::Shape expected{program::kBatch, {spec.channels, false}, {spec.height, false}, {spec.width, false}};
-  if (p.value(p.inputs[0]).shape != expected || p.value(p.outputs[0]).shape.size() != 2)
+  const program::Shape& output = p.value(p.outputs[0]).shape;
+  if (p.value(p.inputs[0]).shape != expected || output.size() != 2 || output[0] != program::kBatch || output[1].symbolic)
     return make_error(ErrorCode::kCorrupt, "[run] an input {} and an output [batch, classes], got {} and {}",
-                      to_string(expected), to_string(p.value(p.inputs[0]).shape), to_string(p.value(p.outputs[0]).shape));
+                      to_string(expected), to_string(p.value(p.inputs[0]).shape), to_string(output));
   return spec;
 }
 
