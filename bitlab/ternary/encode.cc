@@ -5,6 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "bitlab/base/aligned_buffer.h"
@@ -136,10 +137,18 @@ void in_pieces(ThreadPool& pool, int64_t total, int64_t piece, F f) {
   pool.run(ceil_div(total, piece), [&](int64_t i, int) { f(i * piece, std::min(piece, total - i * piece)); });
 }
 
+// Nothing has no mean: scales need weights.
+Status check_matrix(size_t w, int64_t rows, int64_t depth) {
+  if (rows >= 1 && depth >= 1 && depth <= std::numeric_limits<int64_t>::max() / rows) return {};
+  return make_error(ErrorCode::kShapeMismatch, "[encode] at least one row and one column, got [{}, {}] and {} weights", rows,
+                    depth, w);
+}
+
 Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth, const LearnedScales& learned,
                    const Encoding& out) {
+  BITLAB_RETURN_IF_ERROR(check_matrix(w, rows, depth));
   const auto count = static_cast<size_t>(rows * depth);
-  if (rows < 1 || depth < 1 || w != count || out.t.size() != count)
+  if (w != count || out.t.size() != count)
     return make_error(ErrorCode::kShapeMismatch, "[encode] {} weights and codes for [{}, {}], got {} and {}", count, rows,
                       depth, w, out.t.size());
   const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
@@ -229,6 +238,7 @@ Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, in
 Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, std::span<float> scale,
                       std::span<float> scale_neg) {
   BITLAB_RETURN_IF_ERROR(validate(spec));
+  BITLAB_RETURN_IF_ERROR(check_matrix(w.size(), rows, depth));
   const int parameters = info(spec.method).learned_scales;
   const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
   if (parameters == 0)

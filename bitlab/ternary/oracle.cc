@@ -127,7 +127,7 @@ std::vector<float> conv(std::span<const float> x, const Weight& weight, const Co
     q.insert(q.end(), sample.q.begin(), sample.q.end());
     a.push_back(sample.scale);
   }
-  const int64_t depth = static_cast<int64_t>(weight.t.size()) / s.filters;
+  const int64_t depth = s.kernel[0] * s.kernel[1] * s.kernel[2] * (s.channels / s.groups);
   std::vector<std::vector<int64_t>> parts;  // the sums that scales meet one by one
   if (weight.group != 0) {
     for (int64_t begin = 0; begin < depth; begin += weight.group)

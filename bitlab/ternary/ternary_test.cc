@@ -227,6 +227,13 @@ TEST(Encode, RefusesBadInput) {
   EXPECT_EQ(try_encode({.method = Method::kLsq}, {1, 2}, 1, 2, e, {infinity}).error().message,
             "[encode] finite learned scales, got inf (index=0)");
   EXPECT_EQ(try_encode({}, {1, 2, 3}, 2, 2, e).error().code, ErrorCode::kShapeMismatch);
+  std::vector<float> scale(1);
+  for (const auto& [rows, depth] : {std::pair<int64_t, int64_t>{0, 5}, {5, 0}, {-1, -1}}) {
+    const std::string expected =
+        fmt::format("[encode] at least one row and one column, got [{}, {}] and 0 weights", rows, depth);
+    EXPECT_EQ(initial_scales({.method = Method::kLsq}, {}, rows, depth, scale, {}).error().message, expected);
+    EXPECT_EQ(encode({}, {}, rows, depth, {}, {{}, scale, {}, {}}).error().message, expected);
+  }
   EXPECT_EQ(try_encode({.method = Method::kTtq}, {1, 2}, 1, 2, e, {1.0F}).error().message,
             "[encode] 1 and 1 learned scales for ttq/tensor, got 1 and 0");
   EXPECT_EQ(try_encode({.granularity = Granularity::kGroup}, std::vector<float>(64, 1e6F), 1, 64, e).error().message,

@@ -72,6 +72,7 @@ Status explain(const KernelsOptions& options) {
 }  // namespace
 
 void add_kernels(CLI::App& app, Action& action) {
+  constexpr int64_t kMost = int64_t{1} << 40;  // as the sizes of a program
   auto options = std::make_shared<KernelsOptions>();
   CLI::App* command = app.add_subcommand("kernels", "List kernels, and explain which would run");
   command->require_subcommand(1);
@@ -84,13 +85,13 @@ void add_kernels(CLI::App& app, Action& action) {
                         "A class of CPUs instead of this one: scalar, avx2, avx512, avx512vnni, neon, dotprod, i8mm");
   explainer->add_option("--tokens", options->question.tokens, "Rows of activations")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, kMost));
   explainer->add_option("--rows", options->question.rows, "Rows of the weight")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, kMost));
   explainer->add_option("--depth", options->question.depth, "Columns of the weight, K")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, kMost));
   explainer->add_option("--group", options->question.group, "Weights along K that share a scale; 0: a whole row")
       ->capture_default_str()
       ->check(CLI::IsMember({0, 64, 128, 256}));

@@ -2,8 +2,32 @@
 
 #include <limits>
 
+#include "bitlab/base/aligned_buffer.h"
+
 namespace bitlab::kernels {
 namespace {
+
+// The taps of a window along dimension d that lie in the image. A window may be far larger than that.
+struct Taps {
+  int64_t begin, end;
+
+  Taps(const ConvGeometry& g, size_t d, int64_t position) {
+    const int64_t first = position * g.stride[d] - g.padding[d];
+    begin = first < 0 ? ceil_div(-first, g.dilation[d]) : 0;
+    end = first < g.input[d] ? std::min(g.kernel[d], ceil_div(g.input[d] - first, g.dilation[d])) : 0;
+  }
+};
+
+// Calls f(pixel) for every input pixel of a window, in the order (kd, kh, kw).
+template <class F>
+void for_each_pixel(const OutputPosition& at, const F& f) {
+  const ConvGeometry& g = at.g;
+  const Taps z(g, 0, at.z), y(g, 1, at.y), x(g, 2, at.x);
+  for (int64_t kz = z.begin; kz < z.end; ++kz)
+    for (int64_t ky = y.begin; ky < y.end; ++ky)
+      for (int64_t kx = x.begin; kx < x.end; ++kx)
+        f((g.input_at(0, at.z, kz) * g.input[1] + g.input_at(1, at.y, ky)) * g.input[2] + g.input_at(2, at.x, kx));
+}
 
 // Calls combine(y, x) with the channel vectors of every input pixel of every window; begin(y) and end(y) frame a window.
 template <class Begin, class Combine, class End>
@@ -16,9 +40,7 @@ void pool_windows(const ConvGeometry& g, const float* x, float* y, ThreadPool& p
     for (int64_t i = 0; i < width; ++i, at.advance()) {
       float* out = y + (line * width + i) * g.channels;
       begin(out);
-      for_each_tap(at, [&](int64_t, int64_t pixel) {
-        if (pixel >= 0) combine(out, sample + pixel * g.channels);
-      });
+      for_each_pixel(at, [&](int64_t pixel) { combine(out, sample + pixel * g.channels); });
       end(out);
     }
   });

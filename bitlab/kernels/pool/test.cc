@@ -50,6 +50,18 @@ TEST(Pool, EqualsADirectLoop) {
   }
 }
 
+// A window of 2^60 taps around one pixel: what is outside of the image costs nothing.
+TEST(Pool, WindowsFarLargerThanTheImage) {
+  constexpr int64_t kSide = 1 << 20;
+  const ConvGeometry g{.input = {1, 2, 1}, .kernel = {kSide, kSide, kSide}, .padding = {kSide / 2, kSide / 2, kSide / 2}};
+  const std::vector<float> x{3, 5};
+  std::vector<float> y(static_cast<size_t>(g.positions()));
+  max_pool(g, x.data(), y.data(), *make_thread_pool(2));
+  for (float v : y) EXPECT_EQ(v, 5);
+  avg_pool(g, x.data(), y.data(), *make_thread_pool(2));
+  for (float v : y) EXPECT_EQ(v, 8 / 0x1p60F);
+}
+
 TEST(Pool, MaximumKeepsNan) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const ConvGeometry g{.input = {1, 2, 2}, .kernel = {1, 2, 2}};

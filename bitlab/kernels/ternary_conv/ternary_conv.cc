@@ -250,6 +250,7 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
     constexpr float kUnit = 1;
     layer.a = &kUnit;
+    layer.a_stride = 0;
     run_in_parts(ternary_gemm_reference, layer, g.batch * positions, threads, 0, pool);
     return {};
   }

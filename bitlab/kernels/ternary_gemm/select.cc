@@ -21,10 +21,11 @@ constexpr std::array kRows{
 
 double cost(const TernaryGemmRow& row, const TernaryGemmProblem& p) {
   constexpr int64_t kUnit = 8, kPassTokens = 64, kPassRows = 2048;
-  const int64_t steps = ceil_div(p.depth, kVnStep), rows = ceil_div(p.rows, kUnit);
-  const int64_t passes = steps * ceil_div(p.tokens, kPassTokens) * ceil_div(p.rows, kPassRows);
-  return row.cost.fixed + row.cost.step * static_cast<double>(steps * rows * round_up(p.tokens, row.cost.lanes)) +
-         row.cost.pass * static_cast<double>(passes);
+  const auto number = [](int64_t value) { return static_cast<double>(value); };  // whose products do not overflow
+  const double steps = number(ceil_div(p.depth, kVnStep)), rows = number(ceil_div(p.rows, kUnit));
+  const double passes = steps * number(ceil_div(p.tokens, kPassTokens)) * number(ceil_div(p.rows, kPassRows));
+  return row.cost.fixed + row.cost.step * (steps * rows * number(round_up(p.tokens, row.cost.lanes))) +
+         row.cost.pass * passes;
 }
 
 std::string describe(const TernaryGemmProblem& p) {
