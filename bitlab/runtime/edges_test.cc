@@ -58,15 +58,31 @@ void fit_data(Program& p) {
   }
 }
 
+// What of a layer decides which kernels run.
+struct Variant {
+  DType weights = DType::kTernary;
+  int64_t channels = 4, groups = 2, transposed = 0;
+};
+
+std::vector<Variant> variants(Op op) {
+  if (op == Op::conv) return {{}, {.transposed = 1}};
+  if (op == Op::ternary_linear || op == Op::ternary_embedding) return {{}, {.weights = DType::kInt8}};
+  if (op == Op::ternary_conv)  // gathered, in int8, depthwise, read in place, transposed
+    return {{}, {.weights = DType::kInt8}, {.channels = 6, .groups = 6}, {.channels = 32, .groups = 1}, {.transposed = 1}};
+  return {{}};
+}
+
 // A small program of one node.
 class Example {
  public:
-  explicit Example(Op op) : op_(op) {}
+  Example(Op op, const Variant& variant) : op_(op), variant_(variant) {}
 
   Program program() {
     using Attributes = std::map<std::string, program::Attribute>;
-    const Attributes window{{"stride", Sizes{2, 1}},    {"padding", Sizes{1, 2}},        {"dilation", Sizes{1, 2}},
-                            {"transposed", int64_t{0}}, {"output_padding", Sizes{0, 0}}, {"groups", int64_t{2}}};
+    const Attributes window{{"stride", Sizes{2, 1}},         {"padding", Sizes{1, 2}},
+                            {"dilation", Sizes{2, 1}},       {"transposed", variant_.transposed},
+                            {"output_padding", Sizes{0, 0}}, {"groups", variant_.groups}};
+    const std::vector<int64_t> image{variant_.channels, 5, 6}, filters{6, 3, 2, variant_.channels / variant_.groups};
     const Attributes pool{{"kernel_size", Sizes{3, 2}}, {"stride", Sizes{2, 1}}, {"padding", Sizes{1, 0}}};
     const auto with = [](Attributes attributes, const std::string& key, const program::Attribute& value) {
       attributes[key] = value;
@@ -74,15 +90,15 @@ class Example {
     };
     switch (op_) {
       case Op::ternary_linear:
-        return made({x({3, 8}), ternary({5, 8}), floats({5})}, {{"activation", std::string("int8")}});
+        return made({x({3, 8}), weights({5, 8}), floats({5})}, {{"activation", std::string("int8")}});
       case Op::linear:
         return made({x({3, 8}), floats({5, 8}), floats({5})});
       case Op::ternary_conv:
-        return made({x({4, 5, 6}), ternary({6, 3, 2, 2}), floats({6})}, with(window, "activation", std::string("int8")));
+        return made({x(image), weights(filters), floats({6})}, with(window, "activation", std::string("int8")));
       case Op::conv:
-        return made({x({4, 5, 6}), floats({6, 3, 2, 2}), floats({6})}, window);
+        return made({x(image), floats(filters), floats({6})}, window);
       case Op::ternary_embedding:
-        return made({x({3}, DType::kInt64), ternary({5, 8})});
+        return made({x({3}, DType::kInt64), weights({5, 8})});
       case Op::embedding:
         return made({x({3}, DType::kInt64), floats({5, 8})});
       case Op::max_pool:
@@ -135,7 +151,10 @@ class Example {
     return b_.input(fmt::format("x{}", ++count_), shape, dtype);
   }
   ValueId floats(const std::vector<int64_t>& sizes) { return b_.floats(fmt::format("f{}", ++count_), sizes, {}); }
-  ValueId ternary(const std::vector<int64_t>& sizes) { return b_.ternary(fmt::format("t{}", ++count_), sizes, {}, {}); }
+  ValueId weights(const std::vector<int64_t>& sizes) {
+    const std::string name = fmt::format("w{}", ++count_);
+    return variant_.weights == DType::kInt8 ? b_.int8(name, sizes, {}, {}) : b_.ternary(name, sizes, {}, {});
+  }
   Program made(std::vector<ValueId> inputs, std::map<std::string, program::Attribute> attributes = {}) {
     const ValueId y = b_.node(op_, "y", std::move(inputs), std::move(attributes)).value();
     Program p = b_.peek();
@@ -145,6 +164,7 @@ class Example {
   }
 
   Op op_;
+  Variant variant_;
   ProgramBuilder b_;
   int count_ = 0;
 };
@@ -155,9 +175,9 @@ void expect_sentence(const Error& error) {
   EXPECT_EQ(error.message.find('\n'), std::string::npos) << error.message;
 }
 
-void run(const std::shared_ptr<const Model>& model, int64_t batch, int threads) {
+void run(const std::shared_ptr<const Model>& model, int64_t batch) {
   constexpr int64_t kMostBytes = 1 << 22;
-  const auto plan = make_plan(*model, batch, threads);
+  const auto plan = make_plan(*model, batch, 1);
   if (!plan.ok()) return expect_sentence(plan.error());
   if (plan->arena_bytes > kMostBytes) return;  // A valid program may well be a large one.
   const Program& p = model->program();
@@ -176,7 +196,7 @@ void run(const std::shared_ptr<const Model>& model, int64_t batch, int threads) 
     views.push_back(
         {at_batch(v.shape, batch), is_index ? nullptr : data.back().data(), is_index ? indices.back().data() : nullptr});
   }
-  auto session = Session::create(model, {threads, {}}).value();
+  auto session = Session::create(model).value();
   const auto outputs = session->run(views);
   if (!outputs.ok()) return expect_sentence(outputs.error());
   const Shape& shape = p.value(p.outputs[0]).shape;
@@ -204,80 +224,100 @@ void check(Program p) {
   ASSERT_TRUE(shape.ok());
   const auto model = Model::create(p);
   if (!model.ok()) return expect_sentence(model.error());
-  for (int64_t batch : {0, 1, 3}) run(*model, batch, 1 + static_cast<int>(batch) % 2);
+  for (int64_t batch : {0, 1, 3}) run(*model, batch);
   for (int64_t batch : {int64_t{1} << 20, int64_t{1} << 40, int64_t{1} << 44, kMost})  // memory is counted, not taken
     if (const auto plan = make_plan(**model, batch, 1024); !plan.ok()) expect_sentence(plan.error());
 }
 
 class EdgesOf : public ::testing::TestWithParam<size_t> {
  protected:
-  Program example() const { return Example(static_cast<Op>(GetParam())).program(); }
-  // Checks the example after change(program).
+  static std::vector<Program> examples() {
+    const Op op = static_cast<Op>(GetParam());
+    std::vector<Program> list;
+    for (const Variant& variant : variants(op)) list.push_back(Example(op, variant).program());
+    return list;
+  }
+  // Checks `original` after change(program).
   template <class F>
-  void with(F change) const {
-    Program p = example();
+  static void with(const Program& original, F change) {
+    Program p = original;
     change(p);
     check(std::move(p));
   }
 };
 
-TEST_P(EdgesOf, TheExampleRuns) {
-  const Program p = example();
-  ASSERT_TRUE(verify(p).ok()) << verify(p).error().message;
-  check(p);
+TEST_P(EdgesOf, TheExamplesRun) {
+  for (const Program& p : examples()) {
+    ASSERT_TRUE(verify(p).ok()) << verify(p).error().message;
+    check(p);
+  }
+}
+
+// Calls set(value) with every value that an attribute of that kind is tried with.
+template <class F>
+void for_each_edge(const program::Attribute& value, const F& set) {
+  if (std::holds_alternative<int64_t>(value)) {
+    for (int64_t edge : kEdges) set(edge);
+  } else if (const auto* sizes = std::get_if<Sizes>(&value)) {
+    for (size_t i = 0; i < sizes->size(); ++i)
+      for (int64_t edge : kEdges) {
+        Sizes changed = *sizes;
+        changed[i] = edge;
+        set(changed);
+      }
+    for (int64_t edge : kEdges) set(Sizes(sizes->size(), edge));
+    for (size_t count : {size_t{0}, sizes->size() - 1, sizes->size() + 1}) set(Sizes(count, 1));
+  } else if (std::holds_alternative<double>(value)) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    for (double edge : {0.0, -0.0, -1.0, 1e-300, 1e29, 1e300, kInfinity, -kInfinity, std::nan("")}) set(edge);
+  } else {
+    for (const char* edge : {"", "none", "int4", "int8_static", "int9"}) set(std::string(edge));
+  }
 }
 
 TEST_P(EdgesOf, EveryAttribute) {
-  const Program original = example();
-  for (const auto& [key, value] : original.nodes[0].attributes) {
-    const auto set = [&, name = key](const program::Attribute& edge) {
-      with([&](Program& p) { p.nodes[0].attributes[name] = edge; });
-    };
-    if (std::holds_alternative<int64_t>(value)) {
-      for (int64_t edge : kEdges) set(edge);
-    } else if (const auto* sizes = std::get_if<Sizes>(&value)) {
-      for (size_t i = 0; i < sizes->size(); ++i)
-        for (int64_t edge : kEdges) {
-          Sizes changed = *sizes;
-          changed[i] = edge;
-          set(changed);
-        }
-      for (int64_t edge : kEdges) set(Sizes(sizes->size(), edge));
-      for (size_t count : {size_t{0}, sizes->size() - 1, sizes->size() + 1}) set(Sizes(count, 1));
-    } else if (std::holds_alternative<double>(value)) {
-      constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      for (double edge : {0.0, -0.0, -1.0, 1e-300, 1e29, 1e300, kInfinity, -kInfinity, std::nan("")}) set(edge);
-    } else {
-      for (const char* edge : {"", "none", "int4", "int8_static", "int9"}) set(std::string(edge));
-    }
-  }
+  for (const Program& original : examples())
+    for (const auto& [key, value] : original.nodes[0].attributes)
+      for_each_edge(value, [&, name = key](const program::Attribute& edge) {
+        with(original, [&](Program& p) { p.nodes[0].attributes[name] = edge; });
+      });
 }
 
 TEST_P(EdgesOf, EverySize) {
-  const Program original = example();
-  for (size_t v = 0; v < original.values.size(); ++v) {
-    const Shape& shape = original.values[v].shape;
-    for (size_t i = 0; i < shape.size(); ++i)
-      for (int64_t edge : kEdges)
-        for (bool symbolic : {false, true}) with([&](Program& p) { p.values[v].shape[i] = {edge, symbolic}; });
-    for (size_t rank : {0U, 1U, 2U, 3U, 4U, 5U, 6U}) with([&](Program& p) { p.values[v].shape.resize(rank, {1, false}); });
-    for (int64_t edge : kEdges) with([&](Program& p) { p.values[v].shape.assign(shape.size(), {edge, false}); });
-  }
+  for (const Program& original : examples())
+    for (size_t v = 0; v < original.values.size(); ++v) {
+      const auto set = [&](const Shape& shape) { with(original, [&](Program& p) { p.values[v].shape = shape; }); };
+      const Shape& shape = original.values[v].shape;
+      for (size_t i = 0; i < shape.size(); ++i)
+        for (int64_t edge : kEdges)
+          for (bool symbolic : {false, true}) {
+            Shape changed = shape;
+            changed[i] = {edge, symbolic};
+            set(changed);
+          }
+      for (int64_t edge : kEdges) set(Shape(shape.size(), {edge, false}));
+      for (size_t rank = 0; rank <= 6; ++rank) {
+        Shape changed = shape;
+        changed.resize(rank, {1, false});
+        set(changed);
+      }
+    }
 }
 
-// Every number of one size in all shapes, so that shapes still agree.
+// A size is changed wherever it stands, so that shapes still agree.
 TEST_P(EdgesOf, EverySizeInAllShapes) {
-  std::set<int64_t> sizes;
-  const Program original = example();
-  for (const Value& v : original.values)
-    for (const Dim& dim : v.shape) sizes.insert(dim.size);
-  for (int64_t size : sizes)
-    for (int64_t edge : kEdges)
-      with([&](Program& p) {
-        for (Value& v : p.values)
-          for (Dim& dim : v.shape)
-            if (dim.size == size && !dim.symbolic) dim.size = edge;
-      });
+  for (const Program& original : examples()) {
+    std::set<int64_t> sizes;
+    for (const Value& v : original.values)
+      for (const Dim& dim : v.shape) sizes.insert(dim.size);
+    for (int64_t size : sizes)
+      for (int64_t edge : kEdges)
+        with(original, [&](Program& p) {
+          for (Value& v : p.values)
+            for (Dim& dim : v.shape)
+              if (dim.size == size && !dim.symbolic) dim.size = edge;
+        });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, EdgesOf, ::testing::Range<size_t>(0, program::op_schemas().size()),

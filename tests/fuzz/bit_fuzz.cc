@@ -10,6 +10,22 @@
 namespace bitlab::fuzz {
 namespace {
 
+void run(runtime::Session& session, int64_t batch) {
+  const program::Program& program = session.model().program();
+  std::vector<std::vector<float>> data;
+  std::vector<std::vector<int64_t>> indices;
+  std::vector<runtime::TensorView> views;
+  for (program::ValueId id : program.inputs) {
+    const auto& shape = program.value(id).shape;
+    data.emplace_back(static_cast<size_t>(elements(shape, batch)), 0.5F);
+    indices.emplace_back(data.back().size(), 1);
+    const bool is_index = program.value(id).dtype == program::DType::kInt64;
+    views.push_back(
+        {at_batch(shape, batch), is_index ? nullptr : data.back().data(), is_index ? indices.back().data() : nullptr});
+  }
+  static_cast<void>(session.run(views));
+}
+
 // Accepted programs run, if they are small: a valid file may well describe a network that takes a minute.
 void run(const program::Program& program) {
   constexpr int64_t kMostBytes = 1 << 20, kMostValues = 1 << 14;
@@ -20,18 +36,7 @@ void run(const program::Program& program) {
   const auto plan = runtime::make_plan(**model, 2, 1);
   if (!plan.ok() || plan->arena_bytes > kMostBytes) return;
   auto session = runtime::Session::create(*model).value();
-  std::vector<std::vector<float>> data;
-  std::vector<std::vector<int64_t>> indices;
-  std::vector<runtime::TensorView> views;
-  for (program::ValueId id : program.inputs) {
-    const auto& shape = program.value(id).shape;
-    data.emplace_back(static_cast<size_t>(elements(shape, 2)), 0.5F);
-    indices.emplace_back(data.back().size(), 1);
-    const bool is_index = program.value(id).dtype == program::DType::kInt64;
-    views.push_back(
-        {at_batch(shape, 2), is_index ? nullptr : data.back().data(), is_index ? indices.back().data() : nullptr});
-  }
-  static_cast<void>(session->run(views));
+  for (int64_t batch : {2, 0}) run(*session, batch);
 }
 
 // "{...}" from byte 8 on as far as it looks like a header; splices change its length.
@@ -56,7 +61,8 @@ bool read_bytes(std::span<const uint8_t> bytes) {
 
 std::vector<std::vector<uint8_t>> seeds() {
   std::vector<std::vector<uint8_t>> list;
-  for (const program::Program& p : {format::bit::test::small_program(), format::bit::test::wide_program()}) {
+  for (const program::Program& p :
+       {format::bit::test::small_program(), format::bit::test::wide_program(), format::bit::test::image_program()}) {
     const std::string bytes = format::bit::serialize(p).value();
     list.emplace_back(bytes.begin(), bytes.end());
   }

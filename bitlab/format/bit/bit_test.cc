@@ -48,11 +48,12 @@ TEST(Bit, RoundTrips) {
 }
 
 TEST(Bit, RoundTripsEveryKindOfAttributeAndInput) {
-  const Program before = test::wide_program();
-  const std::string bytes = serialize(before).value();
-  const Loaded loaded = load_bytes(bytes);
-  EXPECT_EQ(print(loaded.program.value()), print(before));
-  EXPECT_EQ(serialize(*loaded.program).value(), bytes);
+  for (const Program& before : {test::wide_program(), test::image_program()}) {
+    const std::string bytes = serialize(before).value();
+    const Loaded loaded = load_bytes(bytes);
+    EXPECT_EQ(print(loaded.program.value()), print(before));
+    EXPECT_EQ(serialize(*loaded.program).value(), bytes);
+  }
 }
 
 TEST(Bit, IsSafetensors) {

@@ -67,6 +67,29 @@ inline program::Program wide_program() {
   return b.finish({b.node(Op::mean, "mean", {y8}).value()}).value();
 }
 
+// x [batch, 2, 4, 3] - float convolution padded beyond its window - batch norm - pools - int8 convolution - softmax.
+inline program::Program image_program() {
+  using namespace program;
+  const std::map<std::string, Attribute> window{{"stride", Sizes{2, 1}},         {"padding", Sizes{3, 1}},
+                                                {"dilation", Sizes{1, 2}},       {"transposed", int64_t{0}},
+                                                {"output_padding", Sizes{0, 0}}, {"groups", int64_t{1}}};
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, {2, false}, {4, false}, {3, false}});
+  const ValueId w = b.floats("w", {3, 2, 2, 2}, std::vector<float>(24, 0.5F));
+  ValueId v = b.node(Op::conv, "conv", {x, w, b.floats("b", {3}, {1, 2, 3})}, window).value();
+  v = b.node(Op::batch_norm, "norm", {v, b.floats("s", {3}, {1, 2, 3}), b.floats("t", {3}, {4, 5, 6})}).value();
+  std::map<std::string, Attribute> pool{{"kernel_size", Sizes{2, 2}}, {"stride", Sizes{1, 1}}, {"padding", Sizes{1, 0}}};
+  v = b.node(Op::avg_pool, "mean", {v}, pool).value();
+  pool["dilation"] = Sizes{1, 1};
+  v = b.node(Op::max_pool, "most", {v}, pool).value();
+  std::map<std::string, Attribute> kept = window;
+  kept["activation"] = std::string("int8");
+  v = b.node(Op::ternary_conv, "kept", {v, b.int8("k", {2, 2, 1, 3}, {1, -2, 3, -4, 5, -6, 7, -8, 9, -10, 11, -12}, {0.5F})},
+             kept)
+          .value();
+  return b.finish({b.node(Op::softmax, "softmax", {v}, {{"dim", int64_t{3}}}).value()}).value();
+}
+
 // CRC-32 bit by bit, independent of the library that the writer uses.
 inline uint32_t crc32_of(std::string_view bytes) {
   uint32_t crc = 0xFFFFFFFF;
