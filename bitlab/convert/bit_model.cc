@@ -66,7 +66,10 @@ BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, Mi
   train(model_->is_training());
 }
 
-void BitModel::refuse(const std::vector<std::string>& findings) {
+void BitModel::refuse(const Audit& audit) const {
+  std::vector<std::string> findings = audit.findings();
+  if (is_training())
+    for (std::string& unread : audit.unread()) findings.push_back(std::move(unread));
   if (findings.empty()) return;
   std::string list;
   for (const std::string& finding : findings) list += (list.empty() ? "" : ", ") + finding;

@@ -18,8 +18,8 @@ namespace bitlab::convert {
 //   auto model = convert::BitModel::wrap(std::make_shared<Net>(), config);
 //   at::Tensor y = model->forward(x);
 //
-// The first forward pass is audited: where a weight is read by anything but a product (w * 0.5, a clone, a weight norm), or by nothing, it throws
-// Unsupported and names weight and reader. A rule with `activation: none` makes it a master weight, ternary wherever it is read, with float
+// The first forward pass in training, and the first in eval, is audited: where a weight is read by anything but a product (w * 0.5, a clone, a
+// weight norm), or in training by nothing, it throws Unsupported and names weight and reader. A rule with `activation: none` makes it a master weight, ternary wherever it is read, with float
 // activations; one with `keep: float` leaves it as it is. Scales that are learned, steps and the warm-up
 // are parameters and buffers of "intercepted.<path, '.' as '/'>"; the wrapped module is the child "model".
 // A BitModel serves one thread at a time, and threads that its module starts by itself (std::thread) see the float weights.
@@ -40,13 +40,14 @@ class BitModel : public torch::nn::Module {
         std::move(model), [raw](const at::Tensor& x) { return raw->forward(x); }, std::move(config), options);
   }
 
-  // Calls anything that uses the module, under the interception; the first call is audited.
+  // Calls anything that uses the module, under the interception; the first call in either mode is audited.
   template <class Call>
   auto intercept(Call call) -> decltype(call()) {
     const InterceptionGuard guard(registry_);
-    if (audited_) return call();
+    bool& audited = audited_[is_training() ? 1 : 0];
+    if (audited) return call();
     auto result = audit(call);
-    audited_ = true;
+    audited = true;
     return result;
   }
 
@@ -70,17 +71,17 @@ class BitModel : public torch::nn::Module {
   auto audit(Call& call) -> decltype(call()) {
     const Audit audit(registry_);
     auto result = call();
-    refuse(audit.findings());
+    refuse(audit);
     return result;
   }
-  static void refuse(const std::vector<std::string>& findings);
+  void refuse(const Audit& audit) const;
 
   std::shared_ptr<torch::nn::Module> model_;
   Forward forward_;
   MixedPrecisionConfig config_;
   WeightRegistry registry_;
   ConversionReport report_;
-  bool audited_ = false;
+  bool audited_[2] = {false, false};  // in eval, in training
 };
 
 // The path by which rules know a ternary layer `key` of `root`, which may be a BitModel.

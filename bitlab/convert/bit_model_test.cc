@@ -67,16 +67,21 @@ TEST(BitModel, EqualsDirectCallsForwardAndBackward) {
   EXPECT_FALSE(torch::allclose(net->forward(x), expected)) << "outside of the model nothing has changed";
   // Eval runs on codes, with the same bits.
   model->eval();
+  const auto trained_reference = [&] {
+    const at::AutoGradMode gradients(true);
+    return net->reference(x).detach();
+  };
   {
     const at::NoGradGuard no_grad;
     EXPECT_TRUE(torch::equal(model->forward(x), expected));
     net->fc->bias.add_(1);
     net->fc->weight.mul_(-1);
-    EXPECT_TRUE(torch::equal(model->forward(x), net->reference(x))) << "codes follow the weights";
+    EXPECT_TRUE(torch::equal(model->forward(x), trained_reference())) << "codes follow the weights";
   }
+  const at::Tensor latest = trained_reference();
   {
     const c10::InferenceMode inference;
-    EXPECT_TRUE(torch::equal(model->forward(x), net->reference(x)));
+    EXPECT_TRUE(torch::equal(model->forward(x), latest));
   }
 }
 
@@ -176,6 +181,61 @@ TEST(BitModel, AttentionOfLibTorch) {
   const auto from_memory = ops::bit_linear(memory, m.in_proj_weight, m.in_proj_bias, kQuant, kAct).chunk(3, -1);
   const at::Tensor cross = model->intercept([&] { return std::get<0>(net->attention(x, memory, memory)); });
   EXPECT_TRUE(torch::allclose(cross, attend(qkv[0], from_memory[1], from_memory[2]), 1e-5, 1e-6));
+}
+
+// One weight, read by a convolution and by its transpose: each has scales and codes of its own, in training and in eval.
+TEST(BitModel, OneWeightInTwoConvolutions) {
+  struct Net : tnn::Module {
+    tnn::Conv2d conv{nullptr};
+    explicit Net(int64_t filters) {
+      conv = register_module("conv", tnn::Conv2d(tnn::Conv2dOptions(6, filters, 3).padding(1).bias(false)));
+    }
+    at::Tensor forward(const at::Tensor& x) { return torch::conv_transpose2d(conv(x), conv->weight, {}, 2, 1); }
+  };
+  for (const int64_t filters : {6, 9}) {
+    torch::manual_seed(8);
+    const auto net = std::make_shared<Net>(filters);
+    const auto model = BitModel::wrap(net, {});
+    const at::Tensor x = torch::randn({2, 6, 7, 5});
+    const at::Tensor h = ops::bit_conv(x, net->conv->weight, {}, {{1, 1}, {1, 1}, {1, 1}}, kQuant, kAct);
+    const at::Tensor wanted =
+        ops::bit_conv(h, net->conv->weight, {}, {{2, 2}, {1, 1}, {1, 1}, true, {0, 0}}, kQuant, kAct).detach();
+    EXPECT_TRUE(torch::equal(model->forward(x), wanted));
+    model->eval();
+    const at::NoGradGuard no_grad;
+    for (int round = 0; round < 2; ++round) EXPECT_TRUE(torch::equal(model->forward(x), wanted)) << filters;
+  }
+}
+
+// A head that training alone uses: unread in eval, where it does no harm; a weight that training does not read is a mistake.
+TEST(Audit, HeadsOfTrainingAreUnreadInEval) {
+  struct Net : tnn::Module {
+    tnn::Linear fc{nullptr}, aux{nullptr};
+    bool is_used = true;
+    Net() {
+      fc = register_module("fc", tnn::Linear(4, 4));
+      aux = register_module("aux", tnn::Linear(4, 2));
+    }
+    at::Tensor forward(const at::Tensor& x) {
+      const at::Tensor y = fc(x);
+      return is_training() && is_used ? y + aux(x).sum() : y;
+    }
+  };
+  const auto net = std::make_shared<Net>();
+  const auto model = BitModel::wrap(net, {});
+  const at::Tensor x = torch::randn({3, 4});
+  model->eval();
+  EXPECT_NO_THROW(model->forward(x));
+  model->train();
+  net->is_used = false;
+  try {
+    model->forward(x);
+    ADD_FAILURE() << "expected an error";
+  } catch (const Exception& error) {
+    EXPECT_NE(std::string(error.what()).find("'aux.weight' is read by no product"), std::string::npos) << error.what();
+  }
+  net->is_used = true;
+  EXPECT_NO_THROW(model->forward(x));
 }
 
 // The first forward pass names what is read in another way.

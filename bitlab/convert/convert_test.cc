@@ -186,6 +186,36 @@ TEST(Converter, KeepsSharedLayersShared) {
   EXPECT_EQ(second[1]->as<nn::BitLinear>(), layer);
 }
 
+// Weights and biases stay the tensors that they were: frozen ones stay frozen, what an optimizer holds is what trains, tied ones stay tied.
+TEST(Converter, KeepsTheParametersThemselves) {
+  torch::manual_seed(4);
+  tnn::Sequential net(tnn::Linear(4, 4), tnn::ReLU(), tnn::Linear(4, 4), tnn::Conv1d(tnn::Conv1dOptions(1, 2, 3)));
+  net[0]->as<tnn::Linear>()->weight.requires_grad_(false);
+  net[0]->as<tnn::Linear>()->bias.requires_grad_(false);
+  net[3]->as<tnn::Conv1d>()->bias.requires_grad_(false);
+  const auto before = net->named_parameters();
+  torch::optim::SGD optimizer(net->parameters(), 0.1);
+  ASSERT_TRUE(BitConverter::convert(*net, {}).ok());
+  const auto after = net->named_parameters();
+  ASSERT_EQ(after.size(), before.size());
+  for (const auto& parameter : before) {
+    EXPECT_TRUE(after[parameter.key()].is_same(parameter.value())) << parameter.key();
+    const bool frozen = parameter.key().starts_with("0.") || parameter.key() == "3.bias";
+    EXPECT_EQ(after[parameter.key()].requires_grad(), !frozen) << parameter.key();
+  }
+  const at::Tensor weight = net[2]->as<nn::BitLinear>()->weight, old = weight.detach().clone();
+  net->forward(torch::randn({3, 4}).unsqueeze(1)).square().sum().backward();
+  optimizer.step();
+  EXPECT_FALSE(torch::equal(weight, old));
+  EXPECT_FALSE(net[0]->as<nn::BitLinear>()->bias.grad().defined());
+}
+
+TEST(Converter, RefusesOtherTypes) {
+  tnn::Sequential net(tnn::Linear(4, 4));
+  net->to(at::kDouble);
+  EXPECT_EQ(BitConverter::convert(*net, {}).error().message, "[convert] a layer of float32 weights, got Double (layer=0)");
+}
+
 struct HalvedImpl : tnn::LinearImpl {
   using LinearImpl::LinearImpl;
   at::Tensor forward(const at::Tensor& x) { return LinearImpl::forward(x) / 2; }
@@ -208,7 +238,7 @@ TEST(Converter, ReplacesBagsInSequentials) {
 TEST(Converter, ChangesNothingWhereItFails) {
   tnn::Sequential net(tnn::Linear(4, 4), tnn::Embedding(tnn::EmbeddingOptions(4, 4).max_norm(1)));
   const auto error = BitConverter::convert(*net, {}).error();
-  EXPECT_EQ(error.message, "[convert] no max_norm or sparse of a embedding, got another (layer=1)");
+  EXPECT_EQ(error.message, "[convert] embedding without max_norm, got max_norm 1 (layer=1)");
   EXPECT_NE(net[0]->as<tnn::Linear>(), nullptr);
 }
 

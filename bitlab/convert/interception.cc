@@ -21,8 +21,8 @@
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
+#include "bitlab/ops/call_observer.h"
 #include "bitlab/ops/padding.h"
-#include "bitlab/ops/rewrite.h"
 
 namespace bitlab::convert {
 namespace {
@@ -283,7 +283,7 @@ void InterceptedWeight::reset() {
 
 void InterceptedWeight::train(bool on) {
   Module::train(on);
-  quantizer.train();
+  ops::forget_codes(weight.tensor);  // as in nn::TernaryLayer
 }
 
 at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias) {
@@ -337,14 +337,12 @@ void InterceptedProduct::freeze(const nn::FrozenWeight& frozen) {
 }
 
 at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t padding_idx) {
-  const at::Tensor& w = weight.tensor;
-  if (nn::runs_on_codes(*this, w)) return ops::ternary_embedding(quantizer.codes(w), indices, w.size(1));
-  return at::embedding(quantizer.value(w), indices, padding_idx);
+  return quantizer.embedding(*this, weight.tensor, indices, padding_idx, false);
 }
 
 at::Tensor InterceptedWeight::value_of(const at::Tensor& tensor) const {
   const at::Tensor& w = weight.tensor;
-  at::Tensor value = quantizer.value(w);
+  at::Tensor value = quantizer.value(*this, w);
   if (tensor.sizes() == w.sizes() && tensor.strides() == w.strides()) return value;
   if (value.strides() != w.strides()) value = at::empty_strided(w.sizes(), w.strides(), w.options()).copy_(value);
   return value.as_strided(tensor.sizes(), tensor.strides(), tensor.storage_offset() - w.storage_offset());
@@ -396,73 +394,57 @@ InterceptionGuard::InterceptionGuard(WeightRegistry& registry)
 
 // --- the audit
 
-struct Audit::State {
-  struct Frame : at::ObserverContext {
-    Frame* parent = nullptr;
+struct Audit::State : ops::CallListener {
+  struct Frame {
     bool replaced = false;     // by ternary operators, here or around
     std::vector<Found> reads;  // weights among the arguments
-    std::string op;
   };
 
   explicit State(const WeightRegistry& r) : registry(r) {}
 
-  const WeightRegistry& registry;
-  at::CallbackHandle handle = at::INVALID_CALLBACK_HANDLE;
-  ops::RewriteListener listener = nullptr;
-  Frame* frame = nullptr;
-  std::set<std::string> findings;
-  static thread_local State* current;
-
-  static std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& fn) {
-    auto frame = std::make_unique<Frame>();
-    frame->parent = current->frame;
-    frame->replaced = frame->parent != nullptr && frame->parent->replaced;
-    frame->op = fn.name();
-    current->frame = frame.get();
-    if (frame->replaced) return frame;
+  void enter(const at::RecordFunction& fn) override {
+    Frame& frame = frames.emplace_back(Frame{!frames.empty() && frames.back().replaced, {}});
+    if (frame.replaced) return;
     const auto note = [&](const at::Tensor& tensor) {
-      const Found found = current->registry.find(tensor);
-      if (found.weight != nullptr) frame->reads.push_back(found);
+      const Found found = registry.find(tensor);
+      if (found.weight != nullptr) frame.reads.push_back(found);
     };
     for (const c10::IValue& input : fn.inputs()) {
       if (input.isTensor()) note(input.toTensor());
       if (input.isTensorList())
         for (const at::Tensor& tensor : input.toTensorVector()) note(tensor);
     }
-    return frame;
   }
 
-  static void leave(const at::RecordFunction&, at::ObserverContext* context) {
-    const auto* frame = static_cast<Frame*>(context);
-    current->frame = frame->parent;
-    if (frame->replaced || is_view(frame->op)) return;
-    for (const Found& found : frame->reads)
-      current->findings.insert(fmt::format("'{}' is read by {}", found.weight->path, frame->op));
+  void leave(const at::RecordFunction& fn) override {
+    const Frame frame = std::move(frames.back());
+    frames.pop_back();
+    if (frame.replaced || is_view(fn.name())) return;
+    for (const Found& found : frame.reads)
+      findings.insert(fmt::format("'{}' is read by {}", found.weight->path, fn.name()));
   }
 
-  static void replaced() {
-    if (current != nullptr && current->frame != nullptr) current->frame->replaced = true;
+  void rewritten() override {
+    if (!frames.empty()) frames.back().replaced = true;
   }
+
+  const WeightRegistry& registry;
+  std::vector<Frame> frames;  // the calls under way
+  std::set<std::string> findings;
+  std::optional<ops::CallObserver> observer;
 };
-
-thread_local Audit::State* Audit::State::current = nullptr;
 
 Audit::Audit(const WeightRegistry& registry) : state_(std::make_unique<State>(registry)) {
   for (const auto& weight : registry.weights()) weight->hits = 0;
-  State::current = state_.get();
-  state_->listener = ops::set_rewrite_listener(State::replaced);
-  state_->handle = at::addThreadLocalCallback(
-      at::RecordFunctionCallback(State::enter, State::leave).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+  state_->observer.emplace(*state_);
 }
 
-Audit::~Audit() {
-  at::removeCallback(state_->handle);
-  ops::set_rewrite_listener(state_->listener);
-  State::current = nullptr;
-}
+Audit::~Audit() = default;
 
-std::vector<std::string> Audit::findings() const {
-  std::vector<std::string> list(state_->findings.begin(), state_->findings.end());
+std::vector<std::string> Audit::findings() const { return {state_->findings.begin(), state_->findings.end()}; }
+
+std::vector<std::string> Audit::unread() const {
+  std::vector<std::string> list;
   for (const auto& weight : state_->registry.weights())
     if (weight->hits == 0) list.push_back(fmt::format("'{}' is read by no product", weight->path));
   return list;

@@ -105,7 +105,7 @@ class InterceptionGuard {
   c10::DebugInfoGuard registry_;
 };
 
-// Watches the calling thread: every registered weight must be read by the operators above alone, or by ones that make a view.
+// Watches the calling thread: registered weights must be read by the operators above alone, or by ones that make a view.
 class Audit {
  public:
   explicit Audit(const WeightRegistry& registry);
@@ -115,6 +115,8 @@ class Audit {
 
   // What is wrong, after the forward pass: "'fc.weight' is read by aten::mul". Empty: nothing.
   std::vector<std::string> findings() const;
+  // The weights that no operator read, as "'fc.weight' is read by no product". In eval that is how a head looks which only training uses.
+  std::vector<std::string> unread() const;
 
  private:
   struct State;

@@ -14,18 +14,20 @@
 namespace bitlab::convert {
 namespace {
 
-[[noreturn]] void refuse(const char* type, std::string_view expectation) {
-  throw Exception(make_error(ErrorCode::kUnsupported, "[convert] {} of a {}, got another", expectation, type));
+[[noreturn]] void refuse(const char* type, std::string_view expectation, std::string_view found) {
+  throw Exception(make_error(ErrorCode::kUnsupported, "[convert] {} {}, got {}", type, expectation, found));
 }
 
-// Values are shared, not copied; learned scales begin from them.
 template <class Holder, class Source>
 Twin with_weights(Holder layer, Source& source) {
-  layer->weight.set_data(source.weight.data());
-  if constexpr (requires { layer->bias; })
-    if (layer->bias.defined()) layer->bias.set_data(source.bias.data());
-  layer->weight.requires_grad_(source.weight.requires_grad());
-  if (layer->quantizer.is_active()) layer->quantizer.initialize_scales(layer->weight);
+  if (source.weight.scalar_type() != at::kFloat)
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[convert] a layer of float32 weights, got {}",
+                               c10::toString(source.weight.scalar_type())));
+  if constexpr (requires { source.bias; }) {
+    layer->adopt(source.weight, source.bias);
+  } else {
+    layer->adopt(source.weight, {});
+  }
   layer->train(source.is_training());
   return {layer.ptr(), torch::nn::AnyModule(layer)};
 }
@@ -49,9 +51,15 @@ Twin conv_twin(Source& source, const BitQuantConfig& quant) {
   return with_weights(Holder(options), source);
 }
 
+template <class Options>
+void refuse_options(const char* type, const Options& o) {
+  if (o.max_norm()) refuse(type, "without max_norm", fmt::format("max_norm {}", *o.max_norm()));
+  if (o.sparse()) refuse(type, "with dense gradients", "sparse true");
+}
+
 Twin embedding_twin(torch::nn::EmbeddingImpl& source, const BitQuantConfig& quant) {
   const auto& o = source.options;
-  if (o.max_norm() || o.sparse()) refuse("embedding", "no max_norm or sparse");
+  refuse_options("embedding", o);
   nn::BitEmbeddingOptions options(o.num_embeddings(), o.embedding_dim());
   options.padding_idx(o.padding_idx()).scale_grad_by_freq(o.scale_grad_by_freq());
   return with_weights(nn::BitEmbedding(options.quant(quant)), source);
@@ -59,7 +67,7 @@ Twin embedding_twin(torch::nn::EmbeddingImpl& source, const BitQuantConfig& quan
 
 Twin bag_twin(torch::nn::EmbeddingBagImpl& source, const BitQuantConfig& quant) {
   const auto& o = source.options;
-  if (o.max_norm() || o.sparse()) refuse("embedding_bag", "no max_norm or sparse");
+  refuse_options("embedding_bag", o);
   nn::BitEmbeddingBagOptions options(o.num_embeddings(), o.embedding_dim());
   options.mode(o.mode()).padding_idx(o.padding_idx());
   options.scale_grad_by_freq(o.scale_grad_by_freq()).include_last_offset(o.include_last_offset());

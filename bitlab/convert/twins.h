@@ -23,8 +23,8 @@ std::string type_of(const torch::nn::Module& module);
 // How a convolution reads its weight; null for other modules.
 std::unique_ptr<ops::ConvWindow> window_of(const torch::nn::Module& module);
 
-// The ternary layer of a module with a type: it shares the values of weight and bias, its scales begin from them, and it trains or not as
-// the module does. Error (bitlab::Exception): Unsupported, for options that the ternary layer does not have (max_norm, a padding by name).
+// The ternary layer of a module with a type. Its weight and bias are the module's own tensors, so that optimizers, layers that share them and
+// requires_grad stay as they are; its scales begin from them, and it is in training or eval as the module is. Error (bitlab::Exception): Unsupported, for options that the ternary layer does not have (max_norm, a padding by name).
 Twin make_twin(torch::nn::Module& module, const BitQuantConfig& quant);
 
 }  // namespace bitlab::convert

@@ -28,7 +28,7 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
   BITLAB_TRY(const at::Tensor deployed, run_program(program, example));
   module.eval();
   at::NoGradGuard no_grad;
-  const at::Tensor expected = forward(example).contiguous();
+  const at::Tensor expected = forward(example.clone()).contiguous();  // it may work in place
   Parity parity{program.is_exact(), 0, 0};
   parity.max_difference = (expected.to(at::kDouble) - deployed.to(at::kDouble)).abs().max().item<double>();
   parity.max_magnitude = expected.abs().max().item<double>();
@@ -43,8 +43,10 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
 
 Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
                         const std::filesystem::path& path, std::map<std::string, std::string> metadata) {
-  BITLAB_TRY(const program::Program program, capture(module, forward, example, std::move(metadata)));
+  BITLAB_TRY(Captured captured, capture_module(module, forward, example, std::move(metadata)));
+  const program::Program& program = captured.program;
   Deployment deployment;
+  deployment.unread = std::move(captured.unread);
   BITLAB_TRY(deployment.parity, check_parity(program, module, forward, example));
   BITLAB_TRY(const auto model, runtime::Model::create(program));
   for (const program::Constant& constant : program.constants)

@@ -28,6 +28,7 @@ struct Deployment {
   int64_t weight_bytes = 0;          // of the weights in memory on this machine
   int64_t float32_weight_bytes = 0;  // the same weights as float32
   Parity parity;
+  std::vector<std::string> unread;  // modules that the file leaves out, since eval does not read them (capture.h)
 };
 
 // Captures, checks parity on `example`, writes the file. `metadata`: texts for the file ("model", "image"). Errors: those of

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "bitlab/deploy/compare.h"
 #include "bitlab/deploy/test_support.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/models/model.h"
@@ -180,6 +181,79 @@ TEST(Capture, RefusesByName) {
   net.body = [](Net&, const at::Tensor& x) { return x.matmul(torch::ones({99, 2})); };
   EXPECT_EQ(capture_net(net, torch::randn({2, 6})).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(capture_net(net, torch::randn({2, 6}).to(at::kDouble)).error().code, ErrorCode::kInvalidArgument);
+}
+
+std::string refusal(Net& net, const at::Tensor& example) {
+  const auto program = capture_net(net, example);
+  return program.ok() ? "no error" : program.error().message;
+}
+
+TEST(Capture, SaysWhatIsWrongWithTheExample) {
+  Net net;
+  net.body = [](Net&, const at::Tensor& x) { return at::relu(x); };
+  EXPECT_EQ(refusal(net, torch::randn({0, 3, 4})),
+            "[capture] an example of shape [batch, ...] with one sample or more, got one of shape [0, 3, 4]");
+  EXPECT_EQ(refusal(net, torch::randn({5})),
+            "[capture] an example of shape [batch, ...] with one sample or more, got one of shape [5]");
+  EXPECT_EQ(refusal(net, torch::randn({2, 6}).to(at::kDouble)),
+            "[capture] a float32 or int64 example on the CPU, got Double on cpu");
+}
+
+// What is random in eval differs between any two passes, and an operator without a lowering may be followed by others for each batch: the cause
+// is named, not its consequence.
+TEST(Capture, NamesTheCauseBeforeItsConsequences) {
+  Net net;
+  net.body = [](Net&, const at::Tensor& x) { return F::dropout(x, F::DropoutFuncOptions().p(0.25)); };
+  EXPECT_EQ(refusal(net, torch::randn({2, 6})),
+            "[capture] a dropout that is off in eval, as with F::DropoutFuncOptions().training(is_training()), got one that is "
+            "on, with p = 0.25 (operator=aten::dropout)");
+  net.body = [](Net&, const at::Tensor& x) {
+    const at::Tensor y = at::erf(x);
+    return x.size(0) == 2 ? at::relu(y) : at::relu(at::relu(y));
+  };
+  EXPECT_NE(refusal(net, torch::randn({2, 6})).find("(operator=aten::erf)"), std::string::npos);
+  net.body = [](Net&, const at::Tensor& x) { return at::adaptive_avg_pool2d(x, {0, 0}); };
+  EXPECT_EQ(refusal(net, torch::randn({2, 3, 4, 4})),
+            "[capture] a grid of at least 1 in each dimension, got [0, 0] (operator=aten::adaptive_avg_pool2d)");
+}
+
+// A forward pass that works in place on its input leaves the caller's example and samples alone.
+TEST(Save, LeavesTheExampleAsItIs) {
+  torch::manual_seed(4);
+  Net net;
+  nn::BitLinear fc = net.register_module("fc", nn::BitLinear(6, 3));
+  net.body = [=](Net&, at::Tensor x) mutable { return fc(x.sub_(0.5).mul_(4)); };
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_in_place_{}.bit", getpid());
+  for (const int64_t batch : {1, 2, 5}) {
+    const at::Tensor x = torch::randn({batch, 6}), before = x.clone();
+    const auto saved = save(net, x, path);
+    ASSERT_TRUE(saved.ok()) << saved.error().message;
+    EXPECT_TRUE(torch::equal(x, before)) << batch;
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(same_bits(run_program(format::bit::load(path).value(), x), net.forward(x.clone())));
+    const auto program = capture_net(net, x).value();
+    ASSERT_TRUE(compare_nodes(program, net, [&](const at::Tensor& v) { return net.forward(v); }, x).ok());
+    EXPECT_TRUE(torch::equal(x, before)) << batch;
+  }
+  std::filesystem::remove(path);
+}
+
+// A head that training alone uses is left out, and named.
+TEST(Save, LeavesOutWhatEvalDoesNotRead) {
+  torch::manual_seed(5);
+  Net net;
+  nn::BitLinear fc = net.register_module("fc", nn::BitLinear(6, 3)), aux = net.register_module("aux", nn::BitLinear(6, 2));
+  auto norm = net.register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({3})));
+  net.body = [=](Net& self, const at::Tensor& x) mutable {
+    const at::Tensor y = norm->forward(fc(x));
+    return self.is_training() ? y + aux(x).sum() : y;
+  };
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_aux_{}.bit", getpid());
+  const at::Tensor x = torch::randn({2, 6});
+  const Deployment deployment = save(net, x, path).value();
+  EXPECT_EQ(deployment.unread, std::vector<std::string>{"aux"});
+  for (const auto& value : format::bit::load(path).value().values) EXPECT_FALSE(value.name.starts_with("aux")) << value.name;
+  std::filesystem::remove(path);
 }
 
 TEST(Save, WritesWhatLoadsAndMeasuresIt) {

@@ -1,12 +1,12 @@
 #include "bitlab/deploy/lowering.h"
 
 #include <algorithm>
-#include <unordered_set>
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 
 #include "bitlab/deploy/lowering/lowerings.h"
+#include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -41,41 +41,13 @@ bool reads_shapes(const Call& call) {
   return std::find(std::begin(kNames), std::end(kNames), call.op) != std::end(kNames);
 }
 
-void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit) {
-  if (value.isTensor()) return visit(value.toTensor());
-  if (!value.isTensorList()) return;
-  for (const at::Tensor& tensor : value.toTensorVector()) visit(tensor);
-}
-
-// Which calls the output depends on. LibTorch's attention averages its weights for callers that may not want them. What works in place, or
-// returns a number to the program that called it, counts as well.
-std::vector<bool> live_calls(const Recording& recording) {
-  std::vector<bool> live(recording.calls.size());
-  std::unordered_set<const void*> read{identity(recording.output)};
-  for (size_t i = recording.calls.size(); i-- > 0;) {
-    const Call& call = recording.calls[i];
-    bool needed = call.is_in_place() || call.outputs.empty();
-    for (const c10::IValue& output : call.outputs) {
-      needed = needed || !(output.isTensor() || output.isTensorList());
-      for_each_tensor(output, [&](const at::Tensor& tensor) { needed = needed || read.contains(identity(tensor)); });
-    }
-    live[i] = needed;
-    if (!needed) continue;
-    for (const Argument& argument : call.arguments)
-      for_each_tensor(argument.value, [&](const at::Tensor& tensor) { read.insert(identity(tensor)); });
-  }
-  return live;
-}
-
-Status check_same_calls(const RecordedPair& pair) {
+// Whether both recordings have the same operator as their call number i.
+Status check_same_call(const RecordedPair& pair, size_t i) {
   const auto &a = pair.recording.calls, &b = pair.twin.calls;
-  for (size_t i = 0; i < std::max(a.size(), b.size()); ++i)
-    if (i >= a.size() || i >= b.size() || a[i].op != b[i].op)
-      return make_error(ErrorCode::kUnsupported,
-                        "[capture] the same operators for every batch size, got {} for {} and {} for {}",
-                        i < a.size() ? a[i].op : "none", pair.recording.input.size(0), i < b.size() ? b[i].op : "none",
-                        pair.twin.input.size(0));
-  return {};
+  if (i < a.size() && i < b.size() && a[i].op == b[i].op) return {};
+  return make_error(ErrorCode::kUnsupported, "[capture] the same operators for every batch size, got {} for {} and {} for {}",
+                    i < a.size() ? a[i].op : "none", pair.recording.input.size(0), i < b.size() ? b[i].op : "none",
+                    pair.twin.input.size(0));
 }
 
 }  // namespace
@@ -90,13 +62,9 @@ std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Modul
 Result<RecordedPair> record_pair(torch::nn::Module& module, const std::function<at::Tensor(const at::Tensor&)>& forward,
                                  const at::Tensor& input, const at::Tensor& twin_input, Keep keep) {
   RecordedPair pair;
-  for (const bool first : {true, false}) {
-    module.train();  // drops cached codes, so that packing is recorded and codes get their weights' names
-    module.eval();
-    BITLAB_TRY((first ? pair.recording : pair.twin),
-               record(forward, first ? input : twin_input, first ? keep : Keep::kTensors));
-  }
-  BITLAB_RETURN_IF_ERROR(check_same_calls(pair));
+  module.eval();
+  BITLAB_TRY(pair.recording, record(forward, input, keep));
+  BITLAB_TRY(pair.twin, record(forward, twin_input));
   return pair;
 }
 
@@ -179,7 +147,8 @@ Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) 
     scales.scale = values_of<float>(scale);
     if (given(call, "scale_neg")) scales.scale_neg = values_of<float>(call.argument("scale_neg").toTensor());
   }
-  const auto named = names_.find(identity(codes));
+  const auto sources = ops::sources_of(codes);
+  const auto named = names_.find(identity(sources.empty() ? codes : sources[0]));
   const std::string weight_name = unique_name(named == names_.end() ? "codes" : named->second);
   const ValueId id = codes.scalar_type() == at::kChar
                          ? builder_.int8(weight_name, std::move(shape), values_of<int8_t>(codes), std::move(scales.scale))
@@ -300,7 +269,9 @@ Result<program::Program> Lowering::lower(const RecordedPair& pair, std::map<std:
   values_[identity(input)] = builder_.input(
       "input", std::move(shape), input.scalar_type() == at::kLong ? program::DType::kInt64 : program::DType::kFloat32);
   const std::vector<bool> live = live_calls(pair.recording);
-  for (size_t i = 0; i < pair.recording.calls.size(); ++i) {
+  // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
+  for (size_t i = 0; i < std::max(pair.recording.calls.size(), pair.twin.calls.size()); ++i) {
+    BITLAB_RETURN_IF_ERROR(check_same_call(pair, i));
     if (!live[i]) continue;
     twin_ = &pair.twin.calls[i];
     BITLAB_RETURN_IF_ERROR(lower_call(pair.recording.calls[i]));

@@ -20,7 +20,7 @@ struct RecordedPair {
   Recording recording, twin;
 };
 
-// `keep` is for the first recording, whose input is `input`. Errors: those of record(); Unsupported: other operators for another batch.
+// Sets the module to eval. `keep` is for the first recording, whose input is `input`. Errors: those of record().
 Result<RecordedPair> record_pair(torch::nn::Module& module, const std::function<at::Tensor(const at::Tensor&)>& forward,
                                  const at::Tensor& input, const at::Tensor& twin_input, Keep keep = Keep::kTensors);
 

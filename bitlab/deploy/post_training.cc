@@ -1,14 +1,13 @@
 #include "bitlab/deploy/post_training.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
-#include "bitlab/deploy/recording.h"
+#include "bitlab/deploy/readers.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/nn/product_layer.h"
 #include "bitlab/runtime/model.h"
@@ -19,7 +18,8 @@ namespace {
 struct Layer {
   nn::ProductLayer* layer;
   LayerFit fit;
-  at::Tensor gain, offset;  // float64 [N]: y gain + offset follows the layer, of a folded BatchNorm; undefined: nothing
+  bool is_alone = true;        // its own products, of the same codes, are all that reads its weight and bias
+  const Call* norm = nullptr;  // the BatchNorm that is folded into it, of the recording
 };
 
 std::vector<Layer> product_layers(const torch::nn::Module& module) {
@@ -27,7 +27,7 @@ std::vector<Layer> product_layers(const torch::nn::Module& module) {
   for (const auto& item : module.named_modules(std::string(), false)) {
     auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
     if (layer == nullptr || !layer->view().quant.enabled()) continue;
-    layers.push_back({layer, {}, {}, {}});
+    layers.push_back({layer, {}});
     layers.back().fit.name = item.key();
   }
   return layers;
@@ -51,14 +51,30 @@ void bypass(const std::vector<Layer>& layers, bool on) {
   for (const Layer& l : layers) l.layer->view().quantizer.bypass(on);
 }
 
-void run(const Forward& forward, std::span<const at::Tensor> samples) {
+// The outputs for the samples, which a forward pass that works in place must not change.
+std::vector<at::Tensor> run(const Forward& forward, std::span<const at::Tensor> samples) {
   const at::NoGradGuard no_grad;
-  for (const at::Tensor& sample : samples) forward(sample);
+  std::vector<at::Tensor> outputs;
+  for (const at::Tensor& sample : samples) outputs.push_back(forward(sample.clone()));
+  return outputs;
 }
 
-// Puts the layers in the order in which they run, and gives static activations their steps.
-Status calibrate(std::vector<Layer>& layers, const Forward& forward, std::span<const at::Tensor> samples,
-                 const PostTrainingOptions& options) {
+// sum (y - expected)^2 / sum expected^2
+double relative_error(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& expected) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const at::Tensor wanted = expected[i].to(at::kDouble);
+    error += (outputs[i].to(at::kDouble) - wanted).square().sum().item<double>();
+    size += wanted.square().sum().item<double>();
+  }
+  return error / std::max(size, 1e-30);
+}
+
+// Puts the layers in the order in which they run, and gives static activations their steps. Layers that no sample reaches leave for the report.
+// Returns the outputs of the float network.
+Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forward& forward,
+                                          std::span<const at::Tensor> samples, const PostTrainingOptions& options,
+                                          PostTrainingReport& report) {
   std::vector<ternary::StepCalibrator> seen(layers.size());
   std::vector<size_t> order;
   Status status;
@@ -70,13 +86,13 @@ Status calibrate(std::vector<Layer>& layers, const Forward& forward, std::span<c
       if (!added.ok() && status.ok()) status = std::move(added);
     });
   bypass(layers, true);
-  run(forward, samples);
+  std::vector<at::Tensor> outputs = run(forward, samples);
   bypass(layers, false);
+  for (const Layer& layer : layers) layer.layer->view().quantizer.observe({});
   BITLAB_RETURN_IF_ERROR(status);
   std::vector<Layer> ordered;
   for (const size_t i : order) {
     const auto view = layers[i].layer->view();
-    view.quantizer.observe({});
     if (is_static(view.quant.activation)) {
       BITLAB_TRY(const float step, seen[i].step(options.calibration, act_limit(view.quant.activation), options.percentile));
       const at::NoGradGuard no_grad;
@@ -85,32 +101,20 @@ Status calibrate(std::vector<Layer>& layers, const Forward& forward, std::span<c
     }
     ordered.push_back(std::move(layers[i]));
   }
-  if (ordered.size() != layers.size())
-    return make_error(ErrorCode::kInvalidArgument, "[post_training] samples that reach each of {} layers, got {}",
-                      layers.size(), ordered.size());
+  for (size_t i = 0; i < layers.size(); ++i)
+    if (std::find(order.begin(), order.end(), i) == order.end()) report.unread.push_back(layers[i].fit.name);
+  if (ordered.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[post_training] samples that reach a ternary layer, got {} that reach none",
+                      samples.size());
   layers = std::move(ordered);
-  return {};
+  return outputs;
 }
 
 // Whether scales can be refit; weights in int8 are near the float ones as they are.
-bool can_be_fit(const nn::ProductLayer::View& view) {
-  return view.is_whole && is_ternary(*view.quant.method) && view.quant.granularity != ternary::Granularity::kGroup &&
+bool can_be_fit(const Layer& layer) {
+  const auto view = layer.layer->view();
+  return layer.is_alone && view.is_whole && is_ternary(*view.quant.method) && view.quant.granularity != ternary::Granularity::kGroup &&
          info(*view.quant.method).learned_scales < 2;
-}
-
-// y gain + offset is what a BatchNorm in eval makes of y; the BatchNorm is left without effect.
-void take_over(Layer& layer, const Call& norm) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor weight = norm.tensor("weight"), bias = norm.tensor("bias"), mean = norm.tensor("running_mean"),
-                   variance = norm.tensor("running_var");
-  const double eps = norm.argument("eps").toDouble();
-  const auto [alpha, beta] = ops::batch_norm_affine(ops::optional(weight), ops::optional(bias), mean, variance, eps);
-  layer.gain = alpha, layer.offset = beta;
-  layer.fit.folded = true;
-  if (weight.defined()) weight.fill_(1);
-  if (bias.defined()) bias.fill_(-0.0);  // x + -0 is x, a zero's sign included
-  mean.zero_();
-  variance.fill_(1 - eps);
 }
 
 // A BatchNorm that has running statistics, LibTorch's or as the contract evaluates it.
@@ -119,31 +123,55 @@ bool is_batch_norm(const Call& call) {
   return call.op == "aten::batch_norm" && !call.argument("training").toBool() && call.tensor("running_mean").defined();
 }
 
-// Finds each BatchNorm that alone reads what a layer makes.
-Status fold_batch_norms(std::vector<Layer>& layers, const Forward& forward, const at::Tensor& sample) {
-  BITLAB_TRY(const Recording recording, record(forward, sample));
-  std::unordered_map<const void*, size_t> by_codes, by_output;
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const auto view = layers[i].layer->view();
-    by_codes[view.quantizer.codes(view.weight).codes.unsafeGetTensorImpl()] = i;
+bool is_product(const Call& call) { return call.op == "bitlab::ternary_linear" || call.op == "bitlab::ternary_conv"; }
+
+// The one BatchNorm that reads y, where nothing else does, and where nothing else reads what the BatchNorm consists of.
+const Call* only_batch_norm(const Readers& readers, const at::Tensor& y) {
+  const auto& list = readers.of(y);
+  if (list.size() != 1 || readers.is_output(y) || !is_batch_norm(*list[0])) return nullptr;
+  const Call& norm = *list[0];
+  if (!norm.tensor("input").is_same(y)) return nullptr;
+  for (const char* name : {"weight", "bias", "running_mean", "running_var"})
+    if (const at::Tensor own = norm.tensor(name); own.defined() && readers.of_memory(own).size() != 1) return nullptr;
+  return &norm;
+}
+
+// Finds what reads each layer's weight, its products, and the BatchNorm that can be folded into it.
+void find_readers(std::vector<Layer>& layers, const Recording& recording, bool fold) {
+  const Readers readers(recording);
+  for (Layer& l : layers) {
+    const auto view = l.layer->view();
+    const auto& products = readers.of_memory(view.weight);
+    const auto is_own = [&](const Call* call) {
+      return is_product(*call) && call->tensor("codes").is_same(products[0]->tensor("codes")) &&
+             call->tensor("bias").is_same(products[0]->tensor("bias"));
+    };
+    l.is_alone = !products.empty() && std::all_of(products.begin(), products.end(), is_own) &&
+                 (!view.bias.defined() || readers.of_memory(view.bias).size() == products.size());
+    if (fold && products.size() == 1 && can_be_fit(l)) l.norm = only_batch_norm(readers, products[0]->outputs.at(0).toTensor());
   }
-  std::unordered_map<const void*, int> readers;
-  for (const Call& call : recording.calls)
-    for (const Argument& argument : call.arguments)
-      if (argument.value.isTensor()) ++readers[argument.value.toTensor().unsafeGetTensorImpl()];
-  for (const Call& call : recording.calls) {
-    if (call.op == "bitlab::ternary_linear" || call.op == "bitlab::ternary_conv") {
-      const auto layer = by_codes.find(call.argument("codes").toTensor().unsafeGetTensorImpl());
-      if (layer != by_codes.end()) by_output[call.outputs.at(0).toTensor().unsafeGetTensorImpl()] = layer->second;
-    } else if (is_batch_norm(call)) {
-      const void* input = call.argument("input").toTensor().unsafeGetTensorImpl();
-      const auto layer = by_output.find(input);
-      const bool fits = layer != by_output.end() && readers[input] == 1 && !layers[layer->second].fit.folded &&
-                        can_be_fit(layers[layer->second].layer->view());
-      if (fits) take_over(layers[layer->second], call);
-    }
-  }
-  return {};
+}
+
+// What y gain + offset makes of a layer's result y, by channel in float64: a BatchNorm in eval, or nothing.
+struct Affine {
+  at::Tensor gain, offset;
+};
+
+Affine affine_of(const Layer& layer, int64_t rows) {
+  if (layer.norm == nullptr) return {at::ones({rows}, at::kDouble), at::zeros({rows}, at::kDouble)};
+  const Call& norm = *layer.norm;
+  const auto [alpha, beta] =
+      ops::batch_norm_affine(ops::optional(norm.tensor("weight")), ops::optional(norm.tensor("bias")),
+                             norm.tensor("running_mean"), norm.tensor("running_var"), norm.argument("eps").toDouble());
+  return {alpha, beta};
+}
+
+// Leaves a BatchNorm without effect.
+void neutralize(const Call& norm) {
+  if (const at::Tensor weight = norm.tensor("weight"); weight.defined()) weight.fill_(1);
+  if (const at::Tensor bias = norm.tensor("bias"); bias.defined()) bias.fill_(-0.0);  // x + -0 is x, a zero's sign included
+  norm.tensor("running_mean").zero_();
+  norm.tensor("running_var").fill_(1 - norm.argument("eps").toDouble());
 }
 
 // Sums over samples and positions, by channel, in float64: y is the float product, z that of quantized activations and codes.
@@ -176,10 +204,11 @@ at::Tensor encoded_scale(const ops::QuantizedWeight& weight, int64_t rows) {
   return weight.scale.to(at::kDouble).expand({rows});
 }
 
-Status fit(Layer& l, const Forward& forward, std::span<const at::Tensor> samples, const PostTrainingOptions& options) {
+// Fits one layer. Returns the outputs of the network before.
+std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const at::Tensor> samples,
+                            const PostTrainingOptions& options) {
   const at::NoGradGuard no_grad;
   const auto view = l.layer->view();
-  if (!can_be_fit(view)) return {};
   const ops::QuantizedWeight encoded = view.quantizer.quantized(view.weight);
   const at::Tensor codes = encoded.t.to(at::kFloat);
   Sums sums;
@@ -187,26 +216,44 @@ Status fit(Layer& l, const Forward& forward, std::span<const at::Tensor> samples
     const at::Tensor y = l.layer->product(x, view.weight, {});
     sums.add(y, l.layer->product(view.quantizer.activated(x), codes, {}), view.weight.dim() > 2);
   });
-  run(forward, samples);
+  std::vector<at::Tensor> outputs = run(forward, samples);
   view.quantizer.observe({});
   const int64_t rows = sums.yy.size(0);
-  const at::Tensor gain = l.gain.defined() ? l.gain : at::ones({rows}, at::kDouble), none = at::zeros({rows}, at::kDouble);
-  const at::Tensor before = gain * encoded_scale(encoded, rows);
+  const auto [gain, offset] = affine_of(l, rows);
+  const at::Tensor none = at::zeros({rows}, at::kDouble), before = gain * encoded_scale(encoded, rows);
   at::Tensor scale = before;
   if (options.refit_scales) scale = at::where(sums.zz > 0, gain * sums.yz / sums.zz.clamp_min(1e-30), before);
   const at::Tensor sign = at::where(scale < 0, -1.0, 1.0).to(at::kFloat);
   scale = scale.abs().clamp_min(static_cast<double>(ternary::kScaleEpsilon)).to(at::kFloat).to(at::kDouble);
   const at::Tensor signed_scale = scale * sign.to(at::kDouble);
   const at::Tensor shift = options.correct_bias ? (gain * sums.y - signed_scale * sums.z) / sums.count : none;
-  at::Tensor bias = shift;
+  at::Tensor bias = shift + offset;
   if (view.bias.defined()) bias = bias + gain * view.bias.to(at::kDouble);
-  if (l.offset.defined()) bias = bias + l.offset;
   l.fit.error_before = sums.error(gain, before, none);
   l.fit.error_after = sums.error(gain, signed_scale, shift);
   const at::Tensor t = codes * view.quantizer.layout(view.weight).spread(sign, nn::frozen_config(view.quant).weight_spec());
   l.layer->freeze({t, scale.to(at::kFloat), bias.to(at::kFloat)});
   l.fit.frozen = true;
-  return {};
+  if (l.norm != nullptr) neutralize(*l.norm);
+  l.fit.folded = l.norm != nullptr;
+  return outputs;
+}
+
+// Fits the layers, one after the other. `expected`: the float network's outputs.
+void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const at::Tensor> samples,
+             const PostTrainingOptions& options, const std::vector<at::Tensor>& expected, PostTrainingReport& report) {
+  LayerFit* last = nullptr;  // the layer that was fitted last, whose effect shows in the next pass
+  const auto note = [&](double error) {
+    if (last == nullptr) report.output_error_encoded = error;
+    if (last != nullptr) last->output_error_after = error;
+    return error;
+  };
+  for (Layer& layer : layers) {
+    if (!can_be_fit(layer)) continue;
+    layer.fit.output_error_before = note(relative_error(fit(layer, forward, samples, options), expected));
+    last = &layer.fit;
+  }
+  report.output_error = note(relative_error(run(forward, samples), expected));
 }
 
 Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forward& forward, const at::Tensor& sample) {
@@ -238,10 +285,11 @@ Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, co
       report.evaluated_float = evaluate();
       bypass(layers, false);
     }
-    BITLAB_RETURN_IF_ERROR(calibrate(layers, forward, samples, options));
+    BITLAB_TRY(const auto expected, calibrate(layers, forward, samples, options, report));
     if (evaluate) report.evaluated_before = evaluate();
-    if (options.fold_batch_norm) BITLAB_RETURN_IF_ERROR(fold_batch_norms(layers, forward, samples[0]));
-    for (Layer& layer : layers) BITLAB_RETURN_IF_ERROR(fit(layer, forward, samples, options));
+    BITLAB_TRY(const Recording recording, record(forward, samples[0]));
+    find_readers(layers, recording, options.fold_batch_norm);
+    fit_all(layers, forward, samples, options, expected, report);
     if (evaluate) report.evaluated_after = evaluate();
   } catch (const Exception& error) {
     return error.error();

@@ -13,7 +13,8 @@ struct PostTrainingOptions {
   // The step of static activations, from what the float network's layers read.
   ternary::Calibration calibration = ternary::Calibration::kMse;
   double percentile = 99.9;  // of kPercentile
-  // A BatchNorm (torch::nn's or BitBatchNorm) that alone reads a layer's output goes into the layer's scales and bias, and does nothing afterwards.
+  // A BatchNorm (torch::nn's or BitBatchNorm) goes into a layer's scales and bias, and does nothing afterwards. Only where that is all that either of
+  // them does: the layer computes one product, whose result the BatchNorm alone reads, and nothing else reads the BatchNorm's statistics.
   bool fold_batch_norm = true;
   // s_n = sum y z / sum z^2 over the samples, the best scale of channel n: y what the float weights make of the layer's input, z what the codes
   // make of it without a scale.
@@ -22,17 +23,24 @@ struct PostTrainingOptions {
   bool correct_bias = true;
 };
 
-// One layer: the squared error of its outputs on its inputs, relative to those of its float weights.
+// One layer: the squared error of its outputs on its inputs, relative to those of its float weights; and that of the whole network's outputs on
+// the samples, relative to the float network's.
 struct LayerFit {
   std::string name;
-  bool frozen = false;   // false: scales of groups, two scales, int8, or rows that are read in blocks: as encoded
+  bool frozen = false;   // false, and left as encoded: scales of groups, two scales, int8, or a weight that more than this layer's products read
   bool folded = false;   // a BatchNorm went into it
   double act_scale = 0;  // of static activations
   double error_before = 0, error_after = 0;
+  double output_error_before = 0, output_error_after = 0;  // of the network, when the layers in front were fitted, and when this one was
+
+  bool made_outputs_worse() const { return output_error_after > output_error_before; }
 };
 
 struct PostTrainingReport {
-  std::vector<LayerFit> layers;      // in the order of execution
+  std::vector<LayerFit> layers;       // in the order of execution
+  std::vector<std::string> unread;    // ternary layers that no sample reaches, as encoded: a head that only training uses
+  double output_error_encoded = 0;    // of the network as its encoders make it, steps of static activations calibrated
+  double output_error = 0;            // of the network at the end
   int64_t weight_file_bytes = 0;     // of the weights in a .bit file
   int64_t weight_bytes = 0;          // of the weights in memory on this machine
   int64_t float32_weight_bytes = 0;  // the same weights as float32
@@ -44,8 +52,8 @@ struct PostTrainingReport {
 // Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d, what a BitModel intercepts), one after the other, to
 // `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
 // Latent weights must be the float network's; those of a network that was trained ternary are not what it computes with, so leave
-// that as it is. `evaluate` measures the network in eval, its accuracy for example. Errors: InvalidArgument (no samples, a layer that
-// no sample reaches), those of capture() and of the layers.
+// that as it is. `evaluate` measures the network in eval, its accuracy for example. The samples stay as they are. Errors: InvalidArgument (no
+// samples, none that reaches a layer), those of capture() and of the layers.
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
                                                    std::span<const at::Tensor> samples,
                                                    const PostTrainingOptions& options = {},

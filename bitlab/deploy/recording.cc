@@ -1,28 +1,15 @@
 #include "bitlab/deploy/recording.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
 
-#include "bitlab/ops/rewrite.h"
+#include "bitlab/ops/call_observer.h"
 
 namespace bitlab::deploy {
 namespace {
-
-struct Frame : at::ObserverContext {
-  Frame* parent = nullptr;
-  bool recorded = false;   // a call of the recording
-  bool rewritten = false;  // other calls stand in its place
-};
-
-struct State {
-  Keep keep = Keep::kTensors;
-  bool paused = false;
-  Frame* frame = nullptr;  // the call under way
-  Recording recording;
-};
-thread_local State* state = nullptr;
 
 std::string full_name(const at::RecordFunction& fn) {
   const auto schema = fn.operator_schema();
@@ -31,69 +18,54 @@ std::string full_name(const at::RecordFunction& fn) {
 
 // Copying is no call of the module's.
 at::Tensor copy_of(const at::Tensor& tensor) {
-  state->paused = true;
-  at::Tensor copy = tensor.clone();
-  state->paused = false;
-  return copy;
+  const ops::ObservationPause pause;
+  return tensor.clone();
 }
 
-std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
-  auto frame = std::make_unique<Frame>();
-  frame->parent = state->frame;
-  state->frame = frame.get();
-  frame->recorded = !state->paused && (frame->parent == nullptr || frame->parent->rewritten);
-  if (!frame->recorded) return frame;
-  Call call{full_name(fn), {}, {}, {}, {}};
-  const auto schema = fn.operator_schema();
-  const auto inputs = fn.inputs();  // valid in this callback only
-  for (size_t i = 0; i < inputs.size(); ++i)
-    call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
-  if (call.is_in_place() && !inputs.empty() && inputs[0].isTensor()) call.before = copy_of(inputs[0].toTensor());
-  state->recording.calls.push_back(std::move(call));
-  return frame;
-}
-
-void on_exit(const at::RecordFunction& fn, at::ObserverContext* context) {
-  const auto* frame = static_cast<Frame*>(context);
-  state->frame = frame->parent;
-  if (!frame->recorded || frame->rewritten) return;
-  const auto outputs = fn.outputs();
-  Call& call = state->recording.calls.back();
-  call.outputs.assign(outputs.begin(), outputs.end());
-  if (state->keep != Keep::kCopies || outputs.empty() || !outputs[0].isTensor()) return;
-  call.copy = copy_of(outputs[0].toTensor());
-}
-
-// The call under way gives way to those that it is replaced by.
-void on_rewrite() {
-  Frame* frame = state == nullptr ? nullptr : state->frame;
-  if (frame == nullptr || !frame->recorded || frame->rewritten) return;
-  frame->rewritten = true;
-  state->recording.calls.pop_back();
-}
-
-// Observes the calling thread for its lifetime.
-class Observer {
+class Recorder final : public ops::CallListener {
  public:
-  explicit Observer(State& target)
-      : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(on_enter, on_exit)
-                                               .needsInputs(true)
-                                               .needsOutputs(true)
-                                               .scopes({at::RecordScope::FUNCTION}))),
-        listener_(ops::set_rewrite_listener(on_rewrite)) {
-    state = &target;
+  explicit Recorder(Keep keep) : keep_(keep) {}
+
+  void enter(const at::RecordFunction& fn) override {
+    const bool recorded = frames_.empty() || frames_.back().rewritten;
+    frames_.push_back({recorded, false});
+    if (!recorded) return;
+    Call call{full_name(fn), {}, {}, {}, {}};
+    const auto schema = fn.operator_schema();
+    const auto inputs = fn.inputs();
+    for (size_t i = 0; i < inputs.size(); ++i)
+      call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
+    if (call.is_in_place() && !inputs.empty() && inputs[0].isTensor()) call.before = copy_of(inputs[0].toTensor());
+    recording.calls.push_back(std::move(call));
   }
-  ~Observer() {
-    ops::set_rewrite_listener(listener_);
-    at::removeCallback(handle_);
-    state = nullptr;
+
+  void leave(const at::RecordFunction& fn) override {
+    const Frame frame = frames_.back();
+    frames_.pop_back();
+    if (!frame.recorded || frame.rewritten) return;
+    const auto outputs = fn.outputs();
+    Call& call = recording.calls.back();
+    call.outputs.assign(outputs.begin(), outputs.end());
+    if (keep_ == Keep::kCopies && !outputs.empty() && outputs[0].isTensor()) call.copy = copy_of(outputs[0].toTensor());
   }
-  Observer(const Observer&) = delete;
-  Observer& operator=(const Observer&) = delete;
+
+  // The call under way gives way to those that it is replaced by.
+  void rewritten() override {
+    if (frames_.empty() || !frames_.back().recorded || frames_.back().rewritten) return;
+    frames_.back().rewritten = true;
+    recording.calls.pop_back();
+  }
+
+  Recording recording;
 
  private:
-  at::CallbackHandle handle_;
-  ops::RewriteListener listener_;
+  struct Frame {
+    bool recorded;   // a call of the recording
+    bool rewritten;  // other calls stand in its place
+  };
+
+  Keep keep_;
+  std::vector<Frame> frames_;  // the calls under way
 };
 
 }  // namespace
@@ -111,21 +83,45 @@ at::Tensor Call::tensor(const std::string& name) const {
   return value.isTensor() ? value.toTensor() : at::Tensor();
 }
 
+void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit) {
+  if (value.isTensor()) return visit(value.toTensor());
+  if (!value.isList()) return;
+  for (const c10::IValue& item : value.toListRef())
+    if (item.isTensor()) visit(item.toTensor());
+}
+
+std::vector<bool> live_calls(const Recording& recording) {
+  std::vector<bool> live(recording.calls.size());
+  std::unordered_set<const void*> read{recording.output.unsafeGetTensorImpl()};
+  for (size_t i = recording.calls.size(); i-- > 0;) {
+    const Call& call = recording.calls[i];
+    bool needed = call.is_in_place() || call.outputs.empty();
+    for (const c10::IValue& output : call.outputs) {
+      needed = needed || !(output.isTensor() || output.isTensorList());
+      for_each_tensor(output, [&](const at::Tensor& tensor) { needed = needed || read.contains(tensor.unsafeGetTensorImpl()); });
+    }
+    live[i] = needed;
+    if (!needed) continue;
+    for (const Argument& argument : call.arguments)
+      for_each_tensor(argument.value, [&](const at::Tensor& tensor) { read.insert(tensor.unsafeGetTensorImpl()); });
+  }
+  return live;
+}
+
 Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input, Keep keep) {
-  State current;
-  current.keep = keep;
+  Recorder recorder(keep);
   try {
     at::NoGradGuard no_grad;
-    const Observer observer(current);
-    current.recording.input = input;
-    current.recording.output = forward(input);
+    recorder.recording.input = input.clone();  // a forward pass may work in place
+    const ops::CallObserver observer(recorder);
+    recorder.recording.output = forward(recorder.recording.input);
   } catch (const Exception& error) {
     return error.error();
   } catch (const c10::Error& error) {
     return make_error(ErrorCode::kInvalidArgument, "[capture] a forward pass that succeeds, got '{}'",
                       error.what_without_backtrace());
   }
-  return std::move(current.recording);
+  return std::move(recorder.recording);
 }
 
 }  // namespace bitlab::deploy

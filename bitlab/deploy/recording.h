@@ -2,7 +2,7 @@
 //
 // An at::RecordFunction observer (the interface behind PyTorch's profiler) sees every dispatched operator with its schema. Only
 // outermost calls are kept, so composite operators (conv2d, flatten, bitlab::ternary_linear) stay whole; where a call is replaced by others
-// (ops/rewrite.h), those are kept instead.
+// (ops/call_observer.h), those are kept instead.
 #pragma once
 
 #include <functional>
@@ -36,13 +36,20 @@ struct Call {
 };
 
 struct Recording {
-  at::Tensor input, output;
+  at::Tensor input, output;  // the input is a copy of the caller's
   std::vector<Call> calls;  // their tensors stay alive, so that identities are unique
 };
 
 enum class Keep { kTensors, kCopies };
 
-// Runs forward(input) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
+// Which calls the output depends on. LibTorch's attention averages its weights for callers that may not want them. What works in place, or
+// returns a number to the program that called it, counts as well.
+std::vector<bool> live_calls(const Recording& recording);
+
+// The tensors that an argument or an output is or lists.
+void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit);
+
+// Runs forward(a copy of the input) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
 // InvalidArgument.
 Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input,
                          Keep keep = Keep::kTensors);

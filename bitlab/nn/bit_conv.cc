@@ -15,7 +15,7 @@
 namespace bitlab::nn {
 namespace {
 
-constexpr std::array<std::string_view, 4> kModes{"constant", "reflect", "replicate", "circular"};
+constexpr std::array<std::string_view, 4> kPaddingModes{"constant", "reflect", "replicate", "circular"};
 
 template <size_t D>
 std::vector<int64_t> vector(const torch::ExpandingArray<D>& sizes) {
@@ -115,7 +115,7 @@ void BitConvNd<D, kTransposed, Derived>::pretty_print(std::ostream& stream) cons
   stream << ", dilation=" << options.dilation();
   if (options.groups() != 1) stream << ", groups=" << options.groups();
   if (kTransposed) stream << ", output_padding=" << options.output_padding();
-  if (!has_zeros()) stream << ", padding_mode=" << kModes.at(options.padding_mode().index());
+  if (!has_zeros()) stream << ", padding_mode=" << kPaddingModes.at(options.padding_mode().index());
   stream << ", bias=" << std::boolalpha << options.bias() << ", quant=" << describe(options.quant()) << ')';
 }
 
@@ -125,7 +125,7 @@ at::Tensor BitConvNd<D, kTransposed, Derived>::forward(const at::Tensor& x) {
   for (size_t i = 0; i < D && !has_zeros(); ++i) behind[i] += front[i];
   if (has_zeros()) front.assign(D, 0);  // the operators add what is on both sides
   const std::vector<int64_t> sides = ops::sides(front, behind);
-  const at::Tensor padded = is_zero(sides) ? x : at::pad(x, sides, kModes.at(options.padding_mode().index()));
+  const at::Tensor padded = is_zero(sides) ? x : at::pad(x, sides, kPaddingModes.at(options.padding_mode().index()));
   this->quantizer.show(padded);
   return this->quantizer.is_active() ? this->quantizer.forward(*this, padded, weight, bias) : product(padded, weight, bias);
 }

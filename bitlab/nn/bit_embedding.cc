@@ -11,7 +11,7 @@
 namespace bitlab::nn {
 namespace {
 
-constexpr std::array<std::string_view, 3> kModes{"sum", "mean", "max"};
+constexpr std::array<std::string_view, 3> kBagModes{"sum", "mean", "max"};
 
 template <class Options>
 void print_table(std::ostream& stream, std::string_view name, const Options& options) {
@@ -58,17 +58,12 @@ at::Tensor BitEmbeddingImpl::forward(const at::Tensor& indices) {
   const int64_t padding = padding_row();
   const bool by_frequency = options.scale_grad_by_freq();
   if (!options.quant().enabled()) return at::embedding(weight, indices, padding, by_frequency);
-  if (runs_on_codes(*this, weight)) return ops::ternary_embedding(quantizer.codes(weight), indices, options.embedding_dim());
-  if (!quantizer.has_scales_of_rows()) return at::embedding(quantizer.value(weight), indices, padding, by_frequency);
-  const at::Tensor rows = at::embedding(weight, indices.flatten(), padding, by_frequency);
-  std::vector<int64_t> shape = indices.sizes().vec();
-  shape.push_back(options.embedding_dim());
-  return rows.numel() == 0 ? rows.view(shape) : quantizer.value(rows).view(shape);
+  return quantizer.embedding(*this, weight, indices, padding, by_frequency);
 }
 
 void BitEmbeddingBagImpl::pretty_print(std::ostream& stream) const {
   print_table(stream, "BitEmbeddingBag", options);
-  stream << ", mode=" << kModes.at(options.mode().index()) << ", quant=" << describe(options.quant()) << ')';
+  stream << ", mode=" << kBagModes.at(options.mode().index()) << ", quant=" << describe(options.quant()) << ')';
 }
 
 at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Tensor& offsets,
@@ -80,7 +75,7 @@ at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Ten
   if (per_sample_weights.defined() && per_sample_weights.sizes() != indices.sizes())
     throw Exception(make_error(ErrorCode::kShapeMismatch, "[BitEmbeddingBag] per_sample_weights {}, got {}",
                                c10::str(indices.sizes()), c10::str(per_sample_weights.sizes())));
-  const at::Tensor table = options.quant().enabled() ? quantizer.value(weight) : weight;
+  const at::Tensor table = options.quant().enabled() ? quantizer.value(*this, weight) : weight;
   at::Tensor begins = offsets;
   if (!begins.defined()) begins = at::arange(0, indices.numel(), std::max<int64_t>(indices.size(1), 1), indices.options());
   const int64_t padding = padding_row();

@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include <torch/arg.h>
+#include <torch/nn/modules/common.h>
 #include <torch/nn/modules/container/any.h>
 #include <torch/nn/options/embedding.h>
 #include <torch/nn/pimpl.h>

@@ -12,9 +12,11 @@ namespace bitlab::nn {
 namespace {
 
 // What a norm multiplies with: the weight's value, as one row.
-std::optional<at::Tensor> value_of(Quantizer& quantizer, const BitQuantConfig& quant, const at::Tensor& weight) {
-  if (!weight.defined() || !quant.enabled()) return optional(weight);
-  return quantizer.value(weight.flatten()).view(weight.sizes());
+template <class Layer>
+std::optional<at::Tensor> value_of(const Layer& layer) {
+  const at::Tensor& weight = layer.weight;
+  if (!weight.defined() || !layer.options.quant().enabled()) return optional(weight);
+  return layer.quantizer.value(layer, weight.flatten()).view(weight.sizes());
 }
 
 void reset_quantizer(Quantizer& quantizer, torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight) {
@@ -42,7 +44,7 @@ void BitLayerNormImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitLayerNormImpl::forward(const at::Tensor& x) {
-  return at::layer_norm(x, options.normalized_shape(), value_of(quantizer, options.quant(), weight), optional(bias),
+  return at::layer_norm(x, options.normalized_shape(), value_of(*this), optional(bias),
                         options.eps());
 }
 
@@ -61,7 +63,7 @@ void BitRMSNormImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitRMSNormImpl::forward(const at::Tensor& x) {
-  return at::rms_norm(x, options.normalized_shape(), value_of(quantizer, options.quant(), weight), options.eps());
+  return at::rms_norm(x, options.normalized_shape(), value_of(*this), options.eps());
 }
 
 BitGroupNormImpl::BitGroupNormImpl(BitGroupNormOptions options_) : options(std::move(options_)) { reset(); }
@@ -83,7 +85,7 @@ void BitGroupNormImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitGroupNormImpl::forward(const at::Tensor& x) {
-  return at::group_norm(x, options.num_groups(), value_of(quantizer, options.quant(), weight), optional(bias),
+  return at::group_norm(x, options.num_groups(), value_of(*this), optional(bias),
                         options.eps());
 }
 

@@ -1,5 +1,6 @@
 // What single layers promise beyond the suite of layers_test.cc: codes follow the weight, tables and norms use quantized values.
 #include <sstream>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -32,7 +33,7 @@ TEST(SomeLayers, RefusesWhatDoesNotFit) {
   BitLinear uncalibrated(BitLinearOptions(8, 4).quant(fixed));
   EXPECT_NE(message_of([&] {
               evaluate(torch::nn::AnyModule(uncalibrated), torch::randn({1, 8}));
-            }).find("act_scale of at least"),
+            }).find("a forward pass in training, or a calibration"),
             std::string::npos);
 }
 
@@ -256,13 +257,46 @@ TEST(Eval, StillPassesGradients) {
   EXPECT_TRUE(x.grad().defined());
 }
 
-TEST(Eval, OnCodesIsOneOperatorWithoutTheLatentWeight) {
-  BitLinear layer(8, 4);
-  const at::Tensor x = torch::randn({2, 8});
-  const at::Tensor before = evaluate(torch::nn::AnyModule(layer), x);
-  layer->weight.data().zero_();  // unseen: the codes are used
-  at::NoGradGuard no_grad;
-  EXPECT_TRUE(same_bits(layer->forward(x), before));
+// In eval a layer is what is deployed, whatever its warm-up has reached, with gradients and without.
+TEST(Eval, IsTernaryDuringTheWarmUp) {
+  torch::manual_seed(12);
+  BitLinear layer(32, 5);
+  BitEmbedding table(6, 16);
+  const at::Tensor x = torch::randn({4, 32}), indices = torch::tensor({{0, 3}, {5, 3}});
+  const at::Tensor wanted = layer->forward(x).detach(), wanted_rows = table->forward(indices).detach();
+  layer->quantizer.blend.fill_(0.3);
+  table->quantizer.blend.fill_(0.3);
+  EXPECT_FALSE(torch::allclose(layer->forward(x), wanted));
+  {
+    const at::NoGradGuard no_grad;
+    EXPECT_FALSE(torch::allclose(layer->forward(x), wanted)) << "training without gradients is training";
+  }
+  layer->eval();
+  table->eval();
+  for (const bool gradients : {true, false}) {
+    const at::AutoGradMode mode(gradients);
+    EXPECT_TRUE(same_bits(layer->forward(x).detach(), wanted)) << gradients;
+    EXPECT_TRUE(same_bits(table->forward(indices).detach(), wanted_rows)) << gradients;
+  }
+}
+
+TEST(Eval, FirstForwardPassFromManyThreads) {
+  torch::manual_seed(13);
+  const at::Tensor x = torch::randn({3, 64});
+  for (int round = 0; round < 50; ++round) {
+    BitLinear layer(64, 32);
+    const at::Tensor wanted = layer->forward(x).detach();
+    layer->eval();
+    std::vector<at::Tensor> found(8);
+    std::vector<std::thread> threads;
+    for (at::Tensor& y : found)
+      threads.emplace_back([&] {
+        const at::NoGradGuard no_grad;
+        y = layer->forward(x);
+      });
+    for (std::thread& thread : threads) thread.join();
+    for (const at::Tensor& y : found) ASSERT_TRUE(same_bits(y, wanted));
+  }
 }
 
 TEST(SomeLayers, PrintTheirOptions) {

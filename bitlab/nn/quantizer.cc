@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
@@ -13,10 +14,6 @@
 namespace bitlab::nn {
 namespace {
 
-int64_t version_of(const at::Tensor& tensor) {
-  return !tensor.defined() ? 0 : tensor.is_inference() ? -1 : static_cast<int64_t>(tensor._version());
-}
-
 // Output channels of a weight.
 int64_t rows_of(const at::Tensor& weight, const ops::ConvWindow* window) {
   return window != nullptr && window->transposed ? weight.size(1) * window->groups : weight.size(0);
@@ -24,29 +21,10 @@ int64_t rows_of(const at::Tensor& weight, const ops::ConvWindow* window) {
 
 }  // namespace
 
-const ops::PackedWeight& WeightCodes::of(const at::Tensor& weight, const ops::WeightQuant& quant,
-                                         const ops::ConvWindow* window) {
-  const at::Tensor tensors[] = {weight, quant.learned, quant.learned_neg};
-  bool fresh = sources_.size() == std::size(tensors) && spec_ == quant.spec;
-  for (size_t i = 0; fresh && i < std::size(tensors); ++i) {
-    const int64_t version = version_of(tensors[i]);  // an inference tensor changes unseen
-    fresh = version >= 0 && sources_[i].version == version && sources_[i].tensor.is_same(tensors[i]);
-  }
-  if (fresh) return packed_;
-  packed_ = ops::ternary_pack(weight, quant, window);
-  spec_ = quant.spec;
-  sources_.clear();
-  for (const at::Tensor& tensor : tensors) sources_.push_back({tensor, version_of(tensor)});
-  return packed_;
-}
-
-void WeightCodes::drop() { *this = {}; }
-
 void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight,
                       const ops::ConvWindow* window, Use use) {
   quant_ = quant;
   window_ = window == nullptr ? std::nullopt : std::optional(*window);
-  codes_.drop();
   weight_scale = weight_scale_neg = act_scale = blend = at::Tensor();
   if (!quant.enabled()) return;
   const ternary::WeightSpec spec = quant.weight_spec();
@@ -77,14 +55,13 @@ void Quantizer::check_activation() const {
 void Quantizer::initialize_scales(const at::Tensor& weight, double steps) {
   if (!weight_scale.defined()) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor matrix = layout(weight).to_matrix(weight);
-  const auto span_of = [](const at::Tensor& scale) -> std::span<float> {
-    if (!scale.defined()) return {};
-    return {scale.mutable_data_ptr<float>(), static_cast<size_t>(scale.numel())};
-  };
+  const at::Tensor matrix = layout(weight).to_matrix(weight).cpu();
+  std::vector<float> scale(static_cast<size_t>(weight_scale.numel())), scale_neg(weight_scale_neg.defined() ? scale.size() : 0);
   initial_scales(quant_.weight_spec(), {matrix.const_data_ptr<float>(), static_cast<size_t>(matrix.numel())}, matrix.size(0),
-                 matrix.size(1), span_of(weight_scale), span_of(weight_scale_neg))
+                 matrix.size(1), scale, scale_neg)
       .value();
+  weight_scale.copy_(at::from_blob(scale.data(), weight_scale.sizes()));
+  if (weight_scale_neg.defined()) weight_scale_neg.copy_(at::from_blob(scale_neg.data(), weight_scale_neg.sizes()));
   if (!weight_scale_neg.defined()) weight_scale.mul_(steps / 2);
 }
 
@@ -98,15 +75,10 @@ void Quantizer::begin_act_scale(const at::Tensor& x) {
 
 at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& bias, const ops::ConvWindow* call_window) {
-  if (runs_on_codes(layer, x)) {
-    const ops::PackedWeight& packed = codes_.of(weight, weight_quant(), call_window);
-    if (call_window == nullptr) return ops::ternary_linear(x, packed, optional(bias), activation());
-    return ops::ternary_conv(x, packed, optional(bias), weight.sizes().slice(2), *call_window, activation());
-  }
   if (act_scale.defined() && layer.is_training()) begin_act_scale(x);
-  const double share = blend.item<double>();
-  if (call_window == nullptr) return ops::bit_linear(x, weight, optional(bias), weight_quant(), activation(), share);
-  return ops::bit_conv(x, weight, optional(bias), *call_window, weight_quant(), activation(), share);
+  const double blend_now = blend_of(layer);
+  if (call_window == nullptr) return ops::bit_linear(x, weight, optional(bias), weight_quant(), activation(), blend_now);
+  return ops::bit_conv(x, weight, optional(bias), *call_window, weight_quant(), activation(), blend_now);
 }
 
 ops::WeightLayout Quantizer::layout(const at::Tensor& weight) const {
@@ -135,12 +107,13 @@ BitQuantConfig frozen_config(BitQuantConfig quant) {
   return quant;
 }
 
-at::Tensor Quantizer::value(const at::Tensor& weight) const {
-  return ops::bit_weight(weight, weight_quant(), blend.item<double>());
+at::Tensor Quantizer::value(const torch::nn::Module& layer, const at::Tensor& weight) const {
+  return ops::bit_weight(weight, weight_quant(), blend_of(layer));
 }
 
-bool runs_on_codes(const torch::nn::Module& layer, const at::Tensor& x) {
-  return !layer.is_training() && !at::GradMode::is_enabled() && (x.is_cpu() || x.is_meta());
+at::Tensor Quantizer::embedding(const torch::nn::Module& layer, const at::Tensor& weight, const at::Tensor& indices,
+                                int64_t padding_idx, bool scale_grad_by_freq) const {
+  return ops::bit_embedding(weight, indices, weight_quant(), blend_of(layer), padding_idx, scale_grad_by_freq);
 }
 
 }  // namespace bitlab::nn

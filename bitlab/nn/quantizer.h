@@ -1,5 +1,4 @@
-// What the ternary layers share: how a layer's weight and activations are quantized, with the parameters that this takes; when it computes
-// on packed codes; and those codes.
+// What the ternary layers share: how a layer's weight and activations are quantized, with the parameters that this takes.
 #pragma once
 
 #include <functional>
@@ -9,32 +8,19 @@
 #include "bitlab/config/config.h"
 #include "bitlab/ops/layout.h"
 #include "bitlab/ops/ops.h"
+#include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::nn {
-
-// Packed codes of a latent weight: a cache, not state. They are made anew when a tensor that they come from is another or has another
-// version, and after drop(), which train() calls because changes through `.data()` leave the version as it was.
-class WeightCodes {
- public:
-  const ops::PackedWeight& of(const at::Tensor& weight, const ops::WeightQuant& quant, const ops::ConvWindow* window);
-  void drop();
-
- private:
-  struct Source {
-    at::Tensor tensor;
-    int64_t version = -1;
-  };
-  std::vector<Source> sources_;
-  ternary::WeightSpec spec_;
-  ops::PackedWeight packed_;
-};
 
 // The quantization of one layer. Registers with the layer, where its configuration asks for them,
 //
 //   weight_scale, weight_scale_neg   float32 [1] or [N], parameters: learned scales (ttq, lsq)
 //   act_scale                        float32 [1], a parameter: the step of static activations; 0 until the first forward pass in training,
 //                                    or a calibration, sets it
-//   blend                            float64 [], a buffer: 1, or lower while the layer warms up from float to ternary
+//   blend                            float64 [], a buffer: 1, or lower while the layer warms up from float to ternary. It counts in
+//                                    training mode: in eval a layer is ternary, as it is deployed
+//
+// Layers in eval may be called by any number of threads at once; what changes a layer (train(), an observer, a training step) may not.
 class Quantizer {
  public:
   // Whether the weight meets activations in a product, or is used by itself (embeddings, norms): then those do not matter.
@@ -45,7 +31,6 @@ class Quantizer {
   // Learned scales as they begin for the weight's values: after these were set. Nothing for other methods. `steps` is lsq's scale in
   // units of mean|w|: 2 as in its paper, for weights around zero; norms, whose weights begin as ones, take 1, lest all codes be 0.
   void initialize_scales(const at::Tensor& weight, double steps = 2);
-  void train() { codes_.drop(); }
 
   // Whether the layer computes with its quantized weight: it is configured to, and not bypassed.
   bool is_active() const { return quant_.enabled() && !bypassed_; }
@@ -67,8 +52,10 @@ class Quantizer {
                      const ops::ConvWindow* call_window);
 
   // The weight's value t s, differentiable: [N, ...], or [K], a row.
-  at::Tensor value(const at::Tensor& weight) const;
-  const ops::PackedWeight& codes(const at::Tensor& weight) { return codes_.of(weight, weight_quant(), window()); }
+  at::Tensor value(const torch::nn::Module& layer, const at::Tensor& weight) const;
+  // The rows of the weight, a table [N, depth].
+  at::Tensor embedding(const torch::nn::Module& layer, const at::Tensor& weight, const at::Tensor& indices,
+                       int64_t padding_idx, bool scale_grad_by_freq) const;
   ops::QuantizedWeight quantized(const at::Tensor& weight) const {
     return ops::quantize_weight(weight, weight_quant(), window());
   }
@@ -78,8 +65,6 @@ class Quantizer {
   ops::WeightLayout layout(const at::Tensor& weight) const;
   // Makes codes and scales the layer's own (product_layer.h), of a weight that was reset to frozen_config().
   void freeze(at::Tensor& weight, const at::Tensor& t, const at::Tensor& scale, const at::Tensor& step);
-  // Whether rows have scales of their own that the weights alone determine: a row's value does not depend on others.
-  bool has_scales_of_rows() const { return quant_.granularity != ternary::Granularity::kTensor && !weight_scale.defined(); }
 
   at::Tensor weight_scale, weight_scale_neg, act_scale, blend;
 
@@ -89,28 +74,36 @@ class Quantizer {
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
   void check_activation() const;
   void begin_act_scale(const at::Tensor& x);
+  double blend_of(const torch::nn::Module& layer) const { return layer.is_training() ? blend.item<double>() : 1; }
 
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;
-  WeightCodes codes_;
   bool bypassed_ = false;
   Observer observer_;
 };
 
-// What layers with a quantizer share: train() drops its codes.
+// What layers with a quantizer share. `Derived` has a member `weight`.
 template <class Derived>
 class TernaryLayer : public torch::nn::Cloneable<Derived> {
  public:
   void train(bool on = true) override {
     torch::nn::Module::train(on);
-    quantizer.train();
+    // So that changes through `.data()`, which leave no trace in a tensor, are seen.
+    if (const at::Tensor& weight = static_cast<Derived*>(this)->weight; weight.defined()) ops::forget_codes(weight);
+  }
+
+  // Makes the tensors of another module the layer's parameters: the same tensors, so that they stay what optimizers and other modules hold, and
+  // train or not as before. `bias` may be undefined, where the layer has none. Learned scales begin from the weight.
+  void adopt(const at::Tensor& weight, const at::Tensor& bias) {
+    auto& self = static_cast<Derived&>(*this);
+    this->to(weight.device());  // what the quantizer registered
+    this->parameters_["weight"] = self.weight = weight;
+    if constexpr (requires { self.bias; })
+      if (bias.defined()) this->parameters_["bias"] = self.bias = bias;
+    if (quantizer.is_active()) quantizer.initialize_scales(weight);
   }
 
   Quantizer quantizer;
 };
-
-// Whether a layer takes the ternary_ family: in eval, on the CPU, where no gradient is asked for. Otherwise the differentiable
-// bit_ family runs, so that a frozen layer passes gradients on; both return the same bits (ops.h says for which scales).
-bool runs_on_codes(const torch::nn::Module& layer, const at::Tensor& x);
 
 }  // namespace bitlab::nn

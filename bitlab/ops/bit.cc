@@ -6,15 +6,18 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "bitlab/ops/call_observer.h"
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
 #include "bitlab/ops/layout.h"
+#include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::ops {
 namespace {
@@ -106,19 +109,19 @@ void check_bias(const char* op, const c10::SymInt& rows, const OptionalTensor& b
           show(*bias));
 }
 
-void check_shapes(const Settings& s, const at::Tensor& x, const at::Tensor& weight) {
-  const Product& product = s.product;
+void check_shapes(const Product& product, const at::Tensor& x, const at::Tensor& weight) {
   if (!product.window) {
     require(weight.dim() == 2 && x.dim() >= 1 && x.sym_size(-1) == weight.sym_size(1), ErrorCode::kShapeMismatch,
             "[bit_linear] x [..., K] and a weight [N, K], got {} and {}", show(x), show(weight));
     return;
   }
   const ConvWindow& window = *product.window;
-  require(weight.dim() == product.trailing() + 2 && x.dim() == weight.dim(), ErrorCode::kShapeMismatch,
+  const bool has_batch = x.dim() == weight.dim();
+  require(weight.dim() == product.trailing() + 2 && (has_batch || x.dim() == weight.dim() - 1), ErrorCode::kShapeMismatch,
           "[bit_conv] x [B, C, ...] and a weight with {} sizes of a kernel, got {} and {}", product.trailing(), show(x),
           show(weight));
   const c10::SymInt channels = window.transposed ? weight.sym_size(0) : weight.sym_size(1) * window.groups;
-  require(x.sym_size(1) == channels, ErrorCode::kShapeMismatch, "[bit_conv] x of {} channels, got {} for a weight {}",
+  require(x.sym_size(has_batch ? 1 : 0) == channels, ErrorCode::kShapeMismatch, "[bit_conv] x of {} channels, got {} for a weight {}",
           show(channels), show(x), show(weight));
 }
 
@@ -135,7 +138,7 @@ struct Forward {
 
   Forward(const Settings& s, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
           const at::Tensor& learned, const at::Tensor& learned_neg, const at::Tensor& act_scale) {
-    check_shapes(s, x, weight);
+    check_shapes(s.product, x, weight);
     const WeightLayout layout = s.product.layout(weight);
     check_bias(s.product.op(), layout.rows(), bias);
     if (s.quantizes_x()) {
@@ -353,9 +356,63 @@ at::Tensor with_rows(const at::Tensor& weight, F f) {
   return weight.dim() == 1 ? f(weight.unsqueeze(0)).squeeze(0) : f(weight);
 }
 
+// Whether the operators of training compute on packed codes, as evaluation does. Their gradient needs the latent weights.
+bool runs_on_codes(double blend) { return blend == 1 && !at::GradMode::is_enabled(); }
+
+std::shared_ptr<const PackedWeight> codes_of(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
+                                             const OptionalTensor& learned_neg, const ConvWindow* window = nullptr) {
+  notify_rewritten();
+  return cached_codes(weight, {ternary::parse_weight_spec(spec).value(), tensor_of(learned), tensor_of(learned_neg)}, window);
+}
+
 }  // namespace
 
+namespace cpu {
+
+at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
+                      std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
+                      const OptionalTensor& act_scale, double blend) {
+  if (!runs_on_codes(blend))
+    return any_device::bit_linear(x, weight, bias, spec, activation, learned, learned_neg, act_scale, blend);
+  check_shapes({}, x, weight);
+  return ops::ternary_linear(x, *codes_of(weight, spec, learned, learned_neg), bias,
+                             {ternary::parse_act_kind(activation).value(), tensor_of(act_scale)});
+}
+
+at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+                    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+                    int64_t groups, std::string_view spec, std::string_view activation, const OptionalTensor& learned,
+                    const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double blend) {
+  if (!runs_on_codes(blend))
+    return any_device::bit_conv(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, spec,
+                                activation, learned, learned_neg, act_scale, blend);
+  const Product product = convolution(stride, padding, dilation, transposed, output_padding, groups);
+  check_shapes(product, x, weight);
+  const auto codes = codes_of(weight, spec, learned, learned_neg, &*product.window);
+  return ops::ternary_conv(x, *codes, bias, weight.sizes().slice(2), *product.window,
+                           {ternary::parse_act_kind(activation).value(), tensor_of(act_scale)});
+}
+
+}  // namespace cpu
+
 namespace any_device {
+
+at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec,
+                         const OptionalTensor& learned, const OptionalTensor& learned_neg, double blend, int64_t padding_idx,
+                         bool scale_grad_by_freq) {
+  require(weight.dim() == 2, ErrorCode::kShapeMismatch, "[bit_embedding] a table [N, depth], got {}", show(weight));
+  if (runs_on_codes(blend) && weight.is_cpu())
+    return ops::ternary_embedding(*codes_of(weight, spec, learned, learned_neg), indices, weight.size(1));
+  const auto parsed = ternary::parse_weight_spec(spec).value();
+  const auto value = [&](const at::Tensor& w) { return redispatch::bit_weight(w, spec, learned, learned_neg, blend); };
+  const bool own_scales = parsed.granularity != ternary::Granularity::kTensor && !(learned && learned->defined());
+  if (!own_scales) return at::embedding(value(weight), indices, padding_idx, scale_grad_by_freq);
+  // Rows that do not depend on others are quantized where they are read alone.
+  const at::Tensor rows = at::embedding(weight, indices.flatten(), padding_idx, scale_grad_by_freq);
+  std::vector<int64_t> shape = indices.sizes().vec();
+  shape.push_back(weight.size(1));
+  return rows.numel() == 0 ? rows.view(shape) : value(rows).view(shape);
+}
 
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
                       std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
@@ -405,6 +462,8 @@ at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const Optio
                       const OptionalTensor& act_scale, double blend) {
   if (!needs_gradient({x, weight, tensor_of(bias), tensor_of(learned), tensor_of(learned_neg), tensor_of(act_scale)})) {
     const at::AutoDispatchBelowADInplaceOrView below;
+    // Without the dispatcher, so that observers see one call that is replaced.
+    if (x.is_cpu()) return cpu::bit_linear(x, weight, bias, spec, activation, learned, learned_neg, act_scale, blend);
     return redispatch::bit_linear(x, weight, bias, spec, activation, learned, learned_neg, act_scale, blend);
   }
   return apply(settings_of({}, spec, activation, blend), x, weight, bias, learned, learned_neg, act_scale);
@@ -416,6 +475,9 @@ at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const Optiona
                     const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double blend) {
   if (!needs_gradient({x, weight, tensor_of(bias), tensor_of(learned), tensor_of(learned_neg), tensor_of(act_scale)})) {
     const at::AutoDispatchBelowADInplaceOrView below;
+    if (x.is_cpu())
+      return cpu::bit_conv(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, spec, activation,
+                           learned, learned_neg, act_scale, blend);
     return redispatch::bit_conv(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, spec,
                                 activation, learned, learned_neg, act_scale, blend);
   }

@@ -29,6 +29,9 @@ using BitConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, cons
                              const OptionalTensor& act_scale, double blend);
 using BitWeightOp = at::Tensor(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
                                const OptionalTensor& learned_neg, double blend);
+using BitEmbeddingOp = at::Tensor(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec,
+                                  const OptionalTensor& learned, const OptionalTensor& learned_neg, double blend,
+                                  int64_t padding_idx, bool scale_grad_by_freq);
 using TernaryEmbeddingOp = at::Tensor(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
                                       const at::Tensor& indices, int64_t depth, int64_t group);
 using TernaryLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
@@ -50,6 +53,9 @@ TernaryPackOp ternary_pack;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 TernaryEmbeddingOp ternary_embedding;
+// Where gradients are off and the blend is 1, these compute on packed codes (weight_cache.h); else as on any device.
+BitLinearOp bit_linear;
+BitConvOp bit_conv;
 }  // namespace cpu
 
 // Devices without kernels of their own.
@@ -60,6 +66,7 @@ BitLinearOp bit_linear;
 BitConvOp bit_conv;
 BitWeightOp bit_weight;
 BatchNormOp batch_norm;
+BitEmbeddingOp bit_embedding;
 }  // namespace any_device
 
 namespace autograd {

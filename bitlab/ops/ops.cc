@@ -118,6 +118,13 @@ at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const O
   return op.call(x, weight, bias, mean, variance, eps);
 }
 
+at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, const WeightQuant& quant, double blend,
+                         int64_t padding_idx, bool scale_grad_by_freq) {
+  static const auto op = handle("bitlab::bit_embedding", any_device::bit_embedding);
+  return op.call(weight, indices, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg), blend,
+                 padding_idx, scale_grad_by_freq);
+}
+
 at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth) {
   static const auto op = handle("bitlab::ternary_embedding", cpu::ternary_embedding);
   return op.call(weight.codes, weight.scale, optional(weight.scale_neg), indices, depth, weight.group);
@@ -155,6 +162,8 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("ternary_linear", cpu::ternary_linear);
   m.impl("ternary_conv", cpu::ternary_conv);
   m.impl("ternary_embedding", cpu::ternary_embedding);
+  m.impl("bit_linear", cpu::bit_linear);
+  m.impl("bit_conv", cpu::bit_conv);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
@@ -165,8 +174,11 @@ TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("bit_weight", any_device::bit_weight);
 }
 
-// Of LibTorch's operators, which have the gradients.
-TORCH_LIBRARY_IMPL(bitlab, CompositeImplicitAutograd, m) { m.impl("batch_norm", any_device::batch_norm); }
+// Made of operators that have the gradients.
+TORCH_LIBRARY_IMPL(bitlab, CompositeImplicitAutograd, m) {
+  m.impl("batch_norm", any_device::batch_norm);
+  m.impl("bit_embedding", any_device::bit_embedding);
+}
 
 TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("quantize_weight", meta::quantize_weight);

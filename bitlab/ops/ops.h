@@ -1,6 +1,6 @@
 // BitLab's operators for LibTorch: two families with one vocabulary.
 //
-//   bit_linear, bit_conv, bit_weight                  latent float weights, differentiable: for training
+//   bit_linear, bit_conv, bit_embedding, bit_weight   latent float weights, differentiable: for training
 //   ternary_linear, ternary_conv, ternary_embedding   packed codes, no gradients: for evaluation, capture and deployment
 // and batch_norm, the affine step by channel.
 //
@@ -18,7 +18,11 @@
 // get theirs by their papers: TTQ (arXiv:1612.01064, eq. 7 and 8) the sum over t = +1, and over t = -1; LSQ (arXiv:1902.08153, eq. 3)
 // the sum of (t - w / s) inside and of t outside of |w| < s, divided by the root of the number of weights. That of quantized
 // activations passes unchanged where they are dynamic; with a static step it stops where they are clamped, and the step learns as in LSQ.
-// With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32.
+// With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32, with and without gradients.
+//
+// On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv and bit_embedding are what they stand for:
+// the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that
+// operator. Any number of threads may call them at once.
 //
 // Errors (bitlab::Exception): ShapeMismatch, TypeMismatch, NotFinite (in x or a weight), UnknownName, InvalidArgument, Unsupported (a gradient
 // of the ternary_ family; K > 2^24; choices that do not fit together, naming what does), Corrupt (codes), NoKernel.
@@ -90,6 +94,10 @@ at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const Optiona
 
 // The quantized weight w' = t s itself, of embeddings, norms and master weights. weight: [N, ...], or [K], a row.
 at::Tensor bit_weight(const at::Tensor& weight, const WeightQuant& quant, double blend = 1);
+// Rows of a table [N, depth]: indices int64 [...] -> [..., depth]; the gradient leaves out the row padding_idx (-1: none), and is divided by how
+// often a row is read with scale_grad_by_freq, as at::embedding's.
+at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, const WeightQuant& quant, double blend = 1,
+                         int64_t padding_idx = -1, bool scale_grad_by_freq = false);
 // Rows of a table [N, depth]: indices int64 [...] -> [..., depth], the bits of bit_weight's rows.
 at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth);
 

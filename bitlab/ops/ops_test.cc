@@ -1,19 +1,18 @@
 // The operators against the scalar oracle (bits) and against straight-through gradients of LibTorch in float64.
 #include "bitlab/ops/ops.h"
 
-#include <cstring>
-
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "bitlab/ops/weight_cache.h"
+#include "bitlab/ops/test_support.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/oracle.h"
 
 namespace bitlab::ops {
 namespace {
 
+using test::same_bits;
 using ternary::ActKind;
 using ternary::Granularity;
 using ternary::Method;
@@ -30,11 +29,6 @@ std::vector<WeightSpec> specs(bool grouped) {
       if (validate(spec).ok() && (grouped || granularity != Granularity::kGroup)) list.push_back(spec);
     }
   return list;
-}
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor x = a.contiguous(), y = b.contiguous();
-  return x.sizes() == y.sizes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
 
 template <class T>
@@ -492,25 +486,6 @@ TEST(Pack, CodesHoldTheWeightInCanonicalOrder) {
   EXPECT_TRUE(same_bits(packed.scale, scale));
 }
 
-TEST(Pack, ChangedCodesArePackedAnew) {
-  at::NoGradGuard no_grad;
-  const at::Tensor x = torch::randn({4, 32});
-  const PackedWeight a = ternary_pack(torch::randn({8, 32}), {}), b = ternary_pack(torch::randn({8, 32}), {});
-  const at::Tensor before = ternary_linear(x, a, {}, {});
-  a.codes.copy_(b.codes);
-  a.scale.copy_(b.scale);
-  const at::Tensor after = ternary_linear(x, a, {}, {});
-  EXPECT_FALSE(same_bits(before, after));
-  EXPECT_TRUE(same_bits(after, ternary_linear(x, b, {}, {})));
-}
-
-TEST(Pack, DeadWeightsLeaveTheCache) {
-  at::NoGradGuard no_grad;
-  const at::Tensor x = torch::randn({1, 16});
-  for (int i = 0; i < 50; ++i) ternary_linear(x, ternary_pack(torch::randn({4, 16}), {}), {}, {});
-  EXPECT_LT(packed_weight_count(), 10U);
-}
-
 TEST(QuantizeActivation, DeviceIndependentFormEqualsTheKernel) {
   torch::manual_seed(6);
   for (float size : {1e-7F, 1.0F, 1e6F})
@@ -590,6 +565,14 @@ TEST(Errors, AreClear) {
   PackedWeight broken = packed;
   broken.codes = packed.codes.clone().fill_(255);
   EXPECT_EQ(code_of([&] { ternary_linear(x, broken, {}, {}); }), ErrorCode::kCorrupt);
+  try {
+    ternary_linear(x, packed, {}, act_of(ActKind::kInt8Static, 0));
+    ADD_FAILURE() << "expected an error";
+  } catch (const Exception& error) {
+    EXPECT_STREQ(error.what(),
+                 "[ternary_linear] static activations whose step a forward pass in training, or a calibration "
+                 "(quantize_for_deployment), has set, got act_scale 0");
+  }
   try {
     ternary_linear(torch::randn({2, 9}), packed, {}, {});
   } catch (const Exception& error) {

@@ -17,7 +17,7 @@ bool given(const OptionalTensor& tensor) { return tensor && tensor->defined(); }
 // Weights kept in int8 come as they are.
 bool has_int8(const at::Tensor& codes) { return codes.scalar_type() == at::kChar; }
 
-struct Operands {
+struct TernaryOperands {
   const char* op;
   const at::Tensor &x, &codes, &scale;
   const OptionalTensor &scale_neg, &bias, &act_scale;
@@ -64,7 +64,7 @@ struct Prepared {
   kernels::TernaryWeight weight;
   kernels::LayerActivation activation;
 
-  Prepared(const Operands& o, WeightUse use) {
+  Prepared(const TernaryOperands& o, WeightUse use) {
     if (o.group != 0) use.group_scale = &o.scale;
     if (o.group != 0)
       require(o.scale.size(1) == (use.depth + o.group - 1) / o.group, ErrorCode::kShapeMismatch,
@@ -252,7 +252,7 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
   shape.push_back(depth);
   const at::Tensor y = at::empty_symint(shape, codes.options().dtype(at::kFloat));
   const OptionalTensor none;
-  Operands{kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group}.check();
+  TernaryOperands{kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group}.check();
   return y;
 }
 
@@ -263,7 +263,7 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
   require(x.dim() >= 1 && codes.dim() == 2, ErrorCode::kShapeMismatch,
           "[{}] x [..., K] and codes [N, ceil(K / 4)], got {} and {}", kOp, show(x), show(codes));
-  Operands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
+  TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   c10::SymDimVector shape(x.sym_sizes().begin(), x.sym_sizes().end());
   shape.back() = codes.sym_size(0);
   return at::empty_symint(shape, x.options());
@@ -276,7 +276,7 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
                         std::string_view activation, int64_t group) {
   constexpr const char* kOp = "ternary_conv";
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
-  Operands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
+  TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
   return at::empty_symint(window.output(kOp, x, codes.sym_size(0)), x.options());
 }

@@ -1,34 +1,18 @@
 #include "bitlab/ops/weight_cache.h"
 
-#include <mutex>
-#include <unordered_map>
+#include <variant>
 
+#include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
+
+#include "bitlab/ops/call_observer.h"
 #include "bitlab/ops/check.h"
-#include "bitlab/ops/torch_pool.h"
+#include "bitlab/ops/implementations.h"
+#include "bitlab/ops/tensor_cache.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {
 namespace {
-
-// A weak reference keeps the TensorImpl's address from being used again, so that identity is certain.
-struct Entry {
-  c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl> tensor;
-  int64_t version;
-  std::shared_ptr<const CachedWeight> weight;
-};
-
-struct Cache {
-  std::mutex mutex;
-  std::unordered_map<const c10::TensorImpl*, Entry> entries;
-};
-
-// Never destroyed: tensors may outlive static objects.
-Cache& cache() {
-  static auto* instance = new Cache;
-  return *instance;
-}
-
-int64_t version_of(const at::Tensor& tensor) { return tensor.is_inference() ? 0 : static_cast<int64_t>(tensor._version()); }
 
 std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes, const WeightUse& use) {
   const at::Tensor plain = codes.contiguous();
@@ -55,17 +39,39 @@ std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes
     const auto* halves = reinterpret_cast<const uint16_t*>(scale.const_data_ptr<at::Half>());
     weight->group_scale =
         kernels::pack_group_scales({halves, static_cast<size_t>(scale.numel())}, rows, scale.size(1)).value();
-    weight->group_scale_source = *use.group_scale;
   }
   return weight;
 }
 
-// Whether a weight that was packed serves the use.
-bool serves(const CachedWeight& weight, const WeightUse& use) {
-  const bool same_scale = use.group_scale == nullptr
-                              ? !weight.group_scale_source.defined()
-                              : weight.group_scale_source.defined() && weight.group_scale_source.is_same(*use.group_scale);
-  return weight.packed.depth == use.depth && weight.packed.layout == use.layout && weight.groups == use.groups && same_scale;
+// What a layout depends on besides the codes, and the scales of groups.
+struct Layout {
+  int64_t depth, groups;
+  kernels::TernaryLayout layout;
+  bool operator==(const Layout&) const = default;
+};
+
+// Never destroyed: tensors may outlive static objects.
+TensorCache<Layout, CachedWeight>& layouts() {
+  static auto* instance = new TensorCache<Layout, CachedWeight>;
+  return *instance;
+}
+
+// What codes depend on besides the weight and its learned scales.
+struct Encoding {
+  ternary::WeightSpec spec;
+  bool transposed;
+  int64_t groups;
+  bool operator==(const Encoding&) const = default;
+};
+
+struct Latents {
+  TensorCache<Encoding, PackedWeight> codes;    // of latent weights
+  TensorCache<std::monostate, std::vector<SeenTensor>> sources;  // of codes
+};
+
+Latents& latents() {
+  static auto* instance = new Latents;
+  return *instance;
 }
 
 }  // namespace
@@ -90,27 +96,43 @@ std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tens
   require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, most, depth);
   require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == row_bytes, ErrorCode::kShapeMismatch,
           "[{}] codes [N, {}] for K = {}, got {}", op, row_bytes, depth, show(codes));
-  const auto* key = codes.unsafeGetTensorImpl();
-  // Scales of groups are packed, too: a change of either shows in the sum of the versions.
-  const int64_t version = version_of(codes) + (use.group_scale == nullptr ? 0 : version_of(*use.group_scale));
-  {
-    const std::lock_guard lock(cache().mutex);
-    const auto found = cache().entries.find(key);
-    if (found != cache().entries.end() && found->second.version == version && serves(*found->second.weight, use))
-      return found->second.weight;
-  }
-  auto weight = pack(op, codes, use);
-  const std::lock_guard lock(cache().mutex);
-  std::erase_if(cache().entries, [](const auto& entry) { return entry.second.tensor.expired(); });
-  cache().entries.insert_or_assign(
-      key,
-      Entry{c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>(codes.getIntrusivePtr()), version, weight});
-  return weight;
+  std::vector<at::Tensor> sources{codes};
+  if (use.group_scale != nullptr) sources.push_back(*use.group_scale);  // scales of groups are packed, too
+  return layouts().get(sources, {use.depth, use.groups, use.layout}, [&] { return pack(op, codes, use); });
 }
 
-size_t packed_weight_count() {
-  const std::lock_guard lock(cache().mutex);
-  return cache().entries.size();
+std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const WeightQuant& quant,
+                                                 const ConvWindow* window) {
+  const bool transposed = window != nullptr && window->transposed;
+  const int64_t groups = window == nullptr ? 1 : window->groups;
+  const std::vector<at::Tensor> sources{weight, quant.learned, quant.learned_neg};
+  return latents().codes.get(sources, {quant.spec, transposed, groups}, [&] {
+    // Codes that are made in inference mode would be inference tensors, whose own layouts could not be kept.
+    const c10::InferenceMode normal(false);
+    const at::NoGradGuard no_grad;
+    const ObservationPause pause;  // packing is no call of the program, whether codes are kept or not
+    auto [codes, scale, scale_neg] = cpu::ternary_pack(weight, to_text(quant.spec), optional(quant.learned),
+                                                       optional(quant.learned_neg), transposed, groups);
+    const bool grouped = quant.spec.granularity == ternary::Granularity::kGroup;
+    auto packed = std::make_shared<const PackedWeight>(PackedWeight{
+        codes, scale, scale_neg.numel() == 0 ? at::Tensor() : scale_neg, grouped ? quant.spec.group : 0});
+    latents().sources.get({codes}, {}, [&] {
+      return std::make_shared<const std::vector<SeenTensor>>(sources.begin(), sources.end());
+    });
+    return packed;
+  });
 }
+
+std::vector<at::Tensor> sources_of(const at::Tensor& codes) {
+  std::vector<at::Tensor> tensors;
+  if (const auto sources = latents().sources.find(codes, {}); sources != nullptr)
+    for (const SeenTensor& seen : *sources)
+      if (at::Tensor tensor = seen.lock(); tensor.defined()) tensors.push_back(std::move(tensor));
+  return tensors;
+}
+
+void forget_codes(const at::Tensor& weight) { latents().codes.forget(weight); }
+
+size_t packed_weight_count() { return layouts().size(); }
 
 }  // namespace bitlab::ops

@@ -1,4 +1,5 @@
-// The packed form of codes tensors, kept as long as the tensors live.
+// What evaluation derives from weights and keeps: the codes of latent weights, and the layouts of codes that kernels read. One mechanism
+// (tensor_cache.h) decides when either is made anew. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
+#include "bitlab/ops/ops.h"
 
 namespace bitlab::ops {
 
@@ -16,7 +18,6 @@ struct CachedWeight {
   kernels::PackedTernary packed;
   int64_t groups = 1;         // of a convolution's rows
   AlignedBuffer group_scale;  // the scales of groups of k, as kernels read them
-  at::Tensor group_scale_source;
 
   // The kernels for a problem with such activations, by `choose`; the last choice is remembered. Thread-safe.
   kernels::TernaryKernels kernels_for(ternary::ActKind activation, const kernels::TernaryGemmProblem& problem,
@@ -37,11 +38,21 @@ struct WeightUse {
   const at::Tensor* group_scale = nullptr;  // float16 [rows, groups of k]
 };
 
-// codes: uint8 [rows, ceil(depth / 4)], or int8 [rows, depth] of weights kept in int8, on the CPU. Validated and packed when first seen, and again after an in-place change (the tensor's
-// version) or for another use. Thread-safe. Throws ShapeMismatch, TypeMismatch, Corrupt, OutOfMemory.
+// codes: uint8 [rows, ceil(depth / 4)], or int8 [rows, depth] of weights kept in int8, on the CPU. They are validated and packed when they are
+// first seen for a use, and again after a change. Throws ShapeMismatch, TypeMismatch, Corrupt, OutOfMemory.
 std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, const WeightUse& use);
 
-// Number of weights that are kept; those of dead tensors leave when another is added.
+// The codes of a latent float32 weight on the CPU, as ternary_pack() makes them. They are made when the weight is first seen with this
+// encoding, and again after a change of the weight or of its learned scales. A change through `weight.data()` leaves no trace in the weight:
+// forget_codes() makes it seen. Throws what ternary_pack() throws.
+std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const WeightQuant& quant,
+                                                 const ConvWindow* window = nullptr);
+void forget_codes(const at::Tensor& weight);
+
+// What cached codes were made from: the latent weight, and its learned scales where it has any. Empty for other tensors.
+std::vector<at::Tensor> sources_of(const at::Tensor& codes);
+
+// How many layouts are kept; those of dead tensors leave when another is added.
 size_t packed_weight_count();
 
 }  // namespace bitlab::ops

@@ -283,6 +283,28 @@ TEST(ConvertTrainDeploy, LayersInInt8) {
   }
 }
 
+// Weights from elsewhere, converted and deployed at once: the first forward pass of all is the one that is captured, and audited.
+TEST(ConvertTrainDeploy, DeploysWithoutAForwardPassBefore) {
+  torch::manual_seed(6);
+  const auto net = std::make_shared<Vit>();
+  const auto model = convert::BitModel::wrap(net, {});
+  model->eval();
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_at_once_{}.bit", getpid());
+  const auto deployment = deploy::save(*model, torch::randn({2, 3, 16, 16}), path);
+  ASSERT_TRUE(deployment.ok()) << deployment.error().message;
+  std::filesystem::remove(path);
+
+  // What the audit refuses is what the error says.
+  struct Halved : tnn::Module {
+    tnn::Linear fc = register_module("fc", tnn::Linear(4, 4));
+    at::Tensor forward(const at::Tensor& x) { return torch::nn::functional::linear(x, fc->weight * 0.5); }
+  };
+  const auto halved = convert::BitModel::wrap(std::make_shared<Halved>(), {});
+  const auto refused = deploy::save(*halved, torch::randn({2, 4}), path);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().message.find("'fc.weight' is read by aten::mul"), std::string::npos) << refused.error().message;
+}
+
 TEST(ConvertTrainDeploy, MasterWeights) {
   torch::manual_seed(4);
   MixedPrecisionConfig config;

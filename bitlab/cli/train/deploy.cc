@@ -29,6 +29,7 @@ Status run(const DeployOptions& options) {
                                   format_bytes(d.weight_file_bytes), ratio(d.weight_file_bytes)},
                                  {"weights in memory", std::to_string(d.weight_bytes), format_bytes(d.weight_bytes),
                                   ratio(d.weight_bytes)}}));
+  for (const std::string& name : d.unread) fmt::print("Left out, since evaluation does not read it: {}\n", name);
   if (d.parity.exact) {
     fmt::print("LibTorch and the runtime give the same bits.\n");
   } else {

@@ -207,6 +207,7 @@ Status lower_adaptive_avg_pool(Lowering& lowering, const Call& call) {
   Sizes kernel;
   for (size_t i = 0; i < axes; ++i) {
     const int64_t size = x.size(static_cast<int64_t>(i) + 2);
+    if (grid[i] < 1) return unsupported(call, "a grid of at least 1 in each dimension", show(grid));
     if (size % grid[i] != 0) return unsupported(call, "a grid that divides the image", show(x.sizes()));
     kernel.push_back(size / grid[i]);
   }
@@ -295,7 +296,7 @@ Status lower_group_norm(Lowering& lowering, const Call& call) {
 }
 
 Status lower_attention(Lowering& lowering, const Call& call) {
-  if (call.argument("dropout_p").toDouble() != 0) return unsupported(call, "dropout of 0", "another");
+  if (call.argument("dropout_p").toDouble() != 0) return unsupported(call, "dropout_p 0 in eval", fmt::format("{}", call.argument("dropout_p").toDouble()));
   ValueId inputs[3];
   size_t i = 0;
   for (const char* name : {"query", "key", "value"}) {

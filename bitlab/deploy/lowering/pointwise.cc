@@ -28,6 +28,14 @@ Status lower_identity(Lowering& lowering, const Call& call) {
   return lowering.finish(call, x);
 }
 
+Status lower_dropout(Lowering& lowering, const Call& call) {
+  const double p = call.argument("p").toDouble();
+  if (call.argument("train").toBool() && p != 0)
+    return unsupported(call, "a dropout that is off in eval, as with F::DropoutFuncOptions().training(is_training())",
+                       fmt::format("one that is on, with p = {}", p));
+  return lower_identity(lowering, call);
+}
+
 Status lower_relu(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::relu); }
 Status lower_silu(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::silu); }
 Status lower_sigmoid(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::sigmoid); }

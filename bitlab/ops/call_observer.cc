@@ -1,0 +1,59 @@
+#include "bitlab/ops/call_observer.h"
+
+#include <memory>
+#include <vector>
+
+#include <ATen/record_function.h>
+
+namespace bitlab::ops {
+namespace {
+
+// One callback serves all listeners of a thread, since LibTorch's callbacks are plain functions.
+struct Thread {
+  std::vector<CallListener*> listeners;
+  at::CallbackHandle callback = at::INVALID_CALLBACK_HANDLE;
+  int pauses = 0;
+};
+thread_local Thread thread;
+
+struct Frame : at::ObserverContext {
+  explicit Frame(size_t count) : shown_to(count) {}
+  size_t shown_to;  // the first of the thread's listeners; later ones did not see the call begin
+};
+
+std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
+  auto frame = std::make_unique<Frame>(thread.pauses > 0 ? 0 : thread.listeners.size());
+  for (size_t i = 0; i < frame->shown_to; ++i) thread.listeners[i]->enter(fn);
+  return frame;
+}
+
+void on_leave(const at::RecordFunction& fn, at::ObserverContext* context) {
+  const size_t shown_to = static_cast<const Frame*>(context)->shown_to;
+  for (size_t i = 0; i < std::min(shown_to, thread.listeners.size()); ++i) thread.listeners[i]->leave(fn);
+}
+
+}  // namespace
+
+CallObserver::CallObserver(CallListener& listener) {
+  if (thread.listeners.empty())
+    thread.callback = at::addThreadLocalCallback(at::RecordFunctionCallback(on_enter, on_leave)
+                                                     .needsInputs(true)
+                                                     .needsOutputs(true)
+                                                     .scopes({at::RecordScope::FUNCTION}));
+  thread.listeners.push_back(&listener);
+}
+
+CallObserver::~CallObserver() {
+  thread.listeners.pop_back();
+  if (thread.listeners.empty()) at::removeCallback(thread.callback);
+}
+
+ObservationPause::ObservationPause() { ++thread.pauses; }
+ObservationPause::~ObservationPause() { --thread.pauses; }
+
+void notify_rewritten() {
+  if (thread.pauses > 0) return;
+  for (CallListener* listener : thread.listeners) listener->rewritten();
+}
+
+}  // namespace bitlab::ops
