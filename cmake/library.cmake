@@ -3,7 +3,7 @@
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
 # program <name>_test from the *_test.cc and test.cc files there; each <folder>/bench.cc makes <folder>_bench. Headers, sources and tests stand side by side.
-#   TORCH         above the torch line: compiled with the shared precompiled header
+#   TORCH         above the torch line: compiled as one unit
 #   SHARED        a shared library (for registrations that a static library would lose)
 function(bitlab_library name)
   cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;LINK;PRIVATE_LINK;TEST_DEPS" ${ARGN})
@@ -98,23 +98,18 @@ function(bitlab_isa_flags)
   endforeach()
 endfunction()
 
-# The precompiled header of LibTorch costs 40 s and 700 MB once; every torch target shares it, so all have the same flags.
+# LibTorch's headers cost 10 to 30 s a unit, to read and to compile their inline functions again, so a target above the torch line is compiled as
+# one unit. A precompiled header was slower: its 700 MB are mapped by every unit, and what it leaves to be instantiated is compiled by each.
 function(bitlab_use_torch target)
-  if(NOT TARGET bitlab_torch_pch)
+  if(NOT TARGET bitlab_torch_flags)
     add_library(bitlab_torch_flags INTERFACE)
-    # -fPIC: CMake would give programs -fPIE, and a precompiled header serves one of them. OpenMP by its flag, not by its target,
-    # which names the compiler's libgomp by path: LibTorch brings its own. LibTorch brings headers of fmt, too, without a library.
-    target_compile_options(bitlab_torch_flags INTERFACE -fPIC ${OpenMP_CXX_FLAGS} -Wno-conversion -Wno-shadow -Wno-unused-parameter)
+    # OpenMP by its flag, not by its target, which names the compiler's libgomp by path: LibTorch brings its own. LibTorch brings headers of fmt,
+    # too, without a library.
+    target_compile_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS} -Wno-conversion -Wno-shadow -Wno-unused-parameter)
     # NDEBUG in every build type: without it LibTorch's headers give some classes members that its release binaries lack.
     target_compile_definitions(bitlab_torch_flags INTERFACE FMT_HEADER_ONLY NDEBUG)
     target_link_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS})
-    file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cc "")
-    add_library(bitlab_torch_pch OBJECT ${CMAKE_BINARY_DIR}/torch_pch.cc)
-    target_link_libraries(bitlab_torch_pch PRIVATE bitlab_flags torch fmt::fmt bitlab_torch_flags)
-    target_precompile_headers(bitlab_torch_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/torch_pch.h)
-    set_target_properties(bitlab_torch_pch PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   endif()
   target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_torch_flags>)
-  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-  target_precompile_headers(${target} REUSE_FROM bitlab_torch_pch)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${BITLAB_UNITY} UNITY_BUILD_BATCH_SIZE 0)
 endfunction()

@@ -2,6 +2,7 @@
 option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deployment, the bitlab program" ON)
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
 option(BITLAB_TESTS "Build the tests" ON)
+option(BITLAB_UNITY "Compile each target that needs LibTorch as one unit: a whole build is faster, a change of one file slower" ON)
 option(BITLAB_FUZZ "Build the fuzzers for libFuzzer, with clang" OFF)
 option(BITLAB_BENCHMARKS "Build the micro-benchmarks (google-benchmark)" OFF)
 option(BITLAB_WERROR "Treat compiler warnings as errors" OFF)
@@ -20,8 +21,7 @@ set(CMAKE_ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM)
-  # The sloppiness is what ccache asks for where precompiled headers are used.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
 endif()
 
 add_library(bitlab_flags INTERFACE)
