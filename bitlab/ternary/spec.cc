@@ -8,8 +8,8 @@ namespace bitlab::ternary {
 namespace {
 
 constexpr std::array kMethods{
-#define BITLAB_METHOD(Name, name, limit, learned, threshold, formula, source) \
-  MethodInfo{name, limit, learned, threshold, formula, source},
+#define BITLAB_METHOD(Name, name, limit, learned, asymmetric, threshold, formula, source) \
+  MethodInfo{name, limit, learned, asymmetric, threshold, formula, source},
 #include "bitlab/ternary/methods.def"
 #undef BITLAB_METHOD
 };

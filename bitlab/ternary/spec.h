@@ -21,6 +21,7 @@ struct MethodInfo {
   std::string_view name;
   int limit;                 // the largest |t|: 1, or 127 of kInt8
   int learned_scales;        // 0, 1 or 2 that are parameters
+  bool asymmetric;           // two scales: of t = +1 and of t = -1
   double default_threshold;  // 0 where the formula has none
   std::string_view formula, source;
 };
@@ -53,6 +54,11 @@ struct WeightSpec {
 enum class ActKind { kInt8, kInt4, kInt8Static, kInt4Static, kNone };
 constexpr bool is_static(ActKind kind) { return kind == ActKind::kInt8Static || kind == ActKind::kInt4Static; }
 constexpr int act_limit(ActKind kind) { return kind == ActKind::kInt4 || kind == ActKind::kInt4Static ? 7 : 127; }
+
+// c of the method's formula.
+inline double coefficient(const WeightSpec& spec) {
+  return spec.threshold != 0 ? spec.threshold : info(spec.method).default_threshold;
+}
 
 // Names as in configs, files and operator arguments: "absmean", "channel", "ste", "int8". Error of parse: UnknownName.
 std::string_view name(Method method);

@@ -1,0 +1,265 @@
+// The order of sums, and encoders on any number of threads, against a scalar reading of sum.h and methods.def: to the bit.
+#include "bitlab/ternary/sum.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/half.h"
+#include "bitlab/ternary/encode.h"
+
+namespace bitlab::ternary {
+namespace {
+
+// Over many orders of magnitude, so that the order of additions shows.
+std::vector<float> wide_weights(int64_t count, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::uniform_int_distribution<int> exponent(-30, 8);
+  std::vector<float> w(static_cast<size_t>(count));
+  for (float& v : w) v = std::ldexp(normal(generator), exponent(generator));
+  return w;
+}
+
+// The three steps, as the header has them.
+double sum_by_the_text(const std::vector<double>& x) {
+  std::vector<double> s;
+  for (size_t begin = 0; begin < x.size(); begin += 4096) {
+    double lane[16];
+    for (size_t j = 0; j < 16; ++j) {
+      lane[j] = 0;
+      for (size_t i = j; i < 4096 && begin + i < x.size(); i += 16) lane[j] = lane[j] + x[begin + i];
+    }
+    for (size_t width : {8, 4, 2, 1})
+      for (size_t j = 0; j < width; ++j) lane[j] = lane[j] + lane[j + width];
+    s.push_back(lane[0]);
+  }
+  while (s.size() > 1) {
+    std::vector<double> up;
+    for (size_t i = 0; 2 * i < s.size(); ++i) up.push_back(2 * i + 1 < s.size() ? s[2 * i] + s[2 * i + 1] : s[2 * i]);
+    s = up;
+  }
+  return s[0];
+}
+
+TEST(Sum, FollowsTheThreeSteps) {
+  int differs_from_serial = 0;
+  for (int64_t n : {1, 15, 16, 17, 33, 4095, 4096, 4097, 3 * 4096 + 5, 5 * 4096, 7 * 4096 - 1, 31 * 4096 + 17, 1 << 20}) {
+    const auto w = wide_weights(n, static_cast<uint32_t>(n));
+    const std::vector<double> x(w.begin(), w.end());
+    const auto sum = [](std::span<const float> values) { return ordered_sum(values, [](float v) { return double{v}; }); };
+    EXPECT_EQ(sum(w), sum_by_the_text(x)) << n;
+    differs_from_serial += sum(w) != std::accumulate(x.begin(), x.end(), 0.0) ? 1 : 0;
+    // Zeros behind the last value.
+    auto padded = w;
+    padded.resize(w.size() + 3 * 4096 - 7);
+    EXPECT_EQ(sum(padded), sum(w)) << n;
+  }
+  EXPECT_GT(differs_from_serial, 6) << "values for which an order shows";
+}
+
+TEST(Sum, PiecesOfAPowerOfTwoAreSubtrees) {
+  for (size_t blocks : {1, 2, 3, 5, 8, 13, 64, 257}) {
+    const auto w = wide_weights(static_cast<int64_t>(blocks * kSumBlock - 3), 5);
+    const auto leaf = [&](size_t i) { return sum_in_block(sum_block(std::span(w), i), [](float v) { return double{v}; }); };
+    for (size_t piece : {1, 2, 4, 16}) {
+      const double shared = tree_sum((blocks + piece - 1) / piece, [&](size_t i) {
+        return tree_sum(std::min(piece, blocks - i * piece), leaf, i * piece);
+      });
+      EXPECT_EQ(shared, tree_sum(blocks, leaf)) << blocks << " in pieces of " << piece;
+    }
+  }
+}
+
+struct Expected {
+  std::vector<int8_t> t;
+  float scale, scale_neg, threshold;
+};
+
+Expected rounded(std::span<const float> w, float s, float limit) {
+  Expected e{{}, s, s, s / 2};
+  for (float v : w) e.t.push_back(static_cast<int8_t>(std::nearbyint(std::clamp(v / s, -limit, limit))));
+  return e;
+}
+
+Expected cut(std::span<const float> w, float threshold) {
+  Expected e{{}, 0, 0, threshold};
+  std::vector<double> kept;
+  double count = 0;
+  for (float v : w) {
+    const bool keep = std::fabs(v) > threshold;
+    e.t.push_back(static_cast<int8_t>(keep ? (v > 0 ? 1 : -1) : 0));
+    kept.push_back(keep ? std::fabs(double{v}) : 0.0);
+    count += keep ? 1 : 0;
+  }
+  e.scale = count == 0 ? 0.0F : static_cast<float>(sum_by_the_text(kept) / count);
+  return e;
+}
+
+// methods.def, for the weights that share a scale.
+Expected by_the_text(const WeightSpec& spec, std::span<const float> w, float learned, float learned_neg) {
+  std::vector<double> size;
+  for (float v : w) size.push_back(std::fabs(double{v}));
+  const double c = coefficient(spec);
+  const auto mean = [&] { return sum_by_the_text(size) / static_cast<double>(size.size()); };
+  switch (spec.method) {
+    case Method::kAbsmean:
+      return rounded(w, std::max(static_cast<float>(mean()), 1e-5F), 1);
+    case Method::kAbsmedian:
+      std::sort(size.begin(), size.end());
+      return rounded(w, std::max(static_cast<float>(size[(size.size() - 1) / 2]), 1e-5F), 1);
+    case Method::kTwn:
+      return cut(w, static_cast<float>(c * mean()));
+    case Method::kFixed:
+      return cut(w, static_cast<float>(c));
+    case Method::kLsq:
+      return rounded(w, std::max(std::fabs(learned), 1e-5F), 1);
+    case Method::kInt8:
+      return rounded(w, std::max(static_cast<float>(*std::max_element(size.begin(), size.end())), 1e-5F) / 127, 127);
+    case Method::kTtq: {
+      Expected e = cut(w, static_cast<float>(c * *std::max_element(size.begin(), size.end())));
+      e.scale = learned;
+      e.scale_neg = learned_neg;
+      return e;
+    }
+  }
+  return {};
+}
+
+struct Encoded {
+  std::vector<int8_t> t;
+  std::vector<float> scale, scale_neg, threshold;
+  bool operator==(const Encoded&) const = default;
+};
+
+struct Case {
+  WeightSpec spec;
+  int64_t rows, depth;
+  std::vector<float> w, learned, learned_neg;
+
+  Case(const WeightSpec& spec_, int64_t rows_, int64_t depth_)
+      : spec(spec_), rows(rows_), depth(depth_), w(wide_weights(rows * depth, 3)) {
+    const auto some = [&](bool wanted, uint32_t seed) {
+      return wide_weights(wanted ? scale_count(spec, rows, depth) : 0, seed);
+    };
+    learned = some(info(spec.method).learned_scales > 0, 4);
+    learned_neg = some(info(spec.method).learned_scales > 1, 5);
+  }
+
+  Encoded expected() const {
+    Encoded all;
+    const int64_t length = spec.granularity == Granularity::kTensor ? rows * depth : depth;
+    const int64_t step = spec.granularity == Granularity::kGroup ? spec.group : length;
+    for (int64_t row = 0; row < rows * depth / length; ++row)
+      for (int64_t k = 0; k < length; k += step) {
+        const size_t i = all.scale.size();
+        const auto part =
+            std::span(w).subspan(static_cast<size_t>(row * length + k), static_cast<size_t>(std::min(step, length - k)));
+        const Expected e =
+            by_the_text(spec, part, learned.empty() ? 0 : learned[i], learned_neg.empty() ? 0 : learned_neg[i]);
+        all.t.insert(all.t.end(), e.t.begin(), e.t.end());
+        all.scale.push_back(spec.granularity == Granularity::kGroup ? half_to_float(float_to_half(e.scale)) : e.scale);
+        if (info(spec.method).asymmetric) all.scale_neg.push_back(e.scale_neg);
+        all.threshold.push_back(e.threshold);
+      }
+    return all;
+  }
+
+  Result<Encoded> encoded(ThreadPool* pool) const {
+    const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
+    Encoded e{std::vector<int8_t>(w.size(), 99), std::vector<float>(scales), {}, std::vector<float>(scales)};
+    if (info(spec.method).asymmetric) e.scale_neg.resize(scales);
+    BITLAB_RETURN_IF_ERROR(
+        encode(spec, w, rows, depth, {learned, learned_neg}, {e.t, e.scale, e.scale_neg, e.threshold}, pool));
+    return e;
+  }
+};
+
+std::vector<WeightSpec> all_specs() {
+  std::vector<WeightSpec> specs;
+  for (size_t m = 0; m < method_list().size(); ++m)
+    for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup}) {
+      const WeightSpec spec{.method = static_cast<Method>(m), .granularity = granularity, .group = 64};
+      if (validate(spec).ok()) specs.push_back(spec);
+    }
+  return specs;
+}
+
+class Threads : public testing::Test {
+ protected:
+  void each_pool(const Case& data) {
+    const Encoded expected = data.expected();
+    EXPECT_TRUE(data.encoded(nullptr).value() == expected) << to_text(data.spec) << " " << data.rows << " " << data.depth;
+    for (const auto& pool : pools_)
+      EXPECT_TRUE(data.encoded(pool.get()).value() == expected)
+          << to_text(data.spec) << " [" << data.rows << ", " << data.depth << "], threads: " << pool->threads();
+  }
+  std::vector<std::unique_ptr<ThreadPool>> pools_ = [] {
+    std::vector<std::unique_ptr<ThreadPool>> pools;
+    for (int threads : {1, 2, 3, 8}) pools.push_back(make_thread_pool(threads));
+    return pools;
+  }();
+};
+
+TEST_F(Threads, ChangeNoBitOfAnyMethod) {
+  for (const WeightSpec& spec : all_specs())
+    for (auto [rows, depth] : {std::pair<int64_t, int64_t>{1, 1},
+                               {1, 15},
+                               {1, 16},
+                               {1, 17},
+                               {1, 4095},
+                               {1, 4096},
+                               {1, 4097},
+                               {1, 3 * 4096 + 5},
+                               {1, 1 << 20},
+                               {3, 3 * 4096 + 5},
+                               {7, 4097},
+                               {2, 100'001},
+                               {33, 32'771},
+                               {129, 301},
+                               {1000, 1}})
+      each_pool(Case(spec, rows, depth));
+}
+
+TEST_F(Threads, FindWhatIsNotFinite) {
+  for (const WeightSpec& spec : all_specs())
+    for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                      -std::numeric_limits<float>::infinity()})
+      for (size_t index : {0, 40'000, 70'000}) {
+        Case data(spec, 2, 35'003);
+        data.w[index] = bad;
+        data.w[70'005] = std::numeric_limits<float>::infinity();  // the first one is named
+        for (const auto& pool : pools_)
+          EXPECT_EQ(data.encoded(pool.get()).error().message,
+                    fmt::format("[encode] finite weights, got {} (index={})", bad, index))
+              << to_text(spec);
+      }
+}
+
+TEST_F(Threads, SumsDoNotOverflowWhereWeightsAreLargest) {
+  for (const WeightSpec& spec : all_specs()) {
+    if (spec.granularity == Granularity::kGroup) continue;
+    Case data(spec, 2, 50'000);
+    std::fill(data.w.begin(), data.w.end(), std::numeric_limits<float>::max());
+    each_pool(data);
+  }
+}
+
+// The median finds a value by its bits: equal ones, zeros of both signs, subnormals.
+TEST_F(Threads, MediansOfFewValues) {
+  std::mt19937 generator(1);
+  const float tiny = std::numeric_limits<float>::denorm_min();
+  const std::vector<float> values{0.0F, -0.0F, tiny, -3 * tiny, 1.0F, -1.0F, std::nextafter(1.0F, 2.0F), 2.0F, 1e30F};
+  for (int64_t n = 1; n < 40; ++n) {
+    Case data({.method = Method::kAbsmedian}, 1, n);
+    for (float& v : data.w) v = values[generator() % values.size()];
+    each_pool(data);
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::ternary
