@@ -32,7 +32,7 @@ Status try_encode(const WeightSpec& spec, const std::vector<float>& w, int64_t r
                   const std::vector<float>& learned = {}, const std::vector<float>& learned_neg = {}) {
   e.t.resize(w.size());
   e.scale.resize(static_cast<size_t>(scale_count(spec, rows, depth)));
-  e.scale_neg.resize(info(spec.method).learned_scales == 2 ? e.scale.size() : 0);
+  e.scale_neg.resize(info(spec.method).asymmetric ? e.scale.size() : 0);
   return encode(spec, w, rows, depth, {learned, learned_neg}, {e.t, e.scale, e.scale_neg, {}});
 }
 
@@ -251,6 +251,7 @@ TEST(Encode, LearnedScalesBeginAtTheWeightsOwn) {
   EXPECT_EQ(scale[0], encoded({.method = Method::kTwn}, w, 4, 10).scale[0]);
   EXPECT_EQ(negative, scale);
   EXPECT_EQ(initial_scales({}, w, 4, 10, scale, none).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(initial_scales({.method = Method::kLsq}, none, 1, 0, scale, none).error().code, ErrorCode::kShapeMismatch);
 }
 
 TEST(Spec, TextsRoundTrip) {
