@@ -1,9 +1,19 @@
 // quantize_weight, quantize_activation, ternary_pack.
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/round.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
@@ -11,14 +21,24 @@
 #include "bitlab/ops/torch_pool.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/encode.h"
+#include "bitlab/ternary/sum.h"
 
 namespace bitlab::ops {
 namespace {
 
+// What an encoder reads.
+struct Latent {
+  ternary::WeightSpec spec;
+  at::Tensor w;                     // float32 [rows, depth], contiguous
+  at::Tensor learned, learned_neg;  // float32, of the method's learned scales; else without values
+  int64_t rows() const { return w.size(0); }
+  int64_t depth() const { return w.size(1); }
+  int64_t scales() const { return scale_count(spec, rows(), depth()); }
+};
+
 struct Encoded {
   at::Tensor t;                            // int8 [rows, depth]
   at::Tensor scale, scale_neg, threshold;  // float32
-  int64_t rows, depth;
 };
 
 template <class T>
@@ -26,10 +46,11 @@ std::span<T> span_of(const at::Tensor& tensor) {
   return {static_cast<T*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel())};
 }
 
+// Values in one dimension.
 at::Tensor plain_or_empty(const char* op, const char* name, const OptionalTensor& tensor) {
   if (!tensor || !tensor->defined()) return at::empty({0}, at::kFloat);
   require_float32(op, name, *tensor);
-  return tensor->contiguous();
+  return tensor->contiguous().view(-1);
 }
 
 // Groups of a convolution lie within one tap, as kernels read them.
@@ -42,35 +63,28 @@ void check_groups(const char* op, const at::Tensor& weight, const WeightLayout& 
           "[{}] channels in multiples of the group {} (or tensor or channel scales), got {}", op, spec.group, show(weight));
 }
 
-Encoded encode(const char* op, const at::Tensor& weight, const WeightLayout& layout, std::string_view text,
-               const OptionalTensor& learned, const OptionalTensor& learned_neg) {
+Latent latent(const char* op, const at::Tensor& weight, const WeightLayout& layout, std::string_view text,
+              const OptionalTensor& learned, const OptionalTensor& learned_neg) {
   require_float32(op, "weight", weight);
   const auto spec = ternary::parse_weight_spec(text).value();
   check_groups(op, weight, layout, spec);
-  const at::Tensor w = layout.to_matrix(weight), positive = plain_or_empty(op, "learned", learned),
-                   negative = plain_or_empty(op, "learned_neg", learned_neg);
-  const int64_t rows = w.size(0), depth = w.size(1);
+  Latent result{spec, layout.to_matrix(weight), plain_or_empty(op, "learned", learned),
+                plain_or_empty(op, "learned_neg", learned_neg)};
   const int64_t most = ternary::max_depth(!is_ternary(spec.method));
-  require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {} for {}, got {}", op, most, name(spec.method), depth);
-  const int64_t scales = scale_count(spec, rows, depth), second = info(spec.method).learned_scales == 2 ? scales : 0;
-  Encoded result{at::empty(w.sizes(), w.options().dtype(at::kChar)),
-                 at::empty({scales}, w.options()),
-                 at::empty({second}, w.options()),
-                 at::empty({scales}, w.options()),
-                 rows,
-                 depth};
-  TorchPool pool;
-  ternary::encode(spec, span_of<const float>(w), rows, depth,
-                  {span_of<const float>(positive), span_of<const float>(negative)},
-                  {span_of<int8_t>(result.t), span_of<float>(result.scale), span_of<float>(result.scale_neg),
-                   span_of<float>(result.threshold)},
-                  &pool)
-      .value();
-  if (spec.granularity == ternary::Granularity::kGroup) {
-    result.scale = result.scale.view({rows, -1});
-    result.threshold = result.threshold.view({rows, -1});
-  }
+  require(result.depth() <= most, ErrorCode::kUnsupported, "[{}] K of at most {} for {}, got {}", op, most,
+          name(spec.method), result.depth());
   return result;
+}
+
+// Scales of groups are a matrix.
+at::Tensor by_row(const Latent& from, const at::Tensor& scales) {
+  return from.spec.granularity == ternary::Granularity::kGroup ? scales.view({from.rows(), -1}) : scales;
+}
+
+FourTensors in_layout(const at::Tensor& weight, const WeightLayout& layout, const Encoded& encoded) {
+  at::Tensor t = layout.from_matrix(encoded.t);
+  if (weight.dim() > 2) t = t.contiguous(weight.suggest_memory_format());
+  return {std::move(t), encoded.scale, encoded.scale_neg, encoded.threshold};
 }
 
 // x whose rows are contiguous blocks of memory, in its own memory format where that is so already.
@@ -114,26 +128,41 @@ struct Quantization {
 }  // namespace
 
 namespace cpu {
+namespace {
+
+Encoded encode(const Latent& from) {
+  const int64_t scales = from.scales();
+  const auto options = from.w.options();
+  const Encoded to{at::empty(from.w.sizes(), options.dtype(at::kChar)), at::empty({scales}, options),
+                   at::empty({info(from.spec.method).asymmetric ? scales : 0}, options), at::empty({scales}, options)};
+  TorchPool pool;
+  ternary::encode(
+      from.spec, span_of<const float>(from.w), from.rows(), from.depth(),
+      {span_of<const float>(from.learned), span_of<const float>(from.learned_neg)},
+      {span_of<int8_t>(to.t), span_of<float>(to.scale), span_of<float>(to.scale_neg), span_of<float>(to.threshold)}, &pool)
+      .value();
+  return {to.t, by_row(from, to.scale), to.scale_neg, by_row(from, to.threshold)};
+}
+
+}  // namespace
 
 FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
                             const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
   constexpr const char* kOp = "quantize_weight";
   const WeightLayout layout(kOp, weight, transposed, groups);
-  Encoded encoded = encode(kOp, weight, layout, spec, learned, learned_neg);
-  at::Tensor t = layout.from_matrix(encoded.t);
-  if (weight.dim() > 2) t = t.contiguous(weight.suggest_memory_format());
-  return {std::move(t), encoded.scale, encoded.scale_neg, encoded.threshold};
+  return in_layout(weight, layout, encode(latent(kOp, weight, layout, spec, learned, learned_neg)));
 }
 
 ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
                           const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
   constexpr const char* kOp = "ternary_pack";
   const WeightLayout layout(kOp, weight, transposed, groups);
-  const Encoded encoded = encode(kOp, weight, layout, spec, learned, learned_neg);
-  if (!is_ternary(ternary::parse_weight_spec(spec).value().method)) return {encoded.t, encoded.scale, encoded.scale_neg};
+  const Latent from = latent(kOp, weight, layout, spec, learned, learned_neg);
+  const Encoded encoded = encode(from);
+  if (!is_ternary(from.spec.method)) return {encoded.t, encoded.scale, encoded.scale_neg};
   const at::Tensor codes =
-      at::empty({encoded.rows, ternary::code_row_bytes(encoded.depth)}, encoded.t.options().dtype(at::kByte));
-  ternary::pack_codes(span_of<const int8_t>(encoded.t), encoded.rows, encoded.depth, span_of<uint8_t>(codes));
+      at::empty({from.rows(), ternary::code_row_bytes(from.depth())}, encoded.t.options().dtype(at::kByte));
+  ternary::pack_codes(span_of<const int8_t>(encoded.t), from.rows(), from.depth(), span_of<uint8_t>(codes));
   return {codes, encoded.scale.dim() == 2 ? encoded.scale.to(at::kHalf) : encoded.scale, encoded.scale_neg};
 }
 
@@ -159,16 +188,149 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
 
 }  // namespace cpu
 
+// In operators of LibTorch, whose results IEEE 754 fixes: the bits of the CPU on every device that has float64. Divisors are tensors of the
+// device, since some devices multiply by the reciprocal of a number instead.
 namespace any_device {
+namespace {
 
-// Encoders sum in float64 in a fixed order; the CPU's result is the definition, so other devices take it from there.
+at::Tensor padded(const at::Tensor& x, int64_t length) {
+  return x.size(1) == length ? x : at::constant_pad_nd(x, {0, length - x.size(1)});
+}
+
+// ternary/sum.h along the rows of float32 [parts, length]: float64 [parts].
+at::Tensor ordered_sum(const at::Tensor& x) {
+  constexpr auto kBlock = static_cast<int64_t>(ternary::kSumBlock), kLanes = static_cast<int64_t>(ternary::kSumLanes);
+  const int64_t block = std::min(kBlock, round_up(x.size(1), kLanes)), blocks = ceil_div(x.size(1), block);
+  const at::Tensor values = padded(x, blocks * block).view({x.size(0), blocks, block / kLanes, kLanes});
+  at::Tensor sum = at::zeros({x.size(0), blocks, kLanes}, x.options().dtype(at::kDouble));
+  for (int64_t i = 0; i < block / kLanes; ++i) sum.add_(values.select(2, i));
+  for (int64_t width = kLanes / 2; width > 0; width /= 2) sum = sum.narrow(2, 0, width).add(sum.narrow(2, width, width));
+  sum = sum.squeeze(2);
+  while (sum.size(1) > 1) {
+    sum = padded(sum, round_up(sum.size(1), 2));
+    sum = sum.slice(1, 0, std::nullopt, 2).add(sum.slice(1, 1, std::nullopt, 2));
+  }
+  return sum.squeeze(1);
+}
+
+// The weights that share a scale, as the rows of a matrix.
+struct Parts {
+  at::Tensor w, size;  // float32 [parts, length] and |w|; zeros behind the weights of a short group
+  at::Tensor count;    // int64 [parts]: weights
+
+  explicit Parts(const Latent& from) {
+    const int64_t rows = from.rows(), depth = from.depth(), groups = groups_of(from.spec, depth);
+    const bool whole = from.spec.granularity == ternary::Granularity::kTensor;
+    const int64_t length = whole                                                   ? rows * depth
+                           : from.spec.granularity == ternary::Granularity::kGroup ? from.spec.group
+                                                                                   : depth;
+    w = whole ? from.w.view({1, -1}) : padded(from.w, groups * length).view({-1, length});
+    size = w.abs();
+    count = at::full({from.scales() / groups, groups}, length, w.options().dtype(at::kLong));
+    if (!whole) count.select(1, groups - 1).fill_(depth - (groups - 1) * length);
+    count = count.view(-1);
+  }
+
+  at::Tensor mean() const { return ordered_sum(size).div(count.to(at::kDouble)); }
+  at::Tensor largest() const { return at::amax(size, 1); }
+
+  // The lower one of two in the middle.
+  at::Tensor median() const {
+    const at::Tensor behind = at::arange(size.size(1), count.options()).ge(count.unsqueeze(1));
+    const at::Tensor sorted = std::get<0>(at::sort(size.masked_fill(behind, std::numeric_limits<double>::infinity()), 1));
+    return sorted.gather(1, (count - 1).div(2, "floor").unsqueeze(1)).squeeze(1);
+  }
+
+  // The mean of |w| over |w| > threshold; 0 where there is none.
+  at::Tensor best_scale(const at::Tensor& threshold) const {
+    const at::Tensor kept = size.gt(threshold.unsqueeze(1));
+    const at::Tensor sum = ordered_sum(at::where(kept, size, at::zeros({}, size.options())));
+    return sum.div(kept.sum(1).clamp_min(1).to(at::kDouble)).to(at::kFloat);
+  }
+};
+
+struct Fit {
+  at::Tensor threshold, scale;  // float32 [parts]
+};
+
+Fit half_of(const at::Tensor& scale) { return {scale * 0.5, scale}; }
+Fit half_of_at_least_epsilon(const at::Tensor& scale) {
+  return half_of(scale.to(at::kFloat).clamp_min(ternary::kScaleEpsilon));
+}
+Fit best_for(const Parts& parts, const at::Tensor& threshold) { return {threshold, parts.best_scale(threshold)}; }
+
+// The rules of ternary/encode.cc.
+Fit fit(const Latent& from, const Parts& parts) {
+  const double c = coefficient(from.spec);
+  switch (from.spec.method) {
+    case ternary::Method::kAbsmean:
+      return half_of_at_least_epsilon(parts.mean());
+    case ternary::Method::kAbsmedian:
+      return half_of_at_least_epsilon(parts.median());
+    case ternary::Method::kTwn:
+      return best_for(parts, parts.mean().mul(c).to(at::kFloat));
+    case ternary::Method::kTtq:
+      return {parts.largest().to(at::kDouble).mul(c).to(at::kFloat), from.learned.clone()};
+    case ternary::Method::kLsq:
+      return half_of_at_least_epsilon(from.learned.abs());
+    case ternary::Method::kFixed:
+      return best_for(parts, at::full({from.scales()}, c, from.w.options()));
+    case ternary::Method::kInt8: {
+      const at::Tensor most = parts.largest().clamp_min(ternary::kScaleEpsilon);
+      return half_of(most.div(at::full_like(most, info(from.spec.method).limit)));
+    }
+  }
+  return {};
+}
+
+at::Tensor codes(const Latent& from, const Parts& parts, const Fit& found) {
+  const at::Tensor threshold = found.threshold.unsqueeze(1);
+  const int limit = info(from.spec.method).limit;
+  const at::Tensor t = is_ternary(from.spec.method)
+                           ? parts.w.gt(threshold).to(at::kChar).sub_(parts.w.lt(threshold.neg()).to(at::kChar))
+                           : at::round(parts.w.div(found.scale.unsqueeze(1)).clamp_(-limit, limit)).to(at::kChar);
+  return t.view({from.rows(), -1}).narrow(1, 0, from.depth()).contiguous();
+}
+
+int64_t first_not_finite(const at::Tensor& values) {
+  return at::isfinite(values).logical_not().to(at::kByte).flatten().argmax().item<int64_t>();
+}
+
+// The device is asked once where all is well.
+void require_finite(const Latent& from, const Parts& parts, const at::Tensor& scale) {
+  at::Tensor finite = at::isfinite(at::amax(parts.size)).logical_and(at::isfinite(scale).all());
+  for (const at::Tensor& learned : {from.learned, from.learned_neg})
+    if (learned.numel() > 0) finite = finite.logical_and(at::isfinite(learned).all());
+  if (finite.item<bool>()) return;
+  for (const at::Tensor& values : {from.learned, from.learned_neg, from.w}) {
+    if (values.numel() == 0 || at::isfinite(values).all().item<bool>()) continue;
+    const int64_t index = first_not_finite(values);
+    const char* what = values.is_same(from.w) ? "weights" : "learned scales";
+    throw Exception(ternary::not_finite(what, values.flatten()[index].item<float>(), index));
+  }
+  throw Exception(ternary::beyond_float16(first_not_finite(scale)));
+}
+
+Encoded encode(const Latent& from) {
+  ternary::check_learned(from.spec, from.scales(), from.learned.numel(), from.learned_neg.numel()).value();
+  const Parts parts(from);
+  const Fit found = fit(from, parts);
+  const bool grouped = from.spec.granularity == ternary::Granularity::kGroup;
+  const at::Tensor scale = grouped ? found.scale.to(at::kHalf).to(at::kFloat) : found.scale;
+  require_finite(from, parts, scale);
+  return {codes(from, parts, found), by_row(from, scale),
+          info(from.spec.method).asymmetric ? from.learned_neg.clone() : at::empty({0}, from.w.options()),
+          by_row(from, found.threshold)};
+}
+
+}  // namespace
+
 FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
                             const OptionalTensor& learned_neg, bool transposed, int64_t groups) {
-  const auto on_cpu = [](const OptionalTensor& tensor) { return tensor ? OptionalTensor(tensor->cpu()) : tensor; };
-  auto [t, scale, scale_neg, threshold] =
-      cpu::quantize_weight(weight.cpu(), spec, on_cpu(learned), on_cpu(learned_neg), transposed, groups);
-  const at::Device device = weight.device();
-  return {t.to(device), scale.to(device), scale_neg.to(device), threshold.to(device)};
+  constexpr const char* kOp = "quantize_weight";
+  const at::NoGradGuard no_grad;
+  const WeightLayout layout(kOp, weight, transposed, groups);
+  return in_layout(weight, layout, encode(latent(kOp, weight, layout, spec, learned, learned_neg)));
 }
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
@@ -177,12 +339,17 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
   const Quantization quantization(kOp, activation, act_scale);
   require_float32(kOp, "x", x);
   const int64_t dim = wrap_dim(kOp, x, start_dim);
+  if (x.numel() == 0)
+    return {at::empty_like(x, x.options().dtype(at::kChar)), at::empty_symint(scale_shape(x, dim), x.options()).fill_(1.0)};
   std::vector<int64_t> dims;
   for (int64_t i = dim; i < x.dim(); ++i) dims.push_back(i);
-  const at::Tensor inv =
-      quantization.step != nullptr
-          ? quantization.step->reciprocal().expand_symint(scale_shape(x, dim))
-          : at::amax(x.abs(), dims, true).clamp_min_(ternary::kActEpsilon).reciprocal_().mul_(quantization.limit);
+  const at::Tensor most = at::amax(x.abs(), dims, true);
+  if (!at::isfinite(most).all().item<bool>())
+    throw Exception(
+        make_error(ErrorCode::kNotFinite, "[{}] finite input, got NaN or infinity (row={})", kOp, first_not_finite(most)));
+  const at::Tensor inv = quantization.step != nullptr
+                             ? at::full_like(most, 1.0F / checked_step(kOp, *quantization.step))
+                             : at::full_like(most, quantization.limit).div_(most.clamp_min(ternary::kActEpsilon));
   at::Tensor q = at::round(x * inv).clamp_(-quantization.limit, quantization.limit).to(at::kChar);
   return {std::move(q), inv.reciprocal()};
 }
@@ -201,8 +368,7 @@ FourTensors quantize_weight(const at::Tensor& weight, std::string_view text, con
   if (spec.granularity != ternary::Granularity::kTensor) scales[0] = layout.rows();
   if (spec.granularity == ternary::Granularity::kGroup) scales.push_back((layout.depth() + spec.group - 1) / spec.group);
   const at::Tensor scale = at::empty_symint(scales, weight.options());
-  const at::Tensor scale_neg =
-      info(spec.method).learned_scales == 2 ? at::empty_like(scale) : at::empty({0}, weight.options());
+  const at::Tensor scale_neg = info(spec.method).asymmetric ? at::empty_like(scale) : at::empty({0}, weight.options());
   return {at::empty_like(weight, weight.options().dtype(at::kChar)), scale, scale_neg, at::empty_like(scale)};
 }
 
