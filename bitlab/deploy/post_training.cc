@@ -114,7 +114,7 @@ Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forw
 bool can_be_fit(const Layer& layer) {
   const auto view = layer.layer->view();
   return layer.is_alone && view.is_whole && is_ternary(*view.quant.method) && view.quant.granularity != ternary::Granularity::kGroup &&
-         info(*view.quant.method).learned_scales < 2;
+         !info(*view.quant.method).asymmetric;
 }
 
 // A BatchNorm that has running statistics, LibTorch's or as the contract evaluates it.

@@ -46,7 +46,7 @@ void Quantizer::check_activation() const {
     throw Exception(
         make_error(ErrorCode::kUnsupported,
                    "[quantization] int8 or int4 activations of a layer in int8 (method none keeps it float), got none"));
-  if (spec.granularity == ternary::Granularity::kGroup || info(spec.method).learned_scales == 2)
+  if (spec.granularity == ternary::Granularity::kGroup || info(spec.method).asymmetric)
     throw Exception(make_error(ErrorCode::kUnsupported,
                                "[quantization] one scale a tensor or channel where activations stay float, got {}",
                                to_text(spec)));

@@ -563,6 +563,18 @@ TEST(Errors, AreClear) {
   EXPECT_EQ(code_of([&] { bit_linear(x, weight / 0, {}, {}, {}); }), ErrorCode::kNotFinite);
   EXPECT_EQ(code_of([&] { batch_norm(x, {}, {}, torch::zeros({4}), torch::ones({4}), 0); }), ErrorCode::kShapeMismatch);
   PackedWeight broken = packed;
+  broken.codes = packed.codes.narrow(0, 0, 0);
+  EXPECT_EQ(code_of([&] { ternary_linear(x, broken, {}, {}); }), ErrorCode::kShapeMismatch);
+  const at::Tensor image = torch::randn({1, 4, 5, 5}), filters = torch::randn({3, 4, 2, 2});
+  for (const int64_t extreme : {int64_t{0}, int64_t{-1}, (int64_t{1} << 20) + 1, std::numeric_limits<int64_t>::max()}) {
+    EXPECT_EQ(code_of([&] { bit_conv(image, filters, {}, {{extreme, 1}, {0, 0}, {1, 1}}, {}, {}); }),
+              ErrorCode::kInvalidArgument);
+    EXPECT_EQ(code_of([&] { bit_conv(image, filters, {}, {{1, 1}, {0, 0}, {1, extreme}}, {}, {}); }),
+              ErrorCode::kInvalidArgument);
+    if (extreme == 0) continue;  // padding of nothing
+    EXPECT_EQ(code_of([&] { bit_conv(image, filters, {}, {{1, 1}, {extreme, 0}, {1, 1}}, {}, {}); }),
+              ErrorCode::kInvalidArgument);
+  }
   broken.codes = packed.codes.clone().fill_(255);
   EXPECT_EQ(code_of([&] { ternary_linear(x, broken, {}, {}); }), ErrorCode::kCorrupt);
   try {

@@ -1,12 +1,12 @@
 // The quantizers of devices without kernels, run on the CPU, against the CPU's own: to the bit, errors included.
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include "bitlab/ops/implementations.h"
+#include "bitlab/ops/test_support.h"
 #include "bitlab/ternary/test_support.h"
 
 namespace bitlab::ops {
@@ -34,10 +34,9 @@ std::vector<WeightSpec> all_specs() {
 // Over many orders of magnitude, so that the order of additions shows.
 at::Tensor wide(at::IntArrayRef sizes) { return torch::ldexp(torch::randn(sizes), torch::randint(-20, 6, sizes)); }
 
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor x = a.contiguous(), y = b.contiguous();
-  return a.sizes() == b.sizes() && a.suggest_memory_format() == b.suggest_memory_format() &&
-         a.scalar_type() == b.scalar_type() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+// Bits, type and memory format.
+bool are_same(const at::Tensor& a, const at::Tensor& b) {
+  return a.suggest_memory_format() == b.suggest_memory_format() && a.scalar_type() == b.scalar_type() && test::same_bits(a, b);
 }
 
 struct Learned {
@@ -59,10 +58,10 @@ void expect_same(const WeightSpec& spec, const at::Tensor& weight, const Learned
       any_device::quantize_weight(weight, text, learned.positive, learned.negative, transposed, groups);
   const auto [t2, scale2, scale_neg2, threshold2] =
       cpu::quantize_weight(weight, text, learned.positive, learned.negative, transposed, groups);
-  EXPECT_TRUE(same_bits(t, t2)) << text << weight.sizes();
-  EXPECT_TRUE(same_bits(scale, scale2)) << text << weight.sizes();
-  EXPECT_TRUE(same_bits(scale_neg, scale_neg2)) << text << weight.sizes();
-  EXPECT_TRUE(same_bits(threshold, threshold2)) << text << weight.sizes();
+  EXPECT_TRUE(are_same(t, t2)) << text << weight.sizes();
+  EXPECT_TRUE(are_same(scale, scale2)) << text << weight.sizes();
+  EXPECT_TRUE(are_same(scale_neg, scale_neg2)) << text << weight.sizes();
+  EXPECT_TRUE(are_same(threshold, threshold2)) << text << weight.sizes();
 }
 
 template <class Call>
@@ -193,8 +192,8 @@ TEST(QuantizeActivation, AnyDeviceHasTheBitsOfTheCpu) {
         const at::Tensor x = wide(sizes);
         const auto [q, a] = any_device::quantize_activation(x, start, kind, act_scale);
         const auto [q2, a2] = cpu::quantize_activation(x, start, kind, act_scale);
-        EXPECT_TRUE(same_bits(q, q2)) << kind << sizes << start;
-        EXPECT_TRUE(same_bits(a, a2)) << kind << sizes << start;
+        EXPECT_TRUE(are_same(q, q2)) << kind << sizes << start;
+        EXPECT_TRUE(are_same(a, a2)) << kind << sizes << start;
       }
 }
 

@@ -25,7 +25,8 @@ struct TernaryOperands {
   int64_t group;
 
   void check() const {
-    require(codes.dim() == 2, ErrorCode::kShapeMismatch, "[{}] codes [N, ceil(K / 4)], got {}", op, show(codes));
+    require(codes.dim() == 2 && codes.sym_size(0) >= 1, ErrorCode::kShapeMismatch,
+            "[{}] codes [N, ceil(K / 4)] of one row or more, got {}", op, show(codes));
     const c10::SymInt rows = codes.sym_size(0);
     require_float32(op, "x", x);
     if (group != 0) {
@@ -96,10 +97,11 @@ struct Window {
       : dimensions(kernel.size()) {
     require(dimensions >= 1 && dimensions <= 3, ErrorCode::kInvalidArgument, "[{}] 1 to 3 sizes of a kernel, got {}", op,
             dimensions);
+    constexpr int64_t kMost = 1 << 20;  // sums and products of sizes stay far below 2^63
     const auto take = [&](const char* name, at::IntArrayRef values, int64_t least, kernels::ConvGeometry::Sizes& sizes) {
-      const bool valid =
-          values.size() == dimensions && std::all_of(values.begin(), values.end(), [&](int64_t v) { return v >= least; });
-      require(valid, ErrorCode::kInvalidArgument, "[{}] {} numbers of at least {}, got {} (name={})", op, dimensions, least,
+      const bool valid = values.size() == dimensions &&
+                         std::all_of(values.begin(), values.end(), [&](int64_t v) { return v >= least && v <= kMost; });
+      require(valid, ErrorCode::kInvalidArgument, "[{}] {} numbers from {} to 2^20, got {} (name={})", op, dimensions, least,
               show(c10::fromIntArrayRefSlow(values)), name);
       std::copy(values.begin(), values.end(), sizes.end() - static_cast<int64_t>(dimensions));
     };

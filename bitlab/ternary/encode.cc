@@ -393,7 +393,7 @@ Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t 
   const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
   if (method.learned_scales == 0)
     return make_error(ErrorCode::kUnsupported, "[encode] a method with learned scales, got {}", method.name);
-  if (rows < 1 || depth < 1 || w.size() != static_cast<size_t>(rows * depth) || scale.size() != scales ||
+  if (w.size() != static_cast<size_t>(rows * depth) || scale.size() != scales ||
       scale_neg.size() != (method.asymmetric ? scales : 0))
     return make_error(ErrorCode::kShapeMismatch, "[encode] {} weights and {} scales, got {} and {}", rows * depth, scales,
                       w.size(), scale.size());
