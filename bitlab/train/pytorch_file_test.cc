@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::expect_equal, test::fixture, test::values;
 
-std::string error_of(const std::string& name) { return read_pytorch_file(fixture(name)).error().message; }
+std::string error_of_file(const std::string& name) { return read_pytorch_file(fixture(name)).error().message; }
 
 class PytorchFileTest : public ::testing::Test {
  protected:
@@ -225,18 +225,18 @@ TEST_F(PytorchFileTest, ReadsSubclassesAndItsOwnCheckpoints) {
 
 TEST_F(PytorchFileTest, SaysWhatElseAFileIs) {
   const auto path = [](const std::string& name) { return fmt::format(" (path={})", fixture(name).string()); };
-  EXPECT_EQ(error_of("module.pth"),
+  EXPECT_EQ(error_of_file("module.pth"),
             "[state_dict] a dictionary of tensors, got 'torch.nn.modules.linear.Linear'; save a module with "
             "torch.save(module.state_dict(), path)" +
                 path("module.pth"));
-  EXPECT_EQ(error_of("sparse.pth"),
+  EXPECT_EQ(error_of_file("sparse.pth"),
             "[state_dict] dense tensors, got a sparse one that torch._utils._rebuild_sparse_tensor makes (name=weight)" +
                 path("sparse.pth"));
-  EXPECT_EQ(error_of("legacy.pth"),
+  EXPECT_EQ(error_of_file("legacy.pth"),
             "[state_dict] the zip format of torch.save, got the format before PyTorch 1.6; convert it with "
             "torch.save(torch.load(old), new)" +
                 path("legacy.pth"));
-  EXPECT_EQ(error_of("script.pt"),
+  EXPECT_EQ(error_of_file("script.pt"),
             "[state_dict] a state_dict, got a TorchScript archive; save with torch.save(module.state_dict(), path)" +
                 path("script.pt"));
   EXPECT_EQ(read("weights of a model").error().message,
