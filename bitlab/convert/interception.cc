@@ -420,8 +420,7 @@ struct Audit::State : ops::CallListener {
     const Frame frame = std::move(frames.back());
     frames.pop_back();
     if (frame.replaced || is_view(fn.name())) return;
-    for (const Found& found : frame.reads)
-      findings.insert(fmt::format("'{}' is read by {}", found.weight->path, fn.name()));
+    for (const Found& found : frame.reads) findings.insert(fmt::format("'{}' is read by {}", found.weight->path, fn.name()));
   }
 
   void rewritten() override {

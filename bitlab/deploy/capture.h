@@ -15,7 +15,8 @@ using Forward = std::function<at::Tensor(const at::Tensor&)>;
 
 struct Captured {
   program::Program program;
-  std::vector<std::string> unread;  // paths of modules whose parameters the forward pass does not read, which the program leaves out
+  std::vector<std::string>
+      unread;  // paths of modules whose parameters the forward pass does not read, which the program leaves out
 };
 
 // `module` owns the parameters that `forward` uses; `example` is a float32 or int64 CPU input whose first dimension is the batch (of 1 or

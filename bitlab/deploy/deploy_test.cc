@@ -204,9 +204,10 @@ TEST(Capture, SaysWhatIsWrongWithTheExample) {
 TEST(Capture, NamesTheCauseBeforeItsConsequences) {
   Net net;
   net.body = [](Net&, const at::Tensor& x) { return F::dropout(x, F::DropoutFuncOptions().p(0.25)); };
-  EXPECT_EQ(refusal(net, torch::randn({2, 6})),
-            "[capture] a dropout that is off in eval, as with F::DropoutFuncOptions().training(is_training()), got one that is "
-            "on, with p = 0.25 (operator=aten::dropout)");
+  EXPECT_EQ(
+      refusal(net, torch::randn({2, 6})),
+      "[capture] a dropout that is off in eval, as with F::DropoutFuncOptions().training(is_training()), got one that is "
+      "on, with p = 0.25 (operator=aten::dropout)");
   net.body = [](Net&, const at::Tensor& x) {
     const at::Tensor y = at::erf(x);
     return x.size(0) == 2 ? at::relu(y) : at::relu(at::relu(y));
@@ -232,7 +233,9 @@ TEST(Save, LeavesTheExampleAsItIs) {
     const at::NoGradGuard no_grad;
     EXPECT_TRUE(same_bits(run_program(format::bit::load(path).value(), x), net.forward(x.clone())));
     const auto program = capture_net(net, x).value();
-    ASSERT_TRUE(compare_nodes(program, net, [&](const at::Tensor& v) { return net.forward(v); }, x).ok());
+    ASSERT_TRUE(compare_nodes(
+                    program, net, [&](const at::Tensor& v) { return net.forward(v); }, x)
+                    .ok());
     EXPECT_TRUE(torch::equal(x, before)) << batch;
   }
   std::filesystem::remove(path);

@@ -45,7 +45,8 @@ bool reads_shapes(const Call& call) {
 Status check_same_call(const RecordedPair& pair, size_t i) {
   const auto &a = pair.recording.calls, &b = pair.twin.calls;
   if (i < a.size() && i < b.size() && a[i].op == b[i].op) return {};
-  return make_error(ErrorCode::kUnsupported, "[capture] the same operators for every batch size, got {} for {} and {} for {}",
+  return make_error(ErrorCode::kUnsupported,
+                    "[capture] the same operators for every batch size, got {} for {} and {} for {}",
                     i < a.size() ? a[i].op : "none", pair.recording.input.size(0), i < b.size() ? b[i].op : "none",
                     pair.twin.input.size(0));
 }
@@ -112,15 +113,10 @@ Result<ValueId> Lowering::shared_constant(const Call& call, const at::Tensor& te
   return node(Op::expand, {constant(row)});
 }
 
-std::string Lowering::unique_name(std::string name) const {
-  const auto& values = builder_.peek().values;
-  const auto taken = [&](const std::string& candidate) {
-    return std::any_of(values.begin(), values.end(), [&](const program::Value& v) { return v.name == candidate; });
-  };
-  if (!taken(name)) return name;
-  int index = 1;
-  while (taken(fmt::format("{}_{}", name, index))) ++index;
-  return fmt::format("{}_{}", name, index);
+std::string Lowering::unique_name(const std::string& name) {
+  std::string unique = name;
+  for (int& index = names_taken_[name]; !taken_.insert(unique).second;) unique = fmt::format("{}_{}", name, ++index);
+  return unique;
 }
 
 ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
@@ -266,8 +262,9 @@ Result<program::Program> Lowering::lower(const RecordedPair& pair, std::map<std:
   batch_ = input.size(0), twin_batch_ = pair.twin.input.size(0);
   program::Shape shape{program::kBatch};
   for (int64_t i = 1; i < input.dim(); ++i) shape.push_back({input.size(i), false});
-  values_[identity(input)] = builder_.input(
-      "input", std::move(shape), input.scalar_type() == at::kLong ? program::DType::kInt64 : program::DType::kFloat32);
+  values_[identity(input)] =
+      builder_.input(unique_name("input"), std::move(shape),
+                     input.scalar_type() == at::kLong ? program::DType::kInt64 : program::DType::kFloat32);
   const std::vector<bool> live = live_calls(pair.recording);
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
   for (size_t i = 0; i < std::max(pair.recording.calls.size(), pair.twin.calls.size()); ++i) {

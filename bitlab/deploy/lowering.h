@@ -3,6 +3,7 @@
 
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include <torch/nn/module.h>
@@ -80,7 +81,8 @@ class Lowering {
   Status lower_call(const Call& call);
   Status check_unaliased(const Call& call) const;
   bool reads_activations(const Call& call) const;
-  std::string unique_name(std::string name) const;
+  // The name, or with the next free number behind it. Each result is given once.
+  std::string unique_name(const std::string& name);
   // A float constant of a tensor that both recordings have; expanded where it repeats a row for each sample.
   Result<program::ValueId> shared_constant(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor);
 
@@ -91,9 +93,11 @@ class Lowering {
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
   std::unordered_map<const void*, at::Tensor> transposes_;
-  std::vector<at::Tensor> results_;              // by node
-  std::vector<at::Tensor> kept_;                 // whose addresses stand in the maps
-  std::unordered_map<std::string, int> counts_;  // of nodes, by operation, for their names
+  std::vector<at::Tensor> results_;                   // by node
+  std::vector<at::Tensor> kept_;                      // whose addresses stand in the maps
+  std::unordered_map<std::string, int> counts_;       // of nodes, by operation, for their names
+  std::unordered_set<std::string> taken_;             // names
+  std::unordered_map<std::string, int> names_taken_;  // the last number behind a name
 };
 
 }  // namespace bitlab::deploy

@@ -104,8 +104,8 @@ Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forw
   for (size_t i = 0; i < layers.size(); ++i)
     if (std::find(order.begin(), order.end(), i) == order.end()) report.unread.push_back(layers[i].fit.name);
   if (ordered.empty())
-    return make_error(ErrorCode::kInvalidArgument, "[post_training] samples that reach a ternary layer, got {} that reach none",
-                      samples.size());
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[post_training] samples that reach a ternary layer, got {} that reach none", samples.size());
   layers = std::move(ordered);
   return outputs;
 }
@@ -113,8 +113,8 @@ Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forw
 // Whether scales can be refit; weights in int8 are near the float ones as they are.
 bool can_be_fit(const Layer& layer) {
   const auto view = layer.layer->view();
-  return layer.is_alone && view.is_whole && is_ternary(*view.quant.method) && view.quant.granularity != ternary::Granularity::kGroup &&
-         !info(*view.quant.method).asymmetric;
+  return layer.is_alone && view.is_whole && is_ternary(*view.quant.method) &&
+         view.quant.granularity != ternary::Granularity::kGroup && !info(*view.quant.method).asymmetric;
 }
 
 // A BatchNorm that has running statistics, LibTorch's or as the contract evaluates it.
@@ -148,7 +148,8 @@ void find_readers(std::vector<Layer>& layers, const Recording& recording, bool f
     };
     l.is_alone = !products.empty() && std::all_of(products.begin(), products.end(), is_own) &&
                  (!view.bias.defined() || readers.of_memory(view.bias).size() == products.size());
-    if (fold && products.size() == 1 && can_be_fit(l)) l.norm = only_batch_norm(readers, products[0]->outputs.at(0).toTensor());
+    if (fold && products.size() == 1 && can_be_fit(l))
+      l.norm = only_batch_norm(readers, products[0]->outputs.at(0).toTensor());
   }
 }
 

@@ -27,20 +27,22 @@ struct PostTrainingOptions {
 // the samples, relative to the float network's.
 struct LayerFit {
   std::string name;
-  bool frozen = false;   // false, and left as encoded: scales of groups, two scales, int8, or a weight that more than this layer's products read
+  bool frozen =
+      false;  // false, and left as encoded: scales of groups, two scales, int8, or a weight that more than this layer's products read
   bool folded = false;   // a BatchNorm went into it
   double act_scale = 0;  // of static activations
   double error_before = 0, error_after = 0;
-  double output_error_before = 0, output_error_after = 0;  // of the network, when the layers in front were fitted, and when this one was
+  double output_error_before = 0,
+         output_error_after = 0;  // of the network, when the layers in front were fitted, and when this one was
 
   bool made_outputs_worse() const { return output_error_after > output_error_before; }
 };
 
 struct PostTrainingReport {
-  std::vector<LayerFit> layers;       // in the order of execution
-  std::vector<std::string> unread;    // ternary layers that no sample reaches, as encoded: a head that only training uses
-  double output_error_encoded = 0;    // of the network as its encoders make it, steps of static activations calibrated
-  double output_error = 0;            // of the network at the end
+  std::vector<LayerFit> layers;      // in the order of execution
+  std::vector<std::string> unread;   // ternary layers that no sample reaches, as encoded: a head that only training uses
+  double output_error_encoded = 0;   // of the network as its encoders make it, steps of static activations calibrated
+  double output_error = 0;           // of the network at the end
   int64_t weight_file_bytes = 0;     // of the weights in a .bit file
   int64_t weight_bytes = 0;          // of the weights in memory on this machine
   int64_t float32_weight_bytes = 0;  // the same weights as float32

@@ -203,15 +203,18 @@ TEST(PostTraining, FoldsWhereAllReadersAndWritersAreKnown) {
       {"a shared convolution with a norm behind its first use alone",
        [](SharedNet& n, const at::Tensor& x) { return n.conv1(at::relu(n.norm1(n.conv1(x)))); }, false},
       {"a norm whose weight is read elsewhere",
-       [](SharedNet& n, const at::Tensor& x) { return n.norm1(n.conv1(x)) * n.norm1->weight.view({1, -1, 1, 1}); }, false},
+       [](SharedNet& n, const at::Tensor& x) {
+         return n.norm1(n.conv1(x)) * n.norm1->weight.view({1, -1, 1, 1});
+       },
+       false},
       {"a norm and the output read a convolution's view",
        [](SharedNet& n, const at::Tensor& x) {
          const at::Tensor y = n.conv1(x);
          return n.norm1(y) + y.view({-1, 6, 8, 8});
        },
        false},
-      {"a norm of its own", [](SharedNet& n, const at::Tensor& x) { return n.norm2(n.conv2(at::relu(n.norm1(n.conv1(x))))); },
-       true},
+      {"a norm of its own",
+       [](SharedNet& n, const at::Tensor& x) { return n.norm2(n.conv2(at::relu(n.norm1(n.conv1(x))))); }, true},
   };
   for (const Case& c : cases) {
     double errors[2];

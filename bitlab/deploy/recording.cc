@@ -98,7 +98,8 @@ std::vector<bool> live_calls(const Recording& recording) {
     bool needed = call.is_in_place() || call.outputs.empty();
     for (const c10::IValue& output : call.outputs) {
       needed = needed || !(output.isTensor() || output.isTensorList());
-      for_each_tensor(output, [&](const at::Tensor& tensor) { needed = needed || read.contains(tensor.unsafeGetTensorImpl()); });
+      for_each_tensor(output,
+                      [&](const at::Tensor& tensor) { needed = needed || read.contains(tensor.unsafeGetTensorImpl()); });
     }
     live[i] = needed;
     if (!needed) continue;

@@ -37,7 +37,7 @@ struct Call {
 
 struct Recording {
   at::Tensor input, output;  // the input is a copy of the caller's
-  std::vector<Call> calls;  // their tensors stay alive, so that identities are unique
+  std::vector<Call> calls;   // their tensors stay alive, so that identities are unique
 };
 
 enum class Keep { kTensors, kCopies };

@@ -44,8 +44,7 @@ void BitLayerNormImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitLayerNormImpl::forward(const at::Tensor& x) {
-  return at::layer_norm(x, options.normalized_shape(), value_of(*this), optional(bias),
-                        options.eps());
+  return at::layer_norm(x, options.normalized_shape(), value_of(*this), optional(bias), options.eps());
 }
 
 BitRMSNormImpl::BitRMSNormImpl(BitRMSNormOptions options_) : options(std::move(options_)) { reset(); }
@@ -85,8 +84,7 @@ void BitGroupNormImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitGroupNormImpl::forward(const at::Tensor& x) {
-  return at::group_norm(x, options.num_groups(), value_of(*this), optional(bias),
-                        options.eps());
+  return at::group_norm(x, options.num_groups(), value_of(*this), optional(bias), options.eps());
 }
 
 std::string_view name(NormKind kind) { return kind == NormKind::kLayer ? "layer" : "rms"; }

@@ -56,7 +56,8 @@ void Quantizer::initialize_scales(const at::Tensor& weight, double steps) {
   if (!weight_scale.defined()) return;
   const at::NoGradGuard no_grad;
   const at::Tensor matrix = layout(weight).to_matrix(weight).cpu();
-  std::vector<float> scale(static_cast<size_t>(weight_scale.numel())), scale_neg(weight_scale_neg.defined() ? scale.size() : 0);
+  std::vector<float> scale(static_cast<size_t>(weight_scale.numel())),
+      scale_neg(weight_scale_neg.defined() ? scale.size() : 0);
   initial_scales(quant_.weight_spec(), {matrix.const_data_ptr<float>(), static_cast<size_t>(matrix.numel())}, matrix.size(0),
                  matrix.size(1), scale, scale_neg)
       .value();

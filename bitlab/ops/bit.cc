@@ -121,8 +121,8 @@ void check_shapes(const Product& product, const at::Tensor& x, const at::Tensor&
           "[bit_conv] x [B, C, ...] and a weight with {} sizes of a kernel, got {} and {}", product.trailing(), show(x),
           show(weight));
   const c10::SymInt channels = window.transposed ? weight.sym_size(0) : weight.sym_size(1) * window.groups;
-  require(x.sym_size(has_batch ? 1 : 0) == channels, ErrorCode::kShapeMismatch, "[bit_conv] x of {} channels, got {} for a weight {}",
-          show(channels), show(x), show(weight));
+  require(x.sym_size(has_batch ? 1 : 0) == channels, ErrorCode::kShapeMismatch,
+          "[bit_conv] x of {} channels, got {} for a weight {}", show(channels), show(x), show(weight));
 }
 
 // The scale shaped to multiply y [..., N, trailing...].
@@ -362,7 +362,8 @@ bool runs_on_codes(double blend) { return blend == 1 && !at::GradMode::is_enable
 std::shared_ptr<const PackedWeight> codes_of(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
                                              const OptionalTensor& learned_neg, const ConvWindow* window = nullptr) {
   notify_rewritten();
-  return cached_codes(weight, {ternary::parse_weight_spec(spec).value(), tensor_of(learned), tensor_of(learned_neg)}, window);
+  return cached_codes(weight, {ternary::parse_weight_spec(spec).value(), tensor_of(learned), tensor_of(learned_neg)},
+                      window);
 }
 
 }  // namespace

@@ -38,10 +38,11 @@ inline void require_float32(const char* op, const char* name, const at::Tensor& 
 inline float checked_step(const char* op, const at::Tensor& act_scale) {
   constexpr float kLeast = 1e-30F;
   const float step = act_scale.item<float>();
-  require(step != 0, ErrorCode::kInvalidArgument,
-          "[{}] static activations whose step a forward pass in training, or a calibration (quantize_for_deployment), has set, "
-          "got act_scale 0",
-          op);
+  require(
+      step != 0, ErrorCode::kInvalidArgument,
+      "[{}] static activations whose step a forward pass in training, or a calibration (quantize_for_deployment), has set, "
+      "got act_scale 0",
+      op);
   require(step >= kLeast && std::isfinite(step), ErrorCode::kInvalidArgument, "[{}] act_scale of at least 1e-30, got {}", op,
           step);
   return step;

@@ -12,11 +12,11 @@
 namespace bitlab::ops {
 namespace {
 
-using test::same_bits;
 using ternary::ActKind;
 using ternary::Granularity;
 using ternary::Method;
 using ternary::WeightSpec;
+using test::same_bits;
 
 constexpr ActKind kQuantizing[] = {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static};
 
@@ -567,12 +567,18 @@ TEST(Errors, AreClear) {
   EXPECT_EQ(code_of([&] { ternary_linear(x, broken, {}, {}); }), ErrorCode::kShapeMismatch);
   const at::Tensor image = torch::randn({1, 4, 5, 5}), filters = torch::randn({3, 4, 2, 2});
   for (const int64_t extreme : {int64_t{0}, int64_t{-1}, (int64_t{1} << 20) + 1, std::numeric_limits<int64_t>::max()}) {
-    EXPECT_EQ(code_of([&] { bit_conv(image, filters, {}, {{extreme, 1}, {0, 0}, {1, 1}}, {}, {}); }),
+    EXPECT_EQ(code_of([&] {
+                bit_conv(image, filters, {}, {{extreme, 1}, {0, 0}, {1, 1}}, {}, {});
+              }),
               ErrorCode::kInvalidArgument);
-    EXPECT_EQ(code_of([&] { bit_conv(image, filters, {}, {{1, 1}, {0, 0}, {1, extreme}}, {}, {}); }),
+    EXPECT_EQ(code_of([&] {
+                bit_conv(image, filters, {}, {{1, 1}, {0, 0}, {1, extreme}}, {}, {});
+              }),
               ErrorCode::kInvalidArgument);
     if (extreme == 0) continue;  // padding of nothing
-    EXPECT_EQ(code_of([&] { bit_conv(image, filters, {}, {{1, 1}, {extreme, 0}, {1, 1}}, {}, {}); }),
+    EXPECT_EQ(code_of([&] {
+                bit_conv(image, filters, {}, {{1, 1}, {extreme, 0}, {1, 1}}, {}, {});
+              }),
               ErrorCode::kInvalidArgument);
   }
   broken.codes = packed.codes.clone().fill_(255);

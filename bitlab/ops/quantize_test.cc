@@ -36,7 +36,8 @@ at::Tensor wide(at::IntArrayRef sizes) { return torch::ldexp(torch::randn(sizes)
 
 // Bits, type and memory format.
 bool are_same(const at::Tensor& a, const at::Tensor& b) {
-  return a.suggest_memory_format() == b.suggest_memory_format() && a.scalar_type() == b.scalar_type() && test::same_bits(a, b);
+  return a.suggest_memory_format() == b.suggest_memory_format() && a.scalar_type() == b.scalar_type() &&
+         test::same_bits(a, b);
 }
 
 struct Learned {

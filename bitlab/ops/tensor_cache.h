@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -44,12 +45,11 @@ class TensorCache {
   // tensors, which change unseen, are made each time.
   template <class Make>
   std::shared_ptr<const Value> get(const std::vector<at::Tensor>& sources, const Use& use, Make make) {
-    const bool traceable = std::all_of(sources.begin(), sources.end(), SeenTensor::is_traceable);
-    if (traceable)
-      if (auto kept = find(sources, use)) return kept;
-    std::shared_ptr<const Value> value = make();
-    if (traceable) keep(sources, use, value);
-    return value;
+    if (!std::all_of(sources.begin(), sources.end(), SeenTensor::is_traceable)) return make();
+    if (auto kept = find(sources, use)) return kept;
+    Entry entry{{sources.begin(), sources.end()}, use, nullptr};  // as the sources are before they are read
+    entry.value = make();
+    return keep(sources[0].unsafeGetTensorImpl(), std::move(entry));
   }
 
   // The value for one tensor and `use`, where one is kept.
@@ -86,22 +86,18 @@ class TensorCache {
     for (auto i = first; i != last; ++i) {
       const Entry& entry = i->second;
       const auto same = [](const SeenTensor& seen, const at::Tensor& tensor) { return seen.is(tensor); };
-      if (entry.use == use &&
-          std::equal(entry.sources.begin(), entry.sources.end(), sources.begin(), sources.end(), same))
+      if (entry.use == use && std::equal(entry.sources.begin(), entry.sources.end(), sources.begin(), sources.end(), same))
         return entry.value;
     }
     return nullptr;
   }
 
-  void keep(const std::vector<at::Tensor>& sources, const Use& use, std::shared_ptr<const Value> value) {
-    const auto* key = sources[0].unsafeGetTensorImpl();
-    Entry entry{{}, use, std::move(value)};
-    for (const at::Tensor& tensor : sources) entry.sources.emplace_back(tensor);
+  std::shared_ptr<const Value> keep(const c10::TensorImpl* key, Entry entry) {
     const std::lock_guard lock(mutex_);
     std::erase_if(entries_, [&](const auto& old) {
-      return old.second.has_expired() || (old.first == key && old.second.use == use);
+      return old.second.has_expired() || (old.first == key && old.second.use == entry.use);
     });
-    entries_.emplace(key, std::move(entry));
+    return entries_.emplace(key, std::move(entry))->second.value;
   }
 
   mutable std::mutex mutex_;

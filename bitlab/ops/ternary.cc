@@ -220,16 +220,16 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
   const Prepared p(
       {kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group},
       {.depth = depth, .layout = has_int8(codes) ? kernels::TernaryLayout::kInt8Rows : kernels::TernaryLayout::kRows});
-  kernels::TernaryTable table{.codes = p.cached->packed.data.data(),
-                              .rows = codes.size(0),
-                              .depth = depth,
+  const at::Tensor halves = group == 0 ? at::Tensor() : scale.contiguous();
+  kernels::TernaryTable table{.weights = &p.cached->packed,
                               .scale = p.weight.scale,
                               .scale_stride = p.weight.scale_stride,
                               .scale_neg = p.weight.scale_neg,
                               .group = group};
-  const at::Tensor halves = group == 0 ? at::Tensor() : scale.contiguous();
-  if (has_int8(codes)) table.int8 = reinterpret_cast<const int8_t*>(p.cached->packed.data.data());
-  if (group != 0) table.group_scale = reinterpret_cast<const uint16_t*>(halves.const_data_ptr<at::Half>());
+  if (group != 0) {
+    table.group_scale = reinterpret_cast<const uint16_t*>(halves.const_data_ptr<at::Half>());
+    table.group_row_stride = halves.size(1), table.group_stride = 1;
+  }
   const at::Tensor plain = indices.contiguous();
   TorchPool pool;
   kernels::ternary_embedding(kOp, table, plain.const_data_ptr<int64_t>(), plain.numel(), y.mutable_data_ptr<float>(), pool)

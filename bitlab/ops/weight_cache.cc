@@ -65,7 +65,7 @@ struct Encoding {
 };
 
 struct Latents {
-  TensorCache<Encoding, PackedWeight> codes;    // of latent weights
+  TensorCache<Encoding, PackedWeight> codes;                     // of latent weights
   TensorCache<std::monostate, std::vector<SeenTensor>> sources;  // of codes
 };
 
@@ -114,11 +114,10 @@ std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const
     auto [codes, scale, scale_neg] = cpu::ternary_pack(weight, to_text(quant.spec), optional(quant.learned),
                                                        optional(quant.learned_neg), transposed, groups);
     const bool grouped = quant.spec.granularity == ternary::Granularity::kGroup;
-    auto packed = std::make_shared<const PackedWeight>(PackedWeight{
-        codes, scale, scale_neg.numel() == 0 ? at::Tensor() : scale_neg, grouped ? quant.spec.group : 0});
-    latents().sources.get({codes}, {}, [&] {
-      return std::make_shared<const std::vector<SeenTensor>>(sources.begin(), sources.end());
-    });
+    auto packed = std::make_shared<const PackedWeight>(
+        PackedWeight{codes, scale, scale_neg.numel() == 0 ? at::Tensor() : scale_neg, grouped ? quant.spec.group : 0});
+    latents().sources.get({codes}, {},
+                          [&] { return std::make_shared<const std::vector<SeenTensor>>(sources.begin(), sources.end()); });
     return packed;
   });
 }

@@ -15,6 +15,7 @@ InputSchema parse_input(std::string text) {
   if (kind == "float") input.kind = InputKind::kFloat;
   if (kind == "ternary") input.kind = InputKind::kTernaryConstant;
   if (kind == "index") input.kind = InputKind::kIndex;
+  if (kind == "step") input.kind = InputKind::kStep;
   input.name = text.substr(0, colon);
   return input;
 }
@@ -28,8 +29,9 @@ AttributeSchema parse_attribute(const std::string& text) {
                                                    : AttributeKind::kText};
 }
 
-OpSchema parse_schema(const char* name, Exactness exactness, const char* inputs, const char* attributes) {
-  OpSchema schema{name, exactness, {}, {}};
+OpSchema parse_schema(const char* name, Exactness exactness, ImageLayout layout, const char* inputs,
+                      const char* attributes) {
+  OpSchema schema{name, exactness, layout, {}, {}};
   std::istringstream input_list(inputs), attribute_list(attributes);
   for (std::string item; input_list >> item;) schema.inputs.push_back(parse_input(item));
   for (std::string item; attribute_list >> item;) schema.attributes.push_back(parse_attribute(item));
@@ -38,9 +40,16 @@ OpSchema parse_schema(const char* name, Exactness exactness, const char* inputs,
 
 }  // namespace
 
+std::optional<size_t> OpSchema::weight() const {
+  const auto found = std::find_if(inputs.begin(), inputs.end(),
+                                  [](const InputSchema& input) { return input.kind == InputKind::kTernaryConstant; });
+  return found == inputs.end() ? std::nullopt : std::optional(static_cast<size_t>(found - inputs.begin()));
+}
+
 std::span<const OpSchema> op_schemas() {
   static const std::vector<OpSchema> schemas{
-#define BITLAB_OP(name, exactness, inputs, attributes) parse_schema(#name, Exactness::exactness, inputs, attributes),
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) \
+  parse_schema(#name, Exactness::exactness, ImageLayout::layout, inputs, attributes),
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
   };

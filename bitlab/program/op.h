@@ -1,7 +1,9 @@
 // Operations as data: names, exactness and schemas, from ops.def.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,13 +14,15 @@
 namespace bitlab::program {
 
 enum class Op {
-#define BITLAB_OP(name, exactness, inputs, attributes) name,
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) name,
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };
 
 enum class Exactness { kSameKernel, kIeeeExact, kBounded };
-enum class InputKind { kActivation, kFloatConstant, kFloat, kTernaryConstant /* or kept in int8 */, kIndex };
+// How the runtime's step of an operation reads and writes images (ops.def).
+enum class ImageLayout { kRowMajor, kChannelsLast, kKept, kStrided };
+enum class InputKind { kActivation, kFloatConstant, kFloat, kTernaryConstant /* or kept in int8 */, kIndex, kStep };
 enum class AttributeKind { kInt, kSizes, kText, kFloat };  // in the order of program.h's Attribute
 
 struct InputSchema {
@@ -35,9 +39,29 @@ struct AttributeSchema {
 struct OpSchema {
   std::string name;
   Exactness exactness;
+  ImageLayout layout;
   std::vector<InputSchema> inputs;
   std::vector<AttributeSchema> attributes;
+
+  // The place of the input that is a weight of integers; nothing where there is none.
+  std::optional<size_t> weight() const;
 };
+
+// The place of a named input. A name that the row of ops.def does not have does not compile.
+consteval size_t input_of(Op op, std::string_view name) {
+  constexpr std::string_view kInputs[] = {
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) inputs,
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+  };
+  std::string_view left = kInputs[static_cast<size_t>(op)];
+  for (size_t place = 0; !left.empty(); ++place) {
+    const std::string_view input = left.substr(0, left.find(' '));
+    if (input.substr(0, input.find_first_of(":?")) == name) return place;
+    left.remove_prefix(std::min(left.size(), input.size() + 1));
+  }
+  throw "an input that the operation has";
+}
 
 std::span<const OpSchema> op_schemas();  // in the order of ops.def
 const OpSchema& schema(Op op);

@@ -14,6 +14,19 @@ Shape constant_shape(const std::vector<int64_t>& sizes) {
   return shape;
 }
 
+template <class T>
+std::string_view bytes_of(std::span<const T> data) {
+  return {reinterpret_cast<const char*>(data.data()), data.size_bytes()};
+}
+
+// Everything that a constant's data consists of, in parts.
+std::vector<std::string_view> parts_of(const FloatData& data) { return {bytes_of(data)}; }
+std::vector<std::string_view> parts_of(const Int8Data& data) { return {bytes_of(data.t), bytes_of(data.scale)}; }
+std::vector<std::string_view> parts_of(const TernaryData& data) {
+  return {bytes_of(data.codes), bytes_of(data.scale), bytes_of(data.scale_neg), bytes_of(data.group_scale),
+          bytes_of(std::span(&data.group, 1))};
+}
+
 }  // namespace
 
 std::string_view name(DType dtype) {
@@ -22,8 +35,9 @@ std::string_view name(DType dtype) {
 }
 
 const Constant* Program::constant(ValueId id) const {
-  const auto found = std::find_if(constants.begin(), constants.end(), [id](const Constant& c) { return c.value == id; });
-  return found == constants.end() ? nullptr : &*found;
+  const auto found = std::lower_bound(constants.begin(), constants.end(), id,
+                                      [](const Constant& c, ValueId wanted) { return c.value < wanted; });
+  return found == constants.end() || found->value != id ? nullptr : &*found;
 }
 
 bool Program::is_exact() const {
@@ -55,19 +69,34 @@ ValueId ProgramBuilder::input(std::string name, Shape shape, DType dtype) {
   return id;
 }
 
+template <class Data>
+ValueId ProgramBuilder::add_constant(std::string name, DType dtype, const std::vector<int64_t>& sizes, Data data,
+                                     std::shared_ptr<const void> storage) {
+  const Shape shape = constant_shape(sizes);
+  const std::vector<std::string_view> parts = parts_of(data);
+  size_t hash = std::hash<std::string>()(fmt::format("{}{}", bitlab::program::name(dtype), to_string(shape)));
+  for (const std::string_view part : parts) hash = hash * 31 + std::hash<std::string_view>()(part);
+  const auto [first, last] = constants_.equal_range(hash);
+  for (auto i = first; i != last; ++i) {
+    const auto* known = std::get_if<Data>(&program_.constant(i->second)->data);
+    if (known != nullptr && program_.value(i->second).shape == shape && parts_of(*known) == parts) return i->second;
+  }
+  const ValueId id = add(std::move(name), ValueKind::kConstant, dtype, shape);
+  program_.constants.push_back({id, data, std::move(storage)});
+  constants_.emplace(hash, id);
+  return id;
+}
+
 // Shapes come as braced lists, by value like the data.  NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::floats(std::string name, std::vector<int64_t> shape, std::vector<float> data) {
-  const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kFloat32, constant_shape(shape));
   auto owned = std::make_shared<const std::vector<float>>(std::move(data));
   const FloatData view = *owned;
-  program_.constants.push_back({id, view, std::move(owned)});
-  return id;
+  return add_constant(std::move(name), DType::kFloat32, shape, view, std::move(owned));
 }
 
 // NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, std::vector<uint8_t> codes,
                                 TernaryScales scales) {
-  const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kTernary, constant_shape(shape));
   struct Owned {
     std::vector<uint8_t> codes;
     TernaryScales scales;
@@ -75,21 +104,18 @@ ValueId ProgramBuilder::ternary(std::string name, std::vector<int64_t> shape, st
   auto owned = std::make_shared<const Owned>(Owned{std::move(codes), std::move(scales)});
   const TernaryScales& kept = owned->scales;
   const TernaryData view{owned->codes, kept.scale, kept.scale_neg, kept.group_scale, kept.group};
-  program_.constants.push_back({id, view, std::move(owned)});
-  return id;
+  return add_constant(std::move(name), DType::kTernary, shape, view, std::move(owned));
 }
 
 // NOLINTNEXTLINE(performance-unnecessary-value-param)
 ValueId ProgramBuilder::int8(std::string name, std::vector<int64_t> shape, std::vector<int8_t> t, std::vector<float> scale) {
-  const ValueId id = add(std::move(name), ValueKind::kConstant, DType::kInt8, constant_shape(shape));
   struct Owned {
     std::vector<int8_t> t;
     std::vector<float> scale;
   };
   auto owned = std::make_shared<const Owned>(Owned{std::move(t), std::move(scale)});
   const Int8Data view{owned->t, owned->scale};
-  program_.constants.push_back({id, view, std::move(owned)});
-  return id;
+  return add_constant(std::move(name), DType::kInt8, shape, view, std::move(owned));
 }
 
 Result<ValueId> ProgramBuilder::node(Op op, std::string name, std::vector<ValueId> inputs,
@@ -105,6 +131,7 @@ Result<ValueId> ProgramBuilder::node(Op op, std::string name, std::vector<ValueI
 
 Result<Program> ProgramBuilder::finish(std::vector<ValueId> outputs) {
   program_.outputs = std::move(outputs);
+  constants_.clear();
   BITLAB_RETURN_IF_ERROR(verify(program_));
   return std::exchange(program_, {});
 }

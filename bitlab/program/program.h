@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <variant>
 #include <vector>
 
@@ -70,7 +71,7 @@ struct Node {
 
 struct Program {
   std::vector<Value> values;
-  std::vector<Constant> constants;
+  std::vector<Constant> constants;  // in ascending order of their values
   std::vector<Node> nodes;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
@@ -103,7 +104,7 @@ struct TernaryScales {
   TernaryScales(std::initializer_list<float> plain) : scale(plain) {}
 };
 
-// Builds a program value by value; shapes follow from the rules.
+// Builds a program value by value; shapes follow from the rules. A constant with the shape and bytes of one that is there already is that one.
 class ProgramBuilder {
  public:
   ValueId input(std::string name, Shape shape, DType dtype = DType::kFloat32);
@@ -119,7 +120,11 @@ class ProgramBuilder {
 
  private:
   ValueId add(std::string name, ValueKind kind, DType dtype, Shape shape);
+  template <class Data>
+  ValueId add_constant(std::string name, DType dtype, const std::vector<int64_t>& shape, Data data,
+                       std::shared_ptr<const void> storage);
   Program program_;
+  std::unordered_multimap<size_t, ValueId> constants_;  // by a hash of type, shape and bytes
 };
 
 }  // namespace bitlab::program

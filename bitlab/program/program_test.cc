@@ -267,7 +267,7 @@ TEST(ShapeRules, RefuseWhatDoesNotFit) {
 
 TEST(Ops, ListHasEveryRow) {
   int rows = 0;
-#define BITLAB_OP(name, exactness, inputs, attributes) ++rows;
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) ++rows;
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
   EXPECT_EQ(rows, 30);

@@ -51,7 +51,7 @@ Status check_dim(const Node& node, int64_t dim, const Shape& x) {
 }
 
 constexpr std::array kRules{
-#define BITLAB_OP(name, exactness, inputs, attributes) infer_##name,
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) infer_##name,
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };
@@ -149,6 +149,7 @@ Result<Shape> infer_matmul(const Program& p, const Node& node) {
 }
 
 Result<Shape> infer_attention(const Program& p, const Node& node) {
+  constexpr size_t kMask = input_of(Op::attention, "mask");
   const Shape &q = shape_of(p, node, 0), &k = shape_of(p, node, 1), &v = shape_of(p, node, 2);
   for (const Shape* shape : {&q, &k, &v}) BITLAB_RETURN_IF_ERROR(check_rank(node, *shape, 4, 4));
   const bool sized = std::none_of(q.begin() + 1, q.end(), [](Dim d) { return d.symbolic; }) && !k[2].symbolic;
@@ -162,11 +163,11 @@ Result<Shape> infer_attention(const Program& p, const Node& node) {
   if ((causal != 0 && causal != 1) || !(scale > -1e30 && scale < 1e30))
     return refuse(ErrorCode::kInvalidArgument, node, "causal of 0 or 1 and a finite scale, got {} and {}", causal, scale);
   const Shape scores{q[0], q[1], q[2], k[2]};
-  if (node.inputs[3] != kNone) {
-    BITLAB_TRY(const Shape masked, broadcast(node, scores, shape_of(p, node, 3)));
+  if (node.inputs[kMask] != kNone) {
+    BITLAB_TRY(const Shape masked, broadcast(node, scores, shape_of(p, node, kMask)));
     if (masked != scores)
       return refuse(ErrorCode::kShapeMismatch, node, "a mask that broadcasts to {}, got {}", to_string(scores),
-                    to_string(shape_of(p, node, 3)));
+                    to_string(shape_of(p, node, kMask)));
   }
   BITLAB_RETURN_IF_ERROR(check_size(node, scores));
   return Shape{q[0], q[1], q[2], v[3]};

@@ -5,7 +5,8 @@
 
 namespace bitlab::program {
 
-#define BITLAB_OP(name, exactness, inputs, attributes) Result<Shape> infer_##name(const Program& p, const Node& node);
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) \
+  Result<Shape> infer_##name(const Program& p, const Node& node);
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 

@@ -7,27 +7,37 @@
 namespace bitlab::program {
 namespace {
 
+// Layers have the same inputs in the same places.
+constexpr size_t kX = input_of(Op::ternary_linear, "x"), kWeight = input_of(Op::ternary_linear, "weight"),
+                 kBias = input_of(Op::ternary_linear, "bias"), kActScale = input_of(Op::ternary_linear, "act_scale");
+static_assert(kX == input_of(Op::ternary_conv, "x") && kX == input_of(Op::linear, "x") && kX == input_of(Op::conv, "x"));
+static_assert(kWeight == input_of(Op::ternary_conv, "weight") && kWeight == input_of(Op::linear, "weight") &&
+              kWeight == input_of(Op::conv, "weight") && kWeight == input_of(Op::ternary_embedding, "weight") &&
+              kWeight == input_of(Op::embedding, "weight"));
+static_assert(kBias == input_of(Op::ternary_conv, "bias") && kBias == input_of(Op::linear, "bias") &&
+              kBias == input_of(Op::conv, "bias"));
+static_assert(kActScale == input_of(Op::ternary_conv, "act_scale"));
+
 // Activations of a product of integer weights; ternary ones take them as floats, too.
 Status check_activation(const Program& p, const Node& node) {
   const Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation"));
   if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
-  if (*kind == ternary::ActKind::kNone && p.value(node.inputs[1]).dtype == DType::kInt8)
+  if (*kind == ternary::ActKind::kNone && p.value(node.inputs[kWeight]).dtype == DType::kInt8)
     return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of weights in int8, got none");
-  const bool scaled = node.inputs[3] != kNone;
+  const bool scaled = node.inputs[kActScale] != kNone;
   if (scaled != is_static(*kind))
     return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
                   scaled ? "one" : "none", name(*kind));
-  return check_constant(p, node, 3, {{1, false}});
+  return check_constant(p, node, kActScale, {{1, false}});
 }
 
 Result<Shape> linear_shape(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  const Shape& weight = shape_of(p, node, 1);
+  const Shape &x = shape_of(p, node, kX), &weight = shape_of(p, node, kWeight);
   BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
   BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
   if (x.back() != weight[1])
     return refuse(ErrorCode::kShapeMismatch, node, "x of depth {}, got {}", to_string(weight[1]), to_string(x));
-  BITLAB_RETURN_IF_ERROR(check_constant(p, node, 2, {weight[0]}));
+  BITLAB_RETURN_IF_ERROR(check_constant(p, node, kBias, {weight[0]}));
   Shape y = x;
   y.back() = weight[0];
   return y;
@@ -89,8 +99,8 @@ Result<Shape> window_shape(const Node& node, const Shape& x, const Window& windo
 }
 
 Result<Shape> conv_shape(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  const Shape& weight = shape_of(p, node, 1);
+  const Shape& x = shape_of(p, node, kX);
+  const Shape& weight = shape_of(p, node, kWeight);
   BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
   BITLAB_RETURN_IF_ERROR(check_rank(node, weight, x.size(), x.size()));
   const int64_t groups = node.attribute<int64_t>("groups"), transposed = node.attribute<int64_t>("transposed");
@@ -99,7 +109,7 @@ Result<Shape> conv_shape(const Program& p, const Node& node) {
   if (groups < 1 || weight[0].size % groups != 0 || x[1].size % groups != 0 || x[1].size / groups != weight.back().size)
     return refuse(ErrorCode::kShapeMismatch, node, "{} channels in each of {} groups, got {}", to_string(weight.back()),
                   groups, to_string(x));
-  BITLAB_RETURN_IF_ERROR(check_constant(p, node, 2, {weight[0]}));
+  BITLAB_RETURN_IF_ERROR(check_constant(p, node, kBias, {weight[0]}));
   Window window{{},
                 node.attribute<Sizes>("stride"),
                 node.attribute<Sizes>("padding"),
@@ -122,7 +132,7 @@ Status check_pool_padding(const Node& node, const Window& w) {
 }
 
 Result<Shape> pool_shape(const Program& p, const Node& node, const Sizes* dilation) {
-  const Shape& x = shape_of(p, node, 0);
+  const Shape& x = shape_of(p, node, kX);
   BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
   const size_t axes = x.size() - 2;
   const Window window{node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"),
@@ -133,16 +143,16 @@ Result<Shape> pool_shape(const Program& p, const Node& node, const Sizes* dilati
 }
 
 Result<Shape> embedding_shape(const Program& p, const Node& node) {
-  const Shape& weight = shape_of(p, node, 1);
+  const Shape& weight = shape_of(p, node, kWeight);
   BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
-  Shape y = shape_of(p, node, 0);
+  Shape y = shape_of(p, node, kX);
   y.push_back(weight[1]);
   return y;
 }
 
 // Norms over the last `dims` dimensions.
 Result<Shape> norm_shape(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
+  const Shape& x = shape_of(p, node, kX);
   const int64_t dims = node.attribute<int64_t>("dims");
   const double eps = node.attribute<double>("eps");
   if (dims < 1 || dims > static_cast<int64_t>(x.size()) || !(eps >= 0 && eps < 1e30))
@@ -179,7 +189,7 @@ Result<Shape> infer_layer_norm(const Program& p, const Node& node) { return norm
 Result<Shape> infer_rms_norm(const Program& p, const Node& node) { return norm_shape(p, node); }
 
 Result<Shape> infer_batch_norm(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
+  const Shape& x = shape_of(p, node, kX);
   BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
   for (size_t input : {1U, 2U}) BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, {x[1]}));
   return x;

@@ -117,14 +117,16 @@ Status verify_constant(const Program& p, const Constant& constant) {
 }
 
 Status verify_constants(const Program& p) {
-  std::set<ValueId> seen;
+  ValueId last = kNone;
   for (const Constant& constant : p.constants) {
     BITLAB_RETURN_IF_ERROR(verify_constant(p, constant));
-    if (!seen.insert(constant.value).second)
-      return corrupt("data once, got it twice (value={})", p.value(constant.value).name);
+    if (constant.value <= last)
+      return corrupt("data in the order of values, each once, got it again or late (value={})",
+                     p.value(constant.value).name);
+    last = constant.value;
   }
   for (size_t i = 0; i < p.values.size(); ++i)
-    if (p.values[i].kind == ValueKind::kConstant && !seen.contains(static_cast<ValueId>(i)))
+    if (p.values[i].kind == ValueKind::kConstant && p.constant(static_cast<ValueId>(i)) == nullptr)
       return corrupt("data for every constant, got none (value={})", p.values[i].name);
   return {};
 }
@@ -160,19 +162,16 @@ Status verify_node(const Program& p, const Node& node, std::vector<bool>& define
   return {};
 }
 
-// Static activations divide by their step.
-Status verify_steps(const Program& p) {
-  constexpr float kLeast = 1e-30F;
-  for (const Node& node : p.nodes) {
-    if (node.op != Op::ternary_linear && node.op != Op::ternary_conv) continue;
-    const Constant* step = node.inputs[3] == kNone ? nullptr : p.constant(node.inputs[3]);
-    if (step != nullptr && std::get<FloatData>(step->data)[0] < kLeast)
-      return corrupt("act_scale of at least 1e-30, got {} (node={})", std::get<FloatData>(step->data)[0], node.name);
-  }
-  return {};
-}
-
 bool has_kind(const Attribute& attribute, AttributeKind kind) { return attribute.index() == static_cast<size_t>(kind); }
+
+// What activations are divided by. Constants of a program that is being read have no data yet; verify() comes back to them.
+Status verify_step(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
+  constexpr float kLeast = 1e-30F;
+  const Constant* step = p.constant(id);
+  const auto* data = step == nullptr ? nullptr : std::get_if<FloatData>(&step->data);
+  if (data == nullptr || data->empty() || (*data)[0] >= kLeast) return {};
+  return corrupt("{} of at least 1e-30, got {} (node={})", expected.name, (*data)[0], node.name);
+}
 
 Status verify_input(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
   if (id == kNone) {
@@ -197,10 +196,12 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
         return {v.dtype == DType::kTernary || v.dtype == DType::kInt8, "a ternary or int8 constant"};
       case InputKind::kIndex:
         return {v.dtype == DType::kInt64, "int64 indices"};
+      case InputKind::kStep:
+        return {constant && is_float, "a float constant"};
     }
     return {false, "an input"};
   }();
-  if (rule.fits) return {};
+  if (rule.fits) return expected.kind == InputKind::kStep ? verify_step(p, node, expected, id) : Status();
   return corrupt("{} as input '{}', got '{}' (node={})", rule.what, expected.name, v.name, node.name);
 }
 
@@ -235,7 +236,6 @@ Status verify(const Program& p) {
     if (node.name.empty() || !names.insert(node.name).second) return corrupt("unique node names, got '{}'", node.name);
     BITLAB_RETURN_IF_ERROR(verify_node(p, node, defined));
   }
-  BITLAB_RETURN_IF_ERROR(verify_steps(p));
   for (size_t i = 0; i < defined.size(); ++i)
     if (!defined[i]) return corrupt("a node that defines '{}', got none", p.values[i].name);
   return {};

@@ -6,20 +6,13 @@
 namespace bitlab::runtime {
 namespace {
 
+using program::ImageLayout;
 using program::Node;
-using program::Op;
 using program::Program;
 using program::ValueId;
 
-bool is_window(Op op) {
-  return op == Op::conv || op == Op::ternary_conv || op == Op::max_pool || op == Op::avg_pool || op == Op::batch_norm;
-}
-
-// Whether element i of the result depends on element i of its inputs alone.
-bool is_pointwise(Op op) { return op >= Op::relu && op <= Op::div; }
-
-// A pointwise node keeps the layout of the first activation that has its result's shape.
-Layout pointwise_layout(const Program& p, const Node& node, const std::vector<Layout>& layouts) {
+// A node that keeps layouts has that of the first activation of its result's shape.
+Layout kept_layout(const Program& p, const Node& node, const std::vector<Layout>& layouts) {
   for (ValueId id : node.inputs)
     if (p.value(id).kind != program::ValueKind::kConstant && p.value(id).shape == p.value(node.output).shape)
       return layouts[static_cast<size_t>(id)];
@@ -29,29 +22,31 @@ Layout pointwise_layout(const Program& p, const Node& node, const std::vector<La
 }  // namespace
 
 std::optional<Layout> wanted_layout(const Node& node) {
-  switch (node.op) {
-    case Op::reshape:
-    case Op::permute:
-    case Op::slice:
-    case Op::cat:
-      return std::nullopt;
+  switch (program::schema(node.op).layout) {
+    case ImageLayout::kRowMajor:
+      return Layout::kRowMajor;
+    case ImageLayout::kChannelsLast:
+      return Layout::kChannelsLast;
     default:
-      if (is_pointwise(node.op)) return std::nullopt;
-      return is_window(node.op) ? Layout::kChannelsLast : Layout::kRowMajor;
+      return std::nullopt;
   }
 }
 
 Layouts::Layouts(const Program& p) : layouts_(p.values.size(), Layout::kRowMajor) {
-  for (ValueId input : p.inputs) {  // as its first reader wants it
-    const auto reader = std::find_if(p.nodes.begin(), p.nodes.end(), [&](const Node& node) {
-      return std::find(node.inputs.begin(), node.inputs.end(), input) != node.inputs.end();
-    });
-    if (reader != p.nodes.end() && is_window(reader->op)) layouts_[static_cast<size_t>(input)] = Layout::kChannelsLast;
+  std::vector<bool> read(p.values.size());
+  for (const Node& node : p.nodes) {  // an input lies as its first reader wants it
+    for (const ValueId id : node.inputs) {
+      if (id == program::kNone || read[static_cast<size_t>(id)]) continue;
+      read[static_cast<size_t>(id)] = true;
+      if (p.value(id).kind == program::ValueKind::kInput)
+        layouts_[static_cast<size_t>(id)] = wanted_layout(node).value_or(Layout::kRowMajor);
+    }
   }
   for (const Node& node : p.nodes) {
-    Layout& layout = layouts_[static_cast<size_t>(node.output)];
-    if (is_window(node.op)) layout = Layout::kChannelsLast;
-    if (is_pointwise(node.op)) layout = pointwise_layout(p, node, layouts_);
+    const ImageLayout layout = program::schema(node.op).layout;
+    Layout& own = layouts_[static_cast<size_t>(node.output)];
+    if (layout == ImageLayout::kChannelsLast) own = Layout::kChannelsLast;
+    if (layout == ImageLayout::kKept) own = kept_layout(p, node, layouts_);
   }
 }
 

@@ -20,85 +20,91 @@ Result<AlignedBuffer> copy(std::span<const T> data) {
   return buffer;
 }
 
-// How a weight is packed: as the kernels of the node that reads it want it.
-struct Packing {
-  kernels::TernaryLayout layout = kernels::TernaryLayout::kRows;
-  int64_t groups = 1;  // of a convolution's channels
-  bool table = false;  // rows are looked up, and their scales with them
-  bool operator==(const Packing&) const = default;
-};
-
-std::string describe(const Packing& packing) {
-  if (packing.table) return "a table";
-  return fmt::format("a matrix in {} groups (layout {})", packing.groups, name(packing.layout));
-}
-
-// `data`: of a ternary weight; null: one in int8, whose layout follows from `table`.
+// How a node wants its weight to be packed. `data`: of a ternary weight; null: one in int8.
 Result<Packing> packing_for(const Program& p, const program::Node& node, const program::TernaryData* data,
                             const LoadOptions& options) {
   Packing packing;
-  packing.table = node.op == program::Op::ternary_embedding;
-  if (packing.table) return packing;
+  packing.is_table = node.op == program::Op::ternary_embedding;
+  if (packing.is_table) return packing;
+  if (node.op == program::Op::ternary_conv) packing.groups = conv_geometry(p, node, 1).groups;
   if (data == nullptr) {
-    if (node.op == program::Op::ternary_conv) packing.groups = conv_geometry(p, node, 1).groups;
+    packing.layout = kernels::TernaryLayout::kInt8;
     return packing;
   }
-  const program::Shape& shape = p.value(node.inputs[1]).shape;
+  const program::Shape& shape = p.value(node.inputs[*program::schema(node.op).weight()]).shape;
   BITLAB_TRY(const ternary::ActKind kind, ternary::parse_act_kind(node.attribute<std::string>("activation")));
   if (node.op == program::Op::ternary_linear) {
     BITLAB_TRY(packing.layout, kernels::select_ternary_layout(kind, weight_rows(shape), weight_depth(shape), options.machine,
                                                               options.policy));
     return packing;
   }
-  const kernels::ConvGeometry geometry = conv_geometry(p, node, 1);
-  packing.groups = geometry.groups;
-  BITLAB_TRY(packing.layout,
-             select_ternary_conv_layout(geometry, {weight_rows(shape), data->group, !data->scale_neg.empty(), kind},
-                                        options.machine, options.policy));
+  BITLAB_TRY(packing.layout, select_ternary_conv_layout(conv_geometry(p, node, 1),
+                                                        {weight_rows(shape), data->group, !data->scale_neg.empty(), kind},
+                                                        options.machine, options.policy));
   return packing;
 }
 
-// Error: Unsupported, where a weight's readers do not agree.
-Result<Packing> packing_for(const Program& p, program::ValueId weight, const program::TernaryData* data,
-                            const LoadOptions& options) {
-  std::optional<Packing> packing;
-  for (const program::Node& node : p.nodes) {
-    if (std::find(node.inputs.begin(), node.inputs.end(), weight) == node.inputs.end()) continue;
-    BITLAB_TRY(const Packing own, packing_for(p, node, data, options));
-    if (packing && *packing != own)
-      return make_error(ErrorCode::kUnsupported,
-                        "[model] readers of a weight that share a layout, got {} and, at '{}', {} (value={})",
-                        describe(*packing), node.name, describe(own), p.value(weight).name);
-    packing = own;
+// A node that reads a weight of integers, and how it wants it.
+struct Reader {
+  size_t node;
+  Packing packing;
+};
+
+// The readers of each value.
+Result<std::vector<std::vector<Reader>>> readers_of(const Program& p, const LoadOptions& options) {
+  std::vector<std::vector<Reader>> readers(p.values.size());
+  for (size_t i = 0; i < p.nodes.size(); ++i) {
+    const auto weight = program::schema(p.nodes[i].op).weight();
+    if (!weight) continue;
+    const program::ValueId id = p.nodes[i].inputs[*weight];
+    BITLAB_TRY(const Packing packing,
+               packing_for(p, p.nodes[i], std::get_if<program::TernaryData>(&p.constant(id)->data), options));
+    readers[static_cast<size_t>(id)].push_back({i, packing});
   }
-  return packing.value_or(Packing{});
+  return readers;
 }
 
-Result<ResidentConstant> make_resident(const Program& p, const program::Constant& constant, const LoadOptions& options) {
-  const program::Shape& shape = p.value(constant.value).shape;
+// Whether a copy serves a reader. A table is read from any single matrix.
+bool serves(const Packing& copy, const Packing& wanted) { return copy == wanted || (wanted.is_table && copy.groups == 1); }
+
+// The copies that serve all readers: one, but where products want different layouts.
+std::vector<Packing> packings_of(const std::vector<Reader>& readers) {
+  std::vector<Packing> packings;
+  const auto add = [&](const Packing& wanted) {
+    const auto does = [&](const Packing& copy) { return serves(copy, wanted); };
+    if (std::none_of(packings.begin(), packings.end(), does)) packings.push_back(wanted);
+  };
+  for (const bool tables : {false, true})  // products first, whose layouts tables share
+    for (const Reader& reader : readers)
+      if (reader.packing.is_table == tables) add(reader.packing);
+  if (packings.empty()) packings.push_back({.is_table = true});
+  return packings;
+}
+
+Result<ResidentConstant> make_floats(const program::FloatData& data) {
   ResidentConstant resident;
-  if (const auto* floats = std::get_if<program::FloatData>(&constant.data)) {
-    BITLAB_TRY(resident.floats, copy<float>(*floats));
-    return resident;
-  }
+  BITLAB_TRY(resident.floats, copy<float>(data));
+  return resident;
+}
+
+Result<ResidentConstant> make_resident(const program::Shape& shape, const program::Int8Data& data, const Packing& packing) {
+  ResidentConstant resident;
+  resident.packing = packing;
+  BITLAB_TRY(resident.packed,
+             kernels::pack_int8_weight(data.t, weight_rows(shape), weight_depth(shape), packing.is_table, packing.groups));
+  BITLAB_TRY(resident.scale, copy(data.scale));
+  resident.scale_stride = data.scale.size() == 1 ? 0 : 1;
+  return resident;
+}
+
+Result<ResidentConstant> make_resident(const program::Shape& shape, const program::TernaryData& data,
+                                       const Packing& packing) {
   const int64_t rows = weight_rows(shape), depth = weight_depth(shape);
-  const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
-  BITLAB_TRY(const Packing packing, packing_for(p, constant.value, ternary, options));
-  if (ternary == nullptr) {
-    const auto& int8 = std::get<program::Int8Data>(constant.data);
-    BITLAB_TRY(resident.packed, kernels::pack_int8_weight(int8.t, rows, depth, packing.table, packing.groups));
-    BITLAB_TRY(resident.scale, copy(int8.scale));
-    resident.scale_stride = int8.scale.size() == 1 ? 0 : 1;
-    return resident;
-  }
-  const program::TernaryData& data = *ternary;
+  ResidentConstant resident;
+  resident.packing = packing;
+  resident.group = data.group;
   BITLAB_TRY(resident.packed, kernels::pack_ternary(data.codes, rows, depth, packing.layout, packing.groups));
   if (data.group != 0) {
-    resident.group = data.group;
-    if (packing.table) {
-      BITLAB_TRY(resident.group_scale, copy(data.group_scale));
-      return resident;
-    }
     BITLAB_TRY(resident.group_scale, kernels::pack_group_scales(data.group_scale, rows, ceil_div(depth, data.group)));
     return resident;
   }
@@ -106,6 +112,25 @@ Result<ResidentConstant> make_resident(const Program& p, const program::Constant
   BITLAB_TRY(resident.scale_neg, copy(data.scale_neg));
   resident.scale_stride = data.scale.size() == 1 ? 0 : 1;
   return resident;
+}
+
+Result<std::vector<ResidentConstant>> make_residents(const Program& p, const program::Constant& constant,
+                                                     const std::vector<Reader>& readers) {
+  std::vector<ResidentConstant> residents;
+  if (const auto* floats = std::get_if<program::FloatData>(&constant.data)) {
+    BITLAB_TRY(ResidentConstant resident, make_floats(*floats));
+    residents.push_back(std::move(resident));
+    return residents;
+  }
+  const program::Shape& shape = p.value(constant.value).shape;
+  for (const Packing& packing : packings_of(readers)) {
+    const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
+    BITLAB_TRY(ResidentConstant resident, ternary != nullptr
+                                              ? make_resident(shape, *ternary, packing)
+                                              : make_resident(shape, std::get<program::Int8Data>(constant.data), packing));
+    residents.push_back(std::move(resident));
+  }
+  return residents;
 }
 
 }  // namespace
@@ -120,8 +145,16 @@ Result<std::shared_ptr<const Model>> Model::create(Program program, const LoadOp
   std::shared_ptr<Model> model(new Model);
   model->options_ = options;
   model->constants_.resize(program.values.size());
+  model->weights_.resize(program.nodes.size());
+  BITLAB_TRY(const auto readers, readers_of(program, options));
   for (program::Constant& constant : program.constants) {
-    BITLAB_TRY(model->constants_[static_cast<size_t>(constant.value)], make_resident(program, constant, options));
+    const auto value = static_cast<size_t>(constant.value);
+    auto& residents = model->constants_[value];
+    BITLAB_TRY(residents, make_residents(program, constant, readers[value]));
+    for (const Reader& reader : readers[value])
+      model->weights_[reader.node] = &*std::find_if(residents.begin(), residents.end(), [&](const ResidentConstant& copy) {
+        return serves(copy.packing, reader.packing);
+      });
     constant = {};  // released one by one: no moment holds all codes twice
   }
   program.constants.clear();
@@ -131,7 +164,8 @@ Result<std::shared_ptr<const Model>> Model::create(Program program, const LoadOp
 
 int64_t Model::weight_bytes() const {
   int64_t bytes = 0;
-  for (const ResidentConstant& constant : constants_) bytes += constant.bytes();
+  for (const auto& residents : constants_)
+    for (const ResidentConstant& resident : residents) bytes += resident.bytes();
   return bytes;
 }
 

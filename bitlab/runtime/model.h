@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,13 +20,22 @@ struct LoadOptions {
   kernels::Policy policy = kernels::Policy::from_environment();
 };
 
+// How weights of integers are packed for a reader.
+struct Packing {
+  kernels::TernaryLayout layout = kernels::TernaryLayout::kRows;
+  int64_t groups = 1;     // of a convolution's channels
+  bool is_table = false;  // rows are looked up
+  bool operator==(const Packing&) const = default;
+};
+
 // A weight as it stays in memory: floats, or packed codes with scales.
 struct ResidentConstant {
+  Packing packing{};
   AlignedBuffer floats;           // float constants
   kernels::PackedTernary packed;  // ternary constants, and those in int8
   AlignedBuffer scale, scale_neg;
   int64_t scale_stride = 0;   // 0 per tensor, 1 per output channel
-  AlignedBuffer group_scale;  // float16 [groups, rows], of a table [rows, groups], instead of scale
+  AlignedBuffer group_scale;  // float16 [groups, rows], instead of scale
   int64_t group = 0;
   int64_t bytes() const {
     return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size() + scale_neg.size() + group_scale.size());
@@ -42,7 +52,13 @@ class Model {
 
   // The graph; its constants' data is gone.
   const program::Program& program() const { return program_; }
-  const ResidentConstant& constant(program::ValueId id) const { return constants_[static_cast<size_t>(id)]; }
+  // The copies of a constant in memory: one, but for weights that products read in different layouts (a convolution with groups and one
+  // without). A table that is also the weight of a product, as a tied embedding is, shares the product's copy.
+  std::span<const ResidentConstant> constant(program::ValueId id) const { return constants_[static_cast<size_t>(id)]; }
+  // The copy that a node of program() reads as its weight of integers.
+  const ResidentConstant& weight(const program::Node& node) const {
+    return *weights_[static_cast<size_t>(&node - program_.nodes.data())];
+  }
   const LoadOptions& options() const { return options_; }
   // Bytes that the weights take in memory: codes, scales and float constants.
   int64_t weight_bytes() const;
@@ -52,7 +68,8 @@ class Model {
  private:
   Model() = default;
   program::Program program_;
-  std::vector<ResidentConstant> constants_;  // by value
+  std::vector<std::vector<ResidentConstant>> constants_;  // by value
+  std::vector<const ResidentConstant*> weights_;          // by node
   LoadOptions options_;
 };
 

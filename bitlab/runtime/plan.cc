@@ -31,19 +31,14 @@ struct Placed {
   Lifetime life;
 };
 
-bool meet(const Lifetime& a, const Lifetime& b) { return a.first <= b.last && b.first <= a.last; }
-
-// The lowest offset at which `bytes` overlap no value that lives at the same time.
+// The lowest offset at which `bytes` overlap no value that lives at the same time. `placed` holds what lived lately, in the order of offsets;
+// values come in the order in which they are written, so what has been read for the last time leaves it.
 int64_t place(std::vector<Placed>& placed, int64_t bytes, const Lifetime& life) {
-  std::vector<Placed> busy;
-  std::copy_if(placed.begin(), placed.end(), std::back_inserter(busy), [&](const Placed& p) { return meet(p.life, life); });
-  std::sort(busy.begin(), busy.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
+  std::erase_if(placed, [&](const Placed& p) { return p.life.last < life.first; });
   int64_t offset = 0;
-  for (const Placed& p : busy) {
-    if (offset + bytes <= p.begin) break;
-    offset = std::max(offset, p.end);
-  }
-  placed.push_back({offset, offset + bytes, life});
+  auto at = placed.begin();
+  for (; at != placed.end() && offset + bytes > at->begin; ++at) offset = std::max(offset, at->end);
+  placed.insert(at, {offset, offset + bytes, life});
   return offset;
 }
 
@@ -69,8 +64,10 @@ Result<Plan> make_plan(const Model& model, int64_t batch, int threads) {
   Plan plan{batch, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
   const std::vector<Lifetime> lives = lifetimes(p);
   std::vector<Placed> placed;
-  for (size_t i = 0; i < p.values.size(); ++i) {
-    if (p.values[i].kind == program::ValueKind::kConstant) continue;
+  std::vector<ValueId> written = p.inputs;
+  for (const program::Node& node : p.nodes) written.push_back(node.output);
+  for (const ValueId id : written) {
+    const auto i = static_cast<size_t>(id);
     BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], batch));
     plan.offsets[i] = place(placed, bytes, lives[i]);
     plan.scratch_offset = std::max(plan.scratch_offset, plan.offsets[i] + bytes);

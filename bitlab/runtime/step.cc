@@ -6,7 +6,7 @@ namespace {
 using StepMaker = Result<Step> (*)(const StepContext&);
 
 constexpr std::array kMakers{
-#define BITLAB_OP(name, exactness, inputs, attributes) StepMaker{make_##name##_step},
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) StepMaker{make_##name##_step},
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };
@@ -49,13 +49,10 @@ std::vector<int64_t> StepContext::output_shape() const { return at_batch(model.p
 
 int64_t StepContext::output_elements() const { return elements(model.program().value(node.output).shape, batch); }
 
-const ResidentConstant* StepContext::constant(size_t input) const {
-  return node.inputs[input] == program::kNone ? nullptr : &model.constant(node.inputs[input]);
-}
-
 const float* StepContext::floats(size_t input) const {
-  const ResidentConstant* floats = constant(input);
-  return floats == nullptr ? nullptr : reinterpret_cast<const float*>(floats->floats.data());
+  const program::ValueId id = node.inputs[input];
+  if (id == program::kNone || model.constant(id).empty()) return nullptr;
+  return reinterpret_cast<const float*>(model.constant(id)[0].floats.data());
 }
 
 StridedView StepContext::input_view(size_t input) const { return {input_shape(input), layouts.of(node.inputs[input])}; }

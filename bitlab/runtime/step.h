@@ -39,14 +39,14 @@ struct StepContext {
   // An input or the output as it lies in memory.
   StridedView input_view(size_t input) const;
   Layout output_layout() const { return layouts.of(node.output); }
-  // A constant input; null where it is left out.
-  const ResidentConstant* constant(size_t input) const;
-  // The values of a float constant; null where it is left out.
+  // The weight of integers.
+  const ResidentConstant& weight() const { return model.weight(node); }
+  // The values of a float constant; null for activations, and where it is left out.
   const float* floats(size_t input) const;
 };
 
 // make_<op>_step for every operation.
-#define BITLAB_OP(name, exactness, inputs, attributes) Result<Step> make_##name##_step(const StepContext& context);
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) Result<Step> make_##name##_step(const StepContext& context);
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 

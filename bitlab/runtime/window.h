@@ -26,7 +26,8 @@ inline kernels::ConvGeometry window_geometry(const program::Program& p, const pr
 
 // Of a convolution, whose weight is [rows, kernel..., channels / groups].
 inline kernels::ConvGeometry conv_geometry(const program::Program& p, const program::Node& node, int64_t batch) {
-  const std::vector<int64_t> weight = at_batch(p.value(node.inputs[1]).shape, batch);
+  const std::vector<int64_t> weight =
+      at_batch(p.value(node.inputs[program::input_of(program::Op::conv, "weight")]).shape, batch);
   kernels::ConvGeometry g = window_geometry(p, node, batch, {weight.begin() + 1, weight.end() - 1});
   g.groups = node.attribute<int64_t>("groups");
   g.transposed = node.attribute<int64_t>("transposed") == 1;

@@ -305,6 +305,56 @@ TEST(ConvertTrainDeploy, DeploysWithoutAForwardPassBefore) {
   EXPECT_NE(refused.error().message.find("'fc.weight' is read by aten::mul"), std::string::npos) << refused.error().message;
 }
 
+// A language model whose output projection is its embedding: trained, deployed with one copy of the codes, the bits of eval.
+struct TiedModel : tnn::Module {
+  tnn::Embedding words{nullptr};
+  tnn::Linear hidden{nullptr};
+  TiedModel() {
+    words = register_module("words", tnn::Embedding(70, 48));
+    hidden = register_module("hidden", tnn::Linear(48, 48));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor h = torch::relu(hidden(words(x)));
+    return torch::nn::functional::linear(h, words->weight);
+  }
+};
+
+TEST(ConvertTrainDeploy, TiedEmbeddings) {
+  torch::manual_seed(8);
+  MixedPrecisionConfig config;
+  config.quant.granularity = ternary::Granularity::kChannel;
+  const auto model = convert::BitModel::wrap(std::make_shared<TiedModel>(), config);
+  const at::Tensor text = torch::randint(70, {5, 10});
+  const at::Tensor input = text.narrow(1, 0, 9).contiguous(), target = text.narrow(1, 1, 9).reshape({-1});
+  torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(1e-2));
+  std::vector<double> losses;
+  for (int step = 0; step < 20; ++step) {
+    optimizer.zero_grad();
+    const at::Tensor loss = torch::cross_entropy_loss(model->forward(input).reshape({-1, 70}), target);
+    loss.backward();
+    optimizer.step();
+    losses.push_back(loss.item<double>());
+  }
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_tied_{}.bit", getpid());
+  const auto deployment = deploy::save(*model, input, path);
+  ASSERT_TRUE(deployment.ok()) << deployment.error().message;
+  EXPECT_TRUE(deployment->parity.exact);
+  const auto loaded = runtime::Model::load(path).value();
+  std::filesystem::remove(path);
+  int64_t ternary = 0;
+  for (const program::Value& value : loaded->program().values) ternary += value.dtype == program::DType::kTernary ? 1 : 0;
+  EXPECT_EQ(ternary, 2) << "the table once, and the hidden layer";
+  const auto session = runtime::Session::create(loaded).value();
+  const at::NoGradGuard no_grad;
+  for (const int64_t batch : {1, 5}) {
+    const at::Tensor part = input.narrow(0, 0, batch).contiguous();
+    const runtime::TensorView view = deploy::view_of(part);
+    const auto outputs = session->run({&view, 1}).value();
+    EXPECT_TRUE(torch::equal(torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape), model->forward(part)));
+  }
+}
+
 TEST(ConvertTrainDeploy, MasterWeights) {
   torch::manual_seed(4);
   MixedPrecisionConfig config;

@@ -11,13 +11,14 @@ using program::Program;
 using program::Value;
 using program::ValueId;
 
-WeightFacts facts_of(const Program& p, const program::Constant& constant, const runtime::ResidentConstant& resident) {
+WeightFacts facts_of(const Program& p, const program::Constant& constant,
+                     std::span<const runtime::ResidentConstant> copies) {
   const Value& v = p.value(constant.value);
   WeightFacts facts;
   facts.name = v.name;
   facts.count = elements(v.shape, 1);
   facts.file_bytes = format::bit::stored_bytes(p, constant);
-  facts.memory_bytes = resident.bytes();
+  for (const runtime::ResidentConstant& copy : copies) facts.memory_bytes += copy.bytes();
   if (const auto* ternary = std::get_if<program::TernaryData>(&constant.data)) {
     facts.type = "ternary";
     facts.sparsity = ternary::sparsity(ternary->codes, weight_rows(v.shape), weight_depth(v.shape));
@@ -28,7 +29,9 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant, const 
     facts.type = "int8";
     facts.granularity = int8->scale.size() == 1 ? "tensor" : "channel";
   }
-  if (!facts.granularity.empty()) facts.layout = kernels::name(resident.packed.layout);
+  if (facts.granularity.empty()) return facts;
+  for (const runtime::ResidentConstant& copy : copies)
+    facts.layout += fmt::format("{}{}", facts.layout.empty() ? "" : " ", kernels::name(copy.packed.layout));
   return facts;
 }
 

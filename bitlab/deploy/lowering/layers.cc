@@ -296,7 +296,8 @@ Status lower_group_norm(Lowering& lowering, const Call& call) {
 }
 
 Status lower_attention(Lowering& lowering, const Call& call) {
-  if (call.argument("dropout_p").toDouble() != 0) return unsupported(call, "dropout_p 0 in eval", fmt::format("{}", call.argument("dropout_p").toDouble()));
+  if (call.argument("dropout_p").toDouble() != 0)
+    return unsupported(call, "dropout_p 0 in eval", fmt::format("{}", call.argument("dropout_p").toDouble()));
   ValueId inputs[3];
   size_t i = 0;
   for (const char* name : {"query", "key", "value"}) {

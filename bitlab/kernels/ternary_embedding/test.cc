@@ -2,6 +2,7 @@
 
 #include "bitlab/base/half.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
+#include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/kernels/test_support.h"
 
 namespace bitlab::kernels {
@@ -10,7 +11,7 @@ namespace {
 TEST(TernaryEmbedding, GivesCodeTimesScale) {
   for (int64_t depth : {0, 1, 4, 5, 130, 257})
     for (int64_t group : {0, 64, -1}) {  // -1: two scales
-      constexpr int64_t kRows = 11;
+      constexpr int64_t kRows = 75;      // more than a block of the product's layout
       const bool two = group == -1;
       if (two) group = 0;
       const int64_t groups = group == 0 ? 1 : (depth + group - 1) / group;
@@ -19,49 +20,59 @@ TEST(TernaryEmbedding, GivesCodeTimesScale) {
       const auto scale = test::random_floats(kRows, 2), scale_neg = test::random_floats(kRows, 5);
       std::vector<uint16_t> halves;
       for (float s : test::random_floats(kRows * groups, 3)) halves.push_back(float_to_half(s));
-      const std::vector<int64_t> index{10, 0, 3, 3, 7, 0, 1, 2, 4, 5, 6, 8, 9, 10, 10, 0, 5, 2, 1};
+      const std::vector<int64_t> index{74, 0, 3, 3, 7, 0, 1, 2, 64, 5, 63, 8, 9, 10, 10, 0, 5, 2, 1};
       std::vector<float> y(index.size() * static_cast<size_t>(depth));
-      const TernaryTable table{codes.data(), kRows,        depth, scale.data(), 1, two ? scale_neg.data() : nullptr,
-                               group,        halves.data()};
-      ASSERT_TRUE(
-          ternary_embedding("test", table, index.data(), static_cast<int64_t>(index.size()), y.data(), *make_thread_pool(2))
-              .ok());
-      for (size_t i = 0; i < index.size(); ++i)
-        for (int64_t k = 0; k < depth; ++k) {
-          const auto row = static_cast<size_t>(index[i]);
-          const int8_t code = t[row * static_cast<size_t>(depth) + static_cast<size_t>(k)];
-          const float s = two && code < 0 ? scale_neg[row]
-                          : group == 0
-                              ? scale[row]
-                              : half_to_float(halves[row * static_cast<size_t>(groups) + static_cast<size_t>(k / group)]);
-          const float expected = static_cast<float>(code) * s;
-          const float found = y[i * static_cast<size_t>(depth) + static_cast<size_t>(k)];
-          ASSERT_TRUE(test::same_bits({&found, 1}, {&expected, 1})) << expected;
+      // The layout of a table, and that of a product which reads the same weight, its scales of groups turned.
+      for (const auto layout : {TernaryLayout::kRows, TernaryLayout::kVn}) {
+        const bool turned = layout == TernaryLayout::kVn;
+        const auto packed = pack_ternary(codes, kRows, depth, layout).value();
+        const AlignedBuffer turned_halves = pack_group_scales(halves, kRows, groups).value();
+        TernaryTable table{&packed, scale.data(), 1, two ? scale_neg.data() : nullptr, group, halves.data(), groups, 1};
+        if (turned) {
+          table.group_scale = reinterpret_cast<const uint16_t*>(turned_halves.data());
+          table.group_row_stride = 1, table.group_stride = kRows;
         }
+        ASSERT_TRUE(ternary_embedding("test", table, index.data(), static_cast<int64_t>(index.size()), y.data(),
+                                      *make_thread_pool(2))
+                        .ok());
+        for (size_t i = 0; i < index.size(); ++i)
+          for (int64_t k = 0; k < depth; ++k) {
+            const auto row = static_cast<size_t>(index[i]);
+            const int8_t code = t[row * static_cast<size_t>(depth) + static_cast<size_t>(k)];
+            const float s = two && code < 0 ? scale_neg[row]
+                            : group == 0
+                                ? scale[row]
+                                : half_to_float(halves[row * static_cast<size_t>(groups) + static_cast<size_t>(k / group)]);
+            const float expected = static_cast<float>(code) * s;
+            const float found = y[i * static_cast<size_t>(depth) + static_cast<size_t>(k)];
+            ASSERT_TRUE(test::same_bits({&found, 1}, {&expected, 1})) << expected;
+          }
+      }
     }
 }
 
 TEST(TernaryEmbedding, OfInt8) {
-  constexpr int64_t kRows = 5, kDepth = 37;
+  constexpr int64_t kRows = 70, kDepth = 37;
   const auto t = test::random_int8(kRows * kDepth, 1, -127, 127);
   const auto scale = test::random_floats(kRows, 2);
-  const std::vector<int64_t> index{4, 0, 3, 3};
-  for (int64_t stride : {0, 1}) {
-    std::vector<float> y(index.size() * kDepth);
-    TernaryTable table{.rows = kRows, .depth = kDepth, .scale = scale.data(), .scale_stride = stride};
-    table.int8 = t.data();
-    ASSERT_TRUE(ternary_embedding("test", table, index.data(), 4, y.data(), *make_thread_pool(2)).ok());
-    for (size_t i = 0; i < y.size(); ++i) {
-      const auto row = static_cast<size_t>(index[i / kDepth]);
-      EXPECT_EQ(y[i], static_cast<float>(t[row * kDepth + i % kDepth]) * scale[stride == 0 ? 0 : row]);
+  const std::vector<int64_t> index{69, 0, 63, 64};
+  for (const int64_t stride : {0, 1})
+    for (const bool as_table : {true, false}) {
+      std::vector<float> y(index.size() * kDepth);
+      const auto packed = pack_int8_weight(t, kRows, kDepth, as_table).value();
+      const TernaryTable table{.weights = &packed, .scale = scale.data(), .scale_stride = stride};
+      ASSERT_TRUE(ternary_embedding("test", table, index.data(), 4, y.data(), *make_thread_pool(2)).ok());
+      for (size_t i = 0; i < y.size(); ++i) {
+        const auto row = static_cast<size_t>(index[i / kDepth]);
+        EXPECT_EQ(y[i], static_cast<float>(t[row * kDepth + i % kDepth]) * scale[stride == 0 ? 0 : row]);
+      }
     }
-  }
 }
 
 TEST(TernaryEmbedding, RefusesAnIndexOutsideOfTheTable) {
-  const uint8_t codes[2] = {0x55, 0x55};
+  const auto packed = pack_ternary(std::vector<uint8_t>{0x55, 0x55}, 2, 4, TernaryLayout::kRows).value();
   const float scale = 1;
-  const TernaryTable table{codes, 2, 4, &scale};
+  const TernaryTable table{&packed, &scale};
   float y[8];
   for (int64_t bad : {int64_t{2}, int64_t{-1}}) {
     const int64_t index[2] = {1, bad};

@@ -69,6 +69,33 @@ Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows,
   return packed;
 }
 
+void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::span<int8_t> t) {
+  const uint8_t* data = packed.data.data();
+  const auto fill = [&](auto weight_at) {
+    for (size_t i = 0; i < t.size(); ++i) t[i] = static_cast<int8_t>(weight_at(begin + static_cast<int64_t>(i)));
+  };
+  // Layouts in blocks: four k of a row lie together, those of the block's other rows behind them.
+  const int64_t block = row / kVnBlock * kVnBlock, height = std::min(packed.rows - block, kVnBlock),
+                within = 4 * (row - block), steps = ceil_div(packed.depth, kVnStep);
+  switch (packed.layout) {
+    case TernaryLayout::kRows:
+      data += row * ternary::code_row_bytes(packed.depth);
+      return fill([=](int64_t k) { return ternary::code_at(data, k) - 1; });
+    case TernaryLayout::kVn:
+      data += block * steps * 4 + within;
+      return fill([=](int64_t k) {
+        const uint8_t byte = data[k / kVnStep * 4 * height + k % 4];
+        return (byte >> (2 * (k % kVnStep / 4)) & 3) - 1;
+      });
+    case TernaryLayout::kInt8Rows:
+      data += row * packed.depth;
+      return fill([=](int64_t k) { return data[k]; });
+    case TernaryLayout::kInt8:
+      data += block * steps * kVnStep + within;
+      return fill([=](int64_t k) { return data[k / 4 * 4 * height + k % 4]; });
+  }
+}
+
 Result<AlignedBuffer> pack_group_scales(std::span<const uint16_t> scales, int64_t rows, int64_t groups) {
   BITLAB_TRY(AlignedBuffer buffer, AlignedBuffer::allocate(scales.size_bytes()));
   auto* out = reinterpret_cast<uint16_t*>(buffer.data());

@@ -77,7 +77,7 @@ Result<Step> make_attention_step(const StepContext& context) {
                                .scale = static_cast<float>(context.node.attribute<double>("scale")),
                                .causal = context.node.attribute<int64_t>("causal") == 1};
   const bool masked = context.node.inputs[3] != program::kNone;
-  const bool constant = masked && context.constant(3)->floats.size() != 0;
+  const bool constant = masked && context.floats(3) != nullptr;
   if (masked) {
     const StridedView mask = context.input_view(3).broadcast({layer.batch, layer.heads, layer.queries, layer.keys});
     std::copy(mask.strides.begin(), mask.strides.end(), layer.mask_strides.begin());

@@ -8,20 +8,23 @@
 namespace bitlab::runtime {
 namespace {
 
-kernels::TernaryWeight weight_of(const StepContext& context) {
-  const ResidentConstant& weight = *context.constant(1);
+using program::input_of;
+using program::Op;
+
+kernels::TernaryWeight weight_of(const StepContext& context, size_t bias) {
+  const ResidentConstant& weight = context.weight();
   kernels::TernaryWeight view{&weight.packed, reinterpret_cast<const float*>(weight.scale.data()), weight.scale_stride,
-                              context.floats(2)};
+                              context.floats(bias)};
   if (weight.scale_neg.size() != 0) view.scale_neg = reinterpret_cast<const float*>(weight.scale_neg.data());
   view.group = weight.group;
   if (weight.group != 0) view.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
   return view;
 }
 
-Result<kernels::LayerActivation> activation_of(const StepContext& context) {
+Result<kernels::LayerActivation> activation_of(const StepContext& context, size_t act_scale) {
   kernels::LayerActivation activation;
   BITLAB_TRY(activation.kind, ternary::parse_act_kind(context.node.attribute<std::string>("activation")));
-  if (const float* step = context.floats(3)) activation.step = *step;
+  if (const float* step = context.floats(act_scale)) activation.step = *step;
   return activation;
 }
 
@@ -36,10 +39,10 @@ std::string names(const kernels::TernaryKernels& rows) {
 }  // namespace
 
 Result<Step> make_ternary_linear_step(const StepContext& context) {
-  const kernels::TernaryWeight weight = weight_of(context);
+  const kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_linear, "bias"));
   const LoadOptions& options = context.model.options();
   const int64_t tokens = context.output_elements() / weight.packed->rows;
-  BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context));
+  BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context, input_of(Op::ternary_linear, "act_scale")));
   BITLAB_TRY(const kernels::TernaryKernels chosen, select_ternary(activation.kind, weight.problem(tokens),
                                                                   weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
@@ -49,10 +52,10 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
 }
 
 Result<Step> make_ternary_conv_step(const StepContext& context) {
-  const kernels::TernaryWeight weight = weight_of(context);
+  const kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_conv, "bias"));
   const LoadOptions& options = context.model.options();
   const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.batch);
-  BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context));
+  BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context, input_of(Op::ternary_conv, "act_scale")));
   BITLAB_TRY(const kernels::TernaryKernels chosen,
              select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr, activation.kind},
                                  weight.packed->layout, options.machine, options.policy));
@@ -67,17 +70,17 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
 }
 
 Result<Step> make_ternary_embedding_step(const StepContext& context) {
-  const ResidentConstant& weight = *context.constant(1);
+  const ResidentConstant& weight = context.weight();
   const int64_t tokens = context.output_elements() / weight.packed.depth;
-  kernels::TernaryTable table{.codes = weight.packed.data.data(),
-                              .rows = weight.packed.rows,
-                              .depth = weight.packed.depth,
+  kernels::TernaryTable table{.weights = &weight.packed,
                               .scale = reinterpret_cast<const float*>(weight.scale.data()),
                               .scale_stride = weight.scale_stride,
                               .group = weight.group};
-  if (is_int8(weight.packed.layout)) table.int8 = reinterpret_cast<const int8_t*>(weight.packed.data.data());
   if (weight.scale_neg.size() != 0) table.scale_neg = reinterpret_cast<const float*>(weight.scale_neg.data());
-  if (weight.group != 0) table.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
+  if (weight.group != 0) {
+    table.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
+    table.group_row_stride = 1, table.group_stride = weight.packed.rows;
+  }
   return Step{[=](const StepBuffers& b) {
                 return ternary_embedding("ternary_embedding", table, reinterpret_cast<const int64_t*>(b.inputs[0]), tokens,
                                          b.output, *b.pool);

@@ -1,0 +1,162 @@
+// Weights in memory: one copy for all readers that can share it, whatever reads it.
+#include "bitlab/runtime/model.h"
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/half.h"
+#include "bitlab/kernels/test_support.h"
+#include "bitlab/runtime/session.h"
+
+namespace bitlab::runtime {
+namespace {
+
+using kernels::test::packed;
+using kernels::test::random_floats;
+using kernels::test::random_int8;
+using program::DType;
+using program::kBatch;
+using program::kNone;
+using program::Op;
+using program::ProgramBuilder;
+using program::Sizes;
+using program::ValueId;
+
+constexpr int64_t kWords = 75, kDepth = 192, kTokens = 3;
+const std::map<std::string, program::Attribute> kActivation{{"activation", std::string("int8")}};
+
+// How the weights of a language model's table are stored.
+enum class Kind { kTensor, kChannel, kTwoScales, kGroups, kInt8 };
+constexpr Kind kKinds[] = {Kind::kTensor, Kind::kChannel, Kind::kTwoScales, Kind::kGroups, Kind::kInt8};
+
+// `copy` keeps equal constants of the two apart: another scale, where it is not 0.
+ValueId table(ProgramBuilder& b, const std::string& name, Kind kind, float copy = 0) {
+  const std::vector<int64_t> shape{kWords, kDepth};
+  const auto t = random_int8(kWords * kDepth, 7, kind == Kind::kInt8 ? -127 : -1, kind == Kind::kInt8 ? 127 : 1);
+  std::vector<float> scale = random_floats(kind == Kind::kTensor ? 1 : kWords, 8), scale_neg = random_floats(kWords, 9);
+  for (float& s : scale) s = s + copy;
+  if (kind == Kind::kInt8) return b.int8(name, shape, t, scale);
+  program::TernaryScales scales(scale);
+  if (kind == Kind::kTwoScales) scales.scale_neg = scale_neg;
+  if (kind == Kind::kGroups) {
+    scales = {};
+    scales.group = 64;
+    for (const float s : random_floats(kWords * kDepth / 64, 10)) scales.group_scale.push_back(float_to_half(s + copy));
+  }
+  return b.ternary(name, shape, packed(t, kWords, kDepth), scales);
+}
+
+// logits = h W^T with h = W[ids], from one table or from two.
+program::Program language_model(Kind kind, bool tied) {
+  ProgramBuilder b;
+  const ValueId ids = b.input("ids", {kBatch, {kTokens, false}}, DType::kInt64);
+  const ValueId words = table(b, "words", kind), head = tied ? words : table(b, "head", kind);
+  const ValueId h = *b.node(Op::ternary_embedding, "embedding", {ids, words});
+  const ValueId y = *b.node(Op::ternary_linear, "logits", {h, head, kNone, kNone}, kActivation);
+  return *b.finish({h, y});
+}
+
+std::vector<std::vector<float>> run(const std::shared_ptr<const Model>& model) {
+  const std::vector<int64_t> ids{74, 0, 63, 64, 5, 5};
+  const TensorView view{{2, kTokens}, nullptr, ids.data()};
+  SessionOptions options;
+  options.threads = 2;
+  const auto session = Session::create(model, options).value();
+  const auto outputs = session->run({&view, 1}).value();
+  std::vector<std::vector<float>> values;
+  for (const TensorView& output : outputs) {
+    const int64_t count = output.shape[0] * output.shape[1] * output.shape[2];
+    values.emplace_back(output.data, output.data + count);
+  }
+  return values;
+}
+
+TEST(SharedWeights, TiedEmbeddingsHaveOneCopy) {
+  for (const Kind kind : kKinds) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    const auto tied = Model::create(language_model(kind, true)).value();
+    // What the same product takes whose weight nothing else reads.
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, {kDepth, false}});
+    const ValueId y = *b.node(Op::ternary_linear, "y", {x, table(b, "w", kind), kNone, kNone}, kActivation);
+    const auto product = Model::create(*b.finish({y})).value();
+    EXPECT_EQ(tied->weight_bytes(), product->weight_bytes());
+    for (size_t i = 0; i < tied->program().values.size(); ++i) EXPECT_LE(tied->constant(static_cast<ValueId>(i)).size(), 1U);
+  }
+}
+
+// The rows of a table are t s, in whatever layout it lies, and the logits those of a product that shares nothing.
+TEST(SharedWeights, TiedEmbeddingsComputeWhatSeparateOnesDo) {
+  for (const Kind kind : kKinds) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    const auto tied = run(Model::create(language_model(kind, true)).value());
+    // The table alone, in its own layout; its rows go into the product alone.
+    ProgramBuilder lookup, product;
+    const ValueId ids = lookup.input("ids", {kBatch, {kTokens, false}}, DType::kInt64);
+    const ValueId h = *lookup.node(Op::ternary_embedding, "h", {ids, table(lookup, "words", kind)});
+    const auto rows = run(Model::create(*lookup.finish({h})).value());
+    EXPECT_EQ(tied[0], rows[0]);
+    const ValueId x = product.input("x", {kBatch, {kTokens, false}, {kDepth, false}});
+    const ValueId y = *product.node(Op::ternary_linear, "y", {x, table(product, "w", kind), kNone, kNone}, kActivation);
+    const auto session = Session::create(Model::create(*product.finish({y})).value()).value();
+    const TensorView view{{2, kTokens, kDepth}, rows[0].data(), nullptr};
+    const auto outputs = session->run({&view, 1}).value();
+    EXPECT_EQ(tied[1], std::vector<float>(outputs[0].data, outputs[0].data + 2 * kTokens * kWords));
+  }
+}
+
+// A convolution with groups and a product want other layouts: both get theirs, and what that costs is counted.
+TEST(SharedWeights, OtherLayoutsAreOtherCopies) {
+  constexpr int64_t kRows = 8, kColumns = 16;
+  const auto t = random_int8(kRows * kColumns, 3, -1, 1);
+  const auto build = [&](bool with_conv, bool with_linear) {
+    ProgramBuilder b;
+    const ValueId w = b.ternary("w", {kRows, 1, kColumns}, packed(t, kRows, kColumns), {0.5F});
+    const ValueId image = b.input("image", {kBatch, {2 * kColumns, false}, {3, false}});
+    std::vector<ValueId> outputs;
+    for (const int64_t groups : {2, 1}) {
+      if (groups == 2 ? !with_conv : !with_linear) continue;
+      const ValueId x = groups == 2 ? image
+                                    : *b.node(Op::slice, "half", {image},
+                                              {{"dim", int64_t{1}}, {"start", int64_t{0}}, {"length", kColumns}});
+      outputs.push_back(*b.node(Op::ternary_conv, fmt::format("conv{}", groups), {x, w, kNone, kNone},
+                                {{"stride", Sizes{1}},
+                                 {"padding", Sizes{0}},
+                                 {"dilation", Sizes{1}},
+                                 {"groups", groups},
+                                 {"transposed", int64_t{0}},
+                                 {"output_padding", Sizes{0}},
+                                 {"activation", std::string("int8")}}));
+    }
+    return Model::create(*b.finish(outputs)).value();
+  };
+  const auto both = build(true, true), grouped = build(true, false), plain = build(false, true);
+  const auto image = random_floats(2 * kColumns * 3, 5);
+  const TensorView view{{1, 2 * kColumns, 3}, image.data(), nullptr};
+  const auto outputs_of = [&](const std::shared_ptr<const Model>& model) {
+    const auto session = Session::create(model).value();
+    std::vector<std::vector<float>> values;
+    for (const TensorView& y : session->run({&view, 1}).value()) values.emplace_back(y.data, y.data + kRows * 3);
+    return values;
+  };
+  const auto found = outputs_of(both);
+  EXPECT_EQ(found[0], outputs_of(grouped)[0]);
+  EXPECT_EQ(found[1], outputs_of(plain)[0]);
+  EXPECT_EQ(both->weight_bytes(), grouped->weight_bytes() + plain->weight_bytes());
+}
+
+TEST(SharedWeights, EqualConstantsAreOne) {
+  ProgramBuilder b;
+  const ValueId a = b.floats("a", {2, 3}, {1, 2, 3, 4, 5, 6});
+  EXPECT_EQ(b.floats("same", {2, 3}, {1, 2, 3, 4, 5, 6}), a);
+  EXPECT_NE(b.floats("other shape", {3, 2}, {1, 2, 3, 4, 5, 6}), a);
+  EXPECT_NE(b.floats("other value", {2, 3}, {1, 2, 3, 4, 5, 7}), a);
+  const ValueId zero = b.floats("zero", {1}, {0.0F});
+  EXPECT_NE(b.floats("minus zero", {1}, {-0.0F}), zero) << "other bits";
+  const ValueId t = table(b, "t", Kind::kChannel);
+  EXPECT_EQ(table(b, "again", Kind::kChannel), t);
+  EXPECT_NE(table(b, "other scales", Kind::kChannel, 1), t);
+  EXPECT_NE(table(b, "two", Kind::kTwoScales), t);
+}
+
+}  // namespace
+}  // namespace bitlab::runtime
