@@ -39,7 +39,7 @@ Result<Captured> capture_module(torch::nn::Module& module, const Forward& forwar
   BITLAB_TRY(const program::Program other, Lowering(names).lower(pair, std::move(metadata)));
   if (print(program) != print(other))
     return make_error(ErrorCode::kUnsupported,
-                      "[capture] the same arguments for every batch size, got others for 3 than for 2");
+                      "[capture] the same arguments for every batch size, got some for 2 that differ from those for 3");
   return Captured{std::move(program), std::move(unread)};
 }
 

@@ -69,18 +69,27 @@ Result<RecordedPair> record_pair(torch::nn::Module& module, const std::function<
   return pair;
 }
 
+std::string describe(const c10::IValue& value) {
+  if (value.isNone()) return "none";
+  if (value.isTensor()) {
+    const at::Tensor& tensor = value.toTensor();
+    return tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), show(tensor.sizes())) : "none";
+  }
+  return c10::str(value);
+}
+
 Result<ValueId> Lowering::activation(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   const auto found = value.isTensor() ? values_.find(identity(value.toTensor())) : values_.end();
   if (found == values_.end())
-    return unsupported(call, "the input or a result of a captured operator as '" + argument + "'", "another value");
+    return unsupported(call, "the input or a result of a captured operator as '" + argument + "'", describe(value));
   return found->second;
 }
 
 Result<ValueId> Lowering::operand(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   if (value.isScalar()) return constant(at::full({1}, value.toScalar(), at::kFloat));
-  if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", "another value");
+  if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
   return operand(call, value.toTensor(), twin().argument(argument).toTensor());
 }
 
@@ -101,7 +110,9 @@ Result<ValueId> Lowering::shared_constant(const Call& call, const at::Tensor& te
   const at::Tensor shaped = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
   if (tensor.sizes() == twin_tensor.sizes()) {
     if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
-      return unsupported(call, "constants that do not depend on the batch", "others for another batch size");
+      return unsupported(
+          call, "constants that do not depend on the batch",
+          fmt::format("{} whose values differ between batches of {} and {}", describe(tensor), batch_, twin_batch_));
     return constant(tensor, shaped);
   }
   const at::Tensor row = tensor.narrow(0, 0, 1);
@@ -243,7 +254,7 @@ Status Lowering::lower_call(const Call& call) {
     return {};
   }
   const LoweringFunction function = find_function(call.op);
-  if (function == nullptr) return unsupported(call, "an operator of deploy/lowering/lowerings.def", "another");
+  if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
   try {
     // A constant that is changed in place enters as it was.
     if (!call.before.defined() || is_activation(call.arguments.at(0).value.toTensor())) return function(*this, call);
@@ -275,7 +286,8 @@ Result<program::Program> Lowering::lower(const RecordedPair& pair, std::map<std:
   }
   const auto output = values_.find(identity(pair.recording.output));
   if (output == values_.end())
-    return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got another tensor");
+    return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {}",
+                      describe(pair.recording.output));
   for (auto& [key, text] : metadata) builder_.metadata(key, std::move(text));
   return builder_.finish({output->second});
 }

@@ -35,7 +35,8 @@ void check(const BitConvOptions<D>& o, bool transposed) {
   if (!transposed && !is_zero(vector(o.output_padding())))
     refuse("output_padding of transposed convolutions alone, got one");
   if (transposed && !std::holds_alternative<torch::enumtype::kZeros>(o.padding_mode()))
-    refuse("zeros around the input of a transposed convolution, got another mode");
+    refuse(fmt::format("zeros around the input of a transposed convolution, got padding_mode {}",
+                       kPaddingModes.at(o.padding_mode().index())));
   if (transposed && !std::holds_alternative<torch::ExpandingArray<D>>(o.padding()))
     refuse("padding of a transposed convolution as numbers, got 'same' or 'valid'");
 }

@@ -132,7 +132,7 @@ TEST(Convolutions, SameNeedsAStrideOfOne) {
   EXPECT_EQ(message_of([] {
               BitConv2d(BitConv2dOptions(3, 3, 3).stride({1, 2}).padding(torch::kSame));
             }),
-            "[convolution] a stride of 1 with padding 'same', got another");
+            "[convolution] a stride of 1 with padding 'same', got [1, 2]");
   EXPECT_EQ(message_of([] { BitConvTranspose1d(BitConv1dOptions(3, 3, 3).padding(torch::kSame)); }),
             "[BitConv] padding of a transposed convolution as numbers, got 'same' or 'valid'");
 }

@@ -8,7 +8,7 @@ namespace bitlab::ops {
 
 SamePadding same_padding(at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef dilation) {
   require(std::all_of(stride.begin(), stride.end(), [](int64_t s) { return s == 1; }), ErrorCode::kInvalidArgument,
-          "[convolution] a stride of 1 with padding 'same', got another");
+          "[convolution] a stride of 1 with padding 'same', got {}", show(c10::fromIntArrayRefSlow(stride)));
   SamePadding padding;
   for (size_t i = 0; i < kernel_size.size(); ++i) {
     const int64_t total = dilation[dilation.size() == 1 ? 0 : i] * (kernel_size[i] - 1);

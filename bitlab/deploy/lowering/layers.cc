@@ -90,7 +90,8 @@ Result<ValueId> mask_of(Lowering& lowering, const Call& call) {
   const at::Tensor& mask = call.argument("attn_mask").toTensor();
   if (mask.scalar_type() != at::kBool || lowering.is_activation(mask)) return lowering.operand(call, "attn_mask");
   if (mask.sizes() != lowering.twin().argument("attn_mask").toTensor().sizes())
-    return unsupported(call, "a mask that does not depend on the batch", "another");
+    return unsupported(call, "a mask that does not depend on the batch",
+                       describe(mask) + " and " + describe(lowering.twin().argument("attn_mask")));
   const auto options = at::TensorOptions().dtype(at::kFloat);
   return lowering.constant(
       mask, at::where(mask, at::full({1}, 0, options), at::full({1}, -std::numeric_limits<float>::infinity(), options)));
@@ -151,7 +152,9 @@ Status lower_addmm(Lowering& lowering, const Call& call) {
   const at::Tensor weight = lowering.transposed(call.argument("mat2").toTensor());
   if (!weight.defined() || call.argument("beta").toScalar().toDouble() != 1 ||
       call.argument("alpha").toScalar().toDouble() != 1)
-    return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear", "another");
+    return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear",
+                       fmt::format("{} with beta {} and alpha {}", describe(call.argument("mat2")),
+                                   describe(call.argument("beta")), describe(call.argument("alpha"))));
   BITLAB_TRY(const ValueId bias, lowering.floats(call, "self"));
   return linear(lowering, call, "mat1", weight, bias);
 }
@@ -193,7 +196,9 @@ Status lower_avg_pool(Lowering& lowering, const Call& call) {
   const bool padded = padding != Sizes(axes, 0);
   const bool own_divisor = axes > 1 && given(call, "divisor_override");
   if (own_divisor || (padded && !call.argument("count_include_pad").toBool()))
-    return unsupported(call, "an average over the whole window", "another divisor");
+    return unsupported(call, "an average over the whole window",
+                       own_divisor ? "divisor_override " + describe(call.argument("divisor_override"))
+                                   : std::string("count_include_pad false"));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   return lowering.lower_to(
       call, Op::avg_pool, {x},
@@ -250,7 +255,8 @@ Status lower_affine(Lowering& lowering, const Call& call) {
 
 Status lower_batch_norm(Lowering& lowering, const Call& call) {
   if (call.argument("training").toBool() || !call.tensor("running_mean").defined())
-    return unsupported(call, "a BatchNorm in eval with running statistics", "another");
+    return unsupported(call, "a BatchNorm in eval with running statistics",
+                       call.argument("training").toBool() ? "one in training" : "one without running statistics");
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
   const auto affine = affine_of(lowering, call);
   if (!affine) return lowering.finish(call, x);

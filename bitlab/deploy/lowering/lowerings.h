@@ -27,6 +27,9 @@ inline const at::Tensor& output_of(const Call& call) { return call.outputs.at(0)
 
 inline int64_t wrap_dim(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank : dim; }
 
+// What an argument is, for messages: "2", "Float [3, 4]", "none".
+std::string describe(const c10::IValue& value);
+
 // An argument that LibTorch fills in where it is left out.
 inline bool given(const Call& call, const std::string& argument) { return !call.argument(argument).isNone(); }
 

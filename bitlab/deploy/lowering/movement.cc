@@ -88,11 +88,11 @@ struct Axis {
 
 // `sides`: in front and behind, of the last dimension first, as LibTorch has them.
 Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding mode, const Sizes& sides) {
-  if (!lowering.shape(x)[0].symbolic) return unsupported(call, "the batch in front", "another dimension there");
+  if (!lowering.shape(x)[0].symbolic) return unsupported(call, "the batch in front", to_string(lowering.shape(x)));
   for (size_t i = 0; i + 1 < sides.size(); i += 2) {
     const size_t dim = lowering.shape(x).size() - 1 - i / 2;
     if (sides[i] < 0 || sides[i + 1] < 0 || lowering.shape(x)[dim].symbolic)
-      return unsupported(call, "padding from 0 within samples", "another");
+      return unsupported(call, "padding from 0 within samples", show(sides));
     const Axis axis{lowering, x, static_cast<int64_t>(dim), lowering.shape(x)[dim].size};
     BITLAB_TRY(const ValueId front, axis.edge(mode, sides[i], true));
     BITLAB_TRY(const ValueId behind, axis.edge(mode, sides[i + 1], false));
@@ -123,7 +123,7 @@ Status lower_pad(Lowering& lowering, const Call& call) {
   const std::string_view mode =
       argument.isString() ? std::string_view(argument.toStringRef()) : kModes[std::clamp<int64_t>(argument.toInt(), 0, 3)];
   if (mode == "constant" && given(call, "value") && call.argument("value").toScalar().toDouble() != 0)
-    return unsupported(call, "zeros", "another value");
+    return unsupported(call, "zeros", describe(call.argument("value")));
   return pad(lowering, call,
              mode == "reflect"     ? Padding::kReflect
              : mode == "replicate" ? Padding::kReplicate
@@ -133,7 +133,7 @@ Status lower_pad(Lowering& lowering, const Call& call) {
 }
 
 Status lower_constant_pad(Lowering& lowering, const Call& call) {
-  if (call.argument("value").toScalar().toDouble() != 0) return unsupported(call, "zeros", "another value");
+  if (call.argument("value").toScalar().toDouble() != 0) return unsupported(call, "zeros", describe(call.argument("value")));
   return pad(lowering, call, Padding::kZeros, call.argument("pad").toIntVector());
 }
 
@@ -175,7 +175,7 @@ Status lower_transpose(Lowering& lowering, const Call& call) {
 
 Status lower_slice(Lowering& lowering, const Call& call) {
   const int64_t dim = dim_of(call), size = call.argument("self").toTensor().size(dim);
-  if (call.argument("step").toInt() != 1) return unsupported(call, "a step of 1", "another");
+  if (call.argument("step").toInt() != 1) return unsupported(call, "a step of 1", describe(call.argument("step")));
   const int64_t start = given(call, "start") ? wrap_dim(call.argument("start").toInt(), size) : 0;
   return slice(lowering, call, dim, std::clamp<int64_t>(start, 0, size), output_of(call).size(dim));
 }

@@ -12,9 +12,9 @@ namespace {
 Status lower_binary(Lowering& lowering, const Call& call, Op op) {
   for (const Argument& argument : call.arguments) {
     if (argument.name == "alpha" && argument.value.toScalar().toDouble() != 1)
-      return unsupported(call, "alpha 1", "another");
+      return unsupported(call, "alpha 1", describe(argument.value));
     if (argument.name == "rounding_mode" && !argument.value.isNone())
-      return unsupported(call, "a division that is not rounded", "a rounding mode");
+      return unsupported(call, "a division that is not rounded", describe(argument.value));
   }
   BITLAB_TRY(const ValueId a, lowering.operand(call, "self"));
   BITLAB_TRY(const ValueId b, lowering.operand(call, "other"));
@@ -48,7 +48,7 @@ Status lower_gelu(Lowering& lowering, const Call& call) {
 
 Status lower_square(Lowering& lowering, const Call& call) {
   if (call.op != "aten::square" && call.argument("exponent").toScalar().toDouble() != 2)
-    return unsupported(call, "the exponent 2", "another");
+    return unsupported(call, "the exponent 2", describe(call.argument("exponent")));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   return lowering.lower_to(call, Op::mul, {x, x});
 }
@@ -64,7 +64,8 @@ Status lower_mul(Lowering& lowering, const Call& call) { return lower_binary(low
 Status lower_div(Lowering& lowering, const Call& call) { return lower_binary(lowering, call, Op::div); }
 
 Status lower_rsub(Lowering& lowering, const Call& call) {
-  if (call.argument("alpha").toScalar().toDouble() != 1) return unsupported(call, "alpha 1", "another");
+  if (call.argument("alpha").toScalar().toDouble() != 1)
+    return unsupported(call, "alpha 1", describe(call.argument("alpha")));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const ValueId number, lowering.operand(call, "other"));
   return lowering.lower_to(call, Op::sub, {number, x});
@@ -75,9 +76,10 @@ Status lower_masked_fill(Lowering& lowering, const Call& call) {
   constexpr double kVanishes = -1e4;
   const at::Tensor& mask = call.argument("mask").toTensor();
   const double value = call.argument("value").toScalar().toDouble();
-  if (lowering.is_activation(mask) || value > kVanishes ||
-      mask.sizes() != lowering.twin().argument("mask").toTensor().sizes())
-    return unsupported(call, "a constant mask, filled with -1e4 or less", "another");
+  const bool is_constant = !lowering.is_activation(mask) && mask.sizes() == lowering.twin().tensor("mask").sizes();
+  if (!is_constant || value > kVanishes)
+    return unsupported(call, "a constant mask, filled with -1e4 or less",
+                       fmt::format("{} mask filled with {}", is_constant ? "a constant" : "a computed", value));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   const auto options = at::TensorOptions().dtype(at::kFloat);
   const at::Tensor added = at::where(mask, at::full({1}, value, options), at::full({1}, 0, options));
@@ -90,7 +92,7 @@ Status lower_equal(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId a, lowering.activation(call, "self"));
   BITLAB_TRY(const ValueId b, lowering.activation(call, "other"));
   if ((a == b) == call.outputs.at(0).toBool()) return {};
-  return unsupported(call, "a comparison that does not depend on values", "another");
+  return unsupported(call, "a comparison that does not depend on values", "one of two computed tensors");
 }
 
 Status lower_softmax(Lowering& lowering, const Call& call) {
