@@ -1,4 +1,5 @@
 // Networks of plain torch::nn, without a change of their source: converted, trained for some steps, deployed, run by the runtime.
+#include <algorithm>
 #include <filesystem>
 #include <unistd.h>
 
@@ -224,6 +225,42 @@ TEST(ConvertTrainDeploy, ResNet18) {
   follow_the_whole_way<ResNet18>(torch::randn({4, 3, 16, 16}), torch::randint(10, {4}), 0.99);
 }
 
+// Trains a model that gives scores for each position, and expects that it learns.
+void expect_learns(convert::BitModel& model, const at::Tensor& input, const at::Tensor& target, int steps, double rate) {
+  torch::optim::AdamW optimizer(model.parameters(), torch::optim::AdamWOptions(rate));
+  std::vector<double> losses;
+  for (int step = 0; step < steps; ++step) {
+    optimizer.zero_grad();
+    const at::Tensor loss = torch::cross_entropy_loss(model.forward(input).flatten(0, 1), target);
+    loss.backward();
+    optimizer.step();
+    losses.push_back(loss.item<double>());
+  }
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+}
+
+// Deploys an exact model, and expects the bits of eval from the runtime for one sample and for all. Returns what was loaded.
+std::shared_ptr<const runtime::Model> expect_same_bits_deployed(convert::BitModel& model, const at::Tensor& input) {
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_exact_{}.bit", getpid());
+  const auto deployment = deploy::save(model, input, path);
+  EXPECT_TRUE(deployment.ok() && deployment->parity.exact) << (deployment.ok() ? "" : deployment.error().message);
+  const auto loaded = runtime::Model::load(path).value();
+  std::filesystem::remove(path);
+  const auto session = runtime::Session::create(loaded).value();
+  const at::NoGradGuard no_grad;
+  for (const int64_t batch : {int64_t{1}, input.size(0)}) {
+    const at::Tensor part = input.narrow(0, 0, batch).contiguous();
+    const runtime::TensorView view = deploy::view_of(part);
+    const auto outputs = session->run({&view, 1}).value();
+    EXPECT_TRUE(torch::equal(torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape), model.forward(part)));
+  }
+  return loaded;
+}
+
+int64_t count_of(const program::Program& program, program::DType type) {
+  return std::count_if(program.values.begin(), program.values.end(), [&](const auto& v) { return v.dtype == type; });
+}
+
 // An embedding and first and last layers in int8, what lies between ternary: every bit of eval is deployed.
 struct Tagger : tnn::Module {
   tnn::Embedding words{nullptr};
@@ -254,33 +291,8 @@ TEST(ConvertTrainDeploy, LayersInInt8) {
   const auto model = convert::BitModel::wrap(std::make_shared<Tagger>(), config);
   EXPECT_EQ(model->report().layers[0].quant, "int8/channel/int8");
   const at::Tensor input = torch::randint(50, {6, 9}), target = torch::randint(7, {6 * 9});
-  torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(5e-3));
-  std::vector<double> losses;
-  for (int step = 0; step < 10; ++step) {
-    optimizer.zero_grad();
-    const at::Tensor loss = torch::cross_entropy_loss(model->forward(input).reshape({-1, 7}), target);
-    loss.backward();
-    optimizer.step();
-    losses.push_back(loss.item<double>());
-  }
-  EXPECT_LT(losses.back(), 0.9 * losses.front());
-  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_int8_{}.bit", getpid());
-  const auto deployment = deploy::save(*model, input, path);
-  ASSERT_TRUE(deployment.ok()) << deployment.error().message;
-  EXPECT_TRUE(deployment->parity.exact);
-  const auto loaded = runtime::Model::load(path).value();
-  std::filesystem::remove(path);
-  size_t in_int8 = 0;
-  for (const program::Value& value : loaded->program().values) in_int8 += value.dtype == program::DType::kInt8 ? 1 : 0;
-  EXPECT_EQ(in_int8, 3U);
-  const auto session = runtime::Session::create(loaded).value();
-  const at::NoGradGuard no_grad;
-  for (int64_t batch : {1, 6}) {
-    const at::Tensor part = input.narrow(0, 0, batch).contiguous();
-    const runtime::TensorView view = deploy::view_of(part);
-    const auto outputs = session->run({&view, 1}).value();
-    EXPECT_TRUE(torch::equal(torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape), model->forward(part)));
-  }
+  expect_learns(*model, input, target, 10, 5e-3);
+  EXPECT_EQ(count_of(expect_same_bits_deployed(*model, input)->program(), program::DType::kInt8), 3);
 }
 
 // Weights from elsewhere, converted and deployed at once: the first forward pass of all is the one that is captured, and audited.
@@ -326,33 +338,9 @@ TEST(ConvertTrainDeploy, TiedEmbeddings) {
   const auto model = convert::BitModel::wrap(std::make_shared<TiedModel>(), config);
   const at::Tensor text = torch::randint(70, {5, 10});
   const at::Tensor input = text.narrow(1, 0, 9).contiguous(), target = text.narrow(1, 1, 9).reshape({-1});
-  torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(1e-2));
-  std::vector<double> losses;
-  for (int step = 0; step < 20; ++step) {
-    optimizer.zero_grad();
-    const at::Tensor loss = torch::cross_entropy_loss(model->forward(input).reshape({-1, 70}), target);
-    loss.backward();
-    optimizer.step();
-    losses.push_back(loss.item<double>());
-  }
-  EXPECT_LT(losses.back(), 0.9 * losses.front());
-  const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_tied_{}.bit", getpid());
-  const auto deployment = deploy::save(*model, input, path);
-  ASSERT_TRUE(deployment.ok()) << deployment.error().message;
-  EXPECT_TRUE(deployment->parity.exact);
-  const auto loaded = runtime::Model::load(path).value();
-  std::filesystem::remove(path);
-  int64_t ternary = 0;
-  for (const program::Value& value : loaded->program().values) ternary += value.dtype == program::DType::kTernary ? 1 : 0;
-  EXPECT_EQ(ternary, 2) << "the table once, and the hidden layer";
-  const auto session = runtime::Session::create(loaded).value();
-  const at::NoGradGuard no_grad;
-  for (const int64_t batch : {1, 5}) {
-    const at::Tensor part = input.narrow(0, 0, batch).contiguous();
-    const runtime::TensorView view = deploy::view_of(part);
-    const auto outputs = session->run({&view, 1}).value();
-    EXPECT_TRUE(torch::equal(torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape), model->forward(part)));
-  }
+  expect_learns(*model, input, target, 20, 1e-2);
+  const auto loaded = expect_same_bits_deployed(*model, input);
+  EXPECT_EQ(count_of(loaded->program(), program::DType::kTernary), 2) << "the table once, and the hidden layer";
 }
 
 TEST(ConvertTrainDeploy, MasterWeights) {
