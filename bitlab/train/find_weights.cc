@@ -82,8 +82,8 @@ class ModelNames {
 // Without the groups of names of which a file may lack all.
 std::vector<std::vector<std::string>> required(std::vector<std::vector<std::string>> groups, const NamePredicate& may_miss) {
   const auto is_optional = [&](const std::string& name) {
-    constexpr std::string_view kCount = "num_batches_tracked";
-    return (may_miss && may_miss(name)) || name == kCount || name.ends_with("." + std::string(kCount));
+    constexpr std::string_view kCount = ".num_batches_tracked";
+    return (may_miss && may_miss(name)) || name == kCount.substr(1) || name.ends_with(kCount);
   };
   std::erase_if(groups, [&](const auto& names) { return std::all_of(names.begin(), names.end(), is_optional); });
   return groups;
