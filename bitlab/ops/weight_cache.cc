@@ -7,7 +7,6 @@
 
 #include "bitlab/ops/call_observer.h"
 #include "bitlab/ops/check.h"
-#include "bitlab/ops/implementations.h"
 #include "bitlab/ops/tensor_cache.h"
 #include "bitlab/ternary/codes.h"
 
@@ -25,7 +24,6 @@ std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes
     auto weight = std::make_shared<CachedWeight>();
     const bool table = use.layout == kernels::TernaryLayout::kInt8Rows;
     weight->packed = kernels::pack_int8_weight(t, rows, use.depth, table, use.groups).value();
-    weight->groups = use.groups;
     return weight;
   }
   const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), count);
@@ -33,7 +31,6 @@ std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes
   if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[{}] {}", op, valid.error().message)});
   auto weight = std::make_shared<CachedWeight>();
   weight->packed = kernels::pack_ternary(bytes, rows, use.depth, use.layout, use.groups).value();
-  weight->groups = use.groups;
   if (use.group_scale != nullptr) {
     const at::Tensor scale = use.group_scale->contiguous();
     const auto* halves = reinterpret_cast<const uint16_t*>(scale.const_data_ptr<at::Half>());
@@ -111,12 +108,8 @@ std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const
     const c10::InferenceMode normal(false);
     const at::NoGradGuard no_grad;
     const ObservationPause pause;  // packing is no call of the program, whether codes are kept or not
-    auto [codes, scale, scale_neg] = cpu::ternary_pack(weight, to_text(quant.spec), optional(quant.learned),
-                                                       optional(quant.learned_neg), transposed, groups);
-    const bool grouped = quant.spec.granularity == ternary::Granularity::kGroup;
-    auto packed = std::make_shared<const PackedWeight>(
-        PackedWeight{codes, scale, scale_neg.numel() == 0 ? at::Tensor() : scale_neg, grouped ? quant.spec.group : 0});
-    latents().sources.get({codes}, {},
+    auto packed = std::make_shared<const PackedWeight>(ternary_pack(weight, quant, window));
+    latents().sources.get({packed->codes}, {},
                           [&] { return std::make_shared<const std::vector<SeenTensor>>(sources.begin(), sources.end()); });
     return packed;
   });

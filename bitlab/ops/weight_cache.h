@@ -16,7 +16,6 @@ namespace bitlab::ops {
 
 struct CachedWeight {
   kernels::PackedTernary packed;
-  int64_t groups = 1;         // of a convolution's rows
   AlignedBuffer group_scale;  // the scales of groups of k, as kernels read them
 
   // The kernels for a problem with such activations, by `choose`; the last choice is remembered. Thread-safe.
