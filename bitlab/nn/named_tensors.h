@@ -1,0 +1,65 @@
+// What every network takes and returns here: tensors by name. A network of one tensor is a convenience on top (call_of).
+#pragma once
+
+#include <concepts>
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace bitlab::nn {
+
+// A few tensors with unique names, in the order in which they were set.
+class NamedTensors {
+ public:
+  using Item = std::pair<std::string, at::Tensor>;
+
+  NamedTensors() = default;
+  NamedTensors(std::initializer_list<Item> items);
+
+  // Replaces the tensor of that name, or appends it.
+  void set(std::string_view name, at::Tensor tensor);
+  bool contains(std::string_view name) const { return find(name) != nullptr; }
+  // Null where there is none.
+  const at::Tensor* find(std::string_view name) const;
+  // Throws InvalidArgument, listing the names that are there.
+  const at::Tensor& at(std::string_view name) const;
+
+  bool empty() const { return items_.empty(); }
+  size_t size() const { return items_.size(); }
+  const Item& operator[](size_t index) const { return items_[index]; }
+  auto begin() const { return items_.begin(); }
+  auto end() const { return items_.end(); }
+  std::string names() const;  // "input, mask"
+
+ private:
+  std::vector<Item> items_;
+};
+
+// A forward pass.
+using Call = std::function<NamedTensors(const NamedTensors&)>;
+
+// The names of a network of one tensor.
+inline constexpr std::string_view kInput = "input", kOutput = "output";
+
+// A function of one tensor as a Call. It reads the first of the inputs, whatever its name; its result is called kOutput.
+Call call_of(std::function<at::Tensor(const at::Tensor&)> forward);
+
+// A module's forward(NamedTensors), or forward(Tensor), as a Call. The module must outlive it.
+template <class Module>
+Call call_of(Module& module) {
+  if constexpr (requires(const NamedTensors& x) {
+                  { module.forward(x) } -> std::same_as<NamedTensors>;
+                }) {
+    return [&module](const NamedTensors& inputs) { return module.forward(inputs); };
+  } else {
+    return call_of(
+        std::function<at::Tensor(const at::Tensor&)>([&module](const at::Tensor& x) { return module.forward(x); }));
+  }
+}
+
+}  // namespace bitlab::nn
