@@ -1,4 +1,4 @@
-// IEEE 754 binary16 ("float16") as bits, for scales that are stored in it. Computation is in float32.
+// Floats in 16 bits, as bits: IEEE 754 binary16 ("float16") and bfloat16, the upper half of a float32. Computation is in float32.
 #pragma once
 
 #include <bit>
@@ -28,6 +28,16 @@ constexpr uint16_t float_to_half(float value) {
   }
   const uint32_t odd = magnitude >> 13 & 1U;
   return static_cast<uint16_t>(sign | (magnitude - 0x38000000U + 0xFFFU + odd) >> 13);
+}
+
+// Exact.
+constexpr float bfloat_to_float(uint16_t bfloat) { return std::bit_cast<float>(static_cast<uint32_t>(bfloat) << 16); }
+
+// The nearest value, halves to even; NaN stays NaN.
+constexpr uint16_t float_to_bfloat(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<uint16_t>(bits >> 16 | 0x40U);
+  return static_cast<uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16);
 }
 
 }  // namespace bitlab

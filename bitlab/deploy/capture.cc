@@ -7,45 +7,44 @@
 namespace bitlab::deploy {
 namespace {
 
-// The example's first sample, `batch` times.
-at::Tensor repeated(const at::Tensor& example, int64_t batch) {
-  std::vector<int64_t> sizes = example.sizes().vec();
-  sizes[0] = batch;
-  return example.narrow(0, 0, 1).expand(sizes).contiguous();
-}
-
-Status check_example(const at::Tensor& example) {
-  const bool has_type = example.scalar_type() == at::kFloat || example.scalar_type() == at::kLong;
-  if (!has_type || !example.device().is_cpu())
-    return make_error(ErrorCode::kInvalidArgument, "[capture] a float32 or int64 example on the CPU, got {} on {}",
-                      c10::toString(example.scalar_type()), example.device().str());
-  if (example.dim() < 2 || example.size(0) < 1)
-    return make_error(ErrorCode::kInvalidArgument,
-                      "[capture] an example of shape [batch, ...] with one sample or more, got one of shape {}",
-                      c10::str(example.sizes()));
-  return {};
+// The program of the recordings; those at the largest sizes are made where a constant asks for them.
+Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Recordings& recordings,
+                       const NamedTensors& example, const CaptureOptions& options) {
+  const auto names = tensor_names(module);
+  const auto attempt = [&](Lowering&& lowering, bool& wants_largest) -> Result<Captured> {
+    Result<program::Program> program = lowering.lower(recordings, options.metadata);
+    wants_largest = lowering.wants_largest();
+    if (!program.ok()) return program.error();
+    return Captured{*std::move(program), {}, lowering.calls()};
+  };
+  bool wants_largest = false;
+  Result<Captured> captured = attempt(Lowering(names), wants_largest);
+  if (captured.ok() || !wants_largest) return captured;
+  recordings.largest_sizes = largest_sizes(recordings.signature.symbols, recordings.sizes);
+  BITLAB_TRY(recordings.largest, record(forward, resized(recordings.signature, example, recordings.largest_sizes)));
+  return attempt(Lowering(names), wants_largest);
 }
 
 }  // namespace
 
-Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
-                                std::map<std::string, std::string> metadata) {
-  BITLAB_RETURN_IF_ERROR(check_example(example));
-  BITLAB_TRY(RecordedPair pair, record_pair(module, forward, repeated(example, 2), repeated(example, 3)));
-  const auto names = tensor_names(module);
-  BITLAB_TRY(program::Program program, Lowering(names).lower(pair, metadata));
-  std::vector<std::string> unread = unread_modules(module, Readers(pair.recording));
-  std::swap(pair.recording, pair.twin);
-  BITLAB_TRY(const program::Program other, Lowering(names).lower(pair, std::move(metadata)));
-  if (print(program) != print(other))
+Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                const CaptureOptions& options) {
+  BITLAB_TRY(Recordings recordings, record_twice(module, forward, example, options.signature));
+  BITLAB_TRY(Captured captured, lower(module, forward, recordings, example, options));
+  captured.unread = unread_modules(module, Readers(recordings.first));
+  std::swap(recordings.first, recordings.twin);
+  std::swap(recordings.sizes, recordings.twin_sizes);
+  BITLAB_TRY(const Captured other, lower(module, forward, recordings, example, options));
+  if (print(captured.program) != print(other.program))
     return make_error(ErrorCode::kUnsupported,
-                      "[capture] the same arguments for every batch size, got some for 2 that differ from those for 3");
-  return Captured{std::move(program), std::move(unread)};
+                      "[capture] the same arguments for every batch size, got some for {} that differ from those for {}",
+                      recordings.twin_sizes[0], recordings.sizes[0]);
+  return captured;
 }
 
-Result<program::Program> capture(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
-                                 std::map<std::string, std::string> metadata) {
-  BITLAB_TRY(Captured captured, capture_module(module, forward, example, std::move(metadata)));
+Result<program::Program> capture(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                 const CaptureOptions& options) {
+  BITLAB_TRY(Captured captured, capture_module(module, forward, example, options));
   return std::move(captured.program);
 }
 

@@ -1,35 +1,50 @@
-// From a LibTorch module to a Program: one eval forward is recorded and every operator call is lowered to a node.
+// From a LibTorch module to a Program: eval forward passes are recorded and every operator call is lowered to a node.
 #pragma once
 
-#include <functional>
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <torch/nn/module.h>
 
+#include "bitlab/deploy/signature.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::deploy {
 
-using Forward = std::function<at::Tensor(const at::Tensor&)>;
+struct CaptureOptions {
+  // Names, dtypes and sizes of the inputs: which of them differ from run to run, and in which range. Without it the first size of every input is
+  // the batch, and the others are the example's. Outputs follow from the network.
+  std::optional<Signature> signature = std::nullopt;
+  std::map<std::string, std::string> metadata{};  // texts for the file ("model", "preprocess")
+};
 
 struct Captured {
   program::Program program;
-  std::vector<std::string>
-      unread;  // paths of modules whose parameters the forward pass does not read, which the program leaves out
+  // Paths of modules whose parameters the forward pass does not read, which the program leaves out.
+  std::vector<std::string> unread;
+  // By node: the number of the operator call that it computes; nothing for a part of one.
+  std::vector<std::optional<size_t>> calls;
 };
 
-// `module` owns the parameters that `forward` uses; `example` is a float32 or int64 CPU input whose first dimension is the batch (of 1 or
-// more). The module is set to eval. The forward pass is recorded twice, with batches of 2 and 3 copies of the example's first
-// sample: the program has a symbolic batch, and both recordings must agree.
+// `module` owns the parameters that `forward` uses, and is set to eval. The forward pass is recorded twice, at two sizes of every symbol, on the
+// example's elements repeated in turn: both recordings must agree, and the sizes in them tell which symbols a dimension is a multiple of. Where a
+// constant grows with symbols, a third recording at the largest sizes makes the table that it is a part of; so such symbols need a bound.
 //
-// Operators that can be lowered: lowering/lowerings.def. Errors: Unsupported (an operator, a tensor that is neither input nor parameter, a
-// forward pass that depends on the batch in another way), and what shape rules and verify() find.
-Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
-                                std::map<std::string, std::string> metadata = {});
+// Operators that can be lowered: lowering/lowerings.def. Errors: those of signature_of() and recording_sizes(); Unsupported (an operator, a tensor
+// that is neither input nor parameter, a forward pass that depends on a symbol in another way), and what shape rules and verify() find.
+Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                const CaptureOptions& options = {});
 
 // The program of capture_module() alone.
-Result<program::Program> capture(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
-                                 std::map<std::string, std::string> metadata = {});
+Result<program::Program> capture(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                 const CaptureOptions& options = {});
+
+// For a module with a forward(NamedTensors) or forward(Tensor) of its own.
+template <class Module>
+Result<program::Program> capture(Module& module, const NamedTensors& example, const CaptureOptions& options = {}) {
+  return capture(module, nn::forward_of(module), example, options);
+}
 
 }  // namespace bitlab::deploy

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <sstream>
 
-#include <ATen/ops/cat.h>
-
 #include "bitlab/deploy/lowering.h"
 #include "bitlab/deploy/tensor_view.h"
 #include "bitlab/program/print.h"
@@ -34,7 +32,7 @@ NodeDifference compare(const program::Node& node, std::span<const float> expecte
   NodeDifference d;
   d.node = node.name;
   d.op = name(node.op);
-  d.bounded = schema(node.op).exactness == program::Exactness::kBounded;
+  d.bounded = node.exactness == program::Exactness::kBounded;
   d.count = static_cast<int64_t>(expected.size());
   for (float value : expected) d.max_magnitude = std::max(d.max_magnitude, std::fabs(static_cast<double>(value)));
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -46,33 +44,34 @@ NodeDifference compare(const program::Node& node, std::span<const float> expecte
   return d;
 }
 
+// Every node's first result as an output, under its own name.
 program::Program with_every_output(program::Program program) {
   program.outputs.clear();
-  for (const program::Node& node : program.nodes) program.outputs.push_back(node.output);
+  for (const program::Node& node : program.nodes)
+    program.outputs.push_back({program.value(node.output()).name, node.output()});
   return program;
 }
 
 }  // namespace
 
 Result<std::vector<NodeDifference>> compare_nodes(const program::Program& program, torch::nn::Module& module,
-                                                  const Forward& forward, const at::Tensor& example) {
-  const at::Tensor input = example.contiguous();
-  BITLAB_TRY(const RecordedPair pair,
-             record_pair(module, forward, input, at::cat({input, input.narrow(0, 0, 1)}), Keep::kCopies));
-  Lowering lowering(tensor_names(module));
-  BITLAB_TRY(const program::Program captured, lowering.lower(pair, program.metadata));
-  BITLAB_RETURN_IF_ERROR(check_same_graph(program, captured));
-  BITLAB_TRY(const auto model, runtime::Model::create(with_every_output(program)));
-  BITLAB_TRY(const auto session, runtime::Session::create(model));
-  const runtime::TensorView view = view_of(input);
-  BITLAB_TRY(const auto outputs, session->run({&view, 1}));
+                                                  const Forward& forward, const NamedTensors& example,
+                                                  const std::optional<Signature>& signature) {
+  BITLAB_TRY(const Captured captured, capture_module(module, forward, example, {signature, program.metadata}));
+  BITLAB_RETURN_IF_ERROR(check_same_graph(program, captured.program));
+  BITLAB_TRY(const Recording recording, record(forward, example, Keep::kCopies));
+  BITLAB_TRY(const NamedTensors found, run(with_every_output(program), example));
   std::vector<NodeDifference> differences;
   bool agreed = true;
   for (size_t i = 0; i < program.nodes.size(); ++i) {
-    if (!lowering.results()[i].defined()) continue;  // a part of what LibTorch does in one operator
-    const at::Tensor expected = lowering.results()[i].contiguous();
+    const std::optional<size_t> call = captured.calls[i];
+    if (!call || *call >= recording.calls.size()) continue;  // a part of what LibTorch does in one operator
+    const at::Tensor copy = recording.calls[*call].copy, result = found[i].second;
+    if (!copy.defined() || copy.scalar_type() != at::kFloat || copy.sizes() != result.sizes()) continue;
+    const at::Tensor expected = copy.contiguous();
     const auto count = static_cast<size_t>(expected.numel());
-    differences.push_back(compare(program.nodes[i], {expected.const_data_ptr<float>(), count}, {outputs[i].data, count}));
+    differences.push_back(
+        compare(program.nodes[i], {expected.const_data_ptr<float>(), count}, {result.const_data_ptr<float>(), count}));
     differences.back().fed_exactly = agreed;
     agreed = agreed && differences.back().different == 0;
   }

@@ -25,6 +25,7 @@ struct NodeDifference {
 // InvalidArgument where the module does not make the same graph (naming the first line that differs), those of capture() and of the
 // runtime.
 Result<std::vector<NodeDifference>> compare_nodes(const program::Program& program, torch::nn::Module& module,
-                                                  const Forward& forward, const at::Tensor& example);
+                                                  const Forward& forward, const NamedTensors& example,
+                                                  const std::optional<Signature>& signature = std::nullopt);
 
 }  // namespace bitlab::deploy

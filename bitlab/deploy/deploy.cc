@@ -1,9 +1,9 @@
 #include "bitlab/deploy/deploy.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 
 #include "bitlab/base/file.h"
 #include "bitlab/deploy/tensor_view.h"
@@ -12,38 +12,53 @@
 namespace bitlab::deploy {
 namespace {
 
-Result<at::Tensor> run_program(const program::Program& program, const at::Tensor& input) {
-  BITLAB_TRY(auto model, runtime::Model::create(program));
-  BITLAB_TRY(auto session, runtime::Session::create(model));
-  const at::Tensor plain = input.contiguous();
-  const runtime::TensorView view = view_of(plain);
-  BITLAB_TRY(const auto outputs, session->run({&view, 1}));
-  return at::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape, at::kFloat).clone();
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
+         std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+}
+
+// Of one output.
+Status compare(const std::string& name, const at::Tensor& expected, const at::Tensor& deployed, Parity& parity) {
+  if (expected.sizes() != deployed.sizes() || expected.scalar_type() != deployed.scalar_type())
+    return make_error(ErrorCode::kInternal, "[deploy] an output {} {}, got {} {} (output={})",
+                      c10::toString(expected.scalar_type()), c10::str(expected.sizes()),
+                      c10::toString(deployed.scalar_type()), c10::str(deployed.sizes()), name);
+  if (expected.numel() == 0) return {};
+  const at::Tensor wanted = expected.to(at::kDouble);
+  const double difference = (wanted - deployed.to(at::kDouble)).abs().max().item<double>(),
+               magnitude = wanted.abs().max().item<double>();
+  parity.max_difference = std::max(parity.max_difference, difference);
+  parity.max_magnitude = std::max(parity.max_magnitude, magnitude);
+  const bool near = difference <= kBoundBehindQuantizers * magnitude || same_bits(expected, deployed);
+  if (parity.exact ? same_bits(expected, deployed) : near) return {};
+  return make_error(ErrorCode::kInternal,
+                    "[deploy] {} outputs of the module and of the runtime, got a difference of {} of {} (output={})",
+                    parity.exact ? "equal" : "nearly equal", difference, magnitude, name);
+}
+
+NamedTensors copies_of(const NamedTensors& inputs) {  // a forward pass may work in place
+  NamedTensors copies;
+  for (const auto& [name, tensor] : inputs) copies.set(name, tensor.clone());
+  return copies;
 }
 
 }  // namespace
 
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
-                            const at::Tensor& example) {
-  BITLAB_TRY(const at::Tensor deployed, run_program(program, example));
+                            const NamedTensors& example) {
+  BITLAB_TRY(const NamedTensors deployed, run(program, example));
   module.eval();
   at::NoGradGuard no_grad;
-  const at::Tensor expected = forward(example.clone()).contiguous();  // it may work in place
+  const NamedTensors expected = forward(copies_of(example));
   Parity parity{program.is_exact(), 0, 0};
-  parity.max_difference = (expected.to(at::kDouble) - deployed.to(at::kDouble)).abs().max().item<double>();
-  parity.max_magnitude = expected.abs().max().item<double>();
-  const bool same = expected.sizes() == deployed.sizes() &&
-                    std::memcmp(expected.const_data_ptr(), deployed.const_data_ptr(), expected.nbytes()) == 0;
-  if (parity.exact ? !same : !(parity.max_difference <= kBoundBehindQuantizers * parity.max_magnitude))
-    return make_error(ErrorCode::kInternal,
-                      "[deploy] {} outputs of the module and of the runtime, got a difference of {} of {}",
-                      parity.exact ? "equal" : "nearly equal", parity.max_difference, parity.max_magnitude);
+  for (const auto& [name, tensor] : expected)
+    BITLAB_RETURN_IF_ERROR(compare(name, tensor.contiguous(), deployed.at(name), parity));
   return parity;
 }
 
-Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
-                        const std::filesystem::path& path, std::map<std::string, std::string> metadata) {
-  BITLAB_TRY(Captured captured, capture_module(module, forward, example, std::move(metadata)));
+Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                        const std::filesystem::path& path, const CaptureOptions& options) {
+  BITLAB_TRY(Captured captured, capture_module(module, forward, example, options));
   const program::Program& program = captured.program;
   Deployment deployment;
   deployment.unread = std::move(captured.unread);

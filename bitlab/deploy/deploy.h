@@ -13,14 +13,14 @@ inline constexpr double kBoundOfNode = 1e-3, kBoundBehindQuantizers = 2e-2;
 
 struct Parity {
   bool exact = false;         // no bounded node: the outputs are equal bit by bit
-  double max_difference = 0;  // largest |module - runtime| on the example
+  double max_difference = 0;  // largest |module - runtime| of any output on the example
   double max_magnitude = 0;   // largest |module|
 };
 
 // Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or
 // a bounded one by more than kBoundBehindQuantizers.
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
-                            const at::Tensor& example);
+                            const NamedTensors& example);
 
 struct Deployment {
   int64_t file_bytes = 0;            // of the whole file
@@ -31,17 +31,14 @@ struct Deployment {
   std::vector<std::string> unread;  // modules that the file leaves out, since eval does not read them (capture.h)
 };
 
-// Captures, checks parity on `example`, writes the file. `metadata`: texts for the file ("model", "image"). Errors: those of
-// capture() and check_parity(), IoError.
-Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const at::Tensor& example,
-                        const std::filesystem::path& path, std::map<std::string, std::string> metadata = {});
+// Captures, checks parity on `example`, writes the file. Errors: those of capture() and check_parity(), IoError.
+Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                        const std::filesystem::path& path, const CaptureOptions& options = {});
 
-// For a module with a forward(Tensor) of its own.
+// For a module with a forward(NamedTensors) or forward(Tensor) of its own. One tensor is an example, too.
 template <class Module>
-Result<Deployment> save(Module& module, const at::Tensor& example, const std::filesystem::path& path,
-                        std::map<std::string, std::string> metadata = {}) {
-  return save(
-      module, [&module](const at::Tensor& x) { return module.forward(x); }, example, path, std::move(metadata));
+Result<Deployment> save(Module& module, const NamedTensors& example, const std::filesystem::path& path,
+                        const CaptureOptions& options = {}) {
+  return save(module, nn::forward_of(module), example, path, options);
 }
-
 }  // namespace bitlab::deploy

@@ -31,9 +31,7 @@ TEST(Capture, EveryModelRunsWithTheSameBits) {
           models::make_model({.name = std::string(info.name), .channels = 3, .height = 19, .width = 22, .quant = quant})
               .value();
       const at::Tensor x = torch::randn({7, 3, 19, 22});
-      const auto program = capture(
-                               *model, [&](const at::Tensor& v) { return model->forward(v); }, x)
-                               .value();
+      const auto program = capture(*model, nn::forward_of(*model), x).value();
       EXPECT_TRUE(program.is_exact());
       at::NoGradGuard no_grad;
       for (int64_t batch : {1, 3, 7})
@@ -76,14 +74,13 @@ TEST(Capture, EveryQuantizationRunsWithTheSameBits) {
 
 TEST(Capture, HoldsCodesUnderTheWeightsNames) {
   const auto model = models::make_model({}).value();
-  const auto program = capture(
-                           *model, [&](const at::Tensor& v) { return model->forward(v); }, torch::randn({1, 1, 28, 28}))
-                           .value();
+  const auto program = capture(*model, nn::forward_of(*model), torch::randn({1, 1, 28, 28})).value();
   std::vector<std::string> names;
   for (const auto& constant : program.constants) {
     const auto& value = program.value(constant.value);
     names.push_back(value.name);
-    EXPECT_EQ(value.dtype == program::DType::kTernary, value.name.ends_with(".weight")) << "latent weights must not travel";
+    EXPECT_EQ(value.storage == program::Storage::kTernary, value.name.ends_with(".weight"))
+        << "latent weights must not travel";
   }
   EXPECT_EQ(names, (std::vector<std::string>{"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc1.weight",
                                              "fc1.bias", "fc2.weight", "fc2.bias"}));
@@ -192,11 +189,10 @@ TEST(Capture, SaysWhatIsWrongWithTheExample) {
   Net net;
   net.body = [](Net&, const at::Tensor& x) { return at::relu(x); };
   EXPECT_EQ(refusal(net, torch::randn({0, 3, 4})),
-            "[capture] an example of shape [batch, ...] with one sample or more, got one of shape [0, 3, 4]");
-  EXPECT_EQ(refusal(net, torch::randn({5})),
-            "[capture] an example of shape [batch, ...] with one sample or more, got one of shape [5]");
+            "[capture] an example with one element or more, got shape [0, 3, 4] (input=input)");
+  EXPECT_EQ(refusal(net, torch::randn({5})), "[capture] an example of shape [batch, ...], got [5] (input=input)");
   EXPECT_EQ(refusal(net, torch::randn({2, 6}).to(at::kDouble)),
-            "[capture] a float32 or int64 example on the CPU, got Double on cpu");
+            "[capture] an example of float32, float16, bfloat16, int64, int32 or bool values, got Double (input=input)");
 }
 
 // What is random in eval differs between any two passes, and an operator without a lowering may be followed by others for each batch: the cause
@@ -233,9 +229,7 @@ TEST(Save, LeavesTheExampleAsItIs) {
     const at::NoGradGuard no_grad;
     EXPECT_TRUE(same_bits(run_program(format::bit::load(path).value(), x), net.forward(x.clone())));
     const auto program = capture_net(net, x).value();
-    ASSERT_TRUE(compare_nodes(
-                    program, net, [&](const at::Tensor& v) { return net.forward(v); }, x)
-                    .ok());
+    ASSERT_TRUE(compare_nodes(program, net, nn::forward_of(net), x).ok());
     EXPECT_TRUE(torch::equal(x, before)) << batch;
   }
   std::filesystem::remove(path);
@@ -264,7 +258,7 @@ TEST(Save, WritesWhatLoadsAndMeasuresIt) {
   const auto model = models::make_model({}).value();
   const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_deploy_{}.bit", getpid());
   const at::Tensor x = torch::randn({4, 1, 28, 28});
-  const Deployment deployment = save(*model, x, path, {{"model", "lenet5"}}).value();
+  const Deployment deployment = save(*model, x, path, {.metadata = {{"model", "lenet5"}}}).value();
   EXPECT_TRUE(deployment.parity.exact);
   EXPECT_EQ(deployment.parity.max_difference, 0);
   EXPECT_EQ(deployment.file_bytes, static_cast<int64_t>(std::filesystem::file_size(path)));
@@ -281,7 +275,7 @@ TEST(Save, WritesWhatLoadsAndMeasuresIt) {
 
 TEST(Parity, FindsADifference) {
   const auto model = models::make_model({.name = "mlp"}).value();
-  const auto forward = [&](const at::Tensor& v) { return model->forward(v); };
+  const auto forward = nn::forward_of(*model);
   const at::Tensor x = torch::randn({2, 1, 28, 28});
   const auto program = capture(*model, forward, x).value();
   ASSERT_TRUE(check_parity(program, *model, forward, x).ok());

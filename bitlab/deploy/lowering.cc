@@ -1,7 +1,9 @@
 #include "bitlab/deploy/lowering.h"
 
 #include <algorithm>
+#include <tuple>
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 
@@ -10,8 +12,6 @@
 
 namespace bitlab::deploy {
 namespace {
-
-using program::Attribute;
 
 constexpr float kMinusInfinity = -1e30F;  // what -inf becomes: a file holds finite numbers, and exp() of either is 0
 
@@ -42,13 +42,12 @@ bool reads_shapes(const Call& call) {
 }
 
 // Whether both recordings have the same operator as their call number i.
-Status check_same_call(const RecordedPair& pair, size_t i) {
-  const auto &a = pair.recording.calls, &b = pair.twin.calls;
+Status check_same_call(const Recordings& recordings, size_t i) {
+  const auto &a = recordings.first.calls, &b = recordings.twin.calls;
   if (i < a.size() && i < b.size() && a[i].op == b[i].op) return {};
-  return make_error(ErrorCode::kUnsupported,
-                    "[capture] the same operators for every batch size, got {} for {} and {} for {}",
-                    i < a.size() ? a[i].op : "none", pair.recording.input.size(0), i < b.size() ? b[i].op : "none",
-                    pair.twin.input.size(0));
+  return make_error(
+      ErrorCode::kUnsupported, "[capture] the same operators for every batch size, got {} for {} and {} for {}",
+      i < a.size() ? a[i].op : "none", recordings.sizes[0], i < b.size() ? b[i].op : "none", recordings.twin_sizes[0]);
 }
 
 }  // namespace
@@ -60,13 +59,15 @@ std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Modul
   return names;
 }
 
-Result<RecordedPair> record_pair(torch::nn::Module& module, const std::function<at::Tensor(const at::Tensor&)>& forward,
-                                 const at::Tensor& input, const at::Tensor& twin_input, Keep keep) {
-  RecordedPair pair;
+Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                const std::optional<Signature>& signature) {
+  Recordings recordings;
+  BITLAB_TRY(recordings.signature, signature_of(example, signature));
+  BITLAB_TRY(std::tie(recordings.sizes, recordings.twin_sizes), recording_sizes(recordings.signature.symbols));
   module.eval();
-  BITLAB_TRY(pair.recording, record(forward, input, keep));
-  BITLAB_TRY(pair.twin, record(forward, twin_input));
-  return pair;
+  BITLAB_TRY(recordings.first, record(forward, resized(recordings.signature, example, recordings.sizes)));
+  BITLAB_TRY(recordings.twin, record(forward, resized(recordings.signature, example, recordings.twin_sizes)));
+  return recordings;
 }
 
 std::string describe(const c10::IValue& value) {
@@ -90,38 +91,91 @@ Result<ValueId> Lowering::operand(const Call& call, const std::string& argument)
   const c10::IValue& value = call.argument(argument);
   if (value.isScalar()) return constant(at::full({1}, value.toScalar(), at::kFloat));
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
-  return operand(call, value.toTensor(), twin().argument(argument).toTensor());
+  const auto found = values_.find(identity(value.toTensor()));
+  if (found != values_.end()) return found->second;
+  return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor(); });
 }
 
-Result<ValueId> Lowering::operand(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) {
-  const auto found = values_.find(identity(tensor));
-  return found != values_.end() ? Result<ValueId>(found->second) : shared_constant(call, tensor, twin_tensor);
+Result<ValueId> Lowering::operand(const Call& call, const std::string& list, size_t place) {
+  const auto get = [&](const Call& c) { return c.argument(list).toTensorVector().at(place); };
+  const auto found = values_.find(identity(get(call)));
+  return found != values_.end() ? Result<ValueId>(found->second) : constant_of(call, get);
 }
 
 Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   if (value.isNone() || !value.toTensor().defined()) return program::kNone;
   if (is_activation(value.toTensor())) return unsupported(call, "a constant as '" + argument + "'", "an activation");
-  return shared_constant(call, value.toTensor(), twin().argument(argument).toTensor());
+  return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor(); });
 }
 
-Result<ValueId> Lowering::shared_constant(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) {
+Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
+  const at::Tensor tensor = get(call), twin_tensor = get(twin());
   if (tensor.scalar_type() != at::kFloat) return unsupported(call, "float32 constants", c10::toString(tensor.scalar_type()));
-  const at::Tensor shaped = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
-  if (tensor.sizes() == twin_tensor.sizes()) {
+  BITLAB_TRY(const program::Shape shape, shape_of(call, tensor, twin_tensor));
+  if (is_fixed(shape)) {
     if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
-      return unsupported(
-          call, "constants that do not depend on the batch",
-          fmt::format("{} whose values differ between batches of {} and {}", describe(tensor), batch_, twin_batch_));
-    return constant(tensor, shaped);
+      return unsupported(call, "constants that do not depend on the batch or another size",
+                         fmt::format("{} whose values differ between batches of {} and {}", describe(tensor),
+                                     recordings_->sizes[0], recordings_->twin_sizes[0]));
+    return constant(tensor, tensor.dim() == 0 ? tensor.reshape({1}) : tensor);
   }
-  const at::Tensor row = tensor.narrow(0, 0, 1);
-  const bool repeats = tensor.dim() == twin_tensor.dim() && tensor.size(0) == batch_ && twin_tensor.size(0) == twin_batch_ &&
-                       at::equal(row.expand_as(tensor), tensor);
-  if (!repeats)
-    return unsupported(call, "constants that are the same for each sample",
-                       show(tensor.sizes()) + " and " + show(twin_tensor.sizes()));
-  return node(Op::expand, {constant(row)});
+  // Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table.
+  at::Tensor part = tensor;
+  program::Shape rest = shape;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const auto dim = static_cast<int64_t>(i);
+    const at::Tensor one = part.narrow(dim, 0, 1);
+    if (shape[i].is_number() || !at::equal(one.expand_as(part), part)) continue;
+    part = one;
+    rest[i] = 1;
+  }
+  ValueId value = program::kNone;
+  if (is_fixed(rest)) {
+    value = constant(part);
+  } else {
+    BITLAB_TRY(value, table_part(call, tensor, part, rest, get));
+  }
+  return node(Op::expand, {value}, {{"shape", shape}});
+}
+
+// `part`: the tensor without its repetitions, `rest` its shape. The recording at the largest sizes has the whole table.
+Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
+                                     const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get) {
+  if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return dim.powers[0] != 0; }))
+    return unsupported(call, "constants that are the same for each sample", describe(source) + " with values that differ");
+  if (!recordings_->largest) {
+    for (const program::Dim& dim : rest)
+      for (size_t s = 0; s < recordings_->signature.symbols.size(); ++s)
+        if (dim.powers[s] != 0 && recordings_->signature.symbols[s].max == program::kMaxElements)
+          return unsupported(
+              call,
+              fmt::format("a largest size of '{}', with which a constant grows", recordings_->signature.symbols[s].name),
+              "none");
+    wants_largest_ = true;
+    return unsupported(call, "a recording at the largest sizes", "none");
+  }
+  const auto& calls = recordings_->largest->calls;
+  if (index_ >= calls.size() || calls[index_].op != call.op)
+    return unsupported(call, "the same operators at the largest sizes", index_ < calls.size() ? calls[index_].op : "none");
+  at::Tensor table = get(calls[index_]);
+  for (size_t i = 0; i < rest.size(); ++i)
+    if (rest[i] == program::Dim(1) && part.size(static_cast<int64_t>(i)) == 1)
+      table = table.narrow(static_cast<int64_t>(i), 0, 1);
+  at::Tensor beginning = table;
+  for (int64_t i = 0; i < part.dim(); ++i) {
+    if (beginning.size(i) < part.size(i)) return unsupported(call, "a constant that grows", describe(beginning));
+    beginning = beginning.narrow(i, 0, part.size(i));
+  }
+  if (!at::equal(beginning, part))
+    return unsupported(call, "a constant whose beginning stays as it grows", describe(source) + " with values that change");
+  ValueId value = constant(source, table);
+  for (size_t i = 0; i < rest.size(); ++i) {
+    if (rest[i].is_number()) continue;
+    BITLAB_TRY(value, node(Op::slice, {value},
+                           {{"dim", static_cast<int64_t>(i)}, {"start", int64_t{0}}, {"length", program::Shape{rest[i]}}}));
+  }
+  return value;
 }
 
 std::string Lowering::unique_name(const std::string& name) {
@@ -164,52 +218,78 @@ Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) 
   return id;
 }
 
-Result<ValueId> Lowering::node(Op op, std::vector<ValueId> inputs, std::map<std::string, Attribute> attributes) {
+Result<std::vector<ValueId>> Lowering::nodes(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
   const int index = counts_[std::string(name(op))]++;
   std::string node_name = index == 0 ? std::string(name(op)) : fmt::format("{}_{}", name(op), index);
   constexpr std::string_view kWeight = ".weight";
   const auto weight = inputs.size() > 1 && inputs[1] != program::kNone ? builder_.peek().value(inputs[1]) : program::Value{};
   if (weight.kind == program::ValueKind::kConstant && weight.name.ends_with(kWeight))
     node_name = weight.name.substr(0, weight.name.size() - kWeight.size());
-  BITLAB_TRY(const ValueId id, builder_.node(op, unique_name(node_name), std::move(inputs), std::move(attributes)));
-  results_.emplace_back();
-  return id;
+  BITLAB_TRY(std::vector<ValueId> ids, builder_.nodes(op, unique_name(node_name), std::move(inputs), std::move(attributes)));
+  calls_.emplace_back();
+  return ids;
+}
+
+Result<ValueId> Lowering::node(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
+  BITLAB_TRY(const std::vector<ValueId> ids, nodes(op, std::move(inputs), std::move(attributes)));
+  return ids.front();
 }
 
 Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& output) {
   if (call.is_in_place()) BITLAB_RETURN_IF_ERROR(check_unaliased(call));
-  const std::vector<int64_t> expected = at_batch(shape(value), batch_);
+  const std::vector<int64_t> expected = shape_at(shape(value), recordings_->sizes);
   if (output.sizes() != at::IntArrayRef(expected))
-    return unsupported(call, "a result of shape " + show(expected), show(output.sizes()));
+    return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(output.sizes()));
+  if (output.scalar_type() != scalar_type(dtype(value)))
+    return unsupported(call, fmt::format("a result of {}", name(dtype(value))), c10::toString(output.scalar_type()));
   values_[identity(output)] = value;
   return {};
 }
 
-Status Lowering::lower_to(const Call& call, Op op, std::vector<ValueId> inputs,
-                          std::map<std::string, Attribute> attributes) {
+Status Lowering::lower_to(const Call& call, Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
   BITLAB_TRY(const ValueId id, node(op, std::move(inputs), std::move(attributes)));
-  results_.back() = call.copy;
+  calls_.back() = index_;
   return finish(call, id);
 }
 
 Result<ValueId> Lowering::reshape(ValueId x, const program::Shape& target) {
   if (shape(x) == target) return x;
-  Sizes sizes;
-  for (const program::Dim& dim : target) sizes.push_back(dim.symbolic ? -dim.size : dim.size);
-  return node(Op::reshape, {x}, {{"shape", sizes}});
+  return node(Op::reshape, {x}, {{"shape", target}});
 }
 
-Result<program::Shape> Lowering::shape_of(const Call& call, const at::Tensor& output, const at::Tensor& twin_output) const {
+Result<program::Dim> Lowering::dim_of(const Call& call, int64_t size, int64_t twin_size) const {
+  if (const auto dim = deploy::dim_of(size, twin_size, recordings_->sizes, recordings_->twin_sizes,
+                                      recordings_->signature.symbols.size()))
+    return *dim;
+  return unsupported(call, "sizes that are fixed or multiples of symbols", fmt::format("{} and {}", size, twin_size));
+}
+
+Result<program::Shape> Lowering::shape_of(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) const {
+  if (tensor.dim() != twin_tensor.dim())
+    return unsupported(call, "one rank for all sizes",
+                       deploy::show(tensor.sizes()) + " and " + deploy::show(twin_tensor.sizes()));
   program::Shape shape;
-  for (int64_t i = 0; i < output.dim(); ++i) {
-    const int64_t size = output.size(i), other = i < twin_output.dim() ? twin_output.size(i) : 0;
-    const bool symbolic = size != other;
-    if (symbolic && (size % batch_ != 0 || size / batch_ * twin_batch_ != other))
-      return unsupported(call, "sizes that are fixed or multiples of the batch",
-                         show(output.sizes()) + " and " + show(twin_output.sizes()));
-    shape.push_back({symbolic ? size / batch_ : size, symbolic});
+  for (int64_t i = 0; i < tensor.dim(); ++i) {
+    const Result<program::Dim> dim = dim_of(call, tensor.size(i), twin_tensor.size(i));
+    if (!dim.ok())
+      return unsupported(call, "sizes that are fixed or multiples of symbols",
+                         deploy::show(tensor.sizes()) + " and " + deploy::show(twin_tensor.sizes()));
+    shape.push_back(*dim);
   }
   return shape;
+}
+
+Result<ValueId> Lowering::positions(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) {
+  if (const auto known = values_.find(identity(tensor)); known != values_.end()) return known->second;
+  for (const at::Tensor& t : {tensor, twin_tensor})
+    if (t.dim() != 1 || t.scalar_type() != at::kLong || !at::equal(t, at::arange(t.size(0))))
+      return unsupported(call, "the int64 positions 0, 1, ...", describe(t) + " of others");
+  BITLAB_TRY(const program::Dim size, dim_of(call, tensor.size(0), twin_tensor.size(0)));
+  if (size.powers[0] != 0)  // what a sample gets would depend on its place in the batch
+    return unsupported(call, "positions that are the same for each sample", "as many as the batch has");
+  BITLAB_TRY(const ValueId id, node(Op::positions, {}, {{"size", program::Shape{size}}, {"continues", int64_t{0}}}));
+  values_[identity(tensor)] = id;
+  return id;
 }
 
 void Lowering::derive(const at::Tensor& tensor, const at::Tensor& source) {
@@ -245,8 +325,18 @@ bool Lowering::reads_activations(const Call& call) const {
   return reads;
 }
 
+// What is made of nothing but a symbol's size, and of integers: positions.
+Status Lowering::lower_symbolic_source(const Call& call) {
+  const at::Tensor &made = output_of(call), &twin_made = output_of(twin());
+  if (made.sizes() == twin_made.sizes() || made.scalar_type() != at::kLong) return {};
+  BITLAB_TRY(const ValueId id, positions(call, made, twin_made));
+  calls_.back() = index_;
+  return finish(call, id);
+}
+
 Status Lowering::lower_call(const Call& call) {
   if (!reads_activations(call)) {
+    if (call.op.starts_with("aten::arange")) return lower_symbolic_source(call);
     if (call.op == "aten::t") remember_transpose(output_of(call), call.arguments.at(0).value.toTensor());
     const bool from_tensor = !call.arguments.empty() && call.arguments[0].value.isTensor();
     for (const c10::IValue& output : call.outputs)
@@ -268,28 +358,30 @@ Status Lowering::lower_call(const Call& call) {
   }
 }
 
-Result<program::Program> Lowering::lower(const RecordedPair& pair, std::map<std::string, std::string> metadata) {
-  const at::Tensor& input = pair.recording.input;
-  batch_ = input.size(0), twin_batch_ = pair.twin.input.size(0);
-  program::Shape shape{program::kBatch};
-  for (int64_t i = 1; i < input.dim(); ++i) shape.push_back({input.size(i), false});
-  values_[identity(input)] =
-      builder_.input(unique_name("input"), std::move(shape),
-                     input.scalar_type() == at::kLong ? program::DType::kInt64 : program::DType::kFloat32);
-  const std::vector<bool> live = live_calls(pair.recording);
+Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<std::string, std::string> metadata) {
+  recordings_ = &recordings;
+  for (const program::Symbol& symbol : recordings.signature.symbols) builder_.declare(symbol);
+  for (const program::Port& port : recordings.signature.inputs)
+    values_[identity(recordings.first.inputs.at(port.name))] =
+        builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
+  const std::vector<bool> live = live_calls(recordings.first);
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
-  for (size_t i = 0; i < std::max(pair.recording.calls.size(), pair.twin.calls.size()); ++i) {
-    BITLAB_RETURN_IF_ERROR(check_same_call(pair, i));
-    if (!live[i]) continue;
-    twin_ = &pair.twin.calls[i];
-    BITLAB_RETURN_IF_ERROR(lower_call(pair.recording.calls[i]));
+  for (index_ = 0; index_ < std::max(recordings.first.calls.size(), recordings.twin.calls.size()); ++index_) {
+    BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
+    if (!live[index_]) continue;
+    twin_ = &recordings.twin.calls[index_];
+    BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }
-  const auto output = values_.find(identity(pair.recording.output));
-  if (output == values_.end())
-    return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {}",
-                      describe(pair.recording.output));
+  std::vector<program::Output> outputs;
+  for (const auto& [output_name, tensor] : recordings.first.outputs) {
+    const auto found = values_.find(identity(tensor));
+    if (found == values_.end())
+      return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {} (output={})",
+                        describe(tensor), output_name);
+    outputs.push_back({output_name, found->second});
+  }
   for (auto& [key, text] : metadata) builder_.metadata(key, std::move(text));
-  return builder_.finish({output->second});
+  return builder_.finish(std::move(outputs));
 }
 
 }  // namespace bitlab::deploy

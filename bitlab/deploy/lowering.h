@@ -1,6 +1,8 @@
 // Lowers recorded calls, one by one, into a program under construction.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -9,6 +11,7 @@
 #include <torch/nn/module.h>
 
 #include "bitlab/deploy/recording.h"
+#include "bitlab/deploy/signature.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::deploy {
@@ -16,14 +19,18 @@ namespace bitlab::deploy {
 // The names of a module's parameters and buffers, by tensor.
 std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module);
 
-// A forward pass with two sizes of batch: what differs between them shows which sizes are the batch's.
-struct RecordedPair {
-  Recording recording, twin;
+// Forward passes at two sizes of every symbol: what differs between them shows which sizes are multiples of which symbols. And, where a constant
+// grows with symbols, one at their largest sizes.
+struct Recordings {
+  Signature signature;  // of the inputs
+  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes, largest_sizes = program::kOnes;
+  Recording first, twin;
+  std::optional<Recording> largest;
 };
 
-// Sets the module to eval. `keep` is for the first recording, whose input is `input`. Errors: those of record().
-Result<RecordedPair> record_pair(torch::nn::Module& module, const std::function<at::Tensor(const at::Tensor&)>& forward,
-                                 const at::Tensor& input, const at::Tensor& twin_input, Keep keep = Keep::kTensors);
+// Sets the module to eval and records it at both sizes. Errors: those of signature_of(), recording_sizes() and record().
+Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                const std::optional<Signature>& signature);
 
 // What a call without an activation makes is a constant, with the values that were recorded.
 class Lowering {
@@ -31,11 +38,13 @@ class Lowering {
   // `names`: of the module's parameters and buffers, by tensor.
   explicit Lowering(std::unordered_map<const void*, std::string> names) : names_(std::move(names)) {}
 
-  // The program of the first recording.
-  Result<program::Program> lower(const RecordedPair& pair, std::map<std::string, std::string> metadata);
+  // The program of the recordings, which must outlive this.
+  Result<program::Program> lower(const Recordings& recordings, std::map<std::string, std::string> metadata);
 
-  // What LibTorch computed for each node of that program, where the recording kept copies; undefined for nodes within a call.
-  const std::vector<at::Tensor>& results() const { return results_; }
+  // Whether it failed for want of a recording at the largest sizes.
+  bool wants_largest() const { return wants_largest_; }
+  // By node: the number of the call that it computes; nothing for nodes that are parts of one.
+  const std::vector<std::optional<size_t>>& calls() const { return calls_; }
 
   // --- for the functions of lowering/
 
@@ -44,7 +53,11 @@ class Lowering {
   Result<program::ValueId> activation(const Call& call, const std::string& argument);
   // An activation, or a float constant: a tensor or a number.
   Result<program::ValueId> operand(const Call& call, const std::string& argument);
-  Result<program::ValueId> operand(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor);
+  // One of a list of tensors, by its place.
+  Result<program::ValueId> operand(const Call& call, const std::string& list, size_t place);
+  // A float32 constant of a tensor that is made of each recording's call: repeated where it is the same along a symbol, a part of a table where it
+  // grows with one.
+  Result<program::ValueId> constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get);
   // A float constant with the values of an argument; kNone where the argument is None.
   Result<program::ValueId> floats(const Call& call, const std::string& argument);
   // The same with values that were computed from it, in the canonical order of a layer's weight.
@@ -54,22 +67,35 @@ class Lowering {
   Result<program::ValueId> ternary(const Call& call, std::vector<int64_t> shape);
 
   // Adds a node. A layer is called by its weight's name.
-  Result<program::ValueId> node(program::Op op, std::vector<program::ValueId> inputs,
-                                std::map<std::string, program::Attribute> attributes = {});
+  Result<program::ValueId> node(program::Op op, std::vector<program::ValueId> inputs, program::Attributes attributes = {});
+  Result<std::vector<program::ValueId>> nodes(program::Op op, std::vector<program::ValueId> inputs,
+                                              program::Attributes attributes = {});
+  // Of the node that was added last, where LibTorch is known to compute as it does.
+  void set_exactness(program::Exactness exactness) { builder_.set_exactness(exactness); }
   // Makes an output of the call stand for a value, whose shape must be the recorded one. Refuses in-place operators whose memory others see.
   Status finish(const Call& call, program::ValueId value, const at::Tensor& output);
   Status finish(const Call& call, program::ValueId value) { return finish(call, value, call.outputs.at(0).toTensor()); }
   // Both, for the calls that are one node.
   Status lower_to(const Call& call, program::Op op, std::vector<program::ValueId> inputs,
-                  std::map<std::string, program::Attribute> attributes = {});
+                  program::Attributes attributes = {});
 
   const program::Shape& shape(program::ValueId value) const { return builder_.peek().value(value).shape; }
+  program::DType dtype(program::ValueId value) const { return builder_.peek().value(value).dtype; }
+  // A shape in the names of the symbols.
+  std::string show(const program::Shape& shape) const { return builder_.peek().show(shape); }
   // x in another shape; x itself where it has that.
   Result<program::ValueId> reshape(program::ValueId x, const program::Shape& shape);
-  // The shape of an output: a size that changed with the batch is symbolic. Error: Unsupported, for sizes that are no multiples of it.
-  Result<program::Shape> shape_of(const Call& call, const at::Tensor& output, const at::Tensor& twin_output) const;
-  // The call of the other recording that is this one's twin.
+  // The shape of a tensor that both recordings have. Error: Unsupported, for sizes that are no multiples of symbols.
+  Result<program::Shape> shape_of(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) const;
+  Result<program::Shape> shape_of_output(const Call& call) const {
+    return shape_of(call, call.outputs.at(0).toTensor(), twin().outputs.at(0).toTensor());
+  }
+  // The size that is `size` here and `twin_size` in the other recording.
+  Result<program::Dim> dim_of(const Call& call, int64_t size, int64_t twin_size) const;
+  // The same call in the other recording.
   const Call& twin() const { return *twin_; }
+  // 0, 1, ..., as many as a tensor of integers has that holds these; nothing where it holds others.
+  Result<program::ValueId> positions(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor);
 
   // Remembers that `tensor` is derived from the parameter that `source` is or is derived from.
   void derive(const at::Tensor& tensor, const at::Tensor& source);
@@ -83,17 +109,20 @@ class Lowering {
   bool reads_activations(const Call& call) const;
   // The name, or with the next free number behind it. Each result is given once.
   std::string unique_name(const std::string& name);
-  // A float constant of a tensor that both recordings have; expanded where it repeats a row for each sample.
-  Result<program::ValueId> shared_constant(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor);
+  Status lower_symbolic_source(const Call& call);
+  Result<program::ValueId> table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
+                                      const program::Shape& shape, const std::function<at::Tensor(const Call&)>& get);
 
   program::ProgramBuilder builder_;
-  int64_t batch_ = 1, twin_batch_ = 1;
+  const Recordings* recordings_ = nullptr;
+  size_t index_ = 0;  // of the call
   const Call* twin_ = nullptr;
+  bool wants_largest_ = false;
   std::unordered_map<const void*, std::string> names_;
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
   std::unordered_map<const void*, at::Tensor> transposes_;
-  std::vector<at::Tensor> results_;                   // by node
+  std::vector<std::optional<size_t>> calls_;          // by node
   std::vector<at::Tensor> kept_;                      // whose addresses stand in the maps
   std::unordered_map<std::string, int> counts_;       // of nodes, by operation, for their names
   std::unordered_set<std::string> taken_;             // names

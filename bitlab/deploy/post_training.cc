@@ -51,11 +51,15 @@ void bypass(const std::vector<Layer>& layers, bool on) {
   for (const Layer& l : layers) l.layer->view().quantizer.bypass(on);
 }
 
-// The outputs for the samples, which a forward pass that works in place must not change.
-std::vector<at::Tensor> run(const Forward& forward, std::span<const at::Tensor> samples) {
+// All outputs for the samples, one after the other, which a forward pass that works in place must not change.
+std::vector<at::Tensor> run(const Forward& forward, std::span<const NamedTensors> samples) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> outputs;
-  for (const at::Tensor& sample : samples) outputs.push_back(forward(sample.clone()));
+  for (const NamedTensors& sample : samples) {
+    NamedTensors copies;
+    for (const auto& [name, tensor] : sample) copies.set(name, tensor.clone());
+    for (const auto& [name, output] : forward(copies)) outputs.push_back(output);
+  }
   return outputs;
 }
 
@@ -73,7 +77,7 @@ double relative_error(const std::vector<at::Tensor>& outputs, const std::vector<
 // Puts the layers in the order in which they run, and gives static activations their steps. Layers that no sample reaches leave for the report.
 // Returns the outputs of the float network.
 Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forward& forward,
-                                          std::span<const at::Tensor> samples, const PostTrainingOptions& options,
+                                          std::span<const NamedTensors> samples, const PostTrainingOptions& options,
                                           PostTrainingReport& report) {
   std::vector<ternary::StepCalibrator> seen(layers.size());
   std::vector<size_t> order;
@@ -206,7 +210,7 @@ at::Tensor encoded_scale(const ops::QuantizedWeight& weight, int64_t rows) {
 }
 
 // Fits one layer. Returns the outputs of the network before.
-std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const at::Tensor> samples,
+std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const NamedTensors> samples,
                             const PostTrainingOptions& options) {
   const at::NoGradGuard no_grad;
   const auto view = l.layer->view();
@@ -241,7 +245,7 @@ std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const at
 }
 
 // Fits the layers, one after the other. `expected`: the float network's outputs.
-void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const at::Tensor> samples,
+void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const NamedTensors> samples,
              const PostTrainingOptions& options, const std::vector<at::Tensor>& expected, PostTrainingReport& report) {
   LayerFit* last = nullptr;  // the layer that was fitted last, whose effect shows in the next pass
   const auto note = [&](double error) {
@@ -257,8 +261,9 @@ void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const
   report.output_error = note(relative_error(run(forward, samples), expected));
 }
 
-Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forward& forward, const at::Tensor& sample) {
-  BITLAB_TRY(const program::Program program, capture(module, forward, sample));
+Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forward& forward, const NamedTensors& sample,
+               const PostTrainingOptions& options) {
+  BITLAB_TRY(const program::Program program, capture(module, forward, sample, {options.signature, {}}));
   BITLAB_TRY(const auto model, runtime::Model::create(program));
   for (const program::Constant& constant : program.constants)
     report.weight_file_bytes += format::bit::stored_bytes(program, constant);
@@ -271,7 +276,7 @@ Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forw
 }  // namespace
 
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
-                                                   std::span<const at::Tensor> samples, const PostTrainingOptions& options,
+                                                   std::span<const NamedTensors> samples, const PostTrainingOptions& options,
                                                    const std::function<double()>& evaluate) {
   if (samples.empty()) return make_error(ErrorCode::kInvalidArgument, "[post_training] samples, got none");
   std::vector<Layer> layers = product_layers(module);
@@ -299,7 +304,7 @@ Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, co
                       error.what_without_backtrace());
   }
   for (const Layer& layer : layers) report.layers.push_back(layer.fit);
-  BITLAB_RETURN_IF_ERROR(measure(report, module, forward, samples[0]));
+  BITLAB_RETURN_IF_ERROR(measure(report, module, forward, samples[0], options));
   return report;
 }
 

@@ -10,6 +10,8 @@
 namespace bitlab::deploy {
 
 struct PostTrainingOptions {
+  // As CaptureOptions' of capture.h, for the sizes that the report is about.
+  std::optional<Signature> signature = std::nullopt;
   // The step of static activations, from what the float network's layers read.
   ternary::Calibration calibration = ternary::Calibration::kMse;
   double percentile = 99.9;  // of kPercentile
@@ -57,7 +59,7 @@ struct PostTrainingReport {
 // that as it is. `evaluate` measures the network in eval, its accuracy for example. The samples stay as they are. Errors: InvalidArgument (no
 // samples, none that reaches a layer), those of capture() and of the layers.
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
-                                                   std::span<const at::Tensor> samples,
+                                                   std::span<const NamedTensors> samples,
                                                    const PostTrainingOptions& options = {},
                                                    const std::function<double()>& evaluate = {});
 

@@ -68,8 +68,7 @@ void bring_outputs_near_the_float_networks() {
       errors.push_back((y - float_output).square().mean().item<double>());
       return errors.back();
     };
-    const auto report = quantize_for_deployment(
-        net, [&](const at::Tensor& x) { return net.forward(x); }, data, {}, evaluate);
+    const auto report = quantize_for_deployment(net, nn::forward_of(net), test::named(data), {}, evaluate);
     ASSERT_TRUE(report.ok()) << report.error().message;
     ASSERT_EQ(report->layers.size(), 3U);
     EXPECT_EQ(report->evaluated_float, 0.0);
@@ -90,16 +89,12 @@ void bring_outputs_near_the_float_networks() {
     EXPECT_DOUBLE_EQ(report->bits_a_weight,
                      32.0 * static_cast<double>(report->weight_bytes) / static_cast<double>(report->float32_weight_bytes));
     // What remains is ternary products alone, and the runtime gives its bits.
-    const auto program = capture(
-                             net, [&](const at::Tensor& x) { return net.forward(x); }, data[0])
-                             .value();
+    const auto program = capture(net, nn::forward_of(net), data[0]).value();
     for (const auto& node : program.nodes) {
       EXPECT_NE(node.op, program::Op::batch_norm);
       EXPECT_NE(node.op, program::Op::mul);
     }
-    EXPECT_TRUE(check_parity(
-                    program, net, [&](const at::Tensor& x) { return net.forward(x); }, data[0])
-                    .ok());
+    EXPECT_TRUE(check_parity(program, net, nn::forward_of(net), data[0]).ok());
   }
 }
 
@@ -117,10 +112,8 @@ TEST(PostTraining, FitsTheClosedForm) {
   auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(20, 6).quant(quant)));
   net.body = [=](Net&, const at::Tensor& x) { return fc->forward(x); };
   const at::Tensor x = torch::randn({50, 20}), w = fc->weight.detach().clone(), b = fc->bias.detach().clone();
-  const at::Tensor samples[] = {x.narrow(0, 0, 30), x.narrow(0, 30, 20)};
-  ASSERT_TRUE(quantize_for_deployment(
-                  net, [&](const at::Tensor& v) { return net.forward(v); }, samples)
-                  .ok());
+  const std::vector<at::Tensor> samples{x.narrow(0, 0, 30), x.narrow(0, 30, 20)};
+  ASSERT_TRUE(quantize_for_deployment(net, nn::forward_of(net), test::named(samples)).ok());
   const at::Tensor s = w.abs().mean().clamp_min(1e-5), t = (w / s).round().clamp(-1, 1);
   const at::Tensor a = x.abs().amax(1, true).clamp_min(1e-5) / 127, q = (x / a).round();
   const at::Tensor y = x.matmul(w.t()).to(at::kDouble), z = (q * a).matmul(t.t()).to(at::kDouble);
@@ -146,7 +139,7 @@ TEST(PostTraining, LeavesGroupsTwoScalesAndInt8AsTheyAre) {
     auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(128, 6).quant(quant)));
     net.body = [=](Net&, const at::Tensor& x) { return fc->forward(x); };
     const at::Tensor x = torch::randn({5, 128}), before = fc->weight.detach().clone();
-    const auto report = quantize_for_deployment(net, [&](const at::Tensor& v) { return net.forward(v); }, {&x, 1}).value();
+    const auto report = quantize_for_deployment(net, nn::forward_of(net), test::named({x})).value();
     EXPECT_FALSE(report.layers[0].frozen);
     EXPECT_TRUE(torch::equal(fc->weight, before));
     EXPECT_GT(report.bits_a_weight, quant.method == ternary::Method::kInt8 ? 8 : 2);
@@ -231,16 +224,17 @@ TEST(PostTraining, FoldsWhereAllReadersAndWritersAreKnown) {
         return y;
       };
       const at::Tensor wanted = with_float_weights();
-      const auto report = quantize_for_deployment(net, forward, data, {.fold_batch_norm = fold}).value();
+      const auto report =
+          quantize_for_deployment(net, nn::forward_of(forward), test::named(data), {.fold_batch_norm = fold}).value();
       const at::NoGradGuard no_grad;
       const at::Tensor found = forward(data[1]);
       errors[fold] = ((found - wanted).square().sum() / wanted.square().sum()).item<double>();
       EXPECT_LT(errors[fold], 2e-3) << c.name << (fold ? " folded" : "");
       EXPECT_NEAR(report.output_error, errors[fold], 0.5 * errors[fold] + 1e-6) << "one of two samples: " << c.name;
       for (const LayerFit& layer : report.layers) EXPECT_EQ(layer.folded, fold && c.folds) << c.name << " " << layer.name;
-      const auto program = capture(net, forward, data[0]);
+      const auto program = capture(net, nn::forward_of(forward), data[0]);
       ASSERT_TRUE(program.ok()) << program.error().message;
-      EXPECT_TRUE(check_parity(*program, net, forward, data[0]).ok());
+      EXPECT_TRUE(check_parity(*program, net, nn::forward_of(forward), data[0]).ok());
     }
     EXPECT_EQ(errors[0] == errors[1], !c.folds) << c.name;
   }
@@ -256,7 +250,7 @@ TEST(PostTraining, LeavesLayersThatNoSampleReaches) {
     return self.is_training() ? y + aux->forward(x).sum() : y;
   };
   const at::Tensor x = torch::randn({5, 4}), before = x.clone(), weight = aux->weight.detach().clone();
-  const auto report = quantize_for_deployment(net, [&](const at::Tensor& v) { return net.forward(v); }, {&x, 1}).value();
+  const auto report = quantize_for_deployment(net, nn::forward_of(net), test::named({x})).value();
   ASSERT_EQ(report.layers.size(), 1U);
   EXPECT_EQ(report.layers[0].name, "fc");
   EXPECT_EQ(report.unread, std::vector<std::string>{"aux"});
@@ -269,8 +263,8 @@ TEST(PostTraining, ReportsTheNetworksOutputs) {
   torch::manual_seed(13);
   ConvNet<torch::nn::BatchNorm2d> net(static_int8());
   const auto data = samples();
-  const auto forward = [&](const at::Tensor& v) { return net.forward(v); };
-  const auto report = quantize_for_deployment(net, forward, data).value();
+  const auto forward = nn::forward_of(net);
+  const auto report = quantize_for_deployment(net, forward, test::named(data)).value();
   EXPECT_EQ(report.layers[0].output_error_before, report.output_error_encoded);
   for (size_t i = 1; i < report.layers.size(); ++i)
     EXPECT_EQ(report.layers[i].output_error_before, report.layers[i - 1].output_error_after);
@@ -285,17 +279,17 @@ TEST(PostTraining, RefusesWhatItCannotFit) {
   Net net;
   auto used = net.register_module("used", nn::BitLinear(4, 4));
   net.body = [=](Net&, const at::Tensor& x) { return used->forward(x); };
-  const auto forward = [&](const at::Tensor& v) { return net.forward(v); };
+  const auto forward = nn::forward_of(net);
   EXPECT_EQ(quantize_for_deployment(net, forward, {}).error().message, "[post_training] samples, got none");
   const at::Tensor wrong = torch::randn({2, 3}), x = torch::randn({2, 4});
-  EXPECT_EQ(quantize_for_deployment(net, forward, {&wrong, 1}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(quantize_for_deployment(net, forward, test::named({wrong})).error().code, ErrorCode::kInvalidArgument);
   Net idle;
   idle.register_module("unused", nn::BitLinear(4, 4));
   idle.body = [](Net&, const at::Tensor& v) { return at::relu(v); };
-  EXPECT_EQ(quantize_for_deployment(idle, [&](const at::Tensor& v) { return idle.forward(v); }, {&x, 1}).error().message,
+  EXPECT_EQ(quantize_for_deployment(idle, nn::forward_of(idle), test::named({x})).error().message,
             "[post_training] samples that reach a ternary layer, got 1 that reach none");
   torch::nn::Linear plain(4, 4);
-  EXPECT_EQ(quantize_for_deployment(*plain, [&](const at::Tensor& v) { return plain(v); }, {&x, 1}).error().message,
+  EXPECT_EQ(quantize_for_deployment(*plain, nn::forward_of(*plain), test::named({x})).error().message,
             "[post_training] a module with ternary layers, got none");
 }
 

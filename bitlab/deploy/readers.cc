@@ -17,7 +17,7 @@ const void* memory_of(const at::Tensor& tensor) { return tensor.storage().unsafe
 
 }  // namespace
 
-Readers::Readers(const Recording& recording) : output_(recording.output) {
+Readers::Readers(const Recording& recording) : outputs_(recording.outputs) {
   const std::vector<bool> live = live_calls(recording);
   for (size_t i = 0; i < recording.calls.size(); ++i) {
     if (!live[i]) continue;

@@ -1,6 +1,7 @@
 // Who reads which tensor in a recorded forward pass. A rewrite of a network's weights is right only where everything that reads them is known.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,11 +21,13 @@ class Readers {
   const std::vector<const Call*>& of(const at::Tensor& tensor) const;
   // The calls that have a tensor of its memory among their arguments, or codes that were made of such a tensor.
   const std::vector<const Call*>& of_memory(const at::Tensor& tensor) const;
-  // Whether this very tensor is what the forward pass returns.
-  bool is_output(const at::Tensor& tensor) const { return tensor.is_same(output_); }
+  // Whether this very tensor is one that the forward pass returns.
+  bool is_output(const at::Tensor& tensor) const {
+    return std::any_of(outputs_.begin(), outputs_.end(), [&](const auto& output) { return tensor.is_same(output.second); });
+  }
 
  private:
-  at::Tensor output_;
+  nn::NamedTensors outputs_;
   std::unordered_map<const void*, std::vector<const Call*>> by_tensor_, by_memory_;
 };
 

@@ -92,7 +92,8 @@ void for_each_tensor(const c10::IValue& value, const std::function<void(const at
 
 std::vector<bool> live_calls(const Recording& recording) {
   std::vector<bool> live(recording.calls.size());
-  std::unordered_set<const void*> read{recording.output.unsafeGetTensorImpl()};
+  std::unordered_set<const void*> read;
+  for (const auto& [name, output] : recording.outputs) read.insert(output.unsafeGetTensorImpl());
   for (size_t i = recording.calls.size(); i-- > 0;) {
     const Call& call = recording.calls[i];
     bool needed = call.is_in_place() || call.outputs.empty();
@@ -109,19 +110,23 @@ std::vector<bool> live_calls(const Recording& recording) {
   return live;
 }
 
-Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input, Keep keep) {
+Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inputs, Keep keep) {
   Recorder recorder(keep);
   try {
     at::NoGradGuard no_grad;
-    recorder.recording.input = input.clone();  // a forward pass may work in place
+    for (const auto& [name, tensor] : inputs)  // a forward pass may work in place
+      recorder.recording.inputs.set(name, tensor.clone());
     const ops::CallObserver observer(recorder);
-    recorder.recording.output = forward(recorder.recording.input);
+    recorder.recording.outputs = forward(recorder.recording.inputs);
   } catch (const Exception& error) {
     return error.error();
   } catch (const c10::Error& error) {
     return make_error(ErrorCode::kInvalidArgument, "[capture] a forward pass that succeeds, got '{}'",
                       error.what_without_backtrace());
   }
+  for (const auto& [name, tensor] : recorder.recording.outputs)
+    if (!tensor.defined())
+      return make_error(ErrorCode::kInvalidArgument, "[capture] tensors as outputs, got an undefined one (output={})", name);
   return std::move(recorder.recording);
 }
 

@@ -13,6 +13,7 @@
 #include <ATen/core/ivalue.h>
 
 #include "bitlab/base/result.h"
+#include "bitlab/nn/named_tensors.h"
 
 namespace bitlab::deploy {
 
@@ -36,22 +37,21 @@ struct Call {
 };
 
 struct Recording {
-  at::Tensor input, output;  // the input is a copy of the caller's
-  std::vector<Call> calls;   // their tensors stay alive, so that identities are unique
+  nn::NamedTensors inputs, outputs;  // the inputs are copies of the caller's
+  std::vector<Call> calls;           // their tensors stay alive, so that identities are unique
 };
 
 enum class Keep { kTensors, kCopies };
 
-// Which calls the output depends on. LibTorch's attention averages its weights for callers that may not want them. What works in place, or
+// Which calls the outputs depend on. LibTorch's attention averages its weights for callers that may not want them. What works in place, or
 // returns a number to the program that called it, counts as well.
 std::vector<bool> live_calls(const Recording& recording);
 
 // The tensors that an argument or an output is or lists.
 void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit);
 
-// Runs forward(a copy of the input) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
+// Runs forward(a copy of the inputs) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
 // InvalidArgument.
-Result<Recording> record(const std::function<at::Tensor(const at::Tensor&)>& forward, const at::Tensor& input,
-                         Keep keep = Keep::kTensors);
+Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inputs, Keep keep = Keep::kTensors);
 
 }  // namespace bitlab::deploy

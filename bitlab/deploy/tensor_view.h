@@ -1,21 +1,23 @@
-// A LibTorch tensor as the runtime takes it.
+// LibTorch tensors as the runtime takes them, and the runtime's results as tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
+#include "bitlab/deploy/signature.h"
 #include "bitlab/runtime/session.h"
 
 namespace bitlab::deploy {
 
-// `tensor`: contiguous, float32 or int64; it must outlive the view.
+// `tensor`: contiguous, of a dtype that programs have; it must outlive the view.
 inline runtime::TensorView view_of(const at::Tensor& tensor) {
-  runtime::TensorView view{tensor.sizes().vec(), nullptr, nullptr};
-  if (tensor.scalar_type() == at::kLong) {
-    view.indices = tensor.const_data_ptr<int64_t>();
-  } else {
-    view.data = tensor.const_data_ptr<float>();
-  }
-  return view;
+  return {tensor.sizes().vec(), dtype_of(tensor.scalar_type()), tensor.const_data_ptr()};
 }
+
+// Runs a session on named inputs. Errors: those of the session.
+Result<NamedTensors> run(runtime::Session& session, const NamedTensors& inputs);
+
+// The same with a program's own session of one thread.
+Result<NamedTensors> run(const program::Program& program, const NamedTensors& inputs);
 
 }  // namespace bitlab::deploy

@@ -4,7 +4,7 @@
 
 #include "bitlab/nn/bit_attention.h"
 #include "bitlab/nn/bit_feed_forward.h"
-#include "bitlab/nn/rotary.h"
+#include "bitlab/ops/ops.h"
 #include "bitlab/nn/test_support.h"
 
 namespace bitlab::nn {
@@ -29,7 +29,7 @@ at::Tensor by_hand(BitMultiheadAttention& a, const at::Tensor& query, const at::
   const int64_t heads = a->options.num_heads(), kv = a->options.num_kv_heads() ? a->options.num_kv_heads() : heads;
   const auto split = [&](const at::Tensor& y, int64_t n) { return y.view({y.size(0), y.size(1), n, -1}).transpose(1, 2); };
   const auto turn = [&](const at::Tensor& y) {
-    return a->options.rope_theta() == 0 ? y : apply_rotary(y, 0, a->options.rope_theta());
+    return a->options.rope_theta() == 0 ? y : ops::rotary(y, torch::arange(y.size(2)), a->options.rope_theta());
   };
   const at::Tensor q = turn(split(a->q_proj->forward(query), heads)), k = turn(split(a->k_proj->forward(key), kv));
   const at::Tensor v = split(a->v_proj->forward(value), kv);
@@ -110,7 +110,7 @@ TEST(Attention, HeadsMasksAndNormsByHand) {
 TEST(Attention, RotaryTurnsHalvesAsHuggingFace) {
   torch::manual_seed(23);
   const at::Tensor x = torch::randn({2, 3, 4, 6});
-  const at::Tensor y = apply_rotary(x, 5, 10000);
+  const at::Tensor y = ops::rotary(x, torch::arange(5, 5 + x.size(2)), 10000);
   for (int64_t position = 0; position < 4; ++position)
     for (int64_t i = 0; i < 3; ++i) {
       const double angle = static_cast<double>(5 + position) * std::pow(10000.0, -2.0 * static_cast<double>(i) / 6.0);
@@ -119,7 +119,7 @@ TEST(Attention, RotaryTurnsHalvesAsHuggingFace) {
       EXPECT_TRUE(torch::allclose(turned.select(-1, i), a * std::cos(angle) - b * std::sin(angle), 1e-6, 1e-6));
       EXPECT_TRUE(torch::allclose(turned.select(-1, i + 3), b * std::cos(angle) + a * std::sin(angle), 1e-6, 1e-6));
     }
-  EXPECT_TRUE(same_bits(apply_rotary(x, 0, 10000).select(2, 0), x.select(2, 0)));
+  EXPECT_TRUE(same_bits(ops::rotary(x, torch::arange(x.size(2)), 10000).select(2, 0), x.select(2, 0)));
 }
 
 TEST(FeedForward, ActivationsByHand) {

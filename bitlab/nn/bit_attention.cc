@@ -1,15 +1,18 @@
 #include "bitlab/nn/bit_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include <ATen/ops/cat.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/where.h>
 
 #include "bitlab/nn/layer.h"
-#include "bitlab/nn/rotary.h"
+#include "bitlab/ops/ops.h"
 
 namespace bitlab::nn {
 namespace {
@@ -63,26 +66,48 @@ at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, -1}).transpose(1, 2);
 }
 
+// x [B, H, T, D] at the positions from `first` on.
+at::Tensor rotated(const at::Tensor& x, int64_t first, double theta) {
+  return ops::rotary(x, at::arange(first, first + x.size(2), x.options().dtype(at::kLong)), theta);
+}
+
+constexpr int64_t kFirstCapacity = 64;  // tokens that a state has room for at first
+
+// A buffer of `capacity` tokens that begins with the given ones.
+at::Tensor with_capacity(const at::Tensor& tokens, int64_t length, const at::Tensor& like, int64_t capacity) {
+  at::Tensor buffer = at::empty({like.size(0), like.size(1), capacity, like.size(3)}, like.options());
+  if (length > 0) buffer.narrow(2, 0, length).copy_(tokens.narrow(2, 0, length));
+  return buffer;
+}
+
 }  // namespace
 
+at::Tensor KvState::key() const { return keys_.defined() ? keys_.narrow(2, 0, length_) : at::Tensor(); }
+at::Tensor KvState::value() const { return values_.defined() ? values_.narrow(2, 0, length_) : at::Tensor(); }
+
 void KvState::append(const at::Tensor& new_key, const at::Tensor& new_value) {
-  if (!key.defined()) {
-    key = new_key, value = new_value;
-    return;
+  const at::NoGradGuard no_grad;
+  const bool fits = !keys_.defined() || (new_key.size(0) == keys_.size(0) && new_key.size(1) == keys_.size(1) &&
+                                         new_key.size(3) == keys_.size(3) && new_value.size(3) == values_.size(3));
+  if (!fits)
+    throw Exception(make_error(ErrorCode::kShapeMismatch, "[KvState] keys [{}, {}, tokens, {}], got {}", keys_.size(0),
+                               keys_.size(1), keys_.size(3), c10::str(new_key.sizes())));
+  const int64_t count = new_key.size(2), needed = length_ + count, room = keys_.defined() ? keys_.size(2) : 0;
+  if (needed > room || !keys_.defined()) {
+    const int64_t capacity = std::max({needed, 2 * room, kFirstCapacity});
+    keys_ = with_capacity(keys_, length_, new_key, capacity);
+    values_ = with_capacity(values_, length_, new_value, capacity);
   }
-  if (new_key.size(0) != key.size(0) || new_key.size(1) != key.size(1) || new_key.size(3) != key.size(3))
-    throw Exception(make_error(ErrorCode::kShapeMismatch, "[KvState] keys [{}, {}, tokens, {}], got {}", key.size(0),
-                               key.size(1), key.size(3), c10::str(new_key.sizes())));
-  key = at::cat({key, new_key}, 2);
-  value = at::cat({value, new_value}, 2);
+  keys_.narrow(2, length_, count).copy_(new_key);
+  values_.narrow(2, length_, count).copy_(new_value);
+  length_ = needed;
 }
 
 void KvState::truncate(int64_t length) {
   if (length < 0 || length > position())
     throw Exception(make_error(ErrorCode::kInvalidArgument, "[KvState] a length in [0, {}], got {}", position(), length));
   if (length == 0) return clear();
-  key = key.narrow(2, 0, length);
-  value = value.narrow(2, 0, length);
+  length_ = length;
 }
 
 BitMultiheadAttentionImpl::BitMultiheadAttentionImpl(const BitMultiheadAttentionOptions& options_) : options(options_) {
@@ -122,7 +147,7 @@ at::Tensor BitMultiheadAttentionImpl::forward(const at::Tensor& x, KvState* stat
   if (state == nullptr) return forward(x);
   Heads heads = project(x, x, x, state->position());
   state->append(heads.key, heads.value);
-  heads.key = state->key, heads.value = state->value;
+  heads.key = state->key(), heads.value = state->value();
   return attend(heads, {}, true);
 }
 
@@ -134,8 +159,8 @@ BitMultiheadAttentionImpl::Heads BitMultiheadAttentionImpl::project(const at::Te
   Heads heads{split_heads(q_proj->forward(query), options.num_heads()), split_heads(k_proj->forward(key), kv_heads()),
               split_heads(v_proj->forward(value), kv_heads())};
   if (options.rope_theta() != 0) {
-    heads.query = apply_rotary(heads.query, position, options.rope_theta());
-    heads.key = apply_rotary(heads.key, position, options.rope_theta());
+    heads.query = rotated(heads.query, position, options.rope_theta());
+    heads.key = rotated(heads.key, position, options.rope_theta());
   }
   return heads;
 }

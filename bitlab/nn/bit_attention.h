@@ -11,18 +11,24 @@
 
 namespace bitlab::nn {
 
-// Keys and values of the tokens so far, of one attention layer: [B, num_kv_heads, position, head_dim], keys after the rotary embedding;
-// undefined to begin with.
-struct KvState {
-  at::Tensor key, value;
-
+// Keys and values of the tokens so far, of one attention layer, keys after the rotary embedding. For generation: what is appended is copied
+// into memory with room for more, and no gradient goes through it.
+class KvState {
+ public:
+  // [B, num_kv_heads, position, head_dim], views of the state; undefined to begin with.
+  at::Tensor key() const;
+  at::Tensor value() const;
   // Tokens so far.
-  int64_t position() const { return key.defined() ? key.size(2) : 0; }
+  int64_t position() const { return length_; }
   // Error: ShapeMismatch: another batch, or other heads, than the tokens so far have.
   void append(const at::Tensor& new_key, const at::Tensor& new_value);
   // Forgets all but the first `length` tokens. Error: InvalidArgument: there are fewer.
   void truncate(int64_t length);
   void clear() { *this = {}; }
+
+ private:
+  at::Tensor keys_, values_;  // [B, num_kv_heads, capacity, head_dim]
+  int64_t length_ = 0;
 };
 
 struct BitMultiheadAttentionOptions {
@@ -40,7 +46,7 @@ struct BitMultiheadAttentionOptions {
   TORCH_ARG(double, dropout) = 0;
   // A token attends to itself and to those before it.
   TORCH_ARG(bool, causal) = false;
-  // Base of the rotary position embedding (rotary.h), 10000 as a rule; 0: none.
+  // Base of the rotary position embedding (ops::rotary), 10000 as a rule; 0: none.
   TORCH_ARG(double, rope_theta) = 0;
   // A norm of the heads' output before out_proj (SubLN, arXiv:2310.11453); none: without.
   TORCH_ARG(std::optional<NormKind>, sub_norm) = std::nullopt;

@@ -236,7 +236,7 @@ std::vector<LayerCase> layer_cases<BitMultiheadAttention>(const BitQuantConfig& 
     const t::MultiheadAttentionOptions twin = t::MultiheadAttentionOptions(12, 3).bias(bias);
     const BitMultiheadAttention ours(BitMultiheadAttentionOptions(12, 3).bias(bias).quant(quant));
     LayerCase c{
-        ours.ptr(), t::MultiheadAttention(twin).ptr(), forward_of<BitMultiheadAttention>(), {}, torch::randn({2, 7, 12})};
+        ours.ptr(), t::MultiheadAttention(twin).ptr(), case_forward<BitMultiheadAttention>(), {}, torch::randn({2, 7, 12})};
     c.twin_forward = [](torch::nn::Module& module, const at::Tensor& x) {
       const at::Tensor s = x.transpose(0, 1);
       return std::get<0>(dynamic_cast<t::MultiheadAttentionImpl&>(module).forward(s, s, s)).transpose(0, 1);

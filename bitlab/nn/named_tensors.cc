@@ -10,6 +10,8 @@ NamedTensors::NamedTensors(std::initializer_list<Item> items) {
   for (const auto& [name, tensor] : items) set(name, tensor);
 }
 
+NamedTensors::NamedTensors(const at::Tensor& input) { set(kInput, input); }
+
 void NamedTensors::set(std::string_view name, at::Tensor tensor) {
   const auto known = std::find_if(items_.begin(), items_.end(), [&](const Item& item) { return item.first == name; });
   if (known != items_.end()) {
@@ -36,7 +38,7 @@ std::string NamedTensors::names() const {
   return text;
 }
 
-Call call_of(std::function<at::Tensor(const at::Tensor&)> forward) {
+Forward forward_of(std::function<at::Tensor(const at::Tensor&)> forward) {
   return [forward = std::move(forward)](const NamedTensors& inputs) {
     if (inputs.empty()) throw Exception(make_error(ErrorCode::kInvalidArgument, "[tensors] an input, got none"));
     return NamedTensors{{std::string(kOutput), forward(inputs[0].second)}};

@@ -1,4 +1,4 @@
-// What every network takes and returns here: tensors by name. A network of one tensor is a convenience on top (call_of).
+// What every network takes and returns here: tensors by name. A network of one tensor is a convenience on top (forward_of).
 #pragma once
 
 #include <concepts>
@@ -6,12 +6,16 @@
 #include <initializer_list>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 namespace bitlab::nn {
+
+// The names of a network of one tensor.
+inline constexpr std::string_view kInput = "input", kOutput = "output";
 
 // A few tensors with unique names, in the order in which they were set.
 class NamedTensors {
@@ -20,6 +24,8 @@ class NamedTensors {
 
   NamedTensors() = default;
   NamedTensors(std::initializer_list<Item> items);
+  // One tensor, called kInput: what a network of one tensor takes.
+  NamedTensors(const at::Tensor& input);  // NOLINT(google-explicit-constructor)
 
   // Replaces the tensor of that name, or appends it.
   void set(std::string_view name, at::Tensor tensor);
@@ -41,23 +47,20 @@ class NamedTensors {
 };
 
 // A forward pass.
-using Call = std::function<NamedTensors(const NamedTensors&)>;
+using Forward = std::function<NamedTensors(const NamedTensors&)>;
 
-// The names of a network of one tensor.
-inline constexpr std::string_view kInput = "input", kOutput = "output";
+// A function of one tensor as a Forward. It reads the first of the inputs, whatever its name; its result is called kOutput.
+Forward forward_of(std::function<at::Tensor(const at::Tensor&)> forward);
 
-// A function of one tensor as a Call. It reads the first of the inputs, whatever its name; its result is called kOutput.
-Call call_of(std::function<at::Tensor(const at::Tensor&)> forward);
-
-// A module's forward(NamedTensors), or forward(Tensor), as a Call. The module must outlive it.
+// A module's forward(NamedTensors), or forward(Tensor), as a Forward. The module must outlive it.
 template <class Module>
-Call call_of(Module& module) {
+requires(!std::is_invocable_r_v<at::Tensor, Module&, const at::Tensor&>) Forward forward_of(Module& module) {
   if constexpr (requires(const NamedTensors& x) {
                   { module.forward(x) } -> std::same_as<NamedTensors>;
                 }) {
     return [&module](const NamedTensors& inputs) { return module.forward(inputs); };
   } else {
-    return call_of(
+    return forward_of(
         std::function<at::Tensor(const at::Tensor&)>([&module](const at::Tensor& x) { return module.forward(x); }));
   }
 }

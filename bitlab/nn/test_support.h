@@ -49,14 +49,14 @@ inline std::vector<BitQuantConfig> configs() {
   return list;
 }
 
-using Forward = std::function<at::Tensor(torch::nn::Module&, const at::Tensor&)>;
+using CaseForward = std::function<at::Tensor(torch::nn::Module&, const at::Tensor&)>;
 // Pieces of parameters' names, the twin's and ours.
 using Renames = std::vector<std::pair<std::string, std::string>>;
 
 // A layer, its twin, and an input of both.
 struct LayerCase {
   std::shared_ptr<torch::nn::Module> ours, twin;
-  Forward forward, twin_forward;
+  CaseForward forward, twin_forward;
   at::Tensor input;  // integers stay as they are, floats are cast to the type that is tested
   Renames renames{};
   bool ternary = true;    // has a quantizer
@@ -64,7 +64,7 @@ struct LayerCase {
 };
 
 template <class Layer>
-Forward forward_of() {
+CaseForward case_forward() {
   return [](torch::nn::Module& module, const at::Tensor& x) {
     return dynamic_cast<typename Layer::ContainedType&>(module).forward(x);
   };
@@ -72,7 +72,7 @@ Forward forward_of() {
 
 template <class Ours, class Twin>
 LayerCase layer_case(const Ours& ours, const Twin& twin, at::Tensor input) {
-  return {ours.ptr(), twin.ptr(), forward_of<Ours>(), forward_of<Twin>(), std::move(input)};
+  return {ours.ptr(), twin.ptr(), case_forward<Ours>(), case_forward<Twin>(), std::move(input)};
 }
 
 // The cases of a layer: layer_cases_test.cc.

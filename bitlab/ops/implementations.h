@@ -45,6 +45,7 @@ using TernaryConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, c
 
 using BatchNormOp = at::Tensor(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
                                const at::Tensor& mean, const at::Tensor& variance, double eps);
+using RotaryOp = at::Tensor(const at::Tensor& x, const at::Tensor& positions, double theta);
 
 namespace cpu {
 QuantizeWeightOp quantize_weight;
@@ -67,6 +68,7 @@ BitConvOp bit_conv;
 BitWeightOp bit_weight;
 BatchNormOp batch_norm;
 BitEmbeddingOp bit_embedding;
+RotaryOp rotary;
 }  // namespace any_device
 
 namespace autograd {

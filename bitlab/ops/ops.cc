@@ -145,6 +145,11 @@ at::Tensor ternary_conv(const at::Tensor& x, const PackedWeight& weight, const O
                  window.groups, name(activation.kind), weight.group);
 }
 
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, double theta) {
+  static const auto op = handle("bitlab::rotary", any_device::rotary);
+  return op.call(x, positions, theta);
+}
+
 }  // namespace bitlab::ops
 
 using namespace bitlab::ops;
@@ -178,6 +183,7 @@ TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
 TORCH_LIBRARY_IMPL(bitlab, CompositeImplicitAutograd, m) {
   m.impl("batch_norm", any_device::batch_norm);
   m.impl("bit_embedding", any_device::bit_embedding);
+  m.impl("rotary", any_device::rotary);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Meta, m) {

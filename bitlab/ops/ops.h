@@ -118,4 +118,8 @@ ChannelAffine batch_norm_affine(const OptionalTensor& weight, const OptionalTens
 at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const at::Tensor& mean,
                       const at::Tensor& variance, double eps);
 
+// Rotary position embedding, in the half-rotation form of Llama and Hugging Face: arXiv:2104.09864, kernels/rotary/rotary.h.
+// x [..., T, D], D even, token t at positions[t], int64 [T]. Differentiable in x.
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, double theta);
+
 }  // namespace bitlab::ops

@@ -2,31 +2,46 @@
 
 #include <array>
 #include <sstream>
+#include <utility>
 
 namespace bitlab::program {
 namespace {
 
-InputSchema parse_input(std::string text) {
-  InputSchema input{"", InputKind::kActivation, text.ends_with('?')};
-  if (input.optional) text.pop_back();
+constexpr std::array kInputKinds{std::pair{std::string_view(""), InputKind::kActivation},
+                                 std::pair{std::string_view("const"), InputKind::kFloatConstant},
+                                 std::pair{std::string_view("float"), InputKind::kFloat},
+                                 std::pair{std::string_view("any"), InputKind::kAny},
+                                 std::pair{std::string_view("ternary"), InputKind::kTernaryConstant},
+                                 std::pair{std::string_view("index"), InputKind::kIndex},
+                                 std::pair{std::string_view("mask"), InputKind::kMask},
+                                 std::pair{std::string_view("state"), InputKind::kState},
+                                 std::pair{std::string_view("step"), InputKind::kStep}};
+constexpr std::array kAttributeKinds{
+    std::pair{std::string_view("int"), AttributeKind::kInt}, std::pair{std::string_view("sizes"), AttributeKind::kSizes},
+    std::pair{std::string_view("text"), AttributeKind::kText}, std::pair{std::string_view("float"), AttributeKind::kFloat},
+    std::pair{std::string_view("shape"), AttributeKind::kShape}};
+
+constexpr std::array<std::string_view, 3> kExactness{"same_kernel", "ieee_exact", "bounded"};
+
+// ops.def is part of the program: an unknown kind there is a mistake that every test sees.
+template <class Names>
+auto kind_of(std::string_view text, const Names& names) {
   const size_t colon = text.find(':');
-  const std::string kind = colon == std::string::npos ? "" : text.substr(colon + 1);
-  if (kind == "const") input.kind = InputKind::kFloatConstant;
-  if (kind == "float") input.kind = InputKind::kFloat;
-  if (kind == "ternary") input.kind = InputKind::kTernaryConstant;
-  if (kind == "index") input.kind = InputKind::kIndex;
-  if (kind == "step") input.kind = InputKind::kStep;
-  input.name = text.substr(0, colon);
-  return input;
+  const std::string_view kind = colon == std::string_view::npos ? "" : text.substr(colon + 1);
+  const auto* const found = std::find_if(names.begin(), names.end(), [&](const auto& row) { return row.first == kind; });
+  if (found == names.end())
+    throw Exception(make_error(ErrorCode::kInternal, "[program] a kind that op.cc lists, got '{}' in ops.def", text));
+  return found->second;
+}
+
+InputSchema parse_input(std::string text) {
+  const bool optional = text.ends_with('?'), variadic = text.ends_with('*');
+  if (optional || variadic) text.pop_back();
+  return {text.substr(0, text.find(':')), kind_of(text, kInputKinds), optional, variadic};
 }
 
 AttributeSchema parse_attribute(const std::string& text) {
-  const size_t colon = text.find(':');
-  const std::string kind = text.substr(colon + 1);
-  return {text.substr(0, colon), kind == "int"     ? AttributeKind::kInt
-                                 : kind == "sizes" ? AttributeKind::kSizes
-                                 : kind == "float" ? AttributeKind::kFloat
-                                                   : AttributeKind::kText};
+  return {text.substr(0, text.find(':')), kind_of(text, kAttributeKinds)};
 }
 
 OpSchema parse_schema(const char* name, Exactness exactness, ImageLayout layout, const char* inputs,
@@ -59,9 +74,12 @@ std::span<const OpSchema> op_schemas() {
 const OpSchema& schema(Op op) { return op_schemas()[static_cast<size_t>(op)]; }
 std::string_view name(Op op) { return schema(op).name; }
 
-std::string_view name(Exactness exactness) {
-  constexpr std::array<std::string_view, 3> kNames{"same_kernel", "ieee_exact", "bounded"};
-  return kNames.at(static_cast<size_t>(exactness));
+std::string_view name(Exactness exactness) { return kExactness.at(static_cast<size_t>(exactness)); }
+
+Result<Exactness> parse_exactness(std::string_view name) {
+  const auto* const found = std::find(kExactness.begin(), kExactness.end(), name);
+  if (found != kExactness.end()) return static_cast<Exactness>(found - kExactness.begin());
+  return make_error(ErrorCode::kUnknownName, "[program] an exactness of same_kernel, ieee_exact, bounded, got '{}'", name);
 }
 
 Result<Op> parse_op(std::string_view name) {

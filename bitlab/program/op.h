@@ -22,13 +22,24 @@ enum class Op {
 enum class Exactness { kSameKernel, kIeeeExact, kBounded };
 // How the runtime's step of an operation reads and writes images (ops.def).
 enum class ImageLayout { kRowMajor, kChannelsLast, kKept, kStrided };
-enum class InputKind { kActivation, kFloatConstant, kFloat, kTernaryConstant /* or kept in int8 */, kIndex, kStep };
-enum class AttributeKind { kInt, kSizes, kText, kFloat };  // in the order of program.h's Attribute
+enum class InputKind {
+  kActivation,
+  kFloatConstant,
+  kFloat,
+  kAny,
+  kTernaryConstant,  // or kept in int8
+  kIndex,
+  kMask,
+  kState,
+  kStep,
+};
+enum class AttributeKind { kInt, kSizes, kText, kFloat, kShape };  // in the order of program.h's Attribute
 
 struct InputSchema {
   std::string name;
   InputKind kind;
   bool optional;
+  bool variadic;  // one or more
 };
 
 struct AttributeSchema {
@@ -43,6 +54,9 @@ struct OpSchema {
   std::vector<InputSchema> inputs;
   std::vector<AttributeSchema> attributes;
 
+  // What the input in a place is; places behind the last are of a variadic one.
+  const InputSchema& input(size_t place) const { return inputs[std::min(place, inputs.size() - 1)]; }
+  bool is_variadic() const { return !inputs.empty() && inputs.back().variadic; }
   // The place of the input that is a weight of integers; nothing where there is none.
   std::optional<size_t> weight() const;
 };
@@ -57,7 +71,7 @@ consteval size_t input_of(Op op, std::string_view name) {
   std::string_view left = kInputs[static_cast<size_t>(op)];
   for (size_t place = 0; !left.empty(); ++place) {
     const std::string_view input = left.substr(0, left.find(' '));
-    if (input.substr(0, input.find_first_of(":?")) == name) return place;
+    if (input.substr(0, input.find_first_of(":?*")) == name) return place;
     left.remove_prefix(std::min(left.size(), input.size() + 1));
   }
   throw "an input that the operation has";
@@ -66,7 +80,8 @@ consteval size_t input_of(Op op, std::string_view name) {
 std::span<const OpSchema> op_schemas();  // in the order of ops.def
 const OpSchema& schema(Op op);
 std::string_view name(Op op);
-std::string_view name(Exactness exactness);  // "same_kernel", "ieee_exact", "bounded"
-Result<Op> parse_op(std::string_view name);  // error: UnknownName
+std::string_view name(Exactness exactness);                // "same_kernel", "ieee_exact", "bounded"
+Result<Exactness> parse_exactness(std::string_view name);  // error: UnknownName
+Result<Op> parse_op(std::string_view name);                // error: UnknownName
 
 }  // namespace bitlab::program

@@ -1,39 +1,160 @@
 #include "bitlab/program/shape.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include <fmt/core.h>
 
 namespace bitlab::program {
+namespace {
 
-std::string to_string(Dim dim) {
-  if (!dim.symbolic) return std::to_string(dim.size);
-  return dim.size == 1 ? "batch" : fmt::format("{}*batch", dim.size);
+struct DTypeInfo {
+  std::string_view name;
+  int64_t size;
+};
+constexpr std::array<DTypeInfo, 6> kDTypes{
+    {{"float32", 4}, {"float16", 2}, {"bfloat16", 2}, {"int64", 8}, {"int32", 4}, {"bool", 1}}};
+
+constexpr uint8_t kMaxPower = 8;
+
+// Of numbers that are not negative. Nothing in a program that can run comes near the bound.
+int64_t saturated_product(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kManyElements : std::min(product, kManyElements);
 }
 
-std::string to_string(const Shape& shape) {
+std::string joined(const std::vector<Port>& ports, const Symbols& symbols) {
+  std::string text;
+  for (const Port& port : ports)
+    text += fmt::format("{}{}: {}{}", text.empty() ? "" : ", ", port.name, name(port.type.dtype),
+                        to_string(port.type.shape, symbols));
+  return text;
+}
+
+}  // namespace
+
+std::string_view name(DType dtype) { return kDTypes.at(static_cast<size_t>(dtype)).name; }
+int64_t size_of(DType dtype) { return kDTypes.at(static_cast<size_t>(dtype)).size; }
+
+Result<DType> parse_dtype(std::string_view name) {
+  for (size_t i = 0; i < kDTypes.size(); ++i)
+    if (kDTypes[i].name == name) return static_cast<DType>(i);
+  return make_error(ErrorCode::kUnknownName, "[program] a dtype of float32, float16, bfloat16, int64, int32, bool, got '{}'",
+                    name);
+}
+
+int64_t Dim::at(const SymbolSizes& sizes) const {
+  int64_t size = factor;
+  for (size_t i = 0; i < kMaxSymbols; ++i)
+    for (uint8_t power = 0; power < powers[i]; ++power) size = saturated_product(size, sizes[i]);
+  return size;
+}
+
+Dim operator*(const Dim& a, const Dim& b) {
+  Dim product(a.factor * b.factor);
+  for (size_t i = 0; i < kMaxSymbols; ++i) product.powers[i] = static_cast<uint8_t>(a.powers[i] + b.powers[i]);
+  return product;
+}
+
+std::string to_string(const Dim& dim, const Symbols& symbols) {
+  if (dim.is_number()) return std::to_string(dim.factor);
+  std::string text = dim.factor == 1 ? "" : std::to_string(dim.factor);
+  for (size_t i = 0; i < kMaxSymbols; ++i) {
+    if (dim.powers[i] == 0) continue;
+    if (!text.empty()) text += '*';
+    text += i < symbols.size() ? symbols[i].name : fmt::format("s{}", i);
+    if (dim.powers[i] > 1) text += fmt::format("^{}", dim.powers[i]);
+  }
+  return text;
+}
+
+std::string to_string(const Shape& shape, const Symbols& symbols) {
   std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + to_string(shape[i]);
+  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + to_string(shape[i], symbols);
   return text + "]";
 }
 
-std::vector<int64_t> at_batch(const Shape& shape, int64_t batch) {
-  std::vector<int64_t> sizes;
-  for (const Dim& dim : shape) sizes.push_back(dim.at(batch));
-  return sizes;
+std::string to_string(std::span<const int64_t> sizes) {
+  std::string text = "[";
+  for (size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + "]";
 }
 
-int64_t elements(const Shape& shape, int64_t batch) {
+Result<Dim> parse_dim(std::string_view text, const Symbols& symbols) {
+  const auto refuse = [whole = text] {
+    return make_error(ErrorCode::kCorrupt, "[program] a number, a symbol or their product as a size, got '{}'", whole);
+  };
+  if (text.ends_with('*')) return refuse();
+  Dim dim(1);
+  for (bool first = true; first || !text.empty(); first = false) {
+    const std::string_view item = text.substr(0, text.find('*'));
+    text.remove_prefix(std::min(text.size(), item.size() + 1));
+    const size_t caret = item.find('^');
+    const std::string_view base = item.substr(0, caret);
+    int64_t number = 1;
+    const bool has_power = caret != std::string_view::npos;
+    const std::string_view digits = has_power ? item.substr(caret + 1) : base;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    const bool is_number = error == std::errc() && end == digits.data() + digits.size();
+    if (first && is_number && !has_power) {
+      dim.factor = number;
+      continue;
+    }
+    const auto found = std::find_if(symbols.begin(), symbols.end(), [&](const Symbol& s) { return s.name == base; });
+    if (found == symbols.end() || (has_power && (!is_number || number < 1 || number > kMaxPower))) return refuse();
+    uint8_t& power = dim.powers[static_cast<size_t>(found - symbols.begin())];
+    const int64_t sum = power + (has_power ? number : 1);
+    if (sum > kMaxPower) return refuse();
+    power = static_cast<uint8_t>(sum);
+  }
+  return dim;
+}
+
+std::vector<int64_t> shape_at(const Shape& shape, const SymbolSizes& sizes) {
+  std::vector<int64_t> numbers;
+  for (const Dim& dim : shape) numbers.push_back(dim.at(sizes));
+  return numbers;
+}
+
+int64_t elements(const Shape& shape, const SymbolSizes& sizes) {
   int64_t count = 1;
-  for (const Dim& dim : shape) count *= dim.at(batch);
+  for (const Dim& dim : shape) count = saturated_product(count, dim.at(sizes));
   return count;
+}
+
+Dim volume(const Shape& shape) {
+  Dim product(1);
+  for (const Dim& dim : shape) product = product * dim;
+  return product;
+}
+
+bool is_fixed(const Shape& shape) {
+  return std::all_of(shape.begin(), shape.end(), [](const Dim& dim) { return dim.is_number(); });
 }
 
 bool is_valid(const Shape& shape) {
   int64_t count = 1;
   for (const Dim& dim : shape) {
-    if (dim.size < 1 || dim.size > kMaxElements / count) return false;
-    count *= dim.size;
+    if (dim.factor < 1 || dim.factor > kMaxElements / count) return false;
+    if (std::any_of(dim.powers.begin(), dim.powers.end(), [](uint8_t power) { return power > kMaxPower; })) return false;
+    count *= dim.factor;
   }
   return true;
+}
+
+Dim Signature::symbol(std::string_view name, int64_t min, int64_t max) {
+  for (size_t i = 0; i < symbols.size(); ++i)
+    if (symbols[i].name == name) return Dim::of_symbol(i);
+  if (symbols.size() == kMaxSymbols)
+    throw Exception(
+        make_error(ErrorCode::kInvalidArgument, "[signature] at most {} symbols, got '{}' too", kMaxSymbols, name));
+  symbols.push_back({std::string(name), min, max});
+  return Dim::of_symbol(symbols.size() - 1);
+}
+
+std::string to_string(const Signature& signature) {
+  return fmt::format("({}) -> ({})", joined(signature.inputs, signature.symbols),
+                     joined(signature.outputs, signature.symbols));
 }
 
 }  // namespace bitlab::program

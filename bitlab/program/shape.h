@@ -1,31 +1,106 @@
-// Shapes with a symbolic batch size: a dimension is a number, or a multiple of the batch.
+// Types of values: an element type, and a shape whose sizes are numbers or multiples of symbols that each run gives a size.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "bitlab/base/result.h"
 
 namespace bitlab::program {
 
-struct Dim {
-  int64_t size = 0;       // the number, or the factor of the batch
-  bool symbolic = false;  // size * batch
+enum class DType { kFloat32, kFloat16, kBFloat16, kInt64, kInt32, kBool };
+std::string_view name(DType dtype);                // "float32", "float16", "bfloat16", "int64", "int32", "bool"
+int64_t size_of(DType dtype);                      // bytes of an element: 4, 2, 2, 8, 4, 1
+Result<DType> parse_dtype(std::string_view name);  // error: UnknownName
 
-  int64_t at(int64_t batch) const { return symbolic ? size * batch : size; }
+inline constexpr size_t kMaxSymbols = 8;
+inline constexpr int64_t kMaxRank = 5;
+inline constexpr int64_t kMaxElements = int64_t{1} << 40;   // of a value with all symbols at 1; keeps products inside int64
+inline constexpr int64_t kManyElements = int64_t{1} << 62;  // where counts saturate
+
+// A size that differs from run to run. The first symbol of a program is the batch.
+struct Symbol {
+  std::string name;
+  int64_t min = 1, max = kMaxElements;  // the sizes that it can take; only a batch can be 0
+  // The context of a program with states: how many positions they hold after the run, those of earlier runs and this run's `tokens`.
+  bool is_context = false;
+  bool operator==(const Symbol&) const = default;
+};
+using Symbols = std::vector<Symbol>;
+
+// The size of each symbol in one run.
+using SymbolSizes = std::array<int64_t, kMaxSymbols>;
+inline constexpr SymbolSizes kOnes{1, 1, 1, 1, 1, 1, 1, 1};
+
+// A batch, and all other symbols at 1.
+constexpr SymbolSizes at_batch(int64_t batch) {
+  SymbolSizes sizes = kOnes;
+  sizes[0] = batch;
+  return sizes;
+}
+
+// A size: a number, times a product of symbols.
+struct Dim {
+  int64_t factor = 0;
+  std::array<uint8_t, kMaxSymbols> powers{};  // of each symbol
+
+  constexpr Dim() = default;
+  constexpr Dim(int64_t number) : factor(number) {}  // NOLINT(google-explicit-constructor): a number is a size
+  static constexpr Dim of_symbol(size_t index) {
+    Dim dim(1);
+    dim.powers[index] = 1;
+    return dim;
+  }
+  constexpr bool is_number() const { return powers == std::array<uint8_t, kMaxSymbols>{}; }
+  int64_t at(const SymbolSizes& sizes) const;  // saturates at kManyElements
   bool operator==(const Dim&) const = default;
 };
+// Factors and powers; the product of factors must stay inside int64.
+Dim operator*(const Dim& a, const Dim& b);
+inline Dim with_factor(Dim dim, int64_t factor) {
+  dim.factor = factor;
+  return dim;
+}
 
 using Shape = std::vector<Dim>;
 
-inline constexpr Dim kBatch{1, true};
-inline constexpr int64_t kMaxRank = 5;
-inline constexpr int64_t kMaxElements = int64_t{1} << 40;  // of a value at batch 1; keeps products inside int64
+inline constexpr Dim kBatch = Dim::of_symbol(0);
 
-std::string to_string(Dim dim);             // "28", "batch", "2*batch"
-std::string to_string(const Shape& shape);  // "[batch, 1, 28, 28]"
-std::vector<int64_t> at_batch(const Shape& shape, int64_t batch);
-int64_t elements(const Shape& shape, int64_t batch);  // 1 for rank 0
-// Whether every size is positive and the number of elements at batch 1 is at most kMaxElements.
+std::string to_string(const Dim& dim, const Symbols& symbols);      // "28", "batch", "2*batch", "batch*tokens", "height^2"
+std::string to_string(const Shape& shape, const Symbols& symbols);  // "[batch, 1, 28, 28]"
+std::string to_string(std::span<const int64_t> sizes);              // "[2, 1, 28, 28]"
+// The inverse of to_string. Errors: Corrupt, naming what was found.
+Result<Dim> parse_dim(std::string_view text, const Symbols& symbols);
+
+std::vector<int64_t> shape_at(const Shape& shape, const SymbolSizes& sizes);
+int64_t elements(const Shape& shape, const SymbolSizes& sizes);  // 1 for rank 0
+Dim volume(const Shape& shape);                                  // the product of all sizes
+bool is_fixed(const Shape& shape);                               // numbers alone
+// Whether every factor is positive and the number of elements with all symbols at 1 is at most kMaxElements.
 bool is_valid(const Shape& shape);
+
+struct TensorType {
+  DType dtype = DType::kFloat32;
+  Shape shape;
+  bool operator==(const TensorType&) const = default;
+};
+
+// What goes into a network and comes out of it, by name.
+struct Port {
+  std::string name;
+  TensorType type;
+};
+struct Signature {
+  Symbols symbols{{"batch", 0}};
+  std::vector<Port> inputs, outputs;
+
+  // A size that differs from run to run: declared at its first use.
+  Dim symbol(std::string_view name, int64_t min = 1, int64_t max = kMaxElements);
+};
+std::string to_string(const Signature& signature);  // "(image: float32[batch, 1, 28, 28]) -> (logits: float32[batch, 10])"
 
 }  // namespace bitlab::program

@@ -3,87 +3,126 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include <fmt/format.h>
 
 namespace bitlab::program {
 namespace {
 
-const Shape& same_shape(const Program& p, const Node& node) { return shape_of(p, node, 0); }
+Result<Types> same_type(const Program& p, const Node& node) { return one(shape_of(p, node, 0), dtype_of(p, node, 0)); }
 
 // NumPy's rule for one dimension; nothing where it does not hold.
-std::optional<Dim> broadcast(Dim a, Dim b) {
-  const Dim one{1, false};
-  if (a == b || b == one) return a;
-  if (a == one) return b;
+std::optional<Dim> broadcast_dim(const Dim& a, const Dim& b) {
+  if (a == b || b == Dim(1)) return a;
+  if (a == Dim(1)) return b;
   return std::nullopt;
 }
 
-// Shapes aligned at their last dimensions.
-Result<Shape> broadcast(const Node& node, const Shape& a, const Shape& b) {
-  const Shape &longer = a.size() >= b.size() ? a : b, &shorter = a.size() >= b.size() ? b : a;
-  Shape y = longer;
-  const size_t lead = longer.size() - shorter.size();
-  for (size_t i = 0; i < shorter.size(); ++i) {
-    const std::optional<Dim> dim = broadcast(longer[lead + i], shorter[i]);
-    if (!dim)
-      return refuse(ErrorCode::kShapeMismatch, node, "shapes that are equal or broadcast, got {} and {}", to_string(a),
-                    to_string(b));
-    y[lead + i] = *dim;
-  }
-  return y;
-}
-
-Result<Shape> binary_shape(const Program& p, const Node& node) {
-  if (p.value(node.inputs[0]).kind == ValueKind::kConstant && p.value(node.inputs[1]).kind == ValueKind::kConstant)
+Result<Types> binary_type(const Program& p, const Node& node) {
+  if (input_value(p, node, 0).kind == ValueKind::kConstant && input_value(p, node, 1).kind == ValueKind::kConstant)
     return refuse(ErrorCode::kUnsupported, node, "an activation, got two constants");
-  return broadcast(node, shape_of(p, node, 0), shape_of(p, node, 1));
+  return one(broadcast(p, node, shape_of(p, node, 0), shape_of(p, node, 1)));
 }
 
-// The product of a shape's sizes and how many of them are symbolic.
-std::pair<int64_t, int64_t> volume(const Shape& shape) {
-  return {elements(shape, 1), std::count_if(shape.begin(), shape.end(), [](Dim d) { return d.symbolic; })};
-}
-
-Status check_dim(const Node& node, int64_t dim, const Shape& x) {
+Status check_dim(const Program& p, const Node& node, int64_t dim, const Shape& x) {
   if (dim >= 0 && dim < static_cast<int64_t>(x.size())) return {};
-  return refuse(ErrorCode::kInvalidArgument, node, "a dimension of {}, got {}", to_string(x), dim);
+  return refuse(ErrorCode::kInvalidArgument, node, "a dimension of {}, got {}", p.show(x), dim);
 }
 
+// The bounds of a size. A program that is being read may have ranges that verify() refuses later.
+int64_t least_of(const Program& p, const Dim& dim) {
+  SymbolSizes sizes = kOnes;
+  for (size_t i = 0; i < p.symbols.size(); ++i) sizes[i] = std::clamp<int64_t>(p.symbols[i].min, 0, kMaxElements);
+  return dim.at(sizes);
+}
+int64_t most_of(const Program& p, const Dim& dim) {
+  SymbolSizes sizes = kOnes;
+  for (size_t i = 0; i < p.symbols.size(); ++i) sizes[i] = std::clamp<int64_t>(p.symbols[i].max, 0, kMaxElements);
+  return dim.at(sizes);
+}
+
+// The attribute that is a shape of one size.
+Result<Dim> size_attribute(const Program& p, const Node& node, const char* key) {
+  const auto& shape = node.attribute<Shape>(key);
+  if (shape.size() == 1 && is_valid(shape)) return shape[0];
+  return refuse(ErrorCode::kInvalidArgument, node, "one positive size as {}, got {}", key, p.show(shape));
+}
+
+Status check_flag(const Node& node, const char* key) {
+  const int64_t flag = node.attribute<int64_t>(key);
+  if (flag == 0 || flag == 1) return {};
+  return refuse(ErrorCode::kInvalidArgument, node, "{} of 0 or 1, got {}", key, flag);
+}
+
+constexpr size_t kMask = input_of(Op::attention, "mask"), kKeyState = input_of(Op::attention, "k_state"),
+                 kValueState = input_of(Op::attention, "v_state");
+
+// The number of keys: those of k, or all that a state holds with them.
+Result<Dim> attention_keys(const Program& p, const Node& node) {
+  const Shape &q = shape_of(p, node, 0), &k = shape_of(p, node, 1), &v = shape_of(p, node, 2);
+  const bool has_state = node.inputs[kKeyState] != kNone;
+  if (has_state != (node.inputs[kValueState] != kNone))
+    return refuse(ErrorCode::kInvalidArgument, node, "states of keys and of values, got one of them");
+  if (!has_state) return k[2];
+  const Shape &keys = shape_of(p, node, kKeyState), &values = shape_of(p, node, kValueState);
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, keys, 4, 4));
+  const Shape expected_keys{k[0], k[1], keys[2], k[3]}, expected_values{v[0], v[1], keys[2], v[3]};
+  const std::optional<size_t> context = context_symbol(p);
+  const bool holds = context && keys[2] == Dim::of_symbol(*context) && k[2].powers[*context] == 0;
+  const bool is_own = k[2] == q[2] && node.attribute<int64_t>("causal") == 1;
+  if (!holds || !is_own || keys != expected_keys || values != expected_values)
+    return refuse(ErrorCode::kShapeMismatch, node,
+                  "causal self-attention with states [batch, groups, context, d] and [batch, groups, context, e], got {}, "
+                  "{} for {}, {}",
+                  p.show(keys), p.show(values), p.show(k), p.show(v));
+  return keys[2];
+}
+
+using Rule = Result<Types> (*)(const Program&, const Node&);
 constexpr std::array kRules{
-#define BITLAB_OP(name, exactness, layout, inputs, attributes) infer_##name,
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) Rule{infer_##name},
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };
 
 }  // namespace
 
-Result<Shape> infer_relu(const Program& p, const Node& node) { return same_shape(p, node); }
-Result<Shape> infer_gelu(const Program& p, const Node& node) { return same_shape(p, node); }
-Result<Shape> infer_gelu_tanh(const Program& p, const Node& node) { return same_shape(p, node); }
-Result<Shape> infer_silu(const Program& p, const Node& node) { return same_shape(p, node); }
-Result<Shape> infer_sigmoid(const Program& p, const Node& node) { return same_shape(p, node); }
-Result<Shape> infer_tanh(const Program& p, const Node& node) { return same_shape(p, node); }
-Result<Shape> infer_add(const Program& p, const Node& node) { return binary_shape(p, node); }
-Result<Shape> infer_sub(const Program& p, const Node& node) { return binary_shape(p, node); }
-Result<Shape> infer_mul(const Program& p, const Node& node) { return binary_shape(p, node); }
-Result<Shape> infer_div(const Program& p, const Node& node) { return binary_shape(p, node); }
-
-Result<Shape> infer_reshape(const Program& p, const Node& node) {
-  const Shape& x = shape_of(p, node, 0);
-  Shape y;
-  for (int64_t size : node.attribute<Sizes>("shape")) {
-    if (size == 0 || size < -kMaxElements || size > kMaxElements)
-      return refuse(ErrorCode::kInvalidArgument, node, "sizes other than 0 up to 2^40, got {}", size);
-    y.push_back({size < 0 ? -size : size, size < 0});
+Result<Shape> broadcast(const Program& p, const Node& node, const Shape& a, const Shape& b) {
+  const Shape &longer = a.size() >= b.size() ? a : b, &shorter = a.size() >= b.size() ? b : a;
+  Shape y = longer;
+  const size_t lead = longer.size() - shorter.size();
+  for (size_t i = 0; i < shorter.size(); ++i) {
+    const std::optional<Dim> dim = broadcast_dim(longer[lead + i], shorter[i]);
+    if (!dim)
+      return refuse(ErrorCode::kShapeMismatch, node, "shapes that are equal or broadcast, got {} and {}", p.show(a),
+                    p.show(b));
+    y[lead + i] = *dim;
   }
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
-  if (volume(x) != volume(y))
-    return refuse(ErrorCode::kShapeMismatch, node, "as many values as {}, got {}", to_string(x), to_string(y));
   return y;
 }
 
-Result<Shape> infer_permute(const Program& p, const Node& node) {
+Result<Types> infer_relu(const Program& p, const Node& node) { return same_type(p, node); }
+Result<Types> infer_gelu(const Program& p, const Node& node) { return same_type(p, node); }
+Result<Types> infer_gelu_tanh(const Program& p, const Node& node) { return same_type(p, node); }
+Result<Types> infer_silu(const Program& p, const Node& node) { return same_type(p, node); }
+Result<Types> infer_sigmoid(const Program& p, const Node& node) { return same_type(p, node); }
+Result<Types> infer_tanh(const Program& p, const Node& node) { return same_type(p, node); }
+Result<Types> infer_add(const Program& p, const Node& node) { return binary_type(p, node); }
+Result<Types> infer_sub(const Program& p, const Node& node) { return binary_type(p, node); }
+Result<Types> infer_mul(const Program& p, const Node& node) { return binary_type(p, node); }
+Result<Types> infer_div(const Program& p, const Node& node) { return binary_type(p, node); }
+
+Result<Types> infer_reshape(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const auto& y = node.attribute<Shape>("shape");
+  BITLAB_RETURN_IF_ERROR(check_size(p, node, y));
+  if (volume(x) != volume(y))
+    return refuse(ErrorCode::kShapeMismatch, node, "as many values as {}, got {}", p.show(x), p.show(y));
+  return one(y, dtype_of(p, node, 0));
+}
+
+Result<Types> infer_permute(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
   const Sizes& dims = node.attribute<Sizes>("dims");
   Sizes sorted = dims;
@@ -91,111 +130,164 @@ Result<Shape> infer_permute(const Program& p, const Node& node) {
   bool valid = dims.size() == x.size();
   for (size_t i = 0; valid && i < sorted.size(); ++i) valid = sorted[i] == static_cast<int64_t>(i);
   if (!valid)
-    return refuse(ErrorCode::kInvalidArgument, node, "each dimension of {} once, got [{}]", to_string(x),
-                  fmt::format("{}", fmt::join(dims, ", ")));
+    return refuse(ErrorCode::kInvalidArgument, node, "each dimension of {} once, got {}", p.show(x), to_string(dims));
   Shape y;
   for (int64_t dim : dims) y.push_back(x[static_cast<size_t>(dim)]);
-  return y;
+  return one(std::move(y), dtype_of(p, node, 0));
 }
 
-Result<Shape> infer_slice(const Program& p, const Node& node) {
+// A part must lie inside whatever sizes the symbols take.
+Result<Types> infer_slice(const Program& p, const Node& node) {
   Shape y = shape_of(p, node, 0);
-  const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start"),
-                length = node.attribute<int64_t>("length");
-  BITLAB_RETURN_IF_ERROR(check_dim(node, dim, y));
+  const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start");
+  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, y));
+  BITLAB_TRY(const Dim length, size_attribute(p, node, "length"));
   Dim& sliced = y[static_cast<size_t>(dim)];
-  if (sliced.symbolic || start < 0 || length < 1 || length > sliced.size || start > sliced.size - length)
-    return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {}", dim, to_string(y),
-                  length, start);
-  sliced.size = length;
-  return y;
+  const int64_t most = most_of(p, length), room = least_of(p, sliced);
+  const bool whole = start == 0 && length.powers == sliced.powers && length.factor <= sliced.factor;
+  const bool fits =
+      start < 0 ? start >= -room && length.is_number() && length.factor <= -start : most <= room && start <= room - most;
+  if (!whole && !fits)
+    return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {}", dim, p.show(y),
+                  p.show(length), start);
+  sliced = length;
+  return one(std::move(y), dtype_of(p, node, 0));
 }
 
-Result<Shape> infer_cat(const Program& p, const Node& node) {
+Result<Types> infer_cat(const Program& p, const Node& node) {
   Shape y = shape_of(p, node, 0);
-  const Shape& b = shape_of(p, node, 1);
   const int64_t dim = node.attribute<int64_t>("dim");
-  BITLAB_RETURN_IF_ERROR(check_dim(node, dim, y));
+  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, y));
   const auto at = static_cast<size_t>(dim);
-  bool fits = b.size() == y.size() && !y[at].symbolic && !b[at].symbolic;
-  for (size_t i = 0; fits && i < y.size(); ++i) fits = i == at || y[i] == b[i];
-  if (!fits)
-    return refuse(ErrorCode::kShapeMismatch, node, "shapes that differ in dimension {}, got {} and {}", dim, to_string(y),
-                  to_string(b));
-  y[at].size += b[at].size;
-  return y;
+  for (size_t part = 1; part < node.inputs.size(); ++part) {
+    const Shape& b = shape_of(p, node, part);
+    bool fits = b.size() == y.size() && y[at].powers == b[at].powers && dtype_of(p, node, part) == dtype_of(p, node, 0);
+    for (size_t i = 0; fits && i < y.size(); ++i) fits = i == at || y[i] == b[i];
+    if (!fits)
+      return refuse(ErrorCode::kShapeMismatch, node,
+                    "parts of one dtype that differ in dimension {} alone, got {}{} and {}{}", dim,
+                    name(dtype_of(p, node, 0)), p.show(y), name(dtype_of(p, node, part)), p.show(b));
+    y[at].factor += b[at].factor;
+    BITLAB_RETURN_IF_ERROR(check_size(p, node, y));
+  }
+  return one(std::move(y), dtype_of(p, node, 0));
 }
 
-Result<Shape> infer_expand(const Program& p, const Node& node) {
-  Shape y = shape_of(p, node, 0);
-  if (y.empty() || y[0].size != 1)
-    return refuse(ErrorCode::kShapeMismatch, node, "a constant [1, ...], got {}", to_string(y));
-  y[0] = kBatch;
-  return y;
+Result<Types> infer_split(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const int64_t dim = node.attribute<int64_t>("dim");
+  const auto& sizes = node.attribute<Shape>("sizes");
+  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, x));
+  const Dim& whole = x[static_cast<size_t>(dim)];
+  Types types;
+  int64_t left = whole.factor;
+  for (const Dim& size : sizes) {
+    if (size.powers != whole.powers || size.factor < 1 || size.factor > left) break;
+    left -= size.factor;
+    types.push_back({dtype_of(p, node, 0), x});
+    types.back().shape[static_cast<size_t>(dim)] = size;
+  }
+  if (left != 0 || types.empty() || types.size() != sizes.size())
+    return refuse(ErrorCode::kShapeMismatch, node, "sizes that add up to {}, got {}", p.show(whole), p.show(sizes));
+  return types;
 }
 
-Result<Shape> infer_matmul(const Program& p, const Node& node) {
+Result<Types> infer_expand(const Program& p, const Node& node) {
+  const auto& y = node.attribute<Shape>("shape");
+  BITLAB_RETURN_IF_ERROR(check_size(p, node, y));
+  BITLAB_TRY(const Shape both, broadcast(p, node, shape_of(p, node, 0), y));
+  if (both != y)
+    return refuse(ErrorCode::kShapeMismatch, node, "a shape that {} broadcasts to, got {}", p.show(shape_of(p, node, 0)),
+                  p.show(y));
+  return one(y, dtype_of(p, node, 0));
+}
+
+Result<Types> infer_cast(const Program& p, const Node& node) {
+  const Result<DType> dtype = parse_dtype(node.attribute<std::string>("dtype"));
+  if (!dtype.ok()) return refuse(ErrorCode::kInvalidArgument, node, "{}", dtype.error().message);
+  return one(shape_of(p, node, 0), *dtype);
+}
+
+Result<Types> infer_positions(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "continues"));
+  BITLAB_TRY(const Dim size, size_attribute(p, node, "size"));
+  return one({size}, DType::kInt64);
+}
+
+Result<Types> infer_rotary(const Program& p, const Node& node) {
+  const Shape &x = shape_of(p, node, 0), &positions = shape_of(p, node, 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 4, 4));
+  if (!x[3].is_number() || x[3].factor % 2 != 0 || positions != Shape{x[2]})
+    return refuse(ErrorCode::kShapeMismatch, node, "x [batch, heads, t, an even size] and positions [t], got {} and {}",
+                  p.show(x), p.show(positions));
+  const double theta = node.attribute<double>("theta");
+  if (!(theta >= 1 && theta <= 1e12))
+    return refuse(ErrorCode::kInvalidArgument, node, "theta from 1 to 1e12, got {}", theta);
+  return one(x);
+}
+
+Result<Types> infer_matmul(const Program& p, const Node& node) {
   const Shape &a = shape_of(p, node, 0), &b = shape_of(p, node, 1);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, a, 2));
-  BITLAB_RETURN_IF_ERROR(check_rank(node, b, 2, a.size()));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, a, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, b, 2, a.size()));
   const bool shared = b.size() == 2;
-  if (a.back() != b[b.size() - 2] || a.back().symbolic || b.back().symbolic || (!shared && b.size() != a.size()) ||
+  if (a.back() != b[b.size() - 2] || (!shared && b.size() != a.size()) ||
       (!shared && !std::equal(a.begin(), a.end() - 2, b.begin())))
-    return refuse(ErrorCode::kShapeMismatch, node, "[..., m, k] and [..., k, n] or [k, n], got {} and {}", to_string(a),
-                  to_string(b));
+    return refuse(ErrorCode::kShapeMismatch, node, "[..., m, k] and [..., k, n] or [k, n], got {} and {}", p.show(a),
+                  p.show(b));
   Shape y = a;
   y.back() = b.back();
-  return y;
+  return one(std::move(y));
 }
 
-Result<Shape> infer_attention(const Program& p, const Node& node) {
-  constexpr size_t kMask = input_of(Op::attention, "mask");
+Result<Types> infer_attention(const Program& p, const Node& node) {
   const Shape &q = shape_of(p, node, 0), &k = shape_of(p, node, 1), &v = shape_of(p, node, 2);
-  for (const Shape* shape : {&q, &k, &v}) BITLAB_RETURN_IF_ERROR(check_rank(node, *shape, 4, 4));
-  const bool sized = std::none_of(q.begin() + 1, q.end(), [](Dim d) { return d.symbolic; }) && !k[2].symbolic;
-  if (!sized || k[0] != q[0] || v[0] != q[0] || k[1] != v[1] || k[2] != v[2] || k[3] != q[3] || k[1].symbolic ||
-      v[3].symbolic || q[1].size % k[1].size != 0)
+  for (const Shape* shape : {&q, &k, &v}) BITLAB_RETURN_IF_ERROR(check_rank(p, node, *shape, 4, 4));
+  const bool sized = is_fixed({q[1], q[3], k[1], v[3]});
+  if (!sized || k[0] != q[0] || v[0] != q[0] || k[1] != v[1] || k[2] != v[2] || k[3] != q[3] ||
+      q[1].factor % k[1].factor != 0)
     return refuse(ErrorCode::kShapeMismatch, node,
-                  "q [batch, heads, t, d], k [batch, groups, s, d], v [batch, groups, s, e], got {}, {}, {}", to_string(q),
-                  to_string(k), to_string(v));
-  const int64_t causal = node.attribute<int64_t>("causal");
+                  "q [batch, heads, t, d], k [batch, groups, s, d], v [batch, groups, s, e], got {}, {}, {}", p.show(q),
+                  p.show(k), p.show(v));
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "causal"));
   const double scale = node.attribute<double>("scale");
-  if ((causal != 0 && causal != 1) || !(scale > -1e30 && scale < 1e30))
-    return refuse(ErrorCode::kInvalidArgument, node, "causal of 0 or 1 and a finite scale, got {} and {}", causal, scale);
-  const Shape scores{q[0], q[1], q[2], k[2]};
+  if (!(scale > -1e30 && scale < 1e30)) return refuse(ErrorCode::kInvalidArgument, node, "a finite scale, got {}", scale);
+  BITLAB_TRY(const Dim keys, attention_keys(p, node));
+  const Shape scores{q[0], q[1], q[2], keys};
   if (node.inputs[kMask] != kNone) {
-    BITLAB_TRY(const Shape masked, broadcast(node, scores, shape_of(p, node, kMask)));
+    BITLAB_TRY(const Shape masked, broadcast(p, node, scores, shape_of(p, node, kMask)));
     if (masked != scores)
-      return refuse(ErrorCode::kShapeMismatch, node, "a mask that broadcasts to {}, got {}", to_string(scores),
-                    to_string(shape_of(p, node, kMask)));
+      return refuse(ErrorCode::kShapeMismatch, node, "a mask that broadcasts to {}, got {}", p.show(scores),
+                    p.show(shape_of(p, node, kMask)));
   }
-  BITLAB_RETURN_IF_ERROR(check_size(node, scores));
-  return Shape{q[0], q[1], q[2], v[3]};
+  BITLAB_RETURN_IF_ERROR(check_size(p, node, scores));
+  return one({q[0], q[1], q[2], v[3]});
 }
 
-Result<Shape> infer_softmax(const Program& p, const Node& node) {
+Result<Types> infer_softmax(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 1));
-  if (node.attribute<int64_t>("dim") != static_cast<int64_t>(x.size()) - 1 || x.back().symbolic)
-    return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", to_string(x),
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 1));
+  if (node.attribute<int64_t>("dim") != static_cast<int64_t>(x.size()) - 1)
+    return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", p.show(x),
                   node.attribute<int64_t>("dim"));
-  return x;
+  return one(x);
 }
 
-Result<Shape> infer_mean(const Program& p, const Node& node) {
+Result<Types> infer_mean(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
-  if (x.back().symbolic) return refuse(ErrorCode::kUnsupported, node, "a mean within samples, got {}", to_string(x));
-  return Shape(x.begin(), x.end() - 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 2));
+  if (least_of(p, x.back()) < 1)
+    return refuse(ErrorCode::kUnsupported, node, "a mean of at least one value, got {}, which can be 0", p.show(x.back()));
+  return one(Shape(x.begin(), x.end() - 1));
 }
 
 // Rules divide by sizes and multiply them: they see valid shapes alone, and what they make of these is valid or refused.
-Result<Shape> infer_shape(const Program& program, const Node& node) {
+Result<std::vector<TensorType>> infer_types(const Program& program, const Node& node) {
   for (const ValueId id : node.inputs)
-    if (id != kNone) BITLAB_RETURN_IF_ERROR(check_size(node, program.value(id).shape));
-  BITLAB_TRY(Shape y, kRules.at(static_cast<size_t>(node.op))(program, node));
-  BITLAB_RETURN_IF_ERROR(check_size(node, y));
-  return y;
+    if (id != kNone) BITLAB_RETURN_IF_ERROR(check_size(program, node, program.value(id).shape));
+  BITLAB_TRY(Types types, kRules.at(static_cast<size_t>(node.op))(program, node));
+  for (const TensorType& type : types) BITLAB_RETURN_IF_ERROR(check_size(program, node, type.shape));
+  return types;
 }
 
 }  // namespace bitlab::program

@@ -22,21 +22,21 @@ static_assert(kActScale == input_of(Op::ternary_conv, "act_scale"));
 Status check_activation(const Program& p, const Node& node) {
   const Result<ternary::ActKind> kind = ternary::parse_act_kind(node.attribute<std::string>("activation"));
   if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
-  if (*kind == ternary::ActKind::kNone && p.value(node.inputs[kWeight]).dtype == DType::kInt8)
+  if (*kind == ternary::ActKind::kNone && p.value(node.inputs[kWeight]).storage == Storage::kInt8)
     return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of weights in int8, got none");
   const bool scaled = node.inputs[kActScale] != kNone;
   if (scaled != is_static(*kind))
     return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
                   scaled ? "one" : "none", name(*kind));
-  return check_constant(p, node, kActScale, {{1, false}});
+  return check_constant(p, node, kActScale, {1});
 }
 
 Result<Shape> linear_shape(const Program& p, const Node& node) {
   const Shape &x = shape_of(p, node, kX), &weight = shape_of(p, node, kWeight);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
-  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, 2, 2));
   if (x.back() != weight[1])
-    return refuse(ErrorCode::kShapeMismatch, node, "x of depth {}, got {}", to_string(weight[1]), to_string(x));
+    return refuse(ErrorCode::kShapeMismatch, node, "x of depth {}, got {}", p.show(weight[1]), p.show(x));
   BITLAB_RETURN_IF_ERROR(check_constant(p, node, kBias, {weight[0]}));
   Shape y = x;
   y.back() = weight[0];
@@ -68,7 +68,6 @@ Status check_window(const Node& node, const Window& w, size_t axis, int64_t size
 
 // What a window operation makes of the size of one axis. A window may lie in the padding as a whole.
 Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int64_t size) {
-  BITLAB_RETURN_IF_ERROR(check_window(node, w, axis, size));
   const int64_t stride = w.stride[axis], margins = 2 * w.padding[axis], extent = w.dilation[axis] * (w.kernel[axis] - 1) + 1;
   if (w.transposed) {
     const int64_t out = (size - 1) * stride - margins + extent + w.output_padding[axis];
@@ -81,19 +80,37 @@ Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int6
   return (size + margins - extent) / stride + 1;
 }
 
-Result<Shape> window_shape(const Node& node, const Shape& x, const Window& window, Dim channels) {
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
+// Of f times a symbol: what is left is a multiple of it, too, whatever its size, where it is at one size and behind the next.
+Result<Dim> symbolic_window_size(const Program& p, const Node& node, const Window& w, size_t axis, const Dim& size) {
+  const int64_t stride = w.stride[axis];
+  if (w.transposed || size.factor % stride == 0) {
+    BITLAB_TRY(const int64_t once, window_size(node, w, axis, size.factor));
+    BITLAB_TRY(const int64_t twice, window_size(node, w, axis, 2 * size.factor));
+    if (twice == 2 * once) return with_factor(size, once);
+  }
+  return refuse(ErrorCode::kUnsupported, node,
+                "a window that leaves a multiple of the symbols of {}, got stride {}, padding {}", p.show(size), stride,
+                w.padding[axis]);
+}
+
+Result<Shape> window_shape(const Program& p, const Node& node, const Shape& x, const Window& window, Dim channels) {
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
   const size_t axes = x.size() - 2;
   for (const Sizes* sizes : {&window.kernel, &window.stride, &window.padding, &window.dilation, &window.output_padding})
     if (sizes->size() != axes)
       return refuse(ErrorCode::kInvalidArgument, node, "a number for each of {} sizes, got {} for {}", axes, sizes->size(),
-                    to_string(x));
-  if (std::any_of(x.begin() + 1, x.end(), [](Dim d) { return d.symbolic; }))
-    return refuse(ErrorCode::kUnsupported, node, "a batch in the first dimension only, got {}", to_string(x));
+                    p.show(x));
+  if (!x[1].is_number()) return refuse(ErrorCode::kUnsupported, node, "a number of channels, got {}", p.show(x));
   Shape y{x[0], channels};
   for (size_t axis = 0; axis < axes; ++axis) {
-    BITLAB_TRY(const int64_t size, window_size(node, window, axis, x[axis + 2].size));
-    y.push_back({size, false});
+    const Dim& size = x[axis + 2];
+    BITLAB_RETURN_IF_ERROR(check_window(node, window, axis, size.factor));
+    if (size.is_number()) {
+      BITLAB_TRY(const int64_t number, window_size(node, window, axis, size.factor));
+      y.emplace_back(number);
+    } else {
+      BITLAB_TRY(y.emplace_back(), symbolic_window_size(p, node, window, axis, size));
+    }
   }
   return y;
 }
@@ -101,14 +118,15 @@ Result<Shape> window_shape(const Node& node, const Shape& x, const Window& windo
 Result<Shape> conv_shape(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, kX);
   const Shape& weight = shape_of(p, node, kWeight);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
-  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, x.size(), x.size()));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, x.size(), x.size()));
   const int64_t groups = node.attribute<int64_t>("groups"), transposed = node.attribute<int64_t>("transposed");
   if (transposed != 0 && transposed != 1)
     return refuse(ErrorCode::kInvalidArgument, node, "transposed of 0 or 1, got {}", transposed);
-  if (groups < 1 || weight[0].size % groups != 0 || x[1].size % groups != 0 || x[1].size / groups != weight.back().size)
-    return refuse(ErrorCode::kShapeMismatch, node, "{} channels in each of {} groups, got {}", to_string(weight.back()),
-                  groups, to_string(x));
+  if (groups < 1 || weight[0].factor % groups != 0 || x[1].factor % groups != 0 ||
+      x[1].factor / groups != weight.back().factor)
+    return refuse(ErrorCode::kShapeMismatch, node, "{} channels in each of {} groups, got {}", p.show(weight.back()), groups,
+                  p.show(x));
   BITLAB_RETURN_IF_ERROR(check_constant(p, node, kBias, {weight[0]}));
   Window window{{},
                 node.attribute<Sizes>("stride"),
@@ -116,8 +134,8 @@ Result<Shape> conv_shape(const Program& p, const Node& node) {
                 node.attribute<Sizes>("dilation"),
                 node.attribute<Sizes>("output_padding"),
                 transposed == 1};
-  for (size_t axis = 1; axis + 1 < weight.size(); ++axis) window.kernel.push_back(weight[axis].size);
-  return window_shape(node, x, window, weight[0]);
+  for (size_t axis = 1; axis + 1 < weight.size(); ++axis) window.kernel.push_back(weight[axis].factor);
+  return window_shape(p, node, x, window, weight[0]);
 }
 
 // Pools are padded by at most half a window, as LibTorch asks: further out a window would see nothing but padding.
@@ -133,18 +151,18 @@ Status check_pool_padding(const Node& node, const Window& w) {
 
 Result<Shape> pool_shape(const Program& p, const Node& node, const Sizes* dilation) {
   const Shape& x = shape_of(p, node, kX);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
   const size_t axes = x.size() - 2;
   const Window window{node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"),
                       node.attribute<Sizes>("padding"), dilation == nullptr ? Sizes(axes, 1) : *dilation, Sizes(axes, 0)};
-  BITLAB_TRY(Shape y, window_shape(node, x, window, x[1]));
+  BITLAB_TRY(Shape y, window_shape(p, node, x, window, x[1]));
   BITLAB_RETURN_IF_ERROR(check_pool_padding(node, window));
   return y;
 }
 
 Result<Shape> embedding_shape(const Program& p, const Node& node) {
   const Shape& weight = shape_of(p, node, kWeight);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, weight, 2, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, 2, 2));
   Shape y = shape_of(p, node, kX);
   y.push_back(weight[1]);
   return y;
@@ -158,8 +176,7 @@ Result<Shape> norm_shape(const Program& p, const Node& node) {
   if (dims < 1 || dims > static_cast<int64_t>(x.size()) || !(eps >= 0 && eps < 1e30))
     return refuse(ErrorCode::kInvalidArgument, node, "1 to {} dims and an eps from 0, got {} and {}", x.size(), dims, eps);
   const Shape normalized(x.end() - dims, x.end());
-  if (std::any_of(normalized.begin(), normalized.end(), [](Dim d) { return d.symbolic; }))
-    return refuse(ErrorCode::kUnsupported, node, "a norm within samples, got {}", to_string(x));
+  if (!is_fixed(normalized)) return refuse(ErrorCode::kUnsupported, node, "a norm within samples, got {}", p.show(x));
   for (size_t input = 1; input < node.inputs.size(); ++input)
     BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, normalized));
   return x;
@@ -167,32 +184,32 @@ Result<Shape> norm_shape(const Program& p, const Node& node) {
 
 }  // namespace
 
-Result<Shape> infer_ternary_linear(const Program& p, const Node& node) {
+Result<Types> infer_ternary_linear(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_activation(p, node));
-  return linear_shape(p, node);
+  return one(linear_shape(p, node));
 }
 
-Result<Shape> infer_ternary_conv(const Program& p, const Node& node) {
+Result<Types> infer_ternary_conv(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_activation(p, node));
-  return conv_shape(p, node);
+  return one(conv_shape(p, node));
 }
 
-Result<Shape> infer_ternary_embedding(const Program& p, const Node& node) { return embedding_shape(p, node); }
-Result<Shape> infer_linear(const Program& p, const Node& node) { return linear_shape(p, node); }
-Result<Shape> infer_conv(const Program& p, const Node& node) { return conv_shape(p, node); }
-Result<Shape> infer_embedding(const Program& p, const Node& node) { return embedding_shape(p, node); }
-Result<Shape> infer_max_pool(const Program& p, const Node& node) {
-  return pool_shape(p, node, &node.attribute<Sizes>("dilation"));
+Result<Types> infer_ternary_embedding(const Program& p, const Node& node) { return one(embedding_shape(p, node)); }
+Result<Types> infer_linear(const Program& p, const Node& node) { return one(linear_shape(p, node)); }
+Result<Types> infer_conv(const Program& p, const Node& node) { return one(conv_shape(p, node)); }
+Result<Types> infer_embedding(const Program& p, const Node& node) { return one(embedding_shape(p, node)); }
+Result<Types> infer_max_pool(const Program& p, const Node& node) {
+  return one(pool_shape(p, node, &node.attribute<Sizes>("dilation")));
 }
-Result<Shape> infer_avg_pool(const Program& p, const Node& node) { return pool_shape(p, node, nullptr); }
-Result<Shape> infer_layer_norm(const Program& p, const Node& node) { return norm_shape(p, node); }
-Result<Shape> infer_rms_norm(const Program& p, const Node& node) { return norm_shape(p, node); }
+Result<Types> infer_avg_pool(const Program& p, const Node& node) { return one(pool_shape(p, node, nullptr)); }
+Result<Types> infer_layer_norm(const Program& p, const Node& node) { return one(norm_shape(p, node)); }
+Result<Types> infer_rms_norm(const Program& p, const Node& node) { return one(norm_shape(p, node)); }
 
-Result<Shape> infer_batch_norm(const Program& p, const Node& node) {
+Result<Types> infer_batch_norm(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, kX);
-  BITLAB_RETURN_IF_ERROR(check_rank(node, x, 2));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 2));
   for (size_t input : {1U, 2U}) BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, {x[1]}));
-  return x;
+  return one(x);
 }
 
 }  // namespace bitlab::program

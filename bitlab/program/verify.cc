@@ -1,6 +1,8 @@
 #include "bitlab/program/verify.h"
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <cmath>
 #include <set>
 
@@ -18,19 +20,45 @@ Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
 
 bool exists(const Program& p, ValueId id) { return id >= 0 && static_cast<size_t>(id) < p.values.size(); }
 
+Status verify_symbols(const Program& p) {
+  if (p.symbols.empty() || p.symbols.size() > kMaxSymbols)
+    return corrupt("1 to {} symbols, the batch first, got {}", kMaxSymbols, p.symbols.size());
+  std::set<std::string_view> names;
+  for (size_t i = 0; i < p.symbols.size(); ++i) {
+    const Symbol& s = p.symbols[i];
+    const bool is_name = !s.name.empty() && std::isalpha(static_cast<unsigned char>(s.name[0])) != 0 &&
+                         s.name.find_first_of("*^ ,[]") == std::string::npos;
+    if (!is_name || !names.insert(s.name).second) return corrupt("unique names of symbols, got '{}'", s.name);
+    if (s.min < (i == 0 ? 0 : 1) || s.max < s.min || s.max > kMaxElements)
+      return corrupt("a range inside 1 to 2^40, from 0 for the batch, got {} to {} (symbol={})", s.min, s.max, s.name);
+  }
+  const auto contexts = std::count_if(p.symbols.begin(), p.symbols.end(), [](const Symbol& s) { return s.is_context; });
+  if (contexts != (p.states.empty() ? 0 : 1))
+    return corrupt("one symbol that is the context of {} states, none without states, got {}", p.states.size(), contexts);
+  return {};
+}
+
+// Integer weights and floats in fewer bytes are float32 constants.
+Status verify_storage(const Value& v) {
+  constexpr std::array kKinds{"input", "constant", "state", "result"};
+  if (v.storage == Storage::kPlain || (v.kind == ValueKind::kConstant && v.dtype == DType::kFloat32)) return {};
+  return corrupt("storage {} of a float32 constant, got a {} {} (value={})", name(v.storage), name(v.dtype),
+                 kKinds.at(static_cast<size_t>(v.kind)), v.name);
+}
+
 Status verify_values(const Program& p) {
   std::set<std::string_view> names;
   for (const Value& v : p.values) {
     if (v.name.empty() || !names.insert(v.name).second)
       return corrupt("unique value names, got '{}' again or empty", v.name);
     if (!is_valid(v.shape) || static_cast<int64_t>(v.shape.size()) > kMaxRank)
-      return corrupt("at most {} positive sizes, got {} (value={})", kMaxRank, to_string(v.shape), v.name);
-    const bool symbolic = std::any_of(v.shape.begin(), v.shape.end(), [](Dim d) { return d.symbolic; });
-    if (symbolic && v.kind == ValueKind::kConstant)
-      return corrupt("constants of fixed shape, got {} (value={})", to_string(v.shape), v.name);
-    if ((v.dtype == DType::kTernary || v.dtype == DType::kInt8) && v.kind != ValueKind::kConstant)
-      return corrupt("{} constants only (value={})", name(v.dtype), v.name);
-    if (v.dtype == DType::kInt64 && v.kind != ValueKind::kInput) return corrupt("int64 inputs only (value={})", v.name);
+      return corrupt("at most {} positive sizes, got {} (value={})", kMaxRank, p.show(v.shape), v.name);
+    for (const Dim& dim : v.shape)
+      for (size_t i = p.symbols.size(); i < kMaxSymbols; ++i)
+        if (dim.powers[i] != 0) return corrupt("symbols that are declared, got {} (value={})", p.show(v.shape), v.name);
+    if (!is_fixed(v.shape) && v.kind == ValueKind::kConstant)
+      return corrupt("constants of fixed shape, got {} (value={})", p.show(v.shape), v.name);
+    BITLAB_RETURN_IF_ERROR(verify_storage(v));
   }
   return {};
 }
@@ -42,7 +70,7 @@ Status verify_finite(const std::string& name, FloatData data) {
 }
 
 Status verify_groups(const Value& v, const TernaryData& data) {
-  const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape), innermost = v.shape.back().size;
+  const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape), innermost = v.shape.back().factor;
   if (data.group != 64 && data.group != 128 && data.group != 256)
     return corrupt("groups of 64, 128 or 256, got {} (value={})", data.group, v.name);
   if (v.shape.size() > 2 && innermost % data.group != 0)
@@ -73,20 +101,48 @@ Status verify_scales(const Value& v, const TernaryData& data) {
   return verify_finite(v.name, data.scale_neg);
 }
 
+// The shape of a constant, which has no symbols.
+std::string show(const Value& v) { return to_string(v.shape, {}); }
+
 // Shape and depth of a weight of integers.
 Status verify_matrix(const Value& v) {
-  if (v.shape.size() < 2)
-    return corrupt("{} weights of rank 2 to 5, got {} (value={})", name(v.dtype), to_string(v.shape), v.name);
-  const int64_t most = ternary::max_depth(v.dtype == DType::kInt8), depth = weight_depth(v.shape);
+  if (v.shape.size() < 2) return corrupt("{} weights of rank 2 to 5, got {} (value={})", name(v.storage), show(v), v.name);
+  const int64_t most = ternary::max_depth(v.storage == Storage::kInt8), depth = weight_depth(v.shape);
   if (depth > most)
     return corrupt("a depth of at most {}, beyond which int32 sums could overflow, got {} (value={})", most, depth, v.name);
   return {};
 }
 
+Status verify_count(const Value& v, size_t found, std::string_view what) {
+  const int64_t expected = elements(v.shape, kOnes);
+  if (static_cast<int64_t>(found) == expected) return {};
+  return corrupt("{} {} for {}, got {} (value={})", expected, what, show(v), found, v.name);
+}
+
 Status verify_data(const Value& v, const FloatData& data) {
-  if (static_cast<int64_t>(data.size()) != elements(v.shape, 1))
-    return corrupt("{} floats for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.size(), v.name);
+  BITLAB_RETURN_IF_ERROR(verify_count(v, data.size(), "floats"));
   return verify_finite(v.name, data);
+}
+
+Status verify_data(const Value& v, const HalfData& data) {
+  BITLAB_RETURN_IF_ERROR(verify_count(v, data.bits.size(), "floats"));
+  const uint16_t exponent = v.storage == Storage::kFloat16 ? 0x7C00 : 0x7F80;
+  const auto bad =
+      std::find_if(data.bits.begin(), data.bits.end(), [&](uint16_t bits) { return (bits & exponent) == exponent; });
+  if (bad == data.bits.end()) return {};
+  return corrupt("finite constants, got {} of bits {:#06x} (value={}, index={})", name(v.storage), *bad, v.name,
+                 bad - data.bits.begin());
+}
+
+// Of bool, bytes of 0 and 1: what kernels read as such must be one.
+Status verify_data(const Value& v, const RawData& data) {
+  if (data.bytes.size() % static_cast<size_t>(size_of(v.dtype)) != 0)
+    return corrupt("whole elements of {}, got {} bytes (value={})", name(v.dtype), data.bytes.size(), v.name);
+  BITLAB_RETURN_IF_ERROR(verify_count(v, data.bytes.size() / static_cast<size_t>(size_of(v.dtype)), "elements"));
+  if (v.dtype != DType::kBool) return {};
+  const auto bad = std::find_if(data.bytes.begin(), data.bytes.end(), [](uint8_t byte) { return byte > 1; });
+  if (bad == data.bytes.end()) return {};
+  return corrupt("bool values of 0 and 1, got {} (value={}, index={})", *bad, v.name, bad - data.bytes.begin());
 }
 
 Status verify_data(const Value& v, const TernaryData& data) {
@@ -100,19 +156,37 @@ Status verify_data(const Value& v, const TernaryData& data) {
 Status verify_data(const Value& v, const Int8Data& data) {
   BITLAB_RETURN_IF_ERROR(verify_matrix(v));
   BITLAB_RETURN_IF_ERROR(verify_scale(v, data.scale));
-  if (static_cast<int64_t>(data.t.size()) != elements(v.shape, 1))
-    return corrupt("{} weights for {}, got {} (value={})", elements(v.shape, 1), to_string(v.shape), data.t.size(), v.name);
+  BITLAB_RETURN_IF_ERROR(verify_count(v, data.t.size(), "weights"));
   const auto bad = std::find(data.t.begin(), data.t.end(), int8_t{-128});
   if (bad == data.t.end()) return {};
   return corrupt("int8 weights in [-127, 127], got -128 (value={}, index={})", v.name, bad - data.t.begin());
+}
+
+// Whether the data is of the kind that type and storage say.
+bool fits(const Value& v, const Constant& constant) {
+  switch (v.storage) {
+    case Storage::kPlain:
+      return v.dtype == DType::kFloat32 ? std::holds_alternative<FloatData>(constant.data)
+                                        : std::holds_alternative<RawData>(constant.data);
+    case Storage::kFloat16:
+    case Storage::kBFloat16:
+      return std::holds_alternative<HalfData>(constant.data);
+    case Storage::kTernary:
+      return std::holds_alternative<TernaryData>(constant.data);
+    case Storage::kInt8:
+      return std::holds_alternative<Int8Data>(constant.data);
+  }
+  return false;
 }
 
 Status verify_constant(const Program& p, const Constant& constant) {
   if (!exists(p, constant.value) || p.value(constant.value).kind != ValueKind::kConstant)
     return corrupt("data for a constant, got value {}", constant.value);
   const Value& v = p.value(constant.value);
-  constexpr DType kTypes[] = {DType::kFloat32, DType::kTernary, DType::kInt8};  // as in the variant
-  if (v.dtype != kTypes[constant.data.index()]) return corrupt("data of the constant's type (value={})", v.name);
+  constexpr std::array kKinds{"floats", "floats of 16 bits", "ternary codes", "int8 weights", "raw bytes"};
+  if (!fits(v, constant))
+    return corrupt("data of a {} constant in storage {}, got {} (value={})", name(v.dtype), name(v.storage),
+                   kKinds.at(constant.data.index()), v.name);
   return std::visit([&](const auto& data) { return verify_data(v, data); }, constant.data);
 }
 
@@ -131,19 +205,62 @@ Status verify_constants(const Program& p) {
   return {};
 }
 
-Status verify_ends(const Program& p) {
+// The values of a kind are those that a list has, each once.
+Status verify_list(const Program& p, const std::vector<ValueId>& list, ValueKind kind, std::string_view what) {
   std::set<ValueId> listed;
-  for (ValueId id : p.inputs)
-    if (!exists(p, id) || p.value(id).kind != ValueKind::kInput || !listed.insert(id).second)
-      return corrupt("input values as inputs, each once, got value {}", id);
-  const auto declared =
-      std::count_if(p.values.begin(), p.values.end(), [](const Value& v) { return v.kind == ValueKind::kInput; });
-  if (declared != static_cast<int64_t>(p.inputs.size()))
-    return corrupt("{} inputs listed, got {}", declared, p.inputs.size());
+  for (const ValueId id : list)
+    if (!exists(p, id) || p.value(id).kind != kind || !listed.insert(id).second)
+      return corrupt("{} values as {}s, each once, got value {}", what, what, id);
+  const auto declared = std::count_if(p.values.begin(), p.values.end(), [&](const Value& v) { return v.kind == kind; });
+  if (declared == static_cast<int64_t>(list.size())) return {};
+  return corrupt("{} {}s listed, got {}", declared, what, list.size());
+}
+
+// A state has the context as one of its sizes, and numbers or the batch as the others.
+Status verify_states(const Program& p) {
+  for (const ValueId id : p.states) {
+    const Value& v = p.value(id);
+    const Dim expected = Dim::of_symbol(context_symbol(p).value_or(0));
+    const auto is_other = [](const Dim& dim) { return dim.is_number() || dim == kBatch; };
+    const auto contexts = std::count(v.shape.begin(), v.shape.end(), expected);
+    const auto others = std::count_if(v.shape.begin(), v.shape.end(), is_other);
+    if (v.dtype != DType::kFloat32 || contexts != 1 || others + 1 != static_cast<int64_t>(v.shape.size()))
+      return corrupt("a float32 state of numbers, the batch and one context, got {}{} (value={})", name(v.dtype),
+                     p.show(v.shape), v.name);
+  }
+  return {};
+}
+
+Status verify_ends(const Program& p) {
+  BITLAB_RETURN_IF_ERROR(verify_list(p, p.inputs, ValueKind::kInput, "input"));
+  BITLAB_RETURN_IF_ERROR(verify_list(p, p.states, ValueKind::kState, "state"));
+  BITLAB_RETURN_IF_ERROR(verify_states(p));
   if (p.outputs.empty()) return corrupt("an output, got none");
-  for (ValueId id : p.outputs)
-    if (!exists(p, id) || p.value(id).kind != ValueKind::kResult)
-      return corrupt("results of nodes as outputs, got value {}", id);
+  std::set<std::string_view> names;
+  for (const Output& output : p.outputs) {
+    if (!exists(p, output.value) || p.value(output.value).kind != ValueKind::kResult)
+      return corrupt("results of nodes as outputs, got value {}", output.value);
+    if (output.name.empty() || !names.insert(output.name).second)
+      return corrupt("unique names of outputs, got '{}'", output.name);
+  }
+  return {};
+}
+
+// A node's outputs are results that it alone defines, of the types that its rule says.
+Status verify_outputs(const Program& p, const Node& node, std::vector<bool>& defined) {
+  BITLAB_TRY(const std::vector<TensorType> types, infer_types(p, node));
+  if (types.size() != node.outputs.size())
+    return corrupt("{} outputs, got {} (node={})", types.size(), node.outputs.size(), node.name);
+  for (size_t i = 0; i < types.size(); ++i) {
+    const ValueId id = node.outputs[i];
+    if (!exists(p, id) || p.value(id).kind != ValueKind::kResult || defined[static_cast<size_t>(id)])
+      return corrupt("an output that only this node defines, got value {} (node={})", id, node.name);
+    const Value& v = p.value(id);
+    if (types[i] != v)
+      return corrupt("output {} {}, got {} {} (node={})", name(types[i].dtype), p.show(types[i].shape), name(v.dtype),
+                     p.show(v.shape), node.name);
+    defined[static_cast<size_t>(id)] = true;
+  }
   return {};
 }
 
@@ -152,15 +269,29 @@ Status verify_node(const Program& p, const Node& node, std::vector<bool>& define
     if (id != kNone && (!exists(p, id) || !defined[static_cast<size_t>(id)]))
       return corrupt("inputs that are defined before, got value {} (node={})", id, node.name);
   BITLAB_RETURN_IF_ERROR(verify_schema(p, node));
-  if (!exists(p, node.output) || p.value(node.output).kind != ValueKind::kResult ||
-      defined[static_cast<size_t>(node.output)])
-    return corrupt("an output that only this node defines, got value {} (node={})", node.output, node.name);
-  BITLAB_TRY(const Shape shape, infer_shape(p, node));
-  if (shape != p.value(node.output).shape)
-    return corrupt("output shape {}, got {} (node={})", to_string(shape), to_string(p.value(node.output).shape), node.name);
-  defined[static_cast<size_t>(node.output)] = true;
-  return {};
+  return verify_outputs(p, node, defined);
 }
+
+// A state belongs to one node: two that append to it would each see what the other wrote. All are appended to alike.
+Status verify_state_readers(const Program& p) {
+  std::set<ValueId> read;
+  const std::optional<Dim> appended = appended_positions(p);
+  for (const Node& node : p.nodes)
+    for (const ValueId id : node.inputs) {
+      if (id == kNone || p.value(id).kind != ValueKind::kState) continue;
+      if (!read.insert(id).second)
+        return corrupt("states that one node reads, got '{}' again (node={})", p.value(id).name, node.name);
+      const Dim& keys = p.value(node.inputs[input_of(Op::attention, "k")]).shape[2];
+      if (keys != *appended)
+        return corrupt("{} positions that each node appends to its states, got {} (node={})", p.show(*appended),
+                       p.show(keys), node.name);
+    }
+  if (read.size() == p.states.size()) return {};
+  return corrupt("a node that reads each of {} states, got {}", p.states.size(), read.size());
+}
+
+// In the order of AttributeKind and of Attribute.
+constexpr std::array kKindsOfAttributes{"an integer", "a list of integers", "a text", "a float", "a shape"};
 
 bool has_kind(const Attribute& attribute, AttributeKind kind) { return attribute.index() == static_cast<size_t>(kind); }
 
@@ -168,9 +299,47 @@ bool has_kind(const Attribute& attribute, AttributeKind kind) { return attribute
 Status verify_step(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
   constexpr float kLeast = 1e-30F;
   const Constant* step = p.constant(id);
-  const auto* data = step == nullptr ? nullptr : std::get_if<FloatData>(&step->data);
-  if (data == nullptr || data->empty() || (*data)[0] >= kLeast) return {};
-  return corrupt("{} of at least 1e-30, got {} (node={})", expected.name, (*data)[0], node.name);
+  if (step == nullptr) return {};
+  const auto* floats = std::get_if<FloatData>(&step->data);
+  const auto* halves = std::get_if<HalfData>(&step->data);
+  std::optional<float> found;
+  if (floats != nullptr && !floats->empty()) found = floats->front();
+  if (halves != nullptr && !halves->bits.empty())
+    found = p.value(id).storage == Storage::kFloat16 ? half_to_float(halves->bits.front())
+                                                     : bfloat_to_float(halves->bits.front());
+  if (!found || *found >= kLeast) return {};
+  return corrupt("{} of at least 1e-30, got {} (node={})", expected.name, *found, node.name);
+}
+
+struct Rule {
+  bool fits;
+  const char* what;
+};
+
+Rule rule_of(InputKind kind, const Value& v) {
+  const bool is_constant = v.kind == ValueKind::kConstant, is_state = v.kind == ValueKind::kState;
+  const bool is_weight = v.storage == Storage::kTernary || v.storage == Storage::kInt8;
+  const bool is_plain = !is_weight && !is_state, is_float = v.dtype == DType::kFloat32 && is_plain;
+  switch (kind) {
+    case InputKind::kActivation:
+      return {!is_constant && is_float, "a float32 activation"};
+    case InputKind::kFloatConstant:
+    case InputKind::kStep:
+      return {is_constant && is_float, "a float32 constant"};
+    case InputKind::kFloat:
+      return {is_float, "float32 values"};
+    case InputKind::kAny:
+      return {is_plain, "an activation or a constant that is no weight of integers"};
+    case InputKind::kTernaryConstant:
+      return {is_weight, "a ternary or int8 constant"};
+    case InputKind::kIndex:
+      return {!is_constant && v.dtype == DType::kInt64, "int64 indices"};
+    case InputKind::kMask:
+      return {is_float || (is_plain && v.dtype == DType::kBool), "a float32 or bool mask"};
+    case InputKind::kState:
+      return {is_state, "a state"};
+  }
+  return {false, "an input"};
 }
 
 Status verify_input(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
@@ -179,28 +348,7 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
     return corrupt("input '{}', got none (node={})", expected.name, node.name);
   }
   const Value& v = p.value(id);
-  const bool constant = v.kind == ValueKind::kConstant, is_float = v.dtype == DType::kFloat32;
-  struct Rule {
-    bool fits;
-    const char* what;
-  };
-  const auto rule = [&]() -> Rule {
-    switch (expected.kind) {
-      case InputKind::kActivation:
-        return {!constant && is_float, "an activation"};
-      case InputKind::kFloatConstant:
-        return {constant && is_float, "a float constant"};
-      case InputKind::kFloat:
-        return {is_float, "floats"};
-      case InputKind::kTernaryConstant:
-        return {v.dtype == DType::kTernary || v.dtype == DType::kInt8, "a ternary or int8 constant"};
-      case InputKind::kIndex:
-        return {v.dtype == DType::kInt64, "int64 indices"};
-      case InputKind::kStep:
-        return {constant && is_float, "a float constant"};
-    }
-    return {false, "an input"};
-  }();
+  const Rule rule = rule_of(expected.kind, v);
   if (rule.fits) return expected.kind == InputKind::kStep ? verify_step(p, node, expected, id) : Status();
   return corrupt("{} as input '{}', got '{}' (node={})", rule.what, expected.name, v.name, node.name);
 }
@@ -209,15 +357,19 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
 
 Status verify_schema(const Program& p, const Node& node) {
   const OpSchema& expected = schema(node.op);
-  if (node.inputs.size() != expected.inputs.size())
+  const bool fits =
+      expected.is_variadic() ? node.inputs.size() >= expected.inputs.size() : node.inputs.size() == expected.inputs.size();
+  if (!fits)
     return corrupt("{} inputs of {}, got {} (node={})", expected.inputs.size(), expected.name, node.inputs.size(),
                    node.name);
-  for (size_t i = 0; i < expected.inputs.size(); ++i)
-    BITLAB_RETURN_IF_ERROR(verify_input(p, node, expected.inputs[i], node.inputs[i]));
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    BITLAB_RETURN_IF_ERROR(verify_input(p, node, expected.input(i), node.inputs[i]));
   for (const AttributeSchema& attribute : expected.attributes) {
     const auto found = node.attributes.find(attribute.name);
     if (found == node.attributes.end() || !has_kind(found->second, attribute.kind))
-      return corrupt("attribute '{}' of {} with its type, got none (node={})", attribute.name, expected.name, node.name);
+      return corrupt("attribute '{}' of {}, {}, got {} (node={})", attribute.name, expected.name,
+                     kKindsOfAttributes.at(static_cast<size_t>(attribute.kind)),
+                     found == node.attributes.end() ? "none" : kKindsOfAttributes.at(found->second.index()), node.name);
   }
   if (node.attributes.size() != expected.attributes.size())
     return corrupt("{} attributes of {}, got {} (node={})", expected.attributes.size(), expected.name,
@@ -226,6 +378,7 @@ Status verify_schema(const Program& p, const Node& node) {
 }
 
 Status verify(const Program& p) {
+  BITLAB_RETURN_IF_ERROR(verify_symbols(p));
   BITLAB_RETURN_IF_ERROR(verify_values(p));
   BITLAB_RETURN_IF_ERROR(verify_constants(p));
   BITLAB_RETURN_IF_ERROR(verify_ends(p));
@@ -236,6 +389,7 @@ Status verify(const Program& p) {
     if (node.name.empty() || !names.insert(node.name).second) return corrupt("unique node names, got '{}'", node.name);
     BITLAB_RETURN_IF_ERROR(verify_node(p, node, defined));
   }
+  BITLAB_RETURN_IF_ERROR(verify_state_readers(p));
   for (size_t i = 0; i < defined.size(); ++i)
     if (!defined[i]) return corrupt("a node that defines '{}', got none", p.values[i].name);
   return {};

@@ -1,6 +1,7 @@
 // Every number of every operation at its edges: nothing divides by zero, overflows or reads beyond its memory, whoever wrote the program.
 // It is refused with one sentence, or it runs.
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <set>
 
@@ -22,6 +23,8 @@ using program::Program;
 using program::ProgramBuilder;
 using program::Shape;
 using program::Sizes;
+using program::Storage;
+using program::SymbolSizes;
 using program::Value;
 using program::ValueId;
 using program::ValueKind;
@@ -30,25 +33,47 @@ constexpr int64_t kLeast = std::numeric_limits<int64_t>::min(), kMost = std::num
 constexpr int64_t kEdges[] = {kLeast,           -(int64_t{1} << 40), -2,   -1, 0, 1, 2, 3, int64_t{1} << 20,
                               int64_t{1} << 40, int64_t{1} << 62,    kMost};
 
+// The symbols of the examples: the batch, tokens, and the context of those with states.
+const Dim kTokens = Dim::of_symbol(1), kContext = Dim::of_symbol(2);
+
+Dim power(size_t symbol, uint8_t exponent) {
+  Dim dim(1);
+  dim.powers[symbol] = exponent;
+  return dim;
+}
+
+// What a size is tried with.
+std::vector<Dim> edge_dims() {
+  std::vector<Dim> dims{kBatch * kTokens, power(1, 2), power(1, 8), power(1, 9), power(0, 255), power(7, 1), kContext};
+  for (const int64_t edge : kEdges)
+    for (const Dim& symbol : {Dim(1), kBatch, kTokens}) dims.push_back(with_factor(symbol, edge));
+  return dims;
+}
+
 // Data of the length that a constant's shape says, where it is short; else what it was.
 void fit_data(Program& p) {
   constexpr int64_t kLongest = 1 << 12;
   for (program::Constant& constant : p.constants) {
     const Value& v = p.value(constant.value);
-    if (!is_valid(v.shape) || elements(v.shape, 1) > kLongest) continue;
+    if (!is_valid(v.shape) || elements(v.shape, program::kOnes) > kLongest) continue;
     struct Data {
       std::vector<float> floats;
-      std::vector<uint8_t> codes;
+      std::vector<uint16_t> halves;
+      std::vector<uint8_t> codes, bytes;
       std::vector<int8_t> t;
       float scale = 0.5F;
     };
     const auto data = std::make_shared<Data>();
-    const auto count = static_cast<size_t>(elements(v.shape, 1));
+    const auto count = static_cast<size_t>(elements(v.shape, program::kOnes));
     data->floats.resize(count, 0.25F);
+    data->halves.resize(count, 0x3800);
     data->t.resize(count, 1);
-    if (v.dtype == DType::kFloat32) constant.data = program::FloatData(data->floats);
-    if (v.dtype == DType::kInt8) constant.data = program::Int8Data{data->t, {&data->scale, 1}};
-    if (v.dtype == DType::kTernary && !v.shape.empty()) {
+    data->bytes.resize(count * static_cast<size_t>(size_of(v.dtype)));
+    constant.data = program::RawData{data->bytes};
+    if (v.storage == Storage::kPlain && v.dtype == DType::kFloat32) constant.data = program::FloatData(data->floats);
+    if (v.storage == Storage::kFloat16) constant.data = program::HalfData{data->halves};
+    if (v.storage == Storage::kInt8) constant.data = program::Int8Data{data->t, {&data->scale, 1}};
+    if (v.storage == Storage::kTernary && !v.shape.empty()) {
       const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
       data->codes.resize(static_cast<size_t>(ternary::code_bytes(rows, depth)));
       ternary::pack_codes(data->t, rows, depth, data->codes);
@@ -58,36 +83,59 @@ void fit_data(Program& p) {
   }
 }
 
-// What of a layer decides which kernels run.
+// What of a layer decides which kernels run; of other operations, which of their forms.
 struct Variant {
-  DType weights = DType::kTernary;
+  Storage weights = Storage::kTernary;
   int64_t channels = 4, groups = 2, transposed = 0;
+  int form = 0;
 };
 
 std::vector<Variant> variants(Op op) {
-  if (op == Op::conv) return {{}, {.transposed = 1}};
-  if (op == Op::ternary_linear || op == Op::ternary_embedding) return {{}, {.weights = DType::kInt8}};
-  if (op == Op::ternary_conv)  // gathered, in int8, depthwise, read in place, transposed
-    return {{}, {.weights = DType::kInt8}, {.channels = 6, .groups = 6}, {.channels = 32, .groups = 1}, {.transposed = 1}};
-  return {{}};
+  switch (op) {
+    case Op::conv:
+      return {{}, {.transposed = 1}};
+    case Op::ternary_linear:
+    case Op::ternary_embedding:
+      return {{}, {.weights = Storage::kInt8}};
+    case Op::ternary_conv:  // gathered, in int8, depthwise, read in place, transposed
+      return {
+          {}, {.weights = Storage::kInt8}, {.channels = 6, .groups = 6}, {.channels = 32, .groups = 1}, {.transposed = 1}};
+    case Op::attention:
+      return {{}, {.form = 1}, {.form = 2}};
+    case Op::embedding:
+    case Op::reshape:
+    case Op::slice:
+    case Op::cat:
+    case Op::expand:
+    case Op::cast:
+      return {{}, {.form = 1}};
+    default:
+      return {{}};
+  }
 }
 
 // A small program of one node.
 class Example {
  public:
-  Example(Op op, const Variant& variant) : op_(op), variant_(variant) {}
+  Example(Op op, const Variant& variant) : op_(op), variant_(variant) {
+    b_.symbol("tokens", 1, 6);
+    if (op == Op::attention && variant.form == 1) b_.declare({"context", 1, 9, true});
+  }
 
   Program program() {
-    using Attributes = std::map<std::string, program::Attribute>;
+    using Attributes = program::Attributes;
     const Attributes window{{"stride", Sizes{2, 1}},         {"padding", Sizes{1, 2}},
                             {"dilation", Sizes{2, 1}},       {"transposed", variant_.transposed},
                             {"output_padding", Sizes{0, 0}}, {"groups", variant_.groups}};
-    const std::vector<int64_t> image{variant_.channels, 5, 6}, filters{6, 3, 2, variant_.channels / variant_.groups};
+    const Shape image{variant_.channels, 5, 6};
+    const std::vector<int64_t> filters{6, 3, 2, variant_.channels / variant_.groups};
     const Attributes pool{{"kernel_size", Sizes{3, 2}}, {"stride", Sizes{2, 1}}, {"padding", Sizes{1, 0}}};
+    const Attributes dim{{"dim", int64_t{1}}}, scores{{"causal", int64_t{1}}, {"scale", 0.5}};
     const auto with = [](Attributes attributes, const std::string& key, const program::Attribute& value) {
       attributes[key] = value;
       return attributes;
     };
+    const bool other = variant_.form == 1;
     switch (op_) {
       case Op::ternary_linear:
         return made({x({3, 8}), weights({5, 8}), floats({5})}, {{"activation", std::string("int8")}});
@@ -100,7 +148,7 @@ class Example {
       case Op::ternary_embedding:
         return made({x({3}, DType::kInt64), weights({5, 8})});
       case Op::embedding:
-        return made({x({3}, DType::kInt64), floats({5, 8})});
+        return made({x({3}, DType::kInt64), other ? b_.halves("h", {5, 8}, {}, Storage::kFloat16) : floats({5, 8})});
       case Op::max_pool:
         return made({x({4, 5, 6})}, with(pool, "dilation", Sizes{1, 2}));
       case Op::avg_pool:
@@ -121,19 +169,40 @@ class Example {
       case Op::div:
         return made({x({4, 5}), floats({4, 1})});
       case Op::reshape:
-        return made({x({4, 5})}, {{"shape", Sizes{2, -10}}});
+        return other ? made({x({kTokens, 4}, DType::kBool)}, {{"shape", Shape{4, kBatch * kTokens}}})
+                     : made({x({4, 5})}, {{"shape", Shape{2, with_factor(kBatch, 10)}}});
       case Op::permute:
         return made({x({4, 5})}, {{"dims", Sizes{1, 0, 2}}});
       case Op::slice:
-        return made({x({4, 5})}, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", int64_t{2}}});
+        return other ? made({x({with_factor(kTokens, 2), 5})},
+                            {{"dim", int64_t{1}}, {"start", int64_t{-2}}, {"length", Shape{2}}})
+                     : made({x({4, 5})}, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", Shape{2}}});
       case Op::cat:
-        return made({x({4, 5}), x({2, 5})}, {{"dim", int64_t{1}}});
+        return other ? made({x({kTokens, 4}, DType::kInt64), x({with_factor(kTokens, 3), 4}, DType::kInt64)}, dim)
+                     : made({x({4, 5}), x({2, 5}), x({3, 5})}, dim);
+      case Op::split:
+        return made({x({with_factor(kTokens, 6), 5}, DType::kFloat16)},
+                    with(dim, "sizes", Shape{kTokens, with_factor(kTokens, 2), with_factor(kTokens, 3)}));
       case Op::expand:
-        return made({floats({1, 4})});
+        return other ? made({x({1, 1})}, {{"shape", Shape{kBatch, kTokens, 5}}})
+                     : made({floats({1, 4})}, {{"shape", Shape{kBatch, 3, 4}}});
+      case Op::cast:
+        return other ? made({b_.raw("r", DType::kInt32, {4, 5}, {})}, {{"dtype", std::string("float16")}})
+                     : made({x({4, 5})}, {{"dtype", std::string("int32")}});
+      case Op::positions:
+        return made({}, {{"size", Shape{kTokens}}, {"continues", int64_t{1}}});
+      case Op::rotary:
+        return made({x({3, kTokens, 4}), b_.input("positions", {kTokens}, DType::kInt64)}, {{"theta", 10000.0}});
       case Op::matmul:
         return made({x({4, 5}), x({5, 3})});
       case Op::attention:
-        return made({x({4, 3, 5}), x({2, 6, 5}), x({2, 6, 7}), floats({3, 6})}, {{"causal", int64_t{1}}, {"scale", 0.5}});
+        if (other)
+          return made({x({4, kTokens, 5}), x({2, kTokens, 5}), x({2, kTokens, 7}), program::kNone,
+                       b_.state("keys", {kBatch, 2, kContext, 5}), b_.state("values", {kBatch, 2, kContext, 7})},
+                      scores);
+        return made(
+            {x({4, 3, 5}), x({2, 6, 5}), x({2, 6, 7}), variant_.form == 2 ? x({1, 3, 6}, DType::kBool) : floats({3, 6})},
+            scores);
       case Op::softmax:
         return made({x({4, 5})}, {{"dim", int64_t{2}}});
       case Op::layer_norm:
@@ -145,20 +214,20 @@ class Example {
   }
 
  private:
-  ValueId x(const std::vector<int64_t>& sizes, DType dtype = DType::kFloat32) {
+  ValueId x(const Shape& sizes, DType dtype = DType::kFloat32) {
     Shape shape{kBatch};
-    for (int64_t size : sizes) shape.push_back({size, false});
+    shape.insert(shape.end(), sizes.begin(), sizes.end());
     return b_.input(fmt::format("x{}", ++count_), shape, dtype);
   }
   ValueId floats(const std::vector<int64_t>& sizes) { return b_.floats(fmt::format("f{}", ++count_), sizes, {}); }
   ValueId weights(const std::vector<int64_t>& sizes) {
     const std::string name = fmt::format("w{}", ++count_);
-    return variant_.weights == DType::kInt8 ? b_.int8(name, sizes, {}, {}) : b_.ternary(name, sizes, {}, {});
+    return variant_.weights == Storage::kInt8 ? b_.int8(name, sizes, {}, {}) : b_.ternary(name, sizes, {}, {});
   }
-  Program made(std::vector<ValueId> inputs, std::map<std::string, program::Attribute> attributes = {}) {
-    const ValueId y = b_.node(op_, "y", std::move(inputs), std::move(attributes)).value();
+  Program made(std::vector<ValueId> inputs, program::Attributes attributes = {}) {
+    const std::vector<ValueId> outputs = b_.nodes(op_, "y", std::move(inputs), std::move(attributes)).value();
     Program p = b_.peek();
-    p.outputs = {y};
+    for (const ValueId id : outputs) p.outputs.push_back({p.value(id).name, id});
     fit_data(p);
     return p;
   }
@@ -175,58 +244,126 @@ void expect_sentence(const Error& error) {
   EXPECT_EQ(error.message.find('\n'), std::string::npos) << error.message;
 }
 
-void run(const std::shared_ptr<const Model>& model, int64_t batch) {
-  constexpr int64_t kMostBytes = 1 << 22;
-  const auto plan = make_plan(*model, batch, 1);
-  if (!plan.ok()) return expect_sentence(plan.error());
-  if (plan->arena_bytes > kMostBytes) return;  // A valid program may well be a large one.
-  const Program& p = model->program();
-  const auto has_batch = [&](ValueId id) {
-    return std::any_of(p.value(id).shape.begin(), p.value(id).shape.end(), [](Dim d) { return d.symbolic; });
+// Whether a session takes a symbol's size from the inputs.
+bool is_bound(const Program& p, size_t symbol) {
+  return std::any_of(p.inputs.begin(), p.inputs.end(), [&](ValueId id) {
+    const Shape& shape = p.value(id).shape;
+    return std::any_of(shape.begin(), shape.end(),
+                       [&](const Dim& dim) { return with_factor(dim, 1) == Dim::of_symbol(symbol); });
+  });
+}
+
+// Elements that any operation takes: 0.5, the index 0, true.
+std::vector<uint8_t> elements_of(DType dtype, int64_t count) {
+  const auto filled = [&](auto element) {
+    const std::vector<decltype(element)> values(static_cast<size_t>(count), element);
+    std::vector<uint8_t> bytes(values.size() * sizeof(element));
+    if (!values.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+    return bytes;
   };
-  if (std::none_of(p.inputs.begin(), p.inputs.end(), has_batch)) batch = 1;
-  std::vector<std::vector<float>> data;
-  std::vector<std::vector<int64_t>> indices;
+  switch (dtype) {
+    case DType::kFloat32:
+      return filled(0.5F);
+    case DType::kFloat16:
+      return filled(uint16_t{0x3800});
+    case DType::kBFloat16:
+      return filled(uint16_t{0x3F00});
+    case DType::kInt64:
+      return filled(int64_t{0});
+    case DType::kInt32:
+      return filled(int32_t{0});
+    case DType::kBool:
+      return filled(uint8_t{1});
+  }
+  return {};
+}
+
+// One run at these sizes; those of symbols that no input has are what the session takes.
+void run_once(Session& session, SymbolSizes sizes) {
+  const Program& p = session.model().program();
+  for (size_t i = 0; i < sizes.size(); ++i)
+    if (!is_bound(p, i)) sizes[i] = 1;
+  if (const auto context = program::context_symbol(p))
+    sizes[*context] = session.position() + program::appended_positions(p)->at(sizes);
+  std::vector<std::vector<uint8_t>> data;
   std::vector<TensorView> views;
   for (ValueId id : p.inputs) {
     const Value& v = p.value(id);
-    data.emplace_back(static_cast<size_t>(elements(v.shape, batch)), 0.5F);
-    indices.emplace_back(data.back().size(), 0);
-    const bool is_index = v.dtype == DType::kInt64;
-    views.push_back(
-        {at_batch(v.shape, batch), is_index ? nullptr : data.back().data(), is_index ? indices.back().data() : nullptr});
+    data.push_back(elements_of(v.dtype, elements(v.shape, sizes)));
+    views.emplace_back(shape_at(v.shape, sizes), v.dtype, data.back().data());
   }
-  auto session = Session::create(model).value();
-  const auto outputs = session->run(views);
+  const auto outputs = session.run(views);
   if (!outputs.ok()) return expect_sentence(outputs.error());
-  const Shape& shape = p.value(p.outputs[0]).shape;
-  EXPECT_EQ((*outputs)[0].shape, at_batch(shape, batch));
-  float most = 0;  // A sanitizer sees every value read.
-  for (int64_t i = 0; i < elements(shape, batch); ++i) most = std::max(most, (*outputs)[0].data[i]);
-  EXPECT_GE(most, 0);
+  size_t sum = 0;  // A sanitizer sees every value read.
+  for (size_t i = 0; i < outputs->size(); ++i) {
+    const Value& v = p.value(p.outputs[i].value);
+    EXPECT_EQ((*outputs)[i].shape, shape_at(v.shape, sizes));
+    EXPECT_EQ((*outputs)[i].dtype, v.dtype);
+    const auto* bytes = (*outputs)[i].as<uint8_t>();
+    for (int64_t at = 0; at < elements(v.shape, sizes) * size_of(v.dtype); ++at) sum += bytes[at];
+  }
+  EXPECT_GE(sum, 0U);
+}
+
+void run(const std::shared_ptr<const Model>& model, int64_t batch, int64_t tokens) {
+  constexpr int64_t kMostBytes = 1 << 19, kRoom = 64;
+  SymbolSizes sizes = program::at_batch(batch);
+  sizes[1] = tokens, sizes[2] = kRoom;
+  const Program& p = model->program();
+  for (const ValueId id : p.states)
+    if (elements(p.value(id).shape, sizes) > kMostBytes) return;
+  const auto plan = make_plan(*model, sizes, 1);
+  if (!plan.ok()) return expect_sentence(plan.error());
+  if (plan->arena_bytes > kMostBytes) return;  // A valid program may well be a large one.
+  auto session = Session::create(model).value();
+  for (int times = 0; times < 2; ++times) run_once(*session, sizes);
+}
+
+// A node's outputs get these types, and the program as many values.
+void set_outputs(Program& p, const std::vector<program::TensorType>& types) {
+  std::vector<ValueId>& outputs = p.nodes[0].outputs;
+  while (outputs.size() > types.size()) {
+    p.values.pop_back();
+    p.outputs.pop_back();
+    outputs.pop_back();
+  }
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (i == outputs.size()) {
+      const std::string name = program::output_name("y", i);
+      outputs.push_back(static_cast<ValueId>(p.values.size()));
+      p.outputs.push_back({name, outputs.back()});
+      p.values.push_back({types[i], name});
+    }
+    static_cast<program::TensorType&>(p.values[static_cast<size_t>(outputs[i])]) = types[i];
+  }
 }
 
 // `p` is refused, or runs.
 void check(Program p) {
   SCOPED_TRACE(format::bit::graph_to_json(p));
   fit_data(p);
-  const Result<Shape> shape = infer_shape(p, p.nodes[0]);
-  if (shape.ok()) {
-    EXPECT_TRUE(is_valid(*shape)) << to_string(*shape);
-    p.values[static_cast<size_t>(p.nodes[0].output)].shape = *shape;
+  const auto types = infer_types(p, p.nodes[0]);
+  if (types.ok()) {
+    for (const program::TensorType& type : *types) EXPECT_TRUE(is_valid(type.shape)) << p.show(type.shape);
+    set_outputs(p, *types);
   } else {
-    expect_sentence(shape.error());
+    expect_sentence(types.error());
   }
   if (const auto read = format::bit::graph_from_json(format::bit::graph_to_json(p)); !read.ok())
     expect_sentence(read.error());
   const Status status = verify(p);
   if (!status.ok()) return expect_sentence(status.error());
-  ASSERT_TRUE(shape.ok());
+  ASSERT_TRUE(types.ok());
   const auto model = Model::create(p);
   if (!model.ok()) return expect_sentence(model.error());
-  for (int64_t batch : {0, 1, 3}) run(*model, batch);
-  for (int64_t batch : {int64_t{1} << 20, int64_t{1} << 40, int64_t{1} << 44, kMost})  // memory is counted, not taken
-    if (const auto plan = make_plan(**model, batch, 1024); !plan.ok()) expect_sentence(plan.error());
+  for (int64_t batch : {0, 1, 3})
+    for (int64_t tokens : {1, 4}) run(*model, batch, tokens);
+  for (int64_t size : {int64_t{1} << 20, int64_t{1} << 40, int64_t{1} << 44, kMost}) {  // memory is counted, not taken
+    SymbolSizes all;
+    all.fill(size);
+    for (const SymbolSizes& sizes : {program::at_batch(size), all})
+      if (const auto plan = make_plan(**model, sizes, 1024); !plan.ok()) expect_sentence(plan.error());
+  }
 }
 
 class EdgesOf : public ::testing::TestWithParam<size_t> {
@@ -270,8 +407,17 @@ void for_each_edge(const program::Attribute& value, const F& set) {
   } else if (std::holds_alternative<double>(value)) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     for (double edge : {0.0, -0.0, -1.0, 1e-300, 1e29, 1e300, kInfinity, -kInfinity, std::nan("")}) set(edge);
+  } else if (const auto* shape = std::get_if<Shape>(&value)) {
+    for (size_t i = 0; i < shape->size(); ++i)
+      for (const Dim& edge : edge_dims()) {
+        Shape changed = *shape;
+        changed[i] = edge;
+        set(changed);
+      }
+    for (size_t count : {size_t{0}, shape->size() - 1, shape->size() + 1, size_t{5000}}) set(Shape(count, 1));
   } else {
-    for (const char* edge : {"", "none", "int4", "int8_static", "int9"}) set(std::string(edge));
+    for (const char* edge : {"", "none", "int4", "int8_static", "int9", "float16", "bfloat16", "int64", "bool"})
+      set(std::string(edge));
   }
 }
 
@@ -289,16 +435,15 @@ TEST_P(EdgesOf, EverySize) {
       const auto set = [&](const Shape& shape) { with(original, [&](Program& p) { p.values[v].shape = shape; }); };
       const Shape& shape = original.values[v].shape;
       for (size_t i = 0; i < shape.size(); ++i)
-        for (int64_t edge : kEdges)
-          for (bool symbolic : {false, true}) {
-            Shape changed = shape;
-            changed[i] = {edge, symbolic};
-            set(changed);
-          }
-      for (int64_t edge : kEdges) set(Shape(shape.size(), {edge, false}));
+        for (const Dim& edge : edge_dims()) {
+          Shape changed = shape;
+          changed[i] = edge;
+          set(changed);
+        }
+      for (int64_t edge : kEdges) set(Shape(shape.size(), edge));
       for (size_t rank = 0; rank <= 6; ++rank) {
         Shape changed = shape;
-        changed.resize(rank, {1, false});
+        changed.resize(rank, 1);
         set(changed);
       }
     }
@@ -307,17 +452,47 @@ TEST_P(EdgesOf, EverySize) {
 // A size is changed wherever it stands, so that shapes still agree.
 TEST_P(EdgesOf, EverySizeInAllShapes) {
   for (const Program& original : examples()) {
-    std::set<int64_t> sizes;
+    std::vector<Dim> sizes;
     for (const Value& v : original.values)
-      for (const Dim& dim : v.shape) sizes.insert(dim.size);
-    for (int64_t size : sizes)
-      for (int64_t edge : kEdges)
+      for (const Dim& dim : v.shape)
+        if (std::find(sizes.begin(), sizes.end(), dim) == sizes.end()) sizes.push_back(dim);
+    for (const Dim& size : sizes)
+      for (const Dim& edge : edge_dims())
         with(original, [&](Program& p) {
-          for (Value& v : p.values)
-            for (Dim& dim : v.shape)
-              if (dim.size == size && !dim.symbolic) dim.size = edge;
+          for (Value& v : p.values) std::replace(v.shape.begin(), v.shape.end(), size, edge);
+          for (auto& [key, attribute] : p.nodes[0].attributes)
+            if (auto* shape = std::get_if<Shape>(&attribute)) std::replace(shape->begin(), shape->end(), size, edge);
         });
   }
+}
+
+TEST_P(EdgesOf, EverySymbol) {
+  for (const Program& original : examples()) {
+    for (size_t i = 0; i < original.symbols.size(); ++i) {
+      for (int64_t edge : kEdges) {
+        with(original, [&](Program& p) { p.symbols[i].min = edge; });
+        with(original, [&](Program& p) { p.symbols[i].max = edge; });
+        with(original, [&](Program& p) { p.symbols[i].min = p.symbols[i].max = edge; });
+      }
+      with(original, [&](Program& p) { p.symbols[i].is_context = !p.symbols[i].is_context; });
+      for (const char* name : {"", "2", "batch", "a*b", "a^2", "a b", "[a]"})
+        with(original, [&, name = name](Program& p) { p.symbols[i].name = name; });
+    }
+    with(original, [&](Program& p) { p.symbols.clear(); });
+    with(original, [&](Program& p) { p.symbols.resize(9, {"s"}); });
+  }
+}
+
+TEST_P(EdgesOf, EveryType) {
+  for (const Program& original : examples())
+    for (size_t v = 0; v < original.values.size(); ++v) {
+      for (const DType dtype :
+           {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt64, DType::kInt32, DType::kBool})
+        with(original, [&](Program& p) { p.values[v].dtype = dtype; });
+      for (const Storage storage :
+           {Storage::kPlain, Storage::kFloat16, Storage::kBFloat16, Storage::kTernary, Storage::kInt8})
+        with(original, [&](Program& p) { p.values[v].storage = storage; });
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, EdgesOf, ::testing::Range<size_t>(0, program::op_schemas().size()),

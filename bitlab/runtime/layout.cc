@@ -14,7 +14,7 @@ using program::ValueId;
 // A node that keeps layouts has that of the first activation of its result's shape.
 Layout kept_layout(const Program& p, const Node& node, const std::vector<Layout>& layouts) {
   for (ValueId id : node.inputs)
-    if (p.value(id).kind != program::ValueKind::kConstant && p.value(id).shape == p.value(node.output).shape)
+    if (p.value(id).kind != program::ValueKind::kConstant && p.value(id).shape == p.value(node.output()).shape)
       return layouts[static_cast<size_t>(id)];
   return Layout::kRowMajor;
 }
@@ -44,9 +44,11 @@ Layouts::Layouts(const Program& p) : layouts_(p.values.size(), Layout::kRowMajor
   }
   for (const Node& node : p.nodes) {
     const ImageLayout layout = program::schema(node.op).layout;
-    Layout& own = layouts_[static_cast<size_t>(node.output)];
-    if (layout == ImageLayout::kChannelsLast) own = Layout::kChannelsLast;
-    if (layout == ImageLayout::kKept) own = kept_layout(p, node, layouts_);
+    for (const ValueId id : node.outputs) {
+      Layout& own = layouts_[static_cast<size_t>(id)];
+      if (layout == ImageLayout::kChannelsLast) own = Layout::kChannelsLast;
+      if (layout == ImageLayout::kKept) own = kept_layout(p, node, layouts_);
+    }
   }
 }
 
@@ -86,28 +88,58 @@ StridedView StridedView::broadcast(const std::vector<int64_t>& shape) const {
   return view;
 }
 
-void copy_strided(const StridedView& view, const float* from, float* to, ThreadPool& pool) {
-  if (std::find(view.sizes.begin(), view.sizes.end(), 0) != view.sizes.end()) return;
-  constexpr size_t kDims = program::kMaxRank;
-  std::array<int64_t, kDims> sizes, strides;  // dimensions of size 1 in front
-  sizes.fill(1);
-  strides.fill(0);
-  std::copy(view.sizes.begin(), view.sizes.end(), sizes.end() - static_cast<int64_t>(view.sizes.size()));
-  std::copy(view.strides.begin(), view.strides.end(), strides.end() - static_cast<int64_t>(view.strides.size()));
-  const int64_t inner = sizes[3] * sizes[4], middle = sizes[1] * sizes[2], step = strides[4];
+namespace {
+
+constexpr size_t kDims = program::kMaxRank;
+using Dims = std::array<int64_t, kDims>;
+
+// Sizes or strides with dimensions of size 1 in front.
+Dims padded(const std::vector<int64_t>& numbers, int64_t fill) {
+  Dims dims;
+  dims.fill(fill);
+  std::copy(numbers.begin(), numbers.end(), dims.end() - static_cast<int64_t>(numbers.size()));
+  return dims;
+}
+
+template <class T>
+void copy_elements(const StridedView& from, const void* source, const StridedView& to, void* target, ThreadPool& pool) {
+  const Dims sizes = padded(from.sizes, 1), s = padded(from.strides, 0), t = padded(to.strides, 0);
+  const int64_t middle = sizes[1] * sizes[2];
+  const bool dense = s[4] == 1 && t[4] == 1;
   // A task copies one plane of the last two dimensions.
   pool.run(sizes[0] * middle, [&](int64_t plane, int) {
-    const float* source = from + view.offset + plane / middle * strides[0] + plane % middle / sizes[2] * strides[1] +
-                          plane % sizes[2] * strides[2];
-    float* out = to + plane * inner;
-    for (int64_t i = 0; i < sizes[3]; ++i, source += strides[3], out += sizes[4]) {
-      if (step == 1) {
-        std::copy_n(source, sizes[4], out);
+    const int64_t i0 = plane / middle, i1 = plane % middle / sizes[2], i2 = plane % sizes[2];
+    const T* in = static_cast<const T*>(source) + from.offset + i0 * s[0] + i1 * s[1] + i2 * s[2];
+    T* out = static_cast<T*>(target) + to.offset + i0 * t[0] + i1 * t[1] + i2 * t[2];
+    for (int64_t i = 0; i < sizes[3]; ++i, in += s[3], out += t[3]) {
+      if (dense) {
+        std::copy_n(in, sizes[4], out);
       } else {
-        for (int64_t j = 0; j < sizes[4]; ++j) out[j] = source[j * step];
+        for (int64_t j = 0; j < sizes[4]; ++j) out[j * t[4]] = in[j * s[4]];
       }
     }
   });
+}
+
+}  // namespace
+
+void copy_strided(const StridedView& from, const void* source, const StridedView& to, void* target, int64_t element_bytes,
+                  ThreadPool& pool) {
+  if (std::find(from.sizes.begin(), from.sizes.end(), 0) != from.sizes.end()) return;
+  switch (element_bytes) {
+    case 1:
+      return copy_elements<uint8_t>(from, source, to, target, pool);
+    case 2:
+      return copy_elements<uint16_t>(from, source, to, target, pool);
+    case 4:
+      return copy_elements<uint32_t>(from, source, to, target, pool);
+    default:
+      return copy_elements<uint64_t>(from, source, to, target, pool);
+  }
+}
+
+void copy_strided(const StridedView& from, const void* source, void* target, int64_t element_bytes, ThreadPool& pool) {
+  copy_strided(from, source, StridedView(from.sizes, Layout::kRowMajor), target, element_bytes, pool);
 }
 
 }  // namespace bitlab::runtime

@@ -42,7 +42,10 @@ struct StridedView {
 // The order in which a tensor's dimensions follow each other in memory.
 std::vector<int64_t> memory_order(size_t rank, Layout layout);
 
-// Writes the view's elements one after the other, on the pool's threads.
-void copy_strided(const StridedView& view, const float* from, float* to, ThreadPool& pool);
+// Copies the elements of one view to those of another with the same sizes, on the pool's threads. `element_bytes`: 1, 2, 4 or 8.
+void copy_strided(const StridedView& from, const void* source, const StridedView& to, void* target, int64_t element_bytes,
+                  ThreadPool& pool);
+// Writes the view's elements one after the other.
+void copy_strided(const StridedView& from, const void* source, void* target, int64_t element_bytes, ThreadPool& pool);
 
 }  // namespace bitlab::runtime

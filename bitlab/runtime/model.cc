@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bitlab/base/half.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/program/verify.h"
@@ -26,7 +27,7 @@ Result<Packing> packing_for(const Program& p, const program::Node& node, const p
   Packing packing;
   packing.is_table = node.op == program::Op::ternary_embedding;
   if (packing.is_table) return packing;
-  if (node.op == program::Op::ternary_conv) packing.groups = conv_geometry(p, node, 1).groups;
+  if (node.op == program::Op::ternary_conv) packing.groups = conv_geometry(p, node, program::kOnes).groups;
   if (data == nullptr) {
     packing.layout = kernels::TernaryLayout::kInt8;
     return packing;
@@ -38,7 +39,7 @@ Result<Packing> packing_for(const Program& p, const program::Node& node, const p
                                                               options.policy));
     return packing;
   }
-  BITLAB_TRY(packing.layout, select_ternary_conv_layout(conv_geometry(p, node, 1),
+  BITLAB_TRY(packing.layout, select_ternary_conv_layout(conv_geometry(p, node, program::kOnes),
                                                         {weight_rows(shape), data->group, !data->scale_neg.empty(), kind},
                                                         options.machine, options.policy));
   return packing;
@@ -81,9 +82,36 @@ std::vector<Packing> packings_of(const std::vector<Reader>& readers) {
   return packings;
 }
 
-Result<ResidentConstant> make_floats(const program::FloatData& data) {
+// Whether all that reads a value looks up rows of it, which can be widened one by one.
+bool is_table_alone(const Program& p, program::ValueId id) {
+  return std::all_of(p.nodes.begin(), p.nodes.end(), [&](const program::Node& node) {
+    return node.op == program::Op::embedding || std::find(node.inputs.begin(), node.inputs.end(), id) == node.inputs.end();
+  });
+}
+
+Result<ResidentConstant> make_plain(const Program&, program::ValueId, const program::FloatData& data) {
   ResidentConstant resident;
-  BITLAB_TRY(resident.floats, copy<float>(data));
+  BITLAB_TRY(resident.plain, copy<float>(data));
+  return resident;
+}
+
+Result<ResidentConstant> make_plain(const Program&, program::ValueId, const program::RawData& data) {
+  ResidentConstant resident;
+  BITLAB_TRY(resident.plain, copy(data.bytes));
+  return resident;
+}
+
+Result<ResidentConstant> make_plain(const Program& p, program::ValueId id, const program::HalfData& data) {
+  ResidentConstant resident;
+  const program::Storage storage = p.value(id).storage;
+  if (is_table_alone(p, id)) {
+    resident.storage = storage;
+    BITLAB_TRY(resident.plain, copy(data.bits));
+    return resident;
+  }
+  BITLAB_TRY(resident.plain, AlignedBuffer::allocate(data.bits.size() * sizeof(float)));
+  std::transform(data.bits.begin(), data.bits.end(), reinterpret_cast<float*>(resident.plain.data()),
+                 storage == program::Storage::kFloat16 ? half_to_float : bfloat_to_float);
   return resident;
 }
 
@@ -116,27 +144,32 @@ Result<ResidentConstant> make_resident(const program::Shape& shape, const progra
 
 Result<std::vector<ResidentConstant>> make_residents(const Program& p, const program::Constant& constant,
                                                      const std::vector<Reader>& readers) {
-  std::vector<ResidentConstant> residents;
-  if (const auto* floats = std::get_if<program::FloatData>(&constant.data)) {
-    BITLAB_TRY(ResidentConstant resident, make_floats(*floats));
-    residents.push_back(std::move(resident));
-    return residents;
-  }
   const program::Shape& shape = p.value(constant.value).shape;
-  for (const Packing& packing : packings_of(readers)) {
-    const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
-    BITLAB_TRY(ResidentConstant resident, ternary != nullptr
-                                              ? make_resident(shape, *ternary, packing)
-                                              : make_resident(shape, std::get<program::Int8Data>(constant.data), packing));
-    residents.push_back(std::move(resident));
-  }
-  return residents;
+  const auto make = [&](const auto& data) -> Result<std::vector<ResidentConstant>> {
+    std::vector<ResidentConstant> residents;
+    if constexpr (requires { make_plain(p, constant.value, data); }) {
+      BITLAB_TRY(residents.emplace_back(), make_plain(p, constant.value, data));
+    } else {
+      for (const Packing& packing : packings_of(readers)) {
+        BITLAB_TRY(residents.emplace_back(), make_resident(shape, data, packing));
+      }
+    }
+    return residents;
+  };
+  return std::visit(make, constant.data);
 }
 
 }  // namespace
 
 Result<std::shared_ptr<const Model>> Model::load(const std::filesystem::path& path, const LoadOptions& options) {
   BITLAB_TRY(Program program, format::bit::load(path));
+  return create(std::move(program), options);
+}
+
+Result<std::shared_ptr<const Model>> Model::load_memory(std::span<const uint8_t> bytes, const LoadOptions& options) {
+  BITLAB_TRY(AlignedBuffer copied, copy(bytes));
+  const auto owner = std::make_shared<const AlignedBuffer>(std::move(copied));
+  BITLAB_TRY(Program program, format::bit::parse({owner->data(), bytes.size()}, owner));
   return create(std::move(program), options);
 }
 
@@ -172,7 +205,7 @@ int64_t Model::weight_bytes() const {
 int64_t Model::float32_weight_bytes() const {
   int64_t count = 0;
   for (const program::Value& v : program_.values)
-    if (v.kind == program::ValueKind::kConstant) count += elements(v.shape, 1);
+    if (v.kind == program::ValueKind::kConstant) count += elements(v.shape, program::kOnes);
   return count * static_cast<int64_t>(sizeof(float));
 }
 

@@ -28,17 +28,18 @@ struct Packing {
   bool operator==(const Packing&) const = default;
 };
 
-// A weight as it stays in memory: floats, or packed codes with scales.
+// A constant as it stays in memory: its elements, or packed codes with scales.
 struct ResidentConstant {
   Packing packing{};
-  AlignedBuffer floats;           // float constants
-  kernels::PackedTernary packed;  // ternary constants, and those in int8
+  AlignedBuffer plain;                                  // the elements of constants that are no weights of integers
+  program::Storage storage = program::Storage::kPlain;  // of `plain`: floats in 16 bits are kept for tables alone
+  kernels::PackedTernary packed;                        // ternary constants, and those in int8
   AlignedBuffer scale, scale_neg;
   int64_t scale_stride = 0;   // 0 per tensor, 1 per output channel
   AlignedBuffer group_scale;  // float16 [groups, rows], instead of scale
   int64_t group = 0;
   int64_t bytes() const {
-    return static_cast<int64_t>(floats.size() + packed.data.size() + scale.size() + scale_neg.size() + group_scale.size());
+    return static_cast<int64_t>(plain.size() + packed.data.size() + scale.size() + scale_neg.size() + group_scale.size());
   }
 };
 
@@ -47,6 +48,8 @@ class Model {
   // Reads a .bit file, verifies it, packs its weights and releases the file. Errors: those of format::bit::load, NoKernel,
   // OutOfMemory.
   static Result<std::shared_ptr<const Model>> load(const std::filesystem::path& path, const LoadOptions& options = {});
+  // The same from the bytes of one, which are copied.
+  static Result<std::shared_ptr<const Model>> load_memory(std::span<const uint8_t> bytes, const LoadOptions& options = {});
   // The same from a program in memory, which is verified again.
   static Result<std::shared_ptr<const Model>> create(program::Program program, const LoadOptions& options = {});
 
@@ -58,6 +61,11 @@ class Model {
   // The copy that a node of program() reads as its weight of integers.
   const ResidentConstant& weight(const program::Node& node) const {
     return *weights_[static_cast<size_t>(&node - program_.nodes.data())];
+  }
+  // The elements of a constant that is no weight of integers; null for other values.
+  const void* plain(program::ValueId id) const {
+    const auto& copies = constants_[static_cast<size_t>(id)];
+    return copies.empty() || copies[0].plain.size() == 0 ? nullptr : copies[0].plain.data();
   }
   const LoadOptions& options() const { return options_; }
   // Bytes that the weights take in memory: codes, scales and float constants.

@@ -18,11 +18,12 @@ using program::kBatch;
 using program::kNone;
 using program::Op;
 using program::ProgramBuilder;
+using program::Shape;
 using program::Sizes;
 using program::ValueId;
 
 constexpr int64_t kWords = 75, kDepth = 192, kTokens = 3;
-const std::map<std::string, program::Attribute> kActivation{{"activation", std::string("int8")}};
+const program::Attributes kActivation{{"activation", std::string("int8")}};
 
 // How the weights of a language model's table are stored.
 enum class Kind { kTensor, kChannel, kTwoScales, kGroups, kInt8 };
@@ -48,7 +49,7 @@ ValueId table(ProgramBuilder& b, const std::string& name, Kind kind, float copy 
 // logits = h W^T with h = W[ids], from one table or from two.
 program::Program language_model(Kind kind, bool tied) {
   ProgramBuilder b;
-  const ValueId ids = b.input("ids", {kBatch, {kTokens, false}}, DType::kInt64);
+  const ValueId ids = b.input("ids", {kBatch, kTokens}, DType::kInt64);
   const ValueId words = table(b, "words", kind), head = tied ? words : table(b, "head", kind);
   const ValueId h = *b.node(Op::ternary_embedding, "embedding", {ids, words});
   const ValueId y = *b.node(Op::ternary_linear, "logits", {h, head, kNone, kNone}, kActivation);
@@ -57,7 +58,7 @@ program::Program language_model(Kind kind, bool tied) {
 
 std::vector<std::vector<float>> run(const std::shared_ptr<const Model>& model) {
   const std::vector<int64_t> ids{74, 0, 63, 64, 5, 5};
-  const TensorView view{{2, kTokens}, nullptr, ids.data()};
+  const TensorView view{{2, kTokens}, ids.data()};
   SessionOptions options;
   options.threads = 2;
   const auto session = Session::create(model, options).value();
@@ -65,7 +66,7 @@ std::vector<std::vector<float>> run(const std::shared_ptr<const Model>& model) {
   std::vector<std::vector<float>> values;
   for (const TensorView& output : outputs) {
     const int64_t count = output.shape[0] * output.shape[1] * output.shape[2];
-    values.emplace_back(output.data, output.data + count);
+    values.emplace_back(output.as(), output.as() + count);
   }
   return values;
 }
@@ -76,7 +77,7 @@ TEST(SharedWeights, TiedEmbeddingsHaveOneCopy) {
     const auto tied = Model::create(language_model(kind, true)).value();
     // What the same product takes whose weight nothing else reads.
     ProgramBuilder b;
-    const ValueId x = b.input("x", {kBatch, {kDepth, false}});
+    const ValueId x = b.input("x", {kBatch, kDepth});
     const ValueId y = *b.node(Op::ternary_linear, "y", {x, table(b, "w", kind), kNone, kNone}, kActivation);
     const auto product = Model::create(*b.finish({y})).value();
     EXPECT_EQ(tied->weight_bytes(), product->weight_bytes());
@@ -91,16 +92,16 @@ TEST(SharedWeights, TiedEmbeddingsComputeWhatSeparateOnesDo) {
     const auto tied = run(Model::create(language_model(kind, true)).value());
     // The table alone, in its own layout; its rows go into the product alone.
     ProgramBuilder lookup, product;
-    const ValueId ids = lookup.input("ids", {kBatch, {kTokens, false}}, DType::kInt64);
+    const ValueId ids = lookup.input("ids", {kBatch, kTokens}, DType::kInt64);
     const ValueId h = *lookup.node(Op::ternary_embedding, "h", {ids, table(lookup, "words", kind)});
     const auto rows = run(Model::create(*lookup.finish({h})).value());
     EXPECT_EQ(tied[0], rows[0]);
-    const ValueId x = product.input("x", {kBatch, {kTokens, false}, {kDepth, false}});
+    const ValueId x = product.input("x", {kBatch, kTokens, kDepth});
     const ValueId y = *product.node(Op::ternary_linear, "y", {x, table(product, "w", kind), kNone, kNone}, kActivation);
     const auto session = Session::create(Model::create(*product.finish({y})).value()).value();
-    const TensorView view{{2, kTokens, kDepth}, rows[0].data(), nullptr};
+    const TensorView view{{2, kTokens, kDepth}, rows[0].data()};
     const auto outputs = session->run({&view, 1}).value();
-    EXPECT_EQ(tied[1], std::vector<float>(outputs[0].data, outputs[0].data + 2 * kTokens * kWords));
+    EXPECT_EQ(tied[1], std::vector<float>(outputs[0].as(), outputs[0].as() + 2 * kTokens * kWords));
   }
 }
 
@@ -111,13 +112,13 @@ TEST(SharedWeights, OtherLayoutsAreOtherCopies) {
   const auto build = [&](bool with_conv, bool with_linear) {
     ProgramBuilder b;
     const ValueId w = b.ternary("w", {kRows, 1, kColumns}, packed(t, kRows, kColumns), {0.5F});
-    const ValueId image = b.input("image", {kBatch, {2 * kColumns, false}, {3, false}});
+    const ValueId image = b.input("image", {kBatch, 2 * kColumns, 3});
     std::vector<ValueId> outputs;
     for (const int64_t groups : {2, 1}) {
       if (groups == 2 ? !with_conv : !with_linear) continue;
       const ValueId x = groups == 2 ? image
                                     : *b.node(Op::slice, "half", {image},
-                                              {{"dim", int64_t{1}}, {"start", int64_t{0}}, {"length", kColumns}});
+                                              {{"dim", int64_t{1}}, {"start", int64_t{0}}, {"length", Shape{kColumns}}});
       outputs.push_back(*b.node(Op::ternary_conv, fmt::format("conv{}", groups), {x, w, kNone, kNone},
                                 {{"stride", Sizes{1}},
                                  {"padding", Sizes{0}},
@@ -131,11 +132,11 @@ TEST(SharedWeights, OtherLayoutsAreOtherCopies) {
   };
   const auto both = build(true, true), grouped = build(true, false), plain = build(false, true);
   const auto image = random_floats(2 * kColumns * 3, 5);
-  const TensorView view{{1, 2 * kColumns, 3}, image.data(), nullptr};
+  const TensorView view{{1, 2 * kColumns, 3}, image.data()};
   const auto outputs_of = [&](const std::shared_ptr<const Model>& model) {
     const auto session = Session::create(model).value();
     std::vector<std::vector<float>> values;
-    for (const TensorView& y : session->run({&view, 1}).value()) values.emplace_back(y.data, y.data + kRows * 3);
+    for (const TensorView& y : session->run({&view, 1}).value()) values.emplace_back(y.as(), y.as() + kRows * 3);
     return values;
   };
   const auto found = outputs_of(both);

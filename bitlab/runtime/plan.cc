@@ -18,11 +18,11 @@ std::vector<Lifetime> lifetimes(const Program& p) {
   const auto steps = static_cast<int64_t>(p.nodes.size());
   for (int64_t i = 0; i < steps; ++i) {
     const program::Node& node = p.nodes[static_cast<size_t>(i)];
-    lives[static_cast<size_t>(node.output)] = {i, i};
+    for (const ValueId id : node.outputs) lives[static_cast<size_t>(id)] = {i, i};
     for (ValueId id : node.inputs)
       if (id != program::kNone) lives[static_cast<size_t>(id)].last = i;
   }
-  for (ValueId id : p.outputs) lives[static_cast<size_t>(id)].last = steps;
+  for (const program::Output& output : p.outputs) lives[static_cast<size_t>(output.value)].last = steps;
   return lives;
 }
 
@@ -44,41 +44,36 @@ int64_t place(std::vector<Placed>& placed, int64_t bytes, const Lifetime& life) 
 
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
 
-// Bytes of a value at this batch, or an error where they cannot be counted.
-Result<int64_t> value_bytes(const program::Value& v, int64_t batch) {
-  auto bytes = static_cast<int64_t>(v.dtype == program::DType::kInt64 ? sizeof(int64_t) : sizeof(float));
-  for (const program::Dim& dim : v.shape) {
-    const bool counted = !dim.symbolic || batch <= kMostBytes / dim.size;
-    if (!counted || (bytes != 0 && dim.at(batch) > kMostBytes / bytes))
-      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got {} of {} (value={}, batch={})",
-                        to_string(v.shape), name(v.dtype), v.name, batch);
-    bytes *= dim.at(batch);
-  }
-  return round_up(bytes, kAlignment);
-}
-
 }  // namespace
 
-Result<Plan> make_plan(const Model& model, int64_t batch, int threads) {
+Result<int64_t> value_bytes(const program::Value& v, const program::SymbolSizes& sizes) {
+  const int64_t count = elements(v.shape, sizes);
+  if (count > kMostBytes / size_of(v.dtype))
+    return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes a value, got {} of {} (value={})",
+                      program::to_string(shape_at(v.shape, sizes)), name(v.dtype), v.name);
+  return round_up(count * size_of(v.dtype), kAlignment);
+}
+
+Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads) {
   const Program& p = model.program();
-  Plan plan{batch, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
+  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
+  for (const ValueId id : p.states) BITLAB_RETURN_IF_ERROR(value_bytes(p.value(id), sizes));  // a session's memory
   const std::vector<Lifetime> lives = lifetimes(p);
   std::vector<Placed> placed;
   std::vector<ValueId> written = p.inputs;
-  for (const program::Node& node : p.nodes) written.push_back(node.output);
+  for (const program::Node& node : p.nodes) written.insert(written.end(), node.outputs.begin(), node.outputs.end());
   for (const ValueId id : written) {
     const auto i = static_cast<size_t>(id);
-    BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], batch));
+    BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], sizes));
     plan.offsets[i] = place(placed, bytes, lives[i]);
     plan.scratch_offset = std::max(plan.scratch_offset, plan.offsets[i] + bytes);
     if (plan.scratch_offset > kMostBytes)
-      return make_error(ErrorCode::kUnsupported,
-                        "[plan] at most 2^46 bytes of values at a time, got {} (value={}, batch={})", plan.scratch_offset,
-                        p.values[i].name, batch);
+      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes of values at a time, got {} (value={})",
+                        plan.scratch_offset, p.values[i].name);
   }
   int64_t scratch = 0;
   for (const program::Node& node : p.nodes) {
-    BITLAB_TRY(Step step, make_step({model, plan.layouts, node, batch, threads}));
+    BITLAB_TRY(Step step, make_step({model, plan.layouts, node, plan.sizes, threads}));
     scratch = std::max(scratch, step.scratch_bytes);
     plan.steps.push_back({std::move(step), &node});
   }

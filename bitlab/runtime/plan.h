@@ -1,4 +1,4 @@
-// What a session does for one batch size: steps in order, and where each value lies in one block of memory. Values whose lifetimes
+// What a session does for one size of each symbol: steps in order, and where each value lies in one block of memory. Values whose lifetimes
 // do not meet share bytes.
 #pragma once
 
@@ -14,15 +14,18 @@ struct PlannedStep {
 };
 
 struct Plan {
-  int64_t batch = -1;  // -1: there is no plan
+  program::SymbolSizes sizes{};
   Layouts layouts;
   std::vector<PlannedStep> steps;
-  std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants
+  std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants and states
   int64_t arena_bytes = 0;       // values, then the scratch of the largest step
   int64_t scratch_offset = 0;
 };
 
+// Bytes that a value takes, a multiple of the alignment. Error: Unsupported, where they cannot be counted.
+Result<int64_t> value_bytes(const program::Value& value, const program::SymbolSizes& sizes);
+
 // Errors: NoKernel, Unsupported (more memory than can be addressed).
-Result<Plan> make_plan(const Model& model, int64_t batch, int threads);
+Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads);
 
 }  // namespace bitlab::runtime

@@ -1,44 +1,46 @@
 #include "bitlab/runtime/session.h"
 
 #include <algorithm>
+#include <cstring>
+
 namespace bitlab::runtime {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr size_t kMaxPlans = 16;        // that a session keeps
+constexpr int64_t kFirstCapacity = 64;  // positions that states have room for at first
+constexpr int64_t kUnbound = -1;
 
-std::string show(const std::vector<int64_t>& shape) {
-  program::Shape fixed;
-  for (int64_t size : shape) fixed.push_back({size, false});
-  return to_string(fixed);
-}
-
-constexpr int64_t kAnyBatch = -1;
-
-// The batch for which `expected` is `found`; nothing where there is none.
-std::optional<int64_t> match(const program::Shape& expected, const std::vector<int64_t>& found) {
-  if (expected.size() != found.size()) return std::nullopt;
-  int64_t batch = kAnyBatch;
-  for (size_t i = 0; i < found.size(); ++i) {
-    const program::Dim dim = expected[i];
-    if (!dim.symbolic) {
-      if (dim.size != found[i]) return std::nullopt;
-      continue;
-    }
-    if (found[i] < 0 || found[i] % dim.size != 0 || (batch != kAnyBatch && batch != found[i] / dim.size))
-      return std::nullopt;
-    batch = found[i] / dim.size;
+// The symbol that a size is a multiple of; nothing for numbers and products of symbols.
+std::optional<size_t> single_symbol(const program::Dim& dim) {
+  std::optional<size_t> symbol;
+  for (size_t i = 0; i < program::kMaxSymbols; ++i) {
+    if (dim.powers[i] == 0) continue;
+    if (symbol || dim.powers[i] > 1) return std::nullopt;
+    symbol = i;
   }
-  return batch;
+  return symbol;
 }
 
-// Whether an input brings the values that its shape promises.
-Status check_values(const program::Value& expected, const TensorView& input) {
-  const bool is_index = expected.dtype == program::DType::kInt64;
-  const void* values = is_index ? static_cast<const void*>(input.indices) : input.data;
-  const bool other = is_index ? input.data != nullptr : input.indices != nullptr;
-  if (values != nullptr || std::find(input.shape.begin(), input.shape.end(), 0) != input.shape.end()) return {};
-  return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got {} (input={})", name(expected.dtype),
-                    other ? (is_index ? "float32 ones" : "int64 ones") : "a null pointer", expected.name);
+bool has_symbol(const program::Shape& shape, size_t symbol) {
+  return std::any_of(shape.begin(), shape.end(), [&](const program::Dim& dim) { return dim.powers[symbol] != 0; });
+}
+
+// Elements in front of a state's context and behind it.
+struct StateShape {
+  int64_t outer = 1, inner = 1;
+};
+StateShape state_shape(const program::Shape& shape, size_t context, const program::SymbolSizes& sizes) {
+  StateShape counts;
+  bool behind = false;
+  for (const program::Dim& dim : shape) {
+    if (dim.powers[context] != 0) {
+      behind = true;
+    } else {
+      (behind ? counts.inner : counts.outer) *= dim.at(sizes);
+    }
+  }
+  return counts;
 }
 
 }  // namespace
@@ -46,7 +48,16 @@ Status check_values(const program::Value& expected, const TensorView& input) {
 Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
     : model_(std::move(model)),
       options_(std::move(options)),
-      pool_(make_thread_pool(options_.threads == 0 ? this_machine().cores : options_.threads)) {}
+      pool_(make_thread_pool(options_.threads == 0 ? this_machine().cores : options_.threads)) {
+  const program::Program& p = model_->program();
+  context_ = program::context_symbol(p);
+  appended_ = program::appended_positions(p).value_or(program::Dim());
+  state_of_.assign(p.values.size(), -1);
+  for (size_t i = 0; i < p.states.size(); ++i) state_of_[static_cast<size_t>(p.states[i])] = static_cast<int64_t>(i);
+  states_.resize(p.states.size());
+  for (const program::Value& v : p.values)
+    if (context_ && v.kind != program::ValueKind::kState && has_symbol(v.shape, *context_)) context_is_visible_ = true;
+}
 
 Session::~Session() = default;
 
@@ -56,88 +67,255 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Model> mo
   return std::unique_ptr<Session>(new Session(std::move(model), std::move(options)));
 }
 
-Result<int64_t> Session::batch_of(std::span<const TensorView> inputs) const {
-  const program::Program& p = model_->program();
-  if (inputs.size() != p.inputs.size())
-    return make_error(ErrorCode::kInvalidArgument, "[session] {} inputs, got {}", p.inputs.size(), inputs.size());
-  int64_t batch = kAnyBatch;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const program::Value& expected = p.value(p.inputs[i]);
-    const std::optional<int64_t> found = match(expected.shape, inputs[i].shape);
-    if (!found)
-      return make_error(ErrorCode::kShapeMismatch, "[session] input {}, got {} (input={})", to_string(expected.shape),
-                        show(inputs[i].shape), expected.name);
-    if (*found != kAnyBatch && batch != kAnyBatch && *found != batch)
-      return make_error(ErrorCode::kShapeMismatch,
-                        "[session] input {} at the batch {} of those before it, got {} (input={})",
-                        to_string(expected.shape), batch, show(inputs[i].shape), expected.name);
-    BITLAB_RETURN_IF_ERROR(check_values(expected, inputs[i]));
-    batch = std::max(batch, *found);
-  }
-  return batch == kAnyBatch ? 1 : batch;
+int64_t Session::max_position() const { return context_ ? model_->program().symbols[*context_].max : 0; }
+
+Status Session::truncate(int64_t length) {
+  if (length < 0 || length > position_)
+    return make_error(ErrorCode::kInvalidArgument, "[session] a length from 0 to the position {}, got {}", position_,
+                      length);
+  position_ = length;
+  return {};
 }
 
-Status Session::prepare(int64_t batch) {
-  if (plan_.batch == batch) return {};
-  plan_.batch = -1;  // no plan, should the following fail
-  outputs_.clear();
-  row_major_.clear();
-  BITLAB_TRY(Plan plan, make_plan(*model_, batch, pool_->threads()));
-  if (static_cast<int64_t>(arena_.size()) < plan.arena_bytes) {
-    arena_ = {};
-    BITLAB_TRY(arena_, AlignedBuffer::allocate(static_cast<size_t>(plan.arena_bytes)));
-  }
-  plan_ = std::move(plan);
+int64_t Session::state_bytes() const {
+  int64_t bytes = 0;
+  for (const AlignedBuffer& state : states_) bytes += static_cast<int64_t>(state.size());
+  return bytes;
+}
+
+// Takes the sizes of symbols from an input. What follows from them is compared later.
+Status Session::bind(const program::Value& expected, const TensorView& input, program::SymbolSizes& sizes) const {
   const program::Program& p = model_->program();
-  for (program::ValueId id : p.outputs) {
-    TensorView output{at_batch(p.value(id).shape, batch), buffer(id)};
-    if (is_reordered(id)) {
-      BITLAB_TRY(AlignedBuffer copy,
-                 AlignedBuffer::allocate(static_cast<size_t>(elements(p.value(id).shape, batch)) * sizeof(float)));
-      row_major_.push_back(std::move(copy));
-      output.data = reinterpret_cast<const float*>(row_major_.back().data());
-    }
-    outputs_.push_back(std::move(output));
+  const auto refuse = [&](std::string_view condition) {
+    return make_error(ErrorCode::kShapeMismatch, "[session] input {}{}, got {} (input={})", p.show(expected.shape),
+                      condition, program::to_string(input.shape), expected.name);
+  };
+  if (input.shape.size() != expected.shape.size()) return refuse("");
+  for (size_t i = 0; i < input.shape.size(); ++i) {
+    const program::Dim& dim = expected.shape[i];
+    const std::optional<size_t> symbol = single_symbol(dim);
+    if (dim.is_number() && dim.factor != input.shape[i]) return refuse("");
+    if (!symbol) continue;
+    if (input.shape[i] < 0 || input.shape[i] % dim.factor != 0) return refuse("");
+    const int64_t size = input.shape[i] / dim.factor;
+    if (sizes[*symbol] != kUnbound && sizes[*symbol] != size)
+      return refuse(fmt::format(" at the {} {} of those before it", p.symbols[*symbol].name, sizes[*symbol]));
+    sizes[*symbol] = size;
   }
   return {};
 }
 
+Status Session::check_input(const program::Value& expected, const TensorView& input,
+                            const program::SymbolSizes& sizes) const {
+  const std::vector<int64_t> shape = shape_at(expected.shape, sizes);
+  if (shape != input.shape)
+    return make_error(ErrorCode::kShapeMismatch, "[session] input {}, which is {} here, got {} (input={})",
+                      model_->program().show(expected.shape), program::to_string(shape), program::to_string(input.shape),
+                      expected.name);
+  if (input.dtype != expected.dtype)
+    return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got {} ones (input={})", name(expected.dtype),
+                      name(input.dtype), expected.name);
+  if (input.data == nullptr && std::find(shape.begin(), shape.end(), 0) == shape.end())
+    return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got a null pointer (input={})", name(expected.dtype),
+                      expected.name);
+  return {};
+}
+
+// Whether the states have room for what this run appends, and are of its batch.
+Status Session::check_context(const program::SymbolSizes& sizes) const {
+  if (!context_) return {};
+  if (sizes[*context_] > max_position())
+    return make_error(ErrorCode::kInvalidArgument, "[session] at most {} positions, got {} behind {} (reset or truncate)",
+                      max_position(), sizes[*context_] - position_, position_);
+  if (position_ > 0 && sizes[0] != state_batch_)
+    return make_error(ErrorCode::kShapeMismatch, "[session] the batch {} of the {} positions so far, got {}", state_batch_,
+                      position_, sizes[0]);
+  return {};
+}
+
+Result<program::SymbolSizes> Session::sizes_of(std::span<const TensorView> inputs) const {
+  const program::Program& p = model_->program();
+  if (inputs.size() != p.inputs.size())
+    return make_error(ErrorCode::kInvalidArgument, "[session] {} inputs, got {}", p.inputs.size(), inputs.size());
+  program::SymbolSizes sizes;
+  sizes.fill(kUnbound);
+  for (size_t i = 0; i < inputs.size(); ++i) BITLAB_RETURN_IF_ERROR(bind(p.value(p.inputs[i]), inputs[i], sizes));
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == kUnbound) sizes[i] = 1;  // nothing that enters has it
+    if (i >= p.symbols.size() || i == context_ || (sizes[i] >= p.symbols[i].min && sizes[i] <= p.symbols[i].max)) continue;
+    return make_error(ErrorCode::kInvalidArgument, "[session] {} from {} to {}, got {}", p.symbols[i].name, p.symbols[i].min,
+                      p.symbols[i].max, sizes[i]);
+  }
+  if (context_) sizes[*context_] = position_ + appended_.at(sizes);
+  for (size_t i = 0; i < inputs.size(); ++i) BITLAB_RETURN_IF_ERROR(check_input(p.value(p.inputs[i]), inputs[i], sizes));
+  BITLAB_RETURN_IF_ERROR(check_context(sizes));
+  return sizes;
+}
+
+// Gives the states room for the context of this run, and keeps what they hold.
+Status Session::reserve(const program::SymbolSizes& sizes) {
+  if (!context_) return {};
+  const int64_t needed = sizes[*context_];
+  if (needed <= capacity_ && sizes[0] == state_batch_) return {};
+  const program::Program& p = model_->program();
+  const int64_t capacity =
+      needed <= capacity_ ? capacity_ : std::min(max_position(), std::max({needed, 2 * capacity_, kFirstCapacity}));
+  program::SymbolSizes room = sizes;
+  room[*context_] = capacity;
+  std::vector<AlignedBuffer> grown;
+  for (size_t i = 0; i < states_.size(); ++i) {
+    BITLAB_RETURN_IF_ERROR(value_bytes(p.value(p.states[i]), room));
+    const StateShape shape = state_shape(p.value(p.states[i]).shape, *context_, sizes);
+    const auto bytes = static_cast<size_t>(shape.inner) * sizeof(float);
+    BITLAB_TRY(grown.emplace_back(),
+               AlignedBuffer::allocate(static_cast<size_t>(shape.outer) * static_cast<size_t>(capacity) * bytes));
+    for (int64_t outer = 0; position_ > 0 && outer < shape.outer; ++outer)
+      std::memcpy(grown[i].data() + static_cast<size_t>(outer * capacity) * bytes,
+                  states_[i].data() + static_cast<size_t>(outer * capacity_) * bytes,
+                  static_cast<size_t>(position_) * bytes);
+  }
+  states_ = std::move(grown);
+  state_batch_ = sizes[0];
+  if (capacity == capacity_) return {};
+  capacity_ = capacity;
+  current_ = nullptr;  // plans have scratch for fewer keys
+  prepared_.clear();
+  return {};
+}
+
+Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program::SymbolSizes& sizes) const {
+  auto prepared = std::make_unique<Prepared>();
+  BITLAB_TRY(prepared->plan, make_plan(*model_, sizes, pool_->threads()));
+  const program::Program& p = model_->program();
+  for (const program::Output& output : p.outputs) {
+    const program::Value& value = p.value(output.value);
+    AlignedBuffer copy;
+    if (prepared->plan.layouts.of(output.value) == Layout::kChannelsLast) {
+      BITLAB_TRY(copy, AlignedBuffer::allocate(static_cast<size_t>(elements(value.shape, sizes) * size_of(value.dtype))));
+    }
+    prepared->outputs.emplace_back(shape_at(value.shape, sizes), value.dtype, copy.data());
+    prepared->row_major.push_back(std::move(copy));
+  }
+  return prepared;
+}
+
+Status Session::prepare(const program::SymbolSizes& actual) {
+  program::SymbolSizes sizes = actual;
+  // What only states have of the context is bounded by their capacity: a plan serves every position.
+  if (context_ && !context_is_visible_) sizes[*context_] = capacity_;
+  current_ = nullptr;
+  const auto known = std::find_if(prepared_.begin(), prepared_.end(), [&](const auto& p) { return p->plan.sizes == sizes; });
+  if (known != prepared_.end()) {
+    std::rotate(known, known + 1, prepared_.end());
+  } else {
+    BITLAB_TRY(std::unique_ptr<Prepared> made, make_prepared(sizes));
+    ++plans_made_;
+    if (prepared_.size() == kMaxPlans) prepared_.erase(prepared_.begin());
+    prepared_.push_back(std::move(made));
+  }
+  if (const int64_t bytes = prepared_.back()->plan.arena_bytes; arena_bytes() < bytes) {
+    arena_ = {};  // before there is another one
+    BITLAB_TRY(arena_, AlignedBuffer::allocate(static_cast<size_t>(bytes)));
+  }
+  current_ = prepared_.back().get();
+  return {};
+}
+
+void Session::read_inputs(std::span<const TensorView> inputs) {
+  const program::Program& p = model_->program();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::vector<int64_t> order = memory_order(inputs[i].shape.size(), current_->plan.layouts.of(p.inputs[i]));
+    copy_strided(StridedView(inputs[i].shape, Layout::kRowMajor).permuted(order), inputs[i].data, buffer(p.inputs[i]),
+                 size_of(inputs[i].dtype), *pool_);
+  }
+}
+
+// Where a step reads a value; null for weights of integers, which it has already.
+const void* Session::source(program::ValueId id) const {
+  if (id == program::kNone) return nullptr;
+  const auto at = static_cast<size_t>(id);
+  if (current_->plan.offsets[at] >= 0) return arena_.data() + current_->plan.offsets[at];
+  return state_of_[at] >= 0 ? states_[static_cast<size_t>(state_of_[at])].data() : model_->plain(id);
+}
+
 Status Session::run_steps() {
-  for (const PlannedStep& planned : plan_.steps) {
+  StepBuffers buffers;
+  buffers.scratch = arena_.data() + current_->plan.scratch_offset;
+  buffers.pool = pool_.get();
+  buffers.position = position_, buffers.capacity = capacity_;
+  for (const PlannedStep& planned : current_->plan.steps) {
     const TraceScope scope(options_.trace, "step", planned.node->name);
-    StepBuffers buffers;
-    size_t activations = 0;
-    for (program::ValueId id : planned.node->inputs)
-      if (id != program::kNone && plan_.offsets[static_cast<size_t>(id)] >= 0) buffers.inputs[activations++] = buffer(id);
-    buffers.output = buffer(planned.node->output);
-    buffers.scratch = arena_.data() + plan_.scratch_offset;
-    buffers.pool = pool_.get();
+    step_inputs_.clear();
+    step_outputs_.clear();
+    for (const program::ValueId id : planned.node->inputs) step_inputs_.push_back(source(id));
+    for (const program::ValueId id : planned.node->outputs) step_outputs_.push_back(buffer(id));
+    buffers.inputs = step_inputs_, buffers.outputs = step_outputs_;
     if (Status status = planned.step.run(buffers); !status.ok())
       return make_error(status.error().code, "{} (node={})", status.error().message, planned.node->name);
   }
   return {};
 }
 
-Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inputs) {
-  BITLAB_TRY(const int64_t batch, batch_of(inputs));
-  BITLAB_RETURN_IF_ERROR(prepare(batch));
+void Session::write_outputs() {
   const program::Program& p = model_->program();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    float* to = buffer(p.inputs[i]);
-    if (p.value(p.inputs[i]).dtype == program::DType::kInt64) {
-      std::copy_n(inputs[i].indices, elements(p.value(p.inputs[i]).shape, batch), reinterpret_cast<int64_t*>(to));
+  for (size_t i = 0; i < p.outputs.size(); ++i) {
+    TensorView& output = current_->outputs[i];
+    const uint8_t* from = buffer(p.outputs[i].value);
+    const bool reordered = current_->plan.layouts.of(p.outputs[i].value) == Layout::kChannelsLast;
+    if (!reordered) {
+      output.data = from;
       continue;
     }
-    const std::vector<int64_t> order = memory_order(inputs[i].shape.size(), plan_.layouts.of(p.inputs[i]));
-    copy_strided(StridedView(inputs[i].shape, Layout::kRowMajor).permuted(order), inputs[i].data, to, *pool_);
+    copy_strided(StridedView(output.shape, Layout::kChannelsLast), from, current_->row_major[i].data(),
+                 size_of(output.dtype), *pool_);
   }
+}
+
+Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inputs) {
+  has_outputs_ = false;
+  BITLAB_TRY(const program::SymbolSizes sizes, sizes_of(inputs));
+  BITLAB_RETURN_IF_ERROR(reserve(sizes));
+  BITLAB_RETURN_IF_ERROR(prepare(sizes));
+  read_inputs(inputs);
   BITLAB_RETURN_IF_ERROR(run_steps());
-  size_t copied = 0;
-  for (size_t i = 0; i < outputs_.size(); ++i)
-    if (is_reordered(p.outputs[i]))
-      copy_strided(StridedView(outputs_[i].shape, Layout::kChannelsLast), buffer(p.outputs[i]),
-                   reinterpret_cast<float*>(row_major_[copied++].data()), *pool_);
-  return std::span<const TensorView>(outputs_);
+  write_outputs();
+  has_outputs_ = true;
+  if (context_) position_ = sizes[*context_];
+  return std::span<const TensorView>(current_->outputs);
+}
+
+Result<std::span<const TensorView>> Session::run(std::span<const NamedView> inputs) {
+  const program::Program& p = model_->program();
+  std::vector<TensorView> ordered;
+  for (const program::ValueId id : p.inputs) {
+    const std::string& wanted = p.value(id).name;
+    const auto is_it = [&](const NamedView& input) { return input.name == wanted; };
+    const auto found = std::find_if(inputs.begin(), inputs.end(), is_it);
+    if (found == inputs.end() || std::count_if(inputs.begin(), inputs.end(), is_it) > 1)
+      return make_error(ErrorCode::kInvalidArgument, "[session] an input called '{}', got {} of {} inputs", wanted,
+                        std::count_if(inputs.begin(), inputs.end(), is_it), inputs.size());
+    ordered.push_back(found->view);
+  }
+  for (const NamedView& input : inputs)
+    if (std::none_of(p.inputs.begin(), p.inputs.end(), [&](program::ValueId id) { return p.value(id).name == input.name; }))
+      return make_error(ErrorCode::kInvalidArgument, "[session] inputs of {}, got '{}' too", to_string(p.signature()),
+                        input.name);
+  return run(ordered);
+}
+
+Status Session::copy_output(size_t index, void* to, size_t bytes) const {
+  const size_t count = has_outputs_ ? current_->outputs.size() : 0;
+  if (index >= count)
+    return make_error(ErrorCode::kInvalidArgument, "[session] an output below {} of a run that succeeded, got {}", count,
+                      index);
+  const TensorView& output = current_->outputs[index];
+  auto expected = static_cast<size_t>(size_of(output.dtype));
+  for (const int64_t size : output.shape) expected *= static_cast<size_t>(size);
+  if (bytes != expected)
+    return make_error(ErrorCode::kShapeMismatch, "[session] {} bytes for {} of {}, got {} (output={})", expected,
+                      program::to_string(output.shape), name(output.dtype), bytes, model_->program().outputs[index].name);
+  if (bytes > 0) std::memcpy(to, output.data, bytes);
+  return {};
 }
 
 }  // namespace bitlab::runtime

@@ -1,8 +1,11 @@
-// Runs a model. A session belongs to one thread at a time; it keeps the memory and the plan of the last batch size.
+// Runs a model. A session belongs to one thread at a time; it keeps its memory, the plans of the sizes that it met last, and the states of a model
+// that has them, such as keys and values of the tokens so far.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "bitlab/base/trace.h"
@@ -15,11 +18,30 @@ struct SessionOptions {
   TraceSink trace;  // gets an event of category "step" for every node
 };
 
-// A tensor, row-major; images are [batch, channels, height, width].
+// A tensor of the caller's or of the session's, row-major; images are [batch, channels, height, width].
 struct TensorView {
   std::vector<int64_t> shape;
-  const float* data = nullptr;       // of float32 ones
-  const int64_t* indices = nullptr;  // of int64 ones
+  program::DType dtype = program::DType::kFloat32;
+  const void* data = nullptr;  // null where there are no elements
+
+  TensorView() = default;
+  TensorView(std::vector<int64_t> sizes, program::DType type, const void* elements)
+      : shape(std::move(sizes)), dtype(type), data(elements) {}
+  TensorView(std::vector<int64_t> sizes, const float* floats)
+      : TensorView(std::move(sizes), program::DType::kFloat32, floats) {}
+  TensorView(std::vector<int64_t> sizes, const int64_t* indices)
+      : TensorView(std::move(sizes), program::DType::kInt64, indices) {}
+
+  // The elements of a tensor of that type, float32 unless it says otherwise.
+  template <class T = float>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+};
+
+struct NamedView {
+  std::string_view name;
+  TensorView view;
 };
 
 class Session {
@@ -29,37 +51,76 @@ class Session {
 
   ~Session();
 
-  // Inputs in the order of the program, all with the same batch. The outputs point into the session and hold until the next run.
-  // A batch of 0 is one without samples: the outputs are empty, and pointers to no values may be null. The result does not depend on the machine, the number of threads or how samples are split into batches.
-  // Errors: InvalidArgument, ShapeMismatch, TypeMismatch, NotFinite, OutOfMemory.
+  // Inputs in the order of the program, and outputs as well. Each symbol must have one size among the inputs, inside its range. The outputs
+  // point into the session and hold until the next run. A batch of 0 is one without samples: the outputs are empty, and pointers to no values
+  // may be null. The result does not depend on the machine, the number of threads, how samples are split into batches, or, with states, how
+  // tokens are split into runs.
+  // Errors: InvalidArgument, ShapeMismatch, TypeMismatch, NotFinite, OutOfMemory. A run that fails leaves the position as it was.
   Result<std::span<const TensorView>> run(std::span<const TensorView> inputs);
+  // The same with inputs in any order. Error besides: InvalidArgument, for a name that is missing, unknown or there twice.
+  Result<std::span<const TensorView>> run(std::span<const NamedView> inputs);
+  // Copies an output of the last run, row-major. `bytes`: of `to`. Errors: InvalidArgument (no such output, no run), ShapeMismatch (other bytes).
+  Status copy_output(size_t index, void* to, size_t bytes) const;
+
+  // --- of a model with states; others are always at 0
+  // Tokens that the states hold.
+  int64_t position() const { return position_; }
+  // The most that they can.
+  int64_t max_position() const;
+  // Forgets all tokens, and with them their batch size.
+  void reset() { position_ = 0; }
+  // Forgets all but the first `length` tokens. Error: InvalidArgument, where there are fewer.
+  Status truncate(int64_t length);
 
   const Model& model() const { return *model_; }
   int threads() const { return pool_->threads(); }
-  // Null before the first run.
-  const Plan* plan() const { return plan_.batch < 0 ? nullptr : &plan_; }
-  // Memory of activations and scratch.
+  // Of the last run; null before the first.
+  const Plan* plan() const { return current_ == nullptr ? nullptr : &current_->plan; }
+  // Plans that were made so far. Sizes that come back find theirs.
+  int64_t plans_made() const { return plans_made_; }
+  // Memory of activations and scratch, and of states.
   int64_t arena_bytes() const { return static_cast<int64_t>(arena_.size()); }
+  int64_t state_bytes() const;
 
  private:
+  // What stays the same as long as sizes do.
+  struct Prepared {
+    Plan plan;
+    std::vector<AlignedBuffer> row_major;  // by output; empty where it lies in the caller's order
+    std::vector<TensorView> outputs;
+  };
+
   Session(std::shared_ptr<const Model> model, SessionOptions options);
-  Result<int64_t> batch_of(std::span<const TensorView> inputs) const;
-  Status prepare(int64_t batch);
+  Result<program::SymbolSizes> sizes_of(std::span<const TensorView> inputs) const;
+  Status bind(const program::Value& expected, const TensorView& input, program::SymbolSizes& sizes) const;
+  Status check_input(const program::Value& expected, const TensorView& input, const program::SymbolSizes& sizes) const;
+  Status check_context(const program::SymbolSizes& sizes) const;
+  Status reserve(const program::SymbolSizes& sizes);
+  Status prepare(const program::SymbolSizes& sizes);
+  Result<std::unique_ptr<Prepared>> make_prepared(const program::SymbolSizes& sizes) const;
+  void read_inputs(std::span<const TensorView> inputs);
   Status run_steps();
-  float* buffer(program::ValueId id) {
-    return reinterpret_cast<float*>(arena_.data() + plan_.offsets[static_cast<size_t>(id)]);
-  }
+  void write_outputs();
+  const void* source(program::ValueId id) const;
+  uint8_t* buffer(program::ValueId id) { return arena_.data() + current_->plan.offsets[static_cast<size_t>(id)]; }
 
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
   std::unique_ptr<ThreadPool> pool_;
-  Plan plan_;
+  std::vector<std::unique_ptr<Prepared>> prepared_;  // the last used is the last
+  Prepared* current_ = nullptr;
+  bool has_outputs_ = false;  // of the last run, which did not fail
+  int64_t plans_made_ = 0;
   AlignedBuffer arena_;
-  // Whether a value lies in another order than the caller's.
-  bool is_reordered(program::ValueId id) const { return plan_.layouts.of(id) == Layout::kChannelsLast; }
+  std::vector<const void*> step_inputs_;  // of the step that runs
+  std::vector<void*> step_outputs_;
 
-  std::vector<AlignedBuffer> row_major_;  // outputs that are reordered
-  std::vector<TensorView> outputs_;
+  program::Dim appended_;              // positions that a run adds to the states
+  std::optional<size_t> context_;      // the symbol
+  bool context_is_visible_ = false;    // whether values besides states have it among their sizes
+  std::vector<AlignedBuffer> states_;  // in the order of the program, [outer, capacity, inner]
+  std::vector<int64_t> state_of_;      // by value; -1: none
+  int64_t position_ = 0, capacity_ = 0, state_batch_ = 0;
 };
 
 }  // namespace bitlab::runtime

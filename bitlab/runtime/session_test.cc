@@ -25,14 +25,18 @@ using program::DType;
 using program::kBatch;
 using program::Op;
 using program::ProgramBuilder;
+using program::Shape;
 using program::Sizes;
+using program::Storage;
 using program::ValueId;
 
-const std::map<std::string, program::Attribute> kConv{
+const program::Attributes kConv{
     {"stride", Sizes{1, 1}},    {"padding", Sizes{1, 1}},        {"dilation", Sizes{1, 1}},          {"groups", int64_t{1}},
     {"transposed", int64_t{0}}, {"output_padding", Sizes{0, 0}}, {"activation", std::string("int8")}};
-const std::map<std::string, program::Attribute> kPool{
+const program::Attributes kPool{
     {"kernel_size", Sizes{2, 2}}, {"stride", Sizes{2, 2}}, {"padding", Sizes{0, 0}}, {"dilation", Sizes{1, 1}}};
+
+constexpr const float* kNothing = nullptr;
 
 // conv 3x3 (2 -> 6) - relu - max-pool - flatten - linear (96 -> 5), the shape of a small LeNet, with the oracle's answer.
 struct SmallNet {
@@ -42,14 +46,14 @@ struct SmallNet {
 
   program::Program program() const {
     ProgramBuilder b;
-    const ValueId x = b.input("x", {kBatch, {kChannels, false}, {kSide, false}, {kSide, false}});
+    const ValueId x = b.input("x", {kBatch, kChannels, kSide, kSide});
     const ValueId w1 = b.ternary("w1", {kFilters, 3, 3, kChannels}, packed(conv, kFilters, 9 * kChannels), conv_scale);
     const ValueId w2 = b.ternary("w2", {kClasses, kDepth}, packed(fc, kClasses, kDepth), fc_scale);
     const ValueId b2 = b.floats("b2", {kClasses}, bias);
     ValueId v = *b.node(Op::ternary_conv, "conv", {x, w1, program::kNone}, kConv);
     v = *b.node(Op::relu, "relu", {v});
     v = *b.node(Op::max_pool, "pool", {v}, kPool);
-    v = *b.node(Op::reshape, "flatten", {v}, {{"shape", Sizes{-1, kDepth}}});
+    v = *b.node(Op::reshape, "flatten", {v}, {{"shape", Shape{kBatch, kDepth}}});
     v = *b.node(Op::ternary_linear, "fc", {v, w2, b2}, {{"activation", std::string("int8")}});
     return *b.finish({v});
   }
@@ -82,7 +86,7 @@ std::vector<float> run(Session& session, const std::vector<float>& x, int64_t ba
   const TensorView view{{batch, 2, 8, 8}, x.data()};
   const auto outputs = session.run({&view, 1}).value();
   EXPECT_EQ(outputs[0].shape, (std::vector<int64_t>{batch, 5}));
-  return {outputs[0].data, outputs[0].data + batch * 5};
+  return {outputs[0].as(), outputs[0].as() + batch * 5};
 }
 
 TEST(Session, EqualsTheOracleForEveryKernelThreadCountAndBatch) {
@@ -127,8 +131,7 @@ TEST(Session, EveryScalingAndActivationEqualsTheOracle) {
           if (scaling == kTwo) weight.scale_neg = stored.scale_neg = negative;
         }
         ProgramBuilder b;
-        const program::Shape input = convolution ? program::Shape{kBatch, {kChannels, false}, {4, false}, {5, false}}
-                                                 : program::Shape{kBatch, {kDepth, false}};
+        const program::Shape input = convolution ? program::Shape{kBatch, kChannels, 4, 5} : program::Shape{kBatch, kDepth};
         const ValueId in = b.input("x", input);
         const ValueId w =
             b.ternary("w", convolution ? std::vector<int64_t>{kRows, 2, 3, kChannels} : std::vector<int64_t>{kRows, kDepth},
@@ -147,11 +150,11 @@ TEST(Session, EveryScalingAndActivationEqualsTheOracle) {
         EXPECT_EQ(format::bit::serialize(read).value(), bytes);
 
         auto session = Session::create(model_of(read), {2, {}}).value();
-        const TensorView view{at_batch(input, kSamples), x.data()};
+        const TensorView view{shape_at(input, program::at_batch(kSamples)), x.data()};
         const auto found = session->run({&view, 1});
         ASSERT_TRUE(found.ok()) << found.error().message;
         const ternary::oracle::Activation activation{static_cast<float>(act_limit(kind)), is_static(kind) ? step : 0.0F};
-        const auto used = std::span(x).first(static_cast<size_t>(elements(input, kSamples)));
+        const auto used = std::span(x).first(static_cast<size_t>(elements(input, program::at_batch(kSamples))));
         const auto expected = convolution ? ternary::oracle::conv(used, weight,
                                                                   {.batch = kSamples,
                                                                    .channels = kChannels,
@@ -161,7 +164,7 @@ TEST(Session, EveryScalingAndActivationEqualsTheOracle) {
                                                                    .padding = {0, 1, 1}},
                                                                   activation)
                                           : ternary::oracle::linear(used, kSamples, weight, kRows, kDepth, activation);
-        EXPECT_TRUE(same_bits({(*found)[0].data, expected.size()}, expected))
+        EXPECT_TRUE(same_bits({(*found)[0].as(), expected.size()}, expected))
             << scaling << " " << name(kind) << " " << convolution;
       }
 }
@@ -171,7 +174,7 @@ TEST(Session, FloatActivationsMeetTernaryWeights) {
   const auto t = random_int8(kRows * kDepth, 1, -1, 1);
   const auto x = random_floats(kTokens * kDepth, 2), scale = random_floats(kRows, 3);
   ProgramBuilder b;
-  const ValueId in = b.input("x", {kBatch, {kDepth, false}});
+  const ValueId in = b.input("x", {kBatch, kDepth});
   const ValueId w = b.ternary("w", {kRows, kDepth}, packed(t, kRows, kDepth), scale);
   const ValueId y = *b.node(Op::ternary_linear, "layer", {in, w}, {{"activation", std::string("none")}});
   auto session = Session::create(model_of(*b.finish({y}))).value();
@@ -182,7 +185,7 @@ TEST(Session, FloatActivationsMeetTernaryWeights) {
       double sum = 0;
       for (int64_t k = 0; k < kDepth; ++k)
         sum += double{x[static_cast<size_t>(m * kDepth + k)]} * t[static_cast<size_t>(n * kDepth + k)];
-      EXPECT_NEAR(found[0].data[m * kRows + n], sum * scale[static_cast<size_t>(n)], 1e-4);
+      EXPECT_NEAR(found[0].as()[m * kRows + n], sum * scale[static_cast<size_t>(n)], 1e-4);
     }
 }
 
@@ -205,7 +208,7 @@ TEST(Session, ManyRunConcurrentlyOnOneModel) {
 TEST(Session, RunsFloatLayersInTheRankFourOrderOfTheCaller) {
   // 1x1 convolution that swaps two channels: the output, of rank 4, must come back as [batch, channels, height, width].
   ProgramBuilder b;
-  const ValueId x = b.input("x", {kBatch, {2, false}, {3, false}, {4, false}});
+  const ValueId x = b.input("x", {kBatch, 2, 3, 4});
   const ValueId w = b.floats("w", {2, 1, 1, 2}, {0, 1, 1, 0});
   const ValueId conv = *b.node(Op::conv, "conv", {x, w, program::kNone},
                                {{"stride", Sizes{1, 1}},
@@ -223,20 +226,20 @@ TEST(Session, RunsFloatLayersInTheRankFourOrderOfTheCaller) {
     for (size_t c = 0; c < 2; ++c)
       for (size_t i = 0; i < 12; ++i) {
         const float swapped = in[n * 24 + (1 - c) * 12 + i];
-        EXPECT_EQ(outputs[0].data[n * 24 + c * 12 + i], swapped);
-        EXPECT_EQ(outputs[1].data[n * 24 + c * 12 + i], swapped + in[n * 24 + c * 12 + i]);
+        EXPECT_EQ(outputs[0].as()[n * 24 + c * 12 + i], swapped);
+        EXPECT_EQ(outputs[1].as()[n * 24 + c * 12 + i], swapped + in[n * 24 + c * 12 + i]);
       }
 }
 
 TEST(Session, RunsLinearPoolAndSoftmaxNearTheirDefinitions) {
   ProgramBuilder b;
-  const ValueId x = b.input("x", {kBatch, {1, false}, {4, false}, {4, false}});
+  const ValueId x = b.input("x", {kBatch, 1, 4, 4});
   const auto weight = random_floats(3 * 4, 5), bias = random_floats(3, 6);
   const ValueId w = b.floats("w", {3, 4}, weight), c = b.floats("b", {3}, bias);
   auto pool = kPool;
   pool.erase("dilation");
   ValueId v = *b.node(Op::avg_pool, "pool", {x}, pool);
-  v = *b.node(Op::reshape, "flatten", {v}, {{"shape", Sizes{-1, 4}}});
+  v = *b.node(Op::reshape, "flatten", {v}, {{"shape", Shape{kBatch, 4}}});
   v = *b.node(Op::linear, "fc", {v, w, c});
   v = *b.node(Op::softmax, "softmax", {v}, {{"dim", int64_t{1}}});
   auto session = Session::create(model_of(*b.finish({v}))).value();
@@ -252,7 +255,7 @@ TEST(Session, RunsLinearPoolAndSoftmaxNearTheirDefinitions) {
     }
     total += std::exp(logits[n]);
   }
-  for (size_t n = 0; n < 3; ++n) EXPECT_NEAR(outputs[0].data[n], std::exp(logits[n]) / total, 1e-5);
+  for (size_t n = 0; n < 3; ++n) EXPECT_NEAR(outputs[0].as()[n], std::exp(logits[n]) / total, 1e-5);
 }
 
 TEST(Session, EmitsAnEventForEachNode) {
@@ -274,13 +277,15 @@ TEST(Session, RefusesWrongInputs) {
   EXPECT_EQ(error_of({}), "[session] 1 inputs, got 0");
   EXPECT_EQ(error_of({{{1, 2, 8, 7}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 2, 8, 7] (input=x)");
   EXPECT_EQ(error_of({{{-1, 2, 8, 8}, x.data()}}), "[session] input [batch, 2, 8, 8], got [-1, 2, 8, 8] (input=x)");
-  EXPECT_EQ(error_of({{{0, 2, 8, 0}, nullptr}}), "[session] input [batch, 2, 8, 8], got [0, 2, 8, 0] (input=x)");
+  EXPECT_EQ(error_of({{{0, 2, 8, 0}, kNothing}}), "[session] input [batch, 2, 8, 8], got [0, 2, 8, 0] (input=x)");
   EXPECT_EQ(error_of({{{1, 128}, x.data()}}), "[session] input [batch, 2, 8, 8], got [1, 128] (input=x)");
-  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr}}), "[session] float32 values, got a null pointer (input=x)");
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, kNothing}}), "[session] float32 values, got a null pointer (input=x)");
   const std::vector<int64_t> indices(128);
-  EXPECT_EQ(error_of({{{1, 2, 8, 8}, nullptr, indices.data()}}), "[session] float32 values, got int64 ones (input=x)");
+  EXPECT_EQ(error_of({{{1, 2, 8, 8}, indices.data()}}), "[session] float32 values, got int64 ones (input=x)");
   EXPECT_EQ(error_of({{{int64_t{1} << 60, 2, 8, 8}, x.data()}}),
-            "[plan] at most 2^46 bytes a value, got [batch, 2, 8, 8] of float32 (value=x, batch=1152921504606846976)");
+            "[session] batch from 0 to 1099511627776, got 1152921504606846976");
+  EXPECT_EQ(error_of({{{int64_t{1} << 40, 2, 8, 8}, x.data()}}),
+            "[plan] at most 2^46 bytes a value, got [1099511627776, 2, 8, 8] of float32 (value=x)");
   auto bad = x;
   bad[5] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(error_of({{{1, 2, 8, 8}, bad.data()}}), "[ternary_conv] finite input, got NaN or infinity (row=0) (node=conv)");
@@ -301,7 +306,7 @@ TEST(Session, ABatchOfZeroGivesEmptyOutputs) {
       ASSERT_TRUE(outputs.ok()) << outputs.error().message;
       EXPECT_EQ((*outputs)[0].shape, (std::vector<int64_t>{0, 5}));
       ASSERT_NE(session->plan(), nullptr);
-      EXPECT_EQ(session->plan()->batch, 0);
+      EXPECT_EQ(session->plan()->sizes[0], 0);
     }
   }
 }
@@ -309,41 +314,42 @@ TEST(Session, ABatchOfZeroGivesEmptyOutputs) {
 // Tokens, attention, norms, groups, what moves values.
 TEST(Session, ABatchOfZeroOfEveryKindOfNode) {
   auto session = Session::create(model_of(format::bit::test::wide_program()), {2, {}}).value();
-  const TensorView none{{0, 4}};
+  const TensorView none({0, 4}, DType::kInt64, nullptr);
   const auto outputs = session->run({&none, 1});
   ASSERT_TRUE(outputs.ok()) << outputs.error().message;
   EXPECT_EQ((*outputs)[0].shape, (std::vector<int64_t>{0, 5}));
-  const TensorView one{{1, 4}};
+  const TensorView one({1, 4}, DType::kInt64, nullptr);
   EXPECT_EQ(session->run({&one, 1}).error().message, "[session] int64 values, got a null pointer (input=tokens)");
 }
 
 // What has no batch is computed all the same; inputs agree on the batch.
 TEST(Session, ABatchOfZeroBesideInputsOfFixedShape) {
   ProgramBuilder b;
-  const ValueId x = b.input("x", {kBatch, {2, false}}), z = b.input("z", {{2, true}}), c = b.input("c", {{3, false}});
+  const ValueId x = b.input("x", {kBatch, 2}), z = b.input("z", {with_factor(kBatch, 2)}), c = b.input("c", {3});
   const ValueId y = *b.node(Op::relu, "y", {x}), w = *b.node(Op::relu, "w", {z}), d = *b.node(Op::relu, "d", {c});
   auto session = Session::create(model_of(*b.finish({y, w, d}))).value();
   const float fixed[] = {-1, 0, 5}, two[] = {1, 2};
-  const TensorView empty[] = {{{0, 2}}, {{0}}, {{3}, fixed}};
+  const TensorView empty[] = {{{0, 2}, kNothing}, {{0}, kNothing}, {{3}, fixed}};
   const auto outputs = session->run(empty).value();
   EXPECT_EQ(outputs[0].shape, (std::vector<int64_t>{0, 2}));
   EXPECT_EQ(outputs[1].shape, (std::vector<int64_t>{0}));
-  EXPECT_EQ(std::vector<float>(outputs[2].data, outputs[2].data + 3), (std::vector<float>{0, 0, 5}));
-  const TensorView mixed[] = {{{0, 2}}, {{2}, two}, {{3}, fixed}};
+  EXPECT_EQ(std::vector<float>(outputs[2].as(), outputs[2].as() + 3), (std::vector<float>{0, 0, 5}));
+  const TensorView mixed[] = {{{0, 2}, kNothing}, {{2}, two}, {{3}, fixed}};
   EXPECT_EQ(session->run(mixed).error().message,
             "[session] input [2*batch] at the batch 0 of those before it, got [2] (input=z)");
 }
 
-// A float input's values are read as floats, whatever else is set.
+// An input has one type: others are refused, not converted.
 TEST(Session, TheTypeOfAnInputIsTheProgramsOwn) {
   ProgramBuilder b;
-  const ValueId x = b.input("x", {{3, false}});
+  const ValueId x = b.input("x", {3});
   auto session = Session::create(model_of(*b.finish({*b.node(Op::relu, "y", {x})}))).value();
   const float data[] = {1, -2, 3};
   const int64_t indices[] = {7, 8, 9};
-  const TensorView view{{3}, data, indices};
+  const TensorView view{{3}, data}, other{{3}, indices};
+  EXPECT_EQ(session->run({&other, 1}).error().message, "[session] float32 values, got int64 ones (input=x)");
   const auto y = session->run({&view, 1}).value()[0];
-  EXPECT_EQ(std::vector<float>(y.data, y.data + 3), (std::vector<float>{1, 0, 3}));
+  EXPECT_EQ(std::vector<float>(y.as(), y.as() + 3), (std::vector<float>{1, 0, 3}));
 }
 
 // Windows that lie in the padding as a whole, on every layer that has padding, thread count and batch.
@@ -365,17 +371,17 @@ TEST(Session, PaddingBeyondTheWindowEqualsTheOracle) {
   auto attributes = kConv;
   attributes["stride"] = Sizes{1, 2};
   attributes["padding"] = Sizes{4, 3};
-  for (DType kind : {DType::kTernary, DType::kInt8, DType::kFloat32}) {
-    const auto& weights = kind == DType::kInt8 ? t8 : t;
+  for (Storage kind : {Storage::kTernary, Storage::kInt8, Storage::kPlain}) {
+    const auto& weights = kind == Storage::kInt8 ? t8 : t;
     ProgramBuilder b;
-    const ValueId in = b.input("x", {kBatch, {kChannels, false}, {3, false}, {5, false}});
+    const ValueId in = b.input("x", {kBatch, kChannels, 3, 5});
     const std::vector<int64_t> sizes{kFilters, 2, 2, kChannels};
     auto own = attributes;
-    if (kind == DType::kFloat32) own.erase("activation");
-    const ValueId w = kind == DType::kTernary ? b.ternary("w", sizes, packed(t, kFilters, kDepth), {1.0F})
-                      : kind == DType::kInt8  ? b.int8("w", sizes, t8, {1.0F})
-                                              : b.floats("w", sizes, std::vector<float>(t.begin(), t.end()));
-    const ValueId y = *b.node(kind == DType::kFloat32 ? Op::conv : Op::ternary_conv, "conv", {in, w}, own);
+    if (kind == Storage::kPlain) own.erase("activation");
+    const ValueId w = kind == Storage::kTernary ? b.ternary("w", sizes, packed(t, kFilters, kDepth), {1.0F})
+                      : kind == Storage::kInt8  ? b.int8("w", sizes, t8, {1.0F})
+                                                : b.floats("w", sizes, std::vector<float>(t.begin(), t.end()));
+    const ValueId y = *b.node(kind == Storage::kPlain ? Op::conv : Op::ternary_conv, "conv", {in, w}, own);
     const auto model = model_of(*b.finish({y}));
     const auto sums = ternary::oracle::conv_sums(exact, weights, shape);
     const auto per_sample = static_cast<int64_t>(sums.size()) / kSamples, values = kChannels * 15;
@@ -387,7 +393,7 @@ TEST(Session, PaddingBeyondTheWindowEqualsTheOracle) {
           const auto found = session->run({&view, 1}).value()[0];
           EXPECT_EQ(found.shape, (std::vector<int64_t>{batch, kFilters, 10, 5}));
           for (int64_t i = 0; i < batch * per_sample; ++i)
-            ASSERT_EQ(found.data[i], static_cast<float>(sums[static_cast<size_t>(n * per_sample + i)])) << name(kind) << i;
+            ASSERT_EQ(found.as()[i], static_cast<float>(sums[static_cast<size_t>(n * per_sample + i)])) << name(kind) << i;
         }
       }
   }
@@ -395,21 +401,21 @@ TEST(Session, PaddingBeyondTheWindowEqualsTheOracle) {
 
 TEST(Plan, ValuesThatLiveTogetherDoNotOverlap) {
   const auto model = model_of(SmallNet().program());
-  const Plan plan = make_plan(*model, 3, 2).value();
+  const Plan plan = make_plan(*model, program::at_batch(3), 2).value();
   const program::Program& p = model->program();
   int64_t total = 0;
   for (size_t i = 0; i < p.values.size(); ++i) {
     if (plan.offsets[i] < 0) continue;
     EXPECT_EQ(plan.offsets[i] % 64, 0);
-    total += elements(p.values[i].shape, 3) * 4;
+    total += elements(p.values[i].shape, program::at_batch(3)) * 4;
   }
   for (const program::Node& node : p.nodes) {
     const auto range = [&](ValueId id) {
       const int64_t begin = plan.offsets[static_cast<size_t>(id)];
-      return std::pair(begin, begin + elements(p.value(id).shape, 3) * 4);
+      return std::pair(begin, begin + elements(p.value(id).shape, program::at_batch(3)) * 4);
     };
     const auto [x0, x1] = range(node.inputs[0]);
-    const auto [y0, y1] = range(node.output);
+    const auto [y0, y1] = range(node.output());
     EXPECT_TRUE(x1 <= y0 || y1 <= x0) << node.name;
   }
   EXPECT_LT(plan.scratch_offset, total) << "memory is shared";

@@ -1,7 +1,6 @@
-// A node made ready to run for one batch size: kernels chosen, sizes fixed.
+// A node made ready to run for one size of each symbol: kernels chosen, sizes fixed.
 #pragma once
 
-#include <array>
 #include <functional>
 #include <string>
 #include <vector>
@@ -12,11 +11,24 @@
 
 namespace bitlab::runtime {
 
+// Where a step finds its data in one run. Places are those of the schema and of the node's outputs.
 struct StepBuffers {
-  std::array<const float*, 4> inputs{};  // the activations, in the order of the schema; indices are int64_t
-  float* output = nullptr;
+  std::span<const void* const>
+      inputs;  // activations, states and float32 constants; null for what is left out, and for weights of integers
+  std::span<void* const> outputs;
   uint8_t* scratch = nullptr;  // aligned to 64
   ThreadPool* pool = nullptr;
+  int64_t position = 0;  // of the first token, in a session with states
+  int64_t capacity = 0;  // positions that the states have room for
+
+  template <class T = float>
+  const T* input(size_t place) const {
+    return static_cast<const T*>(inputs[place]);
+  }
+  template <class T = float>
+  T* output(size_t place = 0) const {
+    return static_cast<T*>(outputs[place]);
+  }
 };
 
 struct Step {
@@ -29,20 +41,27 @@ struct StepContext {
   const Model& model;
   const Layouts& layouts;
   const program::Node& node;
-  int64_t batch;
+  const program::SymbolSizes& sizes;  // the context: the most that a run with this plan can have
   int threads;
 
-  // Sizes of the node's input or output at this batch.
-  std::vector<int64_t> input_shape(size_t input) const;
-  std::vector<int64_t> output_shape() const;
-  int64_t output_elements() const;
-  // An input or the output as it lies in memory.
-  StridedView input_view(size_t input) const;
-  Layout output_layout() const { return layouts.of(node.output); }
+  const program::Value& input(size_t place) const { return model.program().value(node.inputs[place]); }
+  bool has_input(size_t place) const { return node.inputs[place] != program::kNone; }
+  // Sizes of the node's inputs and outputs in these runs.
+  std::vector<int64_t> input_shape(size_t place) const { return shape_at(input(place).shape, sizes); }
+  std::vector<int64_t> output_shape(size_t place = 0) const {
+    return shape_at(model.program().value(node.outputs[place]).shape, sizes);
+  }
+  int64_t output_elements() const { return elements(model.program().value(node.output()).shape, sizes); }
+  // Inputs and outputs as they lie in memory.
+  StridedView input_view(size_t place) const { return {input_shape(place), layouts.of(node.inputs[place])}; }
+  StridedView output_view(size_t place = 0) const { return {output_shape(place), layouts.of(node.outputs[place])}; }
+  Layout output_layout() const { return layouts.of(node.output()); }
   // The weight of integers.
   const ResidentConstant& weight() const { return model.weight(node); }
-  // The values of a float constant; null for activations, and where it is left out.
-  const float* floats(size_t input) const;
+  // The values of a float32 constant; null for activations, and where it is left out.
+  const float* floats(size_t place) const {
+    return has_input(place) ? static_cast<const float*>(model.plain(node.inputs[place])) : nullptr;
+  }
 };
 
 // make_<op>_step for every operation.

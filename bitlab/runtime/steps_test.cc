@@ -26,11 +26,11 @@ std::vector<float> run(program::Program p, const std::vector<float>& x) {
   std::vector<float> first;
   for (int threads : {1, 3}) {
     const auto session = Session::create(model, {threads, {}}).value();
-    const TensorView view{at_batch(shape, kSamples), x.data()};
+    const TensorView view{shape_at(shape, program::at_batch(kSamples)), x.data()};
     const TensorView y = session->run({&view, 1}).value()[0];
     int64_t count = 1;
     for (int64_t size : y.shape) count *= size;
-    std::vector<float> values(y.data, y.data + count);
+    std::vector<float> values(y.as(), y.as() + count);
     if (first.empty()) first = values;
     EXPECT_EQ(values, first);
   }
@@ -44,7 +44,7 @@ struct Image {
   ValueId x;
   std::vector<float> data = random_floats(kSamples * kC * kH * kW, 1);
   // Behind a pool of one pixel values lie channels last.
-  explicit Image(bool channels_last) : x(b.input("x", {kBatch, {kC, false}, {kH, false}, {kW, false}})) {
+  explicit Image(bool channels_last) : x(b.input("x", {kBatch, kC, kH, kW})) {
     if (channels_last)
       x = *b.node(
           Op::max_pool, "pool", {x},
@@ -100,7 +100,7 @@ TEST(Steps, BroadcastInEveryLayout) {
 
 TEST(Steps, MovementInEveryLayout) {
   for (bool channels_last : {false, true}) {
-    const auto check = [&](Op op, std::map<std::string, program::Attribute> attributes, auto expect) {
+    const auto check = [&](Op op, program::Attributes attributes, auto expect) {
       Image image(channels_last);
       const ValueId y = *image.b.node(op, "y", {image.x}, std::move(attributes));
       const auto found = run(*image.b.finish({y}), image.data);
@@ -110,14 +110,14 @@ TEST(Steps, MovementInEveryLayout) {
         EXPECT_EQ(found[static_cast<size_t>(at)], image.at(n, c, h, w)) << name(op) << " " << i;
       });
     };
-    check(Op::reshape, {{"shape", Sizes{kC, -2, kW}}}, [](int64_t i, auto...) { return i; });
+    check(Op::reshape, {{"shape", Shape{kC, with_factor(kBatch, kH), kW}}}, [](int64_t i, auto...) { return i; });
     check(Op::permute, {{"dims", Sizes{3, 0, 2, 1}}},
           [](int64_t, int64_t n, int64_t c, int64_t h, int64_t w) { return ((w * kSamples + n) * kH + h) * kC + c; });
-    check(Op::slice, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", int64_t{2}}},
+    check(Op::slice, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", Shape{2}}},
           [](int64_t, int64_t n, int64_t c, int64_t h, int64_t w) {
             return c < 1 ? -1 : ((n * 2 + c - 1) * kH + h) * kW + w;
           });
-    check(Op::slice, {{"dim", int64_t{3}}, {"start", int64_t{2}}, {"length", int64_t{1}}},
+    check(Op::slice, {{"dim", int64_t{3}}, {"start", int64_t{2}}, {"length", Shape{1}}},
           [](int64_t, int64_t n, int64_t c, int64_t h, int64_t w) { return w != 2 ? -1 : (n * kC + c) * kH + h; });
   }
 }
@@ -129,7 +129,7 @@ TEST(Steps, CatOfLayoutsAndConstants) {
     const ValueId y = *image.b.node(Op::cat, "y", {image.x, other}, {{"dim", dim}});
     const Shape shape = image.b.peek().value(y).shape;
     const auto found = run(*image.b.finish({y}), image.data);
-    const int64_t wide[] = {shape[1].size, shape[2].size, shape[3].size};
+    const int64_t wide[] = {shape[1].factor, shape[2].factor, shape[3].factor};
     for_each_pixel([&](size_t, int64_t n, int64_t c, int64_t h, int64_t w) {
       int64_t second[] = {c, h, w};
       const int64_t sizes[] = {kC, kH, kW};
@@ -140,8 +140,8 @@ TEST(Steps, CatOfLayoutsAndConstants) {
     });
   }
   ProgramBuilder b;
-  const ValueId x = b.input("x", {kBatch, {2, false}, {2, false}});
-  const ValueId row = *b.node(Op::expand, "row", {b.floats("r", {1, 1, 2}, {7, 8})});
+  const ValueId x = b.input("x", {kBatch, 2, 2});
+  const ValueId row = *b.node(Op::expand, "row", {b.floats("r", {1, 1, 2}, {7, 8})}, {{"shape", Shape{kBatch, 1, 2}}});
   const ValueId y = *b.node(Op::cat, "y", {row, x}, {{"dim", int64_t{1}}});
   const auto data = random_floats(kSamples * 4, 3);
   const auto found = run(*b.finish({y}), data);
@@ -184,7 +184,7 @@ TEST(Steps, NormsAndMeansReadRows) {
 TEST(Steps, BatchNormOfImagesAndRows) {
   for (bool image : {false, true}) {
     ProgramBuilder b;
-    const ValueId x = image ? b.input("x", {kBatch, {2, false}, {3, false}}) : b.input("x", {kBatch, {2, false}});
+    const ValueId x = image ? b.input("x", {kBatch, 2, 3}) : b.input("x", {kBatch, 2});
     const ValueId y = *b.node(Op::batch_norm, "y", {x, b.floats("s", {2}, {2, 3}), b.floats("t", {2}, {10, 20})});
     const auto data = random_floats(kSamples * 2 * (image ? 3 : 1), 6);
     const auto found = run(*b.finish({y}), data);

@@ -292,7 +292,7 @@ TEST(ConvertTrainDeploy, LayersInInt8) {
   EXPECT_EQ(model->report().layers[0].quant, "int8/channel/int8");
   const at::Tensor input = torch::randint(50, {6, 9}), target = torch::randint(7, {6 * 9});
   expect_learns(*model, input, target, 10, 5e-3);
-  EXPECT_EQ(count_of(expect_same_bits_deployed(*model, input)->program(), program::DType::kInt8), 3);
+  EXPECT_EQ(count_of(expect_same_bits_deployed(*model, input)->program(), program::Storage::kInt8), 3);
 }
 
 // Weights from elsewhere, converted and deployed at once: the first forward pass of all is the one that is captured, and audited.
@@ -340,7 +340,7 @@ TEST(ConvertTrainDeploy, TiedEmbeddings) {
   const at::Tensor input = text.narrow(1, 0, 9).contiguous(), target = text.narrow(1, 1, 9).reshape({-1});
   expect_learns(*model, input, target, 20, 1e-2);
   const auto loaded = expect_same_bits_deployed(*model, input);
-  EXPECT_EQ(count_of(loaded->program(), program::DType::kTernary), 2) << "the table once, and the hidden layer";
+  EXPECT_EQ(count_of(loaded->program(), program::Storage::kTernary), 2) << "the table once, and the hidden layer";
 }
 
 TEST(ConvertTrainDeploy, MasterWeights) {
@@ -398,8 +398,8 @@ TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
   ASSERT_TRUE(convert::BitConverter::convert(*plain, config).ok());
 
   const std::vector<at::Tensor> samples{torch::randn({6, 3, 8, 10}), torch::randn({6, 3, 8, 10})};
-  const auto forward = [&](const at::Tensor& x) { return intercepted->forward(x); };
-  const auto reference = [&](const at::Tensor& x) { return plain->forward(x); };
+  const auto forward = nn::forward_of(*intercepted);
+  const auto reference = nn::forward_of(*plain);
   const auto found = deploy::quantize_for_deployment(*intercepted, forward, samples);
   ASSERT_TRUE(found.ok()) << found.error().message;
   const auto expected = deploy::quantize_for_deployment(*plain, reference, samples).value();

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 
 #include "bitlab/deploy/lowering/lowerings.h"
@@ -22,7 +23,7 @@ Sizes sizes_of(const Call& call, const std::string& argument, size_t count, cons
   return numbers;
 }
 
-using Attributes = std::map<std::string, program::Attribute>;
+using program::Attributes;
 
 Attributes window(const Call& call, size_t axes) {
   return {{"stride", sizes_of(call, "stride", axes, Sizes(axes, 1))},
@@ -80,21 +81,48 @@ Status linear(Lowering& lowering, const Call& call, const std::string& input, co
 // [n, t, d] as [n, 1, t, d]
 Result<ValueId> with_heads(Lowering& lowering, ValueId x) {
   program::Shape shape = lowering.shape(x);
-  if (shape.size() == 3) shape.insert(shape.begin() + 1, {1, false});
+  if (shape.size() == 3) shape.insert(shape.begin() + 1, 1);
   return lowering.reshape(x, shape);
 }
 
-// A mask as what is added to scores: where a boolean one is false, -inf.
-Result<ValueId> mask_of(Lowering& lowering, const Call& call) {
-  if (!given(call, "attn_mask")) return program::kNone;
-  const at::Tensor& mask = call.argument("attn_mask").toTensor();
-  if (mask.scalar_type() != at::kBool || lowering.is_activation(mask)) return lowering.operand(call, "attn_mask");
-  if (mask.sizes() != lowering.twin().argument("attn_mask").toTensor().sizes())
-    return unsupported(call, "a mask that does not depend on the batch",
-                       describe(mask) + " and " + describe(lowering.twin().argument("attn_mask")));
+// Rows of a table, as int64; LibTorch takes int32, too.
+Result<ValueId> indices_of(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId indices, lowering.activation(call, "indices"));
+  if (lowering.dtype(indices) == program::DType::kInt64) return indices;
+  return lowering.node(Op::cast, {indices}, {{"dtype", std::string("int64")}});
+}
+
+at::Tensor as_added(const at::Tensor& mask) {
+  if (mask.scalar_type() != at::kBool) return mask;
   const auto options = at::TensorOptions().dtype(at::kFloat);
-  return lowering.constant(
-      mask, at::where(mask, at::full({1}, 0, options), at::full({1}, -std::numeric_limits<float>::infinity(), options)));
+  return at::where(mask, at::full({1}, 0, options), at::full({1}, -std::numeric_limits<float>::infinity(), options));
+}
+
+// Whether a constant mask lets every query see the keys up to it, as `is_causal` does.
+bool is_causal_mask(const at::Tensor& mask) {
+  if (mask.dim() < 2 || mask.size(-2) != mask.size(-1) || mask.size(-1) < 2 || mask.numel() != mask.size(-1) * mask.size(-1))
+    return false;
+  const at::Tensor square = mask.reshape({mask.size(-2), mask.size(-1)});
+  return at::equal(as_added(square), as_added(at::ones_like(square, at::kBool).tril()));
+}
+
+struct Mask {
+  ValueId value = program::kNone;  // bool, or added to scores
+  bool causal = false;
+};
+
+Result<Mask> mask_of(Lowering& lowering, const Call& call) {
+  Mask mask{program::kNone, call.argument("is_causal").toBool()};
+  if (!given(call, "attn_mask")) return mask;
+  const at::Tensor &tensor = call.argument("attn_mask").toTensor(), &twin = lowering.twin().argument("attn_mask").toTensor();
+  if (lowering.is_activation(tensor)) {
+    BITLAB_TRY(mask.value, lowering.activation(call, "attn_mask"));
+    return mask;
+  }
+  if (is_causal_mask(tensor) && is_causal_mask(twin)) return Mask{program::kNone, true};
+  BITLAB_TRY(mask.value,
+             lowering.constant_of(call, [](const Call& c) { return as_added(c.argument("attn_mask").toTensor()); }));
+  return mask;
 }
 
 }  // namespace
@@ -131,7 +159,7 @@ Status lower_ternary_conv(Lowering& lowering, const Call& call) {
 }
 
 Status lower_ternary_embedding(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId indices, lowering.activation(call, "indices"));
+  BITLAB_TRY(const ValueId indices, indices_of(lowering, call));
   BITLAB_TRY(const ValueId weight,
              lowering.ternary(call, {call.argument("codes").toTensor().size(0), call.argument("depth").toInt()}));
   return lowering.lower_to(call, Op::ternary_embedding, {indices, weight});
@@ -173,7 +201,7 @@ Status lower_conv(Lowering& lowering, const Call& call) { return float_conv(lowe
 Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float_conv(lowering, call, true); }
 
 Status lower_embedding(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId indices, lowering.activation(call, "indices"));
+  BITLAB_TRY(const ValueId indices, indices_of(lowering, call));
   BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
   return lowering.lower_to(call, Op::embedding, {indices, weight});
 }
@@ -241,26 +269,22 @@ std::optional<FloatAffine> affine_of(Lowering& lowering, const Call& call) {
 
 }  // namespace
 
-// bitlab::batch_norm: the same product and sum.
+// bitlab::batch_norm computes the node's product and sum itself; LibTorch's own orders them in another way.
 Status lower_affine(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(ValueId y, lowering.activation(call, "input"));
-  if (const auto affine = affine_of(lowering, call)) {
-    Sizes channel(lowering.shape(y).size() - 1, 1);
-    channel[0] = affine->scale.size(0);
-    BITLAB_TRY(y, lowering.node(Op::mul, {y, lowering.constant(affine->scale, affine->scale.view(channel))}));
-    BITLAB_TRY(y, lowering.node(Op::add, {y, lowering.constant(affine->shift, affine->shift.view(channel))}));
-  }
-  return lowering.finish(call, y);
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  const auto affine = affine_of(lowering, call);
+  if (!affine) return lowering.finish(call, x);
+  BITLAB_RETURN_IF_ERROR(
+      lowering.lower_to(call, Op::batch_norm, {x, lowering.constant(affine->scale), lowering.constant(affine->shift)}));
+  if (call.op == "bitlab::batch_norm") lowering.set_exactness(program::Exactness::kIeeeExact);
+  return {};
 }
 
 Status lower_batch_norm(Lowering& lowering, const Call& call) {
   if (call.argument("training").toBool() || !call.tensor("running_mean").defined())
     return unsupported(call, "a BatchNorm in eval with running statistics",
                        call.argument("training").toBool() ? "one in training" : "one without running statistics");
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
-  const auto affine = affine_of(lowering, call);
-  if (!affine) return lowering.finish(call, x);
-  return lowering.lower_to(call, Op::batch_norm, {x, lowering.constant(affine->scale), lowering.constant(affine->shift)});
+  return lower_affine(lowering, call);
 }
 
 Status lower_layer_norm(Lowering& lowering, const Call& call) {
@@ -285,13 +309,13 @@ Status lower_group_norm(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
   const program::Shape shape = lowering.shape(x);
   const int64_t groups = call.argument("num_groups").toInt();
-  int64_t values = 1;
-  for (size_t i = 1; i < shape.size(); ++i) values *= shape[i].size;
-  BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], {groups, false}, {values / groups, false}}));
+  const program::Dim values = program::volume({shape.begin() + 1, shape.end()});
+  if (!values.is_number()) return unsupported(call, "groups of fixed size", lowering.show(shape));
+  BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], groups, values.factor / groups}));
   BITLAB_TRY(y, lowering.node(Op::layer_norm, {y}, {{"dims", int64_t{1}}, {"eps", call.argument("eps").toDouble()}}));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   Sizes channel(shape.size() - 1, 1);
-  channel[0] = shape[1].size;
+  channel[0] = shape[1].factor;
   for (const char* name : {"weight", "bias"}) {
     if (!given(call, name)) continue;
     const at::Tensor& source = call.argument(name).toTensor();
@@ -299,6 +323,13 @@ Status lower_group_norm(Lowering& lowering, const Call& call) {
     BITLAB_TRY(y, lowering.node(name == std::string_view("weight") ? Op::mul : Op::add, {y, constant}));
   }
   return lowering.finish(call, y);
+}
+
+Status lower_rotary(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
+  const at::Tensor& positions = call.argument("positions").toTensor();
+  BITLAB_TRY(const ValueId at, lowering.positions(call, positions, lowering.twin().argument("positions").toTensor()));
+  return lowering.lower_to(call, Op::rotary, {x, at}, {{"theta", call.argument("theta").toDouble()}});
 }
 
 Status lower_attention(Lowering& lowering, const Call& call) {
@@ -310,12 +341,12 @@ Status lower_attention(Lowering& lowering, const Call& call) {
     BITLAB_TRY(const ValueId x, lowering.activation(call, name));
     BITLAB_TRY(inputs[i++], with_heads(lowering, x));
   }
-  BITLAB_TRY(const ValueId mask, mask_of(lowering, call));
+  BITLAB_TRY(const Mask mask, mask_of(lowering, call));
   const at::Tensor& query = call.argument("query").toTensor();
   const double scale =
       given(call, "scale") ? call.argument("scale").toDouble() : 1 / std::sqrt(static_cast<double>(query.size(-1)));
-  BITLAB_TRY(ValueId y, lowering.node(Op::attention, {inputs[0], inputs[1], inputs[2], mask},
-                                      {{"causal", int64_t{call.argument("is_causal").toBool()}}, {"scale", scale}}));
+  BITLAB_TRY(ValueId y, lowering.node(Op::attention, {inputs[0], inputs[1], inputs[2], mask.value},
+                                      {{"causal", int64_t{mask.causal}}, {"scale", scale}}));
   program::Shape shape = lowering.shape(y);
   if (query.dim() == 3) shape.erase(shape.begin() + 1);
   BITLAB_TRY(y, lowering.reshape(y, shape));

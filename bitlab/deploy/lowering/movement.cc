@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include "bitlab/deploy/lowering/lowerings.h"
@@ -10,44 +9,48 @@
 namespace bitlab::deploy {
 namespace {
 
-Result<program::Shape> output_shape(Lowering& lowering, const Call& call) {
-  return lowering.shape_of(call, output_of(call), lowering.twin().outputs.at(0).toTensor());
-}
-
 int64_t dim_of(const Call& call, const std::string& argument = "dim") {
   return wrap_dim(call.argument(argument).toInt(), call.argument("self").toTensor().dim());
 }
 
-Status slice(Lowering& lowering, const Call& call, int64_t dim, int64_t start, int64_t length) {
+// The values of a dimension from `start` on; its size in the other recording tells what `length` is a multiple of.
+Status slice(Lowering& lowering, const Call& call, int64_t dim, int64_t start, int64_t twin_start) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  if (start == 0 && length == call.argument("self").toTensor().size(dim)) return lowering.finish(call, x);
-  return lowering.lower_to(call, Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", length}});
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  if (lowering.shape(x) == shape) return lowering.finish(call, x);
+  const int64_t size = call.argument("self").toTensor().size(dim),
+                twin_size = lowering.twin().argument("self").toTensor().size(dim);
+  if (start != twin_start) {  // from the end of a dimension whose size differs from run to run
+    start -= size;
+    if (start != twin_start - twin_size)
+      return unsupported(call, "a part that begins at a fixed place, from the beginning or from the end",
+                         fmt::format("{} of {} and {} of {}", start + size, size, twin_start, twin_size));
+  }
+  return lowering.lower_to(call, Op::slice, {x},
+                           {{"dim", dim}, {"start", start}, {"length", program::Shape{shape[static_cast<size_t>(dim)]}}});
 }
 
-// The parts that a call returns as a list: each a slice, without its dimension where `drops`.
+// The parts that a call returns as a list, without their dimension where `drops`.
 Status parts(Lowering& lowering, const Call& call, bool drops) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   const int64_t dim = dim_of(call);
-  int64_t start = 0;
-  for (const at::Tensor& part : call.outputs.at(0).toTensorVector()) {
-    const int64_t length = drops ? 1 : part.size(dim);
-    BITLAB_TRY(ValueId y, lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", length}}));
-    if (drops) {
-      program::Shape shape = lowering.shape(y);
-      shape.erase(shape.begin() + dim);
-      BITLAB_TRY(y, lowering.reshape(y, shape));
-    }
-    BITLAB_RETURN_IF_ERROR(lowering.finish(call, y, part));
-    start += length;
+  const auto tensors = call.outputs.at(0).toTensorVector(), twins = lowering.twin().outputs.at(0).toTensorVector();
+  if (tensors.size() != twins.size())
+    return unsupported(call, "as many parts for all sizes", fmt::format("{} and {}", tensors.size(), twins.size()));
+  program::Shape sizes;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    BITLAB_TRY(const program::Dim size,
+               drops ? program::Dim(1) : lowering.dim_of(call, tensors[i].size(dim), twins[i].size(dim)));
+    sizes.push_back(size);
+  }
+  BITLAB_TRY(const std::vector<ValueId> values, lowering.nodes(Op::split, {x}, {{"dim", dim}, {"sizes", sizes}}));
+  for (size_t i = 0; i < values.size(); ++i) {
+    program::Shape shape = lowering.shape(values[i]);
+    if (drops) shape.erase(shape.begin() + dim);
+    BITLAB_TRY(const ValueId part, lowering.reshape(values[i], shape));
+    BITLAB_RETURN_IF_ERROR(lowering.finish(call, part, tensors[i]));
   }
   return {};
-}
-
-// x repeated to `shape`: times ones, which changes nothing.
-Result<ValueId> repeated(Lowering& lowering, ValueId x, const program::Shape& shape) {
-  Sizes sizes;
-  for (const program::Dim& dim : shape) sizes.push_back(dim.symbolic ? 1 : dim.size);
-  return lowering.node(Op::mul, {x, lowering.constant(at::ones(sizes))});
 }
 
 enum class Padding { kZeros, kReflect, kReplicate, kCircular };
@@ -59,47 +62,41 @@ struct Axis {
   int64_t dim, size;
 
   Result<ValueId> part(int64_t start, int64_t length) const {
-    return lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", length}});
+    return lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", program::Shape{length}}});
   }
-  Result<ValueId> join(ValueId a, ValueId b) const {
-    if (a == program::kNone) return b;
-    return lowering.node(Op::cat, {a, b}, {{"dim", dim}});
+  Result<ValueId> join(std::vector<ValueId> list) const {
+    std::erase(list, program::kNone);
+    return list.size() == 1 ? Result<ValueId>(list[0]) : lowering.node(Op::cat, std::move(list), {{"dim", dim}});
   }
   Result<ValueId> zeros(int64_t length) const {
-    Sizes shape;
-    for (const program::Dim& d : lowering.shape(x)) shape.push_back(d.symbolic ? 1 : d.size);
+    program::Shape shape = lowering.shape(x);
     shape[static_cast<size_t>(dim)] = length;
-    return lowering.node(Op::expand, {lowering.constant(at::zeros(shape))});
+    return lowering.node(Op::expand, {lowering.constant(at::zeros(Sizes(shape.size(), 1)))}, {{"shape", shape}});
   }
   // `length` values in front of x, or behind it; kNone for none.
   Result<ValueId> edge(Padding mode, int64_t length, bool front) const {
     if (length == 0) return program::kNone;
     if (mode == Padding::kZeros) return zeros(length);
     if (mode == Padding::kCircular) return part(front ? size - length : 0, length);
-    ValueId joined = program::kNone;
+    std::vector<ValueId> list;
     for (int64_t i = 0; i < length; ++i) {
       const int64_t mirrored = front ? length - i : size - 2 - i, last = front ? 0 : size - 1;
-      BITLAB_TRY(const ValueId one, part(mode == Padding::kReflect ? mirrored : last, 1));
-      BITLAB_TRY(joined, join(joined, one));
+      BITLAB_TRY(list.emplace_back(), part(mode == Padding::kReflect ? mirrored : last, 1));
     }
-    return joined;
+    return join(std::move(list));
   }
 };
 
 // `sides`: in front and behind, of the last dimension first, as LibTorch has them.
 Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding mode, const Sizes& sides) {
-  if (!lowering.shape(x)[0].symbolic) return unsupported(call, "the batch in front", to_string(lowering.shape(x)));
   for (size_t i = 0; i + 1 < sides.size(); i += 2) {
     const size_t dim = lowering.shape(x).size() - 1 - i / 2;
-    if (sides[i] < 0 || sides[i + 1] < 0 || lowering.shape(x)[dim].symbolic)
+    if (sides[i] < 0 || sides[i + 1] < 0 || !lowering.shape(x)[dim].is_number())
       return unsupported(call, "padding from 0 within samples", show(sides));
-    const Axis axis{lowering, x, static_cast<int64_t>(dim), lowering.shape(x)[dim].size};
+    const Axis axis{lowering, x, static_cast<int64_t>(dim), lowering.shape(x)[dim].factor};
     BITLAB_TRY(const ValueId front, axis.edge(mode, sides[i], true));
     BITLAB_TRY(const ValueId behind, axis.edge(mode, sides[i + 1], false));
-    BITLAB_TRY(x, axis.join(front, x));
-    if (behind != program::kNone) {
-      BITLAB_TRY(x, axis.join(x, behind));
-    }
+    BITLAB_TRY(x, axis.join({front, x, behind}));
   }
   return x;
 }
@@ -149,13 +146,19 @@ Status lower_circular_pad(Lowering& lowering, const Call& call) {
   return pad(lowering, call, Padding::kCircular, call.argument("pad").toIntVector());
 }
 
+// To another dtype; LibTorch's copies have more arguments, which decide where and how they lie.
+Status lower_cast(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  const at::Tensor& y = output_of(call);
+  if (y.scalar_type() == scalar_type(lowering.dtype(x))) return lowering.finish(call, x);
+  return lowering.lower_to(call, Op::cast, {x}, {{"dtype", std::string(name(dtype_of(y.scalar_type())))}});
+}
+
 Status lower_reshape(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const program::Shape shape, output_shape(lowering, call));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   if (lowering.shape(x) == shape) return lowering.finish(call, x);
-  Sizes sizes;
-  for (const program::Dim& dim : shape) sizes.push_back(dim.symbolic ? -dim.size : dim.size);
-  return lowering.lower_to(call, Op::reshape, {x}, {{"shape", sizes}});
+  return lowering.lower_to(call, Op::reshape, {x}, {{"shape", shape}});
 }
 
 Status lower_permute(Lowering& lowering, const Call& call) {
@@ -174,23 +177,30 @@ Status lower_transpose(Lowering& lowering, const Call& call) {
 }
 
 Status lower_slice(Lowering& lowering, const Call& call) {
-  const int64_t dim = dim_of(call), size = call.argument("self").toTensor().size(dim);
+  const int64_t dim = dim_of(call);
   if (call.argument("step").toInt() != 1) return unsupported(call, "a step of 1", describe(call.argument("step")));
-  const int64_t start = given(call, "start") ? wrap_dim(call.argument("start").toInt(), size) : 0;
-  return slice(lowering, call, dim, std::clamp<int64_t>(start, 0, size), output_of(call).size(dim));
+  const auto start = [&](const Call& c) {
+    const int64_t size = c.argument("self").toTensor().size(dim);
+    return std::clamp<int64_t>(given(c, "start") ? wrap_dim(c.argument("start").toInt(), size) : 0, 0, size);
+  };
+  return slice(lowering, call, dim, start(call), start(lowering.twin()));
 }
 
 Status lower_narrow(Lowering& lowering, const Call& call) {
-  const int64_t dim = dim_of(call), size = call.argument("self").toTensor().size(dim);
-  return slice(lowering, call, dim, wrap_dim(call.argument("start").toInt(), size), call.argument("length").toInt());
+  const int64_t dim = dim_of(call);
+  const auto start = [&](const Call& c) {
+    return wrap_dim(c.argument("start").toInt(), c.argument("self").toTensor().size(dim));
+  };
+  return slice(lowering, call, dim, start(call), start(lowering.twin()));
 }
 
 Status lower_select(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = dim_of(call), size = call.argument("self").toTensor().size(dim);
-  const int64_t index = wrap_dim(call.argument("index").toInt(), size);
-  BITLAB_TRY(ValueId y, lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", index}, {"length", int64_t{1}}}));
-  BITLAB_TRY(const program::Shape shape, output_shape(lowering, call));
+  const int64_t dim = dim_of(call), given_index = call.argument("index").toInt();
+  const bool is_fixed = lowering.shape(x)[static_cast<size_t>(dim)].is_number();
+  const int64_t index = is_fixed ? wrap_dim(given_index, call.argument("self").toTensor().size(dim)) : given_index;
+  BITLAB_TRY(ValueId y, lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", index}, {"length", program::Shape{1}}}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return lowering.finish(call, y);
 }
@@ -199,27 +209,21 @@ Status lower_split(Lowering& lowering, const Call& call) { return parts(lowering
 Status lower_unbind(Lowering& lowering, const Call& call) { return parts(lowering, call, true); }
 
 Status lower_cat(Lowering& lowering, const Call& call) {
-  const auto tensors = call.argument("tensors").toTensorVector(),
-             twins = lowering.twin().argument("tensors").toTensorVector();
   const int64_t dim = wrap_dim(call.argument("dim").toInt(), output_of(call).dim());
-  ValueId joined = program::kNone;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    BITLAB_TRY(const ValueId part, lowering.operand(call, tensors[i], twins[i]));
-    if (joined == program::kNone) {
-      joined = part;
-      continue;
-    }
-    BITLAB_TRY(joined, lowering.node(Op::cat, {joined, part}, {{"dim", dim}}));
+  const size_t count = call.argument("tensors").toTensorVector().size();
+  std::vector<ValueId> parts;
+  for (size_t i = 0; i < count; ++i) {
+    BITLAB_TRY(parts.emplace_back(), lowering.operand(call, "tensors", i));
   }
-  return lowering.finish(call, joined);
+  if (count == 1) return lowering.finish(call, parts[0]);
+  return lowering.lower_to(call, Op::cat, std::move(parts), {{"dim", dim}});
 }
 
 Status lower_expand(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const program::Shape shape, output_shape(lowering, call));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   if (lowering.shape(x) == shape) return lowering.finish(call, x);
-  BITLAB_TRY(const ValueId y, repeated(lowering, x, shape));
-  return lowering.finish(call, y);
+  return lowering.lower_to(call, Op::expand, {x}, {{"shape", shape}});
 }
 
 // Each slice along a dimension several times in a row, as grouped-query attention repeats its keys.
@@ -228,11 +232,11 @@ Status lower_repeat_interleave(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   program::Shape shape = lowering.shape(x);
   const int64_t dim = dim_of(call);
-  shape.insert(shape.begin() + dim + 1, {1, false});
+  shape.insert(shape.begin() + dim + 1, 1);
   BITLAB_TRY(ValueId y, lowering.reshape(x, shape));
-  shape[static_cast<size_t>(dim) + 1].size = call.argument("repeats").toInt();
-  BITLAB_TRY(y, repeated(lowering, y, shape));
-  BITLAB_TRY(const program::Shape target, output_shape(lowering, call));
+  shape[static_cast<size_t>(dim) + 1] = call.argument("repeats").toInt();
+  BITLAB_TRY(y, lowering.node(Op::expand, {y}, {{"shape", shape}}));
+  BITLAB_TRY(const program::Shape target, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, target));
   return lowering.finish(call, y);
 }

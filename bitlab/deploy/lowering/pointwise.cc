@@ -76,14 +76,16 @@ Status lower_masked_fill(Lowering& lowering, const Call& call) {
   constexpr double kVanishes = -1e4;
   const at::Tensor& mask = call.argument("mask").toTensor();
   const double value = call.argument("value").toScalar().toDouble();
-  const bool is_constant = !lowering.is_activation(mask) && mask.sizes() == lowering.twin().tensor("mask").sizes();
+  const bool is_constant = !lowering.is_activation(mask);
   if (!is_constant || value > kVanishes)
     return unsupported(call, "a constant mask, filled with -1e4 or less",
                        fmt::format("{} mask filled with {}", is_constant ? "a constant" : "a computed", value));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   const auto options = at::TensorOptions().dtype(at::kFloat);
-  const at::Tensor added = at::where(mask, at::full({1}, value, options), at::full({1}, 0, options));
-  BITLAB_TRY(const ValueId y, lowering.node(Op::add, {x, lowering.constant(added)}));
+  BITLAB_TRY(const ValueId added, lowering.constant_of(call, [&](const Call& c) {
+    return at::where(c.argument("mask").toTensor(), at::full({1}, value, options), at::full({1}, 0, options));
+  }));
+  BITLAB_TRY(const ValueId y, lowering.node(Op::add, {x, added}));
   return lowering.finish(call, y);
 }
 
@@ -110,10 +112,10 @@ Status lower_mean(Lowering& lowering, const Call& call) {
   for (int64_t& dim : averaged) dim = wrap_dim(dim, rank);
   std::sort(averaged.begin(), averaged.end());
   program::Shape kept;
-  int64_t values = 1;
+  program::Dim values(1);
   for (int64_t dim = 0; dim < rank; ++dim) {
     if (std::binary_search(averaged.begin(), averaged.end(), dim)) {
-      values *= shape[static_cast<size_t>(dim)].size;
+      values = values * shape[static_cast<size_t>(dim)];
     } else {
       order.push_back(dim);
       kept.push_back(shape[static_cast<size_t>(dim)]);
@@ -124,11 +126,10 @@ Status lower_mean(Lowering& lowering, const Call& call) {
     BITLAB_TRY(x, lowering.node(Op::permute, {x}, {{"dims", order}}));
   }
   program::Shape joined = kept;
-  joined.push_back({values, false});
+  joined.push_back(values);
   BITLAB_TRY(x, lowering.reshape(x, joined));
   BITLAB_TRY(x, lowering.node(Op::mean, {x}));
-  BITLAB_TRY(const program::Shape target,
-             lowering.shape_of(call, output_of(call), lowering.twin().outputs.at(0).toTensor()));
+  BITLAB_TRY(const program::Shape target, lowering.shape_of_output(call));
   BITLAB_TRY(x, lowering.reshape(x, target));
   return lowering.finish(call, x);
 }

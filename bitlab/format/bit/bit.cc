@@ -1,6 +1,6 @@
 #include "bitlab/format/bit/bit.h"
 
-#include <cstring>
+#include <array>
 
 #include <fmt/format.h>
 
@@ -18,6 +18,7 @@ namespace {
 using program::FloatData;
 using program::Int8Data;
 using program::Program;
+using program::Storage;
 using program::TernaryData;
 using program::Value;
 
@@ -34,36 +35,52 @@ std::vector<int64_t> group_scale_shape(const program::Shape& weight, int64_t gro
   return {weight_rows(weight), (weight_depth(weight) + group - 1) / group};
 }
 
-// `trits` holds the bytes of the ternary tensors.
-std::vector<NamedTensor> tensors_of(const Program& p, std::vector<std::vector<uint8_t>>& trits) {
-  std::vector<NamedTensor> tensors;
-  for (const program::Constant& constant : p.constants) {
-    const Value& v = p.value(constant.value);
-    if (const auto* ternary = std::get_if<TernaryData>(&constant.data)) {
-      const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
-      trits.emplace_back(static_cast<size_t>(ternary::trit_bytes(rows, depth)));
-      ternary::pack_trits(ternary->codes, rows, depth, trits.back());
-      tensors.push_back({v.name + ".trits", {TensorType::kU8, {rows, ternary::trit_row_bytes(depth)}, trits.back()}});
-      if (ternary->group != 0)
-        tensors.push_back({v.name + ".group_scale",
-                           {TensorType::kF16, group_scale_shape(v.shape, ternary->group), bytes_of(ternary->group_scale)}});
-      for (const auto& [suffix, scale] : {std::pair{".scale", ternary->scale}, {".scale_neg", ternary->scale_neg}})
-        if (!scale.empty())
-          tensors.push_back({v.name + suffix, {TensorType::kF32, {static_cast<int64_t>(scale.size())}, bytes_of(scale)}});
-    } else if (const auto* int8 = std::get_if<Int8Data>(&constant.data)) {
-      tensors.push_back(
-          {v.name + ".int8", {TensorType::kI8, {weight_rows(v.shape), weight_depth(v.shape)}, bytes_of(int8->t)}});
-      tensors.push_back(
-          {v.name + ".scale", {TensorType::kF32, {static_cast<int64_t>(int8->scale.size())}, bytes_of(int8->scale)}});
-    } else {
-      tensors.push_back({v.name, {TensorType::kF32, at_batch(v.shape, 1), bytes_of(std::get<FloatData>(constant.data))}});
-    }
-  }
-  return tensors;
+// How a constant that is no weight of integers is stored.
+ElementType element_type(const Value& v) {
+  if (v.storage == Storage::kFloat16) return ElementType::kF16;
+  if (v.storage == Storage::kBFloat16) return ElementType::kBF16;
+  constexpr std::array kTypes{ElementType::kF32, ElementType::kF16, ElementType::kBF16,
+                              ElementType::kI64, ElementType::kI32, ElementType::kBool};  // in the order of DType
+  return kTypes.at(static_cast<size_t>(v.dtype));
 }
 
+NamedTensor scale_tensor(const std::string& name, FloatData scale) {
+  return {name, {ElementType::kF32, {static_cast<int64_t>(scale.size())}, bytes_of(scale)}};
+}
+
+// Appends a constant's tensors to those of a file. `trits` holds the bytes of the ternary ones.
+struct TensorList {
+  std::vector<NamedTensor> tensors;
+  std::vector<std::vector<uint8_t>> trits;
+
+  void add(const Value& v, const FloatData& data) { plain(v, bytes_of(data)); }
+  void add(const Value& v, const program::HalfData& data) { plain(v, bytes_of(data.bits)); }
+  void add(const Value& v, const program::RawData& data) { plain(v, data.bytes); }
+  void add(const Value& v, const Int8Data& data) {
+    tensors.push_back(
+        {v.name + ".int8", {ElementType::kI8, {weight_rows(v.shape), weight_depth(v.shape)}, bytes_of(data.t)}});
+    tensors.push_back(scale_tensor(v.name + ".scale", data.scale));
+  }
+  void add(const Value& v, const TernaryData& data) {
+    const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
+    trits.emplace_back(static_cast<size_t>(ternary::trit_bytes(rows, depth)));
+    ternary::pack_trits(data.codes, rows, depth, trits.back());
+    tensors.push_back({v.name + ".trits", {ElementType::kU8, {rows, ternary::trit_row_bytes(depth)}, trits.back()}});
+    if (data.group != 0)
+      tensors.push_back({v.name + ".group_scale",
+                         {ElementType::kF16, group_scale_shape(v.shape, data.group), bytes_of(data.group_scale)}});
+    if (!data.scale.empty()) tensors.push_back(scale_tensor(v.name + ".scale", data.scale));
+    if (!data.scale_neg.empty()) tensors.push_back(scale_tensor(v.name + ".scale_neg", data.scale_neg));
+  }
+
+ private:
+  void plain(const Value& v, std::span<const uint8_t> bytes) {
+    tensors.push_back({v.name, {element_type(v), shape_at(v.shape, program::kOnes), bytes}});
+  }
+};
+
 // Takes the named tensor out of the file, so that what is left over can be reported.
-Result<TensorView> take(Safetensors& file, const std::string& name, TensorType type, const std::vector<int64_t>& shape) {
+Result<TensorView> take(Safetensors& file, const std::string& name, ElementType type, const std::vector<int64_t>& shape) {
   const auto found = file.tensors.find(name);
   if (found == file.tensors.end()) return make_error(ErrorCode::kCorrupt, "[bit] tensor '{}' of the graph, got none", name);
   const TensorView tensor = found->second;
@@ -94,19 +111,20 @@ Result<program::Constant> ternary_constant(Safetensors& file, const Value& v, co
   if (v.shape.empty())
     return make_error(ErrorCode::kCorrupt, "[bit] a ternary constant with rows, got rank 0 (value={})", v.name);
   const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape);
-  BITLAB_TRY(const TensorView trits, take(file, v.name + ".trits", TensorType::kU8, {rows, ternary::trit_row_bytes(depth)}));
+  BITLAB_TRY(const TensorView trits,
+             take(file, v.name + ".trits", ElementType::kU8, {rows, ternary::trit_row_bytes(depth)}));
   TernaryData data;
   data.group = plan.group;
   if (plan.group != 0) {
     BITLAB_TRY(const TensorView scale,
-               take(file, v.name + ".group_scale", TensorType::kF16, group_scale_shape(v.shape, plan.group)));
+               take(file, v.name + ".group_scale", ElementType::kF16, group_scale_shape(v.shape, plan.group)));
     data.group_scale = numbers_of<uint16_t>(scale);
   } else {
-    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", ElementType::kF32, {plan.scales}));
     data.scale = numbers_of(scale);
   }
   if (plan.asymmetric) {
-    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale_neg", TensorType::kF32, {plan.scales}));
+    BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale_neg", ElementType::kF32, {plan.scales}));
     data.scale_neg = numbers_of(scale);
   }
   const auto bytes = static_cast<size_t>(ternary::code_bytes(rows, depth));
@@ -123,23 +141,30 @@ Result<program::Constant> int8_constant(Safetensors& file, const Value& v, const
   if (v.shape.empty())
     return make_error(ErrorCode::kCorrupt, "[bit] an int8 constant with rows, got rank 0 (value={})", v.name);
   BITLAB_TRY(const TensorView t,
-             take(file, v.name + ".int8", TensorType::kI8, {weight_rows(v.shape), weight_depth(v.shape)}));
-  BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", TensorType::kF32, {plan.scales}));
+             take(file, v.name + ".int8", ElementType::kI8, {weight_rows(v.shape), weight_depth(v.shape)}));
+  BITLAB_TRY(const TensorView scale, take(file, v.name + ".scale", ElementType::kF32, {plan.scales}));
   return program::Constant{plan.value, Int8Data{numbers_of<int8_t>(t), numbers_of(scale)}, owner};
+}
+
+// Floats, and elements of any other dtype: as they lie in the file.
+Result<program::Constant> plain_constant(Safetensors& file, const Value& v, const ConstantPlan& plan,
+                                         const std::shared_ptr<const void>& owner) {
+  BITLAB_TRY(const TensorView tensor, take(file, v.name, element_type(v), shape_at(v.shape, program::kOnes)));
+  if (v.storage != Storage::kPlain)
+    return program::Constant{plan.value, program::HalfData{numbers_of<uint16_t>(tensor)}, owner};
+  if (v.dtype == program::DType::kFloat32) return program::Constant{plan.value, numbers_of(tensor), owner};
+  return program::Constant{plan.value, program::RawData{tensor.bytes}, owner};
 }
 
 Status attach_constants(Safetensors& file, ParsedGraph& graph, const std::shared_ptr<const void>& owner) {
   Program& p = graph.program;
   for (const ConstantPlan& plan : graph.constants) {
     const Value& v = p.value(plan.value);
-    if (v.dtype == program::DType::kFloat32) {
-      BITLAB_TRY(const TensorView tensor, take(file, v.name, TensorType::kF32, at_batch(v.shape, 1)));
-      p.constants.push_back({plan.value, numbers_of(tensor), owner});
-    } else {
-      const auto read = v.dtype == program::DType::kInt8 ? int8_constant : ternary_constant;
-      BITLAB_TRY(program::Constant constant, read(file, v, plan, owner));
-      p.constants.push_back(std::move(constant));
-    }
+    const auto read = v.storage == Storage::kTernary ? ternary_constant
+                      : v.storage == Storage::kInt8  ? int8_constant
+                                                     : plain_constant;
+    BITLAB_TRY(program::Constant constant, read(file, v, plan, owner));
+    p.constants.push_back(std::move(constant));
   }
   if (!file.tensors.empty())
     return make_error(ErrorCode::kCorrupt, "[bit] tensors that the graph names, got '{}' too", file.tensors.begin()->first);
@@ -159,6 +184,9 @@ Status check_version(const Safetensors& file) {
 
 int64_t stored_bytes(const Program& p, const program::Constant& constant) {
   if (const auto* floats = std::get_if<FloatData>(&constant.data)) return static_cast<int64_t>(floats->size_bytes());
+  if (const auto* halves = std::get_if<program::HalfData>(&constant.data))
+    return static_cast<int64_t>(halves->bits.size_bytes());
+  if (const auto* raw = std::get_if<program::RawData>(&constant.data)) return static_cast<int64_t>(raw->bytes.size());
   if (const auto* int8 = std::get_if<Int8Data>(&constant.data))
     return static_cast<int64_t>(int8->t.size_bytes() + int8->scale.size_bytes());
   const program::Shape& shape = p.value(constant.value).shape;
@@ -172,8 +200,10 @@ Result<std::string> serialize(const Program& p) {
   std::map<std::string, std::string> metadata{{std::string(kVersionKey), std::to_string(kVersion)},
                                               {std::string(kProgramKey), graph_to_json(p)}};
   for (const auto& [key, value] : p.metadata) metadata[std::string(kMetaPrefix) + key] = value;
-  std::vector<std::vector<uint8_t>> trits;
-  return write_safetensors(tensors_of(p, trits), std::move(metadata));
+  TensorList list;
+  for (const program::Constant& constant : p.constants)
+    std::visit([&](const auto& data) { list.add(p.value(constant.value), data); }, constant.data);
+  return write_safetensors(list.tensors, std::move(metadata));
 }
 
 Status save(const Program& program, const std::filesystem::path& path) {

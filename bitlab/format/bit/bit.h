@@ -8,7 +8,8 @@
 // __metadata__ holds text values: "bitlab.version" (the format's), "bitlab.program" (the graph as JSON), "bitlab.header_crc32" and
 // "bitlab.data_crc32" (eight hexadecimal digits; the header's is computed over the length and the header with its own digits as
 // zeros), and "meta.<key>" for Program::metadata. A ternary constant `w` is stored as the tensors "w.trits" (U8,
-// ternary/trits.h) and "w.scale" (F32), with "w.scale_neg" (F32) where it has two scales, or "w.group_scale" (F16) instead; a float constant under its own name (F32).
+// ternary/trits.h) and "w.scale" (F32), with "w.scale_neg" (F32) where it has two scales, or "w.group_scale" (F16) instead; other constants under their own names
+// (F32, F16, BF16, I64, I32, BOOL).
 #pragma once
 
 #include <cstdint>

@@ -48,7 +48,7 @@ TEST(Bit, RoundTrips) {
 }
 
 TEST(Bit, RoundTripsEveryKindOfAttributeAndInput) {
-  for (const Program& before : {test::wide_program(), test::image_program()}) {
+  for (const Program& before : {test::wide_program(), test::image_program(), test::decoder_program()}) {
     const std::string bytes = serialize(before).value();
     const Loaded loaded = load_bytes(bytes);
     EXPECT_EQ(print(loaded.program.value()), print(before));
@@ -146,14 +146,16 @@ TEST(Bit, ErrorsSayWhatTheGraphHas) {
   EXPECT_EQ(error_of("\\\"shape\\\":[2,5]", "\\\"shape\\\":[2,0]"),
             "[bit] positive sizes of a constant in the graph, got [2,0]");
   EXPECT_EQ(error_of("\\\"shape\\\":[2,5]", "\\\"shape\\\":[18446744073709551615,5]"),
-            "[bit] a number or a multiple of the batch as a dimension in the graph, got 18446744073709551615");
+            "[bit] a number or a multiple of symbols as a dimension in the graph, got 18446744073709551615");
   EXPECT_EQ(error_of("\\\"activation\\\":\\\"int8\\\"", "\\\"activation\\\":9223372036854775808"),
-            "[bit] a number, at most 5 integers or a text as an attribute in the graph, got 9223372036854775808");
+            "[bit] a number, at most 5 integers, a text or a shape as an attribute in the graph, got 9223372036854775808");
   EXPECT_EQ(error_of("\\\"batch\\\",5", "\\\"batch\\\",0"),
             "[ternary_linear] at most 5 positive sizes and 2^40 values, got [batch, 0] (node=fc)");
   EXPECT_EQ(error_of("\"shape\":[2,1]", "\"shape\":[1,2]"),
             "[bit] U8 [2, 1] as the graph says, got U8 [1, 2] (tensor=fc.weight.trits)");
-  EXPECT_EQ(error_of("\"dtype\":\"F32\"", "\"dtype\":\"F64\"").find("[bit] dtype U8, I8, F16 or F32, got \"F64\""), 0U);
+  EXPECT_EQ(error_of("\"dtype\":\"F32\"", "\"dtype\":\"F64\"")
+                .find("[bit] a dtype of U8, I8, BOOL, F16, BF16, I32, F32, I64, got \"F64\""),
+            0U);
 }
 
 TEST(Bit, FilesAreWrittenAndMapped) {

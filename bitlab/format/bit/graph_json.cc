@@ -1,8 +1,8 @@
 #include "bitlab/format/bit/graph_json.h"
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
+#include <type_traits>
 #include <unordered_map>
 
 #include <nlohmann/json.hpp>
@@ -21,26 +21,53 @@ using program::Node;
 using program::Program;
 using program::Shape;
 using program::Sizes;
+using program::Storage;
+using program::Symbol;
+using program::Symbols;
 using program::Value;
 using program::ValueId;
 using program::ValueKind;
 
-Json shape_to_json(const Shape& shape) {
+Json shape_to_json(const Shape& shape, const Symbols& symbols) {
   Json sizes = Json::array();
-  for (const Dim& dim : shape) sizes.push_back(dim.symbolic ? Json(to_string(dim)) : Json(dim.size));
+  for (const Dim& dim : shape) sizes.push_back(dim.is_number() ? Json(dim.factor) : Json(to_string(dim, symbols)));
   return sizes;
 }
 
-Json attribute_to_json(const Attribute& attribute) {
-  return std::visit([](const auto& value) { return Json(value); }, attribute);
+// An attribute that is a shape is an object, so that it is no list of integers.
+Json attribute_to_json(const Attribute& attribute, const Symbols& symbols) {
+  if (const auto* shape = std::get_if<Shape>(&attribute)) return Json{{"shape", shape_to_json(*shape, symbols)}};
+  return std::visit(
+      [](const auto& value) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(value)>, Shape>) {
+          return Json();
+        } else {
+          return Json(value);
+        }
+      },
+      attribute);
+}
+
+Json symbol_to_json(const Symbol& symbol, int64_t least) {
+  Json json{{"name", symbol.name}};
+  if (symbol.min != least) json["min"] = symbol.min;
+  if (symbol.max != program::kMaxElements) json["max"] = symbol.max;
+  if (symbol.is_context) json["context"] = true;
+  return json;
+}
+
+Json value_to_json(const Program& p, const Value& v) {
+  Json json{{"name", v.name}, {"shape", shape_to_json(v.shape, p.symbols)}};
+  if (v.dtype != DType::kFloat32) json["dtype"] = name(v.dtype);
+  return json;
 }
 
 Json constant_to_json(const Program& p, const program::Constant& constant) {
   const Value& v = p.value(constant.value);
   const auto* ternary = std::get_if<program::TernaryData>(&constant.data);
   const auto* int8 = std::get_if<program::Int8Data>(&constant.data);
-  const char* kind = ternary != nullptr ? "ternary" : int8 != nullptr ? "int8" : "float";
-  Json json{{"name", v.name}, {"kind", kind}, {"shape", shape_to_json(v.shape)}};
+  Json json = value_to_json(p, v);
+  if (v.storage != Storage::kPlain) json["storage"] = name(v.storage);
   if (int8 != nullptr) json["scales"] = int8->scale.size();
   if (ternary == nullptr) return json;
   if (ternary->group != 0) {
@@ -55,10 +82,13 @@ Json constant_to_json(const Program& p, const program::Constant& constant) {
 Json node_to_json(const Program& p, const Node& node) {
   Json inputs = Json::array(), attributes = Json::object();
   for (ValueId id : node.inputs) inputs.push_back(id == program::kNone ? Json(nullptr) : Json(p.value(id).name));
-  const auto& schemas = program::schema(node.op).inputs;
-  while (!inputs.empty() && inputs.back().is_null() && schemas[inputs.size() - 1].optional) inputs.erase(inputs.size() - 1);
-  for (const auto& [key, value] : node.attributes) attributes[key] = attribute_to_json(value);
-  return {{"op", name(node.op)}, {"name", node.name}, {"inputs", inputs}, {"attributes", attributes}};
+  const program::OpSchema& schema = program::schema(node.op);
+  while (!inputs.empty() && inputs.back().is_null() && schema.input(inputs.size() - 1).optional)
+    inputs.erase(inputs.size() - 1);
+  for (const auto& [key, value] : node.attributes) attributes[key] = attribute_to_json(value, p.symbols);
+  Json json{{"op", name(node.op)}, {"name", node.name}, {"inputs", inputs}, {"attributes", attributes}};
+  if (node.exactness != schema.exactness) json["exactness"] = name(node.exactness);
+  return json;
 }
 
 // The beginning of what the file says.
@@ -78,65 +108,82 @@ bool is_integer(const Json& json) {
          (!json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
 }
 
-Result<Dim> parse_dim(const Json& json) {
-  constexpr std::string_view kSuffix = "*batch";
-  if (is_integer(json)) return Dim{json.get<int64_t>(), false};
-  if (json == "batch") return program::kBatch;
-  if (!json.is_string()) return malformed("a number or a multiple of the batch as a dimension", json);
-  const auto text = json.get<std::string>();
-  Dim dim{0, true};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), dim.size);
-  if (error != std::errc() || std::string_view(end) != kSuffix)
-    return malformed("a number or a multiple of the batch as a dimension", json);
+constexpr size_t kMaxList = 4096;  // of an attribute: the parts of a split
+
+Result<Dim> dim_of(const Json& json, const Symbols& symbols) {
+  if (is_integer(json)) return Dim(json.get<int64_t>());
+  const Result<Dim> dim = json.is_string() ? program::parse_dim(json.get<std::string>(), symbols) : Dim(0);
+  if (!json.is_string() || !dim.ok()) return malformed("a number or a multiple of symbols as a dimension", json);
   return dim;
 }
 
-Result<Shape> parse_shape(const Json& json) {
-  if (!json.is_array() || json.size() > static_cast<size_t>(program::kMaxRank))
-    return malformed("a shape of at most 5 sizes", json);
+Result<Shape> parse_shape(const Json& json, const Symbols& symbols, size_t most = static_cast<size_t>(program::kMaxRank)) {
+  if (!json.is_array() || json.size() > most) return malformed(fmt::format("a shape of at most {} sizes", most), json);
   Shape shape;
   for (const Json& item : json) {
-    BITLAB_TRY(const Dim dim, parse_dim(item));
+    BITLAB_TRY(const Dim dim, dim_of(item, symbols));
     shape.push_back(dim);
   }
   return shape;
 }
 
-Result<Attribute> parse_attribute(const Json& json) {
+Result<Attribute> parse_attribute(const Json& json, const Symbols& symbols) {
   if (is_integer(json)) return Attribute(json.get<int64_t>());
   if (json.is_string()) return Attribute(json.get<std::string>());
   if (json.is_number_float()) return Attribute(json.get<double>());
+  if (json.is_object() && json.size() == 1 && json.contains("shape")) {
+    BITLAB_TRY(Shape shape, parse_shape(json["shape"], symbols, kMaxList));
+    return Attribute(std::move(shape));
+  }
   if (json.is_array() && json.size() <= static_cast<size_t>(program::kMaxRank) &&
       std::all_of(json.begin(), json.end(), is_integer))
     return Attribute(json.get<Sizes>());
-  return malformed("a number, at most 5 integers or a text as an attribute", json);
+  return malformed("a number, at most 5 integers, a text or a shape as an attribute", json);
 }
 
 // Reads the members of the graph into a program, resolving names.
 class Reader {
  public:
+  Status symbols(const Json& list) {
+    parsed_.program.symbols.clear();
+    return each(list, [&](const Json& json) -> Status {
+      BITLAB_TRY(std::string name, name_of(json));
+      const Json min = json.value("min", Json(parsed_.program.symbols.empty() ? 0 : 1)),
+                 max = json.value("max", Json(program::kMaxElements)), context = json.value("context", Json(false));
+      if (!is_integer(min) || !is_integer(max) || !context.is_boolean())
+        return malformed("integers as the range of a symbol, and whether it is the context", json);
+      if (parsed_.program.symbols.size() == program::kMaxSymbols)
+        return malformed(fmt::format("at most {} symbols", program::kMaxSymbols), json);
+      parsed_.program.symbols.push_back({std::move(name), min.get<int64_t>(), max.get<int64_t>(), context.get<bool>()});
+      return {};
+    });
+  }
+
   Status inputs(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
-      const Json dtype = json.is_object() ? json.value("dtype", Json("float32")) : Json();
-      if (dtype != "float32" && dtype != "int64") return malformed("the dtype float32 or int64 of an input", dtype);
-      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kInput, dtype == "int64" ? DType::kInt64 : DType::kFloat32));
+      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kInput));
       parsed_.program.inputs.push_back(id);
+      return {};
+    });
+  }
+
+  Status states(const Json& list) {
+    return each(list, [&](const Json& json) -> Status {
+      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kState));
+      parsed_.program.states.push_back(id);
       return {};
     });
   }
 
   Status constants(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
-      const Json kind = json.is_object() ? json.value("kind", Json()) : Json();
-      if (kind != "float" && kind != "ternary" && kind != "int8")
-        return malformed("the kind float, ternary or int8 of a constant", kind);
-      const bool integer = kind != "float";
-      const DType type = kind == "ternary" ? DType::kTernary : kind == "int8" ? DType::kInt8 : DType::kFloat32;
-      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant, type));
-      if (!is_valid(parsed_.program.value(id).shape)) return malformed("positive sizes of a constant", json["shape"]);
+      BITLAB_TRY(const ValueId id, declare(json, ValueKind::kConstant));
+      Value& v = parsed_.program.values[static_cast<size_t>(id)];
+      if (!is_valid(v.shape) || !is_fixed(v.shape)) return malformed("positive sizes of a constant", json["shape"]);
+      BITLAB_TRY(v.storage, text_of(json, "storage", "plain", program::parse_storage));
       ConstantPlan plan{id, 0, false, 0};
-      if (integer) BITLAB_RETURN_IF_ERROR(scales_of(json, plan));
-      if (kind == "int8" && (plan.group != 0 || plan.asymmetric))
+      if (v.storage == Storage::kTernary || v.storage == Storage::kInt8) BITLAB_RETURN_IF_ERROR(scales_of(json, plan));
+      if (v.storage == Storage::kInt8 && (plan.group != 0 || plan.asymmetric))
         return malformed("scales of rows or one of a constant in int8", json);
       parsed_.constants.push_back(plan);
       return {};
@@ -149,8 +196,9 @@ class Reader {
 
   Status outputs(const Json& list) {
     return each(list, [&](const Json& json) -> Status {
-      BITLAB_TRY(const ValueId id, resolve(json));
-      parsed_.program.outputs.push_back(id);
+      BITLAB_TRY(std::string name, name_of(json));
+      BITLAB_TRY(const ValueId id, resolve(json.value("value", Json())));
+      parsed_.program.outputs.push_back({std::move(name), id});
       return {};
     });
   }
@@ -170,7 +218,7 @@ class Reader {
 
   template <class Function>
   Status each(const Json& list, Function function) {
-    if (!list.is_array()) return malformed("lists of inputs, constants, nodes and outputs", list);
+    if (!list.is_array()) return malformed("lists of symbols, inputs, states, constants, nodes and outputs", list);
     for (const Json& item : list) BITLAB_RETURN_IF_ERROR(function(item));
     return {};
   }
@@ -181,17 +229,29 @@ class Reader {
     return json["name"].get<std::string>();
   }
 
-  Result<ValueId> define(std::string name, ValueKind kind, DType dtype, Shape shape) {
+  // A text that stands for one of a few things.
+  template <class Parse>
+  static auto text_of(const Json& json, const char* key, const char* fallback, Parse parse)
+      -> decltype(parse(std::string_view())) {
+    const Json text = json.value(key, Json(fallback));
+    if (!text.is_string()) return malformed(fmt::format("a text as {}", key), text);
+    auto parsed = parse(text.template get<std::string>());
+    if (!parsed.ok()) return make_error(ErrorCode::kCorrupt, "{}", parsed.error().message);
+    return parsed;
+  }
+
+  Result<ValueId> define(Value value) {
     const auto id = static_cast<ValueId>(parsed_.program.values.size());
-    if (!ids_.emplace(name, id).second) return malformed("a name that stands for one value", name);
-    parsed_.program.values.push_back({std::move(name), kind, dtype, std::move(shape)});
+    if (!ids_.emplace(value.name, id).second) return malformed("a name that stands for one value", value.name);
+    parsed_.program.values.push_back(std::move(value));
     return id;
   }
 
-  Result<ValueId> declare(const Json& json, ValueKind kind, DType dtype) {
+  Result<ValueId> declare(const Json& json, ValueKind kind) {
     BITLAB_TRY(std::string name, name_of(json));
-    BITLAB_TRY(Shape shape, parse_shape(json.contains("shape") ? json["shape"] : Json()));
-    return define(std::move(name), kind, dtype, std::move(shape));
+    BITLAB_TRY(Shape shape, parse_shape(json.contains("shape") ? json["shape"] : Json(), parsed_.program.symbols));
+    BITLAB_TRY(const DType dtype, text_of(json, "dtype", "float32", program::parse_dtype));
+    return define({{dtype, std::move(shape)}, std::move(name), kind, Storage::kPlain});
   }
 
   Result<ValueId> resolve(const Json& json) {
@@ -214,12 +274,19 @@ class Reader {
       node.inputs.push_back(id);
     }
     for (const auto& [key, value] : json["attributes"].items()) {
-      BITLAB_TRY(node.attributes[key], parse_attribute(value));
+      BITLAB_TRY(node.attributes[key], parse_attribute(value, parsed_.program.symbols));
     }
+    BITLAB_TRY(node.exactness,
+               text_of(json, "exactness", std::string(program::name(program::schema(node.op).exactness)).c_str(),
+                       program::parse_exactness));
     complete_inputs(node);
     BITLAB_RETURN_IF_ERROR(verify_schema(parsed_.program, node));
-    BITLAB_TRY(Shape shape, infer_shape(parsed_.program, node));
-    BITLAB_TRY(node.output, define(std::move(name), ValueKind::kResult, DType::kFloat32, std::move(shape)));
+    BITLAB_TRY(std::vector<program::TensorType> types, infer_types(parsed_.program, node));
+    for (size_t i = 0; i < types.size(); ++i) {
+      BITLAB_TRY(const ValueId id,
+                 define({std::move(types[i]), program::output_name(name, i), ValueKind::kResult, Storage::kPlain}));
+      node.outputs.push_back(id);
+    }
     parsed_.program.nodes.push_back(std::move(node));
     return {};
   }
@@ -231,15 +298,18 @@ class Reader {
 }  // namespace
 
 std::string graph_to_json(const Program& p) {
-  Json inputs = Json::array(), constants = Json::array(), nodes = Json::array(), outputs = Json::array();
-  for (ValueId id : p.inputs) {
-    inputs.push_back({{"name", p.value(id).name}, {"shape", shape_to_json(p.value(id).shape)}});
-    if (p.value(id).dtype != DType::kFloat32) inputs.back()["dtype"] = name(p.value(id).dtype);
-  }
+  Json symbols = Json::array(), inputs = Json::array(), states = Json::array(), constants = Json::array(),
+       nodes = Json::array(), outputs = Json::array();
+  for (const Symbol& symbol : p.symbols) symbols.push_back(symbol_to_json(symbol, symbols.empty() ? 0 : 1));
+  for (ValueId id : p.inputs) inputs.push_back(value_to_json(p, p.value(id)));
+  for (ValueId id : p.states) states.push_back(value_to_json(p, p.value(id)));
   for (const program::Constant& constant : p.constants) constants.push_back(constant_to_json(p, constant));
   for (const Node& node : p.nodes) nodes.push_back(node_to_json(p, node));
-  for (ValueId id : p.outputs) outputs.push_back(p.value(id).name);
-  return Json{{"inputs", inputs}, {"constants", constants}, {"nodes", nodes}, {"outputs", outputs}}.dump();
+  for (const program::Output& output : p.outputs)
+    outputs.push_back({{"name", output.name}, {"value", p.value(output.value).name}});
+  return Json{{"symbols", symbols},     {"inputs", inputs}, {"states", states},
+              {"constants", constants}, {"nodes", nodes},   {"outputs", outputs}}
+      .dump();
 }
 
 Result<ParsedGraph> graph_from_json(std::string_view text) {
@@ -248,10 +318,12 @@ Result<ParsedGraph> graph_from_json(std::string_view text) {
   const Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[bit] a JSON object as the graph, got other text");
   if (!json.is_object()) return malformed("a JSON object", json);
-  for (const char* key : {"inputs", "constants", "nodes", "outputs"})
-    if (!json.contains(key)) return malformed("lists of inputs, constants, nodes and outputs", json);
+  for (const char* key : {"symbols", "inputs", "states", "constants", "nodes", "outputs"})
+    if (!json.contains(key)) return malformed("lists of symbols, inputs, states, constants, nodes and outputs", json);
   Reader reader;
+  BITLAB_RETURN_IF_ERROR(reader.symbols(json["symbols"]));
   BITLAB_RETURN_IF_ERROR(reader.inputs(json["inputs"]));
+  BITLAB_RETURN_IF_ERROR(reader.states(json["states"]));
   BITLAB_RETURN_IF_ERROR(reader.constants(json["constants"]));
   BITLAB_RETURN_IF_ERROR(reader.nodes(json["nodes"]));
   BITLAB_RETURN_IF_ERROR(reader.outputs(json["outputs"]));

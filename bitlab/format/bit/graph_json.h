@@ -1,9 +1,12 @@
 // The graph of a program as JSON text, without the constants' data. Values are named, not numbered.
 //
-//   {"inputs": [{"name", "shape"}], "constants": [{"name", "kind": "float" | "ternary", "shape", "scales"?, "asymmetric"?, "group"?}],
-//    "nodes": [{"op", "name", "inputs": [name or null], "attributes": {}}], "outputs": [name]}
+//   {"symbols": [{"name", "min"?, "max"?, "context"?}], "inputs": [{"name", "shape", "dtype"?}], "states": [{"name", "shape"}],
+//    "constants": [{"name", "shape", "dtype"?, "storage"?, "scales"?, "asymmetric"?, "group"?}],
+//    "nodes": [{"op", "name", "inputs": [name or null], "attributes": {}, "exactness"?}], "outputs": [{"name", "value"}]}
 //
-// A dimension is a number or "batch" or "4*batch". A node's output has the node's name.
+// A dimension is a number or a text: "batch", "4*batch", "batch*tokens". What is left out: the dtype float32, the storage plain, the range of a
+// symbol from 1 (the batch from 0) to 2^40, the exactness that the operation has. A node's first output has the node's name, others the name
+// with ":1", ":2", ….
 #pragma once
 
 #include <string>

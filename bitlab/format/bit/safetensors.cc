@@ -58,14 +58,16 @@ std::string header_digits(std::string header) {
 }
 
 struct TypeName {
-  TensorType type;
+  ElementType type;
   std::string_view name;
   int64_t bytes;
 };
-constexpr std::array kTypes{TypeName{TensorType::kU8, "U8", 1}, TypeName{TensorType::kI8, "I8", 1},
-                            TypeName{TensorType::kF16, "F16", 2}, TypeName{TensorType::kF32, "F32", 4}};
+constexpr std::array kTypes{TypeName{ElementType::kU8, "U8", 1},     TypeName{ElementType::kI8, "I8", 1},
+                            TypeName{ElementType::kBool, "BOOL", 1}, TypeName{ElementType::kF16, "F16", 2},
+                            TypeName{ElementType::kBF16, "BF16", 2}, TypeName{ElementType::kI32, "I32", 4},
+                            TypeName{ElementType::kF32, "F32", 4},   TypeName{ElementType::kI64, "I64", 8}};
 
-const TypeName& type_name(TensorType type) {
+const TypeName& type_name(ElementType type) {
   return *std::find_if(kTypes.begin(), kTypes.end(), [type](const TypeName& t) { return t.type == type; });
 }
 
@@ -86,7 +88,11 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
     if (!json.contains(key)) return corrupt("dtype, shape and data_offsets, got no {} (tensor={})", key, name);
   const Json &dtype = json["dtype"], &shape = json["shape"], &offsets = json["data_offsets"];
   const auto type = std::find_if(kTypes.begin(), kTypes.end(), [&](const TypeName& t) { return dtype == t.name; });
-  if (type == kTypes.end()) return corrupt("dtype U8, I8, F16 or F32, got {} (tensor={})", dtype.dump(), name);
+  if (type == kTypes.end()) {
+    std::string known;
+    for (const TypeName& t : kTypes) known += fmt::format("{}{}", known.empty() ? "" : ", ", t.name);
+    return corrupt("a dtype of {}, got {} (tensor={})", known, dtype.dump(), name);
+  }
   if (!offsets.is_array() || offsets.size() != 2 || !is_size(offsets[0]) || !is_size(offsets[1]) || !shape.is_array() ||
       !std::all_of(shape.begin(), shape.end(), is_size))
     return corrupt("a shape and two offsets, got {} and {} (tensor={})", shape.dump(), offsets.dump(), name);
@@ -153,7 +159,7 @@ Status read_metadata(const Json& json, std::map<std::string, std::string>& metad
 
 }  // namespace
 
-std::string_view name(TensorType type) { return type_name(type).name; }
+std::string_view name(ElementType type) { return type_name(type).name; }
 
 std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std::string, std::string> metadata) {
   std::string data;
@@ -163,7 +169,7 @@ std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std
   for (const NamedTensor& entry : tensors) {
     const auto gap = static_cast<size_t>(round_up(static_cast<int64_t>(data.size()), kAlignment)) - data.size();
     if (gap != 0) {
-      const TensorView pad{TensorType::kU8, {static_cast<int64_t>(gap)}, {static_cast<const uint8_t*>(nullptr), gap}};
+      const TensorView pad{ElementType::kU8, {static_cast<int64_t>(gap)}, {static_cast<const uint8_t*>(nullptr), gap}};
       header[fmt::format("{}{}", kPadPrefix, pads++)] = describe(pad, data.size());
       data.append(gap, '\0');
     }

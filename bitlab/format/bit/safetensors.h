@@ -12,11 +12,11 @@
 
 namespace bitlab::format::bit {
 
-enum class TensorType { kU8, kI8, kF16, kF32 };
-std::string_view name(TensorType type);  // "U8", as in files
+enum class ElementType { kU8, kI8, kBool, kF16, kBF16, kI32, kF32, kI64 };
+std::string_view name(ElementType type);  // "U8", as in files
 
 struct TensorView {
-  TensorType type;
+  ElementType type;
   std::vector<int64_t> shape;
   std::span<const uint8_t> bytes;
 };

@@ -21,7 +21,7 @@ int64_t worker_bytes(const AttentionArgs& p) {
 // Scores of one query become weights: scaled, masked, softmax; zero beyond what it sees.
 void weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample, int64_t head, int64_t query,
            float* scores) {
-  const int64_t seen = p.causal ? std::min(query + 1, p.keys) : p.keys;
+  const int64_t seen = p.causal ? std::min(p.first_query + query + 1, p.keys) : p.keys;
   rows.elementwise->run({.op = Elementwise::kMul, .a = scores, .b = &p.scale, .b_count = 1, .y = scores}, 0, seen);
   if (p.mask != nullptr) {
     const auto& s = p.mask_strides;
@@ -46,9 +46,9 @@ void attention(const AttentionKernels& rows, const AttentionArgs& p, uint8_t* sc
     const int64_t group = sample * p.groups + head / shared, query = (sample * p.heads + head) * p.queries + begin;
     auto* values = reinterpret_cast<float*>(scratch + worker * worker_bytes(p));
     auto* scores = reinterpret_cast<float*>(scratch + worker * worker_bytes(p) + value_bytes(p));
-    transpose(p.v + group * p.keys * p.value_depth, p.keys, p.value_depth, values);
+    transpose(p.v + group * p.key_rows * p.value_depth, p.keys, p.value_depth, values);
     rows.gemm->run(
-        {p.k + group * p.keys * p.depth, p.keys, p.depth, p.q + query * p.depth, p.depth, nullptr, scores, p.keys}, 0, count,
+        {p.k + group * p.key_rows * p.depth, p.keys, p.depth, p.q + query * p.depth, p.depth, nullptr, scores, p.keys}, 0, count,
         0, p.keys);
     for (int64_t i = 0; i < count; ++i) weigh(rows, p, sample, head, begin + i, scores + i * p.keys);
     rows.gemm->run({values, p.value_depth, p.keys, scores, p.keys, nullptr, p.y + query * p.value_depth, p.value_depth}, 0,

@@ -5,7 +5,7 @@
 //   q [batch, heads, queries, depth], k [batch, groups, keys, depth], v [batch, groups, keys, value_depth]
 //   -> y [batch, heads, queries, value_depth], all row-major; head h reads group g = h / (heads / groups): grouped queries
 //
-// Causal: query i sees the keys 0 to i. Products run as in float_gemm, softmax as in reduction ("bounded"), so neither the number of threads
+// Causal: query i sees the keys 0 to first_query + i. Products run as in float_gemm, softmax as in reduction ("bounded"), so neither the number of threads
 // nor the machine changes a bit.
 #pragma once
 
@@ -25,6 +25,8 @@ struct AttentionKernels {
 
 struct AttentionArgs {
   int64_t batch = 0, heads = 0, groups = 0, queries = 0, keys = 0, depth = 0, value_depth = 0;
+  int64_t key_rows = 0;     // rows of k and v from one group to the next: `keys`, or more, of which the first `keys` count
+  int64_t first_query = 0;  // the position of query 0 among the keys
   float scale = 1;
   bool causal = false;
   const float* mask = nullptr;               // added to the scaled products, or null

@@ -1,5 +1,7 @@
 // Steps of layers and products that are kept in float32.
-#include "bitlab/kernels/attention/attention.h"
+#include <algorithm>
+
+#include "bitlab/base/half.h"
 #include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/matmul/matmul.h"
 #include "bitlab/runtime/step.h"
@@ -21,8 +23,8 @@ Result<Step> make_linear_step(const StepContext& context) {
   const kernels::FloatGemmArgs layer{context.floats(1), rows, depth, nullptr, depth, context.floats(2), nullptr, rows};
   return Step{[=](const StepBuffers& b) -> Status {
                 kernels::FloatGemmArgs args = layer;
-                args.x = b.inputs[0];
-                args.y = b.output;
+                args.x = b.input(0);
+                args.y = b.output();
                 float_gemm(*row, args, tokens, *b.pool);
                 return {};
               },
@@ -31,11 +33,11 @@ Result<Step> make_linear_step(const StepContext& context) {
 
 Result<Step> make_conv_step(const StepContext& context) {
   BITLAB_TRY(const kernels::FloatGemmRow* row, gemm_for(context));
-  const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.batch);
+  const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.sizes);
   const float *weight = context.floats(1), *bias = context.floats(2);
   const int64_t rows = context.input_shape(1)[0];
   return Step{[=](const StepBuffers& b) -> Status {
-                float_conv(*row, weight, bias, rows, geometry, b.inputs[0], b.output, b.scratch, *b.pool);
+                float_conv(*row, weight, bias, rows, geometry, b.input(0), b.output(), b.scratch, *b.pool);
                 return {};
               },
               float_conv_scratch_bytes(geometry, context.threads), fmt::format("float_gemm:{}", row->name)};
@@ -51,64 +53,37 @@ Result<Step> make_matmul_step(const StepContext& context) {
   } else {
     shape.batch = products;
   }
-  const bool constant = context.model.program().value(context.node.inputs[1]).kind == program::ValueKind::kConstant;
-  const float* weight = constant ? context.floats(1) : nullptr;
   return Step{[=](const StepBuffers& b) -> Status {
-                matmul(*row, shape, b.inputs[0], constant ? weight : b.inputs[1], b.output, b.scratch, *b.pool);
+                matmul(*row, shape, b.input(0), b.input(1), b.output(), b.scratch, *b.pool);
                 return {};
               },
               matmul_scratch_bytes(shape, context.threads), fmt::format("float_gemm:{}", row->name)};
 }
 
-Result<Step> make_attention_step(const StepContext& context) {
-  const LoadOptions& options = context.model.options();
-  kernels::AttentionKernels rows;
-  BITLAB_TRY(rows.gemm, gemm_for(context));
-  BITLAB_TRY(rows.reduction, select(kernels::reduction_kernels(), options.machine, options.policy));
-  BITLAB_TRY(rows.elementwise, select(kernels::elementwise_kernels(), options.machine, options.policy));
-  const std::vector<int64_t> q = context.input_shape(0), k = context.input_shape(1), v = context.input_shape(2);
-  kernels::AttentionArgs layer{.batch = q[0],
-                               .heads = q[1],
-                               .groups = k[1],
-                               .queries = q[2],
-                               .keys = k[2],
-                               .depth = q[3],
-                               .value_depth = v[3],
-                               .scale = static_cast<float>(context.node.attribute<double>("scale")),
-                               .causal = context.node.attribute<int64_t>("causal") == 1};
-  const bool masked = context.node.inputs[3] != program::kNone;
-  const bool constant = masked && context.floats(3) != nullptr;
-  if (masked) {
-    const StridedView mask = context.input_view(3).broadcast({layer.batch, layer.heads, layer.queries, layer.keys});
-    std::copy(mask.strides.begin(), mask.strides.end(), layer.mask_strides.begin());
-    if (constant) layer.mask = context.floats(3);
-  }
-  return Step{[=](const StepBuffers& b) -> Status {
-                kernels::AttentionArgs args = layer;
-                args.q = b.inputs[0], args.k = b.inputs[1], args.v = b.inputs[2], args.y = b.output;
-                if (masked && !constant) args.mask = b.inputs[3];
-                attention(rows, args, b.scratch, *b.pool);
-                return {};
-              },
-              attention_scratch_bytes(layer, context.threads),
-              fmt::format("float_gemm:{} reduction:{}", rows.gemm->name, rows.reduction->name)};
-}
-
 Result<Step> make_embedding_step(const StepContext& context) {
-  const std::vector<int64_t> table = context.input_shape(1);
-  const float* weight = context.floats(1);
-  const int64_t depth = table[1], tokens = context.output_elements() / depth;
-  return Step{[=](const StepBuffers& b) -> Status {
-                const auto* indices = reinterpret_cast<const int64_t*>(b.inputs[0]);
-                for (int64_t i = 0; i < tokens; ++i) {
-                  if (indices[i] < 0 || indices[i] >= table[0])
-                    return make_error(ErrorCode::kInvalidArgument, "[embedding] indices from 0 to {}, got {}", table[0] - 1,
-                                      indices[i]);
-                  std::copy_n(weight + indices[i] * depth, depth, b.output + i * depth);
-                }
-                return {};
-              },
-              0, ""};
+  constexpr size_t kWeight = program::input_of(program::Op::embedding, "weight");
+  const ResidentConstant& table = context.model.constant(context.node.inputs[kWeight])[0];
+  const program::Storage storage = table.storage;
+  const void* weight = table.plain.data();
+  const int64_t rows = context.input_shape(kWeight)[0], depth = context.input_shape(kWeight)[1],
+                tokens = context.output_elements() / depth;
+  return Step{
+      [=](const StepBuffers& b) -> Status {
+        const auto* indices = b.input<int64_t>(0);
+        for (int64_t i = 0; i < tokens; ++i) {
+          if (indices[i] < 0 || indices[i] >= rows)
+            return make_error(ErrorCode::kInvalidArgument, "[embedding] indices from 0 to {}, got {}", rows - 1, indices[i]);
+          float* y = b.output() + i * depth;
+          if (storage == program::Storage::kPlain) {
+            std::copy_n(static_cast<const float*>(weight) + indices[i] * depth, depth, y);
+          } else {
+            const uint16_t* row = static_cast<const uint16_t*>(weight) + indices[i] * depth;
+            std::transform(row, row + depth, y, storage == program::Storage::kFloat16 ? half_to_float : bfloat_to_float);
+          }
+        }
+        return {};
+      },
+      0, ""};
 }
 
 }  // namespace bitlab::runtime

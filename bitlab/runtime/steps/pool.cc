@@ -10,10 +10,10 @@ namespace {
 using PoolKernel = void (*)(const kernels::ConvGeometry&, const float*, float*, ThreadPool&);
 
 Step pool_step(const StepContext& context, PoolKernel kernel) {
-  const kernels::ConvGeometry geometry = window_geometry(context.model.program(), context.node, context.batch,
+  const kernels::ConvGeometry geometry = window_geometry(context.model.program(), context.node, context.sizes,
                                                          context.node.attribute<program::Sizes>("kernel_size"));
   return Step{[=](const StepBuffers& b) -> Status {
-                kernel(geometry, b.inputs[0], b.output, *b.pool);
+                kernel(geometry, b.input(0), b.output(), *b.pool);
                 return {};
               },
               0, ""};

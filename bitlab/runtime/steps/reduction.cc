@@ -11,11 +11,11 @@ Result<Step> reduction_step(const StepContext& context, kernels::ReductionArgs l
   const LoadOptions& options = context.model.options();
   BITLAB_TRY(const kernels::ReductionRow* row, select(kernels::reduction_kernels(), options.machine, options.policy));
   layer.columns = columns;
-  const int64_t rows = elements(context.model.program().value(context.node.inputs[0]).shape, context.batch) / columns;
+  const int64_t rows = elements(context.input(0).shape, context.sizes) / columns;
   return Step{[=](const StepBuffers& b) -> Status {
                 kernels::ReductionArgs args = layer;
-                args.x = b.inputs[0];
-                args.y = b.output;
+                args.x = b.input(0);
+                args.y = b.output();
                 reduction(*row, args, rows, *b.pool);
                 return {};
               },

@@ -46,7 +46,7 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
   BITLAB_TRY(const kernels::TernaryKernels chosen, select_ternary(activation.kind, weight.problem(tokens),
                                                                   weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
-                return ternary_linear(chosen, weight, activation, b.inputs[0], tokens, b.output, b.scratch, *b.pool);
+                return ternary_linear(chosen, weight, activation, b.input(0), tokens, b.output(), b.scratch, *b.pool);
               },
               ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), names(chosen)};
 }
@@ -54,16 +54,16 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
 Result<Step> make_ternary_conv_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_conv, "bias"));
   const LoadOptions& options = context.model.options();
-  const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.batch);
+  const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.sizes);
   BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context, input_of(Op::ternary_conv, "act_scale")));
   BITLAB_TRY(const kernels::TernaryKernels chosen,
              select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr, activation.kind},
                                  weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
                 kernels::TernaryGemmArgs results;
-                results.y = b.output;
+                results.y = b.output();
                 return ternary_conv(chosen, weight, geometry,
-                                    {.op = "ternary_conv", .x = b.inputs[0], .activation = activation}, results, b.scratch,
+                                    {.op = "ternary_conv", .x = b.input(0), .activation = activation}, results, b.scratch,
                                     *b.pool);
               },
               ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), names(chosen)};
@@ -82,8 +82,7 @@ Result<Step> make_ternary_embedding_step(const StepContext& context) {
     table.group_row_stride = 1, table.group_stride = weight.packed.rows;
   }
   return Step{[=](const StepBuffers& b) {
-                return ternary_embedding("ternary_embedding", table, reinterpret_cast<const int64_t*>(b.inputs[0]), tokens,
-                                         b.output, *b.pool);
+                return ternary_embedding("ternary_embedding", table, b.input<int64_t>(0), tokens, b.output(), *b.pool);
               },
               0, ""};
 }

@@ -1,0 +1,103 @@
+#include "bitlab/program/kv_state.h"
+
+#include <algorithm>
+
+#include "bitlab/program/verify.h"
+
+namespace bitlab::program {
+namespace {
+
+constexpr size_t kQuery = input_of(Op::attention, "q"), kKey = input_of(Op::attention, "k"),
+                 kValue = input_of(Op::attention, "v"), kMask = input_of(Op::attention, "mask"),
+                 kKeyState = input_of(Op::attention, "k_state"), kValueState = input_of(Op::attention, "v_state");
+
+Error unsupported(const Node& node, std::string_view expectation, const std::string& found) {
+  return make_error(ErrorCode::kUnsupported, "[add_kv_state] {}, got {} (node={})", expectation, found, node.name);
+}
+
+// What is left of tokens once a node has read them: the dimension that the symbol is the size of.
+struct Tokens {
+  const Program& p;
+  size_t symbol;
+
+  bool in(const Dim& dim) const { return dim.powers[symbol] != 0; }
+  bool in(const Shape& shape) const {
+    return std::any_of(shape.begin(), shape.end(), [&](const Dim& dim) { return in(dim); });
+  }
+  const Shape& shape(const Node& node, size_t input) const { return p.value(node.inputs[input]).shape; }
+  // The dimension that an attribute names, of the node's first input.
+  bool in_dim(const Node& node) const { return in(shape(node, 0)[static_cast<size_t>(node.attribute<int64_t>("dim"))]); }
+
+  // Whether a result of a node depends on several tokens, or on how many there are.
+  bool are_mixed_by(const Node& node) const {
+    switch (node.op) {
+      case Op::softmax:
+      case Op::mean:
+        return in(shape(node, 0).back());
+      case Op::matmul:
+        return in(shape(node, 0).back()) || in(shape(node, 1));
+      case Op::conv:
+      case Op::ternary_conv:
+      case Op::max_pool:
+      case Op::avg_pool:
+        return in({shape(node, 0).begin() + 1, shape(node, 0).end()});
+      case Op::split:
+      case Op::cat:
+        return in_dim(node);
+      case Op::slice:  // the last tokens of a run are the last of all
+        return (in_dim(node) && node.attribute<int64_t>("start") >= 0) || in(node.attribute<Shape>("length"));
+      default:
+        return false;
+    }
+  }
+};
+
+Status check_attention(const Program& p, const Node& node, const Dim& tokens) {
+  if (node.inputs[kMask] != kNone) return unsupported(node, "attention without a mask", "one");
+  if (node.attribute<int64_t>("causal") != 1) return unsupported(node, "causal attention", "one that sees all tokens");
+  for (const size_t input : {kQuery, kKey})
+    if (const Dim& found = p.value(node.inputs[input]).shape[2]; found != tokens)
+      return unsupported(node, "self-attention over " + p.show(tokens), p.show(found));
+  return {};
+}
+
+// A state with the shape of keys or values, their tokens replaced by the context.
+ValueId add_state(Program& p, const Node& node, size_t input, std::string_view suffix, const Dim& context) {
+  Shape shape = p.value(node.inputs[input]).shape;
+  shape[2] = context;
+  p.values.push_back({{DType::kFloat32, std::move(shape)}, node.name + std::string(suffix), ValueKind::kState});
+  const auto id = static_cast<ValueId>(p.values.size()) - 1;
+  p.states.push_back(id);
+  return id;
+}
+
+}  // namespace
+
+Result<Program> add_kv_state(Program p, std::string_view name) {
+  const auto found = std::find_if(p.symbols.begin(), p.symbols.end(), [&](const Symbol& s) { return s.name == name; });
+  if (found == p.symbols.end() || !p.states.empty() || p.symbols.size() == kMaxSymbols)
+    return make_error(ErrorCode::kInvalidArgument, "[add_kv_state] a program with a symbol '{}' and without states, got {}",
+                      name, to_string(p.signature()));
+  const auto symbol = static_cast<size_t>(found - p.symbols.begin());
+  const Dim tokens = Dim::of_symbol(symbol), context = Dim::of_symbol(p.symbols.size());
+  p.symbols.push_back({std::string(kContext), 1, p.symbols[symbol].max, true});
+  for (size_t i = 0; i < p.nodes.size(); ++i) {
+    Node& node = p.nodes[i];
+    if (node.op == Op::attention && Tokens{p, symbol}.in(p.value(node.inputs[kKey]).shape)) {
+      BITLAB_RETURN_IF_ERROR(check_attention(p, node, tokens));
+      node.inputs[kKeyState] = add_state(p, node, kKey, ".keys", context);
+      node.inputs[kValueState] = add_state(p, node, kValue, ".values", context);
+    } else if (node.op == Op::positions && node.attribute<Shape>("size") == Shape{tokens}) {
+      node.attributes["continues"] = int64_t{1};
+    } else if (Tokens{p, symbol}.are_mixed_by(node)) {
+      return unsupported(node, "operations that treat tokens one by one besides attention",
+                         std::string(schema(node.op).name));
+    }
+  }
+  if (p.states.empty())
+    return make_error(ErrorCode::kUnsupported, "[add_kv_state] causal self-attention over '{}', got none", name);
+  BITLAB_RETURN_IF_ERROR(verify(p));
+  return p;
+}
+
+}  // namespace bitlab::program
