@@ -33,7 +33,7 @@ LAYERS: Dict[str, str] = {
     "nn": "base config ternary ops",
     "convert": "base config ternary nn ops",
     "models": "base config nn convert hub",
-    "train": "base config data profile nn ops",
+    "train": "base config data profile nn",
     "deploy": "base config ternary program format/bit runtime ops nn",
     "cli/train": "cli cli/run base config ternary kernels program profile format/bit runtime hub data pipeline serve "
     "ops nn convert models train deploy",

@@ -12,7 +12,9 @@ Result<data::ImageSpec> image_spec_of(const runtime::Model& model) {
   const program::Program& p = model.program();
   const auto found = p.metadata.find("image");
   if (found == p.metadata.end() || p.inputs.size() != 1 || p.outputs.size() != 1)
-    return make_error(ErrorCode::kInvalidArgument, "[run] a model that classifies images, got one of another kind");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[run] a model that classifies images, got one with {} inputs, {} outputs and {}", p.inputs.size(),
+                      p.outputs.size(), found == p.metadata.end() ? "no 'image' in its metadata" : "an image");
   BITLAB_TRY(data::ImageSpec spec, data::ImageSpec::from_json(found->second));
   const program::Shape expected{program::kBatch, {spec.channels, false}, {spec.height, false}, {spec.width, false}};
   const program::Shape& output = p.value(p.outputs[0]).shape;
@@ -48,7 +50,7 @@ Result<Classification> classify(runtime::Session& session, const data::ImageSpec
   return result;
 }
 
-double accuracy(const Classification& result, std::span<const uint8_t> labels) {
+double accuracy(const Classification& result, std::span<const int64_t> labels) {
   int64_t right = 0;
   for (int64_t i = 0; i < result.count; ++i) right += result.best(i) == labels[static_cast<size_t>(i)];
   return result.count == 0 ? 0.0 : static_cast<double>(right) / static_cast<double>(result.count);
