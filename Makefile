@@ -31,17 +31,17 @@ results: demo ## Run the demo and write its figures into benchmarks/results and 
 
 test: build/dev/build.ninja ## Run every test: natively, under the sanitizers, and for 64-bit Arm under qemu
 	$(call BUILD,dev)
-	ctest --preset dev $(CTEST_ARGS)
+	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
 	@$(MAKE) --no-print-directory asan tsan
 	@if tools/setup.sh --aarch64; then $(MAKE) --no-print-directory aarch64; else \
 	  echo "aarch64: NOT RUN: its cross-compiler and libraries could not be installed (see above)"; fi
 
 quick: build/dev/build.ninja ## Run the native tests alone
 	$(call BUILD,dev)
-	ctest --preset dev $(CTEST_ARGS)
+	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
 
 test-full: test ## And with every shape, and by each compiler at -O0 and -O3 (hours)
-	BITLAB_TEST_FULL=1 ctest --preset dev $(CTEST_ARGS)
+	BITLAB_TEST_FULL=1 ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
 	for cxx in $$(compgen -c | grep -xE '(g|clang)\+\+(-[0-9]+)?' | sort -u); do for flag in $(CXXFLAGS_FULL); do \
 	  dir=build/full/$$cxx$$flag; \
 	  cmake -S . -B $$dir -G Ninja -DCMAKE_CXX_COMPILER=$$cxx -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=$$flag \
@@ -81,24 +81,24 @@ format: setup-dev ## Format the C++ files
 coverage: setup-dev build/coverage/build.ninja ## Measure line coverage; report in out/coverage
 	$(call BUILD,coverage)
 	find build/coverage -name '*.gcda' -delete
-	ctest --preset coverage $(CTEST_ARGS)
+	ctest --preset coverage --parallel $(JOBS) $(CTEST_ARGS)
 	mkdir -p out/coverage
 	gcovr --root . --filter bitlab/ --exclude '.*_test\.cc|.*/test\.cc' --print-summary --html-details out/coverage/index.html \
 	  build/coverage
 
 asan: build/asan/build.ninja ## Run the torch-free tests, broken files included, under AddressSanitizer and UBSan
 	$(call BUILD,asan)
-	ctest --preset asan $(CTEST_ARGS)
+	ctest --preset asan --parallel $(JOBS) $(CTEST_ARGS)
 
 tsan: build/tsan/build.ninja ## Run concurrent sessions and the thread pool under ThreadSanitizer
 	$(call BUILD,tsan) --target base_test runtime_test
-	ctest --preset tsan $(CTEST_ARGS)
+	ctest --preset tsan --parallel $(JOBS) $(CTEST_ARGS)
 
 aarch64: ## Build for 64-bit Arm and run the torch-free tests under qemu
 	tools/setup.sh --aarch64
 	$(MAKE) --no-print-directory build/aarch64/build.ninja
 	$(call BUILD,aarch64)
-	ctest --preset aarch64 $(CTEST_ARGS)
+	ctest --preset aarch64 --parallel $(JOBS) $(CTEST_ARGS)
 
 fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60) each; new inputs in out/fuzz
 	$(call BUILD,fuzz)

@@ -6,7 +6,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(runtime_parts base ternary kernels program format_bit runtime)
+set(runtime_parts base ternary kernels program format runtime)
 set(train_parts config data ops nn convert models train deploy)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/BitLab)
 
@@ -43,8 +43,6 @@ function(bitlab_install_component component)
 endfunction()
 
 bitlab_install_component(runtime ${runtime_parts} runtime_shared)
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/format/bit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/bitlab/format COMPONENT runtime
-        FILES_MATCHING PATTERN "*.h")
 install(TARGETS bitlab-run COMPONENT runtime)
 if(BITLAB_TRAIN)
   bitlab_install_component(train ${train_parts})

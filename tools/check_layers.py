@@ -21,21 +21,22 @@ LAYERS: Dict[str, str] = {
     "program": "base ternary",
     "profile": "base",
     "format/bit": "base ternary program",
+    "format": "base program format/bit",
     "runtime": "base ternary kernels program format/bit",
     "hub": "base config",
     "data": "base config hub",
     "pipeline": "base config hub data runtime",
     "serve": "base config pipeline runtime",
-    "cli": "base config ternary kernels program profile format/bit runtime hub data pipeline serve",
-    "cli/run": "cli base config ternary kernels program profile format/bit runtime hub data pipeline serve",
+    "cli": "base config ternary kernels program profile format format/bit runtime hub data pipeline serve",
+    "cli/run": "cli base config ternary kernels program profile format format/bit runtime hub data pipeline serve",
     # ---------------------------------------------------------------- torch line
     "ops": "base ternary kernels",
     "nn": "base config ternary ops",
     "convert": "base config ternary nn ops",
-    "models": "base config nn convert hub",
-    "train": "base config data profile nn ops",
-    "deploy": "base config ternary program format/bit runtime ops nn",
-    "cli/train": "cli cli/run base config ternary kernels program profile format/bit runtime hub data pipeline serve "
+    "models": "base config program nn convert hub",
+    "train": "base config data profile nn",
+    "deploy": "base config ternary program format format/bit runtime ops nn",
+    "cli/train": "cli cli/run base config ternary kernels program profile format format/bit runtime hub data pipeline serve "
     "ops nn convert models train deploy",
 }
 ABOVE_TORCH_LINE = {"ops", "nn", "convert", "models", "train", "deploy", "cli/train"}

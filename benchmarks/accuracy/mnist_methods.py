@@ -38,7 +38,7 @@ def train(bitlab: Path, case: Dict[str, str], settings: Dict[str, Any], seed: in
         flags = [f"--{key}={value}" for key, value in {**settings["flags"], **case, "seed": str(seed)}.items()]
         command = [str(bitlab), "train", "--model=lenet5", "--data=mnist", *flags, "-o", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return 100 * float(json.loads((Path(folder) / "report.json").read_text())["accuracy_test"])
+        return 100 * float(json.loads((Path(folder) / "report.json").read_text())["test"]["accuracy"])
 
 
 def load(path: Path, settings: Dict[str, Any]) -> Dict[str, Any]:

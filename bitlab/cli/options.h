@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -14,6 +15,13 @@ inline void add_model(CLI::App& command, std::string& model) {
 
 inline void add_batch(CLI::App& command, int64_t& batch, const std::string& what) {
   command.add_option("--batch", batch, what)->capture_default_str()->check(CLI::Range(1, 65536));
+}
+
+inline void add_sizes(CLI::App& command, std::vector<std::string>& sizes) {
+  command
+      .add_option("--size", sizes,
+                  "A size that differs from run to run, as tokens=128; otherwise the least that the model takes")
+      ->type_name("NAME=NUMBER");
 }
 
 inline void add_threads(CLI::App& command, int& threads) {

@@ -1,17 +1,14 @@
-// Every configuration, each with one visit() that names and documents its fields. The visit drives JSON, YAML, command-line
-// flags and equality (config/io.h, cli/flags.h): a field is written once.
-//
-// visit(self, v) calls v(name, field, help) for each field in order. Fields are bool, int64_t, double, std::string, an enumeration
-// of config/enums.h, an optional enumeration ("none"), another config, a list of configs, or Overrides.
+// The configurations that every library shares, each with one visit() that names and documents its fields, from which JSON, YAML, flags and
+// equality follow (fields.h, io.h). Models have configs of their own, in their own files (models/model.h).
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "bitlab/config/enums.h"
+#include "bitlab/config/fields.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab {
@@ -54,21 +51,17 @@ struct BitQuantConfig {
     return {method.value_or(ternary::Method::kAbsmean), granularity, group_size, threshold, gradient};
   }
 
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("method", self.method,
+  void visit(config::Fields& f) {
+    f("method", method,
       "ternary method of the weights: absmean, absmedian, twn, ttq, lsq, fixed; or int8, or none for float32 layers");
-    v("granularity", self.granularity, "what shares a weight scale: tensor, channel or group");
-    v("group_size", self.group_size, "weights of a row that share a scale by group: 64, 128 or 256");
-    v("threshold", self.threshold,
+    f("granularity", granularity, "what shares a weight scale: tensor, channel or group");
+    f("group_size", group_size, "weights of a row that share a scale by group: 64, 128 or 256");
+    f("threshold", threshold,
       "threshold of twn (times mean|w|), ttq (times max|w|), fixed (as it is); 0: the method's default");
-    v("gradient", self.gradient, "what of the gradient reaches the latent weight: ste, clipped or tanh");
-    v("activation", self.activation, "activations of ternary layers: int8, int4, int8_static, int4_static or none");
+    f("gradient", gradient, "what of the gradient reaches the latent weight: ste, clipped or tanh");
+    f("activation", activation, "activations of ternary layers: int8, int4, int8_static, int4_static or none");
   }
 };
-
-// Some fields of a config, by key, as texts: what a rule changes. Which keys and values fit shows when they are applied (config/io.h).
-using Overrides = std::map<std::string, std::string>;
 
 // Which layers a rule is about, and what they become. Every condition that is given must hold.
 struct QuantRule {
@@ -78,52 +71,46 @@ struct QuantRule {
   int64_t min_size = 0;
   int64_t max_size = 0;
   config::Position position = config::Position::kAny;
-  config::Keep keep = config::Keep::kNo;
+  bool master = false;
   Overrides quant;
 
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("path", self.path, "the layer's path, as a pattern with * and ?, or between slashes as a regular expression");
-    v("type", self.type,
+  // What `quant` is for a layer that stays float, and for one in 8 bits by channel.
+  static Overrides in_float() { return {{"method", "none"}}; }
+  static Overrides in_int8() { return {{"method", "int8"}, {"granularity", "channel"}}; }
+
+  void visit(config::Fields& f) {
+    f("path", path, "the layer's path, as a pattern with * and ?, or between slashes as a regular expression");
+    f("type", type,
       "the layer's type: linear, conv1d to conv3d, conv_transpose1d to 3d, embedding, embedding_bag, parameter");
-    v("tag", self.tag, "a tag that the program gave the layer");
-    v("min_size", self.min_size, "at least so many weights; 0: any number");
-    v("max_size", self.max_size, "at most so many weights; 0: any number");
-    v("position", self.position, "first or last of the layers that can be converted, or any");
-    v("keep", self.keep, "float or int8: the layer is not made ternary");
-    v("quant", self.quant, "fields of the quantization that differ for these layers");
+    f("tag", tag, "a tag that the program gave the layer");
+    f("min_size", min_size, "at least so many weights; 0: any number");
+    f("max_size", max_size, "at most so many weights; 0: any number");
+    f("position", position, "first or last of the layers that can be converted, or any");
+    f("master", master, "the quantized weight stands for the weight wherever that is read; its activations stay float");
+    f("quant", quant, "fields of the quantization that differ for these layers; method none: they stay float");
   }
 };
 
-// A quantization for all layers, and rules for those that differ: the first rule that fits a layer decides.
+// A quantization for all layers, and rules for those that differ: the first rule that fits a layer decides. In a file the fields of `quant`
+// stand beside `rules`.
 struct MixedPrecisionConfig {
   BitQuantConfig quant{};
-  std::vector<QuantRule> rules;
+  std::vector<QuantRule> rules{};
 
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("quant", self.quant, "quantization of layers that no rule fits");
-    v("rules", self.rules, "rules, the first that fits decides");
+  void visit(config::Fields& f) {
+    quant.visit(f);
+    f("rules", rules, "rules, the first that fits decides");
   }
 };
 
-// Which architecture, and its sizes.
-struct ModelConfig {
-  std::string name = "lenet5";
-  int64_t channels = 1;
-  int64_t height = 28;
-  int64_t width = 28;
-  int64_t classes = 10;
-  BitQuantConfig quant{};
+// Random changes of training pictures, before they are normalized.
+struct AugmentConfig {
+  int64_t crop = 0;
+  bool flip = false;
 
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("name", self.name, "architecture");
-    v("channels", self.channels, "channels of an input image");
-    v("height", self.height, "height of an input image in pixels");
-    v("width", self.width, "width of an input image in pixels");
-    v("classes", self.classes, "number of classes");
-    v("quant", self.quant, "quantization");
+  void visit(config::Fields& f) {
+    f("crop", crop, "pixels by which pictures move at most to each side, zeros come in; 0: none");
+    f("flip", flip, "mirror every other picture left to right");
   }
 };
 
@@ -133,13 +120,16 @@ struct DataConfig {
   std::string root;
   int64_t limit = 0;
   double validation = 0.05;
+  Overrides options;
+  AugmentConfig augment{};
 
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("name", self.name, "data set");
-    v("root", self.root, "folder of the data set; empty: the one that comes with BitLab");
-    v("limit", self.limit, "use at most this many samples of each split; 0: all");
-    v("validation", self.validation, "fraction of the training samples that are held out to choose the best epoch");
+  void visit(config::Fields& f) {
+    f("name", name, "data set");
+    f("root", root, "folder of the data set; empty: the one that comes with BitLab");
+    f("limit", limit, "use at most this many samples of each split; 0: all");
+    f("validation", validation, "fraction of the training samples that are held out to choose the best epoch");
+    f("options", options, "what the data set alone takes, as {tokens: 64} of text");
+    f("augment", augment, "random changes of training samples");
   }
 };
 
@@ -156,35 +146,29 @@ struct TrainingConfig {
   double ternary_warmup = 0.0;
   int64_t seed = 1;
   int64_t threads = 0;
+  int64_t accumulate = 1;
+  double clip_norm = 0.0;
+  int64_t workers = 0;
+  int64_t checkpoint_steps = 0;
 
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("epochs", self.epochs, "passes over the training data");
-    v("batch_size", self.batch_size, "samples a step");
-    v("optimizer", self.optimizer, "adam or sgd");
-    v("learning_rate", self.learning_rate, "highest learning rate of the schedule");
-    v("momentum", self.momentum, "momentum of sgd");
-    v("weight_decay", self.weight_decay, "decoupled for adam (AdamW), L2 for sgd; biases are left out");
-    v("schedule", self.schedule, "cosine (to zero) or constant");
-    v("warmup", self.warmup, "fraction of all steps in which the learning rate rises linearly");
-    v("ternary_warmup", self.ternary_warmup,
+  void visit(config::Fields& f) {
+    f("epochs", epochs, "passes over the training data");
+    f("batch_size", batch_size, "samples a batch");
+    f("optimizer", optimizer, "adam or sgd");
+    f("learning_rate", learning_rate, "highest learning rate of the schedule");
+    f("momentum", momentum, "momentum of sgd");
+    f("weight_decay", weight_decay, "decoupled for adam (AdamW), L2 for sgd; biases are left out");
+    f("schedule", schedule, "cosine (to zero) or constant");
+    f("warmup", warmup, "fraction of all steps in which the learning rate rises linearly");
+    f("ternary_warmup", ternary_warmup,
       "fraction of all steps in which layers turn from float to ternary linearly; 0: ternary from the first");
-    v("seed", self.seed, "seed of initialization and shuffling");
-    v("threads", self.threads, "threads of LibTorch; 0: all cores");
-  }
-};
-
-// A whole training run: what `bitlab train` writes beside its checkpoints and `bitlab deploy` reads.
-struct RunConfig {
-  ModelConfig model{};
-  DataConfig data{};
-  TrainingConfig train{};
-
-  template <class Self, class Visitor>
-  static void visit(Self& self, Visitor&& v) {
-    v("model", self.model, "architecture and quantization");
-    v("data", self.data, "data set");
-    v("train", self.train, "training");
+    f("seed", seed, "seed of initialization and shuffling");
+    f("threads", threads, "threads of LibTorch; 0: all cores");
+    f("accumulate", accumulate, "batches whose gradients make one step of the optimizer");
+    f("clip_norm", clip_norm, "largest L2 norm of all gradients together; larger ones are scaled down; 0: any");
+    f("workers", workers, "threads that prepare batches ahead; 0: the training thread does");
+    f("checkpoint_steps", checkpoint_steps,
+      "steps of the optimizer between checkpoints, besides those after each epoch; 0: none");
   }
 };
 

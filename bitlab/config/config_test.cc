@@ -9,16 +9,64 @@
 namespace bitlab::config {
 namespace {
 
-RunConfig unusual() {
-  RunConfig config;
-  config.model.name = "mlp";
-  config.model.quant = {.method = ternary::Method::kTwn,
+// Two kinds of one thing, each with fields of its own, as models are.
+struct Round {
+  double radius = 1;
+  void visit(Fields& f) { f("radius", radius, "half the width"); }
+};
+struct Angular {
+  int64_t corners = 4;
+  std::vector<int64_t> sides{1, 2};
+  void visit(Fields& f) {
+    f("corners", corners, "how many");
+    f("sides", sides, "their lengths");
+  }
+};
+struct Shape {
+  std::string name = "round";
+  AnyConfig own{Round()};
+  void visit(Fields& f) {
+    f.select("name", {[this] { return name; }, [this](std::string_view text) { return choose(text); }}, "which shape");
+    own.visit(f);
+  }
+  Status choose(std::string_view text) {
+    if (text != "round" && text != "angular")
+      return make_error(ErrorCode::kUnknownName, "[shape] one of {{round, angular}}, got '{}'", text);
+    if (text != name) own = text == "round" ? AnyConfig(Round()) : AnyConfig(Angular());
+    name = text;
+    return {};
+  }
+};
+
+struct Whole {
+  Shape shape{};
+  MixedPrecisionConfig quant{};
+  DataConfig data{};
+  TrainingConfig train{};
+  void visit(Fields& f) {
+    f("shape", shape, "");
+    f("quant", quant, "");
+    f("data", data, "");
+    f("train", train, "");
+  }
+};
+
+Whole unusual() {
+  Whole config;
+  config.shape.name = "angular";
+  config.shape.own = AnyConfig(Angular{5, {3, -4, 5}});
+  config.quant.quant = {.method = ternary::Method::kTwn,
                         .granularity = ternary::Granularity::kGroup,
                         .group_size = 64,
                         .threshold = 0.8,
                         .gradient = ternary::Gradient::kTanh,
                         .activation = ternary::ActKind::kInt4};
+  config.quant.rules.resize(2);
+  config.quant.rules[1].master = true;
+  config.quant.rules[1].quant = QuantRule::in_int8();
   config.data.root = "a: \"b\" #c";
+  config.data.options = {{"tokens", "64"}};
+  config.data.augment = {.crop = 4, .flip = true};
   config.train.learning_rate = 0.1;
   config.train.optimizer = Optimizer::kSgd;
   config.train.seed = -7;
@@ -26,41 +74,78 @@ RunConfig unusual() {
 }
 
 TEST(Io, RoundTripsEveryField) {
-  for (const RunConfig& config : {RunConfig{}, unusual()}) {
-    EXPECT_TRUE(equal(from_json<RunConfig>(to_json(config)).value(), config));
-    EXPECT_TRUE(equal(from_yaml<RunConfig>(to_yaml(config)).value(), config));
+  for (const Whole& config : {Whole{}, unusual()}) {
+    EXPECT_TRUE(equal(from_json<Whole>(to_json(config)).value(), config));
+    EXPECT_TRUE(equal(from_yaml<Whole>(to_yaml(config)).value(), config));
   }
-  RunConfig none;
-  none.model.quant = BitQuantConfig::none();
-  EXPECT_FALSE(from_yaml<RunConfig>(to_yaml(none)).value().model.quant.enabled());
+  EXPECT_FALSE(equal(unusual(), Whole{}));
+  const Whole back = from_yaml<Whole>(to_yaml(unusual())).value();
+  ASSERT_NE(back.shape.own.as<Angular>(), nullptr);
+  EXPECT_EQ(back.shape.own.as<Angular>()->sides, (std::vector<int64_t>{3, -4, 5}));
+  EXPECT_EQ(back.quant.rules.at(1).quant.at("method"), "int8");
+  EXPECT_TRUE(back.quant.rules[1].master);
+  EXPECT_EQ(back.quant.quant.threshold, 0.8);
+  Whole none;
+  none.quant.quant = BitQuantConfig::none();
+  EXPECT_FALSE(from_yaml<Whole>(to_yaml(none)).value().quant.quant.enabled());
+}
+
+// The order of keys in a file does not matter to what the fields are.
+TEST(Io, FieldsFollowTheChosenKind) {
+  const Whole config = from_yaml<Whole>("shape: {corners: 7, name: angular}").value();
+  EXPECT_EQ(config.shape.own.as<Angular>()->corners, 7);
+  EXPECT_EQ(from_yaml<Whole>("shape: {corners: 7}").error().message,
+            "[config] a known key, got 'shape.corners'; did you mean 'name'?");
+  EXPECT_EQ(from_yaml<Whole>("shape: {name: angular, cornesr: 7}").error().message,
+            "[config] a known key, got 'shape.cornesr'; did you mean 'corners'?");
+  EXPECT_EQ(from_yaml<Whole>("shape: {name: oval}").error().message,
+            "[shape] one of {round, angular}, got 'oval' (key=shape.name)");
+  EXPECT_EQ(from_yaml<Whole>("shape: {name: angular, sides: [1, b]}").error().message,
+            "[config] a 64-bit integer for 'shape.sides[1]', got \"b\"");
+}
+
+TEST(AnyConfig, CopiesAreCopiesOfTheValue) {
+  Whole a = unusual();
+  Whole b = a;
+  ASSERT_TRUE(assign_at(table_of(b), "shape.corners", "9").ok());
+  EXPECT_EQ(a.shape.own.as<Angular>()->corners, 5);
+  EXPECT_EQ(b.shape.own.as<Angular>()->corners, 9);
+  EXPECT_EQ(b.shape.own.as<Round>(), nullptr);
 }
 
 TEST(Rules, RoundTripAndApply) {
   const char* text =
-      "quant: {granularity: channel}\n"
+      "granularity: channel\n"
       "rules:\n"
-      "  - {position: first, keep: float}\n"
+      "  - {position: first, quant: {method: none}}\n"
       "  - path: \"*.attn.*\"\n"
       "    min_size: 100\n"
       "    quant: {method: twn, threshold: 0.8, activation: int4}\n";
   const auto config = from_yaml<MixedPrecisionConfig>(text).value();
   ASSERT_EQ(config.rules.size(), 2U);
   EXPECT_EQ(config.rules[0].position, Position::kFirst);
-  EXPECT_EQ(config.rules[0].keep, Keep::kFloat);
+  EXPECT_EQ(config.rules[0].quant, QuantRule::in_float());
   EXPECT_EQ(config.rules[1].path, "*.attn.*");
   EXPECT_TRUE(equal(from_yaml<MixedPrecisionConfig>(to_yaml(config)).value(), config));
   EXPECT_TRUE(equal(from_json<MixedPrecisionConfig>(to_json(config)).value(), config));
   BitQuantConfig quant = config.quant;
-  ASSERT_TRUE(apply(config.rules[1].quant, quant).ok());
+  ASSERT_TRUE(set_fields(config.rules[1].quant, quant).ok());
   EXPECT_EQ(quant.method, ternary::Method::kTwn);
   EXPECT_EQ(quant.threshold, 0.8);
   EXPECT_EQ(quant.activation, ternary::ActKind::kInt4);
   EXPECT_EQ(quant.granularity, ternary::Granularity::kChannel) << "what is not overridden stays";
-  EXPECT_EQ(apply({{"methot", "twn"}}, quant).error().message, "[config] a known key, got 'methot'; did you mean 'method'?");
-  EXPECT_EQ(apply({{"group_size", "many"}}, quant).error().code, ErrorCode::kTypeMismatch);
-  EXPECT_EQ(from_yaml<MixedPrecisionConfig>("rules: [{keep: int7}]").error().message,
-            "[config] one of {no, float, int8}, got 'int7' (key=rules[0].keep)");
-  EXPECT_EQ(from_yaml<MixedPrecisionConfig>("rules: {keep: float}").error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(set_fields({{"methot", "twn"}}, quant).error().message,
+            "[config] a known key, got 'methot'; did you mean 'method'?");
+  EXPECT_EQ(set_fields({{"group_size", "many"}}, quant).error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(from_yaml<MixedPrecisionConfig>("rules: [{position: middle}]").error().message,
+            "[config] one of {any, first, last}, got 'middle' (key=rules[0].position)");
+  EXPECT_EQ(from_yaml<MixedPrecisionConfig>("rules: {position: first}").error().code, ErrorCode::kTypeMismatch);
+}
+
+TEST(Rules, InInt8IsThePreset) {
+  BitQuantConfig quant;
+  ASSERT_TRUE(set_fields(QuantRule::in_int8(), quant).ok());
+  EXPECT_TRUE(equal(quant, BitQuantConfig::int8()));
 }
 
 TEST(Presets, FitTogether) {
@@ -83,26 +168,27 @@ TEST(Io, TextThatLooksLikeANumberStaysText) {
 }
 
 TEST(Io, MissingKeysKeepTheirDefaults) {
-  const RunConfig config = from_yaml<RunConfig>("train: {epochs: 2}\nmodel:\n  quant: {method: none}\n").value();
+  const Whole config = from_yaml<Whole>("train: {epochs: 2}\nquant: {method: none}\n").value();
   EXPECT_EQ(config.train.epochs, 2);
   EXPECT_EQ(config.train.batch_size, TrainingConfig{}.batch_size);
-  EXPECT_FALSE(config.model.quant.enabled());
-  EXPECT_TRUE(equal(from_yaml<RunConfig>("").value(), RunConfig{}));
+  EXPECT_FALSE(config.quant.quant.enabled());
+  EXPECT_TRUE(equal(from_yaml<Whole>("").value(), Whole{}));
 }
 
 TEST(Io, ErrorsNameThePath) {
-  EXPECT_EQ(from_yaml<RunConfig>("train: {epoch: 2}").error().message,
+  EXPECT_EQ(from_yaml<Whole>("train: {epoch: 2}").error().message,
             "[config] a known key, got 'train.epoch'; did you mean 'epochs'?");
-  EXPECT_EQ(from_yaml<RunConfig>("train: {epochs: many}").error().message,
+  EXPECT_EQ(from_yaml<Whole>("train: {epochs: many}").error().message,
             "[config] a 64-bit integer for 'train.epochs', got \"many\"");
-  EXPECT_EQ(from_json<RunConfig>("{\"train\": {\"epochs\": 1.5}}").error().code, ErrorCode::kTypeMismatch);
-  EXPECT_EQ(from_json<RunConfig>("{\"train\": {\"seed\": 18446744073709551615}}").error().code, ErrorCode::kTypeMismatch);
-  EXPECT_EQ(from_yaml<RunConfig>("train: 3").error().message, "[config] a mapping for 'train', got 3");
-  const Error choice = from_yaml<RunConfig>("train: {optimizer: adamm}").error();
+  EXPECT_EQ(from_json<Whole>("{\"train\": {\"epochs\": 1.5}}").error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(from_json<Whole>("{\"train\": {\"seed\": 18446744073709551615}}").error().code, ErrorCode::kTypeMismatch);
+  EXPECT_EQ(from_yaml<Whole>("train: 3").error().message, "[config] a mapping for 'train', got 3");
+  const Error choice = from_yaml<Whole>("train: {optimizer: adamm}").error();
   EXPECT_EQ(choice.message, "[config] one of {adam, sgd}, got 'adamm' (key=train.optimizer)");
   EXPECT_EQ(choice.code, ErrorCode::kUnknownName);
-  EXPECT_EQ(from_yaml<RunConfig>("a: [").error().code, ErrorCode::kCorrupt);
-  EXPECT_EQ(from_json<RunConfig>("{").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(from_yaml<Whole>("a: [").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(from_yaml<Whole>("[1]: 2").error().message, "[config] keys that are names, got a list");
+  EXPECT_EQ(from_json<Whole>("{").error().code, ErrorCode::kCorrupt);
 }
 
 TEST(Io, HostileYamlIsBounded) {
@@ -111,8 +197,8 @@ TEST(Io, HostileYamlIsBounded) {
     bomb += fmt::format("a{}: &a{} [", i, i);
     for (int j = 0; j < 10; ++j) bomb += fmt::format("*a{}{}", i - 1, j == 9 ? "]\n" : ", ");
   }
-  EXPECT_EQ(from_yaml<RunConfig>(bomb).error().code, ErrorCode::kCorrupt);
-  EXPECT_FALSE(from_yaml<RunConfig>(std::string(40, '[') + std::string(40, ']')).ok());
+  EXPECT_EQ(from_yaml<Whole>(bomb).error().code, ErrorCode::kCorrupt);
+  EXPECT_FALSE(from_yaml<Whole>(std::string(40, '[') + std::string(40, ']')).ok());
 }
 
 TEST(Io, FilesByTheirEnding) {
@@ -120,26 +206,41 @@ TEST(Io, FilesByTheirEnding) {
   std::filesystem::create_directories(folder);
   for (const char* name : {"c.yaml", "c.json"}) {
     ASSERT_TRUE(save(unusual(), folder / name).ok());
-    EXPECT_TRUE(equal(load<RunConfig>(folder / name).value(), unusual()));
+    EXPECT_TRUE(equal(load<Whole>(folder / name).value(), unusual()));
   }
-  EXPECT_EQ(load<RunConfig>(folder / "none.yaml").error().code, ErrorCode::kNotFound);
-  EXPECT_EQ(load<RunConfig>(folder / "c.txt").error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(load<Whole>(folder / "none.yaml").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(load<Whole>(folder / "c.txt").error().code, ErrorCode::kInvalidArgument);
   std::filesystem::remove_all(folder);
 }
 
-TEST(Fields, FromTheTextOfAFlag) {
+TEST(Values, FromTheTextOfAFlag) {
   int64_t number = 0;
-  EXPECT_TRUE(assign("12", "--epochs", number).ok());
+  EXPECT_TRUE(assign("12", "--epochs", value_of(number)).ok());
   EXPECT_EQ(number, 12);
-  EXPECT_EQ(assign("1x", "--epochs", number).error().message, "[config] a 64-bit integer for '--epochs', got \"1x\"");
+  EXPECT_EQ(assign("1x", "--epochs", value_of(number)).error().message,
+            "[config] a 64-bit integer for '--epochs', got \"1x\"");
   std::string text;
-  EXPECT_TRUE(assign("12", "--data", text).ok());
+  EXPECT_TRUE(assign("12", "--data", value_of(text)).ok());
   EXPECT_EQ(text, "12");
   std::optional<ternary::Method> method = ternary::Method::kTwn;
-  EXPECT_TRUE(assign("none", "--quant", method).ok());
+  EXPECT_TRUE(assign("none", "--quant", value_of(method)).ok());
   EXPECT_FALSE(method.has_value());
-  EXPECT_EQ(to_text(method), "none");
-  EXPECT_FALSE(assign("absmen", "--quant", method).ok());
+  EXPECT_EQ(to_text(value_of(method)), "none");
+  EXPECT_FALSE(assign("absmen", "--quant", value_of(method)).ok());
+  Overrides options;
+  EXPECT_TRUE(assign("{tokens: 64, file: a.txt}", "--options", value_of(options)).ok());
+  EXPECT_EQ(options, (Overrides{{"file", "a.txt"}, {"tokens", "64"}}));
+}
+
+TEST(Values, AtAPath) {
+  Whole config = unusual();
+  EXPECT_TRUE(assign_at(table_of(config), "train.epochs", "3").ok());
+  EXPECT_EQ(config.train.epochs, 3);
+  EXPECT_TRUE(assign_at(table_of(config), "shape.sides", "[8]").ok());
+  EXPECT_EQ(config.shape.own.as<Angular>()->sides, std::vector<int64_t>{8});
+  EXPECT_EQ(assign_at(table_of(config), "train.epoch", "3").error().message,
+            "[config] a known key, got 'epoch'; did you mean 'epochs'? (in=train)");
+  EXPECT_EQ(assign_at(table_of(config), "train.epochs.x", "3").error().code, ErrorCode::kTypeMismatch);
 }
 
 }  // namespace

@@ -49,9 +49,7 @@ Status assign(Result<T> parsed, T& value) {
 std::string_view name(Optimizer optimizer) { return text_of("Optimizer", static_cast<int>(optimizer)); }
 std::string_view name(Schedule schedule) { return text_of("Schedule", static_cast<int>(schedule)); }
 std::string_view name(Position position) { return text_of("Position", static_cast<int>(position)); }
-std::string_view name(Keep keep) { return text_of("Keep", static_cast<int>(keep)); }
 Status parse(std::string_view text, Position& value) { return parse_choice("Position", text, value); }
-Status parse(std::string_view text, Keep& value) { return parse_choice("Keep", text, value); }
 Status parse(std::string_view text, Optimizer& value) { return parse_choice("Optimizer", text, value); }
 Status parse(std::string_view text, Schedule& value) { return parse_choice("Schedule", text, value); }
 Status parse(std::string_view text, ternary::Method& value) { return assign(ternary::parse_method(text), value); }

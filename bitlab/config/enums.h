@@ -13,18 +13,15 @@ namespace bitlab::config {
 enum class Optimizer { kAdam, kSgd };
 enum class Schedule { kCosine, kConstant };
 enum class Position { kAny, kFirst, kLast };
-enum class Keep { kNo, kFloat, kInt8 };
 
 std::string_view name(Optimizer optimizer);
 std::string_view name(Schedule schedule);
 std::string_view name(Position position);
-std::string_view name(Keep keep);
 
 // Reads the text form. Error: UnknownName, listing the choices.
 Status parse(std::string_view text, Optimizer& value);
 Status parse(std::string_view text, Schedule& value);
 Status parse(std::string_view text, Position& value);
-Status parse(std::string_view text, Keep& value);
 Status parse(std::string_view text, ternary::Method& value);
 Status parse(std::string_view text, ternary::Granularity& value);
 Status parse(std::string_view text, ternary::Gradient& value);

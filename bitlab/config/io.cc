@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -11,48 +10,43 @@
 #include "bitlab/base/file.h"
 #include "bitlab/base/json_depth.h"
 #include "bitlab/base/nearest.h"
-#include "bitlab/config/visit.h"
 
 namespace bitlab::config {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-template <class T>
-struct IsOptional : std::false_type {};
-template <class T>
-struct IsOptional<std::optional<T>> : std::true_type {};
-
-template <class T>
-struct IsVector : std::false_type {};
-template <class T>
-struct IsVector<std::vector<T>> : std::true_type {};
-
-constexpr std::string_view kNone = "none";
 constexpr int kMaxNodes = 10'000;
 
-template <class T>
-Json encode(const T& value) {
-  if constexpr (Visitable<T>) {
-    Json object = Json::object();
-    T::visit(value, [&](const char* key, const auto& field, const char*) { object[key] = encode(field); });
-    return object;
-  } else if constexpr (IsOptional<T>::value) {
-    return value ? encode(*value) : Json(kNone);
-  } else if constexpr (std::is_enum_v<T>) {
-    return name(value);
-  } else if constexpr (IsVector<T>::value) {
-    Json list = Json::array();
-    for (const auto& item : value) list.push_back(encode(item));
-    return list;
-  } else if constexpr (std::is_same_v<T, Overrides>) {
-    Json object = Json::object();
-    for (const auto& [key, text] : value) object[key] = text;
-    return object;
-  } else {
-    return value;
-  }
+template <class... Cases>
+struct Match : Cases... {
+  using Cases::operator()...;
+};
+
+// --- from a config
+
+Json encode(const Value& value);
+
+Json encode(const Fields& fields) {
+  Json object = Json::object();
+  for (const Field& field : fields) object[field.name] = encode(field.value);
+  return object;
 }
+
+Json encode(const List& list) {
+  Json array = Json::array();
+  for (size_t i = 0; i < list.size(); ++i) array.push_back(encode(list.value(i)));
+  return array;
+}
+
+Json encode(const Value& value) {
+  return std::visit(
+      Match{[](const auto* scalar) { return Json(*scalar); }, [](const Choice& choice) { return Json(choice.get()); },
+            [](const List& list) { return encode(list); }, [](const Table& table) { return encode(table()); }},
+      value.at);
+}
+
+// --- into a config
 
 Error unknown_key(const std::string& path, const std::string& key, const std::vector<std::string>& known) {
   return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}{}'; did you mean '{}'?", path, key,
@@ -64,74 +58,90 @@ Error wrong_type(const std::string& path, std::string_view expected, const Json&
                     found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80));
 }
 
-template <class T>
-Status decode(const Json& json, const std::string& path, T& value);
-
-template <class T>
-Status decode_object(const Json& json, const std::string& path, T& value) {
-  if (!json.is_object()) return wrong_type(path, "a mapping", json);
-  const std::string prefix = path.empty() ? "" : path + ".";
-  std::vector<std::string> known;
-  Status status;
-  T::visit(value, [&](const char* key, auto& field, const char*) {
-    known.emplace_back(key);
-    if (status.ok() && json.contains(key)) status = decode(json[key], prefix + key, field);
-  });
-  BITLAB_RETURN_IF_ERROR(std::move(status));
-  for (const auto& [key, unused] : json.items())
-    if (std::find(known.begin(), known.end(), key) == known.end()) return unknown_key(prefix, key, known);
-  return {};
+std::vector<std::string> names_of(const Fields& fields) {
+  std::vector<std::string> names;
+  for (const Field& field : fields) names.push_back(field.name);
+  return names;
 }
 
-template <class T>
-Status decode(const Json& json, const std::string& path, T& value) {
-  if constexpr (Visitable<T>) {
-    return decode_object(json, path, value);
-  } else if constexpr (IsOptional<T>::value) {
-    if (json == kNone) {
-      value.reset();
-      return {};
-    }
-    typename T::value_type inner{};
-    BITLAB_RETURN_IF_ERROR(decode(json, path, inner));
-    value = inner;
-  } else if constexpr (IsVector<T>::value) {
-    if (!json.is_array()) return wrong_type(path, "a list", json);
-    value.clear();
-    for (const Json& item : json) {
-      const std::string item_path = path + "[" + std::to_string(value.size()) + "]";
-      BITLAB_RETURN_IF_ERROR(decode(item, item_path, value.emplace_back()));
-    }
-  } else if constexpr (std::is_same_v<T, Overrides>) {
+const Field* find(const Fields& fields, std::string_view name) {
+  const auto found = std::find_if(fields.begin(), fields.end(), [name](const Field& f) { return f.name == name; });
+  return found == fields.end() ? nullptr : &*found;
+}
+
+// What reads one JSON value into a field.
+struct Decoder {
+  const Json& json;
+  const std::string& path;
+
+  static Status decode(const Json& json, const std::string& path, const Value& value) {
+    return std::visit(Decoder{json, path}, value.at);
+  }
+
+  Status operator()(bool* value) const {
+    if (!json.is_boolean()) return wrong_type(path, "true or false", json);
+    *value = json.get<bool>();
+    return {};
+  }
+  Status operator()(int64_t* value) const {
+    const bool fits =
+        json.is_number_integer() &&
+        !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+    if (!fits) return wrong_type(path, "a 64-bit integer", json);
+    *value = json.get<int64_t>();
+    return {};
+  }
+  Status operator()(double* value) const {
+    if (!json.is_number()) return wrong_type(path, "a number", json);
+    *value = json.get<double>();
+    return {};
+  }
+  Status operator()(std::string* value) const {
+    if (!json.is_string()) return wrong_type(path, "a text", json);
+    *value = json.get<std::string>();
+    return {};
+  }
+  Status operator()(Overrides* value) const {
     if (!json.is_object()) return wrong_type(path, "a mapping", json);
-    value.clear();
+    value->clear();
     for (const auto& [key, item] : json.items()) {
       if (!item.is_primitive() || item.is_null()) return wrong_type(path + "." + key, "a name or a number", item);
-      value[key] = item.is_string() ? item.template get<std::string>() : item.dump();
+      (*value)[key] = item.is_string() ? item.get<std::string>() : item.dump();
     }
-  } else if constexpr (std::is_enum_v<T>) {
-    if (!json.is_string()) return wrong_type(path, "a name", json);
-    if (Status status = parse(json.template get<std::string>(), value); !status.ok())
-      return make_error(status.error().code, "{} (key={})", status.error().message, path);
-  } else if constexpr (std::is_same_v<T, bool>) {
-    if (!json.is_boolean()) return wrong_type(path, "true or false", json);
-    value = json.template get<bool>();
-  } else if constexpr (std::is_same_v<T, int64_t>) {
-    const bool fits = json.is_number_integer() &&
-                      !(json.is_number_unsigned() &&
-                        json.template get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
-    if (!fits) return wrong_type(path, "a 64-bit integer", json);
-    value = json.template get<int64_t>();
-  } else if constexpr (std::is_same_v<T, double>) {
-    if (!json.is_number()) return wrong_type(path, "a number", json);
-    value = json.template get<double>();
-  } else {
-    static_assert(std::is_same_v<T, std::string>);
-    if (!json.is_string()) return wrong_type(path, "a text", json);
-    value = json.template get<std::string>();
+    return {};
   }
-  return {};
-}
+  Status operator()(const Choice& choice) const {
+    if (!json.is_string()) return wrong_type(path, "a name", json);
+    if (Status status = choice.set(json.get<std::string>()); !status.ok())
+      return make_error(status.error().code, "{} (key={})", status.error().message, path);
+    return {};
+  }
+  Status operator()(const List& list) const {
+    if (!json.is_array()) return wrong_type(path, "a list", json);
+    list.clear();
+    for (size_t i = 0; i < json.size(); ++i) {
+      list.append();
+      BITLAB_RETURN_IF_ERROR(decode(json[i], fmt::format("{}[{}]", path, i), list.value(i)));
+    }
+    return {};
+  }
+  Status operator()(const Table& table) const {
+    if (!json.is_object()) return wrong_type(path, "a mapping", json);
+    const std::string prefix = path.empty() ? "" : path + ".";
+    for (const Field& field : table())
+      if (field.selects && json.contains(field.name))
+        BITLAB_RETURN_IF_ERROR(decode(json[field.name], prefix + field.name, field.value));
+    const Fields fields = table();  // those of what was selected
+    for (const Field& field : fields)
+      if (!field.selects && json.contains(field.name))
+        BITLAB_RETURN_IF_ERROR(decode(json[field.name], prefix + field.name, field.value));
+    for (const auto& [key, unused] : json.items())
+      if (find(fields, key) == nullptr) return unknown_key(prefix, key, names_of(fields));
+    return {};
+  }
+};
+
+// --- YAML
 
 // A plain scalar gets the type that JSON would give it.
 Json plain_scalar(const std::string& text) {
@@ -140,16 +150,22 @@ Json plain_scalar(const std::string& text) {
   return number.is_number() ? number : Json(text);
 }
 
+std::string_view kind_of(const YAML::Node& node) {
+  return node.IsMap() ? "a mapping" : node.IsSequence() ? "a list" : "nothing";
+}
+
 // `budget` bounds the nodes in all: aliases let a short file stand for a tree of any size.
 Result<Json> from_node(const YAML::Node& node, int depth, int& budget) {
   constexpr int kMaxDepth = 32;
-  if (depth > kMaxDepth) return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxDepth);
-  if (--budget < 0) return make_error(ErrorCode::kCorrupt, "[config] at most {} values, got more", kMaxNodes);
+  if (depth > kMaxDepth) return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got {}", kMaxDepth, depth);
+  if (--budget < 0)
+    return make_error(ErrorCode::kCorrupt, "[config] at most {} values, got {} or more", kMaxNodes, kMaxNodes + 1);
   if (node.IsScalar()) return node.Tag() == "!" ? Json(node.Scalar()) : plain_scalar(node.Scalar());  // "!": it was quoted
   if (node.IsMap()) {
     Json object = Json::object();
     for (const auto& item : node) {
-      if (!item.first.IsScalar()) return make_error(ErrorCode::kCorrupt, "[config] keys that are names, got another");
+      if (!item.first.IsScalar())
+        return make_error(ErrorCode::kCorrupt, "[config] keys that are names, got {}", kind_of(item.first));
       BITLAB_TRY(object[item.first.Scalar()], from_node(item.second, depth + 1, budget));
     }
     return object;
@@ -165,7 +181,20 @@ Result<Json> from_node(const YAML::Node& node, int depth, int& budget) {
   return Json(nullptr);
 }
 
+Result<Json> parse_yaml(std::string_view text) {
+  YAML::Node node;
+  try {
+    node = YAML::Load(std::string(text));
+  } catch (const YAML::Exception& error) {
+    return make_error(ErrorCode::kCorrupt, "[config] YAML, got '{}' (line={})", error.msg, error.mark.line + 1);
+  }
+  if (node.IsNull()) return Json::object();
+  int budget = kMaxNodes;
+  return from_node(node, 0, budget);
+}
+
 void emit(YAML::Emitter& out, const Json& json) {
+  if (json.is_structured() && json.empty()) out << YAML::Flow;  // [] and {} beside their key
   if (json.is_array()) {
     out << YAML::BeginSeq;
     for (const Json& item : json) emit(out, item);
@@ -188,13 +217,6 @@ void emit(YAML::Emitter& out, const Json& json) {
   out << YAML::EndMap;
 }
 
-template <class Config>
-Result<Config> from_tree(const Json& json) {
-  Config config;
-  BITLAB_RETURN_IF_ERROR(decode(json, "", config));
-  return config;
-}
-
 Result<bool> is_yaml(const std::filesystem::path& path) {
   const std::string ending = path.extension();
   if (ending == ".yaml" || ending == ".yml") return true;
@@ -205,105 +227,72 @@ Result<bool> is_yaml(const std::filesystem::path& path) {
 
 }  // namespace
 
-template <class Config>
-std::string to_json(const Config& config) {
-  return encode(config).dump(2) + "\n";
-}
+std::string write_json(const Table& config) { return encode(config()).dump(2) + "\n"; }
 
-template <class Config>
-std::string to_yaml(const Config& config) {
+std::string write_yaml(const Table& config) {
   YAML::Emitter out;
-  emit(out, encode(config));
+  emit(out, encode(config()));
   return std::string(out.c_str()) + "\n";
 }
 
-template <class Config>
-Result<Config> from_json(std::string_view text) {
-  if (json_depth(text) > kMaxJsonDepth)
-    return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got more", kMaxJsonDepth);
+Status read_json(std::string_view text, const Table& config) {
+  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
+    return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got {}", kMaxJsonDepth, depth);
   const Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[config] JSON, got text that is not");
-  return from_tree<Config>(json);
+  return Decoder::decode(json, "", {config});
 }
 
-template <class Config>
-Result<Config> from_yaml(std::string_view text) {
-  YAML::Node node;
-  try {
-    node = YAML::Load(std::string(text));
-  } catch (const YAML::Exception& error) {
-    return make_error(ErrorCode::kCorrupt, "[config] YAML, got '{}' (line={})", error.msg, error.mark.line + 1);
-  }
-  if (node.IsNull()) return Config{};
-  int budget = kMaxNodes;
-  BITLAB_TRY(const Json json, from_node(node, 0, budget));
-  return from_tree<Config>(json);
+Status read_yaml(std::string_view text, const Table& config) {
+  BITLAB_TRY(const Json json, parse_yaml(text));
+  return Decoder::decode(json, "", {config});
 }
 
-template <class Config>
-Result<Config> load(const std::filesystem::path& path) {
+Status read_file(const std::filesystem::path& path, const Table& config) {
   BITLAB_TRY(const bool yaml, is_yaml(path));
-  BITLAB_TRY(const std::string text, read_file(path));
-  Result<Config> config = yaml ? from_yaml<Config>(text) : from_json<Config>(text);
-  if (!config.ok()) return make_error(config.error().code, "{} (path={})", config.error().message, path.string());
-  return config;
+  BITLAB_TRY(const std::string text, bitlab::read_file(path));
+  if (Status status = yaml ? read_yaml(text, config) : read_json(text, config); !status.ok())
+    return make_error(status.error().code, "{} (path={})", status.error().message, path.string());
+  return {};
 }
 
-template <class Config>
-Status save(const Config& config, const std::filesystem::path& path) {
+Status write_file(const std::filesystem::path& path, const Table& config) {
   BITLAB_TRY(const bool yaml, is_yaml(path));
-  return write_file_atomic(path, std::string_view(yaml ? to_yaml(config) : to_json(config)));
+  return write_file_atomic(path, std::string_view(yaml ? write_yaml(config) : write_json(config)));
 }
 
-template <class Config>
-Status apply(const Overrides& overrides, Config& config) {
+Status set_fields(const Overrides& overrides, const Table& config) {
   Json json = Json::object();
   for (const auto& [key, text] : overrides) json[key] = plain_scalar(text);
-  return decode(json, "", config);
+  return Decoder::decode(json, "", {config});
 }
 
-template <class T>
-Status assign(std::string_view text, std::string_view name, T& field) {
+Status assign(std::string_view text, std::string_view name, const Value& value) {
   const std::string copy(text);
-  return decode(std::is_same_v<T, std::string> ? Json(copy) : plain_scalar(copy), std::string(name), field);
+  if (std::holds_alternative<std::string*>(value.at)) return Decoder::decode(copy, std::string(name), value);
+  const bool is_tree = std::holds_alternative<List>(value.at) || std::holds_alternative<Table>(value.at) ||
+                       std::holds_alternative<Overrides*>(value.at);
+  if (!is_tree) return Decoder::decode(plain_scalar(copy), std::string(name), value);
+  BITLAB_TRY(const Json tree, parse_yaml(text));
+  return Decoder::decode(tree, std::string(name), value);
 }
 
-template <class T>
-std::string to_text(const T& field) {
-  const Json json = encode(field);
+std::string to_text(const Value& value) {
+  const Json json = encode(value);
   return json.is_string() ? json.get<std::string>() : json.dump();
 }
 
-#define BITLAB_INSTANTIATE(T)                                           \
-  template Status assign(std::string_view, std::string_view, T& field); \
-  template std::string to_text(const T&)
-BITLAB_INSTANTIATE(bool);
-BITLAB_INSTANTIATE(int64_t);
-BITLAB_INSTANTIATE(double);
-BITLAB_INSTANTIATE(std::string);
-BITLAB_INSTANTIATE(Optimizer);
-BITLAB_INSTANTIATE(Schedule);
-BITLAB_INSTANTIATE(std::optional<ternary::Method>);
-BITLAB_INSTANTIATE(ternary::Granularity);
-BITLAB_INSTANTIATE(ternary::Gradient);
-BITLAB_INSTANTIATE(ternary::ActKind);
-#undef BITLAB_INSTANTIATE
-
-#define BITLAB_INSTANTIATE(Config)                                    \
-  template std::string to_json(const Config&);                        \
-  template std::string to_yaml(const Config&);                        \
-  template Result<Config> from_json<Config>(std::string_view);        \
-  template Result<Config> from_yaml<Config>(std::string_view);        \
-  template Result<Config> load<Config>(const std::filesystem::path&); \
-  template Status save(const Config&, const std::filesystem::path&)
-BITLAB_INSTANTIATE(BitQuantConfig);
-BITLAB_INSTANTIATE(ModelConfig);
-BITLAB_INSTANTIATE(DataConfig);
-BITLAB_INSTANTIATE(TrainingConfig);
-BITLAB_INSTANTIATE(RunConfig);
-BITLAB_INSTANTIATE(MixedPrecisionConfig);
-#undef BITLAB_INSTANTIATE
-
-template Status apply(const Overrides&, BitQuantConfig&);
+Status assign_at(const Table& config, std::string_view path, std::string_view text) {
+  const Fields fields = config();
+  const size_t dot = path.find('.');
+  const Field* field = find(fields, path.substr(0, dot));
+  if (field == nullptr) return unknown_key("", std::string(path.substr(0, dot)), names_of(fields));
+  if (dot == std::string_view::npos) return assign(text, path, field->value);
+  const auto* table = std::get_if<Table>(&field->value.at);
+  if (table == nullptr) return wrong_type(field->name, "a field without parts", Json(std::string(path)));
+  if (Status status = assign_at(*table, path.substr(dot + 1), text); !status.ok())
+    return make_error(status.error().code, "{} (in={})", status.error().message, field->name);
+  return {};
+}
 
 }  // namespace bitlab::config

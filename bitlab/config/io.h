@@ -1,5 +1,7 @@
-// Configs as JSON and YAML text. Keys that a file leaves out keep their defaults; unknown keys and values of another type are
-// errors that name the key's path and, for an unknown key, the nearest known one.
+// Configs as JSON and YAML text, and single fields as text. Keys that a file leaves out keep their defaults; unknown keys and values of another
+// type are errors that name the key's path and, for an unknown key, the nearest known one.
+//
+// What does the work takes the fields of a config, not its type (fields.h); the templates below say only which config is meant.
 #pragma once
 
 #include <filesystem>
@@ -11,37 +13,66 @@
 
 namespace bitlab::config {
 
-// Instantiated for every struct of config.h.
-template <class Config>
-std::string to_json(const Config& config);
-template <class Config>
-std::string to_yaml(const Config& config);
+std::string write_json(const Table& config);
+std::string write_yaml(const Table& config);
 
-// Errors: Corrupt (not JSON or YAML), UnknownName (a key, a choice), TypeMismatch (a value).
-template <class Config>
-Result<Config> from_json(std::string_view text);
-template <class Config>
-Result<Config> from_yaml(std::string_view text);
+// Set the fields that the text names, and leave the others. After an error some may be set. Errors: Corrupt (not JSON or YAML), UnknownName (a
+// key, a choice), TypeMismatch (a value).
+Status read_json(std::string_view text, const Table& config);
+Status read_yaml(std::string_view text, const Table& config);
 
 // By the ending of the path: .json, .yaml or .yml. Errors as above, NotFound, InvalidArgument (another ending).
-template <class Config>
-Result<Config> load(const std::filesystem::path& path);
-template <class Config>
-Status save(const Config& config, const std::filesystem::path& path);
+Status read_file(const std::filesystem::path& path, const Table& config);
+Status write_file(const std::filesystem::path& path, const Table& config);
 
-// A single field from the text of a flag, and back. `name` stands in messages. Instantiated for bool, int64_t, double, std::string
-// and every enumeration that configs hold. Errors: TypeMismatch, UnknownName.
-template <class T>
-Status assign(std::string_view text, std::string_view name, T& field);
-template <class T>
-std::string to_text(const T& field);
+// Sets the fields that `overrides` names, as in a file. Errors: UnknownName (a key, a choice), TypeMismatch.
+Status set_fields(const Overrides& overrides, const Table& config);
 
-// Sets the fields that `overrides` names, as in a file. Errors: UnknownName (a key, a choice), TypeMismatch. Instantiated for BitQuantConfig.
-template <class Config>
-Status apply(const Overrides& overrides, Config& config);
+// A single value from the text of a flag, and back. `name` stands in messages. A list and a config take YAML. Errors: TypeMismatch, UnknownName,
+// Corrupt.
+Status assign(std::string_view text, std::string_view name, const Value& value);
+std::string to_text(const Value& value);
 
-template <class Config>
-bool equal(const Config& a, const Config& b) {
+// The same for the field at a path, such as "model.hidden". Errors: those of assign(), UnknownName (no such field).
+Status assign_at(const Table& config, std::string_view path, std::string_view text);
+
+// The configs themselves.
+template <Config T>
+std::string to_json(T config) {
+  return write_json(table_of(config));
+}
+template <Config T>
+std::string to_yaml(T config) {
+  return write_yaml(table_of(config));
+}
+template <Config T>
+Result<T> from_json(std::string_view text) {
+  T config;
+  BITLAB_RETURN_IF_ERROR(read_json(text, table_of(config)));
+  return config;
+}
+template <Config T>
+Result<T> from_yaml(std::string_view text) {
+  T config;
+  BITLAB_RETURN_IF_ERROR(read_yaml(text, table_of(config)));
+  return config;
+}
+template <Config T>
+Result<T> load(const std::filesystem::path& path) {
+  T config;
+  BITLAB_RETURN_IF_ERROR(read_file(path, table_of(config)));
+  return config;
+}
+template <Config T>
+Status save(T config, const std::filesystem::path& path) {
+  return write_file(path, table_of(config));
+}
+template <Config T>
+Status set_fields(const Overrides& overrides, T& config) {
+  return set_fields(overrides, table_of(config));
+}
+template <Config T>
+bool equal(const T& a, const T& b) {
   return to_json(a) == to_json(b);
 }
 

@@ -26,6 +26,13 @@ Result<MixedPrecisionConfig> config_of(torch::serialize::InputArchive& archive, 
   return config::from_yaml<MixedPrecisionConfig>(text.toStringRef());
 }
 
+std::string one_line(const MixedPrecisionConfig& config) {
+  std::string text = config::to_yaml(config);
+  text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
 // f of the archive in a file.
 template <class F>
 auto with_archive(const std::filesystem::path& path, F f) -> decltype(f(std::declval<torch::serialize::InputArchive&>())) {
@@ -42,7 +49,7 @@ auto with_archive(const std::filesystem::path& path, F f) -> decltype(f(std::dec
 
 }  // namespace
 
-BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, MixedPrecisionConfig config,
+BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward, MixedPrecisionConfig config,
                    const ConvertOptions& options)
     : torch::nn::Module("BitModel"), model_(std::move(model)), forward_(std::move(forward)), config_(std::move(config)) {
   Conversion conversion = convert_module(*model_, config_, options, true).value();
@@ -50,13 +57,14 @@ BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, Mi
   register_module("model", model_);
   const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());
   for (Interception& i : conversion.interceptions) {
+    using Use = nn::Quantizer::Use;
     std::shared_ptr<InterceptedWeight> weight;
     if (i.is_table) {
-      weight = std::make_shared<InterceptedWeight>(i.path, i.layer, i.weight, i.quant, i.window.get(),
-                                                   nn::Quantizer::Use::kValue);
+      weight =
+          std::make_shared<InterceptedWeight>(i.path, i.layer, i.weight, i.quant, i.window.get(), Use::kValue, i.is_master);
     } else {
-      weight = std::make_shared<InterceptedProduct>(i.path, i.layer, i.weight, i.quant, i.window.get(),
-                                                    nn::Quantizer::Use::kProduct);
+      weight = std::make_shared<InterceptedProduct>(i.path, i.layer, i.weight, i.quant, i.window.get(), Use::kProduct,
+                                                    i.is_master);
     }
     std::string key = i.path;
     std::replace(key.begin(), key.end(), '.', '/');
@@ -74,7 +82,7 @@ void BitModel::refuse(const Audit& audit) const {
   std::string list;
   for (const std::string& finding : findings) list += (list.empty() ? "" : ", ") + finding;
   throw Exception(make_error(ErrorCode::kUnsupported,
-                             "[bit_model] weights that products alone read, or master weights (activation: none), got {}",
+                             "[bit_model] weights that products alone read, or master weights (master: true), got {}",
                              list));
 }
 
@@ -114,8 +122,9 @@ Status BitModel::load_from(const std::filesystem::path& path) {
   return with_archive(path, [&](torch::serialize::InputArchive& archive) -> Status {
     BITLAB_TRY(const MixedPrecisionConfig saved, config_of(archive, path));
     if (!config::equal(saved, config_))
-      return make_error(ErrorCode::kInvalidArgument, "[bit_model] the rules of this model, got others (path={})",
-                        path.string());
+      return make_error(ErrorCode::kInvalidArgument,
+                        "[bit_model] a model that was saved with the rules '{}', got '{}' (path={})", one_line(config_),
+                        one_line(saved), path.string());
     load(archive);
     train(is_training());  // codes are made anew
     return {};

@@ -6,6 +6,7 @@
 
 #include "bitlab/convert/converter.h"
 #include "bitlab/convert/interception.h"
+#include "bitlab/nn/named_tensors.h"
 
 namespace bitlab::convert {
 
@@ -19,25 +20,22 @@ namespace bitlab::convert {
 //   at::Tensor y = model->forward(x);
 //
 // The first forward pass in training, and the first in eval, is audited: where a weight is read by anything but a product (w * 0.5, a clone, a
-// weight norm), or in training by nothing, it throws Unsupported and names weight and reader. A rule with `activation: none` makes it a master weight, ternary wherever it is read, with float
-// activations; one with `keep: float` leaves it as it is. Scales that are learned, steps and the warm-up
+// weight norm), or in training by nothing, it throws Unsupported and names weight and reader. A rule with `master: true` makes it a master weight,
+// ternary wherever it is read, with float activations; one with `method: none` leaves it as it is. Scales that are learned, steps and the warm-up
 // are parameters and buffers of "intercepted.<path, '.' as '/'>"; the wrapped module is the child "model".
 // A BitModel serves one thread at a time, and threads that its module starts by itself (std::thread) see the float weights.
 class BitModel : public torch::nn::Module {
  public:
-  using Forward = std::function<at::Tensor(const at::Tensor&)>;
-
   // Errors (bitlab::Exception): those of BitConverter::convert and of the layers.
-  BitModel(std::shared_ptr<torch::nn::Module> model, Forward forward, MixedPrecisionConfig config,
+  BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward, MixedPrecisionConfig config,
            const ConvertOptions& options = {});
 
-  // For a module with a forward(Tensor) of its own.
+  // For a module with a forward of its own, of named tensors or of one.
   template <class Model>
   static std::shared_ptr<BitModel> wrap(std::shared_ptr<Model> model, MixedPrecisionConfig config,
                                         const ConvertOptions& options = {}) {
-    Model* raw = model.get();
-    return std::make_shared<BitModel>(
-        std::move(model), [raw](const at::Tensor& x) { return raw->forward(x); }, std::move(config), options);
+    nn::Forward forward = nn::forward_of(*model);
+    return std::make_shared<BitModel>(std::move(model), std::move(forward), std::move(config), options);
   }
 
   // Calls anything that uses the module, under the interception; the first call in either mode is audited.
@@ -51,9 +49,11 @@ class BitModel : public torch::nn::Module {
     return result;
   }
 
-  at::Tensor forward(const at::Tensor& x) {
-    return intercept([&] { return forward_(x); });
+  nn::NamedTensors forward(const nn::NamedTensors& inputs) {
+    return intercept([&] { return forward_(inputs); });
   }
+  // For a network of one tensor: the first of what it returns.
+  at::Tensor forward(const at::Tensor& x) { return nn::forward_one(*this, x); }
 
   const ConversionReport& report() const { return report_; }
   const MixedPrecisionConfig& config() const { return config_; }
@@ -77,7 +77,7 @@ class BitModel : public torch::nn::Module {
   void refuse(const Audit& audit) const;
 
   std::shared_ptr<torch::nn::Module> model_;
-  Forward forward_;
+  nn::Forward forward_;
   MixedPrecisionConfig config_;
   WeightRegistry registry_;
   ConversionReport report_;

@@ -266,11 +266,11 @@ const std::pair<const char*, Body> kMisuses[] = {
      [](Misuse& m, const at::Tensor& x) { return m.fc(x) * m.fc->weight.t().slice(0, 1, 3).sum(); }},
 };
 
-MixedPrecisionConfig with_rule(config::Keep keep, const Overrides& quant) {
+MixedPrecisionConfig with_rule(bool master, const Overrides& quant) {
   MixedPrecisionConfig config;
   config.rules.emplace_back();
   config.rules[0].path = "fc";
-  config.rules[0].keep = keep;
+  config.rules[0].master = master;
   config.rules[0].quant = quant;
   return config;
 }
@@ -292,19 +292,18 @@ TEST(Audit, NamesWeightsThatOthersRead) {
     EXPECT_NE(found.find(text), std::string::npos) << found << " instead of " << text;
     // A rule that keeps the layer lets it pass.
     const at::Tensor x = torch::randn({2, 4});
-    EXPECT_TRUE(torch::equal(BitModel::wrap(net, with_rule(config::Keep::kFloat, {}))->forward(x), net->forward(x)));
+    EXPECT_TRUE(torch::equal(BitModel::wrap(net, with_rule(false, QuantRule::in_float()))->forward(x), net->forward(x)));
   }
   net->body = [](Misuse&, const at::Tensor& x) { return x; };
-  EXPECT_EQ(
-      refused(BitModel::wrap(net, {})),
-      "[bit_model] weights that products alone read, or master weights (activation: none), got 'fc.weight' is read by no "
-      "product");
+  EXPECT_EQ(refused(BitModel::wrap(net, {})),
+            "[bit_model] weights that products alone read, or master weights (master: true), got 'fc.weight' is read by no "
+            "product");
 }
 
 // Whatever reads a master weight reads its value t s, and hands the gradient there to the weight.
 TEST(MasterWeights, AreTernaryWhereverTheyAreRead) {
   torch::manual_seed(6);
-  const MixedPrecisionConfig config = with_rule(config::Keep::kNo, {{"activation", "none"}});
+  const MixedPrecisionConfig config = with_rule(true, {});
   for (const auto& [text, body] : kMisuses) {
     const auto net = std::make_shared<Misuse>(), reference = std::make_shared<Misuse>();
     net->body = reference->body = body;
@@ -342,8 +341,8 @@ TEST(MasterWeights, OfConvolutions) {
       return F::conv2d(x, (w - w.mean({1, 2, 3}, true)) / (w.std({1, 2, 3}, true, true) + 1e-5));
     }
   };
-  MixedPrecisionConfig config;
-  config.quant.activation = ternary::ActKind::kNone;
+  MixedPrecisionConfig config = with_rule(true, {});
+  config.rules[0].path = "*";
   config.quant.granularity = ternary::Granularity::kChannel;
   ops::WeightQuant quant;
   quant.spec.granularity = ternary::Granularity::kChannel;
@@ -364,6 +363,62 @@ TEST(MasterWeights, OfConvolutions) {
   }
 }
 
+// A container's layer, too, is read elsewhere: it is not replaced, and what reads it reads its value.
+TEST(MasterWeights, InContainers) {
+  torch::manual_seed(9);
+  struct Net : tnn::Module {
+    tnn::Sequential body{nullptr};
+    Net() { body = register_module("body", tnn::Sequential(tnn::Linear(4, 4))); }
+    at::Tensor forward(const at::Tensor& x) { return body->forward(x) * body[0]->as<tnn::Linear>()->weight.sum(); }
+  };
+  const auto net = std::make_shared<Net>();
+  MixedPrecisionConfig config = with_rule(true, {});
+  config.rules[0].path = "body.*";
+  const auto& layer = *net->body[0]->as<tnn::Linear>();
+  const at::Tensor value = ops::bit_weight(layer.weight, kQuant).detach(), x = torch::randn({3, 4});
+  const at::Tensor expected = at::linear(x, value, layer.bias) * value.sum();
+  const auto model = BitModel::wrap(net, config);
+  EXPECT_EQ(model->report().layers.at(0).action, Action::kIntercepted);
+  EXPECT_TRUE(torch::allclose(model->forward(x), expected, 1e-6, 1e-7));
+  EXPECT_EQ(BitConverter::convert(*std::make_shared<Net>(), config).value().layers.at(0).reason,
+            "a master weight: BitModel intercepts these");
+}
+
+// Activations that stay float are a property of the product, not of the weight.
+TEST(BitModel, WeightOnlyProducts) {
+  torch::manual_seed(10);
+  const auto net = std::make_shared<Misuse>();
+  net->body = [](Misuse& m, const at::Tensor& x) { return m.fc(x); };
+  const at::Tensor x = torch::randn({3, 4});
+  const at::Tensor expected = ops::bit_linear(x, net->fc->weight, net->fc->bias, kQuant, {ternary::ActKind::kNone, {}});
+  const auto model = BitModel::wrap(net, with_rule(false, {{"activation", "none"}}));
+  EXPECT_TRUE(torch::equal(model->forward(x), expected));
+  net->body = kMisuses[0].second;
+  EXPECT_NE(refused(BitModel::wrap(net, with_rule(false, {{"activation", "none"}}))).find("aten::mul"), std::string::npos);
+}
+
+// Two inputs and two outputs, by name.
+TEST(BitModel, NamedTensors) {
+  torch::manual_seed(11);
+  struct Net : tnn::Module {
+    tnn::Linear fc = register_module("fc", tnn::Linear(4, 3));
+    tnn::Embedding table = register_module("table", tnn::Embedding(5, 3));
+    nn::NamedTensors forward(const nn::NamedTensors& in) {
+      const at::Tensor y = fc(in.at("x")), rows = table(in.at("ids"));
+      return {{"sum", y + rows}, {"rows", rows}};
+    }
+  };
+  const auto net = std::make_shared<Net>();
+  const auto model = BitModel::wrap(net, {});
+  const at::Tensor x = torch::randn({2, 4}), ids = torch::randint(5, {2});
+  const nn::NamedTensors out = model->forward(nn::NamedTensors{{"ids", ids}, {"x", x}});
+  const at::Tensor rows = ops::bit_embedding(net->table->weight, ids, kQuant);
+  EXPECT_EQ(out.names(), "sum, rows");
+  EXPECT_TRUE(torch::equal(out.at("rows"), rows));
+  EXPECT_TRUE(torch::equal(out.at("sum"), ops::bit_linear(x, net->fc->weight, net->fc->bias, kQuant, kAct) + rows));
+  EXPECT_THROW(model->forward(nn::NamedTensors{{"x", x}}), Exception);
+}
+
 TEST(MasterWeights, AreNotWrittenTo) {
   const auto net = std::make_shared<Misuse>();
   net->body = [](Misuse& m, const at::Tensor& x) {
@@ -371,7 +426,7 @@ TEST(MasterWeights, AreNotWrittenTo) {
     m.fc->weight.mul_(0.5);
     return m.fc(x);
   };
-  const std::string found = refused(BitModel::wrap(net, with_rule(config::Keep::kNo, {{"activation", "none"}})));
+  const std::string found = refused(BitModel::wrap(net, with_rule(true, {})));
   EXPECT_NE(found.find("'fc.weight' is read by aten::mul_"), std::string::npos) << found;
 }
 

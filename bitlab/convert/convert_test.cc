@@ -23,35 +23,35 @@ QuantRule rule(std::function<void(QuantRule&)> set) {
 TEST(Rules, TheFirstThatFitsDecides) {
   MixedPrecisionConfig config;
   config.rules = {
-      rule([](auto& r) { r.position = config::Position::kFirst, r.keep = config::Keep::kFloat; }),
+      rule([](auto& r) { r.position = config::Position::kFirst, r.quant = QuantRule::in_float(); }),
       rule([](auto& r) {
         r.position = config::Position::kLast, r.quant = {{"granularity", "channel"}};
       }),
       rule([](auto& r) {
         r.path = "*.attn.*", r.quant = {{"method", "twn"}};
       }),
-      rule([](auto& r) { r.path = "/^head\\.[0-9]+$/", r.keep = config::Keep::kFloat; }),
+      rule([](auto& r) { r.path = "/^head\\.[0-9]+$/", r.quant = QuantRule::in_float(); }),
       rule([](auto& r) {
         r.type = "conv2d", r.min_size = 100, r.max_size = 200, r.quant = {{"method", "lsq"}};
       }),
-      rule([](auto& r) { r.tag = "stem", r.keep = config::Keep::kFloat; }),
-      rule([](auto& r) { r.path = "nowhere", r.keep = config::Keep::kFloat; }),
+      rule([](auto& r) { r.tag = "stem", r.quant = QuantRule::in_float(); }),
+      rule([](auto& r) { r.path = "nowhere", r.quant = QuantRule::in_float(); }),
   };
   RuleSet rules = RuleSet::create(config).value();
   const auto decide = [&](LayerFacts facts) {
     facts.count = 9;
-    return rules.decide(facts).rule;
+    return rules.decide(facts).reason;
   };
-  EXPECT_EQ(decide({"a", "linear", "", 10, 0}), 0);
-  EXPECT_EQ(decide({"a", "linear", "", 10, 8}), 1);
-  EXPECT_EQ(decide({"blocks.0.attn.q", "linear", "", 10, 4}), 2);
-  EXPECT_EQ(decide({"head.12", "linear", "", 10, 4}), 3);
-  EXPECT_EQ(decide({"xhead.12", "linear", "", 10, 4}), -1);
-  EXPECT_EQ(decide({"c", "conv2d", "", 150, 4}), 4);
-  EXPECT_EQ(decide({"c", "conv2d", "", 99, 4}), -1);
-  EXPECT_EQ(decide({"c", "conv2d", "", 201, 4}), -1);
-  EXPECT_EQ(decide({"c", "conv3d", "stem", 150, 4}), 5);
-  EXPECT_EQ(rules.unused(), std::vector<std::string>{"rule 7 (path=nowhere, keep=float)"});
+  EXPECT_EQ(decide({"a", "linear", "", 10, 0}), "rule 1 (position=first, method=none)");
+  EXPECT_EQ(decide({"a", "linear", "", 10, 8}), "rule 2 (position=last, granularity=channel)");
+  EXPECT_EQ(decide({"blocks.0.attn.q", "linear", "", 10, 4}), "rule 3 (path=*.attn.*, method=twn)");
+  EXPECT_EQ(decide({"head.12", "linear", "", 10, 4}), "rule 4 (path=/^head\\.[0-9]+$/, method=none)");
+  EXPECT_EQ(decide({"xhead.12", "linear", "", 10, 4}), "default");
+  EXPECT_EQ(decide({"c", "conv2d", "", 150, 4}), "rule 5 (type=conv2d, min_size=100, max_size=200, method=lsq)");
+  EXPECT_EQ(decide({"c", "conv2d", "", 99, 4}), "default");
+  EXPECT_EQ(decide({"c", "conv2d", "", 201, 4}), "default");
+  EXPECT_EQ(decide({"c", "conv3d", "stem", 150, 4}), "rule 6 (tag=stem, method=none)");
+  EXPECT_EQ(rules.unused(), std::vector<std::string>{"rule 7 (path=nowhere, method=none)"});
   const Decision partial = RuleSet::create(config).value().decide({"a", "linear", "", 10, 8, 9});
   EXPECT_EQ(partial.quant.granularity, ternary::Granularity::kChannel);
   EXPECT_EQ(partial.quant.method, ternary::Method::kAbsmean) << "what is not overridden is the base's";
@@ -68,9 +68,15 @@ TEST(Rules, RefuseWhatCannotBe) {
             })),
             "[config] a known key, got 'methot'; did you mean 'method'? (rule 1 (path=a, methot=twn))");
   EXPECT_EQ(error_of(rule([](auto& r) {
-              r.keep = config::Keep::kFloat, r.quant = {{"method", "twn"}};
+              r.master = true, r.quant = {{"method", "none"}};
             })),
-            "[rules] a rule that keeps a layer or changes its quantization, got rule 1 (keep=float, method=twn)");
+            "[rules] a method for the value of a master weight, got rule 1 (master=true, method=none)");
+  EXPECT_EQ(error_of(rule([](auto& r) {
+              r.master = true, r.quant = {{"activation", "int8"}};
+            })),
+            "[rules] float activations of a master weight, got rule 1 (master=true, activation=int8)");
+  const std::string group = error_of(rule([](auto& r) { r.quant = {{"method", "int8"}, {"granularity", "group"}}; }));
+  EXPECT_NE(group.find("(rule 1 (granularity=group, method=int8))"), std::string::npos) << group;
   EXPECT_EQ(error_of(rule([](auto& r) { r.min_size = 5, r.max_size = 3; })),
             "[rules] min_size up to max_size, got rule 1 (min_size=5, max_size=3)");
   EXPECT_NE(error_of(rule([](auto& r) { r.path = "/(/"; })).find("[rules] a regular expression"), std::string::npos);
@@ -117,7 +123,7 @@ TEST(Converter, ReplacesWhatContainersHold) {
   // "none" everywhere, then ternary: the weights stay.
   const auto weight = net->named_parameters()["body.3.weight"].detach().clone();
   MixedPrecisionConfig config;
-  config.rules = {rule([](auto& r) { r.position = config::Position::kFirst, r.keep = config::Keep::kFloat; }),
+  config.rules = {rule([](auto& r) { r.position = config::Position::kFirst, r.quant = QuantRule::in_float(); }),
                   rule([](auto& r) {
                     r.path = "dict.*", r.quant = {{"method", "ttq"}, {"granularity", "channel"}};
                   })};
@@ -126,7 +132,7 @@ TEST(Converter, ReplacesWhatContainersHold) {
   std::map<std::string, const LayerReport*> layers;
   for (const LayerReport& layer : report.layers) layers[layer.path] = &layer;
   EXPECT_EQ(layers.at("body.0")->action, Action::kKept);
-  EXPECT_EQ(layers.at("body.0")->reason, "rule 1 (position=first, keep=float)");
+  EXPECT_EQ(layers.at("body.0")->reason, "rule 1 (position=first, method=none)");
   EXPECT_EQ(layers.at("body.1")->action, Action::kSkipped);
   EXPECT_EQ(layers.at("body.3")->action, Action::kReplaced);
   EXPECT_EQ(layers.at("body.3")->quant, "absmean/tensor/int8");
@@ -169,6 +175,26 @@ TEST(Twins, OfNoneComputeTheSame) {
   tnn::ConvTranspose2d up(tnn::ConvTranspose2dOptions(4, 6, 3).stride(2).output_padding(1).groups(2));
   const at::Tensor x = torch::randn({2, 4, 5, 4});
   EXPECT_TRUE(torch::equal(make_twin(*up, none).module->as<nn::BitConvTranspose2d>()->forward(x), up->forward(x)));
+}
+
+// Layers of nn/ that were made to compute in float are layers like LibTorch's; those that are ternary already are left alone.
+TEST(Converter, TakesFloatLayersOfItsOwn) {
+  torch::manual_seed(5);
+  const auto none = BitQuantConfig::none();
+  tnn::Sequential net(nn::BitConv1d(nn::BitConv1dOptions(2, 4, 3).padding(1).quant(none)), tnn::Flatten(),
+                      nn::BitLinear(nn::BitLinearOptions(20, 6).quant(none)), nn::BitLinear(6, 3));
+  const at::Tensor x = torch::randn({2, 2, 5});
+  const auto* conv = net[0]->as<nn::BitConv1d>();
+  const auto* fc = net[2]->as<nn::BitLinear>();
+  const at::Tensor w0 = conv->weight, b0 = conv->bias, w1 = fc->weight, b1 = fc->bias;
+  const at::Tensor h = ops::bit_conv(x, w0, b0, {{1}, {1}, {1}}, {}, {});
+  const at::Tensor expected = net[3]->as<nn::BitLinear>()->forward(ops::bit_linear(h.flatten(1), w1, b1, {}, {}));
+  const auto report = BitConverter::convert(*net, {}).value();
+  ASSERT_EQ(report.layers.size(), 3U);
+  EXPECT_EQ(report.layers[0].type, "conv1d");
+  EXPECT_EQ(report.layers[1].action, Action::kReplaced);
+  EXPECT_EQ(report.layers[2].action, Action::kSkipped);
+  EXPECT_TRUE(torch::equal(net->forward(x), expected));
 }
 
 // A layer that stands in several places is one layer afterwards, too.

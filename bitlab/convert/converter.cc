@@ -1,7 +1,6 @@
 #include "bitlab/convert/converter.h"
 
 #include <algorithm>
-#include <set>
 
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/container/moduledict.h>
@@ -124,62 +123,66 @@ bool is_replaceable(const Candidate& c) {
 // Decides for one candidate after the other, and changes the module at the end alone.
 struct Converter {
   RuleSet rules;
-  const MixedPrecisionConfig& config;
   bool intercepts;
   std::vector<std::pair<Candidate, Twin>> twins{};
   Conversion conversion{};
 
   void decide(const Candidate& c) {
     const Decision decision = rules.decide(c.facts);
-    LayerReport report{c.facts.path, c.facts.type, Action::kKept,
-                       "default",    "",           c.is_layer ? own_parameters(*c.module) : c.facts.size};
-    if (decision.rule >= 0)
-      report.reason = describe(config.rules[static_cast<size_t>(decision.rule)], static_cast<size_t>(decision.rule));
-    if (!decision.quant.enabled()) {
-      conversion.report.layers.push_back(std::move(report));
-      return;
-    }
-    report.quant = nn::describe(decision.quant);
-    if (is_replaceable(c)) {
+    LayerReport report{c.facts.path,    c.facts.type, Action::kKept,
+                       decision.reason, "",           c.is_layer ? own_parameters(*c.module) : c.facts.size};
+    if (decision.quant.enabled()) convert(c, decision, report);
+    conversion.report.layers.push_back(std::move(report));
+  }
+
+  void convert(const Candidate& c, const Decision& decision, LayerReport& report) {
+    if (is_replaceable(c) && !decision.master) {
       report.action = Action::kReplaced;
       twins.emplace_back(c, make_twin(*c.module, decision.quant));
     } else if (intercepts && c.facts.type != "embedding_bag") {
       report.action = Action::kIntercepted;
       conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, "weight") : c.facts.path, c.facts.path, c.weight,
-                                          decision.quant, window_of(*c.module), c.facts.type == "embedding"});
+                                          decision.quant, window_of(*c.module), c.facts.type == "embedding",
+                                          decision.master});
     } else {
-      report = {c.facts.path, c.facts.type, Action::kSkipped, "", "", report.parameters};
-      report.reason = intercepts ? "an embedding_bag outside of a container" : "a typed member: BitModel intercepts these";
+      report.action = Action::kSkipped;
+      report.reason = intercepts        ? "an embedding_bag outside of a container"
+                      : decision.master ? "a master weight: BitModel intercepts these"
+                                        : "a typed member: BitModel intercepts these";
+      return;
     }
-    conversion.report.layers.push_back(std::move(report));
+    report.quant = nn::describe(decision.quant);
   }
 
-  // Modules whose parameters no candidate covers.
-  void report_others(const Module& module, const std::vector<Candidate>& list) {
+  void report_rest(const Module& module, const std::vector<Candidate>& list) {
     std::set<const void*> covered;
     for (const Candidate& c : list) {
       covered.insert(c.weight.unsafeGetTensorImpl());
       if (c.is_layer)
         for (const auto& p : c.module->named_parameters(false)) covered.insert(p.value().unsafeGetTensorImpl());
     }
-    const auto report = [&](const std::string& path, const Module& m) {
-      int64_t count = 0;
-      for (const auto& p : m.named_parameters(false))
-        if (!covered.contains(p.value().unsafeGetTensorImpl())) count += p.value().numel();
-      if (count > 0) conversion.report.layers.push_back({path, m.name(), Action::kSkipped, "no ternary form", "", count});
-    };
-    report("", module);
-    for (const auto& item : module.named_modules(std::string(), false)) report(item.key(), *item.value());
+    report_others(module, covered, conversion.report);
   }
 };
 
 }  // namespace
 
+void report_others(const Module& module, const std::set<const void*>& covered, ConversionReport& report) {
+  const auto add = [&](const std::string& path, const Module& m) {
+    int64_t count = 0;
+    for (const auto& p : m.named_parameters(false))
+      if (!covered.contains(p.value().unsafeGetTensorImpl())) count += p.value().numel();
+    if (count > 0) report.layers.push_back({path, m.name(), Action::kSkipped, "no ternary form", "", count});
+  };
+  add("", module);
+  for (const auto& item : module.named_modules(std::string(), false)) add(item.key(), *item.value());
+}
+
 Result<Conversion> convert_module(Module& module, const MixedPrecisionConfig& config, const ConvertOptions& options,
                                   bool intercepts) {
   BITLAB_TRY(RuleSet rules, RuleSet::create(config));
   const std::vector<Candidate> list = candidates(module, options, intercepts);
-  Converter converter{std::move(rules), config, intercepts};
+  Converter converter{std::move(rules), intercepts};
   for (const Candidate& c : list) {
     try {
       converter.decide(c);
@@ -190,7 +193,7 @@ Result<Conversion> convert_module(Module& module, const MixedPrecisionConfig& co
                         error.what_without_backtrace(), c.facts.path);
     }
   }
-  converter.report_others(module, list);
+  converter.report_rest(module, list);
   for (const auto& [candidate, twin] : converter.twins)
     for (const Candidate::Place& at : candidate.places) place(at, candidate.module, twin);
   converter.conversion.report.unused_rules = converter.rules.unused();

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 
 #include <torch/nn/module.h>
 
@@ -23,12 +24,16 @@ struct Interception {
   BitQuantConfig quant;
   std::unique_ptr<ops::ConvWindow> window;  // of a convolution, else null
   bool is_table = false;                    // of an embedding
+  bool is_master = false;
 };
 
 struct Conversion {
   ConversionReport report;
   std::vector<Interception> interceptions;
 };
+
+// Adds what has parameters that no layer of the report covers; `covered` holds the others' tensors (TensorImpl).
+void report_others(const torch::nn::Module& module, const std::set<const void*>& covered, ConversionReport& report);
 
 // What BitConverter and BitModel share. `intercepts`: whether layers outside of containers, and parameters of the user's own classes, can be
 // intercepted; without, they are skipped.

@@ -264,14 +264,15 @@ at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const a
 }  // namespace
 
 InterceptedWeight::InterceptedWeight(std::string path_, std::string layer_, at::Tensor tensor, const BitQuantConfig& quant,
-                                     const ops::ConvWindow* window, nn::Quantizer::Use use)
+                                     const ops::ConvWindow* window, nn::Quantizer::Use use, bool is_master)
     : torch::nn::Module("InterceptedWeight"),
       path(std::move(path_)),
       layer(std::move(layer_)),
       weight{std::move(tensor)},
       quant_(quant),
       window_(window == nullptr ? std::nullopt : std::optional(*window)),
-      use_(use) {
+      use_(use),
+      is_master_(is_master) {
   reset();
   quantizer.initialize_scales(weight.tensor);
 }

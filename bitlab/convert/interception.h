@@ -21,11 +21,13 @@
 namespace bitlab::convert {
 
 // A weight of somebody else's module, and how it is quantized. A module, so that learned scales and steps are trained and saved.
-class InterceptedWeight : public torch::nn::Module {
+class InterceptedWeight : public torch::nn::Module, public nn::Quantized {
  public:
-  // `path`: of the weight, `layer`: of the layer that rules know. `window`: of a convolution, else null. Errors: those of Quantizer::reset().
+  // `path`: of the weight, `layer`: of the layer that rules know. `window`: of a convolution, else null. `is_master`: its
+  // quantized value stands for it wherever it is read; `quant` has float activations then. Errors: those of Quantizer::reset().
   InterceptedWeight(std::string path, std::string layer, at::Tensor weight, const BitQuantConfig& quant,
-                    const ops::ConvWindow* window, nn::Quantizer::Use use);
+                    const ops::ConvWindow* window, nn::Quantizer::Use use, bool is_master);
+  nn::Quantizer& own_quantizer() override { return quantizer; }
   void train(bool on = true) override;
 
   // x by the whole weight, or by `rows` of it from `begin` on; their scales are those of the whole.
@@ -35,8 +37,8 @@ class InterceptedWeight : public torch::nn::Module {
   // Whether products of the weight are computed by linear() and conv(); those of master weights in int8 go on as they are.
   bool has_product() const { return !is_master() || is_ternary(*quant_.method); }
 
-  // A weight whose activations stay float: then its quantized value can stand for it wherever it is read. Gradients reach the weight.
-  bool is_master() const { return quant_.activation == ternary::ActKind::kNone; }
+  // Gradients with respect to its value reach the weight.
+  bool is_master() const { return is_master_; }
   // Its value in the place of `tensor`, which is the weight or a view of it.
   at::Tensor value_of(const at::Tensor& tensor) const;
 
@@ -56,6 +58,7 @@ class InterceptedWeight : public torch::nn::Module {
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;  // of the last convolution
   nn::Quantizer::Use use_;
+  bool is_master_;
   at::Tensor last_bias_;      // what the last product was called with
   at::Tensor own_bias_;       // of a frozen weight whose products have none
   bool was_divided_ = false;  // a product read some of its rows alone

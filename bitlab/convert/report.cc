@@ -8,7 +8,7 @@
 namespace bitlab::convert {
 
 std::string_view name(Action action) {
-  constexpr std::array<std::string_view, 4> kNames{"replaced", "intercepted", "kept", "skipped"};
+  constexpr std::array<std::string_view, 5> kNames{"built", "replaced", "intercepted", "kept", "skipped"};
   return kNames.at(static_cast<size_t>(action));
 }
 
@@ -21,7 +21,7 @@ int64_t ConversionReport::parameters() const {
 int64_t ConversionReport::covered() const {
   int64_t count = 0;
   for (const LayerReport& layer : layers)
-    if (layer.action == Action::kReplaced || layer.action == Action::kIntercepted) count += layer.parameters;
+    if (layer.action != Action::kKept && layer.action != Action::kSkipped) count += layer.parameters;
   return count;
 }
 

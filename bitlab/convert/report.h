@@ -9,6 +9,7 @@
 namespace bitlab::convert {
 
 enum class Action {
+  kBuilt,        // the network was built with a ternary layer (QuantScope)
   kReplaced,     // a ternary layer stands in the module's place
   kIntercepted,  // the module stays, its products run on the ternary weight (BitModel)
   kKept,         // a rule, or a configuration of "none", keeps the layer in float

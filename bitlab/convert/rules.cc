@@ -1,5 +1,6 @@
 #include "bitlab/convert/rules.h"
 
+#include <algorithm>
 #include <fnmatch.h>
 #include <regex>
 
@@ -32,27 +33,29 @@ Error invalid(const QuantRule& rule, size_t index, std::string_view expectation)
   return make_error(ErrorCode::kInvalidArgument, "[rules] {}, got {}", expectation, describe(rule, index));
 }
 
-Result<BitQuantConfig> quant_of(const QuantRule& rule, size_t index, BitQuantConfig base) {
-  if (rule.keep != config::Keep::kNo && !rule.quant.empty())
-    return invalid(rule, index, "a rule that keeps a layer or changes its quantization");
+Status check_conditions(const QuantRule& rule, size_t index) {
   if (rule.min_size < 0 || rule.max_size < 0 || (rule.max_size != 0 && rule.max_size < rule.min_size))
     return invalid(rule, index, "min_size up to max_size");
-  if (is_regex(rule.path)) {
-    try {
-      regex_of(rule.path);
-    } catch (const std::regex_error& error) {
-      return invalid(rule, index, fmt::format("a regular expression ({})", error.what()));
-    }
+  if (!is_regex(rule.path)) return {};
+  try {
+    regex_of(rule.path);
+  } catch (const std::regex_error& error) {
+    return invalid(rule, index, fmt::format("a regular expression ({})", error.what()));
   }
-  if (rule.keep == config::Keep::kFloat) return BitQuantConfig::none();
-  if (rule.keep == config::Keep::kInt8) {
-    BitQuantConfig kept = BitQuantConfig::int8();
-    if (base.activation != ternary::ActKind::kNone) kept.activation = base.activation;
-    return kept;
-  }
-  if (Status status = config::apply(rule.quant, base); !status.ok())
-    return make_error(status.error().code, "{} ({})", status.error().message, describe(rule, index));
-  return base;
+  return {};
+}
+
+// What a rule makes of the quantization of all others.
+Result<BitQuantConfig> quant_of(const QuantRule& rule, size_t index, BitQuantConfig quant) {
+  Status status = config::set_fields(rule.quant, quant);
+  if (status.ok() && quant.enabled()) status = validate(quant.weight_spec());
+  if (!status.ok()) return make_error(status.error().code, "{} ({})", status.error().message, describe(rule, index));
+  if (!rule.master) return quant;
+  if (!quant.enabled()) return invalid(rule, index, "a method for the value of a master weight");
+  if (rule.quant.contains("activation") && quant.activation != ternary::ActKind::kNone)
+    return invalid(rule, index, "float activations of a master weight");
+  quant.activation = ternary::ActKind::kNone;
+  return quant;
 }
 
 }  // namespace
@@ -69,7 +72,7 @@ std::string describe(const QuantRule& rule, size_t index) {
   if (rule.min_size != plain.min_size) add("min_size", std::to_string(rule.min_size));
   if (rule.max_size != plain.max_size) add("max_size", std::to_string(rule.max_size));
   if (rule.position != plain.position) add("position", std::string(name(rule.position)));
-  if (rule.keep != plain.keep) add("keep", std::string(name(rule.keep)));
+  if (rule.master) add("master", "true");
   for (const auto& [key, value] : rule.quant) add(key, value);
   return fmt::format("rule {} ({})", index + 1, text);
 }
@@ -78,6 +81,7 @@ Result<RuleSet> RuleSet::create(MixedPrecisionConfig config) {
   RuleSet set;
   set.base_ = config.quant;
   for (size_t i = 0; i < config.rules.size(); ++i) {
+    BITLAB_RETURN_IF_ERROR(check_conditions(config.rules[i], i));
     BITLAB_TRY(const BitQuantConfig quant, quant_of(config.rules[i], i, config.quant));
     set.rules_.push_back({std::move(config.rules[i]), quant});
   }
@@ -88,9 +92,14 @@ Decision RuleSet::decide(const LayerFacts& layer) {
   for (size_t i = 0; i < rules_.size(); ++i) {
     if (!matches(rules_[i].rule, layer)) continue;
     rules_[i].used = true;
-    return {rules_[i].quant, static_cast<int64_t>(i)};
+    return {rules_[i].quant, rules_[i].rule.master, describe(rules_[i].rule, i)};
   }
-  return {base_, -1};
+  return {base_, false, "default"};
+}
+
+bool RuleSet::has_positions() const {
+  return std::any_of(rules_.begin(), rules_.end(),
+                     [](const Entry& entry) { return entry.rule.position != config::Position::kAny; });
 }
 
 std::vector<std::string> RuleSet::unused() const {

@@ -20,16 +20,19 @@ struct LayerFacts {
 
 struct Decision {
   BitQuantConfig quant;  // BitQuantConfig::none(): the layer stays float
-  int64_t rule = -1;     // which one decided; -1: none did
+  bool master = false;   // its quantized value stands for the weight wherever that is read
+  std::string reason;    // "rule 2 (…)", or "default" where no rule fits
 };
 
 class RuleSet {
  public:
-  // Every rule is checked, whether or not a layer will meet it. Errors: InvalidArgument (a regular expression, sizes, a rule that keeps
-  // and changes at once), UnknownName and TypeMismatch (overrides), all naming the rule.
+  // Every rule is checked, whether or not a layer will meet it. Errors: InvalidArgument (a regular expression, sizes, a master weight without a
+  // method or with quantized activations), UnknownName and TypeMismatch (overrides), those of ternary::validate(), all naming the rule.
   static Result<RuleSet> create(MixedPrecisionConfig config);
 
   Decision decide(const LayerFacts& layer);
+  // Whether a rule asks for the first or the last layer, so that the number of layers must be known.
+  bool has_positions() const;
   // The rules that have decided nothing so far, as texts.
   std::vector<std::string> unused() const;
 
@@ -43,7 +46,7 @@ class RuleSet {
   std::vector<Entry> rules_;
 };
 
-// "rule 2 (path=*.attn.*, keep=float)"
+// "rule 2 (path=*.attn.*, method=none)"
 std::string describe(const QuantRule& rule, size_t index);
 
 }  // namespace bitlab::convert

@@ -68,7 +68,7 @@ std::vector<QuantRule> propose_rules(const Sensitivity& s, double budget) {
     if (left <= budget || own <= 0) break;
     QuantRule rule;
     rule.path = s.layers[i].path;
-    rule.keep = config::Keep::kFloat;
+    rule.quant = QuantRule::in_float();
     rules.push_back(std::move(rule));
     left -= own;
   }

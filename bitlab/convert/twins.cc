@@ -3,13 +3,7 @@
 #include <typeindex>
 #include <unordered_map>
 
-#include <torch/nn/modules/conv.h>
-#include <torch/nn/modules/embedding.h>
-#include <torch/nn/modules/linear.h>
-
-#include "bitlab/nn/bit_conv.h"
-#include "bitlab/nn/bit_embedding.h"
-#include "bitlab/nn/bit_linear.h"
+#include "bitlab/convert/layer_types.h"
 
 namespace bitlab::convert {
 namespace {
@@ -34,11 +28,31 @@ Twin with_weights(Holder layer, Source& source) {
 
 // Without its padding, which comes with each call.
 template <class Options>
-ops::ConvWindow window_of(const Options& o) {
+ops::ConvWindow window_of(const Options& o, bool transposed) {
   const auto vector = [](const auto& sizes) { return std::vector<int64_t>(sizes->begin(), sizes->end()); };
   return {vector(o.stride()),         std::vector<int64_t>(o.stride()->size(), 0),
-          vector(o.dilation()),       o.transposed(),
+          vector(o.dilation()),       transposed,
           vector(o.output_padding()), o.groups()};
+}
+
+// The options of a layer of nn/ that was made to compute in float, so that rules may still make it ternary; null for all else.
+template <class Layer>
+auto* float_options(const torch::nn::Module& module) {
+  const auto* layer = dynamic_cast<const typename Layer::ContainedType*>(&module);
+  return layer != nullptr && !layer->options.quant().enabled() ? &layer->options : nullptr;
+}
+
+// Null for what is no convolution of these classes.
+template <class Layer, class LibTorch>
+std::unique_ptr<ops::ConvWindow> window_of(const torch::nn::Module& module, bool transposed) {
+  using Source = typename LibTorch::ContainedType;
+  if constexpr (requires(const Source& source) { source.options.stride(); }) {
+    if (const auto* conv = dynamic_cast<const Source*>(&module); conv != nullptr)
+      return std::make_unique<ops::ConvWindow>(window_of(conv->options, transposed));
+    if (const auto* options = float_options<Layer>(module); options != nullptr)
+      return std::make_unique<ops::ConvWindow>(window_of(*options, transposed));
+  }
+  return nullptr;
 }
 
 template <size_t D, class Holder, class Source>
@@ -78,33 +92,26 @@ Twin bag_twin(torch::nn::EmbeddingBagImpl& source, const BitQuantConfig& quant) 
 
 // The very classes: one that derives from them may have a forward() of its own.
 std::string type_of(const torch::nn::Module& module) {
-  using namespace torch::nn;
   static const std::unordered_map<std::type_index, std::string> types{
-      {typeid(LinearImpl), "linear"},
-      {typeid(Conv1dImpl), "conv1d"},
-      {typeid(Conv2dImpl), "conv2d"},
-      {typeid(Conv3dImpl), "conv3d"},
-      {typeid(ConvTranspose1dImpl), "conv_transpose1d"},
-      {typeid(ConvTranspose2dImpl), "conv_transpose2d"},
-      {typeid(ConvTranspose3dImpl), "conv_transpose3d"},
-      {typeid(EmbeddingImpl), "embedding"},
-      {typeid(EmbeddingBagImpl), "embedding_bag"},
+#define BITLAB_TYPE(name, Layer, LibTorch) {typeid(LibTorch::ContainedType), name},
+      BITLAB_LAYER_TYPES(BITLAB_TYPE)
+#undef BITLAB_TYPE
   };
   const auto found = types.find(typeid(module));
-  return found == types.end() ? "" : found->second;
+  if (found != types.end()) return found->second;
+#define BITLAB_TYPE(name, Layer, LibTorch) \
+  if (float_options<Layer>(module) != nullptr) return name;
+  BITLAB_LAYER_TYPES(BITLAB_TYPE)
+#undef BITLAB_TYPE
+  return "";
 }
 
 std::unique_ptr<ops::ConvWindow> window_of(const torch::nn::Module& module) {
   std::unique_ptr<ops::ConvWindow> window;
-  const auto take = [&]<size_t D, class Impl>(std::integral_constant<size_t, D>, const Impl* conv) {
-    if (conv != nullptr) window = std::make_unique<ops::ConvWindow>(window_of(conv->options));
-  };
-  take(std::integral_constant<size_t, 1>(), dynamic_cast<const torch::nn::Conv1dImpl*>(&module));
-  take(std::integral_constant<size_t, 2>(), dynamic_cast<const torch::nn::Conv2dImpl*>(&module));
-  take(std::integral_constant<size_t, 3>(), dynamic_cast<const torch::nn::Conv3dImpl*>(&module));
-  take(std::integral_constant<size_t, 1>(), dynamic_cast<const torch::nn::ConvTranspose1dImpl*>(&module));
-  take(std::integral_constant<size_t, 2>(), dynamic_cast<const torch::nn::ConvTranspose2dImpl*>(&module));
-  take(std::integral_constant<size_t, 3>(), dynamic_cast<const torch::nn::ConvTranspose3dImpl*>(&module));
+#define BITLAB_TYPE(name, Layer, LibTorch) \
+  if (window == nullptr) window = window_of<Layer, LibTorch>(module, std::string_view(name).starts_with("conv_transpose"));
+  BITLAB_LAYER_TYPES(BITLAB_TYPE)
+#undef BITLAB_TYPE
   return window;
 }
 
@@ -126,6 +133,14 @@ Twin make_twin(torch::nn::Module& module, const BitQuantConfig& quant) {
     return conv_twin<3, nn::BitConvTranspose3d>(*m, quant);
   if (auto* m = dynamic_cast<EmbeddingImpl*>(&module); m != nullptr) return embedding_twin(*m, quant);
   if (auto* m = dynamic_cast<EmbeddingBagImpl*>(&module); m != nullptr) return bag_twin(*m, quant);
+#define BITLAB_TYPE(name, Layer, LibTorch)                                           \
+  if (const auto* known = float_options<Layer>(module); known != nullptr) {          \
+    auto options = *known;                                                           \
+    options.quant(quant);                                                            \
+    return with_weights(Layer(options), static_cast<Layer::ContainedType&>(module)); \
+  }
+  BITLAB_LAYER_TYPES(BITLAB_TYPE)
+#undef BITLAB_TYPE
   throw Exception(make_error(ErrorCode::kUnsupported, "[convert] a layer that has a ternary form, got {}", module.name()));
 }
 

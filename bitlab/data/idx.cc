@@ -74,8 +74,8 @@ Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
 
 Result<std::vector<int64_t>> read_shape(Source& source) {
   std::array<uint8_t, 4> magic{};
-  if (source.read(magic) != magic.size() || magic[0] != 0 || magic[1] != 0)
-    return corrupt("two zero bytes at the start, got others");
+  if (source.read(magic) != magic.size()) return corrupt("4 bytes at the start, got a truncated file");
+  if (magic[0] != 0 || magic[1] != 0) return corrupt("two zero bytes at the start, got {} and {}", magic[0], magic[1]);
   if (magic[2] != kUnsignedByte)
     return make_error(ErrorCode::kUnsupported, "[idx] unsigned bytes (type 8), got type {}", magic[2]);
   if (magic[3] < 1 || magic[3] > 4) return corrupt("1 to 4 dimensions, got {}", magic[3]);
@@ -86,7 +86,7 @@ Result<std::vector<int64_t>> read_shape(Source& source) {
     if (source.read(size) != size.size()) return corrupt("{} sizes, got a truncated file", magic[3]);
     shape.push_back(int64_t{size[0]} << 24 | int64_t{size[1]} << 16 | int64_t{size[2]} << 8 | int64_t{size[3]});
     if (shape.back() == 0 || shape.back() > kMaxValues / count)
-      return corrupt("between 1 and 2^30 values, got another number");
+      return corrupt("between 1 and 2^30 values, got {} times {}", count, shape.back());
     count *= shape.back();
   }
   return shape;

@@ -13,14 +13,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Error corrupt(std::string_view expectation) {
-  return make_error(ErrorCode::kCorrupt, "[image] {}, got another form", expectation);
+Error corrupt(std::string_view expectation, const Json& found) {
+  return make_error(ErrorCode::kCorrupt, "[image] {}, got {}", expectation,
+                    found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80));
 }
 
 Result<std::vector<float>> read_floats(const Json& json, int64_t count) {
   if (!json.is_array() || static_cast<int64_t>(json.size()) != count ||
       !std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_number() && std::isfinite(v.get<float>()); }))
-    return corrupt("a finite mean and std for each channel");
+    return corrupt("a finite mean and std for each channel", json);
   return json.get<std::vector<float>>();
 }
 
@@ -34,23 +35,26 @@ std::string ImageSpec::to_json() const {
 Result<ImageSpec> ImageSpec::from_json(std::string_view text) {
   constexpr int64_t kMaxSize = 16384;
   constexpr std::array kKeys{"channels", "height", "width", "mean", "std", "labels"};
-  if (json_depth(text) > kMaxJsonDepth) return corrupt("nesting at most 16 deep");
+  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
+    return make_error(ErrorCode::kCorrupt, "[image] nesting at most {} deep, got {}", kMaxJsonDepth, depth);
   const Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[image] JSON, got '{}'", text.substr(0, 80));
   if (!json.is_object() || json.size() != kKeys.size() ||
       !std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return json.contains(key); }))
-    return corrupt("channels, height, width, mean, std and labels");
+    return corrupt("channels, height, width, mean, std and labels", json);
   ImageSpec spec;
   for (const auto& [key, size] : {std::pair{"channels", &spec.channels}, {"height", &spec.height}, {"width", &spec.width}}) {
     if (!json[key].is_number_unsigned() || json[key].get<uint64_t>() < 1 || json[key].get<uint64_t>() > kMaxSize)
-      return corrupt("sizes from 1 to 16384");
+      return corrupt("sizes from 1 to 16384", json[key]);
     *size = json[key].get<int64_t>();
   }
   BITLAB_TRY(spec.mean, read_floats(json["mean"], spec.channels));
   BITLAB_TRY(spec.std, read_floats(json["std"], spec.channels));
-  if (std::any_of(spec.std.begin(), spec.std.end(), [](float s) { return s <= 0; })) return corrupt("a positive std");
+  if (std::any_of(spec.std.begin(), spec.std.end(), [](float s) { return s <= 0; }))
+    return corrupt("a positive std", json["std"]);
   const Json& labels = json["labels"];
   if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), [](const Json& v) { return v.is_string(); }))
-    return corrupt("names as labels");
+    return corrupt("names as labels", json["labels"]);
   spec.labels = labels.get<std::vector<std::string>>();
   return spec;
 }

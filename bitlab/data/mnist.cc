@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <string>
 
+#include <fmt/ranges.h>
+
 #include "bitlab/base/version.h"
 #include "bitlab/data/dataset.h"
 #include "bitlab/data/idx.h"
@@ -40,27 +42,24 @@ Result<fs::path> find_file(const DataOptions& options, const std::string& name) 
 
 }  // namespace
 
-Result<ImageDataset> load_mnist(Split split, const DataOptions& options) {
+Result<DatasetPtr> load_mnist(Split split, const DataOptions& options) {
   const std::string prefix = split == Split::kTrain ? "train" : "t10k";
   BITLAB_TRY(const fs::path image_path, find_file(options, prefix + "-images-idx3-ubyte"));
   BITLAB_TRY(const fs::path label_path, find_file(options, prefix + "-labels-idx1-ubyte"));
   BITLAB_TRY(IdxArray images, read_idx(image_path));
-  BITLAB_TRY(IdxArray labels, read_idx(label_path));
+  BITLAB_TRY(const IdxArray labels, read_idx(label_path));
   if (images.shape.size() != 3 || images.shape[1] != kSide || images.shape[2] != kSide)
-    return make_error(ErrorCode::kCorrupt, "[mnist] images of 28 x 28, got others (path={})", image_path.string());
+    return make_error(ErrorCode::kCorrupt, "[mnist] images [count, 28, 28], got [{}] (path={})",
+                      fmt::join(images.shape, ", "), image_path.string());
+  if (labels.shape != std::vector<int64_t>{images.shape[0]})
+    return make_error(ErrorCode::kCorrupt, "[mnist] {} labels, got [{}] (path={})", images.shape[0],
+                      fmt::join(labels.shape, ", "), label_path.string());
   const auto wrong = std::find_if(labels.values.begin(), labels.values.end(), [](uint8_t l) { return l >= kClasses; });
-  if (labels.shape != std::vector<int64_t>{images.shape[0]} || wrong != labels.values.end())
-    return make_error(ErrorCode::kCorrupt, "[mnist] {} labels from 0 to 9, got others (path={})", images.shape[0],
-                      label_path.string());
-  ImageDataset set{
-      {1, kSide, kSide, {0.1307F}, {0.3081F}, {}}, images.shape[0], std::move(images.values), std::move(labels.values)};
-  for (int digit = 0; digit < kClasses; ++digit) set.spec.labels.push_back(std::to_string(digit));
-  if (options.limit > 0 && options.limit < set.count) {
-    set.count = options.limit;
-    set.pixels.resize(static_cast<size_t>(set.count * set.spec.values()));
-    set.labels.resize(static_cast<size_t>(set.count));
-  }
-  return set;
+  if (wrong != labels.values.end())
+    return make_error(ErrorCode::kCorrupt, "[mnist] labels from 0 to 9, got {} (path={})", *wrong, label_path.string());
+  ImageSpec spec{1, kSide, kSide, {0.1307F}, {0.3081F}, {}};
+  for (int digit = 0; digit < kClasses; ++digit) spec.labels.push_back(std::to_string(digit));
+  return ImageDataset::create(std::move(spec), std::move(images.values), {labels.values.begin(), labels.values.end()});
 }
 
 }  // namespace bitlab::data

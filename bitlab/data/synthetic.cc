@@ -6,28 +6,13 @@
 #include <string>
 
 #include "bitlab/data/dataset.h"
+#include "bitlab/data/random.h"
 
 namespace bitlab::data {
 namespace {
 
 constexpr int kSide = 28;
 constexpr int64_t kTrainCount = 2000, kTestCount = 500;
-
-// splitmix64 (S. Vigna, public domain algorithm).
-class Generator {
- public:
-  explicit Generator(uint64_t seed) : state_(seed) {}
-  // Uniform in [least, most].
-  int next(int least, int most) {
-    uint64_t z = (state_ += 0x9E3779B97F4A7C15U);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
-    return least + static_cast<int>((z ^ (z >> 31)) % static_cast<uint64_t>(most - least + 1));
-  }
-
- private:
-  uint64_t state_;
-};
 
 // Segments a to g as ends on a grid of 2 x 3 points (column, row), and the segments of each digit.
 struct Segment {
@@ -50,7 +35,7 @@ int64_t distance(int64_t px, int64_t py, int64_t ax, int64_t ay, int64_t bx, int
   return length == 0 ? 0 : (nx / length) * (nx / length) + (ny / length) * (ny / length);
 }
 
-void draw(int digit, const Style& s, Generator& random, uint8_t* pixels) {
+void draw(int digit, const Style& s, Random& random, uint8_t* pixels) {
   for (int y = 0; y < kSide; ++y)
     for (int x = 0; x < kSide; ++x) {
       int64_t nearest = int64_t{1} << 40;
@@ -66,31 +51,30 @@ void draw(int digit, const Style& s, Generator& random, uint8_t* pixels) {
       }
       const int64_t reach = int64_t{s.stroke} * s.stroke;
       const int ink = nearest < reach ? 255 : nearest < 2 * reach ? 140 : 0;
-      *pixels++ = static_cast<uint8_t>(std::clamp(ink + random.next(-40, 40), 0, 255));
+      *pixels++ = static_cast<uint8_t>(std::clamp(ink + static_cast<int>(random.between(-40, 40)), 0, 255));
     }
 }
 
 }  // namespace
 
-Result<ImageDataset> load_synthetic(Split split, const DataOptions& options) {
+Result<DatasetPtr> load_synthetic(Split split, const DataOptions& options) {
   const int64_t all = split == Split::kTrain ? kTrainCount : kTestCount;
-  ImageDataset set{{1, kSide, kSide, {0.2F}, {0.35F}, {}}, options.limit > 0 ? std::min(all, options.limit) : all, {}, {}};
-  for (int digit = 0; digit < 10; ++digit) set.spec.labels.push_back(std::to_string(digit));
-  set.pixels.resize(static_cast<size_t>(set.count * set.spec.values()));
-  Generator random(split == Split::kTrain ? 1 : 2);
-  for (int64_t i = 0; i < set.count; ++i) {
-    const int digit = random.next(0, 9);
-    const int width = 16 * random.next(7, 12), height = 16 * random.next(14, 20), slant = random.next(-8, 40);
-    const Style style{16 * random.next(5, 26 - width / 16 - 2) + slant,
-                      16 * random.next(3, 25 - height / 16),
-                      width,
-                      height,
-                      slant,
-                      random.next(16, 30)};
-    set.labels.push_back(static_cast<uint8_t>(digit));
-    draw(digit, style, random, set.pixels.data() + i * set.spec.values());
+  const int64_t count = options.limit > 0 ? std::min(all, options.limit) : all;
+  ImageSpec spec{1, kSide, kSide, {0.2F}, {0.35F}, {}};
+  for (int digit = 0; digit < 10; ++digit) spec.labels.push_back(std::to_string(digit));
+  std::vector<uint8_t> pixels(static_cast<size_t>(count * spec.values()));
+  std::vector<int64_t> labels;
+  Random random(split == Split::kTrain ? 1 : 2);
+  const auto next = [&random](int least, int most) { return static_cast<int>(random.between(least, most)); };
+  for (int64_t i = 0; i < count; ++i) {
+    const int digit = next(0, 9);
+    const int width = 16 * next(7, 12), height = 16 * next(14, 20), slant = next(-8, 40);
+    const int left = 16 * next(5, 26 - width / 16 - 2) + slant, top = 16 * next(3, 25 - height / 16);
+    const Style style{left, top, width, height, slant, next(16, 30)};
+    labels.push_back(digit);
+    draw(digit, style, random, pixels.data() + i * spec.values());
   }
-  return set;
+  return ImageDataset::create(std::move(spec), std::move(pixels), std::move(labels));
 }
 
 }  // namespace bitlab::data

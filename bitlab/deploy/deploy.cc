@@ -8,6 +8,7 @@
 #include "bitlab/base/file.h"
 #include "bitlab/deploy/tensor_view.h"
 #include "bitlab/format/bit/bit.h"
+#include "bitlab/format/formats.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -68,7 +69,8 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
     deployment.weight_file_bytes += format::bit::stored_bytes(program, constant);
   deployment.weight_bytes = model->weight_bytes();
   deployment.float32_weight_bytes = model->float32_weight_bytes();
-  BITLAB_TRY(const std::string bytes, format::bit::serialize(program));
+  BITLAB_TRY(const std::string_view format, format::format_of(path));
+  BITLAB_TRY(const std::string bytes, format::write(format, program));
   deployment.file_bytes = static_cast<int64_t>(bytes.size());
   BITLAB_RETURN_IF_ERROR(write_file_atomic(path, std::string_view(bytes)));
   return deployment;

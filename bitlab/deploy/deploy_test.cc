@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "bitlab/config/io.h"
 #include "bitlab/deploy/compare.h"
 #include "bitlab/deploy/test_support.h"
 #include "bitlab/format/bit/bit.h"
@@ -27,9 +28,10 @@ TEST(Capture, EveryModelRunsWithTheSameBits) {
     for (ternary::Granularity granularity : {ternary::Granularity::kTensor, ternary::Granularity::kChannel}) {
       BitQuantConfig quant;
       quant.granularity = granularity;
-      const auto model =
-          models::make_model({.name = std::string(info.name), .channels = 3, .height = 19, .width = 22, .quant = quant})
+      const auto config =
+          config::from_yaml<models::ModelConfig>(fmt::format("{{name: {}, channels: 3, height: 19, width: 22}}", info.name))
               .value();
+      const auto model = models::make_model(config, {.quant = quant}).value();
       const at::Tensor x = torch::randn({7, 3, 19, 22});
       const auto program = capture(*model, nn::forward_of(*model), x).value();
       EXPECT_TRUE(program.is_exact());
@@ -73,7 +75,7 @@ TEST(Capture, EveryQuantizationRunsWithTheSameBits) {
 }
 
 TEST(Capture, HoldsCodesUnderTheWeightsNames) {
-  const auto model = models::make_model({}).value();
+  const auto model = models::make_model("lenet5").value();
   const auto program = capture(*model, nn::forward_of(*model), torch::randn({1, 1, 28, 28})).value();
   std::vector<std::string> names;
   for (const auto& constant : program.constants) {
@@ -255,7 +257,7 @@ TEST(Save, LeavesOutWhatEvalDoesNotRead) {
 
 TEST(Save, WritesWhatLoadsAndMeasuresIt) {
   torch::manual_seed(3);
-  const auto model = models::make_model({}).value();
+  const auto model = models::make_model("lenet5").value();
   const auto path = std::filesystem::temp_directory_path() / fmt::format("bitlab_deploy_{}.bit", getpid());
   const at::Tensor x = torch::randn({4, 1, 28, 28});
   const Deployment deployment = save(*model, x, path, {.metadata = {{"model", "lenet5"}}}).value();
@@ -274,7 +276,7 @@ TEST(Save, WritesWhatLoadsAndMeasuresIt) {
 }
 
 TEST(Parity, FindsADifference) {
-  const auto model = models::make_model({.name = "mlp"}).value();
+  const auto model = models::make_model("mlp").value();
   const auto forward = nn::forward_of(*model);
   const at::Tensor x = torch::randn({2, 1, 28, 28});
   const auto program = capture(*model, forward, x).value();

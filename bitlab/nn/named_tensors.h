@@ -65,4 +65,12 @@ requires(!std::is_invocable_r_v<at::Tensor, Module&, const at::Tensor&>) Forward
   }
 }
 
+// The result of a network of one tensor: the first that module.forward(NamedTensors) returns for an input called kInput. Throws
+// InvalidArgument where it returns none.
+template <class Module>
+at::Tensor forward_one(Module& module, const at::Tensor& x) {
+  const NamedTensors outputs = module.forward(NamedTensors{{std::string(kInput), x}});
+  return outputs.empty() ? outputs.at(kOutput) : outputs[0].second;
+}
+
 }  // namespace bitlab::nn

@@ -39,6 +39,19 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   blend = buffers.contains("blend") ? buffers["blend"].fill_(1) : layer.register_buffer("blend", at::ones({}, at::kDouble));
 }
 
+void Quantizer::set_blend(double share) {
+  const at::NoGradGuard no_grad;
+  if (blend.defined()) blend.fill_(share);
+}
+
+void set_blend(torch::nn::Module& network, double share) {
+  const auto set = [share](torch::nn::Module& module) {
+    if (auto* layer = dynamic_cast<Quantized*>(&module); layer != nullptr) layer->own_quantizer().set_blend(share);
+  };
+  set(network);  // which need not be in a shared_ptr
+  for (const auto& module : network.modules(/*include_self=*/false)) set(*module);
+}
+
 void Quantizer::check_activation() const {
   if (quant_.activation != ternary::ActKind::kNone) return;
   const ternary::WeightSpec spec = quant_.weight_spec();

@@ -42,6 +42,8 @@ class Quantizer {
   void show(const at::Tensor& x) const {
     if (observer_) observer_(x);
   }
+  // How far the layer has turned from float (0) to ternary (1) in training. Nothing where it is configured to stay float.
+  void set_blend(double share);
 
   // y of a linear layer, or with `window` of a convolution.
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -82,10 +84,21 @@ class Quantizer {
   Observer observer_;
 };
 
+// A module with a quantizer of its own, whatever else it is: what trainers find.
+class Quantized {
+ public:
+  virtual ~Quantized() = default;
+  virtual Quantizer& own_quantizer() = 0;
+};
+
+// Quantizer::set_blend() for every module of a network that is Quantized.
+void set_blend(torch::nn::Module& network, double share);
+
 // What layers with a quantizer share. `Derived` has a member `weight`.
 template <class Derived>
-class TernaryLayer : public torch::nn::Cloneable<Derived> {
+class TernaryLayer : public torch::nn::Cloneable<Derived>, public Quantized {
  public:
+  Quantizer& own_quantizer() override { return quantizer; }
   void train(bool on = true) override {
     torch::nn::Module::train(on);
     // So that changes through `.data()`, which leave no trace in a tensor, are seen.

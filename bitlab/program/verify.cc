@@ -40,10 +40,10 @@ Status verify_symbols(const Program& p) {
 
 // Integer weights and floats in fewer bytes are float32 constants.
 Status verify_storage(const Value& v) {
-  constexpr std::array kKinds{"input", "constant", "state", "result"};
+  constexpr std::array kKinds{"an input", "a constant", "a state", "a result"};
   if (v.storage == Storage::kPlain || (v.kind == ValueKind::kConstant && v.dtype == DType::kFloat32)) return {};
-  return corrupt("storage {} of a float32 constant, got a {} {} (value={})", name(v.storage), name(v.dtype),
-                 kKinds.at(static_cast<size_t>(v.kind)), v.name);
+  return corrupt("storage {} for a float32 constant, got {} of {} (value={})", name(v.storage),
+                 kKinds.at(static_cast<size_t>(v.kind)), name(v.dtype), v.name);
 }
 
 Status verify_values(const Program& p) {

@@ -138,8 +138,4 @@ void copy_strided(const StridedView& from, const void* source, const StridedView
   }
 }
 
-void copy_strided(const StridedView& from, const void* source, void* target, int64_t element_bytes, ThreadPool& pool) {
-  copy_strided(from, source, StridedView(from.sizes, Layout::kRowMajor), target, element_bytes, pool);
-}
-
 }  // namespace bitlab::runtime

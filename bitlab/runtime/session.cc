@@ -225,8 +225,8 @@ void Session::read_inputs(std::span<const TensorView> inputs) {
   const program::Program& p = model_->program();
   for (size_t i = 0; i < inputs.size(); ++i) {
     const std::vector<int64_t> order = memory_order(inputs[i].shape.size(), current_->plan.layouts.of(p.inputs[i]));
-    copy_strided(StridedView(inputs[i].shape, Layout::kRowMajor).permuted(order), inputs[i].data, buffer(p.inputs[i]),
-                 size_of(inputs[i].dtype), *pool_);
+    const StridedView from = StridedView(inputs[i].shape, Layout::kRowMajor).permuted(order);
+    copy_strided(from, inputs[i].data, from.in_rows(), buffer(p.inputs[i]), size_of(inputs[i].dtype), *pool_);
   }
 }
 
@@ -266,8 +266,8 @@ void Session::write_outputs() {
       output.data = from;
       continue;
     }
-    copy_strided(StridedView(output.shape, Layout::kChannelsLast), from, current_->row_major[i].data(),
-                 size_of(output.dtype), *pool_);
+    const StridedView view(output.shape, Layout::kChannelsLast);
+    copy_strided(view, from, view.in_rows(), current_->row_major[i].data(), size_of(output.dtype), *pool_);
   }
 }
 

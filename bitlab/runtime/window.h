@@ -27,7 +27,8 @@ inline kernels::ConvGeometry window_geometry(const program::Program& p, const pr
 // Of a convolution, whose weight is [rows, kernel..., channels / groups].
 inline kernels::ConvGeometry conv_geometry(const program::Program& p, const program::Node& node,
                                            const program::SymbolSizes& sizes) {
-  const std::vector<int64_t> weight = shape_at(p.value(node.inputs[program::input_of(program::Op::conv, "weight")]).shape, sizes);
+  const std::vector<int64_t> weight =
+      shape_at(p.value(node.inputs[program::input_of(program::Op::conv, "weight")]).shape, sizes);
   kernels::ConvGeometry g = window_geometry(p, node, sizes, {weight.begin() + 1, weight.end() - 1});
   g.groups = node.attribute<int64_t>("groups");
   g.transposed = node.attribute<int64_t>("transposed") == 1;

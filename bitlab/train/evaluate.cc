@@ -1,56 +1,79 @@
 #include "bitlab/train/evaluate.h"
 
-#include <algorithm>
-#include <numeric>
+#include <cstring>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/argmax.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/eq.h>
+
+#include "bitlab/data/loader.h"
 
 namespace bitlab::train {
+namespace {
 
-Batch make_batch(const data::ImageDataset& set, std::span<const int64_t> indices) {
-  const auto size = static_cast<int64_t>(indices.size()), values = set.spec.values();
-  Batch batch{at::empty({size, set.spec.channels, set.spec.height, set.spec.width}), at::empty({size}, at::kLong)};
-  std::vector<uint8_t> pixels(static_cast<size_t>(size * values));
-  auto* target = batch.target.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < size; ++i) {
-    const int64_t index = indices[static_cast<size_t>(i)];
-    std::copy_n(set.pixels.begin() + index * values, values, pixels.begin() + i * values);
-    target[i] = set.labels[static_cast<size_t>(index)];
-  }
-  data::normalize(set.spec, pixels, {batch.input.mutable_data_ptr<float>(), pixels.size()});
-  return batch;
+at::ScalarType scalar_type(data::DType dtype) {
+  return dtype == data::DType::kUInt8 ? at::kByte : dtype == data::DType::kInt64 ? at::kLong : at::kFloat;
 }
 
-Result<Evaluation> evaluate(Learner& learner, const data::ImageDataset& set, int64_t batch_size,
-                            const std::function<void(int64_t)>& progress) {
-  if (set.count < 1 || batch_size < 1)
-    return make_error(ErrorCode::kInvalidArgument, "[evaluate] samples and a batch size of at least 1, got {} and {}",
-                      set.count, batch_size);
-  std::vector<int64_t> order(static_cast<size_t>(set.count));
-  std::iota(order.begin(), order.end(), int64_t{0});
+Result<Evaluation> run_batches(Learner& learner, data::Loader& loader, const EvaluateOptions& options) {
+  const std::unique_ptr<Meter> meter = learner.task().meter();
+  int64_t done = 0;
+  for (;;) {
+    BITLAB_TRY(const auto next, loader.next());
+    if (!next) break;
+    const nn::NamedTensors batch = tensors_of(*next);
+    const nn::NamedTensors outputs = learner.forward(batch);
+    meter->add(outputs, batch);
+    if (options.on_batch) options.on_batch(outputs, batch);
+    done = std::min(done + options.batch_size, loader.samples());
+    if (options.progress) options.progress(done);
+  }
+  return Evaluation{done, meter->metrics()};
+}
+
+}  // namespace
+
+nn::NamedTensors tensors_of(const data::Sample& sample) {
+  nn::NamedTensors tensors;
+  for (const data::Array& array : sample.arrays) {
+    at::Tensor tensor = at::empty(array.shape, scalar_type(array.dtype));
+    std::memcpy(tensor.mutable_data_ptr(), array.bytes.data(), array.bytes.size());
+    tensors.set(array.name, std::move(tensor));
+  }
+  return tensors;
+}
+
+Result<nn::NamedTensors> make_batch(const data::Dataset& set, std::span<const int64_t> indices) {
+  std::vector<data::Sample> samples;
+  for (const int64_t index : indices) {
+    if (index < 0 || index >= set.size())
+      return make_error(ErrorCode::kInvalidArgument, "[data] indices from 0 to {}, got {}", set.size() - 1, index);
+    BITLAB_TRY(data::Sample sample, set.get(index));
+    samples.push_back(std::move(sample));
+  }
+  BITLAB_TRY(data::Sample batch, data::stack(samples));
+  BITLAB_RETURN_IF_ERROR(set.preprocess().apply(batch));
+  return tensors_of(batch);
+}
+
+double Evaluation::at(std::string_view metric) const {
+  std::string names;
+  for (const Metric& m : metrics) {
+    if (m.name == metric) return m.value;
+    names += (names.empty() ? "" : ", ") + m.name;
+  }
+  throw Exception(make_error(ErrorCode::kUnknownName, "[evaluate] a metric of {{{}}}, got '{}'", names, metric));
+}
+
+Result<Evaluation> evaluate(Learner& learner, const data::DatasetPtr& set, const EvaluateOptions& options) try {
+  BITLAB_TRY(const auto loader, data::Loader::create(set, {.batch_size = options.batch_size, .workers = options.workers}));
   learner.train(false);
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> logits;
-  int64_t right = 0;
-  try {
-    for (int64_t begin = 0; begin < set.count; begin += batch_size) {
-      const int64_t size = std::min(batch_size, set.count - begin);
-      const Batch batch = make_batch(set, std::span(order).subspan(static_cast<size_t>(begin), static_cast<size_t>(size)));
-      logits.push_back(learner.forward(batch).at("logits"));
-      right += logits.back().argmax(1).eq(batch.target).sum().item<int64_t>();
-      if (progress) progress(begin + size);
-    }
-  } catch (const Exception& error) {
-    return error.error();
-  } catch (const c10::Error& error) {
-    return make_error(ErrorCode::kInvalidArgument, "[evaluate] a model that takes the data, got '{}'",
-                      error.what_without_backtrace());
-  }
-  return Evaluation{at::cat(logits).contiguous(), static_cast<double>(right) / static_cast<double>(set.count)};
+  return run_batches(learner, *loader, options);
+} catch (const Exception& error) {
+  return error.error();
+} catch (const c10::Error& error) {
+  return make_error(ErrorCode::kInvalidArgument, "[evaluate] a model that takes the data, got '{}'",
+                    error.what_without_backtrace());
 }
 
 }  // namespace bitlab::train

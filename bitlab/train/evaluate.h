@@ -1,6 +1,7 @@
-// A model's answers on a data set, and the batches that training and evaluation feed.
+// A model's metrics on a data set, and the batches that training and evaluation feed.
 #pragma once
 
+#include <functional>
 #include <span>
 
 #include "bitlab/data/dataset.h"
@@ -8,17 +9,30 @@
 
 namespace bitlab::train {
 
-// The samples with these indices, normalized as the data set says: input [B, channels, height, width], target [B].
-Batch make_batch(const data::ImageDataset& set, std::span<const int64_t> indices);
+// The arrays of a sample or batch as tensors of their own.
+nn::NamedTensors tensors_of(const data::Sample& sample);
+
+// The samples with these indices as a batch, preprocessed as the data set says. Errors: InvalidArgument (no index, one beyond the set), those of the
+// data set.
+Result<nn::NamedTensors> make_batch(const data::Dataset& set, std::span<const int64_t> indices);
 
 struct Evaluation {
-  at::Tensor logits;    // float32 [count, classes]
-  double accuracy = 0;  // fraction whose largest logit, the first of equals, is the label's
+  int64_t samples = 0;
+  std::vector<Metric> metrics;
+
+  // Error (bitlab::Exception): UnknownName, listing the names.
+  double at(std::string_view metric) const;
 };
 
-// Sets the learner to eval and runs it without gradients; `progress` gets the number of samples done.
-// Errors: InvalidArgument (no samples), those of the model.
-Result<Evaluation> evaluate(Learner& learner, const data::ImageDataset& set, int64_t batch_size = 256,
-                            const std::function<void(int64_t)>& progress = {});
+struct EvaluateOptions {
+  int64_t batch_size = 256;
+  int64_t workers = 0;                              // threads that prepare batches
+  std::function<void(int64_t samples)> progress{};  // gets the number of samples done
+  // Gets what the metrics are computed from, for what is more than metrics.
+  std::function<void(const nn::NamedTensors& outputs, const nn::NamedTensors& batch)> on_batch{};
+};
+
+// Sets the learner to eval and runs it without gradients. Errors: InvalidArgument (no samples), those of the model and of the data set.
+Result<Evaluation> evaluate(Learner& learner, const data::DatasetPtr& set, const EvaluateOptions& options = {});
 
 }  // namespace bitlab::train

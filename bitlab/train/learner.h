@@ -1,7 +1,6 @@
-// What the trainer knows of a model. A LibTorch module, and anything else that has parameters and a loss, trains in the same loop.
+// What the trainer knows of a model. A LibTorch module, and anything else that has parameters, trains in the same loop.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,21 +9,17 @@
 #include <torch/nn/module.h>
 
 #include "bitlab/base/result.h"
+#include "bitlab/nn/named_tensors.h"
+#include "bitlab/train/task.h"
 
 namespace bitlab::train {
-
-struct Batch {
-  at::Tensor input;   // float32 [B, ...]
-  at::Tensor target;  // int64 [B]
-};
 
 struct NamedParameter {
   std::string name;
   at::Tensor tensor;
 };
 
-using Outputs = std::map<std::string, at::Tensor>;  // "loss": a scalar; "logits": [B, classes]
-using State = std::map<std::string, at::Tensor>;    // parameters and buffers, by name
+using State = std::map<std::string, at::Tensor>;  // parameters and buffers, by name
 
 class Learner {
  public:
@@ -33,29 +28,42 @@ class Learner {
   virtual Status load(const State& state) = 0;  // Errors: those of load_into() (state_dict.h)
   virtual void train(bool on) = 0;
   virtual std::vector<NamedParameter> parameters() = 0;
-  virtual Outputs forward(const Batch& batch) = 0;
+  // The network's outputs for a batch, which holds its inputs and whatever else the task compares them with.
+  virtual nn::NamedTensors forward(const nn::NamedTensors& batch) = 0;
+  virtual const Task& task() const = 0;
   // How far ternary layers have turned from float (0) to ternary (1) in training.
   virtual void set_blend(double share) = 0;
 };
 
-// A module that maps inputs to logits, with the cross-entropy as its loss. The module must outlive the learner.
-class Classifier : public Learner {
+// A module. It must outlive the learner.
+class ModuleLearner : public Learner {
  public:
-  using Forward = std::function<at::Tensor(const at::Tensor&)>;
-  Classifier(torch::nn::Module& module, Forward forward) : module_(module), forward_(std::move(forward)) {}
+  ModuleLearner(torch::nn::Module& module, nn::Forward forward, std::shared_ptr<const Task> task)
+      : module_(module), forward_(std::move(forward)), task_(std::move(task)) {}
+  // For a module with a forward of its own, of named tensors or of one.
   template <class Module>
-  explicit Classifier(Module& module) : Classifier(module, [&module](const at::Tensor& x) { return module.forward(x); }) {}
+  ModuleLearner(Module& module, std::shared_ptr<const Task> task)
+      : ModuleLearner(module, nn::forward_of(module), std::move(task)) {}
 
   State state() override;
   Status load(const State& state) override;
   void train(bool on) override { module_.train(on); }
   std::vector<NamedParameter> parameters() override;
-  Outputs forward(const Batch& batch) override;
-  void set_blend(double share) override;  // the layers' buffers "blend"
+  nn::NamedTensors forward(const nn::NamedTensors& batch) override { return forward_(batch); }
+  const Task& task() const override { return *task_; }
+  void set_blend(double share) override;
 
  private:
   torch::nn::Module& module_;
-  Forward forward_;
+  nn::Forward forward_;
+  std::shared_ptr<const Task> task_;
+};
+
+// A module that maps inputs to logits, called "output", of labels, called "label".
+class Classifier : public ModuleLearner {
+ public:
+  template <class Module>
+  explicit Classifier(Module& module) : ModuleLearner(module, std::make_shared<Classification>()) {}
 };
 
 }  // namespace bitlab::train

@@ -128,7 +128,7 @@ class Machine {
     PickleValue* target = top();
     const bool is_object = target->kind == Kind::kObject;
     if ((!is_object && target->kind != kind) || (kind == Kind::kDict && items.size() % 2 != 0))
-      fail("a list or a dictionary to fill", "another value");
+      fail("a list or a dictionary to fill", fmt::format("{} for {} items", kind_name(*target), items.size()));
     if (is_object && kind != Kind::kDict) return;  // what a subclass of a list holds
     target->items.insert(target->items.end(), items.begin(), items.end());
   }
@@ -193,6 +193,27 @@ class Machine {
 };
 
 }  // namespace
+
+std::string kind_name(const PickleValue& value) {
+  switch (value.kind) {
+    case PickleValue::Kind::kInt:
+      return "int";
+    case PickleValue::Kind::kBool:
+      return "bool";
+    case PickleValue::Kind::kString:
+      return "str";
+    case PickleValue::Kind::kSequence:
+      return "list";
+    case PickleValue::Kind::kDict:
+      return "dict";
+    case PickleValue::Kind::kPersistent:
+      return "storage";
+    case PickleValue::Kind::kObject:
+      return "object";
+    default:
+      return value.text;
+  }
+}
 
 std::span<const PickleValue* const> PickleValue::entries() const {
   if (kind == Kind::kDict) return items;

@@ -38,6 +38,9 @@ struct PickleValue {
   std::span<const PickleValue* const> entries() const;
 };
 
+// The name of its type, as Python would say: "int", "dict"; "object" of a call.
+std::string kind_name(const PickleValue& value);
+
 class Pickle {
  public:
   // Time and memory are proportional to the bytes. Error: Corrupt, without a path.

@@ -62,8 +62,9 @@ PytorchArchive::PytorchArchive(std::shared_ptr<const MappedFile> file)
   if (reader_.hasRecord("constants.pkl"))
     fail(ErrorCode::kUnsupported,
          "a state_dict, got a TorchScript archive; save with torch.save(module.state_dict(), path)");
-  if (reader_.hasRecord("byteorder") && text("byteorder") != "little")
-    fail(ErrorCode::kUnsupported, "little-endian tensors, got others");
+  if (!reader_.hasRecord("byteorder")) return;
+  if (const std::string order = text("byteorder"); order != "little")
+    fail(ErrorCode::kUnsupported, "little-endian tensors, got '{}'", printable(order));
 }
 
 std::string PytorchArchive::text(const std::string& record) {

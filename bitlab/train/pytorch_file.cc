@@ -16,24 +16,8 @@ constexpr size_t kMostTensors = 100'000;
 constexpr uint64_t kMostEntries = 100'000;  // and one for each byte of the pickle
 
 std::string type_name(const PickleValue& value) {
-  switch (value.kind) {
-    case Kind::kInt:
-      return "int";
-    case Kind::kBool:
-      return "bool";
-    case Kind::kString:
-      return "str";
-    case Kind::kSequence:
-      return "list";
-    case Kind::kDict:
-      return "dict";
-    case Kind::kPersistent:
-      return "storage";
-    case Kind::kObject:
-      return is_tensor(value) ? "tensor" : maker(value);
-    default:
-      return value.text;
-  }
+  if (value.kind != Kind::kObject) return kind_name(value);
+  return is_tensor(value) ? "tensor" : maker(value);
 }
 
 bool has_key(std::span<const PickleValue* const> entries, std::string_view key) {

@@ -199,9 +199,9 @@ TEST_F(PytorchFileTest, RefusesFlagsThatItDoesNotKnow) {
   const std::string negative = "}X\3\0\0\0neg\x88s"s, conjugate = "}X\4\0\0\0conj\x88s"s;
   EXPECT_EQ(tensor("}X\4\0\0\0zero\x88s"s), "[state_dict] the flags 'conj' and 'neg' of a tensor, got 'zero' (name=w)");
   EXPECT_EQ(tensor("}K\1\x88s"), "[state_dict] the flags 'conj' and 'neg' of a tensor, got one without a name (name=w)");
-  EXPECT_EQ(tensor("}X\3\0\0\0neg\x89s"s), "[state_dict] True for the flag 'neg' of a tensor, got another value (name=w)");
-  EXPECT_EQ(tensor("}X\3\0\0\0negK\1s"s), "[state_dict] True for the flag 'neg' of a tensor, got another value (name=w)");
-  EXPECT_EQ(tensor("]"), "[state_dict] flags of a tensor as a dictionary, got another value (name=w)");
+  EXPECT_EQ(tensor("}X\3\0\0\0neg\x89s"s), "[state_dict] True for the flag 'neg' of a tensor, got False (name=w)");
+  EXPECT_EQ(tensor("}X\3\0\0\0negK\1s"s), "[state_dict] True for the flag 'neg' of a tensor, got int (name=w)");
+  EXPECT_EQ(tensor("]"), "[state_dict] flags of a tensor as a dictionary, got list (name=w)");
   EXPECT_EQ(tensor(conjugate), "[state_dict] complex values with the flag 'conj', got Float (name=w)");
   EXPECT_EQ(tensor(negative, "2", "Bool"), "[state_dict] numbers with the flag 'neg', got Bool (name=w)");
   EXPECT_EQ(tensor(negative + "N"), "[state_dict] at most 7 arguments of torch._utils._rebuild_tensor_v2, got 8 (name=w)");
@@ -279,7 +279,7 @@ TEST_F(PytorchFileTest, RefusesTensorsThatCannotBe) {
   EXPECT_EQ(changed(views, "tied", "base"), "[state_dict] each name once, got 'base' twice" + path);
   EXPECT_EQ(changed(views, "tied", "ti\nd"), "") << "a key that is no name is skipped";
   EXPECT_EQ(changed(views, "data.pkl", "data.pkk"), "[state_dict] a record 'data.pkl', got none" + path);
-  EXPECT_EQ(changed(views, "little", "bigger"), "[state_dict] little-endian tensors, got others" + path);
+  EXPECT_EQ(changed(views, "little", "bigger"), "[state_dict] little-endian tensors, got 'bigger'" + path);
 }
 
 TEST_F(PytorchFileTest, RefusesPicklesThatCannotBe) {
@@ -294,8 +294,8 @@ TEST_F(PytorchFileTest, RefusesPicklesThatCannotBe) {
       {"}u.", "a mark on the pickle's stack, got none"},
       {"h\5.", "a value that was memorized, got number 5"},
       {"K\1Q.", "values in a pickle as torch.save writes them, got one of another kind"},
-      {"K\1K\2a.", "a list or a dictionary to fill, got another value"},
-      {"}(K\1u.", "a list or a dictionary to fill, got another value"},
+      {"K\1K\2a.", "a list or a dictionary to fill, got int for 1 items"},
+      {"}(K\1u.", "a list or a dictionary to fill, got dict for 1 items"},
       {"c" + std::string(300, 'm') + "\nname\n.", "names of classes, got one of 4 letters"},
       {"K\1.", "a dictionary of tensors, got 'int'; save a module with torch.save(module.state_dict(), path)"},
   };
@@ -329,8 +329,8 @@ TEST_F(PytorchFileTest, RefusesPicklesThatCannotBe) {
       "((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0"s
       "7N"
       "K\1tQK\0"s;
-  EXPECT_EQ(tensor("K\1\x85"), "[state_dict] a storage in a pickled tensor, got another value (name=1)");
-  EXPECT_EQ(tensor(")"), "[state_dict] a storage in a pickled tensor, got another value (name=1)");
+  EXPECT_EQ(tensor("K\1\x85"), "[state_dict] a storage in a pickled tensor, got int (name=1)");
+  EXPECT_EQ(tensor(")"), "[state_dict] a storage in a pickled tensor, got none (name=1)");
   EXPECT_EQ(tensor(no_storage + "))t"), "[state_dict] a record 'data/7', got none (name=1)");
   EXPECT_EQ(tensor(storage + "(J\xff\xff\xff\xfft)t"), "[state_dict] sizes and strides of at least 0, got -1 (name=1)");
   EXPECT_EQ(tensor(storage + "K\1\x85)t"),

@@ -12,8 +12,9 @@ namespace {
 using Kind = PickleValue::Kind;
 
 const PickleValue& argument(const PickleValue& sequence, size_t index, Kind kind, std::string_view what) {
-  if (index >= sequence.items.size() || sequence.items[index]->kind != kind)
-    fail(ErrorCode::kCorrupt, "{} in a pickled tensor, got another value", what);
+  if (index >= sequence.items.size()) fail(ErrorCode::kCorrupt, "{} in a pickled tensor, got none", what);
+  if (sequence.items[index]->kind != kind)
+    fail(ErrorCode::kCorrupt, "{} in a pickled tensor, got {}", what, printable(kind_name(*sequence.items[index])));
   return *sequence.items[index];
 }
 
@@ -120,7 +121,8 @@ Flags flags_of(const PickleValue& tagged) {
   const PickleValue& metadata = without_type_tag(tagged);
   Flags flags;
   if (metadata.kind == Kind::kOther && metadata.text == "NoneType") return flags;
-  if (metadata.kind != Kind::kDict) fail(ErrorCode::kCorrupt, "flags of a tensor as a dictionary, got another value");
+  if (metadata.kind != Kind::kDict)
+    fail(ErrorCode::kCorrupt, "flags of a tensor as a dictionary, got {}", printable(kind_name(metadata)));
   for (size_t i = 0; i < metadata.items.size(); i += 2) {
     const PickleValue &key = *metadata.items[i], &value = *metadata.items[i + 1];
     const bool is_known = key.kind == Kind::kString && (key.text == "conj" || key.text == "neg");
@@ -128,7 +130,8 @@ Flags flags_of(const PickleValue& tagged) {
       fail(ErrorCode::kUnsupported, "the flags 'conj' and 'neg' of a tensor, got {}",
            key.kind == Kind::kString ? fmt::format("'{}'", printable(key.text)) : "one without a name");
     if (value.kind != Kind::kBool || value.integer != 1)
-      fail(ErrorCode::kUnsupported, "True for the flag '{}' of a tensor, got another value", key.text);
+      fail(ErrorCode::kUnsupported, "True for the flag '{}' of a tensor, got {}", key.text,
+           value.kind == Kind::kBool ? "False" : printable(kind_name(value)));
     (key.text == "conj" ? flags.conjugate : flags.negative) = true;
   }
   return flags;

@@ -5,8 +5,8 @@
 #include <span>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/allclose.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/isclose.h>
 
 #include "bitlab/base/nearest.h"
 
@@ -95,10 +95,12 @@ Status check_tied(const State& model, const State& file) {
     for (const std::string& name : names) {
       if (!file.contains(name)) continue;
       if (first == nullptr) first = &name;
-      const at::Tensor &a = file.at(*first), &b = file.at(name);
-      if (!at::allclose(a.to(at::kDouble), b.to(at::kDouble), /*rtol=*/0, /*atol=*/0, /*equal_nan=*/true))
-        return make_error(ErrorCode::kInvalidArgument,
-                          "[train] equal values for tied weights, got others for '{}' than for '{}'", name, *first);
+      const at::Tensor a = file.at(*first).to(at::kDouble).flatten(), b = file.at(name).to(at::kDouble).flatten();
+      const at::Tensor differ = a.isclose(b, /*rtol=*/0, /*atol=*/0, /*equal_nan=*/true).logical_not().nonzero();
+      if (differ.size(0) == 0) continue;
+      const int64_t at = differ[0][0].item<int64_t>();
+      return make_error(ErrorCode::kInvalidArgument, "[train] equal values for tied weights, got {} in '{}' and {} in '{}'",
+                        a[at].item<double>(), *first, b[at].item<double>(), name);
     }
   }
   return {};

@@ -7,9 +7,10 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/config/io.h"
-#include "bitlab/models/model.h"
+#include "bitlab/models/vision/mlp.h"
 #include "bitlab/train/checkpoint.h"
 #include "bitlab/train/evaluate.h"
+#include "bitlab/train/schedule.h"
 #include "bitlab/train/trainer.h"
 
 namespace bitlab::train {
@@ -24,37 +25,40 @@ class TrainTest : public ::testing::Test {
   }
   ~TrainTest() override { fs::remove_all(folder_); }
 
-  static data::ImageDataset synthetic(data::Split split, int64_t limit) {
+  static data::DatasetPtr synthetic(data::Split split, int64_t limit) {
     return data::load_dataset("synthetic", split, {.root = {}, .limit = limit}).value();
   }
-  static std::shared_ptr<models::Model> make(const data::ImageDataset& set, const BitQuantConfig& quant = {}) {
+  static std::shared_ptr<models::Model> make(const BitQuantConfig& quant = {}, std::vector<int64_t> hidden = {64, 32}) {
     torch::manual_seed(1);
-    return models::make_model({.name = "mlp",
-                               .channels = set.spec.channels,
-                               .height = set.spec.height,
-                               .width = set.spec.width,
-                               .classes = static_cast<int64_t>(set.spec.labels.size()),
-                               .quant = quant})
-        .value();
+    return models::make_model(models::MlpConfig{.hidden = std::move(hidden)}, {.quant = quant}).value();
+  }
+  static at::Tensor logits_of(Learner& learner, const data::DatasetPtr& set) {
+    std::vector<at::Tensor> parts;
+    EvaluateOptions options{.batch_size = 64};
+    options.on_batch = [&](const nn::NamedTensors& outputs, const nn::NamedTensors&) {
+      parts.push_back(outputs.at("output"));
+    };
+    evaluate(learner, set, options).value();
+    return torch::cat(parts);
   }
   fs::path folder_;
 };
 
 TEST_F(TrainTest, LayersTurnTernaryStepByStep) {
-  const TrainingConfig config{.epochs = 2, .batch_size = 50, .ternary_warmup = 0.5};
+  const TrainingConfig config{.epochs = 2, .batch_size = 50, .ternary_warmup = 0.5, .threads = 1};
   EXPECT_EQ(ternary_share(config, 0, 40), 0.0);
   EXPECT_EQ(ternary_share(config, 10, 40), 0.5);
   EXPECT_EQ(ternary_share(config, 20, 40), 1.0);
   EXPECT_EQ(ternary_share(config, 39, 40), 1.0);
   EXPECT_EQ(ternary_share({}, 0, 40), 1.0);
   const auto training = synthetic(data::Split::kTrain, 1000), validation = synthetic(data::Split::kTest, 100);
-  const auto model = make(training);
+  const auto model = make();
   Classifier learner(*model);
   std::vector<double> shares;
   const auto blend = [&] { return model->named_buffers().begin()->value().item<double>(); };
-  BitTrainer trainer(
-      learner, config,
-      {.checkpoint = {}, .on_step = [&](const StepReport&) { shares.push_back(blend()); }, .on_epoch = {}, .trace = {}});
+  TrainerOptions options;
+  options.on_step = [&](const StepReport&) { shares.push_back(blend()); };
+  BitTrainer trainer(learner, config, options);
   ASSERT_TRUE(trainer.fit(training, validation).ok());
   ASSERT_EQ(shares.size(), 40U);
   for (size_t i = 0; i < shares.size(); ++i) EXPECT_DOUBLE_EQ(shares[i], std::min(1.0, static_cast<double>(i) / 20));
@@ -65,38 +69,50 @@ TEST_F(TrainTest, LayersTurnTernaryStepByStep) {
 
 TEST_F(TrainTest, LearnsAndKeepsTheBestEpoch) {
   const auto training = synthetic(data::Split::kTrain, 1000), validation = synthetic(data::Split::kTest, 256);
-  const auto model = make(training);
+  const auto model = make({}, {512, 512});
   Classifier learner(*model);
   int64_t steps = 0, epochs = 0;
-  BitTrainer trainer(learner, {.epochs = 8, .batch_size = 60},
-                     {.checkpoint = folder_ / "best.ckpt",
-                      .on_step = [&](const StepReport&) { ++steps; },
-                      .on_epoch = [&](const EpochReport&) { ++epochs; },
-                      .trace = {}});
-  const double before = evaluate(learner, validation).value().accuracy;
+  TrainerOptions options{.best = folder_ / "best.ckpt"};
+  options.on_step = [&](const StepReport&) { ++steps; };
+  options.on_epoch = [&](const EpochReport&) { ++epochs; };
+  BitTrainer trainer(learner, {.epochs = 8, .batch_size = 60, .threads = 1}, options);
+  const double before = evaluate(learner, validation).value().at("accuracy");
   const TrainingReport report = trainer.fit(training, validation).value();
   EXPECT_EQ(steps, 8 * 17);
   EXPECT_EQ(epochs, 8);
-  EXPECT_GT(report.best_accuracy, std::max(0.9, before));
+  ASSERT_EQ(report.best.at(0).name, "accuracy");
+  EXPECT_EQ(report.best_by, "accuracy");
+  EXPECT_GT(report.best[0].value, std::max(0.9, before));
+  for (const EpochReport& epoch : report.epochs) {
+    EXPECT_LE(epoch.metrics.at(0).value, report.best[0].value);
+    if (epoch.epoch < report.best_epoch) {
+      EXPECT_LT(epoch.metrics[0].value, report.best[0].value);
+    }
+  }
   EXPECT_LT(report.epochs.back().loss, report.epochs.front().loss);
-  EXPECT_EQ(evaluate(learner, validation).value().accuracy, report.best_accuracy);
+  EXPECT_EQ(evaluate(learner, validation).value().at("accuracy"), report.best[0].value);
   // The checkpoint holds that state.
-  const auto other = make(training);
+  const auto other = make({}, {512, 512});
   Classifier loaded(*other);
   ASSERT_TRUE(loaded.load(load_checkpoint(folder_ / "best.ckpt").value()).ok());
-  EXPECT_TRUE(torch::equal(evaluate(loaded, validation).value().logits, evaluate(learner, validation).value().logits));
+  EXPECT_TRUE(torch::equal(logits_of(loaded, validation), logits_of(learner, validation)));
 }
 
 TEST_F(TrainTest, IsDeterministic) {
   const auto training = synthetic(data::Split::kTrain, 200);
-  at::Tensor logits[2];
-  for (at::Tensor& result : logits) {
-    const auto model = make(training);
+  const int threads = at::get_num_threads();
+  std::vector<at::Tensor> logits;
+  for (const int64_t workers : {0, 0, 3}) {
+    const auto model = make();
     Classifier learner(*model);
-    BitTrainer(learner, {.epochs = 2, .batch_size = 32, .threads = 1}).fit(training, {}).value();
-    result = evaluate(learner, training).value().logits;
+    TrainerOptions options;
+    options.transforms = {data::random_crop(2), data::random_flip()};
+    BitTrainer(learner, {.epochs = 2, .batch_size = 32, .threads = 1, .workers = workers}, options).fit(training).value();
+    EXPECT_EQ(at::get_num_threads(), threads) << "as it was";
+    logits.push_back(logits_of(learner, training));
   }
   EXPECT_TRUE(torch::equal(logits[0], logits[1]));
+  EXPECT_TRUE(torch::equal(logits[0], logits[2])) << "whatever prepares the batches";
 }
 
 // One sample, so that order does not matter: the loop must be LibTorch's optimizer under the schedule.
@@ -105,9 +121,9 @@ TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
   for (auto kind : {config::Optimizer::kAdam, config::Optimizer::kSgd}) {
     const TrainingConfig config{
         .epochs = 4, .optimizer = kind, .learning_rate = 0.01, .weight_decay = 0.1, .warmup = 0.25, .threads = 1};
-    const auto ours = make(training, BitQuantConfig::none()), theirs = make(training, BitQuantConfig::none());
+    const auto ours = make(BitQuantConfig::none()), theirs = make(BitQuantConfig::none());
     Classifier learner(*ours);
-    BitTrainer(learner, config).fit(training, {}).value();
+    BitTrainer(learner, config).fit(training).value();
 
     std::vector<at::Tensor> matrices, vectors;
     for (const at::Tensor& p : theirs->parameters()) (p.dim() > 1 ? matrices : vectors).push_back(p);
@@ -121,19 +137,19 @@ TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
       optimizers.push_back(std::make_unique<torch::optim::SGD>(vectors, torch::optim::SGDOptions(1).momentum(0.9)));
     }
     const int64_t only = 0;
-    const Batch batch = make_batch(training, {&only, 1});
+    const nn::NamedTensors batch = make_batch(*training, {&only, 1}).value();
     const double rates[] = {0.01, 0.01, 0.01 * 0.75, 0.01 * 0.25};  // one step of warm-up, then cos(0, 60, 120 degrees)
     for (double rate : rates) {
       for (auto& optimizer : optimizers) {
         optimizer->zero_grad();
         for (auto& group : optimizer->param_groups()) group.options().set_lr(rate);
       }
-      at::cross_entropy_loss(theirs->forward(batch.input), batch.target).backward();
+      at::cross_entropy_loss(theirs->forward(batch.at("image")), batch.at("label")).backward();
       for (auto& optimizer : optimizers) optimizer->step();
     }
     const auto a = ours->parameters(), b = theirs->parameters();
     for (size_t i = 0; i < a.size(); ++i)
-      EXPECT_TRUE(torch::allclose(a[i], b[i], 1e-6, 1e-7)) << config::to_text(kind) << " parameter " << i;
+      EXPECT_TRUE(torch::allclose(a[i], b[i], 1e-6, 1e-7)) << name(kind) << " parameter " << i;
   }
 }
 
@@ -150,42 +166,45 @@ TEST_F(TrainTest, ScheduleWarmsUpAndEndsLow) {
 TEST_F(TrainTest, BatchesHoldNormalizedSamples) {
   const auto set = synthetic(data::Split::kTest, 8);
   const std::vector<int64_t> indices{5, 2};
-  const Batch batch = make_batch(set, indices);
-  EXPECT_EQ(batch.input.sizes(), at::IntArrayRef({2, set.spec.channels, set.spec.height, set.spec.width}));
+  const nn::NamedTensors batch = make_batch(*set, indices).value();
+  EXPECT_EQ(batch.names(), "image, label");
+  EXPECT_EQ(batch.at("image").sizes(), at::IntArrayRef({2, 1, 28, 28}));
+  const data::Preprocess preprocess = set->preprocess();
   for (size_t i = 0; i < 2; ++i) {
-    EXPECT_EQ(batch.target[static_cast<int64_t>(i)].item<int64_t>(), set.labels[static_cast<size_t>(indices[i])]);
-    const auto pixels = torch::tensor(std::vector<int64_t>(set.pixels.begin() + indices[i] * set.spec.values(),
-                                                           set.pixels.begin() + (indices[i] + 1) * set.spec.values()));
-    const auto expected = (pixels.to(at::kDouble) / 255 - set.spec.mean[0]) / set.spec.std[0];
-    EXPECT_TRUE(torch::allclose(batch.input[static_cast<int64_t>(i)].flatten().to(at::kDouble), expected, 1e-5, 1e-6));
+    const data::Sample sample = set->get(indices[i]).value();
+    EXPECT_EQ(batch.at("label")[static_cast<int64_t>(i)].item<int64_t>(), sample.find("label")->values<int64_t>()[0]);
+    const auto& bytes = sample.find("image")->bytes;
+    const auto pixels = torch::tensor(std::vector<int64_t>(bytes.begin(), bytes.end())).to(at::kDouble);
+    const auto expected = (pixels / 255 - preprocess.image()->mean[0]) / preprocess.image()->std[0];
+    EXPECT_TRUE(torch::allclose(batch.at("image")[static_cast<int64_t>(i)].flatten().to(at::kDouble), expected, 1e-5, 1e-6));
   }
+  const std::vector<int64_t> beyond{8};
+  EXPECT_EQ(make_batch(*set, beyond).error().message, "[data] indices from 0 to 7, got 8");
 }
 
 TEST_F(TrainTest, RefusesWhatCannotBe) {
   const auto training = synthetic(data::Split::kTrain, 16);
-  const auto model = make(training);
+  const auto model = make(BitQuantConfig::none());
   Classifier learner(*model);
-  EXPECT_EQ(BitTrainer(learner, {.epochs = 0}).fit(training, {}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(BitTrainer(learner, {.learning_rate = -1}).fit(training, {}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(BitTrainer(learner, {}).fit({training.spec, 0, {}, {}}, {}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(BitTrainer(learner, {.epochs = 50, .optimizer = config::Optimizer::kSgd, .learning_rate = 1e30})
-                .fit(training, {})
-                .error()
-                .code,
-            ErrorCode::kNotFinite);
-  const auto fresh = make(training);
+  EXPECT_EQ(BitTrainer(learner, {.epochs = 0}).fit(training).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(BitTrainer(learner, {.learning_rate = -1}).fit(training).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(BitTrainer(learner, {.accumulate = 0}).fit(training).error().message,
+            "[train] accumulate of at least 1, clip_norm and checkpoint_steps of at least 0, got 0, 0 and 0");
+  EXPECT_EQ(BitTrainer(learner, {}).fit(data::first(training, 0)).error().message, "[loader] at least one sample, got none");
+  const Error error =
+      BitTrainer(learner, {.epochs = 50, .optimizer = config::Optimizer::kSgd, .learning_rate = 1e30}).fit(training).error();
+  EXPECT_EQ(error.code, ErrorCode::kNotFinite);
+  EXPECT_NE(error.message.find("(epoch="), std::string::npos) << error.message;
+  const auto fresh = make();
   Classifier other(*fresh);
-  EXPECT_EQ(BitTrainer(other, {.epochs = 1},
-                       {.checkpoint = folder_ / "none" / "best.ckpt", .on_step = {}, .on_epoch = {}, .trace = {}})
-                .fit(training, {})
-                .error()
-                .code,
+  EXPECT_EQ(BitTrainer(other, {.epochs = 1}, {.best = folder_ / "none" / "best.ckpt"}).fit(training).error().code,
             ErrorCode::kNotFound);
+  ModuleLearner lost(*fresh, std::make_shared<Classification>("logits"));
+  EXPECT_EQ(BitTrainer(lost, {.epochs = 1}).fit(training).error().message, "[tensors] one called 'logits', got [output]");
 }
 
 TEST_F(TrainTest, CheckpointsThatDoNotFitAreRefused) {
-  const auto training = synthetic(data::Split::kTrain, 16);
-  const auto model = make(training);
+  const auto model = make();
   Classifier learner(*model);
   State state = learner.state();
   state.erase("fc1.weight");

@@ -2,16 +2,16 @@
 
 #include <chrono>
 #include <cmath>
-#include <numbers>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/randperm.h>
-#include <torch/optim/adamw.h>
-#include <torch/optim/sgd.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <torch/optim/optimizer.h>
 
 #include "bitlab/train/checkpoint.h"
-#include "bitlab/train/evaluate.h"
+#include "bitlab/train/optimizer.h"
+#include "bitlab/train/schedule.h"
+#include "bitlab/train/trainer_state.h"
 
 namespace bitlab::train {
 namespace {
@@ -20,63 +20,53 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Biases and other vectors do not decay. The optimizer's defaults keep the constructor's weight decay: LibTorch takes a group's value
-// that equals the constructor's for one that was not given, and would put ours in its place.
-template <class Optimizer, class Options>
-std::unique_ptr<torch::optim::Optimizer> with_groups(Learner& learner, const Options& options, double weight_decay) {
-  std::vector<at::Tensor> matrices, vectors;
-  for (const NamedParameter& parameter : learner.parameters())
-    (parameter.tensor.dim() > 1 ? matrices : vectors).push_back(parameter.tensor);
-  const auto group = [&](const std::vector<at::Tensor>& tensors, double decay) {
-    auto own = std::make_unique<Options>(options);
-    own->weight_decay(decay);
-    return torch::optim::OptimizerParamGroup(tensors, std::move(own));
-  };
-  return std::make_unique<Optimizer>(std::vector{group(matrices, weight_decay), group(vectors, 0)}, options);
-}
+// LibTorch's threads as the config says, and afterwards as they were.
+class Threads {
+ public:
+  explicit Threads(int64_t count) : before_(at::get_num_threads()) {
+    if (count > 0) at::set_num_threads(static_cast<int>(count));
+  }
+  ~Threads() { at::set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
 
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(Learner& learner, const TrainingConfig& config) {
-  using namespace torch::optim;
-  if (config.optimizer == config::Optimizer::kSgd)
-    return with_groups<SGD>(learner, SGDOptions(config.learning_rate).momentum(config.momentum), config.weight_decay);
-  return with_groups<AdamW>(learner, AdamWOptions(config.learning_rate), config.weight_decay);
-}
+ private:
+  int before_;
+};
 
-std::vector<int64_t> shuffled(int64_t count, uint64_t seed) {
-  const at::Tensor order = at::randperm(count, at::detail::createCPUGenerator(seed));
-  return {order.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>() + count};
-}
+at::Generator random_numbers() { return at::detail::getDefaultCPUGenerator(); }
 
-int64_t steps_of(const TrainingConfig& config, int64_t samples) {
-  return (samples + config.batch_size - 1) / config.batch_size;
+double value_of(const std::vector<Metric>& metrics, const std::string& name) { return Evaluation{0, metrics}.at(name); }
+
+// Steps of the optimizer in an epoch.
+int64_t updates_of(const TrainingConfig& config, const data::Loader& loader) {
+  return (loader.batches() + config.accumulate - 1) / config.accumulate;
 }
 
 }  // namespace
 
-double learning_rate(const TrainingConfig& config, int64_t step, int64_t steps) {
-  const auto warmup = static_cast<int64_t>(std::floor(config.warmup * static_cast<double>(steps)));
-  if (step < warmup) return config.learning_rate * static_cast<double>(step + 1) / static_cast<double>(warmup);
-  if (config.schedule == config::Schedule::kConstant) return config.learning_rate;
-  const double progress = static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(steps - warmup, 1));
-  return config.learning_rate * 0.5 * (1 + std::cos(std::numbers::pi * progress));
-}
-
-double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps) {
-  const double turning = config.ternary_warmup * static_cast<double>(steps);
-  return turning < 1 ? 1.0 : std::min(1.0, static_cast<double>(step) / turning);
-}
-
 BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions options)
-    : learner_(learner), config_(config), options_(std::move(options)) {}
+    : learner_(learner),
+      config_(config),
+      options_(std::move(options)),
+      hooks_(options_.hooks),
+      progress_(std::make_unique<Progress>()) {
+  if (config_.accumulate > 1) hooks_.push_back(std::make_shared<AccumulateGradients>(config_.accumulate));
+  if (config_.clip_norm > 0) hooks_.push_back(std::make_shared<ClipGradients>(config_.clip_norm));
+}
 
 BitTrainer::~BitTrainer() = default;
 
-Status BitTrainer::check(const data::ImageDataset& training) const {
+Status BitTrainer::check() const {
   const auto& c = config_;
   if (c.epochs < 1 || c.batch_size < 1 || c.threads < 0)
     return make_error(ErrorCode::kInvalidArgument,
                       "[train] epochs and batch_size of at least 1 and threads of at least 0, got {}, {} and {}", c.epochs,
                       c.batch_size, c.threads);
+  if (c.accumulate < 1 || !(c.clip_norm >= 0) || c.checkpoint_steps < 0)
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[train] accumulate of at least 1, clip_norm and checkpoint_steps of at least 0, got {}, {} and {}",
+                      c.accumulate, c.clip_norm, c.checkpoint_steps);
   if (!(c.ternary_warmup >= 0 && c.ternary_warmup <= 1))
     return make_error(ErrorCode::kInvalidArgument, "[train] ternary_warmup in [0, 1], got {}", c.ternary_warmup);
   if (!(c.learning_rate > 0 && std::isfinite(c.learning_rate)) || !(c.warmup >= 0 && c.warmup <= 1) ||
@@ -85,69 +75,165 @@ Status BitTrainer::check(const data::ImageDataset& training) const {
         ErrorCode::kInvalidArgument,
         "[train] learning_rate > 0, warmup in [0, 1], weight_decay >= 0 and momentum >= 0, got {}, {}, {} and {}",
         c.learning_rate, c.warmup, c.weight_decay, c.momentum);
-  if (training.count < 1) return make_error(ErrorCode::kInvalidArgument, "[train] at least one training sample, got none");
   return {};
 }
 
-Result<double> BitTrainer::run_epoch(const data::ImageDataset& training, int64_t epoch) {
-  const TraceScope scope(options_.trace, "train", "epoch");
-  const int64_t steps = steps_of(config_, training.count);
-  const auto order = shuffled(training.count, static_cast<uint64_t>(config_.seed + epoch));
-  double sum = 0;
-  learner_.train(true);
-  for (int64_t step = 0, begin = 0; step < steps; ++step, begin += config_.batch_size) {
-    const int64_t size = std::min(config_.batch_size, training.count - begin);
-    const int64_t done = (epoch - 1) * steps + step, all = config_.epochs * steps;
-    const double rate = learning_rate(config_, done, all);
-    if (config_.ternary_warmup > 0) learner_.set_blend(ternary_share(config_, done, all));
-    for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
-    optimizer_->zero_grad();
-    const Batch batch =
-        make_batch(training, std::span(order).subspan(static_cast<size_t>(begin), static_cast<size_t>(size)));
-    const at::Tensor loss = learner_.forward(batch).at("loss");
-    const double value = loss.item<double>();
-    if (!std::isfinite(value))
-      return make_error(ErrorCode::kNotFinite,
-                        "[train] a finite loss, got {} in epoch {}, step {}; a lower learning_rate may help", value, epoch,
-                        step + 1);
-    loss.backward();
-    optimizer_->step();
-    sum += value * static_cast<double>(size);
-    if (options_.on_step)
-      options_.on_step({epoch, config_.epochs, step + 1, steps, sum / static_cast<double>(begin + size), rate});
-  }
-  return sum / static_cast<double>(training.count);
+void BitTrainer::begin() {
+  parameters_ = learner_.parameters();
+  optimizer_ = make_optimizer(parameters_, config_);
+  *progress_ = {};
 }
 
-Result<TrainingReport> BitTrainer::fit(const data::ImageDataset& training, const data::ImageDataset& validation) try {
-  BITLAB_RETURN_IF_ERROR(check(training));
-  if (config_.threads > 0) at::set_num_threads(static_cast<int>(config_.threads));
-  optimizer_ = make_optimizer(learner_, config_);
-  TrainingReport report;
-  State best;
+Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool ends_epoch) {
+  if (optimizer_ == nullptr) begin();
+  const int64_t items = learner_.task().items(batch);
+  StepContext context{learner_, parameters_, std::move(batch), items, ends_epoch};
+  const auto call = [&](void (StepHook::*seam)(StepContext&)) {
+    for (const auto& hook : hooks_) (hook.get()->*seam)(context);
+  };
+  call(&StepHook::before_forward);
+  context.outputs = learner_.forward(context.batch);
+  context.loss = learner_.task().loss(context.outputs, context.batch);
+  call(&StepHook::after_forward);
+  const auto value = context.loss.item<double>();
+  if (!std::isfinite(value))
+    return make_error(ErrorCode::kNotFinite, "[train] a finite loss, got {}; a lower learning_rate may help", value);
+  context.objective = context.loss;
+  call(&StepHook::before_backward);
+  context.objective.backward();
+  call(&StepHook::after_backward);
+  if (!context.updates) return StepResult{value, items, false};
+  call(&StepHook::before_update);
+  optimizer_->step();
+  optimizer_->zero_grad();
+  call(&StepHook::after_update);
+  return StepResult{value, items, true};
+}
+
+// The step that the schedules know: `learning_rate` and the layers' blend are those of the optimizer's next step.
+Result<BitTrainer::StepResult> BitTrainer::take_step(data::Loader& loader, nn::NamedTensors batch) {
+  const int64_t all = config_.epochs * updates_of(config_, loader);
+  const double rate = learning_rate(config_, progress_->updates, all);
+  if (config_.ternary_warmup > 0) learner_.set_blend(ternary_share(config_, progress_->updates, all));
+  for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
+  const auto [epoch, position] = loader.state();
+  auto result = step(std::move(batch), position == loader.batches());
+  if (!result.ok())
+    return make_error(result.error().code, "{} (epoch={}, step={})", result.error().message, epoch, position);
+  progress_->loss_sum += result->loss * static_cast<double>(result->items);
+  progress_->items += result->items;
+  progress_->updates += result->updated ? 1 : 0;
+  report_step(loader, *result, rate);
+  return result;
+}
+
+void BitTrainer::report_step(const data::Loader& loader, const StepResult& result, double rate) const {
+  if (!options_.on_step) return;
+  const auto [epoch, position] = loader.state();
+  const double mean = progress_->loss_sum / static_cast<double>(std::max<int64_t>(progress_->items, 1));
+  options_.on_step({epoch, config_.epochs, position, loader.batches(), mean, rate});
+}
+
+Status BitTrainer::run_epoch(data::Loader& loader) {
+  const TraceScope scope(options_.trace, "train", "epoch");
   const auto start = Clock::now();
-  for (int64_t epoch = 1; epoch <= config_.epochs; ++epoch) {
-    const auto epoch_start = Clock::now();
-    EpochReport current{epoch, 0, 0, 0};
-    BITLAB_TRY(current.loss, run_epoch(training, epoch));
-    if (validation.count > 0) {
-      BITLAB_TRY(const Evaluation evaluation, evaluate(learner_, validation));
-      current.accuracy = evaluation.accuracy;
-    }
-    current.seconds = seconds_since(epoch_start);
-    report.epochs.push_back(current);
-    if (report.best_epoch == 0 || validation.count == 0 || current.accuracy > report.best_accuracy) {
-      report.best_epoch = epoch;
-      report.best_accuracy = current.accuracy;
-      best = learner_.state();
-      if (!options_.checkpoint.empty()) BITLAB_RETURN_IF_ERROR(save_checkpoint(best, options_.checkpoint));
-    }
-    if (options_.on_epoch) options_.on_epoch(current);
+  const double before = progress_->seconds;
+  learner_.train(true);
+  for (;;) {
+    BITLAB_TRY(auto batch, loader.next());
+    if (!batch) break;
+    BITLAB_TRY(const StepResult result, take_step(loader, tensors_of(*batch)));
+    progress_->seconds = before + seconds_since(start);
+    const bool is_due = config_.checkpoint_steps > 0 && progress_->updates % config_.checkpoint_steps == 0;
+    if (result.updated && is_due) BITLAB_RETURN_IF_ERROR(save_checkpoint(loader));
   }
-  BITLAB_RETURN_IF_ERROR(learner_.load(best));
+  return {};
+}
+
+Status BitTrainer::end_epoch(const data::DatasetPtr& validation) {
+  Progress& p = *progress_;
+  const auto start = Clock::now();
+  EpochReport current{static_cast<int64_t>(p.report.epochs.size()) + 1,
+                      p.loss_sum / static_cast<double>(std::max<int64_t>(p.items, 1)),
+                      {},
+                      p.seconds};
+  const bool is_validated = validation != nullptr && validation->size() > 0;
+  if (is_validated) {
+    BITLAB_TRY(Evaluation evaluation, evaluate(learner_, validation, {.workers = config_.workers}));
+    current.metrics = std::move(evaluation.metrics);
+  }
+  current.seconds += seconds_since(start);
+  const Goal goal = learner_.task().goal();
+  if (!is_validated || p.report.best_epoch == 0 ||
+      goal.better(value_of(current.metrics, goal.metric), value_of(p.report.best, goal.metric))) {
+    p.report.best_epoch = current.epoch;
+    p.report.best = current.metrics;
+    p.best = learner_.state();
+    if (!options_.best.empty()) BITLAB_RETURN_IF_ERROR(train::save_checkpoint(p.best, options_.best));
+  }
+  p.report.epochs.push_back(std::move(current));
+  p.loss_sum = p.seconds = 0;
+  p.items = 0;
+  return {};
+}
+
+Status BitTrainer::save_checkpoint(const data::Loader& loader) {
+  if (options_.checkpoint.empty()) return {};
+  State state = progress_->state();
+  add_part(state, "model.", learner_.state());
+  add_part(state, "optimizer.", optimizer_state(*optimizer_, parameters_));
+  for (size_t i = 0; i < hooks_.size(); ++i) add_part(state, fmt::format("hook{}.", i), hooks_[i]->state());
+  state["random.cpu"] = random_numbers().get_state();
+  const auto [epoch, position] = loader.state();
+  state["data.epoch"] = at::scalar_tensor(epoch, at::kLong);
+  state["data.position"] = at::scalar_tensor(position, at::kLong);
+  return train::save_checkpoint(state, options_.checkpoint);
+}
+
+Status BitTrainer::load_checkpoint(data::Loader& loader) {
+  BITLAB_TRY(const State state, train::load_checkpoint(options_.checkpoint));
+  BITLAB_RETURN_IF_ERROR(progress_->load(state));
+  BITLAB_RETURN_IF_ERROR(learner_.load(part_of(state, "model.")));
+  BITLAB_RETURN_IF_ERROR(load_optimizer_state(*optimizer_, parameters_, part_of(state, "optimizer.")));
+  for (size_t i = 0; i < hooks_.size(); ++i)
+    BITLAB_RETURN_IF_ERROR(hooks_[i]->load(part_of(state, fmt::format("hook{}.", i))));
+  for (const char* name : {"random.cpu", "data.epoch", "data.position"})
+    if (!state.contains(name))
+      return make_error(ErrorCode::kCorrupt, "[train] a checkpoint of a training run, got none of '{}'", name);
+  random_numbers().set_state(state.at("random.cpu"));
+  return loader.seek({state.at("data.epoch").item<int64_t>(), state.at("data.position").item<int64_t>()});
+}
+
+Result<TrainingReport> BitTrainer::run(const data::DatasetPtr& training, const data::DatasetPtr& validation) {
+  BITLAB_TRY(const auto loader, data::Loader::create(training, {.batch_size = config_.batch_size,
+                                                                .shuffle = true,
+                                                                .seed = static_cast<uint64_t>(config_.seed),
+                                                                .workers = config_.workers,
+                                                                .transforms = options_.transforms}));
+  begin();
+  if (options_.resume) {
+    if (Status status = load_checkpoint(*loader); !status.ok())
+      return make_error(status.error().code, "{} (checkpoint={})", status.error().message, options_.checkpoint.string());
+  }
+  Progress& p = *progress_;
+  while (static_cast<int64_t>(p.report.epochs.size()) < config_.epochs) {
+    BITLAB_RETURN_IF_ERROR(run_epoch(*loader));
+    BITLAB_RETURN_IF_ERROR(end_epoch(validation));
+    BITLAB_RETURN_IF_ERROR(save_checkpoint(*loader));
+    if (options_.on_epoch) options_.on_epoch(p.report.epochs.back());
+  }
+  BITLAB_RETURN_IF_ERROR(learner_.load(p.best));
   if (config_.ternary_warmup > 0) learner_.set_blend(1);
-  report.seconds = seconds_since(start);
-  return report;
+  p.report.best_by = learner_.task().goal().metric;
+  p.report.seconds = 0;
+  for (const EpochReport& epoch : p.report.epochs) p.report.seconds += epoch.seconds;
+  return p.report;
+}
+
+Result<TrainingReport> BitTrainer::fit(const data::DatasetPtr& training, const data::DatasetPtr& validation) try {
+  BITLAB_RETURN_IF_ERROR(check());
+  const Threads threads(config_.threads);
+  return run(training, validation);
 } catch (const Exception& error) {
   return error.error();
 } catch (const c10::Error& error) {

@@ -1,10 +1,10 @@
-// The training loop: shuffled batches, an optimizer, a schedule, the best epoch kept.
+// The training loop: shuffled batches, an optimizer, a schedule, the best epoch kept, and checkpoints from which it goes on to the same bits.
 //
 //   train::Classifier learner(*model);
 //   train::BitTrainer trainer(learner, {.epochs = 5});
 //   auto report = trainer.fit(training, validation);
 //
-// Deterministic for a seed, a number of threads and a machine.
+// Deterministic for a seed, a number of threads and a machine. The parts of a step are open to hooks (hooks.h).
 #pragma once
 
 #include <filesystem>
@@ -13,8 +13,9 @@
 
 #include "bitlab/base/trace.h"
 #include "bitlab/config/config.h"
-#include "bitlab/data/dataset.h"
-#include "bitlab/train/learner.h"
+#include "bitlab/data/loader.h"
+#include "bitlab/train/evaluate.h"
+#include "bitlab/train/hooks.h"
 
 namespace torch::optim {
 class Optimizer;
@@ -22,39 +23,41 @@ class Optimizer;
 
 namespace bitlab::train {
 
-// How ternary layers are at a step in [0, steps): from 0, float, to 1 linearly over the first `ternary_warmup` of all steps.
-double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps);
-
-// The learning rate of a step in [0, steps): rises linearly over the first `warmup` of all steps, then follows the schedule.
-double learning_rate(const TrainingConfig& config, int64_t step, int64_t steps);
-
 struct StepReport {
   int64_t epoch = 0, epochs = 0;  // from 1
-  int64_t step = 0, steps = 0;    // of the epoch, from 1
+  int64_t step = 0, steps = 0;    // batches of the epoch, from 1
   double loss = 0;                // mean of the epoch so far
   double learning_rate = 0;
 };
 
 struct EpochReport {
-  int64_t epoch = 0;    // from 1
-  double loss = 0;      // mean over the training samples
-  double accuracy = 0;  // on the validation samples; 0 without
+  int64_t epoch = 0;            // from 1
+  double loss = 0;              // mean over the training items
+  std::vector<Metric> metrics;  // on the validation samples; none without
   double seconds = 0;
 };
 
 struct TrainingReport {
   std::vector<EpochReport> epochs;
-  int64_t best_epoch =
-      0;  // whose state the learner has at the end: the first of the highest accuracy, the last without validation
-  double best_accuracy = 0;
+  // Whose state the learner has at the end: the first of the best by the task's goal, the last without validation.
+  int64_t best_epoch = 0;
+  std::vector<Metric> best;  // its metrics
+  std::string best_by;       // the metric that chose it
   double seconds = 0;
 };
 
 struct TrainerOptions {
-  std::filesystem::path checkpoint;  // the best state so far, written atomically after an epoch; empty: kept in memory only
-  std::function<void(const StepReport&)> on_step;
-  std::function<void(const EpochReport&)> on_epoch;
-  TraceSink trace;  // gets events of category "train"
+  std::filesystem::path
+      best{};  // the best epoch's model so far, written atomically after an epoch; empty: kept in memory alone
+  // All that training needs to go on: model, optimizer, step, random numbers, place in the data, best epoch. Written atomically after each epoch,
+  // and after every `checkpoint_steps` steps of the config; empty: nowhere.
+  std::filesystem::path checkpoint{};
+  bool resume = false;                             // go on from `checkpoint`
+  std::vector<data::Transform> transforms{};       // of training samples
+  std::vector<std::shared_ptr<StepHook>> hooks{};  // before those that the config asks for
+  std::function<void(const StepReport&)> on_step{};
+  std::function<void(const EpochReport&)> on_epoch{};
+  TraceSink trace{};  // gets events of category "train"
 };
 
 class BitTrainer {
@@ -62,18 +65,39 @@ class BitTrainer {
   BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions options = {});
   ~BitTrainer();
 
-  // Trains on `training` and chooses the epoch by the accuracy on `validation`, which may be empty.
-  // Errors: InvalidArgument (the config, no samples), NotFinite (a loss), IoError (the checkpoint), those of the model.
-  Result<TrainingReport> fit(const data::ImageDataset& training, const data::ImageDataset& validation);
+  // Trains on `training` and chooses the epoch by the task's goal on `validation`, which may be null or empty. Errors: InvalidArgument (the config,
+  // no samples), NotFinite (a loss), IoError (a checkpoint), those of the model, the data and resuming: NotFound, Corrupt, UnknownName,
+  // ShapeMismatch (the checkpoint of another model).
+  Result<TrainingReport> fit(const data::DatasetPtr& training, const data::DatasetPtr& validation = nullptr);
+
+  struct StepResult {
+    double loss = 0;
+    int64_t items = 0;
+    bool updated = false;  // the optimizer stepped
+  };
+  // One batch, with the learning rate that the optimizer has: what fit() calls again and again, for loops of one's own. `ends_epoch`: gradients
+  // that were to wait for more batches are applied. Error: NotFinite; throws what the model throws.
+  Result<StepResult> step(nn::NamedTensors batch, bool ends_epoch = false);
 
  private:
-  Status check(const data::ImageDataset& training) const;
-  Result<double> run_epoch(const data::ImageDataset& training, int64_t epoch);
+  struct Progress;
+  Status check() const;
+  void begin();
+  Result<TrainingReport> run(const data::DatasetPtr& training, const data::DatasetPtr& validation);
+  Status run_epoch(data::Loader& loader);
+  Status end_epoch(const data::DatasetPtr& validation);
+  Result<StepResult> take_step(data::Loader& loader, nn::NamedTensors batch);
+  void report_step(const data::Loader& loader, const StepResult& result, double rate) const;
+  Status save_checkpoint(const data::Loader& loader);
+  Status load_checkpoint(data::Loader& loader);
 
   Learner& learner_;
   TrainingConfig config_;
   TrainerOptions options_;
+  std::vector<std::shared_ptr<StepHook>> hooks_;
+  std::vector<NamedParameter> parameters_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::unique_ptr<Progress> progress_;
 };
 
 }  // namespace bitlab::train

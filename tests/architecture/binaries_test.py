@@ -11,7 +11,7 @@ SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 BINARY = Path(os.environ["BITLAB_BINARY_DIR"])
 NM, OBJDUMP, READELF = (os.environ.get(name) or name.lower() for name in ("NM", "OBJDUMP", "READELF"))
 KERNELS = SOURCE / "bitlab" / "kernels"
-BELOW_TORCH = ["base", "ternary", "config", "kernels", "program", "format_bit", "runtime", "data"]
+BELOW_TORCH = ["base", "ternary", "config", "kernels", "program", "format", "runtime", "data"]
 FUSED = re.compile(r"\b(vf?n?m(add|sub)\w*|vfmaddsub\w*|vfmsubadd\w*|fn?m(add|sub)|fml[as])\b")
 
 

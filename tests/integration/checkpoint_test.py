@@ -11,7 +11,7 @@ from pathlib import Path
 from programs import check_refused, grey_png, run
 
 FIXTURES = Path(os.environ["BITLAB_SOURCE_DIR"]) / "bitlab" / "train" / "testdata"
-CONFIG = "model: {name: lenet5, quant: {method: %s, activation: %s}}\ndata: {name: synthetic}\n"
+CONFIG = "model: {name: lenet5}\nquant: {method: %s, activation: %s}\ndata: {name: synthetic}\n"
 
 
 class Checkpoint(unittest.TestCase):
@@ -38,7 +38,7 @@ class Checkpoint(unittest.TestCase):
         result = self.convert(FIXTURES / "lenet5.pth")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertRegex(result.stdout, r"conv1.weight +\[20, 1, 5, 5\] +500 +file")
-        self.assertEqual({p.name for p in (self.folder / "run").iterdir()}, {"config.yaml", "image.json", "best.ckpt"})
+        self.assertEqual({p.name for p in (self.folder / "run").iterdir()}, {"config.yaml", "preprocess.json", "best.ckpt"})
         self.check_logits()
 
     def test_a_ternary_network_begins_from_the_float_weights(self):

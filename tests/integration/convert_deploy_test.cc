@@ -286,7 +286,7 @@ TEST(ConvertTrainDeploy, LayersInInt8) {
   for (const char* path : {"words", "first", "head"}) {
     config.rules.emplace_back();
     config.rules.back().path = path;
-    config.rules.back().keep = config::Keep::kInt8;
+    config.rules.back().quant = QuantRule::in_int8();
   }
   const auto model = convert::BitModel::wrap(std::make_shared<Tagger>(), config);
   EXPECT_EQ(model->report().layers[0].quant, "int8/channel/int8");
@@ -348,7 +348,7 @@ TEST(ConvertTrainDeploy, MasterWeights) {
   MixedPrecisionConfig config;
   config.rules.emplace_back();
   config.rules[0].path = "conv";
-  config.rules[0].quant["activation"] = "none";
+  config.rules[0].master = true;
   follow_the_whole_way<Standardized>(torch::randn({4, 3, 16, 16}), torch::randint(10, {4}), 0.9, config);
 }
 

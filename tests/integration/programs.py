@@ -16,8 +16,11 @@ def run(program, *arguments, kernel=None, env=None):
     environment.update(env or {})
     if kernel is not None:
         environment["BITLAB_KERNEL"] = kernel
-    command = [*EMULATOR.split(), str(BINARY / "bin" / program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command_of(program, *arguments), capture_output=True, text=True, env=environment, timeout=300)
+
+
+def command_of(program, *arguments):
+    return [*EMULATOR.split(), str(BINARY / "bin" / program), *map(str, arguments)]
 
 
 def check_refused(test, result, code, *texts):

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import struct
+import subprocess
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
-from programs import check_refused, grey_png, run
+from programs import check_refused, command_of, grey_png, run
 
 SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 
@@ -36,7 +38,8 @@ class Slice(unittest.TestCase):
 
     def test_training_leaves_its_folder(self):
         self.assertEqual(self.trained.returncode, 0, self.trained.stderr)
-        self.assertEqual({p.name for p in self.run_folder.iterdir()}, {"config.yaml", "image.json", "best.ckpt", "report.json"})
+        files = {"config.yaml", "preprocess.json", "best.ckpt", "last.ckpt", "report.json"}
+        self.assertEqual({p.name for p in self.run_folder.iterdir()}, files)
         report = json.loads((self.run_folder / "report.json").read_text())
         self.assertEqual(len(report["epochs"]), 1)
         self.assertIn("name: lenet5", (self.run_folder / "config.yaml").read_text())
@@ -50,8 +53,9 @@ class Slice(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         deployed = json.loads(result.stdout)
         trained = json.loads((self.run_folder / "report.json").read_text())
-        self.assertEqual(deployed["images"], trained["images_test"])
-        self.assertAlmostEqual(deployed["accuracy"], trained["accuracy_test"], places=12)
+        self.assertEqual(deployed["images"], trained["samples_test"])
+        self.assertAlmostEqual(deployed["accuracy"], trained["test"]["accuracy"], places=12)
+        self.assertEqual(trained["best_by"], "accuracy")
 
     def test_the_same_bytes_whatever_runs_them(self):
         expected = None
@@ -86,6 +90,47 @@ class Slice(unittest.TestCase):
         result = run("bitlab", "train", "--model", "mlp", "--data", "synthetic", "--limit", "20", "--epochs", "1", "-o", self.folder / "mlp")
         self.assertEqual(result.returncode, 0, result.stderr)
         check_refused(self, run("bitlab", "verify", self.bit, "--against", self.folder / "mlp"), 2, "graph")
+
+    def test_an_interrupted_run_goes_on_to_the_same_bits(self):
+        whole, cut = self.folder / "whole", self.folder / "cut"
+        arguments = ["train", "--model", "mlp", "--data", "synthetic", "--limit", "400", "--epochs", "3", "--batch-size", "20",
+                     "--checkpoint-steps", "1", "--threads", "1", "--workers", "1", "--crop", "2", "--set", "model.hidden=[96]"]  # fmt: skip
+        result = run("bitlab", *arguments, "-o", whole)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        with subprocess.Popen(command_of("bitlab", *arguments, "-o", cut), stdout=subprocess.DEVNULL) as process:
+            while not (cut / "last.ckpt").exists() and process.poll() is None:
+                time.sleep(0.002)
+            process.kill()
+        check_refused(self, run("bitlab", "train", "--resume", "--epochs", "4", "-o", cut), 2, "--resume", "--epochs")
+        result = run("bitlab", "train", "--resume", "-o", cut)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((cut / "best.ckpt").read_bytes(), (whole / "best.ckpt").read_bytes())
+
+        def timeless(report):
+            epochs = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in report["epochs"]]
+            return {**report, "epochs": epochs, "seconds": 0}
+
+        reports = [timeless(json.loads((folder / "report.json").read_text())) for folder in (whole, cut)]
+        self.assertEqual(reports[0], reports[1])
+        check_refused(self, run("bitlab", "train", "--resume", "-o", self.folder / "none"), 3, "config.yaml")
+
+    def test_rules_for_a_network_of_the_zoo(self):
+        rules, folder, bit = self.folder / "mixed.yaml", self.folder / "mixed", self.folder / "mixed.bit"
+        rules.write_text(
+            "granularity: channel\nrules:\n  - {position: first, quant: {method: int8}}\n  - {position: last, quant: {method: int8}}\n"
+        )
+        arguments = ["--model", "lenet5", "--data", "synthetic", "--epochs", "1", "--limit", "60", "-o", folder]
+        result = run("bitlab", "train", "--rules", rules, *arguments)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"conv1 +conv2d +520 +built +int8/channel/int8 +rule 1 \(position=first, method=int8\)")
+        self.assertRegex(result.stdout, r"fc1 +linear +400500 +built +absmean/channel/int8 +default")
+        result = run("bitlab", "deploy", folder, "-o", bit)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("same bits", result.stdout)
+        nodes = {n["node"]: n for n in json.loads(run("bitlab-run", "inspect", bit, "--json").stdout)["nodes"]}
+        types = {name: nodes[name]["weights"][0]["type"] for name in ("conv1", "conv2", "fc1", "fc2")}
+        self.assertEqual(types, {"conv1": "int8", "conv2": "ternary", "fc1": "ternary", "fc2": "int8"})
+        check_refused(self, run("bitlab", "train", "--set", "model.clases=3", *arguments), 2, "did you mean 'classes'?")
 
     def test_the_quickstart_runs(self):
         page = (SOURCE / "docs/getting_started/quickstart.md").read_text()
@@ -153,7 +198,7 @@ class Slice(unittest.TestCase):
         for name, content, text in (
             ("config.yaml", "model: {nam: lenet5}\n", "did you mean 'name'"),
             ("config.yaml", "model: {name: mlp}\n", "parameter"),
-            ("image.json", "{}", "image"),
+            ("preprocess.json", "{}", "a kind"),
             ("best.ckpt", "nothing", "torch.save"),
         ):
             shutil.copytree(self.run_folder, copy)

@@ -12,6 +12,8 @@
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
+#include "bitlab/cli/run/sizes.h"
+#include "bitlab/runtime/cast.h"
 #include "bitlab/runtime/session.h"
 
 namespace bitlab::cli {
@@ -23,26 +25,30 @@ using Json = nlohmann::ordered_json;
 struct BenchmarkOptions {
   std::string model;
   int64_t batch = 1;
+  std::vector<std::string> sizes;
   int threads = 0;
   double seconds = 2;
   bool json = false;
 };
 
-// Normal random values for every input of the model.
+// Random values for every input of the model: normal ones of floats, others of 0 and 1, which any table has.
 struct Inputs {
-  std::vector<std::vector<float>> data;
+  std::vector<std::vector<uint8_t>> data;
   std::vector<runtime::TensorView> views;
 
-  Inputs(const program::Program& p, int64_t batch) {
+  Inputs(const program::Program& p, const program::SymbolSizes& sizes) {
     std::mt19937 generator(1);
     std::normal_distribution<float> normal;
-    for (program::ValueId id : p.inputs) {
-      const auto shape = at_batch(p.value(id).shape, batch);
-      data.emplace_back(static_cast<size_t>(elements(p.value(id).shape, batch)));
-      for (float& v : data.back()) v = normal(generator);
-      views.push_back({shape, nullptr});
+    for (const program::ValueId id : p.inputs) {
+      const program::Value& v = p.value(id);
+      const int64_t count = elements(v.shape, sizes);
+      std::vector<float> values(static_cast<size_t>(count));
+      for (float& value : values)
+        value = v.dtype <= program::DType::kBFloat16 ? normal(generator) : static_cast<float>(generator() % 2);
+      data.emplace_back(static_cast<size_t>(count * size_of(v.dtype)));
+      runtime::cast(program::DType::kFloat32, values.data(), v.dtype, data.back().data(), count);
+      views.emplace_back(shape_at(v.shape, sizes), v.dtype, data.back().data());
     }
-    for (size_t i = 0; i < data.size(); ++i) views[i].data = data[i].data();
   }
 };
 
@@ -61,15 +67,17 @@ Status measure(runtime::Session& session, const Inputs& inputs, double seconds, 
   constexpr int kLeast = 5;
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   for (int i = 0; i < kLeast || Clock::now() < end; ++i) {
+    session.reset();
     const auto start = Clock::now();
-    BITLAB_RETURN_IF_ERROR(session.run(inputs.views));
+    BITLAB_RETURN_IF_ERROR(session.run(std::span<const runtime::TensorView>(inputs.views)));
     if (runs != nullptr) runs->push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
   return {};
 }
 
 Result<Measurement> run_benchmark(const std::shared_ptr<const runtime::Model>& model, const BenchmarkOptions& options) {
-  const Inputs inputs(model->program(), options.batch);
+  BITLAB_TRY(const program::SymbolSizes sizes, symbol_sizes(model->program(), options.batch, options.sizes));
+  const Inputs inputs(model->program(), sizes);
   Measurement m;
   BITLAB_TRY(m.session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
   BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds / 10, nullptr));  // warm
@@ -117,7 +125,7 @@ Json report_of(const runtime::Model& model, const BenchmarkOptions& options, con
           {"nodes", nodes}};
 }
 
-void print_report(const Json& r) {
+void print_measurement(const Json& r) {
   const Json& latency = r["latency_ms"];
   fmt::print("{}\n{}, {} threads, batch {}, {} runs\n\n", r["model"].get<std::string>(), r["cpu"].get<std::string>(),
              r["threads"].get<int>(), r["batch"].get<int64_t>(), r["runs"].get<int64_t>());
@@ -140,7 +148,7 @@ Status run(const BenchmarkOptions& options) {
   if (options.json) {
     fmt::print("{}\n", report.dump(2));
   } else {
-    print_report(report);
+    print_measurement(report);
   }
   return {};
 }
@@ -152,6 +160,7 @@ void add_benchmark(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("benchmark", "Measure a deployed model: latency, throughput, memory, time by node");
   add_model(*command, options->model);
   add_batch(*command, options->batch, "Samples a run");
+  add_sizes(*command, options->sizes);
   add_threads(*command, options->threads);
   command->add_option("--seconds", options->seconds, "How long to measure")
       ->capture_default_str()

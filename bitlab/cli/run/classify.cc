@@ -12,13 +12,15 @@ Result<data::ImageSpec> image_spec_of(const runtime::Model& model) {
   const program::Program& p = model.program();
   const auto found = p.metadata.find("image");
   if (found == p.metadata.end() || p.inputs.size() != 1 || p.outputs.size() != 1)
-    return make_error(ErrorCode::kInvalidArgument, "[run] a model that classifies images, got one of another kind");
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[run] a model that classifies images, got one with {} inputs, {} outputs and {}", p.inputs.size(),
+                      p.outputs.size(), found == p.metadata.end() ? "no 'image' in its metadata" : "an image");
   BITLAB_TRY(data::ImageSpec spec, data::ImageSpec::from_json(found->second));
-  const program::Shape expected{program::kBatch, {spec.channels, false}, {spec.height, false}, {spec.width, false}};
-  const program::Shape& output = p.value(p.outputs[0]).shape;
-  if (p.value(p.inputs[0]).shape != expected || output.size() != 2 || output[0] != program::kBatch || output[1].symbolic)
+  const program::Shape expected{program::kBatch, spec.channels, spec.height, spec.width};
+  const program::Shape& output = p.value(p.outputs[0].value).shape;
+  if (p.value(p.inputs[0]).shape != expected || output.size() != 2 || output[0] != program::kBatch || !output[1].is_number())
     return make_error(ErrorCode::kCorrupt, "[run] an input {} and an output [batch, classes], got {} and {}",
-                      to_string(expected), to_string(p.value(p.inputs[0]).shape), to_string(output));
+                      p.show(expected), p.show(p.value(p.inputs[0]).shape), p.show(output));
   return spec;
 }
 
@@ -42,13 +44,13 @@ Result<Classification> classify(runtime::Session& session, const data::ImageSpec
     BITLAB_TRY(const auto outputs, session.run({&view, 1}));
     result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result.classes = outputs[0].shape[1];
-    result.logits.insert(result.logits.end(), outputs[0].data, outputs[0].data + size * result.classes);
+    result.logits.insert(result.logits.end(), outputs[0].as(), outputs[0].as() + size * result.classes);
     if (progress) progress(begin + size);
   }
   return result;
 }
 
-double accuracy(const Classification& result, std::span<const uint8_t> labels) {
+double accuracy(const Classification& result, std::span<const int64_t> labels) {
   int64_t right = 0;
   for (int64_t i = 0; i < result.count; ++i) right += result.best(i) == labels[static_cast<size_t>(i)];
   return result.count == 0 ? 0.0 : static_cast<double>(right) / static_cast<double>(result.count);

@@ -29,7 +29,7 @@ Result<Classification> classify(runtime::Session& session, const data::ImageSpec
                                 int64_t count, int64_t batch, const std::function<void(int64_t)>& progress = {});
 
 // Fraction of images whose best class is the label.
-double accuracy(const Classification& result, std::span<const uint8_t> labels);
+double accuracy(const Classification& result, std::span<const int64_t> labels);
 
 // Raw little-endian float32, [count, classes], written atomically.
 Status write_logits(const Classification& result, const std::filesystem::path& path);

@@ -16,6 +16,7 @@ struct InspectOptions {
   std::string model;
   std::string format = "text";
   int64_t batch = 1;
+  std::vector<std::string> sizes;
   int threads = 1;
 };
 
@@ -48,7 +49,9 @@ std::vector<std::string> row_of(const NodeFacts& node) {
 void print_text(const Inspection& m) {
   fmt::print("{}  .bit version {}, {}\n", m.path, m.version, format_bytes(m.file_bytes));
   for (const auto& [key, text] : m.metadata) fmt::print("  {:<18}{}\n", key, text);
+  for (const std::string& symbol : m.symbols) fmt::print("  {:<18}{}\n", "size", symbol);
   for (const std::string& input : m.inputs) fmt::print("  {:<18}{}\n", "input", input);
+  for (const std::string& state : m.states) fmt::print("  {:<18}{}\n", "state", state);
   for (const std::string& output : m.outputs) fmt::print("  {:<18}{}\n", "output", output);
   fmt::print("  {:<18}{}\n", "bits",
              m.exact ? "exact: the same as LibTorch's eval" : "bounded: equal to LibTorch's eval within rounding");
@@ -97,7 +100,9 @@ Json to_json(const Inspection& m) {
           {"file_bytes", m.file_bytes},
           {"metadata", m.metadata},
           {"exact", m.exact},
+          {"symbols", m.symbols},
           {"inputs", m.inputs},
+          {"states", m.states},
           {"outputs", m.outputs},
           {"weights", m.weights},
           {"ternary_weights", m.ternary_weights},
@@ -136,7 +141,7 @@ void print_dot(const Inspection& m) {
 }
 
 Status run(const InspectOptions& options) {
-  BITLAB_TRY(const Inspection inspection, inspect(options.model, options.batch, options.threads));
+  BITLAB_TRY(const Inspection inspection, inspect(options.model, options.batch, options.sizes, options.threads));
   if (options.format == "json") {
     fmt::print("{}\n", to_json(inspection).dump(2, ' ', false, Json::error_handler_t::replace));
   } else if (options.format == "dot") {
@@ -162,6 +167,7 @@ void add_inspect(CLI::App& app, Action& action) {
   command->add_option("--batch", options->batch, "The batch that kernels are chosen for")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
+  add_sizes(*command, options->sizes);
   command->footer(
       "Examples:\n"
       "  bitlab-run inspect lenet5.bit\n"

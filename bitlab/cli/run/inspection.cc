@@ -1,5 +1,6 @@
 #include "bitlab/cli/run/inspection.h"
 
+#include "bitlab/cli/run/sizes.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/runtime/plan.h"
 #include "bitlab/ternary/codes.h"
@@ -16,7 +17,7 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant,
   const Value& v = p.value(constant.value);
   WeightFacts facts;
   facts.name = v.name;
-  facts.count = elements(v.shape, 1);
+  facts.count = elements(v.shape, program::kOnes);
   facts.file_bytes = format::bit::stored_bytes(p, constant);
   for (const runtime::ResidentConstant& copy : copies) facts.memory_bytes += copy.bytes();
   if (const auto* ternary = std::get_if<program::TernaryData>(&constant.data)) {
@@ -29,6 +30,7 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant,
     facts.type = "int8";
     facts.granularity = int8->scale.size() == 1 ? "tensor" : "channel";
   }
+  if (v.storage == program::Storage::kFloat16 || v.storage == program::Storage::kBFloat16) facts.type = name(v.storage);
   if (facts.granularity.empty()) return facts;
   for (const runtime::ResidentConstant& copy : copies)
     facts.layout += fmt::format("{}{}", facts.layout.empty() ? "" : " ", kernels::name(copy.packed.layout));
@@ -36,12 +38,9 @@ WeightFacts facts_of(const Program& p, const program::Constant& constant,
 }
 
 NodeFacts facts_of(const Program& p, const program::Node& node, const runtime::Model& model, const std::string& kernels) {
-  NodeFacts facts{node.name,
-                  std::string(name(node.op)),
-                  to_string(p.value(node.output).shape),
-                  std::string(name(schema(node.op).exactness)),
-                  kernels,
-                  {},
+  std::string outputs;
+  for (const ValueId id : node.outputs) outputs += (outputs.empty() ? "" : " ") + p.show(p.value(id).shape);
+  NodeFacts facts{node.name, std::string(name(node.op)), std::move(outputs), std::string(name(node.exactness)), kernels, {},
                   {}};
   for (ValueId id : node.inputs) {
     if (id == program::kNone) continue;
@@ -73,12 +72,21 @@ void count_weights(Inspection& facts, const Program& p, const runtime::Model& mo
   facts.ternary_bits_a_weight = bits(ternary_bytes, facts.ternary_weights);
 }
 
+// "tokens from 1 to 2048"
+std::string describe_symbol(const program::Symbol& symbol) {
+  std::string text = fmt::format("{} from {}", symbol.name, symbol.min);
+  if (symbol.max < program::kMaxElements) text += fmt::format(" to {}", symbol.max);
+  return text + (symbol.is_context ? ", of the states" : "");
+}
+
 }  // namespace
 
-Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, int threads) {
+Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, const std::vector<std::string>& sizes,
+                           int threads) {
   BITLAB_TRY(const Program p, format::bit::load(path));
   BITLAB_TRY(const auto model, runtime::Model::create(p));
-  BITLAB_TRY(const runtime::Plan plan, runtime::make_plan(*model, batch, threads));
+  BITLAB_TRY(const program::SymbolSizes run_sizes, symbol_sizes(p, batch, sizes));
+  BITLAB_TRY(const runtime::Plan plan, runtime::make_plan(*model, run_sizes, threads));
   Inspection facts;
   std::error_code ignored;
   facts.path = path;
@@ -86,9 +94,15 @@ Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, int
   facts.version = format::bit::kVersion;
   facts.metadata = p.metadata;
   facts.exact = p.is_exact();
-  const auto describe = [&](ValueId id) { return p.value(id).name + " " + to_string(p.value(id).shape); };
-  for (ValueId id : p.inputs) facts.inputs.push_back(describe(id));
-  for (ValueId id : p.outputs) facts.outputs.push_back(describe(id));
+  const auto describe = [&](const std::string& name, ValueId id) {
+    const Value& v = p.value(id);
+    const std::string type = v.dtype == program::DType::kFloat32 ? "" : std::string(program::name(v.dtype));
+    return fmt::format("{} {}{}", name, type, p.show(v.shape));
+  };
+  for (const program::Symbol& symbol : p.symbols) facts.symbols.push_back(describe_symbol(symbol));
+  for (ValueId id : p.inputs) facts.inputs.push_back(describe(p.value(id).name, id));
+  for (ValueId id : p.states) facts.states.push_back(describe(p.value(id).name, id));
+  for (const program::Output& output : p.outputs) facts.outputs.push_back(describe(output.name, output.value));
   for (size_t i = 0; i < p.nodes.size(); ++i)
     facts.nodes.push_back(facts_of(p, p.nodes[i], *model, plan.steps[i].step.kernels));
   count_weights(facts, p, *model);

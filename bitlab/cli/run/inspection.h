@@ -12,7 +12,7 @@ namespace bitlab::cli {
 
 struct WeightFacts {
   std::string name;
-  std::string type = "float32";  // or "ternary", "int8"
+  std::string type = "float32";  // or "ternary", "int8", "float16", "bfloat16"
   int64_t count = 0;             // of weights
   int64_t file_bytes = 0;        // codes and scales, or floats
   int64_t memory_bytes = 0;      // as the runtime holds it
@@ -34,7 +34,8 @@ struct Inspection {
   int version = 0;  // of the format
   std::map<std::string, std::string> metadata;
   bool exact = false;
-  std::vector<std::string> inputs, outputs;  // "input [batch, 1, 28, 28]"
+  std::vector<std::string> symbols;                  // "batch from 0"
+  std::vector<std::string> inputs, outputs, states;  // "input [batch, 1, 28, 28]"
   std::vector<NodeFacts> nodes;
   int64_t weights = 0, ternary_weights = 0;  // numbers of values
   int64_t weight_file_bytes = 0, weight_memory_bytes = 0, float32_bytes = 0;
@@ -42,7 +43,9 @@ struct Inspection {
   double ternary_bits_a_weight = 0;  // in memory, ternary weights and their scales
 };
 
-// Loads the model for this machine and plans it for `batch` samples. Errors: those of Model::load() and make_plan().
-Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, int threads);
+// Loads the model for this machine and plans it for `batch` samples and `sizes` (sizes.h). Errors: those of Model::load(), symbol_sizes() and
+// make_plan().
+Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, const std::vector<std::string>& sizes,
+                           int threads);
 
 }  // namespace bitlab::cli

@@ -33,20 +33,35 @@ struct RunOptions {
 struct Images {
   std::vector<uint8_t> pixels;
   int64_t count = 0;
-  std::vector<uint8_t> labels;  // empty for pictures
+  std::vector<int64_t> labels;  // empty for pictures
 };
 
-Result<Images> load_images(const RunOptions& options, const data::ImageSpec& spec) {
+Result<Images> load_set(const RunOptions& options, const data::ImageSpec& spec) {
+  BITLAB_TRY(const data::DatasetPtr set,
+             data::load_dataset(options.data, data::Split::kTest, {.root = options.data_root, .limit = options.limit}));
+  const data::Preprocess preprocess = set->preprocess();
+  const data::ImageSpec* own = preprocess.image();
+  if (own == nullptr)
+    return make_error(ErrorCode::kInvalidArgument, "[run] a data set of images, got one of {} (data={})", preprocess.kind(),
+                      options.data);
+  if (own->channels != spec.channels || own->height != spec.height || own->width != spec.width)
+    return make_error(ErrorCode::kShapeMismatch, "[run] images of {}x{}x{}, got {}x{}x{} (data={})", spec.channels,
+                      spec.height, spec.width, own->channels, own->height, own->width, options.data);
   Images images;
-  if (!options.data.empty()) {
-    BITLAB_TRY(auto set,
-               data::load_dataset(options.data, data::Split::kTest, {.root = options.data_root, .limit = options.limit}));
-    if (set.spec.channels != spec.channels || set.spec.height != spec.height || set.spec.width != spec.width)
-      return make_error(ErrorCode::kShapeMismatch, "[run] images of {}x{}x{}, got {}x{}x{} (data={})", spec.channels,
-                        spec.height, spec.width, set.spec.channels, set.spec.height, set.spec.width, options.data);
-    images = {std::move(set.pixels), set.count, std::move(set.labels)};
-    return images;
+  images.count = set->size();
+  images.pixels.reserve(static_cast<size_t>(images.count * spec.values()));
+  for (int64_t i = 0; i < images.count; ++i) {
+    BITLAB_TRY(const data::Sample sample, set->get(i));
+    const auto& pixels = sample.find("image")->bytes;
+    images.pixels.insert(images.pixels.end(), pixels.begin(), pixels.end());
+    images.labels.push_back(sample.find("label")->values<int64_t>()[0]);
   }
+  return images;
+}
+
+Result<Images> load_images(const RunOptions& options, const data::ImageSpec& spec) {
+  if (!options.data.empty()) return load_set(options, spec);
+  Images images;
   for (const std::string& path : options.inputs) {
     BITLAB_TRY(const data::Image image, data::read_png(path, spec.channels));
     if (image.height != spec.height || image.width != spec.width)

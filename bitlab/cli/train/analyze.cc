@@ -3,8 +3,7 @@
 #include <memory>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cross_entropy_loss.h>
-#include <ATen/ops/from_blob.h>
+#include <fmt/ranges.h>
 
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/train/commands.h"
@@ -29,9 +28,7 @@ Result<std::shared_ptr<models::Model>> ternary_model(const Run& run, const BitQu
   if (is_static(quant.activation))
     return make_error(ErrorCode::kUnsupported, "[analyze] activations int8, int4 or none, which need no calibration, got {}",
                       name(quant.activation));
-  ModelConfig config = run.config.model;
-  config.quant = quant;
-  BITLAB_TRY(auto model, models::make_model(config));
+  BITLAB_TRY(auto model, models::make_model(run.config.model, {.quant = quant}));
   const at::NoGradGuard no_grad;
   const auto trained = run.model->named_parameters();
   for (auto& parameter : model->named_parameters())
@@ -42,35 +39,38 @@ Result<std::shared_ptr<models::Model>> ternary_model(const Run& run, const BitQu
   return model;
 }
 
-Result<double> loss_of(models::Model& model, const data::ImageDataset& set) {
-  train::Classifier learner(model);
+Result<double> loss_of(const Run& run, const data::DatasetPtr& set) {
+  train::ModuleLearner learner = learner_of(run);
   BITLAB_TRY(const train::Evaluation evaluation, train::evaluate(learner, set));
-  std::vector<int64_t> labels(set.labels.begin(), set.labels.end());
-  const at::Tensor target = at::from_blob(labels.data(), {set.count}, at::kLong);
-  return at::cross_entropy_loss(evaluation.logits, target).item<double>();
+  return evaluation.at("loss");
 }
 
-data::ImageDataset first(data::ImageDataset set, int64_t count) {
-  set.count = std::min(set.count, count);
-  set.pixels.resize(static_cast<size_t>(set.count * set.spec.values()));
-  set.labels.resize(static_cast<size_t>(set.count));
-  return set;
-}
+// Samples that become inputs as the run's do.
+class AsTrained final : public data::Dataset {
+ public:
+  AsTrained(data::DatasetPtr set, data::Preprocess preprocess) : set_(std::move(set)), preprocess_(std::move(preprocess)) {}
+  int64_t size() const override { return set_->size(); }
+  Result<data::Sample> get(int64_t index) const override { return set_->get(index); }
+  data::Preprocess preprocess() const override { return preprocess_; }
+
+ private:
+  data::DatasetPtr set_;
+  data::Preprocess preprocess_;
+};
 
 // Samples of the run's data or of what is asked for instead, in the form that the run's network takes.
-Result<data::ImageDataset> measured_data(const Run& run, const AnalyzeOptions& options) {
-  DataConfig data = run.config.data;
-  if (!options.data.empty()) data = {.name = options.data, .root = options.data_root};
-  BITLAB_TRY(Datasets sets, load_datasets(data));
-  data::ImageDataset set = first(std::move(sets.validation.count > 0 ? sets.validation : sets.training), options.samples);
-  const auto form = [](const data::ImageSpec& spec) {
-    return fmt::format("{}x{}x{} of {} classes", spec.channels, spec.height, spec.width, spec.labels.size());
-  };
-  if (form(set.spec) != form(run.image))
-    return make_error(ErrorCode::kShapeMismatch, "[analyze] images as the run's, {}, got {} (data={})", form(run.image),
-                      form(set.spec), data.name);
-  set.spec = run.image;
-  return set;
+Result<data::DatasetPtr> measured_data(const Run& run, const AnalyzeOptions& options) {
+  DataConfig data;
+  data.name = options.data;
+  data.root = options.data_root;
+  if (options.data.empty()) data = run.config.data;
+  BITLAB_TRY(const Datasets sets, load_datasets(data));
+  const data::DatasetPtr set = first(sets.validation->size() > 0 ? sets.validation : sets.training, options.samples);
+  const auto wanted = run.preprocess.sizes(), found = set->preprocess().sizes();
+  if (wanted != found)
+    return make_error(ErrorCode::kShapeMismatch, "[analyze] data as the run's, {}, got {} (data={})", wanted, found,
+                      data.name);
+  return data::DatasetPtr(std::make_shared<AsTrained>(set, run.preprocess));
 }
 
 void print(const convert::Sensitivity& s, const std::vector<QuantRule>& rules) {
@@ -88,17 +88,18 @@ void print(const convert::Sensitivity& s, const std::vector<QuantRule>& rules) {
 Status run(AnalyzeOptions& options) {
   BITLAB_RETURN_IF_ERROR(options.flags.apply());
   BITLAB_TRY(Run loaded, load_run(options.run));
-  BITLAB_TRY(const data::ImageDataset set, measured_data(loaded, options));
-  BITLAB_TRY(const auto model, ternary_model(loaded, options.quant));
+  BITLAB_TRY(const data::DatasetPtr set, measured_data(loaded, options));
+  Run ternary = loaded;
+  BITLAB_TRY(ternary.model, ternary_model(loaded, options.quant));
   ProgressBar bar;
   int64_t measured = 0;
-  BITLAB_TRY(const convert::Sensitivity sensitivity, convert::analyze(*model, [&] {
+  BITLAB_TRY(const convert::Sensitivity sensitivity, convert::analyze(*ternary.model, [&] {
                bar.show(++measured, 0, fmt::format("measuring {}", measured));
-               return loss_of(*model, set);
+               return loss_of(ternary, set);
              }));
   bar.clear();
   MixedPrecisionConfig proposal{options.quant, convert::propose_rules(sensitivity, options.budget)};
-  fmt::print("{} samples of {}\n", set.count, options.data.empty() ? loaded.config.data.name : options.data);
+  fmt::print("{} samples of {}\n", set->size(), options.data.empty() ? loaded.config.data.name : options.data);
   print(sensitivity, proposal.rules);
   if (options.output.empty()) {
     fmt::print("\nRules for a budget of {} of loss:\n{}", options.budget, config::to_yaml(proposal));

@@ -69,9 +69,9 @@ void print_found(const train::StateDict& file) {
 Status run(const ConvertOptions& options) {
   Run converted;
   BITLAB_TRY(converted.config, config::load<RunConfig>(options.config));
-  BITLAB_TRY(converted.image, load_image_spec(converted.config.data));
-  fit_to_images(converted.config.model, converted.image);
-  BITLAB_TRY(converted.model, models::make_model(converted.config.model));
+  BITLAB_TRY(converted.preprocess, load_preprocess(converted.config.data));
+  fit_to_data(converted.config.model, converted.preprocess);
+  BITLAB_TRY(converted.model, models::make_model(converted.config.model, converted.config.quant));
   torch::nn::Module& model = *converted.model;
   const auto may_miss = [names = optional_names(model)](std::string_view name) { return names.contains(std::string(name)); };
   BITLAB_TRY(const train::StateDict file,
@@ -84,7 +84,7 @@ Status run(const ConvertOptions& options) {
   BITLAB_RETURN_IF_ERROR(check_steps(train::state_of(model)));
   BITLAB_RETURN_IF_ERROR(save_run(converted, options.output));
   print_loaded(train::state_of(model), file.tensors);
-  fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, converted.config.model.name);
+  fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, converted.config.model.name());
   return {};
 }
 

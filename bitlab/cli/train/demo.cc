@@ -3,6 +3,8 @@
 #include <cstring>
 #include <memory>
 
+#include <ATen/ops/cat.h>
+
 #include "bitlab/base/file.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/version.h"
@@ -10,8 +12,8 @@
 #include "bitlab/cli/train/child.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/compare.h"
+#include "bitlab/cli/train/deployment.h"
 #include "bitlab/cli/train/flags.h"
-#include "bitlab/cli/train/run_folder.h"
 #include "bitlab/data/mosaic.h"
 
 namespace bitlab::cli {
@@ -50,14 +52,30 @@ bool same_bytes(const at::Tensor& logits, const std::string& bytes) {
   return logits.nbytes() == bytes.size() && std::memcmp(logits.const_data_ptr(), bytes.data(), bytes.size()) == 0;
 }
 
-Status write_digits(const data::ImageDataset& set, const at::Tensor& logits, const fs::path& path) {
+// Of all samples; the demo's set is small.
+Result<at::Tensor> logits_of(const Run& run, const data::DatasetPtr& set) {
+  std::vector<at::Tensor> parts;
+  train::EvaluateOptions options;
+  options.on_batch = [&](const nn::NamedTensors& outputs, const nn::NamedTensors&) {
+    parts.push_back(outputs.at(nn::kOutput));
+  };
+  train::ModuleLearner learner = learner_of(run);
+  BITLAB_RETURN_IF_ERROR(train::evaluate(learner, set, options));
+  return at::cat(parts).contiguous();
+}
+
+Status write_digits(const data::Dataset& set, const at::Tensor& logits, const fs::path& path) {
   constexpr int64_t kColumns = 10, kCount = 50;
+  const data::Preprocess preprocess = set.preprocess();
+  const data::ImageSpec& spec = *preprocess.image();
   const at::Tensor best = logits.argmax(1);
   std::vector<data::Tile> tiles;
-  for (int64_t i = 0; i < std::min(kCount, set.count); ++i) {
-    const int64_t predicted = best[i].item<int64_t>();
-    tiles.push_back(
-        {set.image(i), set.spec.labels[static_cast<size_t>(predicted)], predicted == set.labels[static_cast<size_t>(i)]});
+  for (int64_t i = 0; i < std::min(kCount, set.size()); ++i) {
+    BITLAB_TRY(const data::Sample sample, set.get(i));
+    const int64_t predicted = best[i].item<int64_t>(), label = sample.find("label")->values<int64_t>()[0];
+    tiles.push_back({{spec.channels, spec.height, spec.width, sample.find("image")->bytes},
+                     spec.labels[static_cast<size_t>(predicted)],
+                     predicted == label});
   }
   BITLAB_TRY(const data::Image sheet, data::mosaic(tiles, kColumns));
   return data::write_png(path, sheet);
@@ -81,12 +99,12 @@ Json report_of(const Comparison& c) {
           {"build", build_facts()},
           {"cpu", this_machine().cpu},
           {"threads", c.threads},
-          {"model", c.ternary.run.config.model.name},
+          {"model", c.ternary.run.config.model.name()},
           {"data", c.ternary.run.config.data.name},
           {"epochs", c.ternary.run.config.train.epochs},
-          {"images", c.ternary.test.logits.size(0)},
-          {"accuracy_float", c.float32.test.accuracy},
-          {"accuracy_ternary", c.ternary.test.accuracy},
+          {"images", c.ternary.test.samples},
+          {"accuracy_float", c.float32.test.at("accuracy")},
+          {"accuracy_ternary", c.ternary.test.at("accuracy")},
           {"accuracy_deployed", c.deployed.accuracy},
           {"logits_equal", c.logits_equal},
           {"weights_bytes_float32", float_bytes},
@@ -130,8 +148,8 @@ void print_comparison(const Json& r) {
 
 Result<TrainedRun> train_as(RunConfig config, const BitQuantConfig& quant, const Datasets& datasets, const fs::path& folder,
                             std::string_view heading) {
-  config.model.quant = quant;
-  return train_run(std::move(config), datasets, folder, heading);
+  config.quant = {.quant = quant};
+  return train_run(std::move(config), datasets, folder, {std::string(heading)});
 }
 
 Status run(DemoOptions& options) {
@@ -149,16 +167,18 @@ Status run(DemoOptions& options) {
   fmt::print("Deployed {} ({}); classifying the test images with bitlab-run\n", file.string(),
              format_bytes(ternary_file.file_bytes));
   BITLAB_TRY(const Deployed deployed, run_torch_free(options.config.data, file, out / "logits.f32"));
-  const bool equal = same_bytes(ternary.test.logits, deployed.logits);
+  BITLAB_TRY(const at::Tensor logits, logits_of(ternary.run, datasets.test));
+  const bool equal = same_bytes(logits, deployed.logits);
   BITLAB_TRY(auto model, runtime::Model::load(file));
   BITLAB_TRY(auto session,
              runtime::Session::create(model, {.threads = static_cast<int>(options.config.train.threads), .trace = {}}));
-  BITLAB_TRY(const Speed one, compare_speed(*session, *float32.run.model, float32.run.image, 1));
-  BITLAB_TRY(const Speed many, compare_speed(*session, *float32.run.model, float32.run.image, Comparison::kBatch));
+  BITLAB_TRY(const Speed one, compare_speed(*session, *float32.run.model, *float32.run.preprocess.image(), 1));
+  BITLAB_TRY(const Speed many,
+             compare_speed(*session, *float32.run.model, *float32.run.preprocess.image(), Comparison::kBatch));
   const Json report =
       report_of({float32, ternary, float32_file, ternary_file, deployed, equal, one, many, session->threads()});
   BITLAB_RETURN_IF_ERROR(write_file_atomic(out / "report.json", std::string_view(report.dump(2) + "\n")));
-  BITLAB_RETURN_IF_ERROR(write_digits(datasets.test, ternary.test.logits, out / "digits.png"));
+  BITLAB_RETURN_IF_ERROR(write_digits(*datasets.test, logits, out / "digits.png"));
   print_comparison(report);
   fmt::print("Wrote report.json, digits.png and lenet5.bit to {}\n", out.string());
   if (!equal) return make_error(ErrorCode::kInternal, "[demo] equal logits of LibTorch and bitlab-run, got different ones");
@@ -173,7 +193,7 @@ void add_demo(CLI::App& app, Action& action) {
       app.add_subcommand("demo", "Train, deploy and run a small ternary network, and compare it with float32");
   options->output = "out/demo";
   command->add_option("-o,--output", options->output, "Folder for everything that the demo makes")->capture_default_str();
-  options->flags.add(*command, options->config.data, {{"name", "data"}, {"root", "data-root"}});
+  options->flags.add(*command, options->config.data, {{"name", "data"}, {"root", "data-root"}, {"options", "data-options"}});
   options->flags.add(*command, options->config.train);
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

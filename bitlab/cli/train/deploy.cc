@@ -4,7 +4,7 @@
 #include "bitlab/base/file.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/train/commands.h"
-#include "bitlab/cli/train/run_folder.h"
+#include "bitlab/cli/train/deployment.h"
 
 namespace bitlab::cli {
 namespace {

@@ -1,6 +1,5 @@
 #include "bitlab/cli/train/run_folder.h"
 
-#include <ATen/ops/randn.h>
 #include <torch/utils.h>
 
 #include "bitlab/base/file.h"
@@ -17,121 +16,154 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Paths {
-  fs::path config, image, checkpoint, report;
+  fs::path config, preprocess, best, last, report;
   explicit Paths(const fs::path& folder)
       : config(folder / "config.yaml"),
-        image(folder / "image.json"),
-        checkpoint(folder / "best.ckpt"),
+        preprocess(folder / "preprocess.json"),
+        best(folder / "best.ckpt"),
+        last(folder / "last.ckpt"),
         report(folder / "report.json") {}
 };
+
+Json json_of(const std::vector<train::Metric>& metrics) {
+  Json json = Json::object();
+  for (const train::Metric& metric : metrics) json[metric.name] = metric.value;
+  return json;
+}
 
 Json report_of(const TrainedRun& trained) {
   Json epochs = Json::array();
   for (const train::EpochReport& epoch : trained.training.epochs)
     epochs.push_back(
-        {{"epoch", epoch.epoch}, {"loss", epoch.loss}, {"accuracy_validation", epoch.accuracy}, {"seconds", epoch.seconds}});
+        {{"epoch", epoch.epoch}, {"loss", epoch.loss}, {"validation", json_of(epoch.metrics)}, {"seconds", epoch.seconds}});
   return {{"version", version()},
-          {"model", trained.run.config.model.name},
-          {"accuracy_test", trained.test.accuracy},
-          {"images_test", trained.test.logits.size(0)},
-          {"accuracy_validation", trained.training.best_accuracy},
+          {"model", trained.run.config.model.name()},
+          {"test", json_of(trained.test.metrics)},
+          {"samples_test", trained.test.samples},
+          {"validation", json_of(trained.training.best)},
           {"best_epoch", trained.training.best_epoch},
+          {"best_by", trained.training.best_by},
           {"seconds", trained.training.seconds},
           {"epochs", std::move(epochs)}};
 }
 
+// The goal's metric: "accuracy 98.20 %", "perplexity 4.1200".
+std::string goal_text(const train::Goal& goal, const std::vector<train::Metric>& metrics) {
+  const double value = train::Evaluation{0, metrics}.at(goal.metric);
+  return goal.metric.ends_with("accuracy") ? fmt::format("{} {:.2f} %", goal.metric, 100 * value)
+                                           : fmt::format("{} {:.4f}", goal.metric, value);
+}
+
 // What the trainer tells a person.
-train::TrainerOptions console(ProgressBar& bar, const fs::path& checkpoint, int64_t epochs, bool validated) {
-  train::TrainerOptions options;
-  options.checkpoint = checkpoint;
+void show_on(ProgressBar& bar, int64_t epochs, const train::Goal& goal, train::TrainerOptions& options) {
   options.on_step = [&bar](const train::StepReport& r) {
     bar.show(r.step, r.steps,
              fmt::format("epoch {}/{}  loss {:.4f}  lr {:.2e}", r.epoch, r.epochs, r.loss, r.learning_rate));
   };
-  options.on_epoch = [&bar, epochs, validated](const train::EpochReport& r) {
+  options.on_epoch = [&bar, epochs, goal](const train::EpochReport& r) {
     bar.clear();
-    const std::string accuracy = validated ? fmt::format("  validation {:6.2f} %", 100 * r.accuracy) : "";
-    fmt::print("  epoch {}/{}  loss {:.4f}{}  {:.1f} s\n", r.epoch, epochs, r.loss, accuracy, r.seconds);
+    const std::string validation = r.metrics.empty() ? "" : "  validation " + goal_text(goal, r.metrics);
+    fmt::print("  epoch {}/{}  loss {:.4f}{}  {:.1f} s\n", r.epoch, epochs, r.loss, validation, r.seconds);
     std::fflush(stdout);
   };
+}
+
+train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, bool resume) {
+  train::TrainerOptions options{.best = paths.best, .checkpoint = paths.last, .resume = resume};
+  if (config.data.augment.crop > 0) options.transforms.push_back(data::random_crop(config.data.augment.crop));
+  if (config.data.augment.flip) options.transforms.push_back(data::random_flip());
   return options;
 }
 
 // What says which model a checkpoint belongs to.
-Status begin_folder(const RunConfig& config, const data::ImageSpec& image, const fs::path& folder) {
+Status begin_folder(const Run& run, const fs::path& folder) {
   const Paths paths(folder);
   BITLAB_RETURN_IF_ERROR(ensure_writable_folder(folder));
-  BITLAB_RETURN_IF_ERROR(config::save(config, paths.config));
-  return write_file_atomic(paths.image, std::string_view(image.to_json()));
+  BITLAB_RETURN_IF_ERROR(config::save(run.config, paths.config));
+  return write_file_atomic(paths.preprocess, std::string_view(run.preprocess.to_json()));
+}
+
+data::DataOptions options_of(const DataConfig& config) {
+  return {.root = config.root, .limit = config.limit, .own = config.options};
+}
+
+Result<Run> make_run(RunConfig config, const data::Preprocess& preprocess) {
+  fit_to_data(config.model, preprocess);
+  torch::manual_seed(static_cast<uint64_t>(config.train.seed));
+  BITLAB_TRY(auto model, models::make_model(config.model, config.quant));
+  return Run{std::move(config), preprocess, std::move(model)};
 }
 
 }  // namespace
 
 Result<Datasets> load_datasets(const DataConfig& config) {
-  const data::DataOptions options{.root = config.root, .limit = config.limit};
-  BITLAB_TRY(const data::ImageDataset training, data::load_dataset(config.name, data::Split::kTrain, options));
-  BITLAB_TRY(auto parts, data::hold_out(training, config.validation));
-  BITLAB_TRY(auto test, data::load_dataset(config.name, data::Split::kTest, options));
-  return Datasets{std::move(parts.kept), std::move(parts.held_out), std::move(test)};
+  BITLAB_TRY(const auto training, data::load_dataset(config.name, data::Split::kTrain, options_of(config)));
+  BITLAB_TRY(const auto parts, data::hold_out(training, config.validation));
+  BITLAB_TRY(const auto test, data::load_dataset(config.name, data::Split::kTest, options_of(config)));
+  return Datasets{parts.kept, parts.held_out, test};
 }
 
-Result<data::ImageSpec> load_image_spec(const DataConfig& config) {
-  BITLAB_TRY(data::ImageDataset set, data::load_dataset(config.name, data::Split::kTest, {.root = config.root, .limit = 1}));
-  return std::move(set.spec);
+Result<data::Preprocess> load_preprocess(const DataConfig& config) {
+  data::DataOptions options = options_of(config);
+  options.limit = 1;
+  BITLAB_TRY(const data::DatasetPtr set, data::load_dataset(config.name, data::Split::kTest, options));
+  return set->preprocess();
 }
 
-void fit_to_images(ModelConfig& model, const data::ImageSpec& image) {
-  model.channels = image.channels;
-  model.height = image.height;
-  model.width = image.width;
-  model.classes = static_cast<int64_t>(image.labels.size());
+void fit_to_data(models::ModelConfig& model, const data::Preprocess& preprocess) {
+  const auto sizes = preprocess.sizes();
+  for (const config::Field& field : config::table_of(model)())
+    if (auto* const* size = std::get_if<int64_t*>(&field.value.at); size != nullptr && sizes.contains(field.name))
+      **size = sizes.at(field.name);
 }
 
-Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const fs::path& folder, std::string_view heading) {
+train::ModuleLearner learner_of(const Run& run) {
+  if (run.preprocess.text() != nullptr) return {*run.model, std::make_shared<train::NextToken>()};
+  return {*run.model, std::make_shared<train::Classification>()};
+}
+
+Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const fs::path& folder,
+                             const TrainRunOptions& options) {
   keep_freed_memory();
-  const Paths paths(folder);
-  const data::ImageSpec& image = datasets.training.spec;
-  fit_to_images(config.model, image);
-  torch::manual_seed(static_cast<uint64_t>(config.train.seed));
-  BITLAB_TRY(auto model, models::make_model(config.model));
-  BITLAB_RETURN_IF_ERROR(begin_folder(config, image, folder));
-  fmt::print("{}: {} training, {} validation, {} test images of {}\n", heading, datasets.training.count,
-             datasets.validation.count, datasets.test.count, config.data.name);
+  BITLAB_TRY(const Run run, make_run(std::move(config), datasets.training->preprocess()));
+  if (!options.resume) BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
+  if (!run.config.quant.rules.empty()) fmt::print("{}", run.model->report().to_text());
+  fmt::print("{}: {} training, {} validation, {} test samples of {}\n", options.heading, datasets.training->size(),
+             datasets.validation->size(), datasets.test->size(), run.config.data.name);
   ProgressBar bar;
-  train::Classifier learner(*model);
-  train::BitTrainer trainer(learner, config.train,
-                            console(bar, paths.checkpoint, config.train.epochs, datasets.validation.count > 0));
-  TrainedRun trained{{config, image, model}, {}, {}};
-  BITLAB_TRY(trained.training, trainer.fit(datasets.training, datasets.validation));
+  train::ModuleLearner learner = learner_of(run);
+  const train::Goal goal = learner.task().goal();
+  train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options.resume);
+  show_on(bar, run.config.train.epochs, goal, trainer_settings);
+  TrainedRun trained{run, {}, {}};
+  BITLAB_TRY(trained.training,
+             train::BitTrainer(learner, run.config.train, trainer_settings).fit(datasets.training, datasets.validation));
   BITLAB_TRY(trained.test, train::evaluate(learner, datasets.test));
-  fmt::print("  test accuracy {:.2f} % (epoch {})\n", 100 * trained.test.accuracy, trained.training.best_epoch);
-  BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.report, std::string_view(report_of(trained).dump(2) + "\n")));
+  fmt::print("  test {} (epoch {})\n", goal_text(goal, trained.test.metrics), trained.training.best_epoch);
+  BITLAB_RETURN_IF_ERROR(write_file_atomic(Paths(folder).report, std::string_view(report_of(trained).dump(2) + "\n")));
   return trained;
 }
 
 Status save_run(const Run& run, const fs::path& folder) {
-  BITLAB_RETURN_IF_ERROR(begin_folder(run.config, run.image, folder));
-  return train::save_checkpoint(train::Classifier(*run.model).state(), Paths(folder).checkpoint);
+  BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
+  return train::save_checkpoint(learner_of(run).state(), Paths(folder).best);
 }
+
+Result<RunConfig> load_run_config(const fs::path& folder) { return config::load<RunConfig>(Paths(folder).config); }
 
 Result<Run> load_run(const fs::path& folder) {
   const Paths paths(folder);
   Run run;
-  BITLAB_TRY(run.config, config::load<RunConfig>(paths.config));
-  BITLAB_TRY(const std::string image, read_file(paths.image));
-  BITLAB_TRY(run.image, data::ImageSpec::from_json(image));
-  BITLAB_TRY(run.model, models::make_model(run.config.model));
-  BITLAB_TRY(const train::State state, train::load_checkpoint(paths.checkpoint));
-  train::Classifier learner(*run.model);
-  BITLAB_RETURN_IF_ERROR(learner.load(state));
+  BITLAB_TRY(run.config, load_run_config(folder));
+  BITLAB_TRY(const std::string preprocess, read_file(paths.preprocess));
+  auto parsed = data::Preprocess::from_json(preprocess);
+  if (!parsed.ok())
+    return make_error(parsed.error().code, "{} (path={})", parsed.error().message, paths.preprocess.string());
+  run.preprocess = *std::move(parsed);
+  BITLAB_TRY(run.model, models::make_model(run.config.model, run.config.quant));
+  BITLAB_TRY(const train::State state, train::load_checkpoint(paths.best));
+  BITLAB_RETURN_IF_ERROR(learner_of(run).load(state));
   return run;
-}
-
-Result<deploy::Deployment> deploy_run(const Run& run, const fs::path& path) {
-  constexpr int64_t kExamples = 16;
-  torch::manual_seed(0);
-  const at::Tensor example = at::randn({kExamples, run.image.channels, run.image.height, run.image.width});
-  return deploy::save(*run.model, example, path, {{"model", run.config.model.name}, {"image", run.image.to_json()}});
 }
 
 }  // namespace bitlab::cli

@@ -1,36 +1,57 @@
 // A training run on disk: what `bitlab train` and `bitlab convert` leave and `bitlab deploy` reads.
 //
-//   config.yaml   the RunConfig          image.json    how pictures become the model's input
-//   best.ckpt     the best epoch's state  report.json   what was measured, where `bitlab train` made it
+//   config.yaml   the RunConfig           preprocess.json   how samples become the model's input
+//   best.ckpt     the best epoch's model
+//
+// and where `bitlab train` made it
+//
+//   last.ckpt     what training needs to go on      report.json   what was measured
 #pragma once
 
 #include <filesystem>
-#include <functional>
 
 #include <nlohmann/json.hpp>
 
 #include "bitlab/config/config.h"
 #include "bitlab/data/dataset.h"
-#include "bitlab/deploy/deploy.h"
 #include "bitlab/models/model.h"
 #include "bitlab/train/evaluate.h"
 #include "bitlab/train/trainer.h"
 
 namespace bitlab::cli {
 
+// A whole training run.
+struct RunConfig {
+  models::ModelConfig model{};
+  MixedPrecisionConfig quant{};
+  DataConfig data{};
+  TrainingConfig train{};
+
+  void visit(config::Fields& f) {
+    f("model", model, "architecture, and what it alone has");
+    f("quant", quant, "quantization of its layers, with rules for some");
+    f("data", data, "data set");
+    f("train", train, "training");
+  }
+};
+
 struct Datasets {
-  data::ImageDataset training, validation, test;
+  data::DatasetPtr training, validation, test;
 };
 Result<Datasets> load_datasets(const DataConfig& config);
-// How the pictures of a data set become a model's input, and the sizes that a model for them has.
-Result<data::ImageSpec> load_image_spec(const DataConfig& config);
-void fit_to_images(ModelConfig& model, const data::ImageSpec& image);
+// How the samples of a data set become a model's input.
+Result<data::Preprocess> load_preprocess(const DataConfig& config);
+// Sets the sizes that data of such a form need, where the architecture has them.
+void fit_to_data(models::ModelConfig& model, const data::Preprocess& preprocess);
 
 struct Run {
   RunConfig config;
-  data::ImageSpec image;
+  data::Preprocess preprocess;
   std::shared_ptr<models::Model> model;
 };
+
+// The model as a learner of what such data are for: labels of images, the next token of text.
+train::ModuleLearner learner_of(const Run& run);
 
 // What training measured, besides the run itself.
 struct TrainedRun {
@@ -39,19 +60,21 @@ struct TrainedRun {
   train::Evaluation test;
 };
 
-// Trains the model that `config` describes on `datasets`, whose picture size and classes replace those of the config, with a
-// progress bar and a line an epoch on stdout, and fills the folder. `heading` introduces the lines. Errors: those of models, trainer
-// and files; the folder is checked before training.
-Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const std::filesystem::path& folder,
-                             std::string_view heading);
+struct TrainRunOptions {
+  std::string heading;  // introduces the lines
+  bool resume = false;  // goes on from the folder's last.ckpt
+};
 
-// The folder of a run that was not trained here: all but the report. Errors: those of files.
+// Trains the model that `config` describes on `datasets`, whose sizes replace those of the config, with a progress bar and a line an epoch on
+// stdout, and fills the folder. Errors: those of models, trainer and files; the folder is checked before training.
+Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const std::filesystem::path& folder,
+                             const TrainRunOptions& options);
+
+// The folder of a run that was not trained here. Errors: those of files.
 Status save_run(const Run& run, const std::filesystem::path& folder);
 
 // Errors: NotFound (a file of the folder), Corrupt, those of make_model().
 Result<Run> load_run(const std::filesystem::path& folder);
-
-// Writes the .bit file, which carries the model's name and the ImageSpec. Errors: those of deploy::save().
-Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::path& path);
+Result<RunConfig> load_run_config(const std::filesystem::path& folder);
 
 }  // namespace bitlab::cli

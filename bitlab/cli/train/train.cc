@@ -9,20 +9,51 @@ namespace bitlab::cli {
 namespace {
 
 struct TrainOptions {
-  std::string config_file;
-  std::string output;
+  std::string config_file, rules_file, output;
+  std::vector<std::string> settings;  // "model.hidden=[64]"
+  bool resume = false;
   RunConfig config;
   ConfigFlags flags;
 };
 
-Status run(TrainOptions& options) {
+Status set(RunConfig& config, const std::string& setting) {
+  const size_t equals = setting.find('=');
+  if (equals == std::string::npos)
+    return make_error(ErrorCode::kInvalidArgument, "[train] --set field=value, got '{}'", setting);
+  return config::assign_at(config::table_of(config), setting.substr(0, equals), setting.substr(equals + 1));
+}
+
+// The config of a run that begins: of files, of flags that win over these, and of single settings that win over all.
+Status assemble(TrainOptions& options) {
   if (!options.config_file.empty()) {
     BITLAB_TRY(options.config, config::load<RunConfig>(options.config_file));
   }
+  if (!options.rules_file.empty()) {
+    BITLAB_TRY(options.config.quant, config::load<MixedPrecisionConfig>(options.rules_file));
+  }
   BITLAB_RETURN_IF_ERROR(options.flags.apply());
+  for (const std::string& setting : options.settings) BITLAB_RETURN_IF_ERROR(set(options.config, setting));
+  return {};
+}
+
+// The config of the run that is in the folder.
+Status take_up(TrainOptions& options) {
+  std::string given = options.flags.given();
+  if (!options.config_file.empty()) given = "--config";
+  if (!options.rules_file.empty()) given = "--rules";
+  if (!options.settings.empty()) given = "--set";
+  if (!given.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[train] --resume with the run's own config alone, got {}", given);
+  BITLAB_TRY(options.config, load_run_config(options.output));
+  return {};
+}
+
+Status run(TrainOptions& options) {
+  BITLAB_RETURN_IF_ERROR(options.resume ? take_up(options) : assemble(options));
   BITLAB_TRY(const Datasets datasets, load_datasets(options.config.data));
-  BITLAB_RETURN_IF_ERROR(train_run(options.config, datasets, options.output, options.config.model.name));
-  fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, options.config.model.name);
+  const std::string& name = options.config.model.name();
+  BITLAB_RETURN_IF_ERROR(train_run(options.config, datasets, options.output, {name, options.resume}));
+  fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, name);
   return {};
 }
 
@@ -37,16 +68,26 @@ std::string models() {
 void add_train(CLI::App& app, Action& action) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "Train a model on a data set");
-  command->add_option("-o,--output", options->output, "Folder for the checkpoint, the config and the report")->required();
+  command->add_option("-o,--output", options->output, "Folder for the checkpoints, the config and the report")->required();
+  command->add_flag("--resume", options->resume, "Go on with the run that is in the folder, to the same bits");
   command->add_option("--config", options->config_file, "A config.yaml (or .json) to start from; flags win over it");
-  options->flags.add_field(*command, "model", options->config.model.name, "architecture, see below");
-  options->flags.add(*command, options->config.data, {{"name", "data"}, {"root", "data-root"}});
-  options->flags.add(*command, options->config.model.quant, {{"method", "quant"}});
-  options->flags.add(*command, options->config.train);
+  command->add_option("--rules", options->rules_file,
+                      "A .yaml or .json file with a quantization and rules, as `bitlab analyze` writes it");
+  command->add_option("--set", options->settings, "Any field of the config, as model.classes=3; wins over all else");
+  RunConfig& config = options->config;
+  config::Fields model;
+  config.model.visit(model);
+  options->flags.add_value(*command, "model", model.begin()->value, "architecture, see below");
+  options->flags.add(*command, config.data, {{"name", "data"}, {"root", "data-root"}, {"options", "data-options"}});
+  options->flags.add(*command, config.data.augment);
+  options->flags.add(*command, config.quant.quant, {{"method", "quant"}});
+  options->flags.add(*command, config.train);
   command->footer(models() +
                   "Examples:\n"
                   "  bitlab train --model lenet5 --data mnist --quant absmean --epochs 5 -o runs/lenet5\n"
-                  "  bitlab train --config runs/lenet5/config.yaml --quant none -o runs/lenet5-float");
+                  "  bitlab train --config runs/lenet5/config.yaml --quant none -o runs/lenet5-float\n"
+                  "  bitlab train --model mlp --set 'model.hidden=[256, 64]' --rules rules.yaml -o runs/mlp\n"
+                  "  bitlab train --resume -o runs/mlp");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

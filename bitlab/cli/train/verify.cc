@@ -1,14 +1,9 @@
 // bitlab verify: a .bit file against the run that it was deployed from, node by node.
 #include <memory>
 
-#include <ATen/ops/randn.h>
-#include <torch/utils.h>
-
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/train/commands.h"
-#include "bitlab/cli/train/run_folder.h"
-#include "bitlab/deploy/compare.h"
-#include "bitlab/deploy/deploy.h"
+#include "bitlab/cli/train/deployment.h"
 #include "bitlab/format/bit/bit.h"
 
 namespace bitlab::cli {
@@ -42,10 +37,7 @@ void print_nodes(const std::vector<deploy::NodeDifference>& nodes) {
 Status run(const VerifyOptions& options) {
   BITLAB_TRY(const program::Program program, format::bit::load(options.model));
   BITLAB_TRY(const Run loaded, load_run(options.run));
-  torch::manual_seed(0);
-  const at::Tensor example = at::randn({options.samples, loaded.image.channels, loaded.image.height, loaded.image.width});
-  const auto forward = [&](const at::Tensor& x) { return loaded.model->forward(x); };
-  BITLAB_TRY(const auto nodes, deploy::compare_nodes(program, *loaded.model, forward, example));
+  BITLAB_TRY(const auto nodes, compare_run(program, loaded, options.samples));
   print_nodes(nodes);
   std::string bounded;
   const deploy::NodeDifference* first = nullptr;
@@ -57,9 +49,10 @@ Status run(const VerifyOptions& options) {
   }
   if (!bounded.empty()) fmt::print("Bounded nodes, equal within rounding: {}\n", bounded);
   if (first != nullptr)
-    return make_error(ErrorCode::kInternal,
-                      "[verify] the values of LibTorch, got others from node '{}' on: {} of {}, by up to {:.3g} (model={})",
-                      first->node, first->different, first->count, first->max_difference, options.model);
+    return make_error(
+        ErrorCode::kInternal,
+        "[verify] the values of LibTorch, got {1} of {2} that differ, by up to {3:.3g}, from node '{0}' on (model={4})",
+        first->node, first->different, first->count, first->max_difference, options.model);
   fmt::print("{} and {} agree{} on {} samples.\n", options.model, options.run, bounded.empty() ? " to the bit" : "",
              options.samples);
   return {};
@@ -72,7 +65,7 @@ void add_verify(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("verify", "Compare a .bit file with the run it was deployed from, node by node");
   command->add_option("model", options->model, "The .bit file")->required();
   command->add_option("--against", options->run, "Folder that `bitlab train` made")->required();
-  command->add_option("--samples", options->samples, "Random images to compare on")
+  command->add_option("--samples", options->samples, "Random samples to compare on")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
   command->footer("Example:\n  bitlab verify lenet5.bit --against runs/lenet5");

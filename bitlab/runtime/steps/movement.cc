@@ -7,8 +7,9 @@ namespace {
 
 Step copy_step(const StepContext& context, StridedView view) {
   const int64_t bytes = size_of(context.input(0).dtype);
-  return Step{[view = std::move(view), bytes](const StepBuffers& b) -> Status {
-                copy_strided(view, b.inputs[0], b.outputs[0], bytes, *b.pool);
+  StridedView rows = view.in_rows();
+  return Step{[from = std::move(view), to = std::move(rows), bytes](const StepBuffers& b) -> Status {
+                copy_strided(from, b.inputs[0], to, b.outputs[0], bytes, *b.pool);
                 return {};
               },
               0, ""};
@@ -20,6 +21,11 @@ StridedView part_of(StridedView view, size_t dim, int64_t start, int64_t length)
   view.sizes[dim] = length;
   return view;
 }
+
+// What one copy of several reads and writes.
+struct Part {
+  StridedView from, to;
+};
 
 size_t dim_of(const StepContext& context) { return static_cast<size_t>(context.node.attribute<int64_t>("dim")); }
 
@@ -43,9 +49,6 @@ Result<Step> make_expand_step(const StepContext& context) {
 }
 
 Result<Step> make_cat_step(const StepContext& context) {
-  struct Part {
-    StridedView from, to;
-  };
   std::vector<Part> parts;
   int64_t start = 0;
   for (size_t i = 0; i < context.node.inputs.size(); ++i) {
@@ -64,17 +67,19 @@ Result<Step> make_cat_step(const StepContext& context) {
 }
 
 Result<Step> make_split_step(const StepContext& context) {
-  std::vector<StridedView> parts;
+  std::vector<Part> parts;
   int64_t start = 0;
   for (size_t i = 0; i < context.node.outputs.size(); ++i) {
     const size_t dim = dim_of(context);
     const int64_t length = context.output_shape(i)[dim];
-    parts.push_back(part_of(context.input_view(0), dim, start, length));
+    StridedView from = part_of(context.input_view(0), dim, start, length), to = from.in_rows();
+    parts.push_back({std::move(from), std::move(to)});
     start += length;
   }
   const int64_t bytes = size_of(context.input(0).dtype);
   return Step{[parts = std::move(parts), bytes](const StepBuffers& b) -> Status {
-                for (size_t i = 0; i < parts.size(); ++i) copy_strided(parts[i], b.inputs[0], b.outputs[i], bytes, *b.pool);
+                for (size_t i = 0; i < parts.size(); ++i)
+                  copy_strided(parts[i].from, b.inputs[0], parts[i].to, b.outputs[i], bytes, *b.pool);
                 return {};
               },
               0, ""};

@@ -8,6 +8,6 @@
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
   torch::manual_seed(0);
-  const auto model = bitlab::models::make_model({.name = "lenet5"}).value();
+  const auto model = bitlab::models::make_model("lenet5").value();
   return bitlab::deploy::save(*model, at::randn({2, 1, 28, 28}), argv[1]).value().parity.exact ? 0 : 1;
 }

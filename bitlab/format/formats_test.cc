@@ -1,0 +1,37 @@
+#include "bitlab/format/formats.h"
+
+#include <filesystem>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/file.h"
+#include "bitlab/format/bit/bit.h"
+#include "bitlab/format/bit/test_support.h"
+#include "bitlab/program/print.h"
+
+namespace bitlab::format {
+namespace {
+
+TEST(Formats, AFileIsOfTheFormatOfItsExtension) {
+  const program::Program program = bit::test::small_program();
+  const auto path = std::filesystem::temp_directory_path() / fmt::format("formats_test_{}.bit", getpid());
+  ASSERT_TRUE(save(program, path).ok());
+  EXPECT_EQ(program::print(bit::load(path).value()), program::print(program));
+  const auto file = MappedFile::open(path).value();
+  EXPECT_EQ(program::print(read("bit", file->bytes(), file).value()), program::print(program));
+  std::filesystem::remove(path);
+}
+
+TEST(Formats, OthersAreRefusedWithWhatThereIs) {
+  const program::Program program = bit::test::small_program();
+  const auto error = [](const Status& status) { return status.ok() ? "no error" : status.error().message; };
+  EXPECT_EQ(error(save(program, "network.txt")), "[format] a file with an extension of {.bit}, got '.txt'");
+  EXPECT_EQ(error(save(program, "network")), "[format] a file with an extension of {.bit}, got ''");
+  EXPECT_EQ(write("gguf2", program).error().message, "[format] a format of {bit}, got 'gguf2'");
+  EXPECT_EQ(read("", {}, nullptr).error().code, ErrorCode::kUnknownName);
+  EXPECT_FALSE(std::filesystem::exists("network.txt"));
+}
+
+}  // namespace
+}  // namespace bitlab::format

@@ -1,0 +1,140 @@
+#include "bitlab/train/task.h"
+
+#include <cmath>
+
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/eq.h>
+#include <ATen/ops/mse_loss.h>
+
+#include "bitlab/base/result.h"
+
+namespace bitlab::train {
+namespace {
+
+// Means over items, and functions of them.
+class Means : public Meter {
+ public:
+  using Tensors = nn::NamedTensors;
+  struct Part {
+    std::string name;
+    // Over the items of a batch; none: that of the part before.
+    std::function<double(const Tensors& outputs, const Tensors& batch)> sum;
+    double (*finish)(double mean) = nullptr;
+  };
+  Means(std::function<int64_t(const Tensors& batch)> items, std::vector<Part> parts)
+      : items_(std::move(items)), parts_(std::move(parts)), sums_(parts_.size(), 0) {}
+
+  void add(const Tensors& outputs, const Tensors& batch) override {
+    count_ += items_(batch);
+    double own = 0;
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      if (parts_[i].sum) own = parts_[i].sum(outputs, batch);
+      sums_[i] += own;
+    }
+  }
+  std::vector<Metric> metrics() const override {
+    std::vector<Metric> list;
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      const double mean = count_ == 0 ? 0 : sums_[i] / static_cast<double>(count_);
+      list.push_back({parts_[i].name, parts_[i].finish == nullptr ? mean : parts_[i].finish(mean)});
+    }
+    return list;
+  }
+
+ private:
+  std::function<int64_t(const Tensors&)> items_;
+  std::vector<Part> parts_;
+  std::vector<double> sums_;
+  int64_t count_ = 0;
+};
+
+// The sum of the task's loss over the items of a batch.
+auto loss_sum(const Task& task) {
+  return [&task](const nn::NamedTensors& outputs, const nn::NamedTensors& batch) {
+    return task.loss(outputs, batch).item<double>() * static_cast<double>(task.items(batch));
+  };
+}
+
+auto items_of(const Task& task) {
+  return [&task](const nn::NamedTensors& batch) { return task.items(batch); };
+}
+
+double exponential(double mean) { return std::exp(mean); }
+
+class MultiMeter : public Meter {
+ public:
+  MultiMeter(const std::vector<MultiTask::Part>& parts, std::unique_ptr<Meter> whole) : whole_(std::move(whole)) {
+    for (const MultiTask::Part& part : parts) parts_.emplace_back(part.name, part.task->meter());
+  }
+  void add(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) override {
+    whole_->add(outputs, batch);
+    for (auto& [name, meter] : parts_) meter->add(outputs, batch);
+  }
+  std::vector<Metric> metrics() const override {
+    std::vector<Metric> list = whole_->metrics();
+    for (const auto& [name, meter] : parts_)
+      for (const Metric& metric : meter->metrics()) list.push_back({name + "." + metric.name, metric.value});
+    return list;
+  }
+
+ private:
+  std::unique_ptr<Meter> whole_;
+  std::vector<std::pair<std::string, std::unique_ptr<Meter>>> parts_;
+};
+
+}  // namespace
+
+at::Tensor Classification::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
+  return at::cross_entropy_loss(outputs.at(logits_), batch.at(label_));
+}
+
+int64_t Classification::items(const nn::NamedTensors& batch) const { return batch.at(label_).numel(); }
+
+std::unique_ptr<Meter> Classification::meter() const {
+  const auto right = [this](const nn::NamedTensors& outputs, const nn::NamedTensors& batch) {
+    return static_cast<double>(outputs.at(logits_).argmax(1).eq(batch.at(label_)).sum().item<int64_t>());
+  };
+  return std::make_unique<Means>(items_of(*this), std::vector<Means::Part>{{"accuracy", right}, {"loss", loss_sum(*this)}});
+}
+
+at::Tensor NextToken::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
+  return at::cross_entropy_loss(outputs.at(logits_).flatten(0, 1), batch.at(next_).flatten());
+}
+
+int64_t NextToken::items(const nn::NamedTensors& batch) const { return batch.at(next_).numel(); }
+
+std::unique_ptr<Meter> NextToken::meter() const {
+  return std::make_unique<Means>(items_of(*this),
+                                 std::vector<Means::Part>{{"perplexity", loss_sum(*this), exponential}, {"loss", {}}});
+}
+
+at::Tensor Regression::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
+  return at::mse_loss(outputs.at(prediction_), batch.at(target_));
+}
+
+int64_t Regression::items(const nn::NamedTensors& batch) const { return batch.at(target_).numel(); }
+
+std::unique_ptr<Meter> Regression::meter() const {
+  return std::make_unique<Means>(items_of(*this), std::vector<Means::Part>{{"mse", loss_sum(*this)}});
+}
+
+MultiTask::MultiTask(std::vector<Part> parts) : parts_(std::move(parts)) {
+  if (parts_.empty()) throw Exception(make_error(ErrorCode::kInvalidArgument, "[task] at least one part, got none"));
+}
+
+at::Tensor MultiTask::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
+  at::Tensor sum;
+  for (const Part& part : parts_) {
+    const at::Tensor own = part.task->loss(outputs, batch) * part.weight;
+    sum = sum.defined() ? sum + own : own;
+  }
+  return sum;
+}
+
+std::unique_ptr<Meter> MultiTask::meter() const {
+  return std::make_unique<MultiMeter>(
+      parts_, std::make_unique<Means>(items_of(*this), std::vector<Means::Part>{{"loss", loss_sum(*this)}}));
+}
+
+}  // namespace bitlab::train

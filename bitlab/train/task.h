@@ -1,0 +1,110 @@
+// What a network is trained for: the loss of its outputs on a batch, and the metrics by which it is judged.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bitlab/nn/named_tensors.h"
+
+namespace bitlab::train {
+
+struct Metric {
+  std::string name;
+  double value = 0;
+};
+
+// Collects metrics batch by batch; nothing of a batch is kept.
+class Meter {
+ public:
+  virtual ~Meter() = default;
+  virtual void add(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) = 0;
+  virtual std::vector<Metric> metrics() const = 0;
+};
+
+// Which metric says that one epoch is better than another.
+struct Goal {
+  std::string metric;
+  bool is_higher_better = false;
+  bool better(double value, double than) const { return is_higher_better ? value > than : value < than; }
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  // A scalar, the mean over the items of the batch. Errors (bitlab::Exception): InvalidArgument, a tensor that is missing.
+  virtual at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const = 0;
+  // What the loss is the mean of: labels, tokens, values.
+  virtual int64_t items(const nn::NamedTensors& batch) const = 0;
+  virtual std::unique_ptr<Meter> meter() const = 0;
+  virtual Goal goal() const = 0;
+};
+
+// logits float [B, classes, ...] and labels int64 [B, ...]: the cross-entropy. Metrics: accuracy, the fraction whose largest logit (the first of
+// equals) is the label's, which is the goal; loss.
+class Classification : public Task {
+ public:
+  explicit Classification(std::string logits = std::string(nn::kOutput), std::string label = "label")
+      : logits_(std::move(logits)), label_(std::move(label)) {}
+  at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  int64_t items(const nn::NamedTensors& batch) const override;
+  std::unique_ptr<Meter> meter() const override;
+  Goal goal() const override { return {"accuracy", true}; }
+
+ private:
+  std::string logits_, label_;
+};
+
+// Language modelling: logits float [B, T, vocabulary] and the next tokens int64 [B, T]: the cross-entropy. Metrics: perplexity, e to the power of
+// the mean loss, which is the goal; loss.
+class NextToken : public Task {
+ public:
+  explicit NextToken(std::string logits = std::string(nn::kOutput), std::string next = "next")
+      : logits_(std::move(logits)), next_(std::move(next)) {}
+  at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  int64_t items(const nn::NamedTensors& batch) const override;
+  std::unique_ptr<Meter> meter() const override;
+  Goal goal() const override { return {"perplexity", false}; }
+
+ private:
+  std::string logits_, next_;
+};
+
+// Values and what they should be, of one shape: the mean of the squared differences, as a denoiser that predicts the noise is trained. Metric:
+// mse, which is the goal.
+class Regression : public Task {
+ public:
+  explicit Regression(std::string prediction = std::string(nn::kOutput), std::string target = "target")
+      : prediction_(std::move(prediction)), target_(std::move(target)) {}
+  at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  int64_t items(const nn::NamedTensors& batch) const override;
+  std::unique_ptr<Meter> meter() const override;
+  Goal goal() const override { return {"mse", false}; }
+
+ private:
+  std::string prediction_, target_;
+};
+
+// Several tasks of one network, as of two heads: the weighted sum of their losses. Metrics: those of each with its name and a dot in front; loss,
+// the sum, which is the goal. Its items are those of the first.
+class MultiTask : public Task {
+ public:
+  struct Part {
+    std::string name;
+    std::shared_ptr<const Task> task;
+    double weight = 1;
+  };
+  // Error (bitlab::Exception): InvalidArgument (no parts).
+  explicit MultiTask(std::vector<Part> parts);
+  at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  int64_t items(const nn::NamedTensors& batch) const override { return parts_[0].task->items(batch); }
+  std::unique_ptr<Meter> meter() const override;
+  Goal goal() const override { return {"loss", false}; }
+
+ private:
+  std::vector<Part> parts_;
+};
+
+}  // namespace bitlab::train
