@@ -24,6 +24,9 @@ struct BitQuantConfig {
   double threshold = 0;
   ternary::Gradient gradient = ternary::Gradient::kStraightThrough;
   ternary::ActKind activation = ternary::ActKind::kInt8;
+  ternary::Sparsity sparsity = ternary::Sparsity::kDense;
+  ternary::Rounding rounding = ternary::Rounding::kNearest;
+  double smoothing = 0;
 
   static BitQuantConfig none() {
     BitQuantConfig config;
@@ -51,19 +54,28 @@ struct BitQuantConfig {
   static BitQuantConfig for_research() { return {}; }
   bool enabled() const { return method.has_value(); }
   ternary::WeightSpec weight_spec() const {
-    return {method.value_or(ternary::Method::kAbsmean), granularity, group_size, threshold, gradient};
+    return {.method = method.value_or(ternary::Method::kAbsmean),
+            .granularity = granularity,
+            .group = group_size,
+            .threshold = threshold,
+            .gradient = gradient,
+            .sparsity = sparsity,
+            .rounding = rounding};
   }
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& v) {
-    v("method", self.method,
-      "ternary method of the weights: absmean, absmedian, twn, ttq, lsq, fixed; or int8, or none for float32 layers");
-    v("granularity", self.granularity, "what shares a weight scale: tensor, channel or group");
-    v("group_size", self.group_size, "weights of a row that share a scale by group: 64, 128 or 256");
-    v("threshold", self.threshold,
-      "threshold of twn (times mean|w|), ttq (times max|w|), fixed (as it is); 0: the method's default");
-    v("gradient", self.gradient, "what of the gradient reaches the latent weight: ste, clipped or tanh");
-    v("activation", self.activation, "activations of ternary layers: int8, int4, int8_static, int4_static or none");
+    v("method", self.method, ternary::method_help());
+    v("granularity", self.granularity, ternary::granularity_help());
+    v("group_size", self.group_size, ternary::group_help());
+    v("threshold", self.threshold, ternary::threshold_help());
+    v("gradient", self.gradient, ternary::gradient_help());
+    v("activation", self.activation, ternary::activation_help());
+    v("sparsity", self.sparsity, ternary::sparsity_help());
+    v("rounding", self.rounding, ternary::rounding_help());
+    v("smoothing", self.smoothing,
+      "share of a channel's range that post-training quantization moves from activations into weights, 0.5 in SmoothQuant; "
+      "0: none");
   }
 };
 

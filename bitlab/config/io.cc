@@ -287,6 +287,8 @@ BITLAB_INSTANTIATE(std::optional<ternary::Method>);
 BITLAB_INSTANTIATE(ternary::Granularity);
 BITLAB_INSTANTIATE(ternary::Gradient);
 BITLAB_INSTANTIATE(ternary::ActKind);
+BITLAB_INSTANTIATE(ternary::Sparsity);
+BITLAB_INSTANTIATE(ternary::Rounding);
 #undef BITLAB_INSTANTIATE
 
 #define BITLAB_INSTANTIATE(Config)                                    \

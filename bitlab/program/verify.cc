@@ -43,8 +43,7 @@ Status verify_finite(const std::string& name, FloatData data) {
 
 Status verify_groups(const Value& v, const TernaryData& data) {
   const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape), innermost = v.shape.back().size;
-  if (data.group != 64 && data.group != 128 && data.group != 256)
-    return corrupt("groups of 64, 128 or 256, got {} (value={})", data.group, v.name);
+  if (!ternary::is_group(data.group)) return corrupt("groups of 64, 128 or 256, got {} (value={})", data.group, v.name);
   if (v.shape.size() > 2 && innermost % data.group != 0)
     return corrupt("channels in multiples of the group {}, got {} (value={})", data.group, innermost, v.name);
   const int64_t scales = rows * ((depth + data.group - 1) / data.group);
@@ -166,11 +165,10 @@ bool has_kind(const Attribute& attribute, AttributeKind kind) { return attribute
 
 // What activations are divided by. Constants of a program that is being read have no data yet; verify() comes back to them.
 Status verify_step(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
-  constexpr float kLeast = 1e-30F;
   const Constant* step = p.constant(id);
   const auto* data = step == nullptr ? nullptr : std::get_if<FloatData>(&step->data);
-  if (data == nullptr || data->empty() || (*data)[0] >= kLeast) return {};
-  return corrupt("{} of at least 1e-30, got {} (node={})", expected.name, (*data)[0], node.name);
+  if (data == nullptr || data->empty() || (*data)[0] >= ternary::kLeastStep) return {};
+  return corrupt("{} of at least {}, got {} (node={})", expected.name, ternary::kLeastStep, (*data)[0], node.name);
 }
 
 Status verify_input(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
