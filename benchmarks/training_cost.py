@@ -45,7 +45,7 @@ def linear_candidates(size: int) -> dict[str, Layer]:
     bit_linear = torch.ops.bitlab.bit_linear
     return {
         "float32": layer,
-        "BitLab": lambda x: bit_linear(x, layer.weight, layer.bias, "absmean/tensor", "int8"),
+        "BitLab": lambda x: bit_linear(x, layer.weight, layer.bias, "absmean/tensor", "int8", []),
         "plain PyTorch": lambda x: nn.functional.linear(int8(x, (-1,)), ternary(layer.weight), layer.bias),
         "brevitas": qnn.QuantLinear(size, size, weight_quant=SignedTernaryWeightPerTensorConst, input_quant=Int8ActPerTensorFloat),
     }
@@ -56,7 +56,7 @@ def conv_candidates(channels: int) -> dict[str, Layer]:
     bit_conv, one = torch.ops.bitlab.bit_conv, [1, 1]
     return {
         "float32": layer,
-        "BitLab": lambda x: bit_conv(x, layer.weight, layer.bias, one, one, one, False, [0, 0], 1, "absmean/tensor", "int8"),
+        "BitLab": lambda x: bit_conv(x, layer.weight, layer.bias, one, one, one, False, [0, 0], 1, "absmean/tensor", "int8", []),
         "plain PyTorch": lambda x: nn.functional.conv2d(int8(x, (1, 2, 3)), ternary(layer.weight), layer.bias, padding=1),
         "brevitas": qnn.QuantConv2d(
             channels, channels, 3, padding=1, weight_quant=SignedTernaryWeightPerTensorConst, input_quant=Int8ActPerTensorFloat

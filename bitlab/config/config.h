@@ -21,6 +21,9 @@ struct BitQuantConfig {
   double threshold = 0;
   ternary::Gradient gradient = ternary::Gradient::kStraightThrough;
   ternary::ActKind activation = ternary::ActKind::kInt8;
+  ternary::Sparsity sparsity = ternary::Sparsity::kDense;
+  ternary::Rounding rounding = ternary::Rounding::kNearest;
+  double smoothing = 0;
 
   static BitQuantConfig none() {
     BitQuantConfig config;
@@ -48,18 +51,27 @@ struct BitQuantConfig {
   static BitQuantConfig for_research() { return {}; }
   bool enabled() const { return method.has_value(); }
   ternary::WeightSpec weight_spec() const {
-    return {method.value_or(ternary::Method::kAbsmean), granularity, group_size, threshold, gradient};
+    return {.method = method.value_or(ternary::Method::kAbsmean),
+            .granularity = granularity,
+            .group = group_size,
+            .threshold = threshold,
+            .gradient = gradient,
+            .sparsity = sparsity,
+            .rounding = rounding};
   }
 
   void visit(config::Fields& f) {
-    f("method", method,
-      "ternary method of the weights: absmean, absmedian, twn, ttq, lsq, fixed; or int8, or none for float32 layers");
-    f("granularity", granularity, "what shares a weight scale: tensor, channel or group");
-    f("group_size", group_size, "weights of a row that share a scale by group: 64, 128 or 256");
-    f("threshold", threshold,
-      "threshold of twn (times mean|w|), ttq (times max|w|), fixed (as it is); 0: the method's default");
-    f("gradient", gradient, "what of the gradient reaches the latent weight: ste, clipped or tanh");
-    f("activation", activation, "activations of ternary layers: int8, int4, int8_static, int4_static or none");
+    f("method", method, ternary::method_help());
+    f("granularity", granularity, ternary::granularity_help());
+    f("group_size", group_size, ternary::group_help());
+    f("threshold", threshold, ternary::threshold_help());
+    f("gradient", gradient, ternary::gradient_help());
+    f("activation", activation, ternary::activation_help());
+    f("sparsity", sparsity, ternary::sparsity_help());
+    f("rounding", rounding, ternary::rounding_help());
+    f("smoothing", smoothing,
+      "share of a channel's range that post-training quantization moves from activations into weights, 0.5 in SmoothQuant; "
+      "0: none");
   }
 };
 

@@ -60,7 +60,9 @@ Whole unusual() {
                         .group_size = 64,
                         .threshold = 0.8,
                         .gradient = ternary::Gradient::kTanh,
-                        .activation = ternary::ActKind::kInt4};
+                        .activation = ternary::ActKind::kInt4,
+                        .sparsity = ternary::Sparsity::k2of4,
+                        .smoothing = 0.5};
   config.quant.rules.resize(2);
   config.quant.rules[1].master = true;
   config.quant.rules[1].quant = QuantRule::in_int8();
@@ -146,6 +148,25 @@ TEST(Rules, InInt8IsThePreset) {
   BitQuantConfig quant;
   ASSERT_TRUE(set_fields(QuantRule::in_int8(), quant).ok());
   EXPECT_TRUE(equal(quant, BitQuantConfig::int8()));
+}
+
+TEST(Quantization, TextsComeFromTheLists) {
+  std::map<std::string, std::string> help;
+  BitQuantConfig quant;
+  config::Fields fields;
+  quant.visit(fields);
+  for (const config::Field& field : fields) help[field.name] = field.help;
+  for (const ternary::MethodInfo& method : ternary::method_list()) {
+    EXPECT_NE(help["method"].find(method.name), std::string::npos) << method.name;
+    EXPECT_EQ(help["threshold"].find(" " + std::string(method.name) + " (") != std::string::npos,
+              method.default_threshold != 0)
+        << method.name;
+  }
+  EXPECT_EQ(help["group_size"], "weights of a row that share a scale by group: 64, 128 or 256");
+  quant = from_yaml<BitQuantConfig>("{method: lsq, sparsity: '2:4', rounding: stochastic}").value();
+  EXPECT_EQ(to_text(quant.weight_spec()), "lsq/tensor/2:4/stochastic");
+  EXPECT_EQ(from_yaml<BitQuantConfig>("sparsity: '2:5'").error().message,
+            "[quantization] a sparsity of {dense, 1:2, 1:4, 2:4, 3:4, 2:8, 4:8, 6:8, 4:16, 8:16}, got '2:5' (key=sparsity)");
 }
 
 TEST(Presets, FitTogether) {

@@ -56,5 +56,7 @@ Status parse(std::string_view text, ternary::Method& value) { return assign(tern
 Status parse(std::string_view text, ternary::Granularity& value) { return assign(ternary::parse_granularity(text), value); }
 Status parse(std::string_view text, ternary::Gradient& value) { return assign(ternary::parse_gradient(text), value); }
 Status parse(std::string_view text, ternary::ActKind& value) { return assign(ternary::parse_act_kind(text), value); }
+Status parse(std::string_view text, ternary::Sparsity& value) { return assign(ternary::parse_sparsity(text), value); }
+Status parse(std::string_view text, ternary::Rounding& value) { return assign(ternary::parse_rounding(text), value); }
 
 }  // namespace bitlab::config

@@ -26,5 +26,7 @@ Status parse(std::string_view text, ternary::Method& value);
 Status parse(std::string_view text, ternary::Granularity& value);
 Status parse(std::string_view text, ternary::Gradient& value);
 Status parse(std::string_view text, ternary::ActKind& value);
+Status parse(std::string_view text, ternary::Sparsity& value);
+Status parse(std::string_view text, ternary::Rounding& value);
 
 }  // namespace bitlab::config

@@ -194,7 +194,6 @@ Result<Json> parse_yaml(std::string_view text) {
 }
 
 void emit(YAML::Emitter& out, const Json& json) {
-  if (json.is_structured() && json.empty()) out << YAML::Flow;  // [] and {} beside their key
   if (json.is_array()) {
     out << YAML::BeginSeq;
     for (const Json& item : json) emit(out, item);

@@ -59,8 +59,7 @@ c10::DispatchKeySet below(c10::DispatchKeySet keys) {
   return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, kKey);
 }
 
-using OptionalTensor = std::optional<at::Tensor>;
-at::Tensor tensor_of(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
+using ops::OptionalTensor, ops::tensor_of;
 
 // Operators that make a view, or may: what becomes of their result counts.
 bool is_view(std::string_view op) {
@@ -290,23 +289,23 @@ void InterceptedWeight::train(bool on) {
 at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias) {
   const at::Tensor& w = weight.tensor;
   last_bias_ = bias;
-  quantizer.show(x);
+  const at::Tensor read = quantizer.input(x);
   const at::Tensor& added = bias.defined() ? bias : own_bias_;
   if (rows == w.size(0))
-    return quantizer.is_active() ? quantizer.forward(*this, x, w, added, nullptr) : product_of(x, w, added);
+    return quantizer.is_active() ? quantizer.forward(*this, read, w, added, nullptr) : product_of(read, w, added);
   was_divided_ = true;
-  if (!quantizer.is_active()) return product_of(x, w.narrow(0, begin, rows), bias);
-  const at::Tensor y = quantizer.forward(*this, x, w, {}, nullptr).narrow(-1, begin, rows);
+  if (!quantizer.is_active()) return product_of(read, w.narrow(0, begin, rows), bias);
+  const at::Tensor y = quantizer.forward(*this, read, w, {}, nullptr).narrow(-1, begin, rows);
   return bias.defined() ? y + bias : y;
 }
 
 at::Tensor InterceptedWeight::conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window) {
   window_ = window;
   last_bias_ = bias;
-  quantizer.show(x);
+  const at::Tensor read = quantizer.input(x);
   const at::Tensor& added = bias.defined() ? bias : own_bias_;
-  if (!quantizer.is_active()) return product_of(x, weight.tensor, added);
-  return quantizer.forward(*this, x, weight.tensor, added, &window);
+  if (!quantizer.is_active()) return product_of(read, weight.tensor, added);
+  return quantizer.forward(*this, read, weight.tensor, added, &window);
 }
 
 at::Tensor InterceptedWeight::product_of(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) const {
@@ -319,22 +318,12 @@ at::Tensor InterceptedWeight::product_of(const at::Tensor& x, const at::Tensor& 
 }
 
 void InterceptedProduct::freeze(const nn::FrozenWeight& frozen) {
-  const at::NoGradGuard no_grad;
   const bool is_parameter =
       last_bias_.defined() && (last_bias_.is_leaf() || (last_bias_.is_view() && last_bias_._base().is_leaf()));
   if (last_bias_.defined() && !is_parameter)
     throw Exception(
         make_error(ErrorCode::kUnsupported, "[bit_model] a bias that is a parameter, got a computed one (layer={})", layer));
-  const at::Tensor step = quantizer.act_scale;
-  quant_ = nn::frozen_config(quant_);
-  parameters_.clear();
-  reset();
-  quantizer.freeze(weight.tensor, frozen.t, frozen.scale, step);
-  if (last_bias_.defined()) {
-    last_bias_.copy_(frozen.bias);
-  } else {
-    own_bias_ = register_parameter("bias", frozen.bias.clone());
-  }
+  quantizer.freeze(*this, quant_, weight.tensor, last_bias_.defined() ? last_bias_ : own_bias_, frozen);
 }
 
 at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t padding_idx) {

@@ -50,12 +50,15 @@ TEST(Capture, EveryQuantizationRunsWithTheSameBits) {
     for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup})
       for (ActKind kind : {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static, ActKind::kNone}) {
         BitQuantConfig quant;
+        quant.smoothing = kind == ActKind::kInt4 ? 0.5 : 0;
         quant.method = static_cast<ternary::Method>(m);
         quant.granularity = granularity;
         quant.group_size = 64;
         quant.activation = kind;
-        const bool plain = granularity != Granularity::kGroup && ternary::info(*quant.method).learned_scales < 2 &&
-                           is_ternary(*quant.method);
+        const bool plain =
+            granularity != Granularity::kGroup && !ternary::info(*quant.method).asymmetric && is_ternary(*quant.method);
+        if (kind == ActKind::kInt8Static && is_ternary(*quant.method)) quant.sparsity = ternary::Sparsity::k2of4;
+        if (kind == ActKind::kInt4 && ternary::info(*quant.method).rounds) quant.rounding = ternary::Rounding::kStochastic;
         if (!validate(quant.weight_spec()).ok() || (kind == ActKind::kNone && !plain)) continue;
         Net net;
         auto conv =

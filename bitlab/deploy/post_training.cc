@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -74,6 +75,39 @@ double relative_error(const std::vector<at::Tensor>& outputs, const std::vector<
   return error / std::max(size, 1e-30);
 }
 
+// Whether the weight is a parameter once: what another module reads must not be scaled for one of them.
+bool is_own(const torch::nn::Module& module, const at::Tensor& weight) {
+  const auto parameters = module.named_parameters();
+  return std::count_if(parameters.begin(), parameters.end(), [&](const auto& item) {
+           return item.value().storage().unsafeGetStorageImpl() == weight.storage().unsafeGetStorageImpl();
+         }) <= 1;
+}
+
+// Smooths the layers whose configuration asks for it, by what the float network's layers read.
+void smooth_channels(const std::vector<Layer>& layers, const torch::nn::Module& module, const Forward& forward,
+                     std::span<const at::Tensor> samples) {
+  std::vector<at::Tensor> most(layers.size());
+  bool smooths = false;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto view = layers[i].layer->view();
+    if (!view.quantizer.input_scale.defined() || !is_own(module, view.weight)) continue;
+    smooths = true;
+    view.quantizer.observe([&, i, quantizer = &view.quantizer](const at::Tensor& x) {
+      const at::Tensor seen = quantizer->most_by_channel(x);
+      most[i] = most[i].defined() ? at::max(most[i], seen) : seen;
+    });
+  }
+  if (!smooths) return;
+  bypass(layers, true);
+  run(forward, samples);
+  bypass(layers, false);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    auto view = layers[i].layer->view();
+    view.quantizer.observe({});
+    if (most[i].defined() && view.is_whole) view.quantizer.smooth(view.weight, most[i]);
+  }
+}
+
 // Puts the layers in the order in which they run, and gives static activations their steps. Layers that no sample reaches leave for the report.
 // Returns the outputs of the float network.
 Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forward& forward,
@@ -85,7 +119,7 @@ Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forw
   for (size_t i = 0; i < layers.size(); ++i)
     layers[i].layer->view().quantizer.observe([&, i](const at::Tensor& x) {
       if (std::find(order.begin(), order.end(), i) == order.end()) order.push_back(i);
-      const at::Tensor plain = x.contiguous();
+      const at::Tensor plain = x.to(at::kCPU, at::kFloat).contiguous();
       Status added = seen[i].add({plain.const_data_ptr<float>(), static_cast<size_t>(plain.numel())});
       if (!added.ok() && status.ok()) status = std::move(added);
     });
@@ -291,6 +325,7 @@ Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, co
       report.evaluated_float = evaluate();
       bypass(layers, false);
     }
+    smooth_channels(layers, module, forward, samples);
     BITLAB_TRY(const auto expected, calibrate(layers, forward, samples, options, report));
     if (evaluate) report.evaluated_before = evaluate();
     BITLAB_TRY(const Recording recording, record(forward, samples[0]));

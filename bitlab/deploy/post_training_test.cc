@@ -118,15 +118,61 @@ TEST(PostTraining, FitsTheClosedForm) {
   const at::Tensor a = x.abs().amax(1, true).clamp_min(1e-5) / 127, q = (x / a).round();
   const at::Tensor y = x.matmul(w.t()).to(at::kDouble), z = (q * a).matmul(t.t()).to(at::kDouble);
   const at::Tensor scale = (y * z).sum(0) / (z * z).sum(0);
-  EXPECT_TRUE(torch::allclose(fc->quantizer.weight_scale.to(at::kDouble), scale, 1e-5, 1e-7));
+  EXPECT_TRUE(torch::allclose(fc->quantizer.learned(ternary::Parameter::kScale).to(at::kDouble), scale, 1e-5, 1e-7));
   EXPECT_TRUE(torch::allclose(fc->bias.to(at::kDouble), b.to(at::kDouble) + (y - z * scale).mean(0), 1e-4, 1e-6));
-  EXPECT_TRUE(torch::allclose(fc->weight, t * fc->quantizer.weight_scale.unsqueeze(1)));
+  EXPECT_TRUE(torch::allclose(fc->weight, t * fc->quantizer.learned(ternary::Parameter::kScale).unsqueeze(1)));
   // Codes stay what they are, and training can go on.
   const auto codes = fc->quantizer.quantized(fc->weight.detach());
   EXPECT_TRUE(torch::equal(codes.t.to(at::kFloat), t));
   net.train();
   net.forward(x).sum().backward();
-  EXPECT_TRUE(fc->weight.grad().defined() && fc->quantizer.weight_scale.grad().defined());
+  EXPECT_TRUE(fc->weight.grad().defined() && fc->quantizer.learned(ternary::Parameter::kScale).grad().defined());
+}
+
+// Channels of x that are much larger than others: their range moves into the weight, the float network keeps its bits, and the quantized one comes
+// nearer to it. What is deployed is what eval computes.
+TEST(PostTraining, SmoothsChannels) {
+  torch::manual_seed(7);
+  const at::Tensor spread = torch::ones({32});
+  spread[3] = 200, spread[17] = 50, spread[20] = 0;
+  const at::Tensor x = torch::randn({40, 32}) * spread, image = (torch::randn({10, 32, 5, 6}) * spread.view({32, 1, 1}));
+  std::vector<double> errors, conv_errors;
+  for (const double smoothing : {0.0, 0.5}) {
+    torch::manual_seed(8);
+    BitQuantConfig quant = BitQuantConfig::int8();
+    quant.smoothing = smoothing;
+    Net net;
+    auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(32, 6).quant(quant)));
+    net.body = [=](Net&, const at::Tensor& v) { return fc->forward(v); };
+    const at::Tensor before = fc->weight.detach().clone(), expected = at::linear(x, before, fc->bias).detach();
+    const auto forward = [&](const at::Tensor& v) { return net.forward(v); };
+    ASSERT_TRUE(quantize_for_deployment(net, forward, {&x, 1}).ok());
+    const at::NoGradGuard no_grad;
+    errors.push_back((net.forward(x) - expected).square().mean().item<double>());
+    Net images;
+    auto conv =
+        images.register_module("conv", nn::BitConv2d(nn::BitConv2dOptions(32, 6, 3).groups(2).padding(1).quant(quant)));
+    images.body = [=](Net&, const at::Tensor& v) { return conv->forward(v); };
+    const at::Tensor y = at::conv2d(image, conv->weight, conv->bias, 1, 1, 1, 2);
+    ASSERT_TRUE(quantize_for_deployment(images, [&](const at::Tensor& v) { return images.forward(v); }, {&image, 1}).ok());
+    conv_errors.push_back((images.forward(image) - y).square().mean().item<double>());
+    const auto program = capture(net, forward, x);
+    ASSERT_TRUE(program.ok()) << program.error().message;
+    EXPECT_TRUE(check_parity(program.value(), net, forward, x).ok());
+    if (smoothing == 0) continue;
+    const at::Tensor factor = 1 / fc->quantizer.input_scale;
+    EXPECT_TRUE(torch::equal(fc->weight, before * factor)) << "powers of two";
+    const at::Tensor wanted = (x.abs().amax(0) / before.abs().amax(0)).sqrt();
+    EXPECT_EQ(factor[20].item<float>(), 1.0F) << "a channel of zeros stays";
+    for (int64_t c = 0; c < 32; ++c) {
+      if (c == 20) continue;
+      EXPECT_LE(std::abs(std::log2(factor[c].item<double>() / wanted[c].item<double>())), 0.5 + 1e-6) << c;
+    }
+    fc->quantizer.bypass(true);
+    EXPECT_TRUE(torch::equal(net.forward(x), expected));
+  }
+  EXPECT_LT(errors[1], errors[0] / 4);
+  EXPECT_LT(conv_errors[1], conv_errors[0] / 4);
 }
 
 TEST(PostTraining, LeavesGroupsTwoScalesAndInt8AsTheyAre) {

@@ -22,11 +22,13 @@ struct ConvGeometry {
   bool transposed = false;        // input and output change places: the gradient of a convolution
   Sizes output_padding{0, 0, 0};  // transposed: added to the output's size
 
-  int64_t out(size_t d) const {
+  int64_t out(size_t d) const { return std::max<int64_t>(out(d, input[d]), 0); }
+  // The same for an input of `size` along dimension d, as a number or a symbol; below 1 where the window does not fit.
+  template <class Size>
+  Size out(size_t d, const Size& size) const {
     const int64_t reach = dilation[d] * (kernel[d] - 1) + 1;
-    const int64_t size = transposed ? (input[d] - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d]
-                                    : (input[d] + 2 * padding[d] - reach + stride[d]) / stride[d];
-    return std::max<int64_t>(size, 0);
+    if (transposed) return (size - 1) * stride[d] - 2 * padding[d] + reach + output_padding[d];
+    return (size + 2 * padding[d] - reach + stride[d]) / stride[d];
   }
   int64_t positions() const { return out(0) * out(1) * out(2); }     // output pixels a sample
   int64_t pixels() const { return input[0] * input[1] * input[2]; }  // input pixels a sample

@@ -127,8 +127,8 @@ at::Tensor BitConvNd<D, kTransposed, Derived>::forward(const at::Tensor& x) {
   if (has_zeros()) front.assign(D, 0);  // the operators add what is on both sides
   const std::vector<int64_t> sides = ops::sides(front, behind);
   const at::Tensor padded = is_zero(sides) ? x : at::pad(x, sides, kPaddingModes.at(options.padding_mode().index()));
-  this->quantizer.show(padded);
-  return this->quantizer.is_active() ? this->quantizer.forward(*this, padded, weight, bias) : product(padded, weight, bias);
+  const at::Tensor read = this->quantizer.input(padded);
+  return this->quantizer.is_active() ? this->quantizer.forward(*this, read, weight, bias) : product(read, weight, bias);
 }
 
 template <size_t D, bool kTransposed, class Derived>
@@ -138,13 +138,8 @@ at::Tensor BitConvNd<D, kTransposed, Derived>::product(const at::Tensor& x, cons
 
 template <size_t D, bool kTransposed, class Derived>
 void BitConvNd<D, kTransposed, Derived>::freeze(const FrozenWeight& frozen) {
-  const at::Tensor step = this->quantizer.act_scale;
-  options.quant(frozen_config(options.quant())).bias(true);
-  this->parameters_.clear();
-  reset();
-  this->quantizer.freeze(weight, frozen.t, frozen.scale, step);
-  const at::NoGradGuard no_grad;
-  bias.copy_(frozen.bias);
+  this->quantizer.freeze(*this, options.quant(), weight, bias, frozen);
+  options.bias(true);
 }
 
 template class BitConvNd<1, false, BitConv1dImpl>;

@@ -31,8 +31,8 @@ void BitLinearImpl::pretty_print(std::ostream& stream) const {
 }
 
 at::Tensor BitLinearImpl::forward(const at::Tensor& x) {
-  quantizer.show(x);
-  return quantizer.is_active() ? quantizer.forward(*this, x, weight, bias) : product(x, weight, bias);
+  const at::Tensor read = quantizer.input(x);
+  return quantizer.is_active() ? quantizer.forward(*this, read, weight, bias) : product(read, weight, bias);
 }
 
 at::Tensor BitLinearImpl::product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) const {
@@ -40,13 +40,8 @@ at::Tensor BitLinearImpl::product(const at::Tensor& x, const at::Tensor& w, cons
 }
 
 void BitLinearImpl::freeze(const FrozenWeight& frozen) {
-  const at::Tensor step = quantizer.act_scale;
-  options.quant(frozen_config(options.quant())).bias(true);
-  parameters_.clear();
-  reset();
-  quantizer.freeze(weight, frozen.t, frozen.scale, step);
-  const at::NoGradGuard no_grad;
-  bias.copy_(frozen.bias);
+  quantizer.freeze(*this, options.quant(), weight, bias, frozen);
+  options.bias(true);
 }
 
 }  // namespace bitlab::nn

@@ -23,7 +23,7 @@ void reset_quantizer(Quantizer& quantizer, torch::nn::Module& layer, const BitQu
   if (!weight.defined()) return;
   const at::Tensor row = weight.detach().reshape({1, -1});
   quantizer.reset(layer, quant, row, nullptr, Quantizer::Use::kValue);
-  quantizer.initialize_scales(row, 1);
+  quantizer.initialize_scales(row, /*around_zero=*/false);
 }
 
 }  // namespace

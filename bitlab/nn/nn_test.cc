@@ -28,6 +28,10 @@ TEST(SomeLayers, RefusesWhatDoesNotFit) {
             "[quantization] int8 or int4 activations of a layer in int8 (method none keeps it float), got none");
   EXPECT_NE(message_of([&] { BitConv2d(BitConv2dOptions(4, 6, 3).groups(4)); }).find("channels in 4 groups"),
             std::string::npos);
+  BitQuantConfig rough;
+  rough.smoothing = 1.5;
+  EXPECT_EQ(message_of([&] { BitLinear(BitLinearOptions(2, 3).quant(rough)); }),
+            "[quantization] smoothing from 0 to 1, got 1.5");
   BitQuantConfig fixed;
   fixed.activation = ternary::ActKind::kInt8Static;
   BitLinear uncalibrated(BitLinearOptions(8, 4).quant(fixed));
@@ -50,7 +54,9 @@ TEST(SomeLayers, ConvolutionsGiveEachSampleItsScale) {
 at::Tensor value_of(const at::Tensor& weight, const BitQuantConfig& config, const Quantizer& quantizer) {
   at::NoGradGuard no_grad;
   const ternary::WeightSpec spec = config.weight_spec();
-  const auto w = ops::quantize_weight(weight, {spec, quantizer.weight_scale, quantizer.weight_scale_neg});
+  ops::WeightQuant quant{spec, {}};
+  for (const ternary::Parameter parameter : info(spec.method).learned) quant.learned.push_back(quantizer.learned(parameter));
+  const auto w = ops::quantize_weight(weight, quant);
   at::Tensor scale = w.scale, negative = w.scale_neg.defined() ? w.scale_neg : w.scale;
   if (spec.granularity == ternary::Granularity::kGroup) {
     scale = scale.repeat_interleave(spec.group, 1).narrow(1, 0, weight.size(1));
@@ -144,7 +150,7 @@ TEST(Norms, EveryConfigurationMultipliesWithQuantizedWeights) {
     BitLayerNorm layer(BitLayerNormOptions({12}).quant(config));
     EXPECT_TRUE(torch::allclose(layer->forward(x), at::layer_norm(x, {12}), 1e-3, 1e-3)) << "ones stay ones " << *layer;
     torch::nn::init::normal_(layer->weight);
-    layer->quantizer.initialize_scales(layer->weight.view({1, 12}), 1);
+    layer->quantizer.initialize_scales(layer->weight.view({1, 12}), false);
     const at::Tensor value = value_of(layer->weight.view({1, 12}), config, layer->quantizer).view({12});
     EXPECT_TRUE(torch::allclose(layer->forward(x), at::layer_norm(x, {12}, value), 1e-5, 1e-6)) << *layer;
     layer->forward(x).square().sum().backward();
@@ -198,10 +204,49 @@ TEST(Quantizer, LearnedScalesBeginAtTheWeights) {
     const BitLinear layer(BitLinearOptions(40, 7).quant(config));
     EXPECT_EQ(layer->parameters().size(), count);
     const at::Tensor mean = layer->weight.abs().mean(1);
-    const at::Tensor& scale = layer->quantizer.weight_scale;
+    const at::Tensor scale = layer->quantizer.learned(ternary::Parameter::kScale);
     EXPECT_TRUE(method == ternary::Method::kLsq ? torch::allclose(scale, 2 * mean, 1e-5)
                                                 : (scale > mean).all().item<bool>());
   }
+}
+
+TEST(Quantizer, LearnsAThreshold) {
+  torch::manual_seed(17);
+  BitQuantConfig config;
+  config.method = ternary::Method::kTga;
+  config.granularity = ternary::Granularity::kChannel;
+  BitLinear layer(BitLinearOptions(40, 7).quant(config));
+  ASSERT_TRUE(layer->named_parameters().contains("weight_threshold"));
+  const at::Tensor threshold = layer->quantizer.learned(ternary::Parameter::kThreshold);
+  EXPECT_TRUE(torch::allclose(threshold, 0.7 * layer->weight.abs().mean(1)));
+  EXPECT_FALSE(layer->quantizer.learned(ternary::Parameter::kScale).defined());
+  const at::Tensor x = torch::randn({4, 40});
+  layer->forward(x).square().sum().backward();
+  EXPECT_TRUE(threshold.grad().count_nonzero().item<int64_t>() > 0);
+}
+
+// A draw for each step, from the seed on: the same steps again give the same bits, and a checkpoint goes on where it was.
+TEST(Quantizer, DrawsInTraining) {
+  BitQuantConfig config;
+  config.rounding = ternary::Rounding::kStochastic;
+  const auto make = [&] {
+    torch::manual_seed(18);
+    return BitLinear(BitLinearOptions(64, 7).quant(config));
+  };
+  BitLinear layer = make(), again = make(), loaded(BitLinearOptions(64, 7).quant(config));
+  const at::Tensor x = torch::randn({4, 64});
+  std::vector<at::Tensor> steps;
+  for (int i = 0; i < 3; ++i) steps.push_back(layer->forward(x).detach());
+  EXPECT_FALSE(torch::equal(steps[0], steps[1]));
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(same_bits(again->forward(x).detach(), steps[static_cast<size_t>(i)]));
+  std::stringstream stream;
+  torch::save(again, stream);
+  torch::load(loaded, stream);
+  EXPECT_TRUE(same_bits(loaded->forward(x).detach(), steps[2]));
+  BitLinear nearest(64, 7);
+  nearest->weight.set_data(layer->weight.detach());
+  nearest->bias.set_data(layer->bias.detach());
+  EXPECT_TRUE(same_bits(evaluate(torch::nn::AnyModule(layer), x), evaluate(torch::nn::AnyModule(nearest), x)));
 }
 
 TEST(Quantizer, BlendsFromFloatToTernary) {

@@ -6,13 +6,6 @@
 
 namespace bitlab::nn {
 
-// Codes and scales that are a layer's own: no encoder changes them any more.
-struct FrozenWeight {
-  at::Tensor t;      // [the weight's shape], in {-1, 0, 1}
-  at::Tensor scale;  // float32 [N], at least ternary::kScaleEpsilon
-  at::Tensor bias;   // float32 [N]
-};
-
 class ProductLayer {
  public:
   virtual ~ProductLayer() = default;
@@ -29,12 +22,9 @@ class ProductLayer {
   virtual at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const = 0;
 
   // Takes codes and scales over: the method becomes lsq by channel with the latent weight t s, so that codes are t and scales are as given,
-  // and training can go on from there. Activations keep their kind and step. A bias is added where there was none. The layer's parameters are
-  // new tensors, which an optimizer must be told.
+  // and training can go on from there. Activations keep their kind and step. A bias is added where there was none. The weight and a bias stay the
+  // tensors that they are; the scale is a new one, which an optimizer must be told.
   virtual void freeze(const FrozenWeight& frozen) = 0;
 };
-
-// The configuration of a frozen layer.
-BitQuantConfig frozen_config(BitQuantConfig quant);
 
 }  // namespace bitlab::nn

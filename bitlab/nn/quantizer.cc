@@ -3,16 +3,51 @@
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include "bitlab/nn/layer.h"
 #include "bitlab/nn/product_layer.h"
-#include "bitlab/ternary/encode.h"
 
 namespace bitlab::nn {
 namespace {
+
+// The module's parameters, some of which freezing replaces; LibTorch shows them to derived classes alone.
+struct Parameters : torch::nn::Module {
+  static auto& of(torch::nn::Module& module) { return module.*(&Parameters::parameters_); }
+};
+
+std::string registered(ternary::Parameter parameter) { return fmt::format("weight_{}", name(parameter)); }
+
+// The buffer of that name, which a layer that is reset again has already.
+template <class Make>
+at::Tensor buffer(torch::nn::Module& layer, const std::string& key, Make make) {
+  const auto buffers = layer.named_buffers(false);
+  return buffers.contains(key) ? buffers[key] : layer.register_buffer(key, make());
+}
+
+void check_smoothing(double smoothing) {
+  if (!(smoothing >= 0 && smoothing <= 1))
+    throw Exception(make_error(ErrorCode::kInvalidArgument, "[quantization] smoothing from 0 to 1, got {}", smoothing));
+}
+
+// Channels of x.
+int64_t channels_of(const at::Tensor& weight, const ops::ConvWindow* window) {
+  if (window == nullptr) return weight.size(1);
+  return window->transposed ? weight.size(0) : weight.size(1) * window->groups;
+}
+
+// The weight with its channels of x in the dimensions 1 and 2, as groups and channels of a group: [N / groups, groups, C / groups, rest].
+at::Tensor by_input_channel(const at::Tensor& weight, const ops::ConvWindow* window) {
+  if (window == nullptr) return weight.unsqueeze(1).unsqueeze(3);
+  const int64_t groups = window->groups, first = weight.size(0) / groups, second = weight.size(1);
+  const at::Tensor grouped = weight.view({groups, first, second, -1});
+  return window->transposed ? grouped.permute({2, 0, 1, 3}) : grouped.transpose(0, 1);
+}
 
 // Output channels of a weight.
 int64_t rows_of(const at::Tensor& weight, const ops::ConvWindow* window) {
@@ -25,18 +60,33 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
                       const ops::ConvWindow* window, Use use) {
   quant_ = quant;
   window_ = window == nullptr ? std::nullopt : std::optional(*window);
-  weight_scale = weight_scale_neg = act_scale = blend = at::Tensor();
+  use_ = use;
+  learned_.clear();
+  act_scale = blend = draw = input_scale = at::Tensor();
   if (!quant.enabled()) return;
-  const ternary::WeightSpec spec = quant.weight_spec();
-  validate(spec).value();
+  validate(quant.weight_spec()).value();
+  check_smoothing(quant.smoothing);
   if (use == Use::kProduct) check_activation();
-  const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window);
-  const int learned = info(spec.method).learned_scales;
-  if (learned > 0) weight_scale = layer.register_parameter("weight_scale", at::ones({scales}));
-  if (learned > 1) weight_scale_neg = layer.register_parameter("weight_scale_neg", at::ones({scales}));
-  if (use == Use::kProduct && is_static(quant.activation)) act_scale = layer.register_parameter("act_scale", at::zeros({1}));
-  const auto buffers = layer.named_buffers(false);  // a layer that is frozen has it already
-  blend = buffers.contains("blend") ? buffers["blend"].fill_(1) : layer.register_buffer("blend", at::ones({}, at::kDouble));
+  register_state(layer, weight);
+}
+
+void Quantizer::register_state(torch::nn::Module& layer, const at::Tensor& weight) {
+  const ternary::WeightSpec spec = quant_.weight_spec();
+  const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window());
+  for (const ternary::Parameter parameter : info(spec.method).learned)
+    learned_.push_back(layer.register_parameter(registered(parameter), at::ones({scales}, weight.device())));
+  if (use_ == Use::kProduct && is_static(quant_.activation))
+    act_scale = layer.register_parameter("act_scale", at::zeros({1}, weight.device()));
+  blend = buffer(layer, "blend", [] { return at::ones({}, at::kDouble); });
+  blend.fill_(1);
+  if (spec.rounding == ternary::Rounding::kStochastic)
+    draw = buffer(layer, "draw", [] { return at::randint(1, int64_t{1} << 61, {}, at::kLong); });
+  if (use_ == Use::kProduct && quant_.smoothing != 0)
+    input_scale = buffer(layer, "input_scale", [&] {
+      std::vector<int64_t> shape(static_cast<size_t>(window_ ? weight.dim() - 1 : 1), 1);
+      shape[0] = channels_of(weight, window());
+      return at::ones(shape, weight.device());
+    });
 }
 
 void Quantizer::set_blend(double share) {
@@ -65,18 +115,56 @@ void Quantizer::check_activation() const {
                                to_text(spec)));
 }
 
-void Quantizer::initialize_scales(const at::Tensor& weight, double steps) {
-  if (!weight_scale.defined()) return;
+void Quantizer::initialize_scales(const at::Tensor& weight, bool around_zero) {
+  if (learned_.empty()) return;
   const at::NoGradGuard no_grad;
-  const at::Tensor matrix = layout(weight).to_matrix(weight).cpu();
-  std::vector<float> scale(static_cast<size_t>(weight_scale.numel())),
-      scale_neg(weight_scale_neg.defined() ? scale.size() : 0);
-  initial_scales(quant_.weight_spec(), {matrix.const_data_ptr<float>(), static_cast<size_t>(matrix.numel())}, matrix.size(0),
-                 matrix.size(1), scale, scale_neg)
-      .value();
-  weight_scale.copy_(at::from_blob(scale.data(), weight_scale.sizes()));
-  if (weight_scale_neg.defined()) weight_scale_neg.copy_(at::from_blob(scale_neg.data(), weight_scale_neg.sizes()));
-  if (!weight_scale_neg.defined()) weight_scale.mul_(steps / 2);
+  const auto begun = ops::initial_parameters(weight, quant_.weight_spec(), window(), around_zero);
+  for (size_t i = 0; i < learned_.size(); ++i) learned_[i].copy_(begun[i]);
+}
+
+at::Tensor Quantizer::learned(ternary::Parameter parameter) const {
+  if (learned_.empty()) return {};
+  const auto kinds = info(*quant_.method).learned;
+  const auto found = std::find(kinds.begin(), kinds.end(), parameter);
+  return found == kinds.end() ? at::Tensor() : learned_[static_cast<size_t>(found - kinds.begin())];
+}
+
+std::vector<std::string> Quantizer::state_names() {
+  std::vector<std::string> names{"act_scale", "blend", "draw", "input_scale"};
+  for (const ternary::MethodInfo& method : ternary::method_list())
+    for (const ternary::Parameter parameter : method.learned) names.push_back(registered(parameter));
+  return names;
+}
+
+ops::WeightQuant Quantizer::weight_quant(const torch::nn::Module& layer) const {
+  ops::WeightQuant quant = weight_quant();
+  if (!draw.defined() || !layer.is_training()) return quant;
+  const at::NoGradGuard no_grad;
+  quant.spec.draw = at::Tensor(draw).add_(1).item<int64_t>();
+  return quant;
+}
+
+at::Tensor Quantizer::input(const at::Tensor& x) const {
+  const at::Tensor read = input_scale.defined() ? x * input_scale : x;
+  if (observer_) observer_(read);
+  return read;
+}
+
+at::Tensor Quantizer::most_by_channel(const at::Tensor& x) const {
+  const int64_t channel = window_ ? -1 - static_cast<int64_t>(window_->stride.size()) : -1;
+  return x.detach().abs().movedim(channel, 0).flatten(1).amax(1);
+}
+
+void Quantizer::smooth(at::Tensor& weight, const at::Tensor& most) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor matrix = by_input_channel(weight, window());
+  const at::Tensor largest = matrix.abs().amax(std::vector<int64_t>{0, 3}).flatten();
+  const at::Tensor s = most.pow(quant_.smoothing) / largest.pow(1 - quant_.smoothing);
+  const at::Tensor usable = s.isfinite().logical_and(s > 0);  // else a channel, or its weights, are all zero
+  const at::Tensor exponent = at::where(usable, s, at::ones_like(s)).log2().round().clamp(-30, 30);
+  const at::Tensor factor = at::pow(2, exponent);
+  matrix.mul_(factor.view({1, matrix.size(1), matrix.size(2), 1}));  // a view of the weight
+  input_scale.div_(factor.view_as(input_scale));
 }
 
 // The step begins where LSQ's does (arXiv:1902.08153, section 2.1): 2 mean|x| / sqrt(limit).
@@ -91,8 +179,9 @@ at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& 
                               const at::Tensor& bias, const ops::ConvWindow* call_window) {
   if (act_scale.defined() && layer.is_training()) begin_act_scale(x);
   const double blend_now = blend_of(layer);
-  if (call_window == nullptr) return ops::bit_linear(x, weight, optional(bias), weight_quant(), activation(), blend_now);
-  return ops::bit_conv(x, weight, optional(bias), *call_window, weight_quant(), activation(), blend_now);
+  if (call_window == nullptr)
+    return ops::bit_linear(x, weight, optional(bias), weight_quant(layer), activation(), blend_now);
+  return ops::bit_conv(x, weight, optional(bias), *call_window, weight_quant(layer), activation(), blend_now);
 }
 
 ops::WeightLayout Quantizer::layout(const at::Tensor& weight) const {
@@ -106,11 +195,25 @@ at::Tensor Quantizer::activated(const at::Tensor& x) const {
   return q.to(at::kFloat).mul_(a);
 }
 
-void Quantizer::freeze(at::Tensor& weight, const at::Tensor& t, const at::Tensor& scale, const at::Tensor& step) {
+void Quantizer::freeze(torch::nn::Module& layer, BitQuantConfig& quant, at::Tensor& weight, at::Tensor& bias,
+                       const FrozenWeight& frozen) {
   const at::NoGradGuard no_grad;
-  weight.copy_(t.to(at::kFloat) * layout(weight).spread(scale, quant_.weight_spec()));
-  weight_scale.copy_(scale);
+  const at::Tensor step = act_scale;
+  auto& parameters = Parameters::of(layer);
+  for (const std::string& key : state_names())
+    if (parameters.contains(key)) parameters.erase(key);
+  quant = frozen_config(quant);
+  const std::optional<ops::ConvWindow> own_window = window_;
+  reset(layer, quant, weight, own_window ? &*own_window : nullptr, use_);
+  weight.copy_(frozen.t.to(at::kFloat) * layout(weight).spread(frozen.scale, quant_.weight_spec()));
+  learned_[0].copy_(frozen.scale);
   if (act_scale.defined()) act_scale.copy_(step);
+  if (bias.defined()) {
+    bias.copy_(frozen.bias);
+    return;
+  }
+  if (parameters.contains("bias")) parameters.erase("bias");  // an undefined one
+  bias = layer.register_parameter("bias", frozen.bias.clone());
 }
 
 BitQuantConfig frozen_config(BitQuantConfig quant) {
@@ -118,16 +221,17 @@ BitQuantConfig frozen_config(BitQuantConfig quant) {
   quant.granularity = ternary::Granularity::kChannel;
   quant.threshold = 0;
   quant.gradient = ternary::Gradient::kStraightThrough;
+  quant.rounding = ternary::Rounding::kNearest;
   return quant;
 }
 
 at::Tensor Quantizer::value(const torch::nn::Module& layer, const at::Tensor& weight) const {
-  return ops::bit_weight(weight, weight_quant(), blend_of(layer));
+  return ops::bit_weight(weight, weight_quant(layer), blend_of(layer));
 }
 
 at::Tensor Quantizer::embedding(const torch::nn::Module& layer, const at::Tensor& weight, const at::Tensor& indices,
                                 int64_t padding_idx, bool scale_grad_by_freq) const {
-  return ops::bit_embedding(weight, indices, weight_quant(), blend_of(layer), padding_idx, scale_grad_by_freq);
+  return ops::bit_embedding(weight, indices, weight_quant(layer), blend_of(layer), padding_idx, scale_grad_by_freq);
 }
 
 }  // namespace bitlab::nn

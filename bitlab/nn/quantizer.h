@@ -2,6 +2,8 @@
 #pragma once
 
 #include <functional>
+#include <string>
+#include <vector>
 
 #include <torch/nn/cloneable.h>
 
@@ -12,13 +14,27 @@
 
 namespace bitlab::nn {
 
+// Codes and scales that are a layer's own: no encoder changes them any more.
+struct FrozenWeight {
+  at::Tensor t;      // [the weight's shape], in {-1, 0, 1}
+  at::Tensor scale;  // float32 [N], at least ternary::kScaleEpsilon
+  at::Tensor bias;   // float32 [N]
+};
+
+// The configuration of a frozen layer.
+BitQuantConfig frozen_config(BitQuantConfig quant);
+
 // The quantization of one layer. Registers with the layer, where its configuration asks for them,
 //
-//   weight_scale, weight_scale_neg   float32 [1] or [N], parameters: learned scales (ttq, lsq)
-//   act_scale                        float32 [1], a parameter: the step of static activations; 0 until the first forward pass in training,
-//                                    or a calibration, sets it
-//   blend                            float64 [], a buffer: 1, or lower while the layer warms up from float to ternary. It counts in
-//                                    training mode: in eval a layer is ternary, as it is deployed
+//   weight_scale, weight_scale_neg, weight_threshold
+//                 float32 [1] or [N], parameters: what the method learns, of ternary/methods.def
+//   act_scale     float32 [1], a parameter: the step of static activations; 0 until the first forward pass in training, or a
+//                 calibration, sets it
+//   blend         float64 [], a buffer: 1, or lower while the layer warms up from float to ternary. It counts in training mode: in eval
+//                 a layer is ternary, as it is deployed
+//   draw          int64 [], a buffer of stochastic rounding: the draw of the last forward pass in training (ternary/draw.h). It begins
+//                 at a number from LibTorch's generator, so that a seed and a checkpoint give the same bits again
+//   input_scale   float32 [C] or [C, 1...], a buffer of layers that are smoothed: what each channel of x is multiplied by; ones at first
 //
 // Layers in eval may be called by any number of threads at once; what changes a layer (train(), an observer, a training step) may not.
 class Quantizer {
@@ -28,9 +44,9 @@ class Quantizer {
   // Errors (bitlab::Exception): choices that do not fit together, naming what does.
   void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window,
              Use use = Use::kProduct);
-  // Learned scales as they begin for the weight's values: after these were set. Nothing for other methods. `steps` is lsq's scale in
-  // units of mean|w|: 2 as in its paper, for weights around zero; norms, whose weights begin as ones, take 1, lest all codes be 0.
-  void initialize_scales(const at::Tensor& weight, double steps = 2);
+  // What is learned, as it begins for the weight's values: after these were set. Norms, whose weights begin as ones, are not around zero: with
+  // lsq's usual beginning all of their codes would be 0.
+  void initialize_scales(const at::Tensor& weight, bool around_zero = true);
 
   // Whether the layer computes with its quantized weight: it is configured to, and not bypassed.
   bool is_active() const { return quant_.enabled() && !bypassed_; }
@@ -39,11 +55,16 @@ class Quantizer {
   // Called with what each product of the layer reads, before it is quantized; {}: nobody.
   using Observer = std::function<void(const at::Tensor& x)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
-  void show(const at::Tensor& x) const {
-    if (observer_) observer_(x);
-  }
   // How far the layer has turned from float (0) to ternary (1) in training. Nothing where it is configured to stay float.
   void set_blend(double share);
+  // What the layer's product, quantized or not, reads in place of x: x itself, or x by input_scale. Shows it to the observer.
+  at::Tensor input(const at::Tensor& x) const;
+  // Moves a part of the range of x into the weight, which makes both easier to quantize (Xiao et al. 2022, arXiv:2211.10438, eq. 4): channel c of x
+  // is divided by s[c] = max|x[c]|^smoothing / max|w[c]|^(1 - smoothing), and the weights that read it are multiplied by it; s is rounded to
+  // a power of two, so that the float product keeps its bits. `most`: max|x[c]| [C]. Of layers whose configuration smooths.
+  void smooth(at::Tensor& weight, const at::Tensor& most);
+  // From x of the product to max|x[c]| [C].
+  at::Tensor most_by_channel(const at::Tensor& x) const;
 
   // y of a linear layer, or with `window` of a convolution.
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -65,21 +86,33 @@ class Quantizer {
   at::Tensor activated(const at::Tensor& x) const;
   // Between the weight and its matrix [N, K].
   ops::WeightLayout layout(const at::Tensor& weight) const;
-  // Makes codes and scales the layer's own (product_layer.h), of a weight that was reset to frozen_config().
-  void freeze(at::Tensor& weight, const at::Tensor& t, const at::Tensor& scale, const at::Tensor& step);
+  // Makes codes and scales the layer's own: the method becomes that of frozen_config(), with the latent weight t s, which is written into `weight`,
+  // and a bias, which is registered where there was none.
+  void freeze(torch::nn::Module& layer, BitQuantConfig& quant, at::Tensor& weight, at::Tensor& bias,
+              const FrozenWeight& frozen);
 
-  at::Tensor weight_scale, weight_scale_neg, act_scale, blend;
+  // The names under which it may register something, for files that lack them.
+  static std::vector<std::string> state_names();
+  // The learned parameter of that kind; undefined where the method learns none.
+  at::Tensor learned(ternary::Parameter parameter) const;
+
+  at::Tensor act_scale, blend, draw, input_scale;
 
  private:
   const ops::ConvWindow* window() const { return window_ ? &*window_ : nullptr; }
-  ops::WeightQuant weight_quant() const { return {quant_.weight_spec(), weight_scale, weight_scale_neg}; }
+  // As in evaluation, or in a step of training.
+  ops::WeightQuant weight_quant() const { return {quant_.weight_spec(), learned_}; }
+  ops::WeightQuant weight_quant(const torch::nn::Module& layer) const;
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
   void check_activation() const;
   void begin_act_scale(const at::Tensor& x);
+  void register_state(torch::nn::Module& layer, const at::Tensor& weight);
   double blend_of(const torch::nn::Module& layer) const { return layer.is_training() ? blend.item<double>() : 1; }
 
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;
+  Use use_ = Use::kProduct;
+  std::vector<at::Tensor> learned_;  // in the order of methods.def
   bool bypassed_ = false;
   Observer observer_;
 };

@@ -44,6 +44,11 @@ inline std::vector<BitQuantConfig> configs() {
         config.group_size = 64;
         if (config.method == ternary::Method::kFixed) config.threshold = 0.01;  // below the weights of these tests
         config.activation = activation;
+        if (!validate(config.weight_spec()).ok()) continue;
+        list.push_back(config);
+        if (activation != ternary::ActKind::kInt8) continue;
+        config.smoothing = 0.5;
+        config.sparsity = ternary::Sparsity::k3of4;
         if (validate(config.weight_spec()).ok()) list.push_back(config);
       }
   return list;

@@ -9,6 +9,7 @@
 #include <fmt/core.h>
 
 #include "bitlab/base/result.h"
+#include "bitlab/ops/optional.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab::ops {
@@ -34,17 +35,22 @@ inline void require_float32(const char* op, const char* name, const at::Tensor& 
           c10::toString(tensor.scalar_type()), name);
 }
 
+// Static activations have a step, and others none.
+inline void check_act_scale(const char* op, ternary::ActKind kind, const OptionalTensor& act_scale) {
+  const auto problem = ternary::act_scale_problem(kind, given(act_scale));
+  require(!problem, ErrorCode::kInvalidArgument, "[{}] {}", op, problem.value_or(""));
+}
+
 // The value of a static step, which x is divided by.
 inline float checked_step(const char* op, const at::Tensor& act_scale) {
-  constexpr float kLeast = 1e-30F;
   const float step = act_scale.item<float>();
   require(
       step != 0, ErrorCode::kInvalidArgument,
       "[{}] static activations whose step a forward pass in training, or a calibration (quantize_for_deployment), has set, "
       "got act_scale 0",
       op);
-  require(step >= kLeast && std::isfinite(step), ErrorCode::kInvalidArgument, "[{}] act_scale of at least 1e-30, got {}", op,
-          step);
+  require(step >= ternary::kLeastStep && std::isfinite(step), ErrorCode::kInvalidArgument,
+          "[{}] act_scale of at least {}, got {}", op, ternary::kLeastStep, step);
   return step;
 }
 

@@ -13,25 +13,46 @@ using TwoTensors = std::tuple<at::Tensor, at::Tensor>;
 using ThreeTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using FourTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
-using QuantizeWeightOp = FourTensors(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
-                                     const OptionalTensor& learned_neg, bool transposed, int64_t groups);
+using QuantizeWeightOp = FourTensors(const at::Tensor& weight, std::string_view spec, at::TensorList learned,
+                                     bool transposed, int64_t groups);
 using QuantizeActivationOp = TwoTensors(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                         const OptionalTensor& act_scale);
-using TernaryPackOp = ThreeTensors(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
-                                   const OptionalTensor& learned_neg, bool transposed, int64_t groups);
-using BitLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                               std::string_view spec, std::string_view activation, const OptionalTensor& learned,
-                               const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double blend);
-using BitConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
-                             at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
-                             at::IntArrayRef output_padding, int64_t groups, std::string_view spec,
-                             std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
-                             const OptionalTensor& act_scale, double blend);
-using BitWeightOp = at::Tensor(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
-                               const OptionalTensor& learned_neg, double blend);
+using TernaryPackOp = ThreeTensors(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
+                                   int64_t groups);
+using BitWeightOp = at::Tensor(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend);
 using BitEmbeddingOp = at::Tensor(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec,
-                                  const OptionalTensor& learned, const OptionalTensor& learned_neg, double blend,
-                                  int64_t padding_idx, bool scale_grad_by_freq);
+                                  at::TensorList learned, double blend, int64_t padding_idx, bool scale_grad_by_freq);
+
+// The arguments of bit_linear, and of bit_conv where there is a window. An implementation is a function of them; BitOperators makes the two
+// operators of it, with the arguments as the dispatcher passes them.
+struct BitProductCall {
+  const at::Tensor &x, &weight;
+  const OptionalTensor& bias;
+  std::optional<ConvWindow> window;
+  std::string_view spec, activation;
+  at::TensorList learned;
+  const OptionalTensor& act_scale;
+  double blend;
+};
+using BitProductOp = at::Tensor(const BitProductCall& call);
+
+template <BitProductOp* implementation>
+struct BitOperators {
+  static at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
+                           std::string_view activation, at::TensorList learned, const OptionalTensor& act_scale,
+                           double blend) {
+    return implementation({x, weight, bias, std::nullopt, spec, activation, learned, act_scale, blend});
+  }
+  static at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+                         at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+                         int64_t groups, std::string_view spec, std::string_view activation, at::TensorList learned,
+                         const OptionalTensor& act_scale, double blend) {
+    ConvWindow window{stride.vec(), padding.vec(), dilation.vec(), transposed, output_padding.vec(), groups};
+    if (output_padding.empty()) window.output_padding.assign(stride.size(), 0);
+    return implementation({x, weight, bias, std::move(window), spec, activation, learned, act_scale, blend});
+  }
+};
+
 using TernaryEmbeddingOp = at::Tensor(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
                                       const at::Tensor& indices, int64_t depth, int64_t group);
 using TernaryLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
@@ -54,17 +75,15 @@ TernaryPackOp ternary_pack;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 TernaryEmbeddingOp ternary_embedding;
-// Where gradients are off and the blend is 1, these compute on packed codes (weight_cache.h); else as on any device.
-BitLinearOp bit_linear;
-BitConvOp bit_conv;
+// Where gradients are off and the blend is 1, this computes on packed codes (weight_cache.h); else as on any device.
+BitProductOp bit_product;
 }  // namespace cpu
 
 // Devices without kernels of their own.
 namespace any_device {
 QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
-BitLinearOp bit_linear;
-BitConvOp bit_conv;
+BitProductOp bit_product;
 BitWeightOp bit_weight;
 BatchNormOp batch_norm;
 BitEmbeddingOp bit_embedding;
@@ -72,15 +91,13 @@ RotaryOp rotary;
 }  // namespace any_device
 
 namespace autograd {
-BitLinearOp bit_linear;
-BitConvOp bit_conv;
+BitProductOp bit_product;
 BitWeightOp bit_weight;
 }  // namespace autograd
 
 // The operators themselves, through the dispatcher.
 namespace redispatch {
-BitLinearOp bit_linear;
-BitConvOp bit_conv;
+BitProductOp bit_product;
 BitWeightOp bit_weight;
 }  // namespace redispatch
 
@@ -89,8 +106,7 @@ namespace meta {
 QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
 TernaryPackOp ternary_pack;
-BitLinearOp bit_linear;
-BitConvOp bit_conv;
+BitProductOp bit_product;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 BitWeightOp bit_weight;

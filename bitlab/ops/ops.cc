@@ -7,18 +7,29 @@
 
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
+#include "bitlab/ternary/method.h"
 
 namespace bitlab::ops {
 namespace {
 
-// Autocast: the operators quantize on their own, so they get float32.
+at::Tensor in_float32(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.is_floating_point()) return tensor;
+  return at::autocast::cached_cast(at::kFloat, tensor, tensor.device().type());
+}
+
+// Autocast: the operators quantize on their own, so they get float32, and products of integers choose their type (product.h).
 void run_in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const size_t count = op.schema().arguments().size();
   for (size_t i = stack->size() - count; i < stack->size(); ++i) {
     c10::IValue& value = (*stack)[i];
-    if (!value.isTensor() || !value.toTensor().defined() || !value.toTensor().is_floating_point()) continue;
-    value = at::autocast::cached_cast(at::kFloat, value.toTensor(), value.toTensor().device().type());
+    if (value.isTensor()) {
+      value = in_float32(value.toTensor());
+    } else if (value.isTensorList()) {
+      auto list = value.toTensorList().copy();
+      for (size_t j = 0; j < list.size(); ++j) list[j] = in_float32(list.get(j));
+      value = std::move(list);
+    }
   }
   op.callBoxed(stack);
 }
@@ -49,26 +60,18 @@ at::Tensor with_values(const at::Tensor& tensor) { return tensor.sym_numel() == 
 
 namespace redispatch {
 
-at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
-                      std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
-                      const OptionalTensor& act_scale, double blend) {
-  static const auto op = handle("bitlab::bit_linear", bit_linear);
-  return op.call(x, weight, bias, spec, activation, learned, learned_neg, act_scale, blend);
+at::Tensor bit_product(const BitProductCall& c) {
+  static const auto linear = handle("bitlab::bit_linear", BitOperators<bit_product>::linear);
+  static const auto conv = handle("bitlab::bit_conv", BitOperators<bit_product>::conv);
+  if (!c.window) return linear.call(c.x, c.weight, c.bias, c.spec, c.activation, c.learned, c.act_scale, c.blend);
+  const ConvWindow& w = *c.window;
+  return conv.call(c.x, c.weight, c.bias, w.stride, w.padding, w.dilation, w.transposed, w.output_padding, w.groups, c.spec,
+                   c.activation, c.learned, c.act_scale, c.blend);
 }
 
-at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
-                    int64_t groups, std::string_view spec, std::string_view activation, const OptionalTensor& learned,
-                    const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double blend) {
-  static const auto op = handle("bitlab::bit_conv", bit_conv);
-  return op.call(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, spec, activation, learned,
-                 learned_neg, act_scale, blend);
-}
-
-at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& learned,
-                      const OptionalTensor& learned_neg, double blend) {
+at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend) {
   static const auto op = handle("bitlab::bit_weight", bit_weight);
-  return op.call(weight, spec, learned, learned_neg, blend);
+  return op.call(weight, spec, learned, blend);
 }
 
 }  // namespace redispatch
@@ -76,14 +79,14 @@ at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const Opt
 QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window) {
   static const auto op = handle("bitlab::quantize_weight", cpu::quantize_weight);
   auto [t, scale, scale_neg, threshold] =
-      op.call(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg),
-              window != nullptr && window->transposed, window == nullptr ? 1 : window->groups);
+      op.call(weight, to_text(quant.spec), quant.learned, window != nullptr && window->transposed,
+              window == nullptr ? 1 : window->groups);
   return {std::move(t), std::move(scale), with_values(scale_neg), std::move(threshold)};
 }
 
 PackedWeight ternary_pack(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window) {
   static const auto op = handle("bitlab::ternary_pack", cpu::ternary_pack);
-  auto [codes, scale, scale_neg] = op.call(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg),
+  auto [codes, scale, scale_neg] = op.call(weight, to_text(quant.spec), quant.learned,
                                            window != nullptr && window->transposed, window == nullptr ? 1 : window->groups);
   const bool grouped = quant.spec.granularity == ternary::Granularity::kGroup;
   return {std::move(codes), std::move(scale), with_values(scale_neg), grouped ? quant.spec.group : 0};
@@ -97,19 +100,29 @@ QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, 
 
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const WeightQuant& quant,
                       const ActQuant& activation, double blend) {
-  return redispatch::bit_linear(x, weight, bias, to_text(quant.spec), name(activation.kind), optional(quant.learned),
-                                optional(quant.learned_neg), optional(activation.act_scale), blend);
+  return redispatch::bit_product({x, weight, bias, std::nullopt, to_text(quant.spec), name(activation.kind), quant.learned,
+                                  optional(activation.act_scale), blend});
 }
 
 at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const ConvWindow& window,
                     const WeightQuant& quant, const ActQuant& activation, double blend) {
-  return redispatch::bit_conv(x, weight, bias, window.stride, window.padding, window.dilation, window.transposed,
-                              window.output_padding, window.groups, to_text(quant.spec), name(activation.kind),
-                              optional(quant.learned), optional(quant.learned_neg), optional(activation.act_scale), blend);
+  return redispatch::bit_product({x, weight, bias, window, to_text(quant.spec), name(activation.kind), quant.learned,
+                                  optional(activation.act_scale), blend});
 }
 
 at::Tensor bit_weight(const at::Tensor& weight, const WeightQuant& quant, double blend) {
-  return redispatch::bit_weight(weight, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg), blend);
+  return redispatch::bit_weight(weight, to_text(quant.spec), quant.learned, blend);
+}
+
+std::vector<at::Tensor> initial_parameters(const at::Tensor& weight, const ternary::WeightSpec& spec,
+                                           const ConvWindow* window, bool around_zero) {
+  if (!ternary::learns(spec.method)) return {};
+  const QuantizedWeight found = quantize_weight(weight.detach(), {beginning(spec).value(), {}}, window);
+  const double times = around_zero ? rule(spec.method).beginning.times : 1;
+  std::vector<at::Tensor> parameters;
+  for (const ternary::Parameter parameter : info(spec.method).learned)
+    parameters.push_back((parameter == ternary::Parameter::kThreshold ? found.threshold : found.scale) * times);
+  return parameters;
 }
 
 at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, const at::Tensor& mean,
@@ -121,8 +134,7 @@ at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const O
 at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, const WeightQuant& quant, double blend,
                          int64_t padding_idx, bool scale_grad_by_freq) {
   static const auto op = handle("bitlab::bit_embedding", any_device::bit_embedding);
-  return op.call(weight, indices, to_text(quant.spec), optional(quant.learned), optional(quant.learned_neg), blend,
-                 padding_idx, scale_grad_by_freq);
+  return op.call(weight, indices, to_text(quant.spec), quant.learned, blend, padding_idx, scale_grad_by_freq);
 }
 
 at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth) {
@@ -167,15 +179,15 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("ternary_linear", cpu::ternary_linear);
   m.impl("ternary_conv", cpu::ternary_conv);
   m.impl("ternary_embedding", cpu::ternary_embedding);
-  m.impl("bit_linear", cpu::bit_linear);
-  m.impl("bit_conv", cpu::bit_conv);
+  m.impl("bit_linear", BitOperators<cpu::bit_product>::linear);
+  m.impl("bit_conv", BitOperators<cpu::bit_product>::conv);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("quantize_weight", any_device::quantize_weight);
   m.impl("quantize_activation", any_device::quantize_activation);
-  m.impl("bit_linear", any_device::bit_linear);
-  m.impl("bit_conv", any_device::bit_conv);
+  m.impl("bit_linear", BitOperators<any_device::bit_product>::linear);
+  m.impl("bit_conv", BitOperators<any_device::bit_product>::conv);
   m.impl("bit_weight", any_device::bit_weight);
 }
 
@@ -190,8 +202,8 @@ TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("quantize_weight", meta::quantize_weight);
   m.impl("quantize_activation", meta::quantize_activation);
   m.impl("ternary_pack", meta::ternary_pack);
-  m.impl("bit_linear", meta::bit_linear);
-  m.impl("bit_conv", meta::bit_conv);
+  m.impl("bit_linear", BitOperators<meta::bit_product>::linear);
+  m.impl("bit_conv", BitOperators<meta::bit_product>::conv);
   m.impl("ternary_linear", meta::ternary_linear);
   m.impl("ternary_conv", meta::ternary_conv);
   m.impl("bit_weight", meta::bit_weight);
@@ -199,8 +211,8 @@ TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
-  m.impl("bit_linear", autograd::bit_linear);
-  m.impl("bit_conv", autograd::bit_conv);
+  m.impl("bit_linear", BitOperators<autograd::bit_product>::linear);
+  m.impl("bit_conv", BitOperators<autograd::bit_product>::conv);
   m.impl("bit_weight", autograd::bit_weight);
   for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv"})
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());

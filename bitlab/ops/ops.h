@@ -8,15 +8,14 @@
 // q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
 // same bits as each other and as the runtime; with scales of groups, and with float activations, they agree within rounding (the sums have
 // another order). They are registered in the namespace "bitlab" of LibTorch's dispatcher, for CPU, Meta, Autograd and Autocast
-// (which runs them in float32), and callable from Python as torch.ops.bitlab.*.
+// (which gives them float32, and lets exact products of integers take its type: product.h), and callable from Python as torch.ops.bitlab.*.
 //
 // Shapes. linear: x float32 [..., K], weight [N, K], bias [N] -> [..., N]; activations share a scale by token. conv: x float32
 // [B, C, L], [B, C, H, W] or [B, C, D, H, W], or without B; weight [N, C / groups, kernel...], or [C, N / groups, kernel...] where it is
 // transposed; bias [N] -> [B, N, out...]; activations share a scale by sample.
 //
-// Gradients of the bit_ family. That of a quantized weight w' = t s reaches the latent one as ternary/spec.h's Gradient says; learned scales
-// get theirs by their papers: TTQ (arXiv:1612.01064, eq. 7 and 8) the sum over t = +1, and over t = -1; LSQ (arXiv:1902.08153, eq. 3)
-// the sum of (t - w / s) inside and of t outside of |w| < s, divided by the root of the number of weights. That of quantized
+// Gradients of the bit_ family. That of a quantized weight w' = t s reaches the latent one as ternary/spec.h's Gradient says; methods that learn
+// have rules of their own, from their papers: methods/ttq.cc, lsq.cc and tga.cc. That of quantized
 // activations passes unchanged where they are dynamic; with a static step it stops where they are clamped, and the step learns as in LSQ.
 // With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32, with and without gradients.
 //
@@ -28,19 +27,19 @@
 // of the ternary_ family; K > 2^24; choices that do not fit together, naming what does), Corrupt (codes), NoKernel.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "bitlab/ops/optional.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab::ops {
 
-// How a weight is quantized: the spec, and the parameters of methods that learn their scales (undefined for others).
+// How a weight is quantized: the spec, and what its method learns.
 struct WeightQuant {
   ternary::WeightSpec spec{};
-  at::Tensor learned{}, learned_neg{};  // float32 [1] or [N]
+  std::vector<at::Tensor> learned{};  // float32 [1] or [N] each, in the order of ternary/methods.def
 };
 
 // How activations are: the kind, and the step of static ones (undefined for others).
@@ -80,12 +79,13 @@ struct PackedWeight {
 QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window = nullptr);
 PackedWeight ternary_pack(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window = nullptr);
 
+// What a method learns as it begins for a weight: scales and thresholds that another method finds, for weights around zero times a number
+// (ternary/method.h). Empty where nothing is learned.
+std::vector<at::Tensor> initial_parameters(const at::Tensor& weight, const ternary::WeightSpec& spec,
+                                           const ConvWindow* window = nullptr, bool around_zero = true);
+
 // Values that share their indices before `start_dim` share a scale: -1 for tokens, 1 for samples. Not for ActKind::kNone.
 QuantizedActivation quantize_activation(const at::Tensor& x, int64_t start_dim, const ActQuant& activation);
-
-using OptionalTensor = std::optional<at::Tensor>;
-// An undefined tensor as operators want it.
-inline OptionalTensor optional(const at::Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
 
 at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, const WeightQuant& quant,
                       const ActQuant& activation, double blend = 1);

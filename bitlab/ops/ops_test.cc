@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "bitlab/ops/product.h"
 #include "bitlab/ops/test_support.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/oracle.h"
@@ -20,13 +21,19 @@ using test::same_bits;
 
 constexpr ActKind kQuantizing[] = {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static};
 
-// Every method with every granularity that it has; `group` is that of grouped ones.
+// Every method with every granularity that it has, 2:4 sparse and drawn at random where it can be; `group` is that of grouped ones.
 std::vector<WeightSpec> specs(bool grouped) {
   std::vector<WeightSpec> list;
   for (size_t m = 0; m < ternary::method_list().size(); ++m)
     for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup}) {
       const WeightSpec spec{.method = static_cast<Method>(m), .granularity = granularity, .group = 64};
-      if (validate(spec).ok() && (grouped || granularity != Granularity::kGroup)) list.push_back(spec);
+      if (!validate(spec).ok() || (granularity == Granularity::kGroup && !grouped)) continue;
+      list.push_back(spec);
+      WeightSpec sparse = spec, random = spec;
+      sparse.sparsity = ternary::Sparsity::k2of4;
+      if (validate(sparse).ok()) list.push_back(sparse);
+      random.rounding = ternary::Rounding::kStochastic, random.draw = 77;
+      if (validate(random).ok()) list.push_back(random);
     }
   return list;
 }
@@ -57,9 +64,8 @@ ErrorCode code_of(Call call) {
 // A spec with learned scales for a weight of that many rows, where it has some.
 WeightQuant quant_of(const WeightSpec& spec, int64_t rows) {
   const int64_t scales = spec.granularity == Granularity::kTensor ? 1 : rows;
-  WeightQuant quant{spec, {}, {}};
-  if (info(spec.method).learned_scales > 0) quant.learned = torch::rand({scales}) + 0.5;
-  if (info(spec.method).learned_scales > 1) quant.learned_neg = torch::rand({scales}) + 0.5;
+  WeightQuant quant{spec, {}};
+  for (size_t i = 0; i < info(spec.method).learned.size(); ++i) quant.learned.push_back(torch::rand({scales}) + 0.5);
   return quant;
 }
 
@@ -123,7 +129,7 @@ TEST(Linear, BothFamiliesEqualTheOracle) {
 TEST(Linear, FloatActivationsAreWithinRounding) {
   torch::manual_seed(11);
   for (const WeightSpec& spec : specs(false)) {
-    if (info(spec.method).learned_scales == 2 || !is_ternary(spec.method)) continue;
+    if (info(spec.method).asymmetric || !is_ternary(spec.method)) continue;
     const at::Tensor x = torch::randn({5, 3, 77}), weight = torch::randn({9, 77}), bias = torch::randn({9});
     const WeightQuant quant = quant_of(spec, 9);
     const ActQuant act{ActKind::kNone, {}};
@@ -146,7 +152,7 @@ TEST(Linear, DeepWorstCaseIsExact) {
 
 // The deepest layer in int8 that int32 sums hold, at the largest weights and activations.
 TEST(Linear, DeepestInt8IsExact) {
-  const WeightQuant quant{{.method = Method::kInt8, .granularity = Granularity::kChannel}, {}, {}};
+  const WeightQuant quant{{.method = Method::kInt8, .granularity = Granularity::kChannel}, {}};
   const at::Tensor x = torch::ones({2, ternary::kMaxInt8Depth}) * 0.75;
   at::Tensor weight = torch::ones({3, ternary::kMaxInt8Depth});
   weight[1].mul_(-2);
@@ -207,7 +213,7 @@ TEST(Conv, FloatActivationsAreWithinRounding) {
   torch::manual_seed(12);
   const ActQuant act{ActKind::kNone, {}};
   for (const WeightSpec& spec : specs(false)) {
-    if (info(spec.method).learned_scales == 2 || !is_ternary(spec.method)) continue;
+    if (info(spec.method).asymmetric || !is_ternary(spec.method)) continue;
     for (const ConvCase& c : conv_cases()) {
       const at::Tensor x = torch::randn(concat({c.batch, c.channels}, c.input)), weight = random_weight(c),
                        bias = torch::randn({c.filters});
@@ -268,7 +274,7 @@ TEST(Conv, BothFamiliesEqualTheOracle) {
 
 TEST(Conv, GroupsOfScalesLieWithinATap) {
   torch::manual_seed(12);
-  const WeightQuant quant{{.method = Method::kTwn, .granularity = Granularity::kGroup, .group = 64}, {}, {}};
+  const WeightQuant quant{{.method = Method::kTwn, .granularity = Granularity::kGroup, .group = 64}, {}};
   const ConvWindow window{{1, 1}, {1, 1}, {1, 1}};
   const at::Tensor x = torch::randn({2, 128, 6, 5}), weight = torch::randn({7, 128, 3, 3});
   const QuantizedWeight w = quantize_weight(weight, quant, &window);
@@ -295,9 +301,14 @@ at::Tensor rounded(const at::Tensor& x) { return replaced(x.round(), x); }
 at::Tensor slowed(const at::Tensor& s, double factor) { return replaced(s, s * factor); }
 
 struct Leaves {
-  at::Tensor x, weight, bias, learned, learned_neg, act_scale;
+  at::Tensor x, weight, bias, act_scale;
+  std::vector<at::Tensor> learned{};
 
-  std::vector<at::Tensor*> all() { return {&x, &weight, &bias, &learned, &learned_neg, &act_scale}; }
+  std::vector<at::Tensor*> all() {
+    std::vector<at::Tensor*> list{&x, &weight, &bias, &act_scale};
+    for (at::Tensor& parameter : learned) list.push_back(&parameter);
+    return list;
+  }
   Leaves in(at::ScalarType type) const {
     Leaves copy = *this;
     for (at::Tensor* leaf : copy.all())
@@ -316,24 +327,38 @@ at::Tensor by_row(const at::Tensor& scale, const at::Tensor& weight) {
 at::Tensor reference_weight(const Leaves& l, const WeightSpec& spec, const QuantizedWeight& w) {
   const at::Tensor t = w.t.to(at::kDouble), threshold = by_row(w.threshold, l.weight);
   if (spec.method == Method::kLsq) {  // the form of the paper's appendix
-    const double shared = static_cast<double>(l.weight.numel()) / static_cast<double>(l.learned.numel());
-    const at::Tensor s = by_row(slowed(l.learned, 1 / std::sqrt(shared)), l.weight);
-    return rounded((l.weight / s).clamp(-1, 1)) * s;
+    const double shared = static_cast<double>(l.weight.numel()) / static_cast<double>(l.learned[0].numel());
+    const at::Tensor s = by_row(slowed(l.learned[0], 1 / std::sqrt(shared)), l.weight);
+    return replaced(t, (l.weight / s).clamp(-1, 1)) * s;
+  }
+  if (spec.method ==
+      Method::kTga) {  // w' = t s(D), with the slope of a Gaussian's mean beyond D by differences in its two functions
+    const at::Tensor d = at::sqrt(spec.granularity == Granularity::kTensor ? l.weight.detach().square().mean().view({1})
+                                                                           : l.weight.detach().square().flatten(1).mean(1));
+    const auto gaussian_mean = [&](const at::Tensor& threshold) {
+      const at::Tensor z = threshold / d, density = at::exp(-z.square() / 2) / std::sqrt(2 * M_PI);
+      return d * density / (0.5 * at::special_erfc(z / std::sqrt(2.0)));
+    };
+    const at::Tensor scale = replaced(w.scale.to(at::kDouble), gaussian_mean(l.learned[0]));
+    return replaced(t * by_row(w.scale, l.weight), l.weight) +
+           t * (by_row(scale, l.weight) - by_row(scale.detach(), l.weight));
   }
   if (spec.method == Method::kTtq) {
-    const at::Tensor p = by_row(l.learned, l.weight), n = by_row(l.learned_neg, l.weight);
+    const at::Tensor p = by_row(l.learned[0], l.weight), n = by_row(l.learned[1], l.weight);
     const at::Tensor slope = at::where(t > 0, p, at::where(t < 0, n, at::ones_like(t))).detach();
     const at::Tensor value = at::where(t > 0, p, at::where(t < 0, -n, at::zeros_like(t)));
     return value + (l.weight * slope) - (l.weight * slope).detach();
   }
-  const at::Tensor scale = by_row(w.scale, l.weight), value = t * scale, u = l.weight / threshold;
+  const at::Tensor scale = by_row(w.scale, l.weight),
+                   scale_neg = by_row(w.scale_neg.defined() ? w.scale_neg : w.scale, l.weight);
+  const at::Tensor value = (t > 0) * t * scale + (t < 0) * t * scale_neg, u = l.weight / threshold;
   switch (spec.gradient) {
     case ternary::Gradient::kStraightThrough:
       return replaced(value, l.weight);
     case ternary::Gradient::kClipped:
       return replaced(value, at::where(l.weight.abs() <= 2 * threshold, l.weight, l.weight.detach()));
     case ternary::Gradient::kTanh:
-      return replaced(value, scale / 2 * (at::tanh(2 * (u - 1)) + at::tanh(2 * (u + 1))));
+      return replaced(value, (scale * at::tanh(2 * (u - 1)) + scale_neg * at::tanh(2 * (u + 1))) / 2);
   }
   return {};
 }
@@ -349,15 +374,15 @@ void expect_equal_gradients(const Leaves& start, const WeightSpec& spec, ActKind
                             double blend) {
   SCOPED_TRACE(fmt::format("{} {} blend {}", to_text(spec), name(kind), blend));
   Leaves ours = start.in(at::kFloat), exact = start.in(at::kDouble);
-  const WeightQuant quant{spec, ours.learned, ours.learned_neg};
+  const WeightQuant quant{spec, ours.learned};
   const ActQuant act{kind, ours.act_scale};
   const at::Tensor y = window != nullptr ? bit_conv(ours.x, ours.weight, ours.bias, *window, quant, act, blend)
                                          : bit_linear(ours.x, ours.weight, ours.bias, quant, act, blend);
   at::Tensor x, w;
   {
     const at::Tensor float_x = ours.x.detach(), float_w = ours.weight.detach();
-    const WeightQuant plain{spec, ours.learned.defined() ? ours.learned.detach() : at::Tensor(),
-                            ours.learned_neg.defined() ? ours.learned_neg.detach() : at::Tensor()};
+    WeightQuant plain{spec, {}};
+    for (const at::Tensor& parameter : ours.learned) plain.learned.push_back(parameter.detach());
     const ActQuant plain_act{kind, ours.act_scale.defined() ? ours.act_scale.detach() : at::Tensor()};
     w = reference_weight(exact, spec, quantize_weight(float_w, plain, window));
     x = kind == ActKind::kNone
@@ -385,16 +410,16 @@ void expect_equal_gradients(const Leaves& start, const WeightSpec& spec, ActKind
 TEST(Linear, GradientsAreThoseOfTheirSurrogates) {
   torch::manual_seed(3);
   std::vector<WeightSpec> list = specs(false);
-  for (Method method : {Method::kAbsmean, Method::kAbsmedian, Method::kTwn, Method::kFixed})
+  for (Method method : {Method::kAbsmean, Method::kAbsmedian, Method::kTwn, Method::kTwnAsymmetric, Method::kFixed})
     for (ternary::Gradient gradient : {ternary::Gradient::kClipped, ternary::Gradient::kTanh})
       list.push_back({.method = method, .granularity = Granularity::kChannel, .gradient = gradient});
   for (const WeightSpec& spec : list)
     for (ActKind kind : {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static, ActKind::kNone})
       for (double blend : {1.0, 0.25}) {
         const WeightQuant quant = quant_of(spec, 7);
-        if (kind == ActKind::kNone && quant.learned_neg.defined()) continue;
-        expect_equal_gradients({torch::randn({4, 3, 31}), torch::randn({7, 31}), torch::randn({7}), quant.learned,
-                                quant.learned_neg, act_of(kind, kind == ActKind::kInt4Static ? 0.25 : 0.017).act_scale},
+        if (kind == ActKind::kNone && info(spec.method).asymmetric) continue;
+        expect_equal_gradients({torch::randn({4, 3, 31}), torch::randn({7, 31}), torch::randn({7}),
+                                act_of(kind, kind == ActKind::kInt4Static ? 0.25 : 0.017).act_scale, quant.learned},
                                spec, kind, nullptr, blend);
       }
 }
@@ -407,7 +432,7 @@ TEST(Conv, GradientsAreThoseOfTheirSurrogates) {
       const WeightQuant quant = quant_of(spec, c.filters);
       const ActKind kind = (&c - conv_cases().data()) % 2 == 0 ? ActKind::kInt8 : ActKind::kInt8Static;
       expect_equal_gradients({torch::randn(concat({c.batch, c.channels}, c.input)), random_weight(c),
-                              torch::randn({c.filters}), quant.learned, quant.learned_neg, act_of(kind, 0.017).act_scale},
+                              torch::randn({c.filters}), act_of(kind, 0.017).act_scale, quant.learned},
                              spec, kind, &c.window, 1);
     }
 }
@@ -420,10 +445,10 @@ TEST(Conv, TransposedGradientsAreStraightThrough) {
     for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel}) {
       const WeightSpec spec{.method = Method::kTwn, .granularity = granularity};
       const Leaves start{
-          torch::randn(concat({c.batch, c.channels}, c.input)), random_weight(c), torch::randn({c.filters}), {}, {}, {}};
+          torch::randn(concat({c.batch, c.channels}, c.input)), random_weight(c), torch::randn({c.filters}), {}};
       Leaves ours = start.in(at::kFloat), exact = start.in(at::kDouble);
-      const at::Tensor y = bit_conv(ours.x, ours.weight, ours.bias, c.window, {spec, {}, {}}, {});
-      const QuantizedWeight w = quantize_weight(start.weight, {spec, {}, {}}, &c.window);
+      const at::Tensor y = bit_conv(ours.x, ours.weight, ours.bias, c.window, {spec, {}}, {});
+      const QuantizedWeight w = quantize_weight(start.weight, {spec, {}}, &c.window);
       at::Tensor scale = w.scale.to(at::kDouble);
       if (granularity == Granularity::kChannel) {  // output channel n is in group n / own
         std::vector<at::Tensor> parts;
@@ -476,7 +501,7 @@ TEST(Gradients, TernaryFamilyRefusesThem) {
 TEST(Pack, CodesHoldTheWeightInCanonicalOrder) {
   torch::manual_seed(5);
   const at::Tensor weight = torch::randn({6, 5, 3, 2});
-  const WeightQuant spec{{.method = Method::kTwn, .granularity = Granularity::kChannel}, {}, {}};
+  const WeightQuant spec{{.method = Method::kTwn, .granularity = Granularity::kChannel}, {}};
   const at::Tensor t = quantize_weight(weight, spec).t, scale = quantize_weight(weight, spec).scale;
   const PackedWeight packed = ternary_pack(weight, spec);
   const std::vector<uint8_t> codes = values<uint8_t>(packed.codes);
@@ -519,7 +544,7 @@ TEST(BatchNorm, EqualsLibTorchsInValueAndGradients) {
 TEST(Meta, ShapesAndTypesWithoutValues) {
   const auto meta = torch::TensorOptions(at::kMeta);
   const at::Tensor weight = torch::empty({6, 33}, meta), filters = torch::empty({6, 3, 3, 2}, meta);
-  const PackedWeight packed = ternary_pack(weight, {{.method = Method::kTwn, .granularity = Granularity::kChannel}, {}, {}}),
+  const PackedWeight packed = ternary_pack(weight, {{.method = Method::kTwn, .granularity = Granularity::kChannel}, {}}),
                      packed_filters = ternary_pack(filters, {});
   EXPECT_EQ(packed.codes.sizes(), at::IntArrayRef({6, 9}));
   EXPECT_EQ(packed.codes.scalar_type(), at::kByte);
@@ -534,14 +559,101 @@ TEST(Meta, ShapesAndTypesWithoutValues) {
   EXPECT_EQ(bit_conv(torch::empty({2, 3, 8, 8}, meta), filters, {}, window, {}, {}).sizes(), at::IntArrayRef({2, 6, 6, 7}));
 }
 
-TEST(Autocast, RunsInFloat32) {
-  const at::Tensor x = torch::randn({4, 32}), weight = torch::randn({8, 32});
-  const at::Tensor expected = bit_linear(x.to(at::kBFloat16).to(at::kFloat), weight, {}, {}, {});
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const at::Tensor y = bit_linear(x.to(at::kBFloat16), weight, {}, {}, {});
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  at::autocast::clear_cache();
-  EXPECT_TRUE(same_bits(y, expected));
+struct WithAutocast {
+  WithAutocast() { at::autocast::set_autocast_enabled(at::kCPU, true); }
+  ~WithAutocast() {
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::clear_cache();
+  }
+};
+
+// Whatever comes in: the bits of float32, gradients and learned parameters included.
+TEST(Autocast, HasTheBitsOfFloat32) {
+  torch::manual_seed(13);
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+    for (const WeightSpec& spec : specs(false)) {
+      const at::Tensor x = torch::randn({4, 32}).to(type), weight = torch::randn({8, 32}, at::requires_grad());
+      const WeightQuant quant = quant_of(spec, 8);
+      const at::Tensor expected = bit_linear(x.to(at::kFloat), weight, {}, quant, {});
+      const at::Tensor wanted = torch::autograd::grad({expected.sum()}, {weight})[0];
+      const WithAutocast on;
+      const at::Tensor y = bit_linear(x, weight, {}, quant, {});
+      EXPECT_EQ(y.scalar_type(), at::kFloat);
+      EXPECT_TRUE(same_bits(y, expected)) << to_text(spec);
+      EXPECT_TRUE(same_bits(torch::autograd::grad({y.sum()}, {weight})[0], wanted)) << to_text(spec);
+      WeightQuant halves = quant;
+      for (at::Tensor& parameter : halves.learned) parameter = parameter.to(type);
+      if (!halves.learned.empty()) bit_linear(x, weight, {}, halves, {});  // are cast, too
+    }
+  EXPECT_EQ(code_of([] {
+              bit_linear(torch::randn({4, 32}, at::kBFloat16), torch::randn({8, 32}), {}, {}, {});
+            }),
+            ErrorCode::kTypeMismatch)
+      << "outside of autocast";
+}
+
+// The deepest layers whose sums float32 holds, and those beyond, at the largest integers.
+TEST(Autocast, WorstCaseIsExact) {
+  for (const int64_t depth : {int64_t{132'104}, int64_t{132'105}}) {
+    const at::Tensor x = torch::ones({2, depth}) * 0.75, weight = torch::ones({3, depth});
+    const at::Tensor expected = oracle_linear(x, weight, {}, {}, {});
+    const WithAutocast on;
+    EXPECT_TRUE(same_bits(bit_linear(x.to(at::kBFloat16), weight, {}, {}, {}), expected));
+  }
+}
+
+TEST(IntegerProducts, AreChosenByDeviceDepthAndAutocast) {
+  using Kind = IntegerProduct::Kind;
+  for (const auto device : {c10::DeviceType::CPU, c10::DeviceType::CUDA})
+    for (const bool linear : {true, false}) {
+      const bool halves = device == c10::DeviceType::CUDA && linear;
+      EXPECT_EQ(IntegerProduct::choose({device, std::nullopt, linear, true}), Kind::kFloat32);
+      EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, true}), halves ? Kind::kHalf : Kind::kFloat32);
+      EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, false}), Kind::kFloat64);
+    }
+  // Both of the half types hold every operand, so that what is multiplied and summed in float32 are the integers.
+  const at::Tensor integers = torch::arange(-127, 128);
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+    EXPECT_TRUE(torch::equal(integers.to(type).to(at::kLong), integers));
+}
+
+TEST(Parameters, BeginAtAnotherMethodsFit) {
+  torch::manual_seed(14);
+  const at::Tensor weight = torch::randn({5, 40});
+  const at::Tensor mean = weight.to(at::kDouble).abs().mean(1).to(at::kFloat);
+  const auto of = [&](const char* text) { return initial_parameters(weight, ternary::parse_weight_spec(text).value()); };
+  EXPECT_TRUE(of("absmean").empty());
+  ASSERT_EQ(of("lsq/channel").size(), 1U);
+  EXPECT_TRUE(torch::allclose(of("lsq/channel")[0], 2 * mean));
+  EXPECT_TRUE(
+      torch::allclose(initial_parameters(weight, {.method = Method::kLsq}, nullptr, false)[0], mean.mean().view({1})));
+  const at::Tensor kept = weight.abs() > 0.7 * mean.unsqueeze(1);
+  const auto ttq = of("ttq/channel");
+  ASSERT_EQ(ttq.size(), 2U);
+  EXPECT_TRUE(torch::allclose(ttq[0], (weight.abs() * kept).sum(1) / kept.sum(1)));
+  EXPECT_TRUE(torch::equal(ttq[0], ttq[1]));
+  EXPECT_TRUE(torch::allclose(of("tga/channel/threshold=0.5")[0], 0.5 * mean));
+}
+
+// What a draw makes is not kept: codes of evaluation are those of the nearest rounding.
+TEST(Draws, TakeNoPartInEvaluation) {
+  torch::manual_seed(15);
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = torch::randn({3, 40}), weight = torch::randn({5, 40});
+  WeightSpec random{.rounding = ternary::Rounding::kStochastic};
+  EXPECT_TRUE(same_bits(bit_linear(x, weight, {}, {random, {}}, {}), bit_linear(x, weight, {}, {}, {})));
+  std::vector<at::Tensor> drawn;
+  for (random.draw = 1; random.draw <= 2; ++random.draw) drawn.push_back(bit_linear(x, weight, {}, {random, {}}, {}));
+  EXPECT_FALSE(torch::equal(drawn[0], drawn[1]));
+  random.draw = 1;
+  const int threads = torch::get_num_threads();
+  torch::set_num_threads(threads == 1 ? 3 : 1);
+  EXPECT_TRUE(same_bits(bit_linear(x, weight, {}, {random, {}}, {}), drawn[0]));
+  torch::set_num_threads(threads);
+  const at::Tensor indices = torch::tensor({1, 1, 4});
+  random.granularity = Granularity::kChannel;
+  const at::Tensor rows = bit_embedding(weight, indices, {random, {}});
+  EXPECT_TRUE(same_bits(rows, bit_weight(weight, {random, {}}).index_select(0, indices))) << "a row has its own place";
 }
 
 TEST(Shapes, EmptyBatchesAreFine) {

@@ -7,13 +7,13 @@
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/ops/check.h"
 #include "bitlab/ops/implementations.h"
+#include "bitlab/ops/spec_cache.h"
 #include "bitlab/ops/torch_pool.h"
 #include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::ops {
 namespace {
 
-bool given(const OptionalTensor& tensor) { return tensor && tensor->defined(); }
 // Weights kept in int8 come as they are.
 bool has_int8(const at::Tensor& codes) { return codes.scalar_type() == at::kChar; }
 
@@ -46,8 +46,7 @@ struct TernaryOperands {
       require(bias->dim() == 1 && bias->sym_size(0) == rows, ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op,
               show(*bias));
     }
-    require(given(act_scale) == is_static(kind), ErrorCode::kInvalidArgument,
-            "[{}] act_scale for static activations alone, got {} for {}", op, given(act_scale) ? "one" : "none", name(kind));
+    check_act_scale(op, kind, act_scale);
   }
 
  private:
@@ -127,9 +126,7 @@ struct Window {
     for (size_t i = 0; i < dimensions; ++i) {
       const size_t d = 3 - dimensions + i;
       c10::SymInt& size = shape[shape.size() - dimensions + i];
-      const int64_t reach = g.dilation[d] * (g.kernel[d] - 1) + 1;
-      size = g.transposed ? (size - 1) * g.stride[d] - 2 * g.padding[d] + reach + g.output_padding[d]
-                          : (size + 2 * g.padding[d] - reach + g.stride[d]) / g.stride[d];
+      size = g.out(d, size);
       require(size >= 1, ErrorCode::kShapeMismatch, "[{}] an input of at least the kernel's size, got {}", op, show(x));
     }
     return shape;
@@ -241,9 +238,8 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
 
 namespace meta {
 
-at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, const OptionalTensor& /*learned*/,
-                      const OptionalTensor& /*learned_neg*/, double /*blend*/) {
-  ternary::parse_weight_spec(spec).value();
+at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList /*learned*/, double /*blend*/) {
+  spec_of(spec);
   return at::empty_like(weight);
 }
 
@@ -283,23 +279,17 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   return at::empty_symint(window.output(kOp, x, codes.sym_size(0)), x.options());
 }
 
-at::Tensor bit_linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
-                      std::string_view activation, const OptionalTensor& learned, const OptionalTensor& learned_neg,
-                      const OptionalTensor& act_scale, double /*blend*/) {
-  const auto [codes, scale, scale_neg] = meta::ternary_pack(weight, spec, learned, learned_neg, false, 1);
-  return meta::ternary_linear(x, codes, scale, scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg, bias, act_scale,
-                              activation, scale.dim() == 2 ? ternary::parse_weight_spec(spec).value().group : 0);
-}
-
-at::Tensor bit_conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-                    at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
-                    int64_t groups, std::string_view spec, std::string_view activation, const OptionalTensor& learned,
-                    const OptionalTensor& learned_neg, const OptionalTensor& act_scale, double /*blend*/) {
-  require(weight.dim() >= 3, ErrorCode::kShapeMismatch, "[bit_conv] a weight [N, C, kernel...], got {}", show(weight));
-  const auto [codes, scale, scale_neg] = meta::ternary_pack(weight, spec, learned, learned_neg, transposed, groups);
-  return meta::ternary_conv(x, codes, scale, scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg, bias, act_scale,
-                            weight.sizes().slice(2), stride, padding, dilation, transposed, output_padding, groups,
-                            activation, scale.dim() == 2 ? ternary::parse_weight_spec(spec).value().group : 0);
+at::Tensor bit_product(const BitProductCall& c) {
+  require(!c.window || c.weight.dim() >= 3, ErrorCode::kShapeMismatch, "[bit_conv] a weight [N, C, kernel...], got {}",
+          show(c.weight));
+  const ConvWindow window = c.window.value_or(ConvWindow{});
+  const auto [codes, scale, scale_neg] = meta::ternary_pack(c.weight, c.spec, c.learned, window.transposed, window.groups);
+  const OptionalTensor second = scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg;
+  const int64_t group = scale.dim() == 2 ? spec_of(c.spec).group : 0;
+  if (!c.window) return meta::ternary_linear(c.x, codes, scale, second, c.bias, c.act_scale, c.activation, group);
+  return meta::ternary_conv(c.x, codes, scale, second, c.bias, c.act_scale, c.weight.sizes().slice(2), window.stride,
+                            window.padding, window.dilation, window.transposed, window.output_padding, window.groups,
+                            c.activation, group);
 }
 
 }  // namespace meta

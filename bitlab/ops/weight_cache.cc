@@ -102,7 +102,8 @@ std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const
                                                  const ConvWindow* window) {
   const bool transposed = window != nullptr && window->transposed;
   const int64_t groups = window == nullptr ? 1 : window->groups;
-  const std::vector<at::Tensor> sources{weight, quant.learned, quant.learned_neg};
+  std::vector<at::Tensor> sources{weight};
+  sources.insert(sources.end(), quant.learned.begin(), quant.learned.end());
   return latents().codes.get(sources, {quant.spec, transposed, groups}, [&] {
     // Codes that are made in inference mode would be inference tensors, whose own layouts could not be kept.
     const c10::InferenceMode normal(false);

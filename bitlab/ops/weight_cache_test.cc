@@ -70,7 +70,7 @@ TEST(Codes, FollowEveryChangeOfTheWeight) {
   at::NoGradGuard no_grad;
   torch::manual_seed(4);
   const at::Tensor x = torch::randn({3, 40});
-  const WeightQuant ttq{{.method = ternary::Method::kTtq}, torch::tensor({0.4F}), torch::tensor({0.7F})};
+  const WeightQuant ttq{{.method = ternary::Method::kTtq}, {torch::tensor({0.4F}), torch::tensor({0.7F})}};
   for (const WeightQuant& quant : {WeightQuant{}, ttq}) {
     const at::Tensor weight = torch::randn({7, 40});
     const auto follows = [&](const char* change) {
@@ -90,8 +90,8 @@ TEST(Codes, FollowEveryChangeOfTheWeight) {
     weight.data().neg_();  // leaves no trace
     forget_codes(weight);
     follows("through data(), and forgotten");
-    if (quant.learned.defined()) quant.learned.mul_(3);
-    follows("a learned scale");
+    for (const at::Tensor& parameter : quant.learned) parameter.mul_(3);
+    follows("what is learned");
   }
 }
 
@@ -117,7 +117,7 @@ TEST(Codes, ServeEveryUseOfAWeight) {
     for (const int64_t filters : {6, 9}) {
       const at::Tensor weight = torch::randn({filters, 6, 3, 3}), x = torch::randn({2, 6, 8, 7}),
                        z = torch::randn({2, filters, 5, 4});
-      const WeightQuant quant{{.granularity = granularity}, {}, {}};
+      const WeightQuant quant{{.granularity = granularity}, {}};
       const ConvWindow plain{{1, 1}, {1, 1}, {1, 1}}, transposed{{2, 1}, {1, 1}, {1, 1}, true, {1, 0}};
       const auto both = [&] {
         std::vector<at::Tensor> results;
@@ -136,7 +136,7 @@ TEST(Codes, ServeEveryUseOfAWeight) {
 
 TEST(Codes, KnowWhatTheyWereMadeOf) {
   const at::Tensor weight = torch::randn({4, 8}), step = torch::tensor({0.3F});
-  const auto packed = cached_codes(weight, {{.method = ternary::Method::kLsq}, step, {}});
+  const auto packed = cached_codes(weight, {{.method = ternary::Method::kLsq}, {step}});
   const auto sources = sources_of(packed->codes);
   ASSERT_EQ(sources.size(), 2U);
   EXPECT_TRUE(sources[0].is_same(weight));

@@ -24,10 +24,8 @@ Status check_activation(const Program& p, const Node& node) {
   if (!kind.ok()) return refuse(ErrorCode::kUnsupported, node, "{}", kind.error().message);
   if (*kind == ternary::ActKind::kNone && p.value(node.inputs[kWeight]).storage == Storage::kInt8)
     return refuse(ErrorCode::kUnsupported, node, "int8 or int4 activations of weights in int8, got none");
-  const bool scaled = node.inputs[kActScale] != kNone;
-  if (scaled != is_static(*kind))
-    return refuse(ErrorCode::kCorrupt, node, "act_scale for static activations alone, got {} for {}",
-                  scaled ? "one" : "none", name(*kind));
+  if (const auto problem = ternary::act_scale_problem(*kind, node.inputs[kActScale] != kNone))
+    return refuse(ErrorCode::kCorrupt, node, "{}", *problem);
   return check_constant(p, node, kActScale, {1});
 }
 

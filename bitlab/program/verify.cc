@@ -71,8 +71,7 @@ Status verify_finite(const std::string& name, FloatData data) {
 
 Status verify_groups(const Value& v, const TernaryData& data) {
   const int64_t rows = weight_rows(v.shape), depth = weight_depth(v.shape), innermost = v.shape.back().factor;
-  if (data.group != 64 && data.group != 128 && data.group != 256)
-    return corrupt("groups of 64, 128 or 256, got {} (value={})", data.group, v.name);
+  if (!ternary::is_group(data.group)) return corrupt("groups of 64, 128 or 256, got {} (value={})", data.group, v.name);
   if (v.shape.size() > 2 && innermost % data.group != 0)
     return corrupt("channels in multiples of the group {}, got {} (value={})", data.group, innermost, v.name);
   const int64_t scales = rows * ((depth + data.group - 1) / data.group);
@@ -297,7 +296,6 @@ bool has_kind(const Attribute& attribute, AttributeKind kind) { return attribute
 
 // What activations are divided by. Constants of a program that is being read have no data yet; verify() comes back to them.
 Status verify_step(const Program& p, const Node& node, const InputSchema& expected, ValueId id) {
-  constexpr float kLeast = 1e-30F;
   const Constant* step = p.constant(id);
   if (step == nullptr) return {};
   const auto* floats = std::get_if<FloatData>(&step->data);
@@ -307,8 +305,8 @@ Status verify_step(const Program& p, const Node& node, const InputSchema& expect
   if (halves != nullptr && !halves->bits.empty())
     found = p.value(id).storage == Storage::kFloat16 ? half_to_float(halves->bits.front())
                                                      : bfloat_to_float(halves->bits.front());
-  if (!found || *found >= kLeast) return {};
-  return corrupt("{} of at least 1e-30, got {} (node={})", expected.name, *found, node.name);
+  if (!found || *found >= ternary::kLeastStep) return {};
+  return corrupt("{} of at least {}, got {} (node={})", expected.name, ternary::kLeastStep, *found, node.name);
 }
 
 struct Rule {

@@ -1,9 +1,12 @@
 // Weights in memory: one copy for all readers that can share it, whatever reads it.
 #include "bitlab/runtime/model.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "bitlab/base/half.h"
+#include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/runtime/session.h"
 
@@ -143,6 +146,88 @@ TEST(SharedWeights, OtherLayoutsAreOtherCopies) {
   EXPECT_EQ(found[0], outputs_of(grouped)[0]);
   EXPECT_EQ(found[1], outputs_of(plain)[0]);
   EXPECT_EQ(both->weight_bytes(), grouped->weight_bytes() + plain->weight_bytes());
+}
+
+// Halves and what they stand for: 1, -2, the largest and the least of float16; the same and pi of bfloat16.
+struct Halves {
+  program::Storage storage;
+  std::vector<uint16_t> bits;
+  std::vector<float> values;
+};
+const Halves kHalves[] = {{program::Storage::kFloat16,
+                           {0x3C00, 0xC000, 0x7BFF, 0x0001, 0x8000, 0x3555},
+                           {1, -2, 65504, 0x1p-24F, -0.0F, 0x1.554p-2F}},
+                          {program::Storage::kBFloat16,
+                           {0x3F80, 0xC000, 0x7F7F, 0x0080, 0x8000, 0x4049},
+                           {1, -2, 0x1.FEp127F, 0x1p-126F, -0.0F, 3.140625F}}};
+
+// Three rows of two values.
+program::Program lookup(const Halves& halves, bool with_product) {
+  ProgramBuilder b;
+  const ValueId ids = b.input("ids", {kBatch}, DType::kInt64), x = b.input("x", {kBatch, 2});
+  const ValueId table = b.halves("table", {3, 2}, halves.bits, halves.storage);
+  std::vector<ValueId> outputs{*b.node(Op::embedding, "rows", {ids, table}), *b.node(Op::relu, "positive", {x})};
+  if (with_product) outputs.push_back(*b.node(Op::linear, "product", {x, table}));
+  return *b.finish(outputs);
+}
+
+TEST(Halves, TablesStayInSixteenBits) {
+  const std::vector<int64_t> ids{2, 0, 1, 1};
+  const std::vector<float> x{1, 0, 0, 1, 1, 0, 0, 1};
+  const TensorView inputs[] = {{{4}, ids.data()}, {{4, 2}, x.data()}};
+  for (const Halves& halves : kHalves)
+    for (const bool with_product : {false, true}) {
+      const auto model = Model::create(lookup(halves, with_product)).value();
+      EXPECT_EQ(model->weight_bytes(), with_product ? 6 * 4 : 6 * 2) << "a product reads floats";
+      EXPECT_EQ(model->float32_weight_bytes(), 6 * 4);
+      const auto session = Session::create(model).value();
+      const auto outputs = session->run(inputs).value();
+      for (size_t i = 0; i < 4; ++i)
+        for (size_t j = 0; j < 2; ++j) {
+          const float expected = halves.values[static_cast<size_t>(ids[i]) * 2 + j];
+          EXPECT_EQ(outputs[0].as()[i * 2 + j], expected);
+          EXPECT_EQ(std::signbit(outputs[0].as()[i * 2 + j]), std::signbit(expected));
+        }
+      if (!with_product) continue;
+      for (size_t i = 0; i < 4; ++i)  // rows of x are unit vectors: columns of the table
+        for (size_t r = 0; r < 3; ++r) EXPECT_EQ(outputs[2].as()[i * 3 + r], halves.values[r * 2 + i % 2]);
+    }
+}
+
+// A constant in 16 bits serves everything that reads floats, as the floats do.
+TEST(Halves, AreFloatsToOtherOperations) {
+  const Halves& halves = kHalves[0];
+  const auto build = [&](bool in_half) {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, 6});
+    const ValueId c = in_half ? b.halves("c", {6}, halves.bits, halves.storage) : b.floats("c", {6}, halves.values);
+    const ValueId norm = *b.node(Op::rms_norm, "norm", {x, c}, {{"dims", int64_t{1}}, {"eps", 1e-5}});
+    const ValueId sum = *b.node(Op::add, "sum", {norm, c});
+    const ValueId wide = *b.node(Op::cast, "wide", {c}, {{"dtype", std::string("bfloat16")}});
+    const ValueId row = *b.node(Op::reshape, "row", {c}, {{"shape", Shape{1, 6}}});
+    return Model::create(*b.finish({sum, wide, *b.node(Op::cat, "y", {row, row}, {{"dim", int64_t{0}}})})).value();
+  };
+  const auto x = random_floats(3 * 6, 21);
+  const TensorView view{{3, 6}, x.data()};
+  std::vector<std::vector<uint8_t>> found[2];
+  for (const bool in_half : {false, true}) {
+    const auto session = Session::create(build(in_half)).value();
+    for (const TensorView& y : session->run({&view, 1}).value()) {
+      size_t bytes = static_cast<size_t>(size_of(y.dtype));
+      for (const int64_t size : y.shape) bytes *= static_cast<size_t>(size);
+      found[in_half ? 1 : 0].emplace_back(y.as<uint8_t>(), y.as<uint8_t>() + bytes);
+    }
+  }
+  EXPECT_EQ(found[0], found[1]);
+}
+
+TEST(Model, IsReadFromMemoryThatGoesAway) {
+  std::string bytes = format::bit::serialize(language_model(Kind::kChannel, true)).value();
+  const auto model = Model::load_memory({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}).value();
+  std::fill(bytes.begin(), bytes.end(), '\xFF');
+  bytes = {};
+  EXPECT_EQ(run(model), run(Model::create(language_model(Kind::kChannel, true)).value()));
+  EXPECT_EQ(Model::load_memory({}).error().message, "[bit] a file of at least 8 bytes, got 0");
 }
 
 TEST(SharedWeights, EqualConstantsAreOne) {

@@ -152,6 +152,125 @@ TEST(Steps, CatOfLayoutsAndConstants) {
   }
 }
 
+// What a program with one output makes of an input of any type, with one thread and with three.
+template <class T>
+std::vector<T> run_elements(program::Program p, const std::vector<T>& x) {
+  const program::Value& input = p.value(p.inputs[0]);
+  const TensorView view{shape_at(input.shape, program::at_batch(kSamples)), input.dtype, x.data()};
+  const auto model = Model::create(std::move(p)).value();
+  std::vector<T> first;
+  for (const int threads : {1, 3}) {
+    const auto session = Session::create(model, {threads, {}}).value();
+    const TensorView y = session->run({&view, 1}).value()[0];
+    int64_t count = 1;
+    for (const int64_t size : y.shape) count *= size;
+    std::vector<T> values(y.as<T>(), y.as<T>() + count);
+    if (first.empty()) first = values;
+    EXPECT_EQ(values, first);
+  }
+  return first;
+}
+
+// Parts of 1, 3, 2 and 5 along a dimension of x[n, i, j], put together in another order; the part of 2 is read by nothing.
+template <class T>
+void expect_parts(program::DType dtype, int64_t dim, bool by_batch) {
+  constexpr int64_t kParts = 11, kOther = 3;
+  const int64_t rows = dim == 1 ? kParts : kOther, columns = dim == 1 ? kOther : kParts;
+  ProgramBuilder b;
+  const ValueId x = b.input("x", by_batch ? Shape{kBatch, rows, columns} : Shape{kSamples, rows, columns}, dtype);
+  const auto parts = *b.nodes(Op::split, "parts", {x}, {{"dim", dim}, {"sizes", Shape{1, 3, 2, 5}}});
+  const ValueId y = *b.node(Op::cat, "y", {parts[3], parts[0], parts[1], parts[0]}, {{"dim", dim}});
+  std::vector<T> data;
+  for (int64_t i = 0; i < kSamples * kParts * kOther; ++i)
+    data.push_back(static_cast<T>(sizeof(T) == 1 ? i % 3 == 0 : i * 7919));
+  const auto found = run_elements(*b.finish({y}), data);
+  const int64_t order[] = {6, 7, 8, 9, 10, 0, 1, 2, 3, 0};
+  size_t i = 0;
+  for (int64_t n = 0; n < kSamples; ++n)
+    for (int64_t r = 0; r < (dim == 1 ? 10 : rows); ++r)
+      for (int64_t c = 0; c < (dim == 2 ? 10 : columns); ++c)
+        EXPECT_EQ(found[i++],
+                  data[static_cast<size_t>((n * rows + (dim == 1 ? order[r] : r)) * columns + (dim == 2 ? order[c] : c))]);
+  EXPECT_EQ(i, found.size());
+}
+
+TEST(Steps, ManyPartsOfEveryType) {
+  for (const int64_t dim : {1, 2})
+    for (const bool by_batch : {false, true}) {
+      expect_parts<float>(program::DType::kFloat32, dim, by_batch);
+      expect_parts<int64_t>(program::DType::kInt64, dim, by_batch);
+      expect_parts<int32_t>(program::DType::kInt32, dim, by_batch);
+      expect_parts<uint16_t>(program::DType::kBFloat16, dim, by_batch);
+      expect_parts<uint8_t>(program::DType::kBool, dim, by_batch);
+    }
+}
+
+// Channels 0, 1 and 2 of an image, in whatever layout, as three outputs, of which one is none of the program's.
+TEST(Steps, PartsOfImages) {
+  for (const bool channels_last : {false, true}) {
+    Image image(channels_last);
+    const auto parts = *image.b.nodes(Op::split, "parts", {image.x}, {{"dim", int64_t{1}}, {"sizes", Shape{1, 1, 1}}});
+    const ValueId y = *image.b.node(Op::cat, "y", {parts[2], image.x, parts[0]}, {{"dim", int64_t{1}}});
+    const auto found = run(*image.b.finish({y}), image.data);
+    for_each_pixel([&](size_t, int64_t n, int64_t c, int64_t h, int64_t w) {
+      const auto at = [&](int64_t channel) { return found[static_cast<size_t>(((n * 5 + channel) * kH + h) * kW + w)]; };
+      EXPECT_EQ(at(1 + c), image.at(n, c, h, w));
+      if (c == 2) EXPECT_EQ(at(0), image.at(n, c, h, w));
+      if (c == 0) EXPECT_EQ(at(4), image.at(n, c, h, w));
+    });
+  }
+}
+
+TEST(Steps, CastsKeepTheOrderOfImages) {
+  Image image(true);
+  ValueId y = *image.b.node(Op::cast, "narrow", {image.x}, {{"dtype", std::string("int64")}});
+  y = *image.b.node(Op::cast, "y", {y}, {{"dtype", std::string("float32")}});
+  const auto found = run(*image.b.finish({y}), image.data);
+  for_each_pixel([&](size_t i, int64_t n, int64_t c, int64_t h, int64_t w) {
+    EXPECT_EQ(found[i], std::trunc(image.at(n, c, h, w)) + 0.0F);
+  });
+}
+
+// A bool mask gives the bits of one that adds 0 or minus infinity, in every shape that it can have, and in whatever layout it comes.
+TEST(Steps, MasksOfBoolAndOfFloats) {
+  constexpr int64_t kHeads = 2, kQueries = 3, kKeys = 5, kDepth = 4;
+  const Shape shapes[] = {
+      {kKeys}, {kQueries, kKeys}, {kBatch, 1, 1, kKeys}, {1, kHeads, kQueries, 1}, {kBatch, kHeads, kQueries, kKeys}};
+  enum class Form { kAdded, kAddedBehindAPool, kBool };
+  for (const Shape& shape : shapes)
+    for (const int64_t causal : {0, 1}) {
+      const int64_t count = elements(shape, program::at_batch(kSamples));
+      std::vector<uint8_t> allowed;
+      for (const int8_t bit : kernels::test::random_int8(count, 11, 0, 2)) allowed.push_back(bit > 0);
+      const auto run_with = [&](Form form) {
+        ProgramBuilder b;
+        const ValueId q = b.input("q", {kBatch, kHeads, kQueries, kDepth}),
+                      k = b.input("k", {kBatch, kHeads, kKeys, kDepth});
+        ValueId mask = b.input("mask", shape, form == Form::kBool ? program::DType::kBool : program::DType::kFloat32);
+        if (form == Form::kAddedBehindAPool && shape.size() == 4)  // channels last
+          mask = *b.node(
+              Op::max_pool, "pool", {mask},
+              {{"kernel_size", Sizes{1, 1}}, {"stride", Sizes{1, 1}}, {"padding", Sizes{0, 0}}, {"dilation", Sizes{1, 1}}});
+        const ValueId y = *b.node(Op::attention, "y", {q, k, k, mask}, {{"causal", causal}, {"scale", 0.5}});
+        const auto session = Session::create(Model::create(*b.finish({y})).value()).value();
+        const auto qs = random_floats(kSamples * kHeads * kQueries * kDepth, 12),
+                   ks = random_floats(kSamples * kHeads * kKeys * kDepth, 13);
+        std::vector<float> added;
+        for (const uint8_t may : allowed) added.push_back(may != 0 ? 0.0F : -INFINITY);
+        const std::vector<int64_t> sizes = shape_at(shape, program::at_batch(kSamples));
+        const TensorView inputs[] = {{{kSamples, kHeads, kQueries, kDepth}, qs.data()},
+                                     {{kSamples, kHeads, kKeys, kDepth}, ks.data()},
+                                     form == Form::kBool ? TensorView(sizes, program::DType::kBool, allowed.data())
+                                                         : TensorView(sizes, added.data())};
+        const TensorView found = session->run(inputs).value()[0];
+        return std::vector<float>(found.as(), found.as() + kSamples * kHeads * kQueries * kDepth);
+      };
+      const auto added = run_with(Form::kAdded);
+      EXPECT_TRUE(kernels::test::same_bits(run_with(Form::kBool), added)) << shape.size() << " " << causal;
+      EXPECT_TRUE(kernels::test::same_bits(run_with(Form::kAddedBehindAPool), added)) << shape.size() << " " << causal;
+    }
+}
+
 TEST(Steps, NormsAndMeansReadRows) {
   for (bool channels_last : {false, true}) {
     Image image(channels_last);

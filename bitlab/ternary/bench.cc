@@ -5,6 +5,7 @@
 #include <benchmark/benchmark.h>
 
 #include "bitlab/ternary/encode.h"
+#include "bitlab/ternary/test_support.h"
 
 namespace bitlab::ternary {
 namespace {
@@ -17,11 +18,12 @@ void run_encode(benchmark::State& state, const WeightSpec& spec, int64_t rows, i
   const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
   std::vector<int8_t> t(w.size());
   std::vector<float> scale(scales), scale_neg(info(spec.method).asymmetric ? scales : 0);
-  const std::vector<float> learned(info(spec.method).learned_scales > 0 ? scales : 0, 0.05F),
-      learned_neg(scale_neg.size(), 0.05F);
+  const auto learned = test::learned_values(spec.method, static_cast<int64_t>(scales), [](int64_t count, uint32_t) {
+    return std::vector<float>(static_cast<size_t>(count), 0.05F);
+  });
   const auto pool = make_thread_pool(static_cast<int>(state.range(0)));
   for (auto _ : state) {
-    if (!encode(spec, w, rows, depth, {learned, learned_neg}, {t, scale, scale_neg, {}}, pool.get()).ok())
+    if (!encode(spec, w, rows, depth, learned.view(), {t, scale, scale_neg, {}}, pool.get()).ok())
       return state.SkipWithError("encode() failed");
     benchmark::ClobberMemory();
   }

@@ -9,7 +9,7 @@ namespace bitlab::ternary {
 namespace {
 
 constexpr size_t kBins = 4096;
-constexpr double kLeastStep = 1e-8;
+constexpr double kLeastCalibrated = 1e-8;
 constexpr std::array<std::string_view, 3> kNames{"minmax", "percentile", "mse"};
 
 }  // namespace
@@ -84,7 +84,7 @@ Result<float> StepCalibrator::step(Calibration calibration, int limit, double pe
       if (error < best) best = error, range = candidate;
     }
   }
-  return static_cast<float>(std::max(range / limit, kLeastStep));
+  return static_cast<float>(std::max(range / limit, kLeastCalibrated));
 }
 
 }  // namespace bitlab::ternary

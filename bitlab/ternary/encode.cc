@@ -13,6 +13,8 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/float_environment.h"
 #include "bitlab/base/half.h"
+#include "bitlab/ternary/draw.h"
+#include "bitlab/ternary/method.h"
 #include "bitlab/ternary/sum.h"
 
 namespace bitlab::ternary {
@@ -20,72 +22,17 @@ namespace {
 
 using Weights = std::span<const float>;
 
-// What a method needs to know of |w|, over the weights that share a scale, before it has a threshold.
-enum class Statistic { kNone, kMean, kMedian, kMax };
-
 struct Fit {
   float threshold, scale, scale_neg;
 };
-struct Learned {
-  float scale, scale_neg;
-};
-
-// How a method finds its fit; c as in methods.def.
-struct Rule {
-  Statistic statistic;
-  Fit (*fit)(double statistic, double c, Learned learned);
-  // Whether the scale is then the best one for the threshold, in the sense of least squares: the mean of |w| over |w| > threshold.
-  bool best_scale = false;
+// The learned parameters of the weights that share them.
+struct OwnLearned {
+  float scale, scale_neg, threshold;
 };
 
 // rint(w / s) clamped to one is w / s beyond a half, since halves round to even; and the float quotient w / s is above a half where w is
-// above s / 2, for every float.
-Fit half_of(float scale) { return {scale / 2, scale, scale}; }
-Fit half_of_at_least_epsilon(double scale, double /*c*/, Learned /*learned*/) {
-  return half_of(std::max(static_cast<float>(scale), kScaleEpsilon));
-}
-
-template <Method>
-constexpr Rule rule() = delete;  // a method of methods.def has one of those that follow
-template <>
-constexpr Rule rule<Method::kAbsmean>() {
-  return {Statistic::kMean, half_of_at_least_epsilon};
-}
-template <>
-constexpr Rule rule<Method::kAbsmedian>() {
-  return {Statistic::kMedian, half_of_at_least_epsilon};
-}
-template <>
-constexpr Rule rule<Method::kTwn>() {
-  return {Statistic::kMean, [](double mean, double c, Learned) { return Fit{static_cast<float>(c * mean), 0, 0}; }, true};
-}
-template <>
-constexpr Rule rule<Method::kTtq>() {
-  return {Statistic::kMax, [](double most, double c, Learned learned) {
-            return Fit{static_cast<float>(c * most), learned.scale, learned.scale_neg};
-          }};
-}
-template <>
-constexpr Rule rule<Method::kLsq>() {
-  return {Statistic::kNone,
-          [](double, double c, Learned learned) { return half_of_at_least_epsilon(std::fabs(learned.scale), c, learned); }};
-}
-template <>
-constexpr Rule rule<Method::kFixed>() {
-  return {Statistic::kNone, [](double, double c, Learned) { return Fit{static_cast<float>(c), 0, 0}; }, true};
-}
-template <>
-constexpr Rule rule<Method::kInt8>() {
-  return {Statistic::kMax,
-          [](double most, double, Learned) { return half_of(std::max(static_cast<float>(most), kScaleEpsilon) / 127); }};
-}
-
-constexpr std::array kRules{
-#define BITLAB_METHOD(Name, ...) rule<Method::k##Name>(),
-#include "bitlab/ternary/methods.def"
-#undef BITLAB_METHOD
-};
-
+// above s / 2, for every float. So a threshold makes the codes of every ternary method.
+//
 // The loops over weights have no branches, which lets compilers turn them into vectors.
 
 constexpr int32_t kInfinityBits = 0x7F800000;  // bits of magnitudes are in the order of the numbers, with NaN above infinity
@@ -103,15 +50,18 @@ bool all_finite(Weights w) {
   return beyond == 0;
 }
 
-int64_t count_above(Weights w, float threshold) {
+template <class Keep>
+int64_t count_where(Weights w, Keep keep) {
   int32_t count = 0;
-  for (const float v : w) count += std::fabs(v) > threshold ? 1 : 0;
+  for (const float v : w) count += keep(v) ? 1 : 0;
   return count;
 }
 
-double sum_above(Weights w, float threshold) {
+// The sum of |w| where keep(w).
+template <class Keep>
+double sum_where(Weights w, Keep keep) {
   return sum_in_block(w, [=](float v) {
-    const uint32_t kept = std::bit_cast<uint32_t>(std::fabs(v)) & -static_cast<uint32_t>(std::fabs(v) > threshold);
+    const uint32_t kept = std::bit_cast<uint32_t>(std::fabs(v)) & -static_cast<uint32_t>(keep(v));
     return static_cast<double>(std::bit_cast<float>(kept));
   });
 }
@@ -129,6 +79,31 @@ void round_to_limit(std::span<const float> w, float scale, float limit, std::spa
   }
 }
 
+// The neighbours of w / scale, the farther one where its distance is above a random number; `first`: the place of w[0].
+void round_at_random(std::span<const float> w, float scale, float limit, uint64_t key, size_t first, std::span<int8_t> t) {
+  for (size_t i = 0; i < w.size(); ++i) {
+    const float size = std::min(std::fabs(w[i]) / scale, limit), below = std::floor(size);
+    const float rounded = below + (uniform(key, first + i) < size - below ? 1.0F : 0.0F);
+    t[i] = static_cast<int8_t>(w[i] < 0 ? -rounded : rounded);
+  }
+}
+
+// The weights of a row that a pattern keeps, zeros for the others. Not-finite values are the largest, so that one of them is left.
+void keep_largest(Pattern pattern, Weights row, std::span<float> kept) {
+  const auto block = static_cast<size_t>(pattern.of);
+  for (size_t begin = 0; begin < row.size(); begin += block) {
+    const size_t end = std::min(begin + block, row.size());
+    for (size_t i = begin; i < end; ++i) {
+      int ahead = 0;
+      for (size_t j = begin; j < end; ++j) {
+        const int32_t own = magnitude_bits(row[i]), other = magnitude_bits(row[j]);
+        ahead += (other > own || (other == own && j < i)) ? 1 : 0;
+      }
+      kept[i] = ahead < pattern.kept ? row[i] : 0.0F;
+    }
+  }
+}
+
 // Where the weights of scale i lie.
 struct Part {
   size_t begin, count;
@@ -139,10 +114,16 @@ Part part_of(const WeightSpec& spec, int64_t rows, int64_t depth, int64_t i) {
   return {static_cast<size_t>(i / groups * length + within), static_cast<size_t>(std::min(step, length - within))};
 }
 
+// Two sums that are made together: of all or the positive weights, and of the negative ones.
+struct Sums {
+  double all = 0, negative = 0;
+  Sums operator+(const Sums& other) const { return {all + other.all, negative + other.negative}; }
+};
+
 // What a pass over some weights finds.
 struct Tally {
-  double sum = 0;  // of |w|, or of those above the threshold, in the order of sum.h
-  int64_t kept = 0;
+  Sums sums;  // of |w|, or of those above the threshold, in the order of sum.h
+  int64_t kept = 0, kept_neg = 0;
   int32_t most = 0;  // bits of the largest |w|
   bool finite = true;
 };
@@ -165,9 +146,10 @@ Tally tally(ThreadPool* pool, size_t total, F f) {
   if (pool == nullptr) return f(size_t{0}, total);
   std::vector<Tally> pieces((total + kPiece - 1) / kPiece);
   for_pieces(pool, total, [&](size_t first, size_t count) { pieces[first / kPiece] = f(first, count); });
-  Tally all{.sum = tree_sum(pieces.size(), [&](size_t i) { return pieces[i].sum; })};
+  Tally all{.sums = tree_sum(pieces.size(), [&](size_t i) { return pieces[i].sums; })};
   for (const Tally& piece : pieces) {
     all.kept += piece.kept;
+    all.kept_neg += piece.kept_neg;
     all.most = std::max(all.most, piece.most);
     all.finite = all.finite && piece.finite;
   }
@@ -177,15 +159,18 @@ Tally tally(ThreadPool* pool, size_t total, F f) {
 double sum_abs(ThreadPool* pool, Weights w) {
   return tally(pool, w.size(),
                [&](size_t first, size_t count) {
-                 return Tally{
-                     .sum = ordered_sum(w.subspan(first, count), [](float v) { return std::fabs(static_cast<double>(v)); })};
+                 return Tally{.sums = {.all = ordered_sum(w.subspan(first, count),
+                                                          [](float v) { return std::fabs(static_cast<double>(v)); })}};
                })
-      .sum;
+      .sums.all;
 }
 
 float max_abs(ThreadPool* pool, Weights w) {
-  const Tally all = tally(pool, w.size(),
-                          [&](size_t first, size_t count) { return Tally{.most = largest_bits(w.subspan(first, count))}; });
+  const Tally all = tally(pool, w.size(), [&](size_t first, size_t count) {
+    Tally piece;
+    piece.most = largest_bits(w.subspan(first, count));
+    return piece;
+  });
   return std::bit_cast<float>(all.most);
 }
 
@@ -222,69 +207,127 @@ float median_abs(ThreadPool* pool, Weights w) {
   return std::bit_cast<float>(prefix);
 }
 
+float mean_of(double sum, int64_t count) { return count == 0 ? 0.0F : static_cast<float>(sum / static_cast<double>(count)); }
+
+// The weights that share a scale, and what is left of them by a sparse pattern; `begin` is the place of the first one.
+struct Shared {
+  Weights w, kept;
+  size_t begin;
+};
+
 // Encodes the weights that share a scale. pool: null where the caller is one of its tasks.
 class PartEncoder {
  public:
   explicit PartEncoder(const WeightSpec& spec)
-      : rule_(kRules.at(static_cast<size_t>(spec.method))), limit_(info(spec.method).limit), c_(coefficient(spec)) {}
+      : rule_(rule(spec.method)),
+        limit_(static_cast<float>(info(spec.method).limit)),
+        c_(coefficient(spec)),
+        is_drawn_(spec.draw != 0),
+        key_(draw_key(spec.draw)) {}
 
-  // None where a weight is not finite. t: the codes, of the length of w; empty: the fit alone is asked for.
-  std::optional<Fit> encode(ThreadPool* pool, Weights w, Learned learned, std::span<int8_t> t) const {
-    const double known = statistic(pool, w);
-    if (!std::isfinite(known)) return std::nullopt;
-    Fit fit = rule_.fit(known, c_, learned);
-    const Tally written = tally(pool, w.size(), [&](size_t first, size_t count) {
-      return write(fit, w.subspan(first, count), t.empty() ? t : t.subspan(first, count));
+  // None where a weight is not finite. t: the codes, of the length of w.
+  std::optional<Fit> encode(ThreadPool* pool, const Shared& part, const OwnLearned& learned, std::span<int8_t> t) const {
+    const double measured = measure(pool, part.w, learned);
+    if (!std::isfinite(measured)) return std::nullopt;
+    Fit fit = begin_fit(measured, learned);
+    const Tally written = tally(pool, part.w.size(), [&](size_t first, size_t count) {
+      return write(fit, {part.w.subspan(first, count), part.kept.subspan(first, count), part.begin + first},
+                   t.subspan(first, count));
     });
     if (!written.finite) return std::nullopt;
-    if (rule_.best_scale)
-      fit.scale = written.kept == 0 ? 0.0F : static_cast<float>(written.sum / static_cast<double>(written.kept));
+    if (finds_best()) fit.scale = mean_of(written.sums.all, written.kept);
+    if (rule_.scale == MethodRule::Scale::kBest) fit.scale_neg = fit.scale;
+    if (rule_.scale == MethodRule::Scale::kBestOfEachSign) fit.scale_neg = mean_of(written.sums.negative, written.kept_neg);
     return fit;
   }
 
  private:
-  // A mean and a maximum are not finite where a weight is not: finite floats do not add up to more than a double holds.
-  bool statistic_shows_all() const { return rule_.statistic == Statistic::kMean || rule_.statistic == Statistic::kMax; }
+  using Measure = MethodRule::Measure;
 
-  double statistic(ThreadPool* pool, Weights w) const {
-    switch (rule_.statistic) {
-      case Statistic::kNone:
-        break;
-      case Statistic::kMean:
+  bool finds_best() const {
+    return rule_.scale == MethodRule::Scale::kBest || rule_.scale == MethodRule::Scale::kBestOfEachSign;
+  }
+  // A mean and a maximum are not finite where a weight is not: finite floats do not add up to more than a double holds.
+  bool measure_shows_all() const { return rule_.measure == Measure::kMean || rule_.measure == Measure::kMax; }
+
+  double measure(ThreadPool* pool, Weights w, const OwnLearned& learned) const {
+    switch (rule_.measure) {
+      case Measure::kOne:
+        return 1;
+      case Measure::kMean:
         return sum_abs(pool, w) / static_cast<double>(w.size());
-      case Statistic::kMedian:
+      case Measure::kMedian:
         return static_cast<double>(median_abs(pool, w));
-      case Statistic::kMax:
+      case Measure::kMax:
         return static_cast<double>(max_abs(pool, w));
+      case Measure::kLearnedScale:
+        return std::fabs(static_cast<double>(learned.scale));
+      case Measure::kLearnedThreshold:
+        return std::fabs(static_cast<double>(learned.threshold));
     }
     return 0;
   }
 
+  // All but the best scales, which take a pass over what is above the threshold.
+  Fit begin_fit(double measured, const OwnLearned& learned) const {
+    Fit fit{};
+    if (rule_.scale == MethodRule::Scale::kLearned) fit.scale = learned.scale, fit.scale_neg = learned.scale_neg;
+    if (rule_.scale == MethodRule::Scale::kMeasure)
+      fit.scale = fit.scale_neg = std::max(static_cast<float>(measured), kScaleEpsilon) / limit_;
+    switch (rule_.threshold) {
+      case MethodRule::Threshold::kHalfScale:
+        fit.threshold = fit.scale / 2;
+        break;
+      case MethodRule::Threshold::kTimesC:
+        fit.threshold = static_cast<float>(c_ * measured);
+        break;
+      case MethodRule::Threshold::kMeasure:
+        fit.threshold = static_cast<float>(measured);
+        break;
+    }
+    return fit;
+  }
+
   // Block by block, so that what a method does behind the first step finds the weights in the cache.
-  Tally write(const Fit& fit, Weights w, std::span<int8_t> t) const {
+  Tally write(const Fit& fit, const Shared& piece, std::span<int8_t> t) const {
     Tally found;
-    found.sum = tree_sum(sum_blocks(w.size()), [&](size_t i) {
-      const Weights block = sum_block(w, i);
-      if (!statistic_shows_all()) found.finite = all_finite(block) && found.finite;
-      if (!t.empty()) write_codes(fit, block, sum_block(t, i));
-      if (!rule_.best_scale) return 0.0;
-      found.kept += count_above(block, fit.threshold);
-      return sum_above(block, fit.threshold);
+    found.sums = tree_sum(sum_blocks(piece.kept.size()), [&](size_t i) {
+      const Weights block = sum_block(piece.kept, i);
+      if (!measure_shows_all()) found.finite = all_finite(block) && found.finite;
+      write_codes(fit, block, piece.begin + i * kSumBlock, sum_block(t, i));
+      return finds_best() ? sums_above(fit.threshold, block, found) : Sums{};
     });
     return found;
   }
 
-  void write_codes(const Fit& fit, Weights w, std::span<int8_t> t) const {
-    if (limit_ == 1) {
+  Sums sums_above(float threshold, Weights w, Tally& found) const {
+    if (rule_.scale == MethodRule::Scale::kBest) {
+      const auto above = [=](float v) { return std::fabs(v) > threshold; };
+      found.kept += count_where(w, above);
+      return {sum_where(w, above), 0};
+    }
+    const auto positive = [=](float v) { return v > threshold; };
+    const auto negative = [=](float v) { return v < -threshold; };
+    found.kept += count_where(w, positive);
+    found.kept_neg += count_where(w, negative);
+    return {sum_where(w, positive), sum_where(w, negative)};
+  }
+
+  void write_codes(const Fit& fit, Weights w, size_t first, std::span<int8_t> t) const {
+    if (is_drawn_) {
+      round_at_random(w, fit.scale, limit_, key_, first, t);
+    } else if (limit_ == 1) {
       apply_threshold(w, fit.threshold, t);
     } else {
-      round_to_limit(w, fit.scale, static_cast<float>(limit_), t);
+      round_to_limit(w, fit.scale, limit_, t);
     }
   }
 
-  Rule rule_;
-  int limit_;
+  const MethodRule& rule_;
+  float limit_;
   double c_;
+  bool is_drawn_;
+  uint64_t key_;
 };
 
 // Nothing has no mean: scales need weights.
@@ -294,8 +337,7 @@ Status check_matrix(size_t w, int64_t rows, int64_t depth) {
                     depth, w);
 }
 
-Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth, const LearnedScales& learned,
-                   const Encoding& out) {
+Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth, Learned learned, const Encoding& out) {
   BITLAB_RETURN_IF_ERROR(check_matrix(w, rows, depth));
   const auto count = static_cast<size_t>(rows * depth);
   if (w != count || out.t.size() != count)
@@ -307,14 +349,22 @@ Status check_sizes(const WeightSpec& spec, size_t w, int64_t rows, int64_t depth
       (!out.threshold.empty() && out.threshold.size() != out.scale.size()))
     return make_error(ErrorCode::kShapeMismatch, "[encode] {} scales and {} negative ones for {}, got {} and {}", scales,
                       negative, to_text(spec), out.scale.size(), out.scale_neg.size());
-  return check_learned(spec, scales, static_cast<int64_t>(learned.scale.size()),
-                       static_cast<int64_t>(learned.scale_neg.size()));
+  std::vector<int64_t> counts;
+  for (const Parameter parameter : info(spec.method).learned)
+    counts.push_back(static_cast<int64_t>(learned[parameter].size()));
+  return check_learned(spec, scales, counts);
 }
 
 Status check_finite(std::string_view what, std::span<const float> values) {
   const auto bad = std::find_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
   if (bad == values.end()) return {};
   return not_finite(what, *bad, bad - values.begin());
+}
+
+std::string listed(std::span<const int64_t> numbers) {
+  std::string text;
+  for (const int64_t number : numbers) text.append(text.empty() ? "" : ", ").append(std::to_string(number));
+  return text;
 }
 
 // Few long parts are shared out one after another; else a task takes whole parts, which stay in its cache from one pass to the next.
@@ -335,14 +385,26 @@ void for_parts(ThreadPool& pool, int64_t parts, size_t longest, F f) {
   });
 }
 
+// A copy of w [rows, ...] with zeros where a pattern keeps nothing; nothing for dense weights.
+Result<AlignedBuffer> kept_by(Pattern pattern, Weights w, int64_t rows, ThreadPool& pool) {
+  if (pattern.of == 0) return AlignedBuffer();
+  BITLAB_TRY(AlignedBuffer copy, AlignedBuffer::allocate(w.size_bytes()));
+  const std::span<float> kept(reinterpret_cast<float*>(copy.data()), w.size());
+  const size_t depth = w.size() / static_cast<size_t>(rows);
+  for_parts(pool, rows, depth, [&](int64_t row, ThreadPool*) {
+    const size_t first = static_cast<size_t>(row) * depth;
+    keep_largest(pattern, w.subspan(first, depth), kept.subspan(first, depth));
+  });
+  return copy;
+}
+
 }  // namespace
 
-Status check_learned(const WeightSpec& spec, int64_t scales, int64_t positive, int64_t negative) {
-  const int parameters = info(spec.method).learned_scales;
-  const int64_t first = parameters > 0 ? scales : 0, second = parameters > 1 ? scales : 0;
-  if (positive == first && negative == second) return {};
-  return make_error(ErrorCode::kShapeMismatch, "[encode] {} and {} learned scales for {}, got {} and {}", first, second,
-                    to_text(spec), positive, negative);
+Status check_learned(const WeightSpec& spec, int64_t scales, std::span<const int64_t> counts) {
+  const std::vector<int64_t> expected(info(spec.method).learned.size(), scales);
+  if (std::equal(counts.begin(), counts.end(), expected.begin(), expected.end())) return {};
+  return make_error(ErrorCode::kShapeMismatch, "[encode] learned parameters of [{}] numbers for {}, got [{}]",
+                    listed(expected), to_text(spec), listed(counts));
 }
 
 Error not_finite(std::string_view what, float value, int64_t index) {
@@ -353,23 +415,29 @@ Error beyond_float16(int64_t group) {
   return make_error(ErrorCode::kNotFinite, "[encode] a scale within float16, got more (group={})", group);
 }
 
-Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const LearnedScales& learned,
+Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const Learned& learned,
               const Encoding& out, ThreadPool* given_pool) {
   BITLAB_RETURN_IF_ERROR(validate(spec));
   BITLAB_RETURN_IF_ERROR(check_sizes(spec, w.size(), rows, depth, learned, out));
-  BITLAB_RETURN_IF_ERROR(check_finite("learned scales", learned.scale));
-  BITLAB_RETURN_IF_ERROR(check_finite("learned scales", learned.scale_neg));
+  for (const std::span<const float> values : {learned.scale, learned.scale_neg, learned.threshold})
+    BITLAB_RETURN_IF_ERROR(check_finite("learned parameters", values));
   const ScopedFloatEnvironment environment;
   const auto own_pool = given_pool == nullptr ? make_thread_pool(1) : nullptr;
+  ThreadPool& threads = given_pool == nullptr ? *own_pool : *given_pool;
+  BITLAB_TRY(const AlignedBuffer copy, kept_by(pattern(spec.sparsity), w, rows, threads));
+  const Weights kept =
+      spec.sparsity == Sparsity::kDense ? w : Weights(reinterpret_cast<const float*>(copy.data()), w.size());
   const PartEncoder encoder(spec);
   std::atomic<bool> finite = true;
   const size_t longest = part_of(spec, rows, depth, 0).count;
   const auto encode_part = [&](int64_t index, ThreadPool* pool) {
     const Part part = part_of(spec, rows, depth, index);
     const auto i = static_cast<size_t>(index);
-    const Learned own{learned.scale.empty() ? 0 : learned.scale[i], learned.scale_neg.empty() ? 0 : learned.scale_neg[i]};
+    const auto own = [&](std::span<const float> values) { return values.empty() ? 0.0F : values[i]; };
+    const Shared shared{w.subspan(part.begin, part.count), kept.subspan(part.begin, part.count), part.begin};
     const std::optional<Fit> fit =
-        encoder.encode(pool, w.subspan(part.begin, part.count), own, out.t.subspan(part.begin, part.count));
+        encoder.encode(pool, shared, {own(learned.scale), own(learned.scale_neg), own(learned.threshold)},
+                       out.t.subspan(part.begin, part.count));
     if (!fit) {
       finite = false;
       return;
@@ -378,35 +446,11 @@ Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, in
     if (!out.scale_neg.empty()) out.scale_neg[i] = fit->scale_neg;
     if (!out.threshold.empty()) out.threshold[i] = fit->threshold;
   };
-  for_parts(given_pool == nullptr ? *own_pool : *given_pool, scale_count(spec, rows, depth), longest, encode_part);
+  for_parts(threads, scale_count(spec, rows, depth), longest, encode_part);
   if (!finite) return check_finite("weights", w);
   const auto bad = std::find_if(out.scale.begin(), out.scale.end(), [](float v) { return !std::isfinite(v); });
   if (bad == out.scale.end()) return {};
   return beyond_float16(bad - out.scale.begin());
-}
-
-Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, std::span<float> scale,
-                      std::span<float> scale_neg) {
-  BITLAB_RETURN_IF_ERROR(validate(spec));
-  BITLAB_RETURN_IF_ERROR(check_matrix(w.size(), rows, depth));
-  const MethodInfo& method = info(spec.method);
-  const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
-  if (method.learned_scales == 0)
-    return make_error(ErrorCode::kUnsupported, "[encode] a method with learned scales, got {}", method.name);
-  if (w.size() != static_cast<size_t>(rows * depth) || scale.size() != scales ||
-      scale_neg.size() != (method.asymmetric ? scales : 0))
-    return make_error(ErrorCode::kShapeMismatch, "[encode] {} weights and {} scales, got {} and {}", rows * depth, scales,
-                      w.size(), scale.size());
-  const ScopedFloatEnvironment environment;
-  const PartEncoder encoder({.method = method.asymmetric ? Method::kTwn : Method::kAbsmean});
-  for (size_t i = 0; i < scales; ++i) {
-    const Part own = part_of(spec, rows, depth, static_cast<int64_t>(i));
-    const std::optional<Fit> fit = encoder.encode(nullptr, w.subspan(own.begin, own.count), {}, {});
-    if (!fit) return check_finite("weights", w);
-    scale[i] = method.asymmetric ? fit->scale : 2 * fit->scale;
-    if (method.asymmetric) scale_neg[i] = scale[i];
-  }
-  return {};
 }
 
 }  // namespace bitlab::ternary

@@ -1,5 +1,5 @@
-// Encoders: latent float weights to ternary codes and scales. One rule per method of methods.def, where the formulas stand. In training and in
-// freezing methods are evaluated here; for tensors on other devices ops/quantize.cc computes the same bits.
+// Encoders: latent float weights to ternary codes and scales. One rule per method of methods.def, where the formulas stand (method.h). In training
+// and in freezing rules are evaluated here; for tensors on other devices ops/encode.cc computes the same bits.
 #pragma once
 
 #include <cstdint>
@@ -28,29 +28,30 @@ struct Encoding {
   std::span<float> threshold;  // [scale_count], or empty: D of the formula
 };
 
+// What a method learns, as Encoding's scales are: what it does not learn is empty.
+struct Learned {
+  std::span<const float> scale, scale_neg, threshold;
+  std::span<const float>& operator[](Parameter parameter) {
+    return parameter == Parameter::kScale ? scale : parameter == Parameter::kScaleNeg ? scale_neg : threshold;
+  }
+};
+
 // w        float32 [rows, depth], row-major, depth in canonical order (codes.h)
-// learned  as Encoding's scale and scale_neg: in, of methods with learned scales; else empty
 //
 // Sums are those of sum.h, so the result depends on the values and their order alone, not on the pool. The median of an even number of values
 // is the lower one of the two in the middle, as torch.median's. Scales of groups are rounded to float16, which is how they are stored. Where
-// nothing is above the threshold, twn and fixed have scale 0 and codes 0.
-// Errors: as validate(spec), ShapeMismatch (span lengths), NotFinite (a learned scale, a weight; a group's scale beyond float16). What an
-// Encoding holds after an error is not specified.
-struct LearnedScales {
-  std::span<const float> scale, scale_neg;
-};
+// no weight, or none of a sign, is above the threshold, the best scale is 0. Statistics and D are those of all weights, with a sparse pattern, too;
+// a draw (draw.h) counts weights by their place in w.
+// Errors: as validate(spec), ShapeMismatch (span lengths), NotFinite (a learned parameter, a weight; a group's scale beyond float16), OutOfMemory
+// (a sparse pattern takes a copy of w). What an Encoding holds after an error is not specified.
 // `pool`: null runs all of it in the caller; the result is the same.
-Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const LearnedScales& learned,
+Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, const Learned& learned,
               const Encoding& out, ThreadPool* pool = nullptr);
 
-// What encode() says of its input, for encoders on other devices: whether the numbers of learned scales are those of a spec with so many scales
-// (ShapeMismatch); NotFinite of a value of `what`, "weights" or "learned scales"; NotFinite of the scale of a group.
-Status check_learned(const WeightSpec& spec, int64_t scales, int64_t positive, int64_t negative);
+// What encode() says of its input, for encoders on other devices: whether learned parameters are those of a spec with so many scales, `counts` being
+// the numbers in each (ShapeMismatch); NotFinite of a value of `what`, "weights" or "learned parameters"; NotFinite of the scale of a group.
+Status check_learned(const WeightSpec& spec, int64_t scales, std::span<const int64_t> counts);
 Error not_finite(std::string_view what, float value, int64_t index);
 Error beyond_float16(int64_t group);
-
-// Where a method's learned scales begin, from the weights: those of twn's formula (ttq), 2 max(mean|w|, 1e-5) (lsq). Other methods: an error.
-Status initial_scales(const WeightSpec& spec, std::span<const float> w, int64_t rows, int64_t depth, std::span<float> scale,
-                      std::span<float> scale_neg);
 
 }  // namespace bitlab::ternary

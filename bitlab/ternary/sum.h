@@ -44,10 +44,10 @@ double sum_in_block(std::span<const float> w, Term term) {
 // Step 3 for s[i] = leaf(i), i in [first, first + count), count >= 1. On the left of each addition is the largest whole subtree, which is what
 // adding by levels comes to.
 template <class Leaf>
-double tree_sum(size_t count, const Leaf& leaf, size_t first = 0) {
+auto tree_sum(size_t count, const Leaf& leaf, size_t first = 0) -> decltype(leaf(first)) {
   if (count == 1) return leaf(first);
   const size_t left = std::bit_floor(count - 1);
-  const double sum = tree_sum(left, leaf, first);
+  const auto sum = tree_sum(left, leaf, first);
   return sum + tree_sum(count - left, leaf, first + left);
 }
 

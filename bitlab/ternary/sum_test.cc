@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/base/half.h"
+#include "bitlab/ternary/draw.h"
 #include "bitlab/ternary/encode.h"
 #include "bitlab/ternary/test_support.h"
 
@@ -81,54 +82,129 @@ struct Expected {
   float scale, scale_neg, threshold;
 };
 
-Expected rounded(std::span<const float> w, float s, float limit) {
+// The weights that share a scale: all of them, those that a pattern keeps (zeros for others), and random numbers where there is a draw.
+struct Shared {
+  std::vector<float> w, kept, random;
+};
+
+Expected rounded(const Shared& part, float s, float limit) {
   Expected e{{}, s, s, s / 2};
-  for (float v : w) e.t.push_back(static_cast<int8_t>(std::nearbyint(std::clamp(v / s, -limit, limit))));
+  for (size_t i = 0; i < part.w.size(); ++i) {
+    const float ratio = std::clamp(part.kept[i] / s, -limit, limit);
+    float code = std::nearbyint(ratio);
+    if (!part.random.empty()) {
+      const float toward_zero = std::trunc(ratio), rest = std::fabs(ratio - toward_zero);
+      code = toward_zero + (part.random[i] < rest ? std::copysign(1.0F, ratio) : 0.0F);
+    }
+    e.t.push_back(static_cast<int8_t>(code));
+  }
   return e;
 }
 
-Expected cut(std::span<const float> w, float threshold) {
-  Expected e{{}, 0, 0, threshold};
+// The mean of |w| where keep(w), in the order of the text.
+template <class Keep>
+float mean_where(const Shared& part, Keep keep) {
   std::vector<double> kept;
   double count = 0;
-  for (float v : w) {
-    const bool keep = std::fabs(v) > threshold;
-    e.t.push_back(static_cast<int8_t>(keep ? (v > 0 ? 1 : -1) : 0));
-    kept.push_back(keep ? std::fabs(double{v}) : 0.0);
-    count += keep ? 1 : 0;
+  for (float v : part.kept) {
+    kept.push_back(keep(v) ? std::fabs(double{v}) : 0.0);
+    count += keep(v) ? 1 : 0;
   }
-  e.scale = count == 0 ? 0.0F : static_cast<float>(sum_by_the_text(kept) / count);
+  return count == 0 ? 0.0F : static_cast<float>(sum_by_the_text(kept) / count);
+}
+
+Expected cut(const Shared& part, float threshold) {
+  Expected e{{}, 0, 0, threshold};
+  for (float v : part.kept) e.t.push_back(static_cast<int8_t>(std::fabs(v) > threshold ? (v > 0 ? 1 : -1) : 0));
+  e.scale = e.scale_neg = mean_where(part, [=](float v) { return std::fabs(v) > threshold; });
   return e;
 }
 
+struct OneLearned {
+  float scale, scale_neg, threshold;
+};
+
 // methods.def, for the weights that share a scale.
-Expected by_the_text(const WeightSpec& spec, std::span<const float> w, float learned, float learned_neg) {
+Expected by_the_text(const WeightSpec& spec, const Shared& part, const OneLearned& learned) {
   std::vector<double> size;
-  for (float v : w) size.push_back(std::fabs(double{v}));
+  for (float v : part.w) size.push_back(std::fabs(double{v}));
   const double c = coefficient(spec);
   const auto mean = [&] { return sum_by_the_text(size) / static_cast<double>(size.size()); };
+  const auto most = [&] { return *std::max_element(size.begin(), size.end()); };
   switch (spec.method) {
     case Method::kAbsmean:
-      return rounded(w, std::max(static_cast<float>(mean()), 1e-5F), 1);
+      return rounded(part, std::max(static_cast<float>(mean()), 1e-5F), 1);
     case Method::kAbsmedian:
       std::sort(size.begin(), size.end());
-      return rounded(w, std::max(static_cast<float>(size[(size.size() - 1) / 2]), 1e-5F), 1);
+      return rounded(part, std::max(static_cast<float>(size[(size.size() - 1) / 2]), 1e-5F), 1);
     case Method::kTwn:
-      return cut(w, static_cast<float>(c * mean()));
+      return cut(part, static_cast<float>(c * mean()));
+    case Method::kTwnAsymmetric: {
+      Expected e = cut(part, static_cast<float>(c * mean()));
+      e.scale = mean_where(part, [&](float v) { return v > e.threshold; });
+      e.scale_neg = mean_where(part, [&](float v) { return -v > e.threshold; });
+      return e;
+    }
+    case Method::kTga:
+      return cut(part, std::fabs(learned.threshold));
     case Method::kFixed:
-      return cut(w, static_cast<float>(c));
+      return cut(part, static_cast<float>(c));
     case Method::kLsq:
-      return rounded(w, std::max(std::fabs(learned), 1e-5F), 1);
+      return rounded(part, std::max(std::fabs(learned.scale), 1e-5F), 1);
     case Method::kInt8:
-      return rounded(w, std::max(static_cast<float>(*std::max_element(size.begin(), size.end())), 1e-5F) / 127, 127);
+      return rounded(part, std::max(static_cast<float>(most()), 1e-5F) / 127, 127);
     case Method::kTtq: {
-      Expected e = cut(w, static_cast<float>(c * *std::max_element(size.begin(), size.end())));
-      e.scale = learned;
-      e.scale_neg = learned_neg;
+      Expected e = cut(part, static_cast<float>(c * most()));
+      e.scale = learned.scale;
+      e.scale_neg = learned.scale_neg;
       return e;
     }
   }
   return {};
+}
+
+// What sparsity.def keeps: each block of a row sorted by size, equal ones as they stand.
+std::vector<float> pruned(const WeightSpec& spec, const std::vector<float>& w, int64_t depth) {
+  const auto [kept, of] = pattern(spec.sparsity);
+  std::vector<float> left = w;
+  const auto size = [&](int64_t i) { return std::fabs(w[static_cast<size_t>(i)]); };
+  for (int64_t row = 0; of != 0 && row < static_cast<int64_t>(w.size()); row += depth)
+    for (int64_t begin = row; begin < row + depth; begin += of) {
+      std::vector<int64_t> block(static_cast<size_t>(std::min<int64_t>(of, row + depth - begin)));
+      std::iota(block.begin(), block.end(), begin);
+      std::stable_sort(block.begin(), block.end(), [&](int64_t a, int64_t b) { return size(a) > size(b); });
+      for (size_t i = static_cast<size_t>(kept); i < block.size(); ++i) left[static_cast<size_t>(block[i])] = 0;
+    }
+  return left;
+}
+
+// SplitMix64 as it is published, a state that advances; its n-th output is mix(seed + n g).
+struct SplitMix64 {
+  uint64_t state;
+  uint64_t operator()() {
+    uint64_t z = (state += 0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+};
+
+std::vector<float> random_numbers(const WeightSpec& spec, size_t count) {
+  std::vector<float> numbers;
+  if (spec.draw == 0) return numbers;
+  const uint64_t key = SplitMix64{static_cast<uint64_t>(spec.draw) - 0x9e3779b97f4a7c15}();
+  SplitMix64 generator{key - 0x9e3779b97f4a7c15};  // its first output is that of index 0
+  while (numbers.size() < count)
+    numbers.push_back(static_cast<float>(std::ldexp(static_cast<double>(generator() >> 40), -24)));
+  return numbers;
+}
+
+TEST(Draw, IsSplitMix64) {
+  // The first outputs for the seed 1234567, as they are published with the generator's reference code.
+  const uint64_t published[] = {6457827717110365317U, 3203168211198807973U, 9817491932198370423U, 4593380528125082431U,
+                                16408922859458223821U};
+  for (uint64_t i = 0; i < 5; ++i) EXPECT_EQ(mix(1234567 + (i + 1) * kDrawIncrement), published[i]);
+  EXPECT_EQ(uniform(0, 0), 0.0F);
 }
 
 struct Encoded {
@@ -140,28 +216,29 @@ struct Encoded {
 struct Case {
   WeightSpec spec;
   int64_t rows, depth;
-  std::vector<float> w, learned, learned_neg;
+  std::vector<float> w;
+  test::LearnedValues learned;
 
   Case(const WeightSpec& spec_, int64_t rows_, int64_t depth_)
       : spec(spec_), rows(rows_), depth(depth_), w(wide_weights(rows * depth, 3)) {
-    const auto some = [&](bool wanted, uint32_t seed) {
-      return wide_weights(wanted ? scale_count(spec, rows, depth) : 0, seed);
-    };
-    learned = some(info(spec.method).learned_scales > 0, 4);
-    learned_neg = some(info(spec.method).learned_scales > 1, 5);
+    learned = test::learned_values(spec.method, scale_count(spec, rows, depth), wide_weights);
   }
 
   Encoded expected() const {
     Encoded all;
     const int64_t length = spec.granularity == Granularity::kTensor ? rows * depth : depth;
     const int64_t step = spec.granularity == Granularity::kGroup ? spec.group : length;
+    const std::vector<float> kept = pruned(spec, w, depth), random = random_numbers(spec, w.size());
     for (int64_t row = 0; row < rows * depth / length; ++row)
       for (int64_t k = 0; k < length; k += step) {
         const size_t i = all.scale.size();
-        const auto part =
-            std::span(w).subspan(static_cast<size_t>(row * length + k), static_cast<size_t>(std::min(step, length - k)));
-        const Expected e =
-            by_the_text(spec, part, learned.empty() ? 0 : learned[i], learned_neg.empty() ? 0 : learned_neg[i]);
+        const auto piece = [&](const std::vector<float>& values) {
+          const auto begin = values.begin() + (row * length + k);
+          return values.empty() ? values : std::vector<float>(begin, begin + std::min(step, length - k));
+        };
+        const auto own = [&](const std::vector<float>& values) { return values.empty() ? 0.0F : values[i]; };
+        const Expected e = by_the_text(spec, {piece(w), piece(kept), piece(random)},
+                                       {own(learned.scale), own(learned.scale_neg), own(learned.threshold)});
         all.t.insert(all.t.end(), e.t.begin(), e.t.end());
         all.scale.push_back(spec.granularity == Granularity::kGroup ? half_to_float(float_to_half(e.scale)) : e.scale);
         if (info(spec.method).asymmetric) all.scale_neg.push_back(e.scale_neg);
@@ -174,8 +251,7 @@ struct Case {
     const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
     Encoded e{std::vector<int8_t>(w.size(), 99), std::vector<float>(scales), {}, std::vector<float>(scales)};
     if (info(spec.method).asymmetric) e.scale_neg.resize(scales);
-    BITLAB_RETURN_IF_ERROR(
-        encode(spec, w, rows, depth, {learned, learned_neg}, {e.t, e.scale, e.scale_neg, e.threshold}, pool));
+    BITLAB_RETURN_IF_ERROR(encode(spec, w, rows, depth, learned.view(), {e.t, e.scale, e.scale_neg, e.threshold}, pool));
     return e;
   }
 };
@@ -186,7 +262,18 @@ std::vector<WeightSpec> all_specs() {
     for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup}) {
       const WeightSpec spec{.method = static_cast<Method>(m), .granularity = granularity, .group = 64};
       if (validate(spec).ok()) specs.push_back(spec);
+      for (const Sparsity sparsity : {Sparsity::k2of4, Sparsity::k3of4, Sparsity::k6of8}) {
+        WeightSpec sparse = spec;
+        sparse.sparsity = sparsity;
+        if (validate(sparse).ok() && (sparsity == Sparsity::k2of4 || granularity == Granularity::kTensor))
+          specs.push_back(sparse);
+      }
+      WeightSpec random = spec;
+      random.rounding = Rounding::kStochastic;
+      random.draw = 1234567;
+      if (validate(random).ok()) specs.push_back(random);
     }
+  specs.push_back({.sparsity = Sparsity::k2of4, .rounding = Rounding::kStochastic, .draw = int64_t{1} << 62});
   return specs;
 }
 
@@ -211,8 +298,10 @@ TEST_F(Threads, ChangeNoBitOfAnyMethod) {
                                                   {1, 4096},    {1, 4097},   {1, 12'293}, {3, 12'293}, {7, 4097},
                                                   {2, 100'001}, {9, 32'771}, {129, 301},  {1000, 1}};
   for (const WeightSpec& spec : all_specs()) {
-    for (auto [rows, depth] : shapes) each_pool(Case(spec, rows, depth));
-    if (spec.granularity == Granularity::kTensor) each_pool(Case(spec, 1, 1 << 20));
+    const bool plain = spec.sparsity == Sparsity::kDense && spec.draw == 0;
+    for (auto [rows, depth] : shapes)
+      if (plain || rows * depth < 50'000) each_pool(Case(spec, rows, depth));
+    if (plain && spec.granularity == Granularity::kTensor) each_pool(Case(spec, 1, 1 << 20));
   }
 }
 
@@ -259,6 +348,40 @@ TEST_F(Threads, SumsDoNotOverflowWhereWeightsAreLargest) {
     std::fill(data.w.begin(), data.w.end(), std::numeric_limits<float>::max());
     each_pool(data);
   }
+}
+
+// Ties go to the lower k, whatever the sign; a short block at the end of a row keeps up to N.
+TEST(Sparsity, KeepsTheLargestOfEachBlock) {
+  const WeightSpec spec{.method = Method::kFixed, .threshold = 0.5, .sparsity = Sparsity::k2of4};
+  Case data(spec, 2, 7);
+  data.w = {1, -1, 1, 1, 2, 0.1F, -3, /* row 2 */ 0.25F, 4, -5, 3, 0, 0, 0};
+  const Encoded e = data.encoded(nullptr).value();
+  EXPECT_EQ(e.t, (std::vector<int8_t>{1, -1, 0, 0, 1, 0, -1, 0, 1, -1, 0, 0, 0, 0}));
+  EXPECT_EQ(e.scale[0], (1 + 1 + 2 + 3 + 4 + 5) / 6.0F);
+  data.w = {1, 2, 3, 4, 1, 2, 3, 1, 1, 1, 1, 1, 1, 1};  // the last three of a row: two are left
+  EXPECT_EQ(data.encoded(nullptr).value().t, (std::vector<int8_t>{0, 0, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1, 0}));
+}
+
+// The mean of many draws is the weight, clamped; one draw differs from the next.
+TEST(Rounding, IsRightOnAverage) {
+  Case data({.method = Method::kLsq, .rounding = Rounding::kStochastic, .draw = 1}, 1, 64);
+  data.learned.scale = {2};
+  for (size_t i = 0; i < 64; ++i) data.w[i] = (static_cast<float>(i) - 32) / 12;
+  std::vector<double> mean(64);
+  constexpr int kDraws = 4000;
+  std::vector<int8_t> last;
+  int changed = 0;
+  for (data.spec.draw = 1; data.spec.draw <= kDraws; ++data.spec.draw) {
+    const Encoded e = data.encoded(nullptr).value();
+    for (size_t i = 0; i < 64; ++i) mean[i] += e.t[i] * 2.0 / kDraws;
+    changed += e.t != last ? 1 : 0;
+    last = e.t;
+  }
+  EXPECT_EQ(changed, kDraws);
+  for (size_t i = 0; i < 64; ++i)
+    EXPECT_NEAR(mean[i], std::clamp(double{data.w[i]}, -2.0, 2.0), 6 * 2 * 0.5 / std::sqrt(kDraws));
+  data.spec.draw = 0;
+  EXPECT_TRUE(data.encoded(nullptr).value() == data.expected()) << "without a draw codes are the nearest ones";
 }
 
 // The median finds a value by its bits: equal ones, zeros of both signs, subnormals.

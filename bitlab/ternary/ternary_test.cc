@@ -9,7 +9,9 @@
 #include "bitlab/base/half.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/encode.h"
+#include "bitlab/ternary/method.h"
 #include "bitlab/ternary/oracle.h"
+#include "bitlab/ternary/test_support.h"
 #include "bitlab/ternary/trits.h"
 
 namespace bitlab::ternary {
@@ -29,17 +31,17 @@ struct Encoded {
 };
 
 Status try_encode(const WeightSpec& spec, const std::vector<float>& w, int64_t rows, int64_t depth, Encoded& e,
-                  const std::vector<float>& learned = {}, const std::vector<float>& learned_neg = {}) {
+                  const test::LearnedValues& learned = {}) {
   e.t.resize(w.size());
   e.scale.resize(static_cast<size_t>(scale_count(spec, rows, depth)));
   e.scale_neg.resize(info(spec.method).asymmetric ? e.scale.size() : 0);
-  return encode(spec, w, rows, depth, {learned, learned_neg}, {e.t, e.scale, e.scale_neg, {}});
+  return encode(spec, w, rows, depth, learned.view(), {e.t, e.scale, e.scale_neg, {}});
 }
 
 Encoded encoded(const WeightSpec& spec, const std::vector<float>& w, int64_t rows, int64_t depth,
-                const std::vector<float>& learned = {}, const std::vector<float>& learned_neg = {}) {
+                const test::LearnedValues& learned = {}) {
   Encoded e;
-  const Status status = try_encode(spec, w, rows, depth, e, learned, learned_neg);
+  const Status status = try_encode(spec, w, rows, depth, e, learned);
   EXPECT_TRUE(status.ok()) << to_text(spec);
   return e;
 }
@@ -48,16 +50,17 @@ Encoded encoded(const WeightSpec& spec, const std::vector<float>& w, int64_t row
 struct Part {
   std::vector<int8_t> t;
   float scale;
+  std::optional<float> scale_neg{};
 };
 
 Part rounded(std::span<const float> w, float s, float limit = 1) {
-  Part part{{}, s};
+  Part part{{}, s, {}};
   for (float v : w) part.t.push_back(static_cast<int8_t>(std::clamp(std::nearbyint(v / s), -limit, limit)));
   return part;
 }
 
 Part cut(std::span<const float> w, long double threshold) {
-  Part part{{}, 0};
+  Part part{{}, 0, {}};
   long double kept = 0;
   int count = 0;
   for (float v : w) {
@@ -69,7 +72,20 @@ Part cut(std::span<const float> w, long double threshold) {
   return part;
 }
 
-Part expected(const WeightSpec& spec, std::span<const float> w, float learned) {
+// The mean of |w| over those beyond the threshold on the side of `sign`.
+float mean_beyond(std::span<const float> w, long double threshold, int sign) {
+  long double sum = 0;
+  int count = 0;
+  for (float v : w)
+    if (sign * static_cast<long double>(v) > threshold) sum += sign * static_cast<long double>(v), ++count;
+  return count == 0 ? 0.0F : static_cast<float>(sum / count);
+}
+
+struct OneLearned {
+  float scale, scale_neg, threshold;
+};
+
+Part expected(const WeightSpec& spec, std::span<const float> w, const OneLearned& learned) {
   std::vector<long double> size;
   long double sum = 0;
   for (float v : w) size.push_back(std::fabs(static_cast<long double>(v))), sum += size.back();
@@ -83,15 +99,22 @@ Part expected(const WeightSpec& spec, std::span<const float> w, float learned) {
       return rounded(w, std::max(static_cast<float>(size[(size.size() - 1) / 2]), 1e-5F));
     case Method::kTwn:
       return cut(w, c * mean);
+    case Method::kTwnAsymmetric: {
+      Part part = cut(w, c * mean);
+      part.scale = mean_beyond(w, c * mean, 1), part.scale_neg = mean_beyond(w, c * mean, -1);
+      return part;
+    }
     case Method::kFixed:
       return cut(w, c);
+    case Method::kTga:
+      return cut(w, std::fabs(learned.threshold));
     case Method::kLsq:
-      return rounded(w, std::max(std::fabs(learned), 1e-5F));
+      return rounded(w, std::max(std::fabs(learned.scale), 1e-5F));
     case Method::kInt8:
       return rounded(w, std::max(static_cast<float>(size.back()), 1e-5F) / 127, 127);
     case Method::kTtq: {
       Part part = cut(w, c * size.back());
-      part.scale = learned;
+      part.scale = learned.scale, part.scale_neg = learned.scale_neg;
       return part;
     }
   }
@@ -116,14 +139,12 @@ TEST(Encode, FollowsTheFormulas) {
   for (const WeightSpec& spec : all_specs())
     for (auto [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {3, 17}, {20, 25}, {5, 64}, {7, 300}, {64, 257}}) {
       const auto w = random_weights(rows * depth, static_cast<uint32_t>(rows), 0.05F);
-      const int learned = info(spec.method).learned_scales;
       const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
-      auto positive = random_weights(static_cast<int64_t>(scales), 5, 0.05F),
-           negative = random_weights(static_cast<int64_t>(scales), 6, 0.05F);
-      if (learned < 1) positive.clear();
-      if (learned < 2) negative.clear();
-      const Encoded got = encoded(spec, w, rows, depth, positive, negative);
-      EXPECT_EQ(got.scale_neg, negative);
+      const auto learned = test::learned_values(spec.method, static_cast<int64_t>(scales), [](int64_t count, uint32_t seed) {
+        return random_weights(count, seed, 0.05F);
+      });
+      const auto own = [](const std::vector<float>& values, size_t i) { return values.empty() ? 0.0F : values[i]; };
+      const Encoded got = encoded(spec, w, rows, depth, learned);
       // Which weights share scale i, by arithmetic of its own.
       size_t i = 0;
       for (int64_t r = 0; r < (spec.granularity == Granularity::kTensor ? 1 : rows); ++r) {
@@ -131,7 +152,8 @@ TEST(Encode, FollowsTheFormulas) {
         const int64_t step = spec.granularity == Granularity::kGroup ? spec.group : length;
         for (int64_t k = 0; k < length; k += step, ++i) {
           const auto begin = static_cast<size_t>(r * length + k), count = static_cast<size_t>(std::min(step, length - k));
-          const Part part = expected(spec, std::span(w).subspan(begin, count), positive.empty() ? 0.0F : positive[i]);
+          const Part part = expected(spec, std::span(w).subspan(begin, count),
+                                     {own(learned.scale, i), own(learned.scale_neg, i), own(learned.threshold, i)});
           EXPECT_EQ(std::vector<int8_t>(got.t.begin() + static_cast<int64_t>(begin),
                                         got.t.begin() + static_cast<int64_t>(begin + count)),
                     part.t)
@@ -142,32 +164,20 @@ TEST(Encode, FollowsTheFormulas) {
           } else {
             EXPECT_FLOAT_EQ(got.scale[i], part.scale) << to_text(spec);
           }
+          EXPECT_EQ(got.scale_neg.empty(), !part.scale_neg);
+          if (part.scale_neg) {
+            EXPECT_FLOAT_EQ(got.scale_neg[i], *part.scale_neg) << to_text(spec);
+          }
         }
       }
       EXPECT_EQ(i, scales);
     }
 }
 
-// Beyond the size of a piece, on several threads: the same bits.
-TEST(Encode, ThreadsChangeNothing) {
+// Beyond the size of a piece.
+TEST(Encode, NamesTheFirstBadWeight) {
   const int64_t rows = 37, depth = 4099;
-  const auto w = random_weights(rows * depth, 8, 0.05F);
-  for (const WeightSpec& spec : all_specs()) {
-    const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
-    const int learned = info(spec.method).learned_scales;
-    const auto positive = random_weights(learned > 0 ? static_cast<int64_t>(scales) : 0, 5, 0.05F),
-               negative = random_weights(learned > 1 ? static_cast<int64_t>(scales) : 0, 6, 0.05F);
-    const Encoded expected = encoded(spec, w, rows, depth, positive, negative);
-    Encoded found = expected;
-    std::fill(found.t.begin(), found.t.end(), int8_t{99});
-    std::fill(found.scale.begin(), found.scale.end(), 99.0F);
-    ASSERT_TRUE(encode(spec, w, rows, depth, {positive, negative}, {found.t, found.scale, found.scale_neg, {}},
-                       make_thread_pool(3).get())
-                    .ok());
-    EXPECT_EQ(found.t, expected.t) << to_text(spec);
-    EXPECT_EQ(found.scale, expected.scale) << to_text(spec);
-  }
-  auto broken = w;
+  auto broken = random_weights(rows * depth, 8, 0.05F);
   broken[100'003] = std::numeric_limits<float>::quiet_NaN();
   Encoded e;
   EXPECT_EQ(try_encode({}, broken, rows, depth, e).error().message, "[encode] finite weights, got nan (index=100003)");
@@ -187,6 +197,17 @@ TEST(Encode, ScalesOfThresholdMethodsAreLeastSquares) {
     EXPECT_LT(error(e.scale[0]), error(e.scale[0] * 1.001));
     EXPECT_LT(error(e.scale[0]), error(e.scale[0] * 0.999));
   }
+  const Encoded two = encoded({.method = Method::kTwnAsymmetric}, w, 1, 500);
+  const auto error = [&](double up, double down) {
+    double sum = 0;
+    for (size_t i = 0; i < w.size(); ++i) sum += std::pow(w[i] - (two.t[i] > 0 ? up : down) * two.t[i], 2);
+    return sum;
+  };
+  EXPECT_NE(two.scale[0], two.scale_neg[0]);
+  for (const double factor : {1.001, 0.999}) {
+    EXPECT_LT(error(two.scale[0], two.scale_neg[0]), error(two.scale[0] * factor, two.scale_neg[0]));
+    EXPECT_LT(error(two.scale[0], two.scale_neg[0]), error(two.scale[0], two.scale_neg[0] * factor));
+  }
 }
 
 // Codes are found by comparing with half a scale; the formula divides and rounds. They agree for every float around the half.
@@ -199,7 +220,7 @@ TEST(Encode, HalfAScaleIsWhereTheQuotientRounds) {
     for (int step = 0; step < 3; ++step) w = std::nextafter(w, 0.0F);
     for (int step = 0; step < 7; ++step, w = std::nextafter(w, 1e9F)) {
       Encoded e;
-      ASSERT_TRUE(try_encode({.method = Method::kLsq}, {w}, 1, 1, e, {s}).ok());
+      ASSERT_TRUE(try_encode({.method = Method::kLsq}, {w}, 1, 1, e, {.scale = {s}}).ok());
       ASSERT_EQ(e.t[0], std::clamp(std::nearbyint(w / s), -1.0F, 1.0F)) << w << " " << s;
     }
   }
@@ -212,7 +233,13 @@ TEST(Encode, EdgesOfTheFormulas) {
   EXPECT_EQ(encoded({.method = Method::kAbsmedian}, zeros, 2, 4).scale[0], 1e-5F);
   EXPECT_EQ(encoded({.method = Method::kTwn}, zeros, 2, 4).scale[0], 0.0F);
   EXPECT_EQ(encoded({.method = Method::kTwn}, zeros, 2, 4).t, std::vector<int8_t>(8, 0));
-  EXPECT_EQ(encoded({.method = Method::kLsq}, zeros, 2, 4, {0.0F}).scale[0], 1e-5F);
+  EXPECT_EQ(encoded({.method = Method::kLsq}, zeros, 2, 4, {.scale = {0.0F}}).scale[0], 1e-5F);
+  EXPECT_EQ(encoded({.method = Method::kTga}, zeros, 2, 4, {.threshold = {0.0F}}).t, std::vector<int8_t>(8, 0));
+  // One sign alone: the other one has nothing to average.
+  const Encoded positive = encoded({.method = Method::kTwnAsymmetric}, {1, 3, 0, 0}, 1, 4);
+  EXPECT_EQ(positive.t, (std::vector<int8_t>{1, 1, 0, 0}));
+  EXPECT_EQ(positive.scale[0], 2.0F);
+  EXPECT_EQ(positive.scale_neg[0], 0.0F);
   // w / s of exactly one half rounds to even, zero: mean of {1, 3} is 2, 1 / 2 is 0.5.
   EXPECT_EQ(encoded({}, {1.0F, -3.0F}, 1, 2).t, (std::vector<int8_t>{0, -1}));
   EXPECT_EQ(encoded({}, {-0.0F, 1e30F}, 1, 2).t, (std::vector<int8_t>{0, 1}));
@@ -224,43 +251,63 @@ TEST(Encode, RefusesBadInput) {
   const float infinity = std::numeric_limits<float>::infinity();
   Encoded e;
   EXPECT_EQ(try_encode({}, {1, infinity}, 1, 2, e).error().message, "[encode] finite weights, got inf (index=1)");
-  EXPECT_EQ(try_encode({.method = Method::kLsq}, {1, 2}, 1, 2, e, {infinity}).error().message,
-            "[encode] finite learned scales, got inf (index=0)");
+  EXPECT_EQ(try_encode({.method = Method::kLsq}, {1, 2}, 1, 2, e, {.scale = {infinity}}).error().message,
+            "[encode] finite learned parameters, got inf (index=0)");
   EXPECT_EQ(try_encode({}, {1, 2, 3}, 2, 2, e).error().code, ErrorCode::kShapeMismatch);
   std::vector<float> scale(1);
   for (const auto& [rows, depth] : {std::pair<int64_t, int64_t>{0, 5}, {5, 0}, {-1, -1}}) {
     const std::string expected =
         fmt::format("[encode] at least one row and one column, got [{}, {}] and 0 weights", rows, depth);
-    EXPECT_EQ(initial_scales({.method = Method::kLsq}, {}, rows, depth, scale, {}).error().message, expected);
     EXPECT_EQ(encode({}, {}, rows, depth, {}, {{}, scale, {}, {}}).error().message, expected);
   }
-  EXPECT_EQ(try_encode({.method = Method::kTtq}, {1, 2}, 1, 2, e, {1.0F}).error().message,
-            "[encode] 1 and 1 learned scales for ttq/tensor, got 1 and 0");
+  EXPECT_EQ(try_encode({.method = Method::kTtq}, {1, 2}, 1, 2, e, {.scale = {1.0F}}).error().message,
+            "[encode] learned parameters of [1, 1] numbers for ttq/tensor, got [1, 0]");
   EXPECT_EQ(try_encode({.granularity = Granularity::kGroup}, std::vector<float>(64, 1e6F), 1, 64, e).error().message,
             "[encode] a scale within float16, got more (group=0)");
 }
 
-TEST(Encode, LearnedScalesBeginAtTheWeightsOwn) {
-  const auto w = random_weights(40, 2, 0.05F);
-  double sum = 0;
-  for (float v : w) sum += std::fabs(v);
-  std::vector<float> scale(1), negative(1), none;
-  ASSERT_TRUE(initial_scales({.method = Method::kLsq}, w, 4, 10, scale, none).ok());
-  EXPECT_NEAR(scale[0], 2 * sum / 40, 1e-7);
-  ASSERT_TRUE(initial_scales({.method = Method::kTtq}, w, 4, 10, scale, negative).ok());
-  EXPECT_EQ(scale[0], encoded({.method = Method::kTwn}, w, 4, 10).scale[0]);
-  EXPECT_EQ(negative, scale);
-  EXPECT_EQ(initial_scales({}, w, 4, 10, scale, none).error().code, ErrorCode::kUnsupported);
-  EXPECT_EQ(initial_scales({.method = Method::kLsq}, none, 1, 0, scale, none).error().code, ErrorCode::kShapeMismatch);
+TEST(Method, LearnedParametersBeginAtAnothersFit) {
+  const auto from = [](std::string_view text) { return to_text(beginning(parse_weight_spec(text).value()).value()); };
+  EXPECT_EQ(from("lsq/channel/2:4/stochastic=3"), "absmean/channel/2:4");
+  EXPECT_EQ(from("ttq/tensor/threshold=0.2"), "twn/tensor") << "c of ttq is in units of the maximum";
+  EXPECT_EQ(from("tga/channel/threshold=0.5"), "twn/channel/threshold=0.5");
+  EXPECT_EQ(from("tga"), "twn/tensor/threshold=0.7");
+  EXPECT_EQ(beginning({}).error().message, "[quantization] a method that learns (ttq, lsq and tga), got absmean");
+}
+
+TEST(Method, EveryRowHasARule) {
+  EXPECT_EQ(method_list().size(), 9U);
+  for (size_t m = 0; m < method_list().size(); ++m) {
+    const auto method = static_cast<Method>(m);
+    const MethodRule& r = rule(method);
+    const MethodInfo& i = info(method);
+    EXPECT_EQ(i.rounds, r.threshold == MethodRule::Threshold::kHalfScale) << i.name;
+    EXPECT_EQ(i.asymmetric, r.scale == MethodRule::Scale::kBestOfEachSign || i.learned.size() == 2) << i.name;
+    EXPECT_NE(std::find(std::begin(i.source), std::end(i.source), ':'), std::end(i.source)) << i.name;
+  }
 }
 
 TEST(Spec, TextsRoundTrip) {
   for (WeightSpec spec : all_specs()) {
     EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
-    if (info(spec.method).learned_scales != 0 || !is_ternary(spec.method)) continue;
+    if (!is_ternary(spec.method)) continue;
+    for (const char* sparsity : {"1:2", "2:4", "3:4", "8:16"}) {
+      spec.sparsity = parse_sparsity(sparsity).value();
+      EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
+    }
+    if (info(spec.method).rounds) {
+      spec.rounding = Rounding::kStochastic;
+      EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
+      spec.draw = std::numeric_limits<int64_t>::max();
+      EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
+    }
+    if (learns(spec.method)) continue;
     spec.gradient = Gradient::kTanh;
     EXPECT_EQ(parse_weight_spec(to_text(spec)).value(), spec) << to_text(spec);
   }
+  EXPECT_EQ(to_text({.sparsity = Sparsity::k2of4, .rounding = Rounding::kStochastic, .draw = 5}),
+            "absmean/tensor/2:4/stochastic=5");
+  EXPECT_EQ(parse_weight_spec("twn/tensor/dense/nearest/ste").value(), WeightSpec{.method = Method::kTwn});
   EXPECT_EQ(to_text({}), "absmean/tensor");
   EXPECT_EQ(to_text({Method::kTwn, Granularity::kGroup, 64, 0.8, Gradient::kClipped}), "twn/group64/threshold=0.8/clipped");
   EXPECT_EQ(parse_weight_spec("twn").value(), WeightSpec{.method = Method::kTwn});
@@ -268,18 +315,33 @@ TEST(Spec, TextsRoundTrip) {
 
 TEST(Spec, WhatDoesNotFitNamesWhatDoes) {
   const auto message = [](std::string_view text) { return parse_weight_spec(text).error().message; };
-  EXPECT_EQ(message("tnw"), "[quantization] a method of {absmean, absmedian, twn, ttq, lsq, fixed, int8}, got 'tnw'");
+  EXPECT_EQ(message("tnw"),
+            "[quantization] a method of {absmean, absmedian, twn, twn_asymmetric, ttq, lsq, tga, fixed, int8}, got 'tnw'");
   EXPECT_EQ(message("twn/row"), "[quantization] a granularity of {tensor, channel, group}, got 'row'");
   EXPECT_EQ(message("twn/group100"), "[quantization] groups of 64, 128 or 256, got 100");
-  EXPECT_EQ(message("twn/tensor/soft"), "[quantization] a gradient of {ste, clipped, tanh}, got 'soft'");
+  EXPECT_EQ(message("twn/tensor/soft"),
+            "[quantization] an option of {threshold=, stochastic=, ste, clipped, tanh, dense, 1:2, 1:4, 2:4, 3:4, 2:8, 4:8, "
+            "6:8, 4:16, 8:16, nearest, stochastic}, got 'soft'");
+  EXPECT_EQ(message("absmean/tensor/stochastic=0"),
+            "[quantization] a number above 0 behind stochastic=, got 'stochastic=0'");
+  EXPECT_EQ(validate({.draw = 4}).error().message,
+            "[quantization] a draw above 0 of stochastic rounding, got 4 for nearest");
+  EXPECT_EQ(message("twn/tensor/stochastic"),
+            "[quantization] nearest rounding for twn, which cuts (absmean, absmedian and lsq round), got stochastic");
+  EXPECT_EQ(message("int8/tensor/2:4"), "[quantization] dense weights for int8, got 2:4");
+  EXPECT_EQ(message("twn_asymmetric/group64"),
+            "[quantization] tensor or channel scales for twn_asymmetric, which has two of them (absmean, absmedian, twn and "
+            "fixed have groups), got group");
   EXPECT_EQ(message("twn/tensor/threshold=x"), "[quantization] a number behind threshold=, got 'threshold=x'");
   EXPECT_EQ(message("twn/tensor/threshold=-1"), "[quantization] a threshold of at least 0, got -1");
   EXPECT_EQ(message("absmean/tensor/threshold=1"),
-            "[quantization] no threshold for absmean (twn, ttq and fixed have one), got 1");
+            "[quantization] no threshold for absmean (twn, twn_asymmetric, ttq, tga and fixed have one), got 1");
   EXPECT_NE(message("ttq/group64").find("tensor or channel scales for ttq"), std::string::npos);
   EXPECT_EQ(message("int8/group64"), "[quantization] tensor or channel scales for int8, got group");
   EXPECT_EQ(message("int8/channel/tanh"), "[quantization] ste for int8, where nothing is far from its code, got tanh");
-  EXPECT_NE(message("lsq/tensor/tanh").find("ste for lsq"), std::string::npos);
+  EXPECT_EQ(message("lsq/tensor/tanh"),
+            "[quantization] ste for lsq, whose paper gives the gradient (absmean, absmedian, twn, twn_asymmetric and fixed "
+            "have others), got tanh");
 }
 
 TEST(Codes, PackAndUnpack) {

@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "bitlab/ternary/encode.h"
+
 namespace bitlab::ternary::test {
 
 // Zeros, and eight values whose mean shows the order of a float64 sum: 2^10 + 2^-14 lies between two floats, and six small values, of about
@@ -26,5 +28,24 @@ inline std::vector<float> order_sensitive_weights(int64_t count, uint32_t seed) 
   return w;
 }
 inline constexpr double kBelowOrderSensitive = 1e-20;  // a threshold of `fixed` that keeps the eight values
+
+// Values of what a method learns, for so many scales.
+struct LearnedValues {
+  std::vector<float> scale{}, scale_neg{}, threshold{};
+
+  std::vector<float>& operator[](Parameter parameter) {
+    return parameter == Parameter::kScale ? scale : parameter == Parameter::kScaleNeg ? scale_neg : threshold;
+  }
+  Learned view() const { return {scale, scale_neg, threshold}; }
+};
+
+// `make(count, seed)` for each parameter of the method.
+template <class Make>
+LearnedValues learned_values(Method method, int64_t scales, Make make) {
+  LearnedValues values;
+  uint32_t seed = 5;
+  for (const Parameter parameter : info(method).learned) values[parameter] = make(scales, seed++);
+  return values;
+}
 
 }  // namespace bitlab::ternary::test

@@ -26,9 +26,9 @@ std::set<std::string> optional_names(const torch::nn::Module& model) {
   std::set<std::string> names;
   for (const auto& item : model.named_modules()) {
     const std::string prefix = item.key().empty() ? "" : item.key() + ".";
-    names.insert(prefix + "blend");
+    for (const char* name : {"blend", "draw"}) names.insert(prefix + name);
     if (dynamic_cast<const nn::ProductLayer*>(item.value().get()) == nullptr) continue;
-    for (const char* name : {"weight_scale", "weight_scale_neg", "act_scale"}) names.insert(prefix + name);
+    for (const std::string& name : nn::Quantizer::state_names()) names.insert(prefix + name);
   }
   return names;
 }
@@ -39,7 +39,11 @@ void initialize_scales(const torch::nn::Module& model, const train::State& file)
     if (auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get()); layer != nullptr) {
       const auto view = layer->view();
       const std::string prefix = item.key().empty() ? "" : item.key() + ".";
-      if (!file.contains(prefix + "weight_scale")) view.quantizer.initialize_scales(view.weight);
+      const auto parameters = item.value()->named_parameters(false);
+      const auto is_missing = [&](const auto& own) {
+        return own.key().starts_with("weight_") && !file.contains(prefix + own.key());
+      };
+      if (std::any_of(parameters.begin(), parameters.end(), is_missing)) view.quantizer.initialize_scales(view.weight);
     }
 }
 

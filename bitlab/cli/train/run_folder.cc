@@ -50,7 +50,7 @@ Json report_of(const TrainedRun& trained) {
 // The goal's metric: "accuracy 98.20 %", "perplexity 4.1200".
 std::string goal_text(const train::Goal& goal, const std::vector<train::Metric>& metrics) {
   const double value = train::Evaluation{0, metrics}.at(goal.metric);
-  return goal.metric.ends_with("accuracy") ? fmt::format("{} {:.2f} %", goal.metric, 100 * value)
+  return goal.metric.ends_with("accuracy") ? fmt::format("{} {:6.2f} %", goal.metric, 100 * value)
                                            : fmt::format("{} {:.4f}", goal.metric, value);
 }
 

@@ -1,0 +1,71 @@
+#include "bitlab/ops/bit_operands.h"
+
+#include <cmath>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/where.h>
+
+namespace bitlab::ops {
+namespace {
+
+at::Tensor blended_value(const at::Tensor& quantized, const at::Tensor& latent, double blend) {
+  return blend == 1 ? quantized : latent + (quantized - latent) * blend;
+}
+
+// g scaled by a slope that holds for the quantized part; an undefined slope is 1.
+at::Tensor blended(const at::Tensor& g, const at::Tensor& slope, double blend) {
+  if (!slope.defined()) return g;
+  return blend == 1 ? g * slope : g * (slope * blend + (1 - blend));
+}
+
+// Of methods that leave the gradient to the spec.
+at::Tensor chosen_slope(const EncodedWeight& of) {
+  if (of.spec.gradient == ternary::Gradient::kStraightThrough) return {};
+  const at::Tensor threshold = of.spread(of.weight.threshold);
+  if (of.spec.gradient == ternary::Gradient::kClipped) return (of.latent.abs() <= 2 * threshold).to(at::kFloat);
+  const at::Tensor unit = threshold.clamp_min(1e-30);  // where a threshold is zero, everything is far above it
+  const at::Tensor u = of.latent / unit, up = at::tanh(2 * (u - 1)), down = at::tanh(2 * (u + 1));
+  const at::Tensor& second = of.weight.scale_neg.defined() ? of.weight.scale_neg : of.weight.scale;
+  return (of.spread(of.weight.scale) * (1 - up * up) + of.spread(second) * (1 - down * down)) / unit;
+}
+
+}  // namespace
+
+at::Tensor Operands::x_value(const Settings& s) const {
+  return s.quantizes_x() ? blended_value(q.to(at::kFloat).mul_(a), x, s.blend) : x;
+}
+
+at::Tensor Operands::weight_value(const Settings& s) const {
+  const WeightLayout layout = s.product.layout(weight.t);
+  const at::Tensor scale = layout.spread(weight.scale, s.spec), t = weight.t.to(at::kFloat);
+  if (!weight.scale_neg.defined()) return blended_value(t.mul_(scale), latent, s.blend);
+  const at::Tensor negative = at::where(t < 0, -layout.spread(weight.scale_neg, s.spec), t);
+  return blended_value(at::where(t > 0, scale, negative), latent, s.blend);
+}
+
+at::Tensor weight_gradient(const Settings& s, const Operands& o, at::TensorList learned, const at::Tensor& g) {
+  const WeightLayout layout = s.product.layout(o.weight.t);
+  const EncodedWeight of{layout, s.spec, o.weight, o.latent, learned};
+  const MethodGradient* rule = gradient_rule(s.spec.method);
+  return blended(g, rule != nullptr ? rule->slope(of) : chosen_slope(of), s.blend);
+}
+
+std::vector<at::Tensor> learned_gradients(const Settings& s, const Operands& o, at::TensorList learned,
+                                          const at::Tensor& g) {
+  const WeightLayout layout = s.product.layout(o.weight.t);
+  return gradient_rule(s.spec.method)->parameters({layout, s.spec, o.weight, o.latent, learned}, g * s.blend);
+}
+
+std::pair<at::Tensor, at::Tensor> static_gradients(const Settings& s, const Operands& o, const at::Tensor& act_scale,
+                                                   const at::Tensor& g, bool needs_step) {
+  const double limit = act_limit(s.activation);
+  const at::Tensor ratio = o.x / act_scale, inside = (ratio.abs() < limit).to(at::kFloat);
+  at::Tensor step;
+  if (needs_step)
+    step = ((g * s.blend) * (o.q.to(at::kFloat) - ratio * inside)).sum().reshape({1}) /
+           std::sqrt(static_cast<double>(o.x.numel()) * limit);
+  return {blended(g, inside, s.blend), step};
+}
+
+}  // namespace bitlab::ops

@@ -1,0 +1,10 @@
+// absmedian rounds in units of the median, which outliers do not move.
+#include "bitlab/ternary/method.h"
+
+namespace bitlab::ternary {
+
+constinit const MethodRule kAbsmedianRule{.measure = MethodRule::Measure::kMedian,
+                                          .threshold = MethodRule::Threshold::kHalfScale,
+                                          .scale = MethodRule::Scale::kMeasure};
+
+}  // namespace bitlab::ternary

@@ -1,0 +1,9 @@
+// fixed cuts at a number that does not depend on the weights, and takes the best scale for what is left.
+#include "bitlab/ternary/method.h"
+
+namespace bitlab::ternary {
+
+constinit const MethodRule kFixedRule{
+    .measure = MethodRule::Measure::kOne, .threshold = MethodRule::Threshold::kTimesC, .scale = MethodRule::Scale::kBest};
+
+}  // namespace bitlab::ternary

@@ -1,0 +1,9 @@
+// twn cuts at a part of the mean, and takes the best scale for what is left.
+#include "bitlab/ternary/method.h"
+
+namespace bitlab::ternary {
+
+constinit const MethodRule kTwnRule{
+    .measure = MethodRule::Measure::kMean, .threshold = MethodRule::Threshold::kTimesC, .scale = MethodRule::Scale::kBest};
+
+}  // namespace bitlab::ternary
