@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set
 
 LIBRARIES = "bitlab/CMakeLists.txt"
-LIBRARY = re.compile(r"\bbitlab_library\(\s*(\S+)([^)]*)\)")
-KEYWORDS = ("SHARED", "TORCH", "DEPS", "LINK", "PRIVATE_LINK", "TEST_DEPS")
+LIBRARY = re.compile(r"\bbitlab_library\(\s*([^\s)]+)([^)]*)\)")
+KEYWORDS = ("SHARED", "TORCH", "DEPS", "PRIVATE_LINK", "TEST_DEPS")
 
 # The programs' folders are no libraries: folder -> what its files may include besides their own.
 PROGRAMS: Dict[str, str] = {
