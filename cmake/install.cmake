@@ -1,29 +1,27 @@
 # Installation: cmake --install <build> --prefix <prefix>
 #
-#   find_package(BitLab COMPONENTS runtime)   BitLab::runtime, static: C++ and the C ABI; BitLab::runtime_shared: libbitlab.so
+#   find_package(BitLab COMPONENTS runtime)   BitLab::runtime, BitLab::kernels, …: libbitlab_core; BitLab::runtime_shared: libbitlab.so
 #   find_package(BitLab COMPONENTS train)     BitLab::models, BitLab::train, BitLab::deploy, …: needs LibTorch
 #   pkg-config bitlab                         libbitlab.so
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(runtime_parts base ternary kernels program format runtime)
-set(train_parts config data ops nn convert models train deploy)
+set(runtime_parts base ternary kernels program format runtime)  # of libbitlab.so
+set(core_parts ${runtime_parts} data)
+if(BITLAB_CONFIGS)
+  list(APPEND core_parts config)
+endif()
+set(train_parts ops nn convert models train deploy)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/BitLab)
 
-# The runtime as one shared library; everything but the documented interface is hidden.
-add_library(bitlab_runtime_shared SHARED ${CMAKE_CURRENT_LIST_DIR}/shared.cc)
-set_target_properties(bitlab_runtime_shared PROPERTIES OUTPUT_NAME bitlab EXPORT_NAME runtime_shared SOVERSION 0
+# For deployment the runtime alone as one file; everything but the documented interface is hidden.
+list(TRANSFORM runtime_parts REPLACE "(.+)" "$<TARGET_OBJECTS:bitlab_\\1_objects>" OUTPUT_VARIABLE runtime_objects)
+add_library(bitlab_runtime_shared SHARED ${runtime_objects})
+set_target_properties(bitlab_runtime_shared PROPERTIES OUTPUT_NAME bitlab EXPORT_NAME runtime_shared SOVERSION 0 LINKER_LANGUAGE CXX
                       VERSION ${BITLAB_VERSION_NUMBER} LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/exports.map)
 target_include_directories(bitlab_runtime_shared PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
 target_compile_features(bitlab_runtime_shared PUBLIC cxx_std_20)
-target_link_libraries(bitlab_runtime_shared PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
-foreach(part ${runtime_parts})
-  target_link_libraries(bitlab_runtime_shared PRIVATE $<BUILD_INTERFACE:-Wl,--whole-archive,$<TARGET_FILE:bitlab_${part}>,--no-whole-archive>)
-  add_dependencies(bitlab_runtime_shared bitlab_${part})
-  # A path among the options is no dependency by itself.
-  set_property(TARGET bitlab_runtime_shared APPEND PROPERTY LINK_DEPENDS $<TARGET_FILE:bitlab_${part}>)
-endforeach()
-target_link_libraries(bitlab_runtime_shared PUBLIC fmt::fmt PRIVATE ZLIB::ZLIB Threads::Threads)
+target_link_libraries(bitlab_runtime_shared PUBLIC fmt::fmt PRIVATE ZLIB::ZLIB Threads::Threads $<BUILD_INTERFACE:bitlab_flags>)
 target_link_options(bitlab_runtime_shared PRIVATE -Wl,--version-script=${CMAKE_CURRENT_LIST_DIR}/exports.map -Wl,--gc-sections
                     -Wl,--no-undefined)
 add_custom_command(TARGET bitlab_runtime_shared POST_BUILD VERBATIM
@@ -35,14 +33,16 @@ function(bitlab_install_component component)
     install(TARGETS bitlab_${part} EXPORT BitLab-${component} COMPONENT ${component})
     string(REPLACE "_" "/" folder ${part})
     if(IS_DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder})
-      install(DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/bitlab COMPONENT ${component}
-              FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "test_support.h" EXCLUDE)
+      install(DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/bitlab/${folder}
+              COMPONENT ${component} FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "test_support.h" EXCLUDE
+              PATTERN "internal" EXCLUDE)
     endif()
   endforeach()
   install(EXPORT BitLab-${component} NAMESPACE BitLab:: DESTINATION ${package_dir} COMPONENT ${component})
 endfunction()
 
-bitlab_install_component(runtime ${runtime_parts} runtime_shared)
+bitlab_install_component(runtime core ${core_parts} runtime_shared)
+set_target_properties(bitlab-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 install(TARGETS bitlab-run COMPONENT runtime)
 if(BITLAB_TRAIN)
   bitlab_install_component(train ${train_parts})

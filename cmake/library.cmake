@@ -1,12 +1,27 @@
-# bitlab_library(<name> [SHARED] [TORCH] [DEPS <bitlab libraries>] [LINK <third-party targets>] [PRIVATE_LINK <targets>]
+# The libraries below the torch line are parts of one library, bitlab_core, so that nothing is twice in a process that loads it through
+# libbitlab_ops, too (docs/decisions/0016). bitlab::<name> links all of it.
+set(core_kind STATIC)
+if(BITLAB_SHARED_CORE)
+  set(core_kind SHARED)
+elseif(BITLAB_TRAIN)
+  message(FATAL_ERROR "BITLAB_SHARED_CORE expected to be ON with BITLAB_TRAIN, got OFF: programs and libbitlab_ops would each hold a core")
+endif()
+set(core_link fmt::fmt Threads::Threads)  # what headers below the torch line use
+add_library(bitlab_core ${core_kind})
+set_target_properties(bitlab_core PROPERTIES EXPORT_NAME core VERSION ${BITLAB_VERSION_NUMBER} SOVERSION ${BITLAB_VERSION_NUMBER})
+target_compile_features(bitlab_core PUBLIC cxx_std_20)
+target_include_directories(bitlab_core PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
+target_link_libraries(bitlab_core PUBLIC ${core_link} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
+
+# bitlab_library(<name> [SHARED] [TORCH] [DEPS <bitlab libraries>] [PRIVATE_LINK <third-party targets>]
 #                [TEST_DEPS <more bitlab libraries for the tests>])
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
 # program <name>_test from the *_test.cc and test.cc files there; each <folder>/bench.cc makes <folder>_bench. Headers, sources and tests stand side by side.
-#   TORCH         above the torch line: compiled as one unit
+#   TORCH         above the torch line: a library of its own, compiled as one unit; without it: a part of bitlab_core
 #   SHARED        a shared library (for registrations that a static library would lose)
 function(bitlab_library name)
-  cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;LINK;PRIVATE_LINK;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;PRIVATE_LINK;TEST_DEPS" ${ARGN})
   string(REPLACE "/" "_" id ${name})
   set(folder ${PROJECT_SOURCE_DIR}/bitlab/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cc)
@@ -23,28 +38,16 @@ function(bitlab_library name)
   list(FILTER sources EXCLUDE REGEX "(/|_)(test|bench|main)\\.cc$")
   bitlab_isa_flags(${sources})
 
-  set(kind STATIC)
-  if(ARG_SHARED)
-    set(kind SHARED)
-  endif()
-  add_library(bitlab_${id} ${kind} ${sources})
-  add_library(bitlab::${id} ALIAS bitlab_${id})
-  target_link_libraries(bitlab_${id} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
-  target_compile_features(bitlab_${id} PUBLIC cxx_std_20)
-  target_include_directories(bitlab_${id} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
-  set_target_properties(bitlab_${id} PROPERTIES EXPORT_NAME ${id})
-  foreach(dep ${ARG_DEPS})
-    target_link_libraries(bitlab_${id} PUBLIC bitlab::${dep})
-  endforeach()
-  target_link_libraries(bitlab_${id} PUBLIC ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK})
   if(ARG_TORCH)
-    bitlab_use_torch(bitlab_${id})
-    # LibTorch brings headers of fmt, without the library that Debian's fmt::fmt is.
-    target_compile_definitions(bitlab_${id} PUBLIC FMT_HEADER_ONLY)
+    bitlab_torch_library(${id})
+  else()
+    bitlab_core_part(${id})
   endif()
+  add_library(bitlab::${id} ALIAS bitlab_${id})
+  set_target_properties(bitlab_${id} PROPERTIES EXPORT_NAME ${id})
   if(BITLAB_TESTS AND tests)
     list(TRANSFORM ARG_TEST_DEPS PREPEND bitlab::)
-    bitlab_test(${id}_test SOURCES ${tests} LINK bitlab::${id} ${ARG_TEST_DEPS})
+    bitlab_test(${id}_test SOURCES ${tests} LINK bitlab::${id} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LINK})
     if(ARG_TORCH)
       bitlab_use_torch(${id}_test)
     endif()
@@ -59,6 +62,33 @@ function(bitlab_library name)
     endif()
   endforeach()
 endfunction()
+
+# Called by bitlab_library, whose variables it sees: the sources as objects, which libbitlab.so takes, too, and a name for users to link.
+macro(bitlab_core_part id)
+  add_library(bitlab_${id}_objects OBJECT ${sources})
+  target_link_libraries(bitlab_${id}_objects PRIVATE bitlab_flags ${core_link} ${ARG_PRIVATE_LINK})
+  target_sources(bitlab_core PRIVATE $<TARGET_OBJECTS:bitlab_${id}_objects>)
+  target_link_libraries(bitlab_core PRIVATE ${ARG_PRIVATE_LINK})
+  add_library(bitlab_${id} INTERFACE)
+  target_link_libraries(bitlab_${id} INTERFACE bitlab_core)
+endmacro()
+
+# Called by bitlab_library, as well.
+macro(bitlab_torch_library id)
+  set(kind STATIC)
+  if(ARG_SHARED)
+    set(kind SHARED)
+  endif()
+  add_library(bitlab_${id} ${kind} ${sources})
+  target_link_libraries(bitlab_${id} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
+  target_compile_features(bitlab_${id} PUBLIC cxx_std_20)
+  target_include_directories(bitlab_${id} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
+  list(TRANSFORM ARG_DEPS PREPEND bitlab::)
+  target_link_libraries(bitlab_${id} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_LINK})
+  bitlab_use_torch(bitlab_${id})
+  # LibTorch brings headers of fmt, without the library that Debian's fmt::fmt is.
+  target_compile_definitions(bitlab_${id} PUBLIC FMT_HEADER_ONLY)
+endmacro()
 
 # bitlab_test(<name> SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest.
 function(bitlab_test name)

@@ -1,6 +1,7 @@
 # Every option, with a sentence each.
 option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deployment, the bitlab program" ON)
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
+option(BITLAB_SHARED_CORE "Make what is below the torch line one shared library; OFF: a static one, and programs of one file" ON)
 option(BITLAB_TESTS "Build the tests" ON)
 option(BITLAB_UNITY "Compile each target that needs LibTorch as one unit: a whole build is faster, a change of one file slower" ON)
 option(BITLAB_FUZZ "Build the fuzzers for libFuzzer, with clang" OFF)

@@ -11,16 +11,20 @@ SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 BINARY = Path(os.environ["BITLAB_BINARY_DIR"])
 NM, OBJDUMP, READELF = (os.environ.get(name) or name.lower() for name in ("NM", "OBJDUMP", "READELF"))
 KERNELS = SOURCE / "bitlab" / "kernels"
-BELOW_TORCH = ["base", "ternary", "config", "kernels", "program", "format", "runtime", "data"]
 FUSED = re.compile(r"\b(vf?n?m(add|sub)\w*|vfmaddsub\w*|vfmsubadd\w*|fn?m(add|sub)|fml[as])\b")
 
 
-def archives():
-    """The static libraries below the torch line that this build has; config may be left out."""
-    found = {name: BINARY / "lib" / f"libbitlab_{name}.a" for name in BELOW_TORCH}
-    missing = [name for name, path in found.items() if not path.exists()]
-    assert missing in ([], ["config"]), missing
-    return {name: path for name, path in found.items() if name not in missing}
+def core():
+    """What is below the torch line: one library, static in builds for programs of one file."""
+    found = [path for path in (BINARY / "lib" / "libbitlab_core.so", BINARY / "lib" / "libbitlab_core.a") if path.exists()]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def strong(path, *options):
+    """The names of functions and objects that a file defines, besides those that may be defined many times and are one when loaded."""
+    lines = run(NM, "--defined-only", "--extern-only", *options, str(path)).splitlines()
+    return {fields[2].partition("@")[0] for fields in map(str.split, lines) if len(fields) == 3 and fields[1] in "TDBRG"}
 
 
 def run(*command):
@@ -68,12 +72,11 @@ class InstructionSets(unittest.TestCase):
 
 class FloatingPoint(unittest.TestCase):
     def test_no_fused_multiply_add_below_the_torch_line(self):
-        for library, path in archives().items():
-            process = subprocess.Popen([OBJDUMP, "-d", "--no-show-raw-insn", str(path)], stdout=subprocess.PIPE, text=True)
-            fused = [line.strip() for line in process.stdout if FUSED.search(line)]
-            process.wait()
-            self.assertEqual(process.returncode, 0)
-            self.assertEqual(fused[:3], [], library)
+        process = subprocess.Popen([OBJDUMP, "-d", "--no-show-raw-insn", str(core())], stdout=subprocess.PIPE, text=True)
+        fused = [line.strip() for line in process.stdout if FUSED.search(line)]
+        process.wait()
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(fused[:3], [])
 
     def test_the_pattern_knows_fused_instructions(self):
         for name in ("vfmadd231ps", "vfnmsub132sd", "fmla", "fmadd", "fmsub", "vfmaddsub213ps"):
@@ -89,10 +92,20 @@ class TorchFree(unittest.TestCase):
         for name in ("torch", "c10", "python", "gomp"):
             self.assertNotIn(name, "\n".join(line for line in needed.splitlines() if "NEEDED" in line))
 
-    def test_no_library_below_the_line_names_torch(self):
-        for library, path in archives().items():
-            symbols = run(NM, "-C", str(path))
-            self.assertIsNone(re.search(r"\b(at|c10|torch)::", symbols), library)
+    def test_the_core_does_not_name_torch(self):
+        self.assertIsNone(re.search(r"\b(at|c10|torch)::", run(NM, "-C", str(core()))))
+
+
+class OneCore(unittest.TestCase):
+    def test_nothing_of_the_core_is_in_another_file(self):
+        if core().suffix == ".a":
+            self.skipTest("a static core is part of each program")
+        names = {name for name in strong(core(), "-D") if "bitlab" in name}
+        self.assertIn("_ZN6bitlab16make_thread_poolEi", names)
+        others = [*(BINARY / "bin").iterdir(), *(BINARY / "lib").glob("libbitlab_*.so")]
+        for path in others:
+            if path != core() and path.is_file() and os.access(path, os.X_OK):
+                self.assertEqual(sorted(names & strong(path))[:3], [], path)
 
 
 if __name__ == "__main__":
