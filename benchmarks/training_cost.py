@@ -96,7 +96,7 @@ def measure(name: str, candidates: dict[str, Layer], value: torch.Tensor, rounds
 
 
 def keep_freed_memory() -> None:
-    """As `bitlab train` (bitlab/base/heap.h): otherwise the system clears the pages of each step's tensors anew, for every candidate."""
+    """As `bitlab train` (bitlab/base/internal/heap.h): otherwise the system clears the pages of each step's tensors anew, for every candidate."""
     heap = ctypes.CDLL(None)
     if hasattr(heap, "mallopt"):
         trim_threshold, mmap_threshold = -1, -3

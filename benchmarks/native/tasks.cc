@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-#include "bitlab/base/float_environment.h"
+#include "bitlab/base/internal/float_environment.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/test_support.h"
 

@@ -1,4 +1,4 @@
-#include "bitlab/base/heap.h"
+#include "bitlab/base/internal/heap.h"
 
 #include <limits>
 

@@ -106,7 +106,7 @@ Result<Machine> named_machine(std::string_view name) {
   };
   constexpr std::array kMachines{
 #define BITLAB_MACHINE(name, ...) Entry{#name, FeatureSet{__VA_ARGS__}},
-#include "bitlab/base/machines.def"
+#include "bitlab/base/internal/machines.def"
 #undef BITLAB_MACHINE
   };
   std::string list;

@@ -1,4 +1,4 @@
-#include "bitlab/base/nearest.h"
+#include "bitlab/base/internal/nearest.h"
 
 #include <algorithm>
 #include <numeric>

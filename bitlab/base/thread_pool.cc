@@ -4,7 +4,7 @@
 #include <thread>
 #include <vector>
 
-#include "bitlab/base/float_environment.h"
+#include "bitlab/base/internal/float_environment.h"
 
 namespace bitlab {
 namespace {

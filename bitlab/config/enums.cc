@@ -13,7 +13,7 @@ struct Choice {
 
 constexpr std::array kChoices{
 #define BITLAB_CHOICE(Enum, value, text) Choice{#Enum, static_cast<int>(Enum::value), text},
-#include "bitlab/config/enums.def"
+#include "bitlab/config/internal/enums.def"
 #undef BITLAB_CHOICE
 };
 

@@ -8,8 +8,8 @@
 #include <yaml-cpp/yaml.h>
 
 #include "bitlab/base/file.h"
-#include "bitlab/base/json_depth.h"
-#include "bitlab/base/nearest.h"
+#include "bitlab/base/internal/json_depth.h"
+#include "bitlab/base/internal/nearest.h"
 
 namespace bitlab::config {
 namespace {

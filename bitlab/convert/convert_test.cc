@@ -4,7 +4,7 @@
 #include <torch/torch.h>
 
 #include "bitlab/convert/converter.h"
-#include "bitlab/convert/twins.h"
+#include "bitlab/convert/internal/twins.h"
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_linear.h"

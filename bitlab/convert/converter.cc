@@ -7,7 +7,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/modules/container/sequential.h>
 
-#include "bitlab/convert/twins.h"
+#include "bitlab/convert/internal/twins.h"
 #include "bitlab/nn/layer.h"
 
 namespace bitlab::convert {

@@ -21,7 +21,7 @@
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
-#include "bitlab/ops/call_observer.h"
+#include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/ops/padding.h"
 
 namespace bitlab::convert {

@@ -1,4 +1,4 @@
-#include "bitlab/convert/twins.h"
+#include "bitlab/convert/internal/twins.h"
 
 #include <typeindex>
 #include <unordered_map>

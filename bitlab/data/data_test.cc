@@ -12,10 +12,10 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/data/dataset.h"
-#include "bitlab/data/idx.h"
 #include "bitlab/data/image.h"
+#include "bitlab/data/internal/idx.h"
+#include "bitlab/data/internal/mosaic.h"
 #include "bitlab/data/loader.h"
-#include "bitlab/data/mosaic.h"
 
 namespace bitlab::data {
 namespace {

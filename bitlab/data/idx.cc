@@ -1,4 +1,4 @@
-#include "bitlab/data/idx.h"
+#include "bitlab/data/internal/idx.h"
 
 #include <algorithm>
 #include <array>

@@ -7,7 +7,7 @@
 
 #include "bitlab/base/version.h"
 #include "bitlab/data/dataset.h"
-#include "bitlab/data/idx.h"
+#include "bitlab/data/internal/idx.h"
 
 namespace bitlab::data {
 namespace {

@@ -1,4 +1,4 @@
-#include "bitlab/data/mosaic.h"
+#include "bitlab/data/internal/mosaic.h"
 
 #include <algorithm>
 #include <array>

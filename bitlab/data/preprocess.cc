@@ -6,7 +6,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
-#include "bitlab/base/json_depth.h"
+#include "bitlab/base/internal/json_depth.h"
 
 namespace bitlab::data {
 namespace {

@@ -1,7 +1,7 @@
 #include "bitlab/deploy/capture.h"
 
-#include "bitlab/deploy/lowering.h"
-#include "bitlab/deploy/readers.h"
+#include "bitlab/deploy/internal/lowering.h"
+#include "bitlab/deploy/internal/readers.h"
 #include "bitlab/program/print.h"
 
 namespace bitlab::deploy {

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <sstream>
 
-#include "bitlab/deploy/lowering.h"
-#include "bitlab/deploy/tensor_view.h"
+#include "bitlab/deploy/internal/lowering.h"
+#include "bitlab/deploy/internal/tensor_view.h"
 #include "bitlab/program/print.h"
 
 namespace bitlab::deploy {

@@ -6,7 +6,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "bitlab/base/file.h"
-#include "bitlab/deploy/tensor_view.h"
+#include "bitlab/deploy/internal/tensor_view.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/formats.h"
 

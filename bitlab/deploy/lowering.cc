@@ -1,4 +1,4 @@
-#include "bitlab/deploy/lowering.h"
+#include "bitlab/deploy/internal/lowering.h"
 
 #include <algorithm>
 #include <tuple>
@@ -7,7 +7,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 
-#include "bitlab/deploy/lowering/lowerings.h"
+#include "bitlab/deploy/lowering/internal/lowerings.h"
 #include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::deploy {

@@ -1,5 +1,5 @@
 // Each operator of lowerings.def, and networks of plain torch::nn: the runtime computes what LibTorch does in eval.
-#include "bitlab/deploy/lowering.h"
+#include "bitlab/deploy/internal/lowering.h"
 
 #include <cmath>
 

@@ -8,7 +8,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
-#include "bitlab/deploy/readers.h"
+#include "bitlab/deploy/internal/readers.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/nn/product_layer.h"
 #include "bitlab/runtime/model.h"

@@ -1,4 +1,4 @@
-#include "bitlab/deploy/readers.h"
+#include "bitlab/deploy/internal/readers.h"
 
 #include <algorithm>
 

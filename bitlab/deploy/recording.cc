@@ -1,4 +1,4 @@
-#include "bitlab/deploy/recording.h"
+#include "bitlab/deploy/internal/recording.h"
 
 #include <algorithm>
 #include <unordered_set>
@@ -6,7 +6,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
 
-#include "bitlab/ops/call_observer.h"
+#include "bitlab/ops/internal/call_observer.h"
 
 namespace bitlab::deploy {
 namespace {

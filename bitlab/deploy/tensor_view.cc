@@ -1,4 +1,4 @@
-#include "bitlab/deploy/tensor_view.h"
+#include "bitlab/deploy/internal/tensor_view.h"
 
 namespace bitlab::deploy {
 

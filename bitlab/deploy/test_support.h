@@ -6,7 +6,7 @@
 #include <torch/nn/module.h>
 
 #include "bitlab/deploy/capture.h"
-#include "bitlab/deploy/tensor_view.h"
+#include "bitlab/deploy/internal/tensor_view.h"
 
 namespace bitlab::deploy::test {
 

@@ -4,8 +4,8 @@
 
 #include "bitlab/nn/bit_attention.h"
 #include "bitlab/nn/bit_feed_forward.h"
-#include "bitlab/ops/ops.h"
 #include "bitlab/nn/test_support.h"
+#include "bitlab/ops/ops.h"
 
 namespace bitlab::nn {
 namespace {

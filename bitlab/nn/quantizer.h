@@ -32,7 +32,7 @@ BitQuantConfig frozen_config(BitQuantConfig quant);
 //                 calibration, sets it
 //   blend         float64 [], a buffer: 1, or lower while the layer warms up from float to ternary. It counts in training mode: in eval
 //                 a layer is ternary, as it is deployed
-//   draw          int64 [], a buffer of stochastic rounding: the draw of the last forward pass in training (ternary/draw.h). It begins
+//   draw          int64 [], a buffer of stochastic rounding: the draw of the last forward pass in training (ternary/internal/draw.h). It begins
 //                 at a number from LibTorch's generator, so that a seed and a checkpoint give the same bits again
 //   input_scale   float32 [C] or [C, 1...], a buffer of layers that are smoothed: what each channel of x is multiplied by; ones at first
 //

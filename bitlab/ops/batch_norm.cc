@@ -3,8 +3,8 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sqrt.h>
 
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/implementations.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/implementations.h"
 
 namespace bitlab::ops {
 

@@ -7,11 +7,11 @@
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "bitlab/ops/bit_operands.h"
-#include "bitlab/ops/call_observer.h"
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/implementations.h"
-#include "bitlab/ops/spec_cache.h"
+#include "bitlab/ops/internal/bit_operands.h"
+#include "bitlab/ops/internal/call_observer.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::ops {

@@ -1,4 +1,4 @@
-#include "bitlab/ops/bit_operands.h"
+#include "bitlab/ops/internal/bit_operands.h"
 
 #include <cmath>
 

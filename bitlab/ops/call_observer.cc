@@ -1,4 +1,4 @@
-#include "bitlab/ops/call_observer.h"
+#include "bitlab/ops/internal/call_observer.h"
 
 #include <memory>
 #include <vector>

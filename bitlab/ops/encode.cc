@@ -1,4 +1,4 @@
-#include "bitlab/ops/encode.h"
+#include "bitlab/ops/internal/encode.h"
 
 #include <limits>
 
@@ -17,9 +17,9 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/ops/torch_pool.h"
-#include "bitlab/ternary/draw.h"
-#include "bitlab/ternary/method.h"
+#include "bitlab/ops/internal/torch_pool.h"
+#include "bitlab/ternary/internal/draw.h"
+#include "bitlab/ternary/internal/method.h"
 #include "bitlab/ternary/sum.h"
 
 namespace bitlab::ops {
@@ -106,7 +106,7 @@ at::Tensor shifted_right(const at::Tensor& z, int bits) {  // as of unsigned num
   return z.bitwise_right_shift(bits).bitwise_and_((int64_t{1} << (64 - bits)) - 1);
 }
 
-// ternary/draw.h for the places of a matrix, in int64, whose products and sums are those modulo 2^64.
+// ternary/internal/draw.h for the places of a matrix, in int64, whose products and sums are those modulo 2^64.
 at::Tensor random_numbers(int64_t draw, const at::Tensor& w) {
   const auto number = [](uint64_t bits) { return static_cast<int64_t>(bits); };
   at::Tensor z = at::arange(w.numel(), w.options().dtype(at::kLong)).mul_(number(ternary::kDrawIncrement));
@@ -180,7 +180,7 @@ struct Fit {
   at::Tensor threshold, scale, scale_neg;  // float32 [parts]
 };
 
-// The rules of ternary/method.h.
+// The rules of ternary/internal/method.h.
 Fit fit(const Latent& from, const Parts& parts) {
   const MethodRule& how = rule(from.spec.method);
   const at::Tensor m = measured(from, parts);

@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "bitlab/ops/check.h"
+#include "bitlab/ops/internal/check.h"
 
 namespace bitlab::ops {
 

@@ -1,4 +1,4 @@
-#include "bitlab/ops/method.h"
+#include "bitlab/ops/internal/method.h"
 
 #include <array>
 

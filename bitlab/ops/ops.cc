@@ -5,9 +5,9 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/implementations.h"
-#include "bitlab/ternary/method.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ops {
 namespace {

@@ -80,7 +80,7 @@ QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& qua
 PackedWeight ternary_pack(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window = nullptr);
 
 // What a method learns as it begins for a weight: scales and thresholds that another method finds, for weights around zero times a number
-// (ternary/method.h). Empty where nothing is learned.
+// (ternary/internal/method.h). Empty where nothing is learned.
 std::vector<at::Tensor> initial_parameters(const at::Tensor& weight, const ternary::WeightSpec& spec,
                                            const ConvWindow* window = nullptr, bool around_zero = true);
 

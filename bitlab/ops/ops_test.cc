@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "bitlab/ops/product.h"
+#include "bitlab/ops/internal/product.h"
 #include "bitlab/ops/test_support.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/oracle.h"

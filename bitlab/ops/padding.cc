@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "bitlab/ops/check.h"
+#include "bitlab/ops/internal/check.h"
 
 namespace bitlab::ops {
 

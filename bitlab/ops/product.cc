@@ -1,4 +1,4 @@
-#include "bitlab/ops/product.h"
+#include "bitlab/ops/internal/product.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/convolution.h>

@@ -9,12 +9,12 @@
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/activation_quant/activation_quant.h"
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/encode.h"
-#include "bitlab/ops/implementations.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/encode.h"
+#include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/spec_cache.h"
+#include "bitlab/ops/internal/torch_pool.h"
 #include "bitlab/ops/layout.h"
-#include "bitlab/ops/spec_cache.h"
-#include "bitlab/ops/torch_pool.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "bitlab/ops/implementations.h"
+#include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/test_support.h"
 #include "bitlab/ternary/test_support.h"
 

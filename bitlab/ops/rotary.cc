@@ -5,8 +5,8 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/implementations.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/implementations.h"
 
 namespace bitlab::ops::any_device {
 

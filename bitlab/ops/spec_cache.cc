@@ -1,4 +1,4 @@
-#include "bitlab/ops/spec_cache.h"
+#include "bitlab/ops/internal/spec_cache.h"
 
 #include <functional>
 #include <string>

@@ -1,4 +1,4 @@
-#include "bitlab/ops/tensor_cache.h"
+#include "bitlab/ops/internal/tensor_cache.h"
 
 namespace bitlab::ops {
 

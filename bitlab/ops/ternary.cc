@@ -5,10 +5,10 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/implementations.h"
-#include "bitlab/ops/spec_cache.h"
-#include "bitlab/ops/torch_pool.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/spec_cache.h"
+#include "bitlab/ops/internal/torch_pool.h"
 #include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::ops {

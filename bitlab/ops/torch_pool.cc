@@ -1,10 +1,10 @@
-#include "bitlab/ops/torch_pool.h"
+#include "bitlab/ops/internal/torch_pool.h"
 
 #include <atomic>
 
 #include <ATen/Parallel.h>
 
-#include "bitlab/base/float_environment.h"
+#include "bitlab/base/internal/float_environment.h"
 
 namespace bitlab::ops {
 

@@ -5,9 +5,9 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/InferenceMode.h>
 
-#include "bitlab/ops/call_observer.h"
-#include "bitlab/ops/check.h"
-#include "bitlab/ops/tensor_cache.h"
+#include "bitlab/ops/internal/call_observer.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/tensor_cache.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {

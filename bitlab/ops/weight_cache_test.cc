@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "bitlab/ops/call_observer.h"
+#include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/ops/test_support.h"
 
 namespace bitlab::ops {

@@ -1,5 +1,5 @@
 // Shape rules of operations without weights, and the table of all.
-#include "bitlab/program/shape_rules.h"
+#include "bitlab/program/internal/shape_rules.h"
 
 #include <algorithm>
 #include <array>

@@ -1,7 +1,7 @@
 // Shape rules of operations with weights, and of windows.
 #include <algorithm>
 
-#include "bitlab/program/shape_rules.h"
+#include "bitlab/program/internal/shape_rules.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab::program {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <set>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/spec.h"
 

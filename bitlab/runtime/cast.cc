@@ -1,10 +1,10 @@
-#include "bitlab/runtime/cast.h"
+#include "bitlab/runtime/internal/cast.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 
 namespace bitlab::runtime {
 namespace {

@@ -7,7 +7,7 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/format/bit/graph_json.h"
+#include "bitlab/format/bit/internal/graph_json.h"
 #include "bitlab/program/verify.h"
 #include "bitlab/runtime/session.h"
 #include "bitlab/ternary/codes.h"

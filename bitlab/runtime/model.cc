@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/program/verify.h"
-#include "bitlab/runtime/window.h"
+#include "bitlab/runtime/internal/window.h"
 
 namespace bitlab::runtime {
 namespace {

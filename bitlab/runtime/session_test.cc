@@ -7,7 +7,7 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/bit/test_support.h"
 #include "bitlab/kernels/test_support.h"

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/base/float_environment.h"
-#include "bitlab/base/half.h"
-#include "bitlab/ternary/draw.h"
-#include "bitlab/ternary/method.h"
+#include "bitlab/base/internal/float_environment.h"
+#include "bitlab/base/internal/half.h"
+#include "bitlab/ternary/internal/draw.h"
+#include "bitlab/ternary/internal/method.h"
 #include "bitlab/ternary/sum.h"
 
 namespace bitlab::ternary {

@@ -1,4 +1,4 @@
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 #include <array>
 

@@ -9,9 +9,9 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/base/half.h"
-#include "bitlab/ternary/draw.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/ternary/encode.h"
+#include "bitlab/ternary/internal/draw.h"
 #include "bitlab/ternary/test_support.h"
 
 namespace bitlab::ternary {

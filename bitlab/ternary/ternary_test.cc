@@ -6,10 +6,10 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/encode.h"
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 #include "bitlab/ternary/oracle.h"
 #include "bitlab/ternary/test_support.h"
 #include "bitlab/ternary/trits.h"

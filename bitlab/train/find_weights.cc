@@ -5,7 +5,7 @@
 
 #include <fmt/ranges.h>
 
-#include "bitlab/base/nearest.h"
+#include "bitlab/base/internal/nearest.h"
 
 namespace bitlab::train {
 namespace {

@@ -1,4 +1,4 @@
-#include "bitlab/train/optimizer.h"
+#include "bitlab/train/internal/optimizer.h"
 
 #include <ATen/ops/scalar_tensor.h>
 #include <torch/optim/adamw.h>

@@ -1,4 +1,4 @@
-#include "bitlab/train/pickle.h"
+#include "bitlab/train/internal/pickle.h"
 
 #include <concepts>
 #include <cstring>

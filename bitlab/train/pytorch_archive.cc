@@ -1,4 +1,4 @@
-#include "bitlab/train/pytorch_archive.h"
+#include "bitlab/train/internal/pytorch_archive.h"
 
 #include <algorithm>
 #include <caffe2/serialize/read_adapter_interface.h>

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "bitlab/train/pickle.h"
-#include "bitlab/train/pytorch_archive.h"
-#include "bitlab/train/pytorch_tensor.h"
+#include "bitlab/train/internal/pickle.h"
+#include "bitlab/train/internal/pytorch_archive.h"
+#include "bitlab/train/internal/pytorch_tensor.h"
 
 namespace bitlab::train {
 namespace {

@@ -1,4 +1,4 @@
-#include "bitlab/train/pytorch_tensor.h"
+#include "bitlab/train/internal/pytorch_tensor.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "bitlab/train/schedule.h"
+#include "bitlab/train/internal/schedule.h"
 
 #include <algorithm>
 #include <cmath>

@@ -8,7 +8,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isclose.h>
 
-#include "bitlab/base/nearest.h"
+#include "bitlab/base/internal/nearest.h"
 
 namespace bitlab::train {
 namespace {

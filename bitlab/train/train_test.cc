@@ -10,7 +10,7 @@
 #include "bitlab/models/vision/mlp.h"
 #include "bitlab/train/checkpoint.h"
 #include "bitlab/train/evaluate.h"
-#include "bitlab/train/schedule.h"
+#include "bitlab/train/internal/schedule.h"
 #include "bitlab/train/trainer.h"
 
 namespace bitlab::train {

@@ -9,9 +9,9 @@
 #include <torch/optim/optimizer.h>
 
 #include "bitlab/train/checkpoint.h"
-#include "bitlab/train/optimizer.h"
-#include "bitlab/train/schedule.h"
-#include "bitlab/train/trainer_state.h"
+#include "bitlab/train/internal/optimizer.h"
+#include "bitlab/train/internal/schedule.h"
+#include "bitlab/train/internal/trainer_state.h"
 
 namespace bitlab::train {
 namespace {

@@ -1,4 +1,4 @@
-#include "bitlab/train/trainer_state.h"
+#include "bitlab/train/internal/trainer_state.h"
 
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>

@@ -19,7 +19,7 @@ endif()
 bitlab_library(kernels DEPS base)
 bitlab_library(format/bit DEPS base)
 bitlab_library(runtime DEPS kernels
-               format)
+               format_bit)
 bitlab_library(nn TORCH DEPS base TEST_DEPS runtime)
 """
 FILES = {

@@ -3,7 +3,7 @@
 
 #include <zlib.h>
 
-#include "bitlab/data/idx.h"
+#include "bitlab/data/internal/idx.h"
 
 namespace bitlab::fuzz {
 

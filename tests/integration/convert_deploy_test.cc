@@ -9,8 +9,8 @@
 #include "bitlab/convert/bit_model.h"
 #include "bitlab/convert/sensitivity.h"
 #include "bitlab/deploy/deploy.h"
+#include "bitlab/deploy/internal/tensor_view.h"
 #include "bitlab/deploy/post_training.h"
-#include "bitlab/deploy/tensor_view.h"
 #include "bitlab/nn/bit_batch_norm.h"
 
 namespace bitlab {

@@ -13,7 +13,7 @@
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/cli/run/sizes.h"
-#include "bitlab/runtime/cast.h"
+#include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/session.h"
 
 namespace bitlab::cli {

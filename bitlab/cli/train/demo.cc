@@ -14,7 +14,7 @@
 #include "bitlab/cli/train/compare.h"
 #include "bitlab/cli/train/deployment.h"
 #include "bitlab/cli/train/flags.h"
-#include "bitlab/data/mosaic.h"
+#include "bitlab/data/internal/mosaic.h"
 
 namespace bitlab::cli {
 namespace {

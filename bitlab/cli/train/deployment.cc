@@ -25,7 +25,8 @@ Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::pat
   constexpr int64_t kExamples = 16;
   const std::map<std::string, std::string> metadata{{"model", run.config.model.name()},
                                                     {std::string(run.preprocess.kind()), run.preprocess.spec_json()}};
-  return deploy::save(*run.model, example_of(run, kExamples), path, {.signature = run.model->signature(), .metadata = metadata});
+  return deploy::save(*run.model, example_of(run, kExamples), path,
+                      {.signature = run.model->signature(), .metadata = metadata});
 }
 
 Result<std::vector<deploy::NodeDifference>> compare_run(const program::Program& program, const Run& run, int64_t samples) {

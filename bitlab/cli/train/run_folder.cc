@@ -3,7 +3,7 @@
 #include <torch/utils.h>
 
 #include "bitlab/base/file.h"
-#include "bitlab/base/heap.h"
+#include "bitlab/base/internal/heap.h"
 #include "bitlab/base/version.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/config/io.h"

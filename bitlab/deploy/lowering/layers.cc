@@ -6,7 +6,7 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 
-#include "bitlab/deploy/lowering/lowerings.h"
+#include "bitlab/deploy/lowering/internal/lowerings.h"
 #include "bitlab/ops/layout.h"
 #include "bitlab/ops/ops.h"
 #include "bitlab/ops/padding.h"

@@ -4,7 +4,7 @@
 
 #include <ATen/ops/zeros.h>
 
-#include "bitlab/deploy/lowering/lowerings.h"
+#include "bitlab/deploy/lowering/internal/lowerings.h"
 
 namespace bitlab::deploy {
 namespace {

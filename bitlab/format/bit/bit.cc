@@ -6,8 +6,8 @@
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/file.h"
-#include "bitlab/format/bit/graph_json.h"
-#include "bitlab/format/bit/safetensors.h"
+#include "bitlab/format/bit/internal/graph_json.h"
+#include "bitlab/format/bit/internal/safetensors.h"
 #include "bitlab/program/verify.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/trits.h"

@@ -1,4 +1,4 @@
-#include "bitlab/format/bit/graph_json.h"
+#include "bitlab/format/bit/internal/graph_json.h"
 
 #include <algorithm>
 #include <limits>
@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "bitlab/base/json_depth.h"
+#include "bitlab/base/internal/json_depth.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::format::bit {

@@ -1,4 +1,4 @@
-#include "bitlab/format/bit/safetensors.h"
+#include "bitlab/format/bit/internal/safetensors.h"
 
 #include <algorithm>
 #include <array>
@@ -8,7 +8,7 @@
 #include <zlib.h>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/base/json_depth.h"
+#include "bitlab/base/internal/json_depth.h"
 
 namespace bitlab::format::bit {
 namespace {

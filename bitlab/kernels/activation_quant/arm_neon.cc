@@ -1,7 +1,7 @@
 // 64-bit Arm: 16 values at a time.
 #include <arm_neon.h>
 
-#include "bitlab/kernels/activation_quant/body.h"
+#include "bitlab/kernels/activation_quant/internal/body.h"
 
 namespace bitlab::kernels {
 namespace {

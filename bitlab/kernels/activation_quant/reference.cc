@@ -1,7 +1,7 @@
 // Portable: four values at a time, rounded by the library.
 #include <cmath>
 
-#include "bitlab/kernels/activation_quant/body.h"
+#include "bitlab/kernels/activation_quant/internal/body.h"
 
 namespace bitlab::kernels {
 namespace {

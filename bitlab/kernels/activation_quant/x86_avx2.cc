@@ -1,7 +1,7 @@
 // AVX2: 32 values at a time.
 #include <immintrin.h>
 
-#include "bitlab/kernels/activation_quant/body.h"
+#include "bitlab/kernels/activation_quant/internal/body.h"
 
 namespace bitlab::kernels {
 namespace {

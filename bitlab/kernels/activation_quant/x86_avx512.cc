@@ -1,7 +1,7 @@
 // AVX-512: 64 values at a time.
 #include <immintrin.h>
 
-#include "bitlab/kernels/activation_quant/body.h"
+#include "bitlab/kernels/activation_quant/internal/body.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -48,8 +48,8 @@ void attention(const AttentionKernels& rows, const AttentionArgs& p, uint8_t* sc
     auto* scores = reinterpret_cast<float*>(scratch + worker * worker_bytes(p) + value_bytes(p));
     transpose(p.v + group * p.key_rows * p.value_depth, p.keys, p.value_depth, values);
     rows.gemm->run(
-        {p.k + group * p.key_rows * p.depth, p.keys, p.depth, p.q + query * p.depth, p.depth, nullptr, scores, p.keys}, 0, count,
-        0, p.keys);
+        {p.k + group * p.key_rows * p.depth, p.keys, p.depth, p.q + query * p.depth, p.depth, nullptr, scores, p.keys}, 0,
+        count, 0, p.keys);
     for (int64_t i = 0; i < count; ++i) weigh(rows, p, sample, head, begin + i, scores + i * p.keys);
     rows.gemm->run({values, p.value_depth, p.keys, scores, p.keys, nullptr, p.y + query * p.value_depth, p.value_depth}, 0,
                    count, 0, p.value_depth);

@@ -1,4 +1,4 @@
-#include "bitlab/kernels/elementwise/body.h"
+#include "bitlab/kernels/elementwise/internal/body.h"
 
 namespace bitlab::kernels {
 

@@ -1,4 +1,4 @@
-#include "bitlab/kernels/float_gemm/body.h"
+#include "bitlab/kernels/float_gemm/internal/body.h"
 
 namespace bitlab::kernels {
 

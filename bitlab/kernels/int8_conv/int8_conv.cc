@@ -1,6 +1,6 @@
 #include "bitlab/kernels/int8_conv/int8_conv.h"
 
-#include "bitlab/kernels/ternary_gemm/cut.h"
+#include "bitlab/kernels/ternary_gemm/internal/cut.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -1,6 +1,6 @@
 // 64-bit Arm with the dot product instructions: sdot takes int8 weights as they are.
 #include "bitlab/kernels/int8_gemm/arguments.h"
-#include "bitlab/kernels/ternary_gemm/arm_isa.h"
+#include "bitlab/kernels/ternary_gemm/internal/arm_isa.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "bitlab/kernels/ternary_gemm/cut.h"
+#include "bitlab/kernels/ternary_gemm/internal/cut.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 #include "bitlab/kernels/int8_gemm/arguments.h"
-#include "bitlab/kernels/ternary_gemm/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
 
 namespace bitlab::kernels {
 namespace {

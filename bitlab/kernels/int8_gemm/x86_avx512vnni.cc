@@ -1,6 +1,6 @@
 // AVX-512 VNNI: vpdpbusd multiplies w + 128, unsigned, by q into int32, modulo 2^32; 128 times the sum of q is subtracted.
 #include "bitlab/kernels/int8_gemm/arguments.h"
-#include "bitlab/kernels/ternary_gemm/x86_avx512.h"
+#include "bitlab/kernels/ternary_gemm/internal/x86_avx512.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -1,4 +1,4 @@
-#include "bitlab/kernels/reduction/body.h"
+#include "bitlab/kernels/reduction/internal/body.h"
 
 namespace bitlab::kernels {
 

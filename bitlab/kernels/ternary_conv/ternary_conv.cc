@@ -1,7 +1,7 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 
 #include "bitlab/kernels/int8_conv/int8_conv.h"
-#include "bitlab/kernels/ternary_gemm/cut.h"
+#include "bitlab/kernels/ternary_gemm/internal/cut.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::kernels {

@@ -1,5 +1,5 @@
 // 64-bit Arm: 4 channels at a time.
-#include "bitlab/kernels/ternary_depthwise/body.h"
+#include "bitlab/kernels/ternary_depthwise/internal/body.h"
 
 namespace bitlab::kernels {
 

@@ -1,5 +1,5 @@
 // Portable: one channel at a time.
-#include "bitlab/kernels/ternary_depthwise/body.h"
+#include "bitlab/kernels/ternary_depthwise/internal/body.h"
 
 namespace bitlab::kernels {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 
 namespace bitlab::kernels {
 namespace {

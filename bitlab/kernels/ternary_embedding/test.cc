@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/kernels/test_support.h"

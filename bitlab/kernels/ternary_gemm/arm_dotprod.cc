@@ -1,5 +1,5 @@
 // 64-bit Arm with the dot product instructions: sdot multiplies codes by int8 into int32, modulo 2^32.
-#include "bitlab/kernels/ternary_gemm/arm_isa.h"
+#include "bitlab/kernels/ternary_gemm/internal/arm_isa.h"
 
 namespace bitlab::kernels {
 

@@ -1,6 +1,6 @@
 // 64-bit Arm with the matrix product instructions: smmla multiplies 2 rows x 8 k of codes by 2 tokens x 8 k of int8 into 2 x 2 int32, modulo
 // 2^32. Odd tokens, and rows with two scales, go by dot products.
-#include "bitlab/kernels/ternary_gemm/arm_isa.h"
+#include "bitlab/kernels/ternary_gemm/internal/arm_isa.h"
 
 namespace bitlab::kernels {
 namespace {

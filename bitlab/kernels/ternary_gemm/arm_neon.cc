@@ -1,6 +1,6 @@
 // 64-bit Arm without dot products: codes times int8 by smlal into int16, widened every 32 steps: 128 products a lane, 128 x 2 x 127 =
 // 32,512 < 2^15.
-#include "bitlab/kernels/ternary_gemm/arm_isa.h"
+#include "bitlab/kernels/ternary_gemm/internal/arm_isa.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -1,7 +1,7 @@
 // Portable kernel on canonical rows: unpacks a piece of a weight row once and uses it for every token.
 #include <algorithm>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
 #include "bitlab/ternary/codes.h"
 

@@ -1,6 +1,6 @@
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 
-#include "bitlab/kernels/ternary_gemm/cut.h"
+#include "bitlab/kernels/ternary_gemm/internal/cut.h"
 
 namespace bitlab::kernels {
 

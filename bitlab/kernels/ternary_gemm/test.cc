@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 #include "bitlab/kernels/test_support.h"

@@ -1,7 +1,7 @@
 // AVX2: codes times int8 by vpmaddubsw, int16 sums widened every 256 k. Range: 16 steps x 4 fields x 2 products x 2 x 127 = 32,512 < 2^15.
 #include <immintrin.h>
 
-#include "bitlab/kernels/ternary_gemm/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -2,7 +2,7 @@
 // What is left (rows beyond a multiple of 64, few tokens) goes to x86_avx2.
 #include <immintrin.h>
 
-#include "bitlab/kernels/ternary_gemm/lookup.h"
+#include "bitlab/kernels/ternary_gemm/internal/lookup.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -1,6 +1,6 @@
 // AVX-512 without VNNI: codes times int8 by vpmaddubsw, int16 sums widened every 256 k. Range: 16 steps x 4 fields x 2 products x 2 x 127 =
 // 32,512 < 2^15.
-#include "bitlab/kernels/ternary_gemm/x86_avx512.h"
+#include "bitlab/kernels/ternary_gemm/internal/x86_avx512.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -1,5 +1,5 @@
 // AVX-512 VNNI on the tiles of vn_tile.h, and a tile of its own for one or two tokens.
-#include "bitlab/kernels/ternary_gemm/x86_avx512.h"
+#include "bitlab/kernels/ternary_gemm/internal/x86_avx512.h"
 
 namespace bitlab::kernels {
 namespace {

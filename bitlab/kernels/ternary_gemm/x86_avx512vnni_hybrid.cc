@@ -4,8 +4,8 @@
 // Of a full block of 64 tokens 32 are looked up and 32 multiplied. In a smaller last block k is split: the first part of every token's k is
 // looked up, the rest multiplied, and the two sums added. Both halves read the same weights. What neither serves (rows beyond a multiple of
 // 64, few tokens) goes to x86_avx512vnni.
-#include "bitlab/kernels/ternary_gemm/lookup.h"
-#include "bitlab/kernels/ternary_gemm/x86_avx512.h"
+#include "bitlab/kernels/ternary_gemm/internal/lookup.h"
+#include "bitlab/kernels/ternary_gemm/internal/x86_avx512.h"
 
 namespace bitlab::kernels {
 namespace {

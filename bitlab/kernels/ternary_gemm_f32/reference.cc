@@ -1,5 +1,5 @@
 // Portable.
-#include "bitlab/kernels/ternary_gemm_f32/body.h"
+#include "bitlab/kernels/ternary_gemm_f32/internal/body.h"
 
 namespace bitlab::kernels {
 

@@ -1,5 +1,5 @@
 // AVX2: sixteen products in two registers.
-#include "bitlab/kernels/ternary_gemm_f32/body.h"
+#include "bitlab/kernels/ternary_gemm_f32/internal/body.h"
 
 namespace bitlab::kernels {
 

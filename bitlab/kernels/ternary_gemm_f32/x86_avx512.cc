@@ -1,5 +1,5 @@
 // AVX-512: sixteen products in a register.
-#include "bitlab/kernels/ternary_gemm_f32/body.h"
+#include "bitlab/kernels/ternary_gemm_f32/internal/body.h"
 
 namespace bitlab::kernels {
 

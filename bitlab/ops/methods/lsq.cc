@@ -4,7 +4,7 @@
 
 #include <ATen/TensorOperators.h>
 
-#include "bitlab/ops/method.h"
+#include "bitlab/ops/internal/method.h"
 
 namespace bitlab::ops {
 namespace {

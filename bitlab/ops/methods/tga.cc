@@ -11,7 +11,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/special_erfcx.h>
 
-#include "bitlab/ops/method.h"
+#include "bitlab/ops/internal/method.h"
 
 namespace bitlab::ops {
 namespace {

@@ -2,7 +2,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/where.h>
 
-#include "bitlab/ops/method.h"
+#include "bitlab/ops/internal/method.h"
 
 namespace bitlab::ops {
 namespace {

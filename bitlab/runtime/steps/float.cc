@@ -1,11 +1,11 @@
 // Steps of layers and products that are kept in float32.
 #include <algorithm>
 
-#include "bitlab/base/half.h"
+#include "bitlab/base/internal/half.h"
 #include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/matmul/matmul.h"
+#include "bitlab/runtime/internal/window.h"
 #include "bitlab/runtime/step.h"
-#include "bitlab/runtime/window.h"
 
 namespace bitlab::runtime {
 namespace {

@@ -1,5 +1,5 @@
 // Steps that move values and compute nothing.
-#include "bitlab/runtime/cast.h"
+#include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {

@@ -1,8 +1,8 @@
 // Steps of pooling.
 #include "bitlab/kernels/pool/pool.h"
 
+#include "bitlab/runtime/internal/window.h"
 #include "bitlab/runtime/step.h"
-#include "bitlab/runtime/window.h"
 
 namespace bitlab::runtime {
 namespace {

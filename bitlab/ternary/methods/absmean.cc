@@ -1,5 +1,5 @@
 // absmean rounds in units of the mean of |w|.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

@@ -1,5 +1,5 @@
 // absmedian rounds in units of the median, which outliers do not move.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

@@ -1,5 +1,5 @@
 // fixed cuts at a number that does not depend on the weights, and takes the best scale for what is left.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

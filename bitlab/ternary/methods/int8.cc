@@ -1,5 +1,5 @@
 // int8 rounds in 127ths of the maximum.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

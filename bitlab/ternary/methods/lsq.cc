@@ -1,5 +1,5 @@
 // lsq learns the unit that it rounds in, which begins at twice the mean (section 2.1 of the paper, for a limit of 1).
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

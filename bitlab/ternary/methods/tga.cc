@@ -1,5 +1,5 @@
 // tga learns where it cuts, and takes the best scale for what is left: the mean that the paper approximates by a truncated Gaussian's.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

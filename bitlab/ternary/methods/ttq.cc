@@ -1,5 +1,5 @@
 // ttq cuts at a part of the maximum; its two scales are learned, and begin at twn's.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

@@ -1,5 +1,5 @@
 // twn cuts at a part of the mean, and takes the best scale for what is left.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

@@ -1,5 +1,5 @@
 // twn_asymmetric cuts where twn does; what is left has the best scale of each sign.
-#include "bitlab/ternary/method.h"
+#include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ternary {
 

@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "bitlab/ops/method.h"
-#include "bitlab/ops/product.h"
+#include "bitlab/ops/internal/method.h"
+#include "bitlab/ops/internal/product.h"
 
 namespace bitlab::ops {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bitlab/kernels/float_gemm/arguments.h"
-#include "bitlab/kernels/simd.h"
+#include "bitlab/kernels/internal/simd.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -6,7 +6,7 @@
 // sums of 256 k: 256 x 127 = 32,512 < 2^15, for which |q| <= 127 is needed.
 #pragma once
 
-#include "bitlab/kernels/ternary_gemm/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -2,7 +2,7 @@
 //
 // An at::RecordFunction observer (the interface behind PyTorch's profiler) sees every dispatched operator with its schema. Only
 // outermost calls are kept, so composite operators (conv2d, flatten, bitlab::ternary_linear) stay whole; where a call is replaced by others
-// (ops/call_observer.h), those are kept instead.
+// (ops/internal/call_observer.h), those are kept instead.
 #pragma once
 
 #include <functional>

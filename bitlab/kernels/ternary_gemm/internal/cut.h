@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/base/float_environment.h"
+#include "bitlab/base/internal/float_environment.h"
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/kernels/ternary_gemm/arguments.h"
 

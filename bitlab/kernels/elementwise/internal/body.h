@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bitlab/kernels/elementwise/arguments.h"
-#include "bitlab/kernels/float_math.h"
+#include "bitlab/kernels/internal/float_math.h"
 
 namespace bitlab::kernels {
 namespace {

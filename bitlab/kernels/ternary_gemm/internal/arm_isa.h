@@ -3,7 +3,7 @@
 
 #include <arm_neon.h>
 
-#include "bitlab/kernels/ternary_gemm/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -8,7 +8,7 @@
 
 #include <torch/nn/module.h>
 
-#include "bitlab/deploy/recording.h"
+#include "bitlab/deploy/internal/recording.h"
 
 namespace bitlab::deploy {
 

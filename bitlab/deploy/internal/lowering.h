@@ -10,7 +10,7 @@
 
 #include <torch/nn/module.h>
 
-#include "bitlab/deploy/recording.h"
+#include "bitlab/deploy/internal/recording.h"
 #include "bitlab/deploy/signature.h"
 #include "bitlab/program/program.h"
 

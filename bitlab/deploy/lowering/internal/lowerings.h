@@ -1,7 +1,7 @@
 // The functions of lowerings.def, and what they share.
 #pragma once
 
-#include "bitlab/deploy/lowering.h"
+#include "bitlab/deploy/internal/lowering.h"
 
 namespace bitlab::deploy {
 

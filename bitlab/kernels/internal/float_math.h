@@ -5,7 +5,7 @@
 // its lower tail (there it is e^(-x^2 / 2), whose exponent is rounded). Polynomials: minimax fits of the ranges that their comments name.
 #pragma once
 
-#include "bitlab/kernels/simd.h"
+#include "bitlab/kernels/internal/simd.h"
 
 namespace bitlab::kernels {
 namespace {

@@ -6,8 +6,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "bitlab/train/pickle.h"
-#include "bitlab/train/pytorch_archive.h"
+#include "bitlab/train/internal/pickle.h"
+#include "bitlab/train/internal/pytorch_archive.h"
 
 namespace bitlab::train {
 

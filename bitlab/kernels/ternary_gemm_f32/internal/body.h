@@ -1,7 +1,7 @@
 // The one source of the ternary_gemm_f32 kernels, compiled by each of them for its instruction set.
 #pragma once
 
-#include "bitlab/kernels/simd.h"
+#include "bitlab/kernels/internal/simd.h"
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
 #include "bitlab/kernels/ternary_gemm_f32/arguments.h"
 

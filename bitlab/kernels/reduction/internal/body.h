@@ -1,7 +1,7 @@
 // The one source of the reduction kernels, compiled by each of them for its instruction set.
 #pragma once
 
-#include "bitlab/kernels/float_math.h"
+#include "bitlab/kernels/internal/float_math.h"
 #include "bitlab/kernels/reduction/arguments.h"
 
 namespace bitlab::kernels {

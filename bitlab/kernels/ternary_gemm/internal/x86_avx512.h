@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "bitlab/kernels/ternary_gemm/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
 
 // clang reorders a sum without a barrier, and runs out of registers.
 #define BITLAB_KEEP(vector) asm volatile("" : "+v"(vector))
