@@ -14,14 +14,14 @@ target_include_directories(bitlab_core PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE
 target_link_libraries(bitlab_core PUBLIC ${core_link} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
 
 # bitlab_library(<name> [SHARED] [TORCH] [DEPS <bitlab libraries>] [PRIVATE_LINK <third-party targets>]
-#                [TEST_DEPS <more bitlab libraries for the tests>])
+#                [TEST_DEPS <more bitlab libraries for the tests>] [TEST_SHARDS <n>])
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
 # program <name>_test from the *_test.cc and test.cc files there; each <folder>/bench.cc makes <folder>_bench. Headers, sources and tests stand side by side.
 #   TORCH         above the torch line: a library of its own, compiled as one unit; without it: a part of bitlab_core
 #   SHARED        a shared library (for registrations that a static library would lose)
 function(bitlab_library name)
-  cmake_parse_arguments(ARG "SHARED;TORCH" "" "DEPS;PRIVATE_LINK;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "SHARED;TORCH" "TEST_SHARDS" "DEPS;PRIVATE_LINK;TEST_DEPS" ${ARGN})
   string(REPLACE "/" "_" id ${name})
   set(folder ${PROJECT_SOURCE_DIR}/bitlab/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cc)
@@ -47,7 +47,7 @@ function(bitlab_library name)
   set_target_properties(bitlab_${id} PROPERTIES EXPORT_NAME ${id})
   if(BITLAB_TESTS AND tests)
     list(TRANSFORM ARG_TEST_DEPS PREPEND bitlab::)
-    bitlab_test(${id}_test SOURCES ${tests} LINK bitlab::${id} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LINK})
+    bitlab_test(${id}_test SHARDS ${ARG_TEST_SHARDS} SOURCES ${tests} LINK bitlab::${id} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LINK})
     if(ARG_TORCH)
       bitlab_use_torch(${id}_test)
     endif()
@@ -90,13 +90,21 @@ macro(bitlab_torch_library id)
   target_compile_definitions(bitlab_${id} PUBLIC FMT_HEADER_ONLY)
 endmacro()
 
-# bitlab_test(<name> SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest.
+# bitlab_test(<name> [SHARDS <n>] SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest, or n that run its tests in turn.
 function(bitlab_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "SHARDS" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE bitlab_flags ${ARG_LINK} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE BITLAB_SOURCE_DIR="${PROJECT_SOURCE_DIR}" BITLAB_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
-  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
+  if(NOT ARG_SHARDS)
+    add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
+    return()
+  endif()
+  math(EXPR last "${ARG_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    add_test(NAME ${name}_${shard} COMMAND ${name} --gtest_brief=1)
+    set_tests_properties(${name}_${shard} PROPERTIES ENVIRONMENT "GTEST_TOTAL_SHARDS=${ARG_SHARDS};GTEST_SHARD_INDEX=${shard}")
+  endforeach()
 endfunction()
 
 # A file named for an instruction set, x86_<name>.cc or arm_<name>_<variant>.cc, is compiled for it and always optimized, so that nothing but its

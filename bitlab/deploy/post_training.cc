@@ -85,7 +85,7 @@ bool is_own(const torch::nn::Module& module, const at::Tensor& weight) {
 
 // Smooths the layers whose configuration asks for it, by what the float network's layers read.
 void smooth_channels(const std::vector<Layer>& layers, const torch::nn::Module& module, const Forward& forward,
-                     std::span<const at::Tensor> samples) {
+                     std::span<const NamedTensors> samples) {
   std::vector<at::Tensor> most(layers.size());
   bool smooths = false;
   for (size_t i = 0; i < layers.size(); ++i) {

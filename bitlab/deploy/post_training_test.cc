@@ -145,8 +145,8 @@ TEST(PostTraining, SmoothsChannels) {
     auto fc = net.register_module("fc", nn::BitLinear(nn::BitLinearOptions(32, 6).quant(quant)));
     net.body = [=](Net&, const at::Tensor& v) { return fc->forward(v); };
     const at::Tensor before = fc->weight.detach().clone(), expected = at::linear(x, before, fc->bias).detach();
-    const auto forward = [&](const at::Tensor& v) { return net.forward(v); };
-    ASSERT_TRUE(quantize_for_deployment(net, forward, {&x, 1}).ok());
+    const auto forward = nn::forward_of(net);
+    ASSERT_TRUE(quantize_for_deployment(net, forward, test::named({x})).ok());
     const at::NoGradGuard no_grad;
     errors.push_back((net.forward(x) - expected).square().mean().item<double>());
     Net images;
@@ -154,7 +154,7 @@ TEST(PostTraining, SmoothsChannels) {
         images.register_module("conv", nn::BitConv2d(nn::BitConv2dOptions(32, 6, 3).groups(2).padding(1).quant(quant)));
     images.body = [=](Net&, const at::Tensor& v) { return conv->forward(v); };
     const at::Tensor y = at::conv2d(image, conv->weight, conv->bias, 1, 1, 1, 2);
-    ASSERT_TRUE(quantize_for_deployment(images, [&](const at::Tensor& v) { return images.forward(v); }, {&image, 1}).ok());
+    ASSERT_TRUE(quantize_for_deployment(images, nn::forward_of(images), test::named({image})).ok());
     conv_errors.push_back((images.forward(image) - y).square().mean().item<double>());
     const auto program = capture(net, forward, x);
     ASSERT_TRUE(program.ok()) << program.error().message;

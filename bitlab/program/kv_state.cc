@@ -1,6 +1,7 @@
 #include "bitlab/program/kv_state.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "bitlab/program/verify.h"
 
@@ -28,6 +29,20 @@ struct Tokens {
   // The dimension that an attribute names, of the node's first input.
   bool in_dim(const Node& node) const { return in(shape(node, 0)[static_cast<size_t>(node.attribute<int64_t>("dim"))]); }
 
+  // Elements behind the dimension that has the symbol; nothing where that is not one dimension, alone or with the dimensions in front of it.
+  std::optional<Dim> behind(const Shape& shape) const {
+    Dim count(1);
+    for (size_t i = shape.size(); i-- > 0;) {
+      if (in(shape[i])) {
+        const bool is_one = std::none_of(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(i),
+                                         [&](const Dim& dim) { return in(dim); });
+        return is_one && shape[i].powers[symbol] == 1 && shape[i].factor == 1 ? std::optional(count) : std::nullopt;
+      }
+      count = count * shape[i];
+    }
+    return count;
+  }
+
   // Whether a result of a node depends on several tokens, or on how many there are.
   bool are_mixed_by(const Node& node) const {
     switch (node.op) {
@@ -44,6 +59,12 @@ struct Tokens {
       case Op::split:
       case Op::cat:
         return in_dim(node);
+      case Op::reshape: {  // what belongs to a token stays behind it
+        const auto before = behind(shape(node, 0)), after = behind(node.attribute<Shape>("shape"));
+        return in(shape(node, 0)) && (!before || before != after);
+      }
+      case Op::positions:
+        return in(node.attribute<Shape>("size")) && node.attribute<Shape>("size") != Shape{Dim::of_symbol(symbol)};
       case Op::slice:  // the last tokens of a run are the last of all
         return (in_dim(node) && node.attribute<int64_t>("start") >= 0) || in(node.attribute<Shape>("length"));
       default:

@@ -30,17 +30,15 @@ Status check_dim(const Program& p, const Node& node, int64_t dim, const Shape& x
   return refuse(ErrorCode::kInvalidArgument, node, "a dimension of {}, got {}", p.show(x), dim);
 }
 
-// The bounds of a size. A program that is being read may have ranges that verify() refuses later.
-int64_t least_of(const Program& p, const Dim& dim) {
+// A bound of a size. A program that is being read may have ranges, and more symbols, that verify() refuses later.
+int64_t bound_of(const Program& p, const Dim& dim, int64_t Symbol::*bound) {
   SymbolSizes sizes = kOnes;
-  for (size_t i = 0; i < p.symbols.size(); ++i) sizes[i] = std::clamp<int64_t>(p.symbols[i].min, 0, kMaxElements);
+  for (size_t i = 0; i < std::min(p.symbols.size(), kMaxSymbols); ++i)
+    sizes[i] = std::clamp<int64_t>(p.symbols[i].*bound, 0, kMaxElements);
   return dim.at(sizes);
 }
-int64_t most_of(const Program& p, const Dim& dim) {
-  SymbolSizes sizes = kOnes;
-  for (size_t i = 0; i < p.symbols.size(); ++i) sizes[i] = std::clamp<int64_t>(p.symbols[i].max, 0, kMaxElements);
-  return dim.at(sizes);
-}
+int64_t least_of(const Program& p, const Dim& dim) { return bound_of(p, dim, &Symbol::min); }
+int64_t most_of(const Program& p, const Dim& dim) { return bound_of(p, dim, &Symbol::max); }
 
 // The attribute that is a shape of one size.
 Result<Dim> size_attribute(const Program& p, const Node& node, const char* key) {

@@ -300,7 +300,8 @@ void run_once(Session& session, SymbolSizes sizes) {
     EXPECT_EQ((*outputs)[i].shape, shape_at(v.shape, sizes));
     EXPECT_EQ((*outputs)[i].dtype, v.dtype);
     const auto* bytes = (*outputs)[i].as<uint8_t>();
-    for (int64_t at = 0; at < elements(v.shape, sizes) * size_of(v.dtype); ++at) sum += bytes[at];
+    const int64_t count = elements(v.shape, sizes) * size_of(v.dtype);
+    for (int64_t at = 0; at < count; ++at) sum += bytes[at];
   }
   EXPECT_GE(sum, 0U);
 }

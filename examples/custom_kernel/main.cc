@@ -52,7 +52,7 @@ std::vector<float> logits(const char* path, const kernels::Policy& policy) {
   for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<float>(i % 17) / 17.0F;
   const runtime::TensorView input{{1, 1, 28, 28}, pixels.data()};
   const auto outputs = session->run({&input, 1}).value();
-  return {outputs[0].data, outputs[0].data + 10};
+  return {outputs[0].as(), outputs[0].as() + 10};
 }
 
 bool same(const char* what, const std::vector<float>& a, const std::vector<float>& b) {

@@ -1,42 +1,51 @@
 // The .bit reader, and what follows it: verify, pack, plan, run.
 #include "tests/fuzz/fuzz.h"
+#include <algorithm>
 #include <cstring>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/bit/test_support.h"
+#include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/session.h"
 
 namespace bitlab::fuzz {
 namespace {
 
-void run(runtime::Session& session, int64_t batch) {
+void run(runtime::Session& session, const program::SymbolSizes& sizes) {
   const program::Program& program = session.model().program();
-  std::vector<std::vector<float>> data;
-  std::vector<std::vector<int64_t>> indices;
+  std::vector<std::vector<uint8_t>> data;
   std::vector<runtime::TensorView> views;
   for (program::ValueId id : program.inputs) {
-    const auto& shape = program.value(id).shape;
-    data.emplace_back(static_cast<size_t>(elements(shape, batch)), 0.5F);
-    indices.emplace_back(data.back().size(), 1);
-    const bool is_index = program.value(id).dtype == program::DType::kInt64;
-    views.push_back(
-        {at_batch(shape, batch), is_index ? nullptr : data.back().data(), is_index ? indices.back().data() : nullptr});
+    const program::Value& value = program.value(id);
+    const int64_t count = elements(value.shape, sizes);
+    const std::vector<float> ones(static_cast<size_t>(count), 1);
+    data.emplace_back(static_cast<size_t>(count * size_of(value.dtype)));
+    runtime::cast(program::DType::kFloat32, ones.data(), value.dtype, data.back().data(), count);
+    views.emplace_back(shape_at(value.shape, sizes), value.dtype, data.back().data());
   }
-  static_cast<void>(session.run(views));
+  static_cast<void>(session.run(std::span<const runtime::TensorView>(views)));
 }
 
 // Accepted programs run, if they are small: a valid file may well describe a network that takes a minute.
 void run(const program::Program& program) {
   constexpr int64_t kMostBytes = 1 << 20, kMostValues = 1 << 14;
+  program::SymbolSizes sizes = program::kOnes;
+  for (size_t i = 0; i < program.symbols.size(); ++i) sizes[i] = std::max<int64_t>(program.symbols[i].min, 2);
   for (const program::Value& value : program.values)
-    if (elements(value.shape, 2) > kMostValues) return;
+    if (elements(value.shape, sizes) > kMostValues) return;
   const auto model = runtime::Model::create(program);
   if (!model.ok()) return;
-  const auto plan = runtime::make_plan(**model, 2, 1);
+  const auto plan = runtime::make_plan(**model, sizes, 1);
   if (!plan.ok() || plan->arena_bytes > kMostBytes) return;
   auto session = runtime::Session::create(*model).value();
-  for (int64_t batch : {2, 0}) run(*session, batch);
+  run(*session, sizes);
+  run(*session, sizes);  // behind the positions of the first, where there are states
+  static_cast<void>(session->truncate(1));
+  run(*session, sizes);
+  session->reset();
+  sizes[0] = 0;
+  run(*session, sizes);
 }
 
 // "{...}" from byte 8 on as far as it looks like a header; splices change its length.
@@ -61,8 +70,8 @@ bool read_bytes(std::span<const uint8_t> bytes) {
 
 std::vector<std::vector<uint8_t>> seeds() {
   std::vector<std::vector<uint8_t>> list;
-  for (const program::Program& p :
-       {format::bit::test::small_program(), format::bit::test::wide_program(), format::bit::test::image_program()}) {
+  for (const program::Program& p : {format::bit::test::small_program(), format::bit::test::wide_program(),
+                                    format::bit::test::image_program(), format::bit::test::decoder_program()}) {
     const std::string bytes = format::bit::serialize(p).value();
     list.emplace_back(bytes.begin(), bytes.end());
   }

@@ -211,9 +211,7 @@ void follow_the_whole_way(const at::Tensor& input, const at::Tensor& target, dou
   const at::NoGradGuard no_grad;
   for (int64_t batch : {int64_t{1}, input.size(0)}) {
     const at::Tensor part = input.narrow(0, 0, batch).contiguous(), expected = model->forward(part).contiguous();
-    const runtime::TensorView view = deploy::view_of(part);
-    const auto outputs = session->run({&view, 1}).value();
-    const at::Tensor found = torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape);
+    const at::Tensor found = deploy::run(*session, part).value()[0].second;
     EXPECT_LT((found - expected).abs().max().item<double>(),
               deploy::kBoundBehindQuantizers * expected.abs().max().item<double>())
         << batch;
@@ -250,15 +248,13 @@ std::shared_ptr<const runtime::Model> expect_same_bits_deployed(convert::BitMode
   const at::NoGradGuard no_grad;
   for (const int64_t batch : {int64_t{1}, input.size(0)}) {
     const at::Tensor part = input.narrow(0, 0, batch).contiguous();
-    const runtime::TensorView view = deploy::view_of(part);
-    const auto outputs = session->run({&view, 1}).value();
-    EXPECT_TRUE(torch::equal(torch::from_blob(const_cast<float*>(outputs[0].data), outputs[0].shape), model.forward(part)));
+    EXPECT_TRUE(torch::equal(deploy::run(*session, part).value()[0].second, model.forward(part)));
   }
   return loaded;
 }
 
-int64_t count_of(const program::Program& program, program::DType type) {
-  return std::count_if(program.values.begin(), program.values.end(), [&](const auto& v) { return v.dtype == type; });
+int64_t count_of(const program::Program& program, program::Storage storage) {
+  return std::count_if(program.values.begin(), program.values.end(), [&](const auto& v) { return v.storage == storage; });
 }
 
 // An embedding and first and last layers in int8, what lies between ternary: every bit of eval is deployed.
@@ -397,7 +393,7 @@ TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
   const auto intercepted = convert::BitModel::wrap(typed, config);
   ASSERT_TRUE(convert::BitConverter::convert(*plain, config).ok());
 
-  const std::vector<at::Tensor> samples{torch::randn({6, 3, 8, 10}), torch::randn({6, 3, 8, 10})};
+  const std::vector<nn::NamedTensors> samples{torch::randn({6, 3, 8, 10}), torch::randn({6, 3, 8, 10})};
   const auto forward = nn::forward_of(*intercepted);
   const auto reference = nn::forward_of(*plain);
   const auto found = deploy::quantize_for_deployment(*intercepted, forward, samples);
@@ -409,13 +405,13 @@ TEST(PostTraining, TakesInterceptedLayersLikeReplacedOnes) {
     EXPECT_EQ(found->layers[i].folded, i == 0) << i;
     EXPECT_EQ(found->layers[i].error_after, expected.layers[i].error_after) << i;
   }
-  EXPECT_TRUE(torch::equal(forward(samples[1]), reference(samples[1])));
+  EXPECT_TRUE(torch::equal(forward(samples[1])[0].second, reference(samples[1])[0].second));
   EXPECT_EQ(intercepted->save_to(std::filesystem::temp_directory_path() / "bitlab_frozen.pt").error().message,
             "[bit_model] layers as the rules made them, got codes of post-training quantization, which are deployed "
             "(layer=conv1)");
 
   const auto loss_of = [&](const auto& f) {
-    return [&]() -> Result<double> { return f(samples[0]).square().sum().template item<double>(); };
+    return [&]() -> Result<double> { return f(samples[0])[0].second.square().sum().template item<double>(); };
   };
   const auto a = convert::analyze(*intercepted, loss_of(forward)).value(),
              b = convert::analyze(*plain, loss_of(reference)).value();

@@ -15,5 +15,5 @@ int main(int argc, char** argv) {
   const std::vector<float> zeros(28 * 28);
   const bitlab::runtime::TensorView input{{1, 1, 28, 28}, zeros.data()};
   const auto outputs = session->run({&input, 1}).value();
-  for (int i = 0; i < 10; ++i) std::printf("%a\n", static_cast<double>(outputs[0].data[i]));
+  for (int i = 0; i < 10; ++i) std::printf("%a\n", static_cast<double>(outputs[0].as()[i]));
 }
