@@ -331,6 +331,8 @@ TEST_F(Threads, FindWhatIsNotFinite) {
     for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                       -std::numeric_limits<float>::infinity()})
       for (size_t index : {0, 40'000, 70'000}) {
+        const bool plain = spec.sparsity == Sparsity::kDense && spec.draw == 0;
+        if (!plain && (index != 40'000 || !std::isnan(bad))) continue;  // one place is enough where the search is the same
         Case data(spec, 2, 35'003);
         data.w[index] = bad;
         data.w[70'005] = std::numeric_limits<float>::infinity();  // the first one is named
