@@ -1,0 +1,74 @@
+// The product of integers: which operands it takes, and that autocast changes no bit of it.
+#include "bitlab/ops/internal/product.h"
+
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "bitlab/ops/test_support.h"
+
+namespace bitlab::ops {
+namespace {
+
+using namespace test;
+
+struct WithAutocast {
+  WithAutocast() { at::autocast::set_autocast_enabled(at::kCPU, true); }
+  ~WithAutocast() {
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::clear_cache();
+  }
+};
+
+// Whatever comes in: the bits of float32, gradients and learned parameters included.
+TEST(Autocast, HasTheBitsOfFloat32) {
+  torch::manual_seed(13);
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+    for (const WeightSpec& spec : specs(false)) {
+      const at::Tensor x = torch::randn({4, 32}).to(type), weight = torch::randn({8, 32}, at::requires_grad());
+      const WeightQuant quant = quant_of(spec, 8);
+      const at::Tensor expected = bit_linear(x.to(at::kFloat), weight, {}, quant, {});
+      const at::Tensor wanted = torch::autograd::grad({expected.sum()}, {weight})[0];
+      const WithAutocast on;
+      const at::Tensor y = bit_linear(x, weight, {}, quant, {});
+      EXPECT_EQ(y.scalar_type(), at::kFloat);
+      EXPECT_TRUE(same_bits(y, expected)) << to_text(spec);
+      EXPECT_TRUE(same_bits(torch::autograd::grad({y.sum()}, {weight})[0], wanted)) << to_text(spec);
+      WeightQuant halves = quant;
+      for (at::Tensor& parameter : halves.learned) parameter = parameter.to(type);
+      if (!halves.learned.empty()) bit_linear(x, weight, {}, halves, {});  // are cast, too
+    }
+  EXPECT_EQ(code_of([] {
+              bit_linear(torch::randn({4, 32}, at::kBFloat16), torch::randn({8, 32}), {}, {}, {});
+            }),
+            ErrorCode::kTypeMismatch)
+      << "outside of autocast";
+}
+
+// The deepest layers whose sums float32 holds, and those beyond, at the largest integers.
+TEST(Autocast, WorstCaseIsExact) {
+  for (const int64_t depth : {int64_t{132'104}, int64_t{132'105}}) {
+    const at::Tensor x = torch::ones({2, depth}) * 0.75, weight = torch::ones({3, depth});
+    const at::Tensor expected = oracle_linear(x, weight, {}, {}, {});
+    const WithAutocast on;
+    EXPECT_TRUE(same_bits(bit_linear(x.to(at::kBFloat16), weight, {}, {}, {}), expected));
+  }
+}
+
+TEST(IntegerProducts, AreChosenByDeviceDepthAndAutocast) {
+  using Kind = IntegerProduct::Kind;
+  for (const auto device : {c10::DeviceType::CPU, c10::DeviceType::CUDA})
+    for (const bool linear : {true, false}) {
+      const bool halves = device == c10::DeviceType::CUDA && linear;
+      EXPECT_EQ(IntegerProduct::choose({device, std::nullopt, linear, true}), Kind::kFloat32);
+      EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, true}), halves ? Kind::kHalf : Kind::kFloat32);
+      EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, false}), Kind::kFloat64);
+    }
+  // Both of the half types hold every operand, so that what is multiplied and summed in float32 are the integers.
+  const at::Tensor integers = torch::arange(-127, 128);
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+    EXPECT_TRUE(torch::equal(integers.to(type).to(at::kLong), integers));
+}
+
+}  // namespace
+}  // namespace bitlab::ops
