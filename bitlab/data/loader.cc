@@ -8,10 +8,10 @@
 #include <numeric>
 #include <thread>
 
+#include "bitlab/base/aligned_buffer.h"
+
 namespace bitlab::data {
 namespace {
-
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 Status check(const Dataset& set, const LoaderOptions& o) {
   if (set.size() < 1) return make_error(ErrorCode::kInvalidArgument, "[loader] at least one sample, got none");
@@ -21,9 +21,9 @@ Status check(const Dataset& set, const LoaderOptions& o) {
                       o.batch_size, o.prefetch, o.workers);
   if (o.world < 1 || o.rank < 0 || o.rank >= o.world)
     return make_error(ErrorCode::kInvalidArgument, "[loader] a rank below the world's size, got {} of {}", o.rank, o.world);
-  if (o.drop_last && ceil_divide(set.size(), o.world) < o.batch_size)
+  if (o.drop_last && ceil_div(set.size(), o.world) < o.batch_size)
     return make_error(ErrorCode::kInvalidArgument, "[loader] samples for a whole batch of {}, got {}", o.batch_size,
-                      ceil_divide(set.size(), o.world));
+                      ceil_div(set.size(), o.world));
   return {};
 }
 
@@ -39,7 +39,7 @@ std::vector<int64_t> order_of_epoch(int64_t size, int64_t epoch, const LoaderOpt
   }
   if (options.world == 1) return all;
   std::vector<int64_t> own;
-  for (int64_t i = 0; i < ceil_divide(size, options.world); ++i)
+  for (int64_t i = 0; i < ceil_div(size, options.world); ++i)
     own.push_back(all[static_cast<size_t>((i * options.world + options.rank) % size)]);
   return own;
 }
@@ -110,28 +110,35 @@ Result<std::unique_ptr<Loader>> Loader::create(DatasetPtr set, LoaderOptions opt
 }
 
 int64_t Loader::batches() const {
-  const int64_t own = ceil_divide(set_->size(), options_.world);
-  return options_.drop_last ? own / options_.batch_size : ceil_divide(own, options_.batch_size);
+  const int64_t own = ceil_div(set_->size(), options_.world);
+  return options_.drop_last ? own / options_.batch_size : ceil_div(own, options_.batch_size);
 }
 
 int64_t Loader::samples() const {
-  const int64_t own = ceil_divide(set_->size(), options_.world);
+  const int64_t own = ceil_div(set_->size(), options_.world);
   return options_.drop_last ? batches() * options_.batch_size : own;
+}
+
+Result<Sample> make_batch(const Dataset& set, const Preprocess& preprocess, std::span<const int64_t> indices,
+                          const std::function<Status(Sample&, int64_t index)>& change) {
+  std::vector<Sample> samples;
+  for (const int64_t index : indices) {
+    BITLAB_TRY(samples.emplace_back(), set.get(index));
+    if (change) BITLAB_RETURN_IF_ERROR(change(samples.back(), index));
+  }
+  BITLAB_TRY(Sample batch, stack(samples));
+  BITLAB_RETURN_IF_ERROR(preprocess.apply(batch));
+  return batch;
 }
 
 Result<Sample> Loader::make(int64_t epoch, int64_t batch) const try {
   const int64_t begin = batch * options_.batch_size, end = std::min(begin + options_.batch_size, samples());
-  std::vector<Sample> samples;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t index = order_[static_cast<size_t>(i)];
-    BITLAB_TRY(Sample sample, set_->get(index));
+  const auto indices = std::span(order_).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+  return make_batch(*set_, preprocess_, indices, [&](Sample& sample, int64_t index) -> Status {
     Random random(options_.seed, static_cast<uint64_t>(epoch), static_cast<uint64_t>(index));
     for (const Transform& transform : options_.transforms) BITLAB_RETURN_IF_ERROR(transform(sample, random));
-    samples.push_back(std::move(sample));
-  }
-  BITLAB_TRY(Sample stacked, stack(samples));
-  BITLAB_RETURN_IF_ERROR(preprocess_.apply(stacked));
-  return stacked;
+    return {};
+  });
 } catch (const std::exception& error) {  // of a data set of the caller's, in a thread that nobody watches
   return make_error(ErrorCode::kInternal, "[loader] a data set that does not throw, got '{}'", error.what());
 }

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "bitlab/data/dataset.h"
@@ -23,6 +25,11 @@ struct LoaderOptions {
   int64_t world = 1;
   std::vector<Transform> transforms{};
 };
+
+// The samples with these indices, changed one by one where `change` is given, stacked and preprocessed. Errors: those of the data set and of
+// `change`, and where samples differ in form.
+Result<Sample> make_batch(const Dataset& set, const Preprocess& preprocess, std::span<const int64_t> indices,
+                          const std::function<Status(Sample&, int64_t index)>& change = {});
 
 // The samples of an epoch (from 1) for one process, in order.
 std::vector<int64_t> order_of_epoch(int64_t size, int64_t epoch, const LoaderOptions& options);

@@ -11,18 +11,16 @@ namespace {
 Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Recordings& recordings,
                        const NamedTensors& example, const CaptureOptions& options) {
   const auto names = tensor_names(module);
-  const auto attempt = [&](Lowering&& lowering, bool& wants_largest) -> Result<Captured> {
-    Result<program::Program> program = lowering.lower(recordings, options.metadata);
-    wants_largest = lowering.wants_largest();
-    if (!program.ok()) return program.error();
-    return Captured{*std::move(program), {}, lowering.calls()};
-  };
-  bool wants_largest = false;
-  Result<Captured> captured = attempt(Lowering(names), wants_largest);
-  if (captured.ok() || !wants_largest) return captured;
-  recordings.largest_sizes = largest_sizes(recordings.signature.symbols, recordings.sizes);
-  BITLAB_TRY(recordings.largest, record(forward, resized(recordings.signature, example, recordings.largest_sizes)));
-  return attempt(Lowering(names), wants_largest);
+  Lowering lowering(names);
+  Result<program::Program> program = lowering.lower(recordings, options.metadata);
+  if (!program.ok() && lowering.wants_largest()) {
+    const program::SymbolSizes largest = largest_sizes(recordings.signature.symbols, recordings.sizes);
+    BITLAB_TRY(recordings.largest, record(forward, resized(recordings.signature, example, largest)));
+    lowering = Lowering(names);
+    program = lowering.lower(recordings, options.metadata);
+  }
+  if (!program.ok()) return program.error();
+  return Captured{*std::move(program), {}, lowering.calls()};
 }
 
 }  // namespace

@@ -37,12 +37,6 @@ Status compare(const std::string& name, const at::Tensor& expected, const at::Te
                     parity.exact ? "equal" : "nearly equal", difference, magnitude, name);
 }
 
-NamedTensors copies_of(const NamedTensors& inputs) {  // a forward pass may work in place
-  NamedTensors copies;
-  for (const auto& [name, tensor] : inputs) copies.set(name, tensor.clone());
-  return copies;
-}
-
 }  // namespace
 
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
@@ -50,7 +44,7 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
   BITLAB_TRY(const NamedTensors deployed, run(program, example));
   module.eval();
   at::NoGradGuard no_grad;
-  const NamedTensors expected = forward(copies_of(example));
+  const NamedTensors expected = forward(example.clone());
   Parity parity{program.is_exact(), 0, 0};
   for (const auto& [name, tensor] : expected)
     BITLAB_RETURN_IF_ERROR(compare(name, tensor.contiguous(), deployed.at(name), parity));
@@ -59,6 +53,7 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
 
 Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                         const std::filesystem::path& path, const CaptureOptions& options) {
+  BITLAB_TRY(const std::string_view format, format::format_of(path));
   BITLAB_TRY(Captured captured, capture_module(module, forward, example, options));
   const program::Program& program = captured.program;
   Deployment deployment;
@@ -69,7 +64,6 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
     deployment.weight_file_bytes += format::bit::stored_bytes(program, constant);
   deployment.weight_bytes = model->weight_bytes();
   deployment.float32_weight_bytes = model->float32_weight_bytes();
-  BITLAB_TRY(const std::string_view format, format::format_of(path));
   BITLAB_TRY(const std::string bytes, format::write(format, program));
   deployment.file_bytes = static_cast<int64_t>(bytes.size());
   BITLAB_RETURN_IF_ERROR(write_file_atomic(path, std::string_view(bytes)));

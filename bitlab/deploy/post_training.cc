@@ -56,11 +56,8 @@ void bypass(const std::vector<Layer>& layers, bool on) {
 std::vector<at::Tensor> run(const Forward& forward, std::span<const NamedTensors> samples) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> outputs;
-  for (const NamedTensors& sample : samples) {
-    NamedTensors copies;
-    for (const auto& [name, tensor] : sample) copies.set(name, tensor.clone());
-    for (const auto& [name, output] : forward(copies)) outputs.push_back(output);
-  }
+  for (const NamedTensors& sample : samples)
+    for (const auto& [name, output] : forward(sample.clone())) outputs.push_back(output);
   return outputs;
 }
 

@@ -114,8 +114,7 @@ Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inp
   Recorder recorder(keep);
   try {
     at::NoGradGuard no_grad;
-    for (const auto& [name, tensor] : inputs)  // a forward pass may work in place
-      recorder.recording.inputs.set(name, tensor.clone());
+    recorder.recording.inputs = inputs.clone();
     const ops::CallObserver observer(recorder);
     recorder.recording.outputs = forward(recorder.recording.inputs);
   } catch (const Exception& error) {

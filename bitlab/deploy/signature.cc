@@ -45,29 +45,15 @@ Result<Signature> by_default(const NamedTensors& example) {
   return signature;
 }
 
-// The size of one symbol that a dimension is a multiple of; 0 where it is none.
-int64_t size_of_symbol(const Dim& dim, size_t symbol, int64_t size) {
-  return dim.powers[symbol] == 0 ? 0 : size / dim.factor;
-}
-
 Status check_port(const Signature& signature, const Port& port, const at::Tensor& tensor, SymbolSizes& sizes) {
-  const std::string expected = to_string(port.type.shape, signature.symbols), found = shape_text(tensor);
+  const std::string expected = to_string(port.type.shape, signature.symbols);
+  for (const Dim& dim : port.type.shape)
+    if (!dim.is_number() && !single_symbol(dim))
+      return refuse("a number or a multiple of one symbol as an input's size, got {} (input={})", expected, port.name);
   if (dtype_of(tensor.scalar_type()) != port.type.dtype)
     return refuse("{} values, got {} (input={})", name(port.type.dtype), c10::toString(tensor.scalar_type()), port.name);
-  bool fits = tensor.dim() == static_cast<int64_t>(port.type.shape.size());
-  for (size_t i = 0; fits && i < port.type.shape.size(); ++i) {
-    const Dim& dim = port.type.shape[i];
-    const int64_t size = tensor.size(static_cast<int64_t>(i));
-    fits = dim.is_number() ? dim.factor == size : dim.factor > 0 && size % dim.factor == 0;
-    for (size_t s = 0; fits && s < signature.symbols.size(); ++s) {
-      const int64_t found_size = size_of_symbol(dim, s, size);
-      if (found_size == 0) continue;
-      fits = sizes[s] == 0 || sizes[s] == found_size;
-      sizes[s] = found_size;
-    }
-  }
-  if (fits) return {};
-  return refuse("an example of shape {}, got {} (input={})", expected, found, port.name);
+  if (bind_sizes(port.type.shape, tensor.sizes(), sizes).fits) return {};
+  return refuse("an example of shape {}, got {} (input={})", expected, shape_text(tensor), port.name);
 }
 
 bool is_prime(int64_t number) {
@@ -94,15 +80,11 @@ Result<Signature> signature_of(const NamedTensors& example, const std::optional<
   if (!declared) return by_default(example);
   Signature signature = *declared;
   signature.outputs.clear();
-  SymbolSizes sizes{};
+  SymbolSizes sizes;
+  sizes.fill(program::kUnbound);
   for (const Port& port : signature.inputs) {
     const at::Tensor* tensor = example.find(port.name);
     if (tensor == nullptr) return refuse("an example of '{}', got {}", port.name, example.names());
-    for (const Dim& dim : port.type.shape)
-      if (std::count_if(dim.powers.begin(), dim.powers.end(), [](uint8_t p) { return p != 0; }) > 1 ||
-          *std::max_element(dim.powers.begin(), dim.powers.end()) > 1)
-        return refuse("a number or a multiple of one symbol as an input's size, got {} (input={})",
-                      to_string(port.type.shape, signature.symbols), port.name);
     BITLAB_RETURN_IF_ERROR(check_port(signature, port, *tensor, sizes));
   }
   for (const auto& [name, tensor] : example)
@@ -137,17 +119,6 @@ SymbolSizes largest_sizes(const program::Symbols& symbols, const SymbolSizes& ot
   SymbolSizes sizes = otherwise;
   for (size_t i = 0; i < symbols.size(); ++i)
     if (symbols[i].max < program::kMaxElements) sizes[i] = symbols[i].max;
-  return sizes;
-}
-
-SymbolSizes sizes_in(const Signature& signature, const NamedTensors& example) {
-  SymbolSizes sizes = program::kOnes;
-  for (const Port& port : signature.inputs)
-    for (size_t i = 0; i < port.type.shape.size(); ++i)
-      for (size_t s = 0; s < signature.symbols.size(); ++s)
-        if (const int64_t size = size_of_symbol(port.type.shape[i], s, example.at(port.name).size(static_cast<int64_t>(i)));
-            size != 0)
-          sizes[s] = size;
   return sizes;
 }
 

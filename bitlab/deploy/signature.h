@@ -27,9 +27,6 @@ Result<std::pair<program::SymbolSizes, program::SymbolSizes>> recording_sizes(co
 // The largest size of each symbol that has a bound; of others, that in `otherwise`.
 program::SymbolSizes largest_sizes(const program::Symbols& symbols, const program::SymbolSizes& otherwise);
 
-// The symbols' sizes in an example that fits the signature.
-program::SymbolSizes sizes_in(const Signature& signature, const NamedTensors& example);
-
 // The example's elements, repeated in turn or cut so that symbols have the given sizes.
 NamedTensors resized(const Signature& signature, const NamedTensors& example, const program::SymbolSizes& sizes);
 

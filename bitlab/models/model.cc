@@ -34,8 +34,7 @@ Status check_size(std::string_view model, const std::string& name, int64_t size)
 }  // namespace
 
 nn::NamedTensors TensorModel::forward(const nn::NamedTensors& inputs) {
-  const at::Tensor& x = inputs.empty() ? inputs.at(nn::kInput) : inputs[0].second;
-  return {{std::string(nn::kOutput), compute(x)}};
+  return nn::forward_of([this](const at::Tensor& x) { return compute(x); })(inputs);
 }
 
 Status check_sizes(std::string_view model, const config::Table& config) {

@@ -12,6 +12,12 @@ NamedTensors::NamedTensors(std::initializer_list<Item> items) {
 
 NamedTensors::NamedTensors(const at::Tensor& input) { set(kInput, input); }
 
+NamedTensors NamedTensors::clone() const {
+  NamedTensors copies;
+  for (const auto& [name, tensor] : items_) copies.set(name, tensor.clone());
+  return copies;
+}
+
 void NamedTensors::set(std::string_view name, at::Tensor tensor) {
   const auto known = std::find_if(items_.begin(), items_.end(), [&](const Item& item) { return item.first == name; });
   if (known != items_.end()) {

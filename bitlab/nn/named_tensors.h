@@ -27,6 +27,8 @@ class NamedTensors {
   // One tensor, called kInput: what a network of one tensor takes.
   NamedTensors(const at::Tensor& input);  // NOLINT(google-explicit-constructor)
 
+  // Copies of the tensors, for a forward pass that may work in place.
+  NamedTensors clone() const;
   // Replaces the tensor of that name, or appends it.
   void set(std::string_view name, at::Tensor tensor);
   bool contains(std::string_view name) const { return find(name) != nullptr; }
@@ -69,7 +71,7 @@ requires(!std::is_invocable_r_v<at::Tensor, Module&, const at::Tensor&>) Forward
 // InvalidArgument where it returns none.
 template <class Module>
 at::Tensor forward_one(Module& module, const at::Tensor& x) {
-  const NamedTensors outputs = module.forward(NamedTensors{{std::string(kInput), x}});
+  const NamedTensors outputs = module.forward(NamedTensors(x));
   return outputs.empty() ? outputs.at(kOutput) : outputs[0].second;
 }
 

@@ -21,10 +21,8 @@ struct Tokens {
   const Program& p;
   size_t symbol;
 
-  bool in(const Dim& dim) const { return dim.powers[symbol] != 0; }
-  bool in(const Shape& shape) const {
-    return std::any_of(shape.begin(), shape.end(), [&](const Dim& dim) { return in(dim); });
-  }
+  bool in(const Dim& dim) const { return uses(dim, symbol); }
+  bool in(const Shape& shape) const { return uses(shape, symbol); }
   const Shape& shape(const Node& node, size_t input) const { return p.value(node.inputs[input]).shape; }
   // The dimension that an attribute names, of the node's first input.
   bool in_dim(const Node& node) const { return in(shape(node, 0)[static_cast<size_t>(node.attribute<int64_t>("dim"))]); }
@@ -34,8 +32,7 @@ struct Tokens {
     Dim count(1);
     for (size_t i = shape.size(); i-- > 0;) {
       if (in(shape[i])) {
-        const bool is_one = std::none_of(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(i),
-                                         [&](const Dim& dim) { return in(dim); });
+        const bool is_one = !in(Shape(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(i)));
         return is_one && shape[i].powers[symbol] == 1 && shape[i].factor == 1 ? std::optional(count) : std::nullopt;
       }
       count = count * shape[i];
@@ -84,9 +81,12 @@ Status check_attention(const Program& p, const Node& node, const Dim& tokens) {
 
 // A state with the shape of keys or values, their tokens replaced by the context.
 ValueId add_state(Program& p, const Node& node, size_t input, std::string_view suffix, const Dim& context) {
-  Shape shape = p.value(node.inputs[input]).shape;
-  shape[2] = context;
-  p.values.push_back({{DType::kFloat32, std::move(shape)}, node.name + std::string(suffix), ValueKind::kState});
+  Value state;
+  state.shape = p.value(node.inputs[input]).shape;
+  state.shape[2] = context;
+  state.name = node.name + std::string(suffix);
+  state.kind = ValueKind::kState;
+  p.values.push_back(std::move(state));
   const auto id = static_cast<ValueId>(p.values.size()) - 1;
   p.states.push_back(id);
   return id;

@@ -36,10 +36,7 @@ std::string print_node(const Program& p, const Node& node) {
 std::string print_symbols(const Program& p) {
   std::string text;
   for (size_t i = 0; i < p.symbols.size(); ++i) {
-    const auto uses = [&](const Value& v) {
-      return std::any_of(v.shape.begin(), v.shape.end(), [&](const Dim& dim) { return dim.powers[i] != 0; });
-    };
-    if (std::none_of(p.values.begin(), p.values.end(), uses)) continue;
+    if (std::none_of(p.values.begin(), p.values.end(), [&](const Value& v) { return uses(v.shape, i); })) continue;
     const Symbol& s = p.symbols[i];
     text += fmt::format("symbol {} from {}{}{}\n", s.name, s.min, s.max == kMaxElements ? "" : fmt::format(" to {}", s.max),
                         s.is_context ? " (context)" : "");

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "bitlab/base/internal/half.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::program {
@@ -36,6 +37,10 @@ Result<Storage> parse_storage(std::string_view name) {
   const auto* const found = std::find(kStorages.begin(), kStorages.end(), name);
   if (found != kStorages.end()) return static_cast<Storage>(found - kStorages.begin());
   return make_error(ErrorCode::kUnknownName, "[program] a storage of {}, got '{}'", fmt::join(kStorages, ", "), name);
+}
+
+float widened(uint16_t bits, Storage storage) {
+  return storage == Storage::kFloat16 ? half_to_float(bits) : bfloat_to_float(bits);
 }
 
 Signature Program::signature() const {
@@ -83,13 +88,6 @@ int64_t weight_depth(const Shape& shape) {
   int64_t depth = 1;
   for (size_t i = 1; i < shape.size(); ++i) depth *= shape[i].factor;
   return depth;
-}
-
-Dim ProgramBuilder::symbol(std::string_view name, int64_t min, int64_t max) {
-  Signature signature{std::move(program_.symbols), {}, {}};
-  const Dim dim = signature.symbol(name, min, max);
-  program_.symbols = std::move(signature.symbols);
-  return dim;
 }
 
 void ProgramBuilder::declare(const Symbol& symbol) {

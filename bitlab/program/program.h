@@ -27,6 +27,9 @@ enum class Storage { kPlain, kFloat16, kBFloat16, kTernary, kInt8 };
 std::string_view name(Storage storage);                // "plain", "float16", "bfloat16", "ternary", "int8"
 Result<Storage> parse_storage(std::string_view name);  // error: UnknownName
 
+// The value of 16 bits of a storage in them.
+float widened(uint16_t bits, Storage storage);
+
 struct Value : TensorType {
   std::string name;  // unique
   ValueKind kind = ValueKind::kResult;
@@ -143,7 +146,9 @@ struct TernaryScales {
 class ProgramBuilder {
  public:
   // A size that differs from run to run: declared at its first use. The batch is there from the beginning.
-  Dim symbol(std::string_view name, int64_t min = 1, int64_t max = kMaxElements);
+  Dim symbol(std::string_view name, int64_t min = 1, int64_t max = kMaxElements) {
+    return declared(program_.symbols, name, min, max);
+  }
   // The same with all that a symbol says; the one of that name is replaced.
   void declare(const Symbol& symbol);
   ValueId input(std::string name, Shape shape, DType dtype = DType::kFloat32);

@@ -142,7 +142,41 @@ bool is_valid(const Shape& shape) {
   return true;
 }
 
-Dim Signature::symbol(std::string_view name, int64_t min, int64_t max) {
+bool uses(const Shape& shape, size_t symbol) {
+  return std::any_of(shape.begin(), shape.end(), [&](const Dim& dim) { return uses(dim, symbol); });
+}
+
+std::optional<size_t> single_symbol(const Dim& dim) {
+  std::optional<size_t> symbol;
+  for (size_t i = 0; i < kMaxSymbols; ++i) {
+    if (!uses(dim, i)) continue;
+    if (symbol || dim.powers[i] > 1) return std::nullopt;
+    symbol = i;
+  }
+  return symbol;
+}
+
+Binding bind_sizes(const Shape& expected, std::span<const int64_t> found, SymbolSizes& sizes) {
+  if (found.size() != expected.size()) return {false};
+  for (size_t i = 0; i < found.size(); ++i) {
+    const Dim& dim = expected[i];
+    const std::optional<size_t> symbol = single_symbol(dim);
+    if (dim.is_number() && dim.factor != found[i]) return {false};
+    if (!symbol) continue;
+    if (found[i] < 0 || dim.factor < 1 || found[i] % dim.factor != 0) return {false};
+    const int64_t size = found[i] / dim.factor;
+    if (sizes[*symbol] != kUnbound && sizes[*symbol] != size) return {false, symbol};
+    sizes[*symbol] = size;
+  }
+  return {};
+}
+
+bool has_shape(std::span<const int64_t> found, const Shape& expected, const SymbolSizes& sizes) {
+  return std::equal(found.begin(), found.end(), expected.begin(), expected.end(),
+                    [&](int64_t size, const Dim& dim) { return size == dim.at(sizes); });
+}
+
+Dim declared(Symbols& symbols, std::string_view name, int64_t min, int64_t max) {
   for (size_t i = 0; i < symbols.size(); ++i)
     if (symbols[i].name == name) return Dim::of_symbol(i);
   if (symbols.size() == kMaxSymbols)

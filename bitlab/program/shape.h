@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -76,6 +77,24 @@ std::string to_string(std::span<const int64_t> sizes);              // "[2, 1, 2
 // The inverse of to_string. Errors: Corrupt, naming what was found.
 Result<Dim> parse_dim(std::string_view text, const Symbols& symbols);
 
+inline bool uses(const Dim& dim, size_t symbol) { return dim.powers[symbol] != 0; }
+bool uses(const Shape& shape, size_t symbol);  // whether one of the sizes does
+
+// The symbol that a size is a multiple of; nothing for numbers and for products of symbols.
+std::optional<size_t> single_symbol(const Dim& dim);
+
+inline constexpr int64_t kUnbound = -1;  // the size of a symbol that nothing has told yet
+
+// What bind_sizes() says of a shape.
+struct Binding {
+  bool fits = true;
+  std::optional<size_t> conflict{};  // a symbol that had another size before; there the shape does not fit, either
+};
+// Takes the sizes of symbols from a shape that a tensor was found to have. Products of symbols tell nothing, and are not compared.
+Binding bind_sizes(const Shape& expected, std::span<const int64_t> found, SymbolSizes& sizes);
+// Whether a tensor has the shape, at these sizes.
+bool has_shape(std::span<const int64_t> found, const Shape& expected, const SymbolSizes& sizes);
+
 std::vector<int64_t> shape_at(const Shape& shape, const SymbolSizes& sizes);
 int64_t elements(const Shape& shape, const SymbolSizes& sizes);  // 1 for rank 0
 Dim volume(const Shape& shape);                                  // the product of all sizes
@@ -94,12 +113,16 @@ struct Port {
   std::string name;
   TensorType type;
 };
+// A size that differs from run to run: the symbol of that name, which is declared at its first use. Throws InvalidArgument, for too many.
+Dim declared(Symbols& symbols, std::string_view name, int64_t min = 1, int64_t max = kMaxElements);
+
 struct Signature {
   Symbols symbols{{"batch", 0}};
   std::vector<Port> inputs, outputs;
 
-  // A size that differs from run to run: declared at its first use.
-  Dim symbol(std::string_view name, int64_t min = 1, int64_t max = kMaxElements);
+  Dim symbol(std::string_view name, int64_t min = 1, int64_t max = kMaxElements) {
+    return declared(symbols, name, min, max);
+  }
 };
 std::string to_string(const Signature& signature);  // "(image: float32[batch, 1, 28, 28]) -> (logits: float32[batch, 10])"
 

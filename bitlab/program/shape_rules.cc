@@ -47,12 +47,6 @@ Result<Dim> size_attribute(const Program& p, const Node& node, const char* key) 
   return refuse(ErrorCode::kInvalidArgument, node, "one positive size as {}, got {}", key, p.show(shape));
 }
 
-Status check_flag(const Node& node, const char* key) {
-  const int64_t flag = node.attribute<int64_t>(key);
-  if (flag == 0 || flag == 1) return {};
-  return refuse(ErrorCode::kInvalidArgument, node, "{} of 0 or 1, got {}", key, flag);
-}
-
 constexpr size_t kMask = input_of(Op::attention, "mask"), kKeyState = input_of(Op::attention, "k_state"),
                  kValueState = input_of(Op::attention, "v_state");
 

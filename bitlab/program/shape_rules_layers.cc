@@ -118,9 +118,8 @@ Result<Shape> conv_shape(const Program& p, const Node& node) {
   const Shape& weight = shape_of(p, node, kWeight);
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, x.size(), x.size()));
-  const int64_t groups = node.attribute<int64_t>("groups"), transposed = node.attribute<int64_t>("transposed");
-  if (transposed != 0 && transposed != 1)
-    return refuse(ErrorCode::kInvalidArgument, node, "transposed of 0 or 1, got {}", transposed);
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "transposed"));
+  const int64_t groups = node.attribute<int64_t>("groups");
   if (groups < 1 || weight[0].factor % groups != 0 || x[1].factor % groups != 0 ||
       x[1].factor / groups != weight.back().factor)
     return refuse(ErrorCode::kShapeMismatch, node, "{} channels in each of {} groups, got {}", p.show(weight.back()), groups,
@@ -131,7 +130,7 @@ Result<Shape> conv_shape(const Program& p, const Node& node) {
                 node.attribute<Sizes>("padding"),
                 node.attribute<Sizes>("dilation"),
                 node.attribute<Sizes>("output_padding"),
-                transposed == 1};
+                node.attribute<int64_t>("transposed") == 1};
   for (size_t axis = 1; axis + 1 < weight.size(); ++axis) window.kernel.push_back(weight[axis].factor);
   return window_shape(p, node, x, window, weight[0]);
 }

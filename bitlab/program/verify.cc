@@ -302,9 +302,7 @@ Status verify_step(const Program& p, const Node& node, const InputSchema& expect
   const auto* halves = std::get_if<HalfData>(&step->data);
   std::optional<float> found;
   if (floats != nullptr && !floats->empty()) found = floats->front();
-  if (halves != nullptr && !halves->bits.empty())
-    found = p.value(id).storage == Storage::kFloat16 ? half_to_float(halves->bits.front())
-                                                     : bfloat_to_float(halves->bits.front());
+  if (halves != nullptr && !halves->bits.empty()) found = widened(halves->bits.front(), p.value(id).storage);
   if (!found || *found >= ternary::kLeastStep) return {};
   return corrupt("{} of at least {}, got {} (node={})", expected.name, ternary::kLeastStep, *found, node.name);
 }

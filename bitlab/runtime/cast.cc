@@ -20,20 +20,13 @@ struct Float32 {
     return static_cast<float>(v);
   }
 };
-struct Float16 {
+template <float (*kLoad)(uint16_t), uint16_t (*kStore)(float)>
+struct Half {
   using Stored = uint16_t;
-  static float load(uint16_t v) { return half_to_float(v); }
+  static float load(uint16_t v) { return kLoad(v); }
   template <class T>
   static uint16_t store(T v) {
-    return float_to_half(static_cast<float>(v));
-  }
-};
-struct BFloat16 {
-  using Stored = uint16_t;
-  static float load(uint16_t v) { return bfloat_to_float(v); }
-  template <class T>
-  static uint16_t store(T v) {
-    return float_to_bfloat(static_cast<float>(v));
+    return kStore(static_cast<float>(v));
   }
 };
 template <class T>
@@ -71,9 +64,9 @@ void with_type(DType dtype, Function function) {
     case DType::kFloat32:
       return function(Float32());
     case DType::kFloat16:
-      return function(Float16());
+      return function(Half<half_to_float, float_to_half>());
     case DType::kBFloat16:
-      return function(BFloat16());
+      return function(Half<bfloat_to_float, float_to_bfloat>());
     case DType::kInt64:
       return function(Integer<int64_t>());
     case DType::kInt32:

@@ -123,8 +123,12 @@ void copy_elements(const StridedView& from, const void* source, const StridedVie
 
 }  // namespace
 
-void copy_strided(const StridedView& from, const void* source, const StridedView& to, void* target, int64_t element_bytes,
-                  ThreadPool& pool) {
+StridedCopy StridedCopy::in_rows(StridedView from, int64_t element_bytes) {
+  StridedView to(from.sizes, Layout::kRowMajor);
+  return {std::move(from), std::move(to), element_bytes};
+}
+
+void StridedCopy::run(const void* source, void* target, ThreadPool& pool) const {
   if (std::find(from.sizes.begin(), from.sizes.end(), 0) != from.sizes.end()) return;
   switch (element_bytes) {
     case 1:

@@ -35,8 +35,6 @@ struct StridedView {
   StridedView(std::vector<int64_t> shape, Layout layout);
   // The dimensions in another order; `order` is a permutation.
   StridedView permuted(const std::vector<int64_t>& order) const;
-  // A tensor of these sizes whose elements follow each other.
-  StridedView in_rows() const { return {sizes, Layout::kRowMajor}; }
   // Repeated to `shape`, whose last dimensions are this view's or broadcast from them.
   StridedView broadcast(const std::vector<int64_t>& shape) const;
 };
@@ -44,8 +42,15 @@ struct StridedView {
 // The order in which a tensor's dimensions follow each other in memory.
 std::vector<int64_t> memory_order(size_t rank, Layout layout);
 
-// Copies the elements of one view to those of another with the same sizes, on the pool's threads. `element_bytes`: 1, 2, 4 or 8.
-void copy_strided(const StridedView& from, const void* source, const StridedView& to, void* target, int64_t element_bytes,
-                  ThreadPool& pool);
+// A copy of the elements of one view to those of another with the same sizes: made once, run as often as there is data.
+struct StridedCopy {
+  StridedView from, to;
+  int64_t element_bytes;  // 1, 2, 4 or 8
+
+  // To where the elements follow each other.
+  static StridedCopy in_rows(StridedView from, int64_t element_bytes);
+  // On the pool's threads.
+  void run(const void* source, void* target, ThreadPool& pool) const;
+};
 
 }  // namespace bitlab::runtime

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "bitlab/base/internal/half.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/program/verify.h"
@@ -82,36 +81,37 @@ std::vector<Packing> packings_of(const std::vector<Reader>& readers) {
   return packings;
 }
 
-// Whether all that reads a value looks up rows of it, which can be widened one by one.
-bool is_table_alone(const Program& p, program::ValueId id) {
-  return std::all_of(p.nodes.begin(), p.nodes.end(), [&](const program::Node& node) {
-    return node.op == program::Op::embedding || std::find(node.inputs.begin(), node.inputs.end(), id) == node.inputs.end();
-  });
+// By value: whether all that reads it looks up rows, which can be widened one by one.
+std::vector<bool> looked_up_alone(const Program& p) {
+  std::vector<bool> alone(p.values.size(), true);
+  for (const program::Node& node : p.nodes)
+    for (const program::ValueId id : node.inputs)
+      if (id != program::kNone && node.op != program::Op::embedding) alone[static_cast<size_t>(id)] = false;
+  return alone;
 }
 
-Result<ResidentConstant> make_plain(const Program&, program::ValueId, const program::FloatData& data) {
+Result<ResidentConstant> make_plain(program::Storage, bool, const program::FloatData& data) {
   ResidentConstant resident;
   BITLAB_TRY(resident.plain, copy<float>(data));
   return resident;
 }
 
-Result<ResidentConstant> make_plain(const Program&, program::ValueId, const program::RawData& data) {
+Result<ResidentConstant> make_plain(program::Storage, bool, const program::RawData& data) {
   ResidentConstant resident;
   BITLAB_TRY(resident.plain, copy(data.bytes));
   return resident;
 }
 
-Result<ResidentConstant> make_plain(const Program& p, program::ValueId id, const program::HalfData& data) {
+Result<ResidentConstant> make_plain(program::Storage storage, bool is_table, const program::HalfData& data) {
   ResidentConstant resident;
-  const program::Storage storage = p.value(id).storage;
-  if (is_table_alone(p, id)) {
+  if (is_table) {
     resident.storage = storage;
     BITLAB_TRY(resident.plain, copy(data.bits));
     return resident;
   }
   BITLAB_TRY(resident.plain, AlignedBuffer::allocate(data.bits.size() * sizeof(float)));
   std::transform(data.bits.begin(), data.bits.end(), reinterpret_cast<float*>(resident.plain.data()),
-                 storage == program::Storage::kFloat16 ? half_to_float : bfloat_to_float);
+                 [&](uint16_t bits) { return program::widened(bits, storage); });
   return resident;
 }
 
@@ -142,16 +142,17 @@ Result<ResidentConstant> make_resident(const program::Shape& shape, const progra
   return resident;
 }
 
+// `is_table`: as looked_up_alone() says of it.
 Result<std::vector<ResidentConstant>> make_residents(const Program& p, const program::Constant& constant,
-                                                     const std::vector<Reader>& readers) {
-  const program::Shape& shape = p.value(constant.value).shape;
+                                                     const std::vector<Reader>& readers, bool is_table) {
+  const program::Value& value = p.value(constant.value);
   const auto make = [&](const auto& data) -> Result<std::vector<ResidentConstant>> {
     std::vector<ResidentConstant> residents;
-    if constexpr (requires { make_plain(p, constant.value, data); }) {
-      BITLAB_TRY(residents.emplace_back(), make_plain(p, constant.value, data));
+    if constexpr (requires { make_plain(value.storage, is_table, data); }) {
+      BITLAB_TRY(residents.emplace_back(), make_plain(value.storage, is_table, data));
     } else {
       for (const Packing& packing : packings_of(readers)) {
-        BITLAB_TRY(residents.emplace_back(), make_resident(shape, data, packing));
+        BITLAB_TRY(residents.emplace_back(), make_resident(value.shape, data, packing));
       }
     }
     return residents;
@@ -180,10 +181,11 @@ Result<std::shared_ptr<const Model>> Model::create(Program program, const LoadOp
   model->constants_.resize(program.values.size());
   model->weights_.resize(program.nodes.size());
   BITLAB_TRY(const auto readers, readers_of(program, options));
+  const std::vector<bool> tables = looked_up_alone(program);
   for (program::Constant& constant : program.constants) {
     const auto value = static_cast<size_t>(constant.value);
     auto& residents = model->constants_[value];
-    BITLAB_TRY(residents, make_residents(program, constant, readers[value]));
+    BITLAB_TRY(residents, make_residents(program, constant, readers[value], tables[value]));
     for (const Reader& reader : readers[value])
       model->weights_[reader.node] = &*std::find_if(residents.begin(), residents.end(), [&](const ResidentConstant& copy) {
         return serves(copy.packing, reader.packing);

@@ -8,7 +8,7 @@
 #include "bitlab/base/internal/half.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/test_support.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/test_support.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -101,7 +101,7 @@ TEST(SharedWeights, TiedEmbeddingsComputeWhatSeparateOnesDo) {
     EXPECT_EQ(tied[0], rows[0]);
     const ValueId x = product.input("x", {kBatch, kTokens, kDepth});
     const ValueId y = *product.node(Op::ternary_linear, "y", {x, table(product, "w", kind), kNone, kNone}, kActivation);
-    const auto session = Session::create(Model::create(*product.finish({y})).value()).value();
+    const auto session = test::session_of(*product.finish({y}));
     const TensorView view{{2, kTokens, kDepth}, rows[0].data()};
     const auto outputs = session->run({&view, 1}).value();
     EXPECT_EQ(tied[1], std::vector<float>(outputs[0].as(), outputs[0].as() + 2 * kTokens * kWords));

@@ -9,22 +9,6 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kMaxPlans = 16;        // that a session keeps
 constexpr int64_t kFirstCapacity = 64;  // positions that states have room for at first
-constexpr int64_t kUnbound = -1;
-
-// The symbol that a size is a multiple of; nothing for numbers and products of symbols.
-std::optional<size_t> single_symbol(const program::Dim& dim) {
-  std::optional<size_t> symbol;
-  for (size_t i = 0; i < program::kMaxSymbols; ++i) {
-    if (dim.powers[i] == 0) continue;
-    if (symbol || dim.powers[i] > 1) return std::nullopt;
-    symbol = i;
-  }
-  return symbol;
-}
-
-bool has_symbol(const program::Shape& shape, size_t symbol) {
-  return std::any_of(shape.begin(), shape.end(), [&](const program::Dim& dim) { return dim.powers[symbol] != 0; });
-}
 
 // Elements in front of a state's context and behind it.
 struct StateShape {
@@ -34,7 +18,7 @@ StateShape state_shape(const program::Shape& shape, size_t context, const progra
   StateShape counts;
   bool behind = false;
   for (const program::Dim& dim : shape) {
-    if (dim.powers[context] != 0) {
+    if (uses(dim, context)) {
       behind = true;
     } else {
       (behind ? counts.inner : counts.outer) *= dim.at(sizes);
@@ -56,7 +40,7 @@ Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
   for (size_t i = 0; i < p.states.size(); ++i) state_of_[static_cast<size_t>(p.states[i])] = static_cast<int64_t>(i);
   states_.resize(p.states.size());
   for (const program::Value& v : p.values)
-    if (context_ && v.kind != program::ValueKind::kState && has_symbol(v.shape, *context_)) context_is_visible_ = true;
+    if (context_ && v.kind != program::ValueKind::kState && uses(v.shape, *context_)) context_is_visible_ = true;
 }
 
 Session::~Session() = default;
@@ -86,36 +70,25 @@ int64_t Session::state_bytes() const {
 // Takes the sizes of symbols from an input. What follows from them is compared later.
 Status Session::bind(const program::Value& expected, const TensorView& input, program::SymbolSizes& sizes) const {
   const program::Program& p = model_->program();
-  const auto refuse = [&](std::string_view condition) {
-    return make_error(ErrorCode::kShapeMismatch, "[session] input {}{}, got {} (input={})", p.show(expected.shape),
-                      condition, program::to_string(input.shape), expected.name);
-  };
-  if (input.shape.size() != expected.shape.size()) return refuse("");
-  for (size_t i = 0; i < input.shape.size(); ++i) {
-    const program::Dim& dim = expected.shape[i];
-    const std::optional<size_t> symbol = single_symbol(dim);
-    if (dim.is_number() && dim.factor != input.shape[i]) return refuse("");
-    if (!symbol) continue;
-    if (input.shape[i] < 0 || input.shape[i] % dim.factor != 0) return refuse("");
-    const int64_t size = input.shape[i] / dim.factor;
-    if (sizes[*symbol] != kUnbound && sizes[*symbol] != size)
-      return refuse(fmt::format(" at the {} {} of those before it", p.symbols[*symbol].name, sizes[*symbol]));
-    sizes[*symbol] = size;
-  }
-  return {};
+  const program::Binding binding = bind_sizes(expected.shape, input.shape, sizes);
+  if (binding.fits) return {};
+  std::string condition;
+  if (binding.conflict)
+    condition = fmt::format(" at the {} {} of those before it", p.symbols[*binding.conflict].name, sizes[*binding.conflict]);
+  return make_error(ErrorCode::kShapeMismatch, "[session] input {}{}, got {} (input={})", p.show(expected.shape), condition,
+                    program::to_string(input.shape), expected.name);
 }
 
 Status Session::check_input(const program::Value& expected, const TensorView& input,
                             const program::SymbolSizes& sizes) const {
-  const std::vector<int64_t> shape = shape_at(expected.shape, sizes);
-  if (shape != input.shape)
+  if (!has_shape(input.shape, expected.shape, sizes))
     return make_error(ErrorCode::kShapeMismatch, "[session] input {}, which is {} here, got {} (input={})",
-                      model_->program().show(expected.shape), program::to_string(shape), program::to_string(input.shape),
-                      expected.name);
+                      model_->program().show(expected.shape), program::to_string(shape_at(expected.shape, sizes)),
+                      program::to_string(input.shape), expected.name);
   if (input.dtype != expected.dtype)
     return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got {} ones (input={})", name(expected.dtype),
                       name(input.dtype), expected.name);
-  if (input.data == nullptr && std::find(shape.begin(), shape.end(), 0) == shape.end())
+  if (input.data == nullptr && std::find(input.shape.begin(), input.shape.end(), 0) == input.shape.end())
     return make_error(ErrorCode::kTypeMismatch, "[session] {} values, got a null pointer (input={})", name(expected.dtype),
                       expected.name);
   return {};
@@ -138,10 +111,10 @@ Result<program::SymbolSizes> Session::sizes_of(std::span<const TensorView> input
   if (inputs.size() != p.inputs.size())
     return make_error(ErrorCode::kInvalidArgument, "[session] {} inputs, got {}", p.inputs.size(), inputs.size());
   program::SymbolSizes sizes;
-  sizes.fill(kUnbound);
+  sizes.fill(program::kUnbound);
   for (size_t i = 0; i < inputs.size(); ++i) BITLAB_RETURN_IF_ERROR(bind(p.value(p.inputs[i]), inputs[i], sizes));
   for (size_t i = 0; i < sizes.size(); ++i) {
-    if (sizes[i] == kUnbound) sizes[i] = 1;  // nothing that enters has it
+    if (sizes[i] == program::kUnbound) sizes[i] = 1;  // nothing that enters has it
     if (i >= p.symbols.size() || i == context_ || (sizes[i] >= p.symbols[i].min && sizes[i] <= p.symbols[i].max)) continue;
     return make_error(ErrorCode::kInvalidArgument, "[session] {} from {} to {}, got {}", p.symbols[i].name, p.symbols[i].min,
                       p.symbols[i].max, sizes[i]);
@@ -187,14 +160,24 @@ Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program:
   auto prepared = std::make_unique<Prepared>();
   BITLAB_TRY(prepared->plan, make_plan(*model_, sizes, pool_->threads()));
   const program::Program& p = model_->program();
+  for (const program::ValueId id : p.inputs) {
+    const std::vector<int64_t> shape = shape_at(p.value(id).shape, sizes);
+    const std::vector<int64_t> order = memory_order(shape.size(), prepared->plan.layouts.of(id));
+    prepared->inputs.push_back(
+        StridedCopy::in_rows(StridedView(shape, Layout::kRowMajor).permuted(order), size_of(p.value(id).dtype)));
+  }
   for (const program::Output& output : p.outputs) {
     const program::Value& value = p.value(output.value);
-    AlignedBuffer copy;
+    const std::vector<int64_t> shape = shape_at(value.shape, sizes);
+    AlignedBuffer row_major;
+    std::optional<StridedCopy> reordering;
     if (prepared->plan.layouts.of(output.value) == Layout::kChannelsLast) {
-      BITLAB_TRY(copy, AlignedBuffer::allocate(static_cast<size_t>(elements(value.shape, sizes) * size_of(value.dtype))));
+      BITLAB_TRY(row_major,
+                 AlignedBuffer::allocate(static_cast<size_t>(elements(value.shape, sizes) * size_of(value.dtype))));
+      reordering = StridedCopy::in_rows(StridedView(shape, Layout::kChannelsLast), size_of(value.dtype));
     }
-    prepared->outputs.emplace_back(shape_at(value.shape, sizes), value.dtype, copy.data());
-    prepared->row_major.push_back(std::move(copy));
+    prepared->outputs.emplace_back(shape, value.dtype, row_major.data());
+    prepared->reorderings.push_back({std::move(row_major), std::move(reordering)});
   }
   return prepared;
 }
@@ -223,11 +206,7 @@ Status Session::prepare(const program::SymbolSizes& actual) {
 
 void Session::read_inputs(std::span<const TensorView> inputs) {
   const program::Program& p = model_->program();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const std::vector<int64_t> order = memory_order(inputs[i].shape.size(), current_->plan.layouts.of(p.inputs[i]));
-    const StridedView from = StridedView(inputs[i].shape, Layout::kRowMajor).permuted(order);
-    copy_strided(from, inputs[i].data, from.in_rows(), buffer(p.inputs[i]), size_of(inputs[i].dtype), *pool_);
-  }
+  for (size_t i = 0; i < inputs.size(); ++i) current_->inputs[i].run(inputs[i].data, buffer(p.inputs[i]), *pool_);
 }
 
 // Where a step reads a value; null for weights of integers, which it has already.
@@ -259,15 +238,13 @@ Status Session::run_steps() {
 void Session::write_outputs() {
   const program::Program& p = model_->program();
   for (size_t i = 0; i < p.outputs.size(); ++i) {
-    TensorView& output = current_->outputs[i];
     const uint8_t* from = buffer(p.outputs[i].value);
-    const bool reordered = current_->plan.layouts.of(p.outputs[i].value) == Layout::kChannelsLast;
-    if (!reordered) {
-      output.data = from;
-      continue;
+    Reordered& own = current_->reorderings[i];
+    if (own.copy) {
+      own.copy->run(from, own.row_major.data(), *pool_);
+    } else {
+      current_->outputs[i].data = from;
     }
-    const StridedView view(output.shape, Layout::kChannelsLast);
-    copy_strided(view, from, view.in_rows(), current_->row_major[i].data(), size_of(output.dtype), *pool_);
   }
 }
 

@@ -84,9 +84,14 @@ class Session {
 
  private:
   // What stays the same as long as sizes do.
+  struct Reordered {
+    AlignedBuffer row_major;
+    std::optional<StridedCopy> copy;  // into it; nothing where the output lies in the caller's order as it is
+  };
   struct Prepared {
     Plan plan;
-    std::vector<AlignedBuffer> row_major;  // by output; empty where it lies in the caller's order
+    std::vector<StridedCopy> inputs;     // from the caller's order
+    std::vector<Reordered> reorderings;  // by output
     std::vector<TensorView> outputs;
   };
 

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/kernels/test_support.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/test_support.h"
 
 namespace {
 
@@ -181,7 +181,7 @@ TEST(States, AttentionBehindEarlierTokensIsItsDefinition) {
   const ValueId keys = b.state("keys", state), values = b.state("values", state);
   const ValueId y = *b.node(Op::attention, "y", {rotated(q, "rq"), rotated(k, "rk"), v, kNone, keys, values},
                             {{"causal", int64_t{1}}, {"scale", 0.7}});
-  const auto session = Session::create(Model::create(*b.finish({y})).value()).value();
+  const auto session = test::session_of(*b.finish({y}));
   const auto qs = random_floats(kHeads * kTokens * kDepth, 1), ks = random_floats(kTokens * kDepth, 2),
              vs = random_floats(kTokens * kDepth, 3);
   const auto turned = [](const float* x, int64_t position, int64_t d) {
@@ -328,7 +328,7 @@ TEST(States, MemoryIsCountedBeforeItIsTaken) {
   const Shape shape{kBatch, 1 << 10, context, 1 << 10};
   const ValueId keys = b.state("keys", shape), values = b.state("values", shape);
   const ValueId y = *b.node(Op::attention, "y", {x, x, x, kNone, keys, values}, {{"causal", int64_t{1}}, {"scale", 1.0}});
-  const auto session = Session::create(Model::create(*b.finish({y})).value()).value();
+  const auto session = test::session_of(*b.finish({y}));
   const float unread = 0;
   for (const auto& [batch, count] :
        {std::pair<int64_t, int64_t>{1, int64_t{1} << 40}, {int64_t{1} << 40, 1}, {1 << 20, 1 << 20}}) {

@@ -17,8 +17,7 @@ constexpr std::array kMakers{
 // An input that is copied to scratch in the order that the node's kernel reads.
 struct Reordering {
   size_t input;
-  StridedView from, to;
-  int64_t bytes_of_element;
+  StridedCopy copy;
   int64_t begin, end;  // bytes of scratch
 };
 
@@ -36,8 +35,8 @@ std::vector<Reordering> reorderings_of(const StepContext& context, int64_t scrat
     const bool moves = value.kind == program::ValueKind::kInput || value.kind == program::ValueKind::kResult;
     if (!moves || context.layouts.of(context.node.inputs[i]) == *wanted || value.shape.size() < 3) continue;
     const int64_t element = size_of(value.dtype), bytes = elements(value.shape, context.sizes) * element;
-    StridedView from = context.input_view(i).permuted(memory_order(value.shape.size(), *wanted)), to = from.in_rows();
-    list.push_back({i, std::move(from), std::move(to), element, begin, begin + bytes});
+    StridedView from = context.input_view(i).permuted(memory_order(value.shape.size(), *wanted));
+    list.push_back({i, StridedCopy::in_rows(std::move(from), element), begin, begin + bytes});
     begin = round_up(begin + bytes, kAlignment);
   }
   return list;
@@ -56,7 +55,7 @@ Result<Step> make_step(const StepContext& context) {
     std::copy(buffers.inputs.begin(), buffers.inputs.end(), inputs.begin());
     for (const Reordering& r : reorderings) {
       uint8_t* to = buffers.scratch + r.begin;
-      copy_strided(r.from, buffers.inputs[r.input], r.to, to, r.bytes_of_element, *buffers.pool);
+      r.copy.run(buffers.inputs[r.input], to, *buffers.pool);
       inputs[r.input] = to;
     }
     StepBuffers reordered = buffers;

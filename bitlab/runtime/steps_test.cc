@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/kernels/test_support.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/test_support.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -19,23 +19,24 @@ using program::ValueId;
 
 constexpr int64_t kSamples = 3;
 
-// What a program makes of `x`, with one thread and with three, which must agree.
-std::vector<float> run(program::Program p, const std::vector<float>& x) {
-  const Shape shape = p.value(p.inputs[0]).shape;
+// What a program with one output makes of an input of any type, with one thread and with three, which must agree.
+template <class T>
+std::vector<T> run_elements(program::Program p, const std::vector<T>& x) {
+  const program::Value& input = p.value(p.inputs[0]);
+  const TensorView view{shape_at(input.shape, program::at_batch(kSamples)), input.dtype, x.data()};
   const auto model = Model::create(std::move(p)).value();
-  std::vector<float> first;
-  for (int threads : {1, 3}) {
+  std::vector<T> first;
+  for (const int threads : {1, 3}) {
     const auto session = Session::create(model, {threads, {}}).value();
-    const TensorView view{shape_at(shape, program::at_batch(kSamples)), x.data()};
     const TensorView y = session->run({&view, 1}).value()[0];
-    int64_t count = 1;
-    for (int64_t size : y.shape) count *= size;
-    std::vector<float> values(y.as(), y.as() + count);
+    std::vector<T> values(y.as<T>(), y.as<T>() + test::count_of(y.shape));
     if (first.empty()) first = values;
     EXPECT_EQ(values, first);
   }
   return first;
 }
+
+std::vector<float> run(program::Program p, const std::vector<float>& x) { return run_elements(std::move(p), x); }
 
 // x[b, c, h, w] of the tests below.
 constexpr int64_t kC = 3, kH = 2, kW = 5;
@@ -83,9 +84,7 @@ TEST(Steps, BroadcastInEveryLayout) {
       for (bool in_front : {false, true})
         for (Op op : {Op::sub, Op::mul}) {
           Image image(channels_last);
-          int64_t count = 1;
-          for (int64_t size : c.shape) count *= size;
-          const auto values = random_floats(count, 2);
+          const auto values = random_floats(test::count_of(c.shape), 2);
           const ValueId constant = image.b.floats("c", c.shape, values);
           const ValueId y =
               *image.b.node(op, "y", in_front ? std::vector{constant, image.x} : std::vector{image.x, constant});
@@ -150,25 +149,6 @@ TEST(Steps, CatOfLayoutsAndConstants) {
     EXPECT_EQ(found[n * 6 + 1], 8);
     for (size_t i = 0; i < 4; ++i) EXPECT_EQ(found[n * 6 + 2 + i], data[n * 4 + i]);
   }
-}
-
-// What a program with one output makes of an input of any type, with one thread and with three.
-template <class T>
-std::vector<T> run_elements(program::Program p, const std::vector<T>& x) {
-  const program::Value& input = p.value(p.inputs[0]);
-  const TensorView view{shape_at(input.shape, program::at_batch(kSamples)), input.dtype, x.data()};
-  const auto model = Model::create(std::move(p)).value();
-  std::vector<T> first;
-  for (const int threads : {1, 3}) {
-    const auto session = Session::create(model, {threads, {}}).value();
-    const TensorView y = session->run({&view, 1}).value()[0];
-    int64_t count = 1;
-    for (const int64_t size : y.shape) count *= size;
-    std::vector<T> values(y.as<T>(), y.as<T>() + count);
-    if (first.empty()) first = values;
-    EXPECT_EQ(values, first);
-  }
-  return first;
 }
 
 // Parts of 1, 3, 2 and 5 along a dimension of x[n, i, j], put together in another order; the part of 2 is read by nothing.
@@ -255,7 +235,7 @@ TEST(Steps, MasksOfBoolAndOfFloats) {
               Op::max_pool, "pool", {mask},
               {{"kernel_size", Sizes{1, 1}}, {"stride", Sizes{1, 1}}, {"padding", Sizes{0, 0}}, {"dilation", Sizes{1, 1}}});
         const ValueId y = *b.node(Op::attention, "y", {q, k, k, mask}, {{"causal", causal}, {"scale", 0.5}});
-        const auto session = Session::create(Model::create(*b.finish({y})).value()).value();
+        const auto session = test::session_of(*b.finish({y}));
         const auto qs = random_floats(kSamples * kHeads * kQueries * kDepth, 12),
                    ks = random_floats(kSamples * kHeads * kKeys * kDepth, 13);
         std::vector<float> added;

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/kernels/test_support.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/test_support.h"
 #include "bitlab/ternary/oracle.h"
 
 namespace bitlab::runtime {
@@ -26,18 +26,10 @@ using program::Shape;
 using program::Sizes;
 using program::ValueId;
 using program::with_factor;
+using test::floats_of;
+using test::session_of;
 
 const Attributes kInt8{{"activation", std::string("int8")}};
-
-std::unique_ptr<Session> session_of(Program p, int threads = 1) {
-  return Session::create(Model::create(std::move(p)).value(), {threads, {}}).value();
-}
-
-std::vector<float> floats_of(const TensorView& view) {
-  int64_t count = 1;
-  for (const int64_t size : view.shape) count *= size;
-  return {view.as(), view.as() + count};
-}
 
 // ids and mask [batch, tokens] - a table - attention that the mask restricts - a ternary product of all tokens - logits [batch, tokens, 4] and
 // their means over tokens [batch, 4].

@@ -43,15 +43,10 @@ nn::NamedTensors tensors_of(const data::Sample& sample) {
 }
 
 Result<nn::NamedTensors> make_batch(const data::Dataset& set, std::span<const int64_t> indices) {
-  std::vector<data::Sample> samples;
-  for (const int64_t index : indices) {
+  for (const int64_t index : indices)
     if (index < 0 || index >= set.size())
       return make_error(ErrorCode::kInvalidArgument, "[data] indices from 0 to {}, got {}", set.size() - 1, index);
-    BITLAB_TRY(data::Sample sample, set.get(index));
-    samples.push_back(std::move(sample));
-  }
-  BITLAB_TRY(data::Sample batch, data::stack(samples));
-  BITLAB_RETURN_IF_ERROR(set.preprocess().apply(batch));
+  BITLAB_TRY(const data::Sample batch, data::make_batch(set, set.preprocess(), indices));
   return tensors_of(batch);
 }
 

@@ -8,6 +8,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <torch/optim/optimizer.h>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/train/checkpoint.h"
 #include "bitlab/train/internal/optimizer.h"
 #include "bitlab/train/internal/schedule.h"
@@ -40,7 +41,7 @@ double value_of(const std::vector<Metric>& metrics, const std::string& name) { r
 
 // Steps of the optimizer in an epoch.
 int64_t updates_of(const TrainingConfig& config, const data::Loader& loader) {
-  return (loader.batches() + config.accumulate - 1) / config.accumulate;
+  return ceil_div(loader.batches(), config.accumulate);
 }
 
 }  // namespace

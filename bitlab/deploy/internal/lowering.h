@@ -23,7 +23,7 @@ std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Modul
 // grows with symbols, one at their largest sizes.
 struct Recordings {
   Signature signature;  // of the inputs
-  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes, largest_sizes = program::kOnes;
+  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes;
   Recording first, twin;
   std::optional<Recording> largest;
 };

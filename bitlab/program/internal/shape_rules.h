@@ -46,6 +46,13 @@ inline Status check_size(const Program& p, const Node& node, const Shape& shape)
   return refuse(ErrorCode::kUnsupported, node, "at most {} positive sizes and 2^40 values, got {}", kMaxRank, p.show(shape));
 }
 
+// An attribute that is 0 or 1.
+inline Status check_flag(const Node& node, const char* key) {
+  const int64_t flag = node.attribute<int64_t>(key);
+  if (flag == 0 || flag == 1) return {};
+  return refuse(ErrorCode::kInvalidArgument, node, "{} of 0 or 1, got {}", key, flag);
+}
+
 // NumPy's rule: aligned at the last dimension, a size of 1 repeated. Error: ShapeMismatch.
 Result<Shape> broadcast(const Program& p, const Node& node, const Shape& a, const Shape& b);
 

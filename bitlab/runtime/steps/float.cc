@@ -1,7 +1,6 @@
 // Steps of layers and products that are kept in float32.
 #include <algorithm>
 
-#include "bitlab/base/internal/half.h"
 #include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/matmul/matmul.h"
 #include "bitlab/runtime/internal/window.h"
@@ -67,23 +66,23 @@ Result<Step> make_embedding_step(const StepContext& context) {
   const void* weight = table.plain.data();
   const int64_t rows = context.input_shape(kWeight)[0], depth = context.input_shape(kWeight)[1],
                 tokens = context.output_elements() / depth;
-  return Step{
-      [=](const StepBuffers& b) -> Status {
-        const auto* indices = b.input<int64_t>(0);
-        for (int64_t i = 0; i < tokens; ++i) {
-          if (indices[i] < 0 || indices[i] >= rows)
-            return make_error(ErrorCode::kInvalidArgument, "[embedding] indices from 0 to {}, got {}", rows - 1, indices[i]);
-          float* y = b.output() + i * depth;
-          if (storage == program::Storage::kPlain) {
-            std::copy_n(static_cast<const float*>(weight) + indices[i] * depth, depth, y);
-          } else {
-            const uint16_t* row = static_cast<const uint16_t*>(weight) + indices[i] * depth;
-            std::transform(row, row + depth, y, storage == program::Storage::kFloat16 ? half_to_float : bfloat_to_float);
-          }
-        }
-        return {};
-      },
-      0, ""};
+  return Step{[=](const StepBuffers& b) -> Status {
+                const auto* indices = b.input<int64_t>(0);
+                for (int64_t i = 0; i < tokens; ++i) {
+                  if (indices[i] < 0 || indices[i] >= rows)
+                    return make_error(ErrorCode::kInvalidArgument, "[embedding] indices from 0 to {}, got {}", rows - 1,
+                                      indices[i]);
+                  float* y = b.output() + i * depth;
+                  if (storage == program::Storage::kPlain) {
+                    std::copy_n(static_cast<const float*>(weight) + indices[i] * depth, depth, y);
+                  } else {
+                    const uint16_t* row = static_cast<const uint16_t*>(weight) + indices[i] * depth;
+                    std::transform(row, row + depth, y, [&](uint16_t bits) { return program::widened(bits, storage); });
+                  }
+                }
+                return {};
+              },
+              0, ""};
 }
 
 }  // namespace bitlab::runtime

@@ -6,13 +6,12 @@ namespace bitlab::runtime {
 namespace {
 
 Step copy_step(const StepContext& context, StridedView view) {
-  const int64_t bytes = size_of(context.input(0).dtype);
-  StridedView rows = view.in_rows();
-  return Step{[from = std::move(view), to = std::move(rows), bytes](const StepBuffers& b) -> Status {
-                copy_strided(from, b.inputs[0], to, b.outputs[0], bytes, *b.pool);
-                return {};
-              },
-              0, ""};
+  return Step{
+      [copy = StridedCopy::in_rows(std::move(view), size_of(context.input(0).dtype))](const StepBuffers& b) -> Status {
+        copy.run(b.inputs[0], b.outputs[0], *b.pool);
+        return {};
+      },
+      0, ""};
 }
 
 // A part of a view, from `start` on along a dimension.
@@ -21,11 +20,6 @@ StridedView part_of(StridedView view, size_t dim, int64_t start, int64_t length)
   view.sizes[dim] = length;
   return view;
 }
-
-// What one copy of several reads and writes.
-struct Part {
-  StridedView from, to;
-};
 
 size_t dim_of(const StepContext& context) { return static_cast<size_t>(context.node.attribute<int64_t>("dim")); }
 
@@ -49,37 +43,34 @@ Result<Step> make_expand_step(const StepContext& context) {
 }
 
 Result<Step> make_cat_step(const StepContext& context) {
-  std::vector<Part> parts;
+  const size_t dim = dim_of(context);
+  std::vector<StridedCopy> copies;
   int64_t start = 0;
   for (size_t i = 0; i < context.node.inputs.size(); ++i) {
-    const StridedView from = context.input_view(i);
-    const size_t dim = dim_of(context);
-    parts.push_back({from, part_of(context.output_view(), dim, start, from.sizes[dim])});
-    start += from.sizes[dim];
+    StridedView from = context.input_view(i);
+    const int64_t length = from.sizes[dim];
+    copies.push_back({std::move(from), part_of(context.output_view(), dim, start, length), size_of(context.input(i).dtype)});
+    start += length;
   }
-  const int64_t bytes = size_of(context.input(0).dtype);
-  return Step{[parts = std::move(parts), bytes](const StepBuffers& b) -> Status {
-                for (size_t i = 0; i < parts.size(); ++i)
-                  copy_strided(parts[i].from, b.inputs[i], parts[i].to, b.outputs[0], bytes, *b.pool);
+  return Step{[copies = std::move(copies)](const StepBuffers& b) -> Status {
+                for (size_t i = 0; i < copies.size(); ++i) copies[i].run(b.inputs[i], b.outputs[0], *b.pool);
                 return {};
               },
               0, ""};
 }
 
 Result<Step> make_split_step(const StepContext& context) {
-  std::vector<Part> parts;
+  const size_t dim = dim_of(context);
+  std::vector<StridedCopy> copies;
   int64_t start = 0;
   for (size_t i = 0; i < context.node.outputs.size(); ++i) {
-    const size_t dim = dim_of(context);
     const int64_t length = context.output_shape(i)[dim];
-    StridedView from = part_of(context.input_view(0), dim, start, length), to = from.in_rows();
-    parts.push_back({std::move(from), std::move(to)});
+    copies.push_back(
+        StridedCopy::in_rows(part_of(context.input_view(0), dim, start, length), size_of(context.input(0).dtype)));
     start += length;
   }
-  const int64_t bytes = size_of(context.input(0).dtype);
-  return Step{[parts = std::move(parts), bytes](const StepBuffers& b) -> Status {
-                for (size_t i = 0; i < parts.size(); ++i)
-                  copy_strided(parts[i].from, b.inputs[0], parts[i].to, b.outputs[i], bytes, *b.pool);
+  return Step{[copies = std::move(copies)](const StepBuffers& b) -> Status {
+                for (size_t i = 0; i < copies.size(); ++i) copies[i].run(b.inputs[0], b.outputs[i], *b.pool);
                 return {};
               },
               0, ""};

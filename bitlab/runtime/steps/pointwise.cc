@@ -31,8 +31,8 @@ Result<Step> unary_step(const StepContext& context, Elementwise op) {
 // One operand of a binary node: which input it is, and how it meets the result's elements in memory.
 struct Operand {
   size_t input = 0;
-  StridedView view, rows;  // `rows`: of a copy
-  int64_t period = 0;      // element i of the result meets i % period of it; 0: it has to be copied out first
+  StridedCopy copy;    // where it has to be copied out first
+  int64_t period = 0;  // element i of the result meets i % period of it; 0: none
 };
 
 // The period of a view in memory order: sizes 1 or strides 0 in front, dense behind. 0 where it is no such view.
@@ -49,8 +49,7 @@ Operand operand_of(const StepContext& context, size_t input) {
   const std::vector<int64_t> y = context.output_shape();
   StridedView view = context.input_view(input).broadcast(y).permuted(memory_order(y.size(), context.output_layout()));
   const int64_t period = period_of(view);
-  StridedView rows = view.in_rows();
-  return {input, std::move(view), std::move(rows), period};
+  return {input, StridedCopy::in_rows(std::move(view), sizeof(float)), period};
 }
 
 Result<Step> binary_step(const StepContext& context, Elementwise op) {
@@ -67,7 +66,7 @@ Result<Step> binary_step(const StepContext& context, Elementwise op) {
                   data[i] = b.input(operands[i].input);
                   if (!copies[i]) continue;
                   auto* full = reinterpret_cast<float*>(b.scratch + static_cast<int64_t>(i) * bytes);
-                  copy_strided(operands[i].view, data[i], operands[i].rows, full, sizeof(float), *b.pool);
+                  operands[i].copy.run(data[i], full, *b.pool);
                   data[i] = full;
                 }
                 const int64_t period = copies[1] ? count : operands[1].period;
