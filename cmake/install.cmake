@@ -11,7 +11,7 @@ set(core_parts ${runtime_parts} data)
 if(BITLAB_CONFIGS)
   list(APPEND core_parts config)
 endif()
-set(train_parts ops nn convert models train deploy)
+set(train_parts ops torch nn convert models train deploy)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/BitLab)
 
 # For deployment the runtime alone as one file; everything but the documented interface is hidden.

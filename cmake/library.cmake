@@ -13,13 +13,16 @@ target_compile_features(bitlab_core PUBLIC cxx_std_20)
 target_include_directories(bitlab_core PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
 target_link_libraries(bitlab_core PUBLIC ${core_link} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
 
+# Likewise those above it, but for libbitlab_ops, are parts of bitlab_torch, and their tests of torch_test (bitlab/CMakeLists.txt): LibTorch's
+# headers, which cost 30 s, are read once for all of them.
+
 # bitlab_library(<name> [SHARED] [TORCH] [DEPS <bitlab libraries>] [PRIVATE_LINK <third-party targets>]
-#                [TEST_DEPS <more bitlab libraries for the tests>] [TEST_SHARDS <n>])
+#                [TEST_DEPS <libraries whose headers the tests include, too>] [TEST_SHARDS <n>])
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
 # program <name>_test from the *_test.cc and test.cc files there; each <folder>/bench.cc makes <folder>_bench. Headers, sources and tests stand side by side.
-#   TORCH         above the torch line: a library of its own, compiled as one unit; without it: a part of bitlab_core
-#   SHARED        a shared library (for registrations that a static library would lose)
+#   TORCH         above the torch line: a part of bitlab_torch, and its tests of torch_test; without it: of bitlab_core
+#   SHARED        a shared library of its own (for registrations that a static library would lose)
 function(bitlab_library name)
   cmake_parse_arguments(ARG "SHARED;TORCH" "TEST_SHARDS" "DEPS;PRIVATE_LINK;TEST_DEPS" ${ARGN})
   string(REPLACE "/" "_" id ${name})
@@ -38,18 +41,22 @@ function(bitlab_library name)
   list(FILTER sources EXCLUDE REGEX "(/|_)(test|bench|main)\\.cc$")
   bitlab_isa_flags(${sources})
 
-  if(ARG_TORCH)
-    bitlab_torch_library(${id})
+  if(ARG_SHARED)
+    add_library(bitlab_${id} SHARED ${sources})
+    bitlab_torch_library(bitlab_${id})
+    target_link_libraries(bitlab_${id} PUBLIC bitlab_core)
+  elseif(ARG_TORCH)
+    bitlab_torch_part(${id})
   else()
     bitlab_core_part(${id})
   endif()
   add_library(bitlab::${id} ALIAS bitlab_${id})
   set_target_properties(bitlab_${id} PROPERTIES EXPORT_NAME ${id})
   if(BITLAB_TESTS AND tests)
-    list(TRANSFORM ARG_TEST_DEPS PREPEND bitlab::)
-    bitlab_test(${id}_test SHARDS ${ARG_TEST_SHARDS} SOURCES ${tests} LINK bitlab::${id} ${ARG_TEST_DEPS} ${ARG_PRIVATE_LINK})
     if(ARG_TORCH)
-      bitlab_use_torch(${id}_test)
+      target_sources(torch_test PRIVATE ${tests})
+    else()
+      bitlab_test(${id}_test SHARDS ${ARG_TEST_SHARDS} SOURCES ${tests} LINK bitlab::${id} ${ARG_PRIVATE_LINK})
     endif()
   endif()
   # Each one is a program: micro-benchmarks have a main() of their own.
@@ -74,21 +81,22 @@ macro(bitlab_core_part id)
 endmacro()
 
 # Called by bitlab_library, as well.
-macro(bitlab_torch_library id)
-  set(kind STATIC)
-  if(ARG_SHARED)
-    set(kind SHARED)
-  endif()
-  add_library(bitlab_${id} ${kind} ${sources})
-  target_link_libraries(bitlab_${id} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
-  target_compile_features(bitlab_${id} PUBLIC cxx_std_20)
-  target_include_directories(bitlab_${id} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
-  list(TRANSFORM ARG_DEPS PREPEND bitlab::)
-  target_link_libraries(bitlab_${id} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_LINK})
-  bitlab_use_torch(bitlab_${id})
-  # LibTorch brings headers of fmt, without the library that Debian's fmt::fmt is.
-  target_compile_definitions(bitlab_${id} PUBLIC FMT_HEADER_ONLY)
+macro(bitlab_torch_part id)
+  target_sources(bitlab_torch PRIVATE ${sources})
+  target_link_libraries(bitlab_torch PRIVATE ${ARG_PRIVATE_LINK})
+  add_library(bitlab_${id} INTERFACE)
+  target_link_libraries(bitlab_${id} INTERFACE bitlab_torch)
 endmacro()
+
+# What the two libraries above the torch line have in common.
+function(bitlab_torch_library target)
+  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
+  # LibTorch brings headers of fmt, without the library that Debian's fmt::fmt is.
+  target_compile_definitions(${target} PUBLIC FMT_HEADER_ONLY)
+  bitlab_use_torch(${target})
+endfunction()
 
 # bitlab_test(<name> [SHARDS <n>] SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest, or n that run its tests in turn.
 function(bitlab_test name)
@@ -136,18 +144,17 @@ function(bitlab_isa_flags)
   endforeach()
 endfunction()
 
-# LibTorch's headers cost 10 to 30 s a unit, to read and to compile their inline functions again, so a target above the torch line is compiled as
-# one unit. A precompiled header was slower: its 700 MB are mapped by every unit, and what it leaves to be instantiated is compiled by each.
 function(bitlab_use_torch target)
   if(NOT TARGET bitlab_torch_flags)
     add_library(bitlab_torch_flags INTERFACE)
     # OpenMP by its flag, not by its target, which names the compiler's libgomp by path: LibTorch brings its own. LibTorch brings headers of fmt,
     # too, without a library.
     target_compile_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS} -Wno-conversion -Wno-shadow -Wno-unused-parameter)
+    # What runs for long is in LibTorch and in the kernels: more than -O1 costs a fifth of the compiler's time and gains nothing.
+    target_compile_options(bitlab_torch_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O1>)
     # NDEBUG in every build type: without it LibTorch's headers give some classes members that its release binaries lack.
     target_compile_definitions(bitlab_torch_flags INTERFACE FMT_HEADER_ONLY NDEBUG)
     target_link_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS})
   endif()
   target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_torch_flags>)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ${BITLAB_UNITY} UNITY_BUILD_BATCH_SIZE 0)
 endfunction()

@@ -3,7 +3,7 @@ option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deplo
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
 option(BITLAB_SHARED_CORE "Make what is below the torch line one shared library; OFF: a static one, and programs of one file" ON)
 option(BITLAB_TESTS "Build the tests" ON)
-option(BITLAB_UNITY "Compile each target that needs LibTorch as one unit: a whole build is faster, a change of one file slower" ON)
+option(BITLAB_UNITY "Compile each target as one unit, but for kernels of an instruction set: a whole build is faster, a change of one file slower" ON)
 option(BITLAB_FUZZ "Build the fuzzers for libFuzzer, with clang" OFF)
 option(BITLAB_BENCHMARKS "Build the micro-benchmarks (google-benchmark)" OFF)
 option(BITLAB_WERROR "Treat compiler warnings as errors" OFF)
@@ -11,6 +11,10 @@ option(BITLAB_COVERAGE "Instrument for gcov" OFF)
 set(BITLAB_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize: address,undefined or thread")
 set(BITLAB_TORCH_DIR "" CACHE PATH "A LibTorch folder (holds share/cmake/Torch); empty: the one in .venv")
 
+# Headers cost most of the time: LibTorch's 10 to 30 s a unit, the JSON library's and CLI11's 5 to 10, GoogleTest's and fmt's 2 to 3
+# (docs/decisions/0014). CMake leaves sources with flags of their own out of the unit.
+set(CMAKE_UNITY_BUILD ${BITLAB_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)

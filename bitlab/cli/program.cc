@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include <CLI/CLI.hpp>
+
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/version.h"

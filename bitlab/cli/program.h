@@ -8,9 +8,11 @@
 #include <span>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "bitlab/base/result.h"
+
+namespace CLI {
+class App;  // CLI11's, which a file with commands includes through options.h
+}
 
 namespace bitlab::cli {
 

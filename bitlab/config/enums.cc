@@ -5,20 +5,20 @@
 namespace bitlab::config {
 namespace {
 
-struct Choice {
+struct EnumText {
   std::string_view type;
   int value;
   std::string_view text;
 };
 
 constexpr std::array kChoices{
-#define BITLAB_CHOICE(Enum, value, text) Choice{#Enum, static_cast<int>(Enum::value), text},
+#define BITLAB_CHOICE(Enum, value, text) EnumText{#Enum, static_cast<int>(Enum::value), text},
 #include "bitlab/config/internal/enums.def"
 #undef BITLAB_CHOICE
 };
 
 std::string_view text_of(std::string_view type, int value) {
-  for (const Choice& choice : kChoices)
+  for (const EnumText& choice : kChoices)
     if (choice.type == type && choice.value == value) return choice.text;
   return "?";
 }
@@ -26,7 +26,7 @@ std::string_view text_of(std::string_view type, int value) {
 template <class Enum>
 Status parse_choice(std::string_view type, std::string_view text, Enum& value) {
   std::string list;
-  for (const Choice& choice : kChoices) {
+  for (const EnumText& choice : kChoices) {
     if (choice.type != type) continue;
     if (choice.text == text) {
       value = static_cast<Enum>(choice.value);

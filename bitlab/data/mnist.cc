@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kSide = 28;
+constexpr int64_t kMnistSide = 28;
 constexpr uint8_t kClasses = 10;
 
 // Where the files may be, in order: what the caller says, BITLAB_DATA_DIR, the checkout, the installation.
@@ -48,7 +48,7 @@ Result<DatasetPtr> load_mnist(Split split, const DataOptions& options) {
   BITLAB_TRY(const fs::path label_path, find_file(options, prefix + "-labels-idx1-ubyte"));
   BITLAB_TRY(IdxArray images, read_idx(image_path));
   BITLAB_TRY(const IdxArray labels, read_idx(label_path));
-  if (images.shape.size() != 3 || images.shape[1] != kSide || images.shape[2] != kSide)
+  if (images.shape.size() != 3 || images.shape[1] != kMnistSide || images.shape[2] != kMnistSide)
     return make_error(ErrorCode::kCorrupt, "[mnist] images [count, 28, 28], got [{}] (path={})",
                       fmt::join(images.shape, ", "), image_path.string());
   if (labels.shape != std::vector<int64_t>{images.shape[0]})
@@ -57,7 +57,7 @@ Result<DatasetPtr> load_mnist(Split split, const DataOptions& options) {
   const auto wrong = std::find_if(labels.values.begin(), labels.values.end(), [](uint8_t l) { return l >= kClasses; });
   if (wrong != labels.values.end())
     return make_error(ErrorCode::kCorrupt, "[mnist] labels from 0 to 9, got {} (path={})", *wrong, label_path.string());
-  ImageSpec spec{1, kSide, kSide, {0.1307F}, {0.3081F}, {}};
+  ImageSpec spec{1, kMnistSide, kMnistSide, {0.1307F}, {0.3081F}, {}};
   for (int digit = 0; digit < kClasses; ++digit) spec.labels.push_back(std::to_string(digit));
   return ImageDataset::create(std::move(spec), std::move(images.values), {labels.values.begin(), labels.values.end()});
 }

@@ -11,7 +11,7 @@
 namespace bitlab::data {
 namespace {
 
-constexpr int kSide = 28;
+constexpr int kCanvasSide = 28;
 constexpr int64_t kTrainCount = 2000, kTestCount = 500;
 
 // Segments a to g as ends on a grid of 2 x 3 points (column, row), and the segments of each digit.
@@ -36,8 +36,8 @@ int64_t distance(int64_t px, int64_t py, int64_t ax, int64_t ay, int64_t bx, int
 }
 
 void draw(int digit, const Style& s, Random& random, uint8_t* pixels) {
-  for (int y = 0; y < kSide; ++y)
-    for (int x = 0; x < kSide; ++x) {
+  for (int y = 0; y < kCanvasSide; ++y)
+    for (int x = 0; x < kCanvasSide; ++x) {
       int64_t nearest = int64_t{1} << 40;
       for (size_t i = 0; i < kSegments.size(); ++i) {
         if ((kDigits[static_cast<size_t>(digit)] >> i & 1) == 0) continue;
@@ -60,7 +60,7 @@ void draw(int digit, const Style& s, Random& random, uint8_t* pixels) {
 Result<DatasetPtr> load_synthetic(Split split, const DataOptions& options) {
   const int64_t all = split == Split::kTrain ? kTrainCount : kTestCount;
   const int64_t count = options.limit > 0 ? std::min(all, options.limit) : all;
-  ImageSpec spec{1, kSide, kSide, {0.2F}, {0.35F}, {}};
+  ImageSpec spec{1, kCanvasSide, kCanvasSide, {0.2F}, {0.35F}, {}};
   for (int digit = 0; digit < 10; ++digit) spec.labels.push_back(std::to_string(digit));
   std::vector<uint8_t> pixels(static_cast<size_t>(count * spec.values()));
   std::vector<int64_t> labels;

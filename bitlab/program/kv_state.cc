@@ -3,14 +3,11 @@
 #include <algorithm>
 #include <optional>
 
+#include "bitlab/program/internal/attention_input.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::program {
 namespace {
-
-constexpr size_t kQuery = input_of(Op::attention, "q"), kKey = input_of(Op::attention, "k"),
-                 kValue = input_of(Op::attention, "v"), kMask = input_of(Op::attention, "mask"),
-                 kKeyState = input_of(Op::attention, "k_state"), kValueState = input_of(Op::attention, "v_state");
 
 Error unsupported(const Node& node, std::string_view expectation, const std::string& found) {
   return make_error(ErrorCode::kUnsupported, "[add_kv_state] {}, got {} (node={})", expectation, found, node.name);
@@ -71,9 +68,9 @@ struct Tokens {
 };
 
 Status check_attention(const Program& p, const Node& node, const Dim& tokens) {
-  if (node.inputs[kMask] != kNone) return unsupported(node, "attention without a mask", "one");
+  if (node.inputs[attention_input::kMask] != kNone) return unsupported(node, "attention without a mask", "one");
   if (node.attribute<int64_t>("causal") != 1) return unsupported(node, "causal attention", "one that sees all tokens");
-  for (const size_t input : {kQuery, kKey})
+  for (const size_t input : {attention_input::kQuery, attention_input::kKey})
     if (const Dim& found = p.value(node.inputs[input]).shape[2]; found != tokens)
       return unsupported(node, "self-attention over " + p.show(tokens), p.show(found));
   return {};
@@ -104,10 +101,10 @@ Result<Program> add_kv_state(Program p, std::string_view name) {
   p.symbols.push_back({std::string(kContext), 1, p.symbols[symbol].max, true});
   for (size_t i = 0; i < p.nodes.size(); ++i) {
     Node& node = p.nodes[i];
-    if (node.op == Op::attention && Tokens{p, symbol}.in(p.value(node.inputs[kKey]).shape)) {
+    if (node.op == Op::attention && Tokens{p, symbol}.in(p.value(node.inputs[attention_input::kKey]).shape)) {
       BITLAB_RETURN_IF_ERROR(check_attention(p, node, tokens));
-      node.inputs[kKeyState] = add_state(p, node, kKey, ".keys", context);
-      node.inputs[kValueState] = add_state(p, node, kValue, ".values", context);
+      node.inputs[attention_input::kKeyState] = add_state(p, node, attention_input::kKey, ".keys", context);
+      node.inputs[attention_input::kValueState] = add_state(p, node, attention_input::kValue, ".values", context);
     } else if (node.op == Op::positions && node.attribute<Shape>("size") == Shape{tokens}) {
       node.attributes["continues"] = int64_t{1};
     } else if (Tokens{p, symbol}.are_mixed_by(node)) {

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "bitlab/base/internal/half.h"
+#include "bitlab/program/internal/attention_input.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::program {
@@ -61,9 +62,9 @@ bool Program::is_exact() const {
 }
 
 std::optional<Dim> appended_positions(const Program& program) {
-  constexpr size_t kState = input_of(Op::attention, "k_state"), kKeys = input_of(Op::attention, "k");
   for (const Node& node : program.nodes)
-    if (node.op == Op::attention && node.inputs[kState] != kNone) return program.value(node.inputs[kKeys]).shape[2];
+    if (node.op == Op::attention && node.inputs[attention_input::kKeyState] != kNone)
+      return program.value(node.inputs[attention_input::kKey]).shape[2];
   return std::nullopt;
 }
 

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "bitlab/program/internal/attention_input.h"
+
 namespace bitlab::program {
 namespace {
 
@@ -47,17 +49,15 @@ Result<Dim> size_attribute(const Program& p, const Node& node, const char* key) 
   return refuse(ErrorCode::kInvalidArgument, node, "one positive size as {}, got {}", key, p.show(shape));
 }
 
-constexpr size_t kMask = input_of(Op::attention, "mask"), kKeyState = input_of(Op::attention, "k_state"),
-                 kValueState = input_of(Op::attention, "v_state");
-
 // The number of keys: those of k, or all that a state holds with them.
 Result<Dim> attention_keys(const Program& p, const Node& node) {
   const Shape &q = shape_of(p, node, 0), &k = shape_of(p, node, 1), &v = shape_of(p, node, 2);
-  const bool has_state = node.inputs[kKeyState] != kNone;
-  if (has_state != (node.inputs[kValueState] != kNone))
+  const bool has_state = node.inputs[attention_input::kKeyState] != kNone;
+  if (has_state != (node.inputs[attention_input::kValueState] != kNone))
     return refuse(ErrorCode::kInvalidArgument, node, "states of keys and of values, got one of them");
   if (!has_state) return k[2];
-  const Shape &keys = shape_of(p, node, kKeyState), &values = shape_of(p, node, kValueState);
+  const Shape &keys = shape_of(p, node, attention_input::kKeyState),
+              &values = shape_of(p, node, attention_input::kValueState);
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, keys, 4, 4));
   const Shape expected_keys{k[0], k[1], keys[2], k[3]}, expected_values{v[0], v[1], keys[2], v[3]};
   const std::optional<size_t> context = context_symbol(p);
@@ -71,9 +71,9 @@ Result<Dim> attention_keys(const Program& p, const Node& node) {
   return keys[2];
 }
 
-using Rule = Result<Types> (*)(const Program&, const Node&);
+using ShapeRule = Result<Types> (*)(const Program&, const Node&);
 constexpr std::array kRules{
-#define BITLAB_OP(name, exactness, layout, inputs, attributes) Rule{infer_##name},
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) ShapeRule{infer_##name},
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };
@@ -246,11 +246,11 @@ Result<Types> infer_attention(const Program& p, const Node& node) {
   if (!(scale > -1e30 && scale < 1e30)) return refuse(ErrorCode::kInvalidArgument, node, "a finite scale, got {}", scale);
   BITLAB_TRY(const Dim keys, attention_keys(p, node));
   const Shape scores{q[0], q[1], q[2], keys};
-  if (node.inputs[kMask] != kNone) {
-    BITLAB_TRY(const Shape masked, broadcast(p, node, scores, shape_of(p, node, kMask)));
+  if (node.inputs[attention_input::kMask] != kNone) {
+    BITLAB_TRY(const Shape masked, broadcast(p, node, scores, shape_of(p, node, attention_input::kMask)));
     if (masked != scores)
       return refuse(ErrorCode::kShapeMismatch, node, "a mask that broadcasts to {}, got {}", p.show(scores),
-                    p.show(shape_of(p, node, kMask)));
+                    p.show(shape_of(p, node, attention_input::kMask)));
   }
   BITLAB_RETURN_IF_ERROR(check_size(p, node, scores));
   return one({q[0], q[1], q[2], v[3]});

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "bitlab/base/internal/half.h"
+#include "bitlab/program/internal/attention_input.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/spec.h"
 
@@ -280,7 +281,7 @@ Status verify_state_readers(const Program& p) {
       if (id == kNone || p.value(id).kind != ValueKind::kState) continue;
       if (!read.insert(id).second)
         return corrupt("states that one node reads, got '{}' again (node={})", p.value(id).name, node.name);
-      const Dim& keys = p.value(node.inputs[input_of(Op::attention, "k")]).shape[2];
+      const Dim& keys = p.value(node.inputs[attention_input::kKey]).shape[2];
       if (keys != *appended)
         return corrupt("{} positions that each node appends to its states, got {} (node={})", p.show(*appended),
                        p.show(keys), node.name);
@@ -307,12 +308,12 @@ Status verify_step(const Program& p, const Node& node, const InputSchema& expect
   return corrupt("{} of at least {}, got {} (node={})", expected.name, ternary::kLeastStep, *found, node.name);
 }
 
-struct Rule {
+struct InputRule {
   bool fits;
   const char* what;
 };
 
-Rule rule_of(InputKind kind, const Value& v) {
+InputRule rule_of(InputKind kind, const Value& v) {
   const bool is_constant = v.kind == ValueKind::kConstant, is_state = v.kind == ValueKind::kState;
   const bool is_weight = v.storage == Storage::kTernary || v.storage == Storage::kInt8;
   const bool is_plain = !is_weight && !is_state, is_float = v.dtype == DType::kFloat32 && is_plain;
@@ -344,7 +345,7 @@ Status verify_input(const Program& p, const Node& node, const InputSchema& expec
     return corrupt("input '{}', got none (node={})", expected.name, node.name);
   }
   const Value& v = p.value(id);
-  const Rule rule = rule_of(expected.kind, v);
+  const InputRule rule = rule_of(expected.kind, v);
   if (rule.fits) return expected.kind == InputKind::kStep ? verify_step(p, node, expected, id) : Status();
   return corrupt("{} as input '{}', got '{}' (node={})", rule.what, expected.name, v.name, node.name);
 }

@@ -18,6 +18,10 @@ using bitlab::runtime::Model;
 using bitlab::runtime::NamedView;
 using bitlab::runtime::TensorView;
 
+}  // namespace
+
+namespace bitlab::c_api {
+
 // A port in the terms of C.
 struct PortView {
   std::string name;
@@ -35,16 +39,18 @@ struct PortView {
   }
 };
 
-}  // namespace
+}  // namespace bitlab::c_api
 
 struct bitlab_model {
   std::shared_ptr<const Model> model;
-  std::vector<std::unique_ptr<const PortView>> inputs{}, outputs{};  // they point into themselves
+  std::vector<std::unique_ptr<const bitlab::c_api::PortView>> inputs{}, outputs{};  // they point into themselves
 
   explicit bitlab_model(std::shared_ptr<const Model> loaded) : model(std::move(loaded)) {
     const bitlab::program::Signature signature = model->program().signature();
-    for (const Port& port : signature.inputs) inputs.push_back(std::make_unique<PortView>(port, signature.symbols));
-    for (const Port& port : signature.outputs) outputs.push_back(std::make_unique<PortView>(port, signature.symbols));
+    for (const Port& port : signature.inputs)
+      inputs.push_back(std::make_unique<bitlab::c_api::PortView>(port, signature.symbols));
+    for (const Port& port : signature.outputs)
+      outputs.push_back(std::make_unique<bitlab::c_api::PortView>(port, signature.symbols));
   }
 };
 
@@ -88,9 +94,10 @@ int fail_index(const char* what, size_t count, size_t index) {
   return fail(make_error(ErrorCode::kInvalidArgument, "[bitlab] {} below {}, got {}", what, count, index));
 }
 
-int port_of(const std::vector<std::unique_ptr<const PortView>>& ports, const char* what, size_t index, bitlab_port* port) {
+int port_of(const std::vector<std::unique_ptr<const bitlab::c_api::PortView>>& ports, const char* what, size_t index,
+            bitlab_port* port) {
   if (index >= ports.size()) return fail_index(what, ports.size(), index);
-  const PortView& view = *ports[index];
+  const bitlab::c_api::PortView& view = *ports[index];
   *port = {view.name.c_str(), view.dtype, static_cast<int32_t>(view.shape.size()), view.shape.data(), view.dims.data()};
   return 0;
 }

@@ -29,12 +29,12 @@ using program::Value;
 using program::ValueId;
 using program::ValueKind;
 
-constexpr int64_t kLeast = std::numeric_limits<int64_t>::min(), kMost = std::numeric_limits<int64_t>::max();
-constexpr int64_t kEdges[] = {kLeast,           -(int64_t{1} << 40), -2,   -1, 0, 1, 2, 3, int64_t{1} << 20,
-                              int64_t{1} << 40, int64_t{1} << 62,    kMost};
+constexpr int64_t kLeastInt = std::numeric_limits<int64_t>::min(), kMostInt = std::numeric_limits<int64_t>::max();
+constexpr int64_t kEdges[] = {kLeastInt,        -(int64_t{1} << 40), -2,      -1, 0, 1, 2, 3, int64_t{1} << 20,
+                              int64_t{1} << 40, int64_t{1} << 62,    kMostInt};
 
 // The symbols of the examples: the batch, tokens, and the context of those with states.
-const Dim kTokens = Dim::of_symbol(1), kContext = Dim::of_symbol(2);
+const Dim kTokensDim = Dim::of_symbol(1), kContextDim = Dim::of_symbol(2);
 
 Dim power(size_t symbol, uint8_t exponent) {
   Dim dim(1);
@@ -44,9 +44,9 @@ Dim power(size_t symbol, uint8_t exponent) {
 
 // What a size is tried with.
 std::vector<Dim> edge_dims() {
-  std::vector<Dim> dims{kBatch * kTokens, power(1, 2), power(1, 8), power(1, 9), power(0, 255), power(7, 1), kContext};
+  std::vector<Dim> dims{kBatch * kTokensDim, power(1, 2), power(1, 8), power(1, 9), power(0, 255), power(7, 1), kContextDim};
   for (const int64_t edge : kEdges)
-    for (const Dim& symbol : {Dim(1), kBatch, kTokens}) dims.push_back(with_factor(symbol, edge));
+    for (const Dim& symbol : {Dim(1), kBatch, kTokensDim}) dims.push_back(with_factor(symbol, edge));
   return dims;
 }
 
@@ -169,36 +169,36 @@ class Example {
       case Op::div:
         return made({x({4, 5}), floats({4, 1})});
       case Op::reshape:
-        return other ? made({x({kTokens, 4}, DType::kBool)}, {{"shape", Shape{4, kBatch * kTokens}}})
+        return other ? made({x({kTokensDim, 4}, DType::kBool)}, {{"shape", Shape{4, kBatch * kTokensDim}}})
                      : made({x({4, 5})}, {{"shape", Shape{2, with_factor(kBatch, 10)}}});
       case Op::permute:
         return made({x({4, 5})}, {{"dims", Sizes{1, 0, 2}}});
       case Op::slice:
-        return other ? made({x({with_factor(kTokens, 2), 5})},
+        return other ? made({x({with_factor(kTokensDim, 2), 5})},
                             {{"dim", int64_t{1}}, {"start", int64_t{-2}}, {"length", Shape{2}}})
                      : made({x({4, 5})}, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", Shape{2}}});
       case Op::cat:
-        return other ? made({x({kTokens, 4}, DType::kInt64), x({with_factor(kTokens, 3), 4}, DType::kInt64)}, dim)
+        return other ? made({x({kTokensDim, 4}, DType::kInt64), x({with_factor(kTokensDim, 3), 4}, DType::kInt64)}, dim)
                      : made({x({4, 5}), x({2, 5}), x({3, 5})}, dim);
       case Op::split:
-        return made({x({with_factor(kTokens, 6), 5}, DType::kFloat16)},
-                    with(dim, "sizes", Shape{kTokens, with_factor(kTokens, 2), with_factor(kTokens, 3)}));
+        return made({x({with_factor(kTokensDim, 6), 5}, DType::kFloat16)},
+                    with(dim, "sizes", Shape{kTokensDim, with_factor(kTokensDim, 2), with_factor(kTokensDim, 3)}));
       case Op::expand:
-        return other ? made({x({1, 1})}, {{"shape", Shape{kBatch, kTokens, 5}}})
+        return other ? made({x({1, 1})}, {{"shape", Shape{kBatch, kTokensDim, 5}}})
                      : made({floats({1, 4})}, {{"shape", Shape{kBatch, 3, 4}}});
       case Op::cast:
         return other ? made({b_.raw("r", DType::kInt32, {4, 5}, {})}, {{"dtype", std::string("float16")}})
                      : made({x({4, 5})}, {{"dtype", std::string("int32")}});
       case Op::positions:
-        return made({}, {{"size", Shape{kTokens}}, {"continues", int64_t{1}}});
+        return made({}, {{"size", Shape{kTokensDim}}, {"continues", int64_t{1}}});
       case Op::rotary:
-        return made({x({3, kTokens, 4}), b_.input("positions", {kTokens}, DType::kInt64)}, {{"theta", 10000.0}});
+        return made({x({3, kTokensDim, 4}), b_.input("positions", {kTokensDim}, DType::kInt64)}, {{"theta", 10000.0}});
       case Op::matmul:
         return made({x({4, 5}), x({5, 3})});
       case Op::attention:
         if (other)
-          return made({x({4, kTokens, 5}), x({2, kTokens, 5}), x({2, kTokens, 7}), program::kNone,
-                       b_.state("keys", {kBatch, 2, kContext, 5}), b_.state("values", {kBatch, 2, kContext, 7})},
+          return made({x({4, kTokensDim, 5}), x({2, kTokensDim, 5}), x({2, kTokensDim, 7}), program::kNone,
+                       b_.state("keys", {kBatch, 2, kContextDim, 5}), b_.state("values", {kBatch, 2, kContextDim, 7})},
                       scores);
         return made(
             {x({4, 3, 5}), x({2, 6, 5}), x({2, 6, 7}), variant_.form == 2 ? x({1, 3, 6}, DType::kBool) : floats({3, 6})},
@@ -359,7 +359,7 @@ void check(Program p) {
   if (!model.ok()) return expect_sentence(model.error());
   for (int64_t batch : {0, 1, 3})
     for (int64_t tokens : {1, 4}) run(*model, batch, tokens);
-  for (int64_t size : {int64_t{1} << 20, int64_t{1} << 40, int64_t{1} << 44, kMost}) {  // memory is counted, not taken
+  for (int64_t size : {int64_t{1} << 20, int64_t{1} << 40, int64_t{1} << 44, kMostInt}) {  // memory is counted, not taken
     SymbolSizes all;
     all.fill(size);
     for (const SymbolSizes& sizes : {program::at_batch(size), all})

@@ -25,8 +25,7 @@ using program::Shape;
 using program::Sizes;
 using program::ValueId;
 
-constexpr int64_t kWords = 75, kDepth = 192, kTokens = 3;
-const program::Attributes kActivation{{"activation", std::string("int8")}};
+constexpr int64_t kTableWords = 75, kTableDepth = 192, kTableTokens = 3;
 
 // How the weights of a language model's table are stored.
 enum class Kind { kTensor, kChannel, kTwoScales, kGroups, kInt8 };
@@ -34,9 +33,10 @@ constexpr Kind kKinds[] = {Kind::kTensor, Kind::kChannel, Kind::kTwoScales, Kind
 
 // `copy` keeps equal constants of the two apart: another scale, where it is not 0.
 ValueId table(ProgramBuilder& b, const std::string& name, Kind kind, float copy = 0) {
-  const std::vector<int64_t> shape{kWords, kDepth};
-  const auto t = random_int8(kWords * kDepth, 7, kind == Kind::kInt8 ? -127 : -1, kind == Kind::kInt8 ? 127 : 1);
-  std::vector<float> scale = random_floats(kind == Kind::kTensor ? 1 : kWords, 8), scale_neg = random_floats(kWords, 9);
+  const std::vector<int64_t> shape{kTableWords, kTableDepth};
+  const auto t = random_int8(kTableWords * kTableDepth, 7, kind == Kind::kInt8 ? -127 : -1, kind == Kind::kInt8 ? 127 : 1);
+  std::vector<float> scale = random_floats(kind == Kind::kTensor ? 1 : kTableWords, 8),
+                     scale_neg = random_floats(kTableWords, 9);
   for (float& s : scale) s = s + copy;
   if (kind == Kind::kInt8) return b.int8(name, shape, t, scale);
   program::TernaryScales scales(scale);
@@ -44,24 +44,25 @@ ValueId table(ProgramBuilder& b, const std::string& name, Kind kind, float copy 
   if (kind == Kind::kGroups) {
     scales = {};
     scales.group = 64;
-    for (const float s : random_floats(kWords * kDepth / 64, 10)) scales.group_scale.push_back(float_to_half(s + copy));
+    for (const float s : random_floats(kTableWords * kTableDepth / 64, 10))
+      scales.group_scale.push_back(float_to_half(s + copy));
   }
-  return b.ternary(name, shape, packed(t, kWords, kDepth), scales);
+  return b.ternary(name, shape, packed(t, kTableWords, kTableDepth), scales);
 }
 
 // logits = h W^T with h = W[ids], from one table or from two.
 program::Program language_model(Kind kind, bool tied) {
   ProgramBuilder b;
-  const ValueId ids = b.input("ids", {kBatch, kTokens}, DType::kInt64);
+  const ValueId ids = b.input("ids", {kBatch, kTableTokens}, DType::kInt64);
   const ValueId words = table(b, "words", kind), head = tied ? words : table(b, "head", kind);
   const ValueId h = *b.node(Op::ternary_embedding, "embedding", {ids, words});
-  const ValueId y = *b.node(Op::ternary_linear, "logits", {h, head, kNone, kNone}, kActivation);
+  const ValueId y = *b.node(Op::ternary_linear, "logits", {h, head, kNone, kNone}, test::kInt8);
   return *b.finish({h, y});
 }
 
 std::vector<std::vector<float>> run(const std::shared_ptr<const Model>& model) {
   const std::vector<int64_t> ids{74, 0, 63, 64, 5, 5};
-  const TensorView view{{2, kTokens}, ids.data()};
+  const TensorView view{{2, kTableTokens}, ids.data()};
   SessionOptions options;
   options.threads = 2;
   const auto session = Session::create(model, options).value();
@@ -80,8 +81,8 @@ TEST(SharedWeights, TiedEmbeddingsHaveOneCopy) {
     const auto tied = Model::create(language_model(kind, true)).value();
     // What the same product takes whose weight nothing else reads.
     ProgramBuilder b;
-    const ValueId x = b.input("x", {kBatch, kDepth});
-    const ValueId y = *b.node(Op::ternary_linear, "y", {x, table(b, "w", kind), kNone, kNone}, kActivation);
+    const ValueId x = b.input("x", {kBatch, kTableDepth});
+    const ValueId y = *b.node(Op::ternary_linear, "y", {x, table(b, "w", kind), kNone, kNone}, test::kInt8);
     const auto product = Model::create(*b.finish({y})).value();
     EXPECT_EQ(tied->weight_bytes(), product->weight_bytes());
     for (size_t i = 0; i < tied->program().values.size(); ++i) EXPECT_LE(tied->constant(static_cast<ValueId>(i)).size(), 1U);
@@ -95,16 +96,16 @@ TEST(SharedWeights, TiedEmbeddingsComputeWhatSeparateOnesDo) {
     const auto tied = run(Model::create(language_model(kind, true)).value());
     // The table alone, in its own layout; its rows go into the product alone.
     ProgramBuilder lookup, product;
-    const ValueId ids = lookup.input("ids", {kBatch, kTokens}, DType::kInt64);
+    const ValueId ids = lookup.input("ids", {kBatch, kTableTokens}, DType::kInt64);
     const ValueId h = *lookup.node(Op::ternary_embedding, "h", {ids, table(lookup, "words", kind)});
     const auto rows = run(Model::create(*lookup.finish({h})).value());
     EXPECT_EQ(tied[0], rows[0]);
-    const ValueId x = product.input("x", {kBatch, kTokens, kDepth});
-    const ValueId y = *product.node(Op::ternary_linear, "y", {x, table(product, "w", kind), kNone, kNone}, kActivation);
+    const ValueId x = product.input("x", {kBatch, kTableTokens, kTableDepth});
+    const ValueId y = *product.node(Op::ternary_linear, "y", {x, table(product, "w", kind), kNone, kNone}, test::kInt8);
     const auto session = test::session_of(*product.finish({y}));
-    const TensorView view{{2, kTokens, kDepth}, rows[0].data()};
+    const TensorView view{{2, kTableTokens, kTableDepth}, rows[0].data()};
     const auto outputs = session->run({&view, 1}).value();
-    EXPECT_EQ(tied[1], std::vector<float>(outputs[0].as(), outputs[0].as() + 2 * kTokens * kWords));
+    EXPECT_EQ(tied[1], std::vector<float>(outputs[0].as(), outputs[0].as() + 2 * kTableTokens * kTableWords));
   }
 }
 

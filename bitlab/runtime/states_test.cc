@@ -46,8 +46,7 @@ using program::Shape;
 using program::Sizes;
 using program::ValueId;
 
-constexpr int64_t kWords = 11, kWidth = 8, kHeads = 2, kDepth = 4;
-const Attributes kInt8{{"activation", std::string("int8")}};
+constexpr int64_t kVocabulary = 11, kModelWidth = 8, kModelHeads = 2, kHeadDepth = 4;
 
 // ids [batch, tokens] and gain [1] - layers of rotary attention with two heads that share keys, ternary products, norms - logits
 // [batch, tokens, 11]. With states, or of whole sequences.
@@ -57,26 +56,26 @@ class Decoder {
     tokens_ = b_.symbol("tokens", 1, most);
     if (has_states) b_.declare({"context", 1, most, true});
     const ValueId ids = b_.input("ids", {kBatch, tokens_}, DType::kInt64), gain = b_.input("gain", {1});
-    const ValueId table = b_.floats("table", {kWords, kWidth}, random_floats(kWords * kWidth, 1));
+    const ValueId table = b_.floats("table", {kVocabulary, kModelWidth}, random_floats(kVocabulary * kModelWidth, 1));
     ValueId x = *b_.node(Op::embedding, "embedding", {ids, table});
     positions_ = *b_.node(Op::positions, "positions", {}, {{"size", Shape{tokens_}}, {"continues", int64_t{has_states}}});
     for (int layer = 0; layer < layers; ++layer)
       x = add_layer(x, fmt::format("layer{}", layer), 10U * static_cast<uint32_t>(layer + 1));
     x = *b_.node(Op::mul, "gained", {x, gain});
-    x = product(x, "logits", kWords, 7);
+    x = product(x, "logits", kVocabulary, 7);
     model_ = Model::create(*b_.finish({{"logits", x}})).value();
   }
   const std::shared_ptr<const Model>& model() const { return model_; }
 
  private:
   ValueId product(ValueId x, const std::string& name, int64_t rows, uint32_t seed) {
-    const auto t = random_int8(rows * kWidth, seed, -1, 1);
+    const auto t = random_int8(rows * kModelWidth, seed, -1, 1);
     const ValueId w =
-        b_.ternary(name + ".weight", {rows, kWidth}, packed(t, rows, kWidth), random_floats(rows, seed + 1, 0.4F));
-    return *b_.node(Op::ternary_linear, name, {x, w}, kInt8);
+        b_.ternary(name + ".weight", {rows, kModelWidth}, packed(t, rows, kModelWidth), random_floats(rows, seed + 1, 0.4F));
+    return *b_.node(Op::ternary_linear, name, {x, w}, test::kInt8);
   }
   ValueId heads(ValueId x, const std::string& name, int64_t count) {
-    x = *b_.node(Op::reshape, name + ".parts", {x}, {{"shape", Shape{kBatch, tokens_, count, kDepth}}});
+    x = *b_.node(Op::reshape, name + ".parts", {x}, {{"shape", Shape{kBatch, tokens_, count, kHeadDepth}}});
     return *b_.node(Op::permute, name + ".heads", {x}, {{"dims", Sizes{0, 2, 1, 3}}});
   }
   ValueId rotated(ValueId x, const std::string& name) {
@@ -86,17 +85,17 @@ class Decoder {
     const ValueId norm = *b_.node(Op::rms_norm, name + ".norm", {x}, {{"dims", int64_t{1}}, {"eps", 1e-5}});
     const auto parts = *b_.nodes(Op::split, name + ".split", {product(norm, name + ".qkv", 16, seed)},
                                  {{"dim", int64_t{2}}, {"sizes", Shape{8, 4, 4}}});
-    const ValueId q = rotated(heads(parts[0], name + ".q", kHeads), name + ".q"),
+    const ValueId q = rotated(heads(parts[0], name + ".q", kModelHeads), name + ".q"),
                   k = rotated(heads(parts[1], name + ".k", 1), name + ".k"), v = heads(parts[2], name + ".v", 1);
     std::vector<ValueId> inputs{q, k, v};
     if (has_states_) {
-      const Shape shape{kBatch, 1, Dim::of_symbol(2), kDepth};
+      const Shape shape{kBatch, 1, Dim::of_symbol(2), kHeadDepth};
       inputs.insert(inputs.end(), {kNone, b_.state(name + ".keys", shape), b_.state(name + ".values", shape)});
     }
     ValueId y = *b_.node(Op::attention, name + ".attention", inputs, {{"causal", int64_t{1}}, {"scale", 0.5}});
     y = *b_.node(Op::permute, name + ".turned", {y}, {{"dims", Sizes{0, 2, 1, 3}}});
-    y = *b_.node(Op::reshape, name + ".joined", {y}, {{"shape", Shape{kBatch, tokens_, kWidth}}});
-    return *b_.node(Op::add, name, {x, product(y, name + ".out", kWidth, seed + 3)});
+    y = *b_.node(Op::reshape, name + ".joined", {y}, {{"shape", Shape{kBatch, tokens_, kModelWidth}}});
+    return *b_.node(Op::add, name, {x, product(y, name + ".out", kModelWidth, seed + 3)});
   }
 
   bool has_states_;
@@ -112,7 +111,7 @@ struct Ids {
   std::vector<int64_t> ids;
 
   Ids(int64_t samples, int64_t count, uint32_t seed) : batch(samples), tokens(count) {
-    for (const int8_t id : random_int8(samples * count, seed, 0, kWords - 1)) ids.push_back(id);
+    for (const int8_t id : random_int8(samples * count, seed, 0, kVocabulary - 1)) ids.push_back(id);
   }
   std::vector<int64_t> part(int64_t begin, int64_t count) const {
     std::vector<int64_t> values;
@@ -126,18 +125,19 @@ Result<std::vector<float>> run(Session& session, const Ids& ids, int64_t begin, 
   const std::vector<int64_t> values = ids.part(begin, count);
   const TensorView inputs[] = {{{ids.batch, count}, values.data()}, {{1}, &gain}};
   BITLAB_TRY(const auto outputs, session.run(inputs));
-  EXPECT_EQ(outputs[0].shape, (std::vector<int64_t>{ids.batch, count, kWords}));
-  return std::vector<float>(outputs[0].as(), outputs[0].as() + ids.batch * count * kWords);
+  EXPECT_EQ(outputs[0].shape, (std::vector<int64_t>{ids.batch, count, kVocabulary}));
+  return std::vector<float>(outputs[0].as(), outputs[0].as() + ids.batch * count * kVocabulary);
 }
 
 // Logits [batch, all tokens, words] of runs of these lengths.
 std::vector<float> run_in_parts(Session& session, const Ids& ids, const std::vector<int64_t>& lengths) {
-  std::vector<float> all(static_cast<size_t>(ids.batch * ids.tokens * kWords));
+  std::vector<float> all(static_cast<size_t>(ids.batch * ids.tokens * kVocabulary));
   int64_t begin = 0;
   for (const int64_t count : lengths) {
     const auto part = run(session, ids, begin, count).value();
     for (int64_t n = 0; n < ids.batch; ++n)
-      std::copy_n(part.begin() + n * count * kWords, count * kWords, all.begin() + (n * ids.tokens + begin) * kWords);
+      std::copy_n(part.begin() + n * count * kVocabulary, count * kVocabulary,
+                  all.begin() + (n * ids.tokens + begin) * kVocabulary);
     begin += count;
   }
   EXPECT_EQ(begin, ids.tokens);
@@ -173,49 +173,49 @@ TEST(States, AttentionBehindEarlierTokensIsItsDefinition) {
   ProgramBuilder b;
   const Dim tokens = b.symbol("tokens"), context = b.symbol("context");
   b.declare({"context", 1, 50, true});
-  const ValueId q = b.input("q", {1, kHeads, tokens, kDepth}), k = b.input("k", {1, 1, tokens, kDepth}),
-                v = b.input("v", {1, 1, tokens, kDepth});
+  const ValueId q = b.input("q", {1, kModelHeads, tokens, kHeadDepth}), k = b.input("k", {1, 1, tokens, kHeadDepth}),
+                v = b.input("v", {1, 1, tokens, kHeadDepth});
   const ValueId at = *b.node(Op::positions, "at", {}, {{"size", Shape{tokens}}, {"continues", int64_t{1}}});
   const auto rotated = [&](ValueId x, const char* name) { return *b.node(Op::rotary, name, {x, at}, {{"theta", 100.0}}); };
-  const Shape state{1, 1, context, kDepth};
+  const Shape state{1, 1, context, kHeadDepth};
   const ValueId keys = b.state("keys", state), values = b.state("values", state);
   const ValueId y = *b.node(Op::attention, "y", {rotated(q, "rq"), rotated(k, "rk"), v, kNone, keys, values},
                             {{"causal", int64_t{1}}, {"scale", 0.7}});
   const auto session = test::session_of(*b.finish({y}));
-  const auto qs = random_floats(kHeads * kTokens * kDepth, 1), ks = random_floats(kTokens * kDepth, 2),
-             vs = random_floats(kTokens * kDepth, 3);
+  const auto qs = random_floats(kModelHeads * kTokens * kHeadDepth, 1), ks = random_floats(kTokens * kHeadDepth, 2),
+             vs = random_floats(kTokens * kHeadDepth, 3);
   const auto turned = [](const float* x, int64_t position, int64_t d) {
-    const int64_t half = kDepth / 2, pair = d % half;
-    const double angle = static_cast<double>(position) * std::pow(100.0, -2.0 * static_cast<double>(pair) / kDepth);
+    const int64_t half = kHeadDepth / 2, pair = d % half;
+    const double angle = static_cast<double>(position) * std::pow(100.0, -2.0 * static_cast<double>(pair) / kHeadDepth);
     const double a = x[pair], c = x[half + pair];
     return d < half ? a * std::cos(angle) - c * std::sin(angle) : c * std::cos(angle) + a * std::sin(angle);
   };
-  const auto row = [](const std::vector<float>& x, int64_t index) { return x.data() + index * kDepth; };
+  const auto row = [](const std::vector<float>& x, int64_t index) { return x.data() + index * kHeadDepth; };
   int64_t begin = 0;
   for (const int64_t count : {3, 1, 3}) {
     std::vector<float> part;
-    for (int64_t h = 0; h < kHeads; ++h)
+    for (int64_t h = 0; h < kModelHeads; ++h)
       part.insert(part.end(), row(qs, h * kTokens + begin), row(qs, h * kTokens + begin + count));
-    const TensorView inputs[] = {{{1, kHeads, count, kDepth}, part.data()},
-                                 {{1, 1, count, kDepth}, row(ks, begin)},
-                                 {{1, 1, count, kDepth}, row(vs, begin)}};
+    const TensorView inputs[] = {{{1, kModelHeads, count, kHeadDepth}, part.data()},
+                                 {{1, 1, count, kHeadDepth}, row(ks, begin)},
+                                 {{1, 1, count, kHeadDepth}, row(vs, begin)}};
     const auto found = session->run(inputs).value()[0];
-    for (int64_t h = 0; h < kHeads; ++h)
+    for (int64_t h = 0; h < kModelHeads; ++h)
       for (int64_t i = 0; i < count; ++i) {
         const int64_t position = begin + i;
         std::vector<double> weights;
         double sum = 0;
         for (int64_t j = 0; j <= position; ++j) {
           double score = 0;
-          for (int64_t d = 0; d < kDepth; ++d)
+          for (int64_t d = 0; d < kHeadDepth; ++d)
             score += turned(row(qs, h * kTokens + position), position, d) * turned(row(ks, j), j, d);
           sum += weights.emplace_back(std::exp(0.7 * score));
         }
-        for (int64_t d = 0; d < kDepth; ++d) {
+        for (int64_t d = 0; d < kHeadDepth; ++d) {
           double expected = 0;
           for (int64_t j = 0; j <= position; ++j)
             expected += weights[static_cast<size_t>(j)] / sum * static_cast<double>(row(vs, j)[d]);
-          EXPECT_NEAR(found.as()[(h * count + i) * kDepth + d], expected, 1e-5);
+          EXPECT_NEAR(found.as()[(h * count + i) * kHeadDepth + d], expected, 1e-5);
         }
       }
     begin += count;
@@ -231,7 +231,7 @@ TEST(States, GrowWithWhatTheyHold) {
   const auto session = session_of(decoder, 2);
   EXPECT_EQ(session->max_position(), kMost);
   EXPECT_EQ(session->state_bytes(), 0);
-  const auto bytes = [](int64_t capacity) { return 4 * 2 * capacity * kDepth * static_cast<int64_t>(sizeof(float)); };
+  const auto bytes = [](int64_t capacity) { return 4 * 2 * capacity * kHeadDepth * static_cast<int64_t>(sizeof(float)); };
   std::vector<float> all(expected.size());
   int64_t begin = 0;
   for (const auto& [count, capacity] :
@@ -239,7 +239,8 @@ TEST(States, GrowWithWhatTheyHold) {
     const auto part = run(*session, ids, begin, count).value();
     EXPECT_EQ(session->state_bytes(), bytes(capacity)) << begin;
     for (int64_t n = 0; n < 2; ++n)
-      std::copy_n(part.begin() + n * count * kWords, count * kWords, all.begin() + (n * kMost + begin) * kWords);
+      std::copy_n(part.begin() + n * count * kVocabulary, count * kVocabulary,
+                  all.begin() + (n * kMost + begin) * kVocabulary);
     begin += count;
   }
   ASSERT_EQ(begin, kMost);
@@ -264,7 +265,7 @@ TEST(States, TruncatedOnesGoOnAsIfTheRestHadNeverBeen) {
   EXPECT_EQ(session->position(), 8);
   ASSERT_TRUE(session->truncate(5).ok());
   EXPECT_EQ(session->position(), 5);
-  EXPECT_TRUE(same_bits(run(*session, ids, 8, 4).value(), std::span(expected).subspan(5 * kWords)));
+  EXPECT_TRUE(same_bits(run(*session, ids, 8, 4).value(), std::span(expected).subspan(5 * kVocabulary)));
   ASSERT_TRUE(session->truncate(0).ok());
   EXPECT_TRUE(same_bits(run(*session, joined, 0, 9).value(), expected));
 }
@@ -279,7 +280,7 @@ TEST(States, AnotherBatchBeginsAnew) {
   EXPECT_EQ(session->position(), 4);
   const auto rest = run(*session, one, 4, 2).value();
   const auto whole = run_in_parts(*session_of(decoder), one, {6});
-  EXPECT_TRUE(same_bits(rest, std::span(whole).subspan(4 * kWords))) << "as if nothing had been refused";
+  EXPECT_TRUE(same_bits(rest, std::span(whole).subspan(4 * kVocabulary))) << "as if nothing had been refused";
   session->reset();
   EXPECT_TRUE(same_bits(run_in_parts(*session, three, {2, 4}), expected));
   session->reset();
@@ -296,7 +297,7 @@ TEST(States, RunsThatFailLeaveThemAsTheyWere) {
             "[session] at most 10 positions, got 7 behind 4 (reset or truncate)");
   EXPECT_EQ(run(*session, wrong, 0, 11).error().message, "[session] tokens from 1 to 10, got 11");
   Ids unknown = ids;
-  unknown.ids[4] = kWords;
+  unknown.ids[4] = kVocabulary;
   EXPECT_EQ(run(*session, unknown, 4, 2).error().message, "[embedding] indices from 0 to 10, got 11 (node=embedding)");
   // Fails behind both layers, which have written their keys and values by then.
   Ids other = ids;
@@ -304,10 +305,10 @@ TEST(States, RunsThatFailLeaveThemAsTheyWere) {
   EXPECT_EQ(run(*session, other, 3, 1, std::numeric_limits<float>::infinity()).error().message,
             "[ternary_linear] finite input, got NaN or infinity (row=0) (node=logits)");
   EXPECT_EQ(session->position(), 4);
-  std::vector<float> none(kWords);
-  EXPECT_EQ(session->copy_output(0, none.data(), kWords * sizeof(float)).error().message,
+  std::vector<float> none(kVocabulary);
+  EXPECT_EQ(session->copy_output(0, none.data(), kVocabulary * sizeof(float)).error().message,
             "[session] an output below 0 of a run that succeeded, got 0");
-  EXPECT_TRUE(same_bits(run(*session, ids, 4, 6).value(), std::span(expected).subspan(4 * kWords)));
+  EXPECT_TRUE(same_bits(run(*session, ids, 4, 6).value(), std::span(expected).subspan(4 * kVocabulary)));
 }
 
 TEST(States, ABatchOfZeroHasPositionsToo) {

@@ -29,8 +29,6 @@ using program::with_factor;
 using test::floats_of;
 using test::session_of;
 
-const Attributes kInt8{{"activation", std::string("int8")}};
-
 // ids and mask [batch, tokens] - a table - attention that the mask restricts - a ternary product of all tokens - logits [batch, tokens, 4] and
 // their means over tokens [batch, 4].
 struct TextModel {
@@ -51,7 +49,7 @@ struct TextModel {
     h = *b.node(Op::permute, "turned", {h}, {{"dims", Sizes{0, 2, 1, 3}}});
     const ValueId rows = *b.node(Op::reshape, "rows", {h}, {{"shape", Shape{batch * tokens, kWidth}}});
     const ValueId w = b.ternary("w", {kClasses, kWidth}, packed(t, kClasses, kWidth), scale);
-    ValueId y = *b.node(Op::ternary_linear, "product", {rows, w, b.floats("bias", {kClasses}, bias)}, kInt8);
+    ValueId y = *b.node(Op::ternary_linear, "product", {rows, w, b.floats("bias", {kClasses}, bias)}, test::kInt8);
     y = *b.node(Op::reshape, "logits", {y}, {{"shape", Shape{batch, tokens, kClasses}}});
     ValueId mean = *b.node(Op::permute, "columns", {y}, {{"dims", Sizes{0, 2, 1}}});
     mean = *b.node(Op::mean, "mean", {mean});

@@ -8,6 +8,8 @@
 
 namespace bitlab::runtime::test {
 
+inline const program::Attributes kInt8{{"activation", std::string("int8")}};
+
 inline std::unique_ptr<Session> session_of(program::Program p, int threads = 1) {
   return Session::create(Model::create(std::move(p)).value(), {threads, {}}).value();
 }

@@ -120,12 +120,8 @@ Expected cut(const Shared& part, float threshold) {
   return e;
 }
 
-struct OneLearned {
-  float scale, scale_neg, threshold;
-};
-
 // methods.def, for the weights that share a scale.
-Expected by_the_text(const WeightSpec& spec, const Shared& part, const OneLearned& learned) {
+Expected by_the_text(const WeightSpec& spec, const Shared& part, const test::OneLearned& learned) {
   std::vector<double> size;
   for (float v : part.w) size.push_back(std::fabs(double{v}));
   const double c = coefficient(spec);
@@ -207,25 +203,25 @@ TEST(Draw, IsSplitMix64) {
   EXPECT_EQ(uniform(0, 0), 0.0F);
 }
 
-struct Encoded {
+struct Evaluated {
   std::vector<int8_t> t;
   std::vector<float> scale, scale_neg, threshold;
-  bool operator==(const Encoded&) const = default;
+  bool operator==(const Evaluated&) const = default;
 };
 
-struct Case {
+struct SumCase {
   WeightSpec spec;
   int64_t rows, depth;
   std::vector<float> w;
   test::LearnedValues learned;
 
-  Case(const WeightSpec& spec_, int64_t rows_, int64_t depth_)
+  SumCase(const WeightSpec& spec_, int64_t rows_, int64_t depth_)
       : spec(spec_), rows(rows_), depth(depth_), w(wide_weights(rows * depth, 3)) {
     learned = test::learned_values(spec.method, scale_count(spec, rows, depth), wide_weights);
   }
 
-  Encoded expected() const {
-    Encoded all;
+  Evaluated expected() const {
+    Evaluated all;
     const int64_t length = spec.granularity == Granularity::kTensor ? rows * depth : depth;
     const int64_t step = spec.granularity == Granularity::kGroup ? spec.group : length;
     const std::vector<float> kept = pruned(spec, w, depth), random = random_numbers(spec, w.size());
@@ -247,16 +243,16 @@ struct Case {
     return all;
   }
 
-  Result<Encoded> encoded(ThreadPool* pool) const {
+  Result<Evaluated> encoded(ThreadPool* pool) const {
     const auto scales = static_cast<size_t>(scale_count(spec, rows, depth));
-    Encoded e{std::vector<int8_t>(w.size(), 99), std::vector<float>(scales), {}, std::vector<float>(scales)};
+    Evaluated e{std::vector<int8_t>(w.size(), 99), std::vector<float>(scales), {}, std::vector<float>(scales)};
     if (info(spec.method).asymmetric) e.scale_neg.resize(scales);
     BITLAB_RETURN_IF_ERROR(encode(spec, w, rows, depth, learned.view(), {e.t, e.scale, e.scale_neg, e.threshold}, pool));
     return e;
   }
 };
 
-std::vector<WeightSpec> all_specs() {
+std::vector<WeightSpec> specs_of_sums() {
   std::vector<WeightSpec> specs;
   for (size_t m = 0; m < method_list().size(); ++m)
     for (Granularity granularity : {Granularity::kTensor, Granularity::kChannel, Granularity::kGroup}) {
@@ -279,8 +275,8 @@ std::vector<WeightSpec> all_specs() {
 
 class Threads : public testing::Test {
  protected:
-  void each_pool(const Case& data) {
-    const Encoded expected = data.expected();
+  void each_pool(const SumCase& data) {
+    const Evaluated expected = data.expected();
     EXPECT_TRUE(data.encoded(nullptr).value() == expected) << to_text(data.spec) << " " << data.rows << " " << data.depth;
     for (const auto& pool : pools_)
       EXPECT_TRUE(data.encoded(pool.get()).value() == expected)
@@ -297,11 +293,11 @@ TEST_F(Threads, ChangeNoBitOfAnyMethod) {
   std::vector<std::pair<int64_t, int64_t>> shapes{{1, 1},       {1, 15},     {1, 16},     {1, 17},     {1, 4095},
                                                   {1, 4096},    {1, 4097},   {1, 12'293}, {3, 12'293}, {7, 4097},
                                                   {2, 100'001}, {9, 32'771}, {129, 301},  {1000, 1}};
-  for (const WeightSpec& spec : all_specs()) {
+  for (const WeightSpec& spec : specs_of_sums()) {
     const bool plain = spec.sparsity == Sparsity::kDense && spec.draw == 0;
     for (auto [rows, depth] : shapes)
-      if (plain || rows * depth < 50'000) each_pool(Case(spec, rows, depth));
-    if (plain && spec.granularity == Granularity::kTensor) each_pool(Case(spec, 1, 1 << 20));
+      if (plain || rows * depth < 50'000) each_pool(SumCase(spec, rows, depth));
+    if (plain && spec.granularity == Granularity::kTensor) each_pool(SumCase(spec, 1, 1 << 20));
   }
 }
 
@@ -313,7 +309,7 @@ TEST_F(Threads, AddInOneOrder) {
       const bool power_of_two = std::has_single_bit(static_cast<uint64_t>(n));
       for (Method method : {Method::kFixed, Method::kAbsmean}) {
         if (method == Method::kAbsmean && (!power_of_two || n > 65'536)) continue;  // the mean is then no tie, or below 1e-5
-        Case data({.method = method, .threshold = method == Method::kFixed ? test::kBelowOrderSensitive : 0}, 1, n);
+        SumCase data({.method = method, .threshold = method == Method::kFixed ? test::kBelowOrderSensitive : 0}, 1, n);
         data.w = test::order_sensitive_weights(n, seed);
         each_pool(data);
         const double serial =
@@ -327,13 +323,13 @@ TEST_F(Threads, AddInOneOrder) {
 }
 
 TEST_F(Threads, FindWhatIsNotFinite) {
-  for (const WeightSpec& spec : all_specs())
+  for (const WeightSpec& spec : specs_of_sums())
     for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                       -std::numeric_limits<float>::infinity()})
       for (size_t index : {0, 40'000, 70'000}) {
         const bool plain = spec.sparsity == Sparsity::kDense && spec.draw == 0;
         if (!plain && (index != 40'000 || !std::isnan(bad))) continue;  // one place is enough where the search is the same
-        Case data(spec, 2, 35'003);
+        SumCase data(spec, 2, 35'003);
         data.w[index] = bad;
         data.w[70'005] = std::numeric_limits<float>::infinity();  // the first one is named
         for (const auto& pool : pools_)
@@ -344,9 +340,9 @@ TEST_F(Threads, FindWhatIsNotFinite) {
 }
 
 TEST_F(Threads, SumsDoNotOverflowWhereWeightsAreLargest) {
-  for (const WeightSpec& spec : all_specs()) {
+  for (const WeightSpec& spec : specs_of_sums()) {
     if (spec.granularity == Granularity::kGroup) continue;
-    Case data(spec, 2, 50'000);
+    SumCase data(spec, 2, 50'000);
     std::fill(data.w.begin(), data.w.end(), std::numeric_limits<float>::max());
     each_pool(data);
   }
@@ -355,9 +351,9 @@ TEST_F(Threads, SumsDoNotOverflowWhereWeightsAreLargest) {
 // Ties go to the lower k, whatever the sign; a short block at the end of a row keeps up to N.
 TEST(Sparsity, KeepsTheLargestOfEachBlock) {
   const WeightSpec spec{.method = Method::kFixed, .threshold = 0.5, .sparsity = Sparsity::k2of4};
-  Case data(spec, 2, 7);
+  SumCase data(spec, 2, 7);
   data.w = {1, -1, 1, 1, 2, 0.1F, -3, /* row 2 */ 0.25F, 4, -5, 3, 0, 0, 0};
-  const Encoded e = data.encoded(nullptr).value();
+  const Evaluated e = data.encoded(nullptr).value();
   EXPECT_EQ(e.t, (std::vector<int8_t>{1, -1, 0, 0, 1, 0, -1, 0, 1, -1, 0, 0, 0, 0}));
   EXPECT_EQ(e.scale[0], (1 + 1 + 2 + 3 + 4 + 5) / 6.0F);
   data.w = {1, 2, 3, 4, 1, 2, 3, 1, 1, 1, 1, 1, 1, 1};  // the last three of a row: two are left
@@ -366,7 +362,7 @@ TEST(Sparsity, KeepsTheLargestOfEachBlock) {
 
 // The mean of many draws is the weight, clamped; one draw differs from the next.
 TEST(Rounding, IsRightOnAverage) {
-  Case data({.method = Method::kLsq, .rounding = Rounding::kStochastic, .draw = 1}, 1, 64);
+  SumCase data({.method = Method::kLsq, .rounding = Rounding::kStochastic, .draw = 1}, 1, 64);
   data.learned.scale = {2};
   for (size_t i = 0; i < 64; ++i) data.w[i] = (static_cast<float>(i) - 32) / 12;
   std::vector<double> mean(64);
@@ -374,7 +370,7 @@ TEST(Rounding, IsRightOnAverage) {
   std::vector<int8_t> last;
   int changed = 0;
   for (data.spec.draw = 1; data.spec.draw <= kDraws; ++data.spec.draw) {
-    const Encoded e = data.encoded(nullptr).value();
+    const Evaluated e = data.encoded(nullptr).value();
     for (size_t i = 0; i < 64; ++i) mean[i] += e.t[i] * 2.0 / kDraws;
     changed += e.t != last ? 1 : 0;
     last = e.t;
@@ -392,7 +388,7 @@ TEST_F(Threads, MediansOfFewValues) {
   const float tiny = std::numeric_limits<float>::denorm_min();
   const std::vector<float> values{0.0F, -0.0F, tiny, -3 * tiny, 1.0F, -1.0F, std::nextafter(1.0F, 2.0F), 2.0F, 1e30F};
   for (int64_t n = 1; n < 40; ++n) {
-    Case data({.method = Method::kAbsmedian}, 1, n);
+    SumCase data({.method = Method::kAbsmedian}, 1, n);
     for (float& v : data.w) v = values[generator() % values.size()];
     each_pool(data);
   }

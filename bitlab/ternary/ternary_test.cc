@@ -81,11 +81,7 @@ float mean_beyond(std::span<const float> w, long double threshold, int sign) {
   return count == 0 ? 0.0F : static_cast<float>(sum / count);
 }
 
-struct OneLearned {
-  float scale, scale_neg, threshold;
-};
-
-Part expected(const WeightSpec& spec, std::span<const float> w, const OneLearned& learned) {
+Part expected(const WeightSpec& spec, std::span<const float> w, const test::OneLearned& learned) {
   std::vector<long double> size;
   long double sum = 0;
   for (float v : w) size.push_back(std::fabs(static_cast<long double>(v))), sum += size.back();

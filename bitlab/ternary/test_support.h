@@ -39,6 +39,11 @@ struct LearnedValues {
   Learned view() const { return {scale, scale_neg, threshold}; }
 };
 
+// What a method has learned for one scale.
+struct OneLearned {
+  float scale, scale_neg, threshold;
+};
+
 // `make(count, seed)` for each parameter of the method.
 template <class Make>
 LearnedValues learned_values(Method method, int64_t scales, Make make) {

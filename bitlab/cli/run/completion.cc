@@ -1,6 +1,7 @@
 // bitlab completion bash | zsh: a script that completes commands and options.
 #include <memory>
 
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 
 namespace bitlab::cli {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/cli/run/inspection.h"
 

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/run_folder.h"
 #include "bitlab/config/io.h"

@@ -3,6 +3,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"
 

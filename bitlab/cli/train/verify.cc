@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"
 #include "bitlab/format/bit/bit.h"

@@ -6,16 +6,13 @@
 #include <numeric>
 
 #include "bitlab/kernels/rotary/rotary.h"
+#include "bitlab/program/internal/attention_input.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
 namespace {
 
-using program::input_of;
-using program::Op;
-
-constexpr size_t kMask = input_of(Op::attention, "mask"), kKeyState = input_of(Op::attention, "k_state"),
-                 kValueState = input_of(Op::attention, "v_state");
+namespace attention_input = program::attention_input;
 
 // A bool mask as what is added to scores, in scratch: one float an element.
 struct Mask {
@@ -26,9 +23,9 @@ struct Mask {
   int64_t scratch_bytes() const { return is_bool ? round_up(count * static_cast<int64_t>(sizeof(float)), kAlignment) : 0; }
   const float* read(const StepBuffers& b, uint8_t* scratch) const {
     if (!given) return nullptr;
-    if (!is_bool) return b.input(kMask);
+    if (!is_bool) return b.input(attention_input::kMask);
     auto* added = reinterpret_cast<float*>(scratch);
-    const auto* allowed = b.input<uint8_t>(kMask);
+    const auto* allowed = b.input<uint8_t>(attention_input::kMask);
     std::transform(allowed, allowed + count, added,
                    [](uint8_t may) { return may != 0 ? 0.0F : -std::numeric_limits<float>::infinity(); });
     return added;
@@ -37,12 +34,12 @@ struct Mask {
 
 Mask mask_of(const StepContext& context, const kernels::AttentionArgs& layer) {
   Mask mask;
-  mask.given = context.has_input(kMask);
+  mask.given = context.has_input(attention_input::kMask);
   if (!mask.given) return mask;
-  mask.is_bool = context.input(kMask).dtype == program::DType::kBool;
-  mask.count = elements(context.input(kMask).shape, context.sizes);
+  mask.is_bool = context.input(attention_input::kMask).dtype == program::DType::kBool;
+  mask.count = elements(context.input(attention_input::kMask).shape, context.sizes);
   // make_step() has put the mask into rows, in whatever layout it came.
-  const StridedView view = StridedView(context.input_shape(kMask), Layout::kRowMajor)
+  const StridedView view = StridedView(context.input_shape(attention_input::kMask), Layout::kRowMajor)
                                .broadcast({layer.batch, layer.heads, layer.queries, layer.keys});
   std::copy(view.strides.begin(), view.strides.end(), mask.strides.begin());
   return mask;
@@ -62,13 +59,13 @@ Result<Step> make_attention_step(const StepContext& context) {
   BITLAB_TRY(rows.gemm, select(kernels::float_gemm_kernels(), options.machine, options.policy));
   BITLAB_TRY(rows.reduction, select(kernels::reduction_kernels(), options.machine, options.policy));
   BITLAB_TRY(rows.elementwise, select(kernels::elementwise_kernels(), options.machine, options.policy));
-  const bool has_state = context.has_input(kKeyState);
+  const bool has_state = context.has_input(attention_input::kKeyState);
   const std::vector<int64_t> q = context.input_shape(0), k = context.input_shape(1), v = context.input_shape(2);
   kernels::AttentionArgs layer{.batch = q[0],
                                .heads = q[1],
                                .groups = k[1],
                                .queries = q[2],
-                               .keys = has_state ? context.input_shape(kKeyState)[2] : k[2],
+                               .keys = has_state ? context.input_shape(attention_input::kKeyState)[2] : k[2],
                                .depth = q[3],
                                .value_depth = v[3],
                                .scale = static_cast<float>(context.node.attribute<double>("scale")),
@@ -82,7 +79,8 @@ Result<Step> make_attention_step(const StepContext& context) {
                 args.q = b.input(0), args.k = b.input(1), args.v = b.input(2), args.y = b.output();
                 args.mask = mask.read(b, b.scratch + kernel_bytes);
                 if (has_state) {  // a session's memory, which this step alone writes
-                  auto *keys = const_cast<float*>(b.input(kKeyState)), *values = const_cast<float*>(b.input(kValueState));
+                  auto *keys = const_cast<float*>(b.input(attention_input::kKeyState)),
+                       *values = const_cast<float*>(b.input(attention_input::kValueState));
                   append(args.k, outer, args.queries, args.depth, b, keys);
                   append(args.v, outer, args.queries, args.value_depth, b, values);
                   args.k = keys, args.v = values;
