@@ -32,6 +32,13 @@ enum class Verdict { kChosen, kSlower, kNotBuilt, kMissingFeature, kShapeNotAcce
 
 std::string_view name(Verdict verdict);  // "Chosen", "MissingFeature"
 
+// The kernels of one op. What every Row has: `const char* name; FeatureSet needs; Fn* run` (null: not part of this build).
+template <class Row>
+struct KernelList {
+  const char* op;
+  std::span<const Row> rows;
+};
+
 struct TernaryGemmRow;
 
 // Restricts the candidates. `restrict_to` is a list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps
@@ -63,17 +70,17 @@ struct Selection {
 std::string explain(std::span<const RowVerdict> verdicts);
 Error no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts);
 
-// What every row has: `const char* name; FeatureSet needs; Fn* run` (null: not built here). `refuse(row)` returns the verdict and
-// reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the cheapest rows is chosen.
+// `refuse(row)` returns the verdict and reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the
+// cheapest rows is chosen.
 template <class Row, class Refuse, class Cost>
-Selection<Row> select_row(std::string_view op, std::span<const Row> rows, const Machine& machine, const Policy& policy,
-                          Refuse refuse, Cost cost, std::span<const Row* const> extra = {}) {
+Selection<Row> select_row(const KernelList<Row>& list, const Machine& machine, const Policy& policy, Refuse refuse,
+                          Cost cost, std::span<const Row* const> extra = {}) {
   Selection<Row> selection;
   size_t best = 0;
-  for (size_t i = 0; i < rows.size() + extra.size(); ++i) {
-    const Row& row = i < rows.size() ? rows[i] : *extra[i - rows.size()];
+  for (size_t i = 0; i < list.rows.size() + extra.size(); ++i) {
+    const Row& row = i < list.rows.size() ? list.rows[i] : *extra[i - list.rows.size()];
     RowVerdict verdict{row.name, Verdict::kSlower, "", 0};
-    if (!policy.allows(op, row.name)) {
+    if (!policy.allows(list.op, row.name)) {
       verdict = {row.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};
     } else if (row.run == nullptr) {
       verdict = {row.name, Verdict::kNotBuilt, "not part of this build", 0};
@@ -120,20 +127,16 @@ struct KernelRow {
 };
 
 template <class Kernel>
-struct KernelList {
-  const char* op;
-  std::span<const KernelRow<Kernel>> rows;
-};
-
-template <class Kernel>
-Selection<KernelRow<Kernel>> explain(const KernelList<Kernel>& list, const Machine& machine, const Policy& policy) {
+Selection<KernelRow<Kernel>> explain(const KernelList<KernelRow<Kernel>>& list, const Machine& machine,
+                                     const Policy& policy) {
   return select_row(
-      list.op, list.rows, machine, policy, [](const KernelRow<Kernel>&) { return std::optional<RowVerdict>(); },
+      list, machine, policy, [](const KernelRow<Kernel>&) { return std::optional<RowVerdict>(); },
       [](const KernelRow<Kernel>& row) { return row.cost; });
 }
 
 template <class Kernel>
-Result<const KernelRow<Kernel>*> select(const KernelList<Kernel>& list, const Machine& machine, const Policy& policy) {
+Result<const KernelRow<Kernel>*> select(const KernelList<KernelRow<Kernel>>& list, const Machine& machine,
+                                        const Policy& policy) {
   return chosen(list.op, "any shape", explain(list, machine, policy));
 }
 

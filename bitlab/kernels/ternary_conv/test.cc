@@ -29,7 +29,7 @@ struct Layer {
 
 class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
  protected:
-  const TernaryGemmRow& row() const { return ternary_gemm_rows()[GetParam()]; }
+  const TernaryGemmRow& row() const { return ternary_gemm_kernels().rows[GetParam()]; }
   void SetUp() override {
     if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
@@ -155,8 +155,8 @@ TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(TernaryConv, EveryTernaryLayer, ::testing::Range<size_t>(0, ternary_gemm_rows().size()),
-                         [](const auto& param) { return std::string(ternary_gemm_rows()[param.param].name); });
+INSTANTIATE_TEST_SUITE_P(TernaryConv, EveryTernaryLayer, ::testing::Range<size_t>(0, ternary_gemm_kernels().rows.size()),
+                         [](const auto& param) { return std::string(ternary_gemm_kernels().rows[param.param].name); });
 
 // Every row of ternary_depthwise on the shapes that it serves.
 TEST(EveryTernaryDepthwise, EqualsTheOracle) {

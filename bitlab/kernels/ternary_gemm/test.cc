@@ -196,7 +196,7 @@ class Case {
 
 class EveryTernaryGemm : public ::testing::TestWithParam<size_t> {
  protected:
-  const TernaryGemmRow& row() const { return ternary_gemm_rows()[GetParam()]; }
+  const TernaryGemmRow& row() const { return ternary_gemm_kernels().rows[GetParam()]; }
   void SetUp() override {
     if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
@@ -307,8 +307,8 @@ TEST_P(EveryTernaryGemm, SharesOneActivationScaleWhereTheStrideIsZero) {
   EXPECT_TRUE(test::same_bits(first, second));
 }
 
-INSTANTIATE_TEST_SUITE_P(TernaryGemm, EveryTernaryGemm, ::testing::Range<size_t>(0, ternary_gemm_rows().size()),
-                         [](const auto& param) { return std::string(ternary_gemm_rows()[param.param].name); });
+INSTANTIATE_TEST_SUITE_P(TernaryGemm, EveryTernaryGemm, ::testing::Range<size_t>(0, ternary_gemm_kernels().rows.size()),
+                         [](const auto& param) { return std::string(ternary_gemm_kernels().rows[param.param].name); });
 
 TEST(Pack, TheVnLayoutIsAsDocumented) {
   constexpr int64_t kRows = 75, kDepth = 37;
@@ -361,7 +361,7 @@ TEST(Selection, IsAFunctionOfTheMachine) {
 
 TEST(Selection, EveryRowGetsAVerdictWithAReason) {
   const auto on_plain = explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kPlain, {});
-  ASSERT_EQ(on_plain.verdicts.size(), ternary_gemm_rows().size());
+  ASSERT_EQ(on_plain.verdicts.size(), ternary_gemm_kernels().rows.size());
   EXPECT_EQ(on_plain.verdicts[0].verdict, Verdict::kChosen);
 #if defined(__x86_64__)
   EXPECT_EQ(on_plain.verdicts[1].verdict, Verdict::kMissingFeature);
@@ -377,9 +377,9 @@ TEST(Selection, ThePolicyRestrictsAndFailsWithTheVerdicts) {
   ASSERT_FALSE(none.ok());
   EXPECT_EQ(none.error().code, ErrorCode::kNoKernel);
   std::string expected = "[ternary_gemm] a kernel for tokens=1 rows=64 depth=64, got none: ";
-  for (const TernaryGemmRow& row : ternary_gemm_rows())
+  for (const TernaryGemmRow& row : ternary_gemm_kernels().rows)
     expected += fmt::format("{}{}: DisabledByPolicy (restricted to 'ternary_gemm:sve')",
-                            &row == &ternary_gemm_rows()[0] ? "" : "; ", row.name);
+                            &row == &ternary_gemm_kernels().rows[0] ? "" : "; ", row.name);
   EXPECT_EQ(none.error().message, expected);
   EXPECT_TRUE((Policy{"float_gemm:reference"}.allows("ternary_gemm", "x86_avx2")));
 }
@@ -390,7 +390,8 @@ TEST(Selection, RowsForOneScaleRefuseOthers) {
        {TernaryGemmProblem{64, 2048, 2048, 128}, TernaryGemmProblem{64, 2048, 2048, 0, true}}) {
     const auto selection = explain_ternary_gemm(problem, TernaryLayout::kVn, machine, {});
     for (size_t i = 0; i < selection.verdicts.size(); ++i)
-      if (ternary_gemm_rows()[i].serves == TernaryGemmServes::kPlainOnly && ternary_gemm_rows()[i].run != nullptr) {
+      if (ternary_gemm_kernels().rows[i].serves == TernaryGemmServes::kPlainOnly &&
+          ternary_gemm_kernels().rows[i].run != nullptr) {
         EXPECT_EQ(selection.verdicts[i].verdict, Verdict::kShapeNotAccepted);
         EXPECT_EQ(selection.verdicts[i].reason, "one scale a row only");
       }
@@ -427,7 +428,7 @@ TEST(Selection, JudgesExtraRowsByTheSameRules) {
             "the machine lacks i8mm");
 }
 
-TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_rows().size(), 9U); }
+TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_kernels().rows.size(), 9U); }
 
 }  // namespace
 }  // namespace bitlab::kernels
