@@ -1,13 +1,12 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 
 #include "bitlab/kernels/int8_conv/int8_conv.h"
+#include "bitlab/kernels/internal/patches.h"
 #include "bitlab/kernels/ternary_gemm/internal/cut.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::kernels {
 namespace {
-
-int64_t patch_stride(const ConvGeometry& g) { return round_up(std::max<int64_t>(g.depth(), 1), kVnStep); }
 
 // One channel a group and one filter a channel; with two scales ternary_gemm serves it.
 bool is_depthwise(const ConvGeometry& g, const TernaryConvWeight& w) {
@@ -52,21 +51,16 @@ void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out
 // Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick.
 int64_t tile_patches(const ConvGeometry& g) {
   constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
-  const int64_t fitting = std::clamp(kTileBytes / patch_stride(g) / kMultiple * kMultiple, kLeast, kMost);
+  const int64_t fitting = std::clamp(kTileBytes / std::max(patch_stride(g), kVnStep) / kMultiple * kMultiple, kLeast, kMost);
   return std::min(is_pointwise(g) ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
-}
-
-constexpr int64_t kFloatPatches = 16;  // gathered at a time where activations stay float
-int64_t float_tile_bytes(const ConvGeometry& g) {
-  return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
 
 // Scratch: q of all samples, the same padded where it is read in place, a [batch], expanded codes and a line of zeros of a depthwise one; for
 // each thread a tile (or a table of pixels) and what the kernel asks for.
-struct Scratch {
+struct ConvScratch {
   int64_t q = 0, padded = 0, a = 0, codes = 0, zeros = 0, tile = 0, thread = 0;  // bytes
   int64_t shared() const { return q + padded + a + codes + zeros; }
-  Scratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
+  ConvScratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
     if (kernels.weight_only != nullptr) {
       thread = tile = float_tile_bytes(g);
       return;
@@ -100,7 +94,7 @@ struct Run {
   const int16_t* codes;   // of a depthwise one
   const int8_t* zeros;
   int64_t a_stride;  // from sample to sample
-  const Scratch& bytes;
+  const ConvScratch& bytes;
 
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
 
@@ -164,13 +158,11 @@ void expand_codes(const PackedTernary& w, int16_t* t) {
 // Float activations x [batch, pixels, channels]; `layer` has results at the first output pixel.
 void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer, const ConvGeometry& g, const float* x,
                      uint8_t* scratch, ThreadPool& pool) {
-  const int64_t positions = g.positions(), tiles = ceil_div(positions, kFloatPatches), depth = g.depth();
+  const int64_t depth = g.depth();
   const int64_t group_bytes = packed_bytes(layer.rows / g.groups, depth, TernaryLayout::kRows);
-  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
-    const int64_t sample = task / tiles, begin = task % tiles * kFloatPatches,
-                  end = std::min(begin + kFloatPatches, positions);
+  for_each_tile(g, kFloatPatches, pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
     auto* patches = reinterpret_cast<float*>(scratch + worker * float_tile_bytes(g));
-    const TernaryGemmArgs pixels = results_at(layer, sample * positions + begin);
+    const TernaryGemmArgs pixels = results_at(layer, sample * g.positions() + begin);
     for (int64_t group = 0; group < g.groups; ++group) {
       const TernaryGemmArgs part = rows_of_group(pixels, g.groups, group, group_bytes);
       gather_patches(g, group, x + sample * g.sample_values(), begin, end, patches, depth);
@@ -217,7 +209,7 @@ Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, const TernaryC
 
 int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
                                    int threads) {
-  const Scratch bytes(kernels, weight, g);
+  const ConvScratch bytes(kernels, weight, g);
   return bytes.shared() + threads * bytes.thread;
 }
 
@@ -228,14 +220,14 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k",
                       input.op, weight.group);
   if (g.batch == 0 || g.positions() == 0 || weight.packed->rows == 0) return {};
-  const Scratch bytes(kernels, weight, g);
+  const ConvScratch bytes(kernels, weight, g);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* padded = reinterpret_cast<int8_t*>(scratch + bytes.q);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q + bytes.padded);
   auto* codes = reinterpret_cast<int16_t*>(scratch + bytes.q + bytes.padded + bytes.a);
   auto* zeros = reinterpret_cast<int8_t*>(scratch + bytes.q + bytes.padded + bytes.a + bytes.codes);
   uint8_t* threads = scratch + bytes.shared();
-  const int64_t values = g.sample_values(), positions = g.positions(), size = tile_patches(g);
+  const int64_t values = g.sample_values();
 
   TernaryGemmArgs layer = weight.arguments();
   layer.y = results.y;
@@ -251,7 +243,7 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     constexpr float kUnit = 1;
     layer.a = &kUnit;
     layer.a_stride = 0;
-    run_in_parts(ternary_gemm_reference, layer, g.batch * positions, threads, 0, pool);
+    run_in_parts(ternary_gemm_reference, layer, g.batch * g.positions(), threads, 0, pool);
     return {};
   }
   layer.a = input.q == nullptr ? a : input.a;
@@ -284,10 +276,8 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
              [&](int64_t i, int worker) { run.line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread); });
     return {};
   }
-  const int64_t tiles = ceil_div(positions, size);
-  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
-    const int64_t begin = task % tiles * size;
-    run.tile(task / tiles, begin, std::min(begin + size, positions), threads + worker * bytes.thread);
+  for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
+    run.tile(sample, begin, end, threads + worker * bytes.thread);
   });
   return {};
 }

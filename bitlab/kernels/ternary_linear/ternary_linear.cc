@@ -8,9 +8,9 @@ namespace {
 int64_t q_stride(int64_t depth) { return round_up(depth, kVnStep); }
 
 // Scratch: q [tokens, stride], a [tokens], then what the kernel asks for.
-struct Scratch {
+struct LinearScratch {
   int64_t q, a;  // bytes
-  Scratch(int64_t tokens, int64_t depth)
+  LinearScratch(int64_t tokens, int64_t depth)
       : q(round_up(tokens * q_stride(depth), kAlignment)),
         a(round_up(tokens * static_cast<int64_t>(sizeof(float)), kAlignment)) {}
 };
@@ -78,7 +78,7 @@ int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int6
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads) {
   if (kernels.weight_only != nullptr) return 0;
-  const Scratch bytes(tokens, weight.packed->depth);
+  const LinearScratch bytes(tokens, weight.packed->depth);
   return bytes.q + bytes.a + threads * product_scratch_bytes(kernels, weight.packed->depth, weight.group);
 }
 
@@ -92,7 +92,7 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
     ternary_gemm_f32(*kernels.weight_only, {args, x, w.depth}, tokens, pool);
     return {};
   }
-  const Scratch bytes(tokens, w.depth);
+  const LinearScratch bytes(tokens, w.depth);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q);
   const int64_t stride = q_stride(w.depth);
