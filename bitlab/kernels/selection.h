@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <any>
 #include <optional>
 #include <span>
 #include <string>
@@ -39,15 +40,36 @@ struct KernelList {
   std::span<const Row> rows;
 };
 
-struct TernaryGemmRow;
-
-// Restricts the candidates. `restrict_to` is a list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps
-// only rows whose name begins with the text behind the colon.
+// Says which rows are candidates: those of an op's list and the caller's own, unless it restricts them.
 struct Policy {
+  // A list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps only rows whose name begins with the text behind
+  // the colon.
   std::string restrict_to;
-  // Rows of the caller's own, judged behind those of ternary_gemm's list by the same rules (examples/custom_kernel). They must outlive what
-  // is selected with them.
-  std::vector<const TernaryGemmRow*> extra_rows{};
+
+  struct ExtraRow {
+    std::string_view op;
+    std::any row;  // const Row*, of the op's list
+  };
+  std::vector<ExtraRow> extra_rows{};
+
+  // Adds a row of the caller's own, which is judged behind those of the list by the same rules (examples/custom_kernel). It must outlive what
+  // is selected with it.
+  template <class Row>
+  void add(const KernelList<Row>& list, const Row& row) {
+    extra_rows.push_back({list.op, &row});
+  }
+  template <class Row>
+  void add(const KernelList<Row>& list, const Row&& row) = delete;
+  // The rows of the list, then those that were added to it.
+  template <class Row>
+  std::vector<const Row*> candidates(const KernelList<Row>& list) const {
+    std::vector<const Row*> rows;
+    for (const Row& row : list.rows) rows.push_back(&row);
+    for (const ExtraRow& extra : extra_rows)
+      if (const auto* row = std::any_cast<const Row*>(&extra.row); row != nullptr && extra.op == list.op)
+        rows.push_back(*row);
+    return rows;
+  }
   // Reads BITLAB_KERNEL.
   static Policy from_environment();
   bool allows(std::string_view op, std::string_view row) const;
@@ -74,11 +96,11 @@ Error no_kernel(std::string_view op, std::string_view problem, std::span<const R
 // cheapest rows is chosen.
 template <class Row, class Refuse, class Cost>
 Selection<Row> select_row(const KernelList<Row>& list, const Machine& machine, const Policy& policy, Refuse refuse,
-                          Cost cost, std::span<const Row* const> extra = {}) {
+                          Cost cost) {
   Selection<Row> selection;
   size_t best = 0;
-  for (size_t i = 0; i < list.rows.size() + extra.size(); ++i) {
-    const Row& row = i < list.rows.size() ? list.rows[i] : *extra[i - list.rows.size()];
+  for (const Row* candidate : policy.candidates(list)) {
+    const Row& row = *candidate;
     RowVerdict verdict{row.name, Verdict::kSlower, "", 0};
     if (!policy.allows(list.op, row.name)) {
       verdict = {row.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};

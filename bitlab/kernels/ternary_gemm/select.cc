@@ -43,8 +43,7 @@ Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const M
   const auto total = [&](const TernaryGemmRow& row) {
     return cost(row, {1, rows, depth}) + cost(row, {8, rows, depth}) + cost(row, {64, rows, depth});
   };
-  const auto selection = select_row(ternary_gemm_kernels(), machine, policy, accept_all, total,
-                                    std::span<const TernaryGemmRow* const>(policy.extra_rows));
+  const auto selection = select_row(ternary_gemm_kernels(), machine, policy, accept_all, total);
   if (selection.row == nullptr) return no_kernel("ternary_gemm", describe({1, rows, depth}), selection.verdicts);
   return selection.row->layout;
 }
@@ -60,9 +59,8 @@ Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem
     }
     return refused;
   };
-  return select_row(
-      ternary_gemm_kernels(), machine, policy, refuse, [&](const TernaryGemmRow& row) { return cost(row, problem); },
-      std::span<const TernaryGemmRow* const>(policy.extra_rows));
+  return select_row(ternary_gemm_kernels(), machine, policy, refuse,
+                    [&](const TernaryGemmRow& row) { return cost(row, problem); });
 }
 
 Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,

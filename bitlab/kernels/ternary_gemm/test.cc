@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/base/internal/half.h"
+#include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 #include "bitlab/kernels/test_support.h"
@@ -416,7 +417,7 @@ TEST(Selection, JudgesExtraRowsByTheSameRules) {
   const auto kernel = [](const TernaryGemmArgs&, int64_t, int64_t, int64_t, int64_t, uint8_t*) {};
   TernaryGemmRow own{"own", {}, TernaryLayout::kRows, TernaryGemmServes::kPlainOnly, {0, 1e-6, 0, 1}, {}, kernel};
   Policy policy;
-  policy.extra_rows = {&own};
+  policy.add(ternary_gemm_kernels(), own);
   EXPECT_EQ(*select_ternary_layout(64, 64, kHaswell, policy), TernaryLayout::kRows);
   EXPECT_EQ(*select_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
   EXPECT_NE(*select_ternary_gemm({1, 64, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
@@ -426,6 +427,18 @@ TEST(Selection, JudgesExtraRowsByTheSameRules) {
   policy.restrict_to.clear();
   EXPECT_EQ(explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy).verdicts.back().reason,
             "the machine lacks i8mm");
+}
+
+// The op decides, not only the type of the rows.
+TEST(Selection, ExtraRowsBelongToTheListThatTheyWereAddedTo) {
+  const FloatGemmRow own{"own", {}, 1e-6, [](const FloatGemmArgs&, int64_t, int64_t, int64_t, int64_t) {}};
+  const KernelList<FloatGemmRow> same_type{"same_type", float_gemm_kernels().rows};
+  Policy policy;
+  policy.add(float_gemm_kernels(), own);
+  EXPECT_EQ(*select(float_gemm_kernels(), kHaswell, policy), &own);
+  EXPECT_EQ(explain(same_type, kHaswell, policy).verdicts.size(), float_gemm_kernels().rows.size());
+  EXPECT_EQ(explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy).verdicts.size(),
+            ternary_gemm_kernels().rows.size());
 }
 
 TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_kernels().rows.size(), 9U); }
