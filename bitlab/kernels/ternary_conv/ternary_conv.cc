@@ -28,8 +28,9 @@ bool can_be_padded(const ConvGeometry& g) {
 
 // Patches are read where they lie in the padded image: their lines are runs of q, as kernels read them. Else they are gathered.
 bool reads_in_place(const TernaryKernels& kernels, const ConvGeometry& g) {
-  return kernels.gemm != nullptr && kernels.gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 &&
-         !g.transposed && g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 &&
+  const auto* gemm = kernels.get<TernaryGemmRow>();
+  return gemm != nullptr && gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 && !g.transposed &&
+         g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 &&
          g.kernel[2] * g.channels % kVnStep == 0 && can_be_padded(g);
 }
 bool is_padded(const ConvGeometry& g) { return g.padding[1] != 0 || g.padding[2] != 0; }
@@ -61,11 +62,11 @@ struct ConvScratch {
   int64_t q = 0, padded = 0, a = 0, codes = 0, zeros = 0, tile = 0, thread = 0;  // bytes
   int64_t shared() const { return q + padded + a + codes + zeros; }
   ConvScratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
-    if (kernels.weight_only != nullptr) {
+    if (kernels.get<TernaryGemmF32Row>() != nullptr) {
       thread = tile = float_tile_bytes(g);
       return;
     }
-    const bool depthwise = kernels.depthwise != nullptr;
+    const bool depthwise = kernels.get<TernaryDepthwiseRow>() != nullptr;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
     const bool in_place = reads_in_place(kernels, g);
     q = aligned(g.batch * g.sample_values());
@@ -73,14 +74,14 @@ struct ConvScratch {
     a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
     codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
     zeros = depthwise ? aligned(g.channels) : 0;
-    if (kernels.int8 != nullptr) {
+    if (kernels.get<Int8GemmRow>() != nullptr) {
       thread = int8_conv_scratch_bytes(g, 1);
       return;
     }
     tile = depthwise                     ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
            : is_pointwise(g) || in_place ? 0
                                          : aligned(tile_patches(g) * patch_stride(g));
-    thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.gemm, g.depth(), weight.group));
+    thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.get<TernaryGemmRow>(), g.depth(), weight.group));
   }
 };
 
@@ -103,10 +104,11 @@ struct Run {
     TernaryGemmArgs args = results_at(layer, sample * g.positions() + begin);
     args.a += sample * a_stride;
     args.a_stride = 0;
-    if (kernels.depthwise != nullptr) {
-      depthwise_tile(args, image, begin, end, reinterpret_cast<const int8_t**>(own));
+    if (const auto* depthwise = kernels.get<TernaryDepthwiseRow>()) {
+      depthwise_tile(*depthwise, args, image, begin, end, reinterpret_cast<const int8_t**>(own));
       return;
     }
+    const TernaryGemmRow& gemm = *kernels.get<TernaryGemmRow>();
     const int64_t group_bytes = packed_bytes(args.rows / g.groups, args.depth, weight.packed->layout);
     for (int64_t group = 0; group < g.groups; ++group) {
       TernaryGemmArgs part = rows_of_group(args, g.groups, group, group_bytes);
@@ -118,7 +120,7 @@ struct Run {
         gather_patches(g, group, image, begin, end, patches, part.q_stride);
         part.q = patches;
       }
-      kernels.gemm->run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
+      gemm.run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
     }
   }
 
@@ -131,18 +133,18 @@ struct Run {
     args.q_stride = g.stride[2] * g.channels;
     args.run = g.kernel[2] * g.channels;
     args.run_stride = g.dilation[1] * padded_line(g);
-    kernels.gemm->run(args, 0, g.out(2), 0, args.rows, own);
+    kernels.get<TernaryGemmRow>()->run(args, 0, g.out(2), 0, args.rows, own);
   }
 
-  void depthwise_tile(const TernaryGemmArgs& args, const int8_t* image, int64_t begin, int64_t end,
-                      const int8_t** pixels) const {
+  void depthwise_tile(const TernaryDepthwiseRow& row, const TernaryGemmArgs& args, const int8_t* image, int64_t begin,
+                      int64_t end, const int8_t** pixels) const {
     const int64_t taps = g.taps();
     OutputPosition position(g, begin);
     for (int64_t i = 0; i < end - begin; ++i, position.advance())
       for_each_tap(position, [&](int64_t tap, int64_t pixel) {
         pixels[i * taps + tap] = pixel < 0 ? zeros : image + pixel * g.channels;
       });
-    kernels.depthwise->run({args, codes, taps, pixels}, 0, end - begin);
+    row.run({args, codes, taps, pixels}, 0, end - begin);
   }
 };
 
@@ -203,7 +205,7 @@ Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, const TernaryC
     return select_ternary(w.activation, ternary_conv_problem(g, w), layout, machine, policy);
   TernaryKernels kernels;
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
-  BITLAB_TRY(kernels.depthwise, select(ternary_depthwise_kernels(), machine, policy));
+  BITLAB_TRY(kernels.product, select(ternary_depthwise_kernels(), machine, policy));
   return kernels;
 }
 
@@ -235,8 +237,8 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_inv = results.y_inv;
   layer.y_limit = results.y_limit;
   layer.y_stride = layer.rows;
-  if (kernels.weight_only != nullptr) {
-    run_weight_only(*kernels.weight_only, layer, g, input.x, threads, pool);
+  if (const auto* weight_only = kernels.get<TernaryGemmF32Row>()) {
+    run_weight_only(*weight_only, layer, g, input.x, threads, pool);
     return {};
   }
   if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
@@ -250,15 +252,15 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   if (input.q == nullptr)
     BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool,
                                             input.activation.scale()));
-  if (kernels.depthwise != nullptr) {
+  if (kernels.get<TernaryDepthwiseRow>() != nullptr) {
     expand_codes(*weight.packed, codes);
     std::fill_n(zeros, bytes.zeros, int8_t{0});
   }
   const int8_t* image = input.q == nullptr ? q : input.q;
-  if (kernels.int8 != nullptr) {
+  if (const auto* int8 = kernels.get<Int8GemmRow>()) {
     layer.q = image;
     layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
-    int8_conv(*kernels.int8, layer, g, threads, pool);
+    int8_conv(*int8, layer, g, threads, pool);
     return {};
   }
   const Run run{kernels, weight,

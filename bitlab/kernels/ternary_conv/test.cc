@@ -165,7 +165,7 @@ TEST(EveryTernaryDepthwise, EqualsTheOracle) {
     for (const ConvShape& s : conv_shapes()) {
       if (s.groups != s.channels || s.filters != s.channels || s.groups == 1) continue;
       const ConvGeometry g = test::geometry_of(s);
-      const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), nullptr, &row};
+      const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), &row};
       const Layer layer(s.filters, g.depth(), true, true, TernaryLayout::kRows);
       const auto x = test::random_floats(s.batch * g.sample_values(), 16);
       const auto last = test::transposed(x, s.batch, s.channels, g.pixels());
