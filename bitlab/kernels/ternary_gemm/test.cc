@@ -58,7 +58,7 @@ std::span<const T> slice(const std::vector<T>& values, int64_t begin, int64_t co
 }
 
 // All |q| are 127 and all |t| are 1: rows of +1, of -1 and of both; tokens likewise.
-std::vector<int8_t> worst(int64_t outer, int64_t depth, int value) {
+std::vector<int8_t> worst_values(int64_t outer, int64_t depth, int value) {
   std::vector<int8_t> values(static_cast<size_t>(outer * depth));
   for (int64_t i = 0; i < outer; ++i)
     for (int64_t k = 0; k < depth; ++k) {
@@ -69,9 +69,9 @@ std::vector<int8_t> worst(int64_t outer, int64_t depth, int value) {
 }
 
 // Everything that a call needs, and the oracle's answer.
-class Case {
+class GemmCase {
  public:
-  Case(const TernaryGemmRow& row, Problem p, const Variant& v)
+  GemmCase(const TernaryGemmRow& row, Problem p, const Variant& v)
       : row_(row),
         p_(p),
         v_(v),
@@ -89,8 +89,8 @@ class Case {
         scratch_(static_cast<size_t>(ternary_gemm_scratch_bytes(row, p.depth, group_))) {
     const auto seed = static_cast<uint32_t>(p.tokens * 7919 + p.rows * 104729 + p.depth);
     const bool is_worst = v.values == Values::kWorst;
-    q_ = is_worst ? worst(p.tokens, p.depth, 127) : test::random_int8(p.tokens * p.depth, seed, -127, 127);
-    t_ = is_worst ? worst(p.rows, p.depth, 1) : test::random_int8(p.rows * p.depth, seed + 1, -1, 1);
+    q_ = is_worst ? worst_values(p.tokens, p.depth, 127) : test::random_int8(p.tokens * p.depth, seed, -127, 127);
+    t_ = is_worst ? worst_values(p.rows, p.depth, 1) : test::random_int8(p.rows * p.depth, seed + 1, -1, 1);
     const bool per_tensor = v.scaling == Scaling::kTensor;
     scale_ = test::random_floats(per_tensor ? 1 : p.rows, seed + 2, 0.1F);
     scale_neg_ = test::random_floats(static_cast<int64_t>(scale_.size()), seed + 7, 0.1F);
@@ -208,27 +208,27 @@ class EveryTernaryGemm : public ::testing::TestWithParam<size_t> {
   }
   void check(Problem p, const Variant& asked) {
     const Variant v = served(asked);
-    Case c(row(), p, v);
+    GemmCase c(row(), p, v);
     c.run();
     EXPECT_TRUE(c.holds()) << "tokens=" << p.tokens << " rows=" << p.rows << " depth=" << p.depth << " " << v;
   }
 };
 
-constexpr int64_t kEdges[] = {1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 257, 1000, 8640};
+constexpr int64_t kGemmEdges[] = {1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 257, 1000, 8640};
 
 // Each edge in each dimension, every pair of dimensions once; the third dimension takes turns among the edges that keep the oracle quick.
 TEST_P(EveryTernaryGemm, IsExactOverEdgeShapes) {
   constexpr int64_t kMostProducts = 2'000'000;
   int i = 0;
   const auto third = [&](int64_t a, int64_t b) {
-    for (size_t n = 0; n < std::size(kEdges); ++n) {
-      const int64_t c = kEdges[(static_cast<size_t>(i) + n) % std::size(kEdges)];
+    for (size_t n = 0; n < std::size(kGemmEdges); ++n) {
+      const int64_t c = kGemmEdges[(static_cast<size_t>(i) + n) % std::size(kGemmEdges)];
       if (a * b * c <= kMostProducts) return c;
     }
-    return kEdges[0];
+    return kGemmEdges[0];
   };
-  for (int64_t a : kEdges)
-    for (int64_t b : kEdges) {
+  for (int64_t a : kGemmEdges)
+    for (int64_t b : kGemmEdges) {
       if (a * b > 6 * kMostProducts) continue;  // 8640 x 8640
       check({a, b, third(a, b)}, Variant::number(i++));
       check({third(a, b), a, b}, Variant::number(i++));
@@ -241,9 +241,9 @@ TEST_P(EveryTernaryGemm, IsExactOverTheCubeOfEdges) {
   if (std::getenv("BITLAB_TEST_FULL") == nullptr) GTEST_SKIP() << "the cube of shapes is for make test-full";
   constexpr int64_t kMostProducts = 300'000'000;
   int i = 0;
-  for (int64_t a : kEdges)
-    for (int64_t b : kEdges)
-      for (int64_t c : kEdges)
+  for (int64_t a : kGemmEdges)
+    for (int64_t b : kGemmEdges)
+      for (int64_t c : kGemmEdges)
         if (a * b * c <= kMostProducts) check({a, b, c}, Variant::number(i++));
 }
 
@@ -277,7 +277,7 @@ TEST_P(EveryTernaryGemm, IsExactForEveryScalingAndOutput) {
 TEST_P(EveryTernaryGemm, GivesTheSameBitsForEverySplitAndThreadCount) {
   for (Scaling scaling : {Scaling::kTensor, Scaling::kGroup64}) {
     const Problem p{150, 333, 500};
-    Case c(row(), p, served({.scaling = scaling, .affine = true}));
+    GemmCase c(row(), p, served({.scaling = scaling, .affine = true}));
     for (int threads : {1, 2, 3}) {
       c.clear();
       const auto bytes = static_cast<size_t>(ternary_gemm_scratch_bytes(row(), p.depth, c.args().group));
@@ -295,7 +295,7 @@ TEST_P(EveryTernaryGemm, GivesTheSameBitsForEverySplitAndThreadCount) {
 
 TEST_P(EveryTernaryGemm, SharesOneActivationScaleWhereTheStrideIsZero) {
   const Problem p{3, 5, 33};
-  Case c(row(), p, {});
+  GemmCase c(row(), p, {});
   TernaryGemmArgs args = c.args();
   std::vector<float> same(3, args.a[0]), first(15), second(15);
   args.y = first.data();
