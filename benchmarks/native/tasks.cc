@@ -61,7 +61,7 @@ class Gemm final : public Task {
     args.a = a_.data();
     args.y = y_.data();
     args.y_stride = c_.rows;
-    ternary_gemm(*kernels_.gemm, args, c_.tokens, scratch_.data(), *pool_);
+    ternary_gemm(*kernels_.get<TernaryGemmRow>(), args, c_.tokens, scratch_.data(), *pool_);
   }
 
  private:
@@ -161,7 +161,7 @@ std::unique_ptr<Task> make_gemm(const GemmCase& c, const std::string& policy, in
     *error = chosen.error().message;
     return nullptr;
   }
-  *kernel = chosen->gemm->name;
+  *kernel = chosen->get<TernaryGemmRow>()->name;
   return std::make_unique<Gemm>(c, *layout, *chosen, threads);
 }
 
@@ -175,7 +175,7 @@ std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, in
     *error = chosen.error().message;
     return nullptr;
   }
-  *kernel = chosen->gemm->name;
+  *kernel = chosen->get<TernaryGemmRow>()->name;
   return std::make_unique<Conv>(c, *layout, *chosen, threads);
 }
 

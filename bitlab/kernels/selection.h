@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <any>
 #include <optional>
 #include <span>
 #include <string>
@@ -32,15 +33,43 @@ enum class Verdict { kChosen, kSlower, kNotBuilt, kMissingFeature, kShapeNotAcce
 
 std::string_view name(Verdict verdict);  // "Chosen", "MissingFeature"
 
-struct TernaryGemmRow;
+// The kernels of one op. What every Row has: `const char* name; FeatureSet needs; Fn* run` (null: not part of this build).
+template <class Row>
+struct KernelList {
+  const char* op;
+  std::span<const Row> rows;
+};
 
-// Restricts the candidates. `restrict_to` is a list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps
-// only rows whose name begins with the text behind the colon.
+// Says which rows are candidates: those of an op's list and the caller's own, unless it restricts them.
 struct Policy {
+  // A list like "ternary_gemm:x86_avx2,float_gemm:reference": an op that it names keeps only rows whose name begins with the text behind
+  // the colon.
   std::string restrict_to;
-  // Rows of the caller's own, judged behind those of ternary_gemm's list by the same rules (examples/custom_kernel). They must outlive what
-  // is selected with them.
-  std::vector<const TernaryGemmRow*> extra_rows{};
+
+  struct ExtraRow {
+    std::string_view op;
+    std::any row;  // const Row*, of the op's list
+  };
+  std::vector<ExtraRow> extra_rows{};
+
+  // Adds a row of the caller's own, which is judged behind those of the list by the same rules (examples/custom_kernel). It must outlive what
+  // is selected with it.
+  template <class Row>
+  void add(const KernelList<Row>& list, const Row& row) {
+    extra_rows.push_back({list.op, &row});
+  }
+  template <class Row>
+  void add(const KernelList<Row>& list, const Row&& row) = delete;
+  // The rows of the list, then those that were added to it.
+  template <class Row>
+  std::vector<const Row*> candidates(const KernelList<Row>& list) const {
+    std::vector<const Row*> rows;
+    for (const Row& row : list.rows) rows.push_back(&row);
+    for (const ExtraRow& extra : extra_rows)
+      if (const auto* row = std::any_cast<const Row*>(&extra.row); row != nullptr && extra.op == list.op)
+        rows.push_back(*row);
+    return rows;
+  }
   // Reads BITLAB_KERNEL.
   static Policy from_environment();
   bool allows(std::string_view op, std::string_view row) const;
@@ -63,17 +92,17 @@ struct Selection {
 std::string explain(std::span<const RowVerdict> verdicts);
 Error no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts);
 
-// What every row has: `const char* name; FeatureSet needs; Fn* run` (null: not built here). `refuse(row)` returns the verdict and
-// reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the cheapest rows is chosen.
+// `refuse(row)` returns the verdict and reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the
+// cheapest rows is chosen.
 template <class Row, class Refuse, class Cost>
-Selection<Row> select_row(std::string_view op, std::span<const Row> rows, const Machine& machine, const Policy& policy,
-                          Refuse refuse, Cost cost, std::span<const Row* const> extra = {}) {
+Selection<Row> select_row(const KernelList<Row>& list, const Machine& machine, const Policy& policy, Refuse refuse,
+                          Cost cost) {
   Selection<Row> selection;
   size_t best = 0;
-  for (size_t i = 0; i < rows.size() + extra.size(); ++i) {
-    const Row& row = i < rows.size() ? rows[i] : *extra[i - rows.size()];
+  for (const Row* candidate : policy.candidates(list)) {
+    const Row& row = *candidate;
     RowVerdict verdict{row.name, Verdict::kSlower, "", 0};
-    if (!policy.allows(op, row.name)) {
+    if (!policy.allows(list.op, row.name)) {
       verdict = {row.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};
     } else if (row.run == nullptr) {
       verdict = {row.name, Verdict::kNotBuilt, "not part of this build", 0};
@@ -120,20 +149,16 @@ struct KernelRow {
 };
 
 template <class Kernel>
-struct KernelList {
-  const char* op;
-  std::span<const KernelRow<Kernel>> rows;
-};
-
-template <class Kernel>
-Selection<KernelRow<Kernel>> explain(const KernelList<Kernel>& list, const Machine& machine, const Policy& policy) {
+Selection<KernelRow<Kernel>> explain(const KernelList<KernelRow<Kernel>>& list, const Machine& machine,
+                                     const Policy& policy) {
   return select_row(
-      list.op, list.rows, machine, policy, [](const KernelRow<Kernel>&) { return std::optional<RowVerdict>(); },
+      list, machine, policy, [](const KernelRow<Kernel>&) { return std::optional<RowVerdict>(); },
       [](const KernelRow<Kernel>& row) { return row.cost; });
 }
 
 template <class Kernel>
-Result<const KernelRow<Kernel>*> select(const KernelList<Kernel>& list, const Machine& machine, const Policy& policy) {
+Result<const KernelRow<Kernel>*> select(const KernelList<KernelRow<Kernel>>& list, const Machine& machine,
+                                        const Policy& policy) {
   return chosen(list.op, "any shape", explain(list, machine, policy));
 }
 

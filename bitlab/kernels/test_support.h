@@ -13,6 +13,7 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/kernels/conv_geometry.h"
+#include "bitlab/kernels/selection.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/oracle.h"
 
@@ -80,12 +81,34 @@ std::vector<T> transposed(const std::vector<T>& x, int64_t batch, int64_t rows, 
   return y;
 }
 
+// x . w in the order of simd.h: lane k mod 16, then a tree of halves.
+template <class Weight>
+float ordered_dot(std::span<const float> x, std::span<const Weight> w) {
+  float lane[16] = {};
+  for (size_t k = 0; k < x.size(); ++k) {
+    const float product = x[k] * static_cast<float>(w[k]);
+    lane[k % 16] += product;
+  }
+  for (size_t width = 8; width > 0; width /= 2)
+    for (size_t i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+}
+
 // Why this machine cannot run a row of a kernels.def; empty where it can.
 template <class Row>
 std::string why_not_here(const Row& row) {
   if (row.run == nullptr) return std::string(row.name) + " is not part of this build";
   const FeatureSet missing = row.needs.minus(this_machine().features);
   return missing.empty() ? "" : "this machine lacks " + missing.to_string();
+}
+
+// The rows that it can run.
+template <class Row>
+std::vector<const Row*> runnable(const KernelList<Row>& list) {
+  std::vector<const Row*> rows;
+  for (const Row& row : list.rows)
+    if (why_not_here(row).empty()) rows.push_back(&row);
+  return rows;
 }
 
 inline ConvGeometry geometry_of(const ternary::oracle::ConvShape& s) {

@@ -65,7 +65,7 @@ bool same(const char* what, const std::vector<float>& a, const std::vector<float
 
 int main(int argc, char** argv) {
   kernels::Policy with_own;
-  with_own.extra_rows = {&skip_zeros_row()};
+  with_own.add(kernels::ternary_gemm_kernels(), skip_zeros_row());
   std::printf("with a kernel of one's own:\n");
   const auto own = product(with_own, 5, 70, 400);
   std::printf("without:\n");

@@ -3,5 +3,5 @@
 
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 
-// The row to put into Policy::extra_rows.
+// The row to add to ternary_gemm's list in a Policy.
 const bitlab::kernels::TernaryGemmRow& skip_zeros_row();

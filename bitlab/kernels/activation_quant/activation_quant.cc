@@ -1,24 +1,14 @@
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 
-#include <array>
 #include <atomic>
 #include <cstring>
 
 #include "bitlab/base/aligned_buffer.h"
 
 namespace bitlab::kernels {
-namespace {
 
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, cost) \
-  KernelRow<ActivationQuantKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(activation_quant_##name)},
-#include "bitlab/kernels/activation_quant/kernels.def"
-#undef BITLAB_KERNEL
-};
-
-}  // namespace
-
-KernelList<ActivationQuantKernel> activation_quant_kernels() { return {"activation_quant", kRows}; }
+#define BITLAB_KERNEL_OP activation_quant
+#include "bitlab/kernels/internal/kernel_list.def"
 
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
                         int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool, ActivationScale scale) {

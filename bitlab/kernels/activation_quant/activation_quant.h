@@ -15,7 +15,7 @@
 namespace bitlab::kernels {
 
 using ActivationQuantRow = KernelRow<ActivationQuantKernel>;
-KernelList<ActivationQuantKernel> activation_quant_kernels();
+KernelList<ActivationQuantRow> activation_quant_kernels();
 
 // x  float32 [rows, columns], rows x_stride floats apart
 // q  int8 [rows, columns], rows q_stride bytes apart; bytes from columns to q_stride are set to zero

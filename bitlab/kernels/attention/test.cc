@@ -13,18 +13,16 @@ namespace {
 using test::random_floats;
 using test::same_bits;
 
-std::vector<AttentionKernels> runnable() {
+std::vector<AttentionKernels> every_combination() {
   std::vector<AttentionKernels> list;
-  for (const FloatGemmRow& gemm : float_gemm_kernels().rows)
-    for (const ReductionRow& reduction : reduction_kernels().rows)
-      for (const ElementwiseRow& elementwise : elementwise_kernels().rows)
-        if (test::why_not_here(gemm).empty() && test::why_not_here(reduction).empty() &&
-            test::why_not_here(elementwise).empty())
-          list.push_back({&gemm, &reduction, &elementwise});
+  for (const FloatGemmRow* gemm : test::runnable(float_gemm_kernels()))
+    for (const ReductionRow* reduction : test::runnable(reduction_kernels()))
+      for (const ElementwiseRow* elementwise : test::runnable(elementwise_kernels()))
+        list.push_back({gemm, reduction, elementwise});
   return list;
 }
 
-std::vector<double> expected(const AttentionArgs& p) {
+std::vector<double> attention_in_double(const AttentionArgs& p) {
   std::vector<double> y;
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t h = 0; h < p.heads; ++h)
@@ -112,9 +110,9 @@ TEST(Attention, IsItsDefinitionOnEveryRow) {
                v = random_floats(p.batch * p.groups * p.keys * p.value_depth, 3), mask = random_floats(64, 4);
     p.q = q.data(), p.k = k.data(), p.v = v.data();
     if (c.masked) p.mask = mask.data(), p.mask_strides = c.mask_strides;
-    const std::vector<double> reference = expected(p);
+    const std::vector<double> reference = attention_in_double(p);
     std::vector<float> first;
-    for (const AttentionKernels& rows : runnable())
+    for (const AttentionKernels& rows : every_combination())
       for (int threads : {1, 3}) {
         const auto pool = make_thread_pool(threads);
         std::vector<float> y(reference.size());
@@ -164,9 +162,9 @@ TEST(Attention, OfKeysWithRoomBehindThem) {
     const auto q = random_floats(p.batch * p.heads * p.queries * p.depth, 1), k = with_room(p.depth, 2),
                v = with_room(p.value_depth, 3);
     p.q = q.data(), p.k = k.data(), p.v = v.data();
-    const std::vector<double> reference = expected(p);
+    const std::vector<double> reference = attention_in_double(p);
     std::vector<float> first;
-    for (const AttentionKernels& rows : runnable())
+    for (const AttentionKernels& rows : every_combination())
       for (const int threads : {1, 3}) {
         std::vector<float> y(reference.size());
         AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(attention_scratch_bytes(p, threads)));
@@ -187,13 +185,12 @@ TEST(Matmul, IsItsDefinitionOnEveryRow) {
   for (const MatmulShape& s : shapes) {
     const auto a = random_floats(s.batch * s.m * s.k, 5), c = random_floats(s.batch * s.k * s.n, 6);
     std::vector<float> first;
-    for (const FloatGemmRow& row : float_gemm_kernels().rows) {
-      if (!test::why_not_here(row).empty()) continue;
+    for (const FloatGemmRow* row : test::runnable(float_gemm_kernels())) {
       for (int threads : {1, 3}) {
         const auto pool = make_thread_pool(threads);
         std::vector<float> y(static_cast<size_t>(s.batch * s.m * s.n));
         AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(matmul_scratch_bytes(s, threads)));
-        matmul(row, s, a.data(), c.data(), y.data(), scratch.data(), *pool);
+        matmul(*row, s, a.data(), c.data(), y.data(), scratch.data(), *pool);
         for (int64_t b = 0; b < s.batch; ++b)
           for (int64_t i = 0; i < s.m; ++i)
             for (int64_t j = 0; j < s.n; ++j) {
@@ -204,7 +201,7 @@ TEST(Matmul, IsItsDefinitionOnEveryRow) {
               ASSERT_NEAR(y[static_cast<size_t>((b * s.m + i) * s.n + j)], sum, 1e-5);
             }
         if (first.empty()) first = y;
-        EXPECT_TRUE(same_bits(y, first)) << row.name;
+        EXPECT_TRUE(same_bits(y, first)) << row->name;
       }
     }
   }

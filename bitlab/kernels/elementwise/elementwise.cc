@@ -1,23 +1,13 @@
 #include "bitlab/kernels/elementwise/elementwise.h"
 
 #include <algorithm>
-#include <array>
 
 #include "bitlab/base/aligned_buffer.h"
 
 namespace bitlab::kernels {
-namespace {
 
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, cost) \
-  KernelRow<ElementwiseKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(elementwise_##name)},
-#include "bitlab/kernels/elementwise/kernels.def"
-#undef BITLAB_KERNEL
-};
-
-}  // namespace
-
-KernelList<ElementwiseKernel> elementwise_kernels() { return {"elementwise", kRows}; }
+#define BITLAB_KERNEL_OP elementwise
+#include "bitlab/kernels/internal/kernel_list.def"
 
 void elementwise(const ElementwiseRow& row, const ElementwiseArgs& args, int64_t count, ThreadPool& pool) {
   constexpr int64_t kBlock = 1 << 14;

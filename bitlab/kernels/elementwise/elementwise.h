@@ -8,7 +8,7 @@
 namespace bitlab::kernels {
 
 using ElementwiseRow = KernelRow<ElementwiseKernel>;
-KernelList<ElementwiseKernel> elementwise_kernels();
+KernelList<ElementwiseRow> elementwise_kernels();
 
 // All `count` elements, on the pool's threads.
 void elementwise(const ElementwiseRow& row, const ElementwiseArgs& args, int64_t count, ThreadPool& pool);

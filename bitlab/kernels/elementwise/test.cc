@@ -38,15 +38,8 @@ const Unary kUnary[] = {
      6, 4e-7, -12, 12},
 };
 
-std::vector<const ElementwiseRow*> runnable() {
-  std::vector<const ElementwiseRow*> rows;
-  for (const ElementwiseRow& row : elementwise_kernels().rows)
-    if (test::why_not_here(row).empty()) rows.push_back(&row);
-  return rows;
-}
-
-std::vector<float> run(const ElementwiseRow& row, Elementwise op, const std::vector<float>& a,
-                       const std::vector<float>& b = {}, int threads = 1) {
+std::vector<float> run_elementwise(const ElementwiseRow& row, Elementwise op, const std::vector<float>& a,
+                                   const std::vector<float>& b = {}, int threads = 1) {
   test::GuardedBytes in(a.size() * sizeof(float)), out(a.size() * sizeof(float));
   elementwise(row, {op, in.fill<float>(a), b.data(), static_cast<int64_t>(b.size()), out.as<float>()},
               static_cast<int64_t>(a.size()), *make_thread_pool(threads));
@@ -59,8 +52,8 @@ TEST(EveryElementwise, EqualsTheDefinitionInDouble) {
     for (int i = 0; i <= 200'000; ++i) x.push_back(u.from + (u.to - u.from) * static_cast<float>(i) / 200'000.0F);
     for (float small = 1e-30F; small < 1; small *= 3)
       if (u.from < -small && small < u.to) x.insert(x.end(), {small, -small});
-    for (const ElementwiseRow* row : runnable()) {
-      const std::vector<float> y = run(*row, u.op, x);
+    for (const ElementwiseRow* row : test::runnable(elementwise_kernels())) {
+      const std::vector<float> y = run_elementwise(*row, u.op, x);
       for (size_t i = 0; i < x.size(); ++i) {
         const double exact = u.f(x[i]);
         const double unit = std::ldexp(1.0, std::max(std::ilogb(exact), -126) - 23);
@@ -100,9 +93,9 @@ TEST(EveryElementwise, AtTheEnds) {
       {Elementwise::kSilu, kNotANumber, kNotANumber},
       {Elementwise::kRelu, -std::numeric_limits<float>::denorm_min(), 0.0F},
   };
-  for (const ElementwiseRow* row : runnable())
+  for (const ElementwiseRow* row : test::runnable(elementwise_kernels()))
     for (const Case& c : cases) {
-      const float y = run(*row, c.op, {c.x})[0];
+      const float y = run_elementwise(*row, c.op, {c.x})[0];
       if (std::isnan(c.y)) {
         EXPECT_TRUE(std::isnan(y)) << row->name << " " << static_cast<int>(c.op);
       } else {
@@ -113,12 +106,14 @@ TEST(EveryElementwise, AtTheEnds) {
 }
 
 TEST(EveryElementwise, ArithmeticIsIeee) {
-  for (const ElementwiseRow* row : runnable())
+  for (const ElementwiseRow* row : test::runnable(elementwise_kernels()))
     for (int64_t count : {0, 1, 2, 15, 16, 17, 33, 1000, 40'000})
       for (int64_t period : {int64_t{1}, int64_t{5}, int64_t{16}, int64_t{37}, count}) {
         const auto a = test::random_floats(count, 1), b = test::random_floats(period, 2);
-        const auto add = run(*row, Elementwise::kAdd, a, b, 2), sub = run(*row, Elementwise::kSub, a, b),
-                   mul = run(*row, Elementwise::kMul, a, b), div = run(*row, Elementwise::kDiv, a, b);
+        const auto add = run_elementwise(*row, Elementwise::kAdd, a, b, 2),
+                   sub = run_elementwise(*row, Elementwise::kSub, a, b),
+                   mul = run_elementwise(*row, Elementwise::kMul, a, b),
+                   div = run_elementwise(*row, Elementwise::kDiv, a, b);
         for (size_t i = 0; i < a.size(); ++i) {
           const float other = b[i % static_cast<size_t>(period)];
           ASSERT_EQ(add[i], a[i] + other);
@@ -133,10 +128,10 @@ TEST(EveryElementwise, RowsAndThreadsGiveTheSameBits) {
   auto x = test::random_floats(50'001, 3, 8.0F);
   x[7] = kInfinity, x[8] = -kInfinity;
   for (const Unary& u : kUnary) {
-    const auto expected = run(*runnable().front(), u.op, x);
-    for (const ElementwiseRow* row : runnable())
+    const auto expected = run_elementwise(*test::runnable(elementwise_kernels()).front(), u.op, x);
+    for (const ElementwiseRow* row : test::runnable(elementwise_kernels()))
       for (int threads : {1, 3})
-        EXPECT_EQ(std::memcmp(run(*row, u.op, x, {}, threads).data(), expected.data(), 4 * x.size()), 0);
+        EXPECT_EQ(std::memcmp(run_elementwise(*row, u.op, x, {}, threads).data(), expected.data(), 4 * x.size()), 0);
   }
 }
 

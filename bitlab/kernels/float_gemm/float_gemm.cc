@@ -1,22 +1,11 @@
 #include "bitlab/kernels/float_gemm/float_gemm.h"
 
-#include <array>
-
 #include "bitlab/base/aligned_buffer.h"
 
 namespace bitlab::kernels {
-namespace {
 
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, cost) \
-  KernelRow<FloatGemmKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(float_gemm_##name)},
-#include "bitlab/kernels/float_gemm/kernels.def"
-#undef BITLAB_KERNEL
-};
-
-}  // namespace
-
-KernelList<FloatGemmKernel> float_gemm_kernels() { return {"float_gemm", kRows}; }
+#define BITLAB_KERNEL_OP float_gemm
+#include "bitlab/kernels/internal/kernel_list.def"
 
 void float_gemm(const FloatGemmRow& row, const FloatGemmArgs& args, int64_t tokens, ThreadPool& pool) {
   constexpr int64_t kTokenBlock = 16, kRowBlock = 128;

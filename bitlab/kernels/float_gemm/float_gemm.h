@@ -13,7 +13,7 @@
 namespace bitlab::kernels {
 
 using FloatGemmRow = KernelRow<FloatGemmKernel>;
-KernelList<FloatGemmKernel> float_gemm_kernels();
+KernelList<FloatGemmRow> float_gemm_kernels();
 
 void float_gemm(const FloatGemmRow& row, const FloatGemmArgs& args, int64_t tokens, ThreadPool& pool);
 

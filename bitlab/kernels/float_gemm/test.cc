@@ -11,21 +11,8 @@
 namespace bitlab::kernels {
 namespace {
 
-// The documented order, written out: lane k mod 16, then a tree of halves.
-float ordered_dot(const float* x, const float* w, int64_t depth) {
-  float lane[16] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    const float product = x[k] * w[k];
-    lane[k % 16] += product;
-  }
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  return lane[0];
-}
-
 TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
-  for (const FloatGemmRow& row : float_gemm_kernels().rows) {
-    if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
+  for (const FloatGemmRow* row : test::runnable(float_gemm_kernels())) {
     for (int64_t depth : {0, 1, 5, 15, 16, 17, 100, 513})
       for (int64_t rows : {0, 1, 3, 4, 9, 130}) {
         constexpr int64_t kTokens = 18;
@@ -33,20 +20,20 @@ TEST(FloatGemm, EveryKernelHasTheDocumentedOrderAndIsNearTheExactSum) {
                    b = test::random_floats(rows, 3);
         std::vector<float> y(static_cast<size_t>(kTokens * rows));
         const FloatGemmArgs args{w.data(), rows, depth, x.data(), depth, b.data(), y.data(), rows};
-        float_gemm(row, args, kTokens, *make_thread_pool(2));
+        float_gemm(*row, args, kTokens, *make_thread_pool(2));
         for (int64_t m = 0; m < kTokens; ++m)
           for (int64_t n = 0; n < rows; ++n) {
             const float found = y[static_cast<size_t>(m * rows + n)];
-            ASSERT_EQ(found, ordered_dot(x.data() + m * depth, w.data() + n * depth, depth) + b[static_cast<size_t>(n)])
-                << row.name;
+            const auto xm = std::span(x).subspan(static_cast<size_t>(m * depth), static_cast<size_t>(depth)),
+                       wn = std::span(w).subspan(static_cast<size_t>(n * depth), static_cast<size_t>(depth));
+            ASSERT_EQ(found, test::ordered_dot(xm, wn) + b[static_cast<size_t>(n)]) << row->name;
             double exact = b[static_cast<size_t>(n)], magnitude = std::fabs(exact);
-            for (int64_t k = 0; k < depth; ++k) {
-              const double product =
-                  double{x[static_cast<size_t>(m * depth + k)]} * double{w[static_cast<size_t>(n * depth + k)]};
+            for (size_t k = 0; k < xm.size(); ++k) {
+              const double product = double{xm[k]} * double{wn[k]};
               exact += product;
               magnitude += std::fabs(product);
             }
-            ASSERT_NEAR(found, exact, 1e-6 * magnitude) << row.name;
+            ASSERT_NEAR(found, exact, 1e-6 * magnitude) << row->name;
           }
       }
   }

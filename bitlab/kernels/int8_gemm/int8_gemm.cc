@@ -1,23 +1,13 @@
 #include "bitlab/kernels/int8_gemm/int8_gemm.h"
 
 #include <algorithm>
-#include <array>
 
 #include "bitlab/kernels/ternary_gemm/internal/cut.h"
 
 namespace bitlab::kernels {
-namespace {
 
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, cost) \
-  KernelRow<Int8GemmKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(int8_gemm_##name)},
-#include "bitlab/kernels/int8_gemm/kernels.def"
-#undef BITLAB_KERNEL
-};
-
-}  // namespace
-
-KernelList<Int8GemmKernel> int8_gemm_kernels() { return {"int8_gemm", kRows}; }
+#define BITLAB_KERNEL_OP int8_gemm
+#include "bitlab/kernels/internal/kernel_list.def"
 
 Result<AlignedBuffer> pack_int8(std::span<const int8_t> w, int64_t rows, int64_t depth, int64_t groups) {
   const auto least = std::find(w.begin(), w.end(), int8_t{-128});

@@ -13,7 +13,7 @@
 namespace bitlab::kernels {
 
 using Int8GemmRow = KernelRow<Int8GemmKernel>;
-KernelList<Int8GemmKernel> int8_gemm_kernels();
+KernelList<Int8GemmRow> int8_gemm_kernels();
 
 // w [rows, depth] to blocks of 64 rows, the last one as high as the rows that are left; a block runs over k in steps of 16, a step over four
 // times 4 k, each with 4 bytes for every row of the block. With `groups`, each group's rows one after the other, packed by themselves.

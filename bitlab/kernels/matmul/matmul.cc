@@ -7,7 +7,7 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr int64_t kRows = 64;  // of a, for which c is transposed once
+constexpr int64_t kSharedRows = 64;  // of a, for which c is transposed once
 
 int64_t transposed_bytes(const MatmulShape& s) {
   return round_up(s.k * s.n * static_cast<int64_t>(sizeof(float)), kAlignment);
@@ -24,9 +24,9 @@ int64_t matmul_scratch_bytes(const MatmulShape& s, int threads) { return threads
 
 void matmul(const FloatGemmRow& kernel, const MatmulShape& s, const float* a, const float* c, float* y, uint8_t* scratch,
             ThreadPool& pool) {
-  const int64_t tiles = ceil_div(s.m, kRows);
+  const int64_t tiles = ceil_div(s.m, kSharedRows);
   pool.run(s.batch * tiles, [&](int64_t task, int worker) {
-    const int64_t product = task / tiles, begin = task % tiles * kRows, end = std::min(begin + kRows, s.m);
+    const int64_t product = task / tiles, begin = task % tiles * kSharedRows, end = std::min(begin + kSharedRows, s.m);
     auto* rows = reinterpret_cast<float*>(scratch + worker * transposed_bytes(s));
     transpose(c + product * s.k * s.n, s.k, s.n, rows);
     const FloatGemmArgs args{rows, s.n, s.k, a + product * s.m * s.k, s.k, nullptr, y + product * s.m * s.n, s.n};

@@ -1,23 +1,13 @@
 #include "bitlab/kernels/reduction/reduction.h"
 
 #include <algorithm>
-#include <array>
 
 #include "bitlab/base/aligned_buffer.h"
 
 namespace bitlab::kernels {
-namespace {
 
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, cost) \
-  KernelRow<ReductionKernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(reduction_##name)},
-#include "bitlab/kernels/reduction/kernels.def"
-#undef BITLAB_KERNEL
-};
-
-}  // namespace
-
-KernelList<ReductionKernel> reduction_kernels() { return {"reduction", kRows}; }
+#define BITLAB_KERNEL_OP reduction
+#include "bitlab/kernels/internal/kernel_list.def"
 
 void reduction(const ReductionRow& row, const ReductionArgs& args, int64_t rows, ThreadPool& pool) {
   constexpr int64_t kBlockElements = 1 << 13;

@@ -8,7 +8,7 @@
 namespace bitlab::kernels {
 
 using ReductionRow = KernelRow<ReductionKernel>;
-KernelList<ReductionKernel> reduction_kernels();
+KernelList<ReductionRow> reduction_kernels();
 
 // All rows, on the pool's threads.
 void reduction(const ReductionRow& row, const ReductionArgs& args, int64_t rows, ThreadPool& pool);

@@ -10,22 +10,15 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr Reduction kAll[] = {Reduction::kSoftmax, Reduction::kLayerNorm, Reduction::kRmsNorm,
-                              Reduction::kSum,     Reduction::kMean,      Reduction::kMax};
-constexpr int64_t kColumns[] = {1, 2, 10, 15, 16, 17, 33, 100, 768, 4097};
-constexpr int64_t kRows = 5;
-
-std::vector<const ReductionRow*> runnable() {
-  std::vector<const ReductionRow*> rows;
-  for (const ReductionRow& row : reduction_kernels().rows)
-    if (test::why_not_here(row).empty()) rows.push_back(&row);
-  return rows;
-}
+constexpr Reduction kReductions[] = {Reduction::kSoftmax, Reduction::kLayerNorm, Reduction::kRmsNorm,
+                                     Reduction::kSum,     Reduction::kMean,      Reduction::kMax};
+constexpr int64_t kReducedColumns[] = {1, 2, 10, 15, 16, 17, 33, 100, 768, 4097};
+constexpr int64_t kReducedRows = 5;
 
 bool keeps_columns(Reduction op) { return op <= Reduction::kRmsNorm; }
 
-std::vector<float> run(const ReductionRow& row, ReductionArgs args, const std::vector<float>& x, int64_t columns,
-                       int threads = 1) {
+std::vector<float> run_reduction(const ReductionRow& row, ReductionArgs args, const std::vector<float>& x, int64_t columns,
+                                 int threads = 1) {
   const int64_t rows = static_cast<int64_t>(x.size()) / columns;
   const auto results = static_cast<size_t>(keeps_columns(args.op) ? rows * columns : rows);
   test::GuardedBytes in(x.size() * sizeof(float)), out(results * sizeof(float));
@@ -37,7 +30,7 @@ std::vector<float> run(const ReductionRow& row, ReductionArgs args, const std::v
 }
 
 // The definition for one row, in double.
-std::vector<double> expected(const ReductionArgs& p, std::span<const float> x) {
+std::vector<double> reduction_in_double(const ReductionArgs& p, std::span<const float> x) {
   const auto n = static_cast<double>(x.size());
   double sum = 0, squares = 0, exponentials = 0, most = -INFINITY;
   for (double v : x) sum += v, most = std::max(most, v);
@@ -60,10 +53,10 @@ std::vector<double> expected(const ReductionArgs& p, std::span<const float> x) {
 
 // A sum of nothing is 0, a mean of nothing none; rows of nothing, and no rows.
 TEST(EveryReduction, OfNothing) {
-  for (const ReductionRow* row : runnable())
-    for (Reduction op : kAll) {
-      std::vector<float> y(kRows, 1e30F);
-      reduction(*row, {.op = op, .columns = 0, .y = y.data()}, kRows, *make_thread_pool(2));
+  for (const ReductionRow* row : test::runnable(reduction_kernels()))
+    for (Reduction op : kReductions) {
+      std::vector<float> y(kReducedRows, 1e30F);
+      reduction(*row, {.op = op, .columns = 0, .y = y.data()}, kReducedRows, *make_thread_pool(2));
       const float expected = op == Reduction::kSum    ? 0.0F
                              : op == Reduction::kMean ? NAN
                              : op == Reduction::kMax  ? -INFINITY
@@ -74,18 +67,18 @@ TEST(EveryReduction, OfNothing) {
 }
 
 TEST(EveryReduction, EqualsTheDefinitionInDouble) {
-  for (const ReductionRow* row : runnable())
-    for (int64_t columns : kColumns)
-      for (Reduction op : kAll) {
-        const auto x = test::random_floats(kRows * columns, 8, 10.0F), w = test::random_floats(columns, 9),
+  for (const ReductionRow* row : test::runnable(reduction_kernels()))
+    for (int64_t columns : kReducedColumns)
+      for (Reduction op : kReductions) {
+        const auto x = test::random_floats(kReducedRows * columns, 8, 10.0F), w = test::random_floats(columns, 9),
                    b = test::random_floats(columns, 10);
         const bool affine = columns % 2 == 0;
         const ReductionArgs args{
             .op = op, .weight = affine ? w.data() : nullptr, .bias = columns % 4 == 0 ? b.data() : nullptr, .eps = 1e-5F};
-        const auto y = run(*row, args, x, columns);
-        for (int64_t r = 0; r < kRows; ++r) {
-          const auto exact =
-              expected(args, std::span(x).subspan(static_cast<size_t>(r * columns), static_cast<size_t>(columns)));
+        const auto y = run_reduction(*row, args, x, columns);
+        for (int64_t r = 0; r < kReducedRows; ++r) {
+          const auto exact = reduction_in_double(
+              args, std::span(x).subspan(static_cast<size_t>(r * columns), static_cast<size_t>(columns)));
           for (size_t i = 0; i < exact.size(); ++i) {
             const double got = y[static_cast<size_t>(r) * exact.size() + i];
             // Softmax: x - max is rounded, so the error is relative. Sums and norms: rounding of terms of size 10 in float32.
@@ -100,17 +93,18 @@ TEST(EveryReduction, EqualsTheDefinitionInDouble) {
 }
 
 TEST(EveryReduction, RowsThreadsAndSplitsGiveTheSameBits) {
-  for (int64_t columns : kColumns)
-    for (Reduction op : kAll) {
+  for (int64_t columns : kReducedColumns)
+    for (Reduction op : kReductions) {
       const auto x = test::random_floats(40 * columns, 11, 3.0F);
       const ReductionArgs args{.op = op, .eps = 1e-6F};
-      const auto whole = run(*runnable().front(), args, x, columns);
-      for (const ReductionRow* row : runnable())
-        for (int threads : {1, 3}) EXPECT_TRUE(test::same_bits(run(*row, args, x, columns, threads), whole));
+      const auto whole = run_reduction(*test::runnable(reduction_kernels()).front(), args, x, columns);
+      for (const ReductionRow* row : test::runnable(reduction_kernels()))
+        for (int threads : {1, 3}) EXPECT_TRUE(test::same_bits(run_reduction(*row, args, x, columns, threads), whole));
       std::vector<float> parts;
       for (int64_t r = 0; r < 40; ++r) {
         const auto begin = x.begin() + r * columns;
-        const auto part = run(*runnable().back(), args, {begin, begin + columns}, columns);
+        const auto part =
+            run_reduction(*test::runnable(reduction_kernels()).back(), args, {begin, begin + columns}, columns);
         parts.insert(parts.end(), part.begin(), part.end());
       }
       EXPECT_TRUE(test::same_bits(parts, whole));
@@ -120,16 +114,16 @@ TEST(EveryReduction, RowsThreadsAndSplitsGiveTheSameBits) {
 // A mask is -inf; a constant row has no variance; a large mean does not eat the differences.
 TEST(EveryReduction, HardRows) {
   const float inf = std::numeric_limits<float>::infinity();
-  for (const ReductionRow* row : runnable()) {
-    EXPECT_EQ(run(*row, {.op = Reduction::kSoftmax}, {-inf, 3.0F, -inf}, 3), (std::vector<float>{0, 1, 0}));
-    EXPECT_EQ(run(*row, {.op = Reduction::kSoftmax}, {1e30F, 1e30F}, 2), (std::vector<float>{0.5F, 0.5F}));
-    EXPECT_EQ(run(*row, {.op = Reduction::kLayerNorm, .eps = 1e-5F}, std::vector<float>(20, 7.0F), 20),
+  for (const ReductionRow* row : test::runnable(reduction_kernels())) {
+    EXPECT_EQ(run_reduction(*row, {.op = Reduction::kSoftmax}, {-inf, 3.0F, -inf}, 3), (std::vector<float>{0, 1, 0}));
+    EXPECT_EQ(run_reduction(*row, {.op = Reduction::kSoftmax}, {1e30F, 1e30F}, 2), (std::vector<float>{0.5F, 0.5F}));
+    EXPECT_EQ(run_reduction(*row, {.op = Reduction::kLayerNorm, .eps = 1e-5F}, std::vector<float>(20, 7.0F), 20),
               std::vector<float>(20, 0.0F));
     std::vector<float> shifted;
     for (int i = 0; i < 18; ++i) shifted.push_back(i % 2 == 0 ? 10'000.0F : 10'002.0F);
-    const auto y = run(*row, {.op = Reduction::kLayerNorm, .eps = 0}, shifted, 18);
+    const auto y = run_reduction(*row, {.op = Reduction::kLayerNorm, .eps = 0}, shifted, 18);
     for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], i % 2 == 0 ? -1.0F : 1.0F, 1e-6F);
-    EXPECT_TRUE(std::isnan(run(*row, {.op = Reduction::kMax}, {1.0F, std::nanf(""), 3.0F}, 3)[0]));
+    EXPECT_TRUE(std::isnan(run_reduction(*row, {.op = Reduction::kMax}, {1.0F, std::nanf(""), 3.0F}, 3)[0]));
   }
 }
 

@@ -10,7 +10,7 @@
 namespace bitlab::kernels {
 namespace {
 
-struct Case {
+struct Frequencies {
   double theta;
   int64_t depth;
 };
@@ -18,7 +18,8 @@ struct Case {
 // libm in long double is the reference: no angle of a table is off by more than the rounding to float32.
 TEST(RotaryTable, CosinesAndSinesAreRoundedOnce) {
   const std::vector<int64_t> positions{0, 1, 2, 3, 7, 100, 1023, 4096, 131071, 1 << 20, kMaxPosition};
-  for (const Case& c : {Case{10000, 2}, {10000, 6}, {10000, 64}, {500000, 128}, {1e6, 256}, {1, 8}, {1e12, 128}}) {
+  for (const Frequencies& c :
+       {Frequencies{10000, 2}, {10000, 6}, {10000, 64}, {500000, 128}, {1e6, 256}, {1, 8}, {1e12, 128}}) {
     const auto half = static_cast<size_t>(c.depth / 2);
     std::vector<float> cosines(positions.size() * half), sines(cosines.size());
     ASSERT_TRUE(rotary_table(c.theta, c.depth, positions, cosines.data(), sines.data()).ok());

@@ -1,13 +1,12 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 
 #include "bitlab/kernels/int8_conv/int8_conv.h"
+#include "bitlab/kernels/internal/patches.h"
 #include "bitlab/kernels/ternary_gemm/internal/cut.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::kernels {
 namespace {
-
-int64_t patch_stride(const ConvGeometry& g) { return round_up(std::max<int64_t>(g.depth(), 1), kVnStep); }
 
 // One channel a group and one filter a channel; with two scales ternary_gemm serves it.
 bool is_depthwise(const ConvGeometry& g, const TernaryConvWeight& w) {
@@ -29,8 +28,9 @@ bool can_be_padded(const ConvGeometry& g) {
 
 // Patches are read where they lie in the padded image: their lines are runs of q, as kernels read them. Else they are gathered.
 bool reads_in_place(const TernaryKernels& kernels, const ConvGeometry& g) {
-  return kernels.gemm != nullptr && kernels.gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 &&
-         !g.transposed && g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 &&
+  const auto* gemm = kernels.get<TernaryGemmRow>();
+  return gemm != nullptr && gemm->serves == TernaryGemmServes::kAllScales && g.groups == 1 && !g.transposed &&
+         g.kernel[0] == 1 && g.input[0] == 1 && g.padding[0] == 0 && g.dilation[2] == 1 &&
          g.kernel[2] * g.channels % kVnStep == 0 && can_be_padded(g);
 }
 bool is_padded(const ConvGeometry& g) { return g.padding[1] != 0 || g.padding[2] != 0; }
@@ -52,26 +52,21 @@ void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out
 // Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick.
 int64_t tile_patches(const ConvGeometry& g) {
   constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
-  const int64_t fitting = std::clamp(kTileBytes / patch_stride(g) / kMultiple * kMultiple, kLeast, kMost);
+  const int64_t fitting = std::clamp(kTileBytes / std::max(patch_stride(g), kVnStep) / kMultiple * kMultiple, kLeast, kMost);
   return std::min(is_pointwise(g) ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
-}
-
-constexpr int64_t kFloatPatches = 16;  // gathered at a time where activations stay float
-int64_t float_tile_bytes(const ConvGeometry& g) {
-  return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
 
 // Scratch: q of all samples, the same padded where it is read in place, a [batch], expanded codes and a line of zeros of a depthwise one; for
 // each thread a tile (or a table of pixels) and what the kernel asks for.
-struct Scratch {
+struct ConvScratch {
   int64_t q = 0, padded = 0, a = 0, codes = 0, zeros = 0, tile = 0, thread = 0;  // bytes
   int64_t shared() const { return q + padded + a + codes + zeros; }
-  Scratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
-    if (kernels.weight_only != nullptr) {
+  ConvScratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
+    if (kernels.get<TernaryGemmF32Row>() != nullptr) {
       thread = tile = float_tile_bytes(g);
       return;
     }
-    const bool depthwise = kernels.depthwise != nullptr;
+    const bool depthwise = kernels.get<TernaryDepthwiseRow>() != nullptr;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
     const bool in_place = reads_in_place(kernels, g);
     q = aligned(g.batch * g.sample_values());
@@ -79,14 +74,14 @@ struct Scratch {
     a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
     codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
     zeros = depthwise ? aligned(g.channels) : 0;
-    if (kernels.int8 != nullptr) {
+    if (kernels.get<Int8GemmRow>() != nullptr) {
       thread = int8_conv_scratch_bytes(g, 1);
       return;
     }
     tile = depthwise                     ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
            : is_pointwise(g) || in_place ? 0
                                          : aligned(tile_patches(g) * patch_stride(g));
-    thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.gemm, g.depth(), weight.group));
+    thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.get<TernaryGemmRow>(), g.depth(), weight.group));
   }
 };
 
@@ -100,7 +95,7 @@ struct Run {
   const int16_t* codes;   // of a depthwise one
   const int8_t* zeros;
   int64_t a_stride;  // from sample to sample
-  const Scratch& bytes;
+  const ConvScratch& bytes;
 
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
 
@@ -109,10 +104,11 @@ struct Run {
     TernaryGemmArgs args = results_at(layer, sample * g.positions() + begin);
     args.a += sample * a_stride;
     args.a_stride = 0;
-    if (kernels.depthwise != nullptr) {
-      depthwise_tile(args, image, begin, end, reinterpret_cast<const int8_t**>(own));
+    if (const auto* depthwise = kernels.get<TernaryDepthwiseRow>()) {
+      depthwise_tile(*depthwise, args, image, begin, end, reinterpret_cast<const int8_t**>(own));
       return;
     }
+    const TernaryGemmRow& gemm = *kernels.get<TernaryGemmRow>();
     const int64_t group_bytes = packed_bytes(args.rows / g.groups, args.depth, weight.packed->layout);
     for (int64_t group = 0; group < g.groups; ++group) {
       TernaryGemmArgs part = rows_of_group(args, g.groups, group, group_bytes);
@@ -124,7 +120,7 @@ struct Run {
         gather_patches(g, group, image, begin, end, patches, part.q_stride);
         part.q = patches;
       }
-      kernels.gemm->run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
+      gemm.run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
     }
   }
 
@@ -137,18 +133,18 @@ struct Run {
     args.q_stride = g.stride[2] * g.channels;
     args.run = g.kernel[2] * g.channels;
     args.run_stride = g.dilation[1] * padded_line(g);
-    kernels.gemm->run(args, 0, g.out(2), 0, args.rows, own);
+    kernels.get<TernaryGemmRow>()->run(args, 0, g.out(2), 0, args.rows, own);
   }
 
-  void depthwise_tile(const TernaryGemmArgs& args, const int8_t* image, int64_t begin, int64_t end,
-                      const int8_t** pixels) const {
+  void depthwise_tile(const TernaryDepthwiseRow& row, const TernaryGemmArgs& args, const int8_t* image, int64_t begin,
+                      int64_t end, const int8_t** pixels) const {
     const int64_t taps = g.taps();
     OutputPosition position(g, begin);
     for (int64_t i = 0; i < end - begin; ++i, position.advance())
       for_each_tap(position, [&](int64_t tap, int64_t pixel) {
         pixels[i * taps + tap] = pixel < 0 ? zeros : image + pixel * g.channels;
       });
-    kernels.depthwise->run({args, codes, taps, pixels}, 0, end - begin);
+    row.run({args, codes, taps, pixels}, 0, end - begin);
   }
 };
 
@@ -164,13 +160,11 @@ void expand_codes(const PackedTernary& w, int16_t* t) {
 // Float activations x [batch, pixels, channels]; `layer` has results at the first output pixel.
 void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer, const ConvGeometry& g, const float* x,
                      uint8_t* scratch, ThreadPool& pool) {
-  const int64_t positions = g.positions(), tiles = ceil_div(positions, kFloatPatches), depth = g.depth();
+  const int64_t depth = g.depth();
   const int64_t group_bytes = packed_bytes(layer.rows / g.groups, depth, TernaryLayout::kRows);
-  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
-    const int64_t sample = task / tiles, begin = task % tiles * kFloatPatches,
-                  end = std::min(begin + kFloatPatches, positions);
+  for_each_tile(g, kFloatPatches, pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
     auto* patches = reinterpret_cast<float*>(scratch + worker * float_tile_bytes(g));
-    const TernaryGemmArgs pixels = results_at(layer, sample * positions + begin);
+    const TernaryGemmArgs pixels = results_at(layer, sample * g.positions() + begin);
     for (int64_t group = 0; group < g.groups; ++group) {
       const TernaryGemmArgs part = rows_of_group(pixels, g.groups, group, group_bytes);
       gather_patches(g, group, x + sample * g.sample_values(), begin, end, patches, depth);
@@ -211,13 +205,13 @@ Result<TernaryKernels> select_ternary_conv(const ConvGeometry& g, const TernaryC
     return select_ternary(w.activation, ternary_conv_problem(g, w), layout, machine, policy);
   TernaryKernels kernels;
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
-  BITLAB_TRY(kernels.depthwise, select(ternary_depthwise_kernels(), machine, policy));
+  BITLAB_TRY(kernels.product, select(ternary_depthwise_kernels(), machine, policy));
   return kernels;
 }
 
 int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
                                    int threads) {
-  const Scratch bytes(kernels, weight, g);
+  const ConvScratch bytes(kernels, weight, g);
   return bytes.shared() + threads * bytes.thread;
 }
 
@@ -228,14 +222,14 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k",
                       input.op, weight.group);
   if (g.batch == 0 || g.positions() == 0 || weight.packed->rows == 0) return {};
-  const Scratch bytes(kernels, weight, g);
+  const ConvScratch bytes(kernels, weight, g);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* padded = reinterpret_cast<int8_t*>(scratch + bytes.q);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q + bytes.padded);
   auto* codes = reinterpret_cast<int16_t*>(scratch + bytes.q + bytes.padded + bytes.a);
   auto* zeros = reinterpret_cast<int8_t*>(scratch + bytes.q + bytes.padded + bytes.a + bytes.codes);
   uint8_t* threads = scratch + bytes.shared();
-  const int64_t values = g.sample_values(), positions = g.positions(), size = tile_patches(g);
+  const int64_t values = g.sample_values();
 
   TernaryGemmArgs layer = weight.arguments();
   layer.y = results.y;
@@ -243,30 +237,30 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_inv = results.y_inv;
   layer.y_limit = results.y_limit;
   layer.y_stride = layer.rows;
-  if (kernels.weight_only != nullptr) {
-    run_weight_only(*kernels.weight_only, layer, g, input.x, threads, pool);
+  if (const auto* weight_only = kernels.get<TernaryGemmF32Row>()) {
+    run_weight_only(*weight_only, layer, g, input.x, threads, pool);
     return {};
   }
   if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
     constexpr float kUnit = 1;
     layer.a = &kUnit;
     layer.a_stride = 0;
-    run_in_parts(ternary_gemm_reference, layer, g.batch * positions, threads, 0, pool);
+    run_in_parts(ternary_gemm_reference, layer, g.batch * g.positions(), threads, 0, pool);
     return {};
   }
   layer.a = input.q == nullptr ? a : input.a;
   if (input.q == nullptr)
     BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool,
                                             input.activation.scale()));
-  if (kernels.depthwise != nullptr) {
+  if (kernels.get<TernaryDepthwiseRow>() != nullptr) {
     expand_codes(*weight.packed, codes);
     std::fill_n(zeros, bytes.zeros, int8_t{0});
   }
   const int8_t* image = input.q == nullptr ? q : input.q;
-  if (kernels.int8 != nullptr) {
+  if (const auto* int8 = kernels.get<Int8GemmRow>()) {
     layer.q = image;
     layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
-    int8_conv(*kernels.int8, layer, g, threads, pool);
+    int8_conv(*int8, layer, g, threads, pool);
     return {};
   }
   const Run run{kernels, weight,
@@ -284,10 +278,8 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
              [&](int64_t i, int worker) { run.line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread); });
     return {};
   }
-  const int64_t tiles = ceil_div(positions, size);
-  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
-    const int64_t begin = task % tiles * size;
-    run.tile(task / tiles, begin, std::min(begin + size, positions), threads + worker * bytes.thread);
+  for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
+    run.tile(sample, begin, end, threads + worker * bytes.thread);
   });
   return {};
 }

@@ -29,7 +29,7 @@ struct Layer {
 
 class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
  protected:
-  const TernaryGemmRow& row() const { return ternary_gemm_rows()[GetParam()]; }
+  const TernaryGemmRow& row() const { return ternary_gemm_kernels().rows[GetParam()]; }
   void SetUp() override {
     if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
@@ -155,17 +155,16 @@ TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(TernaryConv, EveryTernaryLayer, ::testing::Range<size_t>(0, ternary_gemm_rows().size()),
-                         [](const auto& param) { return std::string(ternary_gemm_rows()[param.param].name); });
+INSTANTIATE_TEST_SUITE_P(TernaryConv, EveryTernaryLayer, ::testing::Range<size_t>(0, ternary_gemm_kernels().rows.size()),
+                         [](const auto& param) { return std::string(ternary_gemm_kernels().rows[param.param].name); });
 
 // Every row of ternary_depthwise on the shapes that it serves.
 TEST(EveryTernaryDepthwise, EqualsTheOracle) {
-  for (const TernaryDepthwiseRow& row : ternary_depthwise_kernels().rows) {
-    if (!test::why_not_here(row).empty()) continue;
+  for (const TernaryDepthwiseRow* row : test::runnable(ternary_depthwise_kernels())) {
     for (const ConvShape& s : conv_shapes()) {
       if (s.groups != s.channels || s.filters != s.channels || s.groups == 1) continue;
       const ConvGeometry g = test::geometry_of(s);
-      const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), nullptr, &row};
+      const TernaryKernels kernels{*select(activation_quant_kernels(), this_machine(), {}), row};
       const Layer layer(s.filters, g.depth(), true, true, TernaryLayout::kRows);
       const auto x = test::random_floats(s.batch * g.sample_values(), 16);
       const auto last = test::transposed(x, s.batch, s.channels, g.pixels());
@@ -177,7 +176,7 @@ TEST(EveryTernaryDepthwise, EqualsTheOracle) {
               .ok());
       EXPECT_TRUE(test::same_bits(test::transposed(y, s.batch, g.positions(), s.filters),
                                   ternary::oracle::conv(x, layer.t, layer.scale, layer.bias, s)))
-          << row.name;
+          << row->name;
     }
   }
 }

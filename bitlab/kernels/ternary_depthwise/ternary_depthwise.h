@@ -12,6 +12,6 @@
 namespace bitlab::kernels {
 
 using TernaryDepthwiseRow = KernelRow<TernaryDepthwiseKernel>;
-KernelList<TernaryDepthwiseKernel> ternary_depthwise_kernels();
+KernelList<TernaryDepthwiseRow> ternary_depthwise_kernels();
 
 }  // namespace bitlab::kernels

@@ -38,7 +38,7 @@ void run_row(benchmark::State& state, const TernaryGemmRow& row) {
 }
 
 void register_rows() {
-  for (const TernaryGemmRow& row : ternary_gemm_rows()) {
+  for (const TernaryGemmRow& row : ternary_gemm_kernels().rows) {
     if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
     auto* bench = benchmark::RegisterBenchmark(fmt::format("ternary_gemm/{}", row.name).c_str(),
                                                [&row](benchmark::State& state) { run_row(state, row); });

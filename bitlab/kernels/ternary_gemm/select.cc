@@ -1,23 +1,8 @@
-#include <array>
-
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 
 namespace bitlab::kernels {
 namespace {
-
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, layout, serves, cost, scratch) \
-  TernaryGemmRow{#name,                                                   \
-                 needs,                                                   \
-                 TernaryLayout::layout,                                   \
-                 TernaryGemmServes::serves,                               \
-                 cost,                                                    \
-                 scratch,                                                 \
-                 BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
-#include "bitlab/kernels/ternary_gemm/kernels.def"
-#undef BITLAB_KERNEL
-};
 
 double cost(const TernaryGemmRow& row, const TernaryGemmProblem& p) {
   constexpr int64_t kUnit = 8, kPassTokens = 64, kPassRows = 2048;
@@ -37,15 +22,28 @@ std::string describe(const TernaryGemmProblem& p) {
 
 }  // namespace
 
-std::span<const TernaryGemmRow> ternary_gemm_rows() { return kRows; }
+KernelList<TernaryGemmRow> ternary_gemm_kernels() {
+  static constexpr TernaryGemmRow kRows[] = {
+#define BITLAB_KERNEL(name, target, needs, layout, serves, cost, scratch) \
+  {#name,                                                                 \
+   needs,                                                                 \
+   TernaryLayout::layout,                                                 \
+   TernaryGemmServes::serves,                                             \
+   cost,                                                                  \
+   scratch,                                                               \
+   BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
+#include "bitlab/kernels/ternary_gemm/kernels.def"
+#undef BITLAB_KERNEL
+  };
+  return {"ternary_gemm", kRows};
+}
 
 Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const Machine& machine, const Policy& policy) {
   const auto accept_all = [](const TernaryGemmRow&) { return std::optional<RowVerdict>(); };
   const auto total = [&](const TernaryGemmRow& row) {
     return cost(row, {1, rows, depth}) + cost(row, {8, rows, depth}) + cost(row, {64, rows, depth});
   };
-  const auto selection = select_row("ternary_gemm", ternary_gemm_rows(), machine, policy, accept_all, total,
-                                    std::span<const TernaryGemmRow* const>(policy.extra_rows));
+  const auto selection = select_row(ternary_gemm_kernels(), machine, policy, accept_all, total);
   if (selection.row == nullptr) return no_kernel("ternary_gemm", describe({1, rows, depth}), selection.verdicts);
   return selection.row->layout;
 }
@@ -61,10 +59,8 @@ Selection<TernaryGemmRow> explain_ternary_gemm(const TernaryGemmProblem& problem
     }
     return refused;
   };
-  return select_row(
-      "ternary_gemm", ternary_gemm_rows(), machine, policy, refuse,
-      [&](const TernaryGemmRow& row) { return cost(row, problem); },
-      std::span<const TernaryGemmRow* const>(policy.extra_rows));
+  return select_row(ternary_gemm_kernels(), machine, policy, refuse,
+                    [&](const TernaryGemmRow& row) { return cost(row, problem); });
 }
 
 Result<const TernaryGemmRow*> select_ternary_gemm(const TernaryGemmProblem& problem, TernaryLayout layout,

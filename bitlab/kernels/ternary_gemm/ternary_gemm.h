@@ -12,8 +12,6 @@
 // (arXiv:2402.17764), TTQ (arXiv:1612.01064) for two scales; of the kVn layout: BitLab.
 #pragma once
 
-#include <span>
-
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/kernels/selection.h"
 #include "bitlab/kernels/ternary_gemm/arguments.h"
@@ -48,7 +46,7 @@ struct TernaryGemmProblem {
   bool operator==(const TernaryGemmProblem&) const = default;
 };
 
-std::span<const TernaryGemmRow> ternary_gemm_rows();
+KernelList<TernaryGemmRow> ternary_gemm_kernels();
 
 // The layout to pack a [rows, depth] weight in: that of the row with the least total cost over 1, 8 and 64 tokens. At load.
 Result<TernaryLayout> select_ternary_layout(int64_t rows, int64_t depth, const Machine& machine, const Policy& policy);

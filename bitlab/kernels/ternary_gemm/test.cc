@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/base/internal/half.h"
+#include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 #include "bitlab/kernels/test_support.h"
@@ -57,7 +58,7 @@ std::span<const T> slice(const std::vector<T>& values, int64_t begin, int64_t co
 }
 
 // All |q| are 127 and all |t| are 1: rows of +1, of -1 and of both; tokens likewise.
-std::vector<int8_t> worst(int64_t outer, int64_t depth, int value) {
+std::vector<int8_t> worst_values(int64_t outer, int64_t depth, int value) {
   std::vector<int8_t> values(static_cast<size_t>(outer * depth));
   for (int64_t i = 0; i < outer; ++i)
     for (int64_t k = 0; k < depth; ++k) {
@@ -68,9 +69,9 @@ std::vector<int8_t> worst(int64_t outer, int64_t depth, int value) {
 }
 
 // Everything that a call needs, and the oracle's answer.
-class Case {
+class GemmCase {
  public:
-  Case(const TernaryGemmRow& row, Problem p, const Variant& v)
+  GemmCase(const TernaryGemmRow& row, Problem p, const Variant& v)
       : row_(row),
         p_(p),
         v_(v),
@@ -88,8 +89,8 @@ class Case {
         scratch_(static_cast<size_t>(ternary_gemm_scratch_bytes(row, p.depth, group_))) {
     const auto seed = static_cast<uint32_t>(p.tokens * 7919 + p.rows * 104729 + p.depth);
     const bool is_worst = v.values == Values::kWorst;
-    q_ = is_worst ? worst(p.tokens, p.depth, 127) : test::random_int8(p.tokens * p.depth, seed, -127, 127);
-    t_ = is_worst ? worst(p.rows, p.depth, 1) : test::random_int8(p.rows * p.depth, seed + 1, -1, 1);
+    q_ = is_worst ? worst_values(p.tokens, p.depth, 127) : test::random_int8(p.tokens * p.depth, seed, -127, 127);
+    t_ = is_worst ? worst_values(p.rows, p.depth, 1) : test::random_int8(p.rows * p.depth, seed + 1, -1, 1);
     const bool per_tensor = v.scaling == Scaling::kTensor;
     scale_ = test::random_floats(per_tensor ? 1 : p.rows, seed + 2, 0.1F);
     scale_neg_ = test::random_floats(static_cast<int64_t>(scale_.size()), seed + 7, 0.1F);
@@ -196,7 +197,7 @@ class Case {
 
 class EveryTernaryGemm : public ::testing::TestWithParam<size_t> {
  protected:
-  const TernaryGemmRow& row() const { return ternary_gemm_rows()[GetParam()]; }
+  const TernaryGemmRow& row() const { return ternary_gemm_kernels().rows[GetParam()]; }
   void SetUp() override {
     if (const std::string reason = test::why_not_here(row()); !reason.empty()) GTEST_SKIP() << reason;
   }
@@ -207,27 +208,27 @@ class EveryTernaryGemm : public ::testing::TestWithParam<size_t> {
   }
   void check(Problem p, const Variant& asked) {
     const Variant v = served(asked);
-    Case c(row(), p, v);
+    GemmCase c(row(), p, v);
     c.run();
     EXPECT_TRUE(c.holds()) << "tokens=" << p.tokens << " rows=" << p.rows << " depth=" << p.depth << " " << v;
   }
 };
 
-constexpr int64_t kEdges[] = {1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 257, 1000, 8640};
+constexpr int64_t kGemmEdges[] = {1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 257, 1000, 8640};
 
 // Each edge in each dimension, every pair of dimensions once; the third dimension takes turns among the edges that keep the oracle quick.
 TEST_P(EveryTernaryGemm, IsExactOverEdgeShapes) {
   constexpr int64_t kMostProducts = 2'000'000;
   int i = 0;
   const auto third = [&](int64_t a, int64_t b) {
-    for (size_t n = 0; n < std::size(kEdges); ++n) {
-      const int64_t c = kEdges[(static_cast<size_t>(i) + n) % std::size(kEdges)];
+    for (size_t n = 0; n < std::size(kGemmEdges); ++n) {
+      const int64_t c = kGemmEdges[(static_cast<size_t>(i) + n) % std::size(kGemmEdges)];
       if (a * b * c <= kMostProducts) return c;
     }
-    return kEdges[0];
+    return kGemmEdges[0];
   };
-  for (int64_t a : kEdges)
-    for (int64_t b : kEdges) {
+  for (int64_t a : kGemmEdges)
+    for (int64_t b : kGemmEdges) {
       if (a * b > 6 * kMostProducts) continue;  // 8640 x 8640
       check({a, b, third(a, b)}, Variant::number(i++));
       check({third(a, b), a, b}, Variant::number(i++));
@@ -240,9 +241,9 @@ TEST_P(EveryTernaryGemm, IsExactOverTheCubeOfEdges) {
   if (std::getenv("BITLAB_TEST_FULL") == nullptr) GTEST_SKIP() << "the cube of shapes is for make test-full";
   constexpr int64_t kMostProducts = 300'000'000;
   int i = 0;
-  for (int64_t a : kEdges)
-    for (int64_t b : kEdges)
-      for (int64_t c : kEdges)
+  for (int64_t a : kGemmEdges)
+    for (int64_t b : kGemmEdges)
+      for (int64_t c : kGemmEdges)
         if (a * b * c <= kMostProducts) check({a, b, c}, Variant::number(i++));
 }
 
@@ -276,7 +277,7 @@ TEST_P(EveryTernaryGemm, IsExactForEveryScalingAndOutput) {
 TEST_P(EveryTernaryGemm, GivesTheSameBitsForEverySplitAndThreadCount) {
   for (Scaling scaling : {Scaling::kTensor, Scaling::kGroup64}) {
     const Problem p{150, 333, 500};
-    Case c(row(), p, served({.scaling = scaling, .affine = true}));
+    GemmCase c(row(), p, served({.scaling = scaling, .affine = true}));
     for (int threads : {1, 2, 3}) {
       c.clear();
       const auto bytes = static_cast<size_t>(ternary_gemm_scratch_bytes(row(), p.depth, c.args().group));
@@ -294,7 +295,7 @@ TEST_P(EveryTernaryGemm, GivesTheSameBitsForEverySplitAndThreadCount) {
 
 TEST_P(EveryTernaryGemm, SharesOneActivationScaleWhereTheStrideIsZero) {
   const Problem p{3, 5, 33};
-  Case c(row(), p, {});
+  GemmCase c(row(), p, {});
   TernaryGemmArgs args = c.args();
   std::vector<float> same(3, args.a[0]), first(15), second(15);
   args.y = first.data();
@@ -307,8 +308,8 @@ TEST_P(EveryTernaryGemm, SharesOneActivationScaleWhereTheStrideIsZero) {
   EXPECT_TRUE(test::same_bits(first, second));
 }
 
-INSTANTIATE_TEST_SUITE_P(TernaryGemm, EveryTernaryGemm, ::testing::Range<size_t>(0, ternary_gemm_rows().size()),
-                         [](const auto& param) { return std::string(ternary_gemm_rows()[param.param].name); });
+INSTANTIATE_TEST_SUITE_P(TernaryGemm, EveryTernaryGemm, ::testing::Range<size_t>(0, ternary_gemm_kernels().rows.size()),
+                         [](const auto& param) { return std::string(ternary_gemm_kernels().rows[param.param].name); });
 
 TEST(Pack, TheVnLayoutIsAsDocumented) {
   constexpr int64_t kRows = 75, kDepth = 37;
@@ -361,7 +362,7 @@ TEST(Selection, IsAFunctionOfTheMachine) {
 
 TEST(Selection, EveryRowGetsAVerdictWithAReason) {
   const auto on_plain = explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kPlain, {});
-  ASSERT_EQ(on_plain.verdicts.size(), ternary_gemm_rows().size());
+  ASSERT_EQ(on_plain.verdicts.size(), ternary_gemm_kernels().rows.size());
   EXPECT_EQ(on_plain.verdicts[0].verdict, Verdict::kChosen);
 #if defined(__x86_64__)
   EXPECT_EQ(on_plain.verdicts[1].verdict, Verdict::kMissingFeature);
@@ -377,9 +378,9 @@ TEST(Selection, ThePolicyRestrictsAndFailsWithTheVerdicts) {
   ASSERT_FALSE(none.ok());
   EXPECT_EQ(none.error().code, ErrorCode::kNoKernel);
   std::string expected = "[ternary_gemm] a kernel for tokens=1 rows=64 depth=64, got none: ";
-  for (const TernaryGemmRow& row : ternary_gemm_rows())
+  for (const TernaryGemmRow& row : ternary_gemm_kernels().rows)
     expected += fmt::format("{}{}: DisabledByPolicy (restricted to 'ternary_gemm:sve')",
-                            &row == &ternary_gemm_rows()[0] ? "" : "; ", row.name);
+                            &row == &ternary_gemm_kernels().rows[0] ? "" : "; ", row.name);
   EXPECT_EQ(none.error().message, expected);
   EXPECT_TRUE((Policy{"float_gemm:reference"}.allows("ternary_gemm", "x86_avx2")));
 }
@@ -390,7 +391,8 @@ TEST(Selection, RowsForOneScaleRefuseOthers) {
        {TernaryGemmProblem{64, 2048, 2048, 128}, TernaryGemmProblem{64, 2048, 2048, 0, true}}) {
     const auto selection = explain_ternary_gemm(problem, TernaryLayout::kVn, machine, {});
     for (size_t i = 0; i < selection.verdicts.size(); ++i)
-      if (ternary_gemm_rows()[i].serves == TernaryGemmServes::kPlainOnly && ternary_gemm_rows()[i].run != nullptr) {
+      if (ternary_gemm_kernels().rows[i].serves == TernaryGemmServes::kPlainOnly &&
+          ternary_gemm_kernels().rows[i].run != nullptr) {
         EXPECT_EQ(selection.verdicts[i].verdict, Verdict::kShapeNotAccepted);
         EXPECT_EQ(selection.verdicts[i].reason, "one scale a row only");
       }
@@ -415,7 +417,7 @@ TEST(Selection, JudgesExtraRowsByTheSameRules) {
   const auto kernel = [](const TernaryGemmArgs&, int64_t, int64_t, int64_t, int64_t, uint8_t*) {};
   TernaryGemmRow own{"own", {}, TernaryLayout::kRows, TernaryGemmServes::kPlainOnly, {0, 1e-6, 0, 1}, {}, kernel};
   Policy policy;
-  policy.extra_rows = {&own};
+  policy.add(ternary_gemm_kernels(), own);
   EXPECT_EQ(*select_ternary_layout(64, 64, kHaswell, policy), TernaryLayout::kRows);
   EXPECT_EQ(*select_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
   EXPECT_NE(*select_ternary_gemm({1, 64, 64, 64}, TernaryLayout::kRows, kHaswell, policy), &own);
@@ -427,7 +429,19 @@ TEST(Selection, JudgesExtraRowsByTheSameRules) {
             "the machine lacks i8mm");
 }
 
-TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_rows().size(), 9U); }
+// The op decides, not only the type of the rows.
+TEST(Selection, ExtraRowsBelongToTheListThatTheyWereAddedTo) {
+  const FloatGemmRow own{"own", {}, 1e-6, [](const FloatGemmArgs&, int64_t, int64_t, int64_t, int64_t) {}};
+  const KernelList<FloatGemmRow> same_type{"same_type", float_gemm_kernels().rows};
+  Policy policy;
+  policy.add(float_gemm_kernels(), own);
+  EXPECT_EQ(*select(float_gemm_kernels(), kHaswell, policy), &own);
+  EXPECT_EQ(explain(same_type, kHaswell, policy).verdicts.size(), float_gemm_kernels().rows.size());
+  EXPECT_EQ(explain_ternary_gemm({1, 64, 64}, TernaryLayout::kRows, kHaswell, policy).verdicts.size(),
+            ternary_gemm_kernels().rows.size());
+}
+
+TEST(TernaryGemmList, HasTheRowsThatItsReviewersKnow) { EXPECT_EQ(ternary_gemm_kernels().rows.size(), 9U); }
 
 }  // namespace
 }  // namespace bitlab::kernels

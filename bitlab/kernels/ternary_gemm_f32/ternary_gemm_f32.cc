@@ -1,22 +1,11 @@
 #include "bitlab/kernels/ternary_gemm_f32/ternary_gemm_f32.h"
 
-#include <array>
-
 #include "bitlab/base/aligned_buffer.h"
 
 namespace bitlab::kernels {
-namespace {
 
-constexpr std::array kRows{
-#define BITLAB_KERNEL(name, target, needs, cost) \
-  KernelRow<TernaryGemmF32Kernel>{#name, needs, cost, BITLAB_BUILT_FOR_##target(ternary_gemm_f32_##name)},
-#include "bitlab/kernels/ternary_gemm_f32/kernels.def"
-#undef BITLAB_KERNEL
-};
-
-}  // namespace
-
-KernelList<TernaryGemmF32Kernel> ternary_gemm_f32_kernels() { return {"ternary_gemm_f32", kRows}; }
+#define BITLAB_KERNEL_OP ternary_gemm_f32
+#include "bitlab/kernels/internal/kernel_list.def"
 
 void ternary_gemm_f32(const TernaryGemmF32Row& row, const TernaryGemmF32Args& args, int64_t tokens, ThreadPool& pool) {
   constexpr int64_t kTokenBlock = 16, kRowBlock = 64;

@@ -13,7 +13,7 @@
 namespace bitlab::kernels {
 
 using TernaryGemmF32Row = KernelRow<TernaryGemmF32Kernel>;
-KernelList<TernaryGemmF32Kernel> ternary_gemm_f32_kernels();
+KernelList<TernaryGemmF32Row> ternary_gemm_f32_kernels();
 
 void ternary_gemm_f32(const TernaryGemmF32Row& row, const TernaryGemmF32Args& args, int64_t tokens, ThreadPool& pool);
 

@@ -9,18 +9,8 @@
 namespace bitlab::kernels {
 namespace {
 
-// 16 partial sums, then a tree of halves.
-float sum_in_order(std::span<const float> x, std::span<const int8_t> t) {
-  float part[16] = {};
-  for (size_t k = 0; k < x.size(); ++k) part[k % 16] += x[k] * static_cast<float>(t[k]);
-  for (size_t width = 8; width > 0; width /= 2)
-    for (size_t i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
-}
-
 TEST(TernaryGemmF32, EveryRowSumsInTheDocumentedOrder) {
-  for (const TernaryGemmF32Row& row : ternary_gemm_f32_kernels().rows) {
-    if (row.run == nullptr || !row.needs.minus(this_machine().features).empty()) continue;
+  for (const TernaryGemmF32Row* row : test::runnable(ternary_gemm_f32_kernels())) {
     for (int64_t depth : {0, 1, 3, 15, 16, 17, 63, 64, 65, 257, 1000})
       for (auto [tokens, rows] : {std::pair<int64_t, int64_t>{1, 1}, {3, 70}, {17, 5}, {5, 129}, {0, 5}, {5, 0}}) {
         const auto x = test::random_floats(tokens * depth, 1), scale = test::random_floats(rows, 2),
@@ -40,16 +30,16 @@ TEST(TernaryGemmF32, EveryRowSumsInTheDocumentedOrder) {
                                        .y_stride = rows},
                                       x_memory.fill<float>(x),
                                       depth};
-        ternary_gemm_f32(row, args, tokens, *make_thread_pool(2));
+        ternary_gemm_f32(*row, args, tokens, *make_thread_pool(2));
         for (int64_t m = 0; m < tokens; ++m)
           for (int64_t n = 0; n < rows; ++n) {
             const auto xm = std::span(x).subspan(static_cast<size_t>(m * depth), static_cast<size_t>(depth));
             const auto tn = std::span(t).subspan(static_cast<size_t>(n * depth), static_cast<size_t>(depth));
             const auto i = static_cast<size_t>(n);
-            const float scaled = sum_in_order(xm, tn) * scale[i];
+            const float scaled = test::ordered_dot(xm, tn) * scale[i];
             const float expected = scaled + bias[i];
             const float found = y_memory.as<float>()[m * rows + n];
-            ASSERT_EQ(found, expected < 0 ? 0 : expected) << row.name << " " << tokens << " " << rows << " " << depth;
+            ASSERT_EQ(found, expected < 0 ? 0 : expected) << row->name << " " << tokens << " " << rows << " " << depth;
             double exact = 0, magnitude = 1;
             for (size_t k = 0; k < xm.size(); ++k) {
               exact += double{xm[k]} * tn[k];

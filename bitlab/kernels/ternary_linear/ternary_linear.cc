@@ -8,14 +8,25 @@ namespace {
 int64_t q_stride(int64_t depth) { return round_up(depth, kVnStep); }
 
 // Scratch: q [tokens, stride], a [tokens], then what the kernel asks for.
-struct Scratch {
+struct LinearScratch {
   int64_t q, a;  // bytes
-  Scratch(int64_t tokens, int64_t depth)
+  LinearScratch(int64_t tokens, int64_t depth)
       : q(round_up(tokens * q_stride(depth), kAlignment)),
         a(round_up(tokens * static_cast<int64_t>(sizeof(float)), kAlignment)) {}
 };
 
+const char* op_of(const TernaryGemmRow*) { return ternary_gemm_kernels().op; }
+const char* op_of(const TernaryDepthwiseRow*) { return ternary_depthwise_kernels().op; }
+const char* op_of(const Int8GemmRow*) { return int8_gemm_kernels().op; }
+const char* op_of(const TernaryGemmF32Row*) { return ternary_gemm_f32_kernels().op; }
+
 }  // namespace
+
+std::string TernaryKernels::names() const {
+  std::string text;
+  if (quant != nullptr) text = fmt::format("{}:{} ", activation_quant_kernels().op, quant->name);
+  return text + std::visit([](const auto* row) { return fmt::format("{}:{}", op_of(row), row->name); }, product);
+}
 
 Result<PackedTernary> pack_int8_weight(std::span<const int8_t> w, int64_t rows, int64_t depth, bool table, int64_t groups) {
   if (!table) {
@@ -44,14 +55,14 @@ Result<TernaryKernels> select_ternary(ternary::ActKind kind, const TernaryGemmPr
           is_int8(layout)      ? "int8"
           : problem.group != 0 ? "groups"
                                : "two scales");
-    BITLAB_TRY(kernels.weight_only, select(ternary_gemm_f32_kernels(), machine, policy));
+    BITLAB_TRY(kernels.product, select(ternary_gemm_f32_kernels(), machine, policy));
     return kernels;
   }
   BITLAB_TRY(kernels.quant, select(activation_quant_kernels(), machine, policy));
   if (is_int8(layout)) {
-    BITLAB_TRY(kernels.int8, select(int8_gemm_kernels(), machine, policy));
+    BITLAB_TRY(kernels.product, select(int8_gemm_kernels(), machine, policy));
   } else {
-    BITLAB_TRY(kernels.gemm, select_ternary_gemm(problem, layout, machine, policy));
+    BITLAB_TRY(kernels.product, select_ternary_gemm(problem, layout, machine, policy));
   }
   return kernels;
 }
@@ -72,13 +83,14 @@ TernaryGemmArgs TernaryWeight::arguments() const {
 }
 
 int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int64_t group) {
-  return kernels.int8 != nullptr ? kInt8GemmScratchBytes : ternary_gemm_scratch_bytes(*kernels.gemm, depth, group);
+  const auto* gemm = kernels.get<TernaryGemmRow>();
+  return gemm == nullptr ? kInt8GemmScratchBytes : ternary_gemm_scratch_bytes(*gemm, depth, group);
 }
 
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads) {
-  if (kernels.weight_only != nullptr) return 0;
-  const Scratch bytes(tokens, weight.packed->depth);
+  if (kernels.get<TernaryGemmF32Row>() != nullptr) return 0;
+  const LinearScratch bytes(tokens, weight.packed->depth);
   return bytes.q + bytes.a + threads * product_scratch_bytes(kernels, weight.packed->depth, weight.group);
 }
 
@@ -88,11 +100,11 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
   TernaryGemmArgs args = weight.arguments();
   args.y = y;
   args.y_stride = w.rows;
-  if (kernels.weight_only != nullptr) {
-    ternary_gemm_f32(*kernels.weight_only, {args, x, w.depth}, tokens, pool);
+  if (const auto* weight_only = kernels.get<TernaryGemmF32Row>()) {
+    ternary_gemm_f32(*weight_only, {args, x, w.depth}, tokens, pool);
     return {};
   }
-  const Scratch bytes(tokens, w.depth);
+  const LinearScratch bytes(tokens, w.depth);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q);
   const int64_t stride = q_stride(w.depth);
@@ -103,10 +115,10 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
   args.a = a;
   args.a_stride = 1;
   uint8_t* rest = scratch + bytes.q + bytes.a;
-  if (kernels.int8 != nullptr) {
-    int8_gemm(*kernels.int8, args, tokens, rest, pool);
+  if (const auto* int8 = kernels.get<Int8GemmRow>()) {
+    int8_gemm(*int8, args, tokens, rest, pool);
   } else {
-    ternary_gemm(*kernels.gemm, args, tokens, rest, pool);
+    ternary_gemm(*kernels.get<TernaryGemmRow>(), args, tokens, rest, pool);
   }
   return {};
 }

@@ -1,9 +1,12 @@
 // A ternary linear layer on float activations: activation_quant, then ternary_gemm; or ternary_gemm_f32 where activations stay float. Weights
-// kept in int8, packed in that layout, go to int8_gemm. This is
-// the one implementation behind the operator bitlab::ternary_linear of LibTorch and the node ternary_linear of the runtime.
+// kept in int8, packed in that layout, go to int8_gemm. This is the one implementation behind the operator bitlab::ternary_linear of LibTorch
+// and the node ternary_linear of the runtime.
 //
 //   x [tokens, depth] float32 -> y [tokens, rows] float32; activations are quantized per token
 #pragma once
+
+#include <string>
+#include <variant>
 
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/kernels/int8_gemm/int8_gemm.h"
@@ -22,13 +25,19 @@ struct LayerActivation {
   ActivationScale scale() const { return {static_cast<float>(act_limit(kind)), is_static(kind) ? 1.0F / step : 0.0F}; }
 };
 
-// The kernels that a ternary layer runs on.
+// The kernels that a ternary layer runs on: that of its product and, unless activations stay float, the one that quantizes them.
 struct TernaryKernels {
-  const ActivationQuantRow* quant = nullptr;
-  const TernaryGemmRow* gemm = nullptr;
-  const TernaryDepthwiseRow* depthwise = nullptr;  // of a depthwise convolution, instead of gemm
-  const Int8GemmRow* int8 = nullptr;               // of weights kept in int8, instead of gemm
-  const TernaryGemmF32Row* weight_only = nullptr;  // where activations stay float, instead of the others
+  const ActivationQuantRow* quant = nullptr;  // null where the product's is a TernaryGemmF32Row
+  // Of ternary weights; of a depthwise convolution; of weights kept in int8; of float activations.
+  std::variant<const TernaryGemmRow*, const TernaryDepthwiseRow*, const Int8GemmRow*, const TernaryGemmF32Row*> product;
+
+  // The product's kernel where it is such a row, else null.
+  template <class Row>
+  const Row* get() const {
+    const auto* row = std::get_if<const Row*>(&product);
+    return row == nullptr ? nullptr : *row;
+  }
+  std::string names() const;  // "activation_quant:x86_avx2 ternary_gemm:x86_avx2"
 };
 
 // A weight [rows, depth] kept in int8, in kInt8, or with `table` in kInt8Rows. Errors: as pack_int8.

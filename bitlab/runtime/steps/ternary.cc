@@ -28,14 +28,6 @@ Result<kernels::LayerActivation> activation_of(const StepContext& context, size_
   return activation;
 }
 
-std::string names(const kernels::TernaryKernels& rows) {
-  if (rows.weight_only != nullptr) return fmt::format("ternary_gemm_f32:{}", rows.weight_only->name);
-  return fmt::format("activation_quant:{} {}", rows.quant->name,
-                     rows.depthwise != nullptr ? fmt::format("ternary_depthwise:{}", rows.depthwise->name)
-                     : rows.int8 != nullptr    ? fmt::format("int8_gemm:{}", rows.int8->name)
-                                               : fmt::format("ternary_gemm:{}", rows.gemm->name));
-}
-
 }  // namespace
 
 Result<Step> make_ternary_linear_step(const StepContext& context) {
@@ -48,7 +40,7 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
   return Step{[=](const StepBuffers& b) {
                 return ternary_linear(chosen, weight, activation, b.input(0), tokens, b.output(), b.scratch, *b.pool);
               },
-              ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), names(chosen)};
+              ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), chosen.names()};
 }
 
 Result<Step> make_ternary_conv_step(const StepContext& context) {
@@ -66,7 +58,7 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
                                     {.op = "ternary_conv", .x = b.input(0), .activation = activation}, results, b.scratch,
                                     *b.pool);
               },
-              ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), names(chosen)};
+              ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), chosen.names()};
 }
 
 Result<Step> make_ternary_embedding_step(const StepContext& context) {

@@ -1,0 +1,32 @@
+// What convolutions that gather their patches share: an output pixel's patch is a token of the product, a few of them are a tile.
+#pragma once
+
+#include <algorithm>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/base/thread_pool.h"
+#include "bitlab/kernels/conv_geometry.h"
+#include "bitlab/kernels/ternary_gemm/arguments.h"
+
+namespace bitlab::kernels {
+
+// int8: a patch begins where a step of k does, and what is left of its last step is zero.
+inline int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep); }
+
+// float32: patches lie one behind the other.
+inline constexpr int64_t kFloatPatches = 16;  // of a tile
+inline int64_t float_tile_bytes(const ConvGeometry& g) {
+  return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
+}
+
+// Calls f(sample, begin, end, worker) for tiles of up to `patches` output pixels [begin, end) of a sample, on the pool's threads.
+template <class F>
+void for_each_tile(const ConvGeometry& g, int64_t patches, ThreadPool& pool, const F& f) {
+  const int64_t positions = g.positions(), tiles = ceil_div(positions, patches);
+  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
+    const int64_t begin = task % tiles * patches;
+    f(task / tiles, begin, std::min(begin + patches, positions), worker);
+  });
+}
+
+}  // namespace bitlab::kernels
