@@ -5,7 +5,8 @@
 
 namespace bitlab::kernels {
 
-// As of ternary_gemm with one scale a row; `weights` are those of pack_int8.
+// As of ternary_gemm with one scale a row or tensor and q in one run. `weights` are those of pack_int8, `scratch` holds kInt8GemmScratchBytes,
+// and depth is at most 2^17.
 using Int8GemmArgs = TernaryGemmArgs;
 using Int8GemmKernel = TernaryGemmKernel;
 

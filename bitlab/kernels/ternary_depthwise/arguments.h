@@ -10,7 +10,8 @@ struct TernaryDepthwiseArgs {
   TernaryGemmArgs layer;
   const int16_t* t;  // [taps, channels]
   int64_t taps;
-  const int8_t* const* pixels;  // [tokens, taps]: the channels of the input pixel that a tap reads
+  // [tokens, taps]: the channels of the input pixel that a tap reads; zeros where that lies in the padding.
+  const int8_t* const* pixels;
 };
 
 using TernaryDepthwiseKernel = void(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end);

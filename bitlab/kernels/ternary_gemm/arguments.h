@@ -53,8 +53,14 @@ struct TernaryGemmArgs {
   int64_t y_stride = 0;  // elements from token to token
 };
 
-// Computes the results of the given tokens and rows; row_begin is a multiple of 64. `scratch` belongs to the call: it is aligned to 64 and
-// holds ternary_gemm_scratch_bytes() of the row.
+// Computes the results of the tokens [token_begin, token_end) and the rows [row_begin, row_end). Beside what the fields say, a caller owes a
+// kernel that
+//   - row_begin is a multiple of kVnBlock, and row_end is one, too, or args.rows: a kernel computes whole blocks;
+//   - depth is at least 1, where the kernel is not the reference, and at most 2^24;
+//   - codes are valid (ternary::validate_codes), because tables are indexed by them;
+//   - a row that serves kPlainOnly gets neither scale_neg nor group;
+//   - `scratch` is aligned to 64, holds ternary_gemm_scratch_bytes() of the row and belongs to this call alone;
+//   - calls that run at the same time differ in their tokens or in their rows.
 using TernaryGemmKernel = void(const TernaryGemmArgs& args, int64_t token_begin, int64_t token_end, int64_t row_begin,
                                int64_t row_end, uint8_t* scratch);
 
