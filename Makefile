@@ -31,14 +31,14 @@ results: demo ## Run the demo and write its figures into benchmarks/results and 
 
 test: build/dev/build.ninja ## Run every test: natively, under the sanitizers, and for 64-bit Arm under qemu
 	$(call BUILD,dev)
-	ctest --preset dev $(CTEST_ARGS)
+	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
 	@$(MAKE) --no-print-directory asan tsan
 	@if tools/setup.sh --aarch64; then $(MAKE) --no-print-directory aarch64; else \
 	  echo "aarch64: NOT RUN: its cross-compiler and libraries could not be installed (see above)"; fi
 
 quick: build/dev/build.ninja ## Run the native tests alone
 	$(call BUILD,dev)
-	ctest --preset dev $(CTEST_ARGS)
+	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
 
 test-full: test ## And with every shape, and by each compiler at -O0 and -O3 (hours)
 	BITLAB_TEST_FULL=1 ctest --preset dev $(CTEST_ARGS)

@@ -90,7 +90,6 @@ endmacro()
 
 # What the two libraries above the torch line have in common.
 function(bitlab_torch_library target)
-  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:bitlab_flags>)
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
   # LibTorch brings headers of fmt, without the library that Debian's fmt::fmt is.
@@ -102,7 +101,7 @@ endfunction()
 function(bitlab_test name)
   cmake_parse_arguments(ARG "" "SHARDS" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE bitlab_flags ${ARG_LINK} GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE bitlab_glue ${ARG_LINK} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE BITLAB_SOURCE_DIR="${PROJECT_SOURCE_DIR}" BITLAB_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   if(NOT ARG_SHARDS)
     add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
@@ -150,11 +149,9 @@ function(bitlab_use_torch target)
     # OpenMP by its flag, not by its target, which names the compiler's libgomp by path: LibTorch brings its own. LibTorch brings headers of fmt,
     # too, without a library.
     target_compile_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS} -Wno-conversion -Wno-shadow -Wno-unused-parameter)
-    # What runs for long is in LibTorch and in the kernels: more than -O1 costs a fifth of the compiler's time and gains nothing.
-    target_compile_options(bitlab_torch_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O1>)
     # NDEBUG in every build type: without it LibTorch's headers give some classes members that its release binaries lack.
     target_compile_definitions(bitlab_torch_flags INTERFACE FMT_HEADER_ONLY NDEBUG)
     target_link_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS})
   endif()
-  target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_torch_flags>)
+  target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_glue> $<BUILD_INTERFACE:bitlab_torch_flags>)
 endfunction()

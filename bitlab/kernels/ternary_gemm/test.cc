@@ -91,6 +91,7 @@ class GemmCase {
     const bool is_worst = v.values == Values::kWorst;
     q_ = is_worst ? worst_values(p.tokens, p.depth, 127) : test::random_int8(p.tokens * p.depth, seed, -127, 127);
     t_ = is_worst ? worst_values(p.rows, p.depth, 1) : test::random_int8(p.rows * p.depth, seed + 1, -1, 1);
+    for (int8_t t : t_) t_positive_.push_back(std::max<int8_t>(t, 0));
     const bool per_tensor = v.scaling == Scaling::kTensor;
     scale_ = test::random_floats(per_tensor ? 1 : p.rows, seed + 2, 0.1F);
     scale_neg_ = test::random_floats(static_cast<int64_t>(scale_.size()), seed + 7, 0.1F);
@@ -160,9 +161,8 @@ class GemmCase {
     }
     const size_t at = args_.scale_stride == 0 ? 0 : static_cast<size_t>(n);
     if (args_.scale_neg == nullptr) return oracle::epilogue(oracle::dot(t, q), a, scale_[at], nullptr);
-    int64_t positive = 0, negative = 0;
-    for (size_t k = 0; k < t.size(); ++k) (t[k] > 0 ? positive : negative) += t[k] != 0 ? q[k] : 0;
-    return oracle::scaled_asymmetric(positive, negative, a, scale_[at], scale_neg_[at]);
+    const int64_t positive = oracle::dot(slice(t_positive_, n * p_.depth, p_.depth), q);
+    return oracle::scaled_asymmetric(positive, positive - oracle::dot(t, q), a, scale_[at], scale_neg_[at]);
   }
   void expect(int64_t m, int64_t n) {
     const auto i = static_cast<size_t>(n);
@@ -187,7 +187,7 @@ class GemmCase {
   int64_t group_, groups_ = 0, q_stride_, y_stride_;
   size_t y_bytes_;
   GuardedBytes q_memory_, y_memory_, weight_memory_, scratch_;
-  std::vector<int8_t> q_, t_;
+  std::vector<int8_t> q_, t_, t_positive_;  // t, and its part above 0
   std::vector<float> scale_, scale_neg_, bias_, alpha_, beta_, a_;
   std::vector<uint16_t> group_scale_;
   AlignedBuffer packed_scale_;
