@@ -68,12 +68,12 @@ micro-bench: build/bench/build.ninja ## Run every micro-benchmark (BENCH_ARGS="-
 	$(call BUILD,bench)
 	for bench in build/bench/bin/*_bench; do echo "== $$bench"; $$bench $(BENCH_ARGS); done
 
-lint: setup-dev build/dev/build.ninja ## Check formatting, layers, spelling and clang-tidy's findings
+lint: setup-dev build/lint/build.ninja ## Check formatting, layers, spelling and clang-tidy's findings
 	$(CPP_FILES) | xargs $(CLANG_FORMAT) --dry-run -Werror
 	python3 tools/check_layers.py
 	codespell
 	if command -v ruff >/dev/null; then ruff check .; fi
-	$(RUN_CLANG_TIDY) -quiet -p build/dev -j $(JOBS) '/bitlab/($(TORCH_FREE))/.*(?<!test)\.cc$$'
+	$(RUN_CLANG_TIDY) -quiet -p build/lint -j $(JOBS) '/bitlab/($(TORCH_FREE))/.*(?<!test)\.cc$$'
 
 format: setup-dev ## Format the C++ files
 	$(CPP_FILES) | xargs $(CLANG_FORMAT) -i

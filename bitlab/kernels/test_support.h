@@ -1,6 +1,7 @@
 // What the kernels' tests share: random data, worst cases, memory that faults behind its end, bit comparison.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -15,6 +16,7 @@
 #include "bitlab/kernels/conv_geometry.h"
 #include "bitlab/kernels/selection.h"
 #include "bitlab/ternary/codes.h"
+#include "bitlab/ternary/internal/draw.h"
 #include "bitlab/ternary/oracle.h"
 
 namespace bitlab::kernels::test {
@@ -27,11 +29,15 @@ inline std::vector<float> random_floats(int64_t count, uint32_t seed, float spre
   return values;
 }
 
+// A value for each byte of SplitMix64's numbers: shapes hold millions, for which std::uniform_int_distribution would take most of a test's time.
 inline std::vector<int8_t> random_int8(int64_t count, uint32_t seed, int least, int most) {
-  std::mt19937 generator(seed);
-  std::uniform_int_distribution<int> uniform(least, most);
+  const uint64_t key = ternary::draw_key(seed), choices = static_cast<uint64_t>(most - least + 1);
   std::vector<int8_t> values(static_cast<size_t>(count));
-  for (int8_t& v : values) v = static_cast<int8_t>(uniform(generator));
+  for (size_t i = 0; i < values.size(); i += 8) {
+    uint64_t bits = ternary::mix(key + i * ternary::kDrawIncrement);
+    for (size_t j = i; j < std::min(i + 8, values.size()); ++j, bits >>= 8)
+      values[j] = static_cast<int8_t>(least + static_cast<int>((bits & 0xFF) * choices >> 8));
+  }
   return values;
 }
 

@@ -23,7 +23,7 @@ QuantizedRow quantize(std::span<const float> x, Activation activation) {
 
 int64_t dot(std::span<const int8_t> t, std::span<const int8_t> q) {
   int64_t sum = 0;
-  for (size_t k = 0; k < t.size(); ++k) sum += int64_t{t[k]} * int64_t{q[k]};
+  for (size_t k = 0; k < t.size(); ++k) sum += t[k] * q[k];  // products of int, sums of int64_t
   return sum;
 }
 

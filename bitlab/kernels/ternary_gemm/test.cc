@@ -102,6 +102,7 @@ class GemmCase {
     if (group_ != 0) {
       groups_ = ceil_div(p.depth, group_);
       for (float s : test::random_floats(p.rows * groups_, seed + 8, 0.1F)) group_scale_.push_back(float_to_half(s));
+      for (uint16_t s : group_scale_) wide_group_scale_.push_back(half_to_float(s));
       packed_scale_ = *pack_group_scales(group_scale_, p.rows, groups_);
     }
     auto* q_padded = q_memory_.as<int8_t>();
@@ -146,18 +147,16 @@ class GemmCase {
   }
 
  private:
-  float scaled(int64_t m, int64_t n) const {
+  float scaled(int64_t m, int64_t n) {
     const auto t = slice(t_, n * p_.depth, p_.depth), q = slice(q_, m * p_.depth, p_.depth);
     const float a = a_[static_cast<size_t>(m)];
     if (group_ != 0) {
-      std::vector<int64_t> acc;
-      std::vector<float> scales;
+      acc_.clear();
       for (int64_t g = 0; g < groups_; ++g) {
         const auto begin = static_cast<size_t>(g * group_), count = std::min(t.size() - begin, static_cast<size_t>(group_));
-        acc.push_back(oracle::dot(t.subspan(begin, count), q.subspan(begin, count)));
-        scales.push_back(half_to_float(group_scale_[static_cast<size_t>(n * groups_ + g)]));
+        acc_.push_back(oracle::dot(t.subspan(begin, count), q.subspan(begin, count)));
       }
-      return oracle::scaled_groups(acc, scales, a);
+      return oracle::scaled_groups(acc_, slice(wide_group_scale_, n * groups_, groups_), a);
     }
     const size_t at = args_.scale_stride == 0 ? 0 : static_cast<size_t>(n);
     if (args_.scale_neg == nullptr) return oracle::epilogue(oracle::dot(t, q), a, scale_[at], nullptr);
@@ -190,6 +189,8 @@ class GemmCase {
   std::vector<int8_t> q_, t_, t_positive_;  // t, and its part above 0
   std::vector<float> scale_, scale_neg_, bias_, alpha_, beta_, a_;
   std::vector<uint16_t> group_scale_;
+  std::vector<float> wide_group_scale_;  // the same
+  std::vector<int64_t> acc_;             // of one output's groups
   AlignedBuffer packed_scale_;
   std::vector<uint8_t> expected_;
   TernaryGemmArgs args_{};
