@@ -96,6 +96,7 @@ class Install(unittest.TestCase):
         installed = self.prefix / "include" / "bitlab"
         for header in installed.rglob("*"):
             self.assertNotEqual(header.name, "internal")
+            self.assertNotIn("test", header.name)
             if header.suffix in (".h", ".def"):
                 for target in re.findall(r'#include "(bitlab/[^"]+)"', header.read_text()):
                     self.assertTrue((self.prefix / "include" / target).exists(), f"{header}: {target}")
