@@ -34,7 +34,7 @@ function(bitlab_install_component component)
     string(REPLACE "_" "/" folder ${part})
     if(IS_DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder})
       install(DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/bitlab/${folder}
-              COMPONENT ${component} FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "*test*.h" EXCLUDE
+              COMPONENT ${component} FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "*test*" EXCLUDE
               PATTERN "internal" EXCLUDE)
     endif()
   endforeach()
