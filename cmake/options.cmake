@@ -11,7 +11,7 @@ option(BITLAB_COVERAGE "Instrument for gcov" OFF)
 set(BITLAB_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize: address,undefined or thread")
 set(BITLAB_TORCH_DIR "" CACHE PATH "A LibTorch folder (holds share/cmake/Torch); empty: the one in .venv")
 
-# Headers cost most of the time: LibTorch's 10 to 30 s a unit, the JSON library's and CLI11's 5 to 10, GoogleTest's and fmt's 2 to 3
+# Headers cost most of the time: LibTorch's 25 to 35 s a unit, the JSON library's and CLI11's 5 to 10, GoogleTest's and fmt's 2 to 3
 # (docs/decisions/0014). CMake leaves sources with flags of their own out of the unit.
 set(CMAKE_UNITY_BUILD ${BITLAB_UNITY})
 set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
@@ -50,11 +50,7 @@ if(BITLAB_COVERAGE)
   target_link_options(bitlab_flags INTERFACE --coverage)
 endif()
 
-# Of tests, programs and what is above the torch line, where nothing runs for long: more than -O1 costs a fifth of the compiler's time. UBSan
-# watches the libraries alone: it would cost the tests another half.
+# Of tests, programs and what is above the torch line, where nothing runs for long: more than -O1 costs a fifth of the compiler's time.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
 target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O1>)
-if(BITLAB_SANITIZE)
-  target_compile_options(bitlab_glue INTERFACE -fno-sanitize=undefined)
-endif()
