@@ -46,7 +46,8 @@ function(bitlab_library name)
     bitlab_torch_library(bitlab_${id})
     target_link_libraries(bitlab_${id} PUBLIC bitlab_core)
   elseif(ARG_TORCH)
-    bitlab_torch_part(${id})
+    target_sources(bitlab_torch PRIVATE ${sources})
+    bitlab_part(${id} bitlab_torch)
   else()
     bitlab_core_part(${id})
   endif()
@@ -70,22 +71,19 @@ function(bitlab_library name)
   endforeach()
 endfunction()
 
-# Called by bitlab_library, whose variables it sees: the sources as objects, which libbitlab.so takes, too, and a name for users to link.
+# Called by bitlab_library, whose variables it sees: the sources as objects, which libbitlab.so takes, too.
 macro(bitlab_core_part id)
   add_library(bitlab_${id}_objects OBJECT ${sources})
   target_link_libraries(bitlab_${id}_objects PRIVATE bitlab_flags ${core_link} ${ARG_PRIVATE_LINK})
   target_sources(bitlab_core PRIVATE $<TARGET_OBJECTS:bitlab_${id}_objects>)
-  target_link_libraries(bitlab_core PRIVATE ${ARG_PRIVATE_LINK})
-  add_library(bitlab_${id} INTERFACE)
-  target_link_libraries(bitlab_${id} INTERFACE bitlab_core)
+  bitlab_part(${id} bitlab_core)
 endmacro()
 
-# Called by bitlab_library, as well.
-macro(bitlab_torch_part id)
-  target_sources(bitlab_torch PRIVATE ${sources})
-  target_link_libraries(bitlab_torch PRIVATE ${ARG_PRIVATE_LINK})
+# Likewise: a name for what is inside the library `whole`.
+macro(bitlab_part id whole)
+  target_link_libraries(${whole} PRIVATE ${ARG_PRIVATE_LINK})
   add_library(bitlab_${id} INTERFACE)
-  target_link_libraries(bitlab_${id} INTERFACE bitlab_torch)
+  target_link_libraries(bitlab_${id} INTERFACE ${whole})
 endmacro()
 
 # What the two libraries above the torch line have in common.

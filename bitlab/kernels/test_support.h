@@ -29,7 +29,7 @@ inline std::vector<float> random_floats(int64_t count, uint32_t seed, float spre
   return values;
 }
 
-// A value for each byte of SplitMix64's numbers: shapes hold millions, for which std::uniform_int_distribution would take most of a test's time.
+// A value for each byte of SplitMix64's numbers: shapes hold millions, and under qemu std::uniform_int_distribution costs a quarter of a test.
 inline std::vector<int8_t> random_int8(int64_t count, uint32_t seed, int least, int most) {
   const uint64_t key = ternary::draw_key(seed), choices = static_cast<uint64_t>(most - least + 1);
   std::vector<int8_t> values(static_cast<size_t>(count));

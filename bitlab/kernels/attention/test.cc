@@ -54,55 +54,54 @@ std::vector<double> attention_in_double(const AttentionArgs& p) {
   return y;
 }
 
+struct AttentionCase {
+  AttentionArgs shape;
+  std::array<int64_t, 4> mask_strides;
+  bool masked;
+};
+const AttentionCase kAttentionCases[] = {
+    {{.batch = 2, .heads = 3, .groups = 3, .queries = 5, .keys = 7, .depth = 6, .value_depth = 4, .scale = 0.4F}, {}, false},
+    {{.batch = 1,
+      .heads = 4,
+      .groups = 2,
+      .queries = 70,
+      .keys = 70,
+      .depth = 17,
+      .value_depth = 17,
+      .scale = 0.2F,
+      .causal = true},
+     {},
+     false},
+    {{.batch = 2, .heads = 4, .groups = 1, .queries = 3, .keys = 5, .depth = 8, .value_depth = 9, .scale = 1},
+     {0, 0, 5, 1},
+     true},
+    {{.batch = 2, .heads = 2, .groups = 2, .queries = 33, .keys = 2, .depth = 1, .value_depth = 1, .scale = 1},
+     {2, 1, 0, 0},
+     true},
+    {{.batch = 1,
+      .heads = 1,
+      .groups = 1,
+      .queries = 4,
+      .keys = 2,
+      .depth = 3,
+      .value_depth = 3,
+      .scale = 1,
+      .causal = true},
+     {},
+     false},
+    // Sizes of zero; without keys a query sees nothing, and the sum is 0.
+    {{.batch = 0, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
+    {{.batch = 2, .heads = 0, .groups = 0, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
+    {{.batch = 2, .heads = 2, .groups = 1, .queries = 0, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
+    {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 0, .depth = 5, .value_depth = 6, .causal = true},
+     {},
+     false},
+    {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 0, .value_depth = 6}, {}, false},
+    {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 0}, {}, false},
+};
+
 TEST(Attention, IsItsDefinitionOnEveryRow) {
-  struct Case {
-    AttentionArgs shape;
-    std::array<int64_t, 4> mask_strides;
-    bool masked;
-  };
-  const Case cases[] = {
-      {{.batch = 2, .heads = 3, .groups = 3, .queries = 5, .keys = 7, .depth = 6, .value_depth = 4, .scale = 0.4F},
-       {},
-       false},
-      {{.batch = 1,
-        .heads = 4,
-        .groups = 2,
-        .queries = 70,
-        .keys = 70,
-        .depth = 17,
-        .value_depth = 17,
-        .scale = 0.2F,
-        .causal = true},
-       {},
-       false},
-      {{.batch = 2, .heads = 4, .groups = 1, .queries = 3, .keys = 5, .depth = 8, .value_depth = 9, .scale = 1},
-       {0, 0, 5, 1},
-       true},
-      {{.batch = 2, .heads = 2, .groups = 2, .queries = 33, .keys = 2, .depth = 1, .value_depth = 1, .scale = 1},
-       {2, 1, 0, 0},
-       true},
-      {{.batch = 1,
-        .heads = 1,
-        .groups = 1,
-        .queries = 4,
-        .keys = 2,
-        .depth = 3,
-        .value_depth = 3,
-        .scale = 1,
-        .causal = true},
-       {},
-       false},
-      // Sizes of zero; without keys a query sees nothing, and the sum is 0.
-      {{.batch = 0, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
-      {{.batch = 2, .heads = 0, .groups = 0, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
-      {{.batch = 2, .heads = 2, .groups = 1, .queries = 0, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
-      {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 0, .depth = 5, .value_depth = 6, .causal = true},
-       {},
-       false},
-      {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 0, .value_depth = 6}, {}, false},
-      {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 0}, {}, false},
-  };
-  for (const Case& c : cases) {
+  for (const AttentionCase& c : kAttentionCases) {
     AttentionArgs p = c.shape;
     p.key_rows = p.keys;
     const auto q = random_floats(p.batch * p.heads * p.queries * p.depth, 1),

@@ -146,6 +146,24 @@ struct Run {
       });
     row.run({args, codes, taps, pixels}, 0, end - begin);
   }
+
+  // Every tile; where patches are read in place, every line, out of lines that are padded into `memory` first.
+  void all(int8_t* memory, uint8_t* threads, ThreadPool& pool) const {
+    if (!reads_in_place(kernels, g) || is_pointwise(g)) {
+      for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
+        tile(sample, begin, end, threads + worker * bytes.thread);
+      });
+      return;
+    }
+    if (is_padded(g)) {
+      const int64_t lines = g.input[1] + 2 * g.padding[1];
+      pool.run(g.batch * lines, [&](int64_t i, int) {
+        pad_line(g, q + i / lines * g.sample_values(), i % lines, memory + i * padded_line(g));
+      });
+    }
+    pool.run(g.batch * g.out(1),
+             [&](int64_t i, int worker) { line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread); });
+  }
 };
 
 // Codes [channels, taps] to t [taps, channels].
@@ -268,19 +286,7 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
                 image,   codes,
                 zeros,   input.q == nullptr ? 1 : input.a_stride,
                 bytes,   bytes.padded == 0 ? image : padded};
-  if (reads_in_place(kernels, g) && !is_pointwise(g)) {
-    if (is_padded(g)) {
-      const int64_t lines = g.input[1] + 2 * g.padding[1];
-      pool.run(g.batch * lines,
-               [&](int64_t i, int) { pad_line(g, image + i / lines * values, i % lines, padded + i * padded_line(g)); });
-    }
-    pool.run(g.batch * g.out(1),
-             [&](int64_t i, int worker) { run.line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread); });
-    return {};
-  }
-  for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
-    run.tile(sample, begin, end, threads + worker * bytes.thread);
-  });
+  run.all(padded, threads, pool);
   return {};
 }
 
