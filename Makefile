@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 fuzz docs clean setup setup-runtime setup-dev setup-peers micro-bench bench-training
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-dev setup-peers micro-bench bench-training
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,10 @@ aarch64: ## Build for 64-bit Arm and run the torch-free tests under qemu
 	$(call BUILD,aarch64)
 	ctest --preset aarch64 --parallel $(JOBS) $(CTEST_ARGS)
 
+cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs; needs no GPU
+	$(call BUILD,cuda)
+	@echo "The plug-in is $(CURDIR)/build/cuda/lib/libbitlab_cuda.so"
+
 fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60) each; new inputs in out/fuzz
 	$(call BUILD,fuzz)
 	for fuzzer in build/fuzz/bin/fuzz_*; do mkdir -p out/$${fuzzer##*/}; \
@@ -118,6 +122,9 @@ setup:
 setup-runtime:
 	tools/setup.sh --runtime
 
+setup-cuda:
+	tools/setup.sh --cuda
+
 setup-dev:
 	tools/setup.sh --dev
 
@@ -127,6 +134,10 @@ setup-peers:
 # CMake runs here once a preset; later changes to CMake files are seen by ninja itself.
 build/runtime/build.ninja: CMakePresets.json | setup-runtime
 	$(call CONFIGURE,runtime)
+	@touch $@
+
+build/cuda/build.ninja: CMakePresets.json | setup-cuda
+	$(call CONFIGURE,cuda)
 	@touch $@
 
 build/%/build.ninja: CMakePresets.json | setup

@@ -10,13 +10,15 @@ readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence sa
 
 usage() {
   cat <<'TEXT'
-Usage: tools/setup.sh [--runtime|--dev|--peers|--aarch64]
+Usage: tools/setup.sh [--runtime|--dev|--peers|--aarch64|--cuda]
 
   (no option)  everything that `make demo` and `make test` need: Debian packages, and .venv with LibTorch
   --runtime    only what the torch-free part needs; no Python
   --dev        as without option, and the tools of `make lint`, `make format`, `make coverage`, `make docs` and the fuzzers
   --peers      as without option, and the runtimes that `make bench` compares with
   --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
+
+  --cuda       what the preset cuda needs: as --runtime, and nvcc from the Python package index where the system has none
 
 Environment:
   BITLAB_TORCH_DIR          a LibTorch folder (it holds share/cmake/Torch) to use instead of .venv
@@ -177,6 +179,8 @@ ensure_cmake() {  # <mode>
   pip_install "cmake>=$MINIMUM_CMAKE,<4"
 }
 
+has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
+
 add_architecture() {  # <architecture>
   if [[ ${BITLAB_SKIP_PACKAGES:-0} == 1 ]] || dpkg --print-foreign-architectures | grep -qx "$1"; then return; fi
   # Ubuntu keeps arm64 on another server; adding it here would break the user's apt-get update.
@@ -208,11 +212,13 @@ main() {
     --dev) mode=dev lists=(runtime train dev) ;;
     --peers) mode=peers ;;
     --aarch64) mode=runtime lists=(aarch64) && add_architecture arm64 ;;
+    --cuda) mode=cuda lists=(runtime) ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && fail "unknown option '$1'" ;;
   esac
   install_packages "${lists[@]}"
-  [[ $mode == runtime ]] || install_torch
+  [[ $mode == runtime || $mode == cuda ]] || install_torch
+  [[ $mode != cuda ]] || has_nvcc || install_more cuda tools/cuda-requirements.txt
   # `make docs` and `make lint`; `make bench`.
   [[ $mode != dev ]] || install_more dev docs/requirements.txt tools/requirements.txt
   [[ $mode != peers ]] || install_more peers benchmarks/peers/requirements.txt

@@ -22,9 +22,9 @@ TEST(TernaryEmbedding, GivesCodeTimesScale) {
       for (float s : test::random_floats(kRows * groups, 3)) halves.push_back(float_to_half(s));
       const std::vector<int64_t> index{74, 0, 3, 3, 7, 0, 1, 2, 64, 5, 63, 8, 9, 10, 10, 0, 5, 2, 1};
       std::vector<float> y(index.size() * static_cast<size_t>(depth));
-      // The layout of a table, and that of a product which reads the same weight, its scales of groups turned.
-      for (const auto layout : {TernaryLayout::kRows, TernaryLayout::kVn}) {
-        const bool turned = layout == TernaryLayout::kVn;
+      // The layout of a table, and those of products which read the same weight, its scales of groups turned.
+      for (const auto layout : {TernaryLayout::kRows, TernaryLayout::kVn, TernaryLayout::kMma}) {
+        const bool turned = layout != TernaryLayout::kRows;
         const auto packed = pack_ternary(codes, kRows, depth, layout).value();
         const AlignedBuffer turned_halves = pack_group_scales(halves, kRows, groups).value();
         TernaryTable table{&packed, scale.data(), 1, two ? scale_neg.data() : nullptr, group, halves.data(), groups, 1};

@@ -12,6 +12,8 @@ enum class TernaryLayout : uint8_t {
   // Blocks of 64 rows, the last one as high as the rows that are left. A block runs over k in steps of 16; a step holds 4 bytes for
   // each row of the block: byte j of row r, bits 2 f and 2 f + 1 = the weight k = 16 step + 4 f + j.
   kVn,
+  // What the matrix units of CUDA devices read: cuda/layout.h.
+  kMma,
   // Of weights kept in int8: rows as they are, for tables; and what int8_gemm reads (pack_int8).
   kInt8Rows,
   kInt8,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::kernels {
@@ -42,15 +43,27 @@ void pack_vn(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_
   }
 }
 
+void pack_mma(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_t* out) {
+  std::fill_n(out, mma_bytes(rows, depth), uint8_t{0});
+  for (int64_t row = 0; row < rows; ++row) {
+    const uint8_t* from = codes.data() + row * ternary::code_row_bytes(depth);
+    for (int64_t k = 0; k < depth; ++k) {
+      const MmaPlace at = mma_place(row, k, depth);
+      out[at.byte] = static_cast<uint8_t>(out[at.byte] | ((ternary::code_at(from, k) - 1) & 3) << at.shift);
+    }
+  }
+}
+
 }  // namespace
 
 std::string_view name(TernaryLayout layout) {
-  constexpr std::string_view kNames[] = {"rows", "vn", "int8_rows", "int8"};
+  constexpr std::string_view kNames[] = {"rows", "vn", "mma", "int8_rows", "int8"};
   return kNames[static_cast<size_t>(layout)];
 }
 
 int64_t packed_bytes(int64_t rows, int64_t depth, TernaryLayout layout) {
   if (layout == TernaryLayout::kRows) return ternary::code_bytes(rows, depth);
+  if (layout == TernaryLayout::kMma) return mma_bytes(rows, depth);
   return rows * round_up(depth, kVnStep) / 4;
 }
 
@@ -65,7 +78,8 @@ Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows,
   }
   const auto codes_bytes = static_cast<size_t>(ternary::code_bytes(own, depth));
   for (int64_t g = 0; g < groups; ++g)
-    pack_vn(codes.subspan(static_cast<size_t>(g) * codes_bytes, codes_bytes), own, depth, packed.data.data() + g * bytes);
+    (layout == TernaryLayout::kMma ? pack_mma : pack_vn)(codes.subspan(static_cast<size_t>(g) * codes_bytes, codes_bytes),
+                                                         own, depth, packed.data.data() + g * bytes);
   return packed;
 }
 
@@ -87,6 +101,8 @@ void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::sp
         const uint8_t byte = data[k / kVnStep * 4 * height + k % 4];
         return (byte >> (2 * (k % kVnStep / 4)) & 3) - 1;
       });
+    case TernaryLayout::kMma:
+      return fill([=, depth = packed.depth](int64_t k) { return mma_weight(data, row, k, depth); });
     case TernaryLayout::kInt8Rows:
       data += row * packed.depth;
       return fill([=](int64_t k) { return data[k]; });

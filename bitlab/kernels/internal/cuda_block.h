@@ -1,0 +1,108 @@
+// How a block of a CUDA kernel is written so that the host runs it, too: as phases that every thread goes through, over values that each thread has
+// for itself. On the device a phase runs for the thread that is there; on the host for all threads, one after another, so that the suites of the CPU
+// try the same body lane by lane.
+//
+//   block.each([&](int thread) { ... });   a phase; what it wrote to shared memory is seen behind block.sync()
+//   PerThread<T, kThreads> x; x[thread]    registers
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define BITLAB_HOST_DEVICE __host__ __device__ __forceinline__
+#define BITLAB_UNROLL _Pragma("unroll")
+#else
+#define BITLAB_HOST_DEVICE inline
+#define BITLAB_UNROLL
+#endif
+
+namespace bitlab::cuda {
+
+// A kernel may begin before the work in front of it on the stream has ended, if it was launched so, and read then what that work does not write.
+BITLAB_HOST_DEVICE void wait_for_earlier_work() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// What is behind this kernel on the stream may begin so, as soon as all its blocks have said this.
+BITLAB_HOST_DEVICE void let_later_work_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+template <int kThreads>
+struct Block {
+  int64_t x = 0, y = 0;  // which block of the grid
+
+  template <class Phase>
+  BITLAB_HOST_DEVICE void each(const Phase& phase) const {
+#if defined(__CUDA_ARCH__)
+    phase(static_cast<int>(threadIdx.x));
+#else
+    for (int thread = 0; thread < kThreads; ++thread) phase(thread);
+#endif
+  }
+  BITLAB_HOST_DEVICE void sync() const {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#endif
+  }
+};
+
+template <class T, int kThreads>
+struct PerThread {
+#if defined(__CUDA_ARCH__)
+  T value{};
+  BITLAB_HOST_DEVICE T& operator[](int) { return value; }
+#else
+  T value[kThreads]{};
+  T& operator[](int thread) { return value[thread]; }
+#endif
+};
+
+constexpr int kWarp = 32;
+
+// The operands of mma.sync.m16n8k32 on int8 with int32 sums, as PTX lays them over a warp. Lane l has g = l / 4 and c = l % 4:
+//   a[i]      row g + 8 (i % 2), k = 16 (i / 2) + 4 c + byte
+//   b[i]      k = 16 i + 4 c + byte, column g
+//   sum[i]    row g + 8 (i / 2), column 2 c + i % 2
+// Source: PTX ISA, "Matrix Fragments for mma.m16n8k32".
+struct Fragments {
+  uint32_t a[4], b[2];
+};
+struct Sums {
+  int32_t at[4];
+};
+
+// sum += a b, of every warp of the block. Sums wrap around, as those of the device do.
+template <int kThreads, class Operand, class Sum>
+BITLAB_HOST_DEVICE void multiply_add(const Block<kThreads>& block, const Operand& operand, const Sum& sum) {
+#if defined(__CUDA_ARCH__)
+  static_cast<void>(block);
+  const Fragments& f = operand(static_cast<int>(threadIdx.x));
+  Sums& s = sum(static_cast<int>(threadIdx.x));
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+r"(s.at[0]), "+r"(s.at[1]), "+r"(s.at[2]), "+r"(s.at[3])
+      : "r"(f.a[0]), "r"(f.a[1]), "r"(f.a[2]), "r"(f.a[3]), "r"(f.b[0]), "r"(f.b[1]));
+#else
+  static_cast<void>(block);
+  const auto byte = [](uint32_t word, int i) { return static_cast<int32_t>(static_cast<int8_t>(word >> (8 * i))); };
+  for (int warp = 0; warp < kThreads; warp += kWarp)
+    for (int row = 0; row < 16; ++row)
+      for (int column = 0; column < 8; ++column) {
+        uint32_t total = 0;
+        for (int k = 0; k < 32; ++k) {
+          const int c = k % 16 / 4;
+          const uint32_t a = operand(warp + row % 8 * 4 + c).a[row / 8 + k / 16 * 2],
+                         b = operand(warp + column * 4 + c).b[k / 16];
+          total += static_cast<uint32_t>(byte(a, k % 4) * byte(b, k % 4));
+        }
+        int32_t& s = sum(warp + row % 8 * 4 + column / 2).at[row / 8 * 2 + column % 2];
+        s = static_cast<int32_t>(static_cast<uint32_t>(s) + total);
+      }
+#endif
+}
+
+}  // namespace bitlab::cuda

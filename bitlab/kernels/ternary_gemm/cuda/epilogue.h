@@ -1,0 +1,92 @@
+// What follows the exact sums, for one result: the scalar form of ../epilogue.h, whose bits it has. Compiled with -fmad=false.
+#pragma once
+
+#include <cmath>
+
+#include "bitlab/kernels/internal/cuda_block.h"
+#include "bitlab/kernels/ternary_gemm/arguments.h"
+
+#if defined(__CUDACC__)
+#include <cuda_fp16.h>
+#else
+#include "bitlab/base/internal/half.h"
+#endif
+
+namespace bitlab::kernels {
+
+BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group, int64_t row) {
+  const uint16_t bits = p.group_scale[group * p.rows + row];
+#if defined(__CUDACC__)
+  return __half2float(__ushort_as_half(bits));
+#else
+  return half_to_float(bits);
+#endif
+}
+
+// A value that nothing writes meanwhile, so that it may be read ahead of results that are stored.
+template <class T>
+BITLAB_HOST_DEVICE T constant(const T* from) {
+#if defined(__CUDA_ARCH__)
+  return __ldg(from);
+#else
+  return *from;
+#endif
+}
+
+// What belongs to a row, loaded once for all tokens.
+struct RowConstants {
+  float scale = 0, scale_neg = 0, bias = 0, alpha = 0, beta = 0;
+
+  static BITLAB_HOST_DEVICE RowConstants of(const TernaryGemmArgs& p, int64_t row) {
+    RowConstants c;
+    if (p.group == 0) c.scale = constant(p.scale + row * p.scale_stride);
+    if (p.scale_neg != nullptr) c.scale_neg = constant(p.scale_neg + row * p.scale_stride);
+    if (p.bias != nullptr) c.bias = constant(p.bias + row);
+    if (p.alpha != nullptr) c.alpha = constant(p.alpha + row), c.beta = constant(p.beta + row);
+    return c;
+  }
+};
+
+BITLAB_HOST_DEVICE float token_scale(const TernaryGemmArgs& p, int64_t token) { return constant(p.a + token * p.a_stride); }
+
+// acc: the sum of t q; a: the token's scale.
+BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, float a) {
+  return (static_cast<float>(acc) * a) * c.scale;
+}
+
+// magnitude: the sum of |t| q.
+BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, int32_t magnitude, float a) {
+  const int32_t positive = (acc & magnitude) + ((acc ^ magnitude) >> 1), negative = magnitude - positive;
+  const float plus = static_cast<float>(positive) * a, minus = static_cast<float>(negative) * a;
+  return plus * c.scale - minus * c.scale_neg;
+}
+
+// What follows the scales.
+BITLAB_HOST_DEVICE float finished(const TernaryGemmArgs& p, const RowConstants& c, float y) {
+  if (p.bias != nullptr) y = y + c.bias;
+  if (p.alpha != nullptr) {
+    y = y * c.alpha;
+    y = y + c.beta;
+  }
+  return p.relu && y < 0 ? 0 : y;
+}
+
+BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
+  float value = y * p.y_inv;
+  value = value < p.y_limit ? value : p.y_limit;
+  value = value > -p.y_limit ? value : -p.y_limit;
+  return static_cast<int8_t>(rintf(value));
+}
+
+// y: scaled.
+BITLAB_HOST_DEVICE void finish(const TernaryGemmArgs& p, const RowConstants& c, float y, int64_t token, int64_t row) {
+  const int64_t at = token * p.y_stride + row;
+  y = finished(p, c, y);
+  if (p.y_q == nullptr) {
+    p.y[at] = y;
+  } else {
+    p.y_q[at] = quantized(p, y);
+  }
+}
+
+}  // namespace bitlab::kernels

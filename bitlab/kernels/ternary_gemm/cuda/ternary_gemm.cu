@@ -1,0 +1,310 @@
+#include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
+
+#include <algorithm>
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+#include <cuda_runtime.h>
+
+#include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
+#include "bitlab/kernels/ternary_gemm/cuda/wgmma_body.cuh"
+
+namespace bitlab::kernels {
+namespace {
+
+constexpr int64_t parts(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+
+TernaryScaling scaling_of(const TernaryGemmArgs& p) {
+  return p.group != 0 ? TernaryScaling::kGroups : p.scale_neg != nullptr ? TernaryScaling::kTwo : TernaryScaling::kOne;
+}
+
+struct Device {
+  bool is_hopper = false;
+
+  const char* find() {
+    int id = 0, major = 0;
+    cudaError_t error = cudaGetDevice(&id);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id);
+    is_hopper = major == 9;
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  }
+};
+
+const char* launched() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// The launch of a kernel that begins, where the device can, before the one in front of it on the stream has ended (cuda_block.h).
+struct Launch {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute attributes[2] = {};
+
+  Launch(dim3 grid, int threads, bool early, cudaStream_t stream) {
+    config.gridDim = grid;
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.stream = stream;
+    config.attrs = attributes;
+    if (!early) return;
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    config.numAttrs = 1;
+  }
+  Launch(const Launch&) = delete;
+
+  void in_clusters(int blocks) {
+    if (blocks == 1) return;
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(blocks);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
+};
+
+// --- a thread for each result
+
+__global__ void reference_kernel(TernaryGemmArgs p, int64_t tokens) {
+  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, token = blockIdx.y;
+  if (row >= p.rows) return;
+  const int8_t* q = p.q + token * p.q_stride;
+  const int64_t group = p.group == 0 ? p.depth : p.group;
+  int32_t sum = 0, magnitude = 0;
+  float total = 0;
+  for (int64_t k = 0; k < p.depth; ++k) {
+    const int t = mma_weight(p.weights, row, k, p.depth);
+    sum += t * q[k];
+    magnitude += (t & 1) * q[k];
+    if (p.group == 0 || ((k + 1) % group != 0 && k + 1 < p.depth)) continue;
+    total = total + static_cast<float>(sum) * group_scale_at(p, k / group, row);
+    sum = 0;
+  }
+  const RowConstants constants = RowConstants::of(p, row);
+  const float a = token_scale(p, token);
+  const float y = p.group != 0               ? total * a
+                  : p.scale_neg != nullptr ? scaled(constants, sum, magnitude, a)
+                                           : scaled(constants, sum, a);
+  finish(p, constants, y, token, row);
+}
+
+const char* run_reference(const TernaryGemmArgs& p, int64_t tokens, cudaStream_t stream) {
+  constexpr int64_t kThreads = 128, kMostTokens = 65535;  // of a grid's y
+  for (int64_t first = 0; first < tokens; first += kMostTokens) {
+    TernaryGemmArgs part = p;
+    part.q += first * p.q_stride, part.a += first * p.a_stride;
+    if (part.y != nullptr) part.y += first * p.y_stride;
+    if (part.y_q != nullptr) part.y_q += first * p.y_stride;
+    const auto count = static_cast<unsigned>(tokens - first < kMostTokens ? tokens - first : kMostTokens);
+    reference_kernel<<<dim3(static_cast<unsigned>(parts(p.rows, kThreads)), count), kThreads, 0, stream>>>(part, tokens);
+  }
+  return launched();
+}
+
+// --- mma.sync
+
+template <class Product>
+__global__ __launch_bounds__(Product::kThreads) void mma_kernel(TernaryGemmArgs p, int64_t tokens) {
+  __shared__ typename Product::Shared shared;
+  typename Product::Threads threads;
+  Product::run({blockIdx.x, blockIdx.y}, p, tokens, threads, shared);
+}
+
+template <class Product>
+const char* start_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& device, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(parts(p.rows, Product::kRows)), static_cast<unsigned>(parts(tokens, Product::kTokens)));
+  const Launch launch(grid, Product::kThreads, device.is_hopper, stream);
+  const cudaError_t error = cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, p, tokens);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <TernaryScaling kScaling>
+const char* run_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& device, cudaStream_t stream) {
+  if constexpr (kScaling == TernaryScaling::kGroups) {
+    if (tokens > 8) return start_mma<MmaProduct<2, 2, 4, 1, kScaling>>(p, tokens, device, stream);
+    return start_mma<MmaProduct<1, 1, 8, 1, kScaling>>(p, tokens, device, stream);
+  } else {
+    if (tokens > 8) return start_mma<MmaProduct<2, 2, kScaling == TernaryScaling::kOne ? 8 : 4, 1, kScaling>>(p, tokens, device, stream);
+    // Taller blocks read q less often, which counts where its rows do not stay in the first cache.
+    if constexpr (kScaling == TernaryScaling::kOne)
+      if (tokens > 4 && p.depth >= 16384) return start_mma<MmaProduct<4, 1, 16, 1, kScaling>>(p, tokens, device, stream);
+    if (tokens > 2) return start_mma<MmaProduct<2, 1, 8, 2, kScaling>>(p, tokens, device, stream);
+    return start_mma<MmaProduct<1, 1, 4, 4, kScaling>>(p, tokens, device, stream);
+  }
+}
+
+// --- wgmma
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
+#define BITLAB_HAS_WGMMA 1
+#endif
+
+template <class Product>
+__global__ __launch_bounds__(Product::kThreads, 1) void wgmma_kernel(const __grid_constant__ CUtensorMap map, const TernaryGemmArgs p,
+                                                                         int64_t tokens) {
+#if defined(BITLAB_HAS_WGMMA)
+  extern __shared__ uint8_t memory[];
+  Product::run(map, p, tokens, memory);
+#endif
+}
+
+// q as a matrix of bytes of which boxes are copied; beyond its tokens they are zero.
+const char* describe_q(const TernaryGemmArgs& p, int64_t tokens, int box_tokens, CUtensorMap& map) {
+  static const auto encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result) != cudaSuccess)
+      return static_cast<PFN_cuTensorMapEncodeTiled_v12000>(nullptr);
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
+  }();
+  if (encode == nullptr) return "a driver of CUDA 12 or newer";
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(mma_chunks(p.depth) * kMmaDepth), static_cast<cuuint64_t>(tokens)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(p.q_stride)};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(kMmaDepth), static_cast<cuuint32_t>(box_tokens)}, steps[] = {1, 1};
+  const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<int8_t*>(p.q), sizes, strides, box, steps,
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return status == CUDA_SUCCESS ? nullptr : "q that a tensor map takes (aligned to 16)";
+}
+
+constexpr int kMostShare = 8;  // blocks of a cluster that every device of the kind takes
+
+template <class Product>
+struct Wgmma {
+  // How many clusters of each size run at once; 0 where the device cannot have them.
+  struct Clusters {
+    int at_once[kMostShare + 1] = {};
+    Clusters() {
+      const auto bytes = static_cast<int>(Product::kSharedBytes);
+      if (cudaFuncSetAttribute(wgmma_kernel<Product>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) return;
+      for (int share = 1; share <= kMostShare; ++share) {
+        Launch launch(dim3(static_cast<unsigned>(share)), Product::kThreads, true, nullptr);
+        launch.config.dynamicSmemBytes = Product::kSharedBytes;
+        launch.in_clusters(share);
+        int count = 0;
+        if (share == 1) {
+          int device = 0;
+          cudaGetDevice(&device);
+          if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) count = 0;
+        } else if (cudaOccupancyMaxActiveClusters(&count, wgmma_kernel<Product>, &launch.config) != cudaSuccess) {
+          count = 0;
+        }
+        at_once[share] = count;
+      }
+      cudaGetLastError();  // what was asked may be refused
+    }
+  };
+  // Of the first device that asks: those of a machine are of one kind.
+  static const Clusters& clusters() {
+    static const Clusters known;
+    return known;
+  }
+  static int at_once(int share) { return clusters().at_once[share]; }
+
+  static const char* start(const TernaryGemmArgs& p, int64_t tokens, int share, cudaStream_t stream) {
+    CUtensorMap map;
+    if (const char* wrong = describe_q(p, tokens, Product::kTokens, map)) return wrong;
+    const int64_t tiles = parts(p.rows, Product::kRows) * parts(tokens, Product::kTokens);
+    const int64_t blocks = share > 1 ? tiles * share : std::min<int64_t>(tiles, at_once(1));
+    Launch launch(dim3(static_cast<unsigned>(blocks)), Product::kThreads, true, stream);
+    launch.config.dynamicSmemBytes = Product::kSharedBytes;
+    launch.in_clusters(share);
+    const cudaError_t error = cudaLaunchKernelEx(&launch.config, wgmma_kernel<Product>, map, p, tokens);
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  }
+};
+
+struct Shape {
+  int64_t rows, tokens;  // of a tile
+  double chunk;          // microseconds for 128 k of a tile
+  int (*at_once)(int share);
+  const char* (*start)(const TernaryGemmArgs&, int64_t tokens, int share, cudaStream_t);
+};
+template <class Product>
+constexpr Shape shape(double chunk) {
+  return {Product::kRows, Product::kTokens, chunk, Wgmma<Product>::at_once, Wgmma<Product>::start};
+}
+// A matrix instruction on registers takes as long for 64 tokens as for 128.
+constexpr Shape kShapes[] = {
+    shape<hopper::WgmmaProduct<2, 64, 8>>(0.30),
+    shape<hopper::WgmmaProduct<4, 64, 8>>(0.50),
+    shape<hopper::WgmmaProduct<2, 128, 8>>(0.35),
+};
+
+struct Choice {
+  const Shape* shape = nullptr;
+  int share = 1;
+};
+
+// By a model of the time that was fitted to measurements on an H100.
+Choice choose(const TernaryGemmArgs& p, int64_t tokens) {
+  constexpr double kTile = 1.5, kExchange = 1.4e-4;  // microseconds, the latter of a result
+  Choice best;
+  double least = 0;
+  const int64_t chunks = mma_chunks(p.depth);
+  for (const Shape& shape : kShapes)
+    for (int share = 1; share <= kMostShare && share <= chunks; ++share) {
+      const int64_t tiles = parts(p.rows, shape.rows) * parts(tokens, shape.tokens), at_once = shape.at_once(share);
+      if (at_once == 0 || (share > 1 && tiles > at_once)) continue;
+      const double time = static_cast<double>(parts(tiles, at_once)) * (static_cast<double>(parts(chunks, share)) * shape.chunk + kTile) +
+                          (share > 1 ? kExchange * static_cast<double>(shape.rows * shape.tokens) : 0);
+      if (best.shape == nullptr || time < least) best = {&shape, share}, least = time;
+    }
+  return best;
+}
+
+// mma.sync reads q anew for every 16 tokens; up to there, and a while longer for small weights, it is done before wgmma has begun.
+bool is_for_mma(const TernaryGemmArgs& p, int64_t tokens) {
+  constexpr int64_t kSmall = int64_t{1} << 24;
+  return tokens <= 16 || (tokens <= 32 && p.rows * p.depth <= kSmall);
+}
+
+// A thread takes a row of some tokens.
+__global__ void finish_kernel(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a, int64_t tokens_a_scale,
+                              const float* scale, int64_t scale_stride, const float* bias, float* y) {
+  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  const float s = scale[row * scale_stride], b = bias == nullptr ? 0 : bias[row];
+  for (int64_t token = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; token < tokens; token += int64_t{gridDim.y} * blockDim.y) {
+    const float value = (static_cast<float>(sums[token * sum_stride + row]) * constant(a + token / tokens_a_scale)) * s;
+    y[token * rows + row] = bias == nullptr ? value : value + b;
+  }
+}
+
+}  // namespace
+
+const char* cuda_finish_sums(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a, int64_t tokens_a_scale,
+                             const float* scale, int64_t scale_stride, const float* bias, float* y, void* stream) {
+  if (tokens == 0 || rows == 0) return nullptr;
+  constexpr int64_t kWide = 128, kTall = 4, kMostBlocks = 65535;
+  const int64_t across = parts(rows, kWide), down = std::min(parts(tokens, 2 * kTall), kMostBlocks);
+  finish_kernel<<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), dim3(kWide, kTall), 0, static_cast<cudaStream_t>(stream)>>>(
+      sums, tokens, rows, sum_stride, a, tokens_a_scale, scale, scale_stride, bias, y);
+  return launched();
+}
+
+const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProduct product, void* stream_) {
+  if (tokens == 0 || p.rows == 0) return nullptr;
+  const auto stream = static_cast<cudaStream_t>(stream_);
+  Device device;
+  if (const char* wrong = device.find()) return wrong;
+  const TernaryScaling scaling = scaling_of(p);
+  const bool fits = p.depth <= kMmaMaxDepth && p.depth > 0;
+  const bool has_wgmma = fits && device.is_hopper && scaling == TernaryScaling::kOne;
+  if (product == CudaProduct::kAny)
+    product = !fits ? CudaProduct::kReference : has_wgmma && !is_for_mma(p, tokens) ? CudaProduct::kWgmma : CudaProduct::kMma;
+  switch (product) {
+    case CudaProduct::kMma:
+      if (!fits) return "a depth from 1 to 264192 for mma";
+      return scaling == TernaryScaling::kGroups ? run_mma<TernaryScaling::kGroups>(p, tokens, device, stream)
+             : scaling == TernaryScaling::kTwo  ? run_mma<TernaryScaling::kTwo>(p, tokens, device, stream)
+                                                : run_mma<TernaryScaling::kOne>(p, tokens, device, stream);
+    case CudaProduct::kWgmma: {
+      if (!has_wgmma) return "one scale a row, a depth from 1 to 264192 and a Hopper GPU for wgmma";
+      const Choice choice = choose(p, tokens);
+      return choice.shape == nullptr ? "a device with shared memory for wgmma" : choice.shape->start(p, tokens, choice.share, stream);
+    }
+    default:
+      return run_reference(p, tokens, stream);
+  }
+}
+
+}  // namespace bitlab::kernels

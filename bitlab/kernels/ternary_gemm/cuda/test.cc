@@ -1,0 +1,145 @@
+// The body of the mma.sync kernels, run by the host lane by lane: the bits of the CPU's reference, which test.cc of the op compares with the oracle.
+#include <memory>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/internal/half.h"
+#include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
+#include "bitlab/kernels/ternary_gemm/pack.h"
+#include "bitlab/kernels/test_support.h"
+
+namespace bitlab::kernels {
+namespace {
+
+using test::GuardedBytes;
+
+struct MmaCase {
+  int64_t tokens, rows, depth;
+  int number;  // decides what follows the product, and whether values are the worst ones
+};
+
+// Owns what arguments point to. Weights in both layouts end at a page that faults, q behind the last k that a kernel may read.
+class MmaProblem {
+ public:
+  MmaProblem(const MmaCase& c, TernaryScaling scaling, int64_t group)
+      : case_(c),
+        t_(test::random_int8(c.rows * c.depth, 1 + static_cast<uint32_t>(c.number), -1, 1)),
+        q_stride_(mma_chunks(c.depth) * kMmaDepth),
+        q_(static_cast<size_t>(c.tokens * q_stride_)),
+        scales_(test::random_floats(4 * c.rows, 2)),
+        a_(test::random_floats(c.tokens, 3)) {
+    const std::vector<int8_t> values = test::random_int8(c.tokens * q_stride_, 4, -127, 127);
+    int8_t* q = q_.fill(std::span(values));
+    for (int64_t m = 0; m < c.tokens && c.number % 3 == 0; ++m)
+      std::fill_n(q + m * q_stride_, c.depth, static_cast<int8_t>(m % 2 == 0 ? 127 : -127));
+    if (c.number % 3 == 0)
+      for (size_t i = 0; i < t_.size(); ++i)
+        t_[i] = static_cast<int8_t>(static_cast<int64_t>(i) / c.depth % 2 == 0 ? 1 : -1);
+    args_ = {.rows = c.rows, .depth = c.depth, .q = q, .q_stride = q_stride_, .a = a_.data()};
+    if (scaling == TernaryScaling::kGroups) {
+      for (const float scale : test::random_floats((c.depth + group - 1) / group * c.rows, 5))
+        halves_.push_back(float_to_half(scale));
+      args_.group = group, args_.group_scale = halves_.data();
+    } else {
+      args_.scale = scales_.data(), args_.scale_stride = c.number % 2;
+      if (scaling == TernaryScaling::kTwo) args_.scale_neg = scales_.data() + c.rows;
+    }
+    if (c.number % 2 == 0) args_.bias = scales_.data() + 2 * c.rows;
+    if (c.number % 5 == 1) args_.alpha = scales_.data(), args_.beta = scales_.data() + 3 * c.rows;
+    args_.relu = c.number % 7 == 3;
+    args_.y_inv = 0.37F, args_.y_stride = c.rows + 2;
+    codes_ = test::packed(t_, c.rows, c.depth);
+    packed_ = pack_ternary(codes_, c.rows, c.depth, TernaryLayout::kMma).value();
+  }
+
+  // Bytes of the results, and of what lies between rows.
+  std::vector<uint8_t> expected() {
+    return results([&](TernaryGemmArgs& args) {
+      args.weights = codes_.data();
+      ternary_gemm_reference(args, 0, case_.tokens, 0, case_.rows, nullptr);
+    });
+  }
+
+  template <class Product>
+  std::vector<uint8_t> got() {
+    GuardedBytes weights(packed_.data.size());
+    return results([&](TernaryGemmArgs& args) {
+      args.weights = weights.fill(std::span<const uint8_t>(packed_.data.data(), packed_.data.size()));
+      const auto shared = std::make_unique<typename Product::Shared>();
+      for (int64_t x = 0; x * Product::kRows < case_.rows; ++x)
+        for (int64_t y = 0; y * Product::kTokens < case_.tokens; ++y) {
+          const auto threads = std::make_unique<typename Product::Threads>();
+          Product::run({x, y}, args, case_.tokens, *threads, *shared);
+        }
+    });
+  }
+
+ private:
+  template <class Run>
+  std::vector<uint8_t> results(Run run) {
+    const bool int8 = case_.number % 4 == 2;
+    std::vector<uint8_t> bytes(static_cast<size_t>(case_.tokens * args_.y_stride * 4), 0x55);
+    TernaryGemmArgs args = args_;
+    (int8 ? args.y_q : reinterpret_cast<int8_t*&>(args.y)) = reinterpret_cast<int8_t*>(bytes.data());
+    run(args);
+    return bytes;
+  }
+
+  MmaCase case_;
+  std::vector<int8_t> t_;
+  int64_t q_stride_;
+  GuardedBytes q_;
+  std::vector<float> scales_, a_;
+  std::vector<uint16_t> halves_;
+  TernaryGemmArgs args_;
+  std::vector<uint8_t> codes_;
+  PackedTernary packed_;
+};
+
+// Each edge of tokens, rows and depth: one, a full tile, one more; and more chunks than the warps of a block take at once. Several times each, with
+// another number.
+std::vector<MmaCase> mma_cases() {
+  return {{1, 1, 1, 0},     {1, 16, 128, 1},   {7, 33, 63, 2},    {8, 16, 129, 3},  {8, 1, 700, 4},
+          {9, 33, 128, 5},  {9, 16, 1, 6},     {17, 1, 129, 7},   {17, 33, 700, 8}, {7, 1, 128, 9},
+          {1, 33, 700, 10}, {16, 32, 256, 11}, {2, 18, 2100, 12}, {3, 65, 4224, 13}};
+}
+
+template <class Product>
+void compare_mma(TernaryScaling scaling, int64_t group = 0) {
+  for (const MmaCase& c : mma_cases()) {
+    MmaProblem problem(c, scaling, group);
+    ASSERT_EQ(problem.got<Product>(), problem.expected())
+        << "tokens=" << c.tokens << " rows=" << c.rows << " depth=" << c.depth << " number=" << c.number
+        << " group=" << group;
+  }
+}
+
+TEST(CudaTernaryGemm, OneScaleHasTheBitsOfTheCpu) {
+  compare_mma<MmaProduct<1, 1, 4, 4, TernaryScaling::kOne>>(TernaryScaling::kOne);
+  compare_mma<MmaProduct<2, 1, 8, 2, TernaryScaling::kOne>>(TernaryScaling::kOne);
+  compare_mma<MmaProduct<4, 1, 16, 1, TernaryScaling::kOne>>(TernaryScaling::kOne);
+  compare_mma<MmaProduct<2, 2, 8, 1, TernaryScaling::kOne>>(TernaryScaling::kOne);
+}
+
+TEST(CudaTernaryGemm, TwoScalesHaveTheBitsOfTheCpu) {
+  compare_mma<MmaProduct<1, 1, 4, 4, TernaryScaling::kTwo>>(TernaryScaling::kTwo);
+  compare_mma<MmaProduct<2, 1, 8, 2, TernaryScaling::kTwo>>(TernaryScaling::kTwo);
+  compare_mma<MmaProduct<2, 2, 4, 1, TernaryScaling::kTwo>>(TernaryScaling::kTwo);
+}
+
+TEST(CudaTernaryGemm, GroupsHaveTheBitsOfTheCpu) {
+  for (const int64_t group : {64, 128, 256}) {
+    compare_mma<MmaProduct<1, 1, 8, 1, TernaryScaling::kGroups>>(TernaryScaling::kGroups, group);
+    compare_mma<MmaProduct<2, 2, 4, 1, TernaryScaling::kGroups>>(TernaryScaling::kGroups, group);
+  }
+}
+
+TEST(CudaTernaryGemm, SumsAtTheDepthLimitFit) { EXPECT_LT(64 * 127 * kMmaMaxDepth, int64_t{1} << 31); }
+
+TEST(CudaTernaryGemm, APackedWeightTakesTwoBitsAWeight) {
+  EXPECT_EQ(packed_bytes(4096, 4096, TernaryLayout::kMma), 4096 * 4096 / 4);
+  EXPECT_EQ(packed_bytes(1, 1, TernaryLayout::kMma), kMmaTileBytes);
+}
+
+}  // namespace
+}  // namespace bitlab::kernels
