@@ -10,6 +10,7 @@
 #include "bitlab/ops/internal/bit_operands.h"
 #include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/weight_cache.h"
@@ -70,6 +71,10 @@ struct Forward {
     operands.x = x, operands.latent = weight;
     const int64_t trailing = s.product.trailing();
     if (s.is_exact()) {
+      if (auto whole = cuda::contract(s.product, operands, bias)) {
+        y = *std::move(whole);
+        return;
+      }
       y = contract(IntegerProduct(s.product, x, layout.depth(), s.spec.method), trailing);
     } else {
       y = s.product(operands.x_value(s), operands.weight_value(s));
@@ -124,6 +129,7 @@ bool learns_any(AutogradContext* ctx, size_t first, size_t count) {
 
 struct BitProduct : torch::autograd::Function<BitProduct> {
   static constexpr size_t kSaved = 9;  // in front of the learned parameters
+  static constexpr const char* kGradientType = "gradient type";
 
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight, const Variable& bias_,
                           const Variable& act_scale_, at::TensorList learned,
@@ -135,6 +141,7 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     const Operands& o = run.operands;
     const bool needs_x_value = !s.quantizes_x() || s.blend != 1 || is_static(s.activation);
     keep(ctx, settings);
+    ctx->saved_data[kGradientType] = gradient_type(x);
     variable_list saved{o.q,
                         o.a,
                         o.weight.t,
@@ -161,8 +168,9 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     variable_list list(kLearned + learned.size() + 1);
     const bool learns = learns_any(ctx, kLearned, learned.size());
     const bool learns_step = act_scale.defined() && ctx->needs_input_grad(kActScale);
+    const at::ScalarType type = ctx->saved_data[kGradientType].toScalarType();
     auto [gx, gw, gb] = s.product.backward(
-        g, o.x_value(s), o.weight_value(s),
+        g, o.x_value(s, type), o.weight_value(s, type),
         {ctx->needs_input_grad(kX) || learns_step, ctx->needs_input_grad(kWeight) || learns, ctx->needs_input_grad(kBias)});
     if (learns) std::ranges::copy(learned_gradients(s, o, learned, gw), list.begin() + kLearned);
     if (ctx->needs_input_grad(kWeight)) list[kWeight] = weight_gradient(s, o, learned, gw);

@@ -32,16 +32,20 @@ at::Tensor chosen_slope(const EncodedWeight& of) {
 
 }  // namespace
 
-at::Tensor Operands::x_value(const Settings& s) const {
-  return s.quantizes_x() ? blended_value(q.to(at::kFloat).mul_(a), x, s.blend) : x;
+at::Tensor Operands::x_value(const Settings& s, at::ScalarType type) const {
+  if (!s.quantizes_x()) return x.to(type);
+  if (s.blend == 1) return q * a.to(type);
+  return blended_value(q * a, x, s.blend).to(type);
 }
 
-at::Tensor Operands::weight_value(const Settings& s) const {
+at::Tensor Operands::weight_value(const Settings& s, at::ScalarType type) const {
   const WeightLayout layout = s.product.layout(weight.t);
-  const at::Tensor scale = layout.spread(weight.scale, s.spec), t = weight.t.to(at::kFloat);
-  if (!weight.scale_neg.defined()) return blended_value(t.mul_(scale), latent, s.blend);
+  const at::Tensor scale = layout.spread(weight.scale, s.spec);
+  if (!weight.scale_neg.defined() && s.blend == 1) return weight.t * scale.to(type);
+  if (!weight.scale_neg.defined()) return blended_value(weight.t * scale, latent, s.blend).to(type);
+  const at::Tensor t = weight.t.to(at::kFloat);
   const at::Tensor negative = at::where(t < 0, -layout.spread(weight.scale_neg, s.spec), t);
-  return blended_value(at::where(t > 0, scale, negative), latent, s.blend);
+  return blended_value(at::where(t > 0, scale, negative), latent, s.blend).to(type);
 }
 
 at::Tensor weight_gradient(const Settings& s, const Operands& o, at::TensorList learned, const at::Tensor& g) {

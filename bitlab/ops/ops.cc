@@ -7,6 +7,7 @@
 
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/product.h"
 #include "bitlab/ternary/internal/method.h"
 
 namespace bitlab::ops {
@@ -18,7 +19,9 @@ at::Tensor in_float32(const at::Tensor& tensor) {
 }
 
 // Autocast: the operators quantize on their own, so they get float32, and products of integers choose their type (product.h).
+template <c10::DeviceType device>
 void run_in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const AutocastScope scope(at::autocast::get_autocast_dtype(device));
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const size_t count = op.schema().arguments().size();
   for (size_t i = stack->size() - count; i < stack->size(); ++i) {
@@ -183,6 +186,12 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("bit_conv", BitOperators<cpu::bit_product>::conv);
 }
 
+TORCH_LIBRARY_IMPL(bitlab, CUDA, m) {
+  m.impl("quantize_weight", cuda::quantize_weight);
+  m.impl("quantize_activation", cuda::quantize_activation);
+  m.impl("ternary_linear", cuda::ternary_linear);
+}
+
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("quantize_weight", any_device::quantize_weight);
   m.impl("quantize_activation", any_device::quantize_activation);
@@ -218,12 +227,14 @@ TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }
 
+#define BITLAB_SCHEMA(name, schema) m.impl(#name, torch::CppFunction::makeFromBoxedFunction<&run_in_float32<kDevice>>());
 TORCH_LIBRARY_IMPL(bitlab, AutocastCPU, m) {
-#define BITLAB_SCHEMA(name, schema) m.impl(#name, torch::CppFunction::makeFromBoxedFunction<&run_in_float32>());
+  constexpr auto kDevice = c10::DeviceType::CPU;
 #include "bitlab/ops/schemas.def"
 }
 
 TORCH_LIBRARY_IMPL(bitlab, AutocastCUDA, m) {
+  constexpr auto kDevice = c10::DeviceType::CUDA;
 #include "bitlab/ops/schemas.def"
-#undef BITLAB_SCHEMA
 }
+#undef BITLAB_SCHEMA

@@ -7,7 +7,7 @@
 // Both families compute docs/numerics.md:  y = ((float(sum t q) * a) * s) + b  with t, s from the weights (ternary/encode.h) and
 // q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
 // same bits as each other and as the runtime; with scales of groups, and with float activations, they agree within rounding (the sums have
-// another order). They are registered in the namespace "bitlab" of LibTorch's dispatcher, for CPU, Meta, Autograd and Autocast
+// another order). They are registered in the namespace "bitlab" of LibTorch's dispatcher, for CPU, CUDA, Meta, Autograd and Autocast
 // (which gives them float32, and lets exact products of integers take its type: product.h), and callable from Python as torch.ops.bitlab.*.
 //
 // Shapes. linear: x float32 [..., K], weight [N, K], bias [N] -> [..., N]; activations share a scale by token. conv: x float32
@@ -18,6 +18,9 @@
 // have rules of their own, from their papers: methods/ttq.cc, lsq.cc and tga.cc. That of quantized
 // activations passes unchanged where they are dynamic; with a static step it stops where they are clamped, and the step learns as in LSQ.
 // With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32, with and without gradients.
+//
+// On CUDA the operators of training have the CPU's bits, and gradients from products in autocast's type where it is on; values that are not finite
+// raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). ternary_linear runs there as well.
 //
 // On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv and bit_embedding are what they stand for:
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that

@@ -1,6 +1,5 @@
 #include "bitlab/ops/internal/product.h"
 
-#include <ATen/autocast_mode.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/linear.h>
@@ -14,8 +13,22 @@ at::Tensor Product::operator()(const at::Tensor& x, const at::Tensor& weight) co
                          window->output_padding, window->groups);
 }
 
-std::array<at::Tensor, 3> Product::backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
+thread_local std::optional<at::ScalarType> AutocastScope::current_;
+
+at::ScalarType gradient_type(const at::Tensor& x) {
+  return x.is_cuda() ? AutocastScope::type().value_or(at::kFloat) : at::kFloat;
+}
+
+std::array<at::Tensor, 3> Product::backward(const at::Tensor& float_g, const at::Tensor& x, const at::Tensor& weight,
                                             std::array<bool, 3> needed) const {
+  auto gradients = backward_in_type(float_g.to(x.scalar_type()), x, weight, needed);
+  for (at::Tensor& gradient : gradients)
+    if (gradient.defined()) gradient = gradient.to(at::kFloat);
+  return gradients;
+}
+
+std::array<at::Tensor, 3> Product::backward_in_type(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
+                                                    std::array<bool, 3> needed) const {
   if (window) {
     auto [gx, gw, gb] =
         at::convolution_backward(g, x, weight, at::OptionalIntArrayRef(g.size(1)), window->stride, window->padding,
@@ -31,18 +44,15 @@ std::array<at::Tensor, 3> Product::backward(const at::Tensor& g, const at::Tenso
 }
 
 IntegerProduct::Kind IntegerProduct::choose(const Facts& facts) {
-  if (!facts.fits_float32) return Kind::kFloat64;
-  const bool has_units = facts.device == c10::DeviceType::CUDA && facts.is_linear;
-  return has_units && facts.autocast ? Kind::kHalf : Kind::kFloat32;
+  const bool on_cuda = facts.device == c10::DeviceType::CUDA;
+  if (!facts.fits_float32 || (on_cuda && !facts.is_linear)) return Kind::kFloat64;
+  return on_cuda && facts.autocast ? Kind::kHalf : Kind::kFloat32;
 }
 
 IntegerProduct::IntegerProduct(const Product& product, const at::Tensor& x, const c10::SymInt& depth, ternary::Method method)
     : product_(product) {
-  const c10::DeviceType device = x.device().type();
-  std::optional<at::ScalarType> autocast;
-  if (at::autocast::is_autocast_available(device) && at::autocast::is_autocast_enabled(device))
-    autocast = at::autocast::get_autocast_dtype(device);
-  kind_ = choose({device, autocast, !product.window, depth * ternary::kActMax * info(method).limit < (1 << 24)});
+  const auto autocast = AutocastScope::type();
+  kind_ = choose({x.device().type(), autocast, !product.window, depth * ternary::kActMax * info(method).limit < (1 << 24)});
   type_ = kind_ == Kind::kHalf ? *autocast : kind_ == Kind::kFloat32 ? at::kFloat : at::kDouble;
 }
 

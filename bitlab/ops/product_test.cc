@@ -59,9 +59,12 @@ TEST(IntegerProducts, AreChosenByDeviceDepthAndAutocast) {
   using Kind = IntegerProduct::Kind;
   for (const auto device : {c10::DeviceType::CPU, c10::DeviceType::CUDA})
     for (const bool linear : {true, false}) {
-      const bool halves = device == c10::DeviceType::CUDA && linear;
-      EXPECT_EQ(IntegerProduct::choose({device, std::nullopt, linear, true}), Kind::kFloat32);
-      EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, true}), halves ? Kind::kHalf : Kind::kFloat32);
+      const bool on_cuda = device == c10::DeviceType::CUDA;
+      EXPECT_EQ(IntegerProduct::choose({device, std::nullopt, linear, true}),
+                on_cuda && !linear ? Kind::kFloat64 : Kind::kFloat32);
+      EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, true}), !on_cuda ? Kind::kFloat32
+                                                                               : linear ? Kind::kHalf
+                                                                                        : Kind::kFloat64);
       EXPECT_EQ(IntegerProduct::choose({device, at::kBFloat16, linear, false}), Kind::kFloat64);
     }
   // Both of the half types hold every operand, so that what is multiplied and summed in float32 are the integers.

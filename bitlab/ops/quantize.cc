@@ -1,4 +1,5 @@
 // quantize_weight, quantize_activation, ternary_pack.
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/empty.h>
@@ -10,6 +11,7 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/encode.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/spec_cache.h"
@@ -91,6 +93,33 @@ struct Quantization {
     require(act_scale->sym_numel() == 1, ErrorCode::kShapeMismatch, "[{}] act_scale [1], got {}", op, show(*act_scale));
     step = &*act_scale;
   }
+  // What x is multiplied by where it is the same for all; else 0.
+  float inv(const char* op) const { return step == nullptr ? 0.0F : 1.0F / checked_step(op, *step); }
+};
+
+template <Encoded encode(const Latent&)>
+FourTensors quantized_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
+                             int64_t groups) {
+  constexpr const char* kOp = "quantize_weight";
+  const at::NoGradGuard no_grad;
+  const WeightLayout layout(kOp, weight, transposed, groups);
+  return in_layout(weight, layout, encode(latent(kOp, weight, layout, spec, learned)));
+}
+
+// Where a quantized x goes: blocks of memory that share a scale, their integers and scales.
+struct RowBlocks {
+  at::Tensor x, q, a;
+  int64_t rows = 0;
+
+  RowBlocks(const char* op, const at::Tensor& values, int64_t start_dim) {
+    require_float32(op, "x", values);
+    const int64_t dim = wrap_dim(op, values, start_dim);
+    x = row_blocks(values, dim);
+    q = at::empty_like(x, x.options().dtype(at::kChar));
+    a = at::empty_symint(scale_shape(x, dim), x.options());
+    rows = a.numel();
+    if (x.numel() == 0) a.fill_(1.0);
+  }
 };
 
 }  // namespace
@@ -99,9 +128,7 @@ namespace cpu {
 
 FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
                             int64_t groups) {
-  constexpr const char* kOp = "quantize_weight";
-  const WeightLayout layout(kOp, weight, transposed, groups);
-  return in_layout(weight, layout, encode(latent(kOp, weight, layout, spec, learned)));
+  return quantized_weight<cpu::encode>(weight, spec, learned, transposed, groups);
 }
 
 ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
@@ -121,32 +148,43 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
                                const OptionalTensor& act_scale) {
   constexpr const char* kOp = "quantize_activation";
   const Quantization quantization(kOp, activation, act_scale);
-  require_float32(kOp, "x", x);
-  const int64_t dim = wrap_dim(kOp, x, start_dim);
-  const at::Tensor blocks = row_blocks(x, dim);
-  const at::Tensor q = at::empty_like(blocks, blocks.options().dtype(at::kChar));
-  const at::Tensor a = at::empty_symint(scale_shape(x, dim), x.options());
-  if (x.numel() == 0) return {q, a.fill_(1.0)};
-  const int64_t rows = a.numel(), columns = x.numel() / rows;
+  const RowBlocks to(kOp, x, start_dim);
+  if (x.numel() == 0) return {to.q, to.a};
+  const int64_t columns = x.numel() / to.rows;
   TorchPool pool;
-  kernels::activation_quant(
-      activation_quant_kernel(), kOp, blocks.const_data_ptr<float>(), rows, columns, columns, q.mutable_data_ptr<int8_t>(),
-      columns, a.mutable_data_ptr<float>(), pool,
-      {quantization.limit, quantization.step == nullptr ? 0.0F : 1.0F / checked_step(kOp, *quantization.step)})
+  kernels::activation_quant(activation_quant_kernel(), kOp, to.x.const_data_ptr<float>(), to.rows, columns, columns,
+                            to.q.mutable_data_ptr<int8_t>(), columns, to.a.mutable_data_ptr<float>(), pool,
+                            {quantization.limit, quantization.inv(kOp)})
       .value();
-  return {q, a};
+  return {to.q, to.a};
 }
 
 }  // namespace cpu
+
+namespace cuda {
+
+FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
+                            int64_t groups) {
+  return quantized_weight<cuda::encode>(weight, spec, learned, transposed, groups);
+}
+
+TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
+                               const OptionalTensor& act_scale) {
+  constexpr const char* kOp = "quantize_activation";
+  if (!serves(x)) return any_device::quantize_activation(x, start_dim, activation, act_scale);
+  const Quantization quantization(kOp, activation, act_scale);
+  const RowBlocks to(kOp, x, start_dim);
+  if (x.numel() > 0) quantize_rows(to.x, to.rows, quantization.limit, quantization.inv(kOp), to.q, to.a);
+  return {to.q, to.a};
+}
+
+}  // namespace cuda
 
 namespace any_device {
 
 FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
                             int64_t groups) {
-  constexpr const char* kOp = "quantize_weight";
-  const at::NoGradGuard no_grad;
-  const WeightLayout layout(kOp, weight, transposed, groups);
-  return in_layout(weight, layout, encode(latent(kOp, weight, layout, spec, learned)));
+  return quantized_weight<any_device::encode>(weight, spec, learned, transposed, groups);
 }
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
@@ -164,7 +202,7 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
     throw Exception(
         make_error(ErrorCode::kNotFinite, "[{}] finite input, got NaN or infinity (row={})", kOp, first_not_finite(most)));
   const at::Tensor inv = quantization.step != nullptr
-                             ? at::full_like(most, 1.0F / checked_step(kOp, *quantization.step))
+                             ? at::full_like(most, quantization.inv(kOp))
                              : at::full_like(most, quantization.limit).div_(most.clamp_min(ternary::kActEpsilon));
   at::Tensor q = at::round(x * inv).clamp_(-quantization.limit, quantization.limit).to(at::kChar);
   return {std::move(q), inv.reciprocal()};

@@ -6,10 +6,12 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/internal/torch_pool.h"
 #include "bitlab/ops/weight_cache.h"
+#include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {
 namespace {
@@ -235,6 +237,31 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
 }
 
 }  // namespace cpu
+
+namespace cuda {
+
+at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                          const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
+                          std::string_view activation, int64_t group) {
+  constexpr const char* kOp = "ternary_linear";
+  const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
+  const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
+  const int64_t depth = x.size(-1), row_bytes = ternary::code_row_bytes(depth), most = ternary::max_depth(false);
+  require(!has_int8(codes) && kind != ternary::ActKind::kNone, ErrorCode::kUnsupported,
+          "[{}] ternary codes and int8 or int4 activations on CUDA, got {} and {}", kOp, c10::toString(codes.scalar_type()),
+          activation);
+  require(codes.scalar_type() == at::kByte && codes.size(1) == row_bytes, ErrorCode::kShapeMismatch,
+          "[{}] uint8 codes [N, {}] for K = {}, got {} {}", kOp, row_bytes, depth, c10::toString(codes.scalar_type()),
+          show(codes));
+  require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", kOp, most, depth);
+  require(group == 0 || scale.size(1) == ceil_div(depth, group), ErrorCode::kShapeMismatch,
+          "[{}] a scale for each {} of K = {}, got {}", kOp, group, depth, show(scale));
+  if (y.numel() == 0) return y;
+  const float step = given(act_scale) ? checked_step(kOp, *act_scale) : 0.0F;
+  return run({x, codes, scale, scale_neg, bias, static_cast<float>(act_limit(kind)), step, group});
+}
+
+}  // namespace cuda
 
 namespace meta {
 

@@ -32,9 +32,9 @@ struct Operands {
   QuantizedWeight weight;
   at::Tensor x, latent;  // float32; may be undefined where nothing asks for them
 
-  // What the product is of.
-  at::Tensor x_value(const Settings& s) const;
-  at::Tensor weight_value(const Settings& s) const;
+  // What the product is of, in float32 or, for a backward pass, a type of fewer bits.
+  at::Tensor x_value(const Settings& s, at::ScalarType type = at::kFloat) const;
+  at::Tensor weight_value(const Settings& s, at::ScalarType type = at::kFloat) const;
 };
 
 // The gradient that reaches the latent weight from g, that of the weight's value.

@@ -79,6 +79,13 @@ TernaryEmbeddingOp ternary_embedding;
 BitProductOp bit_product;
 }  // namespace cpu
 
+// NVIDIA GPUs, with libbitlab_cuda where it is there.
+namespace cuda {
+QuantizeWeightOp quantize_weight;
+QuantizeActivationOp quantize_activation;
+TernaryLinearOp ternary_linear;
+}  // namespace cuda
+
 // Devices without kernels of their own.
 namespace any_device {
 QuantizeWeightOp quantize_weight;

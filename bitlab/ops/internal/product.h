@@ -3,6 +3,7 @@
 
 #include <array>
 #include <optional>
+#include <utility>
 
 #include <ATen/core/Tensor.h>
 
@@ -23,10 +24,32 @@ struct Product {
     return {op(), weight, window && window->transposed, window ? window->groups : 1};
   }
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& weight) const;
-  // Gradients of x, of the weight and of a bias [N] behind the product, where they are asked for.
+  // Gradients of x, of the weight and of a bias [N] behind the product, where they are asked for: float32, from products in the type of x and
+  // weight.
   std::array<at::Tensor, 3> backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
                                      std::array<bool, 3> needed) const;
+
+ private:
+  std::array<at::Tensor, 3> backward_in_type(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
+                                             std::array<bool, 3> needed) const;
 };
+
+// The type that autocast asks for. An operator runs with autocast switched off for those that it calls, which is why it is noted here: for the
+// calling thread, as long as a scope lives.
+class AutocastScope {
+ public:
+  explicit AutocastScope(at::ScalarType type) : before_(std::exchange(current_, type)) {}
+  ~AutocastScope() { current_ = before_; }
+  AutocastScope(const AutocastScope&) = delete;
+  AutocastScope& operator=(const AutocastScope&) = delete;
+  static std::optional<at::ScalarType> type() { return current_; }
+
+ private:
+  static thread_local std::optional<at::ScalarType> current_;
+  std::optional<at::ScalarType> before_;
+};
+// Of the products of a backward pass: autocast's on CUDA, as those of a float layer, else float32.
+at::ScalarType gradient_type(const at::Tensor& x);
 
 // The product of integers |q| <= 127 and |t| <= limit, summed without rounding: float32 holds every sum below 2^24, float64 those of every depth
 // that layers may have. How the operands travel is a choice by device:
@@ -34,7 +57,7 @@ struct Product {
 //   kHalf      bfloat16 or float16 operands, both of which hold these integers, and float32 sums: half the memory, and the matrix units of
 //              GPUs. Of linear layers on CUDA under autocast, for sums below 2^24
 //   kFloat32   for sums below 2^24
-//   kFloat64   for the others
+//   kFloat64   for the others, and for convolutions on CUDA, where cuDNN transforms what it convolves in float32 (Winograd, FFT), which rounds
 class IntegerProduct {
  public:
   enum class Kind { kHalf, kFloat32, kFloat64 };

@@ -1,0 +1,238 @@
+#include "bitlab/ops/internal/cuda.h"
+
+#include <algorithm>
+
+#include <ATen/ops/_int_mm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/ternary_gemm/cuda/layout.h"
+#include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
+#include "bitlab/kernels/ternary_gemm/pack.h"
+#include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/encode.h"
+#include "bitlab/ops/internal/tensor_cache.h"
+#include "bitlab/ops/padding.h"
+#include "bitlab/ternary/codes.h"
+#include "bitlab/ternary/sum.h"
+
+namespace bitlab::ops {
+namespace {
+
+const kernels::CudaPlugin* plugin() {
+  static const kernels::CudaPlugin* found = [] {
+    const auto loaded = kernels::cuda_plugin();
+    return loaded.ok() ? *loaded : nullptr;
+  }();
+  return found;
+}
+
+// LibTorch's current stream of the tensor's device.
+void* stream_of(const at::Tensor& tensor) {
+  return c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device()).native_handle();
+}
+
+void check(const char* wrong) {
+  require(wrong == nullptr, ErrorCode::kInternal, "[cuda] work on the stream, got: {}", wrong == nullptr ? "" : wrong);
+}
+
+at::Tensor padded(const at::Tensor& matrix, int64_t rows, int64_t columns) {
+  const int64_t more_rows = rows - matrix.size(0), more = columns - matrix.size(1);
+  return more_rows == 0 && more == 0 ? matrix : at::constant_pad_nd(matrix, {0, more, 0, more_rows});
+}
+
+// int32 [M, N], of int8 q [M, K] and t [N, K]. cuBLAS takes more than 16 rows, and multiples of 8.
+at::Tensor integer_product(const at::Tensor& q, const at::Tensor& t) {
+  constexpr int64_t kUnit = 8, kMinRows = 24;
+  const int64_t m = q.size(0), n = t.size(0), depth = round_up(q.size(1), kUnit);
+  const at::Tensor sums = at::_int_mm(padded(q, std::max(m, kMinRows), depth), padded(t, round_up(n, kUnit), depth).t());
+  return sums.narrow(0, 0, m).narrow(1, 0, n);
+}
+
+// The patches that a convolution reads, int8 [B * positions, kernel... * C], in the canonical order of k (ternary/codes.h), of q [B, C, sizes...].
+at::Tensor patches(const at::Tensor& q, at::IntArrayRef kernel, const ConvWindow& w, at::IntArrayRef out) {
+  std::vector<int64_t> around{0, 0};
+  for (const int64_t side : sides(w.padding, w.padding)) around.push_back(side);
+  at::Tensor last = q.movedim(1, -1);
+  last = (std::ranges::all_of(around, [](int64_t side) { return side == 0; }) ? last : at::constant_pad_nd(last, around))
+             .contiguous();
+  const int64_t depth = last.size(-1) * c10::multiply_integers(kernel);
+  // A copy of words is as much quicker as they are wider.
+  constexpr int64_t kWord = sizeof(int64_t);
+  if (last.size(-1) % kWord == 0) last = last.view(at::kLong);
+  std::vector<int64_t> sizes{last.size(0)}, strides{last.stride(0)};
+  for (size_t d = 0; d < kernel.size(); ++d) {
+    sizes.push_back(out[d]);
+    strides.push_back(last.stride(static_cast<int64_t>(d) + 1) * w.stride[d]);
+  }
+  for (size_t d = 0; d < kernel.size(); ++d) {
+    sizes.push_back(kernel[d]);
+    strides.push_back(last.stride(static_cast<int64_t>(d) + 1) * w.dilation[d]);
+  }
+  sizes.push_back(last.size(-1));
+  strides.push_back(1);
+  const int64_t positions = last.size(0) * c10::multiply_integers(out);
+  return last.as_strided(sizes, strides).reshape({positions, -1}).view(at::kChar).view({positions, depth});
+}
+
+std::vector<int64_t> output_sizes(const at::Tensor& q, at::IntArrayRef kernel, const ConvWindow& w) {
+  std::vector<int64_t> out;
+  for (size_t d = 0; d < kernel.size(); ++d) {
+    const int64_t reach = w.dilation[d] * (kernel[d] - 1) + 1;
+    out.push_back((q.size(static_cast<int64_t>(d) + 2) + 2 * w.padding[d] - reach) / w.stride[d] + 1);
+    require(out.back() > 0, ErrorCode::kShapeMismatch, "[bit_conv] a kernel that fits into x, got {} for {}",
+            show(c10::fromIntArrayRefSlow(kernel)), show(q));
+  }
+  return out;
+}
+
+// What ternary_gemm reads on a device.
+struct DeviceWeight {
+  at::Tensor codes;        // uint8, in kMma
+  at::Tensor group_scale;  // float16 [groups, N], where there are groups
+};
+
+// Never destroyed: tensors may outlive static objects.
+TensorCache<int64_t, DeviceWeight>& device_weights() {
+  static auto* instance = new TensorCache<int64_t, DeviceWeight>;  // by depth
+  return *instance;
+}
+
+std::shared_ptr<const DeviceWeight> device_weight(const cuda::TernaryLinear& l, int64_t depth) {
+  std::vector<at::Tensor> sources{l.codes};
+  if (l.group != 0) sources.push_back(l.scale);
+  return device_weights().get(sources, depth, [&] {
+    const at::Tensor host = l.codes.cpu().contiguous();
+    const std::span<const uint8_t> codes(host.const_data_ptr<uint8_t>(), static_cast<size_t>(host.numel()));
+    const Status valid = ternary::validate_codes(codes, host.size(0), depth);
+    if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[ternary_linear] {}", valid.error().message)});
+    const kernels::PackedTernary packed =
+        kernels::pack_ternary(codes, host.size(0), depth, kernels::TernaryLayout::kMma).value();
+    const at::Tensor bytes = at::empty({static_cast<int64_t>(packed.data.size())}, host.options());
+    std::ranges::copy(std::span(packed.data.data(), packed.data.size()), bytes.mutable_data_ptr<uint8_t>());
+    auto weight = std::make_shared<DeviceWeight>();
+    weight->codes = bytes.to(l.codes.device());
+    if (l.group != 0) weight->group_scale = l.scale.t().contiguous();
+    return weight;
+  });
+}
+
+}  // namespace
+
+namespace cuda {
+
+at::Tensor run(const TernaryLinear& l) {
+  const kernels::CudaPlugin& table = *kernels::cuda_plugin().value();
+  const c10::DeviceGuard guard(l.x.device());
+  const int64_t depth = l.x.size(-1), rows = l.codes.size(0), tokens = l.x.numel() / depth;
+  const auto weight = device_weight(l, depth);
+  const at::Tensor x = l.x.contiguous(), scale = l.scale.contiguous();
+  const at::Tensor scale_neg = given(l.scale_neg) ? l.scale_neg->contiguous() : at::Tensor();
+  const at::Tensor bias = given(l.bias) ? l.bias->contiguous() : at::Tensor();
+  const at::Tensor q = at::empty({tokens, round_up(depth, kernels::kMmaDepth)}, x.options().dtype(at::kChar));
+  const at::Tensor a = at::empty({tokens}, x.options()), y = at::empty({tokens, rows}, x.options());
+  quantize_rows(x, tokens, l.limit, l.step == 0 ? 0 : 1.0F / l.step, q, a);
+  const auto floats = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; };
+  kernels::TernaryGemmArgs args{.weights = weight->codes.const_data_ptr<uint8_t>(),
+                                .rows = rows,
+                                .depth = depth,
+                                .scale_neg = floats(scale_neg),
+                                .group = l.group,
+                                .q = q.const_data_ptr<int8_t>(),
+                                .q_stride = q.size(1),
+                                .a = a.const_data_ptr<float>(),
+                                .bias = floats(bias),
+                                .y = y.mutable_data_ptr<float>(),
+                                .y_stride = rows};
+  if (l.group != 0) {
+    args.group_scale = static_cast<const uint16_t*>(weight->group_scale.const_data_ptr());
+  } else {
+    args.scale = floats(scale), args.scale_stride = scale.numel() > 1 ? 1 : 0;
+  }
+  check(table.ternary_gemm(&args, tokens, static_cast<int32_t>(kernels::CudaProduct::kAny), stream_of(x)));
+  std::vector<int64_t> shape = l.x.sizes().vec();
+  shape.back() = rows;
+  return y.view(shape);
+}
+
+bool serves(const at::Tensor& tensor) { return tensor.is_cuda() && plugin() != nullptr; }
+
+std::optional<at::Tensor> contract(const Product& product, const Operands& o, const OptionalTensor& bias) {
+  if (!serves(o.q) || o.q.numel() == 0 || o.weight.scale_neg.defined() || (product.window && product.window->transposed))
+    return {};
+  const c10::DeviceGuard guard(o.q.device());
+  const WeightLayout layout = product.layout(o.weight.t);
+  const at::Tensor t = layout.to_matrix(o.weight.t);
+  const int64_t n = t.size(0);
+  at::Tensor sums;
+  std::vector<int64_t> out;
+  if (!product.window) {
+    sums = integer_product(o.q.reshape({-1, o.q.size(-1)}), t);
+  } else {
+    const at::IntArrayRef kernel = o.weight.t.sizes().slice(2);
+    const int64_t groups = product.window->groups;
+    out = output_sizes(o.q, kernel, *product.window);
+    std::vector<at::Tensor> parts;
+    for (int64_t g = 0; g < groups; ++g) {
+      const at::Tensor channels = groups == 1 ? o.q : o.q.chunk(groups, 1)[static_cast<size_t>(g)];
+      parts.push_back(
+          integer_product(patches(channels, kernel, *product.window, out), t.narrow(0, g * n / groups, n / groups)));
+    }
+    sums = groups == 1 ? parts[0] : at::cat(parts, 1);
+  }
+  const int64_t tokens = sums.size(0);
+  const at::Tensor y = at::empty({tokens, n}, o.a.options()), scale = o.weight.scale.contiguous(), a = o.a.contiguous();
+  const at::Tensor added = given(bias) ? bias->contiguous() : at::Tensor();
+  check(plugin()->finish_sums(sums.const_data_ptr<int32_t>(), tokens, n, sums.stride(0), a.const_data_ptr<float>(),
+                              tokens / a.numel(), scale.const_data_ptr<float>(), scale.numel() == 1 ? 0 : 1,
+                              added.defined() ? added.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(),
+                              stream_of(y)));
+  std::vector<int64_t> shape = o.q.sizes().vec();
+  if (!product.window) {
+    shape.back() = n;
+    return y.view(shape);
+  }
+  shape = {o.q.size(0)};
+  shape.insert(shape.end(), out.begin(), out.end());
+  shape.push_back(n);
+  return y.view(shape).movedim(-1, 1);
+}
+
+// The commonest encoder; others, and sparse or drawn codes, are any_device's.
+bool encodes(const Latent& from) {
+  const ternary::WeightSpec& spec = from.spec;
+  return serves(from.w) && spec.method == ternary::Method::kAbsmean && spec.granularity != ternary::Granularity::kGroup &&
+         spec.sparsity == ternary::Sparsity::kDense && spec.draw == 0;
+}
+
+Encoded encode(const Latent& from) {
+  if (!encodes(from)) return any_device::encode(from);
+  const c10::DeviceGuard guard(from.w.device());
+  const int64_t parts = from.scales(), length = from.w.numel() / parts,
+                blocks = ceil_div(length, static_cast<int64_t>(ternary::kSumBlock));
+  const auto options = from.w.options();
+  Encoded to{at::empty(from.w.sizes(), options.dtype(at::kChar)), at::empty({parts}, options), at::empty({0}, options),
+             at::empty({parts}, options)};
+  const at::Tensor scratch = at::empty({2 * parts * blocks}, options.dtype(at::kDouble));
+  check(plugin()->encode_absmean(from.w.const_data_ptr<float>(), parts, length, to.t.mutable_data_ptr<int8_t>(),
+                                 to.scale.mutable_data_ptr<float>(), to.threshold.mutable_data_ptr<float>(),
+                                 scratch.mutable_data_ptr<double>(), stream_of(from.w)));
+  return to;
+}
+
+void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, const at::Tensor& q, const at::Tensor& a) {
+  const c10::DeviceGuard guard(x.device());
+  const int64_t columns = x.numel() / rows, q_stride = q.numel() / rows;
+  const at::Tensor scratch = at::empty({rows}, a.options().dtype(at::kInt));
+  check(plugin()->activation_quant(x.const_data_ptr<float>(), rows, columns, limit, inv, q.mutable_data_ptr<int8_t>(),
+                                   q_stride, a.mutable_data_ptr<float>(), static_cast<uint32_t*>(scratch.mutable_data_ptr()),
+                                   stream_of(x)));
+}
+
+}  // namespace cuda
+}  // namespace bitlab::ops

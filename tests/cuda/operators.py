@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Checks the operators of libbitlab_ops on a CUDA device against the CPU's: forward to the bit, gradients within rounding.
+
+    python3 tests/cuda/operators.py build/release/lib/libbitlab_ops.so
+
+A machine with a GPU runs it; the tests of the operators themselves (bitlab/ops/*_test.cc) need none.
+"""
+
+import argparse
+import itertools
+import sys
+
+import torch
+
+ops = torch.ops.bitlab
+METHODS = {"absmean": 0, "absmedian": 0, "twn": 0, "twn_asymmetric": 0, "ttq": 2, "lsq": 1, "tga": 1, "fixed": 0, "int8": 0}
+GROUPED = ("absmean", "absmedian", "twn", "fixed")
+failures = []
+checks = 0
+
+
+def expect(condition, what):
+    global checks
+    checks += 1
+    if not condition:
+        failures.append(what)
+
+
+def same(a, b):
+    a, b = a.cpu().contiguous(), b.cpu().contiguous()
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def close(a, b, bound):
+    a, b = a.cpu().double(), b.cpu().double()
+    return bool((a - b).norm() <= bound * b.norm().clamp(min=1e-30))
+
+
+def specs():
+    for method, learned in METHODS.items():
+        for granularity in ("tensor", "channel", "group64"):
+            if granularity == "group64" and method not in GROUPED:
+                continue
+            yield f"{method}/{granularity}", learned, granularity
+    yield "absmean/tensor/2:4", 0, "tensor"
+    yield "absmean/channel/stochastic=77", 0, "channel"
+
+
+def learned_of(count, granularity, rows):
+    torch.manual_seed(5)
+    return [torch.rand(1 if granularity == "tensor" else rows) + 0.5 for _ in range(count)]
+
+
+def on_cuda(value):
+    return [v.cuda() for v in value] if isinstance(value, list) else value.cuda() if isinstance(value, torch.Tensor) else value
+
+
+def attempt(what, call):
+    """The result of a call, or the first line of its error."""
+    try:
+        return call()
+    except Exception as error:  # whatever an operator throws is a finding
+        failures.append(f"{what}: {str(error).splitlines()[0][:160]}")
+        return None
+
+
+def check_encoders():
+    for (spec, count, granularity), shape in itertools.product(specs(), ((1, 1), (7, 33), (64, 128), (130, 1000), (3, 9000), (12, 64, 3, 2))):
+        if granularity == "group64" and len(shape) > 2 and shape[1] % 64 != 0:
+            continue
+        torch.manual_seed(1)
+        weight, learned = torch.randn(shape), learned_of(count, granularity, shape[0])
+        what = f"quantize_weight {spec} {shape}"
+        found = attempt(what, lambda: ops.quantize_weight(weight.cuda(), spec, on_cuda(learned)))
+        if found is not None:
+            for name, a, b in zip(("t", "scale", "scale_neg", "threshold"), found, ops.quantize_weight(weight, spec, learned)):
+                expect(same(a, b), f"{what}: {name}")
+    for shape, start, kind in itertools.product(((1, 1), (5, 127), (3, 4, 1024), (2, 9000), (2, 3, 17, 13)), (1, -1), ("int8", "int4", "int8_static")):
+        torch.manual_seed(2)
+        x = torch.randn(shape)
+        x.view(-1)[0] = 1e30
+        step = torch.tensor([0.03]) if kind.endswith("static") else None
+        what = f"quantize_activation {kind} {shape} from {start}"
+        found = attempt(what, lambda: ops.quantize_activation(x.cuda(), start, kind, on_cuda(step)))
+        if found is not None:
+            for name, a, b in zip(("q", "a"), found, ops.quantize_activation(x, start, kind, step)):
+                expect(same(a, b), f"{what}: {name}")
+
+
+def linear_cases():
+    for spec, count, granularity in specs():
+        for kind in ("int8", "int4", "int8_static", "none"):
+            for tokens, depth, rows in ((1, 1, 1), (5, 33, 7), (40, 128, 64), (3, 1000, 130)):
+                yield spec, count, granularity, kind, tokens, depth, rows
+
+
+def check_products():
+    for spec, count, granularity, kind, tokens, depth, rows in linear_cases():
+        torch.manual_seed(3)
+        x, weight, bias = torch.randn(tokens, depth), torch.randn(rows, depth), torch.randn(rows)
+        learned, step = learned_of(count, granularity, rows), torch.tensor([0.03]) if kind.endswith("static") else None
+        exact = kind != "none" and granularity != "group64"
+        compare(f"bit_linear {spec} {kind} {tokens}x{depth}x{rows}", exact, [x, weight, bias, *learned],
+                lambda x, weight, bias, *learned: ops.bit_linear(x, weight, bias, spec, kind, list(learned),
+                                                                 None if step is None else step.to(x.device)))  # fmt: skip
+    convolutions = [  # x, weight, stride, padding, dilation, transposed, output padding, groups
+        ((2, 3, 9, 7), (17, 3, 3, 2), [2, 1], [1, 3], [1, 2], False, [0, 0], 1),
+        ((1, 1, 28, 28), (20, 1, 5, 5), [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+        ((2, 64, 8, 8), (64, 64, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+        ((2, 12, 9, 9), (18, 4, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 3),
+        ((2, 7, 9, 8), (7, 1, 3, 3), [2, 1], [1, 1], [1, 1], False, [0, 0], 7),
+        ((2, 5, 40), (6, 5, 7), [2], [3], [2], False, [0], 1),
+        ((1, 4, 5, 6, 7), (6, 4, 3, 2, 3), [2, 1, 1], [1, 0, 1], [1, 2, 1], False, [0, 0, 0], 1),
+        ((2, 6, 6, 5), (6, 3, 4, 3), [2, 3], [1, 1], [1, 1], True, [1, 2], 3),
+    ]
+    for spec, count, granularity in specs():
+        if granularity == "group64":
+            continue
+        for shape, kernel, stride, padding, dilation, transposed, output, groups in convolutions:
+            torch.manual_seed(4)
+            rows = kernel[1] * groups if transposed else kernel[0]
+            x, weight, bias, learned = torch.randn(shape), torch.randn(kernel), torch.randn(rows), learned_of(count, granularity, rows)
+            compare(f"bit_conv {spec} {shape} {kernel} groups={groups} transposed={transposed}", True, [x, weight, bias, *learned],
+                    lambda x, weight, bias, *learned: ops.bit_conv(x, weight, bias, stride, padding, dilation, transposed, output, groups,
+                                                                   spec, "int8", list(learned)))  # fmt: skip
+
+
+def compare(what, exact, tensors, call):
+    """A call and its gradients on both devices."""
+    results = []
+    for device in ("cpu", "cuda"):
+        leaves = [t.to(device).requires_grad_() for t in tensors]
+        y = attempt(f"{what} on {device}", lambda: call(*leaves))
+        if y is None:
+            return
+        torch.manual_seed(6)
+        gradients = attempt(f"{what} backward on {device}", lambda: torch.autograd.grad(y, leaves, torch.randn(y.shape).to(device)))
+        without = None
+        if device == "cuda":
+            with torch.no_grad():
+                without = attempt(f"{what} without gradients", lambda: call(*[t.detach() for t in leaves]))
+        results.append((y.detach(), gradients, without))
+    (y, gradients, _), (y_cuda, gradients_cuda, without) = results
+    expect(same(y_cuda, y) if exact else close(y_cuda, y, 1e-5), f"{what}: y")
+    if without is not None:
+        expect(same(without, y_cuda), f"{what}: y without gradients")
+    if gradients is not None and gradients_cuda is not None:
+        for i, (a, b) in enumerate(zip(gradients_cuda, gradients)):
+            # That of a learned scale or threshold is a sum whose terms cancel.
+            expect(close(a, b, 3e-5 if i < 3 else 1e-3), f"{what}: gradient {i}")
+
+
+def check_packed():
+    """ternary_linear, which reads codes as ternary_pack makes them."""
+    for spec in ("absmean/tensor", "absmean/channel", "twn_asymmetric/channel", "absmean/group64", "twn/group64"):
+        for kind, (tokens, depth, rows) in itertools.product(("int8", "int4", "int8_static"), ((1, 1, 1), (5, 33, 7), (40, 128, 64), (3, 1000, 130), (70, 4096, 260))):
+            torch.manual_seed(9)
+            x, bias = torch.randn(tokens, depth), torch.randn(rows)
+            codes, scale, scale_neg = ops.ternary_pack(torch.randn(rows, depth), spec, [])
+            scale_neg, step = scale_neg if scale_neg.numel() else None, torch.tensor([0.03]) if kind.endswith("static") else None
+            arguments = (x, codes, scale, scale_neg, bias, step, kind, 64 if "group" in spec else 0)
+            what = f"ternary_linear {spec} {kind} {tokens}x{depth}x{rows}"
+            with torch.no_grad():
+                on_device = [on_cuda(a) for a in arguments]
+                found = attempt(what, lambda: ops.ternary_linear(*on_device))
+                if found is not None:
+                    expected = ops.ternary_linear(*arguments)
+                    expect(same(found, expected), what)
+                    expect(same(ops.ternary_linear(*on_device), expected), f"{what}, again")
+    codes = torch.full((4, 8), 0xFF, dtype=torch.uint8, device="cuda")
+    try:
+        ops.ternary_linear(torch.randn(2, 32, device="cuda"), codes, torch.ones(1, device="cuda"), None, None, None, "int8", 0)
+        expect(False, "codes that do not exist are taken")
+    except RuntimeError as error:
+        expect("code" in str(error), f"codes that do not exist: {error}")
+
+
+def check_autocast():
+    torch.manual_seed(7)
+    x, weight = torch.randn(64, 256, device="cuda", requires_grad=True), torch.randn(128, 256, device="cuda", requires_grad=True)
+    plain = ops.bit_linear(x, weight, None, "absmean/tensor", "int8", [])
+    g = torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, (x, weight), g)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cuda", dtype):
+            y = ops.bit_linear(x, weight, None, "absmean/tensor", "int8", [])
+        expect(same(y, plain), f"autocast {dtype}: y")
+        for a, b in zip(torch.autograd.grad(y, (x, weight), g), expected):
+            expect(a.dtype == torch.float32 and close(a, b, 1e-2), f"autocast {dtype}: gradients")
+
+
+def check_streams_and_nan():
+    torch.manual_seed(8)
+    x, weight = torch.randn(64, 512, device="cuda"), torch.randn(256, 512, device="cuda")
+    expected = ops.bit_linear(x, weight, None, "absmean/tensor", "int8", [])
+    torch.cuda.synchronize()
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    found = []
+    for stream in streams * 4:
+        with torch.cuda.stream(stream):
+            found.append(ops.bit_linear(x, weight, None, "absmean/tensor", "int8", []))
+    torch.cuda.synchronize()
+    expect(all(same(y, expected) for y in found), "four streams")
+    for bad in (float("nan"), float("inf")):
+        broken = x.clone()
+        broken[3, 7] = bad
+        y = attempt("a row that is not finite", lambda: ops.bit_linear(broken, weight, None, "absmean/tensor", "int8", []))
+        if y is not None:
+            expect(bool(y[3].isnan().all()) and same(y[4:], expected[4:]), f"a row with {bad}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", help="libbitlab_ops.so, with libbitlab_cuda.so beside libbitlab.so or on the loader's path")
+    options = parser.parse_args()
+    torch.ops.load_library(options.library)
+    torch.backends.cudnn.allow_tf32 = False  # whose gradients have 10 bits
+    check_encoders()
+    check_products()
+    check_packed()
+    check_autocast()
+    check_streams_and_nan()
+    for line in failures[:60]:
+        print("  " + line)
+    print(f"{checks - len(failures)} passed, {len(failures)} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
