@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Callable, Dict
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "bitlab" / "kernels" / "README.md", ROOT / "docs" / "tutorials" / "quantization.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "bitlab" / "kernels" / "README.md",
+    ROOT / "docs" / "tutorials" / "quantization.md",
+    ROOT / "docs" / "advanced" / "gpu.md",
+]
 KERNELS = ROOT / "bitlab" / "kernels"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -176,6 +181,37 @@ def training_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def cuda_gemm_table() -> str:
+    r = json.loads((RESULTS / "cuda_ternary_gemm.json").read_text())
+    copy, int8 = r["roofs"]["copy_bytes_per_s"], r["roofs"]["int8_ops_per_s"]
+    head = f"""
+{r["device"]}, PyTorch {r["torch"]}; a copy moves {copy / 1e12:.2f} TB/s, `torch._int_mm` of 8192³ does {int8 / 1e12:.0f} TOPS.
+
+| rows × K | tokens | µs | of the copy's TB/s | TOPS | × `_int_mm` | × bf16 `mm` |
+|---|---:|---:|---:|---:|---:|---:|
+"""
+    rows = []
+    for case in r["cases"]:
+        us = case["microseconds"]
+        rows.append(
+            f"| {case['rows']} × {case['depth']} | {case['tokens']} | {us['any']:.1f} | {case['bytes_per_s'] / copy:.2f} | "
+            f"{case['ops_per_s'] / 1e12:.0f} | {us['int_mm'] / us['any']:.2f} | {us['bf16'] / us['any']:.2f} |\n"
+        )
+    return head + "".join(rows)
+
+
+def cuda_training_table() -> str:
+    r = json.loads((RESULTS / "cuda_training_step.json").read_text())
+    rows = [f"\n{r['device']}, PyTorch {r['torch']}.\n\n| network | type | float | ternary | ternary / float |\n|---|---|---:|---:|---:|\n"]
+    for case in r["cases"]:
+        ms = case["milliseconds"]
+        rows.append(
+            f"| {case['network']} | {case['type']} | {ms['float']:.1f} ms | {ms['ternary']:.1f} ms | "
+            f"{ms['ternary'] / ms['float']:.2f} |\n"
+        )
+    return "".join(rows)
+
+
 TABLES: Dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "gemm": gemm_table,
@@ -183,6 +219,8 @@ TABLES: Dict[str, Callable[[], str]] = {
     "support": support_table,
     "methods": methods_table,
     "training": training_table,
+    "cuda_gemm": cuda_gemm_table,
+    "cuda_training": cuda_training_table,
 }
 
 
