@@ -35,7 +35,7 @@ function(bitlab_install_component component)
     if(IS_DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder})
       install(DIRECTORY ${PROJECT_SOURCE_DIR}/bitlab/${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/bitlab/${folder}
               COMPONENT ${component} FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "*test*" EXCLUDE
-              PATTERN "internal" EXCLUDE)
+              PATTERN "internal" EXCLUDE PATTERN "cuda" EXCLUDE)
     endif()
   endforeach()
   install(EXPORT BitLab-${component} NAMESPACE BitLab:: DESTINATION ${package_dir} COMPONENT ${component})

@@ -179,6 +179,12 @@ ensure_cmake() {  # <mode>
   pip_install "cmake>=$MINIMUM_CMAKE,<4"
 }
 
+# As Python packages; nvcc looks for its libraries in lib64, which they leave out.
+install_nvcc() {
+  install_more cuda tools/cuda-requirements.txt
+  ln -sfn lib "$(echo "$VENV"/lib/python3*/site-packages/nvidia/cu13)/lib64"
+}
+
 has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
 
 add_architecture() {  # <architecture>
@@ -218,7 +224,7 @@ main() {
   esac
   install_packages "${lists[@]}"
   [[ $mode == runtime || $mode == cuda ]] || install_torch
-  [[ $mode != cuda ]] || has_nvcc || install_more cuda tools/cuda-requirements.txt
+  [[ $mode != cuda ]] || has_nvcc || install_nvcc
   # `make docs` and `make lint`; `make bench`.
   [[ $mode != dev ]] || install_more dev docs/requirements.txt tools/requirements.txt
   [[ $mode != peers ]] || install_more peers benchmarks/peers/requirements.txt
