@@ -6,6 +6,7 @@
 A machine with a GPU runs it; the tests of the operators themselves (bitlab/ops/*_test.cc) need none.
 """
 
+# ruff: noqa: B023 (functions in loops are called at once)
 import argparse
 import itertools
 import sys
@@ -73,7 +74,7 @@ def check_encoders():
         what = f"quantize_weight {spec} {shape}"
         found = attempt(what, lambda: ops.quantize_weight(weight.cuda(), spec, on_cuda(learned)))
         if found is not None:
-            for name, a, b in zip(("t", "scale", "scale_neg", "threshold"), found, ops.quantize_weight(weight, spec, learned)):
+            for name, a, b in zip(("t", "scale", "scale_neg", "threshold"), found, ops.quantize_weight(weight, spec, learned), strict=True):
                 expect(same(a, b), f"{what}: {name}")
     for shape, start, kind in itertools.product(((1, 1), (5, 127), (3, 4, 1024), (2, 9000), (2, 3, 17, 13)), (1, -1), ("int8", "int4", "int8_static")):
         torch.manual_seed(2)
@@ -83,7 +84,7 @@ def check_encoders():
         what = f"quantize_activation {kind} {shape} from {start}"
         found = attempt(what, lambda: ops.quantize_activation(x.cuda(), start, kind, on_cuda(step)))
         if found is not None:
-            for name, a, b in zip(("q", "a"), found, ops.quantize_activation(x, start, kind, step)):
+            for name, a, b in zip(("q", "a"), found, ops.quantize_activation(x, start, kind, step), strict=True):
                 expect(same(a, b), f"{what}: {name}")
 
 
@@ -145,7 +146,7 @@ def compare(what, exact, tensors, call):
     if without is not None:
         expect(same(without, y_cuda), f"{what}: y without gradients")
     if gradients is not None and gradients_cuda is not None:
-        for i, (a, b) in enumerate(zip(gradients_cuda, gradients)):
+        for i, (a, b) in enumerate(zip(gradients_cuda, gradients, strict=True)):
             # That of a learned scale or threshold is a sum whose terms cancel.
             expect(close(a, b, 3e-5 if i < 3 else 1e-3), f"{what}: gradient {i}")
 
@@ -185,7 +186,7 @@ def check_autocast():
         with torch.autocast("cuda", dtype):
             y = ops.bit_linear(x, weight, None, "absmean/tensor", "int8", [])
         expect(same(y, plain), f"autocast {dtype}: y")
-        for a, b in zip(torch.autograd.grad(y, (x, weight), g), expected):
+        for a, b in zip(torch.autograd.grad(y, (x, weight), g), expected, strict=True):
             expect(a.dtype == torch.float32 and close(a, b, 1e-2), f"autocast {dtype}: gradients")
 
 
