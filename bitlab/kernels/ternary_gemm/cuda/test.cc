@@ -80,7 +80,11 @@ class MmaProblem {
     const bool int8 = case_.number % 4 == 2;
     std::vector<uint8_t> bytes(static_cast<size_t>(case_.tokens * args_.y_stride * 4), 0x55);
     TernaryGemmArgs args = args_;
-    (int8 ? args.y_q : reinterpret_cast<int8_t*&>(args.y)) = reinterpret_cast<int8_t*>(bytes.data());
+    if (int8) {
+      args.y_q = reinterpret_cast<int8_t*>(bytes.data());
+    } else {
+      args.y = reinterpret_cast<float*>(bytes.data());
+    }
     run(args);
     return bytes;
   }
