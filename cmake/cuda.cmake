@@ -17,11 +17,13 @@ enable_language(CUDA)
 
 file(GLOB _sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bitlab/kernels/*.cu
      ${PROJECT_SOURCE_DIR}/bitlab/kernels/*/cuda/*.cu ${PROJECT_SOURCE_DIR}/bitlab/ternary/cuda/*.cu)
+# C++17, since nvcc's C++20 and fmt's headers do not go together: the sources include plain headers, as kernels of an instruction set do.
 add_library(bitlab_cuda SHARED ${_sources})
 set_target_properties(bitlab_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static UNITY_BUILD OFF
                                              CUDA_VISIBILITY_PRESET hidden VERSION ${BITLAB_VERSION_NUMBER} SOVERSION ${BITLAB_VERSION_NUMBER})
 target_include_directories(bitlab_cuda PRIVATE ${PROJECT_SOURCE_DIR})
 # The numeric contract: one rounding an operation. C7519 tells of a fence that the assembler adds where one is meant to be.
-target_compile_options(bitlab_cuda PRIVATE -O3 -fmad=false --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas,-ffp-contract=off)
+target_compile_options(bitlab_cuda PRIVATE -O3 -fmad=false --expt-relaxed-constexpr
+                       -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas,-ffp-contract=off)
 target_link_options(bitlab_cuda PRIVATE -Wl,--exclude-libs,ALL)
 install(TARGETS bitlab_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -33,7 +33,7 @@ Result<const CudaPlugin*> load() {
 
 }  // namespace
 
-Result<const CudaPlugin*> cuda_plugin() {
+const Result<const CudaPlugin*>& cuda_plugin() {
   static const Result<const CudaPlugin*> loaded = load();
   return loaded;
 }

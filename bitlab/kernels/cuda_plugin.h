@@ -39,6 +39,6 @@ struct CudaPlugin {
 
 // Looked for once: beside the library that this code is part of, then where the system's loader looks. Error: Unsupported, with what was expected and
 // found.
-Result<const CudaPlugin*> cuda_plugin();
+const Result<const CudaPlugin*>& cuda_plugin();
 
 }  // namespace bitlab::kernels

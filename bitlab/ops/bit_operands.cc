@@ -13,6 +13,9 @@ at::Tensor blended_value(const at::Tensor& quantized, const at::Tensor& latent, 
   return blend == 1 ? quantized : latent + (quantized - latent) * blend;
 }
 
+// Of the product of integers and their scale, on its way to a value of `type`: what is blended is so in float32.
+at::ScalarType product_type(const Settings& s, at::ScalarType type) { return s.blend == 1 ? type : at::kFloat; }
+
 // g scaled by a slope that holds for the quantized part; an undefined slope is 1.
 at::Tensor blended(const at::Tensor& g, const at::Tensor& slope, double blend) {
   if (!slope.defined()) return g;
@@ -33,16 +36,14 @@ at::Tensor chosen_slope(const EncodedWeight& of) {
 }  // namespace
 
 at::Tensor Operands::x_value(const Settings& s, at::ScalarType type) const {
-  if (!s.quantizes_x()) return x.to(type);
-  if (s.blend == 1) return q * a.to(type);
-  return blended_value(q * a, x, s.blend).to(type);
+  return s.quantizes_x() ? blended_value(q * a.to(product_type(s, type)), x, s.blend).to(type) : x.to(type);
 }
 
 at::Tensor Operands::weight_value(const Settings& s, at::ScalarType type) const {
   const WeightLayout layout = s.product.layout(weight.t);
   const at::Tensor scale = layout.spread(weight.scale, s.spec);
-  if (!weight.scale_neg.defined() && s.blend == 1) return weight.t * scale.to(type);
-  if (!weight.scale_neg.defined()) return blended_value(weight.t * scale, latent, s.blend).to(type);
+  if (!weight.scale_neg.defined())
+    return blended_value(weight.t * scale.to(product_type(s, type)), latent, s.blend).to(type);
   const at::Tensor t = weight.t.to(at::kFloat);
   const at::Tensor negative = at::where(t < 0, -layout.spread(weight.scale_neg, s.spec), t);
   return blended_value(at::where(t > 0, scale, negative), latent, s.blend).to(type);

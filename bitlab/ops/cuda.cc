@@ -13,24 +13,17 @@
 #include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
-#include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/encode.h"
 #include "bitlab/ops/internal/tensor_cache.h"
 #include "bitlab/ops/padding.h"
-#include "bitlab/ternary/codes.h"
+#include "bitlab/ops/weight_cache.h"
 #include "bitlab/ternary/sum.h"
 
 namespace bitlab::ops {
 namespace {
 
-const kernels::CudaPlugin* plugin() {
-  static const kernels::CudaPlugin* found = [] {
-    const auto loaded = kernels::cuda_plugin();
-    return loaded.ok() ? *loaded : nullptr;
-  }();
-  return found;
-}
+const kernels::CudaPlugin* plugin() { return kernels::cuda_plugin().ok() ? *kernels::cuda_plugin() : nullptr; }
 
 // LibTorch's current stream of the tensor's device.
 void* stream_of(const at::Tensor& tensor) {
@@ -107,19 +100,23 @@ std::shared_ptr<const DeviceWeight> device_weight(const cuda::TernaryLinear& l, 
   std::vector<at::Tensor> sources{l.codes};
   if (l.group != 0) sources.push_back(l.scale);
   return device_weights().get(sources, depth, [&] {
-    const at::Tensor host = l.codes.cpu().contiguous();
-    const std::span<const uint8_t> codes(host.const_data_ptr<uint8_t>(), static_cast<size_t>(host.numel()));
-    const Status valid = ternary::validate_codes(codes, host.size(0), depth);
-    if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[ternary_linear] {}", valid.error().message)});
-    const kernels::PackedTernary packed =
-        kernels::pack_ternary(codes, host.size(0), depth, kernels::TernaryLayout::kMma).value();
-    const at::Tensor bytes = at::empty({static_cast<int64_t>(packed.data.size())}, host.options());
-    std::ranges::copy(std::span(packed.data.data(), packed.data.size()), bytes.mutable_data_ptr<uint8_t>());
+    const at::Tensor host = l.codes.cpu();
+    const auto packed = pack_weight("ternary_linear", host, {.depth = depth, .layout = kernels::TernaryLayout::kMma});
+    const AlignedBuffer& data = packed->packed.data;
+    const at::Tensor bytes = at::empty({static_cast<int64_t>(data.size())}, host.options());
+    std::copy_n(data.data(), data.size(), bytes.mutable_data_ptr<uint8_t>());
     auto weight = std::make_shared<DeviceWeight>();
     weight->codes = bytes.to(l.codes.device());
     if (l.group != 0) weight->group_scale = l.scale.t().contiguous();
     return weight;
   });
+}
+
+// The commonest encoder; others, and sparse or drawn codes, are any_device's.
+bool encodes(const Latent& from) {
+  const ternary::WeightSpec& spec = from.spec;
+  return cuda::serves(from.w) && spec.method == ternary::Method::kAbsmean &&
+         spec.granularity != ternary::Granularity::kGroup && spec.sparsity == ternary::Sparsity::kDense && spec.draw == 0;
 }
 
 }  // namespace
@@ -201,13 +198,6 @@ std::optional<at::Tensor> contract(const Product& product, const Operands& o, co
   shape.insert(shape.end(), out.begin(), out.end());
   shape.push_back(n);
   return y.view(shape).movedim(-1, 1);
-}
-
-// The commonest encoder; others, and sparse or drawn codes, are any_device's.
-bool encodes(const Latent& from) {
-  const ternary::WeightSpec& spec = from.spec;
-  return serves(from.w) && spec.method == ternary::Method::kAbsmean && spec.granularity != ternary::Granularity::kGroup &&
-         spec.sparsity == ternary::Sparsity::kDense && spec.draw == 0;
 }
 
 Encoded encode(const Latent& from) {

@@ -106,21 +106,24 @@ FourTensors quantized_weight(const at::Tensor& weight, std::string_view spec, at
   return in_layout(weight, layout, encode(latent(kOp, weight, layout, spec, learned)));
 }
 
-// Where a quantized x goes: blocks of memory that share a scale, their integers and scales.
-struct RowBlocks {
-  at::Tensor x, q, a;
-  int64_t rows = 0;
+using QuantizeRows = void(const at::Tensor& x, int64_t rows, float limit, float inv, const at::Tensor& q,
+                          const at::Tensor& a);
 
-  RowBlocks(const char* op, const at::Tensor& values, int64_t start_dim) {
-    require_float32(op, "x", values);
-    const int64_t dim = wrap_dim(op, values, start_dim);
-    x = row_blocks(values, dim);
-    q = at::empty_like(x, x.options().dtype(at::kChar));
-    a = at::empty_symint(scale_shape(x, dim), x.options());
-    rows = a.numel();
-    if (x.numel() == 0) a.fill_(1.0);
-  }
-};
+// By a function of blocks of memory that share a scale, as cuda::quantize_rows.
+template <QuantizeRows quantize_rows>
+TwoTensors quantized_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
+                                const OptionalTensor& act_scale) {
+  constexpr const char* kOp = "quantize_activation";
+  const Quantization quantization(kOp, activation, act_scale);
+  require_float32(kOp, "x", x);
+  const int64_t dim = wrap_dim(kOp, x, start_dim);
+  const at::Tensor blocks = row_blocks(x, dim);
+  const at::Tensor q = at::empty_like(blocks, blocks.options().dtype(at::kChar));
+  const at::Tensor a = at::empty_symint(scale_shape(x, dim), x.options());
+  if (x.numel() == 0) return {q, a.fill_(1.0)};
+  quantize_rows(blocks, a.numel(), quantization.limit, quantization.inv(kOp), q, a);
+  return {q, a};
+}
 
 }  // namespace
 
@@ -144,19 +147,17 @@ ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, at::T
   return {codes, encoded.scale.dim() == 2 ? encoded.scale.to(at::kHalf) : encoded.scale, encoded.scale_neg};
 }
 
+void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, const at::Tensor& q, const at::Tensor& a) {
+  const int64_t columns = x.numel() / rows;
+  TorchPool pool;
+  kernels::activation_quant(activation_quant_kernel(), "quantize_activation", x.const_data_ptr<float>(), rows, columns,
+                            columns, q.mutable_data_ptr<int8_t>(), columns, a.mutable_data_ptr<float>(), pool, {limit, inv})
+      .value();
+}
+
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
-  constexpr const char* kOp = "quantize_activation";
-  const Quantization quantization(kOp, activation, act_scale);
-  const RowBlocks to(kOp, x, start_dim);
-  if (x.numel() == 0) return {to.q, to.a};
-  const int64_t columns = x.numel() / to.rows;
-  TorchPool pool;
-  kernels::activation_quant(activation_quant_kernel(), kOp, to.x.const_data_ptr<float>(), to.rows, columns, columns,
-                            to.q.mutable_data_ptr<int8_t>(), columns, to.a.mutable_data_ptr<float>(), pool,
-                            {quantization.limit, quantization.inv(kOp)})
-      .value();
-  return {to.q, to.a};
+  return quantized_activation<cpu::quantize_rows>(x, start_dim, activation, act_scale);
 }
 
 }  // namespace cpu
@@ -170,12 +171,8 @@ FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at:
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
-  constexpr const char* kOp = "quantize_activation";
-  if (!serves(x)) return any_device::quantize_activation(x, start_dim, activation, act_scale);
-  const Quantization quantization(kOp, activation, act_scale);
-  const RowBlocks to(kOp, x, start_dim);
-  if (x.numel() > 0) quantize_rows(to.x, to.rows, quantization.limit, quantization.inv(kOp), to.q, to.a);
-  return {to.q, to.a};
+  return serves(x) ? quantized_activation<cuda::quantize_rows>(x, start_dim, activation, act_scale)
+                   : any_device::quantize_activation(x, start_dim, activation, act_scale);
 }
 
 }  // namespace cuda

@@ -11,7 +11,6 @@
 #include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/internal/torch_pool.h"
 #include "bitlab/ops/weight_cache.h"
-#include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {
 namespace {
@@ -51,6 +50,11 @@ struct TernaryOperands {
     check_act_scale(op, kind, act_scale);
   }
 
+  void check_groups(int64_t depth) const {
+    require(group == 0 || scale.size(1) == ceil_div(depth, group), ErrorCode::kShapeMismatch,
+            "[{}] a scale for each {} of K = {}, got {}", op, group, depth, show(scale));
+  }
+
  private:
   void check_scale(const char* argument, const at::Tensor& tensor, const c10::SymInt& rows) const {
     require_float32(op, argument, tensor);
@@ -68,9 +72,7 @@ struct Prepared {
 
   Prepared(const TernaryOperands& o, WeightUse use) {
     if (o.group != 0) use.group_scale = &o.scale;
-    if (o.group != 0)
-      require(o.scale.size(1) == (use.depth + o.group - 1) / o.group, ErrorCode::kShapeMismatch,
-              "[{}] a scale for each {} of K = {}, got {}", o.op, o.group, use.depth, show(o.scale));
+    o.check_groups(use.depth);
     cached = packed_weight(o.op, o.codes, use);
     weight.packed = &cached->packed;
     if (o.group != 0) {
@@ -246,16 +248,12 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   constexpr const char* kOp = "ternary_linear";
   const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
-  const int64_t depth = x.size(-1), row_bytes = ternary::code_row_bytes(depth), most = ternary::max_depth(false);
+  const int64_t depth = x.size(-1);
   require(!has_int8(codes) && kind != ternary::ActKind::kNone, ErrorCode::kUnsupported,
           "[{}] ternary codes and int8 or int4 activations on CUDA, got {} and {}", kOp, c10::toString(codes.scalar_type()),
           activation);
-  require(codes.scalar_type() == at::kByte && codes.size(1) == row_bytes, ErrorCode::kShapeMismatch,
-          "[{}] uint8 codes [N, {}] for K = {}, got {} {}", kOp, row_bytes, depth, c10::toString(codes.scalar_type()),
-          show(codes));
-  require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", kOp, most, depth);
-  require(group == 0 || scale.size(1) == ceil_div(depth, group), ErrorCode::kShapeMismatch,
-          "[{}] a scale for each {} of K = {}, got {}", kOp, group, depth, show(scale));
+  check_codes(kOp, codes, {.depth = depth, .layout = kernels::TernaryLayout::kMma});
+  TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check_groups(depth);
   if (y.numel() == 0) return y;
   const float step = given(act_scale) ? checked_step(kOp, *act_scale) : 0.0F;
   return run({x, codes, scale, scale_neg, bias, static_cast<float>(act_limit(kind)), step, group});

@@ -13,33 +13,6 @@
 namespace bitlab::ops {
 namespace {
 
-std::shared_ptr<const CachedWeight> pack(const char* op, const at::Tensor& codes, const WeightUse& use) {
-  const at::Tensor plain = codes.contiguous();
-  const auto count = static_cast<size_t>(plain.numel());
-  const int64_t rows = codes.size(0);
-  if (is_int8(use.layout)) {
-    const std::span<const int8_t> t(plain.const_data_ptr<int8_t>(), count);
-    require(std::find(t.begin(), t.end(), int8_t{-128}) == t.end(), ErrorCode::kCorrupt,
-            "[{}] int8 weights in [-127, 127], got -128", op);
-    auto weight = std::make_shared<CachedWeight>();
-    const bool table = use.layout == kernels::TernaryLayout::kInt8Rows;
-    weight->packed = kernels::pack_int8_weight(t, rows, use.depth, table, use.groups).value();
-    return weight;
-  }
-  const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), count);
-  const Status valid = ternary::validate_codes(bytes, rows, use.depth);
-  if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[{}] {}", op, valid.error().message)});
-  auto weight = std::make_shared<CachedWeight>();
-  weight->packed = kernels::pack_ternary(bytes, rows, use.depth, use.layout, use.groups).value();
-  if (use.group_scale != nullptr) {
-    const at::Tensor scale = use.group_scale->contiguous();
-    const auto* halves = reinterpret_cast<const uint16_t*>(scale.const_data_ptr<at::Half>());
-    weight->group_scale =
-        kernels::pack_group_scales({halves, static_cast<size_t>(scale.numel())}, rows, scale.size(1)).value();
-  }
-  return weight;
-}
-
 // What a layout depends on besides the codes, and the scales of groups.
 struct Layout {
   int64_t depth, groups;
@@ -84,7 +57,34 @@ kernels::TernaryKernels CachedWeight::kernels_for(ternary::ActKind activation, c
   return last_;
 }
 
-std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, const WeightUse& use) {
+std::shared_ptr<const CachedWeight> pack_weight(const char* op, const at::Tensor& codes, const WeightUse& use) {
+  const at::Tensor plain = codes.contiguous();
+  const auto count = static_cast<size_t>(plain.numel());
+  const int64_t rows = codes.size(0);
+  if (is_int8(use.layout)) {
+    const std::span<const int8_t> t(plain.const_data_ptr<int8_t>(), count);
+    require(std::find(t.begin(), t.end(), int8_t{-128}) == t.end(), ErrorCode::kCorrupt,
+            "[{}] int8 weights in [-127, 127], got -128", op);
+    auto weight = std::make_shared<CachedWeight>();
+    const bool table = use.layout == kernels::TernaryLayout::kInt8Rows;
+    weight->packed = kernels::pack_int8_weight(t, rows, use.depth, table, use.groups).value();
+    return weight;
+  }
+  const std::span<const uint8_t> bytes(plain.const_data_ptr<uint8_t>(), count);
+  const Status valid = ternary::validate_codes(bytes, rows, use.depth);
+  if (!valid.ok()) throw Exception(Error{valid.error().code, fmt::format("[{}] {}", op, valid.error().message)});
+  auto weight = std::make_shared<CachedWeight>();
+  weight->packed = kernels::pack_ternary(bytes, rows, use.depth, use.layout, use.groups).value();
+  if (use.group_scale != nullptr) {
+    const at::Tensor scale = use.group_scale->contiguous();
+    const auto* halves = reinterpret_cast<const uint16_t*>(scale.const_data_ptr<at::Half>());
+    weight->group_scale =
+        kernels::pack_group_scales({halves, static_cast<size_t>(scale.numel())}, rows, scale.size(1)).value();
+  }
+  return weight;
+}
+
+void check_codes(const char* op, const at::Tensor& codes, const WeightUse& use) {
   const bool int8 = is_int8(use.layout);
   const int64_t depth = use.depth, row_bytes = int8 ? depth : ternary::code_row_bytes(depth),
                 most = ternary::max_depth(int8);
@@ -93,9 +93,13 @@ std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tens
   require(depth <= most, ErrorCode::kUnsupported, "[{}] K of at most {}, got {}", op, most, depth);
   require(codes.dim() == 2 && codes.size(0) > 0 && codes.size(1) == row_bytes, ErrorCode::kShapeMismatch,
           "[{}] codes [N, {}] for K = {}, got {}", op, row_bytes, depth, show(codes));
+}
+
+std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, const WeightUse& use) {
+  check_codes(op, codes, use);
   std::vector<at::Tensor> sources{codes};
   if (use.group_scale != nullptr) sources.push_back(*use.group_scale);  // scales of groups are packed, too
-  return layouts().get(sources, {use.depth, use.groups, use.layout}, [&] { return pack(op, codes, use); });
+  return layouts().get(sources, {use.depth, use.groups, use.layout}, [&] { return pack_weight(op, codes, use); });
 }
 
 std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const WeightQuant& quant,

@@ -41,6 +41,11 @@ struct WeightUse {
 // first seen for a use, and again after a change. Throws ShapeMismatch, TypeMismatch, Corrupt, OutOfMemory.
 std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tensor& codes, const WeightUse& use);
 
+// The same for a weight on the CPU whose codes are of the right form, made anew. Throws Corrupt, OutOfMemory.
+std::shared_ptr<const CachedWeight> pack_weight(const char* op, const at::Tensor& codes, const WeightUse& use);
+// Whether codes are of the form that a use asks for, their values aside. Throws as packed_weight.
+void check_codes(const char* op, const at::Tensor& codes, const WeightUse& use);
+
 // The codes of a latent float32 weight on the CPU, as ternary_pack() makes them. They are made when the weight is first seen with this
 // encoding, and again after a change of the weight or of its learned scales. A change through `weight.data()` leaves no trace in the weight:
 // forget_codes() makes it seen. Throws what ternary_pack() throws.

@@ -10,6 +10,10 @@ namespace bitlab::ops::cuda {
 // Whether its kernels serve this tensor.
 bool serves(const at::Tensor& tensor);
 
+// Quantizes blocks of memory that share a scale: x into q, where zeros may follow each, their scales into a. inv: 0, or that of a static step. Where
+// serves(x).
+void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, const at::Tensor& q, const at::Tensor& a);
+
 // The contract on exact sums: y = ((float(sum t q) * a) * scale) + bias, by LibTorch's product of int8 matrices. Convolutions gather their patches
 // first: cuDNN transforms what it convolves (Winograd, FFT), which rounds. None for what it does not serve: two scales, transposed convolutions.
 std::optional<at::Tensor> contract(const Product& product, const Operands& operands, const OptionalTensor& bias);

@@ -31,8 +31,6 @@ Encoded encode(const Latent& from);
 // By libbitlab_cuda where it serves (cuda.h), else any_device's.
 namespace cuda {
 Encoded encode(const Latent& from);
-// Quantizes blocks of memory that share a scale: x into q, where zeros may follow each, their scales into a. inv: 0, or that of a static step. Where serves(x).
-void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, const at::Tensor& q, const at::Tensor& a);
 }  // namespace cuda
 
 // IEEE 754 fixes the results of the operators that it takes: the bits of the CPU on every device that has float64. Divisors are tensors of the

@@ -1,7 +1,7 @@
 // The sums are those of ternary/sum.h: blocks of 4096 values in 16 lanes, then a tree over blocks, in float64.
 #include "bitlab/ternary/cuda/encode.h"
 
-#include <cuda_runtime.h>
+#include "bitlab/base/internal/cuda_error.h"
 
 namespace bitlab::ternary {
 namespace {
@@ -63,8 +63,7 @@ const char* cuda_encode_absmean(const float* w, int64_t parts, int64_t length, i
   sum_blocks<<<static_cast<unsigned>(grid), kThreads, 0, stream>>>(w, parts, length, blocks, scratch);
   scale_of_sums<<<static_cast<unsigned>(parts), blocks > 32 ? 256 : 32, 0, stream>>>(scratch, parts, length, blocks, scale, threshold);
   codes<<<static_cast<unsigned>(code_grid), kCodeThreads, 0, stream>>>(w, parts, length, threshold, t);
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return cuda::launch_problem();
 }
 
 }  // namespace bitlab::ternary

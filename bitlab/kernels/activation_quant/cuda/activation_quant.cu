@@ -1,11 +1,14 @@
 #include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
 
-#include <cuda_runtime.h>
+#include "bitlab/base/internal/cuda_error.h"
+#include "bitlab/kernels/internal/cuda_block.h"
 
 namespace bitlab::kernels {
 namespace {
 
-constexpr int kMostThreads = 1024, kWarp = 32;
+using cuda::kWarp;
+
+constexpr int kMostThreads = 1024;
 constexpr float kEpsilon = 1e-5F;
 constexpr uint32_t kInfinity = 0x7F800000U;
 
@@ -88,8 +91,7 @@ const char* cuda_activation_quant(const float* x, int64_t rows, int64_t columns,
     find_greatest<<<grid, 512, 0, stream>>>(r, scratch);
     quantize_by<<<grid, 512, 0, stream>>>(r, scratch);
   }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return cuda::launch_problem();
 }
 
 }  // namespace bitlab::kernels

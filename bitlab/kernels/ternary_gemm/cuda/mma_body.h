@@ -119,6 +119,7 @@ struct MmaProduct {
           cuda::multiply_add(block, fragments,
                              [&](int thread) -> cuda::Sums& { return threads[thread].sum[part + set][tile][column]; });
         }
+        if (set + 1 == kSets) continue;
         block.each([&](int thread) {
           BITLAB_UNROLL for (int a = 0; a < 4; ++a) threads[thread].fragments.a[a] =
               magnitudes(threads[thread].fragments.a[a]);

@@ -1,11 +1,12 @@
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 
 #include <algorithm>
+#include <array>
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
-#include <cuda_runtime.h>
 
+#include "bitlab/base/internal/cuda_error.h"
 #include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
 #include "bitlab/kernels/ternary_gemm/cuda/wgmma_body.cuh"
 
@@ -26,14 +27,9 @@ struct Device {
     cudaError_t error = cudaGetDevice(&id);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id);
     is_hopper = major == 9;
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    return cuda::problem(error);
   }
 };
-
-const char* launched() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
 
 // The launch of a kernel that begins, where the device can, before the one in front of it on the stream has ended (cuda_block.h).
 struct Launch {
@@ -96,7 +92,7 @@ const char* run_reference(const TernaryGemmArgs& p, int64_t tokens, cudaStream_t
     const auto count = static_cast<unsigned>(tokens - first < kMostTokens ? tokens - first : kMostTokens);
     reference_kernel<<<dim3(static_cast<unsigned>(parts(p.rows, kThreads)), count), kThreads, 0, stream>>>(part, tokens);
   }
-  return launched();
+  return cuda::launch_problem();
 }
 
 // --- mma.sync
@@ -112,8 +108,7 @@ template <class Product>
 const char* start_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& device, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(parts(p.rows, Product::kRows)), static_cast<unsigned>(parts(tokens, Product::kTokens)));
   const Launch launch(grid, Product::kThreads, device.is_hopper, stream);
-  const cudaError_t error = cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, p, tokens);
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return cuda::problem(cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, p, tokens));
 }
 
 template <TernaryScaling kScaling>
@@ -169,35 +164,31 @@ constexpr int kMostShare = 8;  // blocks of a cluster that every device of the k
 
 template <class Product>
 struct Wgmma {
-  // How many clusters of each size run at once; 0 where the device cannot have them.
-  struct Clusters {
-    int at_once[kMostShare + 1] = {};
-    Clusters() {
-      const auto bytes = static_cast<int>(Product::kSharedBytes);
-      if (cudaFuncSetAttribute(wgmma_kernel<Product>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) return;
-      for (int share = 1; share <= kMostShare; ++share) {
-        Launch launch(dim3(static_cast<unsigned>(share)), Product::kThreads, true, nullptr);
-        launch.config.dynamicSmemBytes = Product::kSharedBytes;
-        launch.in_clusters(share);
-        int count = 0;
-        if (share == 1) {
-          int device = 0;
-          cudaGetDevice(&device);
-          if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) count = 0;
-        } else if (cudaOccupancyMaxActiveClusters(&count, wgmma_kernel<Product>, &launch.config) != cudaSuccess) {
-          count = 0;
-        }
-        at_once[share] = count;
-      }
-      cudaGetLastError();  // what was asked may be refused
-    }
-  };
-  // Of the first device that asks: those of a machine are of one kind.
-  static const Clusters& clusters() {
-    static const Clusters known;
-    return known;
+  // How many clusters of `share` blocks run at once; 0 where the device cannot have them. Of the first device that asks: those of a machine are of
+  // one kind.
+  static int at_once(int share) {
+    static const auto counts = count_clusters();
+    return counts[static_cast<size_t>(share)];
   }
-  static int at_once(int share) { return clusters().at_once[share]; }
+
+  static std::array<int, kMostShare + 1> count_clusters() {
+    std::array<int, kMostShare + 1> counts{};
+    constexpr auto kBytes = static_cast<int>(Product::kSharedBytes);
+    int device = 0;
+    if (cudaFuncSetAttribute(wgmma_kernel<Product>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) != cudaSuccess ||
+        cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&counts[1], cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+      return {};
+    for (int share = 2; share <= kMostShare; ++share) {
+      Launch launch(dim3(static_cast<unsigned>(share)), Product::kThreads, true, nullptr);
+      launch.config.dynamicSmemBytes = Product::kSharedBytes;
+      launch.in_clusters(share);
+      int& count = counts[static_cast<size_t>(share)];
+      if (cudaOccupancyMaxActiveClusters(&count, wgmma_kernel<Product>, &launch.config) != cudaSuccess) count = 0;
+    }
+    cudaGetLastError();  // what was asked may be refused
+    return counts;
+  }
 
   static const char* start(const TernaryGemmArgs& p, int64_t tokens, int share, cudaStream_t stream) {
     CUtensorMap map;
@@ -207,8 +198,7 @@ struct Wgmma {
     Launch launch(dim3(static_cast<unsigned>(blocks)), Product::kThreads, true, stream);
     launch.config.dynamicSmemBytes = Product::kSharedBytes;
     launch.in_clusters(share);
-    const cudaError_t error = cudaLaunchKernelEx(&launch.config, wgmma_kernel<Product>, map, p, tokens);
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    return cuda::problem(cudaLaunchKernelEx(&launch.config, wgmma_kernel<Product>, map, p, tokens));
   }
 };
 
@@ -278,7 +268,7 @@ const char* cuda_finish_sums(const int32_t* sums, int64_t tokens, int64_t rows, 
   const int64_t across = parts(rows, kWide), down = std::min(parts(tokens, 2 * kTall), kMostBlocks);
   finish_kernel<<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), dim3(kWide, kTall), 0, static_cast<cudaStream_t>(stream)>>>(
       sums, tokens, rows, sum_stride, a, tokens_a_scale, scale, scale_stride, bias, y);
-  return launched();
+  return cuda::launch_problem();
 }
 
 const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProduct product, void* stream_) {

@@ -8,7 +8,7 @@
 
 namespace bitlab::kernels {
 
-// The ways to a product, fastest first where each serves. They differ in speed alone.
+// The ways to a product, the quicker behind the slower. They differ in speed alone.
 enum class CudaProduct : int32_t {
   kAny,        // the best for the problem
   kReference,  // a thread for each result; every depth

@@ -18,7 +18,7 @@ struct MmaCase {
   int number;  // decides what follows the product, and whether values are the worst ones
 };
 
-// Owns what arguments point to. Weights in both layouts end at a page that faults, q behind the last k that a kernel may read.
+// Owns what arguments point to. Behind the kernel's weights, and behind the last k of q that it may read, lies a page that faults.
 class MmaProblem {
  public:
   MmaProblem(const MmaCase& c, TernaryScaling scaling, int64_t group)

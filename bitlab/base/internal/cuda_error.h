@@ -1,0 +1,13 @@
+// What functions of the plug-in return (kernels/cuda_plugin.h): null, or what is wrong.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace bitlab::cuda {
+
+inline const char* problem(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
+
+// Of the kernels that were just started.
+inline const char* launch_problem() { return problem(cudaGetLastError()); }
+
+}  // namespace bitlab::cuda
