@@ -1,20 +1,16 @@
 #include "bitlab/config/io.h"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
-#include <nlohmann/json.hpp>
 #include <yaml-cpp/yaml.h>
 
 #include "bitlab/base/file.h"
-#include "bitlab/base/internal/json_depth.h"
+#include "bitlab/base/internal/json.h"
 #include "bitlab/base/internal/nearest.h"
 
 namespace bitlab::config {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr int kMaxNodes = 10'000;
 
@@ -54,8 +50,7 @@ Error unknown_key(const std::string& path, const std::string& key, const std::ve
 }
 
 Error wrong_type(const std::string& path, std::string_view expected, const Json& found) {
-  return make_error(ErrorCode::kTypeMismatch, "[config] {} for '{}', got {}", expected, path,
-                    found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80));
+  return make_error(ErrorCode::kTypeMismatch, "[config] {} for '{}', got {}", expected, path, json_excerpt(found));
 }
 
 std::vector<std::string> names_of(const Fields& fields) {
@@ -84,10 +79,7 @@ struct Decoder {
     return {};
   }
   Status operator()(int64_t* value) const {
-    const bool fits =
-        json.is_number_integer() &&
-        !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
-    if (!fits) return wrong_type(path, "a 64-bit integer", json);
+    if (!is_int64(json)) return wrong_type(path, "a 64-bit integer", json);
     *value = json.get<int64_t>();
     return {};
   }
@@ -106,7 +98,7 @@ struct Decoder {
     value->clear();
     for (const auto& [key, item] : json.items()) {
       if (!item.is_primitive() || item.is_null()) return wrong_type(path + "." + key, "a name or a number", item);
-      (*value)[key] = item.is_string() ? item.get<std::string>() : item.dump();
+      (*value)[key] = item.is_string() ? item.get<std::string>() : json_text(item);
     }
     return {};
   }
@@ -146,8 +138,8 @@ struct Decoder {
 // A plain scalar gets the type that JSON would give it.
 Json plain_scalar(const std::string& text) {
   if (text == "true" || text == "false") return text == "true";
-  Json number = Json::parse(text, nullptr, false);
-  return number.is_number() ? number : Json(text);
+  const Result<Json> number = parse_json(text, "config");
+  return number.ok() && number->is_number() ? *number : Json(text);
 }
 
 std::string_view kind_of(const YAML::Node& node) {
@@ -202,10 +194,10 @@ void emit(YAML::Emitter& out, const Json& json) {
   }
   if (!json.is_object()) {
     // Text that a reader would take for a number or a truth value, or that is empty, is quoted.
-    const bool quote = json.is_string() && (json.get<std::string>().empty() ||
-                                            !Json::parse(json.get<std::string>(), nullptr, false).is_discarded());
+    const bool quote =
+        json.is_string() && (json.get<std::string>().empty() || parse_json(json.get<std::string>(), "config").ok());
     if (quote) out << YAML::DoubleQuoted;
-    out << (json.is_string() ? json.get<std::string>() : json.dump());
+    out << (json.is_string() ? json.get<std::string>() : json_text(json));
     return;
   }
   out << YAML::BeginMap;
@@ -226,7 +218,7 @@ Result<bool> is_yaml(const std::filesystem::path& path) {
 
 }  // namespace
 
-std::string write_json(const Table& config) { return encode(config()).dump(2) + "\n"; }
+std::string write_json(const Table& config) { return json_text(encode(config()), 2) + "\n"; }
 
 std::string write_yaml(const Table& config) {
   YAML::Emitter out;
@@ -235,10 +227,7 @@ std::string write_yaml(const Table& config) {
 }
 
 Status read_json(std::string_view text, const Table& config) {
-  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
-    return make_error(ErrorCode::kCorrupt, "[config] nesting up to {}, got {}", kMaxJsonDepth, depth);
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[config] JSON, got text that is not");
+  BITLAB_TRY(const Json json, parse_json(text, "config"));
   return Decoder::decode(json, "", {config});
 }
 
@@ -278,7 +267,7 @@ Status assign(std::string_view text, std::string_view name, const Value& value) 
 
 std::string to_text(const Value& value) {
   const Json json = encode(value);
-  return json.is_string() ? json.get<std::string>() : json.dump();
+  return json.is_string() ? json.get<std::string>() : json_text(json);
 }
 
 Status assign_at(const Table& config, std::string_view path, std::string_view text) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include <nlohmann/json.hpp>
+#include "bitlab/base/internal/json.h"
 
 namespace bitlab::convert {
 
@@ -45,7 +45,7 @@ std::string ConversionReport::to_text() const {
 }
 
 std::string ConversionReport::to_json() const {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  Json list = Json::array();
   for (const LayerReport& l : layers)
     list.push_back({{"path", l.path},
                     {"type", l.type},
@@ -53,9 +53,8 @@ std::string ConversionReport::to_json() const {
                     {"reason", l.reason},
                     {"quant", l.quant},
                     {"parameters", l.parameters}});
-  return nlohmann::ordered_json{
-      {"layers", list}, {"parameters", parameters()}, {"covered", covered()}, {"unused_rules", unused_rules}}
-      .dump(2);
+  return json_text({{"layers", list}, {"parameters", parameters()}, {"covered", covered()}, {"unused_rules", unused_rules}},
+                   2);
 }
 
 }  // namespace bitlab::convert

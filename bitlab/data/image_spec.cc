@@ -4,18 +4,13 @@
 #include <array>
 #include <cmath>
 
-#include <nlohmann/json.hpp>
-
-#include "bitlab/base/internal/json_depth.h"
+#include "bitlab/base/internal/json.h"
 
 namespace bitlab::data {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 Error corrupt(std::string_view expectation, const Json& found) {
-  return make_error(ErrorCode::kCorrupt, "[image] {}, got {}", expectation,
-                    found.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 80));
+  return make_error(ErrorCode::kCorrupt, "[image] {}, got {}", expectation, json_excerpt(found));
 }
 
 Result<std::vector<float>> read_floats(const Json& json, int64_t count) {
@@ -28,17 +23,14 @@ Result<std::vector<float>> read_floats(const Json& json, int64_t count) {
 }  // namespace
 
 std::string ImageSpec::to_json() const {
-  return Json{{"channels", channels}, {"height", height}, {"width", width}, {"mean", mean}, {"std", std}, {"labels", labels}}
-      .dump();
+  return json_text(
+      {{"channels", channels}, {"height", height}, {"width", width}, {"mean", mean}, {"std", std}, {"labels", labels}});
 }
 
 Result<ImageSpec> ImageSpec::from_json(std::string_view text) {
   constexpr int64_t kMaxSize = 16384;
   constexpr std::array kKeys{"channels", "height", "width", "mean", "std", "labels"};
-  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
-    return make_error(ErrorCode::kCorrupt, "[image] nesting at most {} deep, got {}", kMaxJsonDepth, depth);
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[image] JSON, got '{}'", text.substr(0, 80));
+  BITLAB_TRY(const Json json, parse_json(text, "image"));
   if (!json.is_object() || json.size() != kKeys.size() ||
       !std::all_of(kKeys.begin(), kKeys.end(), [&](const char* key) { return json.contains(key); }))
     return corrupt("channels, height, width, mean, std and labels", json);

@@ -4,14 +4,11 @@
 #include <array>
 
 #include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 
-#include "bitlab/base/internal/json_depth.h"
+#include "bitlab/base/internal/json.h"
 
 namespace bitlab::data {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 3> kKinds{"none", "image", "text"};
 
@@ -20,9 +17,7 @@ Error corrupt_text(std::string_view expectation, std::string_view found) {
 }
 
 Result<Json> parse_object(std::string_view text) {
-  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
-    return make_error(ErrorCode::kCorrupt, "[preprocess] nesting at most {} deep, got {}", kMaxJsonDepth, depth);
-  Json json = Json::parse(text, nullptr, false);
+  BITLAB_TRY(Json json, parse_json(text, "preprocess"));
   if (!json.is_object()) return corrupt_text("a JSON object", text);
   return json;
 }
@@ -44,7 +39,7 @@ Status normalize_images(const ImageSpec& spec, Sample& sample) {
 
 }  // namespace
 
-std::string TextSpec::to_json() const { return Json{{"vocabulary", vocabulary}, {"tokens", tokens}}.dump(); }
+std::string TextSpec::to_json() const { return json_text({{"vocabulary", vocabulary}, {"tokens", tokens}}); }
 
 Result<TextSpec> TextSpec::from_json(std::string_view text) {
   constexpr uint64_t kMaxSize = 1 << 24;
@@ -78,8 +73,8 @@ std::string Preprocess::spec_json() const { return image() ? image()->to_json() 
 std::string Preprocess::to_json() const {
   const std::string key(kind());
   Json json{{"kind", key}};
-  json[key] = Json::parse(spec_json());
-  return json.dump(2) + "\n";
+  json[key] = parse_json(spec_json(), "preprocess").value();
+  return json_text(json, 2) + "\n";
 }
 
 Result<Preprocess> Preprocess::from_json(std::string_view text) {
@@ -90,7 +85,7 @@ Result<Preprocess> Preprocess::from_json(std::string_view text) {
   if (known == kKinds.end())
     return make_error(ErrorCode::kUnknownName, "[preprocess] a kind of {{none, image, text}}, got '{}'", kind);
   if (!json.contains(kind) || json.size() != 2) return corrupt_text("a kind, and the kind's own part", text);
-  const std::string part = json[kind].dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string part = json_text(json[kind]);
   Preprocess result;
   if (kind == "image") {
     BITLAB_TRY(result.spec, ImageSpec::from_json(part));

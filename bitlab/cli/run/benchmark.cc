@@ -7,8 +7,7 @@
 #include <random>
 #include <sys/resource.h>
 
-#include <nlohmann/json.hpp>
-
+#include "bitlab/base/internal/json.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
@@ -20,8 +19,6 @@ namespace bitlab::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Json = nlohmann::ordered_json;
-
 struct BenchmarkOptions {
   std::string model;
   int64_t batch = 1;
@@ -146,7 +143,7 @@ Status run(const BenchmarkOptions& options) {
   BITLAB_TRY(const Measurement measurement, run_benchmark(model, options));
   const Json report = report_of(*model, options, measurement);
   if (options.json) {
-    fmt::print("{}\n", report.dump(2));
+    fmt::print("{}\n", json_text(report, 2));
   } else {
     print_measurement(report);
   }

@@ -1,8 +1,7 @@
 // bitlab inspect: what a .bit file holds, as text, JSON or Graphviz.
 #include <memory>
 
-#include <nlohmann/json.hpp>
-
+#include "bitlab/base/internal/json.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
@@ -10,8 +9,6 @@
 
 namespace bitlab::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct InspectOptions {
   std::string model;
@@ -144,7 +141,7 @@ void print_dot(const Inspection& m) {
 Status run(const InspectOptions& options) {
   BITLAB_TRY(const Inspection inspection, inspect(options.model, options.batch, options.sizes, options.threads));
   if (options.format == "json") {
-    fmt::print("{}\n", to_json(inspection).dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(to_json(inspection), 2));
   } else if (options.format == "dot") {
     print_dot(inspection);
   } else {

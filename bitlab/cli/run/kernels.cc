@@ -1,8 +1,7 @@
 // bitlab kernels list | explain: which kernels there are, and which would run.
 #include <memory>
 
-#include <nlohmann/json.hpp>
-
+#include "bitlab/base/internal/json.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
@@ -10,8 +9,6 @@
 
 namespace bitlab::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct KernelsOptions {
   bool json = false;
@@ -26,7 +23,7 @@ Status list(const KernelsOptions& options) {
     for (const auto& row : rows)
       json.push_back(
           {{"op", row.op}, {"kernel", row.row}, {"layout", row.layout}, {"needs", row.needs}, {"built", row.built}});
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", json_text(json, 2));
     return {};
   }
   std::vector<std::vector<std::string>> table{{"op", "kernel", "layout", "needs", "built"}};
@@ -57,7 +54,7 @@ Status explain(const KernelsOptions& options) {
   if (options.json) {
     Json json{{"machine", machine.cpu}, {"features", machine.features.to_string()}, {"ops", Json::array()}};
     for (const auto& answer : answers) json["ops"].push_back(to_json(answer));
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", json_text(json, 2));
     return {};
   }
   fmt::print("{} ({})\n\n", machine.cpu, machine.features.empty() ? "no features" : machine.features.to_string());

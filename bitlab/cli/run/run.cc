@@ -3,8 +3,7 @@
 #include <cstdio>
 #include <memory>
 
-#include <nlohmann/json.hpp>
-
+#include "bitlab/base/internal/json.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/classify.h"
@@ -15,8 +14,6 @@
 
 namespace bitlab::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct RunOptions {
   std::string model;
@@ -127,7 +124,7 @@ Status run(const RunOptions& options) {
     report["accuracy"] = accuracy(result, images.labels);
   }
   if (options.json) {
-    fmt::print("{}\n", report.dump(2));
+    fmt::print("{}\n", json_text(report, 2));
   } else {
     print_report(report);
   }

@@ -6,6 +6,7 @@
 #include <ATen/ops/cat.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/base/internal/json.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/version.h"
 #include "bitlab/cli/console.h"
@@ -20,7 +21,6 @@ namespace bitlab::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 struct DemoOptions {
   std::string output;
@@ -40,9 +40,9 @@ Result<Deployed> run_torch_free(const DataConfig& data, const fs::path& model, c
   if (!data.root.empty()) arguments.insert(arguments.end(), {"--data-root", data.root});
   BITLAB_TRY(const std::string output, run_sibling("bitlab-run", arguments));
   Deployed deployed;
-  const Json report = Json::parse(output, nullptr, false);
-  if (report.is_discarded() || !report.contains("accuracy"))
-    return make_error(ErrorCode::kInternal, "[demo] a JSON report of bitlab-run, got '{}'", output);
+  BITLAB_TRY(const Json report, parse_json(output, "demo"));
+  if (!report.contains("accuracy"))
+    return make_error(ErrorCode::kInternal, "[demo] an accuracy reported by bitlab-run, got '{}'", output);
   deployed.accuracy = report["accuracy"].get<double>();
   BITLAB_TRY(deployed.logits, read_file(logits));
   return deployed;
@@ -177,7 +177,7 @@ Status run(DemoOptions& options) {
              compare_speed(*session, *float32.run.model, *float32.run.preprocess.image(), Comparison::kBatch));
   const Json report =
       report_of({float32, ternary, float32_file, ternary_file, deployed, equal, one, many, session->threads()});
-  BITLAB_RETURN_IF_ERROR(write_file_atomic(out / "report.json", std::string_view(report.dump(2) + "\n")));
+  BITLAB_RETURN_IF_ERROR(write_file_atomic(out / "report.json", std::string_view(json_text(report, 2) + "\n")));
   BITLAB_RETURN_IF_ERROR(write_digits(*datasets.test, logits, out / "digits.png"));
   print_comparison(report);
   fmt::print("Wrote report.json, digits.png and lenet5.bit to {}\n", out.string());

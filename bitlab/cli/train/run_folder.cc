@@ -4,6 +4,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/base/internal/heap.h"
+#include "bitlab/base/internal/json.h"
 #include "bitlab/base/version.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/config/io.h"
@@ -13,7 +14,6 @@ namespace bitlab::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 struct Paths {
   fs::path config, preprocess, best, last, report;
@@ -140,7 +140,7 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
              train::BitTrainer(learner, run.config.train, trainer_settings).fit(datasets.training, datasets.validation));
   BITLAB_TRY(trained.test, train::evaluate(learner, datasets.test));
   fmt::print("  test {} (epoch {})\n", goal_text(goal, trained.test.metrics), trained.training.best_epoch);
-  BITLAB_RETURN_IF_ERROR(write_file_atomic(Paths(folder).report, std::string_view(report_of(trained).dump(2) + "\n")));
+  BITLAB_RETURN_IF_ERROR(write_file_atomic(Paths(folder).report, std::string_view(json_text(report_of(trained), 2) + "\n")));
   return trained;
 }
 

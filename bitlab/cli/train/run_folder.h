@@ -10,8 +10,6 @@
 
 #include <filesystem>
 
-#include <nlohmann/json.hpp>
-
 #include "bitlab/config/config.h"
 #include "bitlab/data/dataset.h"
 #include "bitlab/models/model.h"

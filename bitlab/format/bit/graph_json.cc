@@ -1,19 +1,15 @@
 #include "bitlab/format/bit/internal/graph_json.h"
 
 #include <algorithm>
-#include <limits>
 #include <type_traits>
 #include <unordered_map>
 
-#include <nlohmann/json.hpp>
-
-#include "bitlab/base/internal/json_depth.h"
+#include "bitlab/base/internal/json.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::format::bit {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using program::Attribute;
 using program::Dim;
 using program::DType;
@@ -91,27 +87,14 @@ Json node_to_json(const Program& p, const Node& node) {
   return json;
 }
 
-// The beginning of what the file says.
-std::string show(const Json& found) {
-  constexpr size_t kMost = 60;
-  const std::string text = found.dump(-1, ' ', true);
-  return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
-}
-
 Error malformed(std::string_view expectation, const Json& found) {
-  return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got {}", expectation, show(found));
-}
-
-// An integer that int64 holds.
-bool is_integer(const Json& json) {
-  return json.is_number_integer() &&
-         (!json.is_number_unsigned() || json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+  return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got {}", expectation, json_excerpt(found));
 }
 
 constexpr size_t kMaxList = 4096;  // of an attribute: the parts of a split
 
 Result<Dim> dim_of(const Json& json, const Symbols& symbols) {
-  if (is_integer(json)) return Dim(json.get<int64_t>());
+  if (is_int64(json)) return Dim(json.get<int64_t>());
   const Result<Dim> dim = json.is_string() ? program::parse_dim(json.get<std::string>(), symbols) : Dim(0);
   if (!json.is_string() || !dim.ok()) return malformed("a number or a multiple of symbols as a dimension", json);
   return dim;
@@ -128,7 +111,7 @@ Result<Shape> parse_shape(const Json& json, const Symbols& symbols, size_t most 
 }
 
 Result<Attribute> parse_attribute(const Json& json, const Symbols& symbols) {
-  if (is_integer(json)) return Attribute(json.get<int64_t>());
+  if (is_int64(json)) return Attribute(json.get<int64_t>());
   if (json.is_string()) return Attribute(json.get<std::string>());
   if (json.is_number_float()) return Attribute(json.get<double>());
   if (json.is_object() && json.size() == 1 && json.contains("shape")) {
@@ -136,7 +119,7 @@ Result<Attribute> parse_attribute(const Json& json, const Symbols& symbols) {
     return Attribute(std::move(shape));
   }
   if (json.is_array() && json.size() <= static_cast<size_t>(program::kMaxRank) &&
-      std::all_of(json.begin(), json.end(), is_integer))
+      std::all_of(json.begin(), json.end(), is_int64))
     return Attribute(json.get<Sizes>());
   return malformed("a number, at most 5 integers, a text or a shape as an attribute", json);
 }
@@ -150,7 +133,7 @@ class Reader {
       BITLAB_TRY(std::string name, name_of(json));
       const Json min = json.value("min", Json(parsed_.program.symbols.empty() ? 0 : 1)),
                  max = json.value("max", Json(program::kMaxElements)), context = json.value("context", Json(false));
-      if (!is_integer(min) || !is_integer(max) || !context.is_boolean())
+      if (!is_int64(min) || !is_int64(max) || !context.is_boolean())
         return malformed("integers as the range of a symbol, and whether it is the context", json);
       if (parsed_.program.symbols.size() == program::kMaxSymbols)
         return malformed(fmt::format("at most {} symbols", program::kMaxSymbols), json);
@@ -209,7 +192,7 @@ class Reader {
   static Status scales_of(const Json& json, ConstantPlan& plan) {
     const Json scales = json.value("scales", Json(0U)), group = json.value("group", Json(0U)),
                asymmetric = json.value("asymmetric", Json(false));
-    if (!scales.is_number_unsigned() || !is_integer(scales) || !group.is_number_unsigned() || !asymmetric.is_boolean())
+    if (!scales.is_number_unsigned() || !is_int64(scales) || !group.is_number_unsigned() || !asymmetric.is_boolean())
       return malformed("numbers of scales and of k in a group", json);
     if (group != 0U && group != 64U && group != 128U && group != 256U) return malformed("groups of 64, 128 or 256", group);
     plan = {plan.value, scales.get<int64_t>(), asymmetric.get<bool>(), group.get<int64_t>()};
@@ -307,16 +290,16 @@ std::string graph_to_json(const Program& p) {
   for (const Node& node : p.nodes) nodes.push_back(node_to_json(p, node));
   for (const program::Output& output : p.outputs)
     outputs.push_back({{"name", output.name}, {"value", p.value(output.value).name}});
-  return Json{{"symbols", symbols},     {"inputs", inputs}, {"states", states},
-              {"constants", constants}, {"nodes", nodes},   {"outputs", outputs}}
-      .dump();
+  return json_text({{"symbols", symbols},
+                    {"inputs", inputs},
+                    {"states", states},
+                    {"constants", constants},
+                    {"nodes", nodes},
+                    {"outputs", outputs}});
 }
 
 Result<ParsedGraph> graph_from_json(std::string_view text) {
-  if (const auto depth = json_depth(text); depth > kMaxJsonDepth)
-    return make_error(ErrorCode::kCorrupt, "[bit] nesting at most {} deep in the graph, got {}", kMaxJsonDepth, depth);
-  const Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return make_error(ErrorCode::kCorrupt, "[bit] a JSON object as the graph, got other text");
+  BITLAB_TRY(const Json json, parse_json(text, "bit"));
   if (!json.is_object()) return malformed("a JSON object", json);
   for (const char* key : {"symbols", "inputs", "states", "constants", "nodes", "outputs"})
     if (!json.contains(key)) return malformed("lists of symbols, inputs, states, constants, nodes and outputs", json);

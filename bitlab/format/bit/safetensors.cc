@@ -4,16 +4,13 @@
 #include <array>
 #include <limits>
 
-#include <nlohmann/json.hpp>
 #include <zlib.h>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/base/internal/json_depth.h"
+#include "bitlab/base/internal/json.h"
 
 namespace bitlab::format::bit {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kMaxHeader = 100'000'000;  // as in the safetensors library
@@ -77,10 +74,7 @@ Json describe(const TensorView& tensor, size_t begin) {
           {"data_offsets", {begin, begin + tensor.bytes.size()}}};
 }
 
-// An unsigned number that fits int64.
-bool is_size(const Json& json) {
-  return json.is_number_unsigned() && json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-}
+bool is_size(const Json& json) { return json.is_number_unsigned() && is_int64(json); }
 
 Result<TensorView> read_tensor(const std::string& name, const Json& json, std::span<const uint8_t> data) {
   if (!json.is_object()) return corrupt("dtype, shape and data_offsets, got a {} (tensor={})", json.type_name(), name);
@@ -91,11 +85,11 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
   if (type == kTypes.end()) {
     std::string known;
     for (const TypeName& t : kTypes) known += fmt::format("{}{}", known.empty() ? "" : ", ", t.name);
-    return corrupt("a dtype of {}, got {} (tensor={})", known, dtype.dump(), name);
+    return corrupt("a dtype of {}, got {} (tensor={})", known, json_excerpt(dtype), name);
   }
   if (!offsets.is_array() || offsets.size() != 2 || !is_size(offsets[0]) || !is_size(offsets[1]) || !shape.is_array() ||
       !std::all_of(shape.begin(), shape.end(), is_size))
-    return corrupt("a shape and two offsets, got {} and {} (tensor={})", shape.dump(), offsets.dump(), name);
+    return corrupt("a shape and two offsets, got {} and {} (tensor={})", json_excerpt(shape), json_excerpt(offsets), name);
   const auto begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
   if (begin > end || end > data.size())
     return corrupt("offsets within {} bytes of data, got {} and {} (tensor={})", data.size(), begin, end, name);
@@ -104,7 +98,7 @@ Result<TensorView> read_tensor(const std::string& name, const Json& json, std::s
   for (const Json& item : shape) {
     const auto size = item.get<int64_t>();
     if (size != 0 && bytes > std::numeric_limits<int64_t>::max() / size)
-      return corrupt("a shape that fits memory, got {} (tensor={})", shape.dump(), name);
+      return corrupt("a shape that fits memory, got {} (tensor={})", json_excerpt(shape), name);
     bytes *= size;
     tensor.shape.push_back(size);
   }
@@ -179,7 +173,7 @@ std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std
   metadata[std::string(kHeaderCrc)] = kNoDigits;
   metadata[std::string(kDataCrc)] = crc32_digits(as_bytes(data));
   for (const auto& [key, value] : metadata) header["__metadata__"][key] = value;
-  std::string text = header.dump();
+  std::string text = json_text(header);
   text.append(static_cast<size_t>(round_up(static_cast<int64_t>(kLengthBytes + text.size()), kAlignment)) - kLengthBytes -
                   text.size(),
               ' ');
@@ -190,9 +184,7 @@ std::string write_safetensors(std::span<const NamedTensor> tensors, std::map<std
 Result<Safetensors> read_safetensors(std::span<const uint8_t> bytes) {
   BITLAB_TRY(const std::string_view text, read_header(bytes));
   BITLAB_RETURN_IF_ERROR(check_header_crc(text));
-  if (const int depth = json_depth(text); depth > kMaxJsonDepth)
-    return corrupt("a header nested at most {} deep, got {}", kMaxJsonDepth, depth);
-  const Json header = Json::parse(text, nullptr, false);
+  BITLAB_TRY(const Json header, parse_json(text, "bit"));
   if (!header.is_object()) return corrupt("a JSON object as the header, got a {}", header.type_name());
   if (!header.contains("__metadata__")) return corrupt("a JSON header with __metadata__, got one without");
   const auto data = bytes.subspan(kLengthBytes + text.size());
