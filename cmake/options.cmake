@@ -51,7 +51,8 @@ if(BITLAB_COVERAGE)
   target_link_options(bitlab_flags INTERFACE --coverage)
 endif()
 
-# Of tests, programs and what is above the torch line, where nothing runs for long: more than -O1 costs a fifth of the compiler's time.
+# Of tests, programs, what is above the torch line and libraries that say so (GLUE), where nothing runs for long: more than -O1 costs a
+# fifth of the compiler's time.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
 target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O1>)

@@ -15,7 +15,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Set
 
 LIBRARIES = "bitlab/CMakeLists.txt"
 LIBRARY = re.compile(r"\bbitlab_library\(\s*([^\s)]+)([^)]*)\)")
-KEYWORDS = ("SHARED", "TORCH", "DEPS", "PRIVATE_LINK", "TEST_DEPS", "TEST_SHARDS")
+KEYWORDS = ("SHARED", "TORCH", "GLUE", "DEPS", "PRIVATE_LINK", "TEST_DEPS", "TEST_SHARDS")
 
 # The programs' folders are no libraries: folder -> what its files may include besides their own.
 PROGRAMS: Dict[str, str] = {
