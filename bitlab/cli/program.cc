@@ -4,9 +4,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include "bitlab/base/internal/nearest.h"
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/version.h"
+#include "bitlab/kernels/explain.h"
 
 namespace bitlab::cli {
 namespace {
@@ -18,6 +20,39 @@ int report(const char* name, const Error& error) {
 
 void log_to_stderr(LogLevel level, std::string_view message) {
   if (level == LogLevel::kWarning) fmt::print(stderr, "warning: {}\n", message);
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+// CLI11 says of an unknown command that there is none, and lists all words behind an unknown option.
+Error usage_error(const char* program, const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* command = &app;
+  std::string name = program;
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    name += " " + command->get_name();
+  }
+  const std::vector<std::string> commands = command_names(*command), options = option_names(*command);
+  const std::vector<std::string> unknown = command->remaining();
+  if (!unknown.empty() && unknown.front().starts_with("-"))
+    return make_error(ErrorCode::kUnknownName, "an option of {0}, got '{1}'; did you mean '{2}'? (see {0} --help)", name,
+                      unknown.front(), *nearest(unknown.front(), options));
+  if (!unknown.empty() && !commands.empty())
+    return make_error(ErrorCode::kUnknownName, "a command of {0}, got '{1}'; did you mean '{2}'? (see {0} --help)", name,
+                      unknown.front(), *nearest(unknown.front(), commands));
+  return make_error(ErrorCode::kInvalidArgument, "{} (see {} --help)", error.what(), name);
 }
 
 }  // namespace
@@ -41,10 +76,11 @@ int run_program(const char* name, const char* description, std::span<const AddCo
   } catch (const CLI::ParseError& error) {
     const bool asked = error.get_exit_code() == 0;  // --help, --version
     if (asked) return app.exit(error);
-    return report(name, make_error(ErrorCode::kInvalidArgument, "{} (see {} --help)", error.what(), name));
+    return report(name, usage_error(name, app, error));
   }
   try {
-    const Status status = action();
+    Status status = kernels::check_policy(kernels::Policy::from_environment());
+    if (status.ok()) status = action();
     return status.ok() ? 0 : report(name, status.error());
   } catch (const Exception& error) {
     return report(name, error.error());

@@ -50,7 +50,8 @@ Error unknown_key(const std::string& path, const std::string& key, const std::ve
 }
 
 Error wrong_type(const std::string& path, std::string_view expected, const Json& found) {
-  return make_error(ErrorCode::kTypeMismatch, "[config] {} for '{}', got {}", expected, path, json_excerpt(found));
+  const std::string place = path.empty() ? "the whole" : "'" + path + "'";
+  return make_error(ErrorCode::kTypeMismatch, "[config] {} for {}, got {}", expected, place, json_excerpt(found));
 }
 
 std::vector<std::string> names_of(const Fields& fields) {

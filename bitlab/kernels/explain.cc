@@ -1,5 +1,7 @@
 #include "bitlab/kernels/explain.h"
 
+#include <algorithm>
+
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 #include "bitlab/kernels/elementwise/elementwise.h"
 #include "bitlab/kernels/float_gemm/float_gemm.h"
@@ -48,6 +50,21 @@ std::vector<RowInfo> list_kernels() {
   append(list, elementwise_kernels());
   append(list, reduction_kernels());
   return list;
+}
+
+Status check_policy(const Policy& policy) {
+  const auto rows = list_kernels();
+  for (std::string_view rest = policy.restrict_to; !rest.empty();) {
+    const std::string_view item = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(item.size() + 1, rest.size()));
+    const bool known = item.find(':') != std::string_view::npos &&
+                       std::any_of(rows.begin(), rows.end(),
+                                   [&](const RowInfo& r) { return fmt::format("{}:{}", r.op, r.row).starts_with(item); });
+    if (!known)
+      return make_error(ErrorCode::kUnknownName, "[kernels] op:kernel as `bitlab-run kernels list` names them, got '{}'",
+                        item);
+  }
+  return {};
 }
 
 std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {

@@ -18,6 +18,9 @@ struct RowInfo {
 // Every row of every list, in order.
 std::vector<RowInfo> list_kernels();
 
+// UnknownName where a part of `restrict_to` names no row: it would restrict nothing, or everything.
+Status check_policy(const Policy& policy);
+
 // What is asked for: the shape of a product.
 struct Question {
   int64_t tokens = 1, rows = 2048, depth = 2048;

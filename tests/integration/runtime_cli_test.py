@@ -28,9 +28,13 @@ class Manners(unittest.TestCase):
 
     def test_usage_errors(self):
         check_refused(self, run("bitlab-run"), 2, "subcommand")
-        check_refused(self, run("bitlab-run", "walk"), 2)
+        check_refused(self, run("bitlab-run", "walk"), 2, "a command", "'walk'")
+        check_refused(self, run("bitlab-run", "inspekt", "a.bit"), 2, "'inspekt'", "'inspect'")
         check_refused(self, run("bitlab-run", "run"), 2, "model")
-        check_refused(self, run("bitlab-run", "run", "a.bit", "--thread", "1"), 2)
+        check_refused(self, run("bitlab-run", "run", "a.bit", "--thread", "1"), 2, "'--thread'", "'--threads'")
+        check_refused(self, run("bitlab-run", "run", "a.bit", "--data", "mnist", "--limit", "-1"), 2, "--limit", "-1")
+        for policy in ("gemm", "ternary_gemm", "gemm:reference", "ternary_gemm:abacus"):
+            check_refused(self, run("bitlab-run", "kernels", "list", kernel=policy), 2, f"'{policy}'")
         check_refused(self, run("bitlab-run", "run", "a.bit"), 2, "--data or --input")
         check_refused(self, run("bitlab-run", "run", "a.bit", "--data", "mnist", "--batch", "0"), 2, "--batch")
 

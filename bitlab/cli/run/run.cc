@@ -145,7 +145,7 @@ void add_run(CLI::App& app, Action& action) {
                       "Write the logits to this file: raw little-endian float32, image by image");
   add_threads(*command, options->threads);
   add_batch(*command, options->batch, "Images a run");
-  command->add_option("--limit", options->limit, "Use at most this many images; 0: all")->check(CLI::NonNegativeNumber);
+  command->add_option("--limit", options->limit, "Use at most this many images; 0: all")->check(CLI::Range(0, 1 << 30));
   add_json(*command, options->json);
   command->footer(
       "Examples:\n"

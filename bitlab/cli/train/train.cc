@@ -73,7 +73,9 @@ void add_train(CLI::App& app, Action& action) {
   command->add_option("--config", options->config_file, "A config.yaml (or .json) to start from; flags win over it");
   command->add_option("--rules", options->rules_file,
                       "A .yaml or .json file with a quantization and rules, as `bitlab analyze` writes it");
-  command->add_option("--set", options->settings, "Any field of the config, as model.classes=3; wins over all else");
+  command->add_option(
+      "--set", options->settings,
+      "Any field of the config, as train.epochs=3; wins over all else. Sizes and classes of the model are the data set's");
   RunConfig& config = options->config;
   config::Fields model;
   config.model.visit(model);
