@@ -2,6 +2,7 @@
 option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deployment, the bitlab program" ON)
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
 option(BITLAB_SHARED_CORE "Make what is below the torch line one shared library; OFF: a static one, and programs of one file" ON)
+option(BITLAB_PYTHON "Build the Python package's modules (nanobind)" OFF)
 option(BITLAB_TESTS "Build the tests" ON)
 option(BITLAB_UNITY "Compile each target as one unit, but for kernels of an instruction set: a whole build is faster, a change of one file slower" ON)
 option(BITLAB_FUZZ "Build the fuzzers for libFuzzer, with clang" OFF)

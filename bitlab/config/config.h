@@ -9,6 +9,7 @@
 
 #include "bitlab/config/enums.h"
 #include "bitlab/config/fields.h"
+#include "bitlab/ternary/calibrate.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab {
@@ -181,6 +182,25 @@ struct TrainingConfig {
     f("workers", workers, "threads that prepare batches ahead; 0: the training thread does");
     f("checkpoint_steps", checkpoint_steps,
       "steps of the optimizer between checkpoints, besides those after each epoch; 0: none");
+  }
+};
+
+// How a float network is fitted to ternary codes without training (deploy/post_training.h).
+struct DeploymentConfig {
+  ternary::Calibration calibration = ternary::Calibration::kMse;
+  double percentile = 99.9;
+  bool fold_batch_norm = true;
+  bool refit_scales = true;
+  bool correct_bias = true;
+
+  void visit(config::Fields& f) {
+    f("calibration", calibration,
+      "what the step of static activations follows, as the float network's layers read them: minmax, percentile or mse");
+    f("percentile", percentile, "of calibration by percentile, above 0, at most 100");
+    f("fold_batch_norm", fold_batch_norm,
+      "a BatchNorm goes into the scales and bias of the layer in front, where nothing else reads either");
+    f("refit_scales", refit_scales, "scales are fitted by channel to what the float weights make of the samples");
+    f("correct_bias", correct_bias, "what is still missing in a channel on average is added to its bias");
   }
 };
 

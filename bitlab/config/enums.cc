@@ -58,5 +58,6 @@ Status parse(std::string_view text, ternary::Gradient& value) { return assign(te
 Status parse(std::string_view text, ternary::ActKind& value) { return assign(ternary::parse_act_kind(text), value); }
 Status parse(std::string_view text, ternary::Sparsity& value) { return assign(ternary::parse_sparsity(text), value); }
 Status parse(std::string_view text, ternary::Rounding& value) { return assign(ternary::parse_rounding(text), value); }
+Status parse(std::string_view text, ternary::Calibration& value) { return assign(ternary::parse_calibration(text), value); }
 
 }  // namespace bitlab::config

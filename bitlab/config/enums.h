@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bitlab/base/result.h"
+#include "bitlab/ternary/calibrate.h"
 #include "bitlab/ternary/spec.h"
 
 namespace bitlab::config {
@@ -28,5 +29,6 @@ Status parse(std::string_view text, ternary::Gradient& value);
 Status parse(std::string_view text, ternary::ActKind& value);
 Status parse(std::string_view text, ternary::Sparsity& value);
 Status parse(std::string_view text, ternary::Rounding& value);
+Status parse(std::string_view text, ternary::Calibration& value);
 
 }  // namespace bitlab::config

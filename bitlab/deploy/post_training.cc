@@ -108,7 +108,7 @@ void smooth_channels(const std::vector<Layer>& layers, const torch::nn::Module& 
 // Puts the layers in the order in which they run, and gives static activations their steps. Layers that no sample reaches leave for the report.
 // Returns the outputs of the float network.
 Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forward& forward,
-                                          std::span<const NamedTensors> samples, const PostTrainingOptions& options,
+                                          std::span<const NamedTensors> samples, const DeploymentConfig& config,
                                           PostTrainingReport& report) {
   std::vector<ternary::StepCalibrator> seen(layers.size());
   std::vector<size_t> order;
@@ -129,7 +129,7 @@ Result<std::vector<at::Tensor>> calibrate(std::vector<Layer>& layers, const Forw
   for (const size_t i : order) {
     const auto view = layers[i].layer->view();
     if (is_static(view.quant.activation)) {
-      BITLAB_TRY(const float step, seen[i].step(options.calibration, act_limit(view.quant.activation), options.percentile));
+      BITLAB_TRY(const float step, seen[i].step(config.calibration, act_limit(view.quant.activation), config.percentile));
       const at::NoGradGuard no_grad;
       view.quantizer.act_scale.fill_(step);
       layers[i].fit.act_scale = static_cast<double>(step);
@@ -242,7 +242,7 @@ at::Tensor encoded_scale(const ops::QuantizedWeight& weight, int64_t rows) {
 
 // Fits one layer. Returns the outputs of the network before.
 std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const NamedTensors> samples,
-                            const PostTrainingOptions& options) {
+                            const DeploymentConfig& config) {
   const at::NoGradGuard no_grad;
   const auto view = l.layer->view();
   const ops::QuantizedWeight encoded = view.quantizer.quantized(view.weight);
@@ -258,11 +258,11 @@ std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const Na
   const auto [gain, offset] = affine_of(l, rows);
   const at::Tensor none = at::zeros({rows}, at::kDouble), before = gain * encoded_scale(encoded, rows);
   at::Tensor scale = before;
-  if (options.refit_scales) scale = at::where(sums.zz > 0, gain * sums.yz / sums.zz.clamp_min(1e-30), before);
+  if (config.refit_scales) scale = at::where(sums.zz > 0, gain * sums.yz / sums.zz.clamp_min(1e-30), before);
   const at::Tensor sign = at::where(scale < 0, -1.0, 1.0).to(at::kFloat);
   scale = scale.abs().clamp_min(static_cast<double>(ternary::kScaleEpsilon)).to(at::kFloat).to(at::kDouble);
   const at::Tensor signed_scale = scale * sign.to(at::kDouble);
-  const at::Tensor shift = options.correct_bias ? (gain * sums.y - signed_scale * sums.z) / sums.count : none;
+  const at::Tensor shift = config.correct_bias ? (gain * sums.y - signed_scale * sums.z) / sums.count : none;
   at::Tensor bias = shift + offset;
   if (view.bias.defined()) bias = bias + gain * view.bias.to(at::kDouble);
   l.fit.error_before = sums.error(gain, before, none);
@@ -277,7 +277,7 @@ std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const Na
 
 // Fits the layers, one after the other. `expected`: the float network's outputs.
 void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const NamedTensors> samples,
-             const PostTrainingOptions& options, const std::vector<at::Tensor>& expected, PostTrainingReport& report) {
+             const DeploymentConfig& config, const std::vector<at::Tensor>& expected, PostTrainingReport& report) {
   LayerFit* last = nullptr;  // the layer that was fitted last, whose effect shows in the next pass
   const auto note = [&](double error) {
     if (last == nullptr) report.output_error_encoded = error;
@@ -286,15 +286,15 @@ void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const
   };
   for (Layer& layer : layers) {
     if (!can_be_fit(layer)) continue;
-    layer.fit.output_error_before = note(relative_error(fit(layer, forward, samples, options), expected));
+    layer.fit.output_error_before = note(relative_error(fit(layer, forward, samples, config), expected));
     last = &layer.fit;
   }
   report.output_error = note(relative_error(run(forward, samples), expected));
 }
 
 Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forward& forward, const NamedTensors& sample,
-               const PostTrainingOptions& options) {
-  BITLAB_TRY(const program::Program program, capture(module, forward, sample, {options.signature, {}}));
+               const std::optional<Signature>& signature) {
+  BITLAB_TRY(const program::Program program, capture(module, forward, sample, {signature, {}}));
   BITLAB_TRY(const auto model, runtime::Model::create(program));
   for (const program::Constant& constant : program.constants)
     report.weight_file_bytes += format::bit::stored_bytes(program, constant);
@@ -307,8 +307,9 @@ Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forw
 }  // namespace
 
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
-                                                   std::span<const NamedTensors> samples, const PostTrainingOptions& options,
-                                                   const std::function<double()>& evaluate) {
+                                                   std::span<const NamedTensors> samples, const DeploymentConfig& config,
+                                                   const std::function<double()>& evaluate,
+                                                   const std::optional<Signature>& signature) {
   if (samples.empty()) return make_error(ErrorCode::kInvalidArgument, "[post_training] samples, got none");
   std::vector<Layer> layers = product_layers(module);
   if (layers.empty())
@@ -323,11 +324,11 @@ Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, co
       bypass(layers, false);
     }
     smooth_channels(layers, module, forward, samples);
-    BITLAB_TRY(const auto expected, calibrate(layers, forward, samples, options, report));
+    BITLAB_TRY(const auto expected, calibrate(layers, forward, samples, config, report));
     if (evaluate) report.evaluated_before = evaluate();
     BITLAB_TRY(const Recording recording, record(forward, samples[0]));
-    find_readers(layers, recording, options.fold_batch_norm);
-    fit_all(layers, forward, samples, options, expected, report);
+    find_readers(layers, recording, config.fold_batch_norm);
+    fit_all(layers, forward, samples, config, expected, report);
     if (evaluate) report.evaluated_after = evaluate();
   } catch (const Exception& error) {
     return error.error();
@@ -336,7 +337,7 @@ Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, co
                       error.what_without_backtrace());
   }
   for (const Layer& layer : layers) report.layers.push_back(layer.fit);
-  BITLAB_RETURN_IF_ERROR(measure(report, module, forward, samples[0], options));
+  BITLAB_RETURN_IF_ERROR(measure(report, module, forward, samples[0], signature));
   return report;
 }
 

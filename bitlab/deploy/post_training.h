@@ -4,26 +4,10 @@
 #include <optional>
 #include <span>
 
+#include "bitlab/config/config.h"
 #include "bitlab/deploy/capture.h"
-#include "bitlab/ternary/calibrate.h"
 
 namespace bitlab::deploy {
-
-struct PostTrainingOptions {
-  // As CaptureOptions' of capture.h, for the sizes that the report is about.
-  std::optional<Signature> signature = std::nullopt;
-  // The step of static activations, from what the float network's layers read.
-  ternary::Calibration calibration = ternary::Calibration::kMse;
-  double percentile = 99.9;  // of kPercentile
-  // A BatchNorm (torch::nn's or BitBatchNorm) goes into a layer's scales and bias, and does nothing afterwards. Only where that is all that either of
-  // them does: the layer computes one product, whose result the BatchNorm alone reads, and nothing else reads the BatchNorm's statistics.
-  bool fold_batch_norm = true;
-  // s_n = sum y z / sum z^2 over the samples, the best scale of channel n: y what the float weights make of the layer's input, z what the codes
-  // make of it without a scale.
-  bool refit_scales = true;
-  // The mean of what is still missing in a channel is added to its bias; Nagel et al. 2019, arXiv:1906.04721.
-  bool correct_bias = true;
-};
 
 // One layer: the squared error of its outputs on its inputs, relative to those of its float weights; and that of the whole network's outputs on
 // the samples, relative to the float network's.
@@ -56,11 +40,20 @@ struct PostTrainingReport {
 // Fits the ternary layers of `module` (BitLinear, BitConv1d to BitConvTranspose3d, what a BitModel intercepts), one after the other, to
 // `samples`, inputs with a batch in front, and freezes them: codes and scales are their own from then on (nn::ProductLayer).
 // Latent weights must be the float network's; those of a network that was trained ternary are not what it computes with, so leave
-// that as it is. `evaluate` measures the network in eval, its accuracy for example. The samples stay as they are. Errors: InvalidArgument (no
-// samples, none that reaches a layer), those of capture() and of the layers.
+// that as it is. `evaluate` measures the network in eval, its accuracy for example. `signature`: as CaptureOptions' of capture.h, for the sizes
+// that the report is about. The samples stay as they are.
+//
+//   scales   s_n = sum y z / sum z^2 over the samples, the best scale of channel n: y what the float weights make of the layer's input, z what
+//            the codes make of it without a scale
+//   folded   a BatchNorm (torch::nn's or BitBatchNorm), which does nothing afterwards: only where the layer computes one product, whose result
+//            the BatchNorm alone reads, and nothing else reads the BatchNorm's statistics
+//   bias     corrected as in Nagel et al. 2019, arXiv:1906.04721
+//
+// Errors: InvalidArgument (no samples, none that reaches a layer), those of capture() and of the layers.
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
                                                    std::span<const NamedTensors> samples,
-                                                   const PostTrainingOptions& options = {},
-                                                   const std::function<double()>& evaluate = {});
+                                                   const DeploymentConfig& config = {},
+                                                   const std::function<double()>& evaluate = {},
+                                                   const std::optional<Signature>& signature = std::nullopt);
 
 }  // namespace bitlab::deploy

@@ -167,17 +167,16 @@ void Quantizer::smooth(at::Tensor& weight, const at::Tensor& most) {
   input_scale.div_(factor.view_as(input_scale));
 }
 
-// The step begins where LSQ's does (arXiv:1902.08153, section 2.1): 2 mean|x| / sqrt(limit).
-void Quantizer::begin_act_scale(const at::Tensor& x) {
+void begin_act_scale(at::Tensor& act_scale, const at::Tensor& x, ternary::ActKind activation) {
   const at::NoGradGuard no_grad;
   if (act_scale.item<float>() != 0) return;
-  const double limit = act_limit(quant_.activation);
+  const double limit = act_limit(activation);
   act_scale.fill_(std::max(2 * x.detach().abs().mean().item<double>() / std::sqrt(limit), 1e-8));
 }
 
 at::Tensor Quantizer::forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& bias, const ops::ConvWindow* call_window) {
-  if (act_scale.defined() && layer.is_training()) begin_act_scale(x);
+  if (act_scale.defined() && layer.is_training()) begin_act_scale(act_scale, x, quant_.activation);
   const double blend_now = blend_of(layer);
   if (call_window == nullptr)
     return ops::bit_linear(x, weight, optional(bias), weight_quant(layer), activation(), blend_now);

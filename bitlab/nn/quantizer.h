@@ -21,6 +21,10 @@ struct FrozenWeight {
   at::Tensor bias;   // float32 [N]
 };
 
+// Gives a static step its beginning where it has none, LSQ's (arXiv:1902.08153, section 2.1): 2 mean|x| / sqrt(limit), with the largest |q| as limit.
+// act_scale float32 [1], 0 where it has not begun.
+void begin_act_scale(at::Tensor& act_scale, const at::Tensor& x, ternary::ActKind activation);
+
 // The configuration of a frozen layer.
 BitQuantConfig frozen_config(BitQuantConfig quant);
 
@@ -105,7 +109,6 @@ class Quantizer {
   ops::WeightQuant weight_quant(const torch::nn::Module& layer) const;
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
   void check_activation() const;
-  void begin_act_scale(const at::Tensor& x);
   void register_state(torch::nn::Module& layer, const at::Tensor& weight);
   double blend_of(const torch::nn::Module& layer) const { return layer.is_training() ? blend.item<double>() : 1; }
 

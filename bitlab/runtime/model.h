@@ -73,6 +73,9 @@ class Model {
   // Bytes that the same weights take as float32.
   int64_t float32_weight_bytes() const;
 
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
  private:
   Model() = default;
   program::Program program_;

@@ -1,0 +1,119 @@
+"""From a module of Python to a .bit file that runs without Python, with the proof that both compute the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from bitlab import _core
+from bitlab._calls import forward_of, named_inputs
+from bitlab._core import BitQuantConfig, DeploymentConfig, MixedPrecisionConfig
+from bitlab._extension import _torch, torch
+from bitlab.convert import BitModel
+
+Deployment = _torch.Deployment
+NodeDifference = _torch.NodeDifference
+PostTrainingReport = _torch.PostTrainingReport
+
+Axes = Mapping[str, Mapping[int, str]]
+Ranges = Mapping[str, tuple[int, int]]
+Inputs = list[tuple[str, str, list[int | tuple[str, int]]]]
+
+
+def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs | None:
+    """An example's names, dtypes and sizes as C++ takes them."""
+    if axes is None:
+        return None
+    for name in axes:
+        if name not in example:
+            raise _core.UnknownName(f"[deploy] dynamic_axes of inputs {', '.join(example)}, got {name!r}")
+    inputs: Inputs = []
+    for name, tensor in example.items():
+        named = {axis % max(tensor.dim(), 1): symbol for axis, symbol in axes.get(name, {}).items()}
+        sizes: list[int | tuple[str, int]] = [(named[i], 1) if i in named else size for i, size in enumerate(tensor.shape)]
+        inputs.append((name, str(tensor.dtype).removeprefix("torch."), sizes))
+    return inputs
+
+
+def _native(module: torch.nn.Module) -> Any:
+    return module._native if isinstance(module, BitModel) else module
+
+
+def deploy(
+    model: torch.nn.Module,
+    example: Any,
+    path: str | os.PathLike[str],
+    *,
+    dynamic_axes: Axes | None = None,
+    ranges: Ranges | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Deployment:
+    """Records the model's forward pass in eval, checks that the runtime computes the same on `example`, and writes a .bit file.
+
+    example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU.
+    dynamic_axes: sizes that differ from run to run, by input and axis: {"input_ids": {0: "batch", 1: "tokens"}}. Without it the first size of every
+    input is the batch, and the others are the example's.
+    ranges: the smallest and the largest size of such a name: {"tokens": (1, 128)}.
+    metadata: texts for the file.
+
+    A model whose forward is all ternary and exact has the same bits in the runtime; where a float operation may round otherwise, `parity` says
+    how much. Errors: Unsupported, naming an operation that has no form in the file."""
+    inputs, by_place = named_inputs(model, example)
+    mode = model.training
+    try:
+        return _torch.save(
+            _native(model),
+            forward_of(model, by_place),
+            inputs,
+            os.fspath(path),
+            _signature(inputs, dynamic_axes),
+            dict(ranges or {}),
+            dict(metadata or {}),
+        )
+    finally:
+        model.train(mode)
+
+
+def verify(
+    path: str | os.PathLike[str],
+    model: torch.nn.Module,
+    example: Any,
+    *,
+    dynamic_axes: Axes | None = None,
+    ranges: Ranges | None = None,
+) -> list[NodeDifference]:
+    """Runs a file and its model on the example, and compares node by node."""
+    inputs, by_place = named_inputs(model, example)
+    mode = model.training
+    try:
+        return _torch.compare(
+            os.fspath(path), _native(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
+        )
+    finally:
+        model.train(mode)
+
+
+def quantize_for_deployment(
+    model: torch.nn.Module,
+    samples: Iterable[Any],
+    config: MixedPrecisionConfig | BitQuantConfig | None = None,
+    deployment: DeploymentConfig | None = None,
+    *,
+    evaluate: Callable[[torch.nn.Module], float] | None = None,
+) -> tuple[BitModel, PostTrainingReport]:
+    """Makes a float network ternary without training: codes, scales, steps and biases are fitted to a few samples, one layer after the other, and are
+    the layers' own from then on. Returns the model, ready for deploy(), and what fitting did. Weights and BatchNorms of `model` change.
+
+    samples: inputs with a batch in front, each as deploy()'s example. evaluate(model): measures it in eval, for the report."""
+    wrapped = model if isinstance(model, BitModel) else BitModel(model, config)
+    named: list[dict[str, torch.Tensor]] = []
+    by_place: Sequence[str] = ()
+    for sample in samples:
+        inputs, by_place = named_inputs(wrapped.model, sample)
+        named.append(inputs)
+    measure = None if evaluate is None else lambda: float(evaluate(wrapped))
+    report = _torch.fit_samples(wrapped._native, forward_of(wrapped, list(by_place)), named, deployment or DeploymentConfig(), measure)
+    wrapped.eval()
+    wrapped._register()  # fitted layers have parameters of their own
+    return wrapped, report

@@ -1,0 +1,225 @@
+"""The C++ trainer over modules and data sets of Python."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bitlab import _core, nn
+from bitlab._calls import INPUT, OUTPUT, Tensors, flatten, parameter_names
+from bitlab._core import TrainingConfig
+from bitlab._extension import _torch, torch
+from bitlab.convert import BitModel
+
+EpochReport = _torch.EpochReport
+StepReport = _torch.StepReport
+TrainingReport = _torch.TrainingReport
+
+Loss = Callable[[Any, Any], torch.Tensor]
+LABELS = ("labels", "label")
+
+
+class EvalPrediction(NamedTuple):
+    """What compute_metrics gets, as in Hugging Face's Trainer: the outputs for the whole data set, and its labels."""
+
+    predictions: Any
+    label_ids: Any
+
+
+def _sample(item: Any) -> Tensors:
+    """A sample as named tensors: (input, label), or more entries, by place; a mapping by its keys."""
+    if isinstance(item, Mapping):
+        items = {str(key): value for key, value in item.items() if value is not None}
+    elif isinstance(item, (tuple, list)):
+        names = [INPUT, "label"] if len(item) == 2 else [f"{INPUT}_{i}" for i in range(len(item) - 1)] + ["label"]
+        items = dict(zip(names, item, strict=True))
+    else:
+        items = {INPUT: item}
+    return {name: _tensor(name, value) for name, value in items.items()}
+
+
+def _tensor(name: str, value: Any) -> torch.Tensor:
+    """Numbers as one of the types that batches have: uint8, int64 or float32."""
+    try:
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+    except TypeError:
+        raise _core.TypeMismatch(
+            f"[data] tensors, arrays or numbers, got {type(value).__name__} (name={name}); a transform such as ToTensor() makes them"
+        ) from None
+    if tensor.dtype == torch.uint8:
+        return tensor
+    return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)
+
+
+def _indexed(dataset: Any) -> Any:
+    """A map-style data set as it is; an iterable one is read once, and kept."""
+    is_map = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if dataset is None or (is_map and not isinstance(dataset, torch.utils.data.IterableDataset)):
+        return dataset
+    return list(dataset)
+
+
+def _native_dataset(dataset: Any) -> Any:
+    return None if dataset is None else _torch.Dataset(len(dataset), lambda index: _sample(dataset[index]))
+
+
+class _Task:
+    """What the trainer asks about outputs and batches, answered by a loss and metrics of Python."""
+
+    def __init__(self, trainer: BitTrainer) -> None:
+        self.trainer = trainer
+
+    def loss(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        return self.trainer._loss_of(outputs, batch)
+
+    def items(self, batch: Tensors) -> int:
+        return len(next(iter(batch.values())))
+
+    def meter(self) -> _Meter:
+        return _Meter(self.trainer)
+
+    def goal(self) -> tuple[str, bool]:
+        return self.trainer.goal
+
+
+class _Meter:
+    def __init__(self, trainer: BitTrainer) -> None:
+        self.trainer = trainer
+        self.loss = 0.0
+        self.count = 0
+        self.outputs: list[Tensors] = []
+        self.labels: list[torch.Tensor] = []
+
+    def add(self, outputs: Tensors, batch: Tensors) -> None:
+        count = len(next(iter(batch.values())))
+        self.loss += float(self.trainer._loss_of(outputs, batch)) * count
+        self.count += count
+        if self.trainer.compute_metrics is not None:
+            self.outputs.append({name: value.detach().cpu() for name, value in outputs.items() if name != "loss" and value.dim() > 0})
+            label = _label_of(batch)
+            if label is not None:
+                self.labels.append(label)
+
+    def metrics(self) -> dict[str, float]:
+        metrics = {"loss": self.loss / max(self.count, 1)}
+        if self.trainer.compute_metrics is not None:
+            predictions = tuple(torch.cat([o[name] for o in self.outputs]).numpy() for name in self.outputs[0])
+            labels = torch.cat(self.labels).numpy() if self.labels else None
+            found = self.trainer.compute_metrics(EvalPrediction(predictions[0] if len(predictions) == 1 else predictions, labels))
+            metrics.update({name: float(value) for name, value in found.items()})
+        self.trainer._has_accuracy = "accuracy" in metrics
+        return metrics
+
+
+def _label_of(batch: Tensors) -> torch.Tensor | None:
+    return next((batch[name] for name in LABELS if name in batch), None)
+
+
+class BitTrainer:
+    """Trains a module, with ternary layers or without: shuffled batches, an optimizer, a schedule, the warm-up from float to ternary, the best epoch kept,
+    checkpoints from which it goes on to the same bits. It is the C++ trainer.
+
+    train_dataset, eval_dataset: anything with __len__ and __getitem__, as torch.utils.data.Dataset, or an iterable, which is read once into memory. A
+    sample is (input, label), or a mapping from names to tensors, arrays or numbers; those that forward() has parameters for are passed to it.
+    loss(outputs, batch): a scalar. outputs is what the model returned, batch the label of a tuple, or the mapping. Without it: the "loss" that the model
+    returns (Hugging Face), else the cross-entropy of its output and the label.
+    compute_metrics(EvalPrediction) -> dict of numbers, as in Hugging Face's Trainer; it keeps all outputs. Without it: loss, and
+    for (input, label) accuracy.
+    goal: the metric that chooses the best epoch, and whether more is better; by default ("accuracy", True) where there is one, else ("loss", False).
+    best, checkpoint: files for the best epoch's state, and for all that training needs to go on (resume=True).
+    on_step(StepReport), on_epoch(EpochReport): called with what happened.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: TrainingConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        compute_metrics: Callable[[EvalPrediction], Mapping[str, float]] | None = None,
+        *,
+        loss: Loss | None = None,
+        goal: tuple[str, bool] | None = None,
+        best: str | os.PathLike[str] = "",
+        checkpoint: str | os.PathLike[str] = "",
+        resume: bool = False,
+        on_step: Callable[[StepReport], object] | None = None,
+        on_epoch: Callable[[EpochReport], object] | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config or TrainingConfig()
+        self.train_dataset, self.eval_dataset = _indexed(train_dataset), _indexed(eval_dataset)
+        self.compute_metrics, self.loss = compute_metrics, loss
+        self.best, self.checkpoint, self.resume = os.fspath(best), os.fspath(checkpoint), resume
+        self.on_step, self.on_epoch = on_step, on_epoch
+        self._goal = goal
+        self._returned: Any = None
+        inner = model.model if isinstance(model, BitModel) else model
+        self._accepts = parameter_names(inner.forward)
+        self._takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(inner.forward).parameters.values())
+        self._is_by_name = False
+        self._has_accuracy = False
+
+    @property
+    def goal(self) -> tuple[str, bool]:
+        """The metric that chooses the best epoch, and whether more is better."""
+        return self._goal or (("accuracy", True) if self._has_accuracy else ("loss", False))
+
+    def train(self) -> TrainingReport:
+        """Trains, and leaves the best epoch's state in the model. What a data set, the model, the loss or a callback raises comes through."""
+        if self.train_dataset is None:
+            raise _core.InvalidArgument("[train] a train_dataset, got none")
+        return _torch.fit(
+            self._learner(self.train_dataset),
+            self.config,
+            _native_dataset(self.train_dataset),
+            _native_dataset(self.eval_dataset),
+            self.best,
+            self.checkpoint,
+            self.resume,
+            self.on_step,
+            self.on_epoch,
+        )
+
+    def evaluate(self, dataset: Any = None) -> dict[str, float]:
+        """The metrics on a data set, by default eval_dataset."""
+        dataset = self.eval_dataset if dataset is None else _indexed(dataset)
+        if dataset is None:
+            raise _core.InvalidArgument("[evaluate] a data set, got none")
+        return _torch.evaluate(self._learner(dataset), _native_dataset(dataset), self.config.batch_size, self.config.workers)
+
+    def _learner(self, dataset: Any) -> Any:
+        self._is_by_name = len(dataset) > 0 and isinstance(dataset[0], Mapping)
+        is_plain = not self._is_by_name and self.loss is None and self.compute_metrics is None and self._goal is None
+        task = _torch.classification(OUTPUT, "label") if is_plain else _torch.python_task(_Task(self))
+        model = self.model
+        native = model._native if isinstance(model, BitModel) else model
+
+        def set_blend(share: float) -> None:
+            if isinstance(model, BitModel):
+                model.set_blend(share)
+            nn.set_blend(model, share)
+
+        return _torch.Learner(native, self._forward, task, set_blend)
+
+    def _forward(self, batch: Tensors) -> Tensors:
+        if not self._is_by_name:
+            self._returned = self.model(*(value for name, value in batch.items() if name != "label"))
+        else:
+            known = batch if self._takes_any else {name: value for name, value in batch.items() if name in self._accepts}
+            self._returned = self.model(**known)
+        return flatten(self._returned)
+
+    def _loss_of(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+        if self.loss is not None:
+            return self.loss(self._returned, batch if self._is_by_name else batch.get("label"))
+        if "loss" in outputs:
+            return outputs["loss"]
+        label = _label_of(batch)
+        if label is None:
+            raise _core.InvalidArgument("[train] a loss, a model that returns one, or labels, got none of them")
+        return torch.nn.functional.cross_entropy(next(iter(outputs.values())), label)

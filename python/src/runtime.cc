@@ -1,0 +1,287 @@
+// Models and sessions over NumPy arrays, or whatever speaks DLPack.
+#include "core.h"
+#include <cstring>
+#include <mutex>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include "bitlab/program/print.h"
+#include "bitlab/runtime/model.h"
+#include "bitlab/runtime/session.h"
+
+namespace nb = nanobind;
+
+namespace bitlab::python {
+namespace {
+
+using program::DType;
+using runtime::Model;
+using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<nb::numpy>;
+
+struct Type {
+  DType dtype;
+  nb::dlpack::dtype dlpack;
+};
+
+nb::dlpack::dtype dlpack(nb::dlpack::dtype_code code, uint8_t bits) { return {static_cast<uint8_t>(code), bits, 1}; }
+
+const Type* types_begin() {
+  using Code = nb::dlpack::dtype_code;
+  static const Type types[] = {{DType::kFloat32, dlpack(Code::Float, 32)},   {DType::kFloat16, dlpack(Code::Float, 16)},
+                               {DType::kBFloat16, dlpack(Code::Bfloat, 16)}, {DType::kInt64, dlpack(Code::Int, 64)},
+                               {DType::kInt32, dlpack(Code::Int, 32)},       {DType::kBool, dlpack(Code::Bool, 8)}};
+  return types;
+}
+constexpr size_t kTypes = 6;
+
+DType dtype_of(const Array& array, std::string_view name) {
+  for (size_t i = 0; i < kTypes; ++i)
+    if (types_begin()[i].dlpack == array.dtype()) return types_begin()[i].dtype;
+  constexpr std::string_view kCodes[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+  const nb::dlpack::dtype type = array.dtype();
+  throw Exception(make_error(ErrorCode::kTypeMismatch,
+                             "[session] float32, float16, bfloat16, int64, int32 or bool, got {}{} (input={})",
+                             type.code < std::size(kCodes) ? kCodes[type.code] : "type", type.bits, name));
+}
+
+// NumPy has no bfloat16: its bits, as uint16.
+nb::dlpack::dtype dlpack_of(DType dtype) {
+  if (dtype == DType::kBFloat16) return dlpack(nb::dlpack::dtype_code::UInt, 16);
+  for (size_t i = 0; i < kTypes; ++i)
+    if (types_begin()[i].dtype == dtype) return types_begin()[i].dlpack;
+  return types_begin()[0].dlpack;
+}
+
+Array array_of(const nb::handle& object, std::string_view name) {
+  Array array;
+  if (!nb::try_cast(object, array))
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[session] an array of numbers on the CPU, got {} (input={})",
+                               nb::cast<std::string>(nb::str(object.type().attr("__name__"))), name));
+  return array;
+}
+
+runtime::TensorView view_of(const Array& array, std::string_view name) {
+  std::vector<int64_t> shape(array.ndim());
+  for (size_t i = 0; i < shape.size(); ++i) shape[i] = static_cast<int64_t>(array.shape(i));
+  return {std::move(shape), dtype_of(array, name), array.data()};
+}
+
+struct Port {
+  std::string name, dtype;
+  std::vector<std::variant<int64_t, std::string>> shape;
+};
+
+std::vector<Port> ports_of(const std::vector<program::Port>& ports, const program::Symbols& symbols) {
+  std::vector<Port> list;
+  for (const program::Port& port : ports) {
+    Port entry{port.name, std::string(program::name(port.type.dtype)), {}};
+    for (const program::Dim& dim : port.type.shape) {
+      if (dim.is_number()) {
+        entry.shape.emplace_back(dim.factor);
+      } else {
+        entry.shape.emplace_back(to_string(dim, symbols));
+      }
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+// A session that threads may share: one runs, the others wait.
+class Session {
+ public:
+  Session(std::shared_ptr<const Model> model, int threads)
+      : model_(model), session_(runtime::Session::create(std::move(model), {.threads = threads, .trace = {}}).value()) {}
+
+  nb::dict run(const nb::handle& self, const nb::dict& inputs, bool copy) {
+    std::vector<std::string> names;
+    std::vector<Array> arrays;
+    for (const auto& [name, value] : inputs) {
+      names.push_back(nb::cast<std::string>(name));
+      arrays.push_back(array_of(value, names.back()));
+    }
+    std::vector<runtime::NamedView> views;
+    for (size_t i = 0; i < names.size(); ++i) views.push_back({names[i], view_of(arrays[i], names[i])});
+    return call(self, copy, [&] { return session_->run(std::span<const runtime::NamedView>(views)); });
+  }
+
+  nb::object in_order(const nb::handle& self, const nb::args& inputs, bool copy) {
+    std::vector<Array> arrays;
+    std::vector<runtime::TensorView> views;
+    for (const auto& input : inputs) {
+      const std::string place = std::to_string(arrays.size());
+      arrays.push_back(array_of(input, place));
+      views.push_back(view_of(arrays.back(), place));
+    }
+    nb::dict outputs = call(self, copy, [&] { return session_->run(std::span<const runtime::TensorView>(views)); });
+    nb::tuple values(outputs.values());
+    return values.size() == 1 ? nb::object(values[0]) : nb::object(std::move(values));
+  }
+
+  const std::shared_ptr<const Model>& model() const { return model_; }
+  runtime::Session& session() { return *session_; }
+  // f of the session while no other thread runs it.
+  template <class F>
+  auto locked(F f) {
+    const nb::gil_scoped_release no_gil;
+    const std::lock_guard lock(mutex_);
+    return f(*session_);
+  }
+
+ private:
+  template <class Run>
+  nb::dict call(const nb::handle& self, bool copy, Run run) {
+    struct Output {
+      const void* data;
+      std::vector<size_t> shape;
+      DType dtype;
+      std::unique_ptr<uint8_t[]> own;
+    };
+    std::vector<Output> outputs;
+    {
+      const nb::gil_scoped_release no_gil;
+      const std::lock_guard lock(mutex_);
+      for (const runtime::TensorView& view : run().value()) {
+        Output& output =
+            outputs.emplace_back(Output{view.data, {view.shape.begin(), view.shape.end()}, view.dtype, nullptr});
+        if (!copy) continue;
+        auto bytes = static_cast<size_t>(program::size_of(view.dtype));
+        for (const size_t size : output.shape) bytes *= size;
+        output.own = std::make_unique<uint8_t[]>(std::max<size_t>(bytes, 1));
+        if (bytes != 0) std::memcpy(output.own.get(), view.data, bytes);
+        output.data = output.own.get();
+      }
+    }
+    nb::dict arrays;
+    const auto& ports = model_->program().outputs;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      Output& output = outputs[i];
+      // The owner of a copy is its memory; of a view the session.
+      nb::object owner = nb::borrow(self);
+      if (copy) {
+        void* data = output.own.release();
+        owner = nb::capsule(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+      }
+      arrays[ports[i].name.c_str()] = nb::cast(Result(const_cast<void*>(output.data), output.shape.size(),
+                                                      output.shape.data(), owner, nullptr, dlpack_of(output.dtype)),
+                                               nb::rv_policy::reference);
+    }
+    return arrays;
+  }
+
+  std::mutex mutex_;
+  std::shared_ptr<const Model> model_;
+  std::unique_ptr<runtime::Session> session_;
+};
+
+std::shared_ptr<const Model> load(const std::filesystem::path& path) {
+  const nb::gil_scoped_release no_gil;
+  return Model::load(path).value();
+}
+
+}  // namespace
+
+void bind_runtime(nb::module_& m) {
+  nb::class_<Port>(m, "Port", "An input or an output of a model.")
+      .def_ro("name", &Port::name)
+      .def_ro("dtype", &Port::dtype, "'float32', 'int64', …")
+      .def_ro("shape", &Port::shape, "Sizes: numbers, or texts such as 'batch' where they differ from run to run.")
+      .def("__repr__", [](const nb::handle& self) {
+        return nb::str("Port(name={!r}, dtype={!r}, shape={!r})")
+            .attr("format")(self.attr("name"), self.attr("dtype"), self.attr("shape"));
+      });
+  nb::class_<Model>(m, "Model", "A loaded network. Immutable: any number of sessions share one.")
+      .def_static("load", &load, nb::arg("path"), "Reads a .bit file.")
+      .def_static(
+          "from_bytes",
+          [](const nb::bytes& bytes) {
+            const auto* data = static_cast<const uint8_t*>(bytes.data());
+            return Model::load_memory({data, bytes.size()}).value();
+          },
+          nb::arg("data"), "The same from the bytes of one, which are copied.")
+      .def_prop_ro("inputs",
+                   [](const Model& model) { return ports_of(model.program().signature().inputs, model.program().symbols); })
+      .def_prop_ro("outputs",
+                   [](const Model& model) { return ports_of(model.program().signature().outputs, model.program().symbols); })
+      .def_prop_ro(
+          "symbols",
+          [](const Model& model) {
+            std::map<std::string, std::pair<int64_t, int64_t>> ranges;
+            for (const program::Symbol& symbol : model.program().symbols) ranges[symbol.name] = {symbol.min, symbol.max};
+            return ranges;
+          },
+          "Sizes that differ from run to run: the smallest and the largest of each.")
+      .def_prop_ro(
+          "metadata", [](const Model& model) { return model.program().metadata; }, "Texts that the file carries.")
+      .def_prop_ro("weight_bytes", &Model::weight_bytes, "Bytes of the weights in memory.")
+      .def_prop_ro("float32_weight_bytes", &Model::float32_weight_bytes, "Bytes of the same weights as float32.")
+      .def_prop_ro(
+          "is_exact", [](const Model& model) { return model.program().is_exact(); },
+          "Whether every node gives the same bits as LibTorch in eval.")
+      .def("__repr__", [](const Model& model) { return "Model" + to_string(model.program().signature()); })
+      .def("__str__", [](const Model& model) { return program::print(model.program()); });
+  nb::class_<Session>(m, "Session",
+                      "Runs a model, without Python's lock. Results do not depend on the machine, on `threads` or on how "
+                      "samples are split into batches.")
+      .def(nb::init<std::shared_ptr<const Model>, int>(), nb::arg("model"), nb::arg("threads") = 1,
+           "threads: 0 for all cores.")
+      .def(
+          "__init__",
+          [](Session* self, const std::filesystem::path& path, int threads) { new (self) Session(load(path), threads); },
+          nb::arg("path"), nb::arg("threads") = 1)
+      .def(
+          "run",
+          [](const nb::handle& self, const nb::dict& inputs, bool copy) {
+            return nb::cast<Session&>(self).run(self, inputs, copy);
+          },
+          nb::arg("inputs"), nb::kw_only(), nb::arg("copy") = true,
+          nb::sig("def run(self, inputs: dict[str, typing.Any], *, copy: bool = True) -> dict[str, numpy.ndarray]"),
+          "Outputs by name, for inputs by name: NumPy arrays, or others on the CPU that speak DLPack. Contiguous ones are "
+          "not "
+          "copied. With copy=False outputs are the session's memory, which its next run writes.")
+      .def(
+          "__call__",
+          [](const nb::handle& self, const nb::args& inputs) {
+            return nb::cast<Session&>(self).in_order(self, inputs, true);
+          },
+          nb::sig("def __call__(self, *inputs: typing.Any) -> typing.Any"),
+          "The output for inputs in the model's order; a tuple where there are several outputs.")
+      .def_prop_ro(
+          "model", [](const Session& s) { return s.model(); }, "The model that it runs.")
+      .def_prop_ro("threads", [](Session& s) { return s.session().threads(); })
+      .def_prop_ro(
+          "position", [](Session& s) { return s.locked([](auto& session) { return session.position(); }); },
+          "Tokens that the model's states hold.")
+      .def_prop_ro("max_position", [](Session& s) { return s.session().max_position(); })
+      .def(
+          "reset",
+          [](Session& s) {
+            s.locked([](auto& session) {
+              session.reset();
+              return 0;
+            });
+          },
+          "Forgets all tokens.")
+      .def(
+          "truncate",
+          [](Session& s, int64_t length) {
+            s.locked([&](auto& session) {
+              session.truncate(length).value();
+              return 0;
+            });
+          },
+          nb::arg("length"), "Forgets all but the first tokens.")
+      .def_prop_ro(
+          "arena_bytes", [](Session& s) { return s.locked([](auto& x) { return x.arena_bytes(); }); },
+          "Memory of activations.");
+}
+
+}  // namespace bitlab::python

@@ -1,0 +1,231 @@
+// The trainer over modules, data sets, losses and metrics of Python.
+#include "mirror.h"
+#include <exception>
+#include <mutex>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "bitlab/convert/bit_model.h"
+#include "bitlab/train/learner.h"
+#include "bitlab/train/trainer.h"
+
+namespace nb = nanobind;
+
+namespace bitlab::python {
+namespace {
+
+using nn::NamedTensors;
+using train::Task;
+
+data::Array array_of(const std::string& name, const at::Tensor& tensor) {
+  const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
+  data::DType dtype{};
+  if (plain.scalar_type() == at::kByte) {
+    dtype = data::DType::kUInt8;
+  } else if (plain.scalar_type() == at::kLong) {
+    dtype = data::DType::kInt64;
+  } else if (plain.scalar_type() == at::kFloat) {
+    dtype = data::DType::kFloat32;
+  } else {
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[data] uint8, int64 or float32, got {} (name={})",
+                               c10::toString(plain.scalar_type()), name));
+  }
+  data::Array array{name, dtype, plain.sizes().vec(), {}};
+  const auto* bytes = static_cast<const uint8_t*>(plain.const_data_ptr());
+  if (plain.numel() != 0) array.bytes.assign(bytes, bytes + plain.nbytes());
+  return array;
+}
+
+// A function from an index to a dict of tensors. What it raises is kept, since samples are made in threads, too, and raised where training ends.
+class Dataset final : public data::Dataset {
+ public:
+  Dataset(int64_t size, const nb::object& get) : size_(size), get_(get) {}
+  int64_t size() const override { return size_; }
+  Result<data::Sample> get(int64_t index) const override {
+    const nb::gil_scoped_acquire gil;
+    try {
+      data::Sample sample;
+      for (const auto& [name, tensor] : nb::cast<NamedTensors>(get_.get()(index)))
+        sample.arrays.push_back(array_of(name, tensor));
+      return sample;
+    } catch (const Exception& error) {
+      return error.error();
+    } catch (...) {
+      if (failure_ == nullptr) failure_ = std::current_exception();  // under Python's lock
+      return make_error(ErrorCode::kInvalidArgument, "[data] a sample, got an exception (index={})", index);
+    }
+  }
+  void raise() const {
+    if (failure_ != nullptr) std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+
+ private:
+  int64_t size_;
+  Shared get_;
+  mutable std::exception_ptr failure_;
+};
+
+std::vector<train::Metric> metrics_of(const nb::object& metrics) {
+  std::vector<train::Metric> list;
+  for (const auto& [name, value] : nb::cast<nb::dict>(metrics))
+    list.push_back({nb::cast<std::string>(nb::str(name)), nb::cast<double>(nb::float_(value))});
+  return list;
+}
+
+// An object with loss(outputs, batch), items(batch), meter() (with add(outputs, batch) and metrics()) and goal().
+class PythonTask final : public Task {
+ public:
+  explicit PythonTask(const nb::object& task) : task_(task) {}
+  at::Tensor loss(const NamedTensors& outputs, const NamedTensors& batch) const override {
+    const nb::gil_scoped_acquire gil;
+    return nb::cast<at::Tensor>(task_.get().attr("loss")(nb::cast(outputs), nb::cast(batch)));
+  }
+  int64_t items(const NamedTensors& batch) const override {
+    const nb::gil_scoped_acquire gil;
+    return nb::cast<int64_t>(task_.get().attr("items")(nb::cast(batch)));
+  }
+  std::unique_ptr<train::Meter> meter() const override {
+    const nb::gil_scoped_acquire gil;
+    return std::make_unique<PythonMeter>(task_.get().attr("meter")());
+  }
+  train::Goal goal() const override {
+    const nb::gil_scoped_acquire gil;
+    const auto [metric, is_higher_better] = nb::cast<std::pair<std::string, bool>>(task_.get().attr("goal")());
+    return {metric, is_higher_better};
+  }
+
+ private:
+  struct PythonMeter final : train::Meter {
+    explicit PythonMeter(nb::object object) : meter(std::move(object)) {}
+    void add(const NamedTensors& outputs, const NamedTensors& batch) override {
+      const nb::gil_scoped_acquire gil;
+      meter.get().attr("add")(nb::cast(outputs), nb::cast(batch));
+    }
+    std::vector<train::Metric> metrics() const override {
+      const nb::gil_scoped_acquire gil;
+      return metrics_of(meter.get().attr("metrics")());
+    }
+    Shared meter;
+  };
+
+  Shared task_;
+};
+
+// A module of Python, or a BitModel, whose layers turn ternary as `set_blend` says.
+class Learner final : public train::ModuleLearner {
+ public:
+  Learner(std::shared_ptr<torch::nn::Module> module, const nb::object& forward, std::shared_ptr<const Task> task,
+          const nb::object& set_blend)
+      : ModuleLearner(*module, forward_of(forward), std::move(task)), module_(std::move(module)), set_blend_(set_blend) {}
+  void set_blend(double share) override {
+    const nb::gil_scoped_acquire gil;
+    set_blend_.get()(share);
+  }
+
+ private:
+  std::shared_ptr<torch::nn::Module> module_;
+  Shared set_blend_;
+};
+
+std::shared_ptr<Learner> make_learner(const nb::object& module, const nb::object& forward, std::shared_ptr<const Task> task,
+                                      const nb::object& set_blend) {
+  std::shared_ptr<torch::nn::Module> owner;
+  if (nb::isinstance<convert::BitModel>(module)) {
+    owner = nb::cast<std::shared_ptr<convert::BitModel>>(module);
+  } else {
+    owner = mirror_of(module);
+  }
+  return std::make_shared<Learner>(std::move(owner), forward, std::move(task), set_blend);
+}
+
+nb::dict dict_of(const std::vector<train::Metric>& metrics) {
+  nb::dict values;
+  for (const train::Metric& metric : metrics) values[metric.name.c_str()] = metric.value;
+  return values;
+}
+
+template <class T>
+T value_of(Result<T> result, const std::vector<std::shared_ptr<const Dataset>>& sets) {
+  if (!result.ok())
+    for (const auto& set : sets)
+      if (set != nullptr) set->raise();
+  return std::move(result).value();
+}
+
+// What is called after a step or an epoch; nothing for None.
+template <class Report>
+std::function<void(const Report&)> callback(const nb::object& function) {
+  if (function.is_none()) return {};
+  return [shared = Shared(function)](const Report& report) {
+    const nb::gil_scoped_acquire gil;
+    shared.get()(nb::cast(report));
+  };
+}
+
+train::TrainingReport run(Learner& learner, const TrainingConfig& config, const std::shared_ptr<const Dataset>& training,
+                          const std::shared_ptr<const Dataset>& validation, const std::string& best,
+                          const std::string& checkpoint, bool resume, const nb::object& on_step,
+                          const nb::object& on_epoch) {
+  train::TrainerOptions options;
+  options.best = best, options.checkpoint = checkpoint, options.resume = resume;
+  options.on_step = callback<train::StepReport>(on_step);
+  options.on_epoch = callback<train::EpochReport>(on_epoch);
+  const nb::gil_scoped_release no_gil;
+  train::BitTrainer trainer(learner, config, std::move(options));
+  return value_of(trainer.fit(training, validation), {training, validation});
+}
+
+}  // namespace
+
+void bind_train(nb::module_& m) {
+  using train::EpochReport, train::StepReport, train::TrainingReport;
+  nb::class_<StepReport>(m, "StepReport", "A step of training.")
+      .def_ro("epoch", &StepReport::epoch, "From 1.")
+      .def_ro("epochs", &StepReport::epochs)
+      .def_ro("step", &StepReport::step, "Batches of the epoch, from 1.")
+      .def_ro("steps", &StepReport::steps)
+      .def_ro("loss", &StepReport::loss, "Mean of the epoch so far.")
+      .def_ro("learning_rate", &StepReport::learning_rate);
+  nb::class_<EpochReport>(m, "EpochReport", "An epoch of training.")
+      .def_ro("epoch", &EpochReport::epoch, "From 1.")
+      .def_ro("loss", &EpochReport::loss, "Mean over the training items.")
+      .def_prop_ro("metrics", [](const EpochReport& report) { return dict_of(report.metrics); })
+      .def_ro("seconds", &EpochReport::seconds);
+  nb::class_<TrainingReport>(m, "TrainingReport", "What training did.")
+      .def_ro("epochs", &TrainingReport::epochs)
+      .def_ro("best_epoch", &TrainingReport::best_epoch, "Whose state the model has now.")
+      .def_prop_ro("best", [](const TrainingReport& report) { return dict_of(report.best); })
+      .def_ro("best_by", &TrainingReport::best_by, "The metric that chose it.")
+      .def_ro("seconds", &TrainingReport::seconds);
+  nb::class_<Task>(m, "Task");
+  m.def(
+      "classification",
+      [](std::string logits, std::string label) -> std::shared_ptr<const Task> {
+        return std::make_shared<train::Classification>(std::move(logits), std::move(label));
+      },
+      nb::arg("logits"), nb::arg("label"));
+  m.def(
+      "python_task",
+      [](const nb::object& task) -> std::shared_ptr<const Task> { return std::make_shared<PythonTask>(task); },
+      nb::arg("task"));
+  nb::class_<Dataset>(m, "Dataset").def(nb::init<int64_t, const nb::object&>(), nb::arg("size"), nb::arg("get"));
+  nb::class_<Learner>(m, "Learner")
+      .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"));
+  m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
+        nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(), nb::arg("on_epoch").none());
+  m.def(
+      "evaluate",
+      [](Learner& learner, const std::shared_ptr<const Dataset>& set, int64_t batch_size, int64_t workers) {
+        train::Evaluation evaluation = [&] {
+          const nb::gil_scoped_release no_gil;
+          return value_of(train::evaluate(learner, set, {.batch_size = batch_size, .workers = workers}), {set});
+        }();
+        return dict_of(evaluation.metrics);
+      },
+      nb::arg("learner"), nb::arg("dataset"), nb::arg("batch_size"), nb::arg("workers"));
+}
+
+}  // namespace bitlab::python
