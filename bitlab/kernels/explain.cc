@@ -29,26 +29,44 @@ Answer answer(const KernelList<Row>& list, std::string_view layout, const Select
   return {list.op, std::string(layout), selection.verdicts, selection.row != nullptr};
 }
 
-Answer explain_gemm(const Question& q, const Machine& machine, const Policy& policy) {
+template <class Row>
+Answer explain_list(const KernelList<Row>& list, const Question&, const Machine& machine, const Policy& policy) {
+  return answer(list, "", explain(list, machine, policy));
+}
+
+Answer explain_list(const KernelList<TernaryGemmRow>& list, const Question& q, const Machine& machine,
+                    const Policy& policy) {
   const auto layout = select_ternary_layout(q.rows, q.depth, machine, policy);
   // Where no row serves there is no layout; the canonical one gives the verdicts.
   const TernaryLayout packed = layout.ok() ? *layout : TernaryLayout::kRows;
-  return answer(ternary_gemm_kernels(), layout.ok() ? name(packed) : "",
+  return answer(list, layout.ok() ? name(packed) : "",
                 explain_ternary_gemm({q.tokens, q.rows, q.depth, q.group, q.asymmetric}, packed, machine, policy));
+}
+
+// The ops that have a kernels.def, each visited as its list.
+template <class Visit>
+void each_list(const Visit& visit) {
+  visit(ternary_gemm_kernels());
+  visit(activation_quant_kernels());
+  visit(ternary_depthwise_kernels());
+  visit(ternary_gemm_f32_kernels());
+  visit(int8_gemm_kernels());
+  visit(float_gemm_kernels());
+  visit(elementwise_kernels());
+  visit(reduction_kernels());
 }
 
 }  // namespace
 
+std::string kernel_ops() {
+  std::string ops;
+  each_list([&](const auto& kernels) { ops.append(ops.empty() ? "" : ", ").append(kernels.op); });
+  return ops;
+}
+
 std::vector<RowInfo> list_kernels() {
   std::vector<RowInfo> list;
-  append(list, ternary_gemm_kernels());
-  append(list, ternary_depthwise_kernels());
-  append(list, ternary_gemm_f32_kernels());
-  append(list, int8_gemm_kernels());
-  append(list, activation_quant_kernels());
-  append(list, float_gemm_kernels());
-  append(list, elementwise_kernels());
-  append(list, reduction_kernels());
+  each_list([&](const auto& kernels) { append(list, kernels); });
   return list;
 }
 
@@ -67,12 +85,15 @@ Status check_policy(const Policy& policy) {
   return {};
 }
 
-std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {
-  const auto of_any_shape = [&](const auto& list) { return answer(list, "", explain(list, machine, policy)); };
-  return {explain_gemm(question, machine, policy),   of_any_shape(activation_quant_kernels()),
-          of_any_shape(ternary_depthwise_kernels()), of_any_shape(ternary_gemm_f32_kernels()),
-          of_any_shape(int8_gemm_kernels()),         of_any_shape(float_gemm_kernels()),
-          of_any_shape(elementwise_kernels()),       of_any_shape(reduction_kernels())};
+Result<std::vector<Answer>> explain_kernels(const Question& question, const Machine& machine, const Policy& policy) {
+  std::vector<Answer> answers;
+  each_list([&](const auto& kernels) {
+    if (question.op.empty() || question.op == kernels.op)
+      answers.push_back(explain_list(kernels, question, machine, policy));
+  });
+  if (answers.empty())
+    return make_error(ErrorCode::kUnknownName, "[kernels] an op of {{{}}}, got '{}'", kernel_ops(), question.op);
+  return answers;
 }
 
 }  // namespace bitlab::kernels

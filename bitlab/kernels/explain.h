@@ -15,14 +15,18 @@ struct RowInfo {
   bool built;
 };
 
+// The ops that have a list, for help and errors: "ternary_gemm, activation_quant, ...".
+std::string kernel_ops();
+
 // Every row of every list, in order.
 std::vector<RowInfo> list_kernels();
 
 // UnknownName where a part of `restrict_to` names no row: it would restrict nothing, or everything.
 Status check_policy(const Policy& policy);
 
-// What is asked for: the shape of a product.
+// What is asked for: an op, and the shape of the product if that is ternary_gemm; the others' verdicts depend on no shape.
 struct Question {
+  std::string op;  // empty: every op
   int64_t tokens = 1, rows = 2048, depth = 2048;
   int64_t group = 0;        // k that share a scale; 0: one scale a row
   bool asymmetric = false;  // two scales a row
@@ -34,7 +38,7 @@ struct Answer {
   bool chosen = false;  // whether a row can serve
 };
 
-// The verdict on every row of every list.
-std::vector<Answer> explain_kernels(const Question& question, const Machine& machine, const Policy& policy);
+// The verdict on every row of the op's list, or of every list. Error: UnknownName, listing the ops.
+Result<std::vector<Answer>> explain_kernels(const Question& question, const Machine& machine, const Policy& policy);
 
 }  // namespace bitlab::kernels

@@ -109,6 +109,17 @@ class Commands(unittest.TestCase):
         self.assertEqual(others, {"DisabledByPolicy"})
         check_refused(self, run("bitlab-run", "kernels", "explain", "--machine", "abacus"), 2, "abacus", "avx2")
 
+    def test_kernels_of_one_op(self):
+        ops = {definition.parent.name for definition in SOURCE.glob("bitlab/kernels/*/kernels.def")}
+        answers = json.loads(self.ok("kernels", "explain", "--json"))["ops"]
+        self.assertEqual(sorted(answer["op"] for answer in answers), sorted(ops))
+        for answer in answers:
+            alone = json.loads(self.ok("kernels", "explain", "--op", answer["op"], "--json"))
+            self.assertEqual(alone["ops"], [answer])
+        table = self.ok("kernels", "explain", "--op", "reduction").splitlines()[4:]
+        self.assertEqual({line.split()[0] for line in table}, {"reduction"})
+        check_refused(self, run("bitlab-run", "kernels", "explain", "--op", "gemm"), 2, "an op of", "'gemm'", *ops)
+
     def test_completion_is_a_script_that_completes(self):
         script = self.ok("completion", "bash")
         probe = script + "\nCOMP_WORDS=(bitlab-run kernels ex); COMP_CWORD=2; _bitlab_run; echo \"${COMPREPLY[@]}\""

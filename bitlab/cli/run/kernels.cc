@@ -50,7 +50,7 @@ Status explain(const KernelsOptions& options) {
   if (!options.machine.empty()) {
     BITLAB_TRY(machine, named_machine(options.machine));
   }
-  const auto answers = kernels::explain_kernels(options.question, machine, kernels::Policy::from_environment());
+  BITLAB_TRY(const auto answers, kernels::explain_kernels(options.question, machine, kernels::Policy::from_environment()));
   if (options.json) {
     Json json{{"machine", machine.cpu}, {"features", machine.features.to_string()}, {"ops", Json::array()}};
     for (const auto& answer : answers) json["ops"].push_back(to_json(answer));
@@ -78,6 +78,7 @@ void add_kernels(CLI::App& app, Action& action) {
   lister->callback([options, &action] { action = [options] { return list(*options); }; });
   CLI::App* explainer = command->add_subcommand("explain", "The verdict on every kernel for a product");
   add_json(*explainer, options->json);
+  explainer->add_option("--op", options->question.op, "An op instead of all: " + kernels::kernel_ops());
   explainer->add_option("--machine", options->machine,
                         "A class of CPUs instead of this one: scalar, avx2, avx512, avx512vnni, neon, dotprod, i8mm");
   explainer->add_option("--tokens", options->question.tokens, "Rows of activations")
@@ -96,7 +97,7 @@ void add_kernels(CLI::App& app, Action& action) {
   explainer->footer(
       "Examples:\n"
       "  bitlab-run kernels explain --tokens 64 --rows 500 --depth 800\n"
-      "  bitlab-run kernels explain --tokens 64 --group 128\n"
+      "  bitlab-run kernels explain --op ternary_gemm --tokens 64 --group 128\n"
       "  BITLAB_KERNEL=ternary_gemm:reference bitlab-run kernels explain --machine avx2");
   explainer->callback([options, &action] { action = [options] { return explain(*options); }; });
 }
