@@ -37,6 +37,17 @@ def machine_level(features):
     return "avx512" if "avx512bw" in features else "avx2" if "avx2" in features else "baseline"
 
 
+said = set()
+
+
+def left_out(what, reason, case):
+    """Says once a run why a candidate is left out: what one case lacks, the others mostly lack too."""
+    line = f"without {what}: {reason}"
+    if line not in said:
+        said.add(line)
+        print(f"  {line} (first in {case})", file=sys.stderr)
+
+
 class Case:
     """Candidates that do the same work; `work` in operations or bytes."""
 
@@ -48,7 +59,7 @@ class Case:
         try:
             self.candidates[name] = make(*arguments, **options)
         except Unavailable as reason:
-            print(f"  {self.name}: without {name}: {reason}", file=sys.stderr)
+            left_out(name, reason, self.name)
 
     def measure(self, rounds: int):
         turns = {}
@@ -137,11 +148,11 @@ def as_text(report):
     return text
 
 
-def optional(module):
+def optional(module, suite):
     try:
         return __import__(f"benchmarks.peers.{module}", fromlist=["gemm"])
     except ImportError as error:
-        print(f"  without {module}: {error} (python -m pip install -r benchmarks/peers/requirements.txt)", file=sys.stderr)
+        left_out(module, f"{error} (python -m pip install -r benchmarks/peers/requirements.txt)", f"suite {suite}")
         return None
 
 
@@ -153,7 +164,7 @@ def add_peers(case, modules, kind, arguments, level):
             for name, peer in getattr(module, kind)(*arguments, level).items():
                 case.candidates[name] = peer
         except Exception as error:  # a peer's failure must not cost the others' figures
-            print(f"  {case.name}: without {module.__name__}: {error}", file=sys.stderr)
+            left_out(module.__name__, error, case.name)
 
 
 def levels_of(level):
@@ -280,7 +291,7 @@ def main():
     report = {"cpu": library.cpu(), "features": library.features(), "level": level, "rounds": arguments.rounds, "cases": []}
     for name in names:
         cases, modules = SUITES[name]
-        peers = [] if arguments.no_peers else [optional(module) for module in modules]
+        peers = [] if arguments.no_peers else [optional(module, name) for module in modules]
         for case in cases(library, level, peers, arguments.quick):
             result = case.result(arguments.rounds)
             show(result)
