@@ -26,7 +26,7 @@ demo: build/release/build.ninja ## Train, deploy and run a small ternary network
 	$(call BUILD,release)
 	build/release/bin/bitlab demo -o out/demo
 
-results: demo ## Run the demo and write its figures into benchmarks/results and README.md
+results: demo ## Run the demo and write its figures into benchmarks/results, README.md and docs/images
 	python3 tools/results.py --take out/demo/report.json
 
 test: build/dev/build.ninja ## Run every test: natively, under the sanitizers, and for 64-bit Arm under qemu

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes what the documents quote: tables from benchmarks/results and from lists in the sources, code from the sources.
+"""Writes what the documents quote: tables and pictures from benchmarks/results and from lists in the sources, code from the sources.
 
   tools/results.py --take out/demo/report.json   adopts a new result as benchmarks/results/demo.json, then writes
   tools/results.py                               writes
-  tools/results.py --check                       fails where a document is not what would be written
+  tools/results.py --check                       fails where a file is not what would be written
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, Dict, List
+
+import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -31,23 +33,68 @@ def kibibytes(count: int) -> str:
     return f"{count / 1024:,.1f} KiB"
 
 
-def demo_table() -> str:
-    r = json.loads((RESULTS / "demo.json").read_text())
-    latency = r["latency_ms_b1_libtorch_float32"] / r["latency_ms_b1"]
-    throughput = r["images_per_s_b64"] / r["images_per_s_b64_libtorch_float32"]
-    equal = "equal byte for byte" if r["logits_equal"] else "different"
-    return f"""
-| LeNet-5 on MNIST, {r["epochs"]} epochs | LibTorch float32 | BitLab ternary, `bitlab-run` | gain |
-|---|---:|---:|---:|
-| accuracy, {r["images"]:,} test images | {r["accuracy_float"]:.2%} | {r["accuracy_deployed"]:.2%} | |
-| weights on disk | {kibibytes(r["weights_bytes_float32"])} | {kibibytes(r["weights_bytes_file"])} | {r["weights_file_ratio"]:.1f}× |
-| weights in memory | {kibibytes(r["weights_bytes_float32"])} | {kibibytes(r["weights_bytes_memory"])} | {r["weights_memory_ratio"]:.1f}× |
-| latency, batch 1 | | | {latency:.1f}× |
-| throughput, batch 64 | | | {throughput:.1f}× |
+def demo() -> dict:
+    return json.loads((RESULTS / "demo.json").read_text())
 
-The logits of LibTorch's eval and of `bitlab-run` are {equal} on all {r["images"]:,} images. Speed is a ratio within one run: {r["threads"]} threads
-of an {r["cpu"]}.
-"""
+
+def demo_rows() -> List[pictures.Row]:
+    r = demo()
+    accuracy, float_bytes = (r["accuracy_float"], r["accuracy_deployed"]), r["weights_bytes_float32"]
+    latency = (r["latency_ms_b1_libtorch_float32"], r["latency_ms_b1"])
+    throughput = (r["images_per_s_b64_libtorch_float32"], r["images_per_s_b64"])
+    rows = [pictures.Row(f"accuracy, {r['images']:,} test images", f"{accuracy[0]:.2%}", f"{accuracy[1]:.2%}", "", accuracy)]
+    for place, key in (("on disk", "file"), ("in memory", "memory")):
+        size = (float_bytes, r[f"weights_bytes_{key}"])
+        rows.append(pictures.Row(f"weights {place}", *map(kibibytes, size), f"{r[f'weights_{key}_ratio']:.1f}×", size))
+    rows.append(pictures.Row("latency, batch 1", "", "", f"{latency[0] / latency[1]:.1f}×", latency))
+    rows.append(pictures.Row("throughput, batch 64", "", "", f"{throughput[1] / throughput[0]:.1f}×", throughput))
+    return rows
+
+
+def demo_notes() -> List[str]:
+    """What is the same in both, and what the speed is of."""
+    r = demo()
+    equal = "equal byte for byte" if r["logits_equal"] else "different"
+    return [
+        f"The logits of LibTorch's eval and of `bitlab-run` are {equal} on all {r['images']:,} images.",
+        f"Speed is a ratio within one run: {r['threads']} threads of an {r['cpu']}.",
+    ]
+
+
+def demo_table() -> str:
+    lines = [
+        f"| LeNet-5 on MNIST, {demo()['epochs']} epochs | LibTorch float32 | BitLab ternary, `bitlab-run` | gain |",
+        "|---|---:|---:|---:|",
+        *(f"| {row.name} | {row.float32} | {row.ternary} | {row.gain} |" for row in demo_rows()),
+        "",
+        *demo_notes(),
+    ]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def demo_picture() -> str:
+    steps = [
+        ("train with LibTorch", f"LeNet-5 on MNIST, {demo()['epochs']} epochs"),
+        ("deploy", "one file, lenet5.bit"),
+        ("run with bitlab-run", "the file alone, no LibTorch"),
+    ]
+    return pictures.demo("make demo", steps, demo_rows(), [note.replace("`", "") for note in demo_notes()])
+
+
+# A badge's name, and its value as the match of a pattern in a file that decides it.
+BADGES = {
+    "licence": ("licence", r"Apache-\1", "LICENSE", r"Apache License\s+Version ([\d.]+)"),
+    "language": ("language", r"C++\1", "cmake/options.cmake", r"CMAKE_CXX_STANDARD (\d+)"),
+    "platforms": ("tested", "Linux: x86-64, aarch64 in qemu", "Makefile", r"^test:.*: natively, .*, and for 64-bit Arm under qemu$"),
+}
+
+
+def badge(name: str) -> str:
+    title, value, path, pattern = BADGES[name]
+    match = re.search(pattern, (ROOT / path).read_text(), re.M)
+    if not match:
+        raise SystemExit(f"{path}: expected what the badge '{name}' claims, found nothing like {pattern}")
+    return pictures.badge(title, match.expand(value))
 
 
 # Peers by what they take: only like is compared with like.
@@ -243,6 +290,13 @@ def written(text: str) -> str:
     return re.sub(r"(<!-- code: (\S+) (\S+) -->\n).*?<!-- code: end -->", snippet, text, flags=re.S)
 
 
+def files() -> Dict[Path, str]:
+    """What every file should hold."""
+    images = ROOT / "docs" / "images"
+    texts = {document: written(document.read_text()) for document in DOCUMENTS}
+    return {**texts, images / "demo.svg": demo_picture(), **{images / f"{name}.svg": badge(name) for name in BADGES}}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--take", type=Path, metavar="REPORT", help="a report.json of bitlab demo")
@@ -251,16 +305,15 @@ def main() -> int:
     if arguments.take:
         shutil.copyfile(arguments.take, RESULTS / "demo.json")
     stale = 0
-    for document in DOCUMENTS:
-        before = document.read_text()
-        after = written(before)
-        if before == after:
+    for path, text in files().items():
+        if path.exists() and path.read_text() == text:
             continue
         if arguments.check:
-            print(f"{document.relative_to(ROOT)} is not what tools/results.py writes; run it", file=sys.stderr)
+            print(f"{path.relative_to(ROOT)} is not what tools/results.py writes; run it", file=sys.stderr)
             stale = 1
         else:
-            document.write_text(after)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
     return stale
 
 
