@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-dev setup-peers micro-bench bench-training
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,7 @@ lint: setup-dev build/lint/build.ninja ## Check formatting, layers, spelling and
 	python3 tools/check_layers.py
 	codespell
 	if command -v ruff >/dev/null; then ruff check .; fi
+	if [[ -d build/dev/python ]]; then MYPYPATH=build/dev/python .venv/bin/python -m mypy; fi
 	$(RUN_CLANG_TIDY) -quiet -p build/lint -j $(JOBS) '/bitlab/($(TORCH_FREE))/.*(?<!test)\.cc$$'
 
 format: setup-dev ## Format the C++ files
@@ -104,6 +105,13 @@ cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs; needs no GPU
 	$(call BUILD,cuda)
 	@echo "The plug-in is $(CURDIR)/build/cuda/lib/libbitlab_cuda.so"
 
+wheel: setup-tests ## Build the Python wheel, repair it for other machines, and test it in a fresh environment
+	tools/wheel.sh
+
+census: setup-census build/dev/build.ninja ## Take models that others wrote through conversion, training, deployment (CENSUS_ARGS="--take")
+	$(call BUILD,dev)
+	PYTHONPATH=build/dev/python .venv/bin/python tools/census.py $(CENSUS_ARGS)
+
 fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60) each; new inputs in out/fuzz
 	$(call BUILD,fuzz)
 	for fuzzer in build/fuzz/bin/fuzz_*; do mkdir -p out/$${fuzzer##*/}; \
@@ -125,6 +133,12 @@ setup-runtime:
 setup-cuda:
 	tools/setup.sh --cuda
 
+setup-tests:
+	tools/setup.sh --tests
+
+setup-census:
+	tools/setup.sh --census
+
 setup-dev:
 	tools/setup.sh --dev
 
@@ -138,6 +152,10 @@ build/runtime/build.ninja: CMakePresets.json | setup-runtime
 
 build/cuda/build.ninja: CMakePresets.json | setup-cuda
 	$(call CONFIGURE,cuda)
+	@touch $@
+
+build/dev/build.ninja: CMakePresets.json | setup-tests
+	$(call CONFIGURE,dev)
 	@touch $@
 
 build/%/build.ninja: CMakePresets.json | setup

@@ -17,14 +17,5 @@ endif()
 
 if(BITLAB_TRAIN)
   find_package(OpenMP REQUIRED)  # LibTorch's at::parallel_for is a template over it
-  set(_torch ${BITLAB_TORCH_DIR})
-  if(NOT _torch)
-    file(GLOB _torch ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
-  endif()
-  find_package(Torch QUIET PATHS ${_torch}/share/cmake/Torch NO_DEFAULT_PATH)
-  if(NOT Torch_FOUND)
-    message(FATAL_ERROR "LibTorch expected at '${_torch}', found none. Run tools/setup.sh, set BITLAB_TORCH_DIR, or build "
-                        "without training (-DBITLAB_TRAIN=OFF, preset 'runtime').")
-  endif()
-  message(STATUS "LibTorch ${Torch_VERSION} in ${TORCH_INSTALL_PREFIX}")
+  include(torch)
 endif()

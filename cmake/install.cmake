@@ -46,7 +46,10 @@ set_target_properties(bitlab-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_IN
 install(TARGETS bitlab-run COMPONENT runtime)
 if(BITLAB_TRAIN)
   bitlab_install_component(train ${train_parts})
-  set_target_properties(bitlab bitlab_ops PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${TORCH_INSTALL_PREFIX}/lib")
+  set_target_properties(bitlab bitlab_ops PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+  if(NOT SKBUILD)  # where a package is built, LibTorch's place is a temporary one
+    set_property(TARGET bitlab bitlab_ops APPEND PROPERTY INSTALL_RPATH ${TORCH_INSTALL_PREFIX}/lib)
+  endif()
   install(TARGETS bitlab COMPONENT train)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/data DESTINATION ${CMAKE_INSTALL_DATADIR}/bitlab COMPONENT train)
 endif()

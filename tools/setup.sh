@@ -10,12 +10,14 @@ readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence sa
 
 usage() {
   cat <<'TEXT'
-Usage: tools/setup.sh [--runtime|--dev|--peers|--aarch64|--cuda]
+Usage: tools/setup.sh [--runtime|--tests|--dev|--peers|--census|--aarch64|--cuda]
 
-  (no option)  everything that `make demo` and `make test` need: Debian packages, and .venv with LibTorch
+  (no option)  everything that `make demo` needs: Debian packages, and .venv with LibTorch
+  --tests      everything that `make test` needs: as without option, and what the Python package is built and tested with
   --runtime    only what the torch-free part needs; no Python
-  --dev        as without option, and the tools of `make lint`, `make format`, `make coverage`, `make docs` and the fuzzers
+  --dev        as --tests, and the tools of `make lint`, `make format`, `make coverage`, `make docs` and the fuzzers
   --peers      as without option, and the runtimes that `make bench` compares with
+  --census     as --tests, and the packages whose models `make census` takes
   --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
 
   --cuda       what the preset cuda needs: as --runtime, and nvcc from the Python package index where the system has none
@@ -215,6 +217,7 @@ main() {
   case ${1:-} in
     '') ;;
     --runtime) mode=runtime lists=(runtime) ;;
+    --tests | --census) mode=${1#--} ;;
     --dev) mode=dev lists=(runtime train dev) ;;
     --peers) mode=peers ;;
     --aarch64) mode=runtime lists=(aarch64) && add_architecture arm64 ;;
@@ -225,6 +228,8 @@ main() {
   install_packages "${lists[@]}"
   [[ $mode == runtime || $mode == cuda ]] || install_torch
   [[ $mode != cuda ]] || has_nvcc || install_nvcc
+  [[ $mode != tests && $mode != dev && $mode != census ]] || install_more tests python/tests/requirements.txt
+  [[ $mode != census ]] || install_more census tools/census-requirements.txt
   # `make docs` and `make lint`; `make bench`.
   [[ $mode != dev ]] || install_more dev docs/requirements.txt tools/requirements.txt
   [[ $mode != peers ]] || install_more peers benchmarks/peers/requirements.txt

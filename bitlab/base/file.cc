@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -127,6 +128,16 @@ Status ensure_writable_folder(const fs::path& folder) {
   if (!fd.valid()) return system_error(folder, "a folder that can be written");
   ::unlink(temporary.c_str());
   return {};
+}
+
+fs::path installed_prefix() {
+  Dl_info own;
+  if (::dladdr(reinterpret_cast<const void*>(&installed_prefix), &own) == 0 || own.dli_fname == nullptr) return {};
+  std::error_code code;
+  // A program's own name may be one that a shell looked up.
+  const std::string_view file = own.dli_fname;
+  const fs::path path = file.find('/') == std::string_view::npos ? fs::read_symlink("/proc/self/exe", code) : fs::canonical(file, code);
+  return code ? fs::path() : path.parent_path().parent_path();
 }
 
 }  // namespace bitlab

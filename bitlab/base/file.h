@@ -41,4 +41,8 @@ Status write_file_atomic(const std::filesystem::path& path, std::span<const uint
 // before it starts. Errors: IoError.
 Status ensure_writable_folder(const std::filesystem::path& folder);
 
+// Where BitLab is installed: the parent of the folder, lib/ or bin/, that has the library or program with this code. Empty where the system does
+// not tell.
+std::filesystem::path installed_prefix();
+
 }  // namespace bitlab

@@ -47,6 +47,36 @@ auto with_archive(const std::filesystem::path& path, F f) -> decltype(f(std::dec
   }
 }
 
+// Weights that are one tensor, as an embedding's and a head's that is tied to it, are intercepted once, since products of either are seen by their
+// memory. Error: InvalidArgument, where rules want different things of them.
+std::vector<Interception> without_ties(std::vector<Interception> all, const torch::nn::Module& model,
+                                       const ConversionReport& report) {
+  const auto refuse = [](const std::string& a, const std::string& a_quant, const std::string& b, const std::string& b_quant) {
+    throw Exception(make_error(ErrorCode::kInvalidArgument,
+                               "[bit_model] one quantization for a weight that layers share, got {} (layer={}) and {} (layer={})",
+                               a_quant, a, b_quant, b));
+  };
+  std::vector<Interception> list;
+  for (Interception& i : all) {
+    const auto tied = std::find_if(list.begin(), list.end(), [&](const auto& known) { return known.weight.is_same(i.weight); });
+    if (tied == list.end()) {
+      list.push_back(std::move(i));
+      continue;
+    }
+    if (!config::equal(tied->quant, i.quant) || tied->is_master != i.is_master)
+      refuse(tied->layer, nn::describe(tied->quant), i.layer, nn::describe(i.quant));
+    tied->is_table = tied->is_table && i.is_table;
+  }
+  for (const auto& item : model.named_parameters())
+    for (const Interception& i : list) {
+      if (!item.value().is_same(i.weight) || item.key() == i.path) continue;
+      const std::string layer = item.key().substr(0, item.key().rfind('.'));
+      for (const LayerReport& other : report.layers)
+        if (other.path == layer && other.action == Action::kKept) refuse(i.layer, nn::describe(i.quant), layer, "none");
+    }
+  return list;
+}
+
 }  // namespace
 
 BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward, MixedPrecisionConfig config,
@@ -56,7 +86,7 @@ BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward
   report_ = std::move(conversion.report);
   register_module("model", model_);
   const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());
-  for (Interception& i : conversion.interceptions) {
+  for (const Interception& i : without_ties(std::move(conversion.interceptions), *model_, report_)) {
     using Use = nn::Quantizer::Use;
     std::shared_ptr<InterceptedWeight> weight;
     if (i.is_table) {
@@ -93,7 +123,7 @@ std::string layer_path(const torch::nn::Module& root, const std::string& key, co
   return dynamic_cast<const BitModel*>(&root) != nullptr ? key.substr(kWrapped.size()) : key;
 }
 
-Status BitModel::save_to(const std::filesystem::path& path) const {
+Status BitModel::check_made_by_rules() const {
   for (const auto& item : named_modules(std::string(), false)) {
     auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
     if (layer == nullptr) continue;
@@ -106,6 +136,11 @@ Status BitModel::save_to(const std::filesystem::path& path) const {
                         "deployed (layer={})",
                         name);
   }
+  return {};
+}
+
+Status BitModel::save_to(const std::filesystem::path& path) const {
+  BITLAB_RETURN_IF_ERROR(check_made_by_rules());
   torch::serialize::OutputArchive archive;
   save(archive);
   archive.write(kConfigKey, c10::IValue(config::to_yaml(config_)));

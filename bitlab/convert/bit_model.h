@@ -58,8 +58,10 @@ class BitModel : public torch::nn::Module {
   const ConversionReport& report() const { return report_; }
   const MixedPrecisionConfig& config() const { return config_; }
 
-  // The state of the module with the rules that made it, in LibTorch's archive. Errors: IoError; Unsupported, where post-training quantization
-  // gave a layer codes of its own, which no rules make: deploy such a model.
+  // Whether the rules make this model again: not where post-training quantization gave a layer codes of its own; deploy such a model. Error:
+  // Unsupported, naming the layer.
+  Status check_made_by_rules() const;
+  // The state of the module with the rules that made it, in LibTorch's archive. Errors: those of check_made_by_rules(), IoError.
   Status save_to(const std::filesystem::path& path) const;
   // Loads a state into a model that was made with the same rules. Errors: NotFound, Corrupt, InvalidArgument (other rules).
   Status load_from(const std::filesystem::path& path);

@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include "bitlab/base/file.h"
 #include "bitlab/base/version.h"
 #include "bitlab/data/dataset.h"
 #include "bitlab/data/internal/idx.h"
@@ -23,9 +24,8 @@ std::vector<fs::path> candidates(const DataOptions& options) {
   std::vector<fs::path> folders;
   if (const char* data = std::getenv("BITLAB_DATA_DIR")) folders.push_back(fs::path(data) / "mnist");
   folders.push_back(fs::path(source_dir()) / "data" / "mnist");
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  if (!program.empty()) folders.push_back(program.parent_path().parent_path() / "share" / "bitlab" / "data" / "mnist");
+  if (const fs::path prefix = installed_prefix(); !prefix.empty())
+    folders.push_back(prefix / "share" / "bitlab" / "data" / "mnist");
   return folders;
 }
 

@@ -93,7 +93,11 @@ Result<ValueId> Lowering::operand(const Call& call, const std::string& argument)
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
   const auto found = values_.find(identity(value.toTensor()));
   if (found != values_.end()) return found->second;
-  return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor(); });
+  // A number of Python is a tensor without dimensions, of double or int64, which LibTorch takes in the type of the other operand.
+  return constant_of(call, [&](const Call& c) {
+    const at::Tensor& tensor = c.argument(argument).toTensor();
+    return tensor.dim() == 0 && tensor.scalar_type() != at::kBool ? tensor.to(at::kFloat) : tensor;
+  });
 }
 
 Result<ValueId> Lowering::operand(const Call& call, const std::string& list, size_t place) {

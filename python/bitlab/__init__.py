@@ -11,9 +11,11 @@ With PyTorch installed there are the layers (`bitlab.nn`), `BitConverter`, `BitM
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from bitlab import _core
+from bitlab import data as data
 from bitlab import runtime as runtime
 from bitlab._core import *  # noqa: F403  the errors and the configs
 
@@ -48,7 +50,9 @@ _LAZY_MODULES = ("convert", "deployment", "nn", "ops", "training")
 
 _ERRORS = [name for name, value in vars(_core).items() if isinstance(value, type) and issubclass(value, Exception)]
 _CONFIGS = [name for name in dir(_core) if name.endswith("Config") or name == "QuantRule"]
-__all__ = [*_ERRORS, *_CONFIGS, *_LAZY, "nn", "ops", "runtime"]
+__all__ = [*_ERRORS, *_CONFIGS, "data", "runtime"]
+if importlib.util.find_spec("torch") is not None:
+    __all__ += [*_LAZY, *_LAZY_MODULES]
 
 
 def __getattr__(name: str) -> Any:

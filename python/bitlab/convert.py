@@ -194,6 +194,7 @@ class BitModel(torch.nn.Module):
         self._native.load_from(os.fspath(path))
 
     def __getstate__(self) -> dict[str, Any]:
+        self._native.check_made_by_rules()
         return {"model": self.model, "config": self._config, "tags": self._tags, "added": self.intercepted.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class EvalPrediction(NamedTuple):
 def _sample(item: Any) -> Tensors:
     """A sample as named tensors: (input, label), or more entries, by place; a mapping by its keys."""
     if isinstance(item, Mapping):
-        items = {str(key): value for key, value in item.items() if value is not None}
+        items = {str(key): value for key, value in item.items() if value is not None and not isinstance(value, (str, bytes))}
     elif isinstance(item, (tuple, list)):
         names = [INPUT, "label"] if len(item) == 2 else [f"{INPUT}_{i}" for i in range(len(item) - 1)] + ["label"]
         items = dict(zip(names, item, strict=True))
@@ -64,7 +64,7 @@ def _indexed(dataset: Any) -> Any:
 
 
 def _native_dataset(dataset: Any) -> Any:
-    return None if dataset is None else _torch.Dataset(len(dataset), lambda index: _sample(dataset[index]))
+    return None if dataset is None else _torch.PythonDataset(len(dataset), lambda index: _sample(dataset[index]))
 
 
 class _Task:
@@ -124,7 +124,8 @@ class BitTrainer:
     checkpoints from which it goes on to the same bits. It is the C++ trainer.
 
     train_dataset, eval_dataset: anything with __len__ and __getitem__, as torch.utils.data.Dataset, or an iterable, which is read once into memory. A
-    sample is (input, label), or a mapping from names to tensors, arrays or numbers; those that forward() has parameters for are passed to it.
+    sample is (input, label), or a mapping from names to tensors, arrays or numbers (texts are left out); those that forward() has parameters for are
+    passed to it.
     loss(outputs, batch): a scalar. outputs is what the model returned, batch the label of a tuple, or the mapping. Without it: the "loss" that the model
     returns (Hugging Face), else the cross-entropy of its output and the label.
     compute_metrics(EvalPrediction) -> dict of numbers, as in Hugging Face's Trainer; it keeps all outputs. Without it: loss, and

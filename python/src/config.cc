@@ -102,6 +102,7 @@ void bind_field(nb::class_<C>& c, const config::Field& field) {
         read(config::table_of(config), values);
       },
       kept(field.help), nb::for_getter(nb::sig(kept("def " + field.name + "(self) -> " + type))),
+      nb::for_setter(nb::arg().none()),
       nb::for_setter(nb::sig(kept("def " + field.name + "(self, value: " + type + ", /) -> None"))));
 }
 

@@ -5,6 +5,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "bitlab/convert/bit_model.h"
@@ -27,11 +28,11 @@ std::shared_ptr<BitModel> make_model(const nb::object& module, const nb::object&
 // What conversion adds to a module: (name, tensor, whether it is a parameter), without the module's own.
 std::vector<std::tuple<std::string, at::Tensor, bool>> added_state(BitModel& model) {
   std::vector<std::tuple<std::string, at::Tensor, bool>> state;
-  constexpr std::string_view kOwn = "intercepted.";
+  constexpr std::string_view kAdded = "intercepted.";
   for (const auto& item : model.named_parameters())
-    if (item.key().starts_with(kOwn)) state.emplace_back(item.key().substr(kOwn.size()), item.value(), true);
+    if (item.key().starts_with(kAdded)) state.emplace_back(item.key().substr(kAdded.size()), item.value(), true);
   for (const auto& item : model.named_buffers())
-    if (item.key().starts_with(kOwn)) state.emplace_back(item.key().substr(kOwn.size()), item.value(), false);
+    if (item.key().starts_with(kAdded)) state.emplace_back(item.key().substr(kAdded.size()), item.value(), false);
   return state;
 }
 
@@ -112,6 +113,7 @@ void bind_convert(nb::module_& m) {
       .def(
           "set_blend", [](BitModel& model, double share) { nn::set_blend(model, share); }, nb::arg("share"))
       .def("added_state", &added_state)
+      .def("check_made_by_rules", [](const BitModel& model) { model.check_made_by_rules().value(); })
       .def_prop_ro("report", [](const BitModel& model) { return model.report(); })
       .def_prop_ro("config", [](const BitModel& model) { return model.config(); })
       .def(

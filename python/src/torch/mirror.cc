@@ -24,7 +24,7 @@ T get(const nb::handle& object, const char* name) {
 // "torch::nn::LSTM" for what comes with PyTorch, since such weights are no products of the user's; else "package.file.Class".
 std::string name_of(const nb::handle& type) {
   const auto package = get<std::string>(type, "__module__"), name = get<std::string>(type, "__qualname__");
-  return package.starts_with("torch.nn.") ? "torch::nn::" + name : package + "." + name;
+  return package.starts_with("torch.nn.modules.") ? "torch::nn::" + name : package + "." + name;
 }
 
 // What LibTorch shows to derived classes alone.
@@ -51,6 +51,17 @@ template <class Impl, class Options>
 Made made(const Options& options) {
   auto module = std::make_shared<Impl>(options);
   return {module, [module] { hold(*module); }};
+}
+
+// Hugging Face's, x W with a weight [in, out]: a linear layer of its transpose.
+Made transposed_linear(const nb::handle&) {
+  auto module = std::make_shared<torch::nn::LinearImpl>(torch::nn::LinearOptions(1, 1));
+  return {module, [module] {
+            auto& weight = Opened::parameters_of(*module)["weight"];
+            const at::AutoGradMode grad(true);
+            weight = weight.t();
+            hold(*module);
+          }};
 }
 
 Made linear(const nb::handle&) { return made<torch::nn::LinearImpl>(torch::nn::LinearOptions(1, 1)); }
@@ -96,6 +107,7 @@ const std::map<std::string, Make>& makers() {
   static const std::map<std::string, Make> makers{
       {"torch.nn.modules.linear.Linear", linear},
       {"torch.nn.modules.linear.NonDynamicallyQuantizableLinear", linear},  // out_proj of MultiheadAttention
+      {"transformers.pytorch_utils.Conv1D", transposed_linear},
       {"torch.nn.modules.conv.Conv1d", conv<1, Conv1dImpl>},
       {"torch.nn.modules.conv.Conv2d", conv<2, Conv2dImpl>},
       {"torch.nn.modules.conv.Conv3d", conv<3, Conv3dImpl>},

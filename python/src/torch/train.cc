@@ -40,9 +40,9 @@ data::Array array_of(const std::string& name, const at::Tensor& tensor) {
 }
 
 // A function from an index to a dict of tensors. What it raises is kept, since samples are made in threads, too, and raised where training ends.
-class Dataset final : public data::Dataset {
+class PythonDataset final : public data::Dataset {
  public:
-  Dataset(int64_t size, const nb::object& get) : size_(size), get_(get) {}
+  PythonDataset(int64_t size, const nb::object& get) : size_(size), get_(get) {}
   int64_t size() const override { return size_; }
   Result<data::Sample> get(int64_t index) const override {
     const nb::gil_scoped_acquire gil;
@@ -148,7 +148,7 @@ nb::dict dict_of(const std::vector<train::Metric>& metrics) {
 }
 
 template <class T>
-T value_of(Result<T> result, const std::vector<std::shared_ptr<const Dataset>>& sets) {
+T value_of(Result<T> result, const std::vector<std::shared_ptr<const PythonDataset>>& sets) {
   if (!result.ok())
     for (const auto& set : sets)
       if (set != nullptr) set->raise();
@@ -165,8 +165,9 @@ std::function<void(const Report&)> callback(const nb::object& function) {
   };
 }
 
-train::TrainingReport run(Learner& learner, const TrainingConfig& config, const std::shared_ptr<const Dataset>& training,
-                          const std::shared_ptr<const Dataset>& validation, const std::string& best,
+train::TrainingReport run(Learner& learner, const TrainingConfig& config,
+                          const std::shared_ptr<const PythonDataset>& training,
+                          const std::shared_ptr<const PythonDataset>& validation, const std::string& best,
                           const std::string& checkpoint, bool resume, const nb::object& on_step,
                           const nb::object& on_epoch) {
   train::TrainerOptions options;
@@ -211,14 +212,14 @@ void bind_train(nb::module_& m) {
       "python_task",
       [](const nb::object& task) -> std::shared_ptr<const Task> { return std::make_shared<PythonTask>(task); },
       nb::arg("task"));
-  nb::class_<Dataset>(m, "Dataset").def(nb::init<int64_t, const nb::object&>(), nb::arg("size"), nb::arg("get"));
+  nb::class_<PythonDataset>(m, "PythonDataset").def(nb::init<int64_t, const nb::object&>(), nb::arg("size"), nb::arg("get"));
   nb::class_<Learner>(m, "Learner")
       .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"));
   m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
         nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(), nb::arg("on_epoch").none());
   m.def(
       "evaluate",
-      [](Learner& learner, const std::shared_ptr<const Dataset>& set, int64_t batch_size, int64_t workers) {
+      [](Learner& learner, const std::shared_ptr<const PythonDataset>& set, int64_t batch_size, int64_t workers) {
         train::Evaluation evaluation = [&] {
           const nb::gil_scoped_release no_gil;
           return value_of(train::evaluate(learner, set, {.batch_size = batch_size, .workers = workers}), {set});

@@ -1,0 +1,28 @@
+# LibTorch as the target `torch`, from a folder of the Python package or of the C++ archive. Not by its own TorchConfig.cmake, which refuses a LibTorch
+# for CUDA where no CUDA toolkit is installed: BitLab's libraries need none of its headers.
+set(TORCH_INSTALL_PREFIX ${BITLAB_TORCH_DIR})
+if(NOT TORCH_INSTALL_PREFIX)
+  set(TORCH_INSTALL_PREFIX $ENV{BITLAB_TORCH_DIR})
+endif()
+if(NOT TORCH_INSTALL_PREFIX)
+  file(GLOB TORCH_INSTALL_PREFIX ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+endif()
+set(_version_file ${TORCH_INSTALL_PREFIX}/share/cmake/Torch/TorchConfigVersion.cmake)
+if(NOT EXISTS ${_version_file})
+  message(FATAL_ERROR "LibTorch expected at '${TORCH_INSTALL_PREFIX}', found none. Run tools/setup.sh, set BITLAB_TORCH_DIR, or build "
+                      "without training (-DBITLAB_TRAIN=OFF, preset 'runtime').")
+endif()
+file(STRINGS ${_version_file} Torch_VERSION REGEX "^set\\(PACKAGE_VERSION ")
+string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" Torch_VERSION "${Torch_VERSION}")
+if(Torch_VERSION VERSION_LESS 2.11 OR Torch_VERSION VERSION_GREATER_EQUAL 2.14)
+  message(WARNING "LibTorch 2.11 to 2.13 expected, found ${Torch_VERSION}, with which BitLab was never tried")
+endif()
+
+add_library(torch INTERFACE IMPORTED GLOBAL)
+target_include_directories(torch SYSTEM INTERFACE ${TORCH_INSTALL_PREFIX}/include ${TORCH_INSTALL_PREFIX}/include/torch/csrc/api/include)
+foreach(_name torch torch_cpu c10)
+  find_library(_library ${_name} PATHS ${TORCH_INSTALL_PREFIX}/lib NO_DEFAULT_PATH NO_CACHE REQUIRED)
+  target_link_libraries(torch INTERFACE ${_library})
+  unset(_library)
+endforeach()
+message(STATUS "LibTorch ${Torch_VERSION} in ${TORCH_INSTALL_PREFIX}")

@@ -1,0 +1,134 @@
+"""Files from modules of Python: the bits of eval, in a process without PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import bitlab
+import numpy as np
+import pytest
+import torch
+from conftest import Net
+from torch import nn
+
+
+def convert(net: nn.Module) -> nn.Module:
+    bitlab.BitConverter.convert(net)
+    return net
+
+
+@pytest.mark.parametrize("wrap", [convert, bitlab.BitModel])
+def test_what_is_evaluated_is_what_runs(wrap: object, images: torch.Tensor, tmp_path: Path) -> None:
+    net = Net()
+    net.norm(torch.randn(8, 6, 5, 4))  # statistics that are not zeros and ones
+    model = wrap(net)  # type: ignore[operator]
+    model.train()
+    done = bitlab.deploy(model, images[:2], tmp_path / "net.bit", metadata={"model": "net"})
+    assert model.training, "deploy() leaves the mode as it was"
+    with torch.no_grad():
+        expected = model.eval()(images).numpy()
+    program = f"""
+import sys
+sys.modules["torch"] = None
+import bitlab, numpy as np
+session = bitlab.runtime.Session({str(tmp_path / "net.bit")!r})
+assert session.model.metadata["model"] == "net"
+np.save({str(tmp_path / "y.npy")!r}, session(np.load({str(tmp_path / "x.npy")!r})))
+"""
+    np.save(tmp_path / "x.npy", images.numpy())
+    subprocess.run([sys.executable, "-c", program], check=True)
+    y = np.load(tmp_path / "y.npy")
+    if done.parity.exact:
+        assert y.tobytes() == expected.tobytes()
+    assert np.allclose(y, expected, rtol=0, atol=2e-2 * np.abs(expected).max())
+    assert done.weight_bytes < done.float32_weight_bytes / 7
+    differences = bitlab.verify(tmp_path / "net.bit", model, images)
+    assert len(differences) > 4 and all(d.different == 0 for d in differences if not d.bounded and d.fed_exactly)
+
+
+def test_named_inputs_outputs_and_symbols(tmp_path: Path) -> None:
+    class TwoTowers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.picture = nn.Embedding(50, 16), nn.Linear(12, 16)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, pixels: torch.Tensor, tokens: torch.Tensor, scale: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+            text = self.words(tokens)
+            both = text + self.picture(pixels).unsqueeze(1)
+            return {"scores": self.head(both), "text": text}
+
+    model = TwoTowers()
+    bitlab.BitConverter.convert(model)
+    example = {"pixels": torch.randn(2, 12), "tokens": torch.randint(0, 50, (2, 6)), "scale": None}
+    bitlab.deploy(
+        model, example, tmp_path / "two.bit",
+        dynamic_axes={"pixels": {0: "batch"}, "tokens": {0: "batch", 1: "tokens"}}, ranges={"tokens": (1, 40)},
+    )  # fmt: skip
+    session = bitlab.runtime.Session(tmp_path / "two.bit")
+    assert [p.name for p in session.model.inputs] == ["pixels", "tokens"]
+    assert session.model.inputs[1].shape == ["batch", "tokens"] and session.model.symbols["tokens"] == (1, 40)
+    pixels, tokens = torch.randn(3, 12), torch.randint(0, 50, (3, 9))
+    found = session.run({"tokens": tokens.numpy(), "pixels": pixels.numpy()})
+    with torch.no_grad():
+        expected = model.eval()(pixels, tokens)
+    assert set(found) == {"scores", "text"}
+    for name, value in expected.items():
+        assert found[name].tobytes() == value.numpy().tobytes(), name
+    as_tuple = bitlab.deploy(model, (example["pixels"], example["tokens"]), tmp_path / "tuple.bit")
+    assert as_tuple.parity.exact
+    assert [p.name for p in bitlab.runtime.Model.load(tmp_path / "tuple.bit").inputs] == ["pixels", "tokens"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda m, x, p: bitlab.deploy(m, x, p / "a.bit", dynamic_axes={"y": {0: "batch"}}), bitlab.UnknownName, "'y'"),
+        (lambda m, x, p: bitlab.deploy(m, 3.0, p / "a.bit"), bitlab.TypeMismatch, "got float"),
+        (lambda m, x, p: bitlab.deploy(m, x, p / "none" / "a.bit"), bitlab.Error, "none"),
+        (lambda m, x, p: bitlab.deploy(m, x.double(), p / "a.bit"), bitlab.Error, "Double"),
+        (lambda m, x, p: bitlab.verify(p / "none.bit", m, x), bitlab.NotFound, "none.bit"),
+    ],
+)
+def test_errors(call: object, error: type[Exception], text: str, net: Net, images: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(error, match=text):
+        call(convert(net), images, tmp_path)  # type: ignore[operator]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operation_without_a_form_is_named(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(x)
+
+    with pytest.raises(bitlab.Unsupported, match="bessel_j0"):
+        bitlab.deploy(Odd(), torch.randn(2, 3), tmp_path / "odd.bit")
+
+
+def test_fitting_without_training(images: torch.Tensor, tmp_path: Path) -> None:
+    net = Net()
+    with torch.no_grad():
+        for _ in range(5):
+            net(torch.randn(16, 1, 9, 8))
+    net.eval()
+    samples = [torch.randn(8, 1, 9, 8) for _ in range(3)]
+    with torch.no_grad():
+        expected = net(images)
+    model, report = bitlab.quantize_for_deployment(
+        net, samples, bitlab.BitQuantConfig(granularity="channel", activation="int8_static"),
+        bitlab.DeploymentConfig(calibration="minmax"), evaluate=lambda m: m(images).square().mean().item(),
+    )  # fmt: skip
+    assert report.output_error < report.output_error_encoded
+    assert [fit.name for fit in report.layers] == ["intercepted.conv/weight", "intercepted.fc/weight", "intercepted.table"]
+    assert report.layers[0].folded and all(fit.frozen for fit in report.layers)
+    assert report.evaluated_float == pytest.approx(expected.square().mean().item(), rel=1e-5)
+    done = bitlab.deploy(model, images, tmp_path / "fitted.bit")
+    with torch.no_grad():
+        y = model(images)
+    assert done.parity.exact
+    assert bitlab.runtime.Session(tmp_path / "fitted.bit")(images.numpy()).tobytes() == y.numpy().tobytes()
+    with pytest.raises(bitlab.Unsupported, match="post-training"):  # no rules make these codes
+        copy.deepcopy(model)

@@ -1,0 +1,174 @@
+"""The trainer over data sets, modules, losses and metrics of Python."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bitlab
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+
+class Blobs(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Three classes that a small network tells apart."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.y = torch.randint(0, 3, (count,), generator=generator)
+        self.x = torch.randn(count, 8, generator=generator) + 2.0 * torch.nn.functional.one_hot(self.y, 8)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.x[index], int(self.y[index])
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+
+
+def ternary() -> nn.Module:
+    model = network()
+    bitlab.BitConverter.convert(model)
+    return model
+
+
+CONFIG = bitlab.TrainingConfig(epochs=3, batch_size=32, threads=1, learning_rate=0.02)
+
+
+@pytest.mark.parametrize("make", [network, ternary, lambda: bitlab.BitModel(network())])
+def test_trains_and_keeps_the_best_epoch(make: Any) -> None:
+    model, epochs = make(), []
+    trainer = bitlab.BitTrainer(model=model, config=CONFIG, train_dataset=Blobs(320), eval_dataset=Blobs(99, 1), on_epoch=epochs.append)
+    report = trainer.train()
+    assert [e.epoch for e in epochs] == [1, 2, 3] and report.epochs[0].loss > report.epochs[-1].loss
+    assert report.best["accuracy"] > 0.8 and report.best_by == "accuracy"
+    assert report.best["accuracy"] == max(e.metrics["accuracy"] for e in report.epochs)
+    assert trainer.evaluate()["accuracy"] == report.best["accuracy"]
+
+
+def test_compute_metrics_as_in_hugging_face() -> None:
+    seen: list[Any] = []
+
+    def metrics(prediction: Any) -> dict[str, float]:
+        seen.append(prediction)
+        return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+    data = Blobs(70, 1)
+    trainer = bitlab.BitTrainer(model=ternary(), config=CONFIG, train_dataset=Blobs(160), eval_dataset=data, compute_metrics=metrics)
+    report = trainer.train()
+    assert report.best_by == "accuracy" and seen[0].predictions.shape == (70, 3)
+    assert np.array_equal(seen[0].label_ids, data.y.numpy())
+    plain = bitlab.BitTrainer(model=trainer.model, config=CONFIG, eval_dataset=data).evaluate()
+    assert plain["accuracy"] == pytest.approx(trainer.evaluate()["accuracy"], abs=1e-12)
+
+
+class ByName(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for x, y in itertools.islice(Blobs(96), 96):
+            yield {"features": x.numpy(), "labels": y, "source": "made up", "unused": np.float64(1)}
+
+
+class ReturnsLoss(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = ternary()
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        logits = self.body(features)
+        result = {"logits": logits}
+        return result if labels is None else {"loss": nn.functional.cross_entropy(logits, labels), **result}
+
+
+def test_mappings_iterables_and_models_that_return_a_loss() -> None:
+    report = bitlab.BitTrainer(ReturnsLoss(), CONFIG, ByName(), ByName()).train()
+    assert report.best_by == "loss" and report.best["loss"] < 0.9
+
+
+def test_a_loss_of_ones_own() -> None:
+    asked: list[type] = []
+
+    def loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        asked.append(type(output))
+        return (output - nn.functional.one_hot(label, 3)).square().mean()
+
+    report = bitlab.BitTrainer(ternary(), CONFIG, Blobs(96), Blobs(64, 1), loss=loss).train()
+    assert report.best_by == "loss" and asked and report.epochs[-1].loss < report.epochs[0].loss
+
+
+def test_the_same_bits_again_and_after_an_interruption(tmp_path: Path) -> None:
+    def run(**options: Any) -> dict[str, torch.Tensor]:
+        model = ternary()
+        bitlab.BitTrainer(model, CONFIG.replace(ternary_warmup=0.5), Blobs(96), Blobs(32, 1), **options).train()
+        return model.state_dict()
+
+    class Stop(Exception):
+        pass
+
+    def stop(report: Any) -> None:
+        if report.epoch == 2:
+            raise Stop
+
+    whole = run()
+    with pytest.raises(Stop):
+        run(checkpoint=tmp_path / "last.ckpt", on_epoch=stop)
+    resumed = run(checkpoint=tmp_path / "last.ckpt", resume=True)
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_the_warm_up_reaches_layers() -> None:
+    shares: list[float] = []
+    model = ternary()
+
+    def note(_: Any) -> None:
+        shares.append(float(model[0].blend))
+
+    bitlab.BitTrainer(model, CONFIG.replace(ternary_warmup=0.5), Blobs(96), on_step=note).train()
+    assert shares[0] < 0.5 and shares == sorted(shares) and shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_exceptions_keep_their_traceback(workers: int) -> None:
+    class Broken(Blobs):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            if index == 20:
+                raise LookupError("sample 20")
+            return super().__getitem__(index)
+
+    with pytest.raises(LookupError, match="sample 20") as raised:
+        bitlab.BitTrainer(ternary(), CONFIG.replace(workers=workers), Broken(64)).train()
+    assert raised.traceback[-1].name == "__getitem__"
+
+
+def test_ctrl_c() -> None:
+    def interrupt(report: Any) -> None:
+        if report.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bitlab.BitTrainer(ternary(), CONFIG, Blobs(320), on_step=interrupt).train()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: bitlab.BitTrainer(ternary(), CONFIG), bitlab.InvalidArgument, "train_dataset"),
+        (lambda: bitlab.BitTrainer(ternary(), CONFIG.replace(epochs=0), Blobs(9)), bitlab.InvalidArgument, "epochs"),
+        (lambda: bitlab.BitTrainer(ternary(), CONFIG, []), bitlab.InvalidArgument, "sample"),
+        (lambda: bitlab.BitTrainer(ternary(), CONFIG, [("a", 1)]), bitlab.TypeMismatch, "got str"),
+        (lambda: bitlab.BitTrainer(ternary(), CONFIG, [(torch.zeros(8), 0), (torch.zeros(7), 0)]), bitlab.ShapeMismatch, "8"),
+        (lambda: bitlab.BitTrainer(nn.Linear(8, 3), CONFIG, [{"x": 1}]), TypeError, "input"),
+        (lambda: bitlab.BitTrainer(ternary(), CONFIG, [(torch.full((8,), torch.inf), 0)]), RuntimeError, "finite input"),
+    ],
+)
+def test_errors(make: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        make().train()
