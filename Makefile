@@ -73,19 +73,22 @@ lint: setup-dev build/lint/build.ninja ## Check formatting, layers, spelling and
 	python3 tools/check_layers.py
 	codespell
 	if command -v ruff >/dev/null; then ruff check .; fi
-	if [[ -d build/dev/python ]]; then MYPYPATH=build/dev/python .venv/bin/python -m mypy; fi
+	if [[ -d build/dev/python ]]; then cd build/dev/python && ../../../.venv/bin/python -m mypy --config-file ../../../pyproject.toml -p bitlab; fi
 	$(RUN_CLANG_TIDY) -quiet -p build/lint -j $(JOBS) '/bitlab/($(TORCH_FREE))/.*(?<!test)\.cc$$'
 
 format: setup-dev ## Format the C++ files
 	$(CPP_FILES) | xargs $(CLANG_FORMAT) -i
 
-coverage: setup-dev build/coverage/build.ninja ## Measure line coverage; report in out/coverage
+coverage: setup-dev build/coverage/build.ninja build/dev/build.ninja ## Measure line coverage; report in out/coverage
 	$(call BUILD,coverage)
 	find build/coverage -name '*.gcda' -delete
 	ctest --preset coverage --parallel $(JOBS) $(CTEST_ARGS)
 	mkdir -p out/coverage
 	gcovr --root . --filter bitlab/ --exclude '.*_test\.cc|.*/test\.cc' --print-summary --html-details out/coverage/index.html \
 	  build/coverage
+	$(call BUILD,dev) --target python
+	cd python/tests && PYTHONPATH=$(CURDIR)/build/dev/python $(CURDIR)/.venv/bin/python -m pytest --cov=bitlab \
+	  --cov-report=term --cov-report=html:$(CURDIR)/out/coverage/python .
 
 asan: build/asan/build.ninja ## Run the torch-free tests, broken files included, under AddressSanitizer and UBSan
 	$(call BUILD,asan)
@@ -117,7 +120,8 @@ fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60)
 	for fuzzer in build/fuzz/bin/fuzz_*; do mkdir -p out/$${fuzzer##*/}; \
 	  $$fuzzer -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=16384 -print_final_stats=1 out/$${fuzzer##*/}; done
 
-docs: setup-dev ## Build the documentation site into out/docs
+docs: setup-dev build/dev/build.ninja ## Build the documentation site into out/docs
+	$(call BUILD,dev) --target python
 	.venv/bin/python -m sphinx -W --keep-going -q -b html docs out/docs
 	@echo "The site is $(CURDIR)/out/docs/index.html"
 

@@ -2,15 +2,18 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "build" / "dev" / "python"))
 DOXYGEN_OUT = ROOT / "out" / "doxygen"
 
 project = "BitLab"
 author = "The BitLab authors"
 version = release = os.environ.get("BITLAB_VERSION", "")
-extensions = ["myst_parser", "breathe"]
+extensions = ["myst_parser", "breathe", "sphinx.ext.autodoc"]
+autodoc_typehints = "signature"
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["requirements.txt"]
 myst_enable_extensions = ["colon_fence"]

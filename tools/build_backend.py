@@ -12,8 +12,8 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from scikit_build_core.build import *  # noqa: F403
 from scikit_build_core import build as _build
+from scikit_build_core.build import *  # noqa: F403
 
 TORCH = "torch>=2.11,<2.14"
 Settings = dict[str, Any] | None

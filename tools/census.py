@@ -43,26 +43,28 @@ np.savez(sys.argv[3], **bitlab.runtime.Session(sys.argv[1]).run(dict(inputs)))
 """
 
 
-def _is_deterministic(model: Any) -> bool:
-    """Whether eval should be what training is."""
+def _is_deterministic(model: Any, call: Any) -> bool:
+    """Whether eval should be what training is: without batch norms, and the same twice, without dropout."""
     import torch
 
     for part in model.modules():
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm | torch.nn.InstanceNorm2d):
             return False
-        if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
+        if isinstance(part, torch.nn.modules.dropout._DropoutNd):
             part.p = 0.0
-    return True
+    with torch.no_grad():
+        first, second = call(), call()
+    return all(torch.equal(value, second[key]) for key, value in first.items())
 
 
 def examine(name: str) -> dict[str, Any]:
     """The step that a model reaches, and why no further."""
     import numpy as np
     import torch
+    from bitlab._calls import flatten, named_inputs
     from census_models import MODELS
 
     import bitlab
-    from bitlab._calls import flatten, named_inputs
 
     result: dict[str, Any] = {"model": name, "step": "none", "reason": ""}
     torch.manual_seed(0)
@@ -89,8 +91,8 @@ def examine(name: str) -> dict[str, Any]:
         if report.covered == 0:
             raise bitlab.Unsupported("no layer became ternary")
         result["step"] = "converted"
-        is_deterministic = _is_deterministic(model)
         model.train()
+        is_deterministic = _is_deterministic(model, lambda: call(model, example))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-3)
         before = [p.detach().clone() for p in model.parameters()]
         for _ in range(2):

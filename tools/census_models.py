@@ -54,9 +54,9 @@ def _hf(config: str, model: str, inputs: str, **sizes: Any) -> Callable[[], tupl
         made = getattr(transformers, model)(getattr(transformers, config)(**sizes))
         if hasattr(made.config, "use_cache"):
             made.config.use_cache = False
-        if inputs == "text":
+        if inputs == "masked":
             return made, {"input_ids": torch.randint(3, 90, (2, 12)), "attention_mask": torch.ones(2, 12, dtype=torch.int64)}
-        if inputs == "tokens":
+        if inputs in ("text", "tokens"):
             return made, {"input_ids": torch.randint(3, 90, (2, 12))}
         return made, {"pixel_values": torch.randn(2, 3, sizes.get("image_size", 32), sizes.get("image_size", 32))}
 
@@ -65,6 +65,7 @@ def _hf(config: str, model: str, inputs: str, **sizes: Any) -> Callable[[], tupl
 
 _TRANSFORMERS = {
     "bert": _hf("BertConfig", "BertForSequenceClassification", "text", **_TEXT),
+    "bert+mask": _hf("BertConfig", "BertForSequenceClassification", "masked", **_TEXT),
     "distilbert": _hf("DistilBertConfig", "DistilBertForSequenceClassification", "text", vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64),
     "roberta": _hf("RobertaConfig", "RobertaForSequenceClassification", "text", **_TEXT),
     "albert": _hf("AlbertConfig", "AlbertForSequenceClassification", "text", embedding_size=16, **_TEXT),

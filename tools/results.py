@@ -273,10 +273,11 @@ TABLES: Dict[str, Callable[[], str]] = {
 
 def code(path: str, marker: str) -> str:
     text = (ROOT / path).read_text()
-    match = re.search(rf"^// docs: {re.escape(marker)}\n(.*?)^// docs: end$", text, re.M | re.S)
+    comment, language = ("#", "python") if path.endswith(".py") else ("//", "cpp")
+    match = re.search(rf"^{comment} docs: {re.escape(marker)}\n(.*?)^{comment} docs: end$", text, re.M | re.S)
     if not match:
-        raise SystemExit(f"{path}: no part between '// docs: {marker}' and '// docs: end'")
-    return f"\n```cpp\n{match[1].strip()}\n```\n"
+        raise SystemExit(f"{path}: no part between '{comment} docs: {marker}' and '{comment} docs: end'")
+    return f"\n```{language}\n{match[1].strip()}\n```\n"
 
 
 def written(text: str) -> str:

@@ -136,7 +136,8 @@ fs::path installed_prefix() {
   std::error_code code;
   // A program's own name may be one that a shell looked up.
   const std::string_view file = own.dli_fname;
-  const fs::path path = file.find('/') == std::string_view::npos ? fs::read_symlink("/proc/self/exe", code) : fs::canonical(file, code);
+  const fs::path path =
+      file.find('/') == std::string_view::npos ? fs::read_symlink("/proc/self/exe", code) : fs::canonical(file, code);
   return code ? fs::path() : path.parent_path().parent_path();
 }
 

@@ -51,14 +51,17 @@ auto with_archive(const std::filesystem::path& path, F f) -> decltype(f(std::dec
 // memory. Error: InvalidArgument, where rules want different things of them.
 std::vector<Interception> without_ties(std::vector<Interception> all, const torch::nn::Module& model,
                                        const ConversionReport& report) {
-  const auto refuse = [](const std::string& a, const std::string& a_quant, const std::string& b, const std::string& b_quant) {
-    throw Exception(make_error(ErrorCode::kInvalidArgument,
-                               "[bit_model] one quantization for a weight that layers share, got {} (layer={}) and {} (layer={})",
-                               a_quant, a, b_quant, b));
+  const auto refuse = [](const std::string& a, const std::string& a_quant, const std::string& b,
+                         const std::string& b_quant) {
+    throw Exception(
+        make_error(ErrorCode::kInvalidArgument,
+                   "[bit_model] one quantization for a weight that layers share, got {} (layer={}) and {} (layer={})",
+                   a_quant, a, b_quant, b));
   };
   std::vector<Interception> list;
   for (Interception& i : all) {
-    const auto tied = std::find_if(list.begin(), list.end(), [&](const auto& known) { return known.weight.is_same(i.weight); });
+    const auto tied =
+        std::find_if(list.begin(), list.end(), [&](const auto& known) { return known.weight.is_same(i.weight); });
     if (tied == list.end()) {
       list.push_back(std::move(i));
       continue;

@@ -5,6 +5,7 @@
 
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/traced.h"
 
 namespace bitlab::ops {
 
@@ -24,9 +25,10 @@ at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const O
   require(x.dim() >= 2 && x.sym_size(1) == mean.sym_size(0), ErrorCode::kShapeMismatch,
           "[batch_norm] x [B, {}, ...], got {}", show(mean.sym_size(0)), show(x));
   const auto [alpha, beta] = batch_norm_affine(weight, bias, mean, variance, eps);
-  std::vector<int64_t> shape(static_cast<size_t>(x.dim() - 1), 1);
-  shape[0] = mean.size(0);
-  return at::add(at::mul(x, alpha.to(x.scalar_type()).view(shape)), beta.to(x.scalar_type()).view(shape));
+  c10::SymDimVector shape(static_cast<size_t>(x.dim() - 1), 1);
+  shape[0] = mean.sym_size(0);
+  const auto by_channel = [&](const at::Tensor& values) { return in_type(values, x.scalar_type()).view_symint(shape); };
+  return at::add(at::mul(x, by_channel(alpha)), by_channel(beta));
 }
 
 }  // namespace any_device

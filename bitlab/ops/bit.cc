@@ -1,6 +1,8 @@
 // bit_linear, bit_conv, bit_weight and bit_embedding: the operators of training.
 #include <array>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
@@ -13,6 +15,7 @@
 #include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/spec_cache.h"
+#include "bitlab/ops/internal/traced.h"
 #include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::ops {
@@ -45,11 +48,21 @@ void check_shapes(const Product& product, const at::Tensor& x, const at::Tensor&
           "[bit_conv] x of {} channels, got {} for a weight {}", show(channels), show(x), show(weight));
 }
 
-// The scale shaped to multiply y [..., N, trailing...].
+// The scale [N] shaped to multiply y [..., N, trailing...].
 at::Tensor by_channel(const at::Tensor& scale, int64_t trailing) {
+  if (trailing == 0) return scale;
   std::vector<int64_t> channel(static_cast<size_t>(trailing + 1), 1);
   channel[0] = -1;
   return scale.view(channel);
+}
+
+// The codes of a weight, by the text of its spec, as operators take it.
+QuantizedWeight codes_by(const Settings& s, const at::Tensor& weight, at::TensorList learned) {
+  const auto& window = s.product.window;
+  auto [t, scale, scale_neg, threshold] =
+      redispatch::quantize_weight(weight, s.text, learned, window && window->transposed, window ? window->groups : 1);
+  if (!info(s.spec.method).asymmetric) scale_neg = at::Tensor();  // it has no values
+  return {std::move(t), std::move(scale), std::move(scale_neg), std::move(threshold)};
 }
 
 struct Forward {
@@ -67,7 +80,7 @@ struct Forward {
     } else {
       require_float32(s.product.op(), "x", x);
     }
-    operands.weight = quantize_weight(weight, {s.spec, learned.vec()}, s.product.window ? &*s.product.window : nullptr);
+    operands.weight = codes_by(s, weight, learned);
     operands.x = x, operands.latent = weight;
     const int64_t trailing = s.product.trailing();
     if (s.is_exact()) {
@@ -87,9 +100,9 @@ struct Forward {
   at::Tensor contract(const IntegerProduct& product, int64_t trailing) const {
     const at::Tensor &a = operands.a, scale = by_channel(operands.weight.scale, trailing);
     const at::Tensor q = product.operand(operands.q), t = product.operand(operands.weight.t), sum = product(q, t);
-    if (!operands.weight.scale_neg.defined()) return sum.to(at::kFloat).mul_(a).mul_(scale);
+    if (!operands.weight.scale_neg.defined()) return in_type(sum, at::kFloat).mul_(a).mul_(scale);
     const at::Tensor magnitude = product(q, t.abs());  // the sum over t = +1 and that over t = -1, of q
-    const at::Tensor plus = ((magnitude + sum) / 2).to(at::kFloat), minus = ((magnitude - sum) / 2).to(at::kFloat);
+    const at::Tensor plus = in_type((magnitude + sum) / 2, at::kFloat), minus = in_type((magnitude - sum) / 2, at::kFloat);
     return plus.mul_(a).mul_(scale).sub_(minus.mul_(a).mul_(by_channel(operands.weight.scale_neg, trailing)));
   }
 };
@@ -106,19 +119,31 @@ at::Tensor unless_nothing(const at::Tensor& tensor) {
   return tensor.dim() == 1 && tensor.sym_size(0) == 0 ? at::Tensor() : tensor;
 }
 
-// Settings as an AutogradContext keeps them.
+// What an AutogradContext keeps beside tensors.
 struct Kept : torch::CustomClassHolder {
-  explicit Kept(std::shared_ptr<const Settings> s) : settings(std::move(s)) {}
+  Kept(std::shared_ptr<const Settings> s, at::ScalarType t) : settings(std::move(s)), type(t) {}
   std::shared_ptr<const Settings> settings;
+  at::ScalarType type;  // of the gradients' products
 };
 
-void keep(AutogradContext* ctx, const std::shared_ptr<const Settings>& settings) {
-  ctx->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(settings));
+void keep(AutogradContext* ctx, const std::shared_ptr<const Settings>& settings, at::ScalarType type = at::kFloat) {
+  ctx->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(settings, type));
 }
 
-std::shared_ptr<const Settings> kept_settings(AutogradContext* ctx) {
-  return c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["settings"].toCapsule())->settings;
+c10::intrusive_ptr<Kept> kept(AutogradContext* ctx) {
+  return c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["settings"].toCapsule());
 }
+
+// For a backward pass that nobody differentiates: its operators skip autograd.
+class BelowAutograd {
+ public:
+  BelowAutograd() {
+    if (!at::GradMode::is_enabled()) below_.emplace();
+  }
+
+ private:
+  std::optional<at::AutoDispatchBelowADInplaceOrView> below_;
+};
 
 // Whether one of the learned parameters, which begin at an edge of the graph, wants a gradient.
 bool learns_any(AutogradContext* ctx, size_t first, size_t count) {
@@ -129,7 +154,6 @@ bool learns_any(AutogradContext* ctx, size_t first, size_t count) {
 
 struct BitProduct : torch::autograd::Function<BitProduct> {
   static constexpr size_t kSaved = 9;  // in front of the learned parameters
-  static constexpr const char* kGradientType = "gradient type";
 
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight, const Variable& bias_,
                           const Variable& act_scale_, at::TensorList learned,
@@ -140,8 +164,7 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     Forward run(s, x, weight, bias, learned, act_scale);
     const Operands& o = run.operands;
     const bool needs_x_value = !s.quantizes_x() || s.blend != 1 || is_static(s.activation);
-    keep(ctx, settings);
-    ctx->saved_data[kGradientType] = gradient_type(x);
+    keep(ctx, settings, gradient_type(x));
     variable_list saved{o.q,
                         o.a,
                         o.weight.t,
@@ -159,8 +182,9 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
   static variable_list backward(AutogradContext* ctx, variable_list outputs) {
     // A backward pass under autocast is the same one.
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    const auto settings = kept_settings(ctx);
-    const Settings& s = *settings;
+    const BelowAutograd below;
+    const auto data = kept(ctx);
+    const Settings& s = *data->settings;
     const auto saved = ctx->get_saved_variables();
     const Operands o{saved[0], saved[1], {saved[2], saved[3], saved[4], saved[5]}, saved[6], saved[7]};
     const at::Tensor &act_scale = saved[8], &g = outputs[0];
@@ -168,7 +192,7 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     variable_list list(kLearned + learned.size() + 1);
     const bool learns = learns_any(ctx, kLearned, learned.size());
     const bool learns_step = act_scale.defined() && ctx->needs_input_grad(kActScale);
-    const at::ScalarType type = ctx->saved_data[kGradientType].toScalarType();
+    const at::ScalarType type = data->type;
     auto [gx, gw, gb] = s.product.backward(
         g, o.x_value(s, type), o.weight_value(s, type),
         {ctx->needs_input_grad(kX) || learns_step, ctx->needs_input_grad(kWeight) || learns, ctx->needs_input_grad(kBias)});
@@ -185,7 +209,7 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
 Settings settings_of(std::optional<ConvWindow> window, std::string_view spec, std::string_view activation, double blend) {
   Product product{std::move(window)};
   require(blend >= 0 && blend <= 1, ErrorCode::kInvalidArgument, "[{}] a blend from 0 to 1, got {}", product.op(), blend);
-  return {std::move(product), spec_of(spec), ternary::parse_act_kind(activation).value(), blend};
+  return {std::move(product), spec_of(spec), ternary::parse_act_kind(activation).value(), blend, std::string(spec)};
 }
 
 Settings settings_of(const BitProductCall& c) { return settings_of(c.window, c.spec, c.activation, c.blend); }
@@ -213,7 +237,7 @@ struct WeightForward {
   at::Tensor value;
 
   WeightForward(const Settings& s, const at::Tensor& weight, at::TensorList learned) {
-    operands.weight = quantize_weight(weight, {s.spec, learned.vec()});
+    operands.weight = codes_by(s, weight, learned);
     operands.latent = weight;
     value = operands.weight_value(s);
   }
@@ -235,7 +259,8 @@ struct BitWeight : torch::autograd::Function<BitWeight> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list outputs) {
-    const auto settings = kept_settings(ctx);
+    const BelowAutograd below;
+    const auto settings = kept(ctx)->settings;
     const auto saved = ctx->get_saved_variables();
     const Operands o{{}, {}, {saved[0], saved[1], saved[2], saved[3]}, {}, saved[4]};
     const at::TensorList learned = at::TensorList(saved).slice(kSaved);
@@ -263,6 +288,13 @@ std::shared_ptr<const PackedWeight> codes_of(const at::Tensor& weight, std::stri
                                              const ConvWindow* window = nullptr) {
   notify_rewritten();
   return cached_codes(weight, {spec_of(spec), learned.vec()}, window);
+}
+
+// As a value that may be traced: where nothing needs a gradient, a trace keeps the operator whole, and runs it where gradients are off.
+template <class F>
+at::Tensor whole(F redispatch) {
+  const at::NoGradGuard no_grad;
+  return redispatch();
 }
 
 // Whether rows have scales of their own that do not depend on other rows, nor codes on their place in the table.
@@ -297,9 +329,9 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
   if (!has_own_rows(spec_of(spec))) return at::embedding(value(weight), indices, padding_idx, scale_grad_by_freq);
   // Rows that do not depend on others are quantized where they are read alone.
   const at::Tensor rows = at::embedding(weight, indices.flatten(), padding_idx, scale_grad_by_freq);
-  std::vector<int64_t> shape = indices.sizes().vec();
-  shape.push_back(weight.size(1));
-  return rows.numel() == 0 ? rows.view(shape) : value(rows).view(shape);
+  c10::SymDimVector shape(indices.sym_sizes().begin(), indices.sym_sizes().end());
+  shape.push_back(weight.sym_size(1));
+  return (rows.sym_numel() == 0 ? rows : value(rows)).view_symint(shape);
 }
 
 at::Tensor bit_product(const BitProductCall& c) {
@@ -316,6 +348,34 @@ at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::Tenso
 
 }  // namespace any_device
 
+namespace meta {
+
+at::Tensor bit_product(const BitProductCall& c) {
+  require(!c.window || c.weight.dim() >= 3, ErrorCode::kShapeMismatch, "[bit_conv] a weight [N, C, kernel...], got {}",
+          show(c.weight));
+  if (!runs_on_codes(c.spec, c.blend)) return any_device::bit_product(c);
+  const ConvWindow window = c.window.value_or(ConvWindow{});
+  const auto [codes, scale, scale_neg] = meta::ternary_pack(c.weight, c.spec, c.learned, window.transposed, window.groups);
+  const OptionalTensor second = scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg;
+  const int64_t group = scale.dim() == 2 ? spec_of(c.spec).group : 0;
+  if (!c.window) return meta::ternary_linear(c.x, codes, scale, second, c.bias, c.act_scale, c.activation, group);
+  return meta::ternary_conv(c.x, codes, scale, second, c.bias, c.act_scale, c.weight.sizes().slice(2), window.stride,
+                            window.padding, window.dilation, window.transposed, window.output_padding, window.groups,
+                            c.activation, group);
+}
+
+at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec,
+                         at::TensorList /*learned*/, double /*blend*/, int64_t /*padding_idx*/,
+                         bool /*scale_grad_by_freq*/) {
+  require(weight.dim() == 2, ErrorCode::kShapeMismatch, "[bit_embedding] a table [N, depth], got {}", show(weight));
+  spec_of(spec);
+  c10::SymDimVector shape(indices.sym_sizes().begin(), indices.sym_sizes().end());
+  shape.push_back(weight.sym_size(1));
+  return at::empty_symint(shape, weight.options());
+}
+
+}  // namespace meta
+
 namespace autograd {
 
 at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend) {
@@ -331,12 +391,25 @@ at::Tensor bit_product(const BitProductCall& c) {
   if (!needs_gradient({c.x, c.weight, tensor_of(c.bias), tensor_of(c.act_scale)}, c.learned)) {
     const at::AutoDispatchBelowADInplaceOrView below;
     // Without the dispatcher on the CPU, so that observers see one call that is replaced.
-    return c.x.is_cpu() ? cpu::bit_product(c) : redispatch::bit_product(c);
+    if (reaches(c10::DispatchKey::CPU, {c.x, c.weight})) return cpu::bit_product(c);
+    return whole([&] { return redispatch::bit_product(c); });
   }
   const auto settings = std::make_shared<const Settings>(settings_of(c));
   return with_batch(c, [&](const at::Tensor& batch) {
     return BitProduct::apply(batch, c.weight, or_nothing(c.bias), or_nothing(c.act_scale), c.learned, settings);
   });
+}
+
+at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec, at::TensorList learned,
+                         double blend, int64_t padding_idx, bool scale_grad_by_freq) {
+  const auto made_of_others = [&] {
+    return any_device::bit_embedding(weight, indices, spec, learned, blend, padding_idx, scale_grad_by_freq);
+  };
+  if (needs_gradient({weight}, learned)) return made_of_others();  // which have the gradients
+  const at::AutoDispatchBelowADInplaceOrView below;
+  if (reaches(c10::DispatchKey::CPU, {weight, indices})) return made_of_others();
+  return whole(
+      [&] { return redispatch::bit_embedding(weight, indices, spec, learned, blend, padding_idx, scale_grad_by_freq); });
 }
 
 }  // namespace autograd

@@ -1,10 +1,10 @@
 #include "bitlab/ops/internal/bit_operands.h"
 
-#include <cmath>
-
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
+
+#include "bitlab/ops/internal/traced.h"
 
 namespace bitlab::ops {
 namespace {
@@ -36,17 +36,18 @@ at::Tensor chosen_slope(const EncodedWeight& of) {
 }  // namespace
 
 at::Tensor Operands::x_value(const Settings& s, at::ScalarType type) const {
-  return s.quantizes_x() ? blended_value(q * a.to(product_type(s, type)), x, s.blend).to(type) : x.to(type);
+  if (!s.quantizes_x()) return in_type(x, type);
+  return in_type(blended_value(q * in_type(a, product_type(s, type)), x, s.blend), type);
 }
 
 at::Tensor Operands::weight_value(const Settings& s, at::ScalarType type) const {
   const WeightLayout layout = s.product.layout(weight.t);
   const at::Tensor scale = layout.spread(weight.scale, s.spec);
   if (!weight.scale_neg.defined())
-    return blended_value(weight.t * scale.to(product_type(s, type)), latent, s.blend).to(type);
+    return in_type(blended_value(weight.t * in_type(scale, product_type(s, type)), latent, s.blend), type);
   const at::Tensor t = weight.t.to(at::kFloat);
   const at::Tensor negative = at::where(t < 0, -layout.spread(weight.scale_neg, s.spec), t);
-  return blended_value(at::where(t > 0, scale, negative), latent, s.blend).to(type);
+  return in_type(blended_value(at::where(t > 0, scale, negative), latent, s.blend), type);
 }
 
 at::Tensor weight_gradient(const Settings& s, const Operands& o, at::TensorList learned, const at::Tensor& g) {
@@ -69,7 +70,7 @@ std::pair<at::Tensor, at::Tensor> static_gradients(const Settings& s, const Oper
   at::Tensor step;
   if (needs_step)
     step = ((g * s.blend) * (o.q.to(at::kFloat) - ratio * inside)).sum().reshape({1}) /
-           std::sqrt(static_cast<double>(o.x.numel()) * limit);
+           at::Scalar((c10::SymFloat(o.x.sym_numel()) * limit).sqrt());
   return {blended(g, inside, s.blend), step};
 }
 

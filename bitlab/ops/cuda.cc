@@ -16,6 +16,7 @@
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/encode.h"
 #include "bitlab/ops/internal/tensor_cache.h"
+#include "bitlab/ops/internal/traced.h"
 #include "bitlab/ops/padding.h"
 #include "bitlab/ops/weight_cache.h"
 #include "bitlab/ternary/sum.h"
@@ -157,7 +158,9 @@ at::Tensor run(const TernaryLinear& l) {
   return y.view(shape);
 }
 
-bool serves(const at::Tensor& tensor) { return tensor.is_cuda() && plugin() != nullptr; }
+bool serves(const at::Tensor& tensor) {
+  return tensor.is_cuda() && plugin() != nullptr && reaches(c10::DispatchKey::CUDA, {tensor});
+}
 
 std::optional<at::Tensor> contract(const Product& product, const Operands& o, const OptionalTensor& bias) {
   if (!serves(o.q) || o.q.numel() == 0 || o.weight.scale_neg.defined() || (product.window && product.window->transposed))

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/traced.h"
 
 namespace bitlab::ops {
 
@@ -52,7 +53,7 @@ at::Tensor WeightLayout::spread(const at::Tensor& scale, const ternary::WeightSp
   if (spec.granularity == ternary::Granularity::kTensor) return scale;
   if (spec.granularity == ternary::Granularity::kGroup)
     return from_matrix(
-        scale.to(at::kFloat).repeat_interleave_symint(c10::SymInt(spec.group), 1).narrow_symint(1, 0, depth()));
+        in_type(scale, at::kFloat).repeat_interleave_symint(c10::SymInt(spec.group), 1).narrow_symint(1, 0, depth()));
   c10::SymDimVector shape(shape_.size(), 1);
   shape[0] = shape_[0];
   if (!transposed_) return scale.reshape_symint(shape);

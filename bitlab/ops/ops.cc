@@ -72,18 +72,34 @@ at::Tensor bit_product(const BitProductCall& c) {
                    c.activation, c.learned, c.act_scale, c.blend);
 }
 
+FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
+                            int64_t groups) {
+  static const auto op = handle("bitlab::quantize_weight", quantize_weight);
+  return op.call(weight, spec, learned, transposed, groups);
+}
+
 at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend) {
   static const auto op = handle("bitlab::bit_weight", bit_weight);
   return op.call(weight, spec, learned, blend);
 }
 
+at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec, at::TensorList learned,
+                         double blend, int64_t padding_idx, bool scale_grad_by_freq) {
+  static const auto op = handle("bitlab::bit_embedding", bit_embedding);
+  return op.call(weight, indices, spec, learned, blend, padding_idx, scale_grad_by_freq);
+}
+
+TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double theta) {
+  static const auto op = handle("bitlab::rotary_table", rotary_table);
+  return op.call(positions, size, theta);
+}
+
 }  // namespace redispatch
 
 QuantizedWeight quantize_weight(const at::Tensor& weight, const WeightQuant& quant, const ConvWindow* window) {
-  static const auto op = handle("bitlab::quantize_weight", cpu::quantize_weight);
   auto [t, scale, scale_neg, threshold] =
-      op.call(weight, to_text(quant.spec), quant.learned, window != nullptr && window->transposed,
-              window == nullptr ? 1 : window->groups);
+      redispatch::quantize_weight(weight, to_text(quant.spec), quant.learned, window != nullptr && window->transposed,
+                                  window == nullptr ? 1 : window->groups);
   return {std::move(t), std::move(scale), with_values(scale_neg), std::move(threshold)};
 }
 
@@ -136,8 +152,8 @@ at::Tensor batch_norm(const at::Tensor& x, const OptionalTensor& weight, const O
 
 at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, const WeightQuant& quant, double blend,
                          int64_t padding_idx, bool scale_grad_by_freq) {
-  static const auto op = handle("bitlab::bit_embedding", any_device::bit_embedding);
-  return op.call(weight, indices, to_text(quant.spec), quant.learned, blend, padding_idx, scale_grad_by_freq);
+  return redispatch::bit_embedding(weight, indices, to_text(quant.spec), quant.learned, blend, padding_idx,
+                                   scale_grad_by_freq);
 }
 
 at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indices, int64_t depth) {
@@ -182,6 +198,7 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("ternary_linear", cpu::ternary_linear);
   m.impl("ternary_conv", cpu::ternary_conv);
   m.impl("ternary_embedding", cpu::ternary_embedding);
+  m.impl("rotary_table", cpu::rotary_table);
   m.impl("bit_linear", BitOperators<cpu::bit_product>::linear);
   m.impl("bit_conv", BitOperators<cpu::bit_product>::conv);
 }
@@ -198,15 +215,17 @@ TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("bit_linear", BitOperators<any_device::bit_product>::linear);
   m.impl("bit_conv", BitOperators<any_device::bit_product>::conv);
   m.impl("bit_weight", any_device::bit_weight);
+  m.impl("bit_embedding", any_device::bit_embedding);
+  m.impl("rotary_table", any_device::rotary_table);
 }
 
 // Made of operators that have the gradients.
 TORCH_LIBRARY_IMPL(bitlab, CompositeImplicitAutograd, m) {
   m.impl("batch_norm", any_device::batch_norm);
-  m.impl("bit_embedding", any_device::bit_embedding);
   m.impl("rotary", any_device::rotary);
 }
 
+// bit_weight is there what it is on any device: made of operators that need no values.
 TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("quantize_weight", meta::quantize_weight);
   m.impl("quantize_activation", meta::quantize_activation);
@@ -215,14 +234,16 @@ TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("bit_conv", BitOperators<meta::bit_product>::conv);
   m.impl("ternary_linear", meta::ternary_linear);
   m.impl("ternary_conv", meta::ternary_conv);
-  m.impl("bit_weight", meta::bit_weight);
+  m.impl("bit_embedding", meta::bit_embedding);
   m.impl("ternary_embedding", meta::ternary_embedding);
+  m.impl("rotary_table", meta::rotary_table);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
   m.impl("bit_linear", BitOperators<autograd::bit_product>::linear);
   m.impl("bit_conv", BitOperators<autograd::bit_product>::conv);
   m.impl("bit_weight", autograd::bit_weight);
+  m.impl("bit_embedding", autograd::bit_embedding);
   for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv"})
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }

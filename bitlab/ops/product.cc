@@ -5,7 +5,15 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 
+#include "bitlab/ops/internal/traced.h"
+
 namespace bitlab::ops {
+namespace {
+
+// [..., K] -> [rows, K]
+at::Tensor as_matrix(const at::Tensor& x) { return x.dim() == 2 ? x : x.reshape_symint({-1, x.sym_size(-1)}); }
+
+}  // namespace
 
 at::Tensor Product::operator()(const at::Tensor& x, const at::Tensor& weight) const {
   if (!window) return at::linear(x, weight);
@@ -21,9 +29,9 @@ at::ScalarType gradient_type(const at::Tensor& x) {
 
 std::array<at::Tensor, 3> Product::backward(const at::Tensor& float_g, const at::Tensor& x, const at::Tensor& weight,
                                             std::array<bool, 3> needed) const {
-  auto gradients = backward_in_type(float_g.to(x.scalar_type()), x, weight, needed);
+  auto gradients = backward_in_type(in_type(float_g, x.scalar_type()), x, weight, needed);
   for (at::Tensor& gradient : gradients)
-    if (gradient.defined()) gradient = gradient.to(at::kFloat);
+    if (gradient.defined()) gradient = in_type(gradient, at::kFloat);
   return gradients;
 }
 
@@ -35,10 +43,10 @@ std::array<at::Tensor, 3> Product::backward_in_type(const at::Tensor& g, const a
                                  window->dilation, window->transposed, window->output_padding, window->groups, needed);
     return {gx, gw, gb};
   }
-  const at::Tensor rows = g.reshape_symint({-1, g.sym_size(-1)});
+  const at::Tensor rows = as_matrix(g);
   at::Tensor gx, gw, gb;
-  if (needed[0]) gx = g.matmul(weight);
-  if (needed[1]) gw = rows.t().matmul(x.reshape_symint({-1, x.sym_size(-1)}));
+  if (needed[0]) gx = g.dim() == 2 ? g.mm(weight) : g.matmul(weight);
+  if (needed[1]) gw = rows.t().mm(as_matrix(x));
   if (needed[2]) gb = rows.sum(0);
   return {gx, gw, gb};
 }
@@ -58,9 +66,9 @@ IntegerProduct::IntegerProduct(const Product& product, const at::Tensor& x, cons
 
 at::Tensor IntegerProduct::operator()(const at::Tensor& q, const at::Tensor& t) const {
   if (kind_ != Kind::kHalf) return product_(q, t);
-  std::vector<int64_t> shape = q.sizes().vec();
-  shape.back() = t.size(0);
-  return at::mm(q.reshape({-1, q.size(-1)}), t.t(), at::kFloat).view(shape);
+  c10::SymDimVector shape(q.sym_sizes().begin(), q.sym_sizes().end());
+  shape.back() = t.sym_size(0);
+  return at::mm(as_matrix(q), t.t(), at::kFloat).view_symint(shape);
 }
 
 }  // namespace bitlab::ops

@@ -53,15 +53,19 @@ Latent latent(const char* op, const at::Tensor& weight, const WeightLayout& layo
   return result;
 }
 
+// Of codes: matrices by rows, those of convolutions as their weight.
+at::MemoryFormat format_of(const at::Tensor& weight) {
+  return weight.dim() > 2 ? weight.suggest_memory_format() : at::MemoryFormat::Contiguous;
+}
+
 FourTensors in_layout(const at::Tensor& weight, const WeightLayout& layout, const Encoded& encoded) {
-  at::Tensor t = layout.from_matrix(encoded.t);
-  if (weight.dim() > 2) t = t.contiguous(weight.suggest_memory_format());
+  at::Tensor t = layout.from_matrix(encoded.t).contiguous(format_of(weight));
   return {std::move(t), encoded.scale, encoded.scale_neg, encoded.threshold};
 }
 
 // x whose rows are contiguous blocks of memory, in its own memory format where that is so already.
 at::Tensor row_blocks(const at::Tensor& x, int64_t start_dim) {
-  if (start_dim == 1 && x.is_non_overlapping_and_dense() && x.stride(0) * x.size(0) == x.numel()) return x;
+  if (start_dim == 1 && x.is_non_overlapping_and_dense() && x.sym_stride(0) * x.sym_size(0) == x.sym_numel()) return x;
   return x.contiguous();
 }
 
@@ -190,18 +194,20 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
   const Quantization quantization(kOp, activation, act_scale);
   require_float32(kOp, "x", x);
   const int64_t dim = wrap_dim(kOp, x, start_dim);
+  const at::Tensor blocks = row_blocks(x, dim);
   if (x.numel() == 0)
-    return {at::empty_like(x, x.options().dtype(at::kChar)), at::empty_symint(scale_shape(x, dim), x.options()).fill_(1.0)};
+    return {at::empty_like(blocks, blocks.options().dtype(at::kChar)),
+            at::empty_symint(scale_shape(x, dim), x.options()).fill_(1.0)};
   std::vector<int64_t> dims;
   for (int64_t i = dim; i < x.dim(); ++i) dims.push_back(i);
-  const at::Tensor most = at::amax(x.abs(), dims, true);
+  const at::Tensor most = at::amax(blocks.abs(), dims, true);
   if (!at::isfinite(most).all().item<bool>())
     throw Exception(
         make_error(ErrorCode::kNotFinite, "[{}] finite input, got NaN or infinity (row={})", kOp, first_not_finite(most)));
   const at::Tensor inv = quantization.step != nullptr
                              ? at::full_like(most, quantization.inv(kOp))
                              : at::full_like(most, quantization.limit).div_(most.clamp_min(ternary::kActEpsilon));
-  at::Tensor q = at::round(x * inv).clamp_(-quantization.limit, quantization.limit).to(at::kChar);
+  at::Tensor q = at::round(blocks * inv).clamp_(-quantization.limit, quantization.limit).to(at::kChar);
   return {std::move(q), inv.reciprocal()};
 }
 
@@ -220,7 +226,8 @@ FourTensors quantize_weight(const at::Tensor& weight, std::string_view text, at:
   if (spec.granularity == ternary::Granularity::kGroup) scales.push_back((layout.depth() + spec.group - 1) / spec.group);
   const at::Tensor scale = at::empty_symint(scales, weight.options());
   const at::Tensor scale_neg = info(spec.method).asymmetric ? at::empty_like(scale) : at::empty({0}, weight.options());
-  return {at::empty_like(weight, weight.options().dtype(at::kChar)), scale, scale_neg, at::empty_like(scale)};
+  const at::Tensor t = at::empty_like(weight, weight.options().dtype(at::kChar), format_of(weight));
+  return {t, scale, scale_neg, at::empty_like(scale)};
 }
 
 ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
@@ -237,7 +244,8 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
                                const OptionalTensor& act_scale) {
   const Quantization quantization("quantize_activation", activation, act_scale);
   const int64_t dim = wrap_dim("quantize_activation", x, start_dim);
-  return {at::empty_like(x, x.options().dtype(at::kChar)), at::empty_symint(scale_shape(x, dim), x.options())};
+  const at::Tensor blocks = row_blocks(x, dim);
+  return {at::empty_like(blocks, blocks.options().dtype(at::kChar)), at::empty_symint(scale_shape(x, dim), x.options())};
 }
 
 }  // namespace meta

@@ -7,24 +7,57 @@
 
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/traced.h"
 
-namespace bitlab::ops::any_device {
+namespace bitlab::ops {
 
-at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, double theta) {
-  const bool fits = x.dim() >= 2 && x.size(-1) % 2 == 0 && positions.dim() == 1 && positions.size(0) == x.size(-2);
-  require(fits, ErrorCode::kShapeMismatch, "[rotary] x [..., T, an even size] and positions [T], got {} and {}", show(x),
-          show(positions));
-  require(positions.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[rotary] int64 positions, got {}",
-          c10::toString(positions.scalar_type()));
-  const int64_t half = x.size(-1) / 2, tokens = positions.size(0);
-  const at::Tensor on_cpu = positions.cpu().contiguous();
-  at::Tensor cosines = at::empty({tokens, half}, at::kFloat), sines = at::empty({tokens, half}, at::kFloat);
-  kernels::rotary_table(theta, x.size(-1), {on_cpu.const_data_ptr<int64_t>(), static_cast<size_t>(tokens)},
+namespace cpu {
+
+TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double theta) {
+  auto [cosines, sines] = meta::rotary_table(positions, size, theta);
+  const at::Tensor plain = positions.contiguous();
+  kernels::rotary_table(theta, size, {plain.const_data_ptr<int64_t>(), static_cast<size_t>(plain.numel())},
                         cosines.mutable_data_ptr<float>(), sines.mutable_data_ptr<float>())
       .value();
-  cosines = cosines.to(x.options()), sines = sines.to(x.options());
+  return {cosines, sines};
+}
+
+}  // namespace cpu
+
+namespace meta {
+
+TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double /*theta*/) {
+  require(positions.dim() == 1 && size % 2 == 0, ErrorCode::kShapeMismatch,
+          "[rotary] positions [T] and an even size, got {} and {}", show(positions), size);
+  require(positions.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[rotary] int64 positions, got {}",
+          c10::toString(positions.scalar_type()));
+  const auto make = [&] {
+    return at::empty_symint({positions.sym_size(0), size / 2}, positions.options().dtype(at::kFloat));
+  };
+  return {make(), make()};
+}
+
+}  // namespace meta
+
+namespace any_device {
+
+TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double theta) {
+  const auto [cosines, sines] = cpu::rotary_table(positions.cpu(), size, theta);
+  return {cosines.to(positions.device()), sines.to(positions.device())};
+}
+
+at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, double theta) {
+  const bool fits =
+      x.dim() >= 2 && x.sym_size(-1) % 2 == 0 && positions.dim() == 1 && positions.sym_size(0) == x.sym_size(-2);
+  require(fits, ErrorCode::kShapeMismatch, "[rotary] x [..., T, an even size] and positions [T], got {} and {}", show(x),
+          show(positions));
+  const int64_t size = x.size(-1), half = size / 2;
+  auto [cosines, sines] = redispatch::rotary_table(positions, size, theta);
+  for (at::Tensor* table : {&cosines, &sines})
+    *table = in_type(table->device() == x.device() ? *table : table->to(x.device()), x.scalar_type());
   const at::Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half);
   return at::cat({a * cosines - b * sines, b * cosines + a * sines}, -1);
 }
 
-}  // namespace bitlab::ops::any_device
+}  // namespace any_device
+}  // namespace bitlab::ops

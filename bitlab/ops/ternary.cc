@@ -1,6 +1,7 @@
 // ternary_linear, ternary_conv and ternary_embedding: the operators of evaluation, on the kernels that the runtime uses.
+#include <map>
+
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
@@ -145,6 +146,21 @@ struct Window {
   }
 };
 
+// A tensor [B, N, sizes...] or [N, sizes...] whose memory has the channels last, as kernels write them.
+at::Tensor channels_last(c10::SymDimVector shape, int64_t spatial, const at::TensorOptions& options) {
+  const auto channels = shape.end() - spatial - 1;
+  std::rotate(channels, channels + 1, shape.end());
+  return at::empty_symint(shape, options).movedim(-1, -spatial - 1);
+}
+
+// The layout for the codes of a linear layer, chosen once for each of its sizes in a thread.
+kernels::TernaryLayout linear_layout(ternary::ActKind kind, int64_t rows, int64_t depth) {
+  thread_local std::map<std::tuple<ternary::ActKind, int64_t, int64_t>, kernels::TernaryLayout> known;
+  const std::tuple key{kind, rows, depth};
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  return known[key] = kernels::select_ternary_layout(kind, rows, depth, this_machine(), policy()).value();
+}
+
 }  // namespace
 
 namespace cpu {
@@ -156,8 +172,7 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
   const int64_t depth = x.size(-1), rows = codes.size(0), tokens = y.numel() / rows;
-  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8
-                                      : kernels::select_ternary_layout(kind, rows, depth, this_machine(), policy()).value();
+  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8 : linear_layout(kind, rows, depth);
   const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}, {.depth = depth, .layout = layout});
   const at::Tensor plain = x.contiguous();
   if (tokens == 0) return y;
@@ -192,23 +207,18 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, facts.activation, group},
                    {.depth = g.depth(), .groups = groups, .layout = layout});
   if (y.numel() == 0) return y;
-  const at::Tensor channels_last = (batched ? x : x.unsqueeze(0)).movedim(1, -1).contiguous();
+  const at::Tensor plain = (batched ? x : x.unsqueeze(0)).movedim(1, -1).contiguous();
   TorchPool pool;
   const auto chosen = p.cached->kernels_for(facts.activation, ternary_conv_problem(g, facts), [&] {
     return select_ternary_conv(g, facts, layout, this_machine(), policy()).value();
   });
   auto scratch =
       AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(chosen, p.weight, g, pool.threads()))).value();
-  std::vector<int64_t> shape{g.batch};
-  for (size_t i = 3 - window.dimensions; i < 3; ++i) shape.push_back(g.out(i));
-  shape.push_back(codes.size(0));
-  const at::Tensor target = at::empty(shape, x.options());
   kernels::TernaryGemmArgs results;
-  results.y = target.mutable_data_ptr<float>();
-  const kernels::TernaryConvInput input{.op = kOp, .x = channels_last.const_data_ptr<float>(), .activation = p.activation};
+  results.y = y.mutable_data_ptr<float>();
+  const kernels::TernaryConvInput input{.op = kOp, .x = plain.const_data_ptr<float>(), .activation = p.activation};
   kernels::ternary_conv(chosen, p.weight, g, input, results, scratch.data(), pool).value();
-  const at::Tensor result = target.movedim(-1, 1);  // channels last, as the kernel wrote it
-  return batched ? result : result.squeeze(0);
+  return y;
 }
 
 at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
@@ -263,11 +273,6 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
 
 namespace meta {
 
-at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList /*learned*/, double /*blend*/) {
-  spec_of(spec);
-  return at::empty_like(weight);
-}
-
 at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
                              const at::Tensor& indices, int64_t depth, int64_t group) {
   constexpr const char* kOp = "ternary_embedding";
@@ -301,20 +306,7 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
   TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
-  return at::empty_symint(window.output(kOp, x, codes.sym_size(0)), x.options());
-}
-
-at::Tensor bit_product(const BitProductCall& c) {
-  require(!c.window || c.weight.dim() >= 3, ErrorCode::kShapeMismatch, "[bit_conv] a weight [N, C, kernel...], got {}",
-          show(c.weight));
-  const ConvWindow window = c.window.value_or(ConvWindow{});
-  const auto [codes, scale, scale_neg] = meta::ternary_pack(c.weight, c.spec, c.learned, window.transposed, window.groups);
-  const OptionalTensor second = scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg;
-  const int64_t group = scale.dim() == 2 ? spec_of(c.spec).group : 0;
-  if (!c.window) return meta::ternary_linear(c.x, codes, scale, second, c.bias, c.act_scale, c.activation, group);
-  return meta::ternary_conv(c.x, codes, scale, second, c.bias, c.act_scale, c.weight.sizes().slice(2), window.stride,
-                            window.padding, window.dilation, window.transposed, window.output_padding, window.groups,
-                            c.activation, group);
+  return channels_last(window.output(kOp, x, codes.sym_size(0)), static_cast<int64_t>(window.dimensions), x.options());
 }
 
 }  // namespace meta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bitlab import _core, nn
 from bitlab._calls import flatten
@@ -145,7 +145,7 @@ class BitModel(torch.nn.Module):
             else:
                 part.register_buffer(key, tensor)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.intercept(lambda: self.model(*args, **kwargs))
 
@@ -154,8 +154,7 @@ class BitModel(torch.nn.Module):
         fused = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it reads weights in one operator
         try:
-            result: T = self._native.intercept(call)
-            return result
+            return cast(T, self._native.intercept(call))
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
 

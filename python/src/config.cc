@@ -158,7 +158,7 @@ void bind_configs(nb::module_& m) {
       .def_static("for_research", &BitQuantConfig::for_research, "BitNet b1.58 as it is published.")
       .def_prop_ro("enabled", &BitQuantConfig::enabled, "Whether layers are quantized at all.")
       .def(
-          "_spec",
+          "weight_spec",
           [](const BitQuantConfig& quant, int64_t draw) {
             ternary::WeightSpec spec = quant.weight_spec();
             spec.draw = draw;

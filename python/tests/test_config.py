@@ -7,8 +7,9 @@ import json
 import pickle
 from pathlib import Path
 
-import bitlab
 import pytest
+
+import bitlab
 
 CONFIGS = [
     bitlab.BitQuantConfig,

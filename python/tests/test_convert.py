@@ -7,12 +7,13 @@ import io
 import pickle
 from pathlib import Path
 
-import bitlab
 import pytest
 import torch
-from bitlab.nn import BitConv2d, BitEmbedding, BitLinear
 from conftest import Net
 from torch import nn
+
+import bitlab
+from bitlab.nn import BitConv2d, BitEmbedding, BitLinear
 
 
 def test_the_converter_replaces_layers_and_keeps_their_parameters(net: Net, images: torch.Tensor) -> None:

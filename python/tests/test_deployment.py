@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bitlab
 import numpy as np
 import pytest
 import torch
 from conftest import Net
 from torch import nn
+
+import bitlab
 
 
 def convert(net: nn.Module) -> nn.Module:

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 
-import bitlab
 import numpy as np
 import pytest
 from conftest import ROOT
+
+import bitlab
 
 GOLDEN = ROOT / "tests/golden/lenet5.bit"
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bitlab
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+import bitlab
 
 
 class Blobs(torch.utils.data.Dataset):  # type: ignore[type-arg]

@@ -47,10 +47,18 @@ Status lower_gelu(Lowering& lowering, const Call& call) {
 }
 
 Status lower_square(Lowering& lowering, const Call& call) {
-  if (call.op != "aten::square" && call.argument("exponent").toScalar().toDouble() != 2)
-    return unsupported(call, "the exponent 2", describe(call.argument("exponent")));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   return lowering.lower_to(call, Op::mul, {x, x});
+}
+
+// Of the exponents that LibTorch computes by products.
+Status lower_pow(Lowering& lowering, const Call& call) {
+  const double exponent = call.argument("exponent").toScalar().toDouble();
+  if (exponent == 2) return lower_square(lowering, call);
+  if (exponent != 3) return unsupported(call, "the exponent 2 or 3", describe(call.argument("exponent")));
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId square, lowering.node(Op::mul, {x, x}));
+  return lowering.lower_to(call, Op::mul, {square, x});
 }
 
 Status lower_neg(Lowering& lowering, const Call& call) {

@@ -1,6 +1,7 @@
 // What the operators of training keep between their forward and their backward pass, and the gradients at the quantized operands.
 #pragma once
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@ struct Settings {
   ternary::WeightSpec spec;
   ternary::ActKind activation;
   double blend;
+  std::string text;  // of the spec
 
   bool quantizes_x() const { return activation != ternary::ActKind::kNone; }
   // Whether the product is of integers, exact, with the contract's epilogue behind it.

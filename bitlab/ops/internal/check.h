@@ -6,7 +6,7 @@
 #include <utility>
 
 #include <ATen/core/Tensor.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "bitlab/base/result.h"
 #include "bitlab/ops/optional.h"
@@ -19,16 +19,16 @@ void require(bool condition, ErrorCode code, fmt::format_string<Args...> format,
   if (!condition) throw Exception(Error{code, fmt::vformat(format, fmt::make_format_args(args...))});
 }
 
-inline std::string show(c10::SymIntArrayRef sizes) {
-  std::string text = "[";
-  for (size_t i = 0; i < sizes.size(); ++i)
-    text += (i == 0 ? "" : ", ") + (sizes[i].is_heap_allocated() ? "?" : std::to_string(sizes[i].as_int_unchecked()));
-  return text + "]";
-}
-inline std::string show(const c10::SymInt& size) {
-  return size.is_heap_allocated() ? "?" : std::to_string(size.as_int_unchecked());
-}
-inline std::string show(const at::Tensor& tensor) { return show(tensor.sym_sizes()); }
+// A size, or sizes, that become text where a message is written, not before: operators check what is mostly well. Those that are traced are "?".
+struct ShownSize {
+  const c10::SymInt& size;
+};
+struct ShownSizes {
+  c10::SymIntArrayRef sizes;
+};
+inline ShownSizes show(c10::SymIntArrayRef sizes) { return {sizes}; }
+inline ShownSize show(const c10::SymInt& size) { return {size}; }
+inline ShownSizes show(const at::Tensor& tensor) { return {tensor.sym_sizes()}; }
 
 inline void require_float32(const char* op, const char* name, const at::Tensor& tensor) {
   require(tensor.scalar_type() == at::kFloat, ErrorCode::kTypeMismatch, "[{}] float32, got {} (name={})", op,
@@ -55,3 +55,23 @@ inline float checked_step(const char* op, const at::Tensor& act_scale) {
 }
 
 }  // namespace bitlab::ops
+
+template <>
+struct fmt::formatter<bitlab::ops::ShownSize> {
+  constexpr auto parse(format_parse_context& context) { return context.begin(); }
+  auto format(const bitlab::ops::ShownSize& shown, format_context& context) const {
+    if (shown.size.is_heap_allocated()) return fmt::format_to(context.out(), "?");
+    return fmt::format_to(context.out(), "{}", shown.size.as_int_unchecked());
+  }
+};
+
+template <>
+struct fmt::formatter<bitlab::ops::ShownSizes> {
+  constexpr auto parse(format_parse_context& context) { return context.begin(); }
+  auto format(const bitlab::ops::ShownSizes& shown, format_context& context) const {
+    auto out = fmt::format_to(context.out(), "[");
+    for (size_t i = 0; i < shown.sizes.size(); ++i)
+      out = fmt::format_to(out, "{}{}", i == 0 ? "" : ", ", bitlab::ops::ShownSize{shown.sizes[i]});
+    return fmt::format_to(out, "]");
+  }
+};

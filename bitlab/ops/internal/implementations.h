@@ -67,6 +67,8 @@ using TernaryConvOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, c
 using BatchNormOp = at::Tensor(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
                                const at::Tensor& mean, const at::Tensor& variance, double eps);
 using RotaryOp = at::Tensor(const at::Tensor& x, const at::Tensor& positions, double theta);
+// The table that rotary() rotates by, float32 [T, size / 2] each: an operator of its own, since it reads the positions.
+using RotaryTableOp = TwoTensors(const at::Tensor& positions, int64_t size, double theta);
 
 namespace cpu {
 QuantizeWeightOp quantize_weight;
@@ -75,6 +77,7 @@ TernaryPackOp ternary_pack;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 TernaryEmbeddingOp ternary_embedding;
+RotaryTableOp rotary_table;
 // Where gradients are off and the blend is 1, this computes on packed codes (weight_cache.h); else as on any device.
 BitProductOp bit_product;
 }  // namespace cpu
@@ -95,17 +98,22 @@ BitWeightOp bit_weight;
 BatchNormOp batch_norm;
 BitEmbeddingOp bit_embedding;
 RotaryOp rotary;
+RotaryTableOp rotary_table;
 }  // namespace any_device
 
 namespace autograd {
 BitProductOp bit_product;
 BitWeightOp bit_weight;
+BitEmbeddingOp bit_embedding;
 }  // namespace autograd
 
 // The operators themselves, through the dispatcher.
 namespace redispatch {
+QuantizeWeightOp quantize_weight;
 BitProductOp bit_product;
 BitWeightOp bit_weight;
+BitEmbeddingOp bit_embedding;
+RotaryTableOp rotary_table;
 }  // namespace redispatch
 
 // Shapes and dtypes without values.
@@ -116,8 +124,9 @@ TernaryPackOp ternary_pack;
 BitProductOp bit_product;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
-BitWeightOp bit_weight;
+BitEmbeddingOp bit_embedding;
 TernaryEmbeddingOp ternary_embedding;
+RotaryTableOp rotary_table;
 }  // namespace meta
 
 }  // namespace bitlab::ops

@@ -27,8 +27,8 @@ at::Tensor slope_of_scale(const at::Tensor& threshold, const at::Tensor& deviati
 
 std::vector<at::Tensor> tga_threshold(const EncodedWeight& of, const at::Tensor& g) {
   const at::Tensor squares = of.sum(of.latent.square());
-  const double shared = static_cast<double>(of.latent.numel()) / static_cast<double>(squares.numel());
-  const at::Tensor slope = slope_of_scale(of.weight.threshold, (squares / shared).sqrt()).to(at::kFloat);
+  const c10::SymFloat shared = c10::SymFloat(of.latent.sym_numel()) / c10::SymFloat(squares.sym_numel());
+  const at::Tensor slope = slope_of_scale(of.weight.threshold, (squares / at::Scalar(shared)).sqrt()).to(at::kFloat);
   return {of.sum(g * of.weight.t) * slope * of.learned[0].sign()};
 }
 

@@ -1,0 +1,253 @@
+"""What the ternary layers share: how a layer's weight and activations are quantized, with the parameters and buffers that this takes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from bitlab import _core
+from bitlab._core import BitQuantConfig
+from bitlab._extension import _torch, torch
+
+Layer = TypeVar("Layer", bound="TernaryLayer")
+How = tuple[str, str, list[torch.Tensor], torch.Tensor | None, float]
+
+# What belongs to a module itself, and not to what it computes.
+_OF_THE_MODULE = ("_parameters", "_buffers", "_modules")
+_NOTHING: list[torch.Tensor] = []
+
+
+@torch.library.custom_op("bitlab::begin_act_scale", mutates_args={"act_scale"})
+def _begin_act_scale(act_scale: torch.Tensor, x: torch.Tensor, activation: str) -> None:
+    """_torch.begin_act_scale, as an operator for graphs."""
+    _torch.begin_act_scale(act_scale, x, BitQuantConfig(activation=activation))
+
+
+@_begin_act_scale.register_fake
+def _(act_scale: torch.Tensor, x: torch.Tensor, activation: str) -> None:
+    return None
+
+
+class TernaryLayer(torch.nn.Module):
+    """A layer whose `weight` is quantized as `quant` says: a mixin in front of the twin in torch.nn, whose names and arguments it keeps. What the
+    quantization adds, where it asks for it, with the names, shapes and dtypes of C++, so that a state_dict goes both ways:
+
+    weight_scale, weight_scale_neg, weight_threshold
+                  parameters, float32 [1] or [N]: what the method learns
+    act_scale     a parameter, float32 [1]: the step of static activations; 0 until the first forward pass in training, or a file, sets it
+    blend         a buffer, float64 []: how far the layer has turned from float (0) to ternary (1). It counts in training: in eval a layer is ternary
+    draw          a buffer, int64 []: the draw of stochastic rounding in the last forward pass in training
+    input_scale   a buffer, float32 [C] or [C, 1...]: what each channel of x is multiplied by, in layers that are smoothed
+
+    `quant` is for reading. Under torch.compile a new blend compiles anew, and stochastic rounding breaks the graph in training. A process group does
+    not share the step that its processes begin with: let one batch through before DistributedDataParallel wraps the network. A recomputation under
+    gradient checkpointing takes another draw. torch.func.grad and vmap do not reach through the operators."""
+
+    quant: BitQuantConfig
+    weight: Any  # a Tensor, or a Parameter: as the twin has it
+    act_scale: torch.nn.Parameter
+    blend: torch.Tensor
+    draw: torch.Tensor
+    input_scale: torch.Tensor
+
+    _twin: ClassVar[type[torch.nn.Module]]  # in torch.nn
+    _is_product: ClassVar[bool] = True  # of activations and the weight; False: the weight is used by itself
+
+    def _quantize(self, quant: BitQuantConfig | None) -> None:
+        """Called once, when the weight is there. Errors: choices that do not fit together, naming what does."""
+        self.quant = BitQuantConfig() if quant is None else quant
+        self._spec, self._activation = self.quant.weight_spec(), self.quant.activation
+        self._active = self.quant.enabled and self._parameters.get("weight") is not None
+        self._learned_names: tuple[str, ...] = ()
+        if self._active:
+            state = self._begin()
+            self._learned_names = tuple(name for name in state if name.startswith("weight_"))
+            for name, tensor in state.items():
+                if name.startswith("weight_") or name == "act_scale":
+                    self.register_parameter(name, torch.nn.Parameter(tensor))
+                else:
+                    self.register_buffer(name, tensor)
+        self._has_step, self._is_smoothed = "act_scale" in self._parameters, "input_scale" in self._buffers
+        self._is_random, self._draw = "draw" in self._buffers, 0
+        self._refresh()
+
+    def _begin(self) -> dict[str, torch.Tensor]:
+        """What the quantization adds, as it begins with the present weight."""
+        return self._on_device(
+            _torch.quantizer_state(self.get_parameter("weight").detach(), self.quant, is_product=self._is_product)
+        )
+
+    def _on_device(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.weight.device) for name, tensor in state.items()}
+
+    def _refresh(self) -> None:
+        """The buffers' numbers as numbers of Python, so that forward() waits for no tensor and compiles as one graph."""
+        self._step_begun = False
+        self._share, self._share_version = 1.0, -1
+        self._draw_version = -1
+        if self._active and not self.blend.is_meta:
+            self._blend_now()
+
+    def reset_parameters(self) -> None:
+        """Begins anew, as the constructor does."""
+        super().reset_parameters()  # type: ignore[misc]
+        if self.__dict__.get("_active", False):  # not within the twin's constructor
+            self._copy(self._begin())
+
+    def initialize_scales(self) -> None:
+        """Lets what the method learns begin from the present weight: for weights that were replaced."""
+        if self._learned_names:
+            state = self._begin()
+            self._copy({name: state[name] for name in self._learned_names})
+
+    @torch.no_grad()
+    def _copy(self, state: dict[str, torch.Tensor]) -> None:
+        for name, tensor in state.items():
+            getattr(self, name).copy_(tensor)
+        self._refresh()
+
+    @torch.no_grad()
+    def set_blend(self, share: float) -> None:
+        """How far the layer has turned from float (0) to ternary (1) in training. Nothing where it stays float."""
+        if self._active:
+            self.blend.fill_(share)
+            self._refresh()
+
+    def train(self: Layer, mode: bool = True) -> Layer:
+        super().train(mode)
+        weight = self._parameters.get("weight")
+        if weight is not None:
+            _torch.forget_codes(weight)  # so that changes through `.data`, which leave no trace in a tensor, are seen
+        return self
+
+    # --- for forward()
+
+    def _how(self, x: torch.Tensor | None) -> How:
+        """What operators take behind the weight: the spec, the kind of activations, what is learned, the step and the blend. x: of a product."""
+        learned = [getattr(self, name) for name in self._learned_names] if self._learned_names else _NOTHING
+        step = self.act_scale if self._has_step else None
+        if not self.training:
+            return self._spec, self._activation, learned, step, 1.0
+        if step is not None and x is not None and not self._step_begun:
+            self._begin_step(x)
+        spec = self.quant.weight_spec(self._next_draw()) if self._is_random else self._spec
+        return spec, self._activation, learned, step, self._blend_now()
+
+    def _product(self, operator: Callable[..., torch.Tensor], x: torch.Tensor, *window: Any) -> torch.Tensor:
+        """operator(x, weight, bias, window..., how)"""
+        own: dict[str, Any] = self._parameters
+        if "weight" in own and "bias" in own:  # quicker than by attribute
+            weight, bias = own["weight"], own["bias"]
+        else:  # parametrized, replicated or flattened
+            weight, bias = self.weight, self.bias
+        if self._is_smoothed:
+            x = x * self.input_scale
+        if self._is_random and self.training:
+            y: torch.Tensor = self._uncompiled(lambda: operator(x, weight, bias, *window, *self._how(x)))
+            return y
+        return operator(x, weight, bias, *window, *self._how(x))
+
+    def _value(self, operator: Callable[..., torch.Tensor], *first: torch.Tensor, **rest: Any) -> torch.Tensor:
+        """operator(first..., spec, learned, blend, rest...), of weights that are used by themselves."""
+
+        def call() -> torch.Tensor:
+            spec, _, learned, _, blend = self._how(None)
+            return operator(*first, spec, learned, blend, **rest)
+
+        return self._uncompiled(call) if self._is_random and self.training else call()
+
+    @staticmethod
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _uncompiled(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What depends on a draw, which is text of the operator's: a graph would hold for one of them alone."""
+        return call()
+
+    def _blend_now(self) -> float:
+        # A graph takes the number that was there when it was made; a new one makes another graph.
+        if not torch.compiler.is_compiling():
+            blend = self._buffers["blend"]
+            assert blend is not None
+            if blend._version != self._share_version:  # a file, or another process, may write it
+                self._share, self._share_version = blend.item(), blend._version
+        return self._share
+
+    def _next_draw(self) -> int:
+        draw = self.draw
+        if draw._version != self._draw_version:
+            self._draw = int(draw.item())
+        self._draw += 1
+        draw.fill_(self._draw)
+        self._draw_version = draw._version
+        return self._draw
+
+    @torch.no_grad()
+    def _begin_step(self, x: torch.Tensor) -> None:
+        if torch.compiler.is_compiling():
+            _begin_act_scale(self.act_scale, x, self._activation)
+        else:
+            if torch.distributed.is_available() and torch.distributed.is_initialized() and not self.act_scale.item():
+                warnings.warn(
+                    "a static step begins from the batch of this process alone: let one batch through the network before "
+                    "DistributedDataParallel wraps it",
+                    stacklevel=4,
+                )
+            _torch.begin_act_scale(self.act_scale, x, self.quant)
+        self._step_begun = True
+
+    # --- as a module
+
+    @classmethod
+    def from_float(cls: type[Layer], layer: torch.nn.Module, quant: BitQuantConfig | None = None) -> Layer:
+        """The ternary form of a layer of torch.nn: its parameters, the very same tensors, its options and its mode; what the method learns begins from
+        the weight. Errors: Unsupported (a layer, or options, without a ternary form), TypeMismatch (weights that are not float32)."""
+        cls._check(layer, quant)
+        new = cls.__new__(cls)
+        torch.nn.Module.__init__(new)
+        new.__dict__.update({key: value for key, value in vars(layer).items() if key not in _OF_THE_MODULE})
+        new._parameters.update(layer._parameters)
+        new._buffers.update(layer._buffers)
+        new._quantize(quant)
+        return new
+
+    @classmethod
+    def _check(cls, layer: torch.nn.Module, quant: BitQuantConfig | None) -> None:
+        is_ternary = isinstance(layer, TernaryLayer) and layer.quant.enabled
+        if is_ternary or not isinstance(layer, cls._twin):
+            raise _core.Unsupported(f"[convert] a {cls._twin.__name__} of torch.nn, got {type(layer).__name__}")
+        weight = layer._parameters.get("weight")
+        if "weight" not in layer._parameters or (weight is not None and torch.nn.parameter.is_lazy(weight)):
+            raise _core.Unsupported(
+                "[convert] a weight that is a parameter of the layer, got one that is computed, or made later"
+            )
+        if weight is not None and weight.dtype != torch.float32:
+            raise _core.TypeMismatch(f"[convert] a layer of float32 weights, got {str(weight.dtype).removeprefix('torch.')}")
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, quant={_torch.describe(self.quant)}"
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Files of float networks have nothing of what a quantization adds: what is learned then begins from their weight."""
+        missing: list[str] = []
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs)  # type: ignore[no-untyped-call]
+        added = {prefix + name for name in _torch.quantizer_names()}
+        missing_keys += [name for name in missing if name not in added]
+        if f"{prefix}weight" in state_dict and any(prefix + name in missing for name in self._learned_names):
+            self.initialize_scales()
+        self._refresh()
+
+
+def set_blend(network: torch.nn.Module, share: float) -> None:
+    """TernaryLayer.set_blend() for every layer of a network."""
+    for module in network.modules():
+        if isinstance(module, TernaryLayer):
+            module.set_blend(share)
