@@ -8,6 +8,7 @@ if(NOT TORCH_INSTALL_PREFIX)
   file(GLOB TORCH_INSTALL_PREFIX ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
 endif()
 set(_version_file ${TORCH_INSTALL_PREFIX}/share/cmake/Torch/TorchConfigVersion.cmake)
+set(Torch_DIR ${TORCH_INSTALL_PREFIX}/share/cmake/Torch CACHE PATH "Of the LibTorch in use, for what is installed" FORCE)
 if(NOT EXISTS ${_version_file})
   message(FATAL_ERROR "LibTorch expected at '${TORCH_INSTALL_PREFIX}', found none. Run tools/setup.sh, set BITLAB_TORCH_DIR, or build "
                       "without training (-DBITLAB_TRAIN=OFF, preset 'runtime').")
