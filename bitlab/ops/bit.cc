@@ -225,7 +225,11 @@ at::Tensor with_batch(const BitProductCall& c, F f) {
   return is_sample ? f(c.x.unsqueeze(0)).squeeze(0) : f(c.x);
 }
 
-bool needs_gradient(std::initializer_list<at::Tensor> tensors, at::TensorList learned) {
+// Forward-mode differentiation, which would take what these operators do not give for zero, is refused.
+bool needs_gradient(const char* op, std::initializer_list<at::Tensor> tensors, at::TensorList learned) {
+  const auto has_tangent = [](const at::Tensor& t) { return t.defined() && t._fw_grad(/*level=*/0).defined(); };
+  require(std::none_of(tensors.begin(), tensors.end(), has_tangent) && std::ranges::none_of(learned, has_tangent),
+          ErrorCode::kUnsupported, "[{}] gradients of a backward pass, got forward-mode differentiation", op);
   const auto needs = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
   return at::GradMode::is_enabled() &&
          (std::any_of(tensors.begin(), tensors.end(), needs) || std::any_of(learned.begin(), learned.end(), needs));
@@ -336,9 +340,13 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
 
 at::Tensor bit_product(const BitProductCall& c) {
   const Settings settings = settings_of(c);
-  return with_batch(c, [&](const at::Tensor& batch) {
+  const at::Tensor y = with_batch(c, [&](const at::Tensor& batch) {
     return Forward(settings, batch, c.weight, c.bias, c.learned, tensor_of(c.act_scale)).y;
   });
+  if (!c.window || !runs_on_codes(c.spec, c.blend)) return y;
+  // The memory of the result is that of ternary_conv on every device, as graphs expect it.
+  const int64_t channel = -1 - settings.product.trailing();
+  return y.movedim(channel, -1).contiguous().movedim(-1, channel);
 }
 
 at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend) {
@@ -379,7 +387,7 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
 namespace autograd {
 
 at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend) {
-  if (!needs_gradient({weight}, learned)) {
+  if (!needs_gradient("bit_weight", {weight}, learned)) {
     const at::AutoDispatchBelowADInplaceOrView below;
     return redispatch::bit_weight(weight, spec, learned, blend);
   }
@@ -388,7 +396,8 @@ at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::Tenso
 }
 
 at::Tensor bit_product(const BitProductCall& c) {
-  if (!needs_gradient({c.x, c.weight, tensor_of(c.bias), tensor_of(c.act_scale)}, c.learned)) {
+  const char* op = c.window ? "bit_conv" : "bit_linear";
+  if (!needs_gradient(op, {c.x, c.weight, tensor_of(c.bias), tensor_of(c.act_scale)}, c.learned)) {
     const at::AutoDispatchBelowADInplaceOrView below;
     // Without the dispatcher on the CPU, so that observers see one call that is replaced.
     if (reaches(c10::DispatchKey::CPU, {c.x, c.weight})) return cpu::bit_product(c);
@@ -405,7 +414,7 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
   const auto made_of_others = [&] {
     return any_device::bit_embedding(weight, indices, spec, learned, blend, padding_idx, scale_grad_by_freq);
   };
-  if (needs_gradient({weight}, learned)) return made_of_others();  // which have the gradients
+  if (needs_gradient("bit_embedding", {weight}, learned)) return made_of_others();  // which have the gradients
   const at::AutoDispatchBelowADInplaceOrView below;
   if (reaches(c10::DispatchKey::CPU, {weight, indices})) return made_of_others();
   return whole(

@@ -26,8 +26,12 @@
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that
 // operator. Any number of threads may call them at once.
 //
+// PyTorch traces them: sizes may be symbols, and values are read by operators alone that a graph keeps whole. Where nothing needs a gradient, it keeps
+// bit_linear, bit_conv and bit_embedding whole, and runs them where gradients are off; else it sees what they are made of.
+//
 // Errors (bitlab::Exception): ShapeMismatch, TypeMismatch, NotFinite (in x or a weight), UnknownName, InvalidArgument, Unsupported (a gradient
-// of the ternary_ family; K > 2^24; choices that do not fit together, naming what does), Corrupt (codes), NoKernel.
+// of the ternary_ family, forward-mode differentiation of the bit_ family; K > 2^24; choices that do not fit together, naming what does), Corrupt
+// (codes), NoKernel.
 #pragma once
 
 #include <vector>

@@ -38,9 +38,9 @@ std::array<at::Tensor, 3> Product::backward(const at::Tensor& float_g, const at:
 std::array<at::Tensor, 3> Product::backward_in_type(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
                                                     std::array<bool, 3> needed) const {
   if (window) {
-    auto [gx, gw, gb] =
-        at::convolution_backward(g, x, weight, at::OptionalIntArrayRef(g.size(1)), window->stride, window->padding,
-                                 window->dilation, window->transposed, window->output_padding, window->groups, needed);
+    auto [gx, gw, gb] = at::convolution_backward(g, x, weight, at::OptionalIntArrayRef(known(g.sym_size(1))), window->stride,
+                                                 window->padding, window->dilation, window->transposed,
+                                                 window->output_padding, window->groups, needed);
     return {gx, gw, gb};
   }
   const at::Tensor rows = as_matrix(g);

@@ -51,7 +51,7 @@ at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, double theta
       x.dim() >= 2 && x.sym_size(-1) % 2 == 0 && positions.dim() == 1 && positions.sym_size(0) == x.sym_size(-2);
   require(fits, ErrorCode::kShapeMismatch, "[rotary] x [..., T, an even size] and positions [T], got {} and {}", show(x),
           show(positions));
-  const int64_t size = x.size(-1), half = size / 2;
+  const int64_t size = known(x.sym_size(-1)), half = size / 2;
   auto [cosines, sines] = redispatch::rotary_table(positions, size, theta);
   for (at::Tensor* table : {&cosines, &sines})
     *table = in_type(table->device() == x.device() ? *table : table->to(x.device()), x.scalar_type());

@@ -13,6 +13,9 @@ inline at::Tensor in_type(const at::Tensor& tensor, at::ScalarType type) {
   return tensor.scalar_type() == type ? tensor : tensor.to(type);
 }
 
+// A size as a number: in a trace it is fixed, that one alone, where Tensor::size() would fix all of a tensor's.
+inline int64_t known(const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); }
+
 // Whether below autograd nothing but the kernel of that device would get to see the tensors: they have values, and no mode of Python or of
 // functionalization watches.
 inline bool reaches(c10::DispatchKey device, std::initializer_list<at::Tensor> tensors) {

@@ -69,8 +69,10 @@ class TernaryLayer(torch.nn.Module):
                 else:
                     self.register_buffer(name, tensor)
         self._has_step, self._is_smoothed = "act_scale" in self._parameters, "input_scale" in self._buffers
-        self._is_random, self._draw = "draw" in self._buffers, 0
-        self._refresh()
+        self._is_random = "draw" in self._buffers
+        self._step_begun = False
+        self._share, self._share_version = 1.0, self.blend._version if self._active else 0
+        self._draw, self._draw_version = 0, -1
 
     def _begin(self) -> dict[str, torch.Tensor]:
         """What the quantization adds, as it begins with the present weight."""
@@ -83,10 +85,8 @@ class TernaryLayer(torch.nn.Module):
 
     def _refresh(self) -> None:
         """The buffers' numbers as numbers of Python, so that forward() waits for no tensor and compiles as one graph."""
-        self._step_begun = False
-        self._share, self._share_version = 1.0, -1
-        self._draw_version = -1
-        if self._active and not self.blend.is_meta:
+        self._step_begun, self._share_version, self._draw_version = False, -1, -1
+        if self._active:
             self._blend_now()
 
     def reset_parameters(self) -> None:
@@ -125,7 +125,9 @@ class TernaryLayer(torch.nn.Module):
 
     def _how(self, x: torch.Tensor | None) -> How:
         """What operators take behind the weight: the spec, the kind of activations, what is learned, the step and the blend. x: of a product."""
-        learned = [getattr(self, name) for name in self._learned_names] if self._learned_names else _NOTHING
+        own: dict[str, Any] = self._parameters
+        names = self._learned_names
+        learned = [own[name] if name in own else getattr(self, name) for name in names] if names else _NOTHING
         step = self.act_scale if self._has_step else None
         if not self.training:
             return self._spec, self._activation, learned, step, 1.0
@@ -168,7 +170,7 @@ class TernaryLayer(torch.nn.Module):
         if not torch.compiler.is_compiling():
             blend = self._buffers["blend"]
             assert blend is not None
-            if blend._version != self._share_version:  # a file, or another process, may write it
+            if blend._version != self._share_version and not blend.is_meta:  # a file, or another process, may write it
                 self._share, self._share_version = blend.item(), blend._version
         return self._share
 
