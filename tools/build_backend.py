@@ -32,11 +32,7 @@ def _requirements(settings: Settings) -> list[str]:
     wants_runtime_alone = str((settings or {}).get("cmake.define.BITLAB_TRAIN", "ON")).upper() in ("OFF", "0", "FALSE", "NO")
     if wants_runtime_alone or os.environ.get("BITLAB_TORCH_DIR"):
         return []
-    found = installed_torch()
-    if found is not None:
-        os.environ["BITLAB_TORCH_DIR"] = str(found)
-        return []
-    return [TORCH]
+    return [] if installed_torch() is not None else [TORCH]
 
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:

@@ -206,6 +206,11 @@ class BitModel(torch.nn.Module):
 BitMixedPrecisionModel = BitModel
 
 
+def native_of(module: torch.nn.Module) -> Any:
+    """What C++ takes for a module: the BitModel of C++, or the module, of which it makes a mirror."""
+    return module._native if isinstance(module, BitModel) else module
+
+
 def _as_parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
     """The very tensor as a Parameter: C++ and the optimizer must see one."""
     if not isinstance(tensor, torch.nn.Parameter):

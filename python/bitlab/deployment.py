@@ -10,7 +10,7 @@ from bitlab import _core
 from bitlab._calls import forward_of, named_inputs
 from bitlab._core import BitQuantConfig, DeploymentConfig, MixedPrecisionConfig
 from bitlab._extension import _torch, torch
-from bitlab.convert import BitModel
+from bitlab.convert import BitModel, native_of
 
 Deployment = _torch.Deployment
 NodeDifference = _torch.NodeDifference
@@ -36,10 +36,6 @@ def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs
     return inputs
 
 
-def _native(module: torch.nn.Module) -> Any:
-    return module._native if isinstance(module, BitModel) else module
-
-
 def deploy(
     model: torch.nn.Module,
     example: Any,
@@ -63,7 +59,7 @@ def deploy(
     mode = model.training
     try:
         return _torch.save(
-            _native(model),
+            native_of(model),
             forward_of(model, by_place),
             inputs,
             os.fspath(path),
@@ -88,7 +84,7 @@ def verify(
     mode = model.training
     try:
         return _torch.compare(
-            os.fspath(path), _native(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
+            os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
         )
     finally:
         model.train(mode)

@@ -13,7 +13,7 @@ from bitlab import _core, nn
 from bitlab._calls import INPUT, OUTPUT, Tensors, flatten, parameter_names
 from bitlab._core import TrainingConfig
 from bitlab._extension import _torch, torch
-from bitlab.convert import BitModel
+from bitlab.convert import BitModel, native_of
 
 EpochReport = _torch.EpochReport
 StepReport = _torch.StepReport
@@ -198,14 +198,13 @@ class BitTrainer:
         is_plain = not self._is_by_name and self.loss is None and self.compute_metrics is None and self._goal is None
         task = _torch.classification(OUTPUT, "label") if is_plain else _torch.python_task(_Task(self))
         model = self.model
-        native = model._native if isinstance(model, BitModel) else model
 
         def set_blend(share: float) -> None:
             if isinstance(model, BitModel):
                 model.set_blend(share)
             nn.set_blend(model, share)
 
-        return _torch.Learner(native, self._forward, task, set_blend)
+        return _torch.Learner(native_of(model), self._forward, task, set_blend)
 
     def _forward(self, batch: Tensors) -> Tensors:
         if not self._is_by_name:

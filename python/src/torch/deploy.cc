@@ -48,12 +48,6 @@ std::optional<Signature> signature_of(const std::optional<Inputs>& inputs, const
   return signature;
 }
 
-// A BitModel's own module, or the mirror of another.
-std::shared_ptr<torch::nn::Module> module_of(const nb::object& module) {
-  if (nb::isinstance<convert::BitModel>(module)) return nb::cast<std::shared_ptr<convert::BitModel>>(module);
-  return mirror_of(module);
-}
-
 deploy::Deployment save(const nb::object& module, const nb::object& forward, const NamedTensors& example,
                         const std::string& path, const std::optional<Inputs>& inputs, const Ranges& ranges,
                         const std::map<std::string, std::string>& metadata) {

@@ -2,11 +2,14 @@
 
 #include <functional>
 #include <map>
+#include <nanobind/stl/shared_ptr.h>
 
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/linear.h>
+
+#include "bitlab/convert/bit_model.h"
 
 namespace nb = nanobind;
 
@@ -176,6 +179,11 @@ ModulePtr mirror_of(const nb::object& module) {
   ModulePtr root = Mirror().of(module, true);
   root->Module::train(get<bool>(module, "training"));
   return root;
+}
+
+ModulePtr module_of(const nb::object& module) {
+  if (nb::isinstance<convert::BitModel>(module)) return nb::cast<std::shared_ptr<convert::BitModel>>(module);
+  return mirror_of(module);
 }
 
 }  // namespace bitlab::python

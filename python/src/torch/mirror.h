@@ -13,4 +13,7 @@ namespace bitlab::python {
 // It shows what was there when it was made: parameters that are replaced later (not those that are written to) are not seen.
 std::shared_ptr<torch::nn::Module> mirror_of(const nanobind::object& module);
 
+// A BitModel of C++ itself, or the mirror of a module of Python.
+std::shared_ptr<torch::nn::Module> module_of(const nanobind::object& module);
+
 }  // namespace bitlab::python

@@ -8,7 +8,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "bitlab/convert/bit_model.h"
 #include "bitlab/train/learner.h"
 #include "bitlab/train/trainer.h"
 
@@ -132,13 +131,7 @@ class Learner final : public train::ModuleLearner {
 
 std::shared_ptr<Learner> make_learner(const nb::object& module, const nb::object& forward, std::shared_ptr<const Task> task,
                                       const nb::object& set_blend) {
-  std::shared_ptr<torch::nn::Module> owner;
-  if (nb::isinstance<convert::BitModel>(module)) {
-    owner = nb::cast<std::shared_ptr<convert::BitModel>>(module);
-  } else {
-    owner = mirror_of(module);
-  }
-  return std::make_shared<Learner>(std::move(owner), forward, std::move(task), set_blend);
+  return std::make_shared<Learner>(module_of(module), forward, std::move(task), set_blend);
 }
 
 nb::dict dict_of(const std::vector<train::Metric>& metrics) {
