@@ -188,27 +188,24 @@ FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at:
   return quantized_weight<any_device::encode>(weight, spec, learned, transposed, groups);
 }
 
+// By LibTorch's operators. Values that share a scale lie along the dimensions in which `a` has a size of 1.
+void quantize_rows(const at::Tensor& x, int64_t /*rows*/, float limit, float inv, const at::Tensor& q, const at::Tensor& a) {
+  std::vector<int64_t> dims;
+  for (int64_t i = 0; i < a.dim(); ++i)
+    if (a.size(i) == 1) dims.push_back(i);
+  const at::Tensor most = at::amax(x.abs(), dims, true);
+  if (!at::isfinite(most).all().item<bool>())
+    throw Exception(make_error(ErrorCode::kNotFinite, "[quantize_activation] finite input, got NaN or infinity (row={})",
+                               first_not_finite(most)));
+  const at::Tensor factor =
+      inv != 0 ? at::full_like(most, inv) : at::full_like(most, limit).div_(most.clamp_min(ternary::kActEpsilon));
+  q.copy_(at::round(x * factor).clamp_(-limit, limit));
+  a.copy_(factor.reciprocal());
+}
+
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
-  constexpr const char* kOp = "quantize_activation";
-  const Quantization quantization(kOp, activation, act_scale);
-  require_float32(kOp, "x", x);
-  const int64_t dim = wrap_dim(kOp, x, start_dim);
-  const at::Tensor blocks = row_blocks(x, dim);
-  if (x.numel() == 0)
-    return {at::empty_like(blocks, blocks.options().dtype(at::kChar)),
-            at::empty_symint(scale_shape(x, dim), x.options()).fill_(1.0)};
-  std::vector<int64_t> dims;
-  for (int64_t i = dim; i < x.dim(); ++i) dims.push_back(i);
-  const at::Tensor most = at::amax(blocks.abs(), dims, true);
-  if (!at::isfinite(most).all().item<bool>())
-    throw Exception(
-        make_error(ErrorCode::kNotFinite, "[{}] finite input, got NaN or infinity (row={})", kOp, first_not_finite(most)));
-  const at::Tensor inv = quantization.step != nullptr
-                             ? at::full_like(most, quantization.inv(kOp))
-                             : at::full_like(most, quantization.limit).div_(most.clamp_min(ternary::kActEpsilon));
-  at::Tensor q = at::round(blocks * inv).clamp_(-quantization.limit, quantization.limit).to(at::kChar);
-  return {std::move(q), inv.reciprocal()};
+  return quantized_activation<any_device::quantize_rows>(x, start_dim, activation, act_scale);
 }
 
 }  // namespace any_device

@@ -1,5 +1,7 @@
 // Models and sessions over NumPy arrays, or whatever speaks DLPack.
 #include "core.h"
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <mutex>
 #include <nanobind/ndarray.h>
@@ -33,18 +35,20 @@ struct Type {
 
 nb::dlpack::dtype dlpack(nb::dlpack::dtype_code code, uint8_t bits) { return {static_cast<uint8_t>(code), bits, 1}; }
 
-const Type* types_begin() {
+const std::array<Type, 6>& types() {
   using Code = nb::dlpack::dtype_code;
-  static const Type types[] = {{DType::kFloat32, dlpack(Code::Float, 32)},   {DType::kFloat16, dlpack(Code::Float, 16)},
-                               {DType::kBFloat16, dlpack(Code::Bfloat, 16)}, {DType::kInt64, dlpack(Code::Int, 64)},
-                               {DType::kInt32, dlpack(Code::Int, 32)},       {DType::kBool, dlpack(Code::Bool, 8)}};
+  static const std::array<Type, 6> types{{{DType::kFloat32, dlpack(Code::Float, 32)},
+                                          {DType::kFloat16, dlpack(Code::Float, 16)},
+                                          {DType::kBFloat16, dlpack(Code::Bfloat, 16)},
+                                          {DType::kInt64, dlpack(Code::Int, 64)},
+                                          {DType::kInt32, dlpack(Code::Int, 32)},
+                                          {DType::kBool, dlpack(Code::Bool, 8)}}};
   return types;
 }
-constexpr size_t kTypes = 6;
 
 DType dtype_of(const Array& array, std::string_view name) {
-  for (size_t i = 0; i < kTypes; ++i)
-    if (types_begin()[i].dlpack == array.dtype()) return types_begin()[i].dtype;
+  for (const Type& type : types())
+    if (type.dlpack == array.dtype()) return type.dtype;
   constexpr std::string_view kCodes[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
   const nb::dlpack::dtype type = array.dtype();
   throw Exception(make_error(ErrorCode::kTypeMismatch,
@@ -55,9 +59,7 @@ DType dtype_of(const Array& array, std::string_view name) {
 // NumPy has no bfloat16: its bits, as uint16.
 nb::dlpack::dtype dlpack_of(DType dtype) {
   if (dtype == DType::kBFloat16) return dlpack(nb::dlpack::dtype_code::UInt, 16);
-  for (size_t i = 0; i < kTypes; ++i)
-    if (types_begin()[i].dtype == dtype) return types_begin()[i].dlpack;
-  return types_begin()[0].dlpack;
+  return std::find_if(types().begin(), types().end(), [&](const Type& type) { return type.dtype == dtype; })->dlpack;
 }
 
 Array array_of(const nb::handle& object, std::string_view name) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "casters.h"
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -29,5 +30,8 @@ class Shared {
 
 // A function of Python from a dict of tensors to one, as a forward pass that C++ calls without Python's lock.
 nn::Forward forward_of(const nanobind::object& function);
+
+// A function of Python without arguments that returns a number, likewise.
+std::function<double()> measure_of(const nanobind::object& function);
 
 }  // namespace bitlab::python

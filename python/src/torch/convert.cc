@@ -147,14 +147,9 @@ void bind_convert(nb::module_& m) {
   m.def(
       "analyze",
       [](BitModel& model, const nb::object& loss) {
-        const Shared function(loss);
+        const auto measure = measure_of(loss);
         const nb::gil_scoped_release no_gil;
-        return convert::analyze(model,
-                                [&]() -> Result<double> {
-                                  const nb::gil_scoped_acquire gil;
-                                  return nb::cast<double>(nb::float_(function.get()()));
-                                })
-            .value();
+        return convert::analyze(model, [&]() -> Result<double> { return measure(); }).value();
       },
       nb::arg("model"), nb::arg("loss"));
 }

@@ -72,11 +72,7 @@ deploy::PostTrainingReport fit_model(const std::shared_ptr<convert::BitModel>& m
                                      const nb::object& evaluate) {
   const auto call = forward_of(forward);
   std::function<double()> measure;
-  if (!evaluate.is_none())
-    measure = [function = Shared(evaluate)] {
-      const nb::gil_scoped_acquire gil;
-      return nb::cast<double>(nb::float_(function.get()()));
-    };
+  if (!evaluate.is_none()) measure = measure_of(evaluate);
   const nb::gil_scoped_release no_gil;
   return deploy::quantize_for_deployment(*model, call, samples, config, measure).value();
 }

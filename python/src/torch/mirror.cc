@@ -67,7 +67,11 @@ Made transposed_linear(const nb::handle&) {
           }};
 }
 
-Made linear(const nb::handle&) { return made<torch::nn::LinearImpl>(torch::nn::LinearOptions(1, 1)); }
+// Of a layer whose sizes nobody asks for.
+template <class Impl, class Options>
+Made sized(const nb::handle&) {
+  return made<Impl>(Options(1, 1));
+}
 
 template <size_t D>
 torch::ExpandingArray<D> sizes(const nb::handle& object, const char* name) {
@@ -92,11 +96,6 @@ Made conv(const nb::handle& source) {
   return {module, [module] { hold(*module); }};
 }
 
-template <class Impl, class Options>
-Made table(const nb::handle&) {
-  return made<Impl>(Options(1, 1));
-}
-
 // Its parts come from Python: out_proj, and in_proj_weight among its parameters.
 Made attention(const nb::handle&) {
   auto module = std::make_shared<torch::nn::MultiheadAttentionImpl>(torch::nn::MultiheadAttentionOptions(1, 1));
@@ -108,8 +107,9 @@ using Make = Made (*)(const nb::handle&);
 const std::map<std::string, Make>& makers() {
   using namespace torch::nn;
   static const std::map<std::string, Make> makers{
-      {"torch.nn.modules.linear.Linear", linear},
-      {"torch.nn.modules.linear.NonDynamicallyQuantizableLinear", linear},  // out_proj of MultiheadAttention
+      {"torch.nn.modules.linear.Linear", sized<LinearImpl, LinearOptions>},
+      {"torch.nn.modules.linear.NonDynamicallyQuantizableLinear",
+       sized<LinearImpl, LinearOptions>},  // out_proj of MultiheadAttention
       {"transformers.pytorch_utils.Conv1D", transposed_linear},
       {"torch.nn.modules.conv.Conv1d", conv<1, Conv1dImpl>},
       {"torch.nn.modules.conv.Conv2d", conv<2, Conv2dImpl>},
@@ -117,8 +117,8 @@ const std::map<std::string, Make>& makers() {
       {"torch.nn.modules.conv.ConvTranspose1d", conv<1, ConvTranspose1dImpl>},
       {"torch.nn.modules.conv.ConvTranspose2d", conv<2, ConvTranspose2dImpl>},
       {"torch.nn.modules.conv.ConvTranspose3d", conv<3, ConvTranspose3dImpl>},
-      {"torch.nn.modules.sparse.Embedding", table<EmbeddingImpl, EmbeddingOptions>},
-      {"torch.nn.modules.sparse.EmbeddingBag", table<EmbeddingBagImpl, EmbeddingBagOptions>},
+      {"torch.nn.modules.sparse.Embedding", sized<EmbeddingImpl, EmbeddingOptions>},
+      {"torch.nn.modules.sparse.EmbeddingBag", sized<EmbeddingBagImpl, EmbeddingBagOptions>},
       {"torch.nn.modules.activation.MultiheadAttention", attention},
   };
   return makers;

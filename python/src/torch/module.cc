@@ -11,6 +11,13 @@ nn::Forward forward_of(const nb::object& function) {
   };
 }
 
+std::function<double()> measure_of(const nb::object& function) {
+  return [shared = Shared(function)] {
+    const nb::gil_scoped_acquire gil;
+    return nb::cast<double>(nb::float_(shared.get()()));
+  };
+}
+
 }  // namespace bitlab::python
 
 NB_MODULE(_torch, m) {
