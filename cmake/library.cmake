@@ -93,14 +93,16 @@ function(bitlab_torch_library target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)
   # LibTorch brings headers of fmt, without the library that Debian's fmt::fmt is.
   target_compile_definitions(${target} PUBLIC FMT_HEADER_ONLY)
+  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:bitlab_glue>)
   bitlab_use_torch(${target})
 endfunction()
 
-# bitlab_test(<name> [SHARDS <n>] SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest, or n that run its tests in turn.
+# bitlab_test(<name> [TORCH] [SHARDS <n>] SOURCES <files> LINK <targets>): a GoogleTest program, one entry of ctest, or n that run its tests in
+# turn.
 function(bitlab_test name)
-  cmake_parse_arguments(ARG "" "SHARDS" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "SHARDS" "SOURCES;LINK" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE bitlab_glue ${ARG_LINK} GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE $<IF:$<BOOL:${ARG_TORCH}>,bitlab_shell,bitlab_test_flags> ${ARG_LINK} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE BITLAB_SOURCE_DIR="${PROJECT_SOURCE_DIR}" BITLAB_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   if(NOT ARG_SHARDS)
     add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
@@ -152,5 +154,5 @@ function(bitlab_use_torch target)
     target_compile_definitions(bitlab_torch_flags INTERFACE FMT_HEADER_ONLY NDEBUG)
     target_link_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS})
   endif()
-  target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_glue> $<BUILD_INTERFACE:bitlab_torch_flags>)
+  target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_torch_flags>)
 endfunction()

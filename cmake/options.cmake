@@ -40,8 +40,9 @@ if(BITLAB_WERROR)
   target_compile_options(bitlab_flags INTERFACE -Werror)
 endif()
 if(BITLAB_SANITIZE)
-  target_compile_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer
-                                                -fno-sanitize-recover=all)
+  # Without two checks that double what the compiler writes: a null pointer that is used stops the program anyway, and no class is cast down.
+  target_compile_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
+                                                -fno-sanitize=null,vptr)
   target_link_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE})
 endif()
 if(BITLAB_FUZZ)
@@ -52,8 +53,19 @@ if(BITLAB_COVERAGE)
   target_link_options(bitlab_flags INTERFACE --coverage)
 endif()
 
-# Of tests, programs, what is above the torch line and libraries that say so (GLUE), where nothing runs for long: more than -O1 costs a
-# fifth of the compiler's time.
+# Of what is above the torch line and libraries that say so (GLUE), where nothing runs for long: more than -O1 costs a fifth of the
+# compiler's time.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
 target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O1>)
+
+# Of programs and of tests above the torch line, which call what does the work: where they are built to be tested, -O1 costs them a third of
+# the compiler's time.
+add_library(bitlab_shell INTERFACE)
+target_link_libraries(bitlab_shell INTERFACE bitlab_flags)
+target_compile_options(bitlab_shell INTERFACE $<$<NOT:$<CONFIG:Debug>>:$<IF:$<BOOL:${BITLAB_TESTS}>,-O0,-O1>>)
+
+# Of the other tests: UBSan's checks of what they do themselves would cost them as much again.
+add_library(bitlab_test_flags INTERFACE)
+target_link_libraries(bitlab_test_flags INTERFACE bitlab_glue)
+target_compile_options(bitlab_test_flags INTERFACE -fno-sanitize=undefined)
