@@ -42,6 +42,11 @@ struct Tokens {
     switch (node.op) {
       case Op::softmax:
       case Op::mean:
+      case Op::sum:
+      case Op::max:
+      case Op::min:
+      case Op::argmax:
+      case Op::cumsum:
         return in(shape(node, 0).back());
       case Op::matmul:
         return in(shape(node, 0).back()) || in(shape(node, 1));
@@ -49,10 +54,19 @@ struct Tokens {
       case Op::ternary_conv:
       case Op::max_pool:
       case Op::avg_pool:
+      case Op::adaptive_max_pool:
+      case Op::adaptive_avg_pool:
+      case Op::resample:
         return in({shape(node, 0).begin() + 1, shape(node, 0).end()});
       case Op::split:
       case Op::cat:
+      case Op::take:
         return in_dim(node);
+      case Op::flip: {
+        const auto& dims = node.attribute<Sizes>("dims");
+        return std::any_of(dims.begin(), dims.end(),
+                           [&](int64_t dim) { return in(shape(node, 0)[static_cast<size_t>(dim)]); });
+      }
       case Op::reshape: {  // what belongs to a token stays behind it
         const auto before = behind(shape(node, 0)), after = behind(node.attribute<Shape>("shape"));
         return in(shape(node, 0)) && (!before || before != after);
@@ -60,7 +74,8 @@ struct Tokens {
       case Op::positions:
         return in(node.attribute<Shape>("size")) && node.attribute<Shape>("size") != Shape{Dim::of_symbol(symbol)};
       case Op::slice:  // the last tokens of a run are the last of all
-        return (in_dim(node) && node.attribute<int64_t>("start") >= 0) || in(node.attribute<Shape>("length"));
+        return (in_dim(node) && node.attribute<int64_t>("start") >= 0) || in(node.attribute<Shape>("length")) ||
+               (in_dim(node) && node.attribute<int64_t>("step") != 1);
       default:
         return false;
     }

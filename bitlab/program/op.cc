@@ -41,7 +41,11 @@ InputSchema parse_input(std::string text) {
 }
 
 AttributeSchema parse_attribute(const std::string& text) {
-  return {text.substr(0, text.find(':')), kind_of(text, kAttributeKinds)};
+  const size_t equals = text.find('=');
+  const auto kind = kind_of(std::string_view(text).substr(0, equals), kAttributeKinds);
+  const auto otherwise =
+      equals == std::string::npos ? std::nullopt : std::optional<int64_t>(std::stoll(text.substr(equals + 1)));
+  return {text.substr(0, text.find(':')), kind, otherwise};
 }
 
 OpSchema parse_schema(const char* name, Exactness exactness, ImageLayout layout, const char* inputs,

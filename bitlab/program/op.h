@@ -45,6 +45,7 @@ struct InputSchema {
 struct AttributeSchema {
   std::string name;
   AttributeKind kind;
+  std::optional<int64_t> otherwise;  // of an integer that may be left out
 };
 
 struct OpSchema {

@@ -78,9 +78,12 @@ std::string output_name(const std::string& node, size_t output) {
   return output == 0 ? node : fmt::format("{}:{}", node, output);
 }
 
-void complete_inputs(Node& node) {
-  const auto& inputs = schema(node.op).inputs;
+void complete(Node& node) {
+  const OpSchema& expected = schema(node.op);
+  const auto& inputs = expected.inputs;
   while (node.inputs.size() < inputs.size() && inputs[node.inputs.size()].optional) node.inputs.push_back(kNone);
+  for (const AttributeSchema& attribute : expected.attributes)
+    if (attribute.otherwise) node.attributes.try_emplace(attribute.name, *attribute.otherwise);
 }
 
 int64_t weight_rows(const Shape& shape) { return shape.front().factor; }
@@ -182,7 +185,7 @@ ValueId ProgramBuilder::int8(std::string name, std::vector<int64_t> shape, std::
 Result<std::vector<ValueId>> ProgramBuilder::nodes(Op op, std::string name, std::vector<ValueId> inputs,
                                                    Attributes attributes) {
   Node node{op, std::move(name), std::move(inputs), {}, std::move(attributes), schema(op).exactness};
-  complete_inputs(node);
+  complete(node);
   BITLAB_RETURN_IF_ERROR(verify_schema(program_, node));
   BITLAB_TRY(std::vector<TensorType> types, infer_types(program_, node));
   for (size_t i = 0; i < types.size(); ++i)

@@ -118,8 +118,8 @@ std::optional<Dim> appended_positions(const Program& program);
 // The symbol of a program with states that counts what they hold; nothing without.
 std::optional<size_t> context_symbol(const Program& program);
 
-// Appends kNone for optional inputs that a node leaves out at the end of its list.
-void complete_inputs(Node& node);
+// Adds what a node may leave out: kNone for optional inputs at the end of its list, and attributes that have a value then.
+void complete(Node& node);
 
 // What a node's outputs are called: "split", "split:1", "split:2".
 std::string output_name(const std::string& node, size_t output);

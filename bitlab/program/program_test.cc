@@ -245,11 +245,11 @@ TEST(ShapeRules, SeeValidShapesAlone) {
   const ValueId q = heads("q", 4), k = heads("k", 0);
   const Attributes attributes{{"causal", int64_t{0}}, {"scale", 1.0}};
   EXPECT_EQ(b.node(Op::attention, "n", {q, k, k}, attributes).error().message,
-            "[attention] at most 5 positive sizes and 2^40 values, got [batch, 0, 2, 2] (node=n)");
+            "[attention] at most 8 positive sizes and 2^40 values, got [batch, 0, 2, 2] (node=n)");
   const ValueId wide = b.input("wide", {1, int64_t{1} << 40});
   const ValueId high = b.input("high", {int64_t{1} << 40, 1});
   EXPECT_EQ(b.node(Op::add, "n", {wide, high}).error().message,
-            "[add] at most 5 positive sizes and 2^40 values, got [1099511627776, 1099511627776] (node=n)");
+            "[add] at most 8 positive sizes and 2^40 values, got [1099511627776, 1099511627776] (node=n)");
 }
 
 TEST(ShapeRules, ReshapeKeepsTheBatchSymbolic) {
@@ -277,11 +277,12 @@ TEST(ShapeRules, RefuseWhatDoesNotFit) {
 }
 
 TEST(Ops, ListHasEveryRow) {
-  int rows = 0;
+  size_t rows = 0;
 #define BITLAB_OP(name, exactness, layout, inputs, attributes) ++rows;
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
-  EXPECT_EQ(rows, 34);
+  EXPECT_EQ(rows, op_schemas().size());
+  EXPECT_GE(rows, 64U);
 }
 
 }  // namespace

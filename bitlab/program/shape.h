@@ -19,7 +19,8 @@ int64_t size_of(DType dtype);                      // bytes of an element: 4, 2,
 Result<DType> parse_dtype(std::string_view name);  // error: UnknownName
 
 inline constexpr size_t kMaxSymbols = 8;
-inline constexpr int64_t kMaxRank = 5;
+inline constexpr int64_t kMaxRank = 8;
+inline constexpr size_t kMaxImageRank = 5;                  // [batch, channels, 1 to 3 sizes]
 inline constexpr int64_t kMaxElements = int64_t{1} << 40;   // of a value with all symbols at 1; keeps products inside int64
 inline constexpr int64_t kManyElements = int64_t{1} << 62;  // where counts saturate
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -21,11 +22,41 @@ std::optional<Dim> broadcast_dim(const Dim& a, const Dim& b) {
   return std::nullopt;
 }
 
-Result<Types> binary_type(const Program& p, const Node& node) {
-  if (input_value(p, node, 0).kind == ValueKind::kConstant && input_value(p, node, 1).kind == ValueKind::kConstant)
-    return refuse(ErrorCode::kUnsupported, node, "an activation, got two constants");
-  return one(broadcast(p, node, shape_of(p, node, 0), shape_of(p, node, 1)));
+bool is_one_of(DType dtype, std::initializer_list<DType> list) {
+  return std::find(list.begin(), list.end(), dtype) != list.end();
 }
+
+// Whether the operation's kernel has a form for the dtype.
+bool takes(Op op, DType dtype) {
+  switch (op) {
+    case Op::div:
+    case Op::mean:
+      return dtype == DType::kFloat32;
+    case Op::add:
+    case Op::sub:
+    case Op::mul:
+    case Op::sum:
+    case Op::max:
+    case Op::min:
+    case Op::argmax:
+    case Op::cumsum:
+      return is_one_of(dtype, {DType::kFloat32, DType::kInt64});
+    default:
+      return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kBool});
+  }
+}
+
+Result<Shape> binary_shape(const Program& p, const Node& node) {
+  const Value &a = input_value(p, node, 0), &b = input_value(p, node, 1);
+  if (a.kind == ValueKind::kConstant && b.kind == ValueKind::kConstant)
+    return refuse(ErrorCode::kUnsupported, node, "an activation, got two constants");
+  if (a.dtype != b.dtype || !takes(node.op, a.dtype))
+    return refuse(ErrorCode::kUnsupported, node, "two values of a dtype that it takes, got {} and {}", name(a.dtype),
+                  name(b.dtype));
+  return broadcast(p, node, a.shape, b.shape);
+}
+
+Result<Types> binary_type(const Program& p, const Node& node) { return one(binary_shape(p, node), dtype_of(p, node, 0)); }
 
 Status check_dim(const Program& p, const Node& node, int64_t dim, const Shape& x) {
   if (dim >= 0 && dim < static_cast<int64_t>(x.size())) return {};
@@ -94,16 +125,25 @@ Result<Shape> broadcast(const Program& p, const Node& node, const Shape& a, cons
   return y;
 }
 
-Result<Types> infer_relu(const Program& p, const Node& node) { return same_type(p, node); }
-Result<Types> infer_gelu(const Program& p, const Node& node) { return same_type(p, node); }
-Result<Types> infer_gelu_tanh(const Program& p, const Node& node) { return same_type(p, node); }
-Result<Types> infer_silu(const Program& p, const Node& node) { return same_type(p, node); }
-Result<Types> infer_sigmoid(const Program& p, const Node& node) { return same_type(p, node); }
-Result<Types> infer_tanh(const Program& p, const Node& node) { return same_type(p, node); }
-Result<Types> infer_add(const Program& p, const Node& node) { return binary_type(p, node); }
-Result<Types> infer_sub(const Program& p, const Node& node) { return binary_type(p, node); }
-Result<Types> infer_mul(const Program& p, const Node& node) { return binary_type(p, node); }
-Result<Types> infer_div(const Program& p, const Node& node) { return binary_type(p, node); }
+#define BITLAB_UNARY(name, exactness) \
+  Result<Types> infer_##name(const Program& p, const Node& node) { return same_type(p, node); }
+#define BITLAB_BINARY(name, exactness) \
+  Result<Types> infer_##name(const Program& p, const Node& node) { return binary_type(p, node); }
+#define BITLAB_COMPARISON(name) \
+  Result<Types> infer_##name(const Program& p, const Node& node) { return one(binary_shape(p, node), DType::kBool); }
+#include "bitlab/program/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
+#undef BITLAB_COMPARISON
+
+Result<Types> infer_where(const Program& p, const Node& node) {
+  const DType condition = dtype_of(p, node, 0), a = dtype_of(p, node, 1), b = dtype_of(p, node, 2);
+  if (condition != DType::kBool || a != b)
+    return refuse(ErrorCode::kUnsupported, node, "a bool condition and two values of one dtype, got {}, {} and {}",
+                  name(condition), name(a), name(b));
+  BITLAB_TRY(const Shape values, broadcast(p, node, shape_of(p, node, 1), shape_of(p, node, 2)));
+  return one(broadcast(p, node, shape_of(p, node, 0), values), a);
+}
 
 Result<Types> infer_reshape(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
@@ -131,18 +171,48 @@ Result<Types> infer_permute(const Program& p, const Node& node) {
 // A part must lie inside whatever sizes the symbols take.
 Result<Types> infer_slice(const Program& p, const Node& node) {
   Shape y = shape_of(p, node, 0);
-  const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start");
+  const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start"),
+                step = node.attribute<int64_t>("step");
   BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, y));
   BITLAB_TRY(const Dim length, size_attribute(p, node, "length"));
+  if (step < 1 || step > kMaxElements)
+    return refuse(ErrorCode::kInvalidArgument, node, "a step from 1 to 2^40, got {}", step);
   Dim& sliced = y[static_cast<size_t>(dim)];
   const int64_t most = most_of(p, length), room = least_of(p, sliced);
-  const bool whole = start == 0 && length.powers == sliced.powers && length.factor <= sliced.factor;
+  // How far the part reaches, from its first value to its last.
+  const bool is_short = most <= room && (most < 1 || (most - 1) <= (room - 1) / step);
+  const int64_t reach = is_short ? std::max<int64_t>(most - 1, 0) * step + 1 : kManyElements;
+  const bool whole = start == 0 && step == 1 && length.powers == sliced.powers && length.factor <= sliced.factor;
   const bool fits =
-      start < 0 ? start >= -room && length.is_number() && length.factor <= -start : most <= room && start <= room - most;
+      start < 0 ? start >= -room && length.is_number() && reach <= -start : reach <= room && start <= room - reach;
   if (!whole && !fits)
-    return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {}", dim, p.show(y),
-                  p.show(length), start);
+    return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {} in steps of {}", dim,
+                  p.show(y), p.show(length), start, step);
   sliced = length;
+  return one(std::move(y), dtype_of(p, node, 0));
+}
+
+Result<Types> infer_flip(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
+  const Sizes& dims = node.attribute<Sizes>("dims");
+  for (const int64_t dim : dims) BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, x));
+  if (std::set<int64_t>(dims.begin(), dims.end()).size() != dims.size())
+    return refuse(ErrorCode::kInvalidArgument, node, "dimensions of {}, each once, got {}", p.show(x), to_string(dims));
+  return one(x, dtype_of(p, node, 0));
+}
+
+// What a sample gets must not depend on its place in the batch: the batch is no dimension to take from.
+Result<Types> infer_take(const Program& p, const Node& node) {
+  const Shape &x = shape_of(p, node, 0), &indices = shape_of(p, node, 1);
+  const int64_t dim = node.attribute<int64_t>("dim");
+  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, x));
+  if (dtype_of(p, node, 1) != DType::kInt64)
+    return refuse(ErrorCode::kUnsupported, node, "int64 indices, got {}", name(dtype_of(p, node, 1)));
+  if (uses(x[static_cast<size_t>(dim)], 0) || least_of(p, x[static_cast<size_t>(dim)]) < 1)
+    return refuse(ErrorCode::kUnsupported, node, "a dimension within samples, got {} of {}", dim, p.show(x));
+  Shape y(x.begin(), x.begin() + dim);
+  y.insert(y.end(), indices.begin(), indices.end());
+  y.insert(y.end(), x.begin() + dim + 1, x.end());
   return one(std::move(y), dtype_of(p, node, 0));
 }
 
@@ -256,21 +326,53 @@ Result<Types> infer_attention(const Program& p, const Node& node) {
   return one({q[0], q[1], q[2], v[3]});
 }
 
+namespace {
+
+// What becomes one, or is compared with each other: what a sample gets must not depend on the others, nor on how many there are.
+Status check_within_samples(const Program& p, const Node& node, const Dim& dim) {
+  if (!uses(dim, 0)) return {};
+  return refuse(ErrorCode::kUnsupported, node, "values within samples, got {}", p.show(dim));
+}
+
+}  // namespace
+
 Result<Types> infer_softmax(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 1));
   if (node.attribute<int64_t>("dim") != static_cast<int64_t>(x.size()) - 1)
     return refuse(ErrorCode::kUnsupported, node, "the last dimension of {}, got {}", p.show(x),
                   node.attribute<int64_t>("dim"));
+  BITLAB_RETURN_IF_ERROR(check_within_samples(p, node, x.back()));
   return one(x);
 }
 
-Result<Types> infer_mean(const Program& p, const Node& node) {
+namespace {
+
+// The values of the last dimension become one.
+Result<Types> reduced_type(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, 0);
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 2));
-  if (least_of(p, x.back()) < 1)
-    return refuse(ErrorCode::kUnsupported, node, "a mean of at least one value, got {}, which can be 0", p.show(x.back()));
-  return one(Shape(x.begin(), x.end() - 1));
+  if (!takes(node.op, dtype_of(p, node, 0)))
+    return refuse(ErrorCode::kUnsupported, node, "values of a dtype that it takes, got {}", name(dtype_of(p, node, 0)));
+  BITLAB_RETURN_IF_ERROR(check_within_samples(p, node, x.back()));
+  return one(Shape(x.begin(), x.end() - 1), dtype_of(p, node, 0));
+}
+
+}  // namespace
+
+Result<Types> infer_mean(const Program& p, const Node& node) { return reduced_type(p, node); }
+Result<Types> infer_sum(const Program& p, const Node& node) { return reduced_type(p, node); }
+Result<Types> infer_max(const Program& p, const Node& node) { return reduced_type(p, node); }
+Result<Types> infer_min(const Program& p, const Node& node) { return reduced_type(p, node); }
+
+Result<Types> infer_argmax(const Program& p, const Node& node) {
+  BITLAB_TRY(const Types types, reduced_type(p, node));
+  return one(types[0].shape, DType::kInt64);
+}
+
+Result<Types> infer_cumsum(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(reduced_type(p, node));
+  return one(shape_of(p, node, 0), dtype_of(p, node, 0));
 }
 
 // Rules divide by sizes and multiply them: they see valid shapes alone, and what they make of these is valid or refused.

@@ -43,7 +43,7 @@ Result<Shape> linear_shape(const Program& p, const Node& node) {
 
 struct Window {
   Sizes kernel, stride, padding, dilation, output_padding;
-  bool transposed = false;
+  bool transposed = false, ceil_mode = false;
 };
 
 // Window operations multiply these and add up a few products: none overflows.
@@ -75,7 +75,9 @@ Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int6
   }
   if (size + margins < extent)
     return refuse(ErrorCode::kShapeMismatch, node, "an image of at least {} with padding, got {}", extent, size + margins);
-  return (size + margins - extent) / stride + 1;
+  int64_t out = (size + margins - extent + (w.ceil_mode ? stride - 1 : 0)) / stride + 1;
+  if (w.ceil_mode && (out - 1) * stride >= size + w.padding[axis]) --out;  // a window that would begin behind the image
+  return out;
 }
 
 // Of f times a symbol: what is left is a multiple of it, too, whatever its size, where it is at one size and behind the next.
@@ -92,7 +94,7 @@ Result<Dim> symbolic_window_size(const Program& p, const Node& node, const Windo
 }
 
 Result<Shape> window_shape(const Program& p, const Node& node, const Shape& x, const Window& window, Dim channels) {
-  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, kMaxImageRank));
   const size_t axes = x.size() - 2;
   for (const Sizes* sizes : {&window.kernel, &window.stride, &window.padding, &window.dilation, &window.output_padding})
     if (sizes->size() != axes)
@@ -116,7 +118,7 @@ Result<Shape> window_shape(const Program& p, const Node& node, const Shape& x, c
 Result<Shape> conv_shape(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, kX);
   const Shape& weight = shape_of(p, node, kWeight);
-  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, kMaxImageRank));
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, x.size(), x.size()));
   BITLAB_RETURN_IF_ERROR(check_flag(node, "transposed"));
   const int64_t groups = node.attribute<int64_t>("groups");
@@ -148,13 +150,39 @@ Status check_pool_padding(const Node& node, const Window& w) {
 
 Result<Shape> pool_shape(const Program& p, const Node& node, const Sizes* dilation) {
   const Shape& x = shape_of(p, node, kX);
-  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, kMaxImageRank));
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "ceil_mode"));
   const size_t axes = x.size() - 2;
-  const Window window{node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"),
-                      node.attribute<Sizes>("padding"), dilation == nullptr ? Sizes(axes, 1) : *dilation, Sizes(axes, 0)};
+  Window window{node.attribute<Sizes>("kernel_size"), node.attribute<Sizes>("stride"), node.attribute<Sizes>("padding"),
+                dilation == nullptr ? Sizes(axes, 1) : *dilation, Sizes(axes, 0)};
+  window.ceil_mode = node.attribute<int64_t>("ceil_mode") == 1;
   BITLAB_TRY(Shape y, window_shape(p, node, x, window, x[1]));
   BITLAB_RETURN_IF_ERROR(check_pool_padding(node, window));
   return y;
+}
+
+// [batch, channels, sizes...] with sizes of other numbers.
+Result<Shape> resized_shape(const Program& p, const Node& node, const Shape& sizes) {
+  const Shape& x = shape_of(p, node, kX);
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, kMaxImageRank));
+  if (!x[1].is_number()) return refuse(ErrorCode::kUnsupported, node, "a number of channels, got {}", p.show(x));
+  Shape y{x[0], x[1]};
+  y.insert(y.end(), sizes.begin(), sizes.end());
+  const bool is_small =
+      std::all_of(sizes.begin(), sizes.end(), [](const Dim& d) { return d.factor >= 1 && d.factor <= kMostWindow; }) &&
+      std::all_of(x.begin() + 2, x.end(), [](const Dim& d) { return d.factor <= kMostWindow; });
+  if (y.size() != x.size() || !is_small)
+    return refuse(ErrorCode::kInvalidArgument, node, "a size from 1 to 2^20 for each of {}, got {}", p.show(x),
+                  p.show(sizes));
+  return y;
+}
+
+Result<Shape> adaptive_shape(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, kX);
+  if (x.size() < 3 || !is_fixed({x.begin() + 2, x.end()}))
+    return refuse(ErrorCode::kUnsupported, node, "images of fixed size, got {}", p.show(x));
+  const auto& sizes = node.attribute<Sizes>("output_size");
+  return resized_shape(p, node, {sizes.begin(), sizes.end()});
 }
 
 Result<Shape> embedding_shape(const Program& p, const Node& node) {
@@ -198,7 +226,31 @@ Result<Types> infer_embedding(const Program& p, const Node& node) { return one(e
 Result<Types> infer_max_pool(const Program& p, const Node& node) {
   return one(pool_shape(p, node, &node.attribute<Sizes>("dilation")));
 }
-Result<Types> infer_avg_pool(const Program& p, const Node& node) { return one(pool_shape(p, node, nullptr)); }
+Result<Types> infer_avg_pool(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "count_include_pad"));
+  const int64_t divisor = node.attribute<int64_t>("divisor");
+  if (divisor < 0 || divisor > kMaxElements)
+    return refuse(ErrorCode::kInvalidArgument, node, "a divisor from 0 to 2^40, got {}", divisor);
+  return one(pool_shape(p, node, nullptr));
+}
+
+Result<Types> infer_adaptive_max_pool(const Program& p, const Node& node) { return one(adaptive_shape(p, node)); }
+Result<Types> infer_adaptive_avg_pool(const Program& p, const Node& node) { return one(adaptive_shape(p, node)); }
+
+// Sizes stay multiples of the same symbols, so that the ratio is the same in every run.
+Result<Types> infer_resample(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "align_corners"));
+  const auto& mode = node.attribute<std::string>("mode");
+  if (mode != "nearest" && mode != "linear" && mode != "cubic")
+    return refuse(ErrorCode::kInvalidArgument, node, "a mode of nearest, linear, cubic, got '{}'", mode);
+  const auto& sizes = node.attribute<Shape>("output_size");
+  BITLAB_TRY(Shape y, resized_shape(p, node, sizes));
+  const Shape& x = shape_of(p, node, kX);
+  for (size_t i = 2; i < x.size(); ++i)
+    if (x[i].powers != y[i].powers || uses(x[i], 0))
+      return refuse(ErrorCode::kUnsupported, node, "multiples of the sizes of {}, got {}", p.show(x), p.show(sizes));
+  return one(std::move(y));
+}
 Result<Types> infer_layer_norm(const Program& p, const Node& node) { return one(norm_shape(p, node)); }
 Result<Types> infer_rms_norm(const Program& p, const Node& node) { return one(norm_shape(p, node)); }
 

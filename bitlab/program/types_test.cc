@@ -291,15 +291,19 @@ TEST(ShapeRules, HoldForAllSizesOfSymbols) {
   EXPECT_EQ(slice(x, 2, 0, frames), "[batch, tokens, frames]");
   EXPECT_EQ(slice(x, 2, 4, frames), "[batch, tokens, frames]");
   EXPECT_EQ(slice(x, 2, -12, Dim(12)), "[batch, tokens, 12]");
-  EXPECT_EQ(slice(x, 2, 5, frames), "[slice] a part of dimension 2 of [batch, tokens, 3*frames], got frames from 5");
-  EXPECT_EQ(slice(x, 1, 0, Dim(2)), "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 2 from 0");
-  EXPECT_EQ(slice(x, 1, 1, Dim(1)), "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 1 from 1");
-  EXPECT_EQ(slice(x, 0, 0, Dim(1)), "[slice] a part of dimension 0 of [batch, tokens, 3*frames], got 1 from 0");
-  EXPECT_EQ(slice(x, 0, -1, Dim(1)), "[slice] a part of dimension 0 of [batch, tokens, 3*frames], got 1 from -1");
+  EXPECT_EQ(slice(x, 2, 5, frames),
+            "[slice] a part of dimension 2 of [batch, tokens, 3*frames], got frames from 5 in steps of 1");
+  EXPECT_EQ(slice(x, 1, 0, Dim(2)),
+            "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 2 from 0 in steps of 1");
+  EXPECT_EQ(slice(x, 1, 1, Dim(1)),
+            "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 1 from 1 in steps of 1");
+  EXPECT_EQ(slice(x, 0, 0, Dim(1)),
+            "[slice] a part of dimension 0 of [batch, tokens, 3*frames], got 1 from 0 in steps of 1");
+  EXPECT_EQ(slice(x, 0, -1, Dim(1)),
+            "[slice] a part of dimension 0 of [batch, tokens, 3*frames], got 1 from -1 in steps of 1");
   EXPECT_EQ(slice(x, 1, INT64_MIN, Dim(1)),
-            "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 1 from -9223372036854775808");
-  EXPECT_EQ(b.node(Op::mean, "m", {by_batch}).error().message,
-            "[mean] a mean of at least one value, got batch, which can be 0 (node=m)");
+            "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 1 from -9223372036854775808 in steps of 1");
+  EXPECT_EQ(b.node(Op::mean, "m", {by_batch}).error().message, "[mean] values within samples, got batch (node=m)");
   EXPECT_TRUE(b.node(Op::mean, "frames", {x}).ok());
 }
 

@@ -106,7 +106,8 @@ std::string show(const Value& v) { return to_string(v.shape, {}); }
 
 // Shape and depth of a weight of integers.
 Status verify_matrix(const Value& v) {
-  if (v.shape.size() < 2) return corrupt("{} weights of rank 2 to 5, got {} (value={})", name(v.storage), show(v), v.name);
+  if (v.shape.size() < 2 || v.shape.size() > kMaxImageRank)
+    return corrupt("{} weights of rank 2 to {}, got {} (value={})", name(v.storage), kMaxImageRank, show(v), v.name);
   const int64_t most = ternary::max_depth(v.storage == Storage::kInt8), depth = weight_depth(v.shape);
   if (depth > most)
     return corrupt("a depth of at most {}, beyond which int32 sums could overflow, got {} (value={})", most, depth, v.name);

@@ -120,8 +120,8 @@ TEST_F(CApi, RefusesTensorsThatAreNone) {
   const auto error_of = [&](const bitlab_tensor& input) -> std::string {
     return bitlab_session_run(session.get(), &input, 1) == 2 ? bitlab_last_error() : "no error";
   };
-  EXPECT_EQ(error_of({nullptr, data, one, -1, BITLAB_FLOAT32}), "[bitlab] a rank of 0 to 5, got -1 (input=0)");
-  EXPECT_EQ(error_of({nullptr, data, one, 1 << 30, BITLAB_FLOAT32}), "[bitlab] a rank of 0 to 5, got 1073741824 (input=0)");
+  EXPECT_EQ(error_of({nullptr, data, one, -1, BITLAB_FLOAT32}), "[bitlab] a rank of 0 to 8, got -1 (input=0)");
+  EXPECT_EQ(error_of({nullptr, data, one, 1 << 30, BITLAB_FLOAT32}), "[bitlab] a rank of 0 to 8, got 1073741824 (input=0)");
   EXPECT_EQ(error_of({nullptr, data, nullptr, 2, BITLAB_FLOAT32}), "[bitlab] a shape of each input, got NULL (input=0)");
   EXPECT_EQ(error_of({nullptr, data, one, 2, 6}), "[bitlab] a bitlab_dtype, got 6 (input=0)");
   EXPECT_EQ(error_of({nullptr, data, one, 2, -1}), "[bitlab] a bitlab_dtype, got -1 (input=0)");

@@ -108,6 +108,15 @@ std::vector<Variant> variants(Op op) {
     case Op::cat:
     case Op::expand:
     case Op::cast:
+    case Op::add:
+    case Op::sub:
+    case Op::mul:
+    case Op::minimum:
+    case Op::equal:
+    case Op::less:
+    case Op::argmax:
+    case Op::cumsum:
+    case Op::resample:
       return {{}, {.form = 1}};
     default:
       return {{}};
@@ -129,7 +138,8 @@ class Example {
                             {"output_padding", Sizes{0, 0}}, {"groups", variant_.groups}};
     const Shape image{variant_.channels, 5, 6};
     const std::vector<int64_t> filters{6, 3, 2, variant_.channels / variant_.groups};
-    const Attributes pool{{"kernel_size", Sizes{3, 2}}, {"stride", Sizes{2, 1}}, {"padding", Sizes{1, 0}}};
+    const Attributes pool{
+        {"kernel_size", Sizes{3, 2}}, {"stride", Sizes{2, 1}}, {"padding", Sizes{1, 0}}, {"ceil_mode", int64_t{1}}};
     const Attributes dim{{"dim", int64_t{1}}}, scores{{"causal", int64_t{1}}, {"scale", 0.5}};
     const auto with = [](Attributes attributes, const std::string& key, const program::Attribute& value) {
       attributes[key] = value;
@@ -152,22 +162,51 @@ class Example {
       case Op::max_pool:
         return made({x({4, 5, 6})}, with(pool, "dilation", Sizes{1, 2}));
       case Op::avg_pool:
-        return made({x({4, 5, 6})}, pool);
+        return made({x({4, 5, 6})}, with(with(pool, "count_include_pad", int64_t{0}), "divisor", int64_t{0}));
       case Op::batch_norm:
         return made({x({4, 5}), floats({4}), floats({4})});
-      case Op::relu:
-      case Op::gelu:
-      case Op::gelu_tanh:
-      case Op::silu:
-      case Op::sigmoid:
-      case Op::tanh:
+#define BITLAB_UNARY(name, exactness) case Op::name:
+#define BITLAB_BINARY(name, exactness)
+#define BITLAB_COMPARISON(name)
+#include "bitlab/program/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
       case Op::mean:
+      case Op::sum:
+      case Op::max:
+      case Op::min:
         return made({x({4, 5})});
-      case Op::add:
-      case Op::sub:
-      case Op::mul:
-      case Op::div:
-        return made({x({4, 5}), floats({4, 1})});
+      case Op::argmax:
+      case Op::cumsum:
+        return made({x({4, 5}, other ? DType::kInt64 : DType::kFloat32)});
+#define BITLAB_UNARY(name, exactness)
+#define BITLAB_BINARY(name, exactness) case Op::name:
+#include "bitlab/program/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
+#undef BITLAB_COMPARISON
+        return other ? made({x({4, 5}, DType::kInt64), x({4, 1}, DType::kInt64)}) : made({x({4, 5}), floats({4, 1})});
+#define BITLAB_UNARY(name, exactness)
+#define BITLAB_BINARY(name, exactness)
+#define BITLAB_COMPARISON(name) case Op::name:
+#include "bitlab/program/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
+#undef BITLAB_COMPARISON
+        return other ? made({x({4, 5}, DType::kInt64), x({1, 5}, DType::kInt64)}) : made({x({4, 5}), floats({4, 1})});
+      case Op::where:
+        return made({x({4, 1}, DType::kBool), x({4, 5}), floats({5})});
+      case Op::flip:
+        return made({x({4, kTokensDim, 5}, DType::kBool)}, {{"dims", Sizes{1, 2}}});
+      case Op::take:
+        return made({x({4, 5, 3}), x({2}, DType::kInt64)}, {{"dim", int64_t{2}}});
+      case Op::adaptive_max_pool:
+      case Op::adaptive_avg_pool:
+        return made({x({4, 5, 6})}, {{"output_size", Sizes{3, 8}}});
+      case Op::resample:
+        return made({x({4, 5, 6})}, {{"output_size", Shape{7, 3}},
+                                     {"mode", std::string(other ? "cubic" : "linear")},
+                                     {"align_corners", int64_t{other}}});
       case Op::reshape:
         return other ? made({x({kTokensDim, 4}, DType::kBool)}, {{"shape", Shape{4, kBatch * kTokensDim}}})
                      : made({x({4, 5})}, {{"shape", Shape{2, with_factor(kBatch, 10)}}});
@@ -175,8 +214,9 @@ class Example {
         return made({x({4, 5})}, {{"dims", Sizes{1, 0, 2}}});
       case Op::slice:
         return other ? made({x({with_factor(kTokensDim, 2), 5})},
-                            {{"dim", int64_t{1}}, {"start", int64_t{-2}}, {"length", Shape{2}}})
-                     : made({x({4, 5})}, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", Shape{2}}});
+                            {{"dim", int64_t{1}}, {"start", int64_t{-2}}, {"length", Shape{2}}, {"step", int64_t{1}}})
+                     : made({x({9, 5})},
+                            {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"length", Shape{3}}, {"step", int64_t{2}}});
       case Op::cat:
         return other ? made({x({kTokensDim, 4}, DType::kInt64), x({with_factor(kTokensDim, 3), 4}, DType::kInt64)}, dim)
                      : made({x({4, 5}), x({2, 5}), x({3, 5})}, dim);
@@ -442,9 +482,9 @@ TEST_P(EdgesOf, EverySize) {
           set(changed);
         }
       for (int64_t edge : kEdges) set(Shape(shape.size(), edge));
-      for (size_t rank = 0; rank <= 6; ++rank) {
+      for (int64_t rank = 0; rank <= program::kMaxRank + 1; ++rank) {
         Shape changed = shape;
-        changed.resize(rank, 1);
+        changed.resize(static_cast<size_t>(rank), 1);
         set(changed);
       }
     }

@@ -1,6 +1,7 @@
 #include "bitlab/runtime/layout.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 namespace bitlab::runtime {
@@ -103,19 +104,23 @@ Dims padded(const std::vector<int64_t>& numbers, int64_t fill) {
 
 template <class T>
 void copy_elements(const StridedView& from, const void* source, const StridedView& to, void* target, ThreadPool& pool) {
+  constexpr size_t kRow = kDims - 2, kColumn = kDims - 1;
   const Dims sizes = padded(from.sizes, 1), s = padded(from.strides, 0), t = padded(to.strides, 0);
-  const int64_t middle = sizes[1] * sizes[2];
-  const bool dense = s[4] == 1 && t[4] == 1;
+  const bool dense = s[kColumn] == 1 && t[kColumn] == 1;
+  const int64_t planes = std::accumulate(sizes.begin(), sizes.begin() + kRow, int64_t{1}, std::multiplies<>());
   // A task copies one plane of the last two dimensions.
-  pool.run(sizes[0] * middle, [&](int64_t plane, int) {
-    const int64_t i0 = plane / middle, i1 = plane % middle / sizes[2], i2 = plane % sizes[2];
-    const T* in = static_cast<const T*>(source) + from.offset + i0 * s[0] + i1 * s[1] + i2 * s[2];
-    T* out = static_cast<T*>(target) + to.offset + i0 * t[0] + i1 * t[1] + i2 * t[2];
-    for (int64_t i = 0; i < sizes[3]; ++i, in += s[3], out += t[3]) {
+  pool.run(planes, [&](int64_t plane, int) {
+    const T* in = static_cast<const T*>(source) + from.offset;
+    T* out = static_cast<T*>(target) + to.offset;
+    for (size_t d = kRow; d-- > 0; plane /= sizes[d]) {
+      in += plane % sizes[d] * s[d];
+      out += plane % sizes[d] * t[d];
+    }
+    for (int64_t i = 0; i < sizes[kRow]; ++i, in += s[kRow], out += t[kRow]) {
       if (dense) {
-        std::copy_n(in, sizes[4], out);
+        std::copy_n(in, sizes[kColumn], out);
       } else {
-        for (int64_t j = 0; j < sizes[4]; ++j) out[j * t[4]] = in[j * s[4]];
+        for (int64_t j = 0; j < sizes[kColumn]; ++j) out[j * t[kColumn]] = in[j * s[kColumn]];
       }
     }
   });

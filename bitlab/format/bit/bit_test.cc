@@ -201,9 +201,9 @@ TEST(Bit, ErrorsSayWhatTheGraphHas) {
   EXPECT_EQ(error_of("\\\"shape\\\":[2,5]", "\\\"shape\\\":[18446744073709551615,5]"),
             "[bit] a number or a multiple of symbols as a dimension in the graph, got 18446744073709551615");
   EXPECT_EQ(error_of("\\\"activation\\\":\\\"int8\\\"", "\\\"activation\\\":9223372036854775808"),
-            "[bit] a number, at most 5 integers, a text or a shape as an attribute in the graph, got 9223372036854775808");
+            "[bit] a number, at most 8 integers, a text or a shape as an attribute in the graph, got 9223372036854775808");
   EXPECT_EQ(error_of("\\\"batch\\\",5", "\\\"batch\\\",0"),
-            "[ternary_linear] at most 5 positive sizes and 2^40 values, got [batch, 0] (node=fc)");
+            "[ternary_linear] at most 8 positive sizes and 2^40 values, got [batch, 0] (node=fc)");
   EXPECT_EQ(error_of("\"shape\":[2,1]", "\"shape\":[1,2]"),
             "[bit] U8 [2, 1] as the graph says, got U8 [1, 2] (tensor=fc.weight.trits)");
   EXPECT_EQ(error_of("\"dtype\":\"F32\"", "\"dtype\":\"F64\"")
@@ -253,15 +253,15 @@ TEST(Bit, ErrorsOfTypesSymbolsAndStates) {
        "[bit] a number or a multiple of symbols as a dimension in the graph, got \"tokens^9\""},
       {R"(["batch","tokens"],"dtype":"int64")", R"(["batch",["tokens"]],"dtype":"int64")",
        "[bit] a number or a multiple of symbols as a dimension in the graph, got [\"tokens\"]"},
-      {R"(["batch","tokens"],"dtype":"int64")", R"([1,1,1,1,1,1],"dtype":"int64")",
-       "[bit] a shape of at most 5 sizes in the graph, got [1,1,1,1,1,1]"},
+      {R"(["batch","tokens"],"dtype":"int64")", R"([1,1,1,1,1,1,1,1,1],"dtype":"int64")",
+       "[bit] a shape of at most 8 sizes in the graph, got [1,1,1,1,1,1,1,1,1]"},
       {R"("dtype":"int64")", R"("dtype":"int65")",
        "[program] a dtype of float32, float16, bfloat16, int64, int32, bool, got 'int65'"},
       {R"("dtype":"int64")", R"("dtype":64)", "[bit] a text as dtype in the graph, got 64"},
       {R"("states":[)", R"("states":7,"other":[)",
        "[bit] lists of symbols, inputs, states, constants, nodes and outputs in the graph, got 7"},
       {R"({"name":"keys","shape":["batch",1,"context",4]})", R"({"name":"keys"})",
-       "[bit] a shape of at most 5 sizes in the graph, got null"},
+       "[bit] a shape of at most 8 sizes in the graph, got null"},
       {R"({"name":"keys","shape":["batch",1,"context",4]})", R"({"name":"ids","shape":["batch",1,"context",4]})",
        "[bit] a name that stands for one value in the graph, got \"ids\""},
       {R"("storage":"float16")", R"("storage":"float8")",
@@ -274,7 +274,7 @@ TEST(Bit, ErrorsOfTypesSymbolsAndStates) {
       {R"("exactness":"same_kernel")", R"("exactness":[])", "[bit] a text as exactness in the graph, got []"},
       {R"({"shape":[8,4,4]})", R"({"shape":[8,4,5]})", "[split] sizes that add up to 16, got [8, 4, 5] (node=parts)"},
       {R"({"shape":[8,4,4]})", R"({"sizes":[8,4,4]})",
-       "[bit] a number, at most 5 integers, a text or a shape as an attribute in the graph, got {\"sizes\":[8,4,4]}"},
+       "[bit] a number, at most 8 integers, a text or a shape as an attribute in the graph, got {\"sizes\":[8,4,4]}"},
       {R"({"shape":[8,4,4]})", R"([8,4,4])",
        "[verify] attribute 'sizes' of split, a shape, got a list of integers (node=parts)"},
       {R"({"shape":[8,4,4]})", R"({"shape":{}})", "[bit] a shape of at most 4096 sizes in the graph, got {}"},

@@ -121,7 +121,7 @@ Result<Attribute> parse_attribute(const Json& json, const Symbols& symbols) {
   if (json.is_array() && json.size() <= static_cast<size_t>(program::kMaxRank) &&
       std::all_of(json.begin(), json.end(), is_int64))
     return Attribute(json.get<Sizes>());
-  return malformed("a number, at most 5 integers, a text or a shape as an attribute", json);
+  return malformed("a number, at most 8 integers, a text or a shape as an attribute", json);
 }
 
 // Reads the members of the graph into a program, resolving names.
@@ -262,7 +262,7 @@ class Reader {
     BITLAB_TRY(node.exactness,
                text_of(json, "exactness", std::string(program::name(program::schema(node.op).exactness)).c_str(),
                        program::parse_exactness));
-    complete_inputs(node);
+    complete(node);
     BITLAB_RETURN_IF_ERROR(verify_schema(parsed_.program, node));
     BITLAB_TRY(std::vector<program::TensorType> types, infer_types(parsed_.program, node));
     for (size_t i = 0; i < types.size(); ++i) {

@@ -22,11 +22,11 @@ int64_t worker_bytes(const AttentionArgs& p) {
 void weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample, int64_t head, int64_t query,
            float* scores) {
   const int64_t seen = p.causal ? std::min(p.first_query + query + 1, p.keys) : p.keys;
-  rows.elementwise->run({.op = Elementwise::kMul, .a = scores, .b = &p.scale, .b_count = 1, .y = scores}, 0, seen);
+  rows.elementwise->run({.op = Elementwise::mul, .a = scores, .b = &p.scale, .b_count = 1, .y = scores}, 0, seen);
   if (p.mask != nullptr) {
     const auto& s = p.mask_strides;
     const float* mask = p.mask + sample * s[0] + head * s[1] + query * s[2];
-    rows.elementwise->run({.op = Elementwise::kAdd, .a = scores, .b = mask, .b_count = s[3] == 0 ? 1 : p.keys, .y = scores},
+    rows.elementwise->run({.op = Elementwise::add, .a = scores, .b = mask, .b_count = s[3] == 0 ? 1 : p.keys, .y = scores},
                           0, seen);
   }
   rows.reduction->run({.op = Reduction::kSoftmax, .x = scores, .columns = seen, .y = scores}, 0, 1);

@@ -5,26 +5,18 @@
 
 namespace bitlab::kernels {
 
-// What is computed for each element; `ieee`: one rounding that IEEE 754 fixes, so that any other implementation gives the same bits.
 enum class Elementwise : uint8_t {
-  kRelu,      // x < 0 ? 0 : x; keeps -0 and NaN        ieee
-  kGelu,      // x * normal_cdf(x), Hendrycks and Gimpel 2016 (arXiv:1606.08415)
-  kGeluTanh,  // 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the same paper
-  kSilu,      // x * sigmoid(x)
-  kSigmoid,
-  kTanh,
-  kExp,
-  kSquaredRelu,  // relu(x)^2, So et al. 2021 (arXiv:2109.08668)
-  kAdd,          // a + b                                 ieee
-  kSub,          // a - b                                 ieee
-  kMul,          // a * b                                 ieee
-  kDiv,          // a / b                                 ieee
+#define BITLAB_UNARY(name, formula) name,
+#define BITLAB_BINARY(name, formula) name,
+#include "bitlab/kernels/elementwise/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
 };
 
 struct ElementwiseArgs {
-  Elementwise op = Elementwise::kRelu;
+  Elementwise op = Elementwise::relu;
   const float* a = nullptr;  // [count]
-  const float* b = nullptr;  // of kAdd to kDiv: element i of a meets b[i % b_count]
+  const float* b = nullptr;  // of binary ones: element i of a meets b[i % b_count]
   int64_t b_count = 0;
   float* y = nullptr;  // [count]; may be a, or b where b_count = count
 };

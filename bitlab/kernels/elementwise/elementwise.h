@@ -1,4 +1,4 @@
-// Element by element: activations and arithmetic ("ieee_exact" or "bounded", as Elementwise says).
+// Element by element: functions and arithmetic ("ieee_exact" or "bounded", as elementwise.def says).
 #pragma once
 
 #include "bitlab/base/thread_pool.h"

@@ -1,8 +1,9 @@
-// Functions of F32x16, by + - * /, comparison and selection alone, so that every instruction set gives the same bits. NaN stays
+// Functions of F32x16, by + - * / sqrt, comparison, selection and bits alone, so that every instruction set gives the same bits. NaN stays
 // NaN.
 //
-// Largest errors, in units in the last place of the exact result, as tested: exp 2, sigmoid 4, tanh 4, normal_cdf 4 for x >= -1 and 80 in
-// its lower tail (there it is e^(-x^2 / 2), whose exponent is rounded). Polynomials: minimax fits of the ranges that their comments name.
+// Largest errors, in units in the last place of the exact result, as tested: exp 2, expm1 5, log 2, log1p 4, sigmoid 4, tanh 4, erf 4, normal_cdf 4
+// for x >= -1 and 80 in its lower tail (there it is e^(-x^2 / 2), whose exponent is rounded). sin and cos: 2^-22 at most, up to |x| = 2^16.
+// Polynomials: minimax fits of the ranges that their comments name.
 #pragma once
 
 #include "bitlab/kernels/internal/simd.h"
@@ -19,6 +20,22 @@ BITLAB_ALWAYS_INLINE F32x16 polynomial(const float (&c)[kCount], const F32x16& x
 }
 
 BITLAB_ALWAYS_INLINE F32x16 magnitude(const F32x16& x) { return select(x < 0.0F, -x, x); }
+
+constexpr int32_t kSignBit = INT32_MIN;
+BITLAB_ALWAYS_INLINE F32x16 absolute(const F32x16& x) { return merge_bits(kSignBit, 0.0F, x); }  // of -0, too
+BITLAB_ALWAYS_INLINE F32x16 with_sign_of(const F32x16& sign, const F32x16& x) { return merge_bits(kSignBit, sign, x); }
+
+// To the nearest whole number, halves to even; keeps the sign of zero.
+BITLAB_ALWAYS_INLINE F32x16 round(const F32x16& x) {
+  constexpr float kWhole = 8388608.0F;  // 2^23: from here on floats are whole
+  const F32x16 size = absolute(x);
+  return with_sign_of(x, select(size < kWhole, (size + kWhole) - kWhole, size));
+}
+
+BITLAB_ALWAYS_INLINE F32x16 floor(const F32x16& x) {
+  const F32x16 nearest = round(x);
+  return with_sign_of(x, absolute(select(nearest > x, nearest - 1.0F, nearest)));
+}
 
 // 2^n for -126 <= n <= 127, by its bits.
 BITLAB_ALWAYS_INLINE F32x16 power_of_two(const I32x16& n) {
@@ -49,6 +66,45 @@ BITLAB_ALWAYS_INLINE F32x16 exp(const F32x16& x) {
   return select(x == x, y, x);
 }
 
+// e^x - 1: Taylor's series to x^9 where it would cancel.
+BITLAB_ALWAYS_INLINE F32x16 expm1(const F32x16& x) {
+  constexpr float kInner = 0.4F;
+  constexpr float kTaylor[] = {0.5F,          1.0F / 6.0F,    1.0F / 24.0F,    1.0F / 120.0F,
+                               1.0F / 720.0F, 1.0F / 5040.0F, 1.0F / 40320.0F, 1.0F / 362880.0F};
+  return select(absolute(x) < kInner, x + (x * x) * polynomial(kTaylor, x), exp(x) - 1.0F);
+}
+
+// The natural logarithm; -infinity at 0, NaN below. x = 2^e m with m in [sqrt(1/2), sqrt(2)); the polynomial is that of logf in the Cephes library
+// (S. Moshier, 1984-2000).
+BITLAB_ALWAYS_INLINE F32x16 log(const F32x16& x) {
+  constexpr float kLeastNormal = 1.17549435e-38F, kRootHalf = 0.707106781F, kLn2High = 0.693359375F,
+                  kLn2Low = -2.12194440e-4F;
+  constexpr float kLog[] = {3.3333331174e-1F,  -2.4999993993e-1F, 2.0000714765e-1F,  -1.6668057665e-1F, 1.4249322787e-1F,
+                            -1.2420140846e-1F, 1.1676998740e-1F,  -1.1514610310e-1F, 7.0376836292e-2F};
+  const Mask16 is_small = x < kLeastNormal;
+  const F32x16 scaled = select(is_small, x * 8388608.0F, x);  // 2^23, of denormals
+  I32x16 exponent = bits_of(scaled);
+  for (auto& part : exponent.part) part = ((part >> 23) & 0xFF) - 126;
+  F32x16 e = to_float(exponent) - select(is_small, 23.0F, 0.0F);
+  F32x16 m = merge_bits(0x007FFFFF, scaled, 0.5F);  // in [0.5, 1)
+  const Mask16 is_low = m < kRootHalf;
+  e = select(is_low, e - 1.0F, e);
+  const F32x16 r = select(is_low, m + m, m) - 1.0F, square = r * r;
+  F32x16 y = r * square * polynomial(kLog, r);
+  y = (y + e * kLn2Low) - square * 0.5F;
+  y = (r + y) + e * kLn2High;
+  y = select(x == __builtin_inff(), x, y);
+  y = select(x == 0.0F, -__builtin_inff(), y);
+  return select(x < 0.0F, __builtin_nanf(""), select(x == x, y, x));
+}
+
+// log(1 + x): what rounding 1 + x loses is added again.
+BITLAB_ALWAYS_INLINE F32x16 log1p(const F32x16& x) {
+  const F32x16 sum = x + 1.0F, lost = select(x > 1.0F, F32x16(1.0F) - (sum - x), x - (sum - 1.0F));
+  const F32x16 y = log(sum) + lost / sum;
+  return select(sum == 1.0F, x, select(sum == 0.0F, -__builtin_inff(), select(x == __builtin_inff(), x, y)));
+}
+
 BITLAB_ALWAYS_INLINE F32x16 sigmoid(const F32x16& x) {
   const F32x16 e = exp(-magnitude(x));
   const F32x16 above = F32x16(1.0F) / (e + 1.0F);
@@ -64,20 +120,48 @@ BITLAB_ALWAYS_INLINE F32x16 tanh(const F32x16& x) {
   return select(size < kInner, inner, select(x < 0.0F, -outer, outer));
 }
 
+// erf(u) / u as a polynomial in u^2 for |u| <= 1; erfc(u) e^(u^2) / t as one in t = 1 / (1 + kErfcSpread u) for 1 <= u <= 10.
+constexpr float kErf[] = {1.12837917F,    -0.376126258F,    0.112835851F,   -0.0268538119F,
+                          0.00518832767F, -0.000801019351F, 7.85386097e-05F};
+constexpr float kErfc[] = {0.184833149F, 0.18464305F,    0.176272379F, 0.149936588F,  0.135032561F,
+                           0.101021654F, 0.00435702124F, 0.125860677F, -0.0620130757F};
+BITLAB_ALWAYS_INLINE F32x16 erf_inside(const F32x16& u) { return u * polynomial(kErf, u * u); }
+BITLAB_ALWAYS_INLINE F32x16 erfc_factor(const F32x16& size) {
+  constexpr float kErfcSpread = 0.3275911F;
+  const F32x16 t = F32x16(1.0F) / (size * kErfcSpread + 1.0F);
+  return t * polynomial(kErfc, t);
+}
+
 // (1 + erf(x / sqrt 2)) / 2: the part of a normal distribution below x.
 BITLAB_ALWAYS_INLINE F32x16 normal_cdf(const F32x16& x) {
-  constexpr float kRootHalf = 0.707106781F, kSpread = 0.3275911F;
-  // erf(u) / u as a polynomial in u^2 for u <= 1; erfc(u) e^(u^2) / t as one in t = 1 / (1 + kSpread u) for 1 <= u <= 10.
-  constexpr float kErf[] = {1.12837917F,    -0.376126258F,    0.112835851F,   -0.0268538119F,
-                            0.00518832767F, -0.000801019351F, 7.85386097e-05F};
-  constexpr float kErfc[] = {0.184833149F, 0.18464305F,    0.176272379F, 0.149936588F,  0.135032561F,
-                             0.101021654F, 0.00435702124F, 0.125860677F, -0.0620130757F};
+  constexpr float kRootHalf = 0.707106781F;
   const F32x16 u = x * kRootHalf, size = magnitude(u);
-  const F32x16 inner = (u * polynomial(kErf, u * u)) * 0.5F + 0.5F;
-  const F32x16 t = F32x16(1.0F) / (size * kSpread + 1.0F);
-  const F32x16 tail = (exp((x * x) * -0.5F) * 0.5F) * (t * polynomial(kErfc, t));
+  const F32x16 inner = erf_inside(u) * 0.5F + 0.5F;
+  const F32x16 tail = (exp((x * x) * -0.5F) * 0.5F) * erfc_factor(size);
   return select(size > 1.0F, select(x < 0.0F, tail, F32x16(1.0F) - tail), inner);
 }
+
+BITLAB_ALWAYS_INLINE F32x16 erf(const F32x16& x) {
+  const F32x16 size = absolute(x), outer = F32x16(1.0F) - exp(-(x * x)) * erfc_factor(size);
+  return select(size > 1.0F, with_sign_of(x, select(size > 10.0F, 1.0F, outer)), erf_inside(x));
+}
+
+// The sine of x + quarters pi / 2. Quarters are taken away in parts of 11 bits, so that products with numbers below 2^13 are exact; Taylor's
+// series to r^11 and r^10 on [-pi/4, pi/4].
+BITLAB_ALWAYS_INLINE F32x16 sine_of(const F32x16& x, int32_t quarters) {
+  constexpr float kTwoOverPi = 0.636619772F;
+  constexpr float kPart1 = 0x1.92p+0F, kPart2 = 0x1.fb4p-12F, kPart3 = 0x1.444p-24F, kPart4 = 0x1.68c234p-39F;
+  constexpr float kSine[] = {-1.0F / 6.0F, 1.0F / 120.0F, -1.0F / 5040.0F, 1.0F / 362880.0F, -1.0F / 39916800.0F};
+  constexpr float kCosine[] = {-0.5F, 1.0F / 24.0F, -1.0F / 720.0F, 1.0F / 40320.0F, -1.0F / 3628800.0F};
+  const F32x16 n = round(x * kTwoOverPi);
+  const F32x16 r = (((x - n * kPart1) - n * kPart2) - n * kPart3) - n * kPart4, square = r * r;
+  const F32x16 sine = r + (r * square) * polynomial(kSine, square), cosine = square * polynomial(kCosine, square) + 1.0F;
+  const F32x16 turn = n + static_cast<float>(quarters), four = turn - floor(turn * 0.25F) * 4.0F;  // 0, 1, 2, 3
+  const F32x16 y = select(four == 1.0F, cosine, select(four == 3.0F, -cosine, select(four == 2.0F, -sine, sine)));
+  return select(absolute(x) < __builtin_inff(), y, __builtin_nanf(""));
+}
+BITLAB_ALWAYS_INLINE F32x16 sin(const F32x16& x) { return select(x == 0.0F, x, sine_of(x, 0)); }
+BITLAB_ALWAYS_INLINE F32x16 cos(const F32x16& x) { return sine_of(x, 1); }
 
 }  // namespace
 }  // namespace bitlab::kernels

@@ -8,6 +8,12 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
 #define BITLAB_ALWAYS_INLINE inline __attribute__((always_inline))
 #define BITLAB_INLINE_LAMBDA __attribute__((always_inline))  // behind a lambda's parameters
 
@@ -69,6 +75,56 @@ BITLAB_ALWAYS_INLINE F32x16 operator-(const F32x16& x) {
 BITLAB_ALWAYS_INLINE F32x16 select(const Mask16& mask, const F32x16& x, const F32x16& y) {
   F32x16 r;
   _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = mask.part[i] ? x.part[i] : y.part[i];
+  return r;
+}
+
+BITLAB_ALWAYS_INLINE FloatRegister register_sqrt(const FloatRegister& x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<FloatRegister>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
+#elif defined(__AVX__)
+  return reinterpret_cast<FloatRegister>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<FloatRegister>(_mm_sqrt_ps(reinterpret_cast<__m128>(x)));
+#elif defined(__aarch64__)
+  return vsqrtq_f32(x);
+#else
+  FloatRegister r;
+  for (int i = 0; i < kRegisterLanes; ++i) r[i] = __builtin_sqrtf(x[i]);
+  return r;
+#endif
+}
+
+// Rounded as IEEE 754 says; NaN below 0.
+BITLAB_ALWAYS_INLINE F32x16 sqrt(const F32x16& x) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = register_sqrt(x.part[i]);
+  return r;
+}
+
+// The bits of a lane of x under a mask, with those of y elsewhere.
+BITLAB_ALWAYS_INLINE F32x16 merge_bits(int32_t mask, const F32x16& x, const F32x16& y) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) {
+    IntRegister a, b;
+    std::memcpy(&a, &x.part[i], sizeof(a));
+    std::memcpy(&b, &y.part[i], sizeof(b));
+    const IntRegister bits = (a & mask) | (b & ~mask);
+    std::memcpy(&r.part[i], &bits, sizeof(bits));
+  }
+  return r;
+}
+
+// The bits of lanes, as integers and back.
+BITLAB_ALWAYS_INLINE I32x16 bits_of(const F32x16& x) {
+  I32x16 r;
+  std::memcpy(&r, &x, sizeof(r));
+  return r;
+}
+
+// Integers as floats, rounded to the nearest.
+BITLAB_ALWAYS_INLINE F32x16 to_float(const I32x16& x) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = __builtin_convertvector(x.part[i], FloatRegister);
   return r;
 }
 

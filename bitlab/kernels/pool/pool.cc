@@ -1,5 +1,6 @@
 #include "bitlab/kernels/pool/pool.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "bitlab/base/aligned_buffer.h"
@@ -7,67 +8,85 @@
 namespace bitlab::kernels {
 namespace {
 
-// The taps of a window along dimension d that lie in the image. A window may be far larger than that.
-struct Taps {
-  int64_t begin, end;
-
-  Taps(const ConvGeometry& g, size_t d, int64_t position) {
-    const int64_t first = position * g.stride[d] - g.padding[d];
-    begin = first < 0 ? ceil_div(-first, g.dilation[d]) : 0;
-    end = first < g.input[d] ? std::min(g.kernel[d], ceil_div(g.input[d] - first, g.dilation[d])) : 0;
-  }
+// The windows of an output pixel.
+struct Pixel {
+  const PoolWindow &z, &y, &x;
+  int64_t taps() const { return z.taps * y.taps * x.taps; }
+  double span() const { return static_cast<double>(z.span) * static_cast<double>(y.span) * static_cast<double>(x.span); }
 };
 
-// Calls f(pixel) for every input pixel of a window, in the order (kd, kh, kw).
-template <class F>
-void for_each_pixel(const OutputPosition& at, const F& f) {
-  const ConvGeometry& g = at.g;
-  const Taps z(g, 0, at.z), y(g, 1, at.y), x(g, 2, at.x);
-  for (int64_t kz = z.begin; kz < z.end; ++kz)
-    for (int64_t ky = y.begin; ky < y.end; ++ky)
-      for (int64_t kx = x.begin; kx < x.end; ++kx)
-        f((g.input_at(0, at.z, kz) * g.input[1] + g.input_at(1, at.y, ky)) * g.input[2] + g.input_at(2, at.x, kx));
-}
-
-// Calls combine(y, x) with the channel vectors of every input pixel of every window; begin(y) and end(y) frame a window.
+// Calls combine(y, x) with the channel vectors of every input pixel of every window, in the order (kd, kh, kw); begin(y) and end(y, window) frame
+// a window.
 template <class Begin, class Combine, class End>
-void pool_windows(const ConvGeometry& g, const float* x, float* y, ThreadPool& pool, Begin begin, Combine combine, End end) {
-  if (g.positions() == 0) return;
-  const int64_t lines = g.out(0) * g.out(1), width = g.out(2);
-  pool.run(g.batch * lines, [&](int64_t line, int) {
-    const float* sample = x + line / lines * g.sample_values();
-    OutputPosition at(g, line % lines * width);
-    for (int64_t i = 0; i < width; ++i, at.advance()) {
-      float* out = y + (line * width + i) * g.channels;
+void pool_windows(const PoolShape& s, const float* x, float* y, ThreadPool& pool, Begin begin, Combine combine, End end) {
+  const auto& [dz, dy, dx] = s.axes;
+  const int64_t lines = s.out(0) * s.out(1), width = s.out(2), sample = dz.input * dy.input * dx.input * s.channels;
+  if (lines * width == 0) return;
+  pool.run(s.batch * lines, [&](int64_t line, int) {
+    const float* in = x + line / lines * sample;
+    const PoolWindow &wz = dz.windows[static_cast<size_t>(line % lines / s.out(1))],
+                     &wy = dy.windows[static_cast<size_t>(line % s.out(1))];
+    float* out = y + line * width * s.channels;
+    for (const PoolWindow& wx : dx.windows) {
       begin(out);
-      for_each_pixel(at, [&](int64_t pixel) { combine(out, sample + pixel * g.channels); });
-      end(out);
+      for (int64_t kz = 0; kz < wz.taps; ++kz)
+        for (int64_t ky = 0; ky < wy.taps; ++ky) {
+          const int64_t row = (wz.first + kz * dz.dilation) * dy.input + wy.first + ky * dy.dilation;
+          for (int64_t kx = 0; kx < wx.taps; ++kx)
+            combine(out, in + (row * dx.input + wx.first + kx * dx.dilation) * s.channels);
+        }
+      end(out, Pixel{wz, wy, wx});
+      out += s.channels;
     }
   });
 }
 
 }  // namespace
 
-void max_pool(const ConvGeometry& g, const float* x, float* y, ThreadPool& pool) {
-  const int64_t channels = g.channels;
+// A window may be far larger than the image.
+PoolAxis sliding_windows(int64_t input, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation, int64_t out) {
+  PoolAxis axis{input, dilation, {}};
+  for (int64_t i = 0; i < out; ++i) {
+    const int64_t start = i * stride - padding, begin = start < 0 ? ceil_div(-start, dilation) : 0;
+    const int64_t end = start < input ? std::min(kernel, ceil_div(input - start, dilation)) : 0;
+    const int64_t taps = std::max<int64_t>(end - begin, 0), span = std::min(start + kernel, input + padding) - start;
+    axis.windows.push_back({start + begin * dilation, taps, std::max<int64_t>(span, 1)});
+  }
+  return axis;
+}
+
+PoolAxis adaptive_windows(int64_t input, int64_t out) {
+  PoolAxis axis{input, 1, {}};
+  for (int64_t i = 0; i < out; ++i) {
+    const int64_t begin = i * input / out, count = ceil_div((i + 1) * input, out) - begin;
+    axis.windows.push_back({begin, count, count});
+  }
+  return axis;
+}
+
+void max_pool(const PoolShape& s, const float* x, float* y, ThreadPool& pool) {
+  const int64_t channels = s.channels;
   pool_windows(
-      g, x, y, pool, [=](float* out) { std::fill_n(out, channels, -std::numeric_limits<float>::infinity()); },
+      s, x, y, pool, [=](float* out) { std::fill_n(out, channels, -std::numeric_limits<float>::infinity()); },
       [=](float* out, const float* in) {
         for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] > out[c] || in[c] != in[c]) ? in[c] : out[c];
       },
-      [](float*) {});
+      [](float*, const Pixel&) {});
 }
 
-void avg_pool(const ConvGeometry& g, const float* x, float* y, ThreadPool& pool) {
-  const int64_t channels = g.channels;
-  const auto size = static_cast<float>(g.taps());
+void avg_pool(const PoolShape& s, PoolDivisor divisor, const float* x, float* y, ThreadPool& pool) {
+  const int64_t channels = s.channels;
   pool_windows(
-      g, x, y, pool, [=](float* out) { std::fill_n(out, channels, 0.0F); },
+      s, x, y, pool, [=](float* out) { std::fill_n(out, channels, 0.0F); },
       [=](float* out, const float* in) {
         for (int64_t c = 0; c < channels; ++c) out[c] += in[c];
       },
-      [=](float* out) {
-        for (int64_t c = 0; c < channels; ++c) out[c] /= size;
+      [=](float* out, const Pixel& window) {
+        const double taps = static_cast<double>(std::max<int64_t>(window.taps(), 1));
+        const auto by = static_cast<float>(divisor.number != 0      ? static_cast<double>(divisor.number)
+                                           : divisor.counts_padding ? window.span()
+                                                                    : taps);
+        for (int64_t c = 0; c < channels; ++c) out[c] /= by;
       });
 }
 

@@ -3,11 +3,19 @@
 
 #include <gtest/gtest.h>
 
+#include "bitlab/kernels/conv_geometry.h"
 #include "bitlab/kernels/pool/pool.h"
 #include "bitlab/kernels/test_support.h"
 
 namespace bitlab::kernels {
 namespace {
+
+PoolShape shape_of(const ConvGeometry& g) {
+  PoolShape shape{.batch = g.batch, .channels = g.channels, .axes = {}};
+  for (size_t d = 0; d < 3; ++d)
+    shape.axes[d] = sliding_windows(g.input[d], g.kernel[d], g.stride[d], g.padding[d], g.dilation[d], g.out(d));
+  return shape;
+}
 
 TEST(Pool, EqualsADirectLoop) {
   const ConvGeometry geometries[] = {
@@ -24,8 +32,8 @@ TEST(Pool, EqualsADirectLoop) {
   for (const ConvGeometry& g : geometries) {
     const auto x = test::random_floats(g.batch * g.sample_values(), 4);
     std::vector<float> largest(static_cast<size_t>(g.batch * g.positions() * g.channels)), mean(largest);
-    max_pool(g, x.data(), largest.data(), *make_thread_pool(2));
-    avg_pool(g, x.data(), mean.data(), *make_thread_pool(2));
+    max_pool(shape_of(g), x.data(), largest.data(), *make_thread_pool(2));
+    avg_pool(shape_of(g), {}, x.data(), mean.data(), *make_thread_pool(2));
     size_t at = 0;
     for (int64_t b = 0; b < g.batch; ++b)
       for (int64_t o = 0; o < g.positions(); ++o)
@@ -50,15 +58,34 @@ TEST(Pool, EqualsADirectLoop) {
   }
 }
 
+// Windows that end beyond the padding, that do not count it, and of other sizes.
+TEST(Pool, OtherWindowsAndDivisors) {
+  const std::vector<float> x{1, 2, 3, 4, 5};
+  const auto run = [&](const PoolAxis& axis, PoolDivisor divisor) {
+    PoolShape shape;
+    shape.axes[2] = axis;
+    std::vector<float> y(axis.windows.size());
+    avg_pool(shape, divisor, x.data(), y.data(), *make_thread_pool(2));
+    return y;
+  };
+  const PoolAxis padded = sliding_windows(5, 3, 2, 1, 1, 3), beyond = sliding_windows(5, 2, 2, 0, 1, 3);
+  EXPECT_EQ(run(padded, {}), (std::vector<float>{1, 3, 3}));
+  EXPECT_EQ(run(padded, {.counts_padding = false}), (std::vector<float>{1.5, 3, 4.5}));
+  EXPECT_EQ(run(padded, {.number = 2}), (std::vector<float>{1.5, 4.5, 4.5}));
+  EXPECT_EQ(run(beyond, {}), (std::vector<float>{1.5, 3.5, 5}));  // of one value
+  EXPECT_EQ(run(adaptive_windows(5, 3), {}), (std::vector<float>{1.5, 3, 4.5}));
+  EXPECT_EQ(run(adaptive_windows(5, 7), {}), (std::vector<float>{1, 1.5, 2.5, 3, 3.5, 4.5, 5}));
+}
+
 // A window of 2^60 taps around one pixel: what is outside of the image costs nothing.
 TEST(Pool, WindowsFarLargerThanTheImage) {
   constexpr int64_t kSide = 1 << 20;
   const ConvGeometry g{.input = {1, 2, 1}, .kernel = {kSide, kSide, kSide}, .padding = {kSide / 2, kSide / 2, kSide / 2}};
   const std::vector<float> x{3, 5};
   std::vector<float> y(static_cast<size_t>(g.positions()));
-  max_pool(g, x.data(), y.data(), *make_thread_pool(2));
+  max_pool(shape_of(g), x.data(), y.data(), *make_thread_pool(2));
   for (float v : y) EXPECT_EQ(v, 5);
-  avg_pool(g, x.data(), y.data(), *make_thread_pool(2));
+  avg_pool(shape_of(g), {}, x.data(), y.data(), *make_thread_pool(2));
   for (float v : y) EXPECT_EQ(v, 8 / 0x1p60F);
 }
 
@@ -69,7 +96,7 @@ TEST(Pool, MaximumKeepsNan) {
     std::vector<float> x{1, 2, 3, 4};
     x[at] = nan;
     float y = 0;
-    max_pool(g, x.data(), &y, *make_thread_pool(1));
+    max_pool(shape_of(g), x.data(), &y, *make_thread_pool(1));
     EXPECT_TRUE(std::isnan(y)) << at;
   }
 }

@@ -13,6 +13,7 @@ enum class Reduction : uint8_t {
   kSum,        // y = sum x_i
   kMean,       // y = sum x_i / n
   kMax,        // y = the largest x_i; NaN where there is one
+  kMin,        // y = the smallest x_i; NaN where there is one
 };
 
 struct ReductionArgs {
@@ -22,7 +23,7 @@ struct ReductionArgs {
   const float* weight = nullptr;  // [columns] of the norms, or null: 1
   const float* bias = nullptr;    // [columns] of the norms, or null: 0
   float eps = 0;                  // of the norms
-  float* y = nullptr;             // [rows, columns], may be x; [rows] of kSum, kMean and kMax
+  float* y = nullptr;             // [rows, columns], may be x; [rows] of kSum to kMin
 };
 
 // The rows [begin, end).

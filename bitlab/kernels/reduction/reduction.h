@@ -1,4 +1,4 @@
-// Reductions of rows: softmax, norms, sums ("bounded"; kMax is "ieee_exact").
+// Reductions of rows: softmax, norms, sums ("bounded"; kMax and kMin are "ieee_exact").
 #pragma once
 
 #include "bitlab/base/thread_pool.h"

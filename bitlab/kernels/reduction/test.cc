@@ -10,8 +10,8 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr Reduction kReductions[] = {Reduction::kSoftmax, Reduction::kLayerNorm, Reduction::kRmsNorm,
-                                     Reduction::kSum,     Reduction::kMean,      Reduction::kMax};
+constexpr Reduction kReductions[] = {Reduction::kSoftmax, Reduction::kLayerNorm, Reduction::kRmsNorm, Reduction::kSum,
+                                     Reduction::kMean,    Reduction::kMax,       Reduction::kMin};
 constexpr int64_t kReducedColumns[] = {1, 2, 10, 15, 16, 17, 33, 100, 768, 4097};
 constexpr int64_t kReducedRows = 5;
 
@@ -32,14 +32,15 @@ std::vector<float> run_reduction(const ReductionRow& row, ReductionArgs args, co
 // The definition for one row, in double.
 std::vector<double> reduction_in_double(const ReductionArgs& p, std::span<const float> x) {
   const auto n = static_cast<double>(x.size());
-  double sum = 0, squares = 0, exponentials = 0, most = -INFINITY;
-  for (double v : x) sum += v, most = std::max(most, v);
+  double sum = 0, squares = 0, exponentials = 0, most = -INFINITY, least = INFINITY;
+  for (double v : x) sum += v, most = std::max(most, v), least = std::min(least, v);
   const double mean = p.op == Reduction::kLayerNorm ? sum / n : 0;
   for (double v : x) squares += (v - mean) * (v - mean), exponentials += std::exp(v - most);
   std::vector<double> y;
   if (p.op == Reduction::kSum) return {sum};
   if (p.op == Reduction::kMean) return {sum / n};
   if (p.op == Reduction::kMax) return {most};
+  if (p.op == Reduction::kMin) return {least};
   for (size_t i = 0; i < x.size(); ++i) {
     if (p.op == Reduction::kSoftmax) {
       y.push_back(std::exp(x[i] - most) / exponentials);
@@ -60,6 +61,7 @@ TEST(EveryReduction, OfNothing) {
       const float expected = op == Reduction::kSum    ? 0.0F
                              : op == Reduction::kMean ? NAN
                              : op == Reduction::kMax  ? -INFINITY
+                             : op == Reduction::kMin  ? INFINITY
                                                       : 1e30F;
       for (float value : y) EXPECT_TRUE(value == expected || (std::isnan(value) && std::isnan(expected))) << value;
       reduction(*row, {.op = op, .columns = 3}, 0, *make_thread_pool(2));
@@ -83,7 +85,7 @@ TEST(EveryReduction, EqualsTheDefinitionInDouble) {
             const double got = y[static_cast<size_t>(r) * exact.size() + i];
             // Softmax: x - max is rounded, so the error is relative. Sums and norms: rounding of terms of size 10 in float32.
             const double bound = op == Reduction::kSoftmax ? 1e-5 * exact[i] + 1e-30
-                                 : op == Reduction::kMax   ? 0
+                                 : op >= Reduction::kMax   ? 0
                                  : op == Reduction::kSum   ? 1e-5 * static_cast<double>(columns)
                                                            : 2e-5;
             ASSERT_NEAR(got, exact[i], bound) << row->name << " op " << static_cast<int>(op) << " columns " << columns;
@@ -124,6 +126,7 @@ TEST(EveryReduction, HardRows) {
     const auto y = run_reduction(*row, {.op = Reduction::kLayerNorm, .eps = 0}, shifted, 18);
     for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], i % 2 == 0 ? -1.0F : 1.0F, 1e-6F);
     EXPECT_TRUE(std::isnan(run_reduction(*row, {.op = Reduction::kMax}, {1.0F, std::nanf(""), 3.0F}, 3)[0]));
+    EXPECT_TRUE(std::isnan(run_reduction(*row, {.op = Reduction::kMin}, {1.0F, std::nanf(""), 3.0F}, 3)[0]));
   }
 }
 

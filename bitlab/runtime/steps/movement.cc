@@ -1,4 +1,8 @@
 // Steps that move values and compute nothing.
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
 #include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/step.h"
 
@@ -14,10 +18,11 @@ Step copy_step(const StepContext& context, StridedView view) {
       0, ""};
 }
 
-// A part of a view, from `start` on along a dimension.
-StridedView part_of(StridedView view, size_t dim, int64_t start, int64_t length) {
+// A part of a view: `length` values along a dimension from `start` on, each `step` from the one before.
+StridedView part_of(StridedView view, size_t dim, int64_t start, int64_t length, int64_t step = 1) {
   view.offset += start * view.strides[dim];
   view.sizes[dim] = length;
+  view.strides[dim] *= step;
   return view;
 }
 
@@ -35,7 +40,43 @@ Result<Step> make_slice_step(const StepContext& context) {
   const size_t dim = dim_of(context);
   const StridedView view = context.input_view(0);
   const int64_t start = context.node.attribute<int64_t>("start");
-  return copy_step(context, part_of(view, dim, start < 0 ? view.sizes[dim] + start : start, context.output_shape()[dim]));
+  return copy_step(context, part_of(view, dim, start < 0 ? view.sizes[dim] + start : start, context.output_shape()[dim],
+                                    context.node.attribute<int64_t>("step")));
+}
+
+Result<Step> make_flip_step(const StepContext& context) {
+  StridedView view = context.input_view(0);
+  for (const int64_t dim : context.node.attribute<program::Sizes>("dims")) {
+    const auto at = static_cast<size_t>(dim);
+    view = part_of(std::move(view), at, view.sizes[at] - 1, view.sizes[at], -1);
+  }
+  return copy_step(context, std::move(view));
+}
+
+Result<Step> make_take_step(const StepContext& context) {
+  const std::vector<int64_t> x = context.input_shape(0);
+  const size_t dim = dim_of(context);
+  const auto volume = [&](size_t begin, size_t end) {
+    return std::accumulate(x.begin() + static_cast<int64_t>(begin), x.begin() + static_cast<int64_t>(end), int64_t{1},
+                           std::multiplies<>());
+  };
+  const int64_t outer = volume(0, dim), size = x[dim], count = elements(context.input(1).shape, context.sizes);
+  const int64_t run = volume(dim + 1, x.size()) * size_of(context.input(0).dtype);  // bytes that lie side by side
+  return Step{[=](const StepBuffers& b) -> Status {
+                const auto *indices = b.input<int64_t>(1), *end = indices + count;
+                const auto* bad = std::find_if(indices, end, [&](int64_t i) { return i < -size || i >= size; });
+                if (bad != end)
+                  return make_error(ErrorCode::kInvalidArgument, "[take] indices from {} to {}, got {}", -size, size - 1,
+                                    *bad);
+                b.pool->run(outer, [&](int64_t o, int) {
+                  const auto* in = b.input<uint8_t>(0) + o * size * run;
+                  auto* out = b.output<uint8_t>() + o * count * run;
+                  for (int64_t i = 0; i < count; ++i)
+                    std::copy_n(in + (indices[i] < 0 ? indices[i] + size : indices[i]) * run, run, out + i * run);
+                });
+                return {};
+              },
+              0, ""};
 }
 
 Result<Step> make_expand_step(const StepContext& context) {

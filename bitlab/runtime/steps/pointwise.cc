@@ -1,5 +1,8 @@
 // Steps that work element by element.
-#include <array>
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <type_traits>
 #include <utility>
 
 #include "bitlab/kernels/elementwise/elementwise.h"
@@ -28,7 +31,7 @@ Result<Step> unary_step(const StepContext& context, Elementwise op) {
               0, label(*row)};
 }
 
-// One operand of a binary node: which input it is, and how it meets the result's elements in memory.
+// An operand of a node, and how it meets the result's elements in memory.
 struct Operand {
   size_t input = 0;
   StridedCopy copy;    // where it has to be copied out first
@@ -49,46 +52,156 @@ Operand operand_of(const StepContext& context, size_t input) {
   const std::vector<int64_t> y = context.output_shape();
   StridedView view = context.input_view(input).broadcast(y).permuted(memory_order(y.size(), context.output_layout()));
   const int64_t period = period_of(view);
-  return {input, StridedCopy::in_rows(std::move(view), sizeof(float)), period};
+  return {input, StridedCopy::in_rows(std::move(view), size_of(context.input(input).dtype)), period};
+}
+
+// The operands of a run, element by element: the first ones as many as the result has, the last one repeated where `repeats`.
+class Operands {
+ public:
+  Operands(const StepContext& context, std::vector<Operand> list, bool repeats)
+      : list_(std::move(list)), count_(context.output_elements()) {
+    for (const Operand& operand : list_) {
+      const bool is_last = &operand == &list_.back();
+      const bool fits = operand.period == count_ || (is_last && repeats && operand.period != 0);
+      offsets_.push_back(fits ? -1 : scratch_bytes_);
+      if (!fits) scratch_bytes_ += round_up(count_ * operand.copy.element_bytes, kAlignment);
+    }
+    period_ = offsets_.back() < 0 ? list_.back().period : count_;
+  }
+  int64_t scratch_bytes() const { return scratch_bytes_; }
+  int64_t count() const { return count_; }
+  int64_t last_period() const { return period_; }
+  // Operand i, copied out where it has to be.
+  const void* get(size_t i, const StepBuffers& b) const {
+    const void* data = b.inputs[list_[i].input];
+    if (offsets_[i] < 0) return data;
+    list_[i].copy.run(data, b.scratch + offsets_[i], *b.pool);
+    return b.scratch + offsets_[i];
+  }
+
+ private:
+  std::vector<Operand> list_;
+  std::vector<int64_t> offsets_;  // in the scratch; -1: read in place
+  int64_t count_, period_ = 0, scratch_bytes_ = 0;
+};
+
+constexpr int64_t kTask = 1 << 14;  // elements
+
+// y[i] = f(a[i], b[i % period]) on the pool's threads.
+template <class T, class Y, class Function>
+void zip(const Operands& operands, const StepBuffers& buffers, Function f) {
+  const auto *a = static_cast<const T*>(operands.get(0, buffers)), *b = static_cast<const T*>(operands.get(1, buffers));
+  auto* y = buffers.output<Y>();
+  const int64_t count = operands.count(), period = operands.last_period();
+  buffers.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
+    for (int64_t i = task * kTask; i < std::min(count, (task + 1) * kTask); ++i) y[i] = f(a[i], b[i % period]);
+  });
+}
+
+// A step of a form for each dtype that f(zero of its type) can be called with.
+template <class Y, class Function>
+Step typed_step(const StepContext& context, Function f) {
+  const Operands operands(context, {operand_of(context, 0), operand_of(context, 1)}, true);
+  const program::DType dtype = context.input(0).dtype;
+  return Step{[=](const StepBuffers& b) -> Status {
+                const auto run = [&](auto zero) {
+                  using T = decltype(zero);
+                  using Result = std::conditional_t<std::is_void_v<Y>, T, Y>;
+                  zip<T, Result>(operands, b, [f](T x, T y) { return static_cast<Result>(f(x, y)); });
+                };
+                if (dtype == program::DType::kFloat32) run(0.0F);
+                if (dtype == program::DType::kInt64) run(int64_t{0});
+                if (dtype == program::DType::kBool) run(uint8_t{0});
+                return {};
+              },
+              operands.scratch_bytes(), ""};
+}
+
+// Of int64, as unsigned ones, which wrap.
+template <class Function>
+auto wrapping(Function f) {
+  return [f](auto a, auto b) {
+    if constexpr (std::is_same_v<decltype(a), int64_t>) {
+      return f(static_cast<uint64_t>(a), static_cast<uint64_t>(b));
+    } else {
+      return f(a, b);
+    }
+  };
+}
+
+Result<Step> integer_step(const StepContext& context, Elementwise op) {
+  switch (op) {
+    case Elementwise::add:
+      return typed_step<void>(context, wrapping(std::plus<>()));
+    case Elementwise::sub:
+      return typed_step<void>(context, wrapping(std::minus<>()));
+    case Elementwise::mul:
+      return typed_step<void>(context, wrapping(std::multiplies<>()));
+    case Elementwise::minimum:
+      return typed_step<void>(context, [](auto a, auto b) { return std::min(a, b); });
+    default:
+      return typed_step<void>(context, [](auto a, auto b) { return std::max(a, b); });
+  }
 }
 
 Result<Step> binary_step(const StepContext& context, Elementwise op) {
+  if (context.input(0).dtype != program::DType::kFloat32) return integer_step(context, op);
   BITLAB_TRY(const ElementwiseRow* row, row_for(context));
-  std::array<Operand, 2> operands{operand_of(context, 0), operand_of(context, 1)};
-  const int64_t count = context.output_elements(), bytes = round_up(count * static_cast<int64_t>(sizeof(float)), kAlignment);
-  const bool commutes = op == Elementwise::kAdd || op == Elementwise::kMul;
-  if (commutes && operands[0].period != count && operands[1].period == count) std::swap(operands[0], operands[1]);
-  const bool copies[2] = {operands[0].period != count, operands[1].period == 0};
-  const int64_t scratch = copies[1] ? 2 * bytes : copies[0] ? bytes : 0;
+  std::vector<Operand> list{operand_of(context, 0), operand_of(context, 1)};
+  const int64_t count = context.output_elements();
+  const bool commutes = op == Elementwise::add || op == Elementwise::mul;
+  if (commutes && list[0].period != count && list[1].period == count) std::swap(list[0], list[1]);
+  const Operands operands(context, std::move(list), true);
   return Step{[=](const StepBuffers& b) -> Status {
-                const float* data[2];
-                for (size_t i = 0; i < 2; ++i) {
-                  data[i] = b.input(operands[i].input);
-                  if (!copies[i]) continue;
-                  auto* full = reinterpret_cast<float*>(b.scratch + static_cast<int64_t>(i) * bytes);
-                  operands[i].copy.run(data[i], full, *b.pool);
-                  data[i] = full;
-                }
-                const int64_t period = copies[1] ? count : operands[1].period;
-                elementwise(*row, {.op = op, .a = data[0], .b = data[1], .b_count = period, .y = b.output()}, count,
+                const auto *x = static_cast<const float*>(operands.get(0, b)),
+                           *other = static_cast<const float*>(operands.get(1, b));
+                elementwise(*row, {.op = op, .a = x, .b = other, .b_count = operands.last_period(), .y = b.output()}, count,
                             *b.pool);
                 return {};
               },
-              scratch, label(*row)};
+              operands.scratch_bytes(), label(*row)};
 }
 
 }  // namespace
 
-Result<Step> make_relu_step(const StepContext& context) { return unary_step(context, Elementwise::kRelu); }
-Result<Step> make_gelu_step(const StepContext& context) { return unary_step(context, Elementwise::kGelu); }
-Result<Step> make_gelu_tanh_step(const StepContext& context) { return unary_step(context, Elementwise::kGeluTanh); }
-Result<Step> make_silu_step(const StepContext& context) { return unary_step(context, Elementwise::kSilu); }
-Result<Step> make_sigmoid_step(const StepContext& context) { return unary_step(context, Elementwise::kSigmoid); }
-Result<Step> make_tanh_step(const StepContext& context) { return unary_step(context, Elementwise::kTanh); }
-Result<Step> make_add_step(const StepContext& context) { return binary_step(context, Elementwise::kAdd); }
-Result<Step> make_sub_step(const StepContext& context) { return binary_step(context, Elementwise::kSub); }
-Result<Step> make_mul_step(const StepContext& context) { return binary_step(context, Elementwise::kMul); }
-Result<Step> make_div_step(const StepContext& context) { return binary_step(context, Elementwise::kDiv); }
+#define BITLAB_UNARY(name, exactness) \
+  Result<Step> make_##name##_step(const StepContext& context) { return unary_step(context, Elementwise::name); }
+#define BITLAB_BINARY(name, exactness) \
+  Result<Step> make_##name##_step(const StepContext& context) { return binary_step(context, Elementwise::name); }
+#define BITLAB_COMPARISON(name)
+#include "bitlab/program/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
+#undef BITLAB_COMPARISON
+
+Result<Step> make_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::equal_to<>()); }
+Result<Step> make_not_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::not_equal_to<>()); }
+Result<Step> make_less_step(const StepContext& context) { return typed_step<uint8_t>(context, std::less<>()); }
+Result<Step> make_less_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::less_equal<>()); }
+
+Result<Step> make_where_step(const StepContext& context) {
+  const Operands operands(context, {operand_of(context, 0), operand_of(context, 1), operand_of(context, 2)}, false);
+  const int64_t bytes = size_of(context.input(1).dtype);
+  return Step{[=](const StepBuffers& b) -> Status {
+                const auto *condition = static_cast<const uint8_t*>(operands.get(0, b)),
+                           *x = static_cast<const uint8_t*>(operands.get(1, b)),
+                           *y = static_cast<const uint8_t*>(operands.get(2, b));
+                const int64_t count = operands.count();
+                const auto run = [&](auto zero) {
+                  using T = decltype(zero);
+                  b.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
+                    for (int64_t i = task * kTask; i < std::min(count, (task + 1) * kTask); ++i)
+                      std::memcpy(b.output<T>() + i, (condition[i] != 0 ? x : y) + i * bytes, sizeof(T));
+                  });
+                };
+                if (bytes == 8) run(uint64_t{0});
+                if (bytes == 4) run(uint32_t{0});
+                if (bytes == 2) run(uint16_t{0});
+                if (bytes == 1) run(uint8_t{0});
+                return {};
+              },
+              operands.scratch_bytes(), ""};
+}
 
 Result<Step> make_batch_norm_step(const StepContext& context) {
   BITLAB_TRY(const ElementwiseRow* row, row_for(context));
@@ -96,10 +209,10 @@ Result<Step> make_batch_norm_step(const StepContext& context) {
   const int64_t count = context.output_elements(), channels = context.input_shape(1)[0];
   return Step{
       [=](const StepBuffers& b) -> Status {
-        elementwise(*row, {.op = Elementwise::kMul, .a = b.input(0), .b = scale, .b_count = channels, .y = b.output()},
-                    count, *b.pool);
-        elementwise(*row, {.op = Elementwise::kAdd, .a = b.output(), .b = shift, .b_count = channels, .y = b.output()},
-                    count, *b.pool);
+        elementwise(*row, {.op = Elementwise::mul, .a = b.input(0), .b = scale, .b_count = channels, .y = b.output()}, count,
+                    *b.pool);
+        elementwise(*row, {.op = Elementwise::add, .a = b.output(), .b = shift, .b_count = channels, .y = b.output()}, count,
+                    *b.pool);
         return {};
       },
       0, label(*row)};

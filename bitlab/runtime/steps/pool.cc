@@ -1,19 +1,52 @@
-// Steps of pooling.
+// Steps of pooling, and of images in another size.
 #include "bitlab/kernels/pool/pool.h"
 
-#include "bitlab/runtime/internal/window.h"
+#include "bitlab/kernels/resample/resample.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
 namespace {
 
-using PoolKernel = void (*)(const kernels::ConvGeometry&, const float*, float*, ThreadPool&);
+using kernels::PoolAxis;
+using kernels::PoolShape;
+using program::Sizes;
 
-Step pool_step(const StepContext& context, PoolKernel kernel) {
-  const kernels::ConvGeometry geometry = window_geometry(context.model.program(), context.node, context.sizes,
-                                                         context.node.attribute<program::Sizes>("kernel_size"));
-  return Step{[=](const StepBuffers& b) -> Status {
-                kernel(geometry, b.input(0), b.output(), *b.pool);
+// The shape of a node's windows; `axis(i, input, out)` makes those of one of its sizes.
+template <class Shape, class Axis>
+Shape image_shape(const StepContext& context, Axis axis) {
+  const std::vector<int64_t> x = context.input_shape(0), y = context.output_shape();
+  Shape shape{.batch = x[0], .channels = x[1], .axes = {}};
+  const size_t sizes = x.size() - 2;
+  for (size_t i = 0; i < sizes; ++i) shape.axes[3 - sizes + i] = axis(i, x[i + 2], y[i + 2]);
+  return shape;
+}
+
+PoolShape sliding(const StepContext& context) {
+  const auto &kernel = context.node.attribute<Sizes>("kernel_size"), &stride = context.node.attribute<Sizes>("stride"),
+             &padding = context.node.attribute<Sizes>("padding");
+  const Sizes dilation =
+      context.node.attributes.contains("dilation") ? context.node.attribute<Sizes>("dilation") : Sizes(kernel.size(), 1);
+  return image_shape<PoolShape>(context, [&](size_t i, int64_t input, int64_t out) {
+    return kernels::sliding_windows(input, kernel[i], stride[i], padding[i], dilation[i], out);
+  });
+}
+
+PoolShape adaptive(const StepContext& context) {
+  return image_shape<PoolShape>(context,
+                                [](size_t, int64_t input, int64_t out) { return kernels::adaptive_windows(input, out); });
+}
+
+Step max_step(PoolShape shape) {
+  return Step{[shape = std::move(shape)](const StepBuffers& b) -> Status {
+                max_pool(shape, b.input(0), b.output(), *b.pool);
+                return {};
+              },
+              0, ""};
+}
+
+Step average_step(PoolShape shape, kernels::PoolDivisor divisor) {
+  return Step{[shape = std::move(shape), divisor](const StepBuffers& b) -> Status {
+                avg_pool(shape, divisor, b.input(0), b.output(), *b.pool);
                 return {};
               },
               0, ""};
@@ -21,7 +54,27 @@ Step pool_step(const StepContext& context, PoolKernel kernel) {
 
 }  // namespace
 
-Result<Step> make_max_pool_step(const StepContext& context) { return pool_step(context, kernels::max_pool); }
-Result<Step> make_avg_pool_step(const StepContext& context) { return pool_step(context, kernels::avg_pool); }
+Result<Step> make_max_pool_step(const StepContext& context) { return max_step(sliding(context)); }
+Result<Step> make_avg_pool_step(const StepContext& context) {
+  return average_step(sliding(context), {context.node.attribute<int64_t>("count_include_pad") == 1,
+                                         context.node.attribute<int64_t>("divisor")});
+}
+Result<Step> make_adaptive_max_pool_step(const StepContext& context) { return max_step(adaptive(context)); }
+Result<Step> make_adaptive_avg_pool_step(const StepContext& context) { return average_step(adaptive(context), {}); }
+
+Result<Step> make_resample_step(const StepContext& context) {
+  const auto& mode = context.node.attribute<std::string>("mode");
+  const auto kind = mode == "nearest"  ? kernels::ResampleMode::kNearest
+                    : mode == "linear" ? kernels::ResampleMode::kLinear
+                                       : kernels::ResampleMode::kCubic;
+  const bool align = context.node.attribute<int64_t>("align_corners") == 1;
+  auto shape = image_shape<kernels::ResampleShape>(
+      context, [&](size_t, int64_t input, int64_t out) { return kernels::resample_axis(kind, align, input, out); });
+  return Step{[shape = std::move(shape)](const StepBuffers& b) -> Status {
+                resample(shape, b.input(0), b.output(), *b.pool);
+                return {};
+              },
+              0, ""};
+}
 
 }  // namespace bitlab::runtime

@@ -1,5 +1,8 @@
-// Steps that reduce rows: softmax, norms, means.
+// Steps that reduce rows: softmax, norms, sums, extremes.
 #include "bitlab/kernels/reduction/reduction.h"
+
+#include <algorithm>
+#include <numeric>
 
 #include "bitlab/runtime/step.h"
 
@@ -34,6 +37,32 @@ Result<Step> norm_step(const StepContext& context, kernels::Reduction op, const 
                         columns);
 }
 
+// y[row] = f(x + row columns, columns), for rows of the last dimension.
+template <class X, class Y, class Function>
+Step row_step(const StepContext& context, Function f) {
+  const int64_t columns = context.input_shape(0).back(), rows = context.output_elements();
+  return Step{[=](const StepBuffers& b) -> Status {
+                b.pool->run(rows, [&](int64_t row, int) {
+                  b.output<Y>()[row] = static_cast<Y>(f(b.input<X>(0) + row * columns, columns));
+                });
+                return {};
+              },
+              0, ""};
+}
+
+// A reduction of float32 by a kernel, or one of int64 by f.
+template <class Function>
+Result<Step> reduced(const StepContext& context, kernels::Reduction op, Function f) {
+  if (context.input(0).dtype == program::DType::kInt64) return row_step<int64_t, int64_t>(context, f);
+  return reduction_step(context, {.op = op}, context.input_shape(0).back());
+}
+
+template <class Sum, class T>
+void add_up(const T* x, int64_t count, T* y) {
+  Sum sum = 0;
+  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<T>(sum += static_cast<Sum>(x[i]));
+}
+
 }  // namespace
 
 Result<Step> make_softmax_step(const StepContext& context) {
@@ -42,6 +71,45 @@ Result<Step> make_softmax_step(const StepContext& context) {
 
 Result<Step> make_mean_step(const StepContext& context) {
   return reduction_step(context, {.op = kernels::Reduction::kMean}, context.input_shape(0).back());
+}
+
+Result<Step> make_sum_step(const StepContext& context) {
+  return reduced(context, kernels::Reduction::kSum, [](const auto* x, int64_t n) {
+    return std::accumulate(x, x + n, uint64_t{0}, [](uint64_t sum, int64_t v) { return sum + static_cast<uint64_t>(v); });
+  });
+}
+Result<Step> make_max_step(const StepContext& context) {
+  return reduced(context, kernels::Reduction::kMax, [](const auto* x, int64_t n) { return *std::max_element(x, x + n); });
+}
+Result<Step> make_min_step(const StepContext& context) {
+  return reduced(context, kernels::Reduction::kMin, [](const auto* x, int64_t n) { return *std::min_element(x, x + n); });
+}
+
+Result<Step> make_argmax_step(const StepContext& context) {
+  const auto place = [](const auto* x, int64_t n) {
+    int64_t most = 0;
+    for (int64_t i = 1; i < n && x[most] == x[most]; ++i)
+      if (x[i] > x[most] || x[i] != x[i]) most = i;
+    return most;
+  };
+  if (context.input(0).dtype == program::DType::kInt64) return row_step<int64_t, int64_t>(context, place);
+  return row_step<float, int64_t>(context, place);
+}
+
+Result<Step> make_cumsum_step(const StepContext& context) {
+  const int64_t columns = context.input_shape(0).back(), rows = context.output_elements() / columns;
+  const bool is_float = context.input(0).dtype == program::DType::kFloat32;
+  return Step{[=](const StepBuffers& b) -> Status {
+                b.pool->run(rows, [&](int64_t row, int) {
+                  if (is_float) {
+                    add_up<double>(b.input(0) + row * columns, columns, b.output() + row * columns);
+                  } else {
+                    add_up<uint64_t>(b.input<int64_t>(0) + row * columns, columns, b.output<int64_t>() + row * columns);
+                  }
+                });
+                return {};
+              },
+              0, ""};
 }
 
 Result<Step> make_layer_norm_step(const StepContext& context) {

@@ -38,33 +38,16 @@ BITLAB_ALWAYS_INLINE F32x16 gelu_tanh(const F32x16& x) {
 }
 
 BITLAB_ALWAYS_INLINE void elementwise_body(const ElementwiseArgs& p, int64_t begin, int64_t end) {
-  const auto unary = [&](auto f) BITLAB_INLINE_LAMBDA { map(p.a, p.y, begin, end, f); };
-  using X = const F32x16&;
   switch (p.op) {
-    case Elementwise::kRelu:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return relu(x); });
-    case Elementwise::kSquaredRelu:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return relu(x) * relu(x); });
-    case Elementwise::kGelu:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return x * normal_cdf(x); });
-    case Elementwise::kGeluTanh:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return gelu_tanh(x); });
-    case Elementwise::kSilu:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return x * sigmoid(x); });
-    case Elementwise::kSigmoid:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return sigmoid(x); });
-    case Elementwise::kTanh:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return tanh(x); });
-    case Elementwise::kExp:
-      return unary([](X x) BITLAB_INLINE_LAMBDA { return exp(x); });
-    case Elementwise::kAdd:
-      return zip(p, begin, end, [](X x, X b) BITLAB_INLINE_LAMBDA { return x + b; });
-    case Elementwise::kSub:
-      return zip(p, begin, end, [](X x, X b) BITLAB_INLINE_LAMBDA { return x - b; });
-    case Elementwise::kMul:
-      return zip(p, begin, end, [](X x, X b) BITLAB_INLINE_LAMBDA { return x * b; });
-    case Elementwise::kDiv:
-      return zip(p, begin, end, [](X x, X b) BITLAB_INLINE_LAMBDA { return x / b; });
+#define BITLAB_UNARY(name, formula) \
+  case Elementwise::name:           \
+    return map(p.a, p.y, begin, end, [](const F32x16& x) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
+#define BITLAB_BINARY(name, formula) \
+  case Elementwise::name:            \
+    return zip(p, begin, end, [](const F32x16& a, const F32x16& b) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
+#include "bitlab/kernels/elementwise/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
   }
 }
 

@@ -21,20 +21,24 @@ BITLAB_ALWAYS_INLINE float sum_of(const float* x, int64_t columns) {
   return tree_sum(sum);
 }
 
-BITLAB_ALWAYS_INLINE float largest_of(const float* x, int64_t columns) {
-  F32x16 largest = -__builtin_inff();
-  for_each_block(x, columns, -__builtin_inff(), [&](const F32x16& block, int64_t, int64_t) BITLAB_INLINE_LAMBDA {
-    largest = select(block > largest, block, select(block == block, largest, block));
+// The largest of sign * x_i, as it is in the row.
+template <int kSign>
+BITLAB_ALWAYS_INLINE float extreme_of(const float* x, int64_t columns) {
+  constexpr float kLeast = kSign > 0 ? -__builtin_inff() : __builtin_inff();
+  const auto is_beyond = [](const auto& a, const auto& b) BITLAB_INLINE_LAMBDA { return kSign > 0 ? a > b : a < b; };
+  F32x16 extreme = kLeast;
+  for_each_block(x, columns, kLeast, [&](const F32x16& block, int64_t, int64_t) BITLAB_INLINE_LAMBDA {
+    extreme = select(is_beyond(block, extreme), block, select(block == block, extreme, block));
   });
   float lanes[kLanes];
-  store(lanes, largest);
+  store(lanes, extreme);
   float most = lanes[0];
-  for (float lane : lanes) most = lane > most || lane != lane ? lane : most;
+  for (float lane : lanes) most = is_beyond(lane, most) || lane != lane ? lane : most;
   return most;
 }
 
 BITLAB_ALWAYS_INLINE void softmax_row(const float* x, int64_t columns, float* y) {
-  const float largest = largest_of(x, columns);
+  const float largest = extreme_of<1>(x, columns);
   for_each_block(x, columns, 0.0F, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
     store_some(y + i, exp(block - largest), count);
   });
@@ -81,7 +85,10 @@ BITLAB_ALWAYS_INLINE void reduction_body(const ReductionArgs& p, int64_t begin, 
         p.y[row] = sum_of(x, p.columns) / n;
         break;
       case Reduction::kMax:
-        p.y[row] = largest_of(x, p.columns);
+        p.y[row] = extreme_of<1>(x, p.columns);
+        break;
+      case Reduction::kMin:
+        p.y[row] = extreme_of<-1>(x, p.columns);
         break;
     }
   }
