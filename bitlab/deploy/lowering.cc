@@ -6,6 +6,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 #include "bitlab/ops/weight_cache.h"
@@ -23,6 +24,12 @@ std::vector<T> values_of(const at::Tensor& tensor) {
   return {plain.const_data_ptr<T>(), plain.const_data_ptr<T>() + plain.numel()};
 }
 
+std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
+  const at::Tensor plain = tensor.contiguous();
+  const auto* bytes = static_cast<const uint8_t*>(plain.const_data_ptr());
+  return {bytes, bytes + plain.nbytes()};
+}
+
 using LoweringFunction = Status (*)(Lowering&, const Call&);
 
 LoweringFunction find_function(std::string_view op) {
@@ -31,14 +38,10 @@ LoweringFunction find_function(std::string_view op) {
 #include "bitlab/deploy/lowering/lowerings.def"
 #undef BITLAB_LOWERING
   };
+  constexpr std::string_view kOut = ".out";  // the same into memory that is given
+  if (op.ends_with(kOut) && !functions.contains(op)) op.remove_suffix(kOut.size());
   const auto found = functions.find(op);
   return found == functions.end() ? nullptr : found->second;
-}
-
-// Operators that look at an activation's shape alone.
-bool reads_shapes(const Call& call) {
-  constexpr std::string_view kNames[] = {"aten::empty_like", "aten::zeros_like", "aten::ones_like", "aten::full_like"};
-  return std::find(std::begin(kNames), std::end(kNames), call.op) != std::end(kNames);
 }
 
 // Whether both recordings have the same operator as their call number i.
@@ -50,7 +53,24 @@ Status check_same_call(const Recordings& recordings, size_t i) {
       i < a.size() ? a[i].op : "none", recordings.sizes[0], i < b.size() ? b[i].op : "none", recordings.twin_sizes[0]);
 }
 
+// The tensor that an identity stands for, which lives.
+at::Tensor tensor_of(const at::TensorImpl* impl) {
+  return at::Tensor(c10::intrusive_ptr<at::TensorImpl>::reclaim_copy(const_cast<at::TensorImpl*>(impl)));
+}
+
+// Whether two tensors of one storage have an element in common.
+bool overlap(const at::Tensor& a, const at::Tensor& b) {
+  const auto elements = static_cast<int64_t>(a.storage().nbytes() / a.element_size());
+  if (a.numel() == 0 || b.numel() == 0) return false;
+  if (a.element_size() != b.element_size()) return true;
+  const at::Tensor touched = at::zeros({elements}, at::kByte);
+  touched.as_strided(a.sizes(), a.strides(), a.storage_offset()).fill_(1);
+  return touched.as_strided(b.sizes(), b.strides(), b.storage_offset()).any().item<bool>();
+}
+
 }  // namespace
+
+bool has_lowering(std::string_view op) { return find_function(op) != nullptr; }
 
 std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module) {
   std::unordered_map<const void*, std::string> names;
@@ -81,23 +101,42 @@ std::string describe(const c10::IValue& value) {
 
 Result<ValueId> Lowering::activation(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
-  const auto found = value.isTensor() ? values_.find(identity(value.toTensor())) : values_.end();
-  if (found == values_.end())
-    return unsupported(call, "the input or a result of a captured operator as '" + argument + "'", describe(value));
-  return found->second;
+  if (value.isTensor() && is_activation(value.toTensor())) return value_of(call, value.toTensor());
+  return unsupported(call, "the input or a result of a captured operator as '" + argument + "'", describe(value));
+}
+
+Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) const {
+  const auto found = values_.find(identity(tensor));
+  if (found != values_.end()) return found->second;
+  return unsupported(call, "a value that was not changed in place as a part of another, and no place of an extreme",
+                     describe(tensor));
 }
 
 Result<ValueId> Lowering::operand(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   if (value.isScalar()) return constant(at::full({1}, value.toScalar(), at::kFloat));
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
-  const auto found = values_.find(identity(value.toTensor()));
-  if (found != values_.end()) return found->second;
+  if (is_activation(value.toTensor())) return activation(call, argument);
   // A number of Python is a tensor without dimensions, of double or int64, which LibTorch takes in the type of the other operand.
   return constant_of(call, [&](const Call& c) {
     const at::Tensor& tensor = c.argument(argument).toTensor();
     return tensor.dim() == 0 && tensor.scalar_type() != at::kBool ? tensor.to(at::kFloat) : tensor;
   });
+}
+
+Result<ValueId> Lowering::operand_as(const Call& call, const std::string& argument, at::ScalarType type) {
+  const c10::IValue& value = call.argument(argument);
+  if (value.isScalar()) return constant(at::full({1}, value.toScalar(), type));
+  if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
+  if (!is_activation(value.toTensor()))
+    return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor().to(type); });
+  BITLAB_TRY(const ValueId x, activation(call, argument));
+  return cast(x, type);
+}
+
+Result<ValueId> Lowering::cast(ValueId x, at::ScalarType type) {
+  if (scalar_type(dtype(x)) == type) return x;
+  return node(Op::cast, {x}, {{"dtype", std::string(name(dtype_of(type)))}});
 }
 
 Result<ValueId> Lowering::operand(const Call& call, const std::string& list, size_t place) {
@@ -115,8 +154,9 @@ Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) 
 
 Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
   const at::Tensor tensor = get(call), twin_tensor = get(twin());
-  if (tensor.scalar_type() != at::kFloat) return unsupported(call, "float32 constants", c10::toString(tensor.scalar_type()));
-  BITLAB_TRY(const program::Shape shape, shape_of(call, tensor, twin_tensor));
+  if (tensor.scalar_type() != at::kFloat && tensor.scalar_type() != at::kLong && tensor.scalar_type() != at::kBool)
+    return unsupported(call, "constants of float32, int64 or bool", c10::toString(tensor.scalar_type()));
+  BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
   if (is_fixed(shape)) {
     if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
       return unsupported(call, "constants that do not depend on the batch or another size",
@@ -192,9 +232,14 @@ ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
   const auto known = constants_.find(identity(source));
   if (known != constants_.end()) return known->second;
   const auto named = names_.find(identity(source));
-  const at::Tensor finite = values.to(at::kFloat).clamp_min(kMinusInfinity);
-  const ValueId id = builder_.floats(unique_name(named == names_.end() ? "constant" : named->second), finite.sizes().vec(),
-                                     values_of<float>(finite));
+  const std::string constant_name = unique_name(named == names_.end() ? "constant" : named->second);
+  ValueId id = program::kNone;
+  if (values.scalar_type() == at::kLong || values.scalar_type() == at::kBool) {
+    id = builder_.raw(constant_name, dtype_of(values.scalar_type()), values.sizes().vec(), bytes_of(values));
+  } else {
+    const at::Tensor finite = values.to(at::kFloat).clamp_min(kMinusInfinity);
+    id = builder_.floats(constant_name, finite.sizes().vec(), values_of<float>(finite));
+  }
   constants_[identity(source)] = id;
   kept_.push_back(source);
   return id;
@@ -240,13 +285,14 @@ Result<ValueId> Lowering::node(Op op, std::vector<ValueId> inputs, program::Attr
 }
 
 Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& output) {
-  if (call.is_in_place()) BITLAB_RETURN_IF_ERROR(check_unaliased(call));
+  if (call.is_in_place()) change_in_place(output);
   const std::vector<int64_t> expected = shape_at(shape(value), recordings_->sizes);
-  if (output.sizes() != at::IntArrayRef(expected))
-    return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(output.sizes()));
+  if (call.shape_of(output) != at::IntArrayRef(expected))
+    return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(call.shape_of(output)));
   if (output.scalar_type() != scalar_type(dtype(value)))
     return unsupported(call, fmt::format("a result of {}", name(dtype(value))), c10::toString(output.scalar_type()));
   values_[identity(output)] = value;
+  lost_.erase(identity(output));
   return {};
 }
 
@@ -268,16 +314,15 @@ Result<program::Dim> Lowering::dim_of(const Call& call, int64_t size, int64_t tw
   return unsupported(call, "sizes that are fixed or multiples of symbols", fmt::format("{} and {}", size, twin_size));
 }
 
-Result<program::Shape> Lowering::shape_of(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) const {
-  if (tensor.dim() != twin_tensor.dim())
-    return unsupported(call, "one rank for all sizes",
-                       deploy::show(tensor.sizes()) + " and " + deploy::show(twin_tensor.sizes()));
+Result<program::Shape> Lowering::shape_of(const Call& call, at::IntArrayRef sizes, at::IntArrayRef twin_sizes) const {
+  if (sizes.size() != twin_sizes.size())
+    return unsupported(call, "one rank for all sizes", deploy::show(sizes) + " and " + deploy::show(twin_sizes));
   program::Shape shape;
-  for (int64_t i = 0; i < tensor.dim(); ++i) {
-    const Result<program::Dim> dim = dim_of(call, tensor.size(i), twin_tensor.size(i));
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const Result<program::Dim> dim = dim_of(call, sizes[i], twin_sizes[i]);
     if (!dim.ok())
       return unsupported(call, "sizes that are fixed or multiples of symbols",
-                         deploy::show(tensor.sizes()) + " and " + deploy::show(twin_tensor.sizes()));
+                         deploy::show(sizes) + " and " + deploy::show(twin_sizes));
     shape.push_back(*dim);
   }
   return shape;
@@ -310,23 +355,28 @@ at::Tensor Lowering::transposed(const at::Tensor& tensor) const {
   return found == transposes_.end() ? at::Tensor() : found->second;
 }
 
-// An in-place operator changes every tensor that shares the memory, which a program of values cannot say.
-Status Lowering::check_unaliased(const Call& call) const {
-  const at::Tensor& changed = call.arguments.at(0).value.toTensor();
-  const auto sharing = std::count_if(values_.begin(), values_.end(), [&](const auto& entry) {
-    const auto* other = static_cast<const at::TensorImpl*>(entry.first);
-    return other != identity(changed) && other->storage().is_alias_of(changed.storage());
-  });
-  if (sharing > 0) return unsupported(call, "an in-place operator on memory of its own", "memory that other values share");
-  return {};
+// An in-place operator changes every tensor that has some of its memory: a program of values has none of them any more.
+void Lowering::change_in_place(const at::Tensor& changed) {
+  if (!is_activation(changed)) overwritten_.push_back(changed);
+  for (auto it = values_.begin(); it != values_.end();) {
+    const auto* impl = static_cast<const at::TensorImpl*>(it->first);
+    const bool is_other = impl != identity(changed) && impl->storage().is_alias_of(changed.storage());
+    const bool is_lost = is_other && overlap(tensor_of(impl), changed);
+    if (is_lost) lost_.insert(impl);
+    it = is_lost ? values_.erase(it) : std::next(it);
+  }
+}
+
+bool Lowering::is_activation(const at::Tensor& tensor) const {
+  if (!tensor.defined()) return false;
+  return values_.contains(identity(tensor)) || lost_.contains(identity(tensor)) ||
+         std::any_of(overwritten_.begin(), overwritten_.end(), [&](const at::Tensor& changed) {
+           return tensor.has_storage() && tensor.is_alias_of(changed) && overlap(tensor, changed);
+         });
 }
 
 bool Lowering::reads_activations(const Call& call) const {
-  if (reads_shapes(call)) return false;
-  bool reads = false;
-  for (const Argument& argument : call.arguments)
-    for_each_tensor(argument.value, [&](const at::Tensor& tensor) { reads = reads || is_activation(tensor); });
-  return reads;
+  return reads_any(call, [&](const at::Tensor& tensor) { return is_activation(tensor); });
 }
 
 // What is made of nothing but a symbol's size, and of integers: positions.

@@ -1,11 +1,14 @@
 #include "bitlab/deploy/internal/recording.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
 
+#include "bitlab/deploy/internal/lowering.h"
 #include "bitlab/ops/internal/call_observer.h"
 
 namespace bitlab::deploy {
@@ -16,61 +19,132 @@ std::string full_name(const at::RecordFunction& fn) {
   return schema ? c10::toString(schema->operator_name()) : std::string(fn.name());
 }
 
+using Sizes = std::vector<int64_t>;
+
 // Copying is no call of the module's.
 at::Tensor copy_of(const at::Tensor& tensor) {
   const ops::ObservationPause pause;
   return tensor.clone();
 }
 
+// Operators that look at a tensor's shape, dtype and device alone.
+bool reads_shapes(const Call& call) {
+  constexpr std::string_view kNames[] = {"aten::empty_like", "aten::zeros_like", "aten::ones_like",
+                                         "aten::full_like",  "aten::new_empty",  "aten::new_zeros",
+                                         "aten::new_ones",   "aten::new_full",   "aten::new_empty_strided",
+                                         "aten::rand_like",  "aten::randn_like", "aten::cudnn_is_acceptable"};
+  return std::find(std::begin(kNames), std::end(kNames), call.op) != std::end(kNames);
+}
+
 class Recorder final : public ops::CallListener {
  public:
-  explicit Recorder(Keep keep) : keep_(keep) {}
+  Recorder(nn::NamedTensors inputs, Keep keep) : keep_(keep) {
+    recording.inputs = std::move(inputs);
+    for (const auto& [name, tensor] : recording.inputs) activations_.insert(tensor.unsafeGetTensorImpl());
+  }
 
   void enter(const at::RecordFunction& fn) override {
-    const bool recorded = frames_.empty() || frames_.back().rewritten;
-    frames_.push_back({recorded, false});
-    if (!recorded) return;
-    Call call{full_name(fn), {}, {}, {}, {}};
+    Frame& frame = frames_.emplace_back();
+    if (frames_.size() > 1) {
+      const Frame& outer = frames_[frames_.size() - 2];
+      if (!outer.recorded || outer.is_whole) return;
+    }
+    frame.recorded = true;
+    Call& call = frame.call;
+    call.op = full_name(fn);
+    frame.is_whole = has_lowering(call.op);
+    if (frames_.size() > 1) call.within = frames_.front().call.op;
     const auto schema = fn.operator_schema();
     const auto inputs = fn.inputs();
     for (size_t i = 0; i < inputs.size(); ++i)
       call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
     if (call.is_in_place() && !inputs.empty() && inputs[0].isTensor()) call.before = copy_of(inputs[0].toTensor());
-    recording.calls.push_back(std::move(call));
   }
 
   void leave(const at::RecordFunction& fn) override {
-    const Frame frame = frames_.back();
+    Frame frame = std::move(frames_.back());
     frames_.pop_back();
-    if (!frame.recorded || frame.rewritten) return;
+    if (!frame.recorded) return;
+    std::vector<Call>& calls = frames_.empty() ? recording.calls : frames_.back().inner;
     const auto outputs = fn.outputs();
-    Call& call = recording.calls.back();
+    Call& call = frame.call;
     call.outputs.assign(outputs.begin(), outputs.end());
+    for (const c10::IValue& output : call.outputs)
+      call.shapes.push_back(output.isTensor() && output.toTensor().defined() ? output.toTensor().sizes().vec() : Sizes());
+    if (frame.rewritten || gives_way(frame)) {
+      std::move(frame.inner.begin(), frame.inner.end(), std::back_inserter(calls));
+      return;
+    }
     if (keep_ == Keep::kCopies && !outputs.empty() && outputs[0].isTensor()) call.copy = copy_of(outputs[0].toTensor());
+    if (reads_activations(call)) mark(call);
+    calls.push_back(std::move(call));
   }
 
   // The call under way gives way to those that it is replaced by.
   void rewritten() override {
-    if (frames_.empty() || !frames_.back().recorded || frames_.back().rewritten) return;
-    frames_.back().rewritten = true;
-    recording.calls.pop_back();
+    if (frames_.empty() || !frames_.back().recorded) return;
+    Frame& frame = frames_.back();
+    frame.rewritten = true;
+    frame.is_whole = false;
+    frame.inner.clear();
   }
 
   Recording recording;
 
  private:
   struct Frame {
-    bool recorded;   // a call of the recording
-    bool rewritten;  // other calls stand in its place
+    Call call;
+    std::vector<Call> inner;  // the calls that it makes, unless it is whole
+    bool recorded = false;    // no call around it is whole
+    bool is_whole = false;    // can be lowered
+    bool rewritten = false;   // other calls stand in its place
   };
 
+  bool is_activation(const at::Tensor& tensor) const { return activations_.contains(tensor.unsafeGetTensorImpl()); }
+  bool reads_activations(const Call& call) const {
+    return reads_any(call, [&](const at::Tensor& tensor) { return is_activation(tensor); });
+  }
+  void mark(const Call& call) {
+    for (const c10::IValue& output : call.outputs)
+      for_each_tensor(output, [&](const at::Tensor& tensor) { activations_.insert(tensor.unsafeGetTensorImpl()); });
+  }
+  // A call that computes something of activations, gives way to calls that make all that it returns: others compute in a kernel of their own.
+  bool gives_way(const Frame& frame) const {
+    if (frame.is_whole || frame.inner.empty() || !reads_activations(frame.call)) return false;
+    bool makes_all = !frame.call.outputs.empty();
+    for (const c10::IValue& output : frame.call.outputs) {
+      makes_all = makes_all && (output.isTensor() || output.isTensorList());
+      for_each_tensor(output, [&](const at::Tensor& tensor) { makes_all = makes_all && is_activation(tensor); });
+    }
+    return makes_all;
+  }
+
   Keep keep_;
-  std::vector<Frame> frames_;  // the calls under way
+  std::vector<Frame> frames_;                    // the calls under way
+  std::unordered_set<const void*> activations_;  // the inputs, and what calls that read activations make
+};
+
+// MKL-DNN computes recurrent layers in one call.
+class PlainBackends {
+ public:
+  PlainBackends() : mkldnn_(at::globalContext().userEnabledMkldnn()) { at::globalContext().setUserEnabledMkldnn(false); }
+  ~PlainBackends() { at::globalContext().setUserEnabledMkldnn(mkldnn_); }
+  PlainBackends(const PlainBackends&) = delete;
+  PlainBackends& operator=(const PlainBackends&) = delete;
+
+ private:
+  bool mkldnn_;
 };
 
 }  // namespace
 
 bool Call::is_in_place() const { return op.substr(0, op.find('.')).ends_with('_'); }
+
+at::IntArrayRef Call::shape_of(const at::Tensor& output) const {
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (outputs[i].isTensor() && outputs[i].toTensor().is_same(output)) return shapes[i];
+  return output.sizes();  // one of a list
+}
 
 const c10::IValue& Call::argument(const std::string& name) const {
   const auto found = std::find_if(arguments.begin(), arguments.end(), [&](const Argument& a) { return a.name == name; });
@@ -88,6 +162,14 @@ void for_each_tensor(const c10::IValue& value, const std::function<void(const at
   if (!value.isList()) return;
   for (const c10::IValue& item : value.toListRef())
     if (item.isTensor()) visit(item.toTensor());
+}
+
+bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains) {
+  if (reads_shapes(call)) return false;
+  bool reads = false;
+  for (const Argument& argument : call.arguments)
+    for_each_tensor(argument.value, [&](const at::Tensor& tensor) { reads = reads || contains(tensor); });
+  return reads;
 }
 
 std::vector<bool> live_calls(const Recording& recording) {
@@ -111,10 +193,10 @@ std::vector<bool> live_calls(const Recording& recording) {
 }
 
 Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inputs, Keep keep) {
-  Recorder recorder(keep);
+  Recorder recorder(inputs.clone(), keep);
   try {
-    at::NoGradGuard no_grad;
-    recorder.recording.inputs = inputs.clone();
+    const at::NoGradGuard no_grad;
+    const PlainBackends plain;
     const ops::CallObserver observer(recorder);
     recorder.recording.outputs = forward(recorder.recording.inputs);
   } catch (const Exception& error) {

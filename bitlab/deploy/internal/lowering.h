@@ -16,6 +16,9 @@
 
 namespace bitlab::deploy {
 
+// Whether lowerings.def has a row for the operator.
+bool has_lowering(std::string_view op);
+
 // The names of a module's parameters and buffers, by tensor.
 std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module);
 
@@ -48,14 +51,20 @@ class Lowering {
 
   // --- for the functions of lowering/
 
-  bool is_activation(const at::Tensor& tensor) const { return values_.contains(tensor.unsafeGetTensorImpl()); }
+  // Whether its values depend on the inputs.
+  bool is_activation(const at::Tensor& tensor) const;
   // The activation that a tensor is. Error: Unsupported, for another one.
   Result<program::ValueId> activation(const Call& call, const std::string& argument);
+  Result<program::ValueId> value_of(const Call& call, const at::Tensor& tensor) const;
   // An activation, or a float constant: a tensor or a number.
   Result<program::ValueId> operand(const Call& call, const std::string& argument);
+  // The same in a dtype that programs compute with.
+  Result<program::ValueId> operand_as(const Call& call, const std::string& argument, at::ScalarType type);
+  // x in another dtype; x itself where it has that.
+  Result<program::ValueId> cast(program::ValueId x, at::ScalarType type);
   // One of a list of tensors, by its place.
   Result<program::ValueId> operand(const Call& call, const std::string& list, size_t place);
-  // A float32 constant of a tensor that is made of each recording's call: repeated where it is the same along a symbol, a part of a table where it
+  // A float32, int64 or bool constant of a tensor that is made of each recording's call: repeated where it is the same along a symbol, a part of a table where it
   // grows with one.
   Result<program::ValueId> constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get);
   // A float constant with the values of an argument; kNone where the argument is None.
@@ -72,9 +81,11 @@ class Lowering {
                                               program::Attributes attributes = {});
   // Of the node that was added last, where LibTorch is known to compute as it does.
   void set_exactness(program::Exactness exactness) { builder_.set_exactness(exactness); }
-  // Makes an output of the call stand for a value, whose shape must be the recorded one. Refuses in-place operators whose memory others see.
+  // Makes an output of the call stand for a value, whose shape must be the recorded one. What an in-place operator changes besides is lost.
   Status finish(const Call& call, program::ValueId value, const at::Tensor& output);
   Status finish(const Call& call, program::ValueId value) { return finish(call, value, call.outputs.at(0).toTensor()); }
+  // An output that no value stands for: whatever reads it is refused.
+  void lose(const at::Tensor& output) { lost_.insert(output.unsafeGetTensorImpl()); }
   // Both, for the calls that are one node.
   Status lower_to(const Call& call, program::Op op, std::vector<program::ValueId> inputs,
                   program::Attributes attributes = {});
@@ -86,9 +97,9 @@ class Lowering {
   // x in another shape; x itself where it has that.
   Result<program::ValueId> reshape(program::ValueId x, const program::Shape& shape);
   // The shape of a tensor that both recordings have. Error: Unsupported, for sizes that are no multiples of symbols.
-  Result<program::Shape> shape_of(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) const;
+  Result<program::Shape> shape_of(const Call& call, at::IntArrayRef sizes, at::IntArrayRef twin_sizes) const;
   Result<program::Shape> shape_of_output(const Call& call) const {
-    return shape_of(call, call.outputs.at(0).toTensor(), twin().outputs.at(0).toTensor());
+    return shape_of(call, call.shapes.at(0), twin().shapes.at(0));
   }
   // The size that is `size` here and `twin_size` in the other recording.
   Result<program::Dim> dim_of(const Call& call, int64_t size, int64_t twin_size) const;
@@ -105,7 +116,7 @@ class Lowering {
 
  private:
   Status lower_call(const Call& call);
-  Status check_unaliased(const Call& call) const;
+  void change_in_place(const at::Tensor& changed);
   bool reads_activations(const Call& call) const;
   // The name, or with the next free number behind it. Each result is given once.
   std::string unique_name(const std::string& name);
@@ -121,6 +132,8 @@ class Lowering {
   std::unordered_map<const void*, std::string> names_;
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
+  std::unordered_set<const void*> lost_;                         // activations that no value stands for
+  std::vector<at::Tensor> overwritten_;                          // constants until an operator wrote activations into them
   std::unordered_map<const void*, at::Tensor> transposes_;
   std::vector<std::optional<size_t>> calls_;          // by node
   std::vector<at::Tensor> kept_;                      // whose addresses stand in the maps

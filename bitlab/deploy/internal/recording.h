@@ -1,8 +1,8 @@
 // What one forward pass does, as a list of operator calls.
 //
-// An at::RecordFunction observer (the interface behind PyTorch's profiler) sees every dispatched operator with its schema. Only
-// outermost calls are kept, so composite operators (conv2d, flatten, bitlab::ternary_linear) stay whole; where a call is replaced by others
-// (ops/internal/call_observer.h), those are kept instead.
+// An at::RecordFunction observer (the interface behind PyTorch's profiler) sees the tree of dispatched operators with their schemas. Outermost
+// calls that can be lowered are kept (conv2d, flatten, bitlab::ternary_linear); one that cannot gives way to the calls that it makes (einsum, lstm),
+// as does one that is replaced by others (ops/internal/call_observer.h).
 #pragma once
 
 #include <functional>
@@ -23,17 +23,21 @@ struct Argument {
 };
 
 struct Call {
-  std::string op;  // "aten::conv2d", "aten::add.Tensor"
+  std::string op;      // "aten::conv2d", "aten::add.Tensor"
+  std::string within;  // the outermost operator that makes it, if that is another: "aten::einsum"
   std::vector<Argument> arguments;
   std::vector<c10::IValue> outputs;
-  at::Tensor before;  // of an in-place operator: what it changed, as it was
-  at::Tensor copy;    // of the first output as it was when the call ended, if asked for: later calls may work in place
+  std::vector<std::vector<int64_t>> shapes;  // of the outputs when the call ended; empty for what is no tensor
+  at::Tensor before;                         // of an in-place operator: what it changed, as it was
+  at::Tensor copy;  // of the first output as it was when the call ended, if asked for: later calls may work in place
 
   // The value of an argument that the operator's schema has.
   const c10::IValue& argument(const std::string& name) const;
   // A tensor argument; undefined where there is none.
   at::Tensor tensor(const std::string& name) const;
   bool is_in_place() const;  // "aten::add_.Tensor"
+  // The shape that an output had; a later call may have given the tensor another.
+  at::IntArrayRef shape_of(const at::Tensor& output) const;
 };
 
 struct Recording {
@@ -47,10 +51,13 @@ enum class Keep { kTensors, kCopies };
 // returns a number to the program that called it, counts as well.
 std::vector<bool> live_calls(const Recording& recording);
 
+// Whether the call reads one of the tensors; what looks at shapes alone reads none.
+bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains);
+
 // The tensors that an argument or an output is or lists.
 void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit);
 
-// Runs forward(a copy of the inputs) without gradients. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
+// Runs forward(a copy of the inputs) without gradients, and without backends whose one call hides what an operator computes. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
 // InvalidArgument.
 Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inputs, Keep keep = Keep::kTensors);
 

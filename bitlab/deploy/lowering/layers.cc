@@ -67,11 +67,6 @@ Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
   return lowering.lower_to(call, Op::conv, {x, w, bias}, std::move(attributes));
 }
 
-Status check_plain_pool(const Call& call) {
-  if (call.argument("ceil_mode").toBool()) return unsupported(call, "ceil_mode false", "true");
-  return {};
-}
-
 // weight [N, K], as a layer stores it.
 Status linear(Lowering& lowering, const Call& call, const std::string& input, const at::Tensor& weight, ValueId bias) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, input));
@@ -207,46 +202,88 @@ Status lower_embedding(Lowering& lowering, const Call& call) {
 }
 
 Status lower_max_pool(Lowering& lowering, const Call& call) {
-  BITLAB_RETURN_IF_ERROR(check_plain_pool(call));
   BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   auto attributes = window(call, axes);
   const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
   attributes["kernel_size"] = kernel;
   attributes["stride"] = sizes_of(call, "stride", axes, kernel);
+  attributes["ceil_mode"] = int64_t{call.argument("ceil_mode").toBool()};
   return lowering.lower_to(call, Op::max_pool, {x}, std::move(attributes));
 }
 
 Status lower_avg_pool(Lowering& lowering, const Call& call) {
-  BITLAB_RETURN_IF_ERROR(check_plain_pool(call));
   BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
-  const Sizes kernel = sizes_of(call, "kernel_size", axes, {}), padding = sizes_of(call, "padding", axes, Sizes(axes, 0));
-  const bool padded = padding != Sizes(axes, 0);
+  const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
   const bool own_divisor = axes > 1 && given(call, "divisor_override");
-  if (own_divisor || (padded && !call.argument("count_include_pad").toBool()))
-    return unsupported(call, "an average over the whole window",
-                       own_divisor ? "divisor_override " + describe(call.argument("divisor_override"))
-                                   : std::string("count_include_pad false"));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  return lowering.lower_to(
-      call, Op::avg_pool, {x},
-      {{"kernel_size", kernel}, {"stride", sizes_of(call, "stride", axes, kernel)}, {"padding", padding}});
+  return lowering.lower_to(call, Op::avg_pool, {x},
+                           {{"kernel_size", kernel},
+                            {"stride", sizes_of(call, "stride", axes, kernel)},
+                            {"padding", sizes_of(call, "padding", axes, Sizes(axes, 0))},
+                            {"ceil_mode", int64_t{call.argument("ceil_mode").toBool()}},
+                            {"count_include_pad", int64_t{call.argument("count_include_pad").toBool()}},
+                            {"divisor", own_divisor ? call.argument("divisor_override").toInt() : int64_t{0}}});
 }
 
-Status lower_adaptive_avg_pool(Lowering& lowering, const Call& call) {
+namespace {
+
+// A grid that divides the image is one of equal windows, whatever the image's size.
+Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
   BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
-  const at::Tensor& x = call.argument("self").toTensor();
   const Sizes grid = sizes_of(call, "output_size", axes, {});
-  Sizes kernel;
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  const at::Tensor& image = call.argument("self").toTensor();
+  Sizes kernel, sizes;
   for (size_t i = 0; i < axes; ++i) {
-    const int64_t size = x.size(static_cast<int64_t>(i) + 2);
-    if (grid[i] < 1) return unsupported(call, "a grid of at least 1 in each dimension", show(grid));
-    if (size % grid[i] != 0) return unsupported(call, "a grid that divides the image", show(x.sizes()));
-    kernel.push_back(size / grid[i]);
+    const int64_t size = image.size(static_cast<int64_t>(i) + 2);
+    sizes.push_back(grid[i] < 0 ? size : grid[i]);  // None: as many as there are
+    if (sizes[i] < 1) return unsupported(call, "a grid of at least 1 in each dimension", show(grid));
+    if (size % sizes[i] == 0) kernel.push_back(size / sizes[i]);
   }
-  BITLAB_TRY(const ValueId input, lowering.activation(call, "self"));
-  return lowering.lower_to(call, Op::avg_pool, {input},
-                           {{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}});
+  for (size_t i = 1; i < call.outputs.size(); ++i)
+    lowering.lose(call.outputs[i].toTensor());  // where the largest values are
+  if (kernel.size() < axes) return lowering.lower_to(call, op, {x}, {{"output_size", sizes}});
+  program::Attributes attributes{{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}};
+  if (equal_op == Op::max_pool) attributes["dilation"] = Sizes(axes, 1);
+  return lowering.lower_to(call, equal_op, {x}, std::move(attributes));
+}
+
+}  // namespace
+
+Status lower_adaptive_avg_pool(Lowering& lowering, const Call& call) {
+  return adaptive_pool(lowering, call, Op::adaptive_avg_pool, Op::avg_pool);
+}
+Status lower_adaptive_max_pool(Lowering& lowering, const Call& call) {
+  return adaptive_pool(lowering, call, Op::adaptive_max_pool, Op::max_pool);
+}
+
+// "aten::upsample_bilinear2d": the scales that it may be given must be those of the sizes.
+Status lower_upsample(Lowering& lowering, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(axes_of(call, "self", digit_of(call)));
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  const auto in = call.argument("self").toTensor().sizes(), out = output_of(call).sizes();
+  size_t axis = 0;
+  for (const Argument& argument : call.arguments) {
+    if (!argument.name.starts_with("scale")) continue;
+    const size_t i = 2 + axis++;
+    const double ratio = static_cast<double>(out[i]) / static_cast<double>(in[i]);
+    if (!argument.value.isNone() && std::fabs(argument.value.toDouble() / ratio - 1) > 1e-6)
+      return unsupported(call, fmt::format("a scale of {}, which makes {} of {} without rounding", ratio, out[i], in[i]),
+                         fmt::format("{}", argument.value.toDouble()));
+  }
+  const bool is_nearest = call.op.find("nearest") != std::string::npos,
+             is_cubic = call.op.find("cubic") != std::string::npos;
+  const bool align = !is_nearest && call.argument("align_corners").toBool();
+  const Status status = lowering.lower_to(call, Op::resample, {x},
+                                          {{"output_size", program::Shape(shape.begin() + 2, shape.end())},
+                                           {"mode", std::string(is_nearest ? "nearest"
+                                                                : is_cubic ? "cubic"
+                                                                           : "linear")},
+                                           {"align_corners", int64_t{align}}});
+  if (status.ok() && is_nearest) lowering.set_exactness(program::Exactness::kIeeeExact);
+  return status;
 }
 
 namespace {
@@ -304,11 +341,12 @@ Status lower_rms_norm(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::rms_norm, {x, weight}, {{"dims", dims}, {"eps", eps}});
 }
 
+namespace {
+
 // A layer norm of each group, then the affine by channel.
-Status lower_group_norm(Lowering& lowering, const Call& call) {
+Status group_norm(Lowering& lowering, const Call& call, int64_t groups) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
   const program::Shape shape = lowering.shape(x);
-  const int64_t groups = call.argument("num_groups").toInt();
   const program::Dim values = program::volume({shape.begin() + 1, shape.end()});
   if (!values.is_number()) return unsupported(call, "groups of fixed size", lowering.show(shape));
   BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], groups, values.factor / groups}));
@@ -323,6 +361,18 @@ Status lower_group_norm(Lowering& lowering, const Call& call) {
     BITLAB_TRY(y, lowering.node(name == std::string_view("weight") ? Op::mul : Op::add, {y, constant}));
   }
   return lowering.finish(call, y);
+}
+
+}  // namespace
+
+Status lower_group_norm(Lowering& lowering, const Call& call) {
+  return group_norm(lowering, call, call.argument("num_groups").toInt());
+}
+
+// With running statistics it is a BatchNorm in eval; else each channel of a sample is a group.
+Status lower_instance_norm(Lowering& lowering, const Call& call) {
+  if (!call.argument("use_input_stats").toBool()) return lower_affine(lowering, call);
+  return group_norm(lowering, call, call.argument("input").toTensor().size(1));
 }
 
 Status lower_rotary(Lowering& lowering, const Call& call) {

@@ -14,7 +14,7 @@ int64_t dim_of(const Call& call, const std::string& argument = "dim") {
 }
 
 // The values of a dimension from `start` on; its size in the other recording tells what `length` is a multiple of.
-Status slice(Lowering& lowering, const Call& call, int64_t dim, int64_t start, int64_t twin_start) {
+Status slice(Lowering& lowering, const Call& call, int64_t dim, int64_t start, int64_t twin_start, int64_t step = 1) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   if (lowering.shape(x) == shape) return lowering.finish(call, x);
@@ -26,8 +26,9 @@ Status slice(Lowering& lowering, const Call& call, int64_t dim, int64_t start, i
       return unsupported(call, "a part that begins at a fixed place, from the beginning or from the end",
                          fmt::format("{} of {} and {} of {}", start + size, size, twin_start, twin_size));
   }
-  return lowering.lower_to(call, Op::slice, {x},
-                           {{"dim", dim}, {"start", start}, {"length", program::Shape{shape[static_cast<size_t>(dim)]}}});
+  return lowering.lower_to(
+      call, Op::slice, {x},
+      {{"dim", dim}, {"start", start}, {"length", program::Shape{shape[static_cast<size_t>(dim)]}}, {"step", step}});
 }
 
 // The parts that a call returns as a list, without their dimension where `drops`.
@@ -61,9 +62,7 @@ struct Axis {
   ValueId x;
   int64_t dim, size;
 
-  Result<ValueId> part(int64_t start, int64_t length) const {
-    return lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", program::Shape{length}}});
-  }
+  Result<ValueId> part(int64_t start, int64_t length) const { return slice_of(lowering, x, dim, start, length); }
   Result<ValueId> join(std::vector<ValueId> list) const {
     std::erase(list, program::kNone);
     return list.size() == 1 ? Result<ValueId>(list[0]) : lowering.node(Op::cat, std::move(list), {{"dim", dim}});
@@ -178,12 +177,11 @@ Status lower_transpose(Lowering& lowering, const Call& call) {
 
 Status lower_slice(Lowering& lowering, const Call& call) {
   const int64_t dim = dim_of(call);
-  if (call.argument("step").toInt() != 1) return unsupported(call, "a step of 1", describe(call.argument("step")));
   const auto start = [&](const Call& c) {
     const int64_t size = c.argument("self").toTensor().size(dim);
     return std::clamp<int64_t>(given(c, "start") ? wrap_dim(c.argument("start").toInt(), size) : 0, 0, size);
   };
-  return slice(lowering, call, dim, start(call), start(lowering.twin()));
+  return slice(lowering, call, dim, start(call), start(lowering.twin()), call.argument("step").toInt());
 }
 
 Status lower_narrow(Lowering& lowering, const Call& call) {
@@ -199,7 +197,7 @@ Status lower_select(Lowering& lowering, const Call& call) {
   const int64_t dim = dim_of(call), given_index = call.argument("index").toInt();
   const bool is_fixed = lowering.shape(x)[static_cast<size_t>(dim)].is_number();
   const int64_t index = is_fixed ? wrap_dim(given_index, call.argument("self").toTensor().size(dim)) : given_index;
-  BITLAB_TRY(ValueId y, lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", index}, {"length", program::Shape{1}}}));
+  BITLAB_TRY(ValueId y, slice_of(lowering, x, dim, index, 1));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return lowering.finish(call, y);
@@ -217,6 +215,137 @@ Status lower_cat(Lowering& lowering, const Call& call) {
   }
   if (count == 1) return lowering.finish(call, parts[0]);
   return lowering.lower_to(call, Op::cat, std::move(parts), {{"dim", dim}});
+}
+
+// A new dimension, in which the parts follow each other.
+Status lower_stack(Lowering& lowering, const Call& call) {
+  const int64_t dim = wrap_dim(call.argument("dim").toInt(), output_of(call).dim());
+  const size_t count = call.argument("tensors").toTensorVector().size();
+  std::vector<ValueId> parts;
+  for (size_t i = 0; i < count; ++i) {
+    BITLAB_TRY(ValueId part, lowering.operand(call, "tensors", i));
+    program::Shape shape = lowering.shape(part);
+    shape.insert(shape.begin() + dim, 1);
+    BITLAB_TRY(parts.emplace_back(), lowering.reshape(part, shape));
+  }
+  if (count == 1) return lowering.finish(call, parts[0]);
+  return lowering.lower_to(call, Op::cat, std::move(parts), {{"dim", dim}});
+}
+
+Status lower_flip(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  Sizes dims = call.argument("dims").toIntVector();
+  for (int64_t& dim : dims) dim = wrap_dim(dim, static_cast<int64_t>(lowering.shape(x).size()));
+  return lowering.lower_to(call, Op::flip, {x}, {{"dims", dims}});
+}
+
+// What leaves a dimension at its end enters at its beginning.
+Status lower_roll(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const Sizes shifts = call.argument("shifts").toIntVector(), dims = call.argument("dims").toIntVector();
+  if (shifts.size() != dims.size()) return unsupported(call, "a dimension for each shift", show(dims));
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const int64_t dim = wrap_dim(dims[i], static_cast<int64_t>(lowering.shape(x).size()));
+    const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
+    if (!whole.is_number()) return unsupported(call, "dimensions of fixed size", lowering.show(lowering.shape(x)));
+    const int64_t size = whole.factor, shift = ((shifts[i] % size) + size) % size;
+    if (shift == 0) continue;
+    BITLAB_TRY(const ValueId front, slice_of(lowering, x, dim, size - shift, shift));
+    BITLAB_TRY(const ValueId rest, slice_of(lowering, x, dim, 0, size - shift));
+    BITLAB_TRY(x, lowering.node(Op::cat, {front, rest}, {{"dim", dim}}));
+  }
+  return lowering.finish(call, x);
+}
+
+// Dimensions one by one, each repeated as a whole; there may be more of them than x has.
+Status lower_repeat(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const Sizes repeats = call.argument("repeats").toIntVector();
+  program::Shape shape = lowering.shape(x);
+  shape.insert(shape.begin(), repeats.size() - shape.size(), 1);
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  for (size_t i = 0; i < repeats.size(); ++i) {
+    if (repeats[i] == 1) continue;
+    program::Shape apart = shape;
+    apart.insert(apart.begin() + static_cast<int64_t>(i), 1);
+    BITLAB_TRY(x, lowering.reshape(x, apart));
+    BITLAB_TRY(apart[i], lowering.dim_of(call, repeats[i], lowering.twin().argument("repeats").toIntVector()[i]));
+    BITLAB_TRY(x, lowering.node(Op::expand, {x}, {{"shape", apart}}));
+    shape[i] = shape[i] * apart[i];
+    BITLAB_TRY(x, lowering.reshape(x, shape));
+  }
+  return lowering.finish(call, x);
+}
+
+Status lower_index_select(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));
+  BITLAB_TRY(const ValueId indices, lowering.operand_as(call, "index", at::kLong));
+  return lowering.lower_to(call, Op::take, {x, indices}, {{"dim", dim_of(call)}});
+}
+
+// x[:, indices]: of one dimension.
+Status lower_index(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));
+  const auto places = [](const Call& c) { return c.argument("indices").toListRef(); };
+  std::optional<size_t> dim;
+  for (size_t i = 0; i < places(call).size(); ++i) {
+    if (!places(call)[i].isTensor() || !places(call)[i].toTensor().defined()) continue;
+    if (dim || places(call)[i].toTensor().scalar_type() != at::kLong)
+      return unsupported(call, "one tensor of int64 indices", describe(call.argument("indices")));
+    dim = i;
+  }
+  if (!dim) return lowering.finish(call, x);
+  const at::Tensor& index = places(call)[*dim].toTensor();
+  ValueId indices = program::kNone;
+  if (lowering.is_activation(index)) {
+    BITLAB_TRY(indices, lowering.value_of(call, index));
+  } else {
+    BITLAB_TRY(indices, lowering.constant_of(call, [&](const Call& c) { return places(c)[*dim].toTensor(); }));
+  }
+  return lowering.lower_to(call, Op::take, {x, indices}, {{"dim", static_cast<int64_t>(*dim)}});
+}
+
+namespace {
+
+// [n, c, ...] with dimensions taken apart into `parts`, put into `order`, and joined to the call's shape.
+Status rearrange(Lowering& lowering, const Call& call, const program::Shape& parts, const Sizes& order) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(x, lowering.reshape(x, parts));
+  BITLAB_TRY(x, lowering.node(Op::permute, {x}, {{"dims", order}}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  return lowering.finish(call, x);
+}
+
+Result<program::Shape> image_of(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  if (lowering.shape(x).size() == 4) return lowering.shape(x);
+  return unsupported(call, "a batch of images", lowering.show(lowering.shape(x)));
+}
+
+}  // namespace
+
+// [n, c r r, h, w] to [n, c, h r, w r]
+Status lower_pixel_shuffle(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const program::Shape x, image_of(lowering, call));
+  const int64_t r = call.argument("upscale_factor").toInt();
+  return rearrange(lowering, call, {x[0], x[1].factor / (r * r), r, r, x[2], x[3]}, {0, 1, 4, 2, 5, 3});
+}
+
+// [n, c, h r, w r] to [n, c r r, h, w]
+Status lower_pixel_unshuffle(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const program::Shape x, image_of(lowering, call));
+  const int64_t r = call.argument("downscale_factor").toInt();
+  return rearrange(lowering, call,
+                   {x[0], x[1], with_factor(x[2], x[2].factor / r), r, with_factor(x[3], x[3].factor / r), r},
+                   {0, 1, 3, 5, 2, 4});
+}
+
+// [n, g c, ...] to [n, c g, ...]
+Status lower_channel_shuffle(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const program::Shape x, image_of(lowering, call));
+  const int64_t groups = call.argument("groups").toInt();
+  return rearrange(lowering, call, {x[0], groups, x[1].factor / groups, x[2], x[3]}, {0, 2, 1, 3, 4});
 }
 
 Status lower_expand(Lowering& lowering, const Call& call) {

@@ -1,7 +1,8 @@
-// Element by element, softmax and means.
+// Element by element.
 #include <algorithm>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/result_type.h>
 #include <ATen/ops/where.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
@@ -9,19 +10,262 @@
 namespace bitlab::deploy {
 namespace {
 
-Status lower_binary(Lowering& lowering, const Call& call, Op op) {
+// In the dtype that LibTorch computes in: that of the result, or of a comparison's operands.
+Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
+  bool rounds_down = false;
+  double alpha = 1;
   for (const Argument& argument : call.arguments) {
-    if (argument.name == "alpha" && argument.value.toScalar().toDouble() != 1)
-      return unsupported(call, "alpha 1", describe(argument.value));
-    if (argument.name == "rounding_mode" && !argument.value.isNone())
-      return unsupported(call, "a division that is not rounded", describe(argument.value));
+    if (argument.name == "alpha") alpha = argument.value.toScalar().toDouble();
+    if (argument.name == "rounding_mode" && !argument.value.isNone()) {
+      rounds_down = argument.value.toStringRef() == "floor" && type == at::kFloat;
+      if (!rounds_down) return unsupported(call, "a division that is not rounded, or down", describe(argument.value));
+    }
   }
-  BITLAB_TRY(const ValueId a, lowering.operand(call, "self"));
-  BITLAB_TRY(const ValueId b, lowering.operand(call, "other"));
-  return lowering.lower_to(call, op, {a, b});
+  BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(ValueId b, lowering.operand_as(call, "other", type));
+  if (alpha != 1) {
+    if (lowering.is_activation(call.tensor("other"))) {
+      BITLAB_TRY(b, lowering.node(Op::mul, {b, lowering.constant(at::full({1}, alpha, type))}));
+    } else {
+      return unsupported(call, "alpha 1 with a constant", fmt::format("{}", alpha));
+    }
+  }
+  if (!rounds_down) return lowering.lower_to(call, op, {a, b});
+  BITLAB_TRY(const ValueId quotient, lowering.node(op, {a, b}));
+  return lowering.lower_to(call, Op::floor, {quotient});
+}
+
+Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
+  return lower_binary(lowering, call, op, output_of(call).scalar_type());
+}
+
+Status lower_comparison(Lowering& lowering, const Call& call, Op op, bool swapped = false) {
+  const c10::IValue& other = call.argument("other");
+  const at::Tensor& self = call.argument("self").toTensor();
+  const at::ScalarType type =
+      other.isTensor() ? at::result_type(self, other.toTensor()) : at::result_type(self, other.toScalar());
+  BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(const ValueId b, lowering.operand_as(call, "other", type));
+  return lowering.lower_to(call, op, swapped ? std::vector{b, a} : std::vector{a, b});
+}
+
+// LibTorch's gelu has two forms.
+Status lower_unary(Lowering& lowering, const Call& call, Op op) {
+  if (op == Op::gelu && call.argument("approximate").toStringRef() == "tanh") op = Op::gelu_tanh;
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
+  return lowering.lower_to(call, op, {x});
+}
+
+// max(x, 0) + f(min(x, 0)), of a function that is 0 at 0.
+template <class F>
+Status lower_below_zero(Lowering& lowering, const Call& call, F f) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId above, with_number(lowering, Op::maximum, x, 0));
+  BITLAB_TRY(ValueId below, with_number(lowering, Op::minimum, x, 0));
+  BITLAB_TRY(below, f(below));
+  return lowering.lower_to(call, Op::add, {above, below});
+}
+
+// log(1 + e^(beta x)) / beta as max(x, 0) + log1p(e^(-|beta x|)) / beta, which does not overflow.
+Result<ValueId> softplus(Lowering& lowering, ValueId x, double beta) {
+  BITLAB_TRY(ValueId y, lowering.node(Op::abs, {x}));
+  BITLAB_TRY(y, with_number(lowering, Op::mul, y, -beta));
+  BITLAB_TRY(y, lowering.node(Op::exp, {y}));
+  BITLAB_TRY(y, lowering.node(Op::log1p, {y}));
+  if (beta != 1) {
+    BITLAB_TRY(y, with_number(lowering, Op::div, y, beta));
+  }
+  BITLAB_TRY(const ValueId above, with_number(lowering, Op::maximum, x, 0));
+  return lowering.node(Op::add, {above, y});
+}
+
+// min(max(x + 3, 0), 6)
+Result<ValueId> relu6_of_3_more(Lowering& lowering, ValueId x) {
+  BITLAB_TRY(ValueId y, with_number(lowering, Op::add, x, 3));
+  BITLAB_TRY(y, with_number(lowering, Op::maximum, y, 0));
+  return with_number(lowering, Op::minimum, y, 6);
+}
+
+// min(max(x, low), high), of bounds that may be left out.
+Status lower_clamped(Lowering& lowering, const Call& call, const char* low, const char* high) {
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
+  for (const auto& [bound, op] : {std::pair{low, Op::maximum}, std::pair{high, Op::minimum}}) {
+    if (bound == nullptr || !given(call, bound)) continue;
+    BITLAB_TRY(const ValueId limit, lowering.operand_as(call, bound, type));
+    BITLAB_TRY(x, lowering.node(op, {x, limit}));
+  }
+  return lowering.finish(call, x);
 }
 
 }  // namespace
+
+Result<ValueId> with_number(Lowering& lowering, Op op, ValueId x, double number) {
+  return lowering.node(op, {x, lowering.constant(at::full({1}, number, scalar_type(lowering.dtype(x))))});
+}
+
+#define BITLAB_UNARY(name, exactness) \
+  Status lower_##name(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::name); }
+#define BITLAB_BINARY(name, exactness) \
+  Status lower_##name(Lowering& lowering, const Call& call) { return lower_arithmetic(lowering, call, Op::name); }
+#define BITLAB_COMPARISON(name)
+#include "bitlab/program/elementwise.def"
+#undef BITLAB_UNARY
+#undef BITLAB_BINARY
+#undef BITLAB_COMPARISON
+
+Status lower_eq(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::equal); }
+Status lower_ne(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::not_equal); }
+Status lower_lt(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::less); }
+Status lower_le(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::less_equal); }
+Status lower_gt(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::less, true); }
+Status lower_ge(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::less_equal, true); }
+
+namespace {
+
+Status lower_logical(Lowering& lowering, const Call& call, Op op) {
+  const bool is_bitwise = call.op.starts_with("aten::bitwise");
+  if (is_bitwise && output_of(call).scalar_type() != at::kBool)
+    return unsupported(call, "bool values", c10::toString(output_of(call).scalar_type()));
+  return lower_binary(lowering, call, op, at::kBool);
+}
+
+}  // namespace
+
+Status lower_and(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::minimum); }
+Status lower_or(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::maximum); }
+Status lower_xor(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::not_equal); }
+
+Status lower_not(Lowering& lowering, const Call& call) {
+  if (output_of(call).scalar_type() != at::kBool)
+    return unsupported(call, "bool values", c10::toString(output_of(call).scalar_type()));
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", at::kBool));
+  return lowering.lower_to(call, Op::equal, {x, lowering.constant(at::full({1}, false, at::kBool))});
+}
+
+Status lower_where(Lowering& lowering, const Call& call) {
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(const ValueId condition, lowering.operand_as(call, "condition", at::kBool));
+  BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(const ValueId b, lowering.operand_as(call, "other", type));
+  return lowering.lower_to(call, Op::where, {condition, a, b});
+}
+
+Status lower_clamp(Lowering& lowering, const Call& call) { return lower_clamped(lowering, call, "min", "max"); }
+Status lower_clamp_min(Lowering& lowering, const Call& call) { return lower_clamped(lowering, call, "min", nullptr); }
+Status lower_clamp_max(Lowering& lowering, const Call& call) { return lower_clamped(lowering, call, nullptr, "max"); }
+Status lower_hardtanh(Lowering& lowering, const Call& call) { return lower_clamped(lowering, call, "min_val", "max_val"); }
+
+Status lower_hardsigmoid(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(ValueId y, relu6_of_3_more(lowering, x));
+  BITLAB_TRY(y, with_number(lowering, Op::div, y, 6));
+  return lowering.finish(call, y);
+}
+
+Status lower_hardswish(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(ValueId y, relu6_of_3_more(lowering, x));
+  BITLAB_TRY(y, lowering.node(Op::mul, {x, y}));
+  BITLAB_TRY(y, with_number(lowering, Op::div, y, 6));
+  return lowering.finish(call, y);
+}
+
+Status lower_leaky_relu(Lowering& lowering, const Call& call) {
+  return lower_below_zero(lowering, call, [&](ValueId below) {
+    return with_number(lowering, Op::mul, below, call.argument("negative_slope").toScalar().toDouble());
+  });
+}
+
+Status lower_prelu(Lowering& lowering, const Call& call) {
+  return lower_below_zero(lowering, call, [&](ValueId below) -> Result<ValueId> {
+    BITLAB_TRY(const ValueId weight, lowering.operand(call, "weight"));
+    return lowering.node(Op::mul, {below, weight});
+  });
+}
+
+// scale (max(x, 0) + alpha (e^(input_scale min(x, 0)) - 1))
+Status lower_elu(Lowering& lowering, const Call& call) {
+  const auto number = [&](const char* name) { return call.argument(name).toScalar().toDouble(); };
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId above, with_number(lowering, Op::maximum, x, 0));
+  BITLAB_TRY(ValueId below, with_number(lowering, Op::minimum, x, 0));
+  if (number("input_scale") != 1) {
+    BITLAB_TRY(below, with_number(lowering, Op::mul, below, number("input_scale")));
+  }
+  BITLAB_TRY(below, lowering.node(Op::expm1, {below}));
+  BITLAB_TRY(below, with_number(lowering, Op::mul, below, number("alpha")));
+  BITLAB_TRY(ValueId y, lowering.node(Op::add, {above, below}));
+  if (number("scale") != 1) {
+    BITLAB_TRY(y, with_number(lowering, Op::mul, y, number("scale")));
+  }
+  return lowering.finish(call, y);
+}
+
+Status lower_softplus(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId y, softplus(lowering, x, call.argument("beta").toScalar().toDouble()));
+  return lowering.finish(call, y);
+}
+
+Status lower_mish(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(ValueId y, softplus(lowering, x, 1));
+  BITLAB_TRY(y, lowering.node(Op::tanh, {y}));
+  return lowering.lower_to(call, Op::mul, {x, y});
+}
+
+// -softplus(-x)
+Status lower_log_sigmoid(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(x, with_number(lowering, Op::mul, x, -1));
+  BITLAB_TRY(x, softplus(lowering, x, 1));
+  BITLAB_TRY(x, with_number(lowering, Op::mul, x, -1));
+  return lowering.finish(call, x);
+}
+
+// x > threshold ? x : value
+Status lower_threshold(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId threshold, lowering.operand(call, "threshold"));
+  BITLAB_TRY(const ValueId value, lowering.operand(call, "value"));
+  BITLAB_TRY(const ValueId is_above, lowering.node(Op::less, {threshold, x}));
+  return lowering.lower_to(call, Op::where, {is_above, x, value});
+}
+
+// The first half of a dimension, gated by the second.
+Status lower_glu(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  const program::Shape& shape = lowering.shape(x);
+  const int64_t dim = wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(shape.size()));
+  const program::Dim whole = shape[static_cast<size_t>(dim)], half = with_factor(whole, whole.factor / 2);
+  BITLAB_TRY(const auto halves, lowering.nodes(Op::split, {x}, {{"dim", dim}, {"sizes", program::Shape{half, half}}}));
+  BITLAB_TRY(const ValueId gate, lowering.node(Op::sigmoid, {halves[1]}));
+  return lowering.lower_to(call, Op::mul, {halves[0], gate});
+}
+
+Status lower_floor_divide(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", at::kFloat));
+  BITLAB_TRY(const ValueId b, lowering.operand_as(call, "other", at::kFloat));
+  BITLAB_TRY(const ValueId quotient, lowering.node(Op::div, {a, b}));
+  return lowering.lower_to(call, Op::floor, {quotient});
+}
+
+Status lower_reciprocal(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  return lowering.lower_to(call, Op::div, {lowering.constant(at::full({1}, 1, at::kFloat)), x});
+}
+
+// Into memory of another dtype and shape.
+Status lower_copy(Lowering& lowering, const Call& call) {
+  const at::Tensor& target = call.argument("self").toTensor();
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "src", target.scalar_type()));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  if (lowering.shape(x) != shape) {
+    BITLAB_TRY(x, lowering.node(Op::expand, {x}, {{"shape", shape}}));
+  }
+  return lowering.finish(call, x);
+}
 
 Status lower_identity(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, call.arguments.at(0).name));
@@ -36,26 +280,19 @@ Status lower_dropout(Lowering& lowering, const Call& call) {
   return lower_identity(lowering, call);
 }
 
-Status lower_relu(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::relu); }
-Status lower_silu(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::silu); }
-Status lower_sigmoid(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::sigmoid); }
-Status lower_tanh(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::tanh); }
-
-Status lower_gelu(Lowering& lowering, const Call& call) {
-  const std::string& form = call.argument("approximate").toStringRef();
-  return lower_unary(lowering, call, form == "tanh" ? Op::gelu_tanh : Op::gelu);
-}
-
 Status lower_square(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   return lowering.lower_to(call, Op::mul, {x, x});
 }
 
-// Of the exponents that LibTorch computes by products.
+// Of the exponents that LibTorch computes by products and roots.
 Status lower_pow(Lowering& lowering, const Call& call) {
   const double exponent = call.argument("exponent").toScalar().toDouble();
   if (exponent == 2) return lower_square(lowering, call);
-  if (exponent != 3) return unsupported(call, "the exponent 2 or 3", describe(call.argument("exponent")));
+  if (exponent == 0.5) return lower_unary(lowering, call, Op::sqrt);
+  if (exponent == -0.5) return lower_unary(lowering, call, Op::rsqrt);
+  if (exponent == -1) return lower_reciprocal(lowering, call);
+  if (exponent != 3) return unsupported(call, "the exponent 2, 3, 0.5, -0.5 or -1", describe(call.argument("exponent")));
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const ValueId square, lowering.node(Op::mul, {x, x}));
   return lowering.lower_to(call, Op::mul, {square, x});
@@ -63,83 +300,46 @@ Status lower_pow(Lowering& lowering, const Call& call) {
 
 Status lower_neg(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  return lowering.lower_to(call, Op::mul, {x, lowering.constant(at::full({1}, -1, at::kFloat))});
+  return lowering.lower_to(call, Op::mul, {x, lowering.constant(at::full({1}, -1, output_of(call).scalar_type()))});
 }
-
-Status lower_add(Lowering& lowering, const Call& call) { return lower_binary(lowering, call, Op::add); }
-Status lower_sub(Lowering& lowering, const Call& call) { return lower_binary(lowering, call, Op::sub); }
-Status lower_mul(Lowering& lowering, const Call& call) { return lower_binary(lowering, call, Op::mul); }
-Status lower_div(Lowering& lowering, const Call& call) { return lower_binary(lowering, call, Op::div); }
 
 Status lower_rsub(Lowering& lowering, const Call& call) {
   if (call.argument("alpha").toScalar().toDouble() != 1)
     return unsupported(call, "alpha 1", describe(call.argument("alpha")));
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId number, lowering.operand(call, "other"));
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(const ValueId number, lowering.operand_as(call, "other", type));
   return lowering.lower_to(call, Op::sub, {number, x});
 }
 
-// Masks of attention scores: what is filled in must vanish in the softmax behind, so that it can be added.
+// A constant mask of attention scores, filled with what vanishes in the softmax behind, is added to them.
 Status lower_masked_fill(Lowering& lowering, const Call& call) {
   constexpr double kVanishes = -1e4;
-  const at::Tensor& mask = call.argument("mask").toTensor();
-  const double value = call.argument("value").toScalar().toDouble();
-  const bool is_constant = !lowering.is_activation(mask);
-  if (!is_constant || value > kVanishes)
-    return unsupported(call, "a constant mask, filled with -1e4 or less",
-                       fmt::format("{} mask filled with {}", is_constant ? "a constant" : "a computed", value));
+  const at::ScalarType type = output_of(call).scalar_type();
+  const c10::IValue& fill = call.argument("value");
+  const bool is_added = !lowering.is_activation(call.argument("mask").toTensor()) && fill.isScalar() && type == at::kFloat &&
+                        fill.toScalar().toDouble() <= kVanishes;
+  if (!is_added) {
+    BITLAB_TRY(const ValueId mask, lowering.operand_as(call, "mask", at::kBool));
+    BITLAB_TRY(const ValueId value, lowering.operand_as(call, "value", type));
+    BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
+    return lowering.lower_to(call, Op::where, {mask, value, x});
+  }
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   const auto options = at::TensorOptions().dtype(at::kFloat);
   BITLAB_TRY(const ValueId added, lowering.constant_of(call, [&](const Call& c) {
-    return at::where(c.argument("mask").toTensor(), at::full({1}, value, options), at::full({1}, 0, options));
+    return at::where(c.argument("mask").toTensor(), at::full({1}, fill.toScalar(), options), at::full({1}, 0, options));
   }));
   BITLAB_TRY(const ValueId y, lowering.node(Op::add, {x, added}));
   return lowering.finish(call, y);
 }
 
 // LibTorch's attention asks whether its inputs are the same tensor: they are, or they differ, whatever the values.
-Status lower_equal(Lowering& lowering, const Call& call) {
+Status lower_same_values(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId a, lowering.activation(call, "self"));
   BITLAB_TRY(const ValueId b, lowering.activation(call, "other"));
   if ((a == b) == call.outputs.at(0).toBool()) return {};
   return unsupported(call, "a comparison that does not depend on values", "one of two computed tensors");
-}
-
-Status lower_softmax(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const int64_t rank = call.argument("self").toTensor().dim();
-  return lowering.lower_to(call, Op::softmax, {x}, {{"dim", wrap_dim(call.argument("dim").toInt(), rank)}});
-}
-
-// The averaged dimensions are brought to the end and joined.
-Status lower_mean(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  const program::Shape shape = lowering.shape(x);
-  const auto rank = static_cast<int64_t>(shape.size());
-  Sizes averaged = call.argument("dim").toIntVector(), order;
-  for (int64_t& dim : averaged) dim = wrap_dim(dim, rank);
-  std::sort(averaged.begin(), averaged.end());
-  program::Shape kept;
-  program::Dim values(1);
-  for (int64_t dim = 0; dim < rank; ++dim) {
-    if (std::binary_search(averaged.begin(), averaged.end(), dim)) {
-      values = values * shape[static_cast<size_t>(dim)];
-    } else {
-      order.push_back(dim);
-      kept.push_back(shape[static_cast<size_t>(dim)]);
-    }
-  }
-  order.insert(order.end(), averaged.begin(), averaged.end());
-  if (!std::is_sorted(order.begin(), order.end())) {
-    BITLAB_TRY(x, lowering.node(Op::permute, {x}, {{"dims", order}}));
-  }
-  program::Shape joined = kept;
-  joined.push_back(values);
-  BITLAB_TRY(x, lowering.reshape(x, joined));
-  BITLAB_TRY(x, lowering.node(Op::mean, {x}));
-  BITLAB_TRY(const program::Shape target, lowering.shape_of_output(call));
-  BITLAB_TRY(x, lowering.reshape(x, target));
-  return lowering.finish(call, x);
 }
 
 }  // namespace bitlab::deploy

@@ -14,7 +14,8 @@ using program::Sizes;
 using program::ValueId;
 
 inline Error unsupported(const Call& call, std::string_view expectation, std::string_view found) {
-  return make_error(ErrorCode::kUnsupported, "[capture] {}, got {} (operator={})", expectation, found, call.op);
+  const std::string within = call.within.empty() ? "" : ", within=" + call.within;
+  return make_error(ErrorCode::kUnsupported, "[capture] {}, got {} (operator={}{})", expectation, found, call.op, within);
 }
 
 inline std::string show(at::IntArrayRef sizes) {
@@ -36,10 +37,16 @@ inline bool given(const Call& call, const std::string& argument) { return !call.
 // x with zeros in front of and behind its dimensions, the last one first.
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides);
 
-// A node that reads the argument `self` alone.
-inline Status lower_unary(Lowering& lowering, const Call& call, Op op) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  return lowering.lower_to(call, op, {x});
+// The values of x along `dim`, from `start` on.
+inline Result<ValueId> slice_of(Lowering& lowering, ValueId x, int64_t dim, int64_t start, program::Dim length) {
+  return lowering.node(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", program::Shape{length}}});
 }
+
+// A node of x and a number.
+Result<ValueId> with_number(Lowering& lowering, Op op, ValueId x, double number);
+
+// x with the dimension `dim` at the end, and back.
+Result<ValueId> with_dim_last(Lowering& lowering, ValueId x, int64_t dim);
+Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim);
 
 }  // namespace bitlab::deploy

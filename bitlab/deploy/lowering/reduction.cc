@@ -1,0 +1,186 @@
+// Sums, means, extremes, softmax: what reduces dimensions.
+#include <algorithm>
+#include <numeric>
+
+#include "bitlab/deploy/lowering/internal/lowerings.h"
+
+namespace bitlab::deploy {
+namespace {
+
+// The dimensions that a call reduces, in order: those of its argument, all where it has none.
+Sizes reduced_dims(const Call& call, int64_t rank) {
+  Sizes dims;
+  for (const Argument& argument : call.arguments) {
+    if (argument.name != "dim" || argument.value.isNone()) continue;
+    dims = argument.value.isInt() ? Sizes{argument.value.toInt()} : argument.value.toIntVector();
+  }
+  if (dims.empty()) {
+    dims.resize(static_cast<size_t>(rank));
+    std::iota(dims.begin(), dims.end(), int64_t{0});
+  }
+  for (int64_t& dim : dims) dim = wrap_dim(dim, rank);
+  std::sort(dims.begin(), dims.end());
+  return dims;
+}
+
+Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& order) {
+  if (std::is_sorted(order.begin(), order.end())) return x;
+  return lowering.node(Op::permute, {x}, {{"dims", order}});
+}
+
+// Reduced dimensions are brought to the end and joined. What is left has a dimension in front.
+struct Rows {
+  ValueId x;              // [1?, kept..., values]
+  program::Dim values;    // that become one
+  program::Shape with_1;  // the input's shape with 1 for each reduced dimension
+};
+
+Result<Rows> rows_of(Lowering& lowering, ValueId x, const Sizes& dims) {
+  const program::Shape shape = lowering.shape(x);
+  Rows rows{x, program::Dim(1), shape};
+  Sizes order;
+  program::Shape kept;
+  for (int64_t dim = 0; dim < static_cast<int64_t>(shape.size()); ++dim) {
+    const auto at = static_cast<size_t>(dim);
+    if (std::binary_search(dims.begin(), dims.end(), dim)) {
+      rows.values = rows.values * shape[at];
+      rows.with_1[at] = 1;
+    } else {
+      order.push_back(dim);
+      kept.push_back(shape[at]);
+    }
+  }
+  order.insert(order.end(), dims.begin(), dims.end());
+  BITLAB_TRY(rows.x, permuted(lowering, x, order));
+  if (kept.empty()) kept.emplace_back(1);
+  kept.push_back(rows.values);
+  BITLAB_TRY(rows.x, lowering.reshape(rows.x, kept));
+  return rows;
+}
+
+Status lower_reduction(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
+  BITLAB_TRY(ValueId y, lowering.node(op, {rows.x}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());  // where extremes are
+  return lowering.finish(call, y);
+}
+
+// sum of (x - mean)^2 / (n - correction), with 1 for reduced dimensions.
+Result<ValueId> variance(Lowering& lowering, const Call& call, ValueId x) {
+  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
+  const double correction = given(call, "correction") ? call.argument("correction").toScalar().toDouble() : 1;
+  if (!rows.values.is_number() || static_cast<double>(rows.values.factor) <= correction)
+    return unsupported(call, "a fixed number of values, more than the correction", lowering.show({rows.values}));
+  program::Shape with_1 = lowering.shape(rows.x);
+  with_1.back() = 1;
+  BITLAB_TRY(ValueId mean, lowering.node(Op::mean, {rows.x}));
+  BITLAB_TRY(mean, lowering.reshape(mean, with_1));
+  BITLAB_TRY(ValueId y, lowering.node(Op::sub, {rows.x, mean}));
+  BITLAB_TRY(y, lowering.node(Op::mul, {y, y}));
+  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
+  BITLAB_TRY(y, with_number(lowering, Op::div, y, static_cast<double>(rows.values.factor) - correction));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  return lowering.reshape(y, shape);
+}
+
+at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor().scalar_type(); }
+
+}  // namespace
+
+Result<ValueId> with_dim_last(Lowering& lowering, ValueId x, int64_t dim) {
+  Sizes order(lowering.shape(x).size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::rotate(order.begin() + dim, order.begin() + dim + 1, order.end());
+  return permuted(lowering, x, order);
+}
+
+Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim) {
+  Sizes order(lowering.shape(x).size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::rotate(order.begin() + dim, order.end() - 1, order.end());
+  return permuted(lowering, x, order);
+}
+
+Status lower_mean(Lowering& lowering, const Call& call) {
+  return lower_reduction(lowering, call, Op::mean, output_of(call).scalar_type());
+}
+Status lower_sum(Lowering& lowering, const Call& call) {
+  return lower_reduction(lowering, call, Op::sum, output_of(call).scalar_type());
+}
+Status lower_max(Lowering& lowering, const Call& call) { return lower_reduction(lowering, call, Op::max, type_of(call)); }
+Status lower_min(Lowering& lowering, const Call& call) { return lower_reduction(lowering, call, Op::min, type_of(call)); }
+Status lower_argmax(Lowering& lowering, const Call& call) {
+  return lower_reduction(lowering, call, Op::argmax, type_of(call));
+}
+
+Status lower_var(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId y, variance(lowering, call, x));
+  return lowering.finish(call, y);
+}
+
+Status lower_std(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId y, variance(lowering, call, x));
+  return lowering.lower_to(call, Op::sqrt, {y});
+}
+
+// The p-norm, of p 1 and 2.
+Status lower_vector_norm(Lowering& lowering, const Call& call) {
+  const double p = call.argument("ord").toScalar().toDouble();
+  if (p != 1 && p != 2) return unsupported(call, "a norm of order 1 or 2", fmt::format("{}", p));
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
+  BITLAB_TRY(ValueId y, p == 1 ? lowering.node(Op::abs, {rows.x}) : lowering.node(Op::mul, {rows.x, rows.x}));
+  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  if (p == 1) return lowering.finish(call, y);
+  return lowering.lower_to(call, Op::sqrt, {y});
+}
+
+Status lower_cumsum(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
+  const int64_t dim = wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(lowering.shape(x).size()));
+  BITLAB_TRY(x, with_dim_last(lowering, x, dim));
+  BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
+  BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
+  return lowering.finish(call, x);
+}
+
+Status lower_softmax(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const auto rank = static_cast<int64_t>(lowering.shape(x).size());
+  const int64_t dim = wrap_dim(call.argument("dim").toInt(), rank);
+  if (dim == rank - 1) return lowering.lower_to(call, Op::softmax, {x}, {{"dim", dim}});
+  BITLAB_TRY(x, with_dim_last(lowering, x, dim));
+  BITLAB_TRY(x, lowering.node(Op::softmax, {x}, {{"dim", rank - 1}}));
+  BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
+  return lowering.finish(call, x);
+}
+
+// x - max - log(sum of e^(x - max))
+Status lower_log_softmax(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const int64_t dim = wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(lowering.shape(x).size()));
+  BITLAB_TRY(x, with_dim_last(lowering, x, dim));
+  program::Shape with_1 = lowering.shape(x);
+  with_1.back() = 1;
+  const auto minus = [&](ValueId of, ValueId rows) -> Result<ValueId> {
+    BITLAB_TRY(rows, lowering.reshape(rows, with_1));
+    return lowering.node(Op::sub, {of, rows});
+  };
+  BITLAB_TRY(ValueId most, lowering.node(Op::max, {x}));
+  BITLAB_TRY(x, minus(x, most));
+  BITLAB_TRY(ValueId total, lowering.node(Op::exp, {x}));
+  BITLAB_TRY(total, lowering.node(Op::sum, {total}));
+  BITLAB_TRY(total, lowering.node(Op::log, {total}));
+  BITLAB_TRY(x, minus(x, total));
+  BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
+  return lowering.finish(call, x);
+}
+
+}  // namespace bitlab::deploy

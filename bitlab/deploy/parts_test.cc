@@ -1,0 +1,311 @@
+// Ordinary parts of networks, as people write them: those without a row in lowerings.def give way to the operators that they call.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "bitlab/deploy/test_support.h"
+#include "bitlab/program/print.h"
+
+namespace bitlab::deploy {
+namespace {
+
+namespace F = torch::nn::functional;
+using test::capture_net, test::Net, test::run_program;
+
+using Body = std::function<at::Tensor(const at::Tensor&)>;
+struct Part {
+  const char* what;
+  std::vector<int64_t> shape;  // of a sample
+  Body body;
+  double scale = 1;  // of the inputs
+};
+
+// Against LibTorch in double, at two batch sizes.
+void check(const Part& part) {
+  SCOPED_TRACE(part.what);
+  torch::manual_seed(5);
+  Net net;
+  net.body = [&](Net&, const at::Tensor& x) { return part.body(x); };
+  std::vector<int64_t> shape = part.shape;
+  shape.insert(shape.begin(), 3);
+  const at::Tensor x = torch::randn(shape) * part.scale;
+  const auto program = capture_net(net, x);
+  ASSERT_TRUE(program.ok()) << program.error().message;
+  const at::NoGradGuard no_grad;
+  for (const int64_t batch : {int64_t{1}, x.size(0)}) {
+    const at::Tensor inputs = x.narrow(0, 0, batch).contiguous(), found = run_program(*program, inputs);
+    const at::Tensor in_double = part.body(inputs.to(at::kDouble)), in_float = part.body(inputs);
+    ASSERT_EQ(found.scalar_type(), in_float.scalar_type());
+    ASSERT_EQ(found.sizes(), in_float.sizes());
+    EXPECT_TRUE(torch::allclose(found.to(at::kDouble), in_double.to(at::kDouble), 2e-5, 2e-6))
+        << "by " << (found.to(at::kDouble) - in_double.to(at::kDouble)).abs().max().item<double>() << "\n"
+        << print(*program);
+  }
+}
+
+void check_all(const std::vector<Part>& parts) {
+  for (const Part& part : parts) check(part);
+}
+
+// Always the same random values in a shape, in the dtype of x.
+const at::Tensor kValues = torch::randn({4096});
+at::Tensor values(at::IntArrayRef shape, const at::Tensor& x) {
+  return kValues.narrow(0, 0, c10::multiply_integers(shape)).view(shape).to(x.scalar_type());
+}
+
+TEST(Parts, Activations) {
+  check_all({
+      {"relu6", {37}, [](auto& x) { return F::relu6(x); }, 5},
+      {"hardtanh", {37}, [](auto& x) { return torch::hardtanh(x, -0.5, 2); }},
+      {"clamp", {37}, [](auto& x) { return x.clamp(-0.3, 0.7) + x.clamp_min(0.1) + x.clamp_max(-0.2); }},
+      {"clamp by tensors", {37}, [](auto& x) { return torch::clamp(x, -values({37}, x).abs(), values({37}, x).abs()); }},
+      {"hardswish", {37}, [](auto& x) { return torch::hardswish(x); }, 4},
+      {"hardsigmoid", {37}, [](auto& x) { return torch::hardsigmoid(x); }, 4},
+      {"leaky_relu", {37}, [](auto& x) { return torch::leaky_relu(x, 0.1); }},
+      {"elu", {37}, [](auto& x) { return torch::elu(x, 0.7); }},
+      {"selu", {37}, [](auto& x) { return torch::selu(x); }},
+      {"celu", {37}, [](auto& x) { return torch::celu(x, 0.5); }},
+      {"softplus", {37}, [](auto& x) { return torch::softplus(x, 2); }, 6},
+      {"mish", {37}, [](auto& x) { return torch::mish(x); }, 3},
+      {"logsigmoid", {37}, [](auto& x) { return torch::log_sigmoid(x); }, 10},
+      {"softsign", {37}, [](auto& x) { return F::softsign(x); }},
+      {"tanhshrink", {37}, [](auto& x) { return F::tanhshrink(x); }},
+      {"prelu", {4, 5, 3}, [](auto& x) { return torch::prelu(x, values({4}, x)); }},
+      {"threshold", {37}, [](auto& x) { return torch::threshold(x, 0.2, -1); }},
+      {"glu", {4, 6}, [](auto& x) { return torch::glu(x, 1); }},
+      {"in place",
+       {37},
+       [](auto& x) {
+         auto y = x * 2;
+         return F::relu6(y, F::ReLU6FuncOptions(true)).add_(1);
+       }},
+  });
+}
+
+TEST(Parts, Functions) {
+  check_all({
+      {"exp", {37}, [](auto& x) { return torch::exp(x) + torch::expm1(x); }},
+      {"log", {37}, [](auto& x) { return torch::log(x.abs() + 0.1) + torch::log1p(x.abs()); }},
+      {"roots", {37}, [](auto& x) { return torch::sqrt(x.abs()) + torch::rsqrt(x * x + 0.5) + torch::pow(x.abs(), 0.5); }},
+      {"sin and cos", {37}, [](auto& x) { return torch::sin(x * 30) + torch::cos(x); }},
+      {"erf", {37}, [](auto& x) { return torch::erf(x); }},
+      {"whole numbers", {37}, [](auto& x) { return torch::floor(x) + torch::ceil(x * 2) - torch::round(x * 3); }},
+      {"reciprocal", {37}, [](auto& x) { return torch::reciprocal(x.abs() + 1) - torch::neg(x); }},
+      {"floor_divide", {37}, [](auto& x) { return torch::floor_divide(x, 0.3); }},
+      {"minimum",
+       {4, 5},
+       [](auto& x) {
+         return torch::minimum(x, values({5}, x)) + torch::maximum(x, values({4, 1}, x));
+       }},
+      {"addcmul", {4, 5}, [](auto& x) { return torch::add(x, x * 2, 0.5); }},
+  });
+}
+
+TEST(Parts, Comparisons) {
+  check_all({
+      {"where", {4, 5}, [](auto& x) { return torch::where(x > 0, x * 2, values({5}, x)); }},
+      {"comparisons",
+       {4, 5},
+       [](auto& x) {
+         const auto y = values({5}, x);
+         return (x < y).to(x.dtype()) + (x >= 0).to(x.dtype()) * 2 + ((x != y) & ~(x == 0)).to(x.dtype()) * 4 +
+                ((x <= 0.5).logical_or(x > 1)).to(x.dtype()) * 8;
+       }},
+      {"bool", {37}, [](auto& x) { return x > 0.1; }},
+      {"masked_fill", {4, 5}, [](auto& x) { return x.masked_fill(x > 0.5, 7); }},
+      {"a mask that multiplies", {37}, [](auto& x) { return x * (x > 0); }},
+      {"counts", {4, 5}, [](auto& x) { return (x > 0).sum(-1); }},
+      {"positions of what is there", {9}, [](auto& x) { return torch::cumsum((x > 0).to(torch::kLong), 1) * (x > 0) + 1; }},
+  });
+}
+
+TEST(Parts, Reductions) {
+  check_all({
+      {"sum",
+       {4, 5, 3},
+       [](auto& x) {
+         return x.sum({1}) + x.sum({2, 3}).unsqueeze(1).sum(1).sum(1, true).unsqueeze(1) * 0 + 1;
+       }},
+      {"sums",
+       {4, 5},
+       [](auto& x) {
+         return x.sum({1, 2}, true) + x.sum(1, true);
+       }},
+      {"extremes",
+       {4, 5},
+       [](auto& x) {
+         return x.amax(1, true) - x.amin({1, 2}, true) + std::get<0>(x.max(1, true));
+       }},
+      {"argmax", {4, 5}, [](auto& x) { return x.argmax(1); }},
+      {"std",
+       {4, 5},
+       [](auto& x) {
+         return x.std(1, true, true) + x.var({1, 2}, false, true);
+       }},
+      {"cumsum", {4, 5}, [](auto& x) { return x.cumsum(1) + x.cumsum(-1); }},
+      {"normalize", {4, 5}, [](auto& x) { return F::normalize(x, F::NormalizeFuncOptions().dim(2)); }},
+      {"log_softmax", {4, 5}, [](auto& x) { return torch::log_softmax(x, -1) + torch::log_softmax(x, 1); }},
+      {"softmax in front", {4, 5}, [](auto& x) { return torch::softmax(x, 1); }},
+      {"a standardized weight",
+       {6},
+       [](auto& x) {
+         const auto w = values({5, 6}, x);
+         return F::linear(x, (w - w.mean(1, true)) / w.std(1, true, true));
+       }},
+  });
+}
+
+TEST(Parts, Movement) {
+  check_all({
+      {"stack",
+       {4, 5},
+       [](auto& x) {
+         return torch::stack({x, x * 2}, 1) + torch::stack({x, x}, -1).transpose(1, 3).transpose(2, 3);
+       }},
+      {"roll",
+       {4, 5},
+       [](auto& x) {
+         return torch::roll(x, {1, -2}, {1, 2});
+       }},
+      {"flip",
+       {4, 5},
+       [](auto& x) {
+         return torch::flip(x, {1, -1});
+       }},
+      {"einsum",
+       {4, 5},
+       [](auto& x) {
+         return torch::einsum("bij,kj->bki", {x, values({3, 5}, x)});
+       }},
+      {"einsum of two",
+       {4, 5},
+       [](auto& x) {
+         return torch::einsum("bij,bkj->bik", {x, x});
+       }},
+      {"pixel_shuffle", {12, 3, 2}, [](auto& x) { return torch::pixel_unshuffle(torch::pixel_shuffle(x, 2) + 1, 2); }},
+      {"channel_shuffle", {6, 3, 2}, [](auto& x) { return torch::channel_shuffle(x, 3); }},
+      {"steps", {9, 8}, [](auto& x) { return x.slice(1, 0, 9, 2).slice(2, 1, 8, 3); }},
+      {"patch merging",
+       {6, 8, 3},
+       [](auto& x) {
+         return torch::cat({x.slice(1, 0, 6, 2).slice(2, 0, 8, 2), x.slice(1, 1, 6, 2).slice(2, 1, 8, 2)}, -1);
+       }},
+      {"windows",
+       {4, 6, 5},
+       [](auto& x) {
+         return x.view({-1, 2, 2, 3, 2, 5}).permute({0, 1, 3, 2, 4, 5}).reshape({-1, 4, 5});
+       }},
+      {"repeat",
+       {4, 5},
+       [](auto& x) {
+         return x.repeat({1, 2, 3}) + torch::tile(x, {2, 3});
+       }},
+      {"index_select",
+       {6, 5},
+       [](auto& x) {
+         return x.index_select(1, torch::tensor({4, 0, 4}));
+       }},
+      {"index",
+       {6, 5},
+       [](auto& x) {
+         return x.index({torch::indexing::Slice(), torch::tensor({{1, 5}, {0, -1}})});
+       }},
+      {"movedim", {4, 5, 3}, [](auto& x) { return torch::movedim(x, 1, -1).swapaxes(1, 2); }},
+      {"written in place",
+       {4, 5},
+       [](auto& x) {
+         auto y = torch::empty_like(x);
+         y.copy_(x * 2);
+         return y + x;
+       }},
+  });
+}
+
+TEST(Parts, Images) {
+  const auto interpolate = [](torch::nn::functional::InterpolateFuncOptions options) {
+    return [options](const at::Tensor& x) { return F::interpolate(x, options); };
+  };
+  using Options = F::InterpolateFuncOptions;
+  const std::vector<double> twice{2, 2};
+  check_all({
+      {"ceil_mode", {3, 7, 8}, [](auto& x) { return torch::max_pool2d(x, 3, 2, 1, 1, true); }},
+      {"avg_pool without padding", {3, 7, 8}, [](auto& x) { return torch::avg_pool2d(x, 3, 2, 1, true, false); }},
+      {"avg_pool in ceil_mode", {3, 7, 8}, [](auto& x) { return torch::avg_pool2d(x, 3, 2, 1, true, true); }},
+      {"avg_pool by a divisor", {3, 7, 8}, [](auto& x) { return torch::avg_pool2d(x, 3, 2, 0, false, true, 5); }},
+      {"adaptive_avg_pool to any grid",
+       {3, 7, 8},
+       [](auto& x) {
+         return torch::adaptive_avg_pool2d(x, {3, 5});
+       }},
+      {"adaptive_max_pool",
+       {3, 7, 8},
+       [](auto& x) {
+         return std::get<0>(torch::adaptive_max_pool2d(x, {3, 5}));
+       }},
+      {"nearest", {3, 4, 5}, interpolate(Options().scale_factor(twice).mode(torch::kNearest))},
+      {"bilinear", {3, 4, 5}, interpolate(Options().scale_factor(twice).mode(torch::kBilinear).align_corners(false))},
+      {"bilinear to a size",
+       {3, 4, 5},
+       interpolate(Options().size(std::vector<int64_t>{7, 9}).mode(torch::kBilinear).align_corners(true))},
+      {"bicubic",
+       {3, 4, 5},
+       interpolate(Options().size(std::vector<int64_t>{7, 3}).mode(torch::kBicubic).align_corners(false))},
+      {"linear", {3, 5}, interpolate(Options().size(std::vector<int64_t>{8}).mode(torch::kLinear).align_corners(false))},
+      {"instance_norm",
+       {4, 5, 3},
+       [](auto& x) { return torch::instance_norm(x, values({4}, x), values({4}, x), {}, {}, true, 0.1, 1e-5, false); }},
+  });
+}
+
+// A recurrent layer is the operators of its steps.
+TEST(Parts, Recurrent) {
+  torch::manual_seed(1);
+  torch::nn::LSTM lstm(torch::nn::LSTMOptions(5, 6).num_layers(2).bidirectional(true).batch_first(true));
+  torch::nn::GRU gru(torch::nn::GRUOptions(5, 6).batch_first(true));
+  const auto in_type = [](auto& module, const at::Tensor& x) {
+    module->to(x.scalar_type());
+    const auto y = std::get<0>(module->forward(x));
+    module->to(at::kFloat);
+    return y;
+  };
+  check_all({
+      {"lstm",
+       {4, 5},
+       [&](auto& x) { return x.scalar_type() == at::kFloat ? std::get<0>(lstm->forward(x)) : in_type(lstm, x); }},
+      {"gru",
+       {4, 5},
+       [&](auto& x) { return x.scalar_type() == at::kFloat ? std::get<0>(gru->forward(x)) : in_type(gru, x); }},
+  });
+}
+
+// What programs cannot say is refused, in the name of the operator that is missing and the one that calls it.
+TEST(Parts, AreRefusedByName) {
+  const auto error_of = [](const Body& body) {
+    Net net;
+    net.body = [&](Net&, const at::Tensor& x) { return body(x); };
+    const auto program = capture_net(net, torch::randn({3, 4, 5}));
+    return program.ok() ? std::string("captured") : program.error().message;
+  };
+  EXPECT_NE(error_of([](auto& x) { return std::get<0>(torch::sort(x, -1)); }).find("operator=aten::sort"),
+            std::string::npos);
+  EXPECT_NE(error_of([](auto& x) {
+              const auto [most, where] = x.max(1);
+              return most + where;
+            }).find("no place of an extreme"),
+            std::string::npos);
+  // A part of a tensor is written: the tensor has no value any more.
+  EXPECT_NE(error_of([](auto& x) {
+              auto y = x * 2;
+              y.select(1, 0).add_(1);
+              return y;
+            }).find("[capture]"),
+            std::string::npos);
+  EXPECT_NE(error_of([](auto& x) {
+              auto y = torch::zeros({x.size(0), 4, 5});
+              y.narrow(1, 0, 2).copy_(x.narrow(1, 0, 2));
+              return y.clone() + x;
+            }).find("not changed in place as a part of another"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace bitlab::deploy
