@@ -24,6 +24,9 @@ std::vector<T> values_of(const at::Tensor& tensor) {
   return {plain.const_data_ptr<T>(), plain.const_data_ptr<T>() + plain.numel()};
 }
 
+// Constants that are kept as they are.
+bool is_plain(at::ScalarType type) { return type == at::kLong || type == at::kInt || type == at::kBool; }
+
 std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
   const at::Tensor plain = tensor.contiguous();
   const auto* bytes = static_cast<const uint8_t*>(plain.const_data_ptr());
@@ -154,8 +157,8 @@ Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) 
 
 Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
   const at::Tensor tensor = get(call), twin_tensor = get(twin());
-  if (tensor.scalar_type() != at::kFloat && tensor.scalar_type() != at::kLong && tensor.scalar_type() != at::kBool)
-    return unsupported(call, "constants of float32, int64 or bool", c10::toString(tensor.scalar_type()));
+  if (tensor.scalar_type() != at::kFloat && !is_plain(tensor.scalar_type()))
+    return unsupported(call, "constants of float32, int64, int32 or bool", c10::toString(tensor.scalar_type()));
   BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
   if (is_fixed(shape)) {
     if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
@@ -234,7 +237,7 @@ ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
   const auto named = names_.find(identity(source));
   const std::string constant_name = unique_name(named == names_.end() ? "constant" : named->second);
   ValueId id = program::kNone;
-  if (values.scalar_type() == at::kLong || values.scalar_type() == at::kBool) {
+  if (is_plain(values.scalar_type())) {
     id = builder_.raw(constant_name, dtype_of(values.scalar_type()), values.sizes().vec(), bytes_of(values));
   } else {
     const at::Tensor finite = values.to(at::kFloat).clamp_min(kMinusInfinity);

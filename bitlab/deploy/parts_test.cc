@@ -114,6 +114,7 @@ TEST(Parts, Comparisons) {
       {"masked_fill", {4, 5}, [](auto& x) { return x.masked_fill(x > 0.5, 7); }},
       {"a mask that multiplies", {37}, [](auto& x) { return x * (x > 0); }},
       {"counts", {4, 5}, [](auto& x) { return (x > 0).sum(-1); }},
+      {"int32", {9}, [](auto& x) { return ((x > 0).to(torch::kInt) * 3 - 1) * (x < 1).to(torch::kInt); }},
       {"positions of what is there", {9}, [](auto& x) { return torch::cumsum((x > 0).to(torch::kLong), 1) * (x > 0) + 1; }},
   });
 }
@@ -209,6 +210,7 @@ TEST(Parts, Movement) {
        [](auto& x) {
          return x.index({torch::indexing::Slice(), torch::tensor({{1, 5}, {0, -1}})});
        }},
+      {"gather", {6, 5}, [](auto& x) { return x.gather(1, (x.narrow(1, 0, 3) > 0).to(torch::kLong) * 2 + 1); }},
       {"movedim", {4, 5, 3}, [](auto& x) { return torch::movedim(x, 1, -1).swapaxes(1, 2); }},
       {"written in place",
        {4, 5},

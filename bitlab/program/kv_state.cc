@@ -61,6 +61,7 @@ struct Tokens {
       case Op::split:
       case Op::cat:
       case Op::take:
+      case Op::gather:
         return in_dim(node);
       case Op::flip: {
         const auto& dims = node.attribute<Sizes>("dims");

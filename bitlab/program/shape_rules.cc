@@ -35,6 +35,7 @@ bool takes(Op op, DType dtype) {
     case Op::add:
     case Op::sub:
     case Op::mul:
+      return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kInt32});
     case Op::sum:
     case Op::max:
     case Op::min:
@@ -42,7 +43,7 @@ bool takes(Op op, DType dtype) {
     case Op::cumsum:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64});
     default:
-      return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kBool});
+      return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool});
   }
 }
 
@@ -201,15 +202,38 @@ Result<Types> infer_flip(const Program& p, const Node& node) {
   return one(x, dtype_of(p, node, 0));
 }
 
+namespace {
+
 // What a sample gets must not depend on its place in the batch: the batch is no dimension to take from.
-Result<Types> infer_take(const Program& p, const Node& node) {
-  const Shape &x = shape_of(p, node, 0), &indices = shape_of(p, node, 1);
+Status check_indexed(const Program& p, const Node& node) {
+  const Shape& x = shape_of(p, node, 0);
   const int64_t dim = node.attribute<int64_t>("dim");
   BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, x));
   if (dtype_of(p, node, 1) != DType::kInt64)
     return refuse(ErrorCode::kUnsupported, node, "int64 indices, got {}", name(dtype_of(p, node, 1)));
   if (uses(x[static_cast<size_t>(dim)], 0) || least_of(p, x[static_cast<size_t>(dim)]) < 1)
     return refuse(ErrorCode::kUnsupported, node, "a dimension within samples, got {} of {}", dim, p.show(x));
+  return {};
+}
+
+}  // namespace
+
+Result<Types> infer_gather(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_indexed(p, node));
+  const Shape& indices = shape_of(p, node, 1);
+  const auto dim = static_cast<size_t>(node.attribute<int64_t>("dim"));
+  Shape expected = shape_of(p, node, 0);
+  if (indices.size() == expected.size()) expected[dim] = indices[dim];
+  if (indices != expected)
+    return refuse(ErrorCode::kShapeMismatch, node, "indices with the sizes of {} but in dimension {}, got {}",
+                  p.show(shape_of(p, node, 0)), dim, p.show(indices));
+  return one(indices, dtype_of(p, node, 0));
+}
+
+Result<Types> infer_take(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_indexed(p, node));
+  const Shape &x = shape_of(p, node, 0), &indices = shape_of(p, node, 1);
+  const int64_t dim = node.attribute<int64_t>("dim");
   Shape y(x.begin(), x.begin() + dim);
   y.insert(y.end(), indices.begin(), indices.end());
   y.insert(y.end(), x.begin() + dim + 1, x.end());

@@ -200,6 +200,8 @@ class Example {
         return made({x({4, kTokensDim, 5}, DType::kBool)}, {{"dims", Sizes{1, 2}}});
       case Op::take:
         return made({x({4, 5, 3}), x({2}, DType::kInt64)}, {{"dim", int64_t{2}}});
+      case Op::gather:
+        return made({x({4, 5, 3}), x({4, 2, 3}, DType::kInt64)}, {{"dim", int64_t{2}}});
       case Op::adaptive_max_pool:
       case Op::adaptive_avg_pool:
         return made({x({4, 5, 6})}, {{"output_size", Sizes{3, 8}}});

@@ -283,6 +283,12 @@ Status lower_index_select(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::take, {x, indices}, {{"dim", dim_of(call)}});
 }
 
+Status lower_gather(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));
+  BITLAB_TRY(const ValueId indices, lowering.operand_as(call, "index", at::kLong));
+  return lowering.lower_to(call, Op::gather, {x, indices}, {{"dim", dim_of(call)}});
+}
+
 // x[:, indices]: of one dimension.
 Status lower_index(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));

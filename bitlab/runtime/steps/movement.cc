@@ -53,26 +53,59 @@ Result<Step> make_flip_step(const StepContext& context) {
   return copy_step(context, std::move(view));
 }
 
-Result<Step> make_take_step(const StepContext& context) {
+namespace {
+
+// x and indices as [outer, size, inner], where indices have `count` in place of the size.
+struct Indexed {
+  int64_t outer = 1, size = 1, inner = 1, count = 1;
+
+  Status check(const program::Node& node, const int64_t* indices, int64_t total) const {
+    const auto* bad = std::find_if(indices, indices + total, [&](int64_t i) { return i < -size || i >= size; });
+    if (bad == indices + total) return {};
+    return make_error(ErrorCode::kInvalidArgument, "[{}] indices from {} to {}, got {} (node={})", program::name(node.op),
+                      -size, size - 1, *bad, node.name);
+  }
+  int64_t place(int64_t index) const { return index < 0 ? index + size : index; }
+};
+
+Indexed indexed(const StepContext& context) {
   const std::vector<int64_t> x = context.input_shape(0);
-  const size_t dim = dim_of(context);
-  const auto volume = [&](size_t begin, size_t end) {
-    return std::accumulate(x.begin() + static_cast<int64_t>(begin), x.begin() + static_cast<int64_t>(end), int64_t{1},
-                           std::multiplies<>());
-  };
-  const int64_t outer = volume(0, dim), size = x[dim], count = elements(context.input(1).shape, context.sizes);
-  const int64_t run = volume(dim + 1, x.size()) * size_of(context.input(0).dtype);  // bytes that lie side by side
-  return Step{[=](const StepBuffers& b) -> Status {
-                const auto *indices = b.input<int64_t>(1), *end = indices + count;
-                const auto* bad = std::find_if(indices, end, [&](int64_t i) { return i < -size || i >= size; });
-                if (bad != end)
-                  return make_error(ErrorCode::kInvalidArgument, "[take] indices from {} to {}, got {}", -size, size - 1,
-                                    *bad);
-                b.pool->run(outer, [&](int64_t o, int) {
-                  const auto* in = b.input<uint8_t>(0) + o * size * run;
-                  auto* out = b.output<uint8_t>() + o * count * run;
-                  for (int64_t i = 0; i < count; ++i)
-                    std::copy_n(in + (indices[i] < 0 ? indices[i] + size : indices[i]) * run, run, out + i * run);
+  const auto dim = static_cast<int64_t>(dim_of(context));
+  const auto volume = [&](auto begin, auto end) { return std::accumulate(begin, end, int64_t{1}, std::multiplies<>()); };
+  return {volume(x.begin(), x.begin() + dim), x[static_cast<size_t>(dim)], volume(x.begin() + dim + 1, x.end()),
+          elements(context.input(1).shape, context.sizes)};
+}
+
+}  // namespace
+
+Result<Step> make_take_step(const StepContext& context) {
+  const Indexed at = indexed(context);
+  const int64_t run = at.inner * size_of(context.input(0).dtype);  // bytes that lie side by side
+  return Step{[=, &node = context.node](const StepBuffers& b) -> Status {
+                const auto* indices = b.input<int64_t>(1);
+                BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
+                b.pool->run(at.outer, [&](int64_t o, int) {
+                  const auto* in = b.input<uint8_t>(0) + o * at.size * run;
+                  auto* out = b.output<uint8_t>() + o * at.count * run;
+                  for (int64_t i = 0; i < at.count; ++i) std::copy_n(in + at.place(indices[i]) * run, run, out + i * run);
+                });
+                return {};
+              },
+              0, ""};
+}
+
+Result<Step> make_gather_step(const StepContext& context) {
+  const Indexed at = indexed(context);
+  const int64_t bytes = size_of(context.input(0).dtype), block = at.count / at.outer;  // indices of one of `outer`
+  return Step{[=, &node = context.node](const StepBuffers& b) -> Status {
+                const auto* indices = b.input<int64_t>(1);
+                BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
+                b.pool->run(at.outer, [&](int64_t o, int) {
+                  const auto* in = b.input<uint8_t>(0) + o * at.size * at.inner * bytes;
+                  for (int64_t i = 0; i < block; ++i) {
+                    const int64_t from = at.place(indices[o * block + i]) * at.inner + i % at.inner;
+                    std::copy_n(in + from * bytes, bytes, b.output<uint8_t>() + (o * block + i) * bytes);
+                  }
                 });
                 return {};
               },

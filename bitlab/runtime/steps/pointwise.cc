@@ -111,18 +111,20 @@ Step typed_step(const StepContext& context, Function f) {
                 };
                 if (dtype == program::DType::kFloat32) run(0.0F);
                 if (dtype == program::DType::kInt64) run(int64_t{0});
+                if (dtype == program::DType::kInt32) run(int32_t{0});
                 if (dtype == program::DType::kBool) run(uint8_t{0});
                 return {};
               },
               operands.scratch_bytes(), ""};
 }
 
-// Of int64, as unsigned ones, which wrap.
+// Of integers, as unsigned ones, which wrap.
 template <class Function>
 auto wrapping(Function f) {
   return [f](auto a, auto b) {
-    if constexpr (std::is_same_v<decltype(a), int64_t>) {
-      return f(static_cast<uint64_t>(a), static_cast<uint64_t>(b));
+    using T = decltype(a);
+    if constexpr (std::is_integral_v<T>) {
+      return f(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b));
     } else {
       return f(a, b);
     }
