@@ -4,7 +4,8 @@
     tools/census.py                                  all models of tools/census_models.py
     tools/census.py --models transformers/bert,timm/resnet18
     tools/census.py --models list.txt --json out.json
-    tools/census.py --take                           writes benchmarks/results/census.json and docs/model_zoo/census.md
+    tools/census.py --take                           writes benchmarks/results/census.json and docs/model_zoo/census.md; with --models
+                                                     what is written there of these models
 
 Each model runs in a process of its own: a crash is a result. The steps, in order:
 
@@ -91,6 +92,10 @@ def examine(name: str) -> dict[str, Any]:
         if report.covered == 0:
             raise bitlab.Unsupported("no layer became ternary")
         result["step"] = "converted"
+        with torch.no_grad():  # heads that begin at 0 would pass no gradient
+            for parameter in model.parameters():
+                if parameter.dim() > 1 and not parameter.any():
+                    parameter.normal_(std=0.02)
         model.train()
         is_deterministic = _is_deterministic(model, lambda: call(model, example))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-3)
@@ -224,6 +229,10 @@ def main() -> int:
             packages[package] = metadata.version(package).split("+")[0]
         except metadata.PackageNotFoundError:
             continue
+    if arguments.take and arguments.models and RESULTS.is_file():
+        kept_results = {r["model"]: r for r in json.loads(RESULTS.read_text())["models"]}
+        kept_results.update({r["model"]: r for r in results})
+        results = [kept_results[name] for name in MODELS if name in kept_results]
     report = {"packages": packages, "reached": summary(results), "models": results}
     print(json.dumps(report["reached"]))
     for path in filter(None, [arguments.json, RESULTS if arguments.take else None]):

@@ -106,7 +106,7 @@ _TIMM = {
     "rexnet_100": 64, "hardcorenas_a": 64, "semnasnet_075": 64, "spnasnet_100": 64, "convnext_atto": 64, "convnextv2_atto": 64, "edgenext_xx_small": 64,
     "vit_tiny_patch16_224": 32, "deit_tiny_patch16_224": 32, "beit_base_patch16_224": 32, "cait_xxs24_224": 32, "xcit_nano_12_p16_224": 32,
     "eva02_tiny_patch14_224": 28, "swin_tiny_patch4_window7_224": 224, "swinv2_tiny_window8_256": 256, "mixer_s32_224": 224, "resmlp_12_224": 224,
-    "gmlp_ti16_224": 224, "poolformer_s12": 64, "pvt_v2_b0": 64, "levit_128s": 224, "coat_lite_tiny": 64, "convit_tiny": 224, "visformer_tiny": 224,
+    "gmlp_ti16_224": 224, "poolformer_s12": 64, "pvt_v2_b0": 64, "levit_128s": 224, "coat_lite_tiny": 224, "convit_tiny": 224, "visformer_tiny": 224,
     "mobilevit_xxs": 64, "mobilevitv2_050": 64, "maxvit_nano_rw_256": 256, "coatnet_nano_rw_224": 224, "davit_tiny": 224, "focalnet_tiny_srf": 64,
     "efficientformer_l1": 224, "efficientformerv2_s0": 224, "fastvit_t8": 64, "repvit_m0_9": 64, "tiny_vit_5m_224": 224, "inception_next_atto": 64,
     "convmixer_768_32": 64, "nest_tiny": 224, "twins_svt_small": 64, "volo_d1_224": 224, "crossvit_tiny_240": 240, "pit_ti_224": 224,

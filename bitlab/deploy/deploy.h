@@ -15,10 +15,13 @@ struct Parity {
   bool exact = false;         // no bounded node: the outputs are equal bit by bit
   double max_difference = 0;  // largest |module - runtime| of any output on the example
   double max_magnitude = 0;   // largest |module|
+  double sensitivity = 0;     // largest |module(x) - module(x + rounding)|, where it had to be asked for
 };
 
-// Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or
-// a bounded one by more than kBoundBehindQuantizers.
+// Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or a bounded one by
+// more than kBoundBehindQuantizers; of a deep network, which makes more than that of a rounding of its inputs (relative 2^-22), by more than
+// kSensitivities times as much as the module itself does.
+inline constexpr double kSensitivities = 4;
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
                             const NamedTensors& example);
 

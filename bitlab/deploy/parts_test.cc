@@ -96,7 +96,8 @@ TEST(Parts, Functions) {
        [](auto& x) {
          return torch::minimum(x, values({5}, x)) + torch::maximum(x, values({4, 1}, x));
        }},
-      {"addcmul", {4, 5}, [](auto& x) { return torch::add(x, x * 2, 0.5); }},
+      {"a multiple that is added", {4, 5}, [](auto& x) { return torch::add(x, x * 2, 0.5); }},
+      {"addcmul", {4, 5}, [](auto& x) { return torch::addcmul(values({5}, x), x, values({4, 1}, x), 0.5); }},
   });
 }
 
@@ -136,6 +137,7 @@ TEST(Parts, Reductions) {
        [](auto& x) {
          return x.amax(1, true) - x.amin({1, 2}, true) + std::get<0>(x.max(1, true));
        }},
+      {"any and all", {4, 5}, [](auto& x) { return (x > 1).any(1).logical_xor((x < 1).all(1, false)); }},
       {"argmax", {4, 5}, [](auto& x) { return x.argmax(1); }},
       {"std",
        {4, 5},
@@ -182,6 +184,10 @@ TEST(Parts, Movement) {
        [](auto& x) {
          return torch::einsum("bij,bkj->bik", {x, x});
        }},
+      {"attention of windows",
+       {3, 2, 4, 5},
+       [](auto& x) { return torch::scaled_dot_product_attention(x, x * 2, x + 1); }},
+      {"baddbmm", {4, 5}, [](auto& x) { return torch::baddbmm(values({4, 4}, x), x, x.transpose(1, 2), 1, 0.5); }},
       {"pixel_shuffle", {12, 3, 2}, [](auto& x) { return torch::pixel_unshuffle(torch::pixel_shuffle(x, 2) + 1, 2); }},
       {"channel_shuffle", {6, 3, 2}, [](auto& x) { return torch::channel_shuffle(x, 3); }},
       {"steps", {9, 8}, [](auto& x) { return x.slice(1, 0, 9, 2).slice(2, 1, 8, 3); }},
@@ -277,6 +283,21 @@ TEST(Parts, Recurrent) {
        {4, 5},
        [&](auto& x) { return x.scalar_type() == at::kFloat ? std::get<0>(gru->forward(x)) : in_type(gru, x); }},
   });
+}
+
+// Modules may compute something once, in their first pass in eval.
+TEST(Parts, CachesAreFilledOnce) {
+  Net net;
+  const auto table = torch::randn({4, 5});
+  at::Tensor cache;
+  net.body = [&](Net&, const at::Tensor& x) {
+    if (!cache.defined()) cache = table.index_select(0, torch::tensor({3, 1, 0, 2}));
+    return x + cache;
+  };
+  const at::Tensor x = torch::randn({3, 4, 5});
+  const auto program = capture_net(net, x);
+  ASSERT_TRUE(program.ok()) << program.error().message;
+  EXPECT_TRUE(test::same_bits(run_program(*program, x), x + cache));
 }
 
 // What programs cannot say is refused, in the name of the operator that is missing and the one that calls it.

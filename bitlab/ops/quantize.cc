@@ -59,7 +59,9 @@ at::MemoryFormat format_of(const at::Tensor& weight) {
 }
 
 FourTensors in_layout(const at::Tensor& weight, const WeightLayout& layout, const Encoded& encoded) {
-  at::Tensor t = layout.from_matrix(encoded.t).contiguous(format_of(weight));
+  at::Tensor t = layout.from_matrix(encoded.t);
+  // Of filters of one pixel, permuted strides count as contiguous, and MKL-DNN's gradient of such a convolution writes beyond its memory.
+  if (weight.dim() > 2) t = t.clone(format_of(weight));
   return {std::move(t), encoded.scale, encoded.scale_neg, encoded.threshold};
 }
 

@@ -115,6 +115,13 @@ TEST(QuantizeWeight, AnyDeviceAddsInTheOrderOfTheCpu) {
   EXPECT_GT(differs, trials / 20) << "weights for which an order shows";
 }
 
+// LibTorch's gradient of a convolution writes beyond its memory for a weight of one pixel whose strides are those of a permuted one.
+TEST(QuantizeWeight, FiltersOfOnePixelHaveTheStridesOfTheirWeight) {
+  const at::Tensor weight = torch::randn({48, 3, 1, 1});
+  for (const auto& quantize : {cpu::quantize_weight, any_device::quantize_weight})
+    EXPECT_EQ(std::get<0>(quantize(weight, to_text(WeightSpec{}), {}, false, 1)).strides(), weight.strides());
+}
+
 TEST(QuantizeWeight, AnyDeviceKeepsTheLayoutOfConvolutions) {
   torch::manual_seed(2);
   for (const WeightSpec& spec : all_specs()) {

@@ -73,10 +73,14 @@ Status linear(Lowering& lowering, const Call& call, const std::string& input, co
   return lowering.lower_to(call, Op::linear, {x, lowering.constant(weight), bias});
 }
 
-// [n, t, d] as [n, 1, t, d]
+// [n, t, d] as [n, 1, t, d], and [n, windows, heads, t, d] as [n windows, heads, t, d]
 Result<ValueId> with_heads(Lowering& lowering, ValueId x) {
   program::Shape shape = lowering.shape(x);
   if (shape.size() == 3) shape.insert(shape.begin() + 1, 1);
+  while (shape.size() > 4) {
+    shape[1] = shape[0] * shape[1];
+    shape.erase(shape.begin());
+  }
   return lowering.reshape(x, shape);
 }
 
@@ -190,6 +194,25 @@ Status lower_matmul(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId a, lowering.activation(call, "self"));
   BITLAB_TRY(const ValueId b, lowering.operand(call, second));
   return lowering.lower_to(call, Op::matmul, {a, b});
+}
+
+// beta self + alpha batch1 batch2
+Status lower_baddbmm(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId a, lowering.operand(call, "batch1"));
+  BITLAB_TRY(const ValueId b, lowering.operand(call, "batch2"));
+  BITLAB_TRY(ValueId added, lowering.operand(call, "self"));
+  BITLAB_TRY(ValueId y, lowering.node(Op::matmul, {a, b}));
+  const double alpha = call.argument("alpha").toScalar().toDouble(), beta = call.argument("beta").toScalar().toDouble();
+  if (alpha != 1) {
+    BITLAB_TRY(y, with_number(lowering, Op::mul, y, alpha));
+  }
+  if (beta == 0) return lowering.finish(call, y);
+  if (beta != 1) {
+    if (!lowering.is_activation(call.tensor("self")))
+      return unsupported(call, "beta 0 or 1 with a constant", fmt::format("{}", beta));
+    BITLAB_TRY(added, with_number(lowering, Op::mul, added, beta));
+  }
+  return lowering.lower_to(call, Op::add, {added, y});
 }
 
 Status lower_conv(Lowering& lowering, const Call& call) { return float_conv(lowering, call, false); }
@@ -393,12 +416,13 @@ Status lower_attention(Lowering& lowering, const Call& call) {
   }
   BITLAB_TRY(const Mask mask, mask_of(lowering, call));
   const at::Tensor& query = call.argument("query").toTensor();
+  if (query.dim() > 4 && mask.value != program::kNone)
+    return unsupported(call, "a mask of queries of rank 3 or 4", describe(call.argument("query")));
   const double scale =
       given(call, "scale") ? call.argument("scale").toDouble() : 1 / std::sqrt(static_cast<double>(query.size(-1)));
   BITLAB_TRY(ValueId y, lowering.node(Op::attention, {inputs[0], inputs[1], inputs[2], mask.value},
                                       {{"causal", int64_t{mask.causal}}, {"scale", scale}}));
-  program::Shape shape = lowering.shape(y);
-  if (query.dim() == 3) shape.erase(shape.begin() + 1);
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return lowering.finish(call, y);
 }

@@ -251,6 +251,21 @@ Status lower_floor_divide(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::floor, {quotient});
 }
 
+// self + value tensor1 tensor2
+Status lower_addcmul(Lowering& lowering, const Call& call) {
+  const double value = call.argument("value").toScalar().toDouble();
+  BITLAB_TRY(const ValueId self, lowering.operand(call, "self"));
+  BITLAB_TRY(const ValueId a, lowering.operand(call, "tensor1"));
+  BITLAB_TRY(const ValueId b, lowering.operand(call, "tensor2"));
+  if (!lowering.is_activation(call.tensor("tensor1")) && !lowering.is_activation(call.tensor("tensor2")))
+    return unsupported(call, "a factor that is computed", "two constants");
+  BITLAB_TRY(ValueId product, lowering.node(Op::mul, {a, b}));
+  if (value != 1) {
+    BITLAB_TRY(product, with_number(lowering, Op::mul, product, value));
+  }
+  return lowering.lower_to(call, Op::add, {self, product});
+}
+
 Status lower_reciprocal(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   return lowering.lower_to(call, Op::div, {lowering.constant(at::full({1}, 1, at::kFloat)), x});

@@ -86,6 +86,18 @@ Result<ValueId> variance(Lowering& lowering, const Call& call, ValueId x) {
   return lowering.reshape(y, shape);
 }
 
+// Whether a value of the dimension is true, or all are: the largest, or the least of 0 and 1.
+Status lower_truth(Lowering& lowering, const Call& call, Op op) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", at::kBool));
+  BITLAB_TRY(x, lowering.cast(x, at::kLong));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
+  BITLAB_TRY(ValueId y, lowering.node(op, {rows.x}));
+  BITLAB_TRY(y, lowering.cast(y, at::kBool));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  return lowering.finish(call, y);
+}
+
 at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor().scalar_type(); }
 
 }  // namespace
@@ -115,6 +127,9 @@ Status lower_min(Lowering& lowering, const Call& call) { return lower_reduction(
 Status lower_argmax(Lowering& lowering, const Call& call) {
   return lower_reduction(lowering, call, Op::argmax, type_of(call));
 }
+
+Status lower_any(Lowering& lowering, const Call& call) { return lower_truth(lowering, call, Op::max); }
+Status lower_all(Lowering& lowering, const Call& call) { return lower_truth(lowering, call, Op::min); }
 
 Status lower_var(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
