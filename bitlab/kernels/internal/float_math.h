@@ -101,7 +101,7 @@ BITLAB_ALWAYS_INLINE F32x16 log(const F32x16& x) {
 // log(1 + x): what rounding 1 + x loses is added again.
 BITLAB_ALWAYS_INLINE F32x16 log1p(const F32x16& x) {
   const F32x16 sum = x + 1.0F, lost = select(x > 1.0F, F32x16(1.0F) - (sum - x), x - (sum - 1.0F));
-  const F32x16 y = log(sum) + lost / sum;
+  const F32x16 y = select(sum < 0.0F, __builtin_nanf(""), log(sum) + lost / sum);  // one NaN on every processor
   return select(sum == 1.0F, x, select(sum == 0.0F, -__builtin_inff(), select(x == __builtin_inff(), x, y)));
 }
 

@@ -94,11 +94,11 @@ BITLAB_ALWAYS_INLINE FloatRegister register_sqrt(const FloatRegister& x) {
 #endif
 }
 
-// Rounded as IEEE 754 says; NaN below 0.
+// Rounded as IEEE 754 says; NaN below 0, whose sign processors choose in different ways.
 BITLAB_ALWAYS_INLINE F32x16 sqrt(const F32x16& x) {
   F32x16 r;
   _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = register_sqrt(x.part[i]);
-  return r;
+  return select(x < 0.0F, __builtin_nanf(""), r);
 }
 
 // The bits of a lane of x under a mask, with those of y elsewhere.
