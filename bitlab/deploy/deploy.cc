@@ -33,8 +33,7 @@ Status compare(const std::string& name, const at::Tensor& expected, const at::Te
   const double difference = largest(wanted - deployed.to(at::kDouble)), magnitude = largest(wanted);
   parity.max_difference = std::max(parity.max_difference, difference);
   parity.max_magnitude = std::max(parity.max_magnitude, magnitude);
-  const bool near =
-      difference <= std::max(kBoundBehindQuantizers * magnitude, allowed) || same_bits(expected, deployed);
+  const bool near = difference <= std::max(kBoundBehindQuantizers * magnitude, allowed) || same_bits(expected, deployed);
   if (parity.exact ? same_bits(expected, deployed) : near) return {};
   return make_error(ErrorCode::kInternal,
                     "[deploy] {} outputs of the module and of the runtime, got a difference of {} of {} (output={})",

@@ -228,8 +228,7 @@ Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source,
   ValueId value = constant(source, table);
   for (size_t i = 0; i < rest.size(); ++i) {
     if (rest[i].is_number()) continue;
-    BITLAB_TRY(value, node(Op::slice, {value},
-                           {{"dim", static_cast<int64_t>(i)}, {"start", int64_t{0}}, {"length", program::Shape{rest[i]}}}));
+    BITLAB_TRY(value, slice_of(*this, value, static_cast<int64_t>(i), 0, rest[i]));
   }
   return value;
 }

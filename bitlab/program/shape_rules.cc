@@ -133,9 +133,6 @@ Result<Shape> broadcast(const Program& p, const Node& node, const Shape& a, cons
 #define BITLAB_COMPARISON(name) \
   Result<Types> infer_##name(const Program& p, const Node& node) { return one(binary_shape(p, node), DType::kBool); }
 #include "bitlab/program/elementwise.def"
-#undef BITLAB_UNARY
-#undef BITLAB_BINARY
-#undef BITLAB_COMPARISON
 
 Result<Types> infer_where(const Program& p, const Node& node) {
   const DType condition = dtype_of(p, node, 0), a = dtype_of(p, node, 1), b = dtype_of(p, node, 2);

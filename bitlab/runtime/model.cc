@@ -6,7 +6,7 @@
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/program/verify.h"
-#include "bitlab/runtime/internal/window.h"
+#include "bitlab/runtime/internal/conv_geometry.h"
 
 namespace bitlab::runtime {
 namespace {

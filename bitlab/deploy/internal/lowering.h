@@ -64,8 +64,8 @@ class Lowering {
   Result<program::ValueId> cast(program::ValueId x, at::ScalarType type);
   // One of a list of tensors, by its place.
   Result<program::ValueId> operand(const Call& call, const std::string& list, size_t place);
-  // A float32, int64, int32 or bool constant of a tensor that is made of each recording's call: repeated where it is the same along a symbol, a part of a table where it
-  // grows with one.
+  // A float32, int64, int32 or bool constant of a tensor that is made of each recording's call: repeated where it is the same along a symbol, a part
+  // of a table where it grows with one.
   Result<program::ValueId> constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get);
   // A float constant with the values of an argument; kNone where the argument is None.
   Result<program::ValueId> floats(const Call& call, const std::string& argument);

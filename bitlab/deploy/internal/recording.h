@@ -57,8 +57,8 @@ bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& c
 // The tensors that an argument or an output is or lists.
 void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit);
 
-// Runs forward(a copy of the inputs) without gradients, and without backends whose one call hides what an operator computes. Errors of the forward pass are returned: those of BitLab as they are, those of LibTorch as
-// InvalidArgument.
+// Runs forward(a copy of the inputs) without gradients, and without backends whose one call hides what an operator computes. Errors of the forward
+// pass are returned: those of BitLab as they are, those of LibTorch as InvalidArgument.
 Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inputs, Keep keep = Keep::kTensors);
 
 }  // namespace bitlab::deploy

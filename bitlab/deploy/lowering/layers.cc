@@ -87,8 +87,7 @@ Result<ValueId> with_heads(Lowering& lowering, ValueId x) {
 // Rows of a table, as int64; LibTorch takes int32, too.
 Result<ValueId> indices_of(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId indices, lowering.activation(call, "indices"));
-  if (lowering.dtype(indices) == program::DType::kInt64) return indices;
-  return lowering.node(Op::cast, {indices}, {{"dtype", std::string("int64")}});
+  return lowering.cast(indices, at::kLong);
 }
 
 at::Tensor as_added(const at::Tensor& mask) {
@@ -202,16 +201,12 @@ Status lower_baddbmm(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId b, lowering.operand(call, "batch2"));
   BITLAB_TRY(ValueId added, lowering.operand(call, "self"));
   BITLAB_TRY(ValueId y, lowering.node(Op::matmul, {a, b}));
-  const double alpha = call.argument("alpha").toScalar().toDouble(), beta = call.argument("beta").toScalar().toDouble();
-  if (alpha != 1) {
-    BITLAB_TRY(y, with_number(lowering, Op::mul, y, alpha));
-  }
+  const double beta = call.argument("beta").toScalar().toDouble();
+  BITLAB_TRY(y, scaled(lowering, y, call.argument("alpha").toScalar().toDouble()));
   if (beta == 0) return lowering.finish(call, y);
-  if (beta != 1) {
-    if (!lowering.is_activation(call.tensor("self")))
-      return unsupported(call, "beta 0 or 1 with a constant", fmt::format("{}", beta));
-    BITLAB_TRY(added, with_number(lowering, Op::mul, added, beta));
-  }
+  if (beta != 1 && !lowering.is_activation(call.tensor("self")))
+    return unsupported(call, "beta 0 or 1 with a constant", fmt::format("{}", beta));
+  BITLAB_TRY(added, scaled(lowering, added, beta));
   return lowering.lower_to(call, Op::add, {added, y});
 }
 

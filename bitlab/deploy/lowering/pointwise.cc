@@ -10,6 +10,13 @@
 namespace bitlab::deploy {
 namespace {
 
+// The node, or the whole number below what it makes.
+Status lower_rounded(Lowering& lowering, const Call& call, Op op, ValueId a, ValueId b, bool rounds_down) {
+  if (!rounds_down) return lowering.lower_to(call, op, {a, b});
+  BITLAB_TRY(const ValueId y, lowering.node(op, {a, b}));
+  return lowering.lower_to(call, Op::floor, {y});
+}
+
 // In the dtype that LibTorch computes in: that of the result, or of a comparison's operands.
 Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
   bool rounds_down = false;
@@ -23,16 +30,10 @@ Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType 
   }
   BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", type));
   BITLAB_TRY(ValueId b, lowering.operand_as(call, "other", type));
-  if (alpha != 1) {
-    if (lowering.is_activation(call.tensor("other"))) {
-      BITLAB_TRY(b, lowering.node(Op::mul, {b, lowering.constant(at::full({1}, alpha, type))}));
-    } else {
-      return unsupported(call, "alpha 1 with a constant", fmt::format("{}", alpha));
-    }
-  }
-  if (!rounds_down) return lowering.lower_to(call, op, {a, b});
-  BITLAB_TRY(const ValueId quotient, lowering.node(op, {a, b}));
-  return lowering.lower_to(call, Op::floor, {quotient});
+  if (alpha != 1 && !lowering.is_activation(call.tensor("other")))
+    return unsupported(call, "alpha 1 with a constant", fmt::format("{}", alpha));
+  BITLAB_TRY(b, scaled(lowering, b, alpha));
+  return lower_rounded(lowering, call, op, a, b, rounds_down);
 }
 
 Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
@@ -104,15 +105,15 @@ Result<ValueId> with_number(Lowering& lowering, Op op, ValueId x, double number)
   return lowering.node(op, {x, lowering.constant(at::full({1}, number, scalar_type(lowering.dtype(x))))});
 }
 
+Result<ValueId> scaled(Lowering& lowering, ValueId x, double number) {
+  return number == 1 ? Result<ValueId>(x) : with_number(lowering, Op::mul, x, number);
+}
+
 #define BITLAB_UNARY(name, exactness) \
   Status lower_##name(Lowering& lowering, const Call& call) { return lower_unary(lowering, call, Op::name); }
 #define BITLAB_BINARY(name, exactness) \
   Status lower_##name(Lowering& lowering, const Call& call) { return lower_arithmetic(lowering, call, Op::name); }
-#define BITLAB_COMPARISON(name)
 #include "bitlab/program/elementwise.def"
-#undef BITLAB_UNARY
-#undef BITLAB_BINARY
-#undef BITLAB_COMPARISON
 
 Status lower_eq(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::equal); }
 Status lower_ne(Lowering& lowering, const Call& call) { return lower_comparison(lowering, call, Op::not_equal); }
@@ -190,15 +191,11 @@ Status lower_elu(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const ValueId above, with_number(lowering, Op::maximum, x, 0));
   BITLAB_TRY(ValueId below, with_number(lowering, Op::minimum, x, 0));
-  if (number("input_scale") != 1) {
-    BITLAB_TRY(below, with_number(lowering, Op::mul, below, number("input_scale")));
-  }
+  BITLAB_TRY(below, scaled(lowering, below, number("input_scale")));
   BITLAB_TRY(below, lowering.node(Op::expm1, {below}));
-  BITLAB_TRY(below, with_number(lowering, Op::mul, below, number("alpha")));
+  BITLAB_TRY(below, scaled(lowering, below, number("alpha")));
   BITLAB_TRY(ValueId y, lowering.node(Op::add, {above, below}));
-  if (number("scale") != 1) {
-    BITLAB_TRY(y, with_number(lowering, Op::mul, y, number("scale")));
-  }
+  BITLAB_TRY(y, scaled(lowering, y, number("scale")));
   return lowering.finish(call, y);
 }
 
@@ -247,8 +244,7 @@ Status lower_glu(Lowering& lowering, const Call& call) {
 Status lower_floor_divide(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", at::kFloat));
   BITLAB_TRY(const ValueId b, lowering.operand_as(call, "other", at::kFloat));
-  BITLAB_TRY(const ValueId quotient, lowering.node(Op::div, {a, b}));
-  return lowering.lower_to(call, Op::floor, {quotient});
+  return lower_rounded(lowering, call, Op::div, a, b, true);
 }
 
 // self + value tensor1 tensor2
@@ -260,9 +256,7 @@ Status lower_addcmul(Lowering& lowering, const Call& call) {
   if (!lowering.is_activation(call.tensor("tensor1")) && !lowering.is_activation(call.tensor("tensor2")))
     return unsupported(call, "a factor that is computed", "two constants");
   BITLAB_TRY(ValueId product, lowering.node(Op::mul, {a, b}));
-  if (value != 1) {
-    BITLAB_TRY(product, with_number(lowering, Op::mul, product, value));
-  }
+  BITLAB_TRY(product, scaled(lowering, product, value));
   return lowering.lower_to(call, Op::add, {self, product});
 }
 

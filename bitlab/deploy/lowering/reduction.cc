@@ -28,26 +28,27 @@ Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& order) {
   return lowering.node(Op::permute, {x}, {{"dims", order}});
 }
 
-// Reduced dimensions are brought to the end and joined. What is left has a dimension in front.
+// [kept..., values], or [1, values] where nothing is kept.
 struct Rows {
-  ValueId x;              // [1?, kept..., values]
-  program::Dim values;    // that become one
-  program::Shape with_1;  // the input's shape with 1 for each reduced dimension
+  ValueId x;
+  program::Dim values;  // that become one
 };
 
-Result<Rows> rows_of(Lowering& lowering, ValueId x, const Sizes& dims) {
+// The dimensions that the call reduces are brought to the end and joined.
+Result<Rows> rows_of(Lowering& lowering, const Call& call, ValueId x) {
   const program::Shape shape = lowering.shape(x);
-  Rows rows{x, program::Dim(1), shape};
+  const auto rank = static_cast<int64_t>(shape.size());
+  const Sizes dims = reduced_dims(call, rank);
+  Rows rows{x, program::Dim(1)};
   Sizes order;
   program::Shape kept;
-  for (int64_t dim = 0; dim < static_cast<int64_t>(shape.size()); ++dim) {
-    const auto at = static_cast<size_t>(dim);
+  for (int64_t dim = 0; dim < rank; ++dim) {
+    const program::Dim& size = shape[static_cast<size_t>(dim)];
     if (std::binary_search(dims.begin(), dims.end(), dim)) {
-      rows.values = rows.values * shape[at];
-      rows.with_1[at] = 1;
+      rows.values = rows.values * size;
     } else {
       order.push_back(dim);
-      kept.push_back(shape[at]);
+      kept.push_back(size);
     }
   }
   order.insert(order.end(), dims.begin(), dims.end());
@@ -58,19 +59,25 @@ Result<Rows> rows_of(Lowering& lowering, ValueId x, const Sizes& dims) {
   return rows;
 }
 
+// What a call makes of x, in its shape.
+Result<ValueId> reduced(Lowering& lowering, const Call& call, Op op, ValueId x) {
+  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
+  BITLAB_TRY(const ValueId y, lowering.node(op, {rows.x}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  return lowering.reshape(y, shape);
+}
+
 Status lower_reduction(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
-  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
-  BITLAB_TRY(ValueId y, lowering.node(op, {rows.x}));
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  BITLAB_TRY(y, lowering.reshape(y, shape));
+  BITLAB_TRY(const ValueId y, reduced(lowering, call, op, x));
   for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());  // where extremes are
   return lowering.finish(call, y);
 }
 
-// sum of (x - mean)^2 / (n - correction), with 1 for reduced dimensions.
-Result<ValueId> variance(Lowering& lowering, const Call& call, ValueId x) {
-  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
+// sum of (x - mean)^2 / (n - correction).
+Result<ValueId> variance(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
   const double correction = given(call, "correction") ? call.argument("correction").toScalar().toDouble() : 1;
   if (!rows.values.is_number() || static_cast<double>(rows.values.factor) <= correction)
     return unsupported(call, "a fixed number of values, more than the correction", lowering.show({rows.values}));
@@ -90,31 +97,32 @@ Result<ValueId> variance(Lowering& lowering, const Call& call, ValueId x) {
 Status lower_truth(Lowering& lowering, const Call& call, Op op) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", at::kBool));
   BITLAB_TRY(x, lowering.cast(x, at::kLong));
-  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
-  BITLAB_TRY(ValueId y, lowering.node(op, {rows.x}));
-  BITLAB_TRY(y, lowering.cast(y, at::kBool));
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  BITLAB_TRY(y, lowering.reshape(y, shape));
-  return lowering.finish(call, y);
+  BITLAB_TRY(x, reduced(lowering, call, op, x));
+  BITLAB_TRY(x, lowering.cast(x, at::kBool));
+  return lowering.finish(call, x);
 }
 
-at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor().scalar_type(); }
-
-}  // namespace
-
+// x with the dimension `dim` at the end, and back.
 Result<ValueId> with_dim_last(Lowering& lowering, ValueId x, int64_t dim) {
   Sizes order(lowering.shape(x).size());
   std::iota(order.begin(), order.end(), int64_t{0});
   std::rotate(order.begin() + dim, order.begin() + dim + 1, order.end());
   return permuted(lowering, x, order);
 }
-
 Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim) {
   Sizes order(lowering.shape(x).size());
   std::iota(order.begin(), order.end(), int64_t{0});
   std::rotate(order.begin() + dim, order.end() - 1, order.end());
   return permuted(lowering, x, order);
 }
+
+int64_t dim_of(Lowering& lowering, const Call& call, ValueId x) {
+  return wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(lowering.shape(x).size()));
+}
+
+at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor().scalar_type(); }
+
+}  // namespace
 
 Status lower_mean(Lowering& lowering, const Call& call) {
   return lower_reduction(lowering, call, Op::mean, output_of(call).scalar_type());
@@ -132,14 +140,12 @@ Status lower_any(Lowering& lowering, const Call& call) { return lower_truth(lowe
 Status lower_all(Lowering& lowering, const Call& call) { return lower_truth(lowering, call, Op::min); }
 
 Status lower_var(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId y, variance(lowering, call, x));
+  BITLAB_TRY(const ValueId y, variance(lowering, call));
   return lowering.finish(call, y);
 }
 
 Status lower_std(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId y, variance(lowering, call, x));
+  BITLAB_TRY(const ValueId y, variance(lowering, call));
   return lowering.lower_to(call, Op::sqrt, {y});
 }
 
@@ -148,18 +154,14 @@ Status lower_vector_norm(Lowering& lowering, const Call& call) {
   const double p = call.argument("ord").toScalar().toDouble();
   if (p != 1 && p != 2) return unsupported(call, "a norm of order 1 or 2", fmt::format("{}", p));
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const Rows rows, rows_of(lowering, x, reduced_dims(call, static_cast<int64_t>(lowering.shape(x).size()))));
-  BITLAB_TRY(ValueId y, p == 1 ? lowering.node(Op::abs, {rows.x}) : lowering.node(Op::mul, {rows.x, rows.x}));
-  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  BITLAB_TRY(y, lowering.reshape(y, shape));
-  if (p == 1) return lowering.finish(call, y);
-  return lowering.lower_to(call, Op::sqrt, {y});
+  BITLAB_TRY(x, p == 1 ? lowering.node(Op::abs, {x}) : lowering.node(Op::mul, {x, x}));
+  BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
+  return p == 1 ? lowering.finish(call, x) : lowering.lower_to(call, Op::sqrt, {x});
 }
 
 Status lower_cumsum(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
-  const int64_t dim = wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(lowering.shape(x).size()));
+  const int64_t dim = dim_of(lowering, call, x);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
@@ -168,11 +170,10 @@ Status lower_cumsum(Lowering& lowering, const Call& call) {
 
 Status lower_softmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  const auto rank = static_cast<int64_t>(lowering.shape(x).size());
-  const int64_t dim = wrap_dim(call.argument("dim").toInt(), rank);
-  if (dim == rank - 1) return lowering.lower_to(call, Op::softmax, {x}, {{"dim", dim}});
+  const int64_t dim = dim_of(lowering, call, x), last = static_cast<int64_t>(lowering.shape(x).size()) - 1;
+  if (dim == last) return lowering.lower_to(call, Op::softmax, {x}, {{"dim", dim}});
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
-  BITLAB_TRY(x, lowering.node(Op::softmax, {x}, {{"dim", rank - 1}}));
+  BITLAB_TRY(x, lowering.node(Op::softmax, {x}, {{"dim", last}}));
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
   return lowering.finish(call, x);
 }
@@ -180,7 +181,7 @@ Status lower_softmax(Lowering& lowering, const Call& call) {
 // x - max - log(sum of e^(x - max))
 Status lower_log_softmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(lowering.shape(x).size()));
+  const int64_t dim = dim_of(lowering, call, x);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   program::Shape with_1 = lowering.shape(x);
   with_1.back() = 1;

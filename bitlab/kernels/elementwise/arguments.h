@@ -9,8 +9,6 @@ enum class Elementwise : uint8_t {
 #define BITLAB_UNARY(name, formula) name,
 #define BITLAB_BINARY(name, formula) name,
 #include "bitlab/kernels/elementwise/elementwise.def"
-#undef BITLAB_UNARY
-#undef BITLAB_BINARY
 };
 
 struct ElementwiseArgs {

@@ -3,7 +3,7 @@
 
 #include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/matmul/matmul.h"
-#include "bitlab/runtime/internal/window.h"
+#include "bitlab/runtime/internal/conv_geometry.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {

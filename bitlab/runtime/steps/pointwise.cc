@@ -94,7 +94,16 @@ void zip(const Operands& operands, const StepBuffers& buffers, Function f) {
   auto* y = buffers.output<Y>();
   const int64_t count = operands.count(), period = operands.last_period();
   buffers.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
-    for (int64_t i = task * kTask; i < std::min(count, (task + 1) * kTask); ++i) y[i] = f(a[i], b[i % period]);
+    const int64_t begin = task * kTask, end = std::min(count, begin + kTask);
+    if (period == 1) {
+      for (int64_t i = begin; i < end; ++i) y[i] = f(a[i], b[0]);
+      return;
+    }
+    for (int64_t i = begin; i < end;) {  // in runs that meet b side by side
+      const int64_t first = i % period, run = std::min(period - first, end - i);
+      for (int64_t j = 0; j < run; ++j) y[i + j] = f(a[i + j], b[first + j]);
+      i += run;
+    }
   });
 }
 
@@ -170,11 +179,7 @@ Result<Step> binary_step(const StepContext& context, Elementwise op) {
   Result<Step> make_##name##_step(const StepContext& context) { return unary_step(context, Elementwise::name); }
 #define BITLAB_BINARY(name, exactness) \
   Result<Step> make_##name##_step(const StepContext& context) { return binary_step(context, Elementwise::name); }
-#define BITLAB_COMPARISON(name)
 #include "bitlab/program/elementwise.def"
-#undef BITLAB_UNARY
-#undef BITLAB_BINARY
-#undef BITLAB_COMPARISON
 
 Result<Step> make_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::equal_to<>()); }
 Result<Step> make_not_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::not_equal_to<>()); }

@@ -2,7 +2,7 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
-#include "bitlab/runtime/internal/window.h"
+#include "bitlab/runtime/internal/conv_geometry.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {

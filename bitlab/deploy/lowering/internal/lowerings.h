@@ -44,9 +44,7 @@ inline Result<ValueId> slice_of(Lowering& lowering, ValueId x, int64_t dim, int6
 
 // A node of x and a number.
 Result<ValueId> with_number(Lowering& lowering, Op op, ValueId x, double number);
-
-// x with the dimension `dim` at the end, and back.
-Result<ValueId> with_dim_last(Lowering& lowering, ValueId x, int64_t dim);
-Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim);
+// x times a number; x itself where that is 1.
+Result<ValueId> scaled(Lowering& lowering, ValueId x, double number);
 
 }  // namespace bitlab::deploy

@@ -46,8 +46,6 @@ BITLAB_ALWAYS_INLINE void elementwise_body(const ElementwiseArgs& p, int64_t beg
   case Elementwise::name:            \
     return zip(p, begin, end, [](const F32x16& a, const F32x16& b) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
 #include "bitlab/kernels/elementwise/elementwise.def"
-#undef BITLAB_UNARY
-#undef BITLAB_BINARY
   }
 }
 
