@@ -119,6 +119,7 @@ endfunction()
 # kernels is emitted. On another architecture it is left out.
 function(bitlab_isa_flags)
   set(isa_x86_avx2 -mavx2 -mf16c -mno-fma)
+  set(isa_x86_avx2fma -mavx2 -mfma)  # for kernels that ask for fused products by name
   # AVX-512 has fused instructions of its own (clang takes -mno-fma for -mno-avx512f); -ffp-contract=off keeps them away.
   set(isa_x86_avx512 -mavx512f -mavx512bw -mavx512vl)
   set(isa_x86_avx512vnni -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mbmi2)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -98,6 +99,13 @@ float ordered_dot(std::span<const float> x, std::span<const Weight> w) {
   for (size_t width = 8; width > 0; width /= 2)
     for (size_t i = 0; i < width; ++i) lane[i] += lane[i + width];
   return lane[0];
+}
+
+// x . w as float_gemm defines it: in the order of k, each step rounded once.
+inline float fused_dot(std::span<const float> x, std::span<const float> w) {
+  float sum = 0;
+  for (size_t k = 0; k < x.size(); ++k) sum = std::fma(x[k], w[k], sum);
+  return sum;
 }
 
 // Why this machine cannot run a row of a kernels.def; empty where it can.

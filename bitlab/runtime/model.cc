@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "bitlab/format/bit/bit.h"
+#include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/program/verify.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
@@ -81,38 +82,65 @@ std::vector<Packing> packings_of(const std::vector<Reader>& readers) {
   return packings;
 }
 
-// By value: whether all that reads it looks up rows, which can be widened one by one.
-std::vector<bool> looked_up_alone(const Program& p) {
-  std::vector<bool> alone(p.values.size(), true);
+// What reads a constant of floats.
+struct FloatReaders {
+  bool tables = false;    // embeddings, which can widen their rows one by one
+  bool products = false;  // linear layers and convolutions, from panels
+  bool others = false;
+};
+
+std::vector<FloatReaders> float_readers_of(const Program& p) {
+  std::vector<FloatReaders> readers(p.values.size());
   for (const program::Node& node : p.nodes)
-    for (const program::ValueId id : node.inputs)
-      if (id != program::kNone && node.op != program::Op::embedding) alone[static_cast<size_t>(id)] = false;
-  return alone;
+    for (size_t place = 0; place < node.inputs.size(); ++place) {
+      if (node.inputs[place] == program::kNone) continue;
+      FloatReaders& of = readers[static_cast<size_t>(node.inputs[place])];
+      const bool is_product = node.op == program::Op::linear || node.op == program::Op::conv;
+      if (node.op == program::Op::embedding) {
+        of.tables = true;
+      } else if (is_product && place == program::input_of(program::Op::linear, "weight")) {
+        of.products = true;
+      } else {
+        of.others = true;
+      }
+    }
+  static_assert(program::input_of(program::Op::linear, "weight") == program::input_of(program::Op::conv, "weight"));
+  return readers;
 }
 
-Result<ResidentConstant> make_plain(program::Storage, bool, const program::FloatData& data) {
-  ResidentConstant resident;
-  BITLAB_TRY(resident.plain, copy<float>(data));
-  return resident;
-}
-
-Result<ResidentConstant> make_plain(program::Storage, bool, const program::RawData& data) {
+Result<ResidentConstant> make_plain(const program::Value&, const FloatReaders&, const program::RawData& data) {
   ResidentConstant resident;
   BITLAB_TRY(resident.plain, copy(data.bytes));
   return resident;
 }
 
-Result<ResidentConstant> make_plain(program::Storage storage, bool is_table, const program::HalfData& data) {
+// A table reads the panels of a product, too. What others read as well is there twice.
+Result<ResidentConstant> make_plain(const program::Value& value, const FloatReaders& readers, program::FloatData data) {
   ResidentConstant resident;
-  if (is_table) {
-    resident.storage = storage;
+  if (readers.products) {
+    const int64_t rows = weight_rows(value.shape), depth = weight_depth(value.shape);
+    BITLAB_TRY(resident.panels, AlignedBuffer::allocate(static_cast<size_t>(kernels::float_panel_bytes(rows, depth))));
+    kernels::pack_float_rows(data.data(), rows, depth, reinterpret_cast<float*>(resident.panels.data()));
+  }
+  if (readers.others || !readers.products) {
+    BITLAB_TRY(resident.plain, copy(data));
+  }
+  return resident;
+}
+
+Result<ResidentConstant> make_plain(const program::Value& value, const FloatReaders& readers,
+                                    const program::HalfData& data) {
+  if (!readers.products && !readers.others) {
+    ResidentConstant resident;
+    resident.storage = value.storage;
     BITLAB_TRY(resident.plain, copy(data.bits));
     return resident;
   }
-  BITLAB_TRY(resident.plain, AlignedBuffer::allocate(data.bits.size() * sizeof(float)));
-  std::transform(data.bits.begin(), data.bits.end(), reinterpret_cast<float*>(resident.plain.data()),
-                 [&](uint16_t bits) { return program::widened(bits, storage); });
-  return resident;
+  BITLAB_TRY(AlignedBuffer widened, AlignedBuffer::allocate(data.bits.size() * sizeof(float)));
+  auto* floats = reinterpret_cast<float*>(widened.data());
+  std::transform(data.bits.begin(), data.bits.end(), floats,
+                 [&](uint16_t bits) { return program::widened(bits, value.storage); });
+  return make_plain(value, readers, program::FloatData(floats, data.bits.size()));
 }
 
 Result<ResidentConstant> make_resident(const program::Shape& shape, const program::Int8Data& data, const Packing& packing) {
@@ -142,14 +170,13 @@ Result<ResidentConstant> make_resident(const program::Shape& shape, const progra
   return resident;
 }
 
-// `is_table`: as looked_up_alone() says of it.
 Result<std::vector<ResidentConstant>> make_residents(const Program& p, const program::Constant& constant,
-                                                     const std::vector<Reader>& readers, bool is_table) {
+                                                     const std::vector<Reader>& readers, const FloatReaders& float_readers) {
   const program::Value& value = p.value(constant.value);
   const auto make = [&](const auto& data) -> Result<std::vector<ResidentConstant>> {
     std::vector<ResidentConstant> residents;
-    if constexpr (requires { make_plain(value.storage, is_table, data); }) {
-      BITLAB_TRY(residents.emplace_back(), make_plain(value.storage, is_table, data));
+    if constexpr (requires { make_plain(value, float_readers, data); }) {
+      BITLAB_TRY(residents.emplace_back(), make_plain(value, float_readers, data));
     } else {
       for (const Packing& packing : packings_of(readers)) {
         BITLAB_TRY(residents.emplace_back(), make_resident(value.shape, data, packing));
@@ -181,11 +208,11 @@ Result<std::shared_ptr<const Model>> Model::create(Program program, const LoadOp
   model->constants_.resize(program.values.size());
   model->weights_.resize(program.nodes.size());
   BITLAB_TRY(const auto readers, readers_of(program, options));
-  const std::vector<bool> tables = looked_up_alone(program);
+  const std::vector<FloatReaders> float_readers = float_readers_of(program);
   for (program::Constant& constant : program.constants) {
     const auto value = static_cast<size_t>(constant.value);
     auto& residents = model->constants_[value];
-    BITLAB_TRY(residents, make_residents(program, constant, readers[value], tables[value]));
+    BITLAB_TRY(residents, make_residents(program, constant, readers[value], float_readers[value]));
     for (const Reader& reader : readers[value])
       model->weights_[reader.node] = &*std::find_if(residents.begin(), residents.end(), [&](const ResidentConstant& copy) {
         return serves(copy.packing, reader.packing);

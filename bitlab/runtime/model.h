@@ -32,6 +32,7 @@ struct Packing {
 struct ResidentConstant {
   Packing packing{};
   AlignedBuffer plain;                                  // the elements of constants that are no weights of integers
+  AlignedBuffer panels;                                 // those of weights of float products, in the layout of float_gemm
   program::Storage storage = program::Storage::kPlain;  // of `plain`: floats in 16 bits are kept for tables alone
   kernels::PackedTernary packed;                        // ternary constants, and those in int8
   AlignedBuffer scale, scale_neg;
@@ -39,7 +40,8 @@ struct ResidentConstant {
   AlignedBuffer group_scale;  // float16 [groups, rows], instead of scale
   int64_t group = 0;
   int64_t bytes() const {
-    return static_cast<int64_t>(plain.size() + packed.data.size() + scale.size() + scale_neg.size() + group_scale.size());
+    return static_cast<int64_t>(plain.size() + panels.size() + packed.data.size() + scale.size() + scale_neg.size() +
+                                group_scale.size());
   }
 };
 
@@ -62,7 +64,11 @@ class Model {
   const ResidentConstant& weight(const program::Node& node) const {
     return *weights_[static_cast<size_t>(&node - program_.nodes.data())];
   }
-  // The elements of a constant that is no weight of integers; null for other values.
+  // The weight of a float product, in panels; null for other values.
+  const float* panels(program::ValueId id) const {
+    return reinterpret_cast<const float*>(constants_[static_cast<size_t>(id)][0].panels.data());
+  }
+  // The elements of a constant that is no weight of integers, nor one that float products alone read; null for other values.
   const void* plain(program::ValueId id) const {
     const auto& copies = constants_[static_cast<size_t>(id)];
     return copies.empty() || copies[0].plain.size() == 0 ? nullptr : copies[0].plain.data();

@@ -58,6 +58,8 @@ struct StepContext {
   Layout output_layout() const { return layouts.of(node.output()); }
   // The weight of integers.
   const ResidentConstant& weight() const { return model.weight(node); }
+  // The weight of a float product, in panels.
+  const float* panels(size_t place) const { return model.panels(node.inputs[place]); }
   // The values of a float32 constant; null for activations, and where it is left out.
   const float* floats(size_t place) const {
     return has_input(place) ? static_cast<const float*>(model.plain(node.inputs[place])) : nullptr;

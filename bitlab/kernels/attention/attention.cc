@@ -3,34 +3,40 @@
 #include <algorithm>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/kernels/matmul/matmul.h"
 
 namespace bitlab::kernels {
 namespace {
 
-constexpr int64_t kQueries = 32;  // that share a transposed v
+constexpr int64_t kQueries = 192;  // at most, that share packed keys and values
+constexpr int64_t kTile = 48;      // of them, whose scores are held
+constexpr int64_t kKeys = 128;     // that stay in the nearest cache
 
-// A worker's memory: v transposed, then the scores of a tile of queries.
-int64_t value_bytes(const AttentionArgs& p) {
-  return round_up(p.keys * p.value_depth * static_cast<int64_t>(sizeof(float)), kAlignment);
-}
+// A worker's memory: the keys of a group in panels, its values where they are not in panels as they are, and the scores of a tile.
+int64_t key_bytes(const AttentionArgs& p) { return float_panel_bytes(p.keys, p.depth); }
+bool packs_values(const AttentionArgs& p) { return p.value_depth % kFloatPanel != 0; }
+int64_t value_bytes(const AttentionArgs& p) { return packs_values(p) ? float_panel_bytes(p.value_depth, p.keys) : 0; }
 int64_t worker_bytes(const AttentionArgs& p) {
-  return value_bytes(p) + round_up(kQueries * p.keys * static_cast<int64_t>(sizeof(float)), kAlignment);
+  return key_bytes(p) + value_bytes(p) + round_up(kTile * p.keys * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
 
-// Scores of one query become weights: scaled, masked, softmax; zero beyond what it sees.
-void weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample, int64_t head, int64_t query,
-           float* scores) {
-  const int64_t seen = p.causal ? std::min(p.first_query + query + 1, p.keys) : p.keys;
-  rows.elementwise->run({.op = Elementwise::mul, .a = scores, .b = &p.scale, .b_count = 1, .y = scores}, 0, seen);
+// The first keys that a query sees.
+int64_t seen_by(const AttentionArgs& p, int64_t query) {
+  return p.causal ? std::min(p.first_query + query + 1, p.keys) : p.keys;
+}
+
+// Scores of one query become weights, whose sum is returned.
+float weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample, int64_t head, int64_t query,
+            float* scores) {
+  float total = 0;
+  ReductionArgs args{.op = Reduction::kWeights, .x = scores, .columns = seen_by(p, query), .scale = p.scale, .y = scores};
+  args.total = &total;
   if (p.mask != nullptr) {
     const auto& s = p.mask_strides;
-    const float* mask = p.mask + sample * s[0] + head * s[1] + query * s[2];
-    rows.elementwise->run({.op = Elementwise::add, .a = scores, .b = mask, .b_count = s[3] == 0 ? 1 : p.keys, .y = scores},
-                          0, seen);
+    args.mask = p.mask + sample * s[0] + head * s[1] + query * s[2];
+    args.mask_step = s[3];
   }
-  rows.reduction->run({.op = Reduction::kSoftmax, .x = scores, .columns = seen, .y = scores}, 0, 1);
-  std::fill(scores + seen, scores + p.keys, 0.0F);
+  rows.reduction->run(args, 0, 1);
+  return total;
 }
 
 }  // namespace
@@ -38,21 +44,55 @@ void weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample,
 int64_t attention_scratch_bytes(const AttentionArgs& p, int threads) { return threads * worker_bytes(p); }
 
 void attention(const AttentionKernels& rows, const AttentionArgs& p, uint8_t* scratch, ThreadPool& pool) {
-  if (p.heads == 0) return;
-  const int64_t tiles = ceil_div(p.queries, kQueries), shared = p.heads / p.groups;
-  pool.run(p.batch * p.heads * tiles, [&](int64_t task, int worker) {
-    const int64_t begin = task % tiles * kQueries, count = std::min(kQueries, p.queries - begin);
-    const int64_t head = task / tiles % p.heads, sample = task / tiles / p.heads;
-    const int64_t group = sample * p.groups + head / shared, query = (sample * p.heads + head) * p.queries + begin;
-    auto* values = reinterpret_cast<float*>(scratch + worker * worker_bytes(p));
-    auto* scores = reinterpret_cast<float*>(scratch + worker * worker_bytes(p) + value_bytes(p));
-    transpose(p.v + group * p.key_rows * p.value_depth, p.keys, p.value_depth, values);
-    rows.gemm->run(
-        {p.k + group * p.key_rows * p.depth, p.keys, p.depth, p.q + query * p.depth, p.depth, nullptr, scores, p.keys}, 0,
-        count, 0, p.keys);
-    for (int64_t i = 0; i < count; ++i) weigh(rows, p, sample, head, begin + i, scores + i * p.keys);
-    rows.gemm->run({values, p.value_depth, p.keys, scores, p.keys, nullptr, p.y + query * p.value_depth, p.value_depth}, 0,
-                   count, 0, p.value_depth);
+  if (p.heads == 0 || p.queries == 0) return;
+  const int64_t blocks = ceil_div(p.queries, kQueries), block = round_up(ceil_div(p.queries, blocks), kTile);
+  pool.run(p.batch * p.heads * blocks, [&](int64_t task, int worker) {
+    const int64_t begin = task % blocks * block, end = std::min(begin + block, p.queries);
+    const int64_t head = task / blocks % p.heads, sample = task / blocks / p.heads;
+    const int64_t group = sample * p.groups + head / (p.heads / p.groups);
+    const float *k = p.k + group * p.key_rows * p.depth, *v = p.v + group * p.key_rows * p.value_depth,
+                *q = p.q + (sample * p.heads + head) * p.queries * p.depth;
+    float* y = p.y + (sample * p.heads + head) * p.queries * p.value_depth;
+    uint8_t* memory = scratch + worker * worker_bytes(p);
+    auto *keys = reinterpret_cast<float*>(memory), *values = reinterpret_cast<float*>(memory + key_bytes(p)),
+         *scores = reinterpret_cast<float*>(memory + key_bytes(p) + value_bytes(p));
+    // Keys that one tile reads are packed in the cache, a few at a time.
+    const bool once = end - begin <= kTile;
+    const int64_t share = once ? kKeys : seen_by(p, end - 1);
+    if (packs_values(p)) pack_float_columns(v, p.value_depth, seen_by(p, end - 1), values);
+    // The sums over keys [from, to) of the tokens [m, m + count), behind those over the keys before.
+    const auto add = [&](int64_t m, int64_t tile, int64_t count, int64_t from, int64_t to) {
+      FloatGemmArgs args{nullptr, p.value_depth,         to - from,    scores + (m - tile) * p.keys + from, p.keys,
+                         nullptr, y + m * p.value_depth, p.value_depth};
+      if (packs_values(p)) {
+        args.panels = values + from * kFloatPanel;
+        args.panel_stride = kFloatPanel * seen_by(p, end - 1);
+      } else {
+        args.panels = v + from * p.value_depth;
+        args.k_stride = p.value_depth, args.panel_stride = kFloatPanel;
+      }
+      args.continues = from != 0;
+      rows.gemm->run(args, 0, count, 0, p.value_depth);
+    };
+    for (int64_t tile = begin; tile < end; tile += kTile) {
+      const int64_t count = std::min(kTile, end - tile), seen = seen_by(p, tile + count - 1), common = seen_by(p, tile);
+      for (int64_t from = 0; from < seen; from += share) {
+        if (once || tile == begin)
+          pack_float_rows(k + from * p.depth, std::min(share, seen_by(p, end - 1) - from), p.depth, keys);
+        const int64_t taken = std::min(share, seen - from);
+        rows.gemm->run({keys, taken, p.depth, q + tile * p.depth, p.depth, nullptr, scores + from, p.keys}, 0, count, 0,
+                       taken);
+      }
+      float totals[kTile];
+      for (int64_t i = 0; i < count; ++i) totals[i] = weigh(rows, p, sample, head, tile + i, scores + i * p.keys);
+      add(tile, tile, count, 0, common);
+      for (int64_t m = tile; m < tile + count; ++m)  // what a query does not see is not multiplied by 0: it may be NaN
+        if (seen_by(p, m) > common) add(m, tile, 1, common, seen_by(p, m));
+      for (int64_t i = 0; i < count && seen > 0; ++i) {
+        float* row = y + (tile + i) * p.value_depth;
+        rows.elementwise->run({.op = Elementwise::div, .a = row, .b = totals + i, .b_count = 1, .y = row}, 0, p.value_depth);
+      }
+    }
   });
 }
 

@@ -1,7 +1,7 @@
 // A float32 convolution for layers that are kept in float: patches gathered in tiles, then float_gemm.
 //
 //   x [batch, depth, height, width, channels] -> y [batch, out_d, out_h, out_w, rows], both channels last
-//   w [rows, K] with K in the order (kd, kh, kw, c); with groups, each group's rows one after the other
+//   w [rows, K] in panels, with K in the order (kd, kh, kw, c); with groups, each group's rows one after the other
 #pragma once
 
 #include "bitlab/kernels/conv_geometry.h"
@@ -12,7 +12,7 @@ namespace bitlab::kernels {
 int64_t float_conv_scratch_bytes(const ConvGeometry& geometry, int threads);
 
 // `scratch` is aligned to 64 and holds float_conv_scratch_bytes for at least pool.threads() threads.
-void float_conv(const FloatGemmRow& kernel, const float* w, const float* bias, int64_t rows, const ConvGeometry& geometry,
-                const float* x, float* y, uint8_t* scratch, ThreadPool& pool);
+void float_conv(const FloatGemmRow& kernel, const float* panels, const float* bias, int64_t rows,
+                const ConvGeometry& geometry, const float* x, float* y, uint8_t* scratch, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

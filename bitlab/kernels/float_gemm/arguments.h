@@ -5,15 +5,24 @@
 
 namespace bitlab::kernels {
 
+// Rows of w lie in panels of so many: [panel][k][row of the panel], so that a vector holds one k of many outputs. Rows that the last panel
+// lacks are zero.
+inline constexpr int64_t kFloatPanel = 16;
+
 struct FloatGemmArgs {
-  const float* w;  // [rows, depth], row-major
-  int64_t rows;    // N
-  int64_t depth;   // K
-  const float* x;  // [tokens, depth]
+  const float* panels;  // w [rows, depth], from pack_float_rows() or pack_float_columns()
+  int64_t rows;         // N
+  int64_t depth;        // K
+  const float* x;       // [tokens, depth]
   int64_t x_stride;
   const float* bias;  // [rows], or null
   float* y;           // [tokens, rows]
   int64_t y_stride;
+  // Between one k and the next, and between panels. A row-major transpose of w [depth, rows] is in panels as it is, where rows are a multiple of
+  // kFloatPanel: k_stride = rows, panel_stride = kFloatPanel.
+  int64_t k_stride = kFloatPanel;
+  int64_t panel_stride = kFloatPanel * depth;
+  bool continues = false;  // the sums begin with what y holds, not with 0
 };
 
 using FloatGemmKernel = void(const FloatGemmArgs& args, int64_t token_begin, int64_t token_end, int64_t row_begin,

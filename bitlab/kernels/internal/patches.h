@@ -14,7 +14,7 @@ namespace bitlab::kernels {
 inline int64_t patch_stride(const ConvGeometry& g) { return round_up(g.depth(), kVnStep); }
 
 // float32: patches lie one behind the other.
-inline constexpr int64_t kFloatPatches = 16;  // of a tile
+inline constexpr int64_t kFloatPatches = 24;  // of a tile: whole tiles of every float_gemm
 inline int64_t float_tile_bytes(const ConvGeometry& g) {
   return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
 }

@@ -35,8 +35,8 @@ using IntRegister = int32_t __attribute__((vector_size(4 * kRegisterLanes)));
 struct F32x16 {
   FloatRegister part[kRegisters];
   F32x16() = default;
-  BITLAB_ALWAYS_INLINE F32x16(float value) {  // all lanes; NOLINT(google-explicit-constructor)
-    for (auto& p : part) p = FloatRegister{} + value;
+  BITLAB_ALWAYS_INLINE F32x16(float value) {           // all lanes; NOLINT(google-explicit-constructor)
+    for (auto& p : part) p = value - FloatRegister{};  // which compilers know to be the value
   }
 };
 
@@ -78,6 +78,25 @@ BITLAB_ALWAYS_INLINE F32x16 select(const Mask16& mask, const F32x16& x, const F3
   return r;
 }
 
+BITLAB_ALWAYS_INLINE FloatRegister register_larger(const FloatRegister& x, const FloatRegister& y) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<FloatRegister>(_mm512_max_ps(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(y)));
+#elif defined(__AVX__)
+  return reinterpret_cast<FloatRegister>(_mm256_max_ps(reinterpret_cast<__m256>(x), reinterpret_cast<__m256>(y)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<FloatRegister>(_mm_max_ps(reinterpret_cast<__m128>(x), reinterpret_cast<__m128>(y)));
+#else
+  return x > y ? x : y;
+#endif
+}
+
+// x > y ? x : y, so y where one is NaN: what x86 has one instruction for.
+BITLAB_ALWAYS_INLINE F32x16 larger(const F32x16& x, const F32x16& y) {
+  F32x16 r;
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = register_larger(x.part[i], y.part[i]);
+  return r;
+}
+
 BITLAB_ALWAYS_INLINE FloatRegister register_sqrt(const FloatRegister& x) {
 #if defined(__AVX512F__)
   return reinterpret_cast<FloatRegister>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
@@ -100,6 +119,9 @@ BITLAB_ALWAYS_INLINE F32x16 sqrt(const F32x16& x) {
   _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) r.part[i] = register_sqrt(x.part[i]);
   return select(x < 0.0F, __builtin_nanf(""), r);
 }
+
+// What is NaN as one NaN: processors choose in different ways which sign and payload a sum has.
+BITLAB_ALWAYS_INLINE F32x16 one_nan(const F32x16& x) { return select(x == x, x, __builtin_nanf("")); }
 
 // The bits of a lane of x under a mask, with those of y elsewhere.
 BITLAB_ALWAYS_INLINE F32x16 merge_bits(int32_t mask, const F32x16& x, const F32x16& y) {
@@ -162,12 +184,38 @@ BITLAB_ALWAYS_INLINE void store_some(float* to, const F32x16& x, int64_t count) 
   for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
 }
 
+// The lanes as one number by a tree of halves: lane i with lane i + 8, then i + 4, i + 2, i + 1.
+template <class Op>
+BITLAB_ALWAYS_INLINE float tree(const F32x16& x, const Op& op) {
+  FloatRegister part[kRegisters];
+  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) part[i] = x.part[i];
+  _Pragma("GCC unroll 4") for (int half = kRegisters / 2; half > 0; half /= 2) {
+    _Pragma("GCC unroll 4") for (int i = 0; i < half; ++i) part[i] = op(part[i], part[i + half]);
+  }
+  FloatRegister v = part[0];
+#if defined(__AVX512F__)
+  v = op(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = op(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = op(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  v = op(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+#elif defined(__AVX__)
+  v = op(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+  v = op(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+  v = op(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+  v = op(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+  v = op(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
+#endif
+  return v[0];
+}
+
 BITLAB_ALWAYS_INLINE float tree_sum(const F32x16& x) {
-  float part[kLanes];
-  store(part, x);
-  for (int64_t width = kLanes / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
+  return tree(x, [](const FloatRegister& a, const FloatRegister& b) BITLAB_INLINE_LAMBDA { return a + b; });
+}
+
+// Of numbers: NaN is passed over where the other one is a number.
+BITLAB_ALWAYS_INLINE float tree_largest(const F32x16& x) {
+  return tree(x, [](const FloatRegister& a, const FloatRegister& b) BITLAB_INLINE_LAMBDA { return register_larger(a, b); });
 }
 
 }  // namespace

@@ -20,7 +20,4 @@ int64_t matmul_scratch_bytes(const MatmulShape& shape, int threads);
 void matmul(const FloatGemmRow& kernel, const MatmulShape& shape, const float* a, const float* c, float* y, uint8_t* scratch,
             ThreadPool& pool);
 
-// [rows, columns] -> [columns, rows]
-void transpose(const float* from, int64_t rows, int64_t columns, float* to);
-
 }  // namespace bitlab::kernels

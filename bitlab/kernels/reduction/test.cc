@@ -10,11 +10,12 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr Reduction kReductions[] = {Reduction::kSoftmax, Reduction::kLayerNorm, Reduction::kRmsNorm, Reduction::kSum,
-                                     Reduction::kMean,    Reduction::kMax,       Reduction::kMin};
+constexpr Reduction kReductions[] = {Reduction::kSoftmax, Reduction::kWeights, Reduction::kLayerNorm, Reduction::kRmsNorm,
+                                     Reduction::kSum,     Reduction::kMean,    Reduction::kMax,       Reduction::kMin};
 constexpr int64_t kReducedColumns[] = {1, 2, 10, 15, 16, 17, 33, 100, 768, 4097};
 constexpr int64_t kReducedRows = 5;
 
+bool is_softmax(Reduction op) { return op <= Reduction::kWeights; }
 bool keeps_columns(Reduction op) { return op <= Reduction::kRmsNorm; }
 
 std::vector<float> run_reduction(const ReductionRow& row, ReductionArgs args, const std::vector<float>& x, int64_t columns,
@@ -24,6 +25,8 @@ std::vector<float> run_reduction(const ReductionRow& row, ReductionArgs args, co
   test::GuardedBytes in(x.size() * sizeof(float)), out(results * sizeof(float));
   args.x = in.fill<float>(x);
   args.y = out.as<float>();
+  std::vector<float> totals(static_cast<size_t>(rows));
+  if (args.total == nullptr) args.total = totals.data();
   args.columns = columns;
   reduction(row, args, rows, *make_thread_pool(threads));
   return {out.as<float>(), out.as<float>() + results};
@@ -33,17 +36,20 @@ std::vector<float> run_reduction(const ReductionRow& row, ReductionArgs args, co
 std::vector<double> reduction_in_double(const ReductionArgs& p, std::span<const float> x) {
   const auto n = static_cast<double>(x.size());
   double sum = 0, squares = 0, exponentials = 0, most = -INFINITY, least = INFINITY;
-  for (double v : x) sum += v, most = std::max(most, v), least = std::min(least, v);
+  std::vector<double> z(x.begin(), x.end());
+  for (size_t i = 0; i < z.size(); ++i)
+    if (is_softmax(p.op)) z[i] = z[i] * p.scale + (p.mask == nullptr ? 0 : p.mask[static_cast<int64_t>(i) * p.mask_step]);
+  for (double v : z) sum += v, most = std::max(most, v), least = std::min(least, v);
   const double mean = p.op == Reduction::kLayerNorm ? sum / n : 0;
-  for (double v : x) squares += (v - mean) * (v - mean), exponentials += std::exp(v - most);
+  for (double v : z) squares += (v - mean) * (v - mean), exponentials += std::exp(v - most);
   std::vector<double> y;
   if (p.op == Reduction::kSum) return {sum};
   if (p.op == Reduction::kMean) return {sum / n};
   if (p.op == Reduction::kMax) return {most};
   if (p.op == Reduction::kMin) return {least};
   for (size_t i = 0; i < x.size(); ++i) {
-    if (p.op == Reduction::kSoftmax) {
-      y.push_back(std::exp(x[i] - most) / exponentials);
+    if (is_softmax(p.op)) {
+      y.push_back(std::exp(z[i] - most) / (p.op == Reduction::kSoftmax ? exponentials : 1));
     } else {
       const double w = p.weight == nullptr ? 1 : p.weight[i], b = p.bias == nullptr ? 0 : p.bias[i];
       y.push_back((x[i] - mean) / std::sqrt(squares / n + p.eps) * w + b);
@@ -56,14 +62,15 @@ std::vector<double> reduction_in_double(const ReductionArgs& p, std::span<const 
 TEST(EveryReduction, OfNothing) {
   for (const ReductionRow* row : test::runnable(reduction_kernels()))
     for (Reduction op : kReductions) {
-      std::vector<float> y(kReducedRows, 1e30F);
-      reduction(*row, {.op = op, .columns = 0, .y = y.data()}, kReducedRows, *make_thread_pool(2));
+      std::vector<float> y(kReducedRows, 1e30F), totals(kReducedRows, 1e30F);
+      reduction(*row, {.op = op, .columns = 0, .total = totals.data(), .y = y.data()}, kReducedRows, *make_thread_pool(2));
       const float expected = op == Reduction::kSum    ? 0.0F
                              : op == Reduction::kMean ? NAN
                              : op == Reduction::kMax  ? -INFINITY
                              : op == Reduction::kMin  ? INFINITY
                                                       : 1e30F;
       for (float value : y) EXPECT_TRUE(value == expected || (std::isnan(value) && std::isnan(expected))) << value;
+      for (float total : totals) EXPECT_EQ(total, op == Reduction::kWeights ? 0 : 1e30F);
       reduction(*row, {.op = op, .columns = 3}, 0, *make_thread_pool(2));
     }
 }
@@ -75,8 +82,13 @@ TEST(EveryReduction, EqualsTheDefinitionInDouble) {
         const auto x = test::random_floats(kReducedRows * columns, 8, 10.0F), w = test::random_floats(columns, 9),
                    b = test::random_floats(columns, 10);
         const bool affine = columns % 2 == 0;
-        const ReductionArgs args{
-            .op = op, .weight = affine ? w.data() : nullptr, .bias = columns % 4 == 0 ? b.data() : nullptr, .eps = 1e-5F};
+        const ReductionArgs args{.op = op,
+                                 .weight = affine ? w.data() : nullptr,
+                                 .bias = columns % 4 == 0 ? b.data() : nullptr,
+                                 .eps = 1e-5F,
+                                 .scale = affine ? 0.3F : 1,
+                                 .mask = columns % 3 == 0 ? b.data() : nullptr,
+                                 .mask_step = affine ? 1 : 0};
         const auto y = run_reduction(*row, args, x, columns);
         for (int64_t r = 0; r < kReducedRows; ++r) {
           const auto exact = reduction_in_double(
@@ -84,10 +96,10 @@ TEST(EveryReduction, EqualsTheDefinitionInDouble) {
           for (size_t i = 0; i < exact.size(); ++i) {
             const double got = y[static_cast<size_t>(r) * exact.size() + i];
             // Softmax: x - max is rounded, so the error is relative. Sums and norms: rounding of terms of size 10 in float32.
-            const double bound = op == Reduction::kSoftmax ? 1e-5 * exact[i] + 1e-30
-                                 : op >= Reduction::kMax   ? 0
-                                 : op == Reduction::kSum   ? 1e-5 * static_cast<double>(columns)
-                                                           : 2e-5;
+            const double bound = is_softmax(op)          ? 1e-5 * exact[i] + 1e-30
+                                 : op >= Reduction::kMax ? 0
+                                 : op == Reduction::kSum ? 1e-5 * static_cast<double>(columns)
+                                                         : 2e-5;
             ASSERT_NEAR(got, exact[i], bound) << row->name << " op " << static_cast<int>(op) << " columns " << columns;
           }
         }
@@ -110,6 +122,19 @@ TEST(EveryReduction, RowsThreadsAndSplitsGiveTheSameBits) {
         parts.insert(parts.end(), part.begin(), part.end());
       }
       EXPECT_TRUE(test::same_bits(parts, whole));
+    }
+}
+
+TEST(EveryReduction, WeightsAreSoftmaxBeforeTheDivision) {
+  for (const ReductionRow* row : test::runnable(reduction_kernels()))
+    for (int64_t columns : kReducedColumns) {
+      const auto x = test::random_floats(kReducedRows * columns, 8), mask = test::random_floats(columns, 9);
+      std::vector<float> totals(kReducedRows);
+      ReductionArgs args{.op = Reduction::kWeights, .scale = 0.7F, .mask = mask.data(), .total = totals.data()};
+      auto weights = run_reduction(*row, args, x, columns);
+      for (size_t i = 0; i < weights.size(); ++i) weights[i] /= totals[i / static_cast<size_t>(columns)];
+      args.op = Reduction::kSoftmax;
+      EXPECT_TRUE(test::same_bits(weights, run_reduction(*row, args, x, columns))) << row->name << " " << columns;
     }
 }
 

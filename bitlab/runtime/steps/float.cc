@@ -19,7 +19,7 @@ Result<Step> make_linear_step(const StepContext& context) {
   BITLAB_TRY(const kernels::FloatGemmRow* row, gemm_for(context));
   const std::vector<int64_t> weight = context.input_shape(1);
   const int64_t rows = weight[0], depth = weight[1], tokens = context.output_elements() / rows;
-  const kernels::FloatGemmArgs layer{context.floats(1), rows, depth, nullptr, depth, context.floats(2), nullptr, rows};
+  const kernels::FloatGemmArgs layer{context.panels(1), rows, depth, nullptr, depth, context.floats(2), nullptr, rows};
   return Step{[=](const StepBuffers& b) -> Status {
                 kernels::FloatGemmArgs args = layer;
                 args.x = b.input(0);
@@ -33,7 +33,7 @@ Result<Step> make_linear_step(const StepContext& context) {
 Result<Step> make_conv_step(const StepContext& context) {
   BITLAB_TRY(const kernels::FloatGemmRow* row, gemm_for(context));
   const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.sizes);
-  const float *weight = context.floats(1), *bias = context.floats(2);
+  const float *weight = context.panels(1), *bias = context.floats(2);
   const int64_t rows = context.input_shape(1)[0];
   return Step{[=](const StepBuffers& b) -> Status {
                 float_conv(*row, weight, bias, rows, geometry, b.input(0), b.output(), b.scratch, *b.pool);
@@ -63,7 +63,8 @@ Result<Step> make_embedding_step(const StepContext& context) {
   constexpr size_t kWeight = program::input_of(program::Op::embedding, "weight");
   const ResidentConstant& table = context.model.constant(context.node.inputs[kWeight])[0];
   const program::Storage storage = table.storage;
-  const void* weight = table.plain.data();
+  const void* weight = table.plain.size() != 0 ? table.plain.data() : nullptr;
+  const auto* panels = reinterpret_cast<const float*>(table.panels.data());
   const int64_t rows = context.input_shape(kWeight)[0], depth = context.input_shape(kWeight)[1],
                 tokens = context.output_elements() / depth;
   return Step{[=](const StepBuffers& b) -> Status {
@@ -73,7 +74,9 @@ Result<Step> make_embedding_step(const StepContext& context) {
                     return make_error(ErrorCode::kInvalidArgument, "[embedding] indices from 0 to {}, got {}", rows - 1,
                                       indices[i]);
                   float* y = b.output() + i * depth;
-                  if (storage == program::Storage::kPlain) {
+                  if (weight == nullptr) {  // a product's
+                    for (int64_t k = 0; k < depth; ++k) y[k] = panels[kernels::float_panel_index(depth, indices[i], k)];
+                  } else if (storage == program::Storage::kPlain) {
                     std::copy_n(static_cast<const float*>(weight) + indices[i] * depth, depth, y);
                   } else {
                     const uint16_t* row = static_cast<const uint16_t*>(weight) + indices[i] * depth;

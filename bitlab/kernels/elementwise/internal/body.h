@@ -7,25 +7,39 @@
 namespace bitlab::kernels {
 namespace {
 
+// y_i = f(a_i, b_i) for i < count, with b_i = b[i % 16] where b is `repeated`. f stands there once, which halves the code: what does not fill a
+// block goes through one.
+template <class F>
+BITLAB_ALWAYS_INLINE void walk(const float* a, const float* b, bool repeated, float* y, int64_t count, F f) {
+  const int64_t rest = count % kLanes, step = repeated ? 0 : kLanes;
+  float last_a[kLanes], last_b[kLanes], *to = y;
+  for (int64_t blocks = count / kLanes;; blocks = 1) {
+    for (; blocks > 0; --blocks, a += kLanes, b += step, to += kLanes) store(to, f(load(a), load(b)));
+    if (to == y + count || rest == 0) return;
+    if (a == last_a + kLanes) break;
+    store(last_a, load_some(a, rest)), store(last_b, load_some(b, repeated ? kLanes : rest));
+    a = to = last_a, b = last_b;
+  }
+  for (int64_t i = 0; i < rest; ++i) y[count - rest + i] = last_a[i];
+}
+
 // y = f(a) for the elements [begin, end).
 template <class F>
-BITLAB_ALWAYS_INLINE void map(const float* a, float* y, int64_t begin, int64_t end, F f) {
-  int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) store(y + i, f(load(a + i)));
-  if (i < end) store_some(y + i, f(load_some(a + i, end - i)), end - i);
+BITLAB_ALWAYS_INLINE void map(const ElementwiseArgs& p, int64_t begin, int64_t end, F f) {
+  const float unused[kLanes] = {};
+  walk(p.a + begin, unused, true, p.y + begin, end - begin,
+       [&](const F32x16& x, const F32x16&) BITLAB_INLINE_LAMBDA { return f(x); });
 }
 
 // y = f(a, b) for the elements [begin, end), in runs that meet b side by side.
 template <class F>
 BITLAB_ALWAYS_INLINE void zip(const ElementwiseArgs& p, int64_t begin, int64_t end, F f) {
-  if (p.b_count == 1) return map(p.a, p.y, begin, end, [&](const F32x16& x) BITLAB_INLINE_LAMBDA { return f(x, p.b[0]); });
+  float all[kLanes];
+  if (p.b_count == 1) store(all, p.b[0]);
   while (begin < end) {
-    const int64_t first = begin % p.b_count, run = p.b_count - first < end - begin ? p.b_count - first : end - begin;
-    const float *a = p.a + begin, *b = p.b + first;
-    float* y = p.y + begin;
-    int64_t i = 0;
-    for (; i + kLanes <= run; i += kLanes) store(y + i, f(load(a + i), load(b + i)));
-    if (i < run) store_some(y + i, f(load_some(a + i, run - i), load_some(b + i, run - i)), run - i);
+    const int64_t first = p.b_count == 1 ? 0 : begin % p.b_count, left = p.b_count == 1 ? end - begin : p.b_count - first,
+                  run = left < end - begin ? left : end - begin;
+    walk(p.a + begin, p.b_count == 1 ? all : p.b + first, p.b_count == 1, p.y + begin, run, f);
     begin += run;
   }
 }
@@ -41,7 +55,7 @@ BITLAB_ALWAYS_INLINE void elementwise_body(const ElementwiseArgs& p, int64_t beg
   switch (p.op) {
 #define BITLAB_UNARY(name, formula) \
   case Elementwise::name:           \
-    return map(p.a, p.y, begin, end, [](const F32x16& x) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
+    return map(p, begin, end, [](const F32x16& x) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
 #define BITLAB_BINARY(name, formula) \
   case Elementwise::name:            \
     return zip(p, begin, end, [](const F32x16& a, const F32x16& b) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });

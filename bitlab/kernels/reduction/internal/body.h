@@ -10,9 +10,10 @@ namespace {
 // f(block, i, count) for every block of up to 16 values of a row, from element i on; lanes behind `count` hold `padding`.
 template <class F>
 BITLAB_ALWAYS_INLINE void for_each_block(const float* x, int64_t columns, float padding, F f) {
-  int64_t i = 0;
-  for (; i + kLanes <= columns; i += kLanes) f(load(x + i), i, kLanes);
-  if (i < columns) f(load_some(x + i, columns - i, padding), i, columns - i);
+  for (int64_t i = 0; i < columns; i += kLanes) {  // f stands there once: it is long
+    const int64_t count = columns - i < kLanes ? columns - i : kLanes;
+    f(load_some(x + i, count, padding), i, count);
+  }
 }
 
 BITLAB_ALWAYS_INLINE float sum_of(const float* x, int64_t columns) {
@@ -21,29 +22,61 @@ BITLAB_ALWAYS_INLINE float sum_of(const float* x, int64_t columns) {
   return tree_sum(sum);
 }
 
-// The largest of sign * x_i, as it is in the row.
+// The largest, or least, of what extreme and x hold; NaN where one is.
+template <int kSign, class T>
+BITLAB_ALWAYS_INLINE auto is_beyond(const T& a, const T& b) {
+  if constexpr (kSign > 0) {
+    return a > b;
+  } else {
+    return a < b;
+  }
+}
 template <int kSign>
-BITLAB_ALWAYS_INLINE float extreme_of(const float* x, int64_t columns) {
-  constexpr float kLeast = kSign > 0 ? -__builtin_inff() : __builtin_inff();
-  const auto is_beyond = [](const auto& a, const auto& b) BITLAB_INLINE_LAMBDA { return kSign > 0 ? a > b : a < b; };
-  F32x16 extreme = kLeast;
-  for_each_block(x, columns, kLeast, [&](const F32x16& block, int64_t, int64_t) BITLAB_INLINE_LAMBDA {
-    extreme = select(is_beyond(block, extreme), block, select(block == block, extreme, block));
-  });
+BITLAB_ALWAYS_INLINE F32x16 further(const F32x16& extreme, const F32x16& x) {
+  return select(is_beyond<kSign>(x, extreme), x, select(x == x, extreme, x));
+}
+template <int kSign>
+BITLAB_ALWAYS_INLINE float furthest(const F32x16& extreme) {
   float lanes[kLanes];
   store(lanes, extreme);
   float most = lanes[0];
-  for (float lane : lanes) most = is_beyond(lane, most) || lane != lane ? lane : most;
+  for (float lane : lanes) most = is_beyond<kSign>(lane, most) || lane != lane ? lane : most;
   return most;
 }
+template <int kSign>
+constexpr float kLeast = kSign > 0 ? -__builtin_inff() : __builtin_inff();
 
-BITLAB_ALWAYS_INLINE void softmax_row(const float* x, int64_t columns, float* y) {
-  const float largest = extreme_of<1>(x, columns);
-  for_each_block(x, columns, 0.0F, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
-    store_some(y + i, exp(block - largest), count);
+template <int kSign>
+BITLAB_ALWAYS_INLINE float extreme_of(const float* x, int64_t columns) {
+  F32x16 extreme = kLeast<kSign>;
+  for_each_block(x, columns, kLeast<kSign>, [&](const F32x16& block, int64_t, int64_t) BITLAB_INLINE_LAMBDA {
+    extreme = further<kSign>(extreme, block);
   });
-  const float total = sum_of(y, columns);
-  for_each_block(y, columns, 0.0F, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
+  return furthest<kSign>(extreme);
+}
+
+// kWeights; returns the total.
+BITLAB_ALWAYS_INLINE float weights_row(const ReductionArgs& p, const float* x, float* y) {
+  F32x16 largest = kLeast<1>;
+  for_each_block(x, p.columns, 0.0F, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
+    F32x16 z = block * p.scale;
+    if (p.mask != nullptr) z = z + (p.mask_step == 0 ? F32x16(p.mask[0]) : load_some(p.mask + i, count));
+    store_some(y + i, z, count);
+    largest = larger(count == kLanes ? z : load_some(y + i, count, kLeast<1>), largest);  // without NaN, which the sum has
+  });
+  const F32x16 most = tree_largest(largest);
+  F32x16 sum = 0.0F;
+  for_each_block(y, p.columns, kLeast<1>, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
+    const F32x16 weight = exp<true>(block - most);
+    store_some(y + i, weight, count);
+    sum += weight;
+  });
+  return tree_sum(sum);
+}
+
+BITLAB_ALWAYS_INLINE void softmax_row(const ReductionArgs& p, const float* x, float* y) {
+  const float total = weights_row(p, x, y);
+  for_each_block(y, p.columns, 0.0F, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
     store_some(y + i, block / total, count);
   });
 }
@@ -72,7 +105,10 @@ BITLAB_ALWAYS_INLINE void reduction_body(const ReductionArgs& p, int64_t begin, 
     const float* x = p.x + row * p.columns;
     switch (p.op) {
       case Reduction::kSoftmax:
-        softmax_row(x, p.columns, p.y + row * p.columns);
+        softmax_row(p, x, p.y + row * p.columns);
+        break;
+      case Reduction::kWeights:
+        p.total[row] = weights_row(p, x, p.y + row * p.columns);
         break;
       case Reduction::kLayerNorm:
       case Reduction::kRmsNorm:

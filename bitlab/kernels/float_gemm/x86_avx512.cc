@@ -2,8 +2,8 @@
 
 namespace bitlab::kernels {
 
-void float_gemm_x86_avx2(const FloatGemmArgs& args, int64_t token_begin, int64_t token_end, int64_t row_begin,
-                         int64_t row_end) {
+void float_gemm_x86_avx512(const FloatGemmArgs& args, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                           int64_t row_end) {
   float_gemm_body(args, token_begin, token_end, row_begin, row_end);
 }
 
