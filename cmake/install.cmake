@@ -6,8 +6,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(runtime_parts base ternary kernels program format runtime)  # of libbitlab.so
-set(core_parts ${runtime_parts} data)
+set(core_parts base ternary kernels program format runtime data)
 if(BITLAB_CONFIGS)
   list(APPEND core_parts config)
 endif()
@@ -15,8 +14,7 @@ set(train_parts ops torch nn convert models train deploy)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/BitLab)
 
 # For deployment the runtime alone as one file; everything but the documented interface is hidden.
-list(TRANSFORM runtime_parts REPLACE "(.+)" "$<TARGET_OBJECTS:bitlab_\\1_objects>" OUTPUT_VARIABLE runtime_objects)
-add_library(bitlab_runtime_shared SHARED ${runtime_objects})
+add_library(bitlab_runtime_shared SHARED $<TARGET_OBJECTS:bitlab_core_compute> $<TARGET_OBJECTS:bitlab_core_glue>)
 set_target_properties(bitlab_runtime_shared PROPERTIES OUTPUT_NAME bitlab EXPORT_NAME runtime_shared SOVERSION 0 LINKER_LANGUAGE CXX
                       VERSION ${BITLAB_VERSION_NUMBER} LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/exports.map)
 target_include_directories(bitlab_runtime_shared PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include>)

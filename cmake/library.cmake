@@ -16,16 +16,17 @@ target_link_libraries(bitlab_core PUBLIC ${core_link} PRIVATE $<BUILD_INTERFACE:
 # Likewise those above it, but for libbitlab_ops, are parts of bitlab_torch, and their tests of torch_test (bitlab/CMakeLists.txt): LibTorch's
 # headers, which cost 30 s, are read once for all of them.
 
-# bitlab_library(<name> [SHARED] [TORCH] [GLUE] [DEPS <bitlab libraries>] [PRIVATE_LINK <third-party targets>]
+# bitlab_library(<name> [SHARED] [TORCH] [UNIT compute|glue|host] [DEPS <bitlab libraries>] [PRIVATE_LINK <third-party targets>]
 #                [TEST_DEPS <libraries whose headers the tests include, too>] [TEST_SHARDS <n>])
 #
 # Makes the library bitlab::<name> from the folder bitlab/<name> (which may hold folders: kernels/ternary_gemm), and its test
 # program <name>_test from the *_test.cc and test.cc files there; each <folder>/bench.cc makes <folder>_bench. Headers, sources and tests stand side by side.
 #   TORCH         above the torch line: a part of bitlab_torch, and its tests of torch_test; without it: of bitlab_core
-#   GLUE          nothing there computes for long: compiled with less optimization (cmake/options.cmake), as all with TORCH is
+#   UNIT          what it is compiled with, where it is a part of bitlab_core: compute; glue, where nothing computes for long, with less optimization
+#                 (cmake/options.cmake), as all with TORCH is; host: as glue, and no part of libbitlab.so
 #   SHARED        a shared library of its own (for registrations that a static library would lose)
 function(bitlab_library name)
-  cmake_parse_arguments(ARG "SHARED;TORCH;GLUE" "TEST_SHARDS" "DEPS;PRIVATE_LINK;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "SHARED;TORCH" "TEST_SHARDS;UNIT" "DEPS;PRIVATE_LINK;TEST_DEPS" ${ARGN})
   string(REPLACE "/" "_" id ${name})
   set(folder ${PROJECT_SOURCE_DIR}/bitlab/${name})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cc)
@@ -74,9 +75,8 @@ endfunction()
 
 # Called by bitlab_library, whose variables it sees: the sources as objects, which libbitlab.so takes, too.
 macro(bitlab_core_part id)
-  add_library(bitlab_${id}_objects OBJECT ${sources})
-  target_link_libraries(bitlab_${id}_objects PRIVATE $<IF:$<BOOL:${ARG_GLUE}>,bitlab_glue,bitlab_flags> ${core_link} ${ARG_PRIVATE_LINK})
-  target_sources(bitlab_core PRIVATE $<TARGET_OBJECTS:bitlab_${id}_objects>)
+  target_sources(bitlab_core_${ARG_UNIT} PRIVATE ${sources})
+  target_link_libraries(bitlab_core_${ARG_UNIT} PRIVATE ${ARG_PRIVATE_LINK})
   bitlab_part(${id} bitlab_core)
 endmacro()
 
