@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ bench: build/bench/build.ninja setup-peers ## Measure kernels beside roofs and o
 	.venv/bin/python benchmarks/bitlab_bench.py $(BENCH_ARGS)
 	python3 tools/results.py
 
+bench-models: build/dev/build.ninja setup-peers setup-census ## Measure whole networks beside LibTorch and ONNX Runtime (BENCH_ARGS="--take")
+	$(call BUILD,dev) --target python
+	PYTHONPATH=build/dev/python .venv/bin/python -W ignore benchmarks/models.py $(BENCH_ARGS)
+	python3 tools/results.py
+
 bench-training: build/release/build.ninja setup-peers ## Measure training steps beside float32, plain PyTorch and brevitas (BENCH_ARGS="--take")
 	$(call BUILD,release) --target bitlab_ops
 	.venv/bin/python benchmarks/training_cost.py $(BENCH_ARGS)
@@ -94,8 +99,8 @@ asan: build/asan/build.ninja ## Run the torch-free tests, broken files included,
 	$(call BUILD,asan)
 	ctest --preset asan --parallel $(JOBS) $(CTEST_ARGS)
 
-tsan: build/tsan/build.ninja ## Run concurrent sessions and the thread pool under ThreadSanitizer
-	$(call BUILD,tsan) --target base_test runtime_test
+tsan: build/tsan/build.ninja ## Run concurrent sessions, the thread pool and the weight cache under ThreadSanitizer
+	$(call BUILD,tsan) --target ops_test base_test runtime_test
 	ctest --preset tsan --parallel $(JOBS) $(CTEST_ARGS)
 
 aarch64: ## Build for 64-bit Arm and run the torch-free tests under qemu

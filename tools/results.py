@@ -24,6 +24,7 @@ DOCUMENTS = [
     ROOT / "bitlab" / "kernels" / "README.md",
     ROOT / "docs" / "tutorials" / "quantization.md",
     ROOT / "docs" / "advanced" / "gpu.md",
+    ROOT / "docs" / "benchmarks" / "index.md",
 ]
 KERNELS = ROOT / "bitlab" / "kernels"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -228,6 +229,23 @@ def training_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def models_table() -> str:
+    r = json.loads((RESULTS / "models.json").read_text())
+    peers = [name for name in r["cases"][0]["candidates"] if name != "BitLab"]
+    lines = [
+        f"One sample at a time; × is BitLab's speed as a multiple of the column's, median of {r['rounds']} interleaved rounds. {r['cpu']}, LibTorch",
+        f"{r['torch']} ({r['isa']}), ONNX Runtime {r['onnxruntime']}; its int8 is QDQ, weights by channel. By `{r['command']}`.",
+        "",
+        "| network | threads | BitLab | " + " | ".join(peers) + " | weights in memory, below float32 |",
+        "|---|---:|---:" + "|---:" * len(peers) + "|---:|",
+    ]
+    for case in r["cases"]:
+        ratios = " | ".join(f"{case['candidates'][name]['ratio_median']:.2f}×" for name in peers)
+        own = f"{case['candidates']['BitLab']['ms']:.1f} ms"
+        lines.append(f"| {case['network']} | {case['threads']} | {own} | {ratios} | {case['memory_ratio']:.1f}× |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def cuda_gemm_table() -> str:
     r = json.loads((RESULTS / "cuda_ternary_gemm.json").read_text())
     copy, int8 = r["roofs"]["copy_bytes_per_s"], r["roofs"]["int8_ops_per_s"]
@@ -266,6 +284,7 @@ TABLES: Dict[str, Callable[[], str]] = {
     "support": support_table,
     "methods": methods_table,
     "training": training_table,
+    "models": models_table,
     "cuda_gemm": cuda_gemm_table,
     "cuda_training": cuda_training_table,
 }

@@ -8,20 +8,23 @@
 
 namespace bitlab {
 
-// A reference to a callable void(int64_t index, int worker); does not own it.
-class IndexTask {
+// A reference to a callable void(Arguments...); does not own it.
+template <class... Arguments>
+class FunctionRef {
  public:
-  template <class F, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, IndexTask>>>
-  IndexTask(F&& f)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload): passed as a lambda
-      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, int64_t index, int worker) {
-          (*static_cast<std::remove_reference_t<F>*>(object))(index, worker);
+  template <class F, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>>>
+  FunctionRef(F&& f)  // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload): passed as a lambda
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, Arguments... arguments) {
+          (*static_cast<std::remove_reference_t<F>*>(object))(arguments...);
         }) {}
-  void operator()(int64_t index, int worker) const { call_(object_, index, worker); }
+  void operator()(Arguments... arguments) const { call_(object_, arguments...); }
 
  private:
   void* object_;
-  void (*call_)(void*, int64_t, int);
+  void (*call_)(void*, Arguments...);
 };
+using IndexTask = FunctionRef<int64_t, int>;      // index, worker
+using RangeTask = FunctionRef<int64_t, int64_t>;  // begin, end
 
 class ThreadPool {
  public:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "bitlab/runtime/internal/chain.h"
+
 namespace bitlab::runtime {
 namespace {
 
@@ -13,13 +15,13 @@ struct Lifetime {
   int64_t last = -1;   // last step that reads; the number of steps for outputs
 };
 
-std::vector<Lifetime> lifetimes(const Program& p) {
+std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fusions) {
   std::vector<Lifetime> lives(p.values.size());
-  const auto steps = static_cast<int64_t>(p.nodes.size());
+  const auto steps = static_cast<int64_t>(fusions.size());
   for (int64_t i = 0; i < steps; ++i) {
-    const program::Node& node = p.nodes[static_cast<size_t>(i)];
-    for (const ValueId id : node.outputs) lives[static_cast<size_t>(id)] = {i, i};
-    for (ValueId id : node.inputs)
+    const Fusion& step = fusions[static_cast<size_t>(i)];
+    for (const ValueId id : step.outputs()) lives[static_cast<size_t>(id)] = {i, i};
+    for (const ValueId id : step.inputs)
       if (id != program::kNone) lives[static_cast<size_t>(id)].last = i;
   }
   for (const program::Output& output : p.outputs) lives[static_cast<size_t>(output.value)].last = steps;
@@ -46,6 +48,12 @@ constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and p
 
 }  // namespace
 
+std::string PlannedStep::ops() const {
+  std::string text;
+  for (const program::Node* node : nodes) text.append(text.empty() ? "" : " + ").append(program::name(node->op));
+  return text;
+}
+
 Result<int64_t> value_bytes(const program::Value& v, const program::SymbolSizes& sizes) {
   const int64_t count = elements(v.shape, sizes);
   if (count > kMostBytes / size_of(v.dtype))
@@ -58,10 +66,11 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
   const Program& p = model.program();
   Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
   for (const ValueId id : p.states) BITLAB_RETURN_IF_ERROR(value_bytes(p.value(id), sizes));  // a session's memory
-  const std::vector<Lifetime> lives = lifetimes(p);
+  std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
+  const std::vector<Lifetime> lives = lifetimes(p, fusions);
   std::vector<Placed> placed;
   std::vector<ValueId> written = p.inputs;
-  for (const program::Node& node : p.nodes) written.insert(written.end(), node.outputs.begin(), node.outputs.end());
+  for (const Fusion& step : fusions) written.insert(written.end(), step.outputs().begin(), step.outputs().end());
   for (const ValueId id : written) {
     const auto i = static_cast<size_t>(id);
     BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], sizes));
@@ -72,10 +81,19 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
                         plan.scratch_offset, p.values[i].name);
   }
   int64_t scratch = 0;
-  for (const program::Node& node : p.nodes) {
-    BITLAB_TRY(Step step, make_step({model, plan.layouts, node, plan.sizes, threads}));
+  for (Fusion& fusion : fusions) {
+    StepContext context{model, plan.layouts, fusion.head(), plan.sizes, threads};
+    Chain chain;
+    if (!fusion.functions.empty()) {
+      BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row(context));
+      chain = Chain(row, std::move(fusion.functions));
+      context.chain = &chain;
+    }
+    BITLAB_TRY(Step step, make_step(context));
     scratch = std::max(scratch, step.scratch_bytes);
-    plan.steps.push_back({std::move(step), &node});
+    const auto outputs = fusion.outputs();
+    plan.steps.push_back(
+        {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
   }
   plan.arena_bytes = plan.scratch_offset + scratch;
   return plan;

@@ -2,15 +2,20 @@
 // do not meet share bytes.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
 
+// One node, or a node and those behind it that work on its results element by element.
 struct PlannedStep {
   Step step;
-  const program::Node* node;
+  std::vector<const program::Node*> nodes;
+  std::vector<program::ValueId> inputs, outputs;
+  const std::string& name() const { return nodes.front()->name; }
+  std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };
 
 struct Plan {

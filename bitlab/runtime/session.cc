@@ -223,14 +223,14 @@ Status Session::run_steps() {
   buffers.pool = pool_.get();
   buffers.position = position_, buffers.capacity = capacity_;
   for (const PlannedStep& planned : current_->plan.steps) {
-    const TraceScope scope(options_.trace, "step", planned.node->name);
+    const TraceScope scope(options_.trace, "step", planned.name());
     step_inputs_.clear();
     step_outputs_.clear();
-    for (const program::ValueId id : planned.node->inputs) step_inputs_.push_back(source(id));
-    for (const program::ValueId id : planned.node->outputs) step_outputs_.push_back(buffer(id));
+    for (const program::ValueId id : planned.inputs) step_inputs_.push_back(source(id));
+    for (const program::ValueId id : planned.outputs) step_outputs_.push_back(buffer(id));
     buffers.inputs = step_inputs_, buffers.outputs = step_outputs_;
     if (Status status = planned.step.run(buffers); !status.ok())
-      return make_error(status.error().code, "{} (node={})", status.error().message, planned.node->name);
+      return make_error(status.error().code, "{} (node={})", status.error().message, planned.name());
   }
   return {};
 }

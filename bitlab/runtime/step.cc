@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "bitlab/runtime/internal/chain.h"
+
 namespace bitlab::runtime {
 namespace {
 
@@ -21,7 +23,7 @@ struct Reordering {
   int64_t begin, end;  // bytes of scratch
 };
 
-constexpr size_t kMostInputs = 8;  // of an operation that wants a layout
+constexpr size_t kMostInputs = 8 + Chain::kMost;  // of an operation that wants a layout, and of its chain
 
 // `scratch`: bytes of it that the kernel itself uses.
 std::vector<Reordering> reorderings_of(const StepContext& context, int64_t scratch) {

@@ -37,12 +37,15 @@ struct Step {
   std::string kernels;  // the rows that were chosen, "" where there is one implementation
 };
 
+class Chain;
+
 struct StepContext {
   const Model& model;
   const Layouts& layouts;
   const program::Node& node;
   const program::SymbolSizes& sizes;  // the context: the most that a run with this plan can have
   int threads;
+  const Chain* chain = nullptr;  // what the step computes on its output, too (internal/chain.h); null: nothing
 
   const program::Value& input(size_t place) const { return model.program().value(node.inputs[place]); }
   bool has_input(size_t place) const { return node.inputs[place] != program::kNone; }

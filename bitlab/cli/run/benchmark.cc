@@ -100,9 +100,9 @@ Json report_of(const runtime::Model& model, const BenchmarkOptions& options, con
   for (const auto& [name, seconds] : m.by_node) total += seconds;
   Json nodes = Json::array();
   for (const runtime::PlannedStep& step : session.plan()->steps)
-    nodes.push_back({{"node", step.node->name},
-                     {"op", program::name(step.node->op)},
-                     {"share", m.by_node.at(step.node->name) / total},
+    nodes.push_back({{"node", step.name()},
+                     {"op", step.ops()},
+                     {"share", m.by_node.at(step.name()) / total},
                      {"kernels", step.step.kernels}});
   const double median = percentile(m.seconds, 0.5);
   return {{"model", options.model},

@@ -1,5 +1,7 @@
 #include "bitlab/cli/run/inspection.h"
 
+#include <unordered_map>
+
 #include "bitlab/cli/run/sizes.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/runtime/plan.h"
@@ -103,8 +105,12 @@ Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, con
   for (ValueId id : p.inputs) facts.inputs.push_back(describe(p.value(id).name, id));
   for (ValueId id : p.states) facts.states.push_back(describe(p.value(id).name, id));
   for (const program::Output& output : p.outputs) facts.outputs.push_back(describe(output.name, output.value));
-  for (size_t i = 0; i < p.nodes.size(); ++i)
-    facts.nodes.push_back(facts_of(p, p.nodes[i], *model, plan.steps[i].step.kernels));
+  std::unordered_map<std::string, std::string> kernels;  // by node
+  for (const runtime::PlannedStep& step : plan.steps) {
+    for (const program::Node* node : step.nodes) kernels[node->name] = "within " + step.name();
+    kernels[step.name()] = step.step.kernels;
+  }
+  for (const program::Node& node : p.nodes) facts.nodes.push_back(facts_of(p, node, *model, kernels[node.name]));
   count_weights(facts, p, *model);
   return facts;
 }

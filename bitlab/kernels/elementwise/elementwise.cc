@@ -15,4 +15,10 @@ void elementwise(const ElementwiseRow& row, const ElementwiseArgs& args, int64_t
            [&](int64_t block, int) { row.run(args, block * kBlock, std::min(count, (block + 1) * kBlock)); });
 }
 
+void elementwise(const ElementwiseRow& row, std::span<const ElementwiseArgs> functions, int64_t begin, int64_t end) {
+  constexpr int64_t kBlock = 1 << 12;
+  for (int64_t from = begin; from < end; from += kBlock)
+    for (const ElementwiseArgs& args : functions) row.run(args, from, std::min(end, from + kBlock));
+}
+
 }  // namespace bitlab::kernels

@@ -41,6 +41,10 @@ void pool_windows(const PoolShape& s, const float* x, float* y, ThreadPool& pool
   });
 }
 
+void combine(const ElementwiseRow& row, Elementwise op, const float* a, const float* b, int64_t channels, float* y) {
+  row.run({.op = op, .a = a, .b = b, .b_count = channels, .y = y}, 0, channels);
+}
+
 }  // namespace
 
 // A window may be far larger than the image.
@@ -64,23 +68,20 @@ PoolAxis adaptive_windows(int64_t input, int64_t out) {
   return axis;
 }
 
-void max_pool(const PoolShape& s, const float* x, float* y, ThreadPool& pool) {
+void max_pool(const ElementwiseRow& row, const PoolShape& s, const float* x, float* y, ThreadPool& pool) {
   const int64_t channels = s.channels;
   pool_windows(
       s, x, y, pool, [=](float* out) { std::fill_n(out, channels, -std::numeric_limits<float>::infinity()); },
-      [=](float* out, const float* in) {
-        for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] > out[c] || in[c] != in[c]) ? in[c] : out[c];
-      },
+      [=, &row](float* out, const float* in) { combine(row, Elementwise::maximum, in, out, channels, out); },
       [](float*, const Pixel&) {});
 }
 
-void avg_pool(const PoolShape& s, PoolDivisor divisor, const float* x, float* y, ThreadPool& pool) {
+void avg_pool(const ElementwiseRow& row, const PoolShape& s, PoolDivisor divisor, const float* x, float* y,
+              ThreadPool& pool) {
   const int64_t channels = s.channels;
   pool_windows(
       s, x, y, pool, [=](float* out) { std::fill_n(out, channels, 0.0F); },
-      [=](float* out, const float* in) {
-        for (int64_t c = 0; c < channels; ++c) out[c] += in[c];
-      },
+      [=, &row](float* out, const float* in) { combine(row, Elementwise::add, out, in, channels, out); },
       [=](float* out, const Pixel& window) {
         const double taps = static_cast<double>(std::max<int64_t>(window.taps(), 1));
         const auto by = static_cast<float>(divisor.number != 0      ? static_cast<double>(divisor.number)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bitlab/base/thread_pool.h"
+#include "bitlab/kernels/elementwise/elementwise.h"
 
 namespace bitlab::kernels {
 
@@ -40,7 +41,8 @@ struct PoolDivisor {
   int64_t number = 0;  // 0: none
 };
 
-void max_pool(const PoolShape& shape, const float* x, float* y, ThreadPool& pool);
-void avg_pool(const PoolShape& shape, PoolDivisor divisor, const float* x, float* y, ThreadPool& pool);
+void max_pool(const ElementwiseRow& row, const PoolShape& shape, const float* x, float* y, ThreadPool& pool);
+void avg_pool(const ElementwiseRow& row, const PoolShape& shape, PoolDivisor divisor, const float* x, float* y,
+              ThreadPool& pool);
 
 }  // namespace bitlab::kernels

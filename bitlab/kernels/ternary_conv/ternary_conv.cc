@@ -98,6 +98,12 @@ struct Run {
   const ConvScratch& bytes;
 
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
+  const RangeTask* after;
+
+  // The output pixels [begin, end) of the batch are written.
+  void finish(int64_t begin, int64_t end) const {
+    if (after != nullptr) (*after)(begin * layer.rows, end * layer.rows);
+  }
 
   void tile(int64_t sample, int64_t begin, int64_t end, uint8_t* own) const {
     const int8_t* image = q + sample * g.sample_values();
@@ -152,6 +158,7 @@ struct Run {
     if (!reads_in_place(kernels, g) || is_pointwise(g)) {
       for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
         tile(sample, begin, end, threads + worker * bytes.thread);
+        finish(sample * g.positions() + begin, sample * g.positions() + end);
       });
       return;
     }
@@ -161,8 +168,10 @@ struct Run {
         pad_line(g, q + i / lines * g.sample_values(), i % lines, memory + i * padded_line(g));
       });
     }
-    pool.run(g.batch * g.out(1),
-             [&](int64_t i, int worker) { line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread); });
+    pool.run(g.batch * g.out(1), [&](int64_t i, int worker) {
+      line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread);
+      finish(i * g.out(2), (i + 1) * g.out(2));
+    });
   }
 };
 
@@ -177,7 +186,7 @@ void expand_codes(const PackedTernary& w, int16_t* t) {
 
 // Float activations x [batch, pixels, channels]; `layer` has results at the first output pixel.
 void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer, const ConvGeometry& g, const float* x,
-                     uint8_t* scratch, ThreadPool& pool) {
+                     uint8_t* scratch, ThreadPool& pool, const RangeTask* after) {
   const int64_t depth = g.depth();
   const int64_t group_bytes = packed_bytes(layer.rows / g.groups, depth, TernaryLayout::kRows);
   for_each_tile(g, kFloatPatches, pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
@@ -188,6 +197,8 @@ void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer,
       gather_patches(g, group, x + sample * g.sample_values(), begin, end, patches, depth);
       row.run({part, patches, depth}, 0, end - begin, 0, part.rows);
     }
+    const int64_t first = sample * g.positions();
+    if (after != nullptr) (*after)((first + begin) * layer.rows, (first + end) * layer.rows);
   });
 }
 
@@ -234,7 +245,8 @@ int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryW
 }
 
 Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
-                    const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool) {
+                    const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool,
+                    const RangeTask* after) {
   BITLAB_RETURN_IF_ERROR(check_sizes(input.op, g));
   if (weight.group != 0 && g.groups != 1)
     return make_error(ErrorCode::kUnsupported, "[{}] one scale a row where channels are in groups, got groups of {} k",
@@ -256,14 +268,23 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_limit = results.y_limit;
   layer.y_stride = layer.rows;
   if (const auto* weight_only = kernels.get<TernaryGemmF32Row>()) {
-    run_weight_only(*weight_only, layer, g, input.x, threads, pool);
+    run_weight_only(*weight_only, layer, g, input.x, threads, pool, after);
     return {};
   }
+  const auto finish_all = [&] {  // where the results are not written in tiles of whole pixels
+    constexpr int64_t kPixels = 64;
+    const int64_t pixels = g.batch * g.positions();
+    if (after != nullptr)
+      pool.run(ceil_div(pixels, kPixels), [&](int64_t i, int) {
+        (*after)(i * kPixels * layer.rows, std::min(pixels, (i + 1) * kPixels) * layer.rows);
+      });
+  };
   if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
     constexpr float kUnit = 1;
     layer.a = &kUnit;
     layer.a_stride = 0;
     run_in_parts(ternary_gemm_reference, layer, g.batch * g.positions(), threads, 0, pool);
+    finish_all();
     return {};
   }
   layer.a = input.q == nullptr ? a : input.a;
@@ -279,13 +300,15 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     layer.q = image;
     layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
     int8_conv(*int8, layer, g, threads, pool);
+    finish_all();
     return {};
   }
   const Run run{kernels, weight,
                 g,       layer,
                 image,   codes,
                 zeros,   input.q == nullptr ? 1 : input.a_stride,
-                bytes,   bytes.padded == 0 ? image : padded};
+                bytes,   bytes.padded == 0 ? image : padded,
+                after};
   run.all(padded, threads, pool);
   return {};
 }

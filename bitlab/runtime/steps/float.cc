@@ -3,6 +3,7 @@
 
 #include "bitlab/kernels/float_conv/float_conv.h"
 #include "bitlab/kernels/matmul/matmul.h"
+#include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
 #include "bitlab/runtime/step.h"
 
@@ -35,9 +36,11 @@ Result<Step> make_conv_step(const StepContext& context) {
   const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.sizes);
   const float *weight = context.panels(1), *bias = context.floats(2);
   const int64_t rows = context.input_shape(1)[0];
-  return Step{[=](const StepBuffers& b) -> Status {
-                float_conv(*row, weight, bias, rows, geometry, b.input(0), b.output(), b.scratch, *b.pool);
-                return {};
+  return Step{[=, chain = chain_of(context)](const StepBuffers& b) -> Status {
+                return chain.behind(b, [&](const RangeTask* after) -> Status {
+                  float_conv(*row, weight, bias, rows, geometry, b.input(0), b.output(), b.scratch, *b.pool, after);
+                  return {};
+                });
               },
               float_conv_scratch_bytes(geometry, context.threads), fmt::format("float_gemm:{}", row->name)};
 }

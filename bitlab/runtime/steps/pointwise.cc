@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
-#include "bitlab/kernels/elementwise/elementwise.h"
-#include "bitlab/runtime/step.h"
+#include "bitlab/runtime/internal/chain.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -14,22 +14,7 @@ namespace {
 using kernels::Elementwise;
 using kernels::ElementwiseRow;
 
-Result<const ElementwiseRow*> row_for(const StepContext& context) {
-  const LoadOptions& options = context.model.options();
-  return select(kernels::elementwise_kernels(), options.machine, options.policy);
-}
-
-std::string label(const ElementwiseRow& row) { return fmt::format("elementwise:{}", row.name); }
-
-Result<Step> unary_step(const StepContext& context, Elementwise op) {
-  BITLAB_TRY(const ElementwiseRow* row, row_for(context));
-  const int64_t count = context.output_elements();
-  return Step{[=](const StepBuffers& b) -> Status {
-                elementwise(*row, {.op = op, .a = b.input(0), .y = b.output()}, count, *b.pool);
-                return {};
-              },
-              0, label(*row)};
-}
+constexpr int64_t kTask = 1 << 14;  // elements
 
 // An operand of a node, and how it meets the result's elements in memory.
 struct Operand {
@@ -53,6 +38,24 @@ Operand operand_of(const StepContext& context, size_t input) {
   StridedView view = context.input_view(input).broadcast(y).permuted(memory_order(y.size(), context.output_layout()));
   const int64_t period = period_of(view);
   return {input, StridedCopy::in_rows(std::move(view), size_of(context.input(input).dtype)), period};
+}
+
+// What a step whose node is such a function computes: the node's functions, and those of nodes behind it.
+Step chain_step(const StepContext& context, const ElementwiseRow& row) {
+  const int64_t count = context.output_elements();
+  return Step{[chain = *context.chain, count](const StepBuffers& b) -> Status {
+                chain.with(b, b.input(0), b.output(), [&](const auto& range) {
+                  b.pool->run(ceil_div(count, kTask),
+                              [&](int64_t i, int) { range(i * kTask, std::min(count, (i + 1) * kTask)); });
+                });
+                return {};
+              },
+              0, label(row)};
+}
+
+Result<Step> unary_step(const StepContext& context) {
+  BITLAB_TRY(const ElementwiseRow* row, elementwise_row(context));
+  return chain_step(context, *row);
 }
 
 // The operands of a run, element by element: the first ones as many as the result has, the last one repeated where `repeats`.
@@ -84,8 +87,6 @@ class Operands {
   std::vector<int64_t> offsets_;  // in the scratch; -1: read in place
   int64_t count_, period_ = 0, scratch_bytes_ = 0;
 };
-
-constexpr int64_t kTask = 1 << 14;  // elements
 
 // y[i] = f(a[i], b[i % period]) on the pool's threads.
 template <class T, class Y, class Function>
@@ -157,7 +158,8 @@ Result<Step> integer_step(const StepContext& context, Elementwise op) {
 
 Result<Step> binary_step(const StepContext& context, Elementwise op) {
   if (context.input(0).dtype != program::DType::kFloat32) return integer_step(context, op);
-  BITLAB_TRY(const ElementwiseRow* row, row_for(context));
+  BITLAB_TRY(const ElementwiseRow* row, elementwise_row(context));
+  if (context.chain != nullptr) return chain_step(context, *row);
   std::vector<Operand> list{operand_of(context, 0), operand_of(context, 1)};
   const int64_t count = context.output_elements();
   const bool commutes = op == Elementwise::add || op == Elementwise::mul;
@@ -173,10 +175,44 @@ Result<Step> binary_step(const StepContext& context, Elementwise op) {
               operands.scratch_bytes(), label(*row)};
 }
 
+std::optional<Elementwise> function_of(program::Op op) {
+  switch (op) {
+#define BITLAB_UNARY(name, exactness) \
+  case program::Op::name:             \
+    return Elementwise::name;
+#define BITLAB_BINARY BITLAB_UNARY
+#include "bitlab/program/elementwise.def"
+    default:
+      return std::nullopt;
+  }
+}
+
 }  // namespace
 
+Result<const ElementwiseRow*> elementwise_row(const StepContext& context) {
+  const LoadOptions& options = context.model.options();
+  return select(kernels::elementwise_kernels(), options.machine, options.policy);
+}
+
+std::string label(const ElementwiseRow& row) { return fmt::format("elementwise:{}", row.name); }
+
+std::vector<ChainFunction> functions_of(const StepContext& node, size_t place, size_t next) {
+  if (node.node.op == program::Op::batch_norm) {
+    const std::vector<int64_t> x = node.input_shape(0);
+    if (place != 0 || (x.size() > 2 && node.layouts.of(node.node.inputs[0]) != Layout::kChannelsLast)) return {};
+    return {{Elementwise::mul, node.floats(1), 0, x[1]}, {Elementwise::add, node.floats(2), 0, x[1]}};
+  }
+  const std::optional<Elementwise> op = function_of(node.node.op);
+  if (!op || node.input(0).dtype != program::DType::kFloat32) return {};
+  if (node.node.inputs.size() == 1) return {{*op}};
+  const bool commutes = op == Elementwise::add || op == Elementwise::mul;
+  const int64_t count = operand_of(node, 1 - place).period;
+  if ((place == 1 && !commutes) || operand_of(node, place).period != node.output_elements() || count == 0) return {};
+  return {{*op, node.floats(1 - place), next, count}};
+}
+
 #define BITLAB_UNARY(name, exactness) \
-  Result<Step> make_##name##_step(const StepContext& context) { return unary_step(context, Elementwise::name); }
+  Result<Step> make_##name##_step(const StepContext& context) { return unary_step(context); }
 #define BITLAB_BINARY(name, exactness) \
   Result<Step> make_##name##_step(const StepContext& context) { return binary_step(context, Elementwise::name); }
 #include "bitlab/program/elementwise.def"
@@ -211,18 +247,14 @@ Result<Step> make_where_step(const StepContext& context) {
 }
 
 Result<Step> make_batch_norm_step(const StepContext& context) {
-  BITLAB_TRY(const ElementwiseRow* row, row_for(context));
-  const float *scale = context.floats(1), *shift = context.floats(2);
-  const int64_t count = context.output_elements(), channels = context.input_shape(1)[0];
-  return Step{
-      [=](const StepBuffers& b) -> Status {
-        elementwise(*row, {.op = Elementwise::mul, .a = b.input(0), .b = scale, .b_count = channels, .y = b.output()}, count,
-                    *b.pool);
-        elementwise(*row, {.op = Elementwise::add, .a = b.output(), .b = shift, .b_count = channels, .y = b.output()}, count,
-                    *b.pool);
-        return {};
-      },
-      0, label(*row)};
+  BITLAB_TRY(const ElementwiseRow* row, elementwise_row(context));
+  if (context.chain != nullptr) return chain_step(context, *row);
+  const int64_t channels = context.input_shape(1)[0];  // of pictures that were put in another order first
+  const Chain chain(
+      row, {{Elementwise::mul, context.floats(1), 0, channels}, {Elementwise::add, context.floats(2), 0, channels}});
+  StepContext own = context;
+  own.chain = &chain;
+  return chain_step(own, *row);
 }
 
 }  // namespace bitlab::runtime

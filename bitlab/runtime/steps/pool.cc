@@ -2,6 +2,7 @@
 #include "bitlab/kernels/pool/pool.h"
 
 #include "bitlab/kernels/resample/resample.h"
+#include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
@@ -36,31 +37,34 @@ PoolShape adaptive(const StepContext& context) {
                                 [](size_t, int64_t input, int64_t out) { return kernels::adaptive_windows(input, out); });
 }
 
-Step max_step(PoolShape shape) {
-  return Step{[shape = std::move(shape)](const StepBuffers& b) -> Status {
-                max_pool(shape, b.input(0), b.output(), *b.pool);
+Result<Step> max_step(const StepContext& context, PoolShape shape) {
+  BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row(context));
+  return Step{[row, shape = std::move(shape)](const StepBuffers& b) -> Status {
+                max_pool(*row, shape, b.input(0), b.output(), *b.pool);
                 return {};
               },
-              0, ""};
+              0, label(*row)};
 }
 
-Step average_step(PoolShape shape, kernels::PoolDivisor divisor) {
-  return Step{[shape = std::move(shape), divisor](const StepBuffers& b) -> Status {
-                avg_pool(shape, divisor, b.input(0), b.output(), *b.pool);
+Result<Step> average_step(const StepContext& context, PoolShape shape, kernels::PoolDivisor divisor) {
+  BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row(context));
+  return Step{[row, shape = std::move(shape), divisor](const StepBuffers& b) -> Status {
+                avg_pool(*row, shape, divisor, b.input(0), b.output(), *b.pool);
                 return {};
               },
-              0, ""};
+              0, label(*row)};
 }
 
 }  // namespace
 
-Result<Step> make_max_pool_step(const StepContext& context) { return max_step(sliding(context)); }
+Result<Step> make_max_pool_step(const StepContext& context) { return max_step(context, sliding(context)); }
 Result<Step> make_avg_pool_step(const StepContext& context) {
-  return average_step(sliding(context), {context.node.attribute<int64_t>("count_include_pad") == 1,
-                                         context.node.attribute<int64_t>("divisor")});
+  return average_step(
+      context, sliding(context),
+      {context.node.attribute<int64_t>("count_include_pad") == 1, context.node.attribute<int64_t>("divisor")});
 }
-Result<Step> make_adaptive_max_pool_step(const StepContext& context) { return max_step(adaptive(context)); }
-Result<Step> make_adaptive_avg_pool_step(const StepContext& context) { return average_step(adaptive(context), {}); }
+Result<Step> make_adaptive_max_pool_step(const StepContext& context) { return max_step(context, adaptive(context)); }
+Result<Step> make_adaptive_avg_pool_step(const StepContext& context) { return average_step(context, adaptive(context), {}); }
 
 Result<Step> make_resample_step(const StepContext& context) {
   const auto& mode = context.node.attribute<std::string>("mode");

@@ -2,6 +2,7 @@
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
+#include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
 #include "bitlab/runtime/step.h"
 
@@ -51,12 +52,15 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
   BITLAB_TRY(const kernels::TernaryKernels chosen,
              select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr, activation.kind},
                                  weight.packed->layout, options.machine, options.policy));
-  return Step{[=](const StepBuffers& b) {
+  return Step{[=, chain = chain_of(context)](const StepBuffers& b) {
                 kernels::TernaryGemmArgs results;
                 results.y = b.output();
-                return ternary_conv(chosen, weight, geometry,
-                                    {.op = "ternary_conv", .x = b.input(0), .activation = activation}, results, b.scratch,
-                                    *b.pool);
+                const auto run = [&](const RangeTask* after) {
+                  return ternary_conv(chosen, weight, geometry,
+                                      {.op = "ternary_conv", .x = b.input(0), .activation = activation}, results, b.scratch,
+                                      *b.pool, after);
+                };
+                return chain.behind(b, run);
               },
               ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), chosen.names()};
 }

@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Whole networks, one sample at a time: BitLab's runtime beside LibTorch and ONNX Runtime, in one interleaved run.
+
+  make bench-models                       measures; writes out/bench/models.json
+  make bench-models BENCH_ARGS=--take     and adopts the result as benchmarks/results/models.json
+
+Candidates: the network made ternary by BitConverter (int8 activations) and deployed; LibTorch's float32; ONNX Runtime's float32; ONNX Runtime's int8
+(QDQ, weights by channel). Networks are those of torchvision, timm and transformers with random weights, which change no time.
+Every round runs each candidate once, in turn; a ratio is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import nn
+
+import bitlab
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = torch.linspace(-2, 2, 3 * 224 * 224).reshape(1, 3, 224, 224).sin()
+
+
+def resnet18() -> tuple[nn.Module, torch.Tensor]:
+    from torchvision.models import resnet18 as make
+
+    return make(weights=None), PICTURE
+
+
+def mobilenet_v2() -> tuple[nn.Module, torch.Tensor]:
+    from torchvision.models import mobilenet_v2 as make
+
+    return make(weights=None), PICTURE
+
+
+def vit_small() -> tuple[nn.Module, torch.Tensor]:
+    import timm
+
+    return timm.create_model("vit_small_patch16_224", pretrained=False), PICTURE
+
+
+def bert_base() -> tuple[nn.Module, torch.Tensor]:
+    from transformers import BertConfig, BertModel
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.bert(input_ids=ids).last_hidden_state
+
+    return Encoder(), torch.arange(128).reshape(1, 128) * 7 % 30000
+
+
+NETWORKS: dict[str, tuple[str, Callable[[], tuple[nn.Module, torch.Tensor]]]] = {
+    "resnet18": ("ResNet-18, 224 × 224", resnet18),
+    "mobilenet_v2": ("MobileNetV2, 224 × 224", mobilenet_v2),
+    "vit_small": ("ViT-S/16, 224 × 224", vit_small),
+    "bert_base": ("BERT-base, 128 tokens", bert_base),
+}
+
+
+class Samples(CalibrationDataReader):
+    def __init__(self, feed: dict[str, np.ndarray]) -> None:
+        self.left = [feed]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self.left.pop() if self.left else None
+
+
+def onnx_session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads wait for nothing while others are measured
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def candidates(make: Callable[[], tuple[nn.Module, torch.Tensor]], threads: int, folder: Path) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    torch.manual_seed(0)
+    model, x = make()
+    model.eval()
+    feed = {"x": x.numpy()}
+    onnx, prepared, int8 = folder / "float.onnx", folder / "prepared.onnx", folder / "int8.onnx"
+    if not int8.exists():
+        torch.onnx.export(model, (x,), onnx, input_names=["x"], opset_version=17, dynamo=False)
+        quant_pre_process(onnx, prepared)
+        quantize_static(
+            prepared, int8, Samples(feed), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )
+    ternary, _ = make()
+    bitlab.BitConverter.convert(ternary, bitlab.BitQuantConfig(granularity="channel"))
+    ternary.eval()
+    deployed = bitlab.deploy(ternary, x, folder / "model.bit")
+    session = bitlab.runtime.Session(folder / "model.bit", threads=threads)
+    name = session.model.inputs[0].name
+    sessions = {path: onnx_session(path, threads) for path in (onnx, int8)}
+
+    def libtorch() -> object:
+        with torch.inference_mode():
+            return model(x)
+
+    runs: dict[str, Callable[[], object]] = {
+        "BitLab": lambda: session.run({name: feed["x"]}),
+        "LibTorch float32": libtorch,
+        "ONNX Runtime float32": lambda: sessions[onnx].run(None, feed),
+        "ONNX Runtime int8": lambda: sessions[int8].run(None, feed),
+    }
+    sizes = {
+        "float32_mb": round(deployed.float32_weight_bytes / 1e6, 2),
+        "file_ratio": round(sum(p.numel() for p in model.parameters()) * 4 / deployed.file_bytes, 2),
+        "memory_ratio": round(deployed.float32_weight_bytes / deployed.weight_bytes, 2),
+    }
+    return runs, sizes
+
+
+def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(2 + rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if number >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    own = times["BitLab"]
+    return {
+        name: {
+            "ms": round(min(taken), 2),
+            "ratio_median": round(statistics.median(a / b for a, b in zip(taken, own, strict=True)), 2),
+            "ratio_of_best": round(min(taken) / min(own), 2),
+        }
+        for name, taken in times.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="of these, with commas between (%(default)s)")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads, with commas between (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="runs of each candidate (%(default)s)")
+    parser.add_argument("--take", action="store_true", help="also write benchmarks/results/models.json")
+    args = parser.parse_args()
+    unknown = [name for name in args.networks.split(",") if name not in NETWORKS]
+    if unknown:
+        parser.error(f"networks expected: {', '.join(NETWORKS)}; got {', '.join(unknown)}")
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        for key in args.networks.split(","):
+            title, make = NETWORKS[key]
+            for threads in map(int, args.threads.split(",")):
+                torch.set_num_threads(threads)
+                place = Path(folder) / key
+                place.mkdir(exist_ok=True)
+                runs, sizes = candidates(make, threads, place)
+                measured = measure(runs, args.rounds)
+                cases.append({"network": title, "threads": threads, **sizes, "candidates": measured})
+                ratios = ", ".join(f"{name} {value['ms']:.1f} ms ({value['ratio_median']:.2f}×)" for name, value in measured.items())
+                print(f"{title}, {threads} thread{'s' * (threads > 1)}: {ratios}", flush=True)
+    result = {
+        "command": "make bench-models BENCH_ARGS=--take",
+        "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "onnxruntime": ort.__version__,
+        "rounds": args.rounds,
+        "cases": cases,
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    for file in [ROOT / "out/bench/models.json"] + [ROOT / "benchmarks/results/models.json"] * args.take:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+// Steps of several nodes compute what the nodes compute one by one, bit by bit; what cannot run within a step does not.
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/elementwise/elementwise.h"
+#include "bitlab/kernels/test_support.h"
+#include "bitlab/runtime/plan.h"
+#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/test_support.h"
+
+namespace bitlab::runtime {
+namespace {
+
+using kernels::test::random_floats;
+using program::kBatch;
+using program::Op;
+using program::ProgramBuilder;
+using program::Sizes;
+using program::ValueId;
+
+constexpr int64_t kPictures = 3, kFusedChannels = 5, kFusedFilters = 20, kFusedSide = 6;
+
+enum class Head { kTernary, kWeightOnly, kInt8, kDepthwise, kFloat };
+constexpr Head kFusedHeads[] = {Head::kTernary, Head::kWeightOnly, Head::kInt8, Head::kDepthwise, Head::kFloat};
+
+// Two convolutions of one image, and what follows them. With `shown`, every value is an output, too, so that no node can run within another's step.
+struct FusedNet {
+  ProgramBuilder b;
+  std::vector<ValueId> values;
+
+  ValueId add(Op op, const std::string& name, std::vector<ValueId> inputs, program::Attributes attributes = {}) {
+    values.push_back(*b.node(op, name, std::move(inputs), std::move(attributes)));
+    return values.back();
+  }
+  ValueId conv(Head head, const std::string& name, ValueId x, uint32_t seed) {
+    const int64_t groups = head == Head::kDepthwise ? kFusedFilters : 1, depth = 9 * (groups == 1 ? kFusedChannels : 1);
+    program::Attributes attributes{{"stride", Sizes{1, 1}},    {"padding", Sizes{1, 1}},        {"dilation", Sizes{1, 1}},
+                                   {"transposed", int64_t{0}}, {"output_padding", Sizes{0, 0}}, {"groups", groups}};
+    const std::vector<int64_t> shape{kFusedFilters, 3, 3, depth / 9};
+    if (head == Head::kFloat)
+      return add(Op::conv, name, {x, b.floats(name + ".weight", shape, random_floats(kFusedFilters * depth, seed))},
+                 attributes);
+    attributes["activation"] = std::string(head == Head::kWeightOnly ? "none" : "int8");
+    const auto t = kernels::test::random_int8(kFusedFilters * depth, seed, -1, 1);
+    const auto scale = random_floats(kFusedFilters, seed + 1, 0.2F);
+    const ValueId weight = head == Head::kInt8
+                               ? b.int8(name + ".weight", shape, t, scale)
+                               : b.ternary(name + ".weight", shape, kernels::test::packed(t, kFusedFilters, depth), scale);
+    return add(Op::ternary_conv, name, {x, weight}, attributes);
+  }
+  ValueId norm(const std::string& name, ValueId x, uint32_t seed) {
+    return add(Op::batch_norm, name,
+               {x, b.floats(name + ".scale", {kFusedFilters}, random_floats(kFusedFilters, seed)),
+                b.floats(name + ".shift", {kFusedFilters}, random_floats(kFusedFilters, seed + 1))});
+  }
+};
+
+FusedNet residual(Head head) {
+  FusedNet net;
+  const int64_t channels = head == Head::kDepthwise ? kFusedFilters : kFusedChannels;
+  const ValueId x = net.b.input("x", {kBatch, channels, kFusedSide, kFusedSide});
+  const ValueId first = net.norm("norm1", net.conv(head, "conv1", x, 1), 11);
+  const ValueId second = net.norm("norm2", net.conv(head, "conv2", x, 2), 12);
+  const ValueId sum = net.add(Op::add, "sum", {first, second});  // joins conv2, whose other operand is there
+  const ValueId active = net.add(Op::silu, "silu", {sum});
+  const ValueId least = net.add(Op::maximum, "least", {active, net.b.floats("zero", {1}, {-0.1F})});
+  const ValueId gated =
+      net.add(Op::mul, "gated", {net.add(Op::sigmoid, "sigmoid", {first}), least});  // `first` has two readers
+  net.add(Op::sub, "last", {net.b.floats("one", {1}, {1}), gated});  // a constant minus it: no function of what is written
+  return net;
+}
+
+std::vector<float> result_of(const program::Program& p, const std::vector<float>& x, int64_t channels, int threads,
+                             size_t* steps) {
+  auto session = Session::create(Model::create(p).value(), {threads, {}}).value();
+  const TensorView view{{kPictures, channels, kFusedSide, kFusedSide}, x.data()};
+  const auto outputs = session->run({&view, 1}).value();
+  if (steps != nullptr) *steps = session->plan()->steps.size();
+  return test::floats_of(outputs.back());
+}
+
+TEST(Fusion, HasTheBitsOfOneNodeAfterTheOther) {
+  for (const Head head : kFusedHeads) {
+    const int64_t channels = head == Head::kDepthwise ? kFusedFilters : kFusedChannels;
+    const auto x = random_floats(kPictures * channels * kFusedSide * kFusedSide, 5);
+    FusedNet fused = residual(head), shown = residual(head);
+    const program::Program p = *fused.b.finish({fused.values.back()}), q = *shown.b.finish(shown.values);
+    for (int threads : {1, 3}) {
+      size_t steps = 0, all = 0;
+      const auto found = result_of(p, x, channels, threads, &steps), expected = result_of(q, x, channels, threads, &all);
+      EXPECT_TRUE(kernels::test::same_bits(found, expected)) << static_cast<int>(head) << " " << threads;
+      EXPECT_EQ(all, q.nodes.size());
+      // conv1 with its norm; conv2 with its norm, the sum, silu and the maximum; sigmoid with the product; the subtraction.
+      EXPECT_EQ(steps, 4U) << static_cast<int>(head);
+    }
+  }
+}
+
+TEST(Fusion, OfRowsIsOneWalk) {
+  const auto x = random_floats(kPictures * 7, 5);
+  for (const bool shown : {false, true}) {
+    FusedNet net;
+    const ValueId in = net.b.input("x", {kBatch, 7});
+    ValueId y = in;
+    for (int i = 0; i < 20; ++i)  // more functions than one step has
+      y = net.add(i % 2 == 0 ? Op::add : Op::tanh, std::to_string(i),
+                  i % 2 == 0 ? std::vector<ValueId>{y, in} : std::vector<ValueId>{y});
+    auto session = test::session_of(*(shown ? net.b.finish(net.values) : net.b.finish({y})));
+    const TensorView view{{kPictures, 7}, x.data()};
+    const auto found = test::floats_of(session->run({&view, 1}).value().back());
+    std::vector<float> expected = x;
+    const auto* row = *kernels::select(kernels::elementwise_kernels(), this_machine(), {});
+    const auto count = static_cast<int64_t>(x.size());
+    for (int i = 0; i < 20; ++i)
+      row->run({i % 2 == 0 ? kernels::Elementwise::add : kernels::Elementwise::tanh, expected.data(), x.data(), count,
+                expected.data()},
+               0, count);
+    EXPECT_TRUE(kernels::test::same_bits(found, expected)) << shown;
+    EXPECT_EQ(session->plan()->steps.size(), shown ? 20U : 2U);
+  }
+}
+
+}  // namespace
+}  // namespace bitlab::runtime
