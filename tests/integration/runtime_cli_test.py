@@ -102,7 +102,8 @@ class Commands(unittest.TestCase):
         for op in answer["ops"]:
             verdicts = {v["kernel"]: v["verdict"] for v in op["kernels"]}
             self.assertEqual(verdicts["reference"], "Chosen")
-            self.assertEqual(verdicts["x86_avx2"] in ("MissingFeature", "NotBuilt"), True)
+            quicker = [verdict for kernel, verdict in verdicts.items() if kernel.startswith("x86_avx2")]
+            self.assertTrue(quicker and set(quicker) <= {"MissingFeature", "NotBuilt"}, verdicts)
         self.assertIn("Chosen", self.ok("kernels", "explain", "--tokens", "64"))
         forced = json.loads(self.ok("kernels", "explain", "--json", kernel="ternary_gemm:reference"))
         others = {v["verdict"] for v in forced["ops"][0]["kernels"] if v["kernel"] != "reference"}

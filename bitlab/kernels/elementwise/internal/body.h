@@ -31,15 +31,40 @@ BITLAB_ALWAYS_INLINE void map(const ElementwiseArgs& p, int64_t begin, int64_t e
        [&](const F32x16& x, const F32x16&) BITLAB_INLINE_LAMBDA { return f(x); });
 }
 
-// y = f(a, b) for the elements [begin, end), in runs that meet b side by side.
+inline constexpr int64_t kFewest = 128;  // elements of a run that is worth its begin
+
+// Repeats a period of b, from element `first` on, so often that the whole is blocks and periods: the length that `to` holds then. 0 where it would be
+// more than a few blocks.
+BITLAB_ALWAYS_INLINE int64_t repeat(const float* b, int64_t period, int64_t first, float (&to)[2 * kFewest]) {
+  int64_t whole = period;
+  while (whole % kLanes != 0 && whole <= 2 * kFewest) whole += period;
+  int64_t length = whole;
+  while (length < kFewest) length += whole;
+  if (length > 2 * kFewest) return 0;
+  for (int64_t i = 0; i < length; ++i) {
+    to[i] = b[first];
+    first = first + 1 == period ? 0 : first + 1;
+  }
+  return length;
+}
+
+// y = f(a, b) for the elements [begin, end), in runs that meet b side by side. A short period is written out first: of an image's few channels.
 template <class F>
 BITLAB_ALWAYS_INLINE void zip(const ElementwiseArgs& p, int64_t begin, int64_t end, F f) {
-  float all[kLanes];
-  if (p.b_count == 1) store(all, p.b[0]);
-  while (begin < end) {
-    const int64_t first = p.b_count == 1 ? 0 : begin % p.b_count, left = p.b_count == 1 ? end - begin : p.b_count - first,
-                  run = left < end - begin ? left : end - begin;
-    walk(p.a + begin, p.b_count == 1 ? all : p.b + first, p.b_count == 1, p.y + begin, run, f);
+  if (begin >= end) return;
+  float periods[2 * kFewest];
+  const float* b = p.b;
+  int64_t period = p.b_count, first = begin % period;
+  const bool is_one = period == 1;
+  if (is_one) {
+    store(periods, p.b[0]);
+    b = periods, period = end - begin;
+  } else if (period < kFewest && end - begin > 2 * kFewest) {
+    if (const int64_t length = repeat(p.b, period, first, periods); length != 0) b = periods, period = length, first = 0;
+  }
+  for (; begin < end; first = 0) {
+    const int64_t left = period - first, run = left < end - begin ? left : end - begin;
+    walk(p.a + begin, b + first, is_one, p.y + begin, run, f);
     begin += run;
   }
 }

@@ -1,11 +1,35 @@
 // The one source of the ternary_depthwise kernels, compiled by each of them for its instruction set.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "bitlab/kernels/ternary_depthwise/arguments.h"
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
 
 namespace bitlab::kernels {
 namespace {
+
+// Bytes as words, words as int32, by one instruction each: g++ 12 converts halves and puts them together.
+template <int kWidth>
+BITLAB_INLINE typename Lanes<kWidth>::Words words_of(const typename Lanes<kWidth>::Bytes& q) {
+#if defined(__AVX2__)
+  if constexpr (kWidth == 16) {
+    __m128i bytes;
+    std::memcpy(&bytes, &q, sizeof(bytes));
+    return reinterpret_cast<typename Lanes<kWidth>::Words>(_mm256_cvtepi8_epi16(bytes));
+  }
+#endif
+  return __builtin_convertvector(q, typename Lanes<kWidth>::Words);
+}
+template <int kWidth>
+BITLAB_INLINE Ints<kWidth> ints_of(const typename Lanes<kWidth>::Words& sum) {
+#if defined(__AVX512F__)
+  if constexpr (kWidth == 16) return reinterpret_cast<Ints<kWidth>>(_mm512_cvtepi16_epi32(reinterpret_cast<__m256i>(sum)));
+#endif
+  return __builtin_convertvector(sum, Ints<kWidth>);
+}
 
 // kWidth channels of a pixel, of which `count` exist. int16 holds the sums of 256 taps: 256 x 127 = 32,512 < 2^15.
 template <int kWidth>
@@ -31,17 +55,42 @@ BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8
           t[i] = weights[i];
         }
       }
-      sum += __builtin_convertvector(q, Words) * t;
+      sum += words_of<kWidth>(q) * t;
     }
-    acc += __builtin_convertvector(sum, Ints<kWidth>);
+    acc += ints_of<kWidth>(sum);
   }
   return acc;
+}
+
+// The same of whole kWidth channels for 3 x 3 taps, whose weights stay in registers from token to token.
+template <int kWidth>
+BITLAB_INLINE void nine_taps(const TernaryDepthwiseArgs& p, const RowConstants<kWidth>& constants, int64_t token_begin,
+                             int64_t token_end) {
+  using Words = typename Lanes<kWidth>::Words;
+  constexpr int kTaps = 9;
+  Words t[kTaps];
+  _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap)
+      std::memcpy(&t[tap], p.t + tap * p.layer.rows + constants.row, sizeof(Words));
+  for (int64_t token = token_begin; token < token_end; ++token) {
+    const int8_t* const* pixels = p.pixels + token * kTaps;
+    Words sum{};
+    _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap) {
+      typename Lanes<kWidth>::Bytes q;
+      std::memcpy(&q, pixels[tap] + constants.row, sizeof(q));
+      sum += words_of<kWidth>(q) * t[tap];
+    }
+    finish_sum<kWidth>(p.layer, constants, ints_of<kWidth>(sum), token);
+  }
 }
 
 template <int kWidth>
 BITLAB_INLINE void depthwise(const TernaryDepthwiseArgs& p, int64_t token_begin, int64_t token_end) {
   for (int64_t channel = 0; channel < p.layer.rows; channel += kWidth) {
     const auto constants = RowConstants<kWidth>::of(p.layer, channel);
+    if (p.taps == 9 && constants.count >= kWidth) {
+      nine_taps<kWidth>(p, constants, token_begin, token_end);
+      continue;
+    }
     for (int64_t token = token_begin; token < token_end; ++token)
       finish_sum<kWidth>(p.layer, constants, channels_of<kWidth>(p, p.pixels + token * p.taps, channel, constants.count),
                          token);
