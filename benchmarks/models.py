@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,28 +30,35 @@ from torch import nn
 import bitlab
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+from census_models import import_torchvision  # noqa: E402
+
 PICTURE = torch.linspace(-2, 2, 3 * 224 * 224).reshape(1, 3, 224, 224).sin()
 
 
 def resnet18() -> tuple[nn.Module, torch.Tensor]:
+    import_torchvision()
     from torchvision.models import resnet18 as make
 
     return make(weights=None), PICTURE
 
 
 def mobilenet_v2() -> tuple[nn.Module, torch.Tensor]:
+    import_torchvision()
     from torchvision.models import mobilenet_v2 as make
 
     return make(weights=None), PICTURE
 
 
 def vit_small() -> tuple[nn.Module, torch.Tensor]:
+    import_torchvision()
     import timm
 
     return timm.create_model("vit_small_patch16_224", pretrained=False), PICTURE
 
 
 def bert_base() -> tuple[nn.Module, torch.Tensor]:
+    import_torchvision()
     from transformers import BertConfig, BertModel
 
     class Encoder(nn.Module):

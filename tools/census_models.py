@@ -26,7 +26,7 @@ def _define_torchvision_ops() -> None:
     _define_torchvision_ops.library = library  # type: ignore[attr-defined]
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
     try:
         import torchvision  # noqa: F401
     except ImportError:
@@ -48,7 +48,7 @@ _PICTURE = {"image_size": 32, "num_labels": 5}
 
 def _hf(config: str, model: str, inputs: str, **sizes: Any) -> Callable[[], tuple[torch.nn.Module, Any]]:
     def make() -> tuple[torch.nn.Module, Any]:
-        _import_torchvision()  # which transformers asks for its version
+        import_torchvision()  # which transformers asks for its version
         import transformers
 
         made = getattr(transformers, model)(getattr(transformers, config)(**sizes))
@@ -93,6 +93,12 @@ _TRANSFORMERS = {
     "convnextv2": _hf("ConvNextV2Config", "ConvNextV2ForImageClassification", "image", hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], **_PICTURE),
     "resnet": _hf("ResNetConfig", "ResNetForImageClassification", "image", embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=5),
     "mobilenet_v2": _hf("MobileNetV2Config", "MobileNetV2ForImageClassification", "image", depth_multiplier=0.35, **_PICTURE),
+    "codegen": _hf("CodeGenConfig", "CodeGenForCausalLM", "tokens", vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=64, rotary_dim=4),
+    "starcoder2": _hf("Starcoder2Config", "Starcoder2ForCausalLM", "tokens", num_key_value_heads=2, **_TEXT),
+    "olmo": _hf("OlmoConfig", "OlmoForCausalLM", "tokens", **_TEXT),
+    "olmo2": _hf("Olmo2Config", "Olmo2ForCausalLM", "tokens", **_TEXT),
+    "regnet": _hf("RegNetConfig", "RegNetForImageClassification", "image", embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], groups_width=8, num_labels=5),
+    "poolformer": _hf("PoolFormerConfig", "PoolFormerForImageClassification", "image", hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=5),
     "segformer": _hf("SegformerConfig", "SegformerForImageClassification", "image", hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 4], num_labels=5),
 }  # fmt: skip
 
@@ -110,13 +116,14 @@ _TIMM = {
     "mobilevit_xxs": 64, "mobilevitv2_050": 64, "maxvit_nano_rw_256": 256, "coatnet_nano_rw_224": 224, "davit_tiny": 224, "focalnet_tiny_srf": 64,
     "efficientformer_l1": 224, "efficientformerv2_s0": 224, "fastvit_t8": 64, "repvit_m0_9": 64, "tiny_vit_5m_224": 224, "inception_next_atto": 64,
     "convmixer_768_32": 64, "nest_tiny": 224, "twins_svt_small": 64, "volo_d1_224": 224, "crossvit_tiny_240": 240, "pit_ti_224": 224,
-    "hiera_tiny_224": 224, "mambaout_femto": 64, "starnet_s1": 64, "shvit_s1": 64,
+    "hiera_tiny_224": 224, "mambaout_femto": 64, "starnet_s1": 64, "shvit_s1": 64, "seresnext26d_32x4d": 64, "ecaresnet26t": 64, "gcresnext26ts": 64,
+    "resnest14d": 64, "skresnet18": 64, "selecsls42b": 64, "cs3darknet_s": 64, "mobilenetv4_conv_small": 64, "efficientvit_b0": 64, "hgnetv2_b0": 64,
 }  # fmt: skip
 
 
 def _timm(name: str, size: int) -> Callable[[], tuple[torch.nn.Module, Any]]:
     def make() -> tuple[torch.nn.Module, Any]:
-        _import_torchvision()
+        import_torchvision()
         import timm
 
         sizes = {"img_size": size} if size < 224 and name.startswith(("vit_", "deit_", "beit_", "cait_", "xcit_", "eva02_")) else {}
@@ -135,7 +142,7 @@ _TORCHVISION = {
 
 def _torchvision(name: str, size: int) -> Callable[[], tuple[torch.nn.Module, Any]]:
     def make() -> tuple[torch.nn.Module, Any]:
-        _import_torchvision()
+        import_torchvision()
         import torchvision
 
         own = {"init_weights": True, "aux_logits": False} if name == "googlenet" else {}

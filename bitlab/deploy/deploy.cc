@@ -1,6 +1,7 @@
 #include "bitlab/deploy/deploy.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -40,17 +41,18 @@ Status compare(const std::string& name, const at::Tensor& expected, const at::Te
                     parity.exact ? "equal" : "nearly equal", difference, magnitude, name);
 }
 
-// Of each output: how far it moves where each input moves by a rounding, in several draws.
-std::vector<double> sensitivities(const Forward& forward, const NamedTensors& example, const NamedTensors& expected) {
+// Of each output: how far it moves where each input moves by what the roundings of `nodes` nodes come to, in several draws.
+std::vector<double> sensitivities(const Forward& forward, const NamedTensors& example, const NamedTensors& expected,
+                                  int64_t nodes) {
   constexpr int kDraws = 3;
-  constexpr double kRounding = 0x1p-22;
+  const double rounding = 0x1p-22 * std::sqrt(static_cast<double>(nodes));
   std::vector<double> moved(expected.size());
   auto generator = at::detail::createCPUGenerator(0);
   for (int draw = 0; draw < kDraws; ++draw) {
     NamedTensors inputs = example.clone();
     for (const auto& [name, tensor] : example)
       if (tensor.is_floating_point())
-        inputs.set(name, tensor * (at::randint(-1, 2, tensor.sizes(), generator, tensor.options()) * kRounding + 1));
+        inputs.set(name, tensor * (at::randint(-1, 2, tensor.sizes(), generator, tensor.options()) * rounding + 1));
     const NamedTensors outputs = forward(inputs);
     for (size_t i = 0; i < expected.size(); ++i)
       moved[i] = std::max(moved[i], largest(outputs[i].second.to(at::kDouble) - expected[i].second.to(at::kDouble)));
@@ -77,7 +79,10 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
   };
   Result<Parity> parity = compare_all();
   if (parity.ok() || program.is_exact()) return parity;
-  allowed = sensitivities(forward, example, expected);
+  const auto bounded = std::count_if(program.nodes.begin(), program.nodes.end(), [](const program::Node& node) {
+    return node.exactness == program::Exactness::kBounded;
+  });
+  allowed = sensitivities(forward, example, expected, bounded);
   parity = compare_all();
   if (parity.ok()) parity->sensitivity = *std::max_element(allowed.begin(), allowed.end());
   return parity;

@@ -19,8 +19,8 @@ struct Parity {
 };
 
 // Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or a bounded one by
-// more than kBoundBehindQuantizers; of a deep network, which makes more than that of a rounding of its inputs (relative 2^-22), by more than
-// kSensitivities times as much as the module itself does.
+// more than kBoundBehindQuantizers; of a deep network, which makes more than that of roundings, by more than kSensitivities times as much as
+// the module itself moves where its inputs move by those of all n bounded nodes: relative 2^-22 sqrt(n), as independent errors add.
 inline constexpr double kSensitivities = 4;
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
                             const NamedTensors& example);

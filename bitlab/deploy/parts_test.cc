@@ -97,7 +97,11 @@ TEST(Parts, Functions) {
          return torch::minimum(x, values({5}, x)) + torch::maximum(x, values({4, 1}, x));
        }},
       {"a multiple that is added", {4, 5}, [](auto& x) { return torch::add(x, x * 2, 0.5); }},
-      {"addcmul", {4, 5}, [](auto& x) { return torch::addcmul(values({5}, x), x, values({4, 1}, x), 0.5); }},
+      {"addcmul",
+       {4, 5},
+       [](auto& x) {
+         return torch::addcmul(values({5}, x), x, values({4, 1}, x), 0.5);
+       }},
   });
 }
 
@@ -184,10 +188,27 @@ TEST(Parts, Movement) {
        [](auto& x) {
          return torch::einsum("bij,bkj->bik", {x, x});
        }},
-      {"attention of windows",
-       {3, 2, 4, 5},
-       [](auto& x) { return torch::scaled_dot_product_attention(x, x * 2, x + 1); }},
-      {"baddbmm", {4, 5}, [](auto& x) { return torch::baddbmm(values({4, 4}, x), x, x.transpose(1, 2), 1, 0.5); }},
+      {"attention of windows", {3, 2, 4, 5}, [](auto& x) { return torch::scaled_dot_product_attention(x, x * 2, x + 1); }},
+      {"baddbmm",
+       {4, 5},
+       [](auto& x) {
+         return torch::baddbmm(values({4, 4}, x), x, x.transpose(1, 2), 1, 0.5);
+       }},
+      {"pad with a number",
+       {3, 4},
+       [](auto& x) {
+         return torch::constant_pad_nd(x, {2, 1, 0, 1}, -1.5);
+       }},
+      {"unfold",
+       {2, 6, 7},
+       [](auto& x) {
+         return torch::im2col(x, {3, 2}, {1, 2}, {1, 0}, {2, 1});
+       }},
+      {"fold",
+       {2, 6, 7},
+       [](auto& x) {
+         return torch::col2im(torch::im2col(x, {3, 2}, {1, 2}, {1, 0}, {2, 1}), {6, 7}, {3, 2}, {1, 2}, {1, 0}, {2, 1});
+       }},
       {"pixel_shuffle", {12, 3, 2}, [](auto& x) { return torch::pixel_unshuffle(torch::pixel_shuffle(x, 2) + 1, 2); }},
       {"channel_shuffle", {6, 3, 2}, [](auto& x) { return torch::channel_shuffle(x, 3); }},
       {"steps", {9, 8}, [](auto& x) { return x.slice(1, 0, 9, 2).slice(2, 1, 8, 3); }},

@@ -1,6 +1,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <unistd.h>
 
 #include <gtest/gtest.h>
 
@@ -56,7 +57,7 @@ class CApi : public ::testing::Test {
  protected:
   void SetUp() override { format::bit::save(difference(), path_).value(); }
   void TearDown() override { std::filesystem::remove(path_); }
-  const std::string path_ = ::testing::TempDir() + "c_api_test.bit";
+  const std::string path_ = ::testing::TempDir() + "c_api_test_" + std::to_string(getpid()) + ".bit";
 };
 
 TEST_F(CApi, LoadsRunsAndFrees) {

@@ -65,7 +65,8 @@ Result<int64_t> value_bytes(const program::Value& v, const program::SymbolSizes&
 Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads) {
   const Program& p = model.program();
   Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
-  for (const ValueId id : p.states) BITLAB_RETURN_IF_ERROR(value_bytes(p.value(id), sizes));  // a session's memory
+  for (const program::Value& value : p.values)  // before anything multiplies their sizes; states are a session's memory
+    if (value.kind != program::ValueKind::kConstant) BITLAB_RETURN_IF_ERROR(value_bytes(value, sizes));
   std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
   const std::vector<Lifetime> lives = lifetimes(p, fusions);
   std::vector<Placed> placed;

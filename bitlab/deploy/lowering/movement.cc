@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
@@ -54,28 +55,30 @@ Status parts(Lowering& lowering, const Call& call, bool drops) {
   return {};
 }
 
-enum class Padding { kZeros, kReflect, kReplicate, kCircular };
+enum class Padding { kConstant, kReflect, kReplicate, kCircular };
 
 // Parts of one dimension, cut and joined.
 struct Axis {
   Lowering& lowering;
   ValueId x;
   int64_t dim, size;
+  double value = 0;  // of kConstant
 
   Result<ValueId> part(int64_t start, int64_t length) const { return slice_of(lowering, x, dim, start, length); }
   Result<ValueId> join(std::vector<ValueId> list) const {
     std::erase(list, program::kNone);
     return list.size() == 1 ? Result<ValueId>(list[0]) : lowering.node(Op::cat, std::move(list), {{"dim", dim}});
   }
-  Result<ValueId> zeros(int64_t length) const {
+  Result<ValueId> constant(int64_t length) const {
     program::Shape shape = lowering.shape(x);
     shape[static_cast<size_t>(dim)] = length;
-    return lowering.node(Op::expand, {lowering.constant(at::zeros(Sizes(shape.size(), 1)))}, {{"shape", shape}});
+    return lowering.node(Op::expand, {lowering.constant(at::full(Sizes(shape.size(), 1), value, at::kFloat))},
+                         {{"shape", shape}});
   }
   // `length` values in front of x, or behind it; kNone for none.
   Result<ValueId> edge(Padding mode, int64_t length, bool front) const {
     if (length == 0) return program::kNone;
-    if (mode == Padding::kZeros) return zeros(length);
+    if (mode == Padding::kConstant) return constant(length);
     if (mode == Padding::kCircular) return part(front ? size - length : 0, length);
     std::vector<ValueId> list;
     for (int64_t i = 0; i < length; ++i) {
@@ -87,12 +90,12 @@ struct Axis {
 };
 
 // `sides`: in front and behind, of the last dimension first, as LibTorch has them.
-Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding mode, const Sizes& sides) {
+Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding mode, const Sizes& sides, double value = 0) {
   for (size_t i = 0; i + 1 < sides.size(); i += 2) {
     const size_t dim = lowering.shape(x).size() - 1 - i / 2;
     if (sides[i] < 0 || sides[i + 1] < 0 || !lowering.shape(x)[dim].is_number())
       return unsupported(call, "padding from 0 within samples", show(sides));
-    const Axis axis{lowering, x, static_cast<int64_t>(dim), lowering.shape(x)[dim].factor};
+    const Axis axis{lowering, x, static_cast<int64_t>(dim), lowering.shape(x)[dim].factor, value};
     BITLAB_TRY(const ValueId front, axis.edge(mode, sides[i], true));
     BITLAB_TRY(const ValueId behind, axis.edge(mode, sides[i + 1], false));
     BITLAB_TRY(x, axis.join({front, x, behind}));
@@ -100,16 +103,16 @@ Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding 
   return x;
 }
 
-Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& sides) {
+Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& sides, double value = 0) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(x, padded(lowering, call, x, mode, sides));
+  BITLAB_TRY(x, padded(lowering, call, x, mode, sides, value));
   return lowering.finish(call, x);
 }
 
 }  // namespace
 
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides) {
-  return padded(lowering, call, x, Padding::kZeros, sides);
+  return padded(lowering, call, x, Padding::kConstant, sides);
 }
 
 Status lower_pad(Lowering& lowering, const Call& call) {
@@ -118,19 +121,17 @@ Status lower_pad(Lowering& lowering, const Call& call) {
   const c10::IValue& argument = call.argument("mode");
   const std::string_view mode =
       argument.isString() ? std::string_view(argument.toStringRef()) : kModes[std::clamp<int64_t>(argument.toInt(), 0, 3)];
-  if (mode == "constant" && given(call, "value") && call.argument("value").toScalar().toDouble() != 0)
-    return unsupported(call, "zeros", describe(call.argument("value")));
   return pad(lowering, call,
              mode == "reflect"     ? Padding::kReflect
              : mode == "replicate" ? Padding::kReplicate
              : mode == "circular"  ? Padding::kCircular
-                                   : Padding::kZeros,
-             call.argument("pad").toIntVector());
+                                   : Padding::kConstant,
+             call.argument("pad").toIntVector(), given(call, "value") ? call.argument("value").toScalar().toDouble() : 0);
 }
 
 Status lower_constant_pad(Lowering& lowering, const Call& call) {
-  if (call.argument("value").toScalar().toDouble() != 0) return unsupported(call, "zeros", describe(call.argument("value")));
-  return pad(lowering, call, Padding::kZeros, call.argument("pad").toIntVector());
+  return pad(lowering, call, Padding::kConstant, call.argument("pad").toIntVector(),
+             call.argument("value").toScalar().toDouble());
 }
 
 Status lower_reflection_pad(Lowering& lowering, const Call& call) {
@@ -352,6 +353,96 @@ Status lower_channel_shuffle(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const program::Shape x, image_of(lowering, call));
   const int64_t groups = call.argument("groups").toInt();
   return rearrange(lowering, call, {x[0], groups, x[1].factor / groups, x[2], x[3]}, {0, 2, 1, 3, 4});
+}
+
+namespace {
+
+// The windows of an image of fixed size, which lie one after the other.
+struct Windows {
+  Sizes kernel, dilation, padding, stride;
+  int64_t height, width;  // with the padding
+
+  Windows(const Call& call, int64_t image_height, int64_t image_width)
+      : kernel(call.argument("kernel_size").toIntVector()),
+        dilation(call.argument("dilation").toIntVector()),
+        padding(call.argument("padding").toIntVector()),
+        stride(call.argument("stride").toIntVector()),
+        height(image_height + 2 * padding[0]),
+        width(image_width + 2 * padding[1]) {}
+
+  int64_t taps() const { return kernel[0] * kernel[1]; }
+  int64_t out(int64_t size, size_t d) const { return (size - dilation[d] * (kernel[d] - 1) - 1) / stride[d] + 1; }
+  // The pixel of the padded image that each tap of each window reads: [taps, windows].
+  std::vector<int64_t> pixels() const {
+    std::vector<int64_t> list;
+    for (int64_t tap = 0; tap < taps(); ++tap)
+      for (int64_t y = 0; y < out(height, 0); ++y)
+        for (int64_t x = 0; x < out(width, 1); ++x)
+          list.push_back((y * stride[0] + tap / kernel[1] * dilation[0]) * width + x * stride[1] +
+                         tap % kernel[1] * dilation[1]);
+    return list;
+  }
+};
+
+Result<ValueId> taken(Lowering& lowering, const Call& call, ValueId x, const std::vector<int64_t>& places) {
+  const at::Tensor indices = at::tensor(places, at::kLong);
+  BITLAB_TRY(const ValueId list, lowering.constant_of(call, [&](const Call&) { return indices; }));
+  return lowering.node(Op::take, {x, list}, {{"dim", int64_t{2}}});
+}
+
+}  // namespace
+
+// [n, c, h, w] to [n, c taps, windows]: torch.nn.Unfold.
+Status lower_im2col(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const program::Shape image, image_of(lowering, call));
+  if (!image[2].is_number() || !image[3].is_number()) return unsupported(call, "images of fixed size", lowering.show(image));
+  const Windows windows(call, image[2].factor, image[3].factor);
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const int64_t above = windows.padding[0], left = windows.padding[1];
+  BITLAB_TRY(x, zeros_around(lowering, call, x, {left, left, above, above}));
+  BITLAB_TRY(x, lowering.reshape(x, {image[0], image[1], windows.height * windows.width}));
+  BITLAB_TRY(x, taken(lowering, call, x, windows.pixels()));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  return lowering.finish(call, x);
+}
+
+// Its transpose, [n, c taps, windows] to [n, c, h, w], torch.nn.Fold: the values that a pixel gets are put side by side, with zeros where others get
+// more, and added.
+Status lower_col2im(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const program::Shape columns = lowering.shape(x);
+  const Sizes size = call.argument("output_size").toIntVector();
+  if (columns.size() != 3 || !columns[1].is_number() || !columns[2].is_number() ||
+      size != lowering.twin().argument("output_size").toIntVector())
+    return unsupported(call, "a batch of windows of images of fixed size", lowering.show(columns));
+  const Windows windows(call, size[0], size[1]);
+  const std::vector<int64_t> pixels = windows.pixels();
+  const auto values = static_cast<int64_t>(pixels.size());
+  std::vector<std::vector<int64_t>> of_pixel(static_cast<size_t>(windows.height * windows.width));
+  size_t most = 1;
+  for (int64_t i = 0; i < values; ++i) {
+    auto& list = of_pixel[static_cast<size_t>(pixels[static_cast<size_t>(i)])];
+    list.push_back(i);
+    most = std::max(most, list.size());
+  }
+  std::vector<int64_t> places;
+  for (int64_t y = 0; y < size[0]; ++y)
+    for (int64_t column = 0; column < size[1]; ++column) {
+      const auto pixel = (y + windows.padding[0]) * windows.width + column + windows.padding[1];
+      const auto& list = of_pixel[static_cast<size_t>(pixel)];
+      places.insert(places.end(), list.begin(), list.end());
+      places.insert(places.end(), most - list.size(), values);  // the zero behind all values
+    }
+  const program::Dim channels = columns[1].factor / windows.taps();
+  BITLAB_TRY(x, lowering.reshape(x, {columns[0], channels, values}));
+  BITLAB_TRY(x, zeros_around(lowering, call, x, {0, 1}));
+  BITLAB_TRY(x, taken(lowering, call, x, places));
+  BITLAB_TRY(x, lowering.reshape(x, {columns[0], channels, size[0] * size[1], static_cast<int64_t>(most)}));
+  BITLAB_TRY(x, lowering.node(Op::sum, {x}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  return lowering.finish(call, x);
 }
 
 Status lower_expand(Lowering& lowering, const Call& call) {
