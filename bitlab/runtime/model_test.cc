@@ -179,7 +179,7 @@ TEST(Halves, TablesStayInSixteenBits) {
   for (const Halves& halves : kHalves)
     for (const bool with_product : {false, true}) {
       const auto model = Model::create(lookup(halves, with_product)).value();
-      EXPECT_EQ(model->weight_bytes(), with_product ? 16 * 2 * 4 : 6 * 2) << "a product reads floats, in panels of 16 rows";
+      EXPECT_EQ(model->weight_bytes(), with_product ? 6 * 4 : 6 * 2) << "a product reads floats";
       EXPECT_EQ(model->float32_weight_bytes(), 6 * 4);
       const auto session = Session::create(model).value();
       const auto outputs = session->run(inputs).value();

@@ -12,9 +12,11 @@ constexpr int64_t kTile = 48;      // of them, whose scores are held
 constexpr int64_t kKeys = 128;     // that stay in the nearest cache
 
 // A worker's memory: the keys of a group in panels, its values where they are not in panels as they are, and the scores of a tile.
-int64_t key_bytes(const AttentionArgs& p) { return float_panel_bytes(p.keys, p.depth); }
+int64_t key_bytes(const AttentionArgs& p) { return round_up(float_panel_bytes(p.keys, p.depth), kAlignment); }
 bool packs_values(const AttentionArgs& p) { return p.value_depth % kFloatPanel != 0; }
-int64_t value_bytes(const AttentionArgs& p) { return packs_values(p) ? float_panel_bytes(p.value_depth, p.keys) : 0; }
+int64_t value_bytes(const AttentionArgs& p) {
+  return packs_values(p) ? round_up(float_panel_bytes(p.value_depth, p.keys), kAlignment) : 0;
+}
 int64_t worker_bytes(const AttentionArgs& p) {
   return key_bytes(p) + value_bytes(p) + round_up(kTile * p.keys * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
@@ -58,30 +60,24 @@ void attention(const AttentionKernels& rows, const AttentionArgs& p, uint8_t* sc
          *scores = reinterpret_cast<float*>(memory + key_bytes(p) + value_bytes(p));
     // Keys that one tile reads are packed in the cache, a few at a time.
     const bool once = end - begin <= kTile;
-    const int64_t share = once ? kKeys : seen_by(p, end - 1);
-    if (packs_values(p)) pack_float_columns(v, p.value_depth, seen_by(p, end - 1), values);
+    const int64_t most = seen_by(p, end - 1), share = once ? kKeys : most;
+    if (packs_values(p)) pack_float_columns(v, p.value_depth, most, values);
     // The sums over keys [from, to) of the tokens [m, m + count), behind those over the keys before.
     const auto add = [&](int64_t m, int64_t tile, int64_t count, int64_t from, int64_t to) {
-      FloatGemmArgs args{nullptr, p.value_depth,         to - from,    scores + (m - tile) * p.keys + from, p.keys,
+      FloatGemmArgs args{v,       p.value_depth,         to - from,    scores + (m - tile) * p.keys + from, p.keys,
                          nullptr, y + m * p.value_depth, p.value_depth};
-      if (packs_values(p)) {
-        args.panels = values + from * kFloatPanel;
-        args.panel_stride = kFloatPanel * seen_by(p, end - 1);
-      } else {
-        args.panels = v + from * p.value_depth;
-        args.k_stride = p.value_depth, args.panel_stride = kFloatPanel;
-      }
-      args.continues = from != 0;
+      args.k_stride = p.value_depth, args.panel_stride = kFloatPanel;
+      if (packs_values(p)) args.panels = values, args.k_stride = kFloatPanel, args.panel_stride = kFloatPanel * most;
+      args.first = from, args.continues = from != 0;
       rows.gemm->run(args, 0, count, 0, p.value_depth);
     };
     for (int64_t tile = begin; tile < end; tile += kTile) {
       const int64_t count = std::min(kTile, end - tile), seen = seen_by(p, tile + count - 1), common = seen_by(p, tile);
       for (int64_t from = 0; from < seen; from += share) {
-        if (once || tile == begin)
-          pack_float_rows(k + from * p.depth, std::min(share, seen_by(p, end - 1) - from), p.depth, keys);
-        const int64_t taken = std::min(share, seen - from);
-        rows.gemm->run({keys, taken, p.depth, q + tile * p.depth, p.depth, nullptr, scores + from, p.keys}, 0, count, 0,
-                       taken);
+        const int64_t packed = std::min(share, most - from);
+        if (once || tile == begin) pack_float_rows(k + from * p.depth, packed, p.depth, keys);
+        rows.gemm->run({keys, packed, p.depth, q + tile * p.depth, p.depth, nullptr, scores + from, p.keys}, 0, count, 0,
+                       std::min(share, seen - from));
       }
       float totals[kTile];
       for (int64_t i = 0; i < count; ++i) totals[i] = weigh(rows, p, sample, head, tile + i, scores + i * p.keys);

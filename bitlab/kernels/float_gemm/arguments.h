@@ -5,8 +5,8 @@
 
 namespace bitlab::kernels {
 
-// Rows of w lie in panels of so many: [panel][k][row of the panel], so that a vector holds one k of many outputs. Rows that the last panel
-// lacks are zero.
+// Rows of w lie in panels of so many: [panel][k][row of the panel], so that a vector holds one k of many outputs. The last panel is as wide as the
+// rows that are left.
 inline constexpr int64_t kFloatPanel = 16;
 
 struct FloatGemmArgs {
@@ -18,10 +18,11 @@ struct FloatGemmArgs {
   const float* bias;  // [rows], or null
   float* y;           // [tokens, rows]
   int64_t y_stride;
-  // Between one k and the next, and between panels. A row-major transpose of w [depth, rows] is in panels as it is, where rows are a multiple of
-  // kFloatPanel: k_stride = rows, panel_stride = kFloatPanel.
+  // Between one k and the next of a whole panel, and between panels. A row-major transpose of w [depth, rows] is in panels as it is, where rows are a
+  // multiple of kFloatPanel: k_stride = rows, panel_stride = kFloatPanel.
   int64_t k_stride = kFloatPanel;
   int64_t panel_stride = kFloatPanel * depth;
+  int64_t first = 0;       // k of the panels that meets x[0]: a product over a part of k
   bool continues = false;  // the sums begin with what y holds, not with 0
 };
 

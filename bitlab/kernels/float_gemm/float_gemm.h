@@ -20,14 +20,14 @@ namespace bitlab::kernels {
 using FloatGemmRow = KernelRow<FloatGemmKernel>;
 KernelList<FloatGemmRow> float_gemm_kernels();
 
-// Floats that the panels of a matrix take; they are aligned to 64.
-constexpr int64_t float_panels(int64_t rows, int64_t depth) { return round_up(rows, kFloatPanel) * depth; }
+// Bytes that the panels of a matrix take; they are aligned to 64.
 constexpr int64_t float_panel_bytes(int64_t rows, int64_t depth) {
-  return round_up(float_panels(rows, depth) * static_cast<int64_t>(sizeof(float)), kAlignment);
+  return rows * depth * static_cast<int64_t>(sizeof(float));
 }
-// Where element [row, k] lies in them.
-constexpr int64_t float_panel_index(int64_t depth, int64_t row, int64_t k) {
-  return row / kFloatPanel * kFloatPanel * depth + k * kFloatPanel + row % kFloatPanel;
+// Where element [row, k] of a matrix lies in them.
+constexpr int64_t float_panel_index(int64_t rows, int64_t depth, int64_t row, int64_t k) {
+  const int64_t n = row / kFloatPanel * kFloatPanel, width = rows - n < kFloatPanel ? rows - n : kFloatPanel;
+  return n * depth + k * width + row - n;
 }
 // From w [rows, depth], and from its transpose [depth, rows], both row-major.
 void pack_float_rows(const float* w, int64_t rows, int64_t depth, float* panels);

@@ -22,26 +22,21 @@ void transpose_square(const float* from, int64_t from_stride, float* to, int64_t
 }  // namespace
 
 void pack_float_rows(const float* w, int64_t rows, int64_t depth, float* panels) {
-  for (int64_t n = 0; n < rows; n += kFloatPanel, panels += kFloatPanel * depth) {
-    const int64_t count = std::min(kFloatPanel, rows - n), squares = count / kSquare * kSquare;
-    const float* from = w + n * depth;
-    int64_t k = 0;
-    for (; k + kSquare <= depth; k += kSquare)
+  for (int64_t n = 0; n < rows; n += kFloatPanel) {
+    const int64_t width = std::min(kFloatPanel, rows - n), squares = width / kSquare * kSquare,
+                  whole = depth / kSquare * kSquare;
+    for (int64_t k = 0; k < whole; k += kSquare)
       for (int64_t r = 0; r < squares; r += kSquare)
-        transpose_square(from + r * depth + k, depth, panels + k * kFloatPanel + r, kFloatPanel);
-    for (int64_t i = k; i < depth; ++i)
-      for (int64_t r = 0; r < squares; ++r) panels[i * kFloatPanel + r] = from[r * depth + i];
-    for (int64_t r = squares; r < kFloatPanel; ++r)
-      for (int64_t i = 0; i < depth; ++i) panels[i * kFloatPanel + r] = r < count ? from[r * depth + i] : 0.0F;
+        transpose_square(w + r * depth + k, depth, panels + k * width + r, width);
+    for (int64_t k = 0; k < depth; ++k)
+      for (int64_t r = k < whole ? squares : 0; r < width; ++r) panels[k * width + r] = w[r * depth + k];
+    w += width * depth, panels += width * depth;
   }
 }
 
 void pack_float_columns(const float* w, int64_t rows, int64_t depth, float* panels) {
-  for (int64_t n = 0; n < rows; n += kFloatPanel) {
-    const int64_t count = std::min(kFloatPanel, rows - n);
-    for (int64_t k = 0; k < depth; ++k, panels += kFloatPanel)
-      std::fill(std::copy_n(w + k * rows + n, count, panels), panels + kFloatPanel, 0.0F);
-  }
+  for (int64_t n = 0; n < rows; n += kFloatPanel)
+    for (int64_t k = 0; k < depth; ++k) panels = std::copy_n(w + k * rows + n, std::min(kFloatPanel, rows - n), panels);
 }
 
 }  // namespace bitlab::kernels

@@ -58,7 +58,7 @@ TEST(FloatGemm, PartsOfRowsAndOfKMakeTheWhole) {
   const auto x = test::random_floats(kTokens * kDepth, 1), w = test::random_floats(kRows * kDepth, 2);
   const auto columns = test::transposed(w, 1, kRows, kDepth);
   const AlignedBuffer panels = packed_rows(w, kRows, kDepth);
-  std::vector<float> from_columns(static_cast<size_t>(float_panels(kRows, kDepth)));
+  std::vector<float> from_columns(static_cast<size_t>(kRows * kDepth));
   pack_float_columns(columns.data(), kRows, kDepth, from_columns.data());
   EXPECT_TRUE(test::same_bits({floats(panels), from_columns.size()}, from_columns));
   for (const FloatGemmRow* row : test::runnable(float_gemm_kernels())) {
@@ -73,10 +73,32 @@ TEST(FloatGemm, PartsOfRowsAndOfKMakeTheWhole) {
     }
     args.panels = columns.data(), args.k_stride = kRows, args.panel_stride = kFloatPanel, args.depth = kCut;
     row->run(args, 0, kTokens, 0, kRows);
-    args.panels += kCut * kRows, args.x += kCut, args.depth = kDepth - kCut, args.continues = true;
+    args.first = kCut, args.x += kCut, args.depth = kDepth - kCut, args.continues = true;
     row->run(args, 0, kTokens, 0, kRows);
     EXPECT_TRUE(test::same_bits(parts, whole)) << row->name;
   }
+}
+
+// The last panel is as wide as its rows; a page that faults lies behind it, and behind x.
+TEST(FloatGemm, ReadsNothingBehindItsPanels) {
+  for (const FloatGemmRow* row : test::runnable(float_gemm_kernels()))
+    for (int64_t rows : {1, 3, 15, 16, 17, 35})
+      for (int64_t depth : {1, 2, 9, 40})
+        for (int64_t tokens : {1, 2, 4, 13}) {
+          const auto x = test::random_floats(tokens * depth, 1), w = test::random_floats(rows * depth, 2);
+          test::GuardedBytes panels(static_cast<size_t>(float_panel_bytes(rows, depth))), in(x.size() * sizeof(float));
+          pack_float_rows(w.data(), rows, depth, panels.as<float>());
+          std::vector<float> y(static_cast<size_t>(tokens * rows));
+          row->run({panels.as<float>(), rows, depth, in.fill<float>(x), depth, nullptr, y.data(), rows}, 0, tokens, 0, rows);
+          for (int64_t m = 0; m < tokens; ++m)
+            for (int64_t n = 0; n < rows; ++n) {
+              const auto xm = std::span(x).subspan(static_cast<size_t>(m * depth), static_cast<size_t>(depth)),
+                         wn = std::span(w).subspan(static_cast<size_t>(n * depth), static_cast<size_t>(depth));
+              ASSERT_EQ(y[static_cast<size_t>(m * rows + n)], test::fused_dot(xm, wn)) << row->name << " " << rows;
+              for (int64_t k = 0; k < depth; ++k)
+                ASSERT_EQ(panels.as<float>()[float_panel_index(rows, depth, n, k)], wn[static_cast<size_t>(k)]);
+            }
+        }
 }
 
 // Infinities of both signs, NaN of any bits: one NaN. Products are not rounded, and tiny sums are kept.

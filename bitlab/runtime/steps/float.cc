@@ -78,7 +78,8 @@ Result<Step> make_embedding_step(const StepContext& context) {
                                       indices[i]);
                   float* y = b.output() + i * depth;
                   if (weight == nullptr) {  // a product's
-                    for (int64_t k = 0; k < depth; ++k) y[k] = panels[kernels::float_panel_index(depth, indices[i], k)];
+                    for (int64_t k = 0; k < depth; ++k)
+                      y[k] = panels[kernels::float_panel_index(rows, depth, indices[i], k)];
                   } else if (storage == program::Storage::kPlain) {
                     std::copy_n(static_cast<const float*>(weight) + indices[i] * depth, depth, y);
                   } else {

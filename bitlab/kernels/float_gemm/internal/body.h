@@ -83,11 +83,11 @@ void tile(const FloatGemmArgs& p, const Part& part, int64_t m, int64_t n) {
   const float* x[(kTokens + 2) / 3];
   unrolled<(kTokens + 2) / 3>(
       [&](auto i) BITLAB_INLINE_LAMBDA { x[decltype(i)::value] = part.x + (m + 3 * decltype(i)::value) * part.x_stride; });
-  const float* w = p.panels + n / kFloatPanel * p.panel_stride + part.depth.begin * p.k_stride;
-  for (int64_t k = 0; k < part.depth.end - part.depth.begin; ++k, w += p.k_stride) {
-    F32x16 b[kPanels];
-    unrolled<kPanels>([&](auto j)
-                          BITLAB_INLINE_LAMBDA { b[decltype(j)::value] = load(w + decltype(j)::value * p.panel_stride); });
+  const bool narrow = n + kRows > p.rows;  // the last panel: a vector of it holds what follows its rows, too
+  const int64_t depth = part.depth.end - part.depth.begin, begin = p.first + part.depth.begin,
+                step = narrow ? p.rows - n : p.k_stride;
+  const float* w = p.panels + n / kFloatPanel * p.panel_stride + begin * step;
+  const auto add = [&](int64_t k, const F32x16(&b)[kPanels]) BITLAB_INLINE_LAMBDA {
     unrolled<kTokens>([&](auto token) BITLAB_INLINE_LAMBDA {
       constexpr int i = decltype(token)::value;
       const F32x16 a = x[i / 3][i % 3 * part.x_stride + k];
@@ -95,7 +95,16 @@ void tile(const FloatGemmArgs& p, const Part& part, int64_t m, int64_t n) {
         sum[i][decltype(j)::value] = fma(a, b[decltype(j)::value], sum[i][decltype(j)::value]);
       });
     });
+  };
+  int64_t k = 0, left = (p.panel_stride / kFloatPanel - begin) * step;  // floats, of the narrow panel
+  for (; k < depth && (!narrow || left >= kLanes); ++k, w += step, left -= step) {
+    F32x16 b[kPanels];
+    unrolled<kPanels>([&](auto j)
+                          BITLAB_INLINE_LAMBDA { b[decltype(j)::value] = load(w + decltype(j)::value * p.panel_stride); });
+    add(k, b);
   }
+  if constexpr (kPanels == 1)
+    for (; k < depth; ++k, w += step, left -= step) add(k, {load_some(w, left)});
   if (part.ends) {
     const float* bias = p.bias == nullptr || !whole ? bias_copy : p.bias + n;
     if (p.bias != nullptr && !whole) copy_rows(p.bias + n, n, kRows, part.rows, bias_copy);
@@ -110,7 +119,8 @@ void tile(const FloatGemmArgs& p, const Part& part, int64_t m, int64_t n) {
 // The tokens, a multiple of kTokens, times all panels from row n on, kPanels at a time, then those left over.
 template <int kTokens, int kPanels>
 BITLAB_ALWAYS_INLINE void tiles(const FloatGemmArgs& p, const Part& part, Range tokens, int64_t n) {
-  for (; n + (kPanels - 1) * kFloatPanel < part.rows.end; n += kPanels * kFloatPanel)
+  const int64_t last = kPanels == 1 ? part.rows.end - 1 : p.rows - kPanels * kFloatPanel;  // where a tile may begin
+  for (; n <= last && n + (kPanels - 1) * kFloatPanel < part.rows.end; n += kPanels * kFloatPanel)
     for (int64_t m = tokens.begin; m < tokens.end; m += kTokens) tile<kTokens, kPanels>(p, part, m, n);
   if constexpr (kPanels > 1) tiles<kTokens, kPanels / 2>(p, part, tokens, n);
 }
