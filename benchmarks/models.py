@@ -96,43 +96,44 @@ def onnx_session(path: Path, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def candidates(make: Callable[[], tuple[nn.Module, torch.Tensor]], threads: int, folder: Path) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+def write_files(make: Callable[[], tuple[nn.Module, torch.Tensor]], folder: Path) -> tuple[nn.Module, torch.Tensor, dict[str, float]]:
+    """The network, its input, and its files in a folder: float.onnx, int8.onnx, model.bit; how large it is."""
     torch.manual_seed(0)
     model, x = make()
     model.eval()
-    feed = {"x": x.numpy()}
     onnx, prepared, int8 = folder / "float.onnx", folder / "prepared.onnx", folder / "int8.onnx"
-    if not int8.exists():
-        torch.onnx.export(model, (x,), onnx, input_names=["x"], opset_version=17, dynamo=False)
-        quant_pre_process(onnx, prepared)
-        quantize_static(
-            prepared, int8, Samples(feed), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )
+    torch.onnx.export(model, (x,), onnx, input_names=["x"], opset_version=17, dynamo=False)
+    quant_pre_process(onnx, prepared)
+    quantize_static(
+        prepared, int8, Samples({"x": x.numpy()}), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )
     ternary, _ = make()
     bitlab.BitConverter.convert(ternary, bitlab.BitQuantConfig(granularity="channel"))
-    ternary.eval()
     deployed = bitlab.deploy(ternary, x, folder / "model.bit")
+    return model, x, {
+        "float32_mb": round(deployed.float32_weight_bytes / 1e6, 2),
+        "file_ratio": round(sum(p.numel() for p in model.parameters()) * 4 / deployed.file_bytes, 2),
+        "memory_ratio": round(deployed.float32_weight_bytes / deployed.weight_bytes, 2),
+    }
+
+
+def candidates(model: nn.Module, x: torch.Tensor, folder: Path, threads: int) -> dict[str, Callable[[], object]]:
+    feed = {"x": x.numpy()}
     session = bitlab.runtime.Session(folder / "model.bit", threads=threads)
     name = session.model.inputs[0].name
-    sessions = {path: onnx_session(path, threads) for path in (onnx, int8)}
+    floats, int8 = (onnx_session(folder / file, threads) for file in ("float.onnx", "int8.onnx"))
 
     def libtorch() -> object:
         with torch.inference_mode():
             return model(x)
 
-    runs: dict[str, Callable[[], object]] = {
+    return {
         "BitLab": lambda: session.run({name: feed["x"]}),
         "LibTorch float32": libtorch,
-        "ONNX Runtime float32": lambda: sessions[onnx].run(None, feed),
-        "ONNX Runtime int8": lambda: sessions[int8].run(None, feed),
+        "ONNX Runtime float32": lambda: floats.run(None, feed),
+        "ONNX Runtime int8": lambda: int8.run(None, feed),
     }
-    sizes = {
-        "float32_mb": round(deployed.float32_weight_bytes / 1e6, 2),
-        "file_ratio": round(sum(p.numel() for p in model.parameters()) * 4 / deployed.file_bytes, 2),
-        "memory_ratio": round(deployed.float32_weight_bytes / deployed.weight_bytes, 2),
-    }
-    return runs, sizes
 
 
 def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
@@ -168,12 +169,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for key in args.networks.split(","):
             title, make = NETWORKS[key]
+            place = Path(folder) / key
+            place.mkdir()
+            model, x, sizes = write_files(make, place)
             for threads in map(int, args.threads.split(",")):
                 torch.set_num_threads(threads)
-                place = Path(folder) / key
-                place.mkdir(exist_ok=True)
-                runs, sizes = candidates(make, threads, place)
-                measured = measure(runs, args.rounds)
+                measured = measure(candidates(model, x, place, threads), args.rounds)
                 cases.append({"network": title, "threads": threads, **sizes, "candidates": measured})
                 ratios = ", ".join(f"{name} {value['ms']:.1f} ms ({value['ratio_median']:.2f}×)" for name, value in measured.items())
                 print(f"{title}, {threads} thread{'s' * (threads > 1)}: {ratios}", flush=True)

@@ -85,6 +85,11 @@ struct ConvScratch {
   }
 };
 
+// The output pixels [begin, end) of the batch are written.
+void finish(const RangeTask* after, int64_t rows, int64_t begin, int64_t end) {
+  if (after != nullptr) (*after)(begin * rows, end * rows);
+}
+
 // A convolution under way: everything that its tiles share.
 struct Run {
   const TernaryKernels& kernels;
@@ -99,11 +104,6 @@ struct Run {
 
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
   const RangeTask* after;
-
-  // The output pixels [begin, end) of the batch are written.
-  void finish(int64_t begin, int64_t end) const {
-    if (after != nullptr) (*after)(begin * layer.rows, end * layer.rows);
-  }
 
   void tile(int64_t sample, int64_t begin, int64_t end, uint8_t* own) const {
     const int8_t* image = q + sample * g.sample_values();
@@ -158,7 +158,7 @@ struct Run {
     if (!reads_in_place(kernels, g) || is_pointwise(g)) {
       for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
         tile(sample, begin, end, threads + worker * bytes.thread);
-        finish(sample * g.positions() + begin, sample * g.positions() + end);
+        finish(after, layer.rows, sample * g.positions() + begin, sample * g.positions() + end);
       });
       return;
     }
@@ -170,7 +170,7 @@ struct Run {
     }
     pool.run(g.batch * g.out(1), [&](int64_t i, int worker) {
       line(i / g.out(1), i % g.out(1), threads + worker * bytes.thread);
-      finish(i * g.out(2), (i + 1) * g.out(2));
+      finish(after, layer.rows, i * g.out(2), (i + 1) * g.out(2));
     });
   }
 };
@@ -197,8 +197,7 @@ void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer,
       gather_patches(g, group, x + sample * g.sample_values(), begin, end, patches, depth);
       row.run({part, patches, depth}, 0, end - begin, 0, part.rows);
     }
-    const int64_t first = sample * g.positions();
-    if (after != nullptr) (*after)((first + begin) * layer.rows, (first + end) * layer.rows);
+    finish(after, layer.rows, sample * g.positions() + begin, sample * g.positions() + end);
   });
 }
 
@@ -275,9 +274,8 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     constexpr int64_t kPixels = 64;
     const int64_t pixels = g.batch * g.positions();
     if (after != nullptr)
-      pool.run(ceil_div(pixels, kPixels), [&](int64_t i, int) {
-        (*after)(i * kPixels * layer.rows, std::min(pixels, (i + 1) * kPixels) * layer.rows);
-      });
+      pool.run(ceil_div(pixels, kPixels),
+               [&](int64_t i, int) { finish(after, layer.rows, i * kPixels, std::min(pixels, (i + 1) * kPixels)); });
   };
   if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
     constexpr float kUnit = 1;

@@ -175,6 +175,11 @@ Result<Step> binary_step(const StepContext& context, Elementwise op) {
               operands.scratch_bytes(), label(*row)};
 }
 
+std::vector<ChainFunction> norm_functions(const StepContext& context) {
+  const int64_t channels = context.input_shape(1)[0];
+  return {{Elementwise::mul, context.floats(1), 0, channels}, {Elementwise::add, context.floats(2), 0, channels}};
+}
+
 std::optional<Elementwise> function_of(program::Op op) {
   switch (op) {
 #define BITLAB_UNARY(name, exactness) \
@@ -200,7 +205,7 @@ std::vector<ChainFunction> functions_of(const StepContext& node, size_t place, s
   if (node.node.op == program::Op::batch_norm) {
     const std::vector<int64_t> x = node.input_shape(0);
     if (place != 0 || (x.size() > 2 && node.layouts.of(node.node.inputs[0]) != Layout::kChannelsLast)) return {};
-    return {{Elementwise::mul, node.floats(1), 0, x[1]}, {Elementwise::add, node.floats(2), 0, x[1]}};
+    return norm_functions(node);
   }
   const std::optional<Elementwise> op = function_of(node.node.op);
   if (!op || node.input(0).dtype != program::DType::kFloat32) return {};
@@ -249,9 +254,7 @@ Result<Step> make_where_step(const StepContext& context) {
 Result<Step> make_batch_norm_step(const StepContext& context) {
   BITLAB_TRY(const ElementwiseRow* row, elementwise_row(context));
   if (context.chain != nullptr) return chain_step(context, *row);
-  const int64_t channels = context.input_shape(1)[0];  // of pictures that were put in another order first
-  const Chain chain(
-      row, {{Elementwise::mul, context.floats(1), 0, channels}, {Elementwise::add, context.floats(2), 0, channels}});
+  const Chain chain(row, norm_functions(context));  // of pictures that were put in another order first
   StepContext own = context;
   own.chain = &chain;
   return chain_step(own, *row);

@@ -13,12 +13,12 @@ template <class F>
 BITLAB_ALWAYS_INLINE void walk(const float* a, const float* b, bool repeated, float* y, int64_t count, F f) {
   const int64_t rest = count % kLanes, step = repeated ? 0 : kLanes;
   float last_a[kLanes], last_b[kLanes], *to = y;
-  for (int64_t blocks = count / kLanes;; blocks = 1) {
+  int64_t blocks = count / kLanes;
+  for (bool is_last = rest == 0;; is_last = true) {
     for (; blocks > 0; --blocks, a += kLanes, b += step, to += kLanes) store(to, f(load(a), load(b)));
-    if (to == y + count || rest == 0) return;
-    if (a == last_a + kLanes) break;
+    if (is_last) break;
     store(last_a, load_some(a, rest)), store(last_b, load_some(b, repeated ? kLanes : rest));
-    a = to = last_a, b = last_b;
+    a = to = last_a, b = last_b, blocks = 1;
   }
   for (int64_t i = 0; i < rest; ++i) y[count - rest + i] = last_a[i];
 }
