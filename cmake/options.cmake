@@ -53,17 +53,17 @@ if(BITLAB_COVERAGE)
   target_link_options(bitlab_flags INTERFACE --coverage)
 endif()
 
-# Of what is above the torch line and libraries that say so (GLUE), where nothing runs for long: more than -O1 costs a fifth of the
-# compiler's time.
+# Of what is above the torch line and libraries that say so (UNIT glue), where nothing runs for long: -Og costs a seventh less of the
+# compiler's time than -O1, and that a fifth less than -O2.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
-target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-O1>)
+target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-Og>)
 
-# Of programs and of tests above the torch line, which call what does the work: where they are built to be tested, -O1 costs them a third of
-# the compiler's time.
+# Of programs and of tests above the torch line, which call what does the work: where they are built to be tested, optimizing costs
+# a third of the compiler's time.
 add_library(bitlab_shell INTERFACE)
 target_link_libraries(bitlab_shell INTERFACE bitlab_flags)
-target_compile_options(bitlab_shell INTERFACE $<$<NOT:$<CONFIG:Debug>>:$<IF:$<BOOL:${BITLAB_TESTS}>,-O0,-O1>>)
+target_compile_options(bitlab_shell INTERFACE $<$<NOT:$<CONFIG:Debug>>:$<IF:$<BOOL:${BITLAB_TESTS}>,-O0,-Og>>)
 
 # Of the other tests: UBSan's checks of what they do themselves would cost them as much again.
 add_library(bitlab_test_flags INTERFACE)

@@ -1,5 +1,6 @@
 #include "bitlab/kernels/selection.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -28,6 +29,34 @@ bool Policy::allows(std::string_view op, std::string_view row) const {
     named = true;
   }
   return !named;
+}
+
+Choice choose(std::string_view op, std::span<const Candidate> candidates, const Machine& machine, const Policy& policy) {
+  Choice choice;
+  for (const Candidate& candidate : candidates) {
+    RowVerdict verdict{candidate.name, Verdict::kSlower, "", 0};
+    if (!policy.allows(op, candidate.name)) {
+      verdict = {candidate.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};
+    } else if (!candidate.is_built) {
+      verdict = {candidate.name, Verdict::kNotBuilt, "not part of this build", 0};
+    } else if (const FeatureSet missing = candidate.needs.minus(machine.features); !missing.empty()) {
+      verdict = {candidate.name, Verdict::kMissingFeature, "the machine lacks " + missing.to_string(), 0};
+    } else if (candidate.refused) {
+      verdict = *candidate.refused;
+      verdict.row = candidate.name;
+    } else {
+      verdict.cost = candidate.cost;
+      if (!choice.chosen || verdict.cost < choice.verdicts[*choice.chosen].cost) choice.chosen = choice.verdicts.size();
+    }
+    choice.verdicts.push_back(std::move(verdict));
+  }
+  if (!choice.chosen) return choice;
+  RowVerdict& best = choice.verdicts[*choice.chosen];
+  best.verdict = Verdict::kChosen;
+  for (RowVerdict& verdict : choice.verdicts)
+    if (verdict.verdict == Verdict::kSlower)
+      verdict.reason = fmt::format("{:.1f} times the cost of {}", verdict.cost / best.cost, best.row);
+  return choice;
 }
 
 std::string explain(std::span<const RowVerdict> verdicts) {

@@ -2,12 +2,12 @@
 // that a choice can be explained and a refusal says why.
 #pragma once
 
-#include <algorithm>
 #include <any>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "bitlab/base/machine.h"
@@ -92,44 +92,32 @@ struct Selection {
 std::string explain(std::span<const RowVerdict> verdicts);
 Error no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts);
 
-// `refuse(row)` returns the verdict and reason of a row that cannot serve the problem, `cost(row)` its relative time; the first of the
-// cheapest rows is chosen.
+// What a choice depends on, of a row of any kernel.
+struct Candidate {
+  const char* name;
+  FeatureSet needs;
+  bool is_built;
+  std::optional<RowVerdict> refused;  // the verdict and reason of a row that cannot serve the problem
+  double cost;                        // relative time
+};
+
+struct Choice {
+  std::optional<size_t> chosen;  // the first of the cheapest candidates
+  std::vector<RowVerdict> verdicts;
+};
+
+Choice choose(std::string_view op, std::span<const Candidate> candidates, const Machine& machine, const Policy& policy);
+
+// `refuse(row)` returns what Candidate::refused says, `cost(row)` its relative time.
 template <class Row, class Refuse, class Cost>
 Selection<Row> select_row(const KernelList<Row>& list, const Machine& machine, const Policy& policy, Refuse refuse,
                           Cost cost) {
-  Selection<Row> selection;
-  size_t best = 0;
-  for (const Row* candidate : policy.candidates(list)) {
-    const Row& row = *candidate;
-    RowVerdict verdict{row.name, Verdict::kSlower, "", 0};
-    if (!policy.allows(list.op, row.name)) {
-      verdict = {row.name, Verdict::kDisabledByPolicy, "restricted to '" + policy.restrict_to + "'", 0};
-    } else if (row.run == nullptr) {
-      verdict = {row.name, Verdict::kNotBuilt, "not part of this build", 0};
-    } else if (const FeatureSet missing = row.needs.minus(machine.features); !missing.empty()) {
-      verdict = {row.name, Verdict::kMissingFeature, "the machine lacks " + missing.to_string(), 0};
-    } else if (std::optional<RowVerdict> refused = refuse(row)) {
-      verdict = *std::move(refused);
-      verdict.row = row.name;
-    } else {
-      verdict.cost = cost(row);
-      if (selection.row == nullptr || verdict.cost < selection.verdicts[best].cost) {
-        best = selection.verdicts.size();
-        selection.row = &row;
-      }
-    }
-    selection.verdicts.push_back(std::move(verdict));
-  }
-  for (size_t i = 0; i < selection.verdicts.size() && selection.row != nullptr; ++i) {
-    RowVerdict& verdict = selection.verdicts[i];
-    if (i == best) {
-      verdict.verdict = Verdict::kChosen;
-    } else if (verdict.verdict == Verdict::kSlower) {
-      verdict.reason =
-          fmt::format("{:.1f} times the cost of {}", verdict.cost / selection.verdicts[best].cost, selection.row->name);
-    }
-  }
-  return selection;
+  const std::vector<const Row*> rows = policy.candidates(list);
+  std::vector<Candidate> candidates;
+  for (const Row* row : rows)
+    candidates.push_back({row->name, row->needs, row->run != nullptr, refuse(*row), cost(*row)});
+  Choice choice = choose(list.op, candidates, machine, policy);
+  return {choice.chosen ? rows[*choice.chosen] : nullptr, std::move(choice.verdicts)};
 }
 
 // The chosen row, or NoKernel with the verdicts.
