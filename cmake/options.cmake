@@ -40,9 +40,10 @@ if(BITLAB_WERROR)
   target_compile_options(bitlab_flags INTERFACE -Werror)
 endif()
 if(BITLAB_SANITIZE)
-  # Without two checks that double what the compiler writes: a null pointer that is used stops the program anyway, and no class is cast down.
+  # Without three checks that double what the compiler writes: a null pointer that is used stops the program anyway, no class is cast down, and
+  # AddressSanitizer sees what is read through a pointer that wrapped.
   target_compile_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
-                                                -fno-sanitize=null,vptr)
+                                                -fno-sanitize=null,vptr,pointer-overflow)
   target_link_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE})
 endif()
 if(BITLAB_FUZZ)
