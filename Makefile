@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models
+.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,11 @@ bench: build/bench/build.ninja setup-peers ## Measure kernels beside roofs and o
 bench-models: build/dev/build.ninja setup-peers setup-census ## Measure whole networks beside LibTorch and ONNX Runtime (BENCH_ARGS="--take")
 	$(call BUILD,dev) --target python
 	PYTHONPATH=build/dev/python .venv/bin/python -W ignore benchmarks/models.py $(BENCH_ARGS)
+	python3 tools/results.py
+
+bench-sizes: build/dev/build.ninja setup-census ## Weigh whole networks on disk and in memory beside float32 (BENCH_ARGS="--take")
+	$(call BUILD,dev) --target python
+	PYTHONPATH=build/dev/python .venv/bin/python -W ignore benchmarks/sizes.py $(BENCH_ARGS)
 	python3 tools/results.py
 
 bench-training: build/release/build.ninja setup-peers ## Measure training steps beside float32, plain PyTorch and brevitas (BENCH_ARGS="--take")
@@ -113,7 +118,7 @@ cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs; needs no GPU
 	$(call BUILD,cuda)
 	@echo "The plug-in is $(CURDIR)/build/cuda/lib/libbitlab_cuda.so"
 
-wheel: setup-tests ## Build the Python wheel, repair it for other machines, and test it in a fresh environment
+wheel: setup-tests ## Build the Python wheel, repair it for other machines, test it in a fresh environment (PYTHON=, TORCH=)
 	tools/wheel.sh
 
 census: setup-census build/dev/build.ninja ## Take models that others wrote through conversion, training, deployment (CENSUS_ARGS="--take")

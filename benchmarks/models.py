@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from networks import NETWORKS, Make
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
@@ -30,54 +30,7 @@ from torch import nn
 import bitlab
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-from census_models import import_torchvision  # noqa: E402
-
-PICTURE = torch.linspace(-2, 2, 3 * 224 * 224).reshape(1, 3, 224, 224).sin()
-
-
-def resnet18() -> tuple[nn.Module, torch.Tensor]:
-    import_torchvision()
-    from torchvision.models import resnet18 as make
-
-    return make(weights=None), PICTURE
-
-
-def mobilenet_v2() -> tuple[nn.Module, torch.Tensor]:
-    import_torchvision()
-    from torchvision.models import mobilenet_v2 as make
-
-    return make(weights=None), PICTURE
-
-
-def vit_small() -> tuple[nn.Module, torch.Tensor]:
-    import_torchvision()
-    import timm
-
-    return timm.create_model("vit_small_patch16_224", pretrained=False), PICTURE
-
-
-def bert_base() -> tuple[nn.Module, torch.Tensor]:
-    import_torchvision()
-    from transformers import BertConfig, BertModel
-
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.bert = BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False)
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return self.bert(input_ids=ids).last_hidden_state
-
-    return Encoder(), torch.arange(128).reshape(1, 128) * 7 % 30000
-
-
-NETWORKS: dict[str, tuple[str, Callable[[], tuple[nn.Module, torch.Tensor]]]] = {
-    "resnet18": ("ResNet-18, 224 × 224", resnet18),
-    "mobilenet_v2": ("MobileNetV2, 224 × 224", mobilenet_v2),
-    "vit_small": ("ViT-S/16, 224 × 224", vit_small),
-    "bert_base": ("BERT-base, 128 tokens", bert_base),
-}
+MEASURED = ("resnet18", "mobilenet_v2", "vit_small", "bert_base")
 
 
 class Samples(CalibrationDataReader):
@@ -96,7 +49,7 @@ def onnx_session(path: Path, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def write_files(make: Callable[[], tuple[nn.Module, torch.Tensor]], folder: Path) -> tuple[nn.Module, torch.Tensor, dict[str, float]]:
+def write_files(make: Make, folder: Path) -> tuple[nn.Module, torch.Tensor, dict[str, float]]:
     """The network, its input, and its files in a folder: float.onnx, int8.onnx, model.bit; how large it is."""
     torch.manual_seed(0)
     model, x = make()
@@ -157,14 +110,14 @@ def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of these, with commas between (%(default)s)")
+    parser.add_argument("--networks", default=",".join(MEASURED), help="of these, with commas between (%(default)s)")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, with commas between (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="runs of each candidate (%(default)s)")
     parser.add_argument("--take", action="store_true", help="also write benchmarks/results/models.json")
     args = parser.parse_args()
-    unknown = [name for name in args.networks.split(",") if name not in NETWORKS]
+    unknown = [name for name in args.networks.split(",") if name not in MEASURED]
     if unknown:
-        parser.error(f"networks expected: {', '.join(NETWORKS)}; got {', '.join(unknown)}")
+        parser.error(f"networks expected: {', '.join(MEASURED)}; got {', '.join(unknown)}")
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         for key in args.networks.split(","):

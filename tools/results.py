@@ -246,6 +246,22 @@ def models_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def sizes_table() -> str:
+    r = json.loads((RESULTS / "sizes.json").read_text())
+    settings = list(r["cases"][0]["settings"])
+    lines = [
+        f"× is how many times less than float32, the file on disk and the weights in memory. By `{r['command']}`.",
+        "",
+        "| network | float32 | " + " | ".join(f"{name}: file | in memory" for name in settings) + " |",
+        "|---|---:" + "|---:|---:" * len(settings) + "|",
+    ]
+    for case in r["cases"]:
+        found = [case["settings"][name] for name in settings]
+        ratios = " | ".join(f"{v['file_ratio']:.1f}× | {v['memory_ratio']:.1f}×" for v in found)
+        lines.append(f"| {case['network']} | {found[0]['float32_mb']:.1f} MB | {ratios} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def cuda_gemm_table() -> str:
     r = json.loads((RESULTS / "cuda_ternary_gemm.json").read_text())
     copy, int8 = r["roofs"]["copy_bytes_per_s"], r["roofs"]["int8_ops_per_s"]
@@ -285,6 +301,7 @@ TABLES: Dict[str, Callable[[], str]] = {
     "methods": methods_table,
     "training": training_table,
     "models": models_table,
+    "sizes": sizes_table,
     "cuda_gemm": cuda_gemm_table,
     "cuda_training": cuda_training_table,
 }

@@ -120,7 +120,7 @@ Result<ValueId> Lowering::activation(const Call& call, const std::string& argume
 Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) const {
   const auto found = values_.find(identity(tensor));
   if (found != values_.end()) return found->second;
-  return unsupported(call, "a value that was not changed in place as a part of another, and no place of an extreme",
+  return unsupported(call, "a value that was not changed in place as a part of another, and no index of a max pool",
                      describe(tensor));
 }
 
@@ -429,11 +429,12 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
   for (const program::Port& port : recordings.signature.inputs)
     values_[identity(recordings.first.inputs.at(port.name))] =
         builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
-  const std::vector<bool> live = live_calls(recordings.first);
+  const Live live = live_parts(recordings.first);
+  read_ = &live.tensors;
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
   for (index_ = 0; index_ < std::max(recordings.first.calls.size(), recordings.twin.calls.size()); ++index_) {
     BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
-    if (!live[index_]) continue;
+    if (!live.calls[index_]) continue;
     twin_ = &recordings.twin.calls[index_];
     BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }

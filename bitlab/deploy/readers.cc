@@ -18,7 +18,7 @@ const void* memory_of(const at::Tensor& tensor) { return tensor.storage().unsafe
 }  // namespace
 
 Readers::Readers(const Recording& recording) : outputs_(recording.outputs) {
-  const std::vector<bool> live = live_calls(recording);
+  const std::vector<bool> live = live_parts(recording).calls;
   for (size_t i = 0; i < recording.calls.size(); ++i) {
     if (!live[i]) continue;
     const Call& call = recording.calls[i];

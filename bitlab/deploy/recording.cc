@@ -172,9 +172,9 @@ bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& c
   return reads;
 }
 
-std::vector<bool> live_calls(const Recording& recording) {
-  std::vector<bool> live(recording.calls.size());
-  std::unordered_set<const void*> read;
+Live live_parts(const Recording& recording) {
+  Live live{std::vector<bool>(recording.calls.size()), {}};
+  auto& read = live.tensors;
   for (const auto& [name, output] : recording.outputs) read.insert(output.unsafeGetTensorImpl());
   for (size_t i = recording.calls.size(); i-- > 0;) {
     const Call& call = recording.calls[i];
@@ -184,7 +184,7 @@ std::vector<bool> live_calls(const Recording& recording) {
       for_each_tensor(output,
                       [&](const at::Tensor& tensor) { needed = needed || read.contains(tensor.unsafeGetTensorImpl()); });
     }
-    live[i] = needed;
+    live.calls[i] = needed;
     if (!needed) continue;
     for (const Argument& argument : call.arguments)
       for_each_tensor(argument.value, [&](const at::Tensor& tensor) { read.insert(tensor.unsafeGetTensorImpl()); });

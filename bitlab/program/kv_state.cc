@@ -43,10 +43,12 @@ struct Tokens {
       case Op::softmax:
       case Op::mean:
       case Op::sum:
+      case Op::prod:
       case Op::max:
       case Op::min:
       case Op::argmax:
       case Op::cumsum:
+      case Op::sort:
         return in(shape(node, 0).back());
       case Op::matmul:
         return in(shape(node, 0).back()) || in(shape(node, 1));

@@ -37,10 +37,12 @@ bool takes(Op op, DType dtype) {
     case Op::mul:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kInt32});
     case Op::sum:
+    case Op::prod:
     case Op::max:
     case Op::min:
     case Op::argmax:
     case Op::cumsum:
+    case Op::sort:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64});
     default:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool});
@@ -383,6 +385,7 @@ Result<Types> reduced_type(const Program& p, const Node& node) {
 
 Result<Types> infer_mean(const Program& p, const Node& node) { return reduced_type(p, node); }
 Result<Types> infer_sum(const Program& p, const Node& node) { return reduced_type(p, node); }
+Result<Types> infer_prod(const Program& p, const Node& node) { return reduced_type(p, node); }
 Result<Types> infer_max(const Program& p, const Node& node) { return reduced_type(p, node); }
 Result<Types> infer_min(const Program& p, const Node& node) { return reduced_type(p, node); }
 
@@ -394,6 +397,18 @@ Result<Types> infer_argmax(const Program& p, const Node& node) {
 Result<Types> infer_cumsum(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(reduced_type(p, node));
   return one(shape_of(p, node, 0), dtype_of(p, node, 0));
+}
+
+Result<Types> infer_sort(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(reduced_type(p, node));
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "descending"));
+  BITLAB_TRY(const Dim length, size_attribute(p, node, "length"));
+  Shape y = shape_of(p, node, 0);
+  const Dim all = std::exchange(y.back(), length);
+  const bool is_part = length.powers == all.powers && length.factor <= all.factor;
+  if (!is_part && most_of(p, length) > least_of(p, all))
+    return refuse(ErrorCode::kInvalidArgument, node, "a length of at most {}, got {}", p.show(all), p.show(length));
+  return Types{{dtype_of(p, node, 0), y}, {DType::kInt64, y}};
 }
 
 // Rules divide by sizes and multiply them: they see valid shapes alone, and what they make of these is valid or refused.

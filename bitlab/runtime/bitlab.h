@@ -1,7 +1,7 @@
 /* The C interface of the BitLab runtime. C99; no C++ type crosses it.
  *
  * Every function that can fail returns a status: 0 for success, otherwise the group of the error (2 input, 3 file, 4 capability,
- * 5 internal); bitlab_last_error() then describes it. Handles are opaque. A model may be shared between threads; a session belongs
+ * 5 internal, 6 stopped by the caller); bitlab_last_error() then describes it. Handles are opaque. A model may be shared between threads; a session belongs
  * to one thread at a time. Functions accept NULL handles in _free only.
  */
 #ifndef BITLAB_RUNTIME_BITLAB_H_
@@ -88,9 +88,12 @@ const char* bitlab_model_metadata(const bitlab_model* model, const char* key);
 typedef struct bitlab_session_options {
   size_t size; /* of this struct */
   int threads; /* 0 for all cores */
+  /* Unless NULL, called with abort_data before each step of a run, on the thread that runs; not 0: the run ends with status 6. */
+  int (*abort)(void* abort_data);
+  void* abort_data;
 } bitlab_session_options;
 #define BITLAB_SESSION_OPTIONS \
-  { sizeof(bitlab_session_options), 1 }
+  { sizeof(bitlab_session_options), 1, NULL, NULL }
 
 /* options: NULL for the defaults, one thread. The session keeps the model alive. *session is set on success only. */
 int bitlab_session_create(const bitlab_model* model, const bitlab_session_options* options, bitlab_session** session);

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <iterator>
 #include <memory>
 #include <span>
@@ -187,11 +190,16 @@ const char* bitlab_model_metadata(const bitlab_model* model, const char* key) {
 
 int bitlab_session_create(const bitlab_model* model, const bitlab_session_options* options, bitlab_session** session) {
   if (model == nullptr || session == nullptr) return fail_null("a model and a place for the session");
-  if (options != nullptr && options->size < sizeof(bitlab_session_options))
-    return fail(make_error(ErrorCode::kInvalidArgument, "[bitlab] options of {} bytes or more, got a size of {}",
-                           sizeof(bitlab_session_options), options->size));
+  constexpr size_t kFirst = offsetof(bitlab_session_options, abort);  // what the first callers knew
+  if (options != nullptr && options->size < kFirst)
+    return fail(make_error(ErrorCode::kInvalidArgument, "[bitlab] options of {} bytes or more, got a size of {}", kFirst,
+                           options->size));
+  bitlab_session_options known = BITLAB_SESSION_OPTIONS;
+  if (options != nullptr) std::memcpy(&known, options, std::min(options->size, sizeof(known)));
   return guarded([&] {
-    auto created = bitlab::runtime::Session::create(model->model, {options == nullptr ? 1 : options->threads, {}});
+    bitlab::runtime::SessionOptions wanted{.threads = known.threads};
+    if (known.abort != nullptr) wanted.abort = [known] { return known.abort(known.abort_data) != 0; };
+    auto created = bitlab::runtime::Session::create(model->model, std::move(wanted));
     if (!created.ok()) return fail(created.error());
     *session = new bitlab_session{*std::move(created)};
     return 0;

@@ -148,15 +148,15 @@ TEST_F(CApi, ReportsErrorsWithGroupAndMessage) {
   options.threads = -5;
   EXPECT_EQ(bitlab_session_create(model, &options, &session), 2);
   EXPECT_STREQ(bitlab_last_error(), "[session] 0 to 1024 threads, got -5");
-  options = {0, 1};  // as of a struct that was set to zero
+  options = {};  // a struct that was set to zero
   EXPECT_EQ(bitlab_session_create(model, &options, &session), 2);
   EXPECT_EQ(std::string(bitlab_last_error()),
-            fmt::format("[bitlab] options of {} bytes or more, got a size of 0", sizeof(options)));
+            fmt::format("[bitlab] options of {} bytes or more, got a size of 0", offsetof(bitlab_session_options, abort)));
   EXPECT_EQ(session, nullptr);
   struct {
     bitlab_session_options known;
     int unknown;
-  } later{{sizeof(later), 1}, 7};  // of a library that has more options
+  } later{{sizeof(later), 1, nullptr, nullptr}, 7};  // of a library that has more options
   ASSERT_EQ(bitlab_session_create(model, &later.known, &session), 0) << bitlab_last_error();
   bitlab_session_free(session);
   ASSERT_EQ(bitlab_session_create(model, nullptr, &session), 0) << bitlab_last_error();
@@ -166,6 +166,27 @@ TEST_F(CApi, ReportsErrorsWithGroupAndMessage) {
   const bitlab_tensor input{nullptr, data, shape, 2, BITLAB_FLOAT32};
   EXPECT_EQ(bitlab_session_run(session, &input, 1), 2);
   EXPECT_STREQ(bitlab_last_error(), "[session] input [batch, 2], got [1, 3] (input=x)");
+}
+
+TEST_F(CApi, StopsARunThatIsToStop) {
+  const ModelHandle model = loaded(difference());
+  bitlab_session_options options = BITLAB_SESSION_OPTIONS;
+  int left = 1;  // runs of the program's one step
+  options.abort = [](void* data) { return *static_cast<int*>(data) == 0 ? 1 : (--*static_cast<int*>(data), 0); };
+  options.abort_data = &left;
+  bitlab_session* session = nullptr;
+  ASSERT_EQ(bitlab_session_create(model.get(), &options, &session), 0) << bitlab_last_error();
+  const SessionHandle owned(session);
+  const float data[] = {1, 2};
+  const int64_t shape[] = {1, 2};
+  const bitlab_tensor input{nullptr, data, shape, 2, BITLAB_FLOAT32};
+  ASSERT_EQ(bitlab_session_run(session, &input, 1), 0) << bitlab_last_error();
+  EXPECT_EQ(bitlab_session_run(session, &input, 1), 6);
+  EXPECT_NE(std::string(bitlab_last_error()).find("a request to stop"), std::string::npos) << bitlab_last_error();
+  options.size = offsetof(bitlab_session_options, abort);  // of a caller that knows of no more
+  ASSERT_EQ(bitlab_session_create(model.get(), &options, &session), 0) << bitlab_last_error();
+  const SessionHandle older(session);
+  EXPECT_EQ(bitlab_session_run(session, &input, 1), 0) << bitlab_last_error();
 }
 
 TEST_F(CApi, RefusesNull) {

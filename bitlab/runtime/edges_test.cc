@@ -170,7 +170,7 @@ class EdgesOf : public ::testing::TestWithParam<size_t> {
   static std::vector<Program> examples() {
     const Op op = static_cast<Op>(GetParam());
     std::vector<Program> list;
-    for (const Variant& variant : variants(op)) list.push_back(Example(op, variant).program());
+    for (const Variant& variant : variants(op)) list.push_back(example_of(op, variant));
     return list;
   }
   // Checks `original` after change(program).

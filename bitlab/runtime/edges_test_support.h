@@ -1,4 +1,4 @@
-// For edges_test.cc: a smallest program of each operation, in each of its forms.
+// For edges_test.cc and golden_test.cc: a smallest program of each operation, in each of its forms.
 #pragma once
 
 #include <memory>
@@ -39,9 +39,11 @@ void fit_data(Program& p) {
     };
     const auto data = std::make_shared<Data>();
     const auto count = static_cast<size_t>(elements(v.shape, program::kOnes));
-    data->floats.resize(count, 0.25F);
     data->halves.resize(count, 0x3800);
-    data->t.resize(count, 1);
+    for (size_t i = 0; i < count; ++i) {
+      data->floats.push_back(0.25F * static_cast<float>(1 + i % 5));
+      data->t.push_back(static_cast<int8_t>(1 - i % 3));
+    }
     data->bytes.resize(count * static_cast<size_t>(size_of(v.dtype)));
     constant.data = program::RawData{data->bytes};
     if (v.storage == Storage::kPlain && v.dtype == DType::kFloat32) constant.data = program::FloatData(data->floats);
@@ -90,6 +92,8 @@ std::vector<Variant> variants(Op op) {
     case Op::less:
     case Op::argmax:
     case Op::cumsum:
+    case Op::prod:
+    case Op::sort:
     case Op::resample:
       return {{}, {.form = 1}};
     default:
@@ -97,15 +101,15 @@ std::vector<Variant> variants(Op op) {
   }
 }
 
-// A small program of one node.
+// A node, with its inputs and constants, added to a program under construction, which has the symbols.
 class Example {
  public:
-  Example(Op op, const Variant& variant) : op_(op), variant_(variant) {
-    b_.symbol("tokens", 1, 6);
-    if (op == Op::attention && variant.form == 1) b_.declare({"context", 1, 9, true});
-  }
+  // `prefix`: of all names.
+  Example(Op op, const Variant& variant, ProgramBuilder& builder, std::string prefix = "")
+      : op_(op), variant_(variant), b_(builder), prefix_(std::move(prefix)) {}
 
-  Program program() {
+  // The node's outputs.
+  std::vector<ValueId> add() {
     using Attributes = program::Attributes;
     const Attributes window{{"stride", Sizes{2, 1}},         {"padding", Sizes{1, 2}},
                             {"dilation", Sizes{2, 1}},       {"transposed", variant_.transposed},
@@ -132,7 +136,8 @@ class Example {
       case Op::ternary_embedding:
         return made({x({3}, DType::kInt64), weights({5, 8})});
       case Op::embedding:
-        return made({x({3}, DType::kInt64), other ? b_.halves("h", {5, 8}, {}, Storage::kFloat16) : floats({5, 8})});
+        return made(
+            {x({3}, DType::kInt64), other ? b_.halves(prefix_ + "h", {5, 8}, {}, Storage::kFloat16) : floats({5, 8})});
       case Op::max_pool:
         return made({x({4, 5, 6})}, with(pool, "dilation", Sizes{1, 2}));
       case Op::avg_pool:
@@ -148,7 +153,11 @@ class Example {
         return made({x({4, 5})});
       case Op::argmax:
       case Op::cumsum:
+      case Op::prod:
         return made({x({4, 5}, other ? DType::kInt64 : DType::kFloat32)});
+      case Op::sort:
+        return other ? made({x({4, kTokensDim}, DType::kInt64)}, {{"length", Shape{kTokensDim}}, {"descending", int64_t{1}}})
+                     : made({x({4, 5})}, {{"length", Shape{3}}, {"descending", int64_t{0}}});
 #define BITLAB_BINARY(name, exactness) case Op::name:
 #include "bitlab/program/elementwise.def"
         return other ? made({x({4, 5}, DType::kInt64), x({4, 1}, DType::kInt64)}) : made({x({4, 5}), floats({4, 1})});
@@ -190,18 +199,20 @@ class Example {
         return other ? made({x({1, 1})}, {{"shape", Shape{kBatch, kTokensDim, 5}}})
                      : made({floats({1, 4})}, {{"shape", Shape{kBatch, 3, 4}}});
       case Op::cast:
-        return other ? made({b_.raw("r", DType::kInt32, {4, 5}, {})}, {{"dtype", std::string("float16")}})
+        return other ? made({b_.raw(prefix_ + "r", DType::kInt32, {4, 5}, {})}, {{"dtype", std::string("float16")}})
                      : made({x({4, 5})}, {{"dtype", std::string("int32")}});
       case Op::positions:
         return made({}, {{"size", Shape{kTokensDim}}, {"continues", int64_t{1}}});
       case Op::rotary:
-        return made({x({3, kTokensDim, 4}), b_.input("positions", {kTokensDim}, DType::kInt64)}, {{"theta", 10000.0}});
+        return made({x({3, kTokensDim, 4}), b_.input(prefix_ + "positions", {kTokensDim}, DType::kInt64)},
+                    {{"theta", 10000.0}});
       case Op::matmul:
         return made({x({4, 5}), x({5, 3})});
       case Op::attention:
         if (other)
           return made({x({4, kTokensDim, 5}), x({2, kTokensDim, 5}), x({2, kTokensDim, 7}), program::kNone,
-                       b_.state("keys", {kBatch, 2, kContextDim, 5}), b_.state("values", {kBatch, 2, kContextDim, 7})},
+                       b_.state(prefix_ + "keys", {kBatch, 2, kContextDim, 5}),
+                       b_.state(prefix_ + "values", {kBatch, 2, kContextDim, 7})},
                       scores);
         return made(
             {x({4, 3, 5}), x({2, 6, 5}), x({2, 6, 7}), variant_.form == 2 ? x({1, 3, 6}, DType::kBool) : floats({3, 6})},
@@ -220,26 +231,60 @@ class Example {
   ValueId x(const Shape& sizes, DType dtype = DType::kFloat32) {
     Shape shape{kBatch};
     shape.insert(shape.end(), sizes.begin(), sizes.end());
-    return b_.input(fmt::format("x{}", ++count_), shape, dtype);
+    return b_.input(fmt::format("{}x{}", prefix_, ++count_), shape, dtype);
   }
-  ValueId floats(const std::vector<int64_t>& sizes) { return b_.floats(fmt::format("f{}", ++count_), sizes, {}); }
+  ValueId floats(const std::vector<int64_t>& sizes) { return b_.floats(fmt::format("{}f{}", prefix_, ++count_), sizes, {}); }
   ValueId weights(const std::vector<int64_t>& sizes) {
-    const std::string name = fmt::format("w{}", ++count_);
+    const std::string name = fmt::format("{}w{}", prefix_, ++count_);
     return variant_.weights == Storage::kInt8 ? b_.int8(name, sizes, {}, {}) : b_.ternary(name, sizes, {}, {});
   }
-  Program made(std::vector<ValueId> inputs, program::Attributes attributes = {}) {
-    const std::vector<ValueId> outputs = b_.nodes(op_, "y", std::move(inputs), std::move(attributes)).value();
-    Program p = b_.peek();
-    for (const ValueId id : outputs) p.outputs.push_back({p.value(id).name, id});
-    fit_data(p);
-    return p;
+  std::vector<ValueId> made(std::vector<ValueId> inputs, program::Attributes attributes = {}) {
+    return b_.nodes(op_, prefix_ + "y", std::move(inputs), std::move(attributes)).value();
   }
 
   Op op_;
   Variant variant_;
-  ProgramBuilder b_;
+  ProgramBuilder& b_;
+  std::string prefix_;
   int count_ = 0;
 };
+
+Program finished(const ProgramBuilder& b, const std::vector<ValueId>& outputs) {
+  Program p = b.peek();
+  for (const ValueId id : outputs) p.outputs.push_back({p.value(id).name, id});
+  fit_data(p);
+  return p;
+}
+
+// A small program of one node.
+inline Program example_of(Op op, const Variant& variant) {
+  ProgramBuilder b;
+  b.symbol("tokens", 1, 6);
+  if (op == Op::attention && variant.form == 1) b.declare({"context", 1, 9, true});
+  return finished(b, Example(op, variant, b).add());
+}
+
+// All forms of some operations, each with inputs and outputs of its own.
+inline Program program_of(const std::vector<Op>& ops) {
+  ProgramBuilder b;
+  b.symbol("tokens", 1, 6);
+  b.declare({"context", 1, 9, true});
+  std::vector<ValueId> outputs;
+  for (const Op op : ops) {
+    int form = 0;
+    for (const Variant& variant : variants(op)) {
+      const auto added = Example(op, variant, b, fmt::format("{}{}.", program::name(op), ++form)).add();
+      outputs.insert(outputs.end(), added.begin(), added.end());
+    }
+  }
+  return finished(b, outputs);
+}
+
+inline std::vector<Op> all_ops() {
+  std::vector<Op> ops;
+  for (size_t i = 0; i < program::op_schemas().size(); ++i) ops.push_back(static_cast<Op>(i));
+  return ops;
+}
 
 }  // namespace
 }  // namespace bitlab::runtime

@@ -223,6 +223,9 @@ Status Session::run_steps() {
   buffers.pool = pool_.get();
   buffers.position = position_, buffers.capacity = capacity_;
   for (const PlannedStep& planned : current_->plan.steps) {
+    if (options_.abort && options_.abort())
+      return make_error(ErrorCode::kCancelled, "[session] a run to its end, got a request to stop (node={})",
+                        planned.name());
     const TraceScope scope(options_.trace, "step", planned.name());
     step_inputs_.clear();
     step_outputs_.clear();

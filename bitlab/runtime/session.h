@@ -2,6 +2,7 @@
 // that has them, such as keys and values of the tokens so far.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -15,7 +16,9 @@ namespace bitlab::runtime {
 
 struct SessionOptions {
   int threads = 1;  // 0: all cores that the process may use
-  TraceSink trace;  // gets an event of category "step" for every node
+  TraceSink trace = {};  // gets an event of category "step" for every node
+  // Asked before each step, on the thread that runs; true: the run ends with the error Cancelled. For deadlines, and for users who changed their mind.
+  std::function<bool()> abort = nullptr;
 };
 
 // A tensor of the caller's or of the session's, row-major; images are [batch, channels, height, width].
@@ -55,7 +58,7 @@ class Session {
   // point into the session and hold until the next run. A batch of 0 is one without samples: the outputs are empty, and pointers to no values
   // may be null. The result does not depend on the machine, the number of threads, how samples are split into batches, or, with states, how
   // tokens are split into runs.
-  // Errors: InvalidArgument, ShapeMismatch, TypeMismatch, NotFinite, OutOfMemory. A run that fails leaves the position as it was.
+  // Errors: InvalidArgument, ShapeMismatch, TypeMismatch, NotFinite, OutOfMemory, Cancelled. A run that fails leaves the position as it was.
   Result<std::span<const TensorView>> run(std::span<const TensorView> inputs);
   // The same with inputs in any order. Error besides: InvalidArgument, for a name that is missing, unknown or there twice.
   Result<std::span<const TensorView>> run(std::span<const NamedView> inputs);

@@ -1,4 +1,5 @@
 // Nodes that move, broadcast and reduce, against plain loops over indices: every layout, a batch anywhere.
+#include <bit>
 #include <cmath>
 
 #include <gtest/gtest.h>
@@ -149,6 +150,29 @@ TEST(Steps, CatOfLayoutsAndConstants) {
     EXPECT_EQ(found[n * 6 + 1], 8);
     for (size_t i = 0; i < 4; ++i) EXPECT_EQ(found[n * 6 + 2 + i], data[n * 4 + i]);
   }
+}
+
+// What a sort gives of a row, and its places.
+std::pair<std::vector<float>, std::vector<int64_t>> sorted(const std::vector<float>& row, int64_t length,
+                                                           int64_t descending) {
+  const auto columns = static_cast<int64_t>(row.size());
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, columns});
+  const auto y = *b.nodes(Op::sort, "y", {x}, {{"length", Shape{length}}, {"descending", descending}});
+  const auto session = test::session_of(*b.finish(y));
+  const TensorView input{{1, columns}, row.data()};
+  const auto found = session->run({&input, 1}).value();
+  return {{found[0].as(), found[0].as() + length}, {found[1].as<int64_t>(), found[1].as<int64_t>() + length}};
+}
+
+TEST(Steps, SortsPutNanLastAndKeepTheOrderOfEquals) {
+  const std::vector<float> row{3, NAN, -0.0F, 0, -INFINITY, 3, 1, NAN};
+  const auto [up, places] = sorted(row, 8, 0);
+  EXPECT_EQ(places, (std::vector<int64_t>{4, 2, 3, 6, 0, 5, 1, 7}));
+  for (size_t i = 0; i < places.size(); ++i)
+    EXPECT_EQ(std::bit_cast<uint32_t>(up[i]), std::bit_cast<uint32_t>(row[static_cast<size_t>(places[i])]));
+  EXPECT_EQ(sorted(row, 5, 1).second, (std::vector<int64_t>{1, 7, 0, 5, 6}));
+  EXPECT_EQ(sorted(row, 1, 0).second, (std::vector<int64_t>{4}));
 }
 
 // Parts of 1, 3, 2 and 5 along a dimension of x[n, i, j], put together in another order; the part of 2 is read by nothing.

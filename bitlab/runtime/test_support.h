@@ -8,6 +8,9 @@
 
 namespace bitlab::runtime::test {
 
+// What the standard library allocated so far, on all threads: states_test.cc counts.
+int64_t allocations();
+
 inline const program::Attributes kInt8{{"activation", std::string("int8")}};
 
 inline std::unique_ptr<Session> session_of(program::Program p, int threads = 1) {

@@ -35,6 +35,7 @@ PyObject* builtin_of(ErrorCode code) {
     case ErrorGroup::kCapability:
       return PyExc_NotImplementedError;
     case ErrorGroup::kInternal:
+    case ErrorGroup::kStopped:
       break;
   }
   return nullptr;

@@ -2,6 +2,7 @@
 #include "core.h"
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <nanobind/ndarray.h>
@@ -97,11 +98,29 @@ std::vector<Port> ports_of(const std::vector<program::Port>& ports, const progra
   return list;
 }
 
+// Whether a handler of Python's for a signal, that of Ctrl-C or another, raised an exception. They are called twenty times a second, so that Python's
+// lock is seldom taken.
+class Signals {
+ public:
+  bool operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return false;
+    next_ = now + std::chrono::milliseconds(50);
+    const nb::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point next_{};
+};
+
 // A session that threads may share: one runs, the others wait.
 class Session {
  public:
   Session(std::shared_ptr<const Model> model, int threads)
-      : model_(model), session_(runtime::Session::create(std::move(model), {.threads = threads, .trace = {}}).value()) {}
+      : model_(model),
+        session_(runtime::Session::create(std::move(model), {.threads = threads, .trace = {}, .abort = Signals()}).value()) {
+  }
 
   nb::dict run(const nb::handle& self, const nb::dict& inputs, bool copy) {
     std::vector<std::string> names;
@@ -151,7 +170,12 @@ class Session {
     {
       const nb::gil_scoped_release no_gil;
       const std::lock_guard lock(mutex_);
-      for (const runtime::TensorView& view : run().value()) {
+      const auto results = run();
+      if (!results.ok() && results.error().code == ErrorCode::kCancelled) {
+        const nb::gil_scoped_acquire gil;
+        throw nb::python_error();  // the handler's
+      }
+      for (const runtime::TensorView& view : results.value()) {
         Output& output =
             outputs.emplace_back(Output{view.data, {view.shape.begin(), view.shape.end()}, view.dtype, nullptr});
         if (!copy) continue;
@@ -230,9 +254,10 @@ void bind_runtime(nb::module_& m) {
           "Whether every node gives the same bits as LibTorch in eval.")
       .def("__repr__", [](const Model& model) { return "Model" + to_string(model.program().signature()); })
       .def("__str__", [](const Model& model) { return program::print(model.program()); });
-  nb::class_<Session>(m, "Session",
-                      "Runs a model, without Python's lock. Results do not depend on the machine, on `threads` or on how "
-                      "samples are split into batches.")
+  nb::class_<Session>(
+      m, "Session",
+      "Runs a model, without Python's lock; Ctrl-C ends a run. Results do not depend on the machine, on `threads` or on how "
+      "samples are split into batches.")
       .def(nb::init<std::shared_ptr<const Model>, int>(), nb::arg("model"), nb::arg("threads") = 1,
            "threads: 0 for all cores.")
       .def(

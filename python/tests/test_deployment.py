@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,32 @@ def test_fitting_without_training(images: torch.Tensor, tmp_path: Path) -> None:
     assert bitlab.runtime.Session(tmp_path / "fitted.bit")(images.numpy()).tobytes() == y.numpy().tobytes()
     with pytest.raises(bitlab.Unsupported, match="post-training"):  # no rules make these codes
         copy.deepcopy(model)
+
+
+def test_signals_are_handled_while_a_session_runs(tmp_path: Path) -> None:
+    class Slow(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(500):
+                x = x.softmax(-1)
+            return x
+
+    bitlab.deploy(Slow(), torch.zeros(1, 8, 8), tmp_path / "m.bit", dynamic_axes={"x": {0: "batch", 1: "rows"}})
+    session = bitlab.runtime.Session(tmp_path / "m.bit")
+    x = np.zeros((1, 100_000, 8), np.float32)
+    calls = 0
+
+    def third_time(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # signals that wait for the end of a run come as one
+            raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, third_time)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with pytest.raises(TimeoutError):
+            session.run({"x": x})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert session.run({"x": x[:, :5]})["output"].shape == (1, 5, 8)

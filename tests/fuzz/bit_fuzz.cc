@@ -6,6 +6,7 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/bit/test_support.h"
+#include "bitlab/runtime/edges_test_support.h"
 #include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/session.h"
 
@@ -70,8 +71,9 @@ bool read_bytes(std::span<const uint8_t> bytes) {
 
 std::vector<std::vector<uint8_t>> seeds() {
   std::vector<std::vector<uint8_t>> list;
-  for (const program::Program& p : {format::bit::test::small_program(), format::bit::test::wide_program(),
-                                    format::bit::test::image_program(), format::bit::test::decoder_program()}) {
+  for (const program::Program& p :
+       {format::bit::test::small_program(), format::bit::test::wide_program(), format::bit::test::image_program(),
+        format::bit::test::decoder_program(), runtime::program_of(runtime::all_ops())}) {
     const std::string bytes = format::bit::serialize(p).value();
     list.emplace_back(bytes.begin(), bytes.end());
   }

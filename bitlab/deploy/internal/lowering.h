@@ -86,6 +86,8 @@ class Lowering {
   Status finish(const Call& call, program::ValueId value) { return finish(call, value, call.outputs.at(0).toTensor()); }
   // An output that no value stands for: whatever reads it is refused.
   void lose(const at::Tensor& output) { lost_.insert(output.unsafeGetTensorImpl()); }
+  // Whether something reads an output of a call.
+  bool is_read(const at::Tensor& output) const { return read_->contains(output.unsafeGetTensorImpl()); }
   // Both, for the calls that are one node.
   Status lower_to(const Call& call, program::Op op, std::vector<program::ValueId> inputs,
                   program::Attributes attributes = {});
@@ -126,7 +128,8 @@ class Lowering {
 
   program::ProgramBuilder builder_;
   const Recordings* recordings_ = nullptr;
-  size_t index_ = 0;  // of the call
+  const std::unordered_set<const void*>* read_ = nullptr;  // tensors
+  size_t index_ = 0;                                       // of the call
   const Call* twin_ = nullptr;
   bool wants_largest_ = false;
   std::unordered_map<const void*, std::string> names_;

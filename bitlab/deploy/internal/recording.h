@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -47,9 +48,13 @@ struct Recording {
 
 enum class Keep { kTensors, kCopies };
 
-// Which calls the outputs depend on. LibTorch's attention averages its weights for callers that may not want them. What works in place, or
+// What the outputs depend on. LibTorch's attention averages its weights for callers that may not want them. What works in place, or
 // returns a number to the program that called it, counts as well.
-std::vector<bool> live_calls(const Recording& recording);
+struct Live {
+  std::vector<bool> calls;
+  std::unordered_set<const void*> tensors;
+};
+Live live_parts(const Recording& recording);
 
 // Whether the call reads one of the tensors; what looks at shapes alone reads none.
 bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains);

@@ -1,5 +1,6 @@
 // Sums, means, extremes, softmax: what reduces dimensions.
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
@@ -70,8 +71,24 @@ Result<ValueId> reduced(Lowering& lowering, const Call& call, Op op, ValueId x) 
 Status lower_reduction(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
   BITLAB_TRY(const ValueId y, reduced(lowering, call, op, x));
-  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());  // where extremes are
   return lowering.finish(call, y);
+}
+
+Result<ValueId> negative(Lowering& lowering, ValueId x, at::ScalarType type) {
+  return lowering.node(Op::mul, {x, lowering.constant(at::full({1}, -1, type))});
+}
+
+// The largest values, or the least, and where something reads them the places of the first of these.
+Status lower_extreme(Lowering& lowering, const Call& call, Op op) {
+  const at::ScalarType type = call.argument("self").toTensor().scalar_type();
+  BITLAB_RETURN_IF_ERROR(lower_reduction(lowering, call, op, type));
+  if (call.outputs.size() < 2 || !lowering.is_read(call.outputs[1].toTensor())) return {};
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
+  if (op == Op::min) {
+    BITLAB_TRY(x, negative(lowering, x, type));
+  }
+  BITLAB_TRY(const ValueId places, reduced(lowering, call, Op::argmax, x));
+  return lowering.finish(call, places, call.outputs[1].toTensor());
 }
 
 // sum of (x - mean)^2 / (n - correction).
@@ -130,10 +147,20 @@ Status lower_mean(Lowering& lowering, const Call& call) {
 Status lower_sum(Lowering& lowering, const Call& call) {
   return lower_reduction(lowering, call, Op::sum, output_of(call).scalar_type());
 }
-Status lower_max(Lowering& lowering, const Call& call) { return lower_reduction(lowering, call, Op::max, type_of(call)); }
-Status lower_min(Lowering& lowering, const Call& call) { return lower_reduction(lowering, call, Op::min, type_of(call)); }
+Status lower_prod(Lowering& lowering, const Call& call) {
+  return lower_reduction(lowering, call, Op::prod, output_of(call).scalar_type());
+}
+Status lower_max(Lowering& lowering, const Call& call) { return lower_extreme(lowering, call, Op::max); }
+Status lower_min(Lowering& lowering, const Call& call) { return lower_extreme(lowering, call, Op::min); }
 Status lower_argmax(Lowering& lowering, const Call& call) {
   return lower_reduction(lowering, call, Op::argmax, type_of(call));
+}
+
+Status lower_argmin(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
+  BITLAB_TRY(x, negative(lowering, x, type_of(call)));
+  BITLAB_TRY(x, reduced(lowering, call, Op::argmax, x));
+  return lowering.finish(call, x);
 }
 
 Status lower_any(Lowering& lowering, const Call& call) { return lower_truth(lowering, call, Op::max); }
@@ -166,6 +193,42 @@ Status lower_cumsum(Lowering& lowering, const Call& call) {
   BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
   return lowering.finish(call, x);
+}
+
+namespace {
+
+// The first `length` of a dimension in order of size. LibTorch's unstable forms promise no order of equal values: this one is theirs, too.
+Status lower_order(Lowering& lowering, const Call& call, bool descending, const std::function<int64_t(const Call&)>& length,
+                   bool values = true) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
+  const int64_t dim = dim_of(lowering, call, x);
+  BITLAB_TRY(const program::Dim kept, lowering.dim_of(call, length(call), length(lowering.twin())));
+  BITLAB_TRY(x, with_dim_last(lowering, x, dim));
+  BITLAB_TRY(std::vector<ValueId> y,
+             lowering.nodes(Op::sort, {x}, {{"length", program::Shape{kept}}, {"descending", int64_t{descending}}}));
+  for (ValueId& part : y) {
+    BITLAB_TRY(part, with_last_dim_at(lowering, part, dim));
+  }
+  if (values) BITLAB_RETURN_IF_ERROR(lowering.finish(call, y[0]));
+  return lowering.finish(call, y[1], call.outputs.back().toTensor());
+}
+
+int64_t size_along_dim(const Call& call) {
+  const at::Tensor self = call.argument("self").toTensor();
+  return self.size(wrap_dim(call.argument("dim").toInt(), self.dim()));
+}
+
+}  // namespace
+
+Status lower_sort(Lowering& lowering, const Call& call) {
+  return lower_order(lowering, call, call.argument("descending").toBool(), size_along_dim);
+}
+Status lower_argsort(Lowering& lowering, const Call& call) {
+  return lower_order(lowering, call, call.argument("descending").toBool(), size_along_dim, false);
+}
+Status lower_topk(Lowering& lowering, const Call& call) {
+  return lower_order(lowering, call, call.argument("largest").toBool(),
+                     [](const Call& c) { return c.argument("k").toInt(); });
 }
 
 Status lower_softmax(Lowering& lowering, const Call& call) {

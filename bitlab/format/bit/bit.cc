@@ -175,9 +175,9 @@ Status check_version(const Safetensors& file) {
   const auto version = file.metadata.find(std::string(kVersionKey));
   if (version == file.metadata.end() || !file.metadata.contains(std::string(kProgramKey)))
     return make_error(ErrorCode::kCorrupt, "[bit] a safetensors file with a BitLab program, got one without");
-  if (version->second != std::to_string(kVersion))
-    return make_error(ErrorCode::kUnsupportedVersion, "[bit] format version {}, got {}", kVersion, version->second);
-  return {};
+  for (int known = 0; known <= kVersion; ++known)
+    if (version->second == std::to_string(known)) return {};
+  return make_error(ErrorCode::kUnsupportedVersion, "[bit] a format version up to {}, got '{}'", kVersion, version->second);
 }
 
 }  // namespace

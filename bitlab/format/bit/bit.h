@@ -21,8 +21,8 @@
 
 namespace bitlab::format::bit {
 
-// 0: may change until 1 is frozen.
-inline constexpr int kVersion = 0;
+// What is written. Files of this version and of all before it are read (docs/advanced/bit_format.md).
+inline constexpr int kVersion = 1;
 
 // Bytes that the weights of a constant take in a file: base-3 codes and scales, or floats.
 int64_t stored_bytes(const program::Program& program, const program::Constant& constant);

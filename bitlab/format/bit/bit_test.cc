@@ -187,7 +187,7 @@ TEST(Bit, ReadersBehindTheChecksumRefuseToo) {
     const Loaded loaded = load_bytes(with_graph(from, to));
     EXPECT_FALSE(loaded.program.ok()) << to;
   }
-  EXPECT_EQ(load_bytes(with_graph("\"bitlab.version\":\"0\"", "\"bitlab.version\":\"9\"")).program.error().code,
+  EXPECT_EQ(load_bytes(with_graph("\"bitlab.version\":\"1\"", "\"bitlab.version\":\"9\"")).program.error().code,
             ErrorCode::kUnsupportedVersion);
 }
 

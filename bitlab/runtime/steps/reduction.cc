@@ -2,6 +2,7 @@
 #include "bitlab/kernels/reduction/reduction.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "bitlab/runtime/step.h"
@@ -78,6 +79,14 @@ Result<Step> make_sum_step(const StepContext& context) {
     return std::accumulate(x, x + n, uint64_t{0}, [](uint64_t sum, int64_t v) { return sum + static_cast<uint64_t>(v); });
   });
 }
+Result<Step> make_prod_step(const StepContext& context) {
+  const auto product = [](const auto* x, int64_t n, auto one) {
+    return std::accumulate(x, x + n, one, std::multiplies<>());
+  };
+  if (context.input(0).dtype == program::DType::kInt64)
+    return row_step<uint64_t, uint64_t>(context, [=](const auto* x, int64_t n) { return product(x, n, uint64_t{1}); });
+  return row_step<float, float>(context, [=](const auto* x, int64_t n) { return product(x, n, 1.0); });
+}
 Result<Step> make_max_step(const StepContext& context) {
   return reduced(context, kernels::Reduction::kMax, [](const auto* x, int64_t n) { return *std::max_element(x, x + n); });
 }
@@ -110,6 +119,39 @@ Result<Step> make_cumsum_step(const StepContext& context) {
                 return {};
               },
               0, ""};
+}
+
+namespace {
+
+template <class T>
+Step sort_step(const StepContext& context, bool descending) {
+  const int64_t columns = context.input_shape(0).back(), length = context.output_shape().back();
+  const int64_t rows = context.output_elements() / length, stride = round_up(columns, kAlignment);
+  return Step{[=](const StepBuffers& b) -> Status {
+                b.pool->run(rows, [&](int64_t row, int thread) {
+                  const T* x = b.input<T>(0) + row * columns;
+                  int64_t* places = reinterpret_cast<int64_t*>(b.scratch) + thread * stride;
+                  std::iota(places, places + columns, int64_t{0});
+                  // An order without equals, so that every way of sorting gives the same.
+                  std::partial_sort(places, places + length, places + columns, [=](int64_t i, int64_t j) {
+                    const T a = descending ? x[j] : x[i], c = descending ? x[i] : x[j];
+                    if (a < c || (a == a && c != c)) return true;
+                    return !(c < a || (c == c && a != a)) && i < j;
+                  });
+                  std::copy_n(places, length, b.output<int64_t>(1) + row * length);
+                  std::transform(places, places + length, b.output<T>() + row * length, [=](int64_t i) { return x[i]; });
+                });
+                return {};
+              },
+              context.threads* stride* int64_t{sizeof(int64_t)}, ""};
+}
+
+}  // namespace
+
+Result<Step> make_sort_step(const StepContext& context) {
+  const bool descending = context.node.attribute<int64_t>("descending") == 1;
+  if (context.input(0).dtype == program::DType::kInt64) return sort_step<int64_t>(context, descending);
+  return sort_step<float>(context, descending);
 }
 
 Result<Step> make_layer_norm_step(const StepContext& context) {
