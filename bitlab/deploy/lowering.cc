@@ -444,7 +444,12 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
     if (found == values_.end())
       return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {} (output={})",
                         describe(tensor), output_name);
-    outputs.push_back({output_name, found->second});
+    program::ValueId value = found->second;
+    if (builder_.peek().value(value).kind == program::ValueKind::kInput) {  // an output is what a node makes
+      const program::Shape shape = builder_.peek().value(value).shape;
+      BITLAB_TRY(value, node(program::Op::reshape, {value}, {{"shape", shape}}));
+    }
+    outputs.push_back({output_name, value});
   }
   for (auto& [key, text] : metadata) builder_.metadata(key, std::move(text));
   return builder_.finish(std::move(outputs));

@@ -124,6 +124,80 @@ TEST(Parts, Comparisons) {
   });
 }
 
+// Functions that are written with others.
+TEST(Parts, Formulas) {
+  const auto of = [](auto f) { return [f](const at::Tensor& x) { return f(x); }; };
+  check_all({
+      {"erfc, exp2, sinh, cosh, tan", {37}, of([](auto& x) {
+         return torch::erfc(x) + x.exp2() + x.sinh() * x.cosh() + (x / 3).tan();
+       })},
+      {"logarithms", {37}, of([](auto& x) { return (x.abs() + 0.1).log2() + (x.abs() + 0.1).log10(); })},
+      {"sign, trunc, frac", {37}, of([](auto& x) { return x.sign() + 2 * x.trunc() + x.frac(); }), 3},
+      {"remainders", {37}, of([](auto& x) { return x.fmod(0.7) + x.remainder(0.7) + x.remainder(-(x.abs() + 1)); }), 3},
+      {"powers of numbers", {37}, of([](auto& x) {
+         return x.pow(4) + x.pow(-3) * 1e-3 + x.abs().pow(0.75) + torch::pow(2.5, x);
+       })},
+      {"a power by tensors", {37}, of([](auto& x) { return (x.abs() + 0.1).pow(values({37}, x)); })},
+      {"negative bases", {6}, of([](auto& x) {
+         return x.pow(torch::tensor({0., 1., 2., 3., -1., -2.}).to(x.scalar_type()));
+       })},
+      {"lerp", {37}, of([](auto& x) {
+         return torch::lerp(x, 2 * x + 1, 0.3) + torch::lerp(x, values({37}, x), x.sigmoid());
+       })},
+      {"addcdiv", {37}, of([](auto& x) { return torch::addcdiv(x, x, x.abs() + 1, 0.5); })},
+      {"logits", {37}, of([](auto& x) {
+         return x.sigmoid().logit() + x.sigmoid().logit(0.2) + torch::logaddexp(x, -2 * x);
+       })},
+      {"hypot, xlogy", {37}, of([](auto& x) { return torch::hypot(x, x + 1) + torch::xlogy(x, x.abs() + 1); })},
+      {"steps", {37}, of([](auto& x) {
+         return torch::heaviside(x, torch::full({1}, 0.5, x.options())) + torch::hardshrink(x) + torch::softshrink(x, 0.3);
+       })},
+      {"what is no number", {37}, of([](auto& x) {
+         return torch::nan_to_num(x.log(), 7.0, 1.0, -3.0) + torch::fmax(x.sqrt(), -x) + torch::fmin(x, x.log()) +
+                torch::isfinite(x.log());
+       })},
+      {"moments", {4, 5}, of([](auto& x) {
+         const auto [v, m] = torch::var_mean(x, 1);
+         const auto [s, n] = torch::std_mean(x, {-1});
+         return (v + m).sum(-1) + (s * n).sum(-1);
+       })},
+      {"norms", {4, 5}, of([](auto& x) {
+         return torch::linalg_vector_norm(x, INFINITY, {-1}) + torch::norm(x, 1, {1}).sum(-1, true) + torch::norm(x, 3, {2});
+       })},
+      {"similarities", {4, 5}, of([](auto& x) {
+         return F::cosine_similarity(x, x.flip({1}), F::CosineSimilarityFuncOptions().dim(-1)) +
+                torch::cdist(x, x.slice(1, 1)).sum(-1);
+       })},
+  });
+}
+
+TEST(Parts, Indices) {
+  check_all({
+      {"one_hot", {4, 5}, [](auto& x) { return torch::one_hot(x.argmax(-1), 5) * x; }},
+      {"a diagonal", {4, 5, 3}, [](auto& x) { return x.diagonal(1, 1, 2).sum(-1) + x.diagonal(-1, 2, 1).sum(-1); }},
+      {"along a dimension",
+       {4, 5},
+       [](auto& x) { return x.take_along_dim(x.argsort(1, true), 1) + x.take_along_dim(x.argmax(1, true), 1); }},
+      {"padding that cuts",
+       {3, 6, 6},
+       [](auto& x) {
+         return F::pad(x, F::PadFuncOptions({-1, 2, -2, 0}));
+       }},
+      {"windows", {9, 3}, [](auto& x) { return x.unfold(1, 3, 2).sum(-1); }},
+      {"a mask of places",
+       {4, 5},
+       [](auto& x) {
+         return x.index({at::indexing::Slice(), torch::tensor({true, false, true, true})});
+       }},
+      {"a token of each sample",
+       {7, 3},
+       [](auto& x) {
+         return x.index({torch::arange(x.size(0)), x.sum(-1).argmax(-1)});
+       }},
+      {"what enters comes out", {4}, [](auto& x) { return torch::dropout(x, 0.5, false); }},
+  });
+}
+
 TEST(Parts, Orders) {
   check_all({
       {"sort", {4, 5}, [](auto& x) { return std::get<0>(x.sort(1)) + std::get<1>(x.sort(-1, true)); }},

@@ -37,7 +37,9 @@ Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType 
 }
 
 Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
-  return lower_binary(lowering, call, op, output_of(call).scalar_type());
+  const at::ScalarType type = output_of(call).scalar_type();
+  if (op == Op::mul && type == at::kBool) return lower_and(lowering, call);
+  return lower_binary(lowering, call, op, type);
 }
 
 Status lower_comparison(Lowering& lowering, const Call& call, Op op, bool swapped = false) {
@@ -301,10 +303,7 @@ Status lower_pow(Lowering& lowering, const Call& call) {
   if (exponent == 0.5) return lower_unary(lowering, call, Op::sqrt);
   if (exponent == -0.5) return lower_unary(lowering, call, Op::rsqrt);
   if (exponent == -1) return lower_reciprocal(lowering, call);
-  if (exponent != 3) return unsupported(call, "the exponent 2, 3, 0.5, -0.5 or -1", describe(call.argument("exponent")));
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId square, lowering.node(Op::mul, {x, x}));
-  return lowering.lower_to(call, Op::mul, {square, x});
+  return lower_general_pow(lowering, call);
 }
 
 Status lower_neg(Lowering& lowering, const Call& call) {

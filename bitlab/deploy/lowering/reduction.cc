@@ -1,5 +1,6 @@
 // Sums, means, extremes, softmax: what reduces dimensions.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -176,11 +177,75 @@ Status lower_std(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::sqrt, {y});
 }
 
-// The p-norm, of p 1 and 2.
+namespace {
+
+// The mean, and the variance or its root.
+Status lower_moments(Lowering& lowering, const Call& call, bool root) {
+  BITLAB_TRY(ValueId y, variance(lowering, call));
+  if (root) {
+    BITLAB_TRY(y, lowering.node(Op::sqrt, {y}));
+  }
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, y));
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId mean, reduced(lowering, call, Op::mean, x));
+  return lowering.finish(call, mean, call.outputs[1].toTensor());
+}
+
+}  // namespace
+
+Status lower_var_mean(Lowering& lowering, const Call& call) { return lower_moments(lowering, call, false); }
+Status lower_std_mean(Lowering& lowering, const Call& call) { return lower_moments(lowering, call, true); }
+
+Status lower_aminmax(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type_of(call)));
+  BITLAB_TRY(const ValueId least, reduced(lowering, call, Op::min, x));
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, least));
+  BITLAB_TRY(const ValueId most, reduced(lowering, call, Op::max, x));
+  return lowering.finish(call, most, call.outputs[1].toTensor());
+}
+
+// Distances of each row of one to each of the other, [..., n, d] and [..., m, d] to [..., n, m].
+Status lower_cdist(Lowering& lowering, const Call& call) {
+  if (const double p = call.argument("p").toDouble(); p != 2)
+    return unsupported(call, "a distance of order 2", fmt::format("{}", p));
+  BITLAB_TRY(ValueId a, lowering.operand(call, "x1"));
+  BITLAB_TRY(ValueId b, lowering.operand(call, "x2"));
+  const auto with_1 = [&](ValueId x, int64_t from_end) {
+    program::Shape shape = lowering.shape(x);
+    shape.insert(shape.end() - from_end, 1);
+    return lowering.reshape(x, shape);
+  };
+  BITLAB_TRY(a, with_1(a, 1));
+  BITLAB_TRY(b, with_1(b, 2));
+  BITLAB_TRY(ValueId y, lowering.node(Op::sub, {a, b}));
+  BITLAB_TRY(y, lowering.node(Op::mul, {y, y}));
+  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
+  return lowering.lower_to(call, Op::sqrt, {y});
+}
+
+// The p-norm.
 Status lower_vector_norm(Lowering& lowering, const Call& call) {
   const double p = call.argument("ord").toScalar().toDouble();
-  if (p != 1 && p != 2) return unsupported(call, "a norm of order 1 or 2", fmt::format("{}", p));
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  if (std::isinf(p) && p > 0) {
+    BITLAB_TRY(x, lowering.node(Op::abs, {x}));
+    BITLAB_TRY(x, reduced(lowering, call, Op::max, x));
+    return lowering.finish(call, x);
+  }
+  if (p != 1 && p != 2) {  // the powers as e^(p log |x|)
+    if (p <= 0) return unsupported(call, "a norm of an order above 0", fmt::format("{}", p));
+    const auto to_the = [&](double exponent) -> Status {
+      BITLAB_TRY(x, lowering.node(Op::log, {x}));
+      BITLAB_TRY(x, with_number(lowering, Op::mul, x, exponent));
+      BITLAB_TRY(x, lowering.node(Op::exp, {x}));
+      return {};
+    };
+    BITLAB_TRY(x, lowering.node(Op::abs, {x}));
+    BITLAB_RETURN_IF_ERROR(to_the(p));
+    BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
+    BITLAB_RETURN_IF_ERROR(to_the(1 / p));
+    return lowering.finish(call, x);
+  }
   BITLAB_TRY(x, p == 1 ? lowering.node(Op::abs, {x}) : lowering.node(Op::mul, {x, x}));
   BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
   return p == 1 ? lowering.finish(call, x) : lowering.lower_to(call, Op::sqrt, {x});

@@ -9,6 +9,8 @@ namespace bitlab::deploy {
 #include "bitlab/deploy/lowering/lowerings.def"
 #undef BITLAB_LOWERING
 
+Status lower_general_pow(Lowering& lowering, const Call& call);  // formulas.cc: any exponent
+
 using program::Op;
 using program::Sizes;
 using program::ValueId;

@@ -1,0 +1,258 @@
+// Functions that are written with others.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <optional>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/result_type.h>
+
+#include "bitlab/deploy/lowering/internal/lowerings.h"
+
+namespace bitlab::deploy {
+namespace {
+
+// A value, or why there is none, so that a formula reads as it is written. The first error stays.
+class Term {
+ public:
+  Term(Lowering& lowering, Result<ValueId> value) : lowering_(&lowering), value_(std::move(value)) {}
+
+  Term with(Op op, const Term& other) const { return of(op, {*this, other}); }
+  Term with(Op op, double number) const {
+    return value_.ok() ? Term(*lowering_, with_number(*lowering_, op, *value_, number)) : *this;
+  }
+  Term of(Op op) const { return of(op, {*this}); }
+  // A number of this one's dtype, op, this one.
+  Term behind(Op op, double number) const { return value_.ok() ? constant(number).with(op, *this) : *this; }
+  Term constant(double number) const {
+    return {*lowering_, lowering_->constant(at::full({1}, number, scalar_type(lowering_->dtype(*value_))))};
+  }
+  Term cast(at::ScalarType type) const { return value_.ok() ? Term(*lowering_, lowering_->cast(*value_, type)) : *this; }
+  // This one, of bools, ? a : b.
+  Term choose(const Term& a, const Term& b) const { return of(Op::where, {*this, a, b}); }
+  Term choose(double a, const Term& b) const { return b.value_.ok() ? choose(b.constant(a), b) : b; }
+  Term choose(const Term& a, double b) const { return a.value_.ok() ? choose(a, a.constant(b)) : a; }
+
+  const Result<ValueId>& value() const { return value_; }
+
+ private:
+  Term of(Op op, std::initializer_list<Term> terms) const {
+    std::vector<ValueId> ids;
+    for (const Term& term : terms) {
+      if (!term.value_.ok()) return term;
+      ids.push_back(*term.value_);
+    }
+    return {*lowering_, lowering_->node(op, std::move(ids))};
+  }
+
+  Lowering* lowering_;
+  Result<ValueId> value_;
+};
+
+Term operator+(const Term& a, const Term& b) { return a.with(Op::add, b); }
+Term operator-(const Term& a, const Term& b) { return a.with(Op::sub, b); }
+Term operator*(const Term& a, const Term& b) { return a.with(Op::mul, b); }
+Term operator/(const Term& a, const Term& b) { return a.with(Op::div, b); }
+Term operator+(const Term& a, double b) { return a.with(Op::add, b); }
+Term operator*(const Term& a, double b) { return a.with(Op::mul, b); }
+Term operator-(const Term& a) { return a * -1.0; }
+Term operator<(const Term& a, const Term& b) { return a.with(Op::less, b); }
+Term operator<(const Term& a, double b) { return a.with(Op::less, b); }
+Term operator>(const Term& a, double b) { return a.behind(Op::less, b); }
+Term is_nan(const Term& x) { return x.with(Op::not_equal, x); }
+Term truncated(const Term& x) { return (x < 0).choose(x.of(Op::ceil), x.of(Op::floor)); }
+
+// An operand in the dtype of the result.
+Term operand(Lowering& lowering, const Call& call, const char* name = "self") {
+  return {lowering, lowering.operand_as(call, name, output_of(call).scalar_type())};
+}
+
+// LibTorch's own form may round elsewhere, where a formula rounds more than once.
+enum class Rounds { kOnce, kOften };
+
+Status finish(Lowering& lowering, const Call& call, const Term& y, Rounds rounds = Rounds::kOften) {
+  BITLAB_TRY(const ValueId value, y.value());
+  if (rounds == Rounds::kOften) lowering.set_exactness(program::Exactness::kBounded);
+  return lowering.finish(call, value);
+}
+
+double number_of(const Call& call, const char* name) { return call.argument(name).toScalar().toDouble(); }
+
+Status check_float(const Call& call) {
+  if (output_of(call).scalar_type() == at::kFloat) return {};
+  return unsupported(call, "values of float32", c10::toString(output_of(call).scalar_type()));
+}
+
+// x^n by squaring.
+Term whole_power(const Term& x, int n) {
+  std::optional<Term> power;
+  Term square = x;
+  for (;; square = square * square) {
+    if ((n & 1) != 0) power = power ? *power * square : square;
+    n >>= 1;
+    if (n == 0) return *power;
+  }
+}
+
+// e^(y log |x|), with the sign that x^y has for a negative x, and NaN where it has none, as log x. x^0 is 1.
+Term power(const Term& x, const Term& exponent) {
+  const Term y = x.with(Op::equal, x).choose(exponent, exponent);  // computed, which functions want
+  const Term size = (y * x.of(Op::abs).of(Op::log)).of(Op::exp), whole = y.of(Op::floor);
+  const Term odd = (whole * 0.5).of(Op::floor) * 2.0 < whole;
+  const Term negative = whole.with(Op::equal, y).choose(odd.choose(-size, size), x.of(Op::log));
+  return y.with(Op::equal, 0).choose(1, (x < 0).choose(negative, size));
+}
+
+using OneTerm = Term (*)(const Term& x);
+Status lower_formula(Lowering& lowering, const Call& call, OneTerm f, Rounds rounds = Rounds::kOften) {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  return finish(lowering, call, f(operand(lowering, call)), rounds);
+}
+
+using TwoTerms = Term (*)(const Term& x, const Term& y);
+Status lower_formula(Lowering& lowering, const Call& call, TwoTerms f, Rounds rounds = Rounds::kOften,
+                     const char* second = "other") {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  return finish(lowering, call, f(operand(lowering, call), operand(lowering, call, second)), rounds);
+}
+
+}  // namespace
+
+Status lower_erfc(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x.of(Op::erf).behind(Op::sub, 1); });
+}
+Status lower_log2(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x.of(Op::log) * std::numbers::log2e; });
+}
+Status lower_log10(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x.of(Op::log) * std::numbers::log10e; });
+}
+Status lower_exp2(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return (x * std::numbers::ln2).of(Op::exp); });
+}
+Status lower_sinh(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return (x.of(Op::expm1) - (-x).of(Op::expm1)) * 0.5; });
+}
+Status lower_cosh(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return (x.of(Op::exp) + (-x).of(Op::exp)) * 0.5; });
+}
+Status lower_tan(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x.of(Op::sin) / x.of(Op::cos); });
+}
+Status lower_sign(Lowering& l, const Call& call) {
+  return lower_formula(
+      l, call, [](const Term& x) { return (x > 0).cast(at::kFloat) - (x < 0).cast(at::kFloat); }, Rounds::kOnce);
+}
+Status lower_trunc(Lowering& l, const Call& call) { return lower_formula(l, call, truncated, Rounds::kOnce); }
+Status lower_frac(Lowering& l, const Call& call) {
+  return lower_formula(
+      l, call, [](const Term& x) { return x - truncated(x); }, Rounds::kOnce);
+}
+Status lower_fmod(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x, const Term& y) { return x - truncated(x / y) * y; });
+}
+Status lower_remainder(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x, const Term& y) { return x - (x / y).of(Op::floor) * y; });
+}
+Status lower_hypot(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x, const Term& y) { return (x * x + y * y).of(Op::sqrt); });
+}
+Status lower_logaddexp(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x, const Term& y) {
+    return x.with(Op::maximum, y) + (-(x - y).of(Op::abs)).of(Op::exp).of(Op::log1p);
+  });
+}
+Status lower_xlogy(Lowering& l, const Call& call) {
+  return lower_formula(l, call,
+                       [](const Term& x, const Term& y) { return x.with(Op::equal, 0).choose(0, x * y.of(Op::log)); });
+}
+Status lower_heaviside(Lowering& l, const Call& call) {
+  const TwoTerms step = [](const Term& x, const Term& at_0) { return (x < 0).choose(0, (x > 0).choose(1, at_0)); };
+  return lower_formula(l, call, step, Rounds::kOnce, "values");
+}
+Status lower_fmax(Lowering& l, const Call& call) {
+  return lower_formula(
+      l, call, [](const Term& x, const Term& y) { return is_nan(x).choose(y, is_nan(y).choose(x, x.with(Op::maximum, y))); },
+      Rounds::kOnce);
+}
+Status lower_fmin(Lowering& l, const Call& call) {
+  return lower_formula(
+      l, call, [](const Term& x, const Term& y) { return is_nan(x).choose(y, is_nan(y).choose(x, x.with(Op::minimum, y))); },
+      Rounds::kOnce);
+}
+
+// A number as the exponent: by products where it is a small whole one.
+Status lower_general_pow(Lowering& l, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  constexpr double kMostProducts = 64;
+  const double exponent = number_of(call, "exponent");
+  const Term x = operand(l, call);
+  if (exponent == std::floor(exponent) && std::fabs(exponent) <= kMostProducts && exponent != 0) {
+    const Term power = whole_power(x, static_cast<int>(std::fabs(exponent)));
+    return finish(l, call, exponent < 0 ? power.behind(Op::div, 1) : power);
+  }
+  if (exponent == 0) return finish(l, call, x.with(Op::equal, x).choose(x.constant(1), x.constant(1)));
+  return finish(l, call, (x.of(Op::log) * exponent).of(Op::exp));
+}
+Status lower_pow_of_tensors(Lowering& l, const Call& call) {
+  return lower_formula(l, call, power, Rounds::kOften, "exponent");
+}
+Status lower_pow_of_number(Lowering& l, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  const double base = number_of(call, "self");
+  if (base <= 0) return unsupported(call, "a base above 0", describe(call.argument("self")));
+  return finish(l, call, (operand(l, call, "exponent") * std::log(base)).of(Op::exp));
+}
+
+Status lower_lerp(Lowering& l, const Call& call) {
+  const Term a = operand(l, call), b = operand(l, call, "end"), w = operand(l, call, "weight");
+  return finish(l, call, a + w * (b - a));
+}
+Status lower_addcdiv(Lowering& l, const Call& call) {
+  const Term quotient = operand(l, call, "tensor1") / operand(l, call, "tensor2");
+  const double value = number_of(call, "value");
+  return finish(l, call, operand(l, call) + (value == 1 ? quotient : quotient * value));
+}
+Status lower_logit(Lowering& l, const Call& call) {
+  Term x = operand(l, call);
+  if (given(call, "eps")) {
+    const double eps = call.argument("eps").toDouble();
+    x = x.with(Op::maximum, eps).with(Op::minimum, 1 - eps);
+  }
+  return finish(l, call, (x / x.behind(Op::sub, 1)).of(Op::log));
+}
+Status lower_hardshrink(Lowering& l, const Call& call) {
+  const Term x = operand(l, call);
+  return finish(l, call, x.of(Op::abs).with(Op::less_equal, number_of(call, "lambd")).choose(0, x), Rounds::kOnce);
+}
+Status lower_softshrink(Lowering& l, const Call& call) {
+  const double lambd = number_of(call, "lambd");
+  const Term x = operand(l, call);
+  return finish(l, call, x.with(Op::sub, lambd).with(Op::maximum, 0) + (x + lambd).with(Op::minimum, 0));
+}
+Status lower_nan_to_num(Lowering& l, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  constexpr double kMost = std::numeric_limits<float>::max();
+  const auto or_else = [&](const char* name, double value) {
+    return given(call, name) ? call.argument(name).toDouble() : value;
+  };
+  const Term x = operand(l, call), below = (x > kMost).choose(or_else("posinf", kMost), x),
+             inside = (x < -kMost).choose(or_else("neginf", -kMost), below);
+  return finish(l, call, is_nan(x).choose(or_else("nan", 0), inside), Rounds::kOnce);
+}
+
+// Constants are finite: what is none is beyond the largest number.
+Status lower_isfinite(Lowering& l, const Call& call) {
+  const Term x(l, l.operand_as(call, "self", at::kFloat));
+  return finish(l, call, x.of(Op::abs).with(Op::less_equal, std::numeric_limits<float>::max()), Rounds::kOnce);
+}
+Status lower_isinf(Lowering& l, const Call& call) {
+  const Term x(l, l.operand_as(call, "self", at::kFloat));
+  return finish(l, call, x.of(Op::abs) > std::numeric_limits<float>::max(), Rounds::kOnce);
+}
+
+// Which dtype a result will have is no value that a program computes.
+Status lower_nothing(Lowering&, const Call&) { return {}; }
+
+}  // namespace bitlab::deploy
