@@ -174,6 +174,7 @@ TEST(Parts, Formulas) {
 TEST(Parts, Indices) {
   check_all({
       {"one_hot", {4, 5}, [](auto& x) { return torch::one_hot(x.argmax(-1), 5) * x; }},
+      {"triangles", {5, 5}, [](auto& x) { return 2 * x.tril() + x.triu(1); }},
       {"a diagonal", {4, 5, 3}, [](auto& x) { return x.diagonal(1, 1, 2).sum(-1) + x.diagonal(-1, 2, 1).sum(-1); }},
       {"along a dimension",
        {4, 5},

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/result_type.h>
 #include <ATen/ops/where.h>
 
@@ -153,6 +154,26 @@ Status lower_where(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId b, lowering.operand_as(call, "other", type));
   return lowering.lower_to(call, Op::where, {condition, a, b});
 }
+
+namespace {
+
+// What lies on one side of a diagonal; zeros elsewhere.
+Status lower_triangle(Lowering& lowering, const Call& call, bool is_lower) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  const int64_t diagonal = call.argument("diagonal").toInt();
+  BITLAB_TRY(const ValueId kept, lowering.constant_of(call, [&](const Call& c) {
+    const at::Tensor self = c.argument("self").toTensor();
+    const at::Tensor ones = at::ones({self.size(-2), self.size(-1)}, at::kBool);
+    return is_lower ? ones.tril(diagonal) : ones.triu(diagonal);
+  }));
+  const ValueId zero = lowering.constant(at::full({1}, 0, output_of(call).scalar_type()));
+  return lowering.lower_to(call, Op::where, {kept, x, zero});
+}
+
+}  // namespace
+
+Status lower_tril(Lowering& lowering, const Call& call) { return lower_triangle(lowering, call, true); }
+Status lower_triu(Lowering& lowering, const Call& call) { return lower_triangle(lowering, call, false); }
 
 Status lower_clamp(Lowering& lowering, const Call& call) { return lower_clamped(lowering, call, "min", "max"); }
 Status lower_clamp_min(Lowering& lowering, const Call& call) { return lower_clamped(lowering, call, "min", nullptr); }
