@@ -6,7 +6,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(core_parts base ternary kernels program format runtime data)
+set(core_parts base ternary kernels program format runtime profile data)
 if(BITLAB_CONFIGS)
   list(APPEND core_parts config)
 endif()

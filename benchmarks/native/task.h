@@ -31,14 +31,8 @@ std::unique_ptr<Task> make_conv(const ConvCase& c, const std::string& policy, in
 std::unique_ptr<Task> make_quant(int64_t values, const std::string& policy, std::string* kernel, std::string* error);
 std::unique_ptr<Task> make_pack(int64_t rows, int64_t depth, std::string* error);
 
-// Peaks of this machine: "vpdpbusd" (AVX-512 VNNI), "vpmaddubsw" (AVX2, with the addition that its sums need), in operations; "read", in
-// bytes of a buffer of `bytes`.
+// Peaks of this machine (profile/roofs/roofs.def): "vpdpbusd" (AVX-512 VNNI), "vpmaddubsw" (AVX2, with the addition that its sums need), in operations;
+// "read", in bytes of a buffer of `bytes`.
 std::unique_ptr<Task> make_roof(const std::string& name, int64_t bytes, int threads, std::string* error);
-
-// Kernels of the roofs, compiled for their instruction sets. They do `steps` times 16 registers of products, and read a buffer once.
-void peak_vpdpbusd(int64_t steps);
-void peak_vpmaddubsw(int64_t steps);
-void read_avx2(const void* data, int64_t bytes);
-void read_avx512(const void* data, int64_t bytes);
 
 }  // namespace bitlab::bench

@@ -16,6 +16,7 @@
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/result.h"
+#include "bitlab/base/text.h"
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/base/trace.h"
 
@@ -223,6 +224,23 @@ TEST(Nearest, NeedsTheFewestChanges) {
   EXPECT_EQ(nearest("tre4ds", known, 1), nullptr);
   EXPECT_EQ(*nearest("", known), "seed");
   EXPECT_EQ(nearest("seed", {}), nullptr);
+}
+
+// --- text
+
+TEST(Text, FormatsBytes) {
+  EXPECT_EQ(format_bytes(0), "0 B");
+  EXPECT_EQ(format_bytes(1023), "1023 B");
+  EXPECT_EQ(format_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(format_bytes(int64_t{5} << 30), "5.0 GiB");
+}
+
+TEST(Text, AlignsTables) {
+  EXPECT_EQ(format_table({{"name", "n", "text"}, {"a", "12", "b"}, {"longer", "3", ""}}),
+            "name     n  text\n"
+            "----------------\n"
+            "a       12  b\n"
+            "longer   3\n");
 }
 
 // --- the heap

@@ -1,18 +1,11 @@
-// Output for people: numbers with units, a table, a progress bar that stays silent where nobody watches.
+// A progress bar that stays silent where nobody watches.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace bitlab::cli {
-
-std::string format_bytes(int64_t bytes);  // "107.6 KiB"
-
-// Columns as wide as their cells, numbers to the right, everything else to the left; the first row is the heading.
-std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
 // One line on the terminal that is redrawn in place; nothing where stderr is not a terminal.
 class ProgressBar {

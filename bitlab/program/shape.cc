@@ -17,12 +17,6 @@ constexpr std::array<DTypeInfo, 6> kDTypes{
 
 constexpr uint8_t kMaxPower = 8;
 
-// Of numbers that are not negative. Nothing in a program that can run comes near the bound.
-int64_t saturated_product(int64_t a, int64_t b) {
-  int64_t product = 0;
-  return __builtin_mul_overflow(a, b, &product) ? kManyElements : std::min(product, kManyElements);
-}
-
 std::string joined(const std::vector<Port>& ports, const Symbols& symbols) {
   std::string text;
   for (const Port& port : ports)
@@ -41,6 +35,11 @@ Result<DType> parse_dtype(std::string_view name) {
     if (kDTypes[i].name == name) return static_cast<DType>(i);
   return make_error(ErrorCode::kUnknownName, "[program] a dtype of float32, float16, bfloat16, int64, int32, bool, got '{}'",
                     name);
+}
+
+int64_t saturated_product(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kManyElements : std::min(product, kManyElements);
 }
 
 int64_t Dim::at(const SymbolSizes& sizes) const {

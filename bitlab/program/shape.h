@@ -23,6 +23,8 @@ inline constexpr int64_t kMaxRank = 8;
 inline constexpr size_t kMaxImageRank = 5;                  // [batch, channels, 1 to 3 sizes]
 inline constexpr int64_t kMaxElements = int64_t{1} << 40;   // of a value with all symbols at 1; keeps products inside int64
 inline constexpr int64_t kManyElements = int64_t{1} << 62;  // where counts saturate
+// Of numbers that are not negative, at most kManyElements. Nothing in a program that can run comes near the bound.
+int64_t saturated_product(int64_t a, int64_t b);
 
 // A size that differs from run to run. The first symbol of a program is the batch.
 struct Symbol {

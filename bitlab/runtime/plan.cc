@@ -10,11 +10,6 @@ namespace {
 using program::Program;
 using program::ValueId;
 
-struct Lifetime {
-  int64_t first = -1;  // step that writes; -1 for inputs, which are written before all steps
-  int64_t last = -1;   // last step that reads; the number of steps for outputs
-};
-
 std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fusions) {
   std::vector<Lifetime> lives(p.values.size());
   const auto steps = static_cast<int64_t>(fusions.size());
@@ -64,18 +59,18 @@ Result<int64_t> value_bytes(const program::Value& v, const program::SymbolSizes&
 
 Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads) {
   const Program& p = model.program();
-  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), 0, 0};
+  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, 0, 0};
   for (const program::Value& value : p.values)  // before anything multiplies their sizes; states are a session's memory
     if (value.kind != program::ValueKind::kConstant) BITLAB_RETURN_IF_ERROR(value_bytes(value, sizes));
   std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
-  const std::vector<Lifetime> lives = lifetimes(p, fusions);
+  plan.lives = lifetimes(p, fusions);
   std::vector<Placed> placed;
   std::vector<ValueId> written = p.inputs;
   for (const Fusion& step : fusions) written.insert(written.end(), step.outputs().begin(), step.outputs().end());
   for (const ValueId id : written) {
     const auto i = static_cast<size_t>(id);
     BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], sizes));
-    plan.offsets[i] = place(placed, bytes, lives[i]);
+    plan.offsets[i] = place(placed, bytes, plan.lives[i]);
     plan.scratch_offset = std::max(plan.scratch_offset, plan.offsets[i] + bytes);
     if (plan.scratch_offset > kMostBytes)
       return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes of values at a time, got {} (value={})",
@@ -98,6 +93,16 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
   }
   plan.arena_bytes = plan.scratch_offset + scratch;
   return plan;
+}
+
+std::vector<int64_t> live_bytes(const Program& p, const Plan& plan) {
+  std::vector<int64_t> live(plan.steps.size() + 2);  // of the time t at t + 1
+  for (size_t i = 0; i < p.values.size(); ++i) {
+    if (plan.offsets[i] < 0) continue;
+    const auto bytes = *value_bytes(p.values[i], plan.sizes);  // make_plan() has counted them
+    for (int64_t t = plan.lives[i].first; t <= plan.lives[i].last; ++t) live[static_cast<size_t>(t + 1)] += bytes;
+  }
+  return live;
 }
 
 }  // namespace bitlab::runtime

@@ -18,13 +18,20 @@ struct PlannedStep {
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };
 
+// When a value is in memory: from the step that writes it to the last one that reads it.
+struct Lifetime {
+  int64_t first = -1;  // -1 for inputs, which are written before all steps
+  int64_t last = -1;   // the number of steps for outputs
+};
+
 struct Plan {
   program::SymbolSizes sizes{};
   Layouts layouts;
   std::vector<PlannedStep> steps;
-  std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants and states
+  std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants, states and what stays within a step
+  std::vector<Lifetime> lives;   // by value, of those that have an offset
   int64_t arena_bytes = 0;       // values, then the scratch of the largest step
-  int64_t scratch_offset = 0;
+  int64_t scratch_offset = 0;    // bytes of values
 };
 
 // Bytes that a value takes, a multiple of the alignment. Error: Unsupported, where they cannot be counted.
@@ -32,5 +39,9 @@ Result<int64_t> value_bytes(const program::Value& value, const program::SymbolSi
 
 // Errors: NoKernel, Unsupported (more memory than can be addressed).
 Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads);
+
+// Bytes of values, value_bytes() each, that live at the same time: of the inputs before the first step, at each step, and of the outputs behind the
+// last. The largest of them is the least memory that any placement of these values takes; Plan::scratch_offset is what this one does.
+std::vector<int64_t> live_bytes(const program::Program& program, const Plan& plan);
 
 }  // namespace bitlab::runtime

@@ -252,6 +252,7 @@ void Session::write_outputs() {
 }
 
 Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inputs) {
+  const TraceScope scope(options_.trace, "run", "run");
   has_outputs_ = false;
   BITLAB_TRY(const program::SymbolSizes sizes, sizes_of(inputs));
   BITLAB_RETURN_IF_ERROR(reserve(sizes));

@@ -267,7 +267,7 @@ TEST(Session, EmitsAnEventForEachStep) {
                                                                   }})
                      .value();
   run(*session, random_floats(128, 1), 1);
-  EXPECT_EQ(names, (std::vector<std::string>{"conv", "pool", "flatten", "fc"})) << "relu runs within conv";
+  EXPECT_EQ(names, (std::vector<std::string>{"conv", "pool", "flatten", "fc", "run"})) << "relu runs within conv";
 }
 
 TEST(Session, RefusesWrongInputs) {
@@ -419,6 +419,38 @@ TEST(Plan, ValuesThatLiveTogetherDoNotOverlap) {
     EXPECT_TRUE(x1 <= y0 || y1 <= x0) << step.name();
   }
   EXPECT_LT(plan.scratch_offset, total) << "memory is shared";
+}
+
+// By trying every moment and every value, from what the steps read and write.
+TEST(Plan, CountsWhatLivesAtTheSameTime) {
+  const auto model = model_of(SmallNet().program());
+  const program::Program& p = model->program();
+  const Plan plan = make_plan(*model, program::at_batch(3), 1).value();
+  const auto steps = static_cast<int64_t>(plan.steps.size());
+  const auto touches = [&](int64_t step, ValueId id) {
+    const PlannedStep& s = plan.steps[static_cast<size_t>(step)];
+    return std::count(s.inputs.begin(), s.inputs.end(), id) + std::count(s.outputs.begin(), s.outputs.end(), id) > 0;
+  };
+  std::vector<int64_t> expected;
+  for (int64_t now = -1; now <= steps; ++now) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < p.values.size(); ++i) {
+      if (p.values[i].kind == program::ValueKind::kConstant) continue;
+      const auto id = static_cast<ValueId>(i);
+      bool before = now == -1 && id == p.inputs[0], behind = now == steps && id == p.outputs[0].value;
+      for (int64_t step = 0; step < steps; ++step) {
+        before |= touches(step, id) && step <= now;
+        behind |= touches(step, id) && step >= now;
+      }
+      if (id == p.inputs[0]) before = true;
+      if (id == p.outputs[0].value && before) behind = true;
+      if (before && behind) bytes += round_up(elements(p.values[i].shape, plan.sizes) * 4, 64);
+    }
+    expected.push_back(bytes);
+  }
+  EXPECT_EQ(live_bytes(p, plan), expected);
+  EXPECT_EQ(*std::max_element(expected.begin(), expected.end()), 3 * (2 + 6) * 64 * 4) << "the convolution's two images";
+  EXPECT_LE(*std::max_element(expected.begin(), expected.end()), plan.scratch_offset);
 }
 
 TEST(Model, CountsItsBytes) {

@@ -52,6 +52,7 @@ Result<Step> make_step(const StepContext& context) {
   const std::vector<Reordering> reorderings = reorderings_of(context, step.scratch_bytes);
   if (reorderings.empty()) return step;
   step.scratch_bytes = reorderings.back().end;
+  step.reordered_inputs = static_cast<int>(reorderings.size());
   step.run = [inner = std::move(step.run), reorderings](const StepBuffers& buffers) {
     std::array<const void*, kMostInputs> inputs;
     std::copy(buffers.inputs.begin(), buffers.inputs.end(), inputs.begin());

@@ -34,7 +34,8 @@ struct StepBuffers {
 struct Step {
   std::function<Status(const StepBuffers&)> run;
   int64_t scratch_bytes = 0;
-  std::string kernels;  // the rows that were chosen, "" where there is one implementation
+  std::string kernels;       // the rows that were chosen, "" where there is one implementation
+  int reordered_inputs = 0;  // that are copied to scratch in the order that the kernel reads
 };
 
 class Chain;

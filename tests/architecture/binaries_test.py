@@ -81,7 +81,7 @@ class FloatingPoint(unittest.TestCase):
                 fused.setdefault(function, line.strip())
         process.wait()
         self.assertEqual(process.returncode, 0)
-        product = re.compile(r"bitlab::kernels::(float_gemm_\w+|\(anonymous namespace\)::(tile<|float_gemm_body))")
+        product = re.compile(r"bitlab::(kernels::(float_gemm_\w+|\(anonymous namespace\)::(tile<|float_gemm_body))|profile::roof_fm\w+)")
         self.assertEqual({name: line for name, line in fused.items() if not product.search(name)}, {})
         self.assertTrue(fused)
 

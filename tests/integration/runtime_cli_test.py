@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -93,6 +94,54 @@ class Commands(unittest.TestCase):
         self.assertAlmostEqual(facts["samples_per_s"], 3000 / latency["p50"], delta=1)
         self.assertAlmostEqual(sum(node["share"] for node in facts["nodes"]), 1.0, places=6)
         self.assertIn("throughput", self.ok("benchmark", MODEL, "--seconds", "0.05"))
+
+    def test_profile(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            image = struct.pack("<1568f", *(i % 7 for i in range(1568)))
+            (folder / "image.bin").write_bytes(image)
+            options = ("--batch", "2", "--threads", "1", "--runs", "3", "--warmup", "1")
+            command = ("profile", MODEL, "--input", f"input={folder / 'image.bin'}", *options)
+            facts = json.loads(self.ok(*command, "--json", "--trace", folder / "t.json", "--html", folder / "p.html"))
+            nodes = {node["node"]: node for node in facts["nodes"]}
+            self.assertEqual(nodes["conv1"]["macs"], 2 * 20 * 24 * 24 * 25)
+            self.assertEqual(nodes["fc1"]["macs"], 2 * 500 * 800)
+            self.assertEqual(nodes["fc1"]["arithmetic"], "int8")
+            self.assertEqual({node["calls"] for node in nodes.values()}, {3})
+            self.assertLessEqual(sum(3 * node["mean_ms"] for node in nodes.values()), 3 * facts["run"]["mean_ms"])
+            self.assertGreater(facts["roofs"]["int8_giga_macs_per_s"], 0)
+            memory = facts["memory"]
+            self.assertLessEqual(memory["lower_bound_bytes"], memory["planned_bytes"])
+            self.assertEqual(memory["arena_bytes"], memory["planned_bytes"] + memory["scratch_bytes"])
+            events = [event for event in json.loads((folder / "t.json").read_text())["traceEvents"] if event["ph"] == "X"]
+            self.assertEqual(len(events), 3 * (len(nodes) + 1))
+            page = (folder / "p.html").read_text()
+            self.assertIn("<svg", page)
+            self.assertNotIn("http", page)
+            check_refused(self, run("bitlab-run", "profile", MODEL, "--input", f"input={folder / 'image.bin'}"), 2, "3136 bytes", "6272")
+            check_refused(self, run("bitlab-run", "profile", MODEL, "--trace", folder / "none" / "t.json"), 3, "none")
+        text = self.ok("profile", MODEL, *options, "--no-roofs")
+        self.assertIn("ops/byte", text)
+        self.assertNotIn("roofs", text)
+        check_refused(self, run("bitlab-run", "profile", MODEL, "--input", "image=x.bin"), 2, "input", "image=x.bin")
+        check_refused(self, run("bitlab-run", "profile", MODEL, "--runs", "0"), 2, "--runs")
+
+    def test_inspect_passes(self):
+        facts = json.loads(self.ok("inspect", MODEL, "--json", "--batch", "4"))
+        passes = {(entry["stage"], entry["pass"]): entry for entry in facts["passes"]}
+        fusion = passes["plan", "fusion"]
+        self.assertEqual(fusion["before"], len(facts["nodes"]))
+        within = sum(node["kernels"].startswith("within ") for node in facts["nodes"])
+        self.assertEqual(fusion["after"], len(facts["nodes"]) - within)
+        self.assertEqual(passes["load", "constants"]["before"], facts["weight_file_bytes"])
+        self.assertEqual(passes["load", "constants"]["after"], facts["weight_memory_bytes"])
+        memory = passes["plan", "memory"]
+        profiled = json.loads(self.ok("profile", MODEL, "--json", "--batch", "4", "--runs", "1", "--no-roofs"))["memory"]
+        self.assertEqual((memory["before"], memory["after"]), (profiled["all_value_bytes"], profiled["planned_bytes"]))
+        text = self.ok("inspect", MODEL, "--passes")
+        for entry in facts["passes"]:
+            self.assertIn(entry["pass"], text)
+        self.assertIn("lower bound", text)
 
     def test_kernels(self):
         rows = json.loads(self.ok("kernels", "list", "--json"))

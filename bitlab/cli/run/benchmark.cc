@@ -2,18 +2,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <map>
+#include <limits>
 #include <memory>
-#include <random>
-#include <sys/resource.h>
 
 #include "bitlab/base/internal/json.h"
-#include "bitlab/cli/console.h"
+#include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
+#include "bitlab/cli/run/inputs.h"
 #include "bitlab/cli/run/sizes.h"
-#include "bitlab/runtime/internal/cast.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/profile/profiler.h"
 
 namespace bitlab::cli {
 namespace {
@@ -28,45 +26,26 @@ struct BenchmarkOptions {
   bool json = false;
 };
 
-// Random values for every input of the model: normal ones of floats, others of 0 and 1, which any table has.
-struct Inputs {
-  std::vector<std::vector<uint8_t>> data;
-  std::vector<runtime::TensorView> views;
-
-  Inputs(const program::Program& p, const program::SymbolSizes& sizes) {
-    std::mt19937 generator(1);
-    std::normal_distribution<float> normal;
-    for (const program::ValueId id : p.inputs) {
-      const program::Value& v = p.value(id);
-      const int64_t count = elements(v.shape, sizes);
-      std::vector<float> values(static_cast<size_t>(count));
-      for (float& value : values)
-        value = v.dtype <= program::DType::kBFloat16 ? normal(generator) : static_cast<float>(generator() % 2);
-      data.emplace_back(static_cast<size_t>(count * size_of(v.dtype)));
-      runtime::cast(program::DType::kFloat32, values.data(), v.dtype, data.back().data(), count);
-      views.emplace_back(shape_at(v.shape, sizes), v.dtype, data.back().data());
-    }
-  }
-};
-
 struct Measurement {
   std::unique_ptr<runtime::Session> session;
-  std::vector<double> seconds;            // a run, sorted
-  std::map<std::string, double> by_node;  // seconds in all
+  std::vector<double> seconds;  // a run, sorted
+  profile::Profile traced;      // of other runs
 };
 
 double percentile(const std::vector<double>& sorted, double fraction) {
   return sorted[static_cast<size_t>(std::lround(fraction * static_cast<double>(sorted.size() - 1)))];
 }
 
-// Runs for the given time, at least a few times; with a trace only where `by_node` is wanted, so that it costs the others nothing.
-Status measure(runtime::Session& session, const Inputs& inputs, double seconds, std::vector<double>* runs) {
-  constexpr int kLeast = 5;
+constexpr int kLeastRuns = 5, kTracedRuns = 200;  // a profiler keeps every event
+
+// Runs for the given time, at least a few times and at most as often as that.
+Status measure(runtime::Session& session, const Inputs& inputs, double seconds, std::vector<double>* runs,
+               int most = std::numeric_limits<int>::max()) {
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
-  for (int i = 0; i < kLeast || Clock::now() < end; ++i) {
+  for (int i = 0; i < kLeastRuns || (Clock::now() < end && i < most); ++i) {
     session.reset();
     const auto start = Clock::now();
-    BITLAB_RETURN_IF_ERROR(session.run(std::span<const runtime::TensorView>(inputs.views)));
+    BITLAB_RETURN_IF_ERROR(session.run(inputs.views()));
     if (runs != nullptr) runs->push_back(std::chrono::duration<double>(Clock::now() - start).count());
   }
   return {};
@@ -80,30 +59,18 @@ Result<Measurement> run_benchmark(const std::shared_ptr<const runtime::Model>& m
   BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds / 10, nullptr));  // warm
   BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds, &m.seconds));
   std::sort(m.seconds.begin(), m.seconds.end());
-  const TraceSink sink = [&](const TraceEvent& event) {
-    m.by_node[std::string(event.name)] += static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
-  };
-  BITLAB_TRY(auto traced, runtime::Session::create(model, {.threads = options.threads, .trace = sink}));
-  BITLAB_RETURN_IF_ERROR(measure(*traced, inputs, options.seconds / 4, nullptr));
+  profile::BitProfiler profiler;  // in a session of its own, so that it costs the others nothing
+  BITLAB_TRY(auto traced, runtime::Session::create(model, {.threads = options.threads, .trace = profiler.sink()}));
+  BITLAB_RETURN_IF_ERROR(measure(*traced, inputs, options.seconds / 4, nullptr, kTracedRuns));
+  BITLAB_TRY(m.traced, profile::profile(profiler, *traced));
   return m;
-}
-
-int64_t peak_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 Json report_of(const runtime::Model& model, const BenchmarkOptions& options, const Measurement& m) {
   const runtime::Session& session = *m.session;
-  double total = 0;
-  for (const auto& [name, seconds] : m.by_node) total += seconds;
   Json nodes = Json::array();
-  for (const runtime::PlannedStep& step : session.plan()->steps)
-    nodes.push_back({{"node", step.name()},
-                     {"op", step.ops()},
-                     {"share", m.by_node.at(step.name()) / total},
-                     {"kernels", step.step.kernels}});
+  for (const profile::StepProfile& step : m.traced.steps)
+    nodes.push_back({{"node", step.name}, {"op", step.ops}, {"share", step.share}, {"kernels", step.kernels}});
   const double median = percentile(m.seconds, 0.5);
   return {{"model", options.model},
           {"cpu", this_machine().cpu},
@@ -118,7 +85,7 @@ Json report_of(const runtime::Model& model, const BenchmarkOptions& options, con
           {"samples_per_s", static_cast<double>(options.batch) / median},
           {"weight_bytes", model.weight_bytes()},
           {"activation_bytes", session.arena_bytes()},
-          {"peak_process_bytes", peak_bytes()},
+          {"peak_process_bytes", m.traced.memory.process_peak_bytes},
           {"nodes", nodes}};
 }
 

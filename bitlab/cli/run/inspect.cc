@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "bitlab/base/internal/json.h"
-#include "bitlab/cli/console.h"
+#include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/cli/run/inspection.h"
@@ -16,6 +16,7 @@ struct InspectOptions {
   int64_t batch = 1;
   std::vector<std::string> sizes;
   int threads = 1;
+  bool passes = false;
 };
 
 std::string ratio(int64_t larger, int64_t smaller) {
@@ -66,6 +67,18 @@ void print_text(const Inspection& m) {
   fmt::print("{}", format_table(table));
 }
 
+// "9 nodes", "1.2 KiB"
+std::string amount(int64_t number, const std::string& unit) {
+  return unit == "bytes" ? format_bytes(number) : fmt::format("{} {}", number, unit);
+}
+
+void print_passes(const Inspection& m) {
+  std::vector<std::vector<std::string>> table{{"stage", "pass", "before", "after", "what it did"}};
+  for (const PassFacts& pass : m.passes)
+    table.push_back({pass.stage, pass.name, amount(pass.before, pass.unit), amount(pass.after, pass.unit), pass.what});
+  fmt::print("{}\n{}", m.path, format_table(table));
+}
+
 Json to_json(const WeightFacts& w) {
   Json json{{"name", w.name},
             {"type", w.type},
@@ -93,6 +106,14 @@ Json to_json(const Inspection& m) {
                      {"kernels", node.kernels},
                      {"weights", weights}});
   }
+  Json passes = Json::array();
+  for (const PassFacts& pass : m.passes)
+    passes.push_back({{"stage", pass.stage},
+                      {"pass", pass.name},
+                      {"unit", pass.unit},
+                      {"before", pass.before},
+                      {"after", pass.after},
+                      {"what", pass.what}});
   return {{"path", m.path},
           {"version", m.version},
           {"file_bytes", m.file_bytes},
@@ -109,7 +130,8 @@ Json to_json(const Inspection& m) {
           {"float32_bytes", m.float32_bytes},
           {"bits_a_weight", m.bits_a_weight},
           {"ternary_bits_a_weight", m.ternary_bits_a_weight},
-          {"nodes", nodes}};
+          {"nodes", nodes},
+          {"passes", passes}};
 }
 
 // Text inside a Graphviz string.
@@ -144,6 +166,8 @@ Status run(const InspectOptions& options) {
     fmt::print("{}\n", json_text(to_json(inspection), 2));
   } else if (options.format == "dot") {
     print_dot(inspection);
+  } else if (options.passes) {
+    print_passes(inspection);
   } else {
     print_text(inspection);
   }
@@ -162,6 +186,8 @@ void add_inspect(CLI::App& app, Action& action) {
       ->add_flag_callback(
           "--dot", [options] { options->format = "dot"; }, "Print the graph for Graphviz")
       ->excludes(json);
+  command->add_flag("--passes", options->passes,
+                    "Print the passes that the program goes through, and what each did to it (part of --json)");
   command->add_option("--batch", options->batch, "The batch that kernels are chosen for")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
@@ -169,6 +195,7 @@ void add_inspect(CLI::App& app, Action& action) {
   command->footer(
       "Examples:\n"
       "  bitlab-run inspect lenet5.bit\n"
+      "  bitlab-run inspect lenet5.bit --passes --batch 64\n"
       "  bitlab-run inspect lenet5.bit --dot | dot -Tsvg > lenet5.svg");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

@@ -2,6 +2,7 @@
 
 #include <unordered_map>
 
+#include "bitlab/cli/run/passes.h"
 #include "bitlab/cli/run/sizes.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/runtime/plan.h"
@@ -112,6 +113,7 @@ Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, con
   }
   for (const program::Node& node : p.nodes) facts.nodes.push_back(facts_of(p, node, *model, kernels[node.name]));
   count_weights(facts, p, *model);
+  facts.passes = passes_of(p, *model, plan);
   return facts;
 }
 

@@ -28,6 +28,15 @@ struct NodeFacts {
   std::vector<WeightFacts> weights;
 };
 
+// What one of the passes that a program goes through did to it.
+struct PassFacts {
+  std::string stage;  // "deployment"; "load", once; "plan", for each size of the inputs
+  std::string name;
+  std::string unit;               // of before and after: "calls", "nodes", "steps", "values", "bytes"
+  int64_t before = 0, after = 0;  // the same number where the pass checks or chooses, and changes nothing
+  std::string what;
+};
+
 struct Inspection {
   std::string path;
   int64_t file_bytes = 0;
@@ -41,6 +50,7 @@ struct Inspection {
   int64_t weight_file_bytes = 0, weight_memory_bytes = 0, float32_bytes = 0;
   double bits_a_weight = 0;          // in memory, all weights and scales
   double ternary_bits_a_weight = 0;  // in memory, ternary weights and their scales
+  std::vector<PassFacts> passes;     // in their order
 };
 
 // Loads the model for this machine and plans it for `batch` samples and `sizes` (sizes.h). Errors: those of Model::load(), symbol_sizes() and

@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "bitlab/base/internal/json.h"
-#include "bitlab/cli/console.h"
+#include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/run/commands.h"
 #include "bitlab/kernels/explain.h"

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
+#include "bitlab/base/text.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/flags.h"

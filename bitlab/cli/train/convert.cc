@@ -4,7 +4,7 @@
 
 #include <fmt/ranges.h>
 
-#include "bitlab/cli/console.h"
+#include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/run_folder.h"

@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "bitlab/base/file.h"
-#include "bitlab/cli/console.h"
+#include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"

@@ -1,7 +1,7 @@
 // bitlab verify: a .bit file against the run that it was deployed from, node by node.
 #include <memory>
 
-#include "bitlab/cli/console.h"
+#include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"

@@ -1,13 +1,13 @@
-// The AVX2 roofs.
+// The roofs of AVX2.
 #include <cstdint>
 #include <immintrin.h>
 
-namespace bitlab::bench {
-void peak_vpmaddubsw(int64_t steps);
-void read_avx2(const void* data, int64_t bytes);
+namespace bitlab::profile {
+void roof_vpmaddubsw(const void* data, int64_t steps);
+void roof_read_avx2(const void* data, int64_t bytes);
 
 // A product and the addition of its int16 sums, eight independent ones, each step twice.
-void peak_vpmaddubsw(int64_t steps) {
+void roof_vpmaddubsw(const void* /*data*/, int64_t steps) {
   __m256i sum[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) sum[i] = _mm256_set1_epi32(i);
@@ -22,7 +22,7 @@ void peak_vpmaddubsw(int64_t steps) {
   }
 }
 
-void read_avx2(const void* data, int64_t bytes) {
+void roof_read_avx2(const void* data, int64_t bytes) {
   const auto* p = static_cast<const uint8_t*>(data);
   __m256i x = _mm256_setzero_si256(), y = x, z = x, w = x;
   for (int64_t i = 0; i < bytes; i += 128) {
@@ -37,4 +37,4 @@ void read_avx2(const void* data, int64_t bytes) {
   asm volatile("" : "+x"(x));
 }
 
-}  // namespace bitlab::bench
+}  // namespace bitlab::profile

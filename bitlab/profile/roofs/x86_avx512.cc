@@ -1,28 +1,28 @@
-// The AVX-512 roofs.
+// The roofs of AVX-512.
 #include <cstdint>
 #include <immintrin.h>
 
-namespace bitlab::bench {
-void peak_vpdpbusd(int64_t steps);
-void read_avx512(const void* data, int64_t bytes);
+namespace bitlab::profile {
+void roof_fma_avx512(const void* data, int64_t steps);
+void roof_read_avx512(const void* data, int64_t bytes);
 
-// Sixteen independent sums: more than the latency of a product.
-void peak_vpdpbusd(int64_t steps) {
-  __m512i sum[16];
+// Sixteen independent sums: more than the latency of two products a cycle.
+void roof_fma_avx512(const void* /*data*/, int64_t steps) {
+  __m512 sum[16];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) sum[i] = _mm512_set1_epi32(i);
-  __m512i a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(2);
+  for (int i = 0; i < 16; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
+  __m512 a = _mm512_set1_ps(1), b = _mm512_set1_ps(2);
   asm volatile("" : "+v"(a), "+v"(b));
   for (int64_t s = 0; s < steps; ++s) {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
-      sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
+      sum[i] = _mm512_fmadd_ps(a, b, sum[i]);
       asm volatile("" : "+v"(sum[i]));
     }
   }
 }
 
-void read_avx512(const void* data, int64_t bytes) {
+void roof_read_avx512(const void* data, int64_t bytes) {
   const auto* p = static_cast<const uint8_t*>(data);
   __m512i x = _mm512_setzero_si512(), y = x, z = x, w = x;
   for (int64_t i = 0; i < bytes; i += 256) {
@@ -37,4 +37,4 @@ void read_avx512(const void* data, int64_t bytes) {
   asm volatile("" : "+v"(x));
 }
 
-}  // namespace bitlab::bench
+}  // namespace bitlab::profile

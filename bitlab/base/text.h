@@ -1,0 +1,15 @@
+// Text for people: numbers with units, a table.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace bitlab {
+
+std::string format_bytes(int64_t bytes);  // "107.6 KiB"
+
+// Columns as wide as their cells, numbers to the right, everything else to the left; the first row is the heading.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+
+}  // namespace bitlab

@@ -1,0 +1,270 @@
+// A profile as one page that needs nothing else: no network, no other file.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "bitlab/base/text.h"
+#include "bitlab/profile/internal/report.h"
+
+namespace bitlab::profile {
+namespace {
+
+constexpr std::string_view kStyle = R"(
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #68727f; --line: #d9dee5; --bar: #3b7dd8; --roof: #c2573a; --page: #fff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e5e9ef; --soft: #9aa5b1; --line: #38414c; --bar: #5b9bf0; --roof: #e88a6a; --page: #14191f; } }
+body { margin: 2rem auto; max-width: 84rem; padding: 0 1.5rem; font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--page); }
+h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } p { color: var(--soft); margin: .25rem 0 .75rem; }
+dl { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; } dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; font-size: 1.15rem; }
+svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+.grid { stroke: var(--line); } .roof { stroke: var(--roof); stroke-width: 1.5; fill: none; } .point { fill: var(--bar); fill-opacity: .65; stroke: var(--bar); }
+.live { fill: var(--bar); } .scratch { fill: var(--soft); fill-opacity: .5; } .bound { stroke: var(--roof); stroke-dasharray: 5 4; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th { cursor: pointer; user-select: none; } th[aria-sort=ascending]::after { content: " \2191"; } th[aria-sort=descending]::after { content: " \2193"; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } td.time { min-width: 9rem; }
+.bar { display: inline-block; height: .7em; background: var(--bar); border-radius: 2px; margin-right: .4rem; }
+)";
+
+// Sorts a table by the column whose heading is clicked, numbers by data-value; a second click turns the order.
+constexpr std::string_view kScript = R"(
+for (const heading of document.querySelectorAll('th')) heading.addEventListener('click', () => {
+  const table = heading.closest('table'), body = table.tBodies[0], column = heading.cellIndex;
+  const down = heading.getAttribute('aria-sort') !== 'descending', sign = down ? -1 : 1;
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute('aria-sort');
+  heading.setAttribute('aria-sort', down ? 'descending' : 'ascending');
+  const key = row => row.cells[column].dataset.value;
+  const compare = (a, b) => key(a) === undefined ? a.cells[column].textContent.localeCompare(b.cells[column].textContent) : key(a) - key(b);
+  body.append(...[...body.rows].sort((a, b) => sign * compare(a, b)));
+});
+)";
+
+std::string escaped(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      default:
+        result += c;
+    }
+  }
+  return result;
+}
+
+std::string fact(std::string_view name, std::string_view value) {
+  return fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(name), escaped(value));
+}
+
+std::string facts(const Profile& p) {
+  const MemoryTracker& m = p.memory;
+  std::string text =
+      "<dl>\n" + fact("a run, median of " + std::to_string(p.runs.calls), format_ms(p.runs.median_seconds) + " ms") +
+      fact("multiply-accumulates", format_count(static_cast<double>(p.total().macs))) +
+      fact("moved", format_bytes(p.total().bytes)) + fact("weights", format_bytes(m.weight_bytes)) +
+      fact("values", fmt::format("{}, {:.2f} of the least", format_bytes(m.planned_bytes), m.planned_ratio())) +
+      fact("scratch", format_bytes(m.scratch_bytes));
+  if (m.state_bytes != 0) text += fact("states", format_bytes(m.state_bytes));
+  return text + "</dl>\n";
+}
+
+// A logarithmic axis of whole decades in a drawing.
+struct Axis {
+  double least, most;  // powers of ten
+  double begin, end;   // where they are drawn
+
+  static Axis around(double low, double high, double begin, double end) {
+    const double least = std::floor(std::log10(low)), most = std::ceil(std::log10(high));
+    return {least, std::max(most, least + 1), begin, end};
+  }
+  double at(double value) const {
+    const double place = (std::log10(value) - least) / (most - least);
+    return begin + std::clamp(place, 0.0, 1.0) * (end - begin);
+  }
+};
+
+constexpr double kWidth = 1000, kHeight = 460, kLeft = 70, kRight = 20, kTop = 20, kBottom = 50;
+
+std::string grid(const Axis& x, const Axis& y) {
+  std::string text;
+  for (double power = x.least; power <= x.most; ++power) {
+    const double at = x.at(std::pow(10, power));
+    text += fmt::format(
+        "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\"/><text x=\"{0:.1f}\" y=\"{3}\" "
+        "text-anchor=\"middle\">{4:g}</text>\n",
+        at, kTop, kHeight - kBottom, kHeight - kBottom + 18, std::pow(10, power));
+  }
+  for (double power = y.least; power <= y.most; ++power) {
+    const double at = y.at(std::pow(10, power));
+    text += fmt::format(
+        "<line class=\"grid\" x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/><text x=\"{3}\" y=\"{4:.1f}\" "
+        "text-anchor=\"end\">{5:g}</text>\n",
+        kLeft, kWidth - kRight, at, kLeft - 6, at + 4, std::pow(10, power));
+  }
+  return text + fmt::format(
+                    "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">operations a byte</text>\n"
+                    "<text x=\"14\" y=\"{}\" text-anchor=\"middle\" transform=\"rotate(-90 14 {})\">10⁹ operations a "
+                    "second</text>\n",
+                    (kLeft + kWidth) / 2, kHeight - 10, kHeight / 2, kHeight / 2);
+}
+
+// The slanted line of a memory level, up to the highest roof of products, and the level line of each kind of product.
+std::string roof_lines(const Roofs& roofs, const Axis& x, const Axis& y) {
+  std::string text;
+  const auto line = [&](double x0, double y0, double x1, double y1, const std::string& label, double label_x, double label_y,
+                        std::string_view anchor) {
+    text += fmt::format(
+        "<line class=\"roof\" x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\"/><text x=\"{:.1f}\" "
+        "y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n",
+        x0, y0, x1, y1, label_x, label_y, anchor, escaped(label));
+  };
+  const double highest = 2e-9 * std::max(roofs.int8_macs_per_s, roofs.float32_macs_per_s);
+  for (const MemoryRoof& level : roofs.memory) {
+    const double gigabytes = level.bytes_per_s * 1e-9;
+    const double from = std::max(std::pow(10, x.least), std::pow(10, y.least) / gigabytes), to = highest / gigabytes;
+    line(x.at(from), y.at(from * gigabytes), x.at(to), y.at(highest),
+         fmt::format("{} {}B/s", level.level, format_count(level.bytes_per_s)), x.at(from) + 6, y.at(from * gigabytes) - 8,
+         "start");
+  }
+  for (const auto& [rate, kind] :
+       {std::pair(roofs.int8_macs_per_s, "int8"), std::pair(roofs.float32_macs_per_s, "float32")}) {
+    const double operations = 2e-9 * rate;
+    line(x.at(operations / (roofs.memory.front().bytes_per_s * 1e-9)), y.at(operations), x.end, y.at(operations),
+         fmt::format("{} {}op/s", kind, format_count(2 * rate)), x.end - 4, y.at(operations) - 6, "end");
+  }
+  return text;
+}
+
+// Steps that have products, as circles whose areas are their shares of the time.
+std::string points(const Profile& p, const Axis& x, const Axis& y) {
+  constexpr double kLargest = 26, kSmallest = 3;
+  std::string text;
+  for (const StepProfile* step : by_time(p)) {
+    const double rate = operations_per_s(*step) * 1e-9;
+    if (step->cost.macs == 0 || rate <= 0) continue;
+    text += fmt::format(
+        "<circle class=\"point\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\"><title>{}: {}, {:.1f} 10⁹ operations a "
+        "second, {} of the roof, {} of the time</title></circle>\n",
+        x.at(step->cost.intensity()), y.at(rate), std::max(kSmallest, kLargest * std::sqrt(step->share)),
+        escaped(step->name), escaped(step->ops), rate, format_share(step->roof_share), format_share(step->share));
+  }
+  return text;
+}
+
+std::string roofline(const Profile& p) {
+  if (!p.roofs) return "";
+  double low_x = 0.1, high_x = 1000;
+  double high_y = 2e-9 * std::max(p.roofs->int8_macs_per_s, p.roofs->float32_macs_per_s), low_y = high_y / 1e4;
+  int64_t without = 0;
+  for (const StepProfile& step : p.steps) {
+    if (step.cost.macs == 0 || step.times.median_seconds <= 0) {
+      ++without;
+      continue;
+    }
+    low_x = std::min(low_x, step.cost.intensity()), high_x = std::max(high_x, step.cost.intensity());
+    low_y = std::min(low_y, operations_per_s(step) * 1e-9), high_y = std::max(high_y, operations_per_s(step) * 1e-9);
+  }
+  const Axis x = Axis::around(low_x, high_x, kLeft, kWidth - kRight);
+  const Axis y = Axis::around(low_y, high_y, kHeight - kBottom, kTop);
+  return fmt::format(
+      "<h2>Roofline</h2>\n<p>What this machine could do with {} threads, measured right after the runs, and where the steps "
+      "are: circles by "
+      "their share of the time. {} steps have no products and are in the table alone.</p>\n"
+      "<svg id=\"roofline\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Roofline\">\n{}{}{}</svg>\n",
+      p.roofs->threads, without, kWidth, kHeight, grid(x, y), roof_lines(*p.roofs, x, y), points(p, x, y));
+}
+
+std::string cell(std::string_view text) { return fmt::format("<td>{}</td>", escaped(text)); }
+std::string cell(double value, std::string_view text) {
+  return fmt::format("<td class=\"number\" data-value=\"{}\">{}</td>", value, escaped(text));
+}
+
+std::string row(const StepProfile& step, size_t number, bool has_roofs) {
+  constexpr double kBar = 7;  // rem of the longest
+  std::string text = "<tr>" + cell(static_cast<double>(number), std::to_string(number)) + cell(step.name) + cell(step.ops) +
+                     cell(step.output);
+  text += fmt::format("<td class=\"time\" data-value=\"{}\"><span class=\"bar\" style=\"width:{:.2f}rem\"></span>{}</td>",
+                      step.share, kBar * step.share, format_share(step.share));
+  text += cell(step.times.median_seconds, format_ms(step.times.median_seconds)) +
+          cell(static_cast<double>(step.cost.macs), format_count(static_cast<double>(step.cost.macs))) +
+          cell(static_cast<double>(step.cost.bytes), format_bytes(step.cost.bytes)) +
+          cell(step.cost.intensity(), fmt::format("{:.1f}", step.cost.intensity())) +
+          cell(operations_per_s(step), fmt::format("{:.1f}", operations_per_s(step) * 1e-9)) +
+          cell(bytes_per_s(step), fmt::format("{:.2f}", bytes_per_s(step) * 1e-9));
+  if (has_roofs) text += cell(step.roof_share, format_share(step.roof_share));
+  return text + cell(step.kernels) + "</tr>\n";
+}
+
+std::string steps_table(const Profile& p) {
+  std::string text =
+      "<h2>Steps</h2>\n<p>A step is a node, or several that run in one walk. A heading sorts.</p>\n"
+      "<div class=\"scroll\"><table id=\"steps\"><thead><tr>";
+  for (const char* heading : {"#", "node", "op", "output", "time", "ms", "MACs", "bytes", "ops/byte", "Gops/s", "GB/s"})
+    text += fmt::format("<th>{}</th>", heading);
+  if (p.roofs) text += "<th>of the roof</th>";
+  text += "<th>kernels</th></tr></thead><tbody>\n";
+  for (const StepProfile* step : by_time(p))
+    text += row(*step, static_cast<size_t>(step - p.steps.data()) + 1, p.roofs.has_value());
+  return text + "</tbody></table></div>\n";
+}
+
+// Bytes step by step: values that live, and the kernel's scratch on top of them.
+std::string memory_chart(const MemoryTracker& m) {
+  constexpr double kChart = 220, kFloor = kChart - 20;
+  const auto most = static_cast<double>(std::max<int64_t>(m.arena_bytes, 1));
+  const double width = (kWidth - kLeft - kRight) / static_cast<double>(std::max<size_t>(m.steps.size(), 1));
+  const auto height = [&](int64_t bytes) { return (kFloor - kTop) * static_cast<double>(bytes) / most; };
+  std::string text = fmt::format(
+      "<h2>Memory</h2>\n<p>Values that live during each step, and its scratch. Placed: {}, {:.2f} of the dashed line, {}, "
+      "below which no "
+      "placement comes.</p>\n<svg id=\"memory\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Memory by step\">\n",
+      format_bytes(m.planned_bytes), m.planned_ratio(), format_bytes(m.lower_bound_bytes), kWidth, kChart);
+  for (size_t i = 0; i < m.steps.size(); ++i) {
+    const StepMemory& step = m.steps[i];
+    const double x = kLeft + width * static_cast<double>(i), live = height(step.live_bytes),
+                 scratch = height(step.scratch_bytes);
+    text += fmt::format(
+        "<g><title>{}: {} of values, {} of scratch</title><rect class=\"live\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" "
+        "height=\"{:.1f}\"/><rect class=\"scratch\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\"/></g>\n",
+        escaped(step.step), format_bytes(step.live_bytes), format_bytes(step.scratch_bytes), x, kFloor - live, width * 0.9,
+        live, x, kFloor - live - scratch, width * 0.9, scratch);
+  }
+  const double bound = kFloor - height(m.lower_bound_bytes);
+  return text + fmt::format(
+                    "<line class=\"bound\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/><text x=\"{}\" y=\"{:.1f}\" "
+                    "text-anchor=\"end\">{}</text>\n</svg>\n",
+                    kLeft, kWidth - kRight, bound, bound, kLeft - 6, bound + 4, format_bytes(m.lower_bound_bytes));
+}
+
+// JSON inside an element of a page: nothing in it ends the element.
+std::string embedded(std::string json) {
+  for (size_t at = 0; (at = json.find("</", at)) != std::string::npos; at += 3) json.replace(at, 2, "<\\/");
+  return json;
+}
+
+}  // namespace
+
+std::string Profile::html() const {
+  const std::string title = escaped(model.empty() ? "Profile" : model);
+  std::string page =
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width\">\n<title>" +
+      title + "</title>\n<style>";
+  page.append(kStyle).append("</style>\n</head>\n<body>\n<h1>").append(title).append("</h1>\n");
+  page += fmt::format("<p>{}, {} threads, {}</p>\n", escaped(cpu), threads, escaped(sizes_text(*this)));
+  page += facts(*this) + roofline(*this) + steps_table(*this) + memory_chart(memory);
+  page += "<script type=\"application/json\" id=\"profile\">" + embedded(json()) + "</script>\n<script>";
+  page.append(kScript).append("</script>\n</body>\n</html>\n");
+  return page;
+}
+
+}  // namespace bitlab::profile
