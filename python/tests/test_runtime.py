@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -98,6 +99,28 @@ def test_errors_are_pythons_too() -> None:
     assert issubclass(bitlab.NotFound, FileNotFoundError) and issubclass(bitlab.ShapeMismatch, ValueError)
     assert issubclass(bitlab.TypeMismatch, TypeError) and issubclass(bitlab.Unsupported, NotImplementedError)
     assert issubclass(bitlab.Error, RuntimeError)
+
+
+def test_profile(x: np.ndarray) -> None:
+    model = bitlab.runtime.Model.load(GOLDEN)
+    profile = bitlab.profile(GOLDEN, x, runs=4, roofs=False)
+    report = profile.to_dict()
+    assert report == json.loads(profile.json())
+    assert report["model"] == str(GOLDEN) and report["sizes"] == {"batch": 5}
+    nodes = {node["node"]: node for node in report["nodes"]}
+    assert nodes["fc1"]["macs"] == 5 * 500 * 800 and nodes["fc1"]["calls"] == 4
+    assert sum(node["share"] for node in nodes.values()) == pytest.approx(1)
+    assert "roofs" not in report and "roof_share" not in nodes["fc1"]
+    trace = json.loads(profile.chrome_trace())["traceEvents"]
+    assert sum(event["ph"] == "X" for event in trace) == 4 * (len(nodes) + 1)
+    assert "conv1" in profile.table() and str(profile) == profile.table()
+    assert "conv1" in profile.memory_table()
+    page = bitlab.runtime.profile(model, {"input": x}, runs=1, threads=2).html()
+    assert page.startswith("<!doctype html>") and 'id="roofline"' in page
+    with pytest.raises(bitlab.InvalidArgument, match="'1'"):
+        bitlab.profile(model, (x, x))
+    with pytest.raises(bitlab.InvalidArgument, match="one run"):
+        bitlab.profile(model, x, runs=0)
 
 
 def test_threads_share_a_session(x: np.ndarray) -> None:

@@ -1,0 +1,63 @@
+#include "arrays.h"
+
+#include <algorithm>
+#include <array>
+#include <nanobind/stl/string.h>
+
+namespace nb = nanobind;
+
+namespace bitlab::python {
+namespace {
+
+using program::DType;
+
+struct Type {
+  DType dtype;
+  nb::dlpack::dtype dlpack;
+};
+
+nb::dlpack::dtype dlpack(nb::dlpack::dtype_code code, uint8_t bits) { return {static_cast<uint8_t>(code), bits, 1}; }
+
+const std::array<Type, 6>& types() {
+  using Code = nb::dlpack::dtype_code;
+  static const std::array<Type, 6> types{{{DType::kFloat32, dlpack(Code::Float, 32)},
+                                          {DType::kFloat16, dlpack(Code::Float, 16)},
+                                          {DType::kBFloat16, dlpack(Code::Bfloat, 16)},
+                                          {DType::kInt64, dlpack(Code::Int, 64)},
+                                          {DType::kInt32, dlpack(Code::Int, 32)},
+                                          {DType::kBool, dlpack(Code::Bool, 8)}}};
+  return types;
+}
+
+DType dtype_of(const Array& array, std::string_view name) {
+  for (const Type& type : types())
+    if (type.dlpack == array.dtype()) return type.dtype;
+  constexpr std::string_view kCodes[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+  const nb::dlpack::dtype type = array.dtype();
+  throw Exception(make_error(ErrorCode::kTypeMismatch,
+                             "[session] float32, float16, bfloat16, int64, int32 or bool, got {}{} (input={})",
+                             type.code < std::size(kCodes) ? kCodes[type.code] : "type", type.bits, name));
+}
+
+}  // namespace
+
+nb::dlpack::dtype dlpack_of(DType dtype) {
+  if (dtype == DType::kBFloat16) return dlpack(nb::dlpack::dtype_code::UInt, 16);
+  return std::find_if(types().begin(), types().end(), [&](const Type& type) { return type.dtype == dtype; })->dlpack;
+}
+
+Array array_of(const nb::handle& object, std::string_view name) {
+  Array array;
+  if (!nb::try_cast(object, array))
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[session] an array of numbers on the CPU, got {} (input={})",
+                               nb::cast<std::string>(nb::str(object.type().attr("__name__"))), name));
+  return array;
+}
+
+runtime::TensorView view_of(const Array& array, std::string_view name) {
+  std::vector<int64_t> shape(array.ndim());
+  for (size_t i = 0; i < shape.size(); ++i) shape[i] = static_cast<int64_t>(array.shape(i));
+  return {std::move(shape), dtype_of(array, name), array.data()};
+}
+
+}  // namespace bitlab::python
