@@ -20,7 +20,9 @@ Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Record
     program = lowering.lower(recordings, options.metadata);
   }
   if (!program.ok()) return program.error();
-  return Captured{*std::move(program), {}, lowering.calls()};
+  return Captured{*std::move(program),   {},
+                  lowering.calls(),      static_cast<int64_t>(recordings.first.calls.size()),
+                  lowering.live_calls(), lowering.constant_calls()};
 }
 
 }  // namespace

@@ -26,6 +26,9 @@ struct Captured {
   std::vector<std::string> unread;
   // By node: the number of the operator call that it computes; nothing for a part of one.
   std::vector<std::optional<size_t>> calls;
+  // Operator calls of the forward pass; those of them that an output depends on; and those of these that read no input, and so made constants. The
+  // others are nodes.
+  int64_t recorded_calls = 0, live_calls = 0, constant_calls = 0;
 };
 
 // `module` owns the parameters that `forward` uses, and is set to eval. The forward pass is recorded twice, at two sizes of every symbol, on the

@@ -92,7 +92,10 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
                         const std::filesystem::path& path, const CaptureOptions& options) {
   BITLAB_TRY(const std::string_view format, format::format_of(path));
   BITLAB_TRY(Captured captured, capture_module(module, forward, example, options));
-  const program::Program& program = captured.program;
+  program::Program& program = captured.program;
+  // For `bitlab inspect --passes`: of what was left out a file tells nothing.
+  program.metadata["capture"] = fmt::format(R"({{"recorded":{},"live":{},"constant":{}}})", captured.recorded_calls,
+                                            captured.live_calls, captured.constant_calls);
   Deployment deployment;
   deployment.unread = std::move(captured.unread);
   BITLAB_TRY(deployment.parity, check_parity(program, module, forward, example));

@@ -255,6 +255,20 @@ TEST(Save, LeavesOutWhatEvalDoesNotRead) {
   std::filesystem::remove(path);
 }
 
+TEST(Capture, CountsWhatItLeavesOut) {
+  test::Net net;
+  net.register_buffer("w", torch::randn({4}));
+  net.body = [](test::Net& self, const at::Tensor& x) {
+    x.exp();  // for nobody
+    return x + self.named_buffers()["w"].abs();
+  };
+  const Captured captured = capture_module(net, nn::forward_of(net), torch::randn({2, 4})).value();
+  EXPECT_EQ(captured.recorded_calls, 3);
+  EXPECT_EQ(captured.live_calls, 2);
+  EXPECT_EQ(captured.constant_calls, 1);
+  EXPECT_EQ(captured.program.nodes.size(), 1U);
+}
+
 TEST(Save, WritesWhatLoadsAndMeasuresIt) {
   torch::manual_seed(3);
   const auto model = models::make_model("lenet5").value();
@@ -269,6 +283,8 @@ TEST(Save, WritesWhatLoadsAndMeasuresIt) {
   EXPECT_EQ(deployment.weight_file_bytes, 20 * 5 + 50 * 100 + 500 * 160 + 10 * 100 + 4 * 4 + 580 * 4);
   const auto program = format::bit::load(path).value();
   EXPECT_EQ(program.metadata.at("model"), "lenet5");
+  // Four layers, three ReLUs, two pools and a flattening; codes are there before the forward pass.
+  EXPECT_EQ(program.metadata.at("capture"), R"({"recorded":10,"live":10,"constant":0})");
   at::NoGradGuard no_grad;
   EXPECT_TRUE(same_bits(run_program(program, x), model->forward(x)));
   std::filesystem::remove(path);

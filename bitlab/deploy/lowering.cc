@@ -402,6 +402,7 @@ Status Lowering::lower_symbolic_source(const Call& call) {
 Status Lowering::lower_call(const Call& call) {
   if (!reads_activations(call)) {
     if (call.op.starts_with("aten::arange")) return lower_symbolic_source(call);
+    ++constant_calls_;
     if (call.op == "aten::t") remember_transpose(output_of(call), call.arguments.at(0).value.toTensor());
     const bool from_tensor = !call.arguments.empty() && call.arguments[0].value.isTensor();
     for (const c10::IValue& output : call.outputs)
@@ -435,6 +436,7 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
   for (index_ = 0; index_ < std::max(recordings.first.calls.size(), recordings.twin.calls.size()); ++index_) {
     BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
     if (!live.calls[index_]) continue;
+    ++live_calls_;
     twin_ = &recordings.twin.calls[index_];
     BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }

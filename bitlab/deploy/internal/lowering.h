@@ -48,6 +48,9 @@ class Lowering {
   bool wants_largest() const { return wants_largest_; }
   // By node: the number of the call that it computes; nothing for nodes that are parts of one.
   const std::vector<std::optional<size_t>>& calls() const { return calls_; }
+  // Calls that an output depends on, and those of them that made constants.
+  int64_t live_calls() const { return live_calls_; }
+  int64_t constant_calls() const { return constant_calls_; }
 
   // --- for the functions of lowering/
 
@@ -132,6 +135,7 @@ class Lowering {
   size_t index_ = 0;                                       // of the call
   const Call* twin_ = nullptr;
   bool wants_largest_ = false;
+  int64_t live_calls_ = 0, constant_calls_ = 0;
   std::unordered_map<const void*, std::string> names_;
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
