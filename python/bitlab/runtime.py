@@ -14,7 +14,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from bitlab import _core
 from bitlab._core import Model as Model
 from bitlab._core import Port as Port
 from bitlab._core import Profile as Profile
@@ -44,4 +43,4 @@ def profile(
         arrays = inputs if isinstance(inputs, tuple) else (inputs,)
         names = [port.name for port in loaded.inputs]
         inputs = {names[i] if i < len(names) else str(i): array for i, array in enumerate(arrays)}
-    return _core.profile(loaded, dict(inputs), name, runs, warmup, threads, roofs)
+    return Profile.take(loaded, dict(inputs), name, runs, warmup, threads, roofs)

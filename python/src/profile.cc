@@ -31,6 +31,20 @@ profile::Profile take_profile(const std::shared_ptr<const runtime::Model>& model
 void bind_profile(nb::module_& m) {
   using profile::Profile;
   nb::class_<Profile>(m, "Profile", "Where the time and the memory of a model's runs went.")
+      .def_static(
+          "take",
+          [](const std::shared_ptr<const runtime::Model>& model, const nb::dict& inputs, std::string name, int64_t runs,
+             int64_t warmup, int threads, bool roofs) {
+            Profile taken =
+                take_profile(model, inputs, {.threads = threads, .runs = runs, .warmup = warmup, .roofs = roofs});
+            taken.model = std::move(name);
+            return taken;
+          },
+          nb::arg("model"), nb::arg("inputs"), nb::arg("name") = "", nb::arg("runs") = 20, nb::arg("warmup") = 3,
+          nb::arg("threads") = 1, nb::arg("roofs") = true,
+          nb::sig("def take(model: Model, inputs: dict[str, typing.Any], name: str = '', runs: int = 20, warmup: int = 3, "
+                  "threads: int = 1, roofs: bool = True) -> Profile"),
+          "Runs a model on inputs by name: what bitlab.profile() does.")
       .def_ro("model", &Profile::model, "The file, where it was named.")
       .def(
           "to_dict", [](const Profile& p) { return nb::module_::import_("json").attr("loads")(p.json()); },
@@ -45,20 +59,6 @@ void bind_profile(nb::module_& m) {
           "memory_table", [](const Profile& p) { return p.memory.table(); },
           "Bytes that live at each step, and its scratch.")
       .def("__str__", &Profile::table);
-  m.def(
-      "profile",
-      [](const std::shared_ptr<const runtime::Model>& model, const nb::dict& inputs, std::string name, int64_t runs,
-         int64_t warmup, int threads, bool roofs) {
-        Profile taken = take_profile(model, inputs, {.threads = threads, .runs = runs, .warmup = warmup, .roofs = roofs});
-        taken.model = std::move(name);
-        return taken;
-      },
-      nb::arg("model"), nb::arg("inputs"), nb::arg("name") = "", nb::arg("runs") = 20, nb::arg("warmup") = 3,
-      nb::arg("threads") = 1, nb::arg("roofs") = true,
-      nb::sig("def profile(model: Model, inputs: dict[str, typing.Any], name: str = '', runs: int = 20, warmup: int = 3, "
-              "threads: int = 1, "
-              "roofs: bool = True) -> Profile"),
-      "Profiles runs of a model on inputs by name.");
 }
 
 }  // namespace bitlab::python
