@@ -52,6 +52,8 @@ struct Tokens {
         return in(shape(node, 0).back());
       case Op::matmul:
         return in(shape(node, 0).back()) || in(shape(node, 1));
+      case Op::ternary_recurrent:
+        return in(shape(node, 0)[1]);
       case Op::conv:
       case Op::ternary_conv:
       case Op::max_pool:

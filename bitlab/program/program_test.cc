@@ -276,6 +276,37 @@ TEST(ShapeRules, RefuseWhatDoesNotFit) {
             "[permute] each dimension of [batch, 3, 4, 4] once, got [0, 1, 1, 3] (node=n)");
 }
 
+TEST(ShapeRules, RecurrentLayers) {
+  ProgramBuilder b;
+  const Dim tokens = b.symbol("tokens", 1, 50);
+  const ValueId x = b.input("x", {kBatch, tokens, 12}), h = b.input("h", {kBatch, 3}),
+                turned = b.input("t", {tokens, kBatch, 12});
+  const ValueId w = b.ternary("w", {12, 3}, zeros(12, 3), {{0.5F}}), w4 = b.ternary("w4", {12, 4}, zeros(12, 4), {{0.5F}});
+  const auto types = [&](std::vector<ValueId> inputs, const std::string& cell, int64_t reverse = 0) {
+    return b.nodes(Op::ternary_recurrent, "n" + std::to_string(b.peek().nodes.size()), std::move(inputs),
+                   {{"cell", cell}, {"activation", std::string("int8")}, {"reverse", reverse}});
+  };
+  const auto states = types({x, w, kNone, kNone, h, h}, "lstm", 1).value();
+  ASSERT_EQ(states.size(), 3U);
+  EXPECT_EQ(b.peek().show(b.peek().value(states[0]).shape), "[batch, tokens, 3]");
+  for (const size_t i : {1U, 2U}) EXPECT_EQ(b.peek().show(b.peek().value(states[i]).shape), "[batch, 3]");
+  EXPECT_EQ(types({x, w4}, "gru").value().size(), 2U);
+  const auto refused = [&](std::vector<ValueId> inputs, const std::string& cell, int64_t reverse = 0) {
+    const std::string message = types(std::move(inputs), cell, reverse).error().message;
+    return message.substr(0, message.find(" (node="));
+  };
+  EXPECT_EQ(refused({x, w}, "rnn"), "[ternary_recurrent] a cell of lstm, gru, got 'rnn'");
+  EXPECT_EQ(refused({x, w}, "lstm", 2), "[ternary_recurrent] reverse of 0 or 1, got 2");
+  EXPECT_EQ(refused({x, w}, "gru"),
+            "[ternary_recurrent] a weight [3 hidden, hidden] and x [batch, tokens, 3 hidden], got [12, 3] and [batch, "
+            "tokens, 12]");
+  EXPECT_EQ(refused({h, w}, "lstm"), "[ternary_recurrent] rank 3 to 3, got [batch, 3]");
+  EXPECT_EQ(refused({turned, w}, "lstm"), "[ternary_recurrent] tokens within samples, got [tokens, batch, 12]");
+  EXPECT_EQ(refused({x, w, kNone, kNone, x}, "lstm"), "[ternary_recurrent] h0 of shape [batch, 3], got [batch, tokens, 12]");
+  const ValueId h4 = b.input("h4", {kBatch, 4});
+  EXPECT_EQ(refused({x, w4, kNone, kNone, h4, h4}, "gru"), "[ternary_recurrent] no c0 of a gru, got one");
+}
+
 TEST(Ops, ListHasEveryRow) {
   size_t rows = 0;
 #define BITLAB_OP(name, exactness, layout, inputs, attributes) ++rows;

@@ -17,6 +17,8 @@ static_assert(kWeight == input_of(Op::ternary_conv, "weight") && kWeight == inpu
 static_assert(kBias == input_of(Op::ternary_conv, "bias") && kBias == input_of(Op::linear, "bias") &&
               kBias == input_of(Op::conv, "bias"));
 static_assert(kActScale == input_of(Op::ternary_conv, "act_scale"));
+static_assert(kX == input_of(Op::ternary_recurrent, "x") && kWeight == input_of(Op::ternary_recurrent, "weight") &&
+              kBias == input_of(Op::ternary_recurrent, "bias") && kActScale == input_of(Op::ternary_recurrent, "act_scale"));
 
 // Activations of a product of integer weights; ternary ones take them as floats, too.
 Status check_activation(const Program& p, const Node& node) {
@@ -193,6 +195,40 @@ Result<Shape> embedding_shape(const Program& p, const Node& node) {
   return y;
 }
 
+// How many gates a recurrent layer's cell has.
+Result<int64_t> gates_of(const Node& node) {
+  const auto& cell = node.attribute<std::string>("cell");
+  if (cell == "lstm") return 4;
+  if (cell == "gru") return 3;
+  return refuse(ErrorCode::kInvalidArgument, node, "a cell of lstm, gru, got '{}'", cell);
+}
+
+// What a sample gets must not depend on its place in the batch: steps run along another dimension.
+Result<Types> recurrent_types(const Program& p, const Node& node) {
+  const Shape &x = shape_of(p, node, kX), &weight = shape_of(p, node, kWeight);
+  BITLAB_TRY(const int64_t gates, gates_of(node));
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "reverse"));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, 3));
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, 2, 2));
+  const Dim& hidden = weight[1];
+  const bool fits = weight[0].powers == hidden.powers && weight[0].factor % gates == 0 &&
+                    weight[0].factor / gates == hidden.factor && x[2] == weight[0];
+  if (!fits)
+    return refuse(ErrorCode::kShapeMismatch, node,
+                  "a weight [{} hidden, hidden] and x [batch, tokens, {} hidden], got {} and {}", gates, gates,
+                  p.show(weight), p.show(x));
+  if (uses(x[1], 0)) return refuse(ErrorCode::kUnsupported, node, "tokens within samples, got {}", p.show(x));
+  BITLAB_RETURN_IF_ERROR(check_constant(p, node, kBias, {weight[0]}));
+  constexpr size_t kH0 = input_of(Op::ternary_recurrent, "h0"), kC0 = input_of(Op::ternary_recurrent, "c0");
+  const Shape state{x[0], hidden};
+  for (const size_t input : {kH0, kC0}) BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, state));
+  const bool has_cell = gates == 4;
+  if (!has_cell && node.inputs[kC0] != kNone) return refuse(ErrorCode::kInvalidArgument, node, "no c0 of a gru, got one");
+  Types types{{DType::kFloat32, {x[0], x[1], hidden}}, {DType::kFloat32, state}};
+  if (has_cell) types.push_back({DType::kFloat32, state});
+  return types;
+}
+
 // Norms over the last `dims` dimensions.
 Result<Shape> norm_shape(const Program& p, const Node& node) {
   const Shape& x = shape_of(p, node, kX);
@@ -217,6 +253,11 @@ Result<Types> infer_ternary_linear(const Program& p, const Node& node) {
 Result<Types> infer_ternary_conv(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_activation(p, node));
   return one(conv_shape(p, node));
+}
+
+Result<Types> infer_ternary_recurrent(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_activation(p, node));
+  return recurrent_types(p, node);
 }
 
 Result<Types> infer_ternary_embedding(const Program& p, const Node& node) { return one(embedding_shape(p, node)); }

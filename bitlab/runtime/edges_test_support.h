@@ -70,6 +70,8 @@ std::vector<Variant> variants(Op op) {
   switch (op) {
     case Op::conv:
       return {{}, {.transposed = 1}};
+    case Op::ternary_recurrent:
+      return {{}, {.form = 1}, {.weights = Storage::kInt8}};
     case Op::ternary_linear:
     case Op::ternary_embedding:
       return {{}, {.weights = Storage::kInt8}};
@@ -127,6 +129,12 @@ class Example {
     switch (op_) {
       case Op::ternary_linear:
         return made({x({3, 8}), weights({5, 8}), floats({5})}, {{"activation", std::string("int8")}});
+      case Op::ternary_recurrent: {
+        const Attributes cell{
+            {"cell", std::string(other ? "gru" : "lstm")}, {"activation", std::string("int8")}, {"reverse", int64_t{1}}};
+        if (other) return made({x({2, 9}), weights({9, 3}), floats({9}), program::kNone, x({3})}, cell);
+        return made({x({kTokensDim, 12}), weights({12, 3}), floats({12}), program::kNone, x({3}), x({3})}, cell);
+      }
       case Op::linear:
         return made({x({3, 8}), floats({5, 8}), floats({5})});
       case Op::ternary_conv:

@@ -34,7 +34,7 @@ Result<Packing> packing_for(const Program& p, const program::Node& node, const p
   }
   const program::Shape& shape = p.value(node.inputs[*program::schema(node.op).weight()]).shape;
   BITLAB_TRY(const ternary::ActKind kind, ternary::parse_act_kind(node.attribute<std::string>("activation")));
-  if (node.op == program::Op::ternary_linear) {
+  if (node.op != program::Op::ternary_conv) {
     BITLAB_TRY(packing.layout, kernels::select_ternary_layout(kind, weight_rows(shape), weight_depth(shape), options.machine,
                                                               options.policy));
     return packing;

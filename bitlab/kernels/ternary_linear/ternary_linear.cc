@@ -95,7 +95,7 @@ int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const Ternar
 }
 
 Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
-                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool) {
+                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool, const char* op) {
   const PackedTernary& w = *weight.packed;
   TernaryGemmArgs args = weight.arguments();
   args.y = y;
@@ -108,8 +108,8 @@ Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q);
   const int64_t stride = q_stride(w.depth);
-  BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, "ternary_linear", x, tokens, w.depth, w.depth, q, stride, a, pool,
-                                          activation.scale()));
+  BITLAB_RETURN_IF_ERROR(
+      activation_quant(*kernels.quant, op, x, tokens, w.depth, w.depth, q, stride, a, pool, activation.scale()));
   args.q = q;
   args.q_stride = stride;
   args.a = a;

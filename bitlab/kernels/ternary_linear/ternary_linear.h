@@ -77,8 +77,9 @@ int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int6
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads);
 
-// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes for at least pool.threads() threads. Error: NotFinite.
+// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes for at least pool.threads() threads. Error: NotFinite, naming `op`.
 Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
-                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool);
+                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool,
+                      const char* op = "ternary_linear");
 
 }  // namespace bitlab::kernels

@@ -34,7 +34,7 @@ inline Status check_rank(const Program& p, const Node& node, const Shape& shape,
   return refuse(ErrorCode::kShapeMismatch, node, "rank {} to {}, got {}", least, most, p.show(shape));
 }
 
-// An optional constant of the given shape.
+// An optional input of the given shape.
 inline Status check_constant(const Program& p, const Node& node, size_t input, const Shape& expected) {
   if (node.inputs[input] == kNone || shape_of(p, node, input) == expected) return {};
   return refuse(ErrorCode::kShapeMismatch, node, "{} of shape {}, got {}", schema(node.op).input(input).name,
