@@ -1,4 +1,4 @@
-// bit_linear, bit_conv, bit_weight and bit_embedding: the operators of training.
+// bit_linear, bit_conv, bit_recurrent, bit_weight and bit_embedding: the operators of training.
 #include <array>
 #include <memory>
 #include <optional>
@@ -14,6 +14,7 @@
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/recurrent.h"
 #include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/internal/traced.h"
 #include "bitlab/ops/weight_cache.h"
@@ -320,6 +321,14 @@ at::Tensor bit_product(const BitProductCall& c) {
   return ops::ternary_conv(c.x, *codes, c.bias, c.weight.sizes().slice(2), *window, activation);
 }
 
+ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
+  if (!runs_on_codes(c.spec, c.blend)) return any_device::bit_recurrent(c);
+  check_recurrent_weight(c);
+  const auto codes = codes_of(c.weight, c.spec, c.learned);
+  return redispatch::ternary_recurrent(c.x, codes->codes, codes->scale, optional(codes->scale_neg), c.bias, c.h0, c.c0,
+                                       c.act_scale, c.cell, c.reverse, c.activation, codes->group);
+}
+
 }  // namespace cpu
 
 namespace any_device {
@@ -372,6 +381,13 @@ at::Tensor bit_product(const BitProductCall& c) {
                             c.activation, group);
 }
 
+ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
+  if (!runs_on_codes(c.spec, c.blend)) return any_device::bit_recurrent(c);
+  check_recurrent_weight(c);
+  spec_of(c.spec);
+  return recurrent_outputs("bit_recurrent", {c.x, c.weight.sym_size(0), c.h0, c.c0, c.cell});
+}
+
 at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, std::string_view spec,
                          at::TensorList /*learned*/, double /*blend*/, int64_t /*padding_idx*/,
                          bool /*scale_grad_by_freq*/) {
@@ -419,6 +435,17 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
   if (reaches(c10::DispatchKey::CPU, {weight, indices})) return made_of_others();
   return whole(
       [&] { return redispatch::bit_embedding(weight, indices, spec, learned, blend, padding_idx, scale_grad_by_freq); });
+}
+
+ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
+  if (needs_gradient("bit_recurrent",
+                     {c.x, c.weight, tensor_of(c.bias), tensor_of(c.h0), tensor_of(c.c0), tensor_of(c.act_scale)},
+                     c.learned))
+    return any_device::bit_recurrent(c);  // made of operators that have the gradients
+  const at::AutoDispatchBelowADInplaceOrView below;
+  if (reaches(c10::DispatchKey::CPU, {c.x, c.weight})) return cpu::bit_recurrent(c);
+  const at::NoGradGuard no_grad;
+  return redispatch::bit_recurrent(c);
 }
 
 }  // namespace autograd

@@ -89,6 +89,30 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
   return op.call(weight, indices, spec, learned, blend, padding_idx, scale_grad_by_freq);
 }
 
+ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
+  static const auto op = handle("bitlab::bit_recurrent", bit_recurrent_operator<bit_recurrent>);
+  return op.call(c.x, c.weight, c.bias, c.h0, c.c0, c.cell, c.reverse, c.spec, c.activation, c.learned, c.act_scale,
+                 c.blend);
+}
+
+ThreeTensors ternary_recurrent(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                               const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& h0,
+                               const OptionalTensor& c0, const OptionalTensor& act_scale, std::string_view cell,
+                               bool reverse, std::string_view activation, int64_t group) {
+  static const auto op = handle("bitlab::ternary_recurrent", ternary_recurrent);
+  return op.call(x, codes, scale, scale_neg, bias, h0, c0, act_scale, cell, reverse, activation, group);
+}
+
+at::Tensor sigmoid(const at::Tensor& x) {
+  static const auto op = handle("bitlab::sigmoid", sigmoid);
+  return op.call(x);
+}
+
+at::Tensor tanh(const at::Tensor& x) {
+  static const auto op = handle("bitlab::tanh", tanh);
+  return op.call(x);
+}
+
 TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double theta) {
   static const auto op = handle("bitlab::rotary_table", rotary_table);
   return op.call(positions, size, theta);
@@ -161,6 +185,14 @@ at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indic
   return op.call(weight.codes, weight.scale, optional(weight.scale_neg), indices, depth, weight.group);
 }
 
+RecurrentStates bit_recurrent(const RecurrentInputs& inputs, const at::Tensor& weight, const OptionalTensor& bias,
+                              const WeightQuant& quant, const ActQuant& activation, double blend) {
+  auto [y, h_n, c_n] = redispatch::bit_recurrent(
+      {inputs.x, weight, bias, optional(inputs.h0), optional(inputs.c0), kernels::name(inputs.cell), inputs.reverse,
+       to_text(quant.spec), name(activation.kind), quant.learned, optional(activation.act_scale), blend});
+  return {std::move(y), std::move(h_n), inputs.cell == kernels::RecurrentCell::kLstm ? std::move(c_n) : at::Tensor()};
+}
+
 at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
                           const ActQuant& activation) {
   static const auto op = handle("bitlab::ternary_linear", cpu::ternary_linear);
@@ -201,6 +233,10 @@ TORCH_LIBRARY_IMPL(bitlab, CPU, m) {
   m.impl("rotary_table", cpu::rotary_table);
   m.impl("bit_linear", BitOperators<cpu::bit_product>::linear);
   m.impl("bit_conv", BitOperators<cpu::bit_product>::conv);
+  m.impl("sigmoid", cpu::sigmoid);
+  m.impl("tanh", cpu::tanh);
+  m.impl("bit_recurrent", bit_recurrent_operator<cpu::bit_recurrent>);
+  m.impl("ternary_recurrent", cpu::ternary_recurrent);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CUDA, m) {
@@ -216,6 +252,9 @@ TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {
   m.impl("bit_conv", BitOperators<any_device::bit_product>::conv);
   m.impl("bit_weight", any_device::bit_weight);
   m.impl("bit_embedding", any_device::bit_embedding);
+  m.impl("bit_recurrent", bit_recurrent_operator<any_device::bit_recurrent>);
+  m.impl("sigmoid", any_device::sigmoid);
+  m.impl("tanh", any_device::tanh);
   m.impl("rotary_table", any_device::rotary_table);
 }
 
@@ -236,6 +275,8 @@ TORCH_LIBRARY_IMPL(bitlab, Meta, m) {
   m.impl("ternary_conv", meta::ternary_conv);
   m.impl("bit_embedding", meta::bit_embedding);
   m.impl("ternary_embedding", meta::ternary_embedding);
+  m.impl("bit_recurrent", bit_recurrent_operator<meta::bit_recurrent>);
+  m.impl("ternary_recurrent", meta::ternary_recurrent);
   m.impl("rotary_table", meta::rotary_table);
 }
 
@@ -244,7 +285,10 @@ TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
   m.impl("bit_conv", BitOperators<autograd::bit_product>::conv);
   m.impl("bit_weight", autograd::bit_weight);
   m.impl("bit_embedding", autograd::bit_embedding);
-  for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv"})
+  m.impl("bit_recurrent", bit_recurrent_operator<autograd::bit_recurrent>);
+  m.impl("sigmoid", autograd::sigmoid);
+  m.impl("tanh", autograd::tanh);
+  for (const char* op : {"quantize_activation", "ternary_linear", "ternary_conv", "ternary_recurrent"})
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }
 

@@ -1,8 +1,8 @@
 // BitLab's operators for LibTorch: two families with one vocabulary.
 //
-//   bit_linear, bit_conv, bit_embedding, bit_weight   latent float weights, differentiable: for training
-//   ternary_linear, ternary_conv, ternary_embedding   packed codes, no gradients: for evaluation, capture and deployment
-// and batch_norm, the affine step by channel.
+//   bit_linear, bit_conv, bit_recurrent, bit_embedding, bit_weight       latent float weights, differentiable: for training
+//   ternary_linear, ternary_conv, ternary_recurrent, ternary_embedding   packed codes, no gradients: for evaluation, capture and deployment
+// and batch_norm, the affine step by channel; rotary; sigmoid and tanh, which on the CPU have the runtime's bits.
 //
 // Both families compute docs/numerics.md:  y = ((float(sum t q) * a) * s) + b  with t, s from the weights (ternary/encode.h) and
 // q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
@@ -22,12 +22,12 @@
 // On CUDA the operators of training have the CPU's bits, and gradients from products in autocast's type where it is on; values that are not finite
 // raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). ternary_linear runs there as well.
 //
-// On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv and bit_embedding are what they stand for:
+// On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv, bit_recurrent and bit_embedding are what they stand for:
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that
 // operator. Any number of threads may call them at once.
 //
 // PyTorch traces them: sizes may be symbols, and values are read by operators alone that a graph keeps whole. Where nothing needs a gradient, it keeps
-// bit_linear, bit_conv and bit_embedding whole, and runs them where gradients are off; else it sees what they are made of.
+// bit_linear, bit_conv, bit_recurrent and bit_embedding whole, and runs them where gradients are off; else it sees what they are made of.
 //
 // Errors (bitlab::Exception): ShapeMismatch, TypeMismatch, NotFinite (in x or a weight), UnknownName, InvalidArgument, Unsupported (a gradient
 // of the ternary_ family, forward-mode differentiation of the bit_ family; K > 2^24; choices that do not fit together, naming what does), Corrupt
@@ -38,6 +38,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/ops/optional.h"
 #include "bitlab/ternary/spec.h"
 
@@ -112,6 +113,22 @@ at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const
                           const ActQuant& activation);
 at::Tensor ternary_conv(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
                         at::IntArrayRef kernel_size, const ConvWindow& window, const ActQuant& activation);
+
+// A recurrent layer in one direction: kernels/recurrent/recurrent.h has the formulas and shapes.
+using kernels::RecurrentCell;
+struct RecurrentInputs {
+  RecurrentCell cell;
+  at::Tensor x;           // float32 [B, T, gates H], T at least 1: what the inputs of all steps make, bit_linear's result
+  at::Tensor h0{}, c0{};  // float32 [B, H]; undefined: zeros. c0 of an LSTM alone
+  bool reverse = false;   // from the last token to the first
+};
+struct RecurrentStates {
+  at::Tensor y;         // [B, T, H]
+  at::Tensor h_n, c_n;  // [B, H]; c_n is undefined for a GRU
+};
+// weight [gates H, H], bias [gates H]: of the hidden states, whose activations share a scale by sample. Training is made of bit_linear for each step.
+RecurrentStates bit_recurrent(const RecurrentInputs& inputs, const at::Tensor& weight, const OptionalTensor& bias,
+                              const WeightQuant& quant, const ActQuant& activation, double blend = 1);
 
 // A batch norm with running statistics, of x [B, C, ...] by channel: (x * alpha) + beta, the product and the sum rounded each, without FMA.
 // weight and bias may be none. Differentiable.

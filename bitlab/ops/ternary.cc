@@ -4,11 +4,13 @@
 #include <ATen/ops/empty.h>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/recurrent.h"
 #include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/internal/torch_pool.h"
 #include "bitlab/ops/weight_cache.h"
@@ -248,6 +250,39 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
   return y;
 }
 
+ThreeTensors ternary_recurrent(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                               const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& h0,
+                               const OptionalTensor& c0, const OptionalTensor& act_scale, std::string_view cell,
+                               bool reverse, std::string_view activation, int64_t group) {
+  constexpr const char* kOp = "ternary_recurrent";
+  const auto outputs =
+      meta::ternary_recurrent(x, codes, scale, scale_neg, bias, h0, c0, act_scale, cell, reverse, activation, group);
+  const auto& [y, h_n, c_n] = outputs;
+  const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
+  kernels::RecurrentArgs args{kernels::parse_recurrent_cell(cell).value(), x.size(0), x.size(1), y.size(2), reverse};
+  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8 : linear_layout(kind, codes.size(0), args.hidden);
+  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group},
+                   {.depth = args.hidden, .layout = layout});
+  if (y.numel() == 0) return outputs;
+  const auto plain = [](const OptionalTensor& tensor) { return given(tensor) ? tensor->contiguous() : at::Tensor(); };
+  const at::Tensor gates = x.contiguous(), h = plain(h0), c = plain(c0);
+  args.x = gates.const_data_ptr<float>();
+  if (h.defined()) args.h0 = h.const_data_ptr<float>();
+  if (c.defined()) args.c0 = c.const_data_ptr<float>();
+  args.y = y.mutable_data_ptr<float>(), args.h_n = h_n.mutable_data_ptr<float>();
+  if (args.cell == kernels::RecurrentCell::kLstm) args.c_n = c_n.mutable_data_ptr<float>();
+  const kernels::TernaryGemmProblem problem = p.weight.problem(args.batch);
+  const kernels::RecurrentKernels chosen{
+      p.cached->kernels_for(kind, problem,
+                            [&] { return select_ternary(kind, problem, layout, this_machine(), policy()).value(); }),
+      &elementwise_kernel()};
+  TorchPool pool;
+  auto scratch =
+      AlignedBuffer::allocate(static_cast<size_t>(recurrent_scratch_bytes(chosen, p.weight, args, pool.threads()))).value();
+  kernels::recurrent(chosen, p.weight, p.activation, args, scratch.data(), pool).value();
+  return outputs;
+}
+
 }  // namespace cpu
 
 namespace cuda {
@@ -307,6 +342,18 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
   return channels_last(window.output(kOp, x, codes.sym_size(0)), static_cast<int64_t>(window.dimensions), x.options());
+}
+
+// A weight of another shape than its hidden states have is found by the kernels' operands.
+ThreeTensors ternary_recurrent(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                               const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& h0,
+                               const OptionalTensor& c0, const OptionalTensor& act_scale, std::string_view cell,
+                               bool /*reverse*/, std::string_view activation, int64_t group) {
+  constexpr const char* kOp = "ternary_recurrent";
+  require(codes.dim() == 2, ErrorCode::kShapeMismatch, "[{}] codes [N, ceil(K / 4)], got {}", kOp, show(codes));
+  TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, ternary::parse_act_kind(activation).value(), group}
+      .check();
+  return recurrent_outputs(kOp, {x, codes.sym_size(0), h0, c0, cell});
 }
 
 }  // namespace meta

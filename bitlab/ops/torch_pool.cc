@@ -31,4 +31,9 @@ const kernels::ActivationQuantRow& activation_quant_kernel() {
   return *row;
 }
 
+const kernels::ElementwiseRow& elementwise_kernel() {
+  static const auto* row = kernels::select(kernels::elementwise_kernels(), this_machine(), policy()).value();
+  return *row;
+}
+
 }  // namespace bitlab::ops

@@ -53,6 +53,33 @@ struct BitOperators {
   }
 };
 
+// The arguments of bit_recurrent, and the operator of an implementation, as the dispatcher passes them.
+struct BitRecurrentCall {
+  const at::Tensor &x, &weight;
+  const OptionalTensor &bias, &h0, &c0;
+  std::string_view cell;
+  bool reverse;
+  std::string_view spec, activation;
+  at::TensorList learned;
+  const OptionalTensor& act_scale;
+  double blend;
+};
+using BitRecurrentOp = ThreeTensors(const BitRecurrentCall& call);
+
+template <BitRecurrentOp* implementation>
+ThreeTensors bit_recurrent_operator(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                                    const OptionalTensor& h0, const OptionalTensor& c0, std::string_view cell, bool reverse,
+                                    std::string_view spec, std::string_view activation, at::TensorList learned,
+                                    const OptionalTensor& act_scale, double blend) {
+  return implementation({x, weight, bias, h0, c0, cell, reverse, spec, activation, learned, act_scale, blend});
+}
+
+using TernaryRecurrentOp = ThreeTensors(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                                        const OptionalTensor& scale_neg, const OptionalTensor& bias,
+                                        const OptionalTensor& h0, const OptionalTensor& c0, const OptionalTensor& act_scale,
+                                        std::string_view cell, bool reverse, std::string_view activation, int64_t group);
+using FunctionOp = at::Tensor(const at::Tensor& x);
+
 using TernaryEmbeddingOp = at::Tensor(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
                                       const at::Tensor& indices, int64_t depth, int64_t group);
 using TernaryLinearOp = at::Tensor(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
@@ -77,9 +104,12 @@ TernaryPackOp ternary_pack;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 TernaryEmbeddingOp ternary_embedding;
+TernaryRecurrentOp ternary_recurrent;
 RotaryTableOp rotary_table;
-// Where gradients are off and the blend is 1, this computes on packed codes (weight_cache.h); else as on any device.
+FunctionOp sigmoid, tanh;
+// Where gradients are off and the blend is 1, these compute on packed codes (weight_cache.h); else as on any device.
 BitProductOp bit_product;
+BitRecurrentOp bit_recurrent;
 }  // namespace cpu
 
 // NVIDIA GPUs, with libbitlab_cuda where it is there.
@@ -97,6 +127,8 @@ BitProductOp bit_product;
 BitWeightOp bit_weight;
 BatchNormOp batch_norm;
 BitEmbeddingOp bit_embedding;
+BitRecurrentOp bit_recurrent;
+FunctionOp sigmoid, tanh;
 RotaryOp rotary;
 RotaryTableOp rotary_table;
 }  // namespace any_device
@@ -105,6 +137,8 @@ namespace autograd {
 BitProductOp bit_product;
 BitWeightOp bit_weight;
 BitEmbeddingOp bit_embedding;
+BitRecurrentOp bit_recurrent;
+FunctionOp sigmoid, tanh;
 }  // namespace autograd
 
 // The operators themselves, through the dispatcher.
@@ -113,6 +147,9 @@ QuantizeWeightOp quantize_weight;
 BitProductOp bit_product;
 BitWeightOp bit_weight;
 BitEmbeddingOp bit_embedding;
+BitRecurrentOp bit_recurrent;
+TernaryRecurrentOp ternary_recurrent;
+FunctionOp sigmoid, tanh;
 RotaryTableOp rotary_table;
 }  // namespace redispatch
 
@@ -126,6 +163,8 @@ TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 BitEmbeddingOp bit_embedding;
 TernaryEmbeddingOp ternary_embedding;
+BitRecurrentOp bit_recurrent;
+TernaryRecurrentOp ternary_recurrent;
 RotaryTableOp rotary_table;
 }  // namespace meta
 

@@ -3,6 +3,7 @@
 
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/kernels/activation_quant/activation_quant.h"
+#include "bitlab/kernels/elementwise/elementwise.h"
 
 namespace bitlab::ops {
 
@@ -20,5 +21,6 @@ class TorchPool final : public ThreadPool {
 // What the process's machine and BITLAB_KERNEL choose; looked up once. Throws NoKernel.
 const kernels::Policy& policy();
 const kernels::ActivationQuantRow& activation_quant_kernel();
+const kernels::ElementwiseRow& elementwise_kernel();
 
 }  // namespace bitlab::ops
