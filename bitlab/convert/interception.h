@@ -27,7 +27,7 @@ class InterceptedWeight : public torch::nn::Module, public nn::Quantized {
   // quantized value stands for it wherever it is read; `quant` has float activations then. Errors: those of Quantizer::reset().
   InterceptedWeight(std::string path, std::string layer, at::Tensor weight, const BitQuantConfig& quant,
                     const ops::ConvWindow* window, nn::Quantizer::Use use, bool is_master);
-  nn::Quantizer& own_quantizer() override { return quantizer; }
+  std::vector<nn::Quantizer*> own_quantizers() override { return {&quantizer}; }
   void train(bool on = true) override;
 
   // x by the whole weight, or by `rows` of it from `begin` on; their scales are those of the whole.

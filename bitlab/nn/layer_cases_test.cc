@@ -6,6 +6,7 @@
 #include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_linear.h"
 #include "bitlab/nn/bit_norm.h"
+#include "bitlab/nn/bit_recurrent.h"
 #include "bitlab/nn/bit_transformer.h"
 #include "bitlab/nn/test_support.h"
 
@@ -89,7 +90,41 @@ LayerCase block_case(const BitTransformerBlockOptions& options, const at::Tensor
   return c;
 }
 
+template <class Ours, class Twin, class TwinOptions>
+LayerCase recurrent_case(const BitRecurrentOptions& options, const at::Tensor& x) {
+  TwinOptions twin(options.input_size(), options.hidden_size());
+  twin.num_layers(options.num_layers()).bias(options.bias());
+  twin.batch_first(options.batch_first()).bidirectional(options.bidirectional());
+  LayerCase c{Ours(options).ptr(), Twin(twin).ptr(), {}, {}, x};
+  c.forward = [](torch::nn::Module& module, const at::Tensor& input) {
+    return std::get<0>(dynamic_cast<typename Ours::ContainedType&>(module).forward(input));
+  };
+  c.twin_forward = [](torch::nn::Module& module, const at::Tensor& input) {
+    return std::get<0>(dynamic_cast<typename Twin::ContainedType&>(module).forward(input));
+  };
+  return c;
+}
+
+template <class Ours, class Twin, class TwinOptions>
+std::vector<LayerCase> recurrent_cases(const BitQuantConfig& quant) {
+  const auto of = [](const BitRecurrentOptions& options, const at::Tensor& x) {
+    return recurrent_case<Ours, Twin, TwinOptions>(options, x);
+  };
+  return {of(BitRecurrentOptions(5, 7).num_layers(2).bidirectional(true).batch_first(true).quant(quant),
+             torch::randn({3, 4, 5})),
+          of(BitRecurrentOptions(6, 9).bias(false).quant(quant), torch::randn({5, 2, 6}))};
+}
+
 }  // namespace
+
+template <>
+std::vector<LayerCase> layer_cases<BitLSTM>(const BitQuantConfig& quant) {
+  return recurrent_cases<BitLSTM, t::LSTM, t::LSTMOptions>(quant);
+}
+template <>
+std::vector<LayerCase> layer_cases<BitGRU>(const BitQuantConfig& quant) {
+  return recurrent_cases<BitGRU, t::GRU, t::GRUOptions>(quant);
+}
 
 template <>
 std::vector<LayerCase> layer_cases<BitLinear>(const BitQuantConfig& quant) {

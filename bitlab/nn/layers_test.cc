@@ -11,6 +11,7 @@
 #include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_linear.h"
 #include "bitlab/nn/bit_norm.h"
+#include "bitlab/nn/bit_recurrent.h"
 #include "bitlab/nn/bit_transformer.h"
 #include "bitlab/nn/test_support.h"
 
@@ -213,7 +214,7 @@ TEST_P(Layers, HasARowInTheDocs) {
   EXPECT_NE(page.find("| `" + row.name + "` | " + row.twin + " | " + row.ternary + " |"), std::string::npos);
 }
 
-TEST(LayerList, Size) { EXPECT_EQ(kRows.size(), 18U); }
+TEST(LayerList, Size) { EXPECT_EQ(kRows.size(), 20U); }
 
 }  // namespace
 }  // namespace bitlab::nn

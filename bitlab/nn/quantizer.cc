@@ -57,8 +57,9 @@ int64_t rows_of(const at::Tensor& weight, const ops::ConvWindow* window) {
 }  // namespace
 
 void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight,
-                      const ops::ConvWindow* window, Use use) {
+                      const ops::ConvWindow* window, Use use, const std::string& suffix) {
   quant_ = quant;
+  suffix_ = suffix;
   window_ = window == nullptr ? std::nullopt : std::optional(*window);
   use_ = use;
   learned_.clear();
@@ -74,15 +75,15 @@ void Quantizer::register_state(torch::nn::Module& layer, const at::Tensor& weigh
   const ternary::WeightSpec spec = quant_.weight_spec();
   const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window());
   for (const ternary::Parameter parameter : info(spec.method).learned)
-    learned_.push_back(layer.register_parameter(registered(parameter), at::ones({scales}, weight.device())));
+    learned_.push_back(layer.register_parameter(registered(parameter) + suffix_, at::ones({scales}, weight.device())));
   if (use_ == Use::kProduct && is_static(quant_.activation))
-    act_scale = layer.register_parameter("act_scale", at::zeros({1}, weight.device()));
-  blend = buffer(layer, "blend", [] { return at::ones({}, at::kDouble); });
+    act_scale = layer.register_parameter("act_scale" + suffix_, at::zeros({1}, weight.device()));
+  blend = buffer(layer, "blend" + suffix_, [] { return at::ones({}, at::kDouble); });
   blend.fill_(1);
   if (spec.rounding == ternary::Rounding::kStochastic)
-    draw = buffer(layer, "draw", [] { return at::randint(1, int64_t{1} << 61, {}, at::kLong); });
+    draw = buffer(layer, "draw" + suffix_, [] { return at::randint(1, int64_t{1} << 61, {}, at::kLong); });
   if (use_ == Use::kProduct && quant_.smoothing != 0)
-    input_scale = buffer(layer, "input_scale", [&] {
+    input_scale = buffer(layer, "input_scale" + suffix_, [&] {
       std::vector<int64_t> shape(static_cast<size_t>(window_ ? weight.dim() - 1 : 1), 1);
       shape[0] = channels_of(weight, window());
       return at::ones(shape, weight.device());
@@ -96,7 +97,8 @@ void Quantizer::set_blend(double share) {
 
 void set_blend(torch::nn::Module& network, double share) {
   const auto set = [share](torch::nn::Module& module) {
-    if (auto* layer = dynamic_cast<Quantized*>(&module); layer != nullptr) layer->own_quantizer().set_blend(share);
+    if (auto* layer = dynamic_cast<Quantized*>(&module); layer != nullptr)
+      for (Quantizer* quantizer : layer->own_quantizers()) quantizer->set_blend(share);
   };
   set(network);  // which need not be in a shared_ptr
   for (const auto& module : network.modules(/*include_self=*/false)) set(*module);
@@ -222,6 +224,11 @@ BitQuantConfig frozen_config(BitQuantConfig quant) {
   quant.gradient = ternary::Gradient::kStraightThrough;
   quant.rounding = ternary::Rounding::kNearest;
   return quant;
+}
+
+ops::RecurrentStates Quantizer::recurrent(const torch::nn::Module& layer, const ops::RecurrentInputs& inputs,
+                                          const at::Tensor& weight, const at::Tensor& bias) const {
+  return ops::bit_recurrent(inputs, weight, optional(bias), weight_quant(layer), activation(), blend_of(layer));
 }
 
 at::Tensor Quantizer::value(const torch::nn::Module& layer, const at::Tensor& weight) const {

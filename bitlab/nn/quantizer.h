@@ -45,9 +45,10 @@ class Quantizer {
  public:
   // Whether the weight meets activations in a product, or is used by itself (embeddings, norms): then those do not matter.
   enum class Use { kProduct, kValue };
+  // `suffix`: behind the names of what is registered, in a layer of several weights (weight_scale_ih_l0).
   // Errors (bitlab::Exception): choices that do not fit together, naming what does.
   void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window,
-             Use use = Use::kProduct);
+             Use use = Use::kProduct, const std::string& suffix = "");
   // What is learned, as it begins for the weight's values: after these were set. Norms, whose weights begin as ones, are not around zero: with
   // lsq's usual beginning all of their codes would be 0.
   void initialize_scales(const at::Tensor& weight, bool around_zero = true);
@@ -78,6 +79,10 @@ class Quantizer {
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      const ops::ConvWindow* call_window);
 
+  // The states of a recurrent layer in one direction, of the weight and bias of its hidden states.
+  ops::RecurrentStates recurrent(const torch::nn::Module& layer, const ops::RecurrentInputs& inputs,
+                                 const at::Tensor& weight, const at::Tensor& bias) const;
+
   // The weight's value t s, differentiable: [N, ...], or [K], a row.
   at::Tensor value(const torch::nn::Module& layer, const at::Tensor& weight) const;
   // The rows of the weight, a table [N, depth].
@@ -95,7 +100,7 @@ class Quantizer {
   void freeze(torch::nn::Module& layer, BitQuantConfig& quant, at::Tensor& weight, at::Tensor& bias,
               const FrozenWeight& frozen);
 
-  // The names under which it may register something, for files that lack them.
+  // The names under which it may register something, for files that lack them; without a suffix.
   static std::vector<std::string> state_names();
   // The learned parameter of that kind; undefined where the method learns none.
   at::Tensor learned(ternary::Parameter parameter) const;
@@ -115,16 +120,17 @@ class Quantizer {
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;
   Use use_ = Use::kProduct;
+  std::string suffix_;
   std::vector<at::Tensor> learned_;  // in the order of methods.def
   bool bypassed_ = false;
   Observer observer_;
 };
 
-// A module with a quantizer of its own, whatever else it is: what trainers find.
+// A module with quantizers of its own, one for each weight, whatever else it is: what trainers find.
 class Quantized {
  public:
   virtual ~Quantized() = default;
-  virtual Quantizer& own_quantizer() = 0;
+  virtual std::vector<Quantizer*> own_quantizers() = 0;
 };
 
 // Quantizer::set_blend() for every module of a network that is Quantized.
@@ -134,7 +140,7 @@ void set_blend(torch::nn::Module& network, double share);
 template <class Derived>
 class TernaryLayer : public torch::nn::Cloneable<Derived>, public Quantized {
  public:
-  Quantizer& own_quantizer() override { return quantizer; }
+  std::vector<Quantizer*> own_quantizers() override { return {&quantizer}; }
   void train(bool on = true) override {
     torch::nn::Module::train(on);
     // So that changes through `.data()`, which leave no trace in a tensor, are seen.

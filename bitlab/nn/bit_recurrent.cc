@@ -1,0 +1,218 @@
+#include "bitlab/nn/bit_recurrent.h"
+
+#include <cmath>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gru.h>
+#include <ATen/ops/lstm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <torch/nn/init.h>
+
+#include "bitlab/nn/layer.h"
+
+namespace bitlab::nn {
+namespace {
+
+template <class... Args>
+[[noreturn]] void refuse_recurrent(ErrorCode code, const char* name, fmt::format_string<Args...> format, Args&&... args) {
+  throw Exception(make_error(code, "[{}] {}", name, fmt::vformat(format, fmt::make_format_args(args...))));
+}
+
+void check_options(const char* name, const BitRecurrentOptions& o) {
+  if (o.input_size() < 1 || o.hidden_size() < 1 || o.num_layers() < 1)
+    refuse_recurrent(ErrorCode::kInvalidArgument, name, "sizes and layers from 1, got {}, {} and {}", o.input_size(),
+                     o.hidden_size(), o.num_layers());
+  if (!(o.dropout() >= 0 && o.dropout() <= 1))
+    refuse_recurrent(ErrorCode::kInvalidArgument, name, "a dropout from 0 to 1, got {}", o.dropout());
+}
+
+int64_t directions_of(const BitRecurrentOptions& o) { return o.bidirectional() ? 2 : 1; }
+
+// Row i of states [layers, B, H]; undefined where they are.
+at::Tensor row_of(const at::Tensor& states, int64_t i) { return states.defined() ? states.select(0, i) : at::Tensor(); }
+
+}  // namespace
+
+template <class Derived>
+void BitRecurrent<Derived>::reset() {
+  check_options(Derived::kName, options);
+  const int64_t both = directions_of(options);
+  directions_.assign(static_cast<size_t>(options.num_layers() * both), {});
+  for (size_t i = 0; i < directions_.size(); ++i) {
+    const auto layer = static_cast<int64_t>(i) / both;
+    const std::string suffix = fmt::format("_l{}{}", layer, static_cast<int64_t>(i) % both == 1 ? "_reverse" : "");
+    register_product(directions_[i].ih, "_ih" + suffix, layer == 0 ? options.input_size() : both * options.hidden_size());
+    register_product(directions_[i].hh, "_hh" + suffix, options.hidden_size());
+  }
+  reset_parameters();
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::register_product(Product& product, const std::string& suffix, int64_t depth) {
+  const int64_t rows = gates_of(Derived::kCell) * options.hidden_size();
+  product.weight = this->register_parameter("weight" + suffix, at::empty({rows, depth}));
+  if (options.bias()) product.bias = this->register_parameter("bias" + suffix, at::empty({rows}));
+  BitQuantConfig quant = options.quant();
+  quant.smoothing = 0;
+  product.quantizer.reset(*this, quant, product.weight, nullptr, Quantizer::Use::kProduct, suffix);
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::reset_parameters() {
+  const at::NoGradGuard no_grad;
+  const double bound = 1 / std::sqrt(static_cast<double>(options.hidden_size()));
+  for (Direction& direction : directions_)
+    for (Product* product : {&direction.ih, &direction.hh}) {
+      torch::nn::init::uniform_(product->weight, -bound, bound);
+      if (product->bias.defined()) torch::nn::init::uniform_(product->bias, -bound, bound);
+      product->quantizer.initialize_scales(product->weight);
+      at::Tensor& step = product->quantizer.act_scale;
+      if (step.defined()) step.fill_(product == &direction.hh ? 1.0 / act_limit(options.quant().activation) : 0);
+    }
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::pretty_print(std::ostream& stream) const {
+  stream << "bitlab::nn::" << Derived::kName << "(input_size=" << options.input_size()
+         << ", hidden_size=" << options.hidden_size() << ", num_layers=" << options.num_layers()
+         << ", bias=" << std::boolalpha << options.bias() << ", batch_first=" << options.batch_first()
+         << ", dropout=" << options.dropout() << ", bidirectional=" << options.bidirectional()
+         << ", quant=" << describe(options.quant()) << ')';
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::train(bool on) {
+  torch::nn::Module::train(on);
+  // So that changes through `.data()`, which leave no trace in a tensor, are seen.
+  for (const Direction& direction : directions_)
+    for (const Product* product : {&direction.ih, &direction.hh}) ops::forget_codes(product->weight);
+}
+
+template <class Derived>
+std::vector<Quantizer*> BitRecurrent<Derived>::own_quantizers() {
+  std::vector<Quantizer*> list;
+  for (Direction& direction : directions_) list.insert(list.end(), {&direction.ih.quantizer, &direction.hh.quantizer});
+  return list;
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::adopt(const torch::nn::Module& source) {
+  const auto theirs = source.named_parameters(false);
+  this->to(theirs.front().value().device());  // what the quantizers registered
+  const auto own = this->named_parameters(false);
+  const auto take = [&](at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    for (const auto& item : own)
+      if (item.value().is_same(tensor)) this->parameters_[item.key()] = tensor = theirs[item.key()];
+  };
+  for (Direction& direction : directions_)
+    for (Product* product : {&direction.ih, &direction.hh}) {
+      take(product->weight);
+      take(product->bias);
+      if (product->quantizer.is_active()) product->quantizer.initialize_scales(product->weight);
+    }
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::check(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0) const {
+  const bool is_batch = x.dim() == 3;
+  if ((!is_batch && x.dim() != 2) || x.size(-1) != options.input_size())
+    refuse_recurrent(ErrorCode::kShapeMismatch, Derived::kName, "x [{}, {}] or [T, {}], got {}",
+                     options.batch_first() ? "B, T" : "T, B", options.input_size(), options.input_size(),
+                     c10::str(x.sizes()));
+  const int64_t tokens = x.size(is_batch && options.batch_first() ? 1 : 0);
+  if (tokens < 1)
+    refuse_recurrent(ErrorCode::kShapeMismatch, Derived::kName, "at least one token, got {}", c10::str(x.sizes()));
+  std::vector<int64_t> expected{static_cast<int64_t>(directions_.size()), options.hidden_size()};
+  if (is_batch) expected.insert(expected.begin() + 1, x.size(options.batch_first() ? 0 : 1));
+  for (const at::Tensor& state : {h0, c0})
+    if (state.defined() && state.sizes() != at::IntArrayRef(expected))
+      refuse_recurrent(ErrorCode::kShapeMismatch, Derived::kName, "states {}, got {}", c10::str(expected),
+                       c10::str(state.sizes()));
+}
+
+template <class Derived>
+typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run(const at::Tensor& x, const at::Tensor& h0,
+                                                                  const at::Tensor& c0) {
+  check(x, h0, c0);
+  const bool is_batch = x.dim() == 3, is_active = directions_[0].ih.quantizer.is_active();
+  const int64_t batch_dim = options.batch_first() ? 0 : 1;
+  const auto batch_of_one = [&](const at::Tensor& tensor, int64_t dim) {
+    return is_batch || !tensor.defined() ? tensor : tensor.unsqueeze(dim);
+  };
+  const at::Tensor batch = batch_of_one(x, batch_dim);
+  const States begin{{}, batch_of_one(h0, 1), batch_of_one(c0, 1)};
+  States states = is_active ? run_ternary(batch, begin) : run_float(batch, begin);
+  if (is_batch) return states;
+  return {states.y.squeeze(batch_dim), states.h.squeeze(1), states.c.defined() ? states.c.squeeze(1) : at::Tensor()};
+}
+
+template <class Derived>
+typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run_float(const at::Tensor& x, const States& begin) {
+  std::vector<at::Tensor> weights;
+  for (const Direction& direction : directions_) {
+    weights.insert(weights.end(), {direction.ih.weight, direction.hh.weight});
+    if (options.bias()) weights.insert(weights.end(), {direction.ih.bias, direction.hh.bias});
+  }
+  const auto state = [&](const at::Tensor& given) {
+    if (given.defined()) return given;
+    return at::zeros(
+        {static_cast<int64_t>(directions_.size()), x.size(options.batch_first() ? 0 : 1), options.hidden_size()},
+        x.options());
+  };
+  const auto& o = options;
+  if constexpr (Derived::kCell == ops::RecurrentCell::kLstm) {
+    auto [y, h, c] = at::lstm(x, {state(begin.h), state(begin.c)}, weights, o.bias(), o.num_layers(), o.dropout(),
+                              this->is_training(), o.bidirectional(), o.batch_first());
+    return {std::move(y), std::move(h), std::move(c)};
+  } else {
+    auto [y, h] = at::gru(x, state(begin.h), weights, o.bias(), o.num_layers(), o.dropout(), this->is_training(),
+                          o.bidirectional(), o.batch_first());
+    return {std::move(y), std::move(h), {}};
+  }
+}
+
+template <class Derived>
+typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run_ternary(const at::Tensor& x, const States& begin) {
+  const auto both = static_cast<size_t>(directions_of(options));
+  at::Tensor read = options.batch_first() ? x : x.transpose(0, 1);
+  std::vector<at::Tensor> h_n, c_n;
+  for (size_t i = 0; i < directions_.size(); i += both) {
+    std::vector<at::Tensor> outputs;
+    for (size_t j = i; j < i + both; ++j) {
+      auto& [ih, hh] = directions_[j];
+      const auto row = static_cast<int64_t>(j);
+      const at::Tensor gates = ih.quantizer.forward(*this, read, ih.weight, ih.bias);
+      const ops::RecurrentInputs inputs{Derived::kCell, gates, row_of(begin.h, row), row_of(begin.c, row), j != i};
+      const ops::RecurrentStates states = hh.quantizer.recurrent(*this, inputs, hh.weight, hh.bias);
+      outputs.push_back(states.y);
+      h_n.push_back(states.h_n);
+      if (states.c_n.defined()) c_n.push_back(states.c_n);
+    }
+    read = both == 1 ? outputs[0] : at::cat(outputs, -1);
+    if (options.dropout() > 0 && this->is_training() && i + both < directions_.size())
+      read = at::dropout(read, options.dropout(), true);
+  }
+  return {options.batch_first() ? read : read.transpose(0, 1), at::stack(h_n, 0),
+          c_n.empty() ? at::Tensor() : at::stack(c_n, 0)};
+}
+
+template class BitRecurrent<BitLSTMImpl>;
+template class BitRecurrent<BitGRUImpl>;
+
+std::tuple<at::Tensor, BitLSTMImpl::Hidden> BitLSTMImpl::forward(const at::Tensor& x, const std::optional<Hidden>& hx) {
+  const auto [h0, c0] = hx.value_or(Hidden());
+  States states = run(x, h0, c0);
+  return {std::move(states.y), {std::move(states.h), std::move(states.c)}};
+}
+
+std::tuple<at::Tensor, at::Tensor> BitGRUImpl::forward(const at::Tensor& x, const at::Tensor& hx) {
+  States states = run(x, hx, {});
+  return {std::move(states.y), std::move(states.h)};
+}
+
+}  // namespace bitlab::nn
