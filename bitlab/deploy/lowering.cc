@@ -76,6 +76,16 @@ bool overlap(const at::Tensor& a, const at::Tensor& b) {
   return touched.as_strided(b.sizes(), b.strides(), b.storage_offset()).any().item<bool>();
 }
 
+// The layer that a weight's name is in: "fc" of "fc.weight", "lstm.hh_l0" of "lstm.weight_hh_l0".
+std::optional<std::string> layer_of(const std::string& weight) {
+  constexpr std::string_view kWeight = ".weight";
+  const size_t dot = weight.rfind('.');
+  if (dot == std::string::npos || weight.compare(dot, kWeight.size(), kWeight) != 0) return std::nullopt;
+  const std::string rest = weight.substr(dot + kWeight.size());
+  if (rest.empty()) return weight.substr(0, dot);
+  return rest.starts_with("_") ? std::optional(weight.substr(0, dot + 1) + rest.substr(1)) : std::nullopt;
+}
+
 }  // namespace
 
 bool has_lowering(std::string_view op) { return find_function(op) != nullptr; }
@@ -281,10 +291,8 @@ Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) 
 Result<std::vector<ValueId>> Lowering::nodes(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
   const int index = counts_[std::string(name(op))]++;
   std::string node_name = index == 0 ? std::string(name(op)) : fmt::format("{}_{}", name(op), index);
-  constexpr std::string_view kWeight = ".weight";
   const auto weight = inputs.size() > 1 && inputs[1] != program::kNone ? builder_.peek().value(inputs[1]) : program::Value{};
-  if (weight.kind == program::ValueKind::kConstant && weight.name.ends_with(kWeight))
-    node_name = weight.name.substr(0, weight.name.size() - kWeight.size());
+  if (weight.kind == program::ValueKind::kConstant) node_name = layer_of(weight.name).value_or(node_name);
   BITLAB_TRY(std::vector<ValueId> ids, builder_.nodes(op, unique_name(node_name), std::move(inputs), std::move(attributes)));
   calls_.emplace_back();
   return ids;

@@ -78,7 +78,7 @@ class Lowering {
   // A constant from packed codes, or from weights kept in int8. `shape` is [rows, depth] or [rows, kernel..., channels / groups].
   Result<program::ValueId> ternary(const Call& call, std::vector<int64_t> shape);
 
-  // Adds a node. A layer is called by its weight's name.
+  // Adds a node. A layer is called by its weight's name (layer_of() in lowering.cc).
   Result<program::ValueId> node(program::Op op, std::vector<program::ValueId> inputs, program::Attributes attributes = {});
   Result<std::vector<program::ValueId>> nodes(program::Op op, std::vector<program::ValueId> inputs,
                                               program::Attributes attributes = {});

@@ -156,6 +156,34 @@ Status lower_ternary_conv(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::ternary_conv, {x, weight, bias, act_scale}, std::move(attributes));
 }
 
+Status lower_ternary_recurrent(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
+  const int64_t rows = call.argument("codes").toTensor().size(0), hidden = output_of(call).size(-1);
+  BITLAB_TRY(const ValueId weight, lowering.ternary(call, {rows, hidden}));
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
+  std::array<ValueId, 2> begin{program::kNone, program::kNone};
+  for (size_t i = 0; i < 2; ++i) {
+    const char* argument = i == 0 ? "h0" : "c0";
+    if (!given(call, argument)) continue;
+    BITLAB_TRY(begin[i], lowering.operand(call, argument));
+  }
+  BITLAB_TRY(const std::vector<ValueId> states,
+             lowering.nodes(Op::ternary_recurrent, {x, weight, bias, act_scale, begin[0], begin[1]},
+                            {{"cell", call.argument("cell").toStringRef()},
+                             {"activation", call.argument("activation").toStringRef()},
+                             {"reverse", int64_t{call.argument("reverse").toBool()}}}));
+  for (size_t i = 0; i < call.outputs.size(); ++i) {  // a GRU has no c
+    const at::Tensor& output = call.outputs[i].toTensor();
+    if (i >= states.size()) {
+      lowering.lose(output);
+      continue;
+    }
+    BITLAB_RETURN_IF_ERROR(lowering.finish(call, states[i], output));
+  }
+  return {};
+}
+
 Status lower_ternary_embedding(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId indices, indices_of(lowering, call));
   BITLAB_TRY(const ValueId weight,
