@@ -94,7 +94,7 @@ struct QuantRule {
   void visit(config::Fields& f) {
     f("path", path, "the layer's path, as a pattern with * and ?, or between slashes as a regular expression");
     f("type", type,
-      "the layer's type: linear, conv1d to conv3d, conv_transpose1d to 3d, embedding, embedding_bag, parameter");
+      "the layer's type: linear, conv1d to conv3d, conv_transpose1d to 3d, embedding, embedding_bag, lstm, gru, parameter");
     f("tag", tag, "a tag that the program gave the layer");
     f("min_size", min_size, "at least so many weights; 0: any number");
     f("max_size", max_size, "at most so many weights; 0: any number");

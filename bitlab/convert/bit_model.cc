@@ -85,7 +85,7 @@ std::vector<Interception> without_ties(std::vector<Interception> all, const torc
 BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward, MixedPrecisionConfig config,
                    const ConvertOptions& options)
     : torch::nn::Module("BitModel"), model_(std::move(model)), forward_(std::move(forward)), config_(std::move(config)) {
-  Conversion conversion = convert_module(*model_, config_, options, true).value();
+  Conversion conversion = convert_module(*model_, config_, options, Outside::kIntercepted).value();
   report_ = std::move(conversion.report);
   register_module("model", model_);
   const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());

@@ -8,6 +8,7 @@
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_linear.h"
+#include "bitlab/nn/bit_recurrent.h"
 
 namespace bitlab::convert {
 namespace {
@@ -266,6 +267,64 @@ TEST(Converter, ChangesNothingWhereItFails) {
   const auto error = BitConverter::convert(*net, {}).error();
   EXPECT_EQ(error.message, "[convert] embedding without max_norm, got max_norm 1 (layer=1)");
   EXPECT_NE(net[0]->as<tnn::Linear>(), nullptr);
+}
+
+// Recurrent layers, by their type: all parameters are taken over.
+TEST(Converter, ReplacesRecurrentLayers) {
+  torch::manual_seed(2);
+  tnn::ModuleDict net;
+  tnn::LSTM lstm(tnn::LSTMOptions(5, 7).num_layers(2).bidirectional(true).batch_first(true).dropout(0.25));
+  tnn::GRU gru(tnn::GRUOptions(5, 6).bias(false));
+  net->update({{"lstm", lstm.ptr()}, {"gru", gru.ptr()}});
+  net->eval();
+  const at::Tensor x = torch::randn({3, 4, 5}), before = std::get<0>(gru->forward(x));
+  lstm->named_parameters()["bias_hh_l1"].requires_grad_(false);
+  MixedPrecisionConfig config;
+  config.rules = {rule([](auto& r) { r.type = "gru", r.quant = QuantRule::in_float(); }), rule([](auto& r) {
+                    r.type = "lstm", r.quant = {{"method", "lsq"}, {"granularity", "channel"}};
+                  })};
+  const ConversionReport report = BitConverter::convert(*net, config).value();
+  ASSERT_EQ(report.layers.size(), 2U);
+  EXPECT_EQ(report.layers[0].type, "lstm");
+  EXPECT_EQ(report.layers[0].action, Action::kReplaced);
+  EXPECT_EQ(report.layers[0].quant, "lsq/channel/int8");
+  EXPECT_EQ(report.layers[1].action, Action::kKept);
+  EXPECT_EQ(net["gru"].get(), gru.ptr().get());
+  auto* layer = net["lstm"]->as<nn::BitLSTM>();
+  ASSERT_NE(layer, nullptr);
+  EXPECT_FALSE(layer->is_training());
+  EXPECT_TRUE(layer->options.batch_first() && layer->options.bidirectional() && layer->options.bias());
+  EXPECT_EQ(layer->options.dropout(), 0.25);
+  const auto own = layer->named_parameters();
+  for (const auto& item : lstm->named_parameters()) EXPECT_TRUE(own[item.key()].is_same(item.value())) << item.key();
+  EXPECT_FALSE(own["bias_hh_l1"].requires_grad());
+  EXPECT_TRUE(own["weight_scale_ih_l0"].gt(0).all().item<bool>());
+  const at::Tensor y = std::get<0>(layer->forward(x)), floats = std::get<0>(lstm->forward(x));
+  EXPECT_EQ(y.sizes(), floats.sizes());
+  EXPECT_LT((y - floats).abs().mean().item<double>(), 0.2);
+  y.sum().backward();
+  EXPECT_TRUE(lstm->named_parameters()["weight_hh_l1_reverse"].grad().defined());
+  // One that is ours and float is a layer like any.
+  net->update({{"gru", nn::BitGRU(nn::BitGRUOptions(5, 6).quant(BitQuantConfig::none())).ptr()}});
+  BitConverter::convert(*net, {}).value();
+  EXPECT_TRUE(net["gru"]->as<nn::BitGRU>()->options.quant().enabled());
+}
+
+TEST(Converter, SaysWhyARecurrentLayerStays) {
+  tnn::ModuleDict net;
+  net->update({{"lstm", tnn::LSTM(tnn::LSTMOptions(5, 7).proj_size(3)).ptr()}});
+  EXPECT_EQ(BitConverter::convert(*net, {}).error().message,
+            "[convert] lstm without proj_size, got proj_size 3 (layer=lstm)");
+  struct Typed : tnn::Module {
+    tnn::GRU gru{register_module("gru", tnn::GRU(5, 7))};
+  } typed;
+  for (const Outside outside : {Outside::kSkipped, Outside::kIntercepted}) {
+    const auto conversion = convert_module(typed, {}, {}, outside).value();
+    ASSERT_EQ(conversion.report.layers.size(), 1U);
+    EXPECT_EQ(conversion.report.layers[0].action, Action::kSkipped);
+    EXPECT_EQ(conversion.report.layers[0].reason, "gru outside of a container");
+    EXPECT_TRUE(conversion.interceptions.empty());
+  }
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ struct Candidate {
   std::shared_ptr<Module> module;  // the layer, or the class that has the parameter
   bool is_layer = true;
   std::vector<Place> places;  // of a layer: where it is registered; none for the root
-  at::Tensor weight;
+  at::Tensor weight;          // undefined for a layer of several
 };
 
 int64_t own_parameters(const Module& module) {
@@ -76,8 +76,12 @@ struct Walk {
   Candidate& layer(const std::shared_ptr<Module>& module, const std::string& path) {
     for (Candidate& known : found)
       if (known.is_layer && known.module == module) return known;
-    const at::Tensor weight = module->named_parameters(false)["weight"];
-    return found.emplace_back(Candidate{{path, type_of(*module), "", weight.numel()}, module, true, {}, weight});
+    const auto own = module->named_parameters(false);
+    const at::Tensor weight = own.contains("weight") ? own["weight"] : at::Tensor();
+    int64_t size = 0;
+    for (const auto& p : own)
+      if (p.value().dim() >= 2) size += p.value().numel();
+    return found.emplace_back(Candidate{{path, type_of(*module), "", size}, module, true, {}, weight});
   }
 };
 
@@ -120,10 +124,13 @@ bool is_replaceable(const Candidate& c) {
          std::all_of(c.places.begin(), c.places.end(), [](const Candidate::Place& at) { return is_container(*at.parent); });
 }
 
+// Whether products or lookups alone read a layer's one weight, so that others can stand in their place.
+bool can_be_intercepted(const Candidate& c) { return c.weight.defined() && c.facts.type != "embedding_bag"; }
+
 // Decides for one candidate after the other, and changes the module at the end alone.
 struct Converter {
   RuleSet rules;
-  bool intercepts;
+  Outside outside;
   std::vector<std::pair<Candidate, Twin>> twins{};
   Conversion conversion{};
 
@@ -139,16 +146,16 @@ struct Converter {
     if (is_replaceable(c) && !decision.master) {
       report.action = Action::kReplaced;
       twins.emplace_back(c, make_twin(*c.module, decision.quant));
-    } else if (intercepts && c.facts.type != "embedding_bag") {
+    } else if (outside == Outside::kListed || (outside == Outside::kIntercepted && can_be_intercepted(c))) {
       report.action = Action::kIntercepted;
       conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, "weight") : c.facts.path, c.facts.path, c.weight,
                                           decision.quant, window_of(*c.module), c.facts.type == "embedding",
                                           decision.master});
     } else {
       report.action = Action::kSkipped;
-      report.reason = intercepts        ? "an embedding_bag outside of a container"
-                      : decision.master ? "a master weight: BitModel intercepts these"
-                                        : "a typed member: BitModel intercepts these";
+      report.reason = !can_be_intercepted(c) ? c.facts.type + " outside of a container"
+                      : decision.master      ? "a master weight: BitModel intercepts these"
+                                             : "a typed member: BitModel intercepts these";
       return;
     }
     report.quant = nn::describe(decision.quant);
@@ -179,10 +186,10 @@ void report_others(const Module& module, const std::set<const void*>& covered, C
 }
 
 Result<Conversion> convert_module(Module& module, const MixedPrecisionConfig& config, const ConvertOptions& options,
-                                  bool intercepts) {
+                                  Outside outside) {
   BITLAB_TRY(RuleSet rules, RuleSet::create(config));
-  const std::vector<Candidate> list = candidates(module, options, intercepts);
-  Converter converter{std::move(rules), intercepts};
+  const std::vector<Candidate> list = candidates(module, options, outside != Outside::kSkipped);
+  Converter converter{std::move(rules), outside};
   for (const Candidate& c : list) {
     try {
       converter.decide(c);
@@ -202,7 +209,7 @@ Result<Conversion> convert_module(Module& module, const MixedPrecisionConfig& co
 
 Result<ConversionReport> BitConverter::convert(Module& module, const MixedPrecisionConfig& config,
                                                const ConvertOptions& options) {
-  BITLAB_TRY(Conversion conversion, convert_module(module, config, options, false));
+  BITLAB_TRY(Conversion conversion, convert_module(module, config, options, Outside::kSkipped));
   return std::move(conversion.report);
 }
 

@@ -35,10 +35,13 @@ struct Conversion {
 // Adds what has parameters that no layer of the report covers; `covered` holds the others' tensors (TensorImpl).
 void report_others(const torch::nn::Module& module, const std::set<const void*>& covered, ConversionReport& report);
 
-// What BitConverter and BitModel share. `intercepts`: whether layers outside of containers, and parameters of the user's own classes, can be
-// intercepted; without, they are skipped.
+// What becomes of layers outside of containers, and of parameters of the user's own classes: they are skipped; they are intercepted, where products
+// or lookups alone read their one weight; or the caller replaces such layers itself: each is listed as if it were intercepted.
+enum class Outside { kSkipped, kIntercepted, kListed };
+
+// What BitConverter and BitModel share.
 Result<Conversion> convert_module(torch::nn::Module& module, const MixedPrecisionConfig& config,
-                                  const ConvertOptions& options, bool intercepts);
+                                  const ConvertOptions& options, Outside outside);
 
 class BitConverter {
  public:

@@ -6,10 +6,12 @@
 #include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/rnn.h>
 
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_embedding.h"
 #include "bitlab/nn/bit_linear.h"
+#include "bitlab/nn/bit_recurrent.h"
 
 namespace bitlab::convert {
 
@@ -23,7 +25,9 @@ namespace bitlab::convert {
   F("conv_transpose2d", nn::BitConvTranspose2d, torch::nn::ConvTranspose2d) \
   F("conv_transpose3d", nn::BitConvTranspose3d, torch::nn::ConvTranspose3d) \
   F("embedding", nn::BitEmbedding, torch::nn::Embedding)                    \
-  F("embedding_bag", nn::BitEmbeddingBag, torch::nn::EmbeddingBag)
+  F("embedding_bag", nn::BitEmbeddingBag, torch::nn::EmbeddingBag)          \
+  F("lstm", nn::BitLSTM, torch::nn::LSTM)                                   \
+  F("gru", nn::BitGRU, torch::nn::GRU)
 
 // Of a layer of nn/.
 template <class Layer>

@@ -12,15 +12,23 @@ namespace {
   throw Exception(make_error(ErrorCode::kUnsupported, "[convert] {} {}, got {}", type, expectation, found));
 }
 
+void check_float32(const at::Tensor& weight) {
+  if (weight.scalar_type() != at::kFloat)
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[convert] a layer of float32 weights, got {}",
+                               c10::toString(weight.scalar_type())));
+}
+
 template <class Holder, class Source>
 Twin with_weights(Holder layer, Source& source) {
-  if (source.weight.scalar_type() != at::kFloat)
-    throw Exception(make_error(ErrorCode::kTypeMismatch, "[convert] a layer of float32 weights, got {}",
-                               c10::toString(source.weight.scalar_type())));
   if constexpr (requires { source.bias; }) {
+    check_float32(source.weight);
     layer->adopt(source.weight, source.bias);
-  } else {
+  } else if constexpr (requires { source.weight; }) {
+    check_float32(source.weight);
     layer->adopt(source.weight, {});
+  } else {  // of several weights
+    for (const at::Tensor& parameter : source.parameters(false)) check_float32(parameter);
+    layer->adopt(source);
   }
   layer->train(source.is_training());
   return {layer.ptr(), torch::nn::AnyModule(layer)};
@@ -88,6 +96,17 @@ Twin bag_twin(torch::nn::EmbeddingBagImpl& source, const BitQuantConfig& quant) 
   return with_weights(nn::BitEmbeddingBag(options.quant(quant)), source);
 }
 
+template <class Holder, class Source>
+Twin recurrent_twin(const char* type, Source& source, const BitQuantConfig& quant) {
+  const auto& o = source.options;
+  if constexpr (requires { o.proj_size(); })
+    if (o.proj_size() != 0) refuse(type, "without proj_size", fmt::format("proj_size {}", o.proj_size()));
+  nn::BitRecurrentOptions options(o.input_size(), o.hidden_size());
+  options.num_layers(o.num_layers()).bias(o.bias()).batch_first(o.batch_first());
+  options.dropout(o.dropout()).bidirectional(o.bidirectional());
+  return with_weights(Holder(options.quant(quant)), source);
+}
+
 }  // namespace
 
 // The very classes: one that derives from them may have a forward() of its own.
@@ -133,6 +152,8 @@ Twin make_twin(torch::nn::Module& module, const BitQuantConfig& quant) {
     return conv_twin<3, nn::BitConvTranspose3d>(*m, quant);
   if (auto* m = dynamic_cast<EmbeddingImpl*>(&module); m != nullptr) return embedding_twin(*m, quant);
   if (auto* m = dynamic_cast<EmbeddingBagImpl*>(&module); m != nullptr) return bag_twin(*m, quant);
+  if (auto* m = dynamic_cast<LSTMImpl*>(&module); m != nullptr) return recurrent_twin<nn::BitLSTM>("lstm", *m, quant);
+  if (auto* m = dynamic_cast<GRUImpl*>(&module); m != nullptr) return recurrent_twin<nn::BitGRU>("gru", *m, quant);
 #define BITLAB_TYPE(name, Layer, LibTorch)                                           \
   if (const auto* known = float_options<Layer>(module); known != nullptr) {          \
     auto options = *known;                                                           \

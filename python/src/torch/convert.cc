@@ -45,7 +45,7 @@ struct Planned {
 
 std::pair<convert::ConversionReport, std::vector<Planned>> plan(const nb::object& module, const MixedPrecisionConfig& config,
                                                                 const Tags& tags) {
-  auto conversion = convert::convert_module(*mirror_of(module), config, {tags}, true).value();
+  auto conversion = convert::convert_module(*mirror_of(module), config, {tags}, convert::Outside::kListed).value();
   std::vector<Planned> planned;
   for (const convert::Interception& i : conversion.interceptions)
     planned.push_back({i.layer, i.quant, i.layer != i.path, i.is_master});
