@@ -47,7 +47,7 @@ class BitConverter:
         *,
         tags: Mapping[str, str] | None = None,
     ) -> ConversionReport:
-        """Replaces every torch.nn.Linear, Conv1d to ConvTranspose3d, Embedding and EmbeddingBag inside `module` (those very classes) by its ternary
+        """Replaces every torch.nn.Linear, Conv1d to ConvTranspose3d, Embedding, EmbeddingBag, LSTM and GRU inside `module` (those very classes) by its ternary
         form, as the rules say. The new layers hold the same parameters, so optimizers and ties stay as they are; what methods learn is new to an
         optimizer. Weights that other code reads (a parameter of a class of one's own, nn.MultiheadAttention's) stay float and are reported as
         skipped: BitModel intercepts those. All or nothing: where a layer has options without a ternary form, Unsupported names it."""

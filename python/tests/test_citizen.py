@@ -103,11 +103,19 @@ def samples(grad: bool) -> dict[str, list[tuple[Any, ...]]]:
             (image, floats(6), floats(6), torch.randn(6), torch.rand(6) + 0.5, 1e-5),
             (image.double(), None, None, torch.randn(6), torch.rand(6) + 0.5, 1e-5),
         ],
+        "sigmoid": [(x,), (x.transpose(0, 1),), (x.double(),)],
+        "tanh": [(x,), (x[:0],)],
+        "bit_recurrent": [
+            (floats(3, 4, 20), floats(20, 5), floats(20), None, None, "lstm", False, "absmean/channel", "int8", []),
+            (floats(3, 2, 20), floats(20, 5), None, floats(3, 5), floats(3, 5), "lstm", True, "lsq/tensor", "int8_static", [s[:1]], step),
+            (floats(2, 3, 15), floats(15, 5), floats(15), floats(2, 5), None, "gru", True, "absmean/tensor", "none", [], None, 0.5),
+        ],
         "rotary": [(floats(2, 3, 5, 8), torch.arange(3, 8), 10000.0)],
     }
     if grad:
         return found
     codes, scale, _ = ops.ternary_pack(w, "absmean/channel", [])
+    hidden, unit, _ = ops.ternary_pack(floats(20, 5), "absmean/tensor", [])
     packed, up, down = ops.ternary_pack(filters, "twn_asymmetric/channel", [], False, 2)
     window = [[3, 2], [1, 2], [1, 0], [1, 1], False, [0, 0], 2]
     return found | {
@@ -138,6 +146,10 @@ def samples(grad: bool) -> dict[str, list[tuple[Any, ...]]]:
         "ternary_conv": [
             (image, packed, up, down, None, None, *window, "int8"),
             (image[0], packed, up, down, floats(4), None, *window, "int4"),
+        ],
+        "ternary_recurrent": [
+            (floats(3, 4, 20), hidden, unit, None, floats(20), None, None, None, "lstm", False, "int8"),
+            (floats(3, 4, 20), hidden, unit, None, None, floats(3, 5), floats(3, 5), step, "lstm", True, "int8_static"),
         ],
         "ternary_embedding": [(codes, scale, None, ids, 12)],
         "rotary_table": [(torch.arange(5), 8, 100.0)],
@@ -253,7 +265,7 @@ def test_a_blend_makes_another_graph() -> None:
         layer.set_blend(share)
         assert torch.equal(compiled(x), layer(x))
     layer.load_state_dict(state)
-    assert torch.equal(compiled(x), layer(x)) and layer._share == 0.75
+    assert torch.equal(compiled(x), layer(x)) and layer._shares[""] == 0.75
 
 
 def test_draws_break_the_graph() -> None:

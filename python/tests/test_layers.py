@@ -779,7 +779,7 @@ def test_from_float_takes_the_parameters_over(case: Case) -> None:
 def test_the_table_of_conversion() -> None:
     assert {(a.__name__, b.__name__) for a, b in bnn.LAYERS.items()} == {
         (c.name, f"Bit{c.name}") for c in PRODUCTS + VALUES if "Norm" not in c.name
-    }
+    } | {("LSTM", "BitLSTM"), ("GRU", "BitGRU")}
     for source, layer in bnn.LAYERS.items():
         assert issubclass(layer, source) and issubclass(layer, bnn.TernaryLayer)
 

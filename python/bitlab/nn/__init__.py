@@ -22,6 +22,8 @@ from bitlab.nn.norm import BitGroupNorm as BitGroupNorm
 from bitlab.nn.norm import BitLayerNorm as BitLayerNorm
 from bitlab.nn.norm import BitRMSNorm as BitRMSNorm
 from bitlab.nn.norm import make_norm as make_norm
+from bitlab.nn.recurrent import BitGRU as BitGRU
+from bitlab.nn.recurrent import BitLSTM as BitLSTM
 from bitlab.nn.transformer import BitTransformerBlock as BitTransformerBlock
 
 # What conversion replaces, and by what: those very classes.
@@ -35,4 +37,6 @@ LAYERS: dict[type[torch.nn.Module], type[TernaryLayer]] = {
     torch.nn.ConvTranspose3d: BitConvTranspose3d,
     torch.nn.Embedding: BitEmbedding,
     torch.nn.EmbeddingBag: BitEmbeddingBag,
+    torch.nn.LSTM: BitLSTM,
+    torch.nn.GRU: BitGRU,
 }

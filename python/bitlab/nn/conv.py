@@ -31,7 +31,7 @@ class _BitConvNd(TernaryLayer):
         if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups != 0 or out_channels % groups != 0:
             raise _core.InvalidArgument(f"[BitConv] channels in {groups} groups, got {in_channels} to {out_channels}")
 
-    def _begin(self) -> dict[str, torch.Tensor]:
+    def _begin(self, suffix: str = "") -> dict[str, torch.Tensor]:
         state = _torch.quantizer_state(
             self.weight.detach(), self.quant, dims=self._dims, transposed=self.transposed, groups=self.groups
         )

@@ -40,6 +40,8 @@ class TernaryLayer(torch.nn.Module):
     draw          a buffer, int64 []: the draw of stochastic rounding in the last forward pass in training
     input_scale   a buffer, float32 [C] or [C, 1...]: what each channel of x is multiplied by, in layers that are smoothed
 
+    A layer of several weights has these for each of them, with the weight's suffix behind the name: weight_scale_ih_l0 of weight_ih_l0.
+
     `quant` is for reading. Under torch.compile a new blend compiles anew, and stochastic rounding breaks the graph in training. A process group does
     not share the step that its processes begin with: let one batch through before DistributedDataParallel wraps the network. A recomputation under
     gradient checkpointing takes another draw. torch.func.grad and vmap do not reach through the operators."""
@@ -53,88 +55,101 @@ class TernaryLayer(torch.nn.Module):
 
     _twin: ClassVar[type[torch.nn.Module]]  # in torch.nn
     _is_product: ClassVar[bool] = True  # of activations and the weight; False: the weight is used by itself
+    _suffixes: tuple[str, ...] = ("",)  # of the weights: one, or several
 
     def _quantize(self, quant: BitQuantConfig | None) -> None:
-        """Called once, when the weight is there. Errors: choices that do not fit together, naming what does."""
+        """Called once, when the weights are there. Errors: choices that do not fit together, naming what does."""
         self.quant = BitQuantConfig() if quant is None else quant
         self._spec, self._activation = self.quant.weight_spec(), self.quant.activation
-        self._active = self.quant.enabled and self._parameters.get("weight") is not None
+        self._active = self.quant.enabled and self._parameters.get("weight" + self._suffixes[0]) is not None
         self._learned_names: tuple[str, ...] = ()
-        if self._active:
-            state = self._begin()
+        for suffix in self._suffixes if self._active else ():
+            state = self._begin(suffix)
             self._learned_names = tuple(name for name in state if name.startswith("weight_"))
             for name, tensor in state.items():
                 if name.startswith("weight_") or name == "act_scale":
-                    self.register_parameter(name, torch.nn.Parameter(tensor))
+                    self.register_parameter(name + suffix, torch.nn.Parameter(tensor))
                 else:
-                    self.register_buffer(name, tensor)
-        self._has_step, self._is_smoothed = "act_scale" in self._parameters, "input_scale" in self._buffers
-        self._is_random = "draw" in self._buffers
-        self._step_begun = False
-        self._share, self._share_version = 1.0, self.blend._version if self._active else 0
-        self._draw, self._draw_version = 0, -1
+                    self.register_buffer(name + suffix, tensor)
+        first = self._suffixes[0]
+        self._has_step, self._is_smoothed = "act_scale" + first in self._parameters, "input_scale" + first in self._buffers
+        self._is_random = "draw" + first in self._buffers
+        # The buffers' numbers as numbers of Python, by suffix.
+        self._begun = dict.fromkeys(self._suffixes, False)
+        self._shares, self._share_versions = dict.fromkeys(self._suffixes, 1.0), dict.fromkeys(self._suffixes, -1)
+        self._draws, self._draw_versions = dict.fromkeys(self._suffixes, 0), dict.fromkeys(self._suffixes, -1)
+        if self._active:
+            self._share_versions = {suffix: self.get_buffer("blend" + suffix)._version for suffix in self._suffixes}
 
-    def _begin(self) -> dict[str, torch.Tensor]:
-        """What the quantization adds, as it begins with the present weight."""
-        return self._on_device(
-            _torch.quantizer_state(self.get_parameter("weight").detach(), self.quant, is_product=self._is_product)
-        )
+    def _begin(self, suffix: str = "") -> dict[str, torch.Tensor]:
+        """What the quantization adds to a weight, as it begins with its present values; names without the suffix."""
+        weight = self.get_parameter("weight" + suffix).detach()
+        return self._on_device(_torch.quantizer_state(weight, self.quant, is_product=self._is_product))
 
     def _on_device(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: tensor.to(self.weight.device) for name, tensor in state.items()}
+        device = getattr(self, "weight" + self._suffixes[0]).device
+        return {name: tensor.to(device) for name, tensor in state.items()}
 
     def _refresh(self) -> None:
-        """The buffers' numbers as numbers of Python, so that forward() waits for no tensor and compiles as one graph."""
-        self._step_begun, self._share_version, self._draw_version = False, -1, -1
-        if self._active:
-            self._blend_now()
+        """Reads the buffers' numbers, so that forward() waits for no tensor and compiles as one graph."""
+        for suffix in self._suffixes:
+            self._begun[suffix], self._share_versions[suffix], self._draw_versions[suffix] = False, -1, -1
+            if self._active:
+                self._blend_now(suffix)
 
     def reset_parameters(self) -> None:
         """Begins anew, as the constructor does."""
         super().reset_parameters()  # type: ignore[misc]
         if self.__dict__.get("_active", False):  # not within the twin's constructor
-            self._copy(self._begin())
+            for suffix in self._suffixes:
+                self._copy(self._begin(suffix), suffix)
 
     def initialize_scales(self) -> None:
-        """Lets what the method learns begin from the present weight: for weights that were replaced."""
+        """Lets what the method learns begin from the present weights: for weights that were replaced."""
+        for suffix in self._suffixes:
+            self._initialize_scales(suffix)
+
+    def _initialize_scales(self, suffix: str) -> None:
         if self._learned_names:
-            state = self._begin()
-            self._copy({name: state[name] for name in self._learned_names})
+            state = self._begin(suffix)
+            self._copy({name: state[name] for name in self._learned_names}, suffix)
 
     @torch.no_grad()
-    def _copy(self, state: dict[str, torch.Tensor]) -> None:
+    def _copy(self, state: dict[str, torch.Tensor], suffix: str) -> None:
         for name, tensor in state.items():
-            getattr(self, name).copy_(tensor)
+            getattr(self, name + suffix).copy_(tensor)
         self._refresh()
 
     @torch.no_grad()
     def set_blend(self, share: float) -> None:
         """How far the layer has turned from float (0) to ternary (1) in training. Nothing where it stays float."""
         if self._active:
-            self.blend.fill_(share)
+            for suffix in self._suffixes:
+                self.get_buffer("blend" + suffix).fill_(share)
             self._refresh()
 
     def train(self: Layer, mode: bool = True) -> Layer:
         super().train(mode)
-        weight = self._parameters.get("weight")
-        if weight is not None:
-            _torch.forget_codes(weight)  # so that changes through `.data`, which leave no trace in a tensor, are seen
+        for suffix in self._suffixes:
+            weight = self._parameters.get("weight" + suffix)
+            if weight is not None:
+                _torch.forget_codes(weight)  # so that changes through `.data`, which leave no trace in a tensor, are seen
         return self
 
     # --- for forward()
 
-    def _how(self, x: torch.Tensor | None) -> How:
+    def _how(self, x: torch.Tensor | None, suffix: str = "") -> How:
         """What operators take behind the weight: the spec, the kind of activations, what is learned, the step and the blend. x: of a product."""
         own: dict[str, Any] = self._parameters
-        names = self._learned_names
+        names = [name + suffix for name in self._learned_names] if suffix else self._learned_names
         learned = [own[name] if name in own else getattr(self, name) for name in names] if names else _NOTHING
-        step = self.act_scale if self._has_step else None
+        step = getattr(self, "act_scale" + suffix) if self._has_step else None
         if not self.training:
             return self._spec, self._activation, learned, step, 1.0
-        if step is not None and x is not None and not self._step_begun:
-            self._begin_step(x)
-        spec = self.quant.weight_spec(self._next_draw()) if self._is_random else self._spec
-        return spec, self._activation, learned, step, self._blend_now()
+        if step is not None and x is not None and not self._begun[suffix]:
+            self._begin_step(x, suffix)
+        spec = self.quant.weight_spec(self._next_draw(suffix)) if self._is_random else self._spec
+        return spec, self._activation, learned, step, self._blend_now(suffix)
 
     def _product(self, operator: Callable[..., torch.Tensor], x: torch.Tensor, *window: Any) -> torch.Tensor:
         """operator(x, weight, bias, window..., how)"""
@@ -165,37 +180,39 @@ class TernaryLayer(torch.nn.Module):
         """What depends on a draw, which is text of the operator's: a graph would hold for one of them alone."""
         return call()
 
-    def _blend_now(self) -> float:
+    def _blend_now(self, suffix: str) -> float:
         # A graph takes the number that was there when it was made; a new one makes another graph.
         if not torch.compiler.is_compiling():
-            blend = self._buffers["blend"]
+            blend = self._buffers["blend" + suffix]
             assert blend is not None
-            if blend._version != self._share_version and not blend.is_meta:  # a file, or another process, may write it
-                self._share, self._share_version = blend.item(), blend._version
-        return self._share
+            # A file, or another process, may write it.
+            if blend._version != self._share_versions[suffix] and not blend.is_meta:
+                self._shares[suffix], self._share_versions[suffix] = blend.item(), blend._version
+        return self._shares[suffix]
 
-    def _next_draw(self) -> int:
-        draw = self.draw
-        if draw._version != self._draw_version:
-            self._draw = int(draw.item())
-        self._draw += 1
-        draw.fill_(self._draw)
-        self._draw_version = draw._version
-        return self._draw
+    def _next_draw(self, suffix: str) -> int:
+        draw = self.get_buffer("draw" + suffix)
+        if draw._version != self._draw_versions[suffix]:
+            self._draws[suffix] = int(draw.item())
+        self._draws[suffix] += 1
+        draw.fill_(self._draws[suffix])
+        self._draw_versions[suffix] = draw._version
+        return self._draws[suffix]
 
     @torch.no_grad()
-    def _begin_step(self, x: torch.Tensor) -> None:
+    def _begin_step(self, x: torch.Tensor, suffix: str) -> None:
+        step = getattr(self, "act_scale" + suffix)
         if torch.compiler.is_compiling():
-            _begin_act_scale(self.act_scale, x, self._activation)
+            _begin_act_scale(step, x, self._activation)
         else:
-            if torch.distributed.is_available() and torch.distributed.is_initialized() and not self.act_scale.item():
+            if torch.distributed.is_available() and torch.distributed.is_initialized() and not step.item():
                 warnings.warn(
                     "a static step begins from the batch of this process alone: let one batch through the network before "
                     "DistributedDataParallel wraps it",
                     stacklevel=4,
                 )
-            _torch.begin_act_scale(self.act_scale, x, self.quant)
-        self._step_begun = True
+            _torch.begin_act_scale(step, x, self.quant)
+        self._begun[suffix] = True
 
     # --- as a module
 
@@ -217,13 +234,20 @@ class TernaryLayer(torch.nn.Module):
         is_ternary = isinstance(layer, TernaryLayer) and layer.quant.enabled
         if is_ternary or not isinstance(layer, cls._twin):
             raise _core.Unsupported(f"[convert] a {cls._twin.__name__} of torch.nn, got {type(layer).__name__}")
-        weight = layer._parameters.get("weight")
-        if "weight" not in layer._parameters or (weight is not None and torch.nn.parameter.is_lazy(weight)):
-            raise _core.Unsupported(
-                "[convert] a weight that is a parameter of the layer, got one that is computed, or made later"
-            )
-        if weight is not None and weight.dtype != torch.float32:
-            raise _core.TypeMismatch(f"[convert] a layer of float32 weights, got {str(weight.dtype).removeprefix('torch.')}")
+        for name in cls._weight_names(layer):
+            weight = layer._parameters.get(name)
+            if name not in layer._parameters or (weight is not None and torch.nn.parameter.is_lazy(weight)):
+                raise _core.Unsupported(
+                    "[convert] a weight that is a parameter of the layer, got one that is computed, or made later"
+                )
+            if weight is not None and weight.dtype != torch.float32:
+                raise _core.TypeMismatch(
+                    f"[convert] a layer of float32 weights, got {str(weight.dtype).removeprefix('torch.')}"
+                )
+
+    @classmethod
+    def _weight_names(cls, layer: torch.nn.Module) -> list[str]:
+        return ["weight"]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, quant={_torch.describe(self.quant)}"
@@ -241,10 +265,12 @@ class TernaryLayer(torch.nn.Module):
         """Files of float networks have nothing of what a quantization adds: what is learned then begins from their weight."""
         missing: list[str] = []
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs)  # type: ignore[no-untyped-call]
-        added = {prefix + name for name in _torch.quantizer_names()}
+        added = {prefix + name + suffix for name in _torch.quantizer_names() for suffix in self._suffixes}
         missing_keys += [name for name in missing if name not in added]
-        if f"{prefix}weight" in state_dict and any(prefix + name in missing for name in self._learned_names):
-            self.initialize_scales()
+        for suffix in self._suffixes:
+            is_missing = any(prefix + name + suffix in missing for name in self._learned_names)
+            if is_missing and f"{prefix}weight{suffix}" in state_dict:
+                self._initialize_scales(suffix)
         self._refresh()
 
 

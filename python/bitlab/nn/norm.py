@@ -22,7 +22,7 @@ class _BitNorm(TernaryLayer):
 
     _is_product = False
 
-    def _begin(self) -> dict[str, torch.Tensor]:
+    def _begin(self, suffix: str = "") -> dict[str, torch.Tensor]:
         row = self.weight.detach().reshape(1, -1)
         return self._on_device(_torch.quantizer_state(row, self.quant, is_product=False, around_zero=False))
 

@@ -8,6 +8,7 @@
 #include <torch/nn/modules/conv.h>
 #include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/rnn.h>
 
 #include "bitlab/convert/bit_model.h"
 
@@ -96,6 +97,12 @@ Made conv(const nb::handle& source) {
   return {module, [module] { hold(*module); }};
 }
 
+// Of a layer of several weights, which nobody reads here.
+template <class Impl, class Options>
+Made recurrent(const nb::handle&) {
+  return {std::make_shared<Impl>(Options(1, 1)), [] {}};
+}
+
 // Its parts come from Python: out_proj, and in_proj_weight among its parameters.
 Made attention(const nb::handle&) {
   auto module = std::make_shared<torch::nn::MultiheadAttentionImpl>(torch::nn::MultiheadAttentionOptions(1, 1));
@@ -119,6 +126,8 @@ const std::map<std::string, Make>& makers() {
       {"torch.nn.modules.conv.ConvTranspose3d", conv<3, ConvTranspose3dImpl>},
       {"torch.nn.modules.sparse.Embedding", sized<EmbeddingImpl, EmbeddingOptions>},
       {"torch.nn.modules.sparse.EmbeddingBag", sized<EmbeddingBagImpl, EmbeddingBagOptions>},
+      {"torch.nn.modules.rnn.LSTM", recurrent<LSTMImpl, LSTMOptions>},
+      {"torch.nn.modules.rnn.GRU", recurrent<GRUImpl, GRUOptions>},
       {"torch.nn.modules.activation.MultiheadAttention", attention},
   };
   return makers;
