@@ -131,7 +131,7 @@ void BitRecurrent<Derived>::check(const at::Tensor& x, const at::Tensor& h0, con
   if (is_batch) expected.insert(expected.begin() + 1, x.size(options.batch_first() ? 0 : 1));
   for (const at::Tensor& state : {h0, c0})
     if (state.defined() && state.sizes() != at::IntArrayRef(expected))
-      refuse_recurrent(ErrorCode::kShapeMismatch, Derived::kName, "states {}, got {}", c10::str(expected),
+      refuse_recurrent(ErrorCode::kShapeMismatch, Derived::kName, "states {}, got {}", c10::str(at::IntArrayRef(expected)),
                        c10::str(state.sizes()));
 }
 

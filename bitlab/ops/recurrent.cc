@@ -41,8 +41,8 @@ void check_state(const char* op, const char* argument, const OptionalTensor& sta
 }
 
 at::Tensor computed(kernels::Elementwise function, const at::Tensor& x) {
-  const at::Tensor plain = x.contiguous();
-  at::Tensor y = at::empty_like(plain);
+  const at::Tensor plain = x.is_non_overlapping_and_dense() ? x : at::empty_like(x).copy_(x);
+  at::Tensor y = at::empty_like(plain);  // in the same order in memory
   TorchPool pool;
   elementwise(elementwise_kernel(), {.op = function, .a = plain.const_data_ptr<float>(), .y = y.mutable_data_ptr<float>()},
               plain.numel(), pool);
