@@ -114,8 +114,7 @@ Selection<Row> select_row(const KernelList<Row>& list, const Machine& machine, c
                           Cost cost) {
   const std::vector<const Row*> rows = policy.candidates(list);
   std::vector<Candidate> candidates;
-  for (const Row* row : rows)
-    candidates.push_back({row->name, row->needs, row->run != nullptr, refuse(*row), cost(*row)});
+  for (const Row* row : rows) candidates.push_back({row->name, row->needs, row->run != nullptr, refuse(*row), cost(*row)});
   Choice choice = choose(list.op, candidates, machine, policy);
   return {choice.chosen ? rows[*choice.chosen] : nullptr, std::move(choice.verdicts)};
 }

@@ -1,6 +1,7 @@
 // For edges_test.cc and golden_test.cc: a smallest program of each operation, in each of its forms.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 
 #include "bitlab/program/verify.h"
@@ -276,7 +277,7 @@ inline Program example_of(Op op, const Variant& variant) {
 inline Program program_of(const std::vector<Op>& ops) {
   ProgramBuilder b;
   b.symbol("tokens", 1, 6);
-  b.declare({"context", 1, 9, true});
+  if (std::find(ops.begin(), ops.end(), Op::attention) != ops.end()) b.declare({"context", 1, 9, true});
   std::vector<ValueId> outputs;
   for (const Op op : ops) {
     int form = 0;
