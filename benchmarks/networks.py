@@ -1,5 +1,5 @@
 """Networks at their real size, as torchvision, timm, transformers and diffusers build them, with random weights: each a title and a function that makes
-the network and one input of it."""
+the network and one sample: a tensor, or several by name."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def bert_base() -> tuple[nn.Module, torch.Tensor]:
     return Output(BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False), "last_hidden_state"), TOKENS
 
 
-def diffusion_unet() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
+def diffusion_unet() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     import_torchvision()
     from diffusers import UNet2DModel
 
@@ -82,7 +82,7 @@ def diffusion_unet() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return self.unet(x, t).sample
 
-    return Denoiser(), (PICTURE[:, :, :64, :64].contiguous(), torch.tensor([17]))
+    return Denoiser(), {"x": PICTURE[:, :, :64, :64].contiguous(), "t": torch.tensor([17])}
 
 
 NETWORKS: dict[str, tuple[str, Make]] = {

@@ -41,11 +41,13 @@ def measure(make: Make, setting: dict[str, Any], folder: Path) -> dict[str, floa
     model, example = make()
     model.eval()
     bytes_of_floats = sum(p.numel() for p in model.parameters()) * 4
-    bitlab.BitConverter.convert(model, bitlab.MixedPrecisionConfig.from_dict(setting))
-    deployed = bitlab.deploy(model, example, folder / "model.bit")
+    # Some networks read the weights of their layers in functions of their own: a BitModel sees those, too.
+    ternary = bitlab.BitModel(model, bitlab.MixedPrecisionConfig.from_dict(setting))
+    inputs = example if isinstance(example, dict) else {"x": example}
+    axes = {name: {0: "batch"} for name in inputs} if isinstance(example, dict) else None
+    deployed = bitlab.deploy(ternary, example, folder / "model.bit", dynamic_axes=axes)
     session = bitlab.runtime.Session(folder / "model.bit")
-    tensors = example if isinstance(example, tuple) else (example,)
-    outputs = session.run({port.name: tensor.numpy() for port, tensor in zip(session.model.inputs, tensors, strict=True)})
+    outputs = session.run({port.name: tensor.numpy() for port, tensor in zip(session.model.inputs, inputs.values(), strict=True)})
     assert all(np.isfinite(y).all() for y in outputs.values())
     return {
         "float32_mb": round(bytes_of_floats / 1e6, 2),

@@ -143,7 +143,7 @@ def test_signals_are_handled_while_a_session_runs(tmp_path: Path) -> None:
                 x = x.softmax(-1)
             return x
 
-    bitlab.deploy(Slow(), torch.zeros(1, 8, 8), tmp_path / "m.bit", dynamic_axes={"x": {0: "batch", 1: "rows"}})
+    bitlab.deploy(Slow(), torch.zeros(1, 8, 8), tmp_path / "m.bit", dynamic_axes={"input": {0: "batch", 1: "rows"}})
     session = bitlab.runtime.Session(tmp_path / "m.bit")
     x = np.zeros((1, 100_000, 8), np.float32)
     calls = 0
@@ -158,8 +158,8 @@ def test_signals_are_handled_while_a_session_runs(tmp_path: Path) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         with pytest.raises(TimeoutError):
-            session.run({"x": x})
+            session.run({"input": x})
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert session.run({"x": x[:, :5]})["output"].shape == (1, 5, 8)
+    assert session.run({"input": x[:, :5]})["output"].shape == (1, 5, 8)
