@@ -21,7 +21,7 @@ enum class ErrorCode {
 #undef BITLAB_ERROR
 };
 
-enum class ErrorGroup { kInput = 2, kFile = 3, kCapability = 4, kInternal = 5, kStopped = 6 };  // value = exit code of the programs
+enum class ErrorGroup { kInput = 2, kFile = 3, kCapability = 4, kInternal = 5, kStopped = 6 };  // exit codes of the programs
 
 std::string_view error_name(ErrorCode code);     // "ShapeMismatch"
 std::string_view error_meaning(ErrorCode code);  // the sentence of errors.def
