@@ -15,7 +15,7 @@
 namespace bitlab::runtime {
 
 struct SessionOptions {
-  int threads = 1;  // 0: all cores that the process may use
+  int threads = 1;       // 0: all cores that the process may use
   TraceSink trace = {};  // gets an event of category "step" for every step, and one of "run" behind them
   // Asked before each step, on the thread that runs; true: the run ends with the error Cancelled. For deadlines, and for users who changed their mind.
   std::function<bool()> abort = nullptr;
