@@ -77,7 +77,7 @@ def diffusion_unet() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     class Denoiser(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.unet = UNet2DModel(sample_size=64)
+            self.unet = UNet2DModel(sample_size=64, block_out_channels=(128, 256, 256, 512))
 
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return self.unet(x, t).sample

@@ -26,12 +26,14 @@ import bitlab
 
 ROOT = Path(__file__).resolve().parent.parent
 INT8 = {"quant": {"method": "int8"}}
+# Parameters of a network itself are positions, tokens and tables: no weights of products.
+TABLES = {"type": "parameter", "quant": {"method": "none"}}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ternary": {"method": "absmean", "granularity": "channel"},
+    "ternary": {"method": "absmean", "granularity": "channel", "rules": [TABLES]},
     "int8 ends": {
         "method": "absmean",
         "granularity": "channel",
-        "rules": [{"position": "first", **INT8}, {"position": "last", **INT8}, {"type": "embedding", **INT8}],
+        "rules": [TABLES, {"position": "first", **INT8}, {"position": "last", **INT8}, {"type": "embedding", **INT8}],
     },
 }
 
@@ -70,8 +72,13 @@ def main() -> None:
     for key in args.networks.split(","):
         title, make = NETWORKS[key]
         begin = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            found = {name: measure(make, setting, Path(folder)) for name, setting in SETTINGS.items()}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                found = {name: measure(make, setting, Path(folder)) for name, setting in SETTINGS.items()}
+        except bitlab.Error as error:
+            print(f"{title}: {error}", file=sys.stderr, flush=True)
+            cases.append({"network": title, "reason": str(error)})
+            continue
         cases.append({"network": title, "settings": found})
         ratios = ", ".join(f"{name} {v['file_mb']:.2f} MB ({v['file_ratio']:.1f}×), {v['memory_ratio']:.1f}× in memory" for name, v in found.items())
         print(f"{title}, {found['ternary']['float32_mb']:.1f} MB: {ratios} ({time.monotonic() - begin:.0f} s)", file=sys.stderr, flush=True)

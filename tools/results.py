@@ -256,6 +256,9 @@ def sizes_table() -> str:
         "|---|---:" + "|---:|---:" * len(settings) + "|",
     ]
     for case in r["cases"]:
+        if "reason" in case:
+            lines.append(f"| {case['network']} | is refused: {case['reason']} |" + " |" * 2 * len(settings))
+            continue
         found = [case["settings"][name] for name in settings]
         ratios = " | ".join(f"{v['file_ratio']:.1f}× | {v['memory_ratio']:.1f}×" for v in found)
         lines.append(f"| {case['network']} | {found[0]['float32_mb']:.1f} MB | {ratios} |")
