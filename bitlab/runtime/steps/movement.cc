@@ -48,7 +48,8 @@ Result<Step> make_flip_step(const StepContext& context) {
   StridedView view = context.input_view(0);
   for (const int64_t dim : context.node.attribute<program::Sizes>("dims")) {
     const auto at = static_cast<size_t>(dim);
-    view = part_of(std::move(view), at, view.sizes[at] - 1, view.sizes[at], -1);
+    const int64_t size = view.sizes[at];  // read before view is moved from: arguments have no order
+    view = part_of(std::move(view), at, size - 1, size, -1);
   }
   return copy_step(context, std::move(view));
 }
