@@ -86,6 +86,9 @@ int64_t macs(const Program& p, const Node& node, const SymbolSizes& sizes) {
     case Op::linear:
     case Op::ternary_linear:
       return times_output(weight_depth(p.value(node.inputs[program::input_of(Op::linear, "weight")]).shape));
+    case Op::ternary_recurrent:
+      return saturated_product(elements(p.value(node.inputs[0]).shape, sizes),
+                               weight_depth(p.value(node.inputs[program::input_of(Op::ternary_recurrent, "weight")]).shape));
     case Op::conv:
     case Op::ternary_conv:
       return conv_macs(p, node, sizes);
@@ -102,6 +105,7 @@ Arithmetic arithmetic(const Node& node) {
   switch (node.op) {
     case Op::ternary_linear:
     case Op::ternary_conv:
+    case Op::ternary_recurrent:
       return node.attribute<std::string>("activation") == "none" ? Arithmetic::kFloat32 : Arithmetic::kInt8;
     case Op::linear:
     case Op::conv:

@@ -109,6 +109,18 @@ TEST(Cost, OfAttentionWithStatesCountsTheContext) {
     }
 }
 
+// Each of 7 tokens of 2 samples multiplies a hidden state of 3 by the weights of 4 gates of 3.
+TEST(Cost, OfRecurrentLayersIsThatOfTheirHiddenStates) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, 7, 12}),
+                w = b.ternary("w", {12, 3}, std::vector<uint8_t>(12, 0b00010101), {.scale = {1}});
+  ASSERT_TRUE(b.nodes(Op::ternary_recurrent, "lstm", {x, w},
+                      {{"cell", std::string("lstm")}, {"activation", std::string("int8")}, {"reverse", int64_t{0}}})
+                  .ok());
+  EXPECT_EQ(macs_of(b), 2 * 7 * (4 * 3) * 3);
+  EXPECT_EQ(arithmetic(b.peek().nodes.back()), Arithmetic::kInt8);
+}
+
 TEST(Cost, SaturatesWhereSizesAreHuge) {
   ProgramBuilder b;
   const ValueId x = b.input("x", {kBatch, 4});
