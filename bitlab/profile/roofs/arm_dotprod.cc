@@ -1,24 +1,14 @@
 // The roof of 8-bit dot products.
 #include <arm_neon.h>
-#include <cstdint>
+
+#include "bitlab/profile/internal/products.h"
 
 namespace bitlab::profile {
 void roof_sdot(const void* data, int64_t steps);
 
-// Sixteen independent sums: more than the latency of a product.
 void roof_sdot(const void* /*data*/, int64_t steps) {
-  int32x4_t sum[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) sum[i] = vdupq_n_s32(i);
-  int8x16_t a = vdupq_n_s8(1), b = a;
-  asm volatile("" : "+w"(a), "+w"(b));
-  for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      sum[i] = vdotq_s32(sum[i], a, b);
-      asm volatile("" : "+w"(sum[i]));
-    }
-  }
+  multiply<16>(steps, vdupq_n_s32(1), vdupq_n_s8(1), vdupq_n_s8(1),
+               [](int32x4_t sum, int8x16_t a, int8x16_t b) { return vdotq_s32(sum, a, b); });
 }
 
 }  // namespace bitlab::profile

@@ -1,24 +1,14 @@
 // The roof of float products in NEON.
 #include <arm_neon.h>
-#include <cstdint>
+
+#include "bitlab/profile/internal/products.h"
 
 namespace bitlab::profile {
 void roof_fmla(const void* data, int64_t steps);
 
-// Sixteen independent sums: more than the latency of a product.
 void roof_fmla(const void* /*data*/, int64_t steps) {
-  float32x4_t sum[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) sum[i] = vdupq_n_f32(static_cast<float>(i));
-  float32x4_t a = vdupq_n_f32(1), b = a;
-  asm volatile("" : "+w"(a), "+w"(b));
-  for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      sum[i] = vfmaq_f32(sum[i], a, b);
-      asm volatile("" : "+w"(sum[i]));
-    }
-  }
+  multiply<16>(steps, vdupq_n_f32(1), vdupq_n_f32(1), vdupq_n_f32(1),
+               [](float32x4_t sum, float32x4_t a, float32x4_t b) { return vfmaq_f32(sum, a, b); });
 }
 
 }  // namespace bitlab::profile

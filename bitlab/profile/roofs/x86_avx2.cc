@@ -1,25 +1,20 @@
 // The roofs of AVX2.
-#include <cstdint>
 #include <immintrin.h>
+
+#include "bitlab/profile/internal/products.h"
 
 namespace bitlab::profile {
 void roof_vpmaddubsw(const void* data, int64_t steps);
 void roof_read_avx2(const void* data, int64_t bytes);
 
-// A product and the addition of its int16 sums, eight independent ones, each step twice.
+// A product and the addition of its int16 sums.
 void roof_vpmaddubsw(const void* /*data*/, int64_t steps) {
-  __m256i sum[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) sum[i] = _mm256_set1_epi32(i);
-  __m256i a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(2);
-  for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      asm volatile("" : "+x"(a), "+x"(b));
-      sum[i % 8] = _mm256_add_epi16(sum[i % 8], _mm256_maddubs_epi16(a, b));
-      asm volatile("" : "+x"(sum[i % 8]));
-    }
-  }
+  multiply<8, 16>(steps, _mm256_set1_epi32(1), _mm256_set1_epi8(1), _mm256_set1_epi8(2),
+                  [](const __m256i& sum, __m256i& a, __m256i& b) {
+                    BITLAB_UNKNOWN(a);  // or the product would be made once for all
+                    BITLAB_UNKNOWN(b);
+                    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b));
+                  });
 }
 
 void roof_read_avx2(const void* data, int64_t bytes) {

@@ -1,25 +1,15 @@
 // The roofs of AVX-512.
-#include <cstdint>
 #include <immintrin.h>
+
+#include "bitlab/profile/internal/products.h"
 
 namespace bitlab::profile {
 void roof_fma_avx512(const void* data, int64_t steps);
 void roof_read_avx512(const void* data, int64_t bytes);
 
-// Sixteen independent sums: more than the latency of two products a cycle.
 void roof_fma_avx512(const void* /*data*/, int64_t steps) {
-  __m512 sum[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
-  __m512 a = _mm512_set1_ps(1), b = _mm512_set1_ps(2);
-  asm volatile("" : "+v"(a), "+v"(b));
-  for (int64_t s = 0; s < steps; ++s) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      sum[i] = _mm512_fmadd_ps(a, b, sum[i]);
-      asm volatile("" : "+v"(sum[i]));
-    }
-  }
+  multiply<16>(steps, _mm512_set1_ps(1), _mm512_set1_ps(1), _mm512_set1_ps(2),
+               [](const __m512& sum, const __m512& a, const __m512& b) { return _mm512_fmadd_ps(a, b, sum); });
 }
 
 void roof_read_avx512(const void* data, int64_t bytes) {
