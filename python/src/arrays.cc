@@ -60,4 +60,12 @@ runtime::TensorView view_of(const Array& array, std::string_view name) {
   return {std::move(shape), dtype_of(array, name), array.data()};
 }
 
+NamedArrays::NamedArrays(const nb::dict& inputs) {
+  for (const auto& [name, value] : inputs) {
+    names_.push_back(nb::cast<std::string>(name));
+    arrays_.push_back(array_of(value, names_.back()));
+  }
+  for (size_t i = 0; i < names_.size(); ++i) views_.push_back({names_[i], view_of(arrays_[i], names_[i])});
+}
+
 }  // namespace bitlab::python

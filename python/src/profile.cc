@@ -14,16 +14,9 @@ namespace {
 
 profile::Profile take_profile(const std::shared_ptr<const runtime::Model>& model, const nb::dict& inputs,
                               const profile::ProfileOptions& options) {
-  std::vector<std::string> names;
-  std::vector<Array> arrays;
-  for (const auto& [name, value] : inputs) {
-    names.push_back(nb::cast<std::string>(name));
-    arrays.push_back(array_of(value, names.back()));
-  }
-  std::vector<runtime::NamedView> views;
-  for (size_t i = 0; i < names.size(); ++i) views.push_back({names[i], view_of(arrays[i], names[i])});
+  const NamedArrays arrays(inputs);
   const nb::gil_scoped_release no_gil;
-  return profile::profile(model, std::span<const runtime::NamedView>(views), options).value();
+  return profile::profile(model, arrays.views(), options).value();
 }
 
 }  // namespace

@@ -73,15 +73,8 @@ class Session {
   }
 
   nb::dict run(const nb::handle& self, const nb::dict& inputs, bool copy) {
-    std::vector<std::string> names;
-    std::vector<Array> arrays;
-    for (const auto& [name, value] : inputs) {
-      names.push_back(nb::cast<std::string>(name));
-      arrays.push_back(array_of(value, names.back()));
-    }
-    std::vector<runtime::NamedView> views;
-    for (size_t i = 0; i < names.size(); ++i) views.push_back({names[i], view_of(arrays[i], names[i])});
-    return call(self, copy, [&] { return session_->run(std::span<const runtime::NamedView>(views)); });
+    const NamedArrays arrays(inputs);
+    return call(self, copy, [&] { return session_->run(arrays.views()); });
   }
 
   nb::object in_order(const nb::handle& self, const nb::args& inputs, bool copy) {
