@@ -45,20 +45,22 @@ void BitRecurrent<Derived>::reset() {
   for (size_t i = 0; i < directions_.size(); ++i) {
     const auto layer = static_cast<int64_t>(i) / both;
     const std::string suffix = fmt::format("_l{}{}", layer, static_cast<int64_t>(i) % both == 1 ? "_reverse" : "");
-    register_product(directions_[i].ih, "_ih" + suffix, layer == 0 ? options.input_size() : both * options.hidden_size());
-    register_product(directions_[i].hh, "_hh" + suffix, options.hidden_size());
+    register_product(directions_[i].ih, "_ih" + suffix, layer == 0 ? options.input_size() : both * options.hidden_size(),
+                     Quantizer::Use::kProduct);
+    register_product(directions_[i].hh, "_hh" + suffix, options.hidden_size(), Quantizer::Use::kHiddenProduct);
   }
   reset_parameters();
 }
 
 template <class Derived>
-void BitRecurrent<Derived>::register_product(Product& product, const std::string& suffix, int64_t depth) {
+void BitRecurrent<Derived>::register_product(Product& product, const std::string& suffix, int64_t depth,
+                                             Quantizer::Use use) {
   const int64_t rows = gates_of(Derived::kCell) * options.hidden_size();
   product.weight = this->register_parameter("weight" + suffix, at::empty({rows, depth}));
   if (options.bias()) product.bias = this->register_parameter("bias" + suffix, at::empty({rows}));
   BitQuantConfig quant = options.quant();
   quant.smoothing = 0;
-  product.quantizer.reset(*this, quant, product.weight, nullptr, Quantizer::Use::kProduct, suffix);
+  product.quantizer.reset(*this, quant, product.weight, nullptr, use, suffix);
 }
 
 template <class Derived>
@@ -70,8 +72,7 @@ void BitRecurrent<Derived>::reset_parameters() {
       torch::nn::init::uniform_(product->weight, -bound, bound);
       if (product->bias.defined()) torch::nn::init::uniform_(product->bias, -bound, bound);
       product->quantizer.initialize_scales(product->weight);
-      at::Tensor& step = product->quantizer.act_scale;
-      if (step.defined()) step.fill_(product == &direction.hh ? 1.0 / act_limit(options.quant().activation) : 0);
+      product->quantizer.initialize_step();
     }
 }
 

@@ -77,7 +77,7 @@ class BitRecurrent : public torch::nn::Cloneable<Derived>, public Quantized {
   struct Direction {
     Product ih, hh;
   };
-  void register_product(Product& product, const std::string& suffix, int64_t depth);
+  void register_product(Product& product, const std::string& suffix, int64_t depth, Quantizer::Use use);
   void check(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0) const;
   States run_float(const at::Tensor& x, const States& begin);
   States run_ternary(const at::Tensor& x, const States& begin);

@@ -67,7 +67,7 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   if (!quant.enabled()) return;
   validate(quant.weight_spec()).value();
   check_smoothing(quant.smoothing);
-  if (use == Use::kProduct) check_activation();
+  if (use != Use::kValue) check_activation();
   register_state(layer, weight);
 }
 
@@ -76,18 +76,25 @@ void Quantizer::register_state(torch::nn::Module& layer, const at::Tensor& weigh
   const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window());
   for (const ternary::Parameter parameter : info(spec.method).learned)
     learned_.push_back(layer.register_parameter(registered(parameter) + suffix_, at::ones({scales}, weight.device())));
-  if (use_ == Use::kProduct && is_static(quant_.activation))
+  if (use_ != Use::kValue && is_static(quant_.activation)) {
     act_scale = layer.register_parameter("act_scale" + suffix_, at::zeros({1}, weight.device()));
+    initialize_step();
+  }
   blend = buffer(layer, "blend" + suffix_, [] { return at::ones({}, at::kDouble); });
   blend.fill_(1);
   if (spec.rounding == ternary::Rounding::kStochastic)
     draw = buffer(layer, "draw" + suffix_, [] { return at::randint(1, int64_t{1} << 61, {}, at::kLong); });
-  if (use_ == Use::kProduct && quant_.smoothing != 0)
+  if (use_ != Use::kValue && quant_.smoothing != 0)
     input_scale = buffer(layer, "input_scale" + suffix_, [&] {
       std::vector<int64_t> shape(static_cast<size_t>(window_ ? weight.dim() - 1 : 1), 1);
       shape[0] = channels_of(weight, window());
       return at::ones(shape, weight.device());
     });
+}
+
+void Quantizer::initialize_step() {
+  const at::NoGradGuard no_grad;
+  if (act_scale.defined()) act_scale.fill_(use_ == Use::kHiddenProduct ? 1.0 / act_limit(quant_.activation) : 0);
 }
 
 void Quantizer::set_blend(double share) {

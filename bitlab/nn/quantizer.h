@@ -43,8 +43,9 @@ BitQuantConfig frozen_config(BitQuantConfig quant);
 // Layers in eval may be called by any number of threads at once; what changes a layer (train(), an observer, a training step) may not.
 class Quantizer {
  public:
-  // Whether the weight meets activations in a product, or is used by itself (embeddings, norms): then those do not matter.
-  enum class Use { kProduct, kValue };
+  // Whether the weight meets activations in a product, which may be hidden states, in (-1, 1), or is used by itself (embeddings, norms): then those do
+  // not matter.
+  enum class Use { kProduct, kHiddenProduct, kValue };
   // `suffix`: behind the names of what is registered, in a layer of several weights (weight_scale_ih_l0).
   // Errors (bitlab::Exception): choices that do not fit together, naming what does.
   void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window,
@@ -52,6 +53,8 @@ class Quantizer {
   // What is learned, as it begins for the weight's values: after these were set. Norms, whose weights begin as ones, are not around zero: with
   // lsq's usual beginning all of their codes would be 0.
   void initialize_scales(const at::Tensor& weight, bool around_zero = true);
+  // A static step, as it begins: 0, which the first forward pass in training sets, or of hidden states 1 / limit.
+  void initialize_step();
 
   // Whether the layer computes with its quantized weight: it is configured to, and not bypassed.
   bool is_active() const { return quant_.enabled() && !bypassed_; }

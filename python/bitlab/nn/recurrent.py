@@ -6,13 +6,11 @@ from typing import Any, ClassVar
 
 from bitlab import _core
 from bitlab._core import BitQuantConfig
-from bitlab._extension import torch
+from bitlab._extension import _torch, torch
 from bitlab.nn.layer import TernaryLayer
 
 _bit_linear = torch.ops.bitlab.bit_linear.default
 _bit_recurrent = torch.ops.bitlab.bit_recurrent.default
-
-_LIMITS = {"int8_static": 127, "int4_static": 7}
 
 States = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -44,10 +42,8 @@ class _BitRecurrent(TernaryLayer):
         return tuple(f"_{of}_l{k}{way}" for k in range(layer.num_layers) for way in ways for of in ("ih", "hh"))
 
     def _begin(self, suffix: str = "") -> dict[str, torch.Tensor]:
-        state = super()._begin(suffix)
-        if "act_scale" in state and suffix.startswith("_hh"):
-            state["act_scale"].fill_(1 / _LIMITS[self._activation])
-        return state
+        weight = self.get_parameter("weight" + suffix).detach()
+        return self._on_device(_torch.quantizer_state(weight, self.quant, is_hidden=suffix.startswith("_hh")))
 
     @classmethod
     def _weight_names(cls, layer: torch.nn.Module) -> list[str]:

@@ -12,8 +12,8 @@ namespace bitlab::python {
 namespace {
 
 // By name: "weight_scale", …, "act_scale" are parameters, "blend", "draw" and "input_scale" buffers.
-nn::NamedTensors quantizer_state(const at::Tensor& weight, const BitQuantConfig& quant, bool is_product, int64_t dims,
-                                 bool transposed, int64_t groups, bool around_zero) {
+nn::NamedTensors quantizer_state(const at::Tensor& weight, const BitQuantConfig& quant, bool is_product, bool is_hidden,
+                                 int64_t dims, bool transposed, int64_t groups, bool around_zero) {
   torch::nn::Module layer;
   nn::Quantizer quantizer;
   const auto size = static_cast<size_t>(dims);
@@ -21,7 +21,9 @@ nn::NamedTensors quantizer_state(const at::Tensor& weight, const BitQuantConfig&
                                std::vector<int64_t>(size, 1), transposed,
                                std::vector<int64_t>(size, 0), groups};
   quantizer.reset(layer, quant, weight, dims == 0 ? nullptr : &window,
-                  is_product ? nn::Quantizer::Use::kProduct : nn::Quantizer::Use::kValue);
+                  is_hidden    ? nn::Quantizer::Use::kHiddenProduct
+                  : is_product ? nn::Quantizer::Use::kProduct
+                               : nn::Quantizer::Use::kValue);
   if (quantizer.is_active()) quantizer.initialize_scales(weight, around_zero);
   nn::NamedTensors state;
   for (const auto& item : layer.named_parameters()) state.set(item.key(), item.value().detach());
@@ -33,9 +35,10 @@ nn::NamedTensors quantizer_state(const at::Tensor& weight, const BitQuantConfig&
 
 void bind_layers(nb::module_& m) {
   m.def("quantizer_state", &quantizer_state, nb::arg("weight"), nb::arg("quant"), nb::kw_only(),
-        nb::arg("is_product") = true, nb::arg("dims") = 0, nb::arg("transposed") = false, nb::arg("groups") = 1,
-        nb::arg("around_zero") = true,
-        "What a quantization adds to a layer with that weight, as it begins. dims: of a convolution.");
+        nb::arg("is_product") = true, nb::arg("is_hidden") = false, nb::arg("dims") = 0, nb::arg("transposed") = false,
+        nb::arg("groups") = 1, nb::arg("around_zero") = true,
+        "What a quantization adds to a layer with that weight, as it begins. is_hidden: the product of hidden states. dims: "
+        "of a convolution.");
   m.def("quantizer_names", &nn::Quantizer::state_names, "The names of all that any quantization may add.");
   m.def("describe", &nn::describe, nb::arg("quant"), "'absmean/tensor/int8', or 'none'.");
   m.def(
