@@ -13,7 +13,8 @@
 namespace bitlab::deploy {
 namespace {
 
-// A value, or why there is none, so that a formula reads as it is written. The first error stays.
+// A value, or why there is none, so that a formula reads as it is written. The first error stays. Operands have no order in C++: where two of them
+// make nodes, one is made before, so that a network gives the same program with every compiler.
 class Term {
  public:
   Term(Lowering& lowering, Result<ValueId> value) : lowering_(&lowering), value_(std::move(value)) {}
@@ -24,15 +25,15 @@ class Term {
   }
   Term of(Op op) const { return of(op, {*this}); }
   // A number of this one's dtype, op, this one.
-  Term behind(Op op, double number) const { return value_.ok() ? constant(number).with(op, *this) : *this; }
+  Term behind(Op op, double number) const { return constant(number).with(op, *this); }
   Term constant(double number) const {
+    if (!value_.ok()) return *this;
     return {*lowering_, lowering_->constant(at::full({1}, number, scalar_type(lowering_->dtype(*value_))))};
   }
   Term cast(at::ScalarType type) const { return value_.ok() ? Term(*lowering_, lowering_->cast(*value_, type)) : *this; }
   // This one, of bools, ? a : b.
   Term choose(const Term& a, const Term& b) const { return of(Op::where, {*this, a, b}); }
-  Term choose(double a, const Term& b) const { return b.value_.ok() ? choose(b.constant(a), b) : b; }
-  Term choose(const Term& a, double b) const { return a.value_.ok() ? choose(a, a.constant(b)) : a; }
+  Term choose(double a, const Term& b) const { return choose(b.constant(a), b); }
 
   const Result<ValueId>& value() const { return value_; }
 
@@ -61,7 +62,10 @@ Term operator<(const Term& a, const Term& b) { return a.with(Op::less, b); }
 Term operator<(const Term& a, double b) { return a.with(Op::less, b); }
 Term operator>(const Term& a, double b) { return a.behind(Op::less, b); }
 Term is_nan(const Term& x) { return x.with(Op::not_equal, x); }
-Term truncated(const Term& x) { return (x < 0).choose(x.of(Op::ceil), x.of(Op::floor)); }
+Term truncated(const Term& x) {
+  const Term up = x.of(Op::ceil), down = x.of(Op::floor);
+  return (x < 0).choose(up, down);
+}
 
 // An operand in the dtype of the result.
 Term operand(Lowering& lowering, const Call& call, const char* name = "self") {
@@ -100,7 +104,8 @@ Term power(const Term& x, const Term& exponent) {
   const Term y = x.with(Op::equal, x).choose(exponent, exponent);  // computed, which functions want
   const Term size = (y * x.of(Op::abs).of(Op::log)).of(Op::exp), whole = y.of(Op::floor);
   const Term odd = (whole * 0.5).of(Op::floor) * 2.0 < whole;
-  const Term negative = whole.with(Op::equal, y).choose(odd.choose(-size, size), x.of(Op::log));
+  const Term with_sign = odd.choose(-size, size), none = x.of(Op::log);
+  const Term negative = whole.with(Op::equal, y).choose(with_sign, none);
   return y.with(Op::equal, 0).choose(1, (x < 0).choose(negative, size));
 }
 
@@ -114,7 +119,8 @@ using TwoTerms = Term (*)(const Term& x, const Term& y);
 Status lower_formula(Lowering& lowering, const Call& call, TwoTerms f, Rounds rounds = Rounds::kOften,
                      const char* second = "other") {
   BITLAB_RETURN_IF_ERROR(check_float(call));
-  return finish(lowering, call, f(operand(lowering, call), operand(lowering, call, second)), rounds);
+  const Term x = operand(lowering, call), y = operand(lowering, call, second);
+  return finish(lowering, call, f(x, y), rounds);
 }
 
 }  // namespace
@@ -132,17 +138,29 @@ Status lower_exp2(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x) { return (x * std::numbers::ln2).of(Op::exp); });
 }
 Status lower_sinh(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x) { return (x.of(Op::expm1) - (-x).of(Op::expm1)) * 0.5; });
+  return lower_formula(l, call, [](const Term& x) {
+    const Term up = x.of(Op::expm1), down = (-x).of(Op::expm1);
+    return (up - down) * 0.5;
+  });
 }
 Status lower_cosh(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x) { return (x.of(Op::exp) + (-x).of(Op::exp)) * 0.5; });
+  return lower_formula(l, call, [](const Term& x) {
+    const Term up = x.of(Op::exp), down = (-x).of(Op::exp);
+    return (up + down) * 0.5;
+  });
 }
 Status lower_tan(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x) { return x.of(Op::sin) / x.of(Op::cos); });
+  return lower_formula(l, call, [](const Term& x) {
+    const Term sin = x.of(Op::sin), cos = x.of(Op::cos);
+    return sin / cos;
+  });
 }
 Status lower_sign(Lowering& l, const Call& call) {
-  return lower_formula(
-      l, call, [](const Term& x) { return (x > 0).cast(at::kFloat) - (x < 0).cast(at::kFloat); }, Rounds::kOnce);
+  const OneTerm sign = [](const Term& x) {
+    const Term above = (x > 0).cast(at::kFloat), below = (x < 0).cast(at::kFloat);
+    return above - below;
+  };
+  return lower_formula(l, call, sign, Rounds::kOnce);
 }
 Status lower_trunc(Lowering& l, const Call& call) { return lower_formula(l, call, truncated, Rounds::kOnce); }
 Status lower_frac(Lowering& l, const Call& call) {
@@ -156,11 +174,15 @@ Status lower_remainder(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x, const Term& y) { return x - (x / y).of(Op::floor) * y; });
 }
 Status lower_hypot(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x, const Term& y) { return (x * x + y * y).of(Op::sqrt); });
+  return lower_formula(l, call, [](const Term& x, const Term& y) {
+    const Term x2 = x * x, y2 = y * y;
+    return (x2 + y2).of(Op::sqrt);
+  });
 }
 Status lower_logaddexp(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x, const Term& y) {
-    return x.with(Op::maximum, y) + (-(x - y).of(Op::abs)).of(Op::exp).of(Op::log1p);
+    const Term most = x.with(Op::maximum, y), rest = (-(x - y).of(Op::abs)).of(Op::exp).of(Op::log1p);
+    return most + rest;
   });
 }
 Status lower_xlogy(Lowering& l, const Call& call) {
@@ -190,9 +212,10 @@ Status lower_general_pow(Lowering& l, const Call& call) {
   const Term x = operand(l, call);
   if (exponent == std::floor(exponent) && std::fabs(exponent) <= kMostProducts && exponent != 0) {
     const Term power = whole_power(x, static_cast<int>(std::fabs(exponent)));
+    if (exponent == 3) return finish(l, call, power, Rounds::kOnce);  // as LibTorch does
     return finish(l, call, exponent < 0 ? power.behind(Op::div, 1) : power);
   }
-  if (exponent == 0) return finish(l, call, x.with(Op::equal, x).choose(x.constant(1), x.constant(1)));
+  if (exponent == 0) return finish(l, call, x.with(Op::equal, x).choose(1, x.constant(1)));
   return finish(l, call, (x.of(Op::log) * exponent).of(Op::exp));
 }
 Status lower_pow_of_tensors(Lowering& l, const Call& call) {
@@ -210,9 +233,9 @@ Status lower_lerp(Lowering& l, const Call& call) {
   return finish(l, call, a + w * (b - a));
 }
 Status lower_addcdiv(Lowering& l, const Call& call) {
-  const Term quotient = operand(l, call, "tensor1") / operand(l, call, "tensor2");
+  const Term x = operand(l, call), a = operand(l, call, "tensor1"), b = operand(l, call, "tensor2"), quotient = a / b;
   const double value = number_of(call, "value");
-  return finish(l, call, operand(l, call) + (value == 1 ? quotient : quotient * value));
+  return finish(l, call, x + (value == 1 ? quotient : quotient * value));
 }
 Status lower_logit(Lowering& l, const Call& call) {
   Term x = operand(l, call);
@@ -229,7 +252,8 @@ Status lower_hardshrink(Lowering& l, const Call& call) {
 Status lower_softshrink(Lowering& l, const Call& call) {
   const double lambd = number_of(call, "lambd");
   const Term x = operand(l, call);
-  return finish(l, call, x.with(Op::sub, lambd).with(Op::maximum, 0) + (x + lambd).with(Op::minimum, 0));
+  const Term above = x.with(Op::sub, lambd).with(Op::maximum, 0), below = (x + lambd).with(Op::minimum, 0);
+  return finish(l, call, above + below);
 }
 Status lower_nan_to_num(Lowering& l, const Call& call) {
   BITLAB_RETURN_IF_ERROR(check_float(call));

@@ -61,12 +61,23 @@ Result<Rows> rows_of(Lowering& lowering, const Call& call, ValueId x) {
   return rows;
 }
 
-// What a call makes of x, in its shape.
-Result<ValueId> reduced(Lowering& lowering, const Call& call, Op op, ValueId x) {
-  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
+// What a call makes of rows, in its shape.
+Result<ValueId> reduced(Lowering& lowering, const Call& call, Op op, const Rows& rows) {
   BITLAB_TRY(const ValueId y, lowering.node(op, {rows.x}));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   return lowering.reshape(y, shape);
+}
+Result<ValueId> reduced(Lowering& lowering, const Call& call, Op op, ValueId x) {
+  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
+  return reduced(lowering, call, op, rows);
+}
+
+// The call's second output, where something reads it.
+template <class Make>
+Status finish_second(Lowering& lowering, const Call& call, Make make) {
+  if (call.outputs.size() < 2 || !lowering.is_read(call.outputs[1].toTensor())) return {};
+  BITLAB_TRY(const ValueId y, make());
+  return lowering.finish(call, y, call.outputs[1].toTensor());
 }
 
 Status lower_reduction(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
@@ -82,18 +93,24 @@ Result<ValueId> negative(Lowering& lowering, ValueId x, at::ScalarType type) {
 // The largest values, or the least, and where something reads them the places of the first of these.
 Status lower_extreme(Lowering& lowering, const Call& call, Op op) {
   const at::ScalarType type = call.argument("self").toTensor().scalar_type();
-  BITLAB_RETURN_IF_ERROR(lower_reduction(lowering, call, op, type));
-  if (call.outputs.size() < 2 || !lowering.is_read(call.outputs[1].toTensor())) return {};
-  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
-  if (op == Op::min) {
-    BITLAB_TRY(x, negative(lowering, x, type));
-  }
-  BITLAB_TRY(const ValueId places, reduced(lowering, call, Op::argmax, x));
-  return lowering.finish(call, places, call.outputs[1].toTensor());
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(Rows rows, rows_of(lowering, call, x));
+  BITLAB_TRY(const ValueId y, reduced(lowering, call, op, rows));
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, y));
+  return finish_second(lowering, call, [&]() -> Result<ValueId> {
+    if (op == Op::min) {
+      BITLAB_TRY(rows.x, negative(lowering, rows.x, type));
+    }
+    return reduced(lowering, call, Op::argmax, rows);
+  });
 }
 
-// sum of (x - mean)^2 / (n - correction).
-Result<ValueId> variance(Lowering& lowering, const Call& call) {
+struct Moments {
+  ValueId mean, variance;  // of the rows; in the shape of the call
+};
+
+// The variance: sum of (x - mean)^2 / (n - correction).
+Result<Moments> moments_of(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
   const double correction = given(call, "correction") ? call.argument("correction").toScalar().toDouble() : 1;
@@ -101,14 +118,25 @@ Result<ValueId> variance(Lowering& lowering, const Call& call) {
     return unsupported(call, "a fixed number of values, more than the correction", lowering.show({rows.values}));
   program::Shape with_1 = lowering.shape(rows.x);
   with_1.back() = 1;
-  BITLAB_TRY(ValueId mean, lowering.node(Op::mean, {rows.x}));
-  BITLAB_TRY(mean, lowering.reshape(mean, with_1));
-  BITLAB_TRY(ValueId y, lowering.node(Op::sub, {rows.x, mean}));
+  BITLAB_TRY(const ValueId mean, lowering.node(Op::mean, {rows.x}));
+  BITLAB_TRY(const ValueId center, lowering.reshape(mean, with_1));
+  BITLAB_TRY(ValueId y, lowering.node(Op::sub, {rows.x, center}));
   BITLAB_TRY(y, lowering.node(Op::mul, {y, y}));
   BITLAB_TRY(y, lowering.node(Op::sum, {y}));
   BITLAB_TRY(y, with_number(lowering, Op::div, y, static_cast<double>(rows.values.factor) - correction));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  return lowering.reshape(y, shape);
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  return Moments{mean, y};
+}
+
+// The variance or its root, and behind it the mean where something reads that.
+Status lower_moments(Lowering& lowering, const Call& call, bool root) {
+  BITLAB_TRY(Moments moments, moments_of(lowering, call));
+  if (root) {
+    BITLAB_TRY(moments.variance, lowering.node(Op::sqrt, {moments.variance}));
+  }
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, moments.variance));
+  return finish_second(lowering, call, [&] { return lowering.reshape(moments.mean, lowering.shape(moments.variance)); });
 }
 
 // Whether a value of the dimension is true, or all are: the largest, or the least of 0 and 1.
@@ -132,10 +160,6 @@ Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim) {
   std::iota(order.begin(), order.end(), int64_t{0});
   std::rotate(order.begin() + dim, order.end() - 1, order.end());
   return permuted(lowering, x, order);
-}
-
-int64_t dim_of(Lowering& lowering, const Call& call, ValueId x) {
-  return wrap_dim(call.argument("dim").toInt(), static_cast<int64_t>(lowering.shape(x).size()));
 }
 
 at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor().scalar_type(); }
@@ -167,41 +191,15 @@ Status lower_argmin(Lowering& lowering, const Call& call) {
 Status lower_any(Lowering& lowering, const Call& call) { return lower_truth(lowering, call, Op::max); }
 Status lower_all(Lowering& lowering, const Call& call) { return lower_truth(lowering, call, Op::min); }
 
-Status lower_var(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId y, variance(lowering, call));
-  return lowering.finish(call, y);
-}
-
-Status lower_std(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId y, variance(lowering, call));
-  return lowering.lower_to(call, Op::sqrt, {y});
-}
-
-namespace {
-
-// The mean, and the variance or its root.
-Status lower_moments(Lowering& lowering, const Call& call, bool root) {
-  BITLAB_TRY(ValueId y, variance(lowering, call));
-  if (root) {
-    BITLAB_TRY(y, lowering.node(Op::sqrt, {y}));
-  }
-  BITLAB_RETURN_IF_ERROR(lowering.finish(call, y));
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId mean, reduced(lowering, call, Op::mean, x));
-  return lowering.finish(call, mean, call.outputs[1].toTensor());
-}
-
-}  // namespace
-
-Status lower_var_mean(Lowering& lowering, const Call& call) { return lower_moments(lowering, call, false); }
-Status lower_std_mean(Lowering& lowering, const Call& call) { return lower_moments(lowering, call, true); }
+Status lower_var(Lowering& lowering, const Call& call) { return lower_moments(lowering, call, false); }
+Status lower_std(Lowering& lowering, const Call& call) { return lower_moments(lowering, call, true); }
 
 Status lower_aminmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type_of(call)));
-  BITLAB_TRY(const ValueId least, reduced(lowering, call, Op::min, x));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
+  BITLAB_TRY(const ValueId least, reduced(lowering, call, Op::min, rows));
   BITLAB_RETURN_IF_ERROR(lowering.finish(call, least));
-  BITLAB_TRY(const ValueId most, reduced(lowering, call, Op::max, x));
-  return lowering.finish(call, most, call.outputs[1].toTensor());
+  return finish_second(lowering, call, [&] { return reduced(lowering, call, Op::max, rows); });
 }
 
 // Distances of each row of one to each of the other, [..., n, d] and [..., m, d] to [..., n, m].
@@ -253,7 +251,7 @@ Status lower_vector_norm(Lowering& lowering, const Call& call) {
 
 Status lower_cumsum(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
-  const int64_t dim = dim_of(lowering, call, x);
+  const int64_t dim = dim_of(call);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
@@ -266,7 +264,7 @@ namespace {
 Status lower_order(Lowering& lowering, const Call& call, bool descending, const std::function<int64_t(const Call&)>& length,
                    bool values = true) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
-  const int64_t dim = dim_of(lowering, call, x);
+  const int64_t dim = dim_of(call);
   BITLAB_TRY(const program::Dim kept, lowering.dim_of(call, length(call), length(lowering.twin())));
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   BITLAB_TRY(std::vector<ValueId> y,
@@ -278,10 +276,7 @@ Status lower_order(Lowering& lowering, const Call& call, bool descending, const 
   return lowering.finish(call, y[1], call.outputs.back().toTensor());
 }
 
-int64_t size_along_dim(const Call& call) {
-  const at::Tensor self = call.argument("self").toTensor();
-  return self.size(wrap_dim(call.argument("dim").toInt(), self.dim()));
-}
+int64_t size_along_dim(const Call& call) { return call.argument("self").toTensor().size(dim_of(call)); }
 
 }  // namespace
 
@@ -298,7 +293,7 @@ Status lower_topk(Lowering& lowering, const Call& call) {
 
 Status lower_softmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = dim_of(lowering, call, x), last = static_cast<int64_t>(lowering.shape(x).size()) - 1;
+  const int64_t dim = dim_of(call), last = static_cast<int64_t>(lowering.shape(x).size()) - 1;
   if (dim == last) return lowering.lower_to(call, Op::softmax, {x}, {{"dim", dim}});
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   BITLAB_TRY(x, lowering.node(Op::softmax, {x}, {{"dim", last}}));
@@ -309,7 +304,7 @@ Status lower_softmax(Lowering& lowering, const Call& call) {
 // x - max - log(sum of e^(x - max))
 Status lower_log_softmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = dim_of(lowering, call, x);
+  const int64_t dim = dim_of(call);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   program::Shape with_1 = lowering.shape(x);
   with_1.back() = 1;

@@ -30,6 +30,11 @@ inline const at::Tensor& output_of(const Call& call) { return call.outputs.at(0)
 
 inline int64_t wrap_dim(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank : dim; }
 
+// A dimension of the call's first argument.
+inline int64_t dim_of(const Call& call, const std::string& argument = "dim") {
+  return wrap_dim(call.argument(argument).toInt(), call.argument("self").toTensor().dim());
+}
+
 // What an argument is, for messages: "2", "Float [3, 4]", "none".
 std::string describe(const c10::IValue& value);
 
