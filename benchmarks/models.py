@@ -12,7 +12,6 @@ Every round runs each candidate once, in turn; a ratio is the median over the ro
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -21,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import outcome
 import torch
-from networks import NETWORKS, Make
+from networks import NETWORKS, Make, names
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 import bitlab
 
-ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ("resnet18", "mobilenet_v2", "vit_small", "bert_base")
 
 
@@ -110,17 +109,14 @@ def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default=",".join(MEASURED), help="of these, with commas between (%(default)s)")
+    parser.add_argument("--networks", type=names(MEASURED), default=",".join(MEASURED), help="of these, with commas between (%(default)s)")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, with commas between (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="runs of each candidate (%(default)s)")
     parser.add_argument("--take", action="store_true", help="also write benchmarks/results/models.json")
     args = parser.parse_args()
-    unknown = [name for name in args.networks.split(",") if name not in MEASURED]
-    if unknown:
-        parser.error(f"networks expected: {', '.join(MEASURED)}; got {', '.join(unknown)}")
     cases = []
     with tempfile.TemporaryDirectory() as folder:
-        for key in args.networks.split(","):
+        for key in args.networks:
             title, make = NETWORKS[key]
             place = Path(folder) / key
             place.mkdir()
@@ -140,10 +136,7 @@ def main() -> None:
         "rounds": args.rounds,
         "cases": cases,
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    for file in [ROOT / "out/bench/models.json"] + [ROOT / "benchmarks/results/models.json"] * args.take:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    outcome.write("models", result, args.take)
 
 
 if __name__ == "__main__":

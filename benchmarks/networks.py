@@ -3,8 +3,9 @@ the network and one sample: a tensor, or several by name."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,15 @@ NETWORKS: dict[str, tuple[str, Make]] = {
         ),
     ),
 }
+
+
+def names(known: Collection[str]) -> Callable[[str], list[str]]:
+    """For argparse: some of the known names, with commas between."""
+
+    def parse(text: str) -> list[str]:
+        unknown = [name for name in text.split(",") if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"networks expected: {', '.join(known)}; got {', '.join(unknown)}")
+        return text.split(",")
+
+    return parse

@@ -11,7 +11,6 @@ embeddings in int8. float32 counts the parameters of the network, each once. In 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import outcome
 import torch
-from networks import NETWORKS, Make
+from networks import NETWORKS, Make, names
 
 import bitlab
 
-ROOT = Path(__file__).resolve().parent.parent
 INT8 = {"quant": {"method": "int8"}}
 # Parameters of a network itself are positions, tokens and tables: no weights of products.
 TABLES = {"type": "parameter", "quant": {"method": "none"}}
@@ -62,14 +61,11 @@ def measure(make: Make, setting: dict[str, Any], folder: Path) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of these, with commas between (%(default)s)")
+    parser.add_argument("--networks", type=names(NETWORKS), default=",".join(NETWORKS), help="of these, with commas between (%(default)s)")
     parser.add_argument("--take", action="store_true", help="also write benchmarks/results/sizes.json")
     args = parser.parse_args()
-    unknown = [name for name in args.networks.split(",") if name not in NETWORKS]
-    if unknown:
-        parser.error(f"networks expected: {', '.join(NETWORKS)}; got {', '.join(unknown)}")
     cases = []
-    for key in args.networks.split(","):
+    for key in args.networks:
         title, make = NETWORKS[key]
         begin = time.monotonic()
         try:
@@ -83,10 +79,7 @@ def main() -> None:
         ratios = ", ".join(f"{name} {v['file_mb']:.2f} MB ({v['file_ratio']:.1f}×), {v['memory_ratio']:.1f}× in memory" for name, v in found.items())
         print(f"{title}, {found['ternary']['float32_mb']:.1f} MB: {ratios} ({time.monotonic() - begin:.0f} s)", file=sys.stderr, flush=True)
     result = {"command": "make bench-sizes BENCH_ARGS=--take", "cases": cases}
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    for file in [ROOT / "out/bench/sizes.json"] + [ROOT / "benchmarks/results/sizes.json"] * args.take:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    outcome.write("sizes", result, args.take)
 
 
 if __name__ == "__main__":

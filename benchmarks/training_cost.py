@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import statistics
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Callable
 
 import brevitas
 import brevitas.nn as qnn
+import outcome
 import torch
 from brevitas.quant import Int8ActPerTensorFloat, SignedTernaryWeightPerTensorConst
 from torch import nn
@@ -128,11 +128,7 @@ def main() -> None:
         "rounds": args.rounds,
         "cases": cases,
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    files = [ROOT / "out/bench/training_cost.json"] + [ROOT / "benchmarks/results/training_cost.json"] * args.take
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    outcome.write("training_cost", result, args.take)
     for case in cases:
         ratios = ", ".join(f"{name} {c['ratio_median']:.2f}" for name, c in case["candidates"].items())
         print(f"{case['name']}: {ratios}")

@@ -1,0 +1,17 @@
+"""Where a benchmark's result goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write(name: str, result: dict[str, object], take: bool) -> None:
+    """To out/bench/<name>.json and, where it is taken, to what the documents quote."""
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    for folder in ["out/bench"] + ["benchmarks/results"] * take:
+        file = ROOT / folder / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
