@@ -44,10 +44,16 @@ std::vector<uint8_t> fixed_elements(DType dtype, int64_t count, uint32_t seed) {
   return bytes;
 }
 
-// The bytes of all outputs, one behind the other, of two samples of three tokens.
-std::string outputs_of(const Program& p) {
+// Of the runs: two samples of three tokens.
+program::SymbolSizes fixed_sizes() {
   program::SymbolSizes sizes = program::at_batch(2);
   sizes[1] = 3, sizes[2] = 3;
+  return sizes;
+}
+
+// The bytes of all outputs, one behind the other.
+std::string outputs_of(const Program& p) {
+  const program::SymbolSizes sizes = fixed_sizes();
   const auto session = Session::create(Model::create(p).value(), {2, {}}).value();
   std::vector<std::vector<uint8_t>> data;
   std::vector<TensorView> views;
@@ -71,8 +77,7 @@ fs::path values_of(fs::path file) { return file.replace_extension(".values"); }
 // The outputs whose bytes differ.
 std::string differing(const Program& p, const std::string& found, const std::string& wanted) {
   if (found.size() != wanted.size()) return fmt::format("{} bytes instead of {}", found.size(), wanted.size());
-  program::SymbolSizes sizes = program::at_batch(2);
-  sizes[1] = 3, sizes[2] = 3;
+  const program::SymbolSizes sizes = fixed_sizes();
   std::string names;
   size_t at = 0;
   for (const program::Output& output : p.outputs) {
