@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes
+.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,14 @@ demo: build/release/build.ninja ## Train, deploy and run a small ternary network
 results: demo ## Run the demo and write its figures into benchmarks/results, README.md and docs/images
 	python3 tools/results.py --take out/demo/report.json
 
+# The native part and the others run side by side, so that no core waits where one of them has a single long job. What the others
+# print comes after the native part.
 test: build/dev/build.ninja ## Run every test: natively, under the sanitizers, and for 64-bit Arm under qemu
-	$(call BUILD,dev)
-	ctest --preset dev --parallel $(JOBS) $(CTEST_ARGS)
-	@$(MAKE) --no-print-directory asan tsan
+	@$(MAKE) --no-print-directory others >build/others.log 2>&1 & others=$$!; trap 'kill $$others 2>/dev/null' EXIT; \
+	$(MAKE) --no-print-directory quick; \
+	tail -n +1 -f --pid=$$others build/others.log; wait $$others
+
+others: asan tsan
 	@if tools/setup.sh --aarch64; then $(MAKE) --no-print-directory aarch64; else \
 	  echo "aarch64: NOT RUN: its cross-compiler and libraries could not be installed (see above)"; fi
 

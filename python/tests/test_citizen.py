@@ -106,7 +106,7 @@ def samples(grad: bool) -> dict[str, list[tuple[Any, ...]]]:
         "sigmoid": [(x,), (x.transpose(0, 1),), (x.double(),)],
         "tanh": [(x,), (x[:0],)],
         "bit_recurrent": [
-            (floats(3, 4, 20), floats(20, 5), floats(20), None, None, "lstm", False, "absmean/channel", "int8", []),
+            (floats(3, 2, 20), floats(20, 5), floats(20), None, None, "lstm", False, "absmean/channel", "int8", []),
             (floats(3, 2, 20), floats(20, 5), None, floats(3, 5), floats(3, 5), "lstm", True, "lsq/tensor", "int8_static", [s[:1]], step),
             (floats(2, 3, 15), floats(15, 5), floats(15), floats(2, 5), None, "gru", True, "absmean/tensor", "none", [], None, 0.5),
         ],
@@ -148,8 +148,8 @@ def samples(grad: bool) -> dict[str, list[tuple[Any, ...]]]:
             (image[0], packed, up, down, floats(4), None, *window, "int4"),
         ],
         "ternary_recurrent": [
-            (floats(3, 4, 20), hidden, unit, None, floats(20), None, None, None, "lstm", False, "int8"),
-            (floats(3, 4, 20), hidden, unit, None, None, floats(3, 5), floats(3, 5), step, "lstm", True, "int8_static"),
+            (floats(3, 2, 20), hidden, unit, None, floats(20), None, None, None, "lstm", False, "int8"),
+            (floats(3, 2, 20), hidden, unit, None, None, floats(3, 5), floats(3, 5), step, "lstm", True, "int8_static"),
         ],
         "ternary_embedding": [(codes, scale, None, ids, 12)],
         "rotary_table": [(torch.arange(5), 8, 100.0)],

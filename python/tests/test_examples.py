@@ -36,5 +36,5 @@ def test_convert_huggingface_model(tmp_path: Path) -> None:
 
 
 def test_compare_accuracy(tmp_path: Path) -> None:
-    output = run("conversion/compare_accuracy.py", "--epochs", "1", "--limit", "2000", folder=tmp_path)
+    output = run("conversion/compare_accuracy.py", "--epochs", "1", "--limit", "1000", folder=tmp_path)
     assert output.count("%") == 4
