@@ -146,16 +146,41 @@ struct DataConfig {
   }
 };
 
+// Parameters that the optimizer treats in a way of their own.
+struct ParameterRule {
+  std::string path;
+  double rate = 1.0;
+  double decay = -1.0;
+
+  void visit(config::Fields& f) {
+    f("path", path,
+      "the parameter's path, as blocks.0.weight or *.act_scale: a pattern with * and ?, or between slashes a regular "
+      "expression");
+    f("rate", rate, "by which the learning rate is multiplied; 0: it stays as it is");
+    f("decay", decay,
+      "by which weight_decay is multiplied; below 0: as without a rule, 1 for weights, 0 for biases, norms and scales");
+  }
+};
+
 // How to train.
 struct TrainingConfig {
   int64_t epochs = 5;
   int64_t batch_size = 128;
-  config::Optimizer optimizer = config::Optimizer::kAdam;
+  config::Optimizer optimizer = config::Optimizer::kAdamW;
   double learning_rate = 2e-3;
   double momentum = 0.9;
+  bool nesterov = false;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
   double weight_decay = 0.0;
+  std::vector<ParameterRule> parameters{};
   config::Schedule schedule = config::Schedule::kCosine;
   double warmup = 0.1;
+  double final_rate = 0.0;
+  double power = 1.0;
+  int64_t step_epochs = 30;
+  double step_factor = 0.1;
   double ternary_warmup = 0.0;
   int64_t seed = 1;
   int64_t threads = 0;
@@ -167,12 +192,25 @@ struct TrainingConfig {
   void visit(config::Fields& f) {
     f("epochs", epochs, "passes over the training data");
     f("batch_size", batch_size, "samples a batch");
-    f("optimizer", optimizer, "adam or sgd");
+    f("optimizer", optimizer, "adamw, with decoupled weight decay; adam and sgd, where the decay is a part of the gradient");
     f("learning_rate", learning_rate, "highest learning rate of the schedule");
     f("momentum", momentum, "momentum of sgd");
-    f("weight_decay", weight_decay, "decoupled for adam (AdamW), L2 for sgd; biases are left out");
-    f("schedule", schedule, "cosine (to zero) or constant");
+    f("nesterov", nesterov, "sgd looks ahead, as Nesterov's");
+    f("beta1", beta1, "share of the past in the mean of gradients of adam and adamw");
+    f("beta2", beta2, "share of the past in the mean of their squares");
+    f("epsilon", epsilon, "added to the root of that mean");
+    f("weight_decay", weight_decay, "of weights; biases, norms and scales have none");
+    f("parameters", parameters, "rules for parameters that differ, the first that fits decides");
+    f("schedule", schedule,
+      "of the learning rate: cosine, linear or polynomial down to final_rate; constant; step, by step_factor after every "
+      "step_epochs; one_cycle, a "
+      "cosine up over warmup and down to nothing; two_phase, linear down, in the second half by step_factor and without "
+      "weight decay");
     f("warmup", warmup, "fraction of all steps in which the learning rate rises linearly");
+    f("final_rate", final_rate, "share of the learning rate at the end of cosine, linear and polynomial");
+    f("power", power, "of polynomial");
+    f("step_epochs", step_epochs, "epochs between the drops of step");
+    f("step_factor", step_factor, "of each drop of step, and of that in the middle of two_phase");
     f("ternary_warmup", ternary_warmup,
       "fraction of all steps in which layers turn from float to ternary linearly; 0: ternary from the first");
     f("seed", seed, "seed of initialization and shuffling");

@@ -5,6 +5,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/config/io.h"
+#include "bitlab/config/path_pattern.h"
 
 namespace bitlab::config {
 namespace {
@@ -72,6 +73,7 @@ Whole unusual() {
   config.train.learning_rate = 0.1;
   config.train.optimizer = Optimizer::kSgd;
   config.train.seed = -7;
+  config.train.parameters = {{.path = "*.act_scale", .rate = 0.1}};
   return config;
 }
 
@@ -104,6 +106,18 @@ TEST(Io, FieldsFollowTheChosenKind) {
             "[shape] one of {round, angular}, got 'oval' (key=shape.name)");
   EXPECT_EQ(from_yaml<Whole>("shape: {name: angular, sides: [1, b]}").error().message,
             "[config] a 64-bit integer for 'shape.sides[1]', got \"b\"");
+}
+
+TEST(PathPattern, FitsAsShellsAndRegularExpressionsDo) {
+  EXPECT_TRUE(matches_path("", "blocks.0.fc"));
+  EXPECT_TRUE(matches_path("blocks.*.fc", "blocks.0.fc"));
+  EXPECT_FALSE(matches_path("blocks.?", "blocks.0.fc"));
+  EXPECT_TRUE(matches_path("/s\\.[0-9]+\\./", "blocks.10.fc"));
+  EXPECT_FALSE(matches_path("/^fc/", "blocks.0.fc"));
+  EXPECT_TRUE(check_path_pattern("(").ok()) << "no regular expression";
+  const Error error = check_path_pattern("/(/").error();
+  EXPECT_EQ(error.code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(error.message.find("got '/(/'"), std::string::npos) << error.message;
 }
 
 TEST(AnyConfig, CopiesAreCopiesOfTheValue) {
@@ -205,7 +219,7 @@ TEST(Io, ErrorsNameThePath) {
   EXPECT_EQ(from_json<Whole>("{\"train\": {\"seed\": 18446744073709551615}}").error().code, ErrorCode::kTypeMismatch);
   EXPECT_EQ(from_yaml<Whole>("train: 3").error().message, "[config] a mapping for 'train', got 3");
   const Error choice = from_yaml<Whole>("train: {optimizer: adamm}").error();
-  EXPECT_EQ(choice.message, "[config] one of {adam, sgd}, got 'adamm' (key=train.optimizer)");
+  EXPECT_EQ(choice.message, "[config] one of {adamw, adam, sgd}, got 'adamm' (key=train.optimizer)");
   EXPECT_EQ(choice.code, ErrorCode::kUnknownName);
   EXPECT_EQ(from_yaml<Whole>("a: [").error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(from_yaml<Whole>("[1]: 2").error().message, "[config] keys that are names, got a list");

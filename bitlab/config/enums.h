@@ -11,8 +11,8 @@
 
 namespace bitlab::config {
 
-enum class Optimizer { kAdam, kSgd };
-enum class Schedule { kCosine, kConstant };
+enum class Optimizer { kAdamW, kAdam, kSgd };
+enum class Schedule { kCosine, kConstant, kLinear, kPolynomial, kStep, kOneCycle, kTwoPhase };
 enum class Position { kAny, kFirst, kLast };
 
 std::string_view name(Optimizer optimizer);

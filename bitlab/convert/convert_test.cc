@@ -80,7 +80,7 @@ TEST(Rules, RefuseWhatCannotBe) {
   EXPECT_NE(group.find("(rule 1 (granularity=group, method=int8))"), std::string::npos) << group;
   EXPECT_EQ(error_of(rule([](auto& r) { r.min_size = 5, r.max_size = 3; })),
             "[rules] min_size up to max_size, got rule 1 (min_size=5, max_size=3)");
-  EXPECT_NE(error_of(rule([](auto& r) { r.path = "/(/"; })).find("[rules] a regular expression"), std::string::npos);
+  EXPECT_NE(error_of(rule([](auto& r) { r.path = "/(/"; })).find("[config] a regular expression"), std::string::npos);
 }
 
 // A class whose layers are in containers.

@@ -1,26 +1,15 @@
 #include "bitlab/convert/rules.h"
 
 #include <algorithm>
-#include <fnmatch.h>
-#include <regex>
 
 #include "bitlab/config/io.h"
+#include "bitlab/config/path_pattern.h"
 
 namespace bitlab::convert {
 namespace {
 
-bool is_regex(const std::string& pattern) { return pattern.size() >= 2 && pattern.front() == '/' && pattern.back() == '/'; }
-
-std::regex regex_of(const std::string& pattern) { return std::regex(pattern.substr(1, pattern.size() - 2)); }
-
-bool matches_path(const std::string& pattern, const std::string& path) {
-  if (pattern.empty()) return true;
-  if (is_regex(pattern)) return std::regex_search(path, regex_of(pattern));
-  return fnmatch(pattern.c_str(), path.c_str(), 0) == 0;
-}
-
 bool matches(const QuantRule& rule, const LayerFacts& layer) {
-  if (!matches_path(rule.path, layer.path)) return false;
+  if (!config::matches_path(rule.path, layer.path)) return false;
   if (!rule.type.empty() && rule.type != layer.type) return false;
   if (!rule.tag.empty() && rule.tag != layer.tag) return false;
   if (layer.size < rule.min_size || (rule.max_size != 0 && layer.size > rule.max_size)) return false;
@@ -36,13 +25,9 @@ Error invalid(const QuantRule& rule, size_t index, std::string_view expectation)
 Status check_conditions(const QuantRule& rule, size_t index) {
   if (rule.min_size < 0 || rule.max_size < 0 || (rule.max_size != 0 && rule.max_size < rule.min_size))
     return invalid(rule, index, "min_size up to max_size");
-  if (!is_regex(rule.path)) return {};
-  try {
-    regex_of(rule.path);
-  } catch (const std::regex_error& error) {
-    return invalid(rule, index, fmt::format("a regular expression ({})", error.what()));
-  }
-  return {};
+  const Status pattern = config::check_path_pattern(rule.path);
+  if (pattern.ok()) return {};
+  return make_error(pattern.error().code, "{} ({})", pattern.error().message, describe(rule, index));
 }
 
 // What a rule makes of the quantization of all others.

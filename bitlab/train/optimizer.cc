@@ -1,26 +1,38 @@
 #include "bitlab/train/internal/optimizer.h"
 
+#include <algorithm>
+
 #include <ATen/ops/scalar_tensor.h>
+#include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/sgd.h>
+
+#include "bitlab/config/path_pattern.h"
 
 namespace bitlab::train {
 namespace {
 
-// The optimizer's defaults keep the constructor's weight decay: LibTorch takes a group's value that equals the constructor's for one that was
-// not given, and would put ours in its place.
 template <class Optimizer, class Options>
-std::unique_ptr<torch::optim::Optimizer> with_groups(const std::vector<NamedParameter>& parameters, const Options& options,
-                                                     double weight_decay) {
-  std::vector<at::Tensor> matrices, vectors;
-  for (const NamedParameter& parameter : parameters)
-    (parameter.tensor.dim() > 1 ? matrices : vectors).push_back(parameter.tensor);
-  const auto group = [&](const std::vector<at::Tensor>& tensors, double decay) {
-    auto own = std::make_unique<Options>(options);
-    own->weight_decay(decay);
-    return torch::optim::OptimizerParamGroup(tensors, std::move(own));
-  };
-  return std::make_unique<Optimizer>(std::vector{group(matrices, weight_decay), group(vectors, 0)}, options);
+std::unique_ptr<torch::optim::Optimizer> with_groups(const std::vector<ParameterGroup>& groups, Options options) {
+  std::vector<torch::optim::OptimizerParamGroup> list;
+  for (const ParameterGroup& group : groups) list.emplace_back(group.tensors, std::make_unique<Options>(options));
+  return std::make_unique<Optimizer>(std::move(list), options);
+}
+
+// set(options) of a group, as the type that they have.
+template <class Set>
+void with_options(torch::optim::OptimizerOptions& options, Set set) {
+  using namespace torch::optim;
+  if (auto* adamw = dynamic_cast<AdamWOptions*>(&options); adamw != nullptr) return set(*adamw);
+  if (auto* adam = dynamic_cast<AdamOptions*>(&options); adam != nullptr) return set(*adam);
+  set(dynamic_cast<SGDOptions&>(options));
+}
+
+ParameterGroup shares_of(const NamedParameter& parameter, const TrainingConfig& config) {
+  const double decay = parameter.tensor.dim() > 1 ? 1 : 0;
+  for (const ParameterRule& rule : config.parameters)
+    if (config::matches_path(rule.path, parameter.name)) return {rule.rate, rule.decay < 0 ? decay : rule.decay};
+  return {1, decay};
 }
 
 // What an optimizer keeps for one parameter, as references to its tensors; `step` has none of its own.
@@ -32,16 +44,21 @@ struct Slots {
 
 Slots slots_of(torch::optim::OptimizerParamState& state) {
   using namespace torch::optim;
-  if (auto* adam = dynamic_cast<AdamWParamState*>(&state); adam != nullptr)
+  const auto of_adam = [](auto* adam) -> Slots {
     return {{{"exp_avg", &adam->exp_avg()}, {"exp_avg_sq", &adam->exp_avg_sq()}},
             [adam] { return adam->step(); },
             [adam](int64_t step) { adam->step(step); }};
+  };
+  if (auto* adamw = dynamic_cast<AdamWParamState*>(&state); adamw != nullptr) return of_adam(adamw);
+  if (auto* adam = dynamic_cast<AdamParamState*>(&state); adam != nullptr) return of_adam(adam);
   return {{{"momentum_buffer", &dynamic_cast<SGDParamState&>(state).momentum_buffer()}}, {}, {}};
 }
 
 std::unique_ptr<torch::optim::OptimizerParamState> new_slots(const torch::optim::Optimizer& optimizer) {
   if (dynamic_cast<const torch::optim::AdamW*>(&optimizer) != nullptr)
     return std::make_unique<torch::optim::AdamWParamState>();
+  if (dynamic_cast<const torch::optim::Adam*>(&optimizer) != nullptr)
+    return std::make_unique<torch::optim::AdamParamState>();
   return std::make_unique<torch::optim::SGDParamState>();
 }
 
@@ -75,12 +92,42 @@ Result<size_t> load_slots(torch::optim::Optimizer& optimizer, const NamedParamet
 
 }  // namespace
 
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::vector<NamedParameter>& parameters,
+std::vector<ParameterGroup> groups_of(const std::vector<NamedParameter>& parameters, const TrainingConfig& config) {
+  std::vector<ParameterGroup> groups;
+  for (const NamedParameter& parameter : parameters) {
+    const ParameterGroup shares = shares_of(parameter, config);
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const ParameterGroup& other) {
+      return other.rate == shares.rate && other.decay == shares.decay;
+    });
+    if (group == groups.end()) group = groups.insert(group, shares);
+    group->tensors.push_back(parameter.tensor);
+  }
+  return groups;
+}
+
+std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::vector<ParameterGroup>& groups,
                                                         const TrainingConfig& config) {
   using namespace torch::optim;
-  if (config.optimizer == config::Optimizer::kSgd)
-    return with_groups<SGD>(parameters, SGDOptions(config.learning_rate).momentum(config.momentum), config.weight_decay);
-  return with_groups<AdamW>(parameters, AdamWOptions(config.learning_rate), config.weight_decay);
+  const auto adam_like = [&](auto options) { return options.betas({config.beta1, config.beta2}).eps(config.epsilon); };
+  const double rate = config.learning_rate;
+  std::unique_ptr<torch::optim::Optimizer> optimizer;
+  if (config.optimizer == config::Optimizer::kSgd) {
+    optimizer = with_groups<SGD>(groups, SGDOptions(rate).momentum(config.momentum).nesterov(config.nesterov));
+  } else if (config.optimizer == config::Optimizer::kAdam) {
+    optimizer = with_groups<Adam>(groups, adam_like(AdamOptions(rate)));
+  } else {
+    optimizer = with_groups<AdamW>(groups, adam_like(AdamWOptions(rate)));
+  }
+  set_rates(*optimizer, groups, rate, config.weight_decay);
+  return optimizer;
+}
+
+void set_rates(torch::optim::Optimizer& optimizer, const std::vector<ParameterGroup>& groups, double rate, double decay) {
+  for (size_t i = 0; i < groups.size(); ++i)
+    with_options(optimizer.param_groups()[i].options(), [&](auto& options) {
+      options.lr(rate * groups[i].rate);
+      options.weight_decay(decay * groups[i].decay);
+    });
 }
 
 State optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<NamedParameter>& parameters) {

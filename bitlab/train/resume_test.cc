@@ -69,7 +69,7 @@ void expect_same(const State& a, const State& b) {
 TEST_F(ResumeTest, GoesOnToTheSameBits) {
   const auto training = data::load_dataset("synthetic", data::Split::kTrain, {.root = {}, .limit = 130}).value();
   const auto validation = data::load_dataset("synthetic", data::Split::kTest, {.root = {}, .limit = 60}).value();
-  for (const auto optimizer : {config::Optimizer::kAdam, config::Optimizer::kSgd}) {
+  for (const auto optimizer : {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd}) {
     const TrainingConfig config{.epochs = 4,
                                 .batch_size = 16,
                                 .optimizer = optimizer,
@@ -99,7 +99,7 @@ TEST_F(ResumeTest, GoesOnToTheSameBits) {
     const Outcome whole = train("", false, -1, 1).value();
     ASSERT_EQ(whole.report.epochs.size(), 4U);
     // 9 batches and 5 steps an epoch. Within the first epoch, at an epoch's end, in the third.
-    const bool is_adam = optimizer == config::Optimizer::kAdam;
+    const bool is_adam = optimizer == config::Optimizer::kAdamW;
     for (const int64_t stop : is_adam ? std::vector<int64_t>{7, 9, 25} : std::vector<int64_t>{25}) {
       const fs::path checkpoint = folder_ / fmt::format("{}.ckpt", stop);
       EXPECT_EQ(train(checkpoint, false, stop, 1).error().message, "[test] power, got none");
@@ -183,7 +183,7 @@ std::vector<at::Tensor> trained(const TrainingConfig& config, int64_t rows) {
 
 // 29 samples: the last of four steps has five of them, in batches of 4 and 1.
 TEST(Hooks, AccumulatedBatchesAreOneLargeBatch) {
-  for (const auto optimizer : {config::Optimizer::kAdam, config::Optimizer::kSgd}) {
+  for (const auto optimizer : {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd}) {
     TrainingConfig large{
         .epochs = 3, .batch_size = 8, .optimizer = optimizer, .learning_rate = 0.05, .threads = 1, .clip_norm = 0.2};
     TrainingConfig small = large;

@@ -118,9 +118,17 @@ TEST_F(TrainTest, IsDeterministic) {
 // One sample, so that order does not matter: the loop must be LibTorch's optimizer under the schedule.
 TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
   const auto training = synthetic(data::Split::kTrain, 1);
-  for (auto kind : {config::Optimizer::kAdam, config::Optimizer::kSgd}) {
-    const TrainingConfig config{
-        .epochs = 4, .optimizer = kind, .learning_rate = 0.01, .weight_decay = 0.1, .warmup = 0.25, .threads = 1};
+  for (auto kind : {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd}) {
+    const TrainingConfig config{.epochs = 4,
+                                .optimizer = kind,
+                                .learning_rate = 0.01,
+                                .nesterov = kind == config::Optimizer::kSgd,
+                                .beta1 = 0.8,
+                                .beta2 = 0.99,
+                                .epsilon = 1e-7,
+                                .weight_decay = 0.1,
+                                .warmup = 0.25,
+                                .threads = 1};
     const auto ours = make(BitQuantConfig::none()), theirs = make(BitQuantConfig::none());
     Classifier learner(*ours);
     BitTrainer(learner, config).fit(training).value();
@@ -128,13 +136,17 @@ TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
     std::vector<at::Tensor> matrices, vectors;
     for (const at::Tensor& p : theirs->parameters()) (p.dim() > 1 ? matrices : vectors).push_back(p);
     std::vector<std::unique_ptr<torch::optim::Optimizer>> optimizers;
-    if (kind == config::Optimizer::kAdam) {
-      optimizers.push_back(std::make_unique<torch::optim::AdamW>(matrices, torch::optim::AdamWOptions().weight_decay(0.1)));
-      optimizers.push_back(std::make_unique<torch::optim::AdamW>(vectors, torch::optim::AdamWOptions().weight_decay(0)));
-    } else {
-      optimizers.push_back(
-          std::make_unique<torch::optim::SGD>(matrices, torch::optim::SGDOptions(1).momentum(0.9).weight_decay(0.1)));
-      optimizers.push_back(std::make_unique<torch::optim::SGD>(vectors, torch::optim::SGDOptions(1).momentum(0.9)));
+    const auto adam_like = [](auto options, double decay) {
+      return options.betas({0.8, 0.99}).eps(1e-7).weight_decay(decay);
+    };
+    for (const auto& [tensors, decay] : {std::pair(matrices, 0.1), std::pair(vectors, 0.0)}) {
+      using namespace torch::optim;
+      if (kind == config::Optimizer::kAdamW)
+        optimizers.push_back(std::make_unique<AdamW>(tensors, adam_like(AdamWOptions(), decay)));
+      else if (kind == config::Optimizer::kAdam)
+        optimizers.push_back(std::make_unique<Adam>(tensors, adam_like(AdamOptions(), decay)));
+      else
+        optimizers.push_back(std::make_unique<SGD>(tensors, SGDOptions(1).momentum(0.9).nesterov(true).weight_decay(decay)));
     }
     const int64_t only = 0;
     const nn::NamedTensors batch = make_batch(*training, {&only, 1}).value();
@@ -151,6 +163,56 @@ TEST_F(TrainTest, StepsAsTheOptimizersOfLibTorchDo) {
     for (size_t i = 0; i < a.size(); ++i)
       EXPECT_TRUE(torch::allclose(a[i], b[i], 1e-6, 1e-7)) << name(kind) << " parameter " << i;
   }
+}
+
+// A step moves each parameter as far as its rule says: sgd without momentum, so that the ratio of two steps is that of their rates.
+TEST_F(TrainTest, RulesGiveParametersRatesAndDecayOfTheirOwn) {
+  const auto training = synthetic(data::Split::kTrain, 1);
+  const auto moved = [&](std::vector<ParameterRule> rules, double decay) {
+    const auto model = make(BitQuantConfig::none());
+    const State before = Classifier(*model).state();
+    Classifier learner(*model);
+    BitTrainer(learner, {.epochs = 1,
+                         .optimizer = config::Optimizer::kSgd,
+                         .learning_rate = 0.1,
+                         .momentum = 0,
+                         .weight_decay = decay,
+                         .parameters = std::move(rules),
+                         .warmup = 0,
+                         .threads = 1})
+        .fit(training)
+        .value();
+    State steps = learner.state();
+    for (auto& [name, tensor] : steps) tensor = (before.at(name) - tensor).to(at::kDouble);
+    return std::pair(before, steps);
+  };
+  const auto [start, plain] = moved({}, 0);
+  const auto [same, ruled] =
+      moved({{.path = "fc1.*", .rate = 0}, {.path = "/bias$/", .decay = 2}, {.path = "fc2.weight", .rate = 0.5}}, 0.1);
+  const auto expect = [&](const std::string& name, double rate, double decay) {
+    const at::Tensor expected = rate * (plain.at(name) + 0.1 * decay * start.at(name).to(at::kDouble));
+    EXPECT_TRUE(torch::allclose(ruled.at(name), expected, 1e-4, 2e-7)) << name;
+  };
+  expect("fc1.weight", 0, 0);
+  expect("fc1.bias", 0, 0);
+  expect("fc2.weight", 0.5, 0.1);
+  expect("fc2.bias", 1, 0.2);
+  const auto model = make();
+  Classifier learner(*model);
+  EXPECT_EQ(BitTrainer(learner, {.parameters = {{.path = "x", .rate = -1}}}).fit(training).error().message,
+            "[train] a rate of at least 0 and a number for decay, got -1 and -1 (path=x)");
+}
+
+// The other schedules are compared with those of PyTorch in python/tests/test_training.py.
+TEST_F(TrainTest, TwoPhasesDropInTheMiddle) {
+  const TrainingConfig config{.learning_rate = 3, .schedule = config::Schedule::kTwoPhase, .warmup = 0, .step_factor = 0.5};
+  EXPECT_DOUBLE_EQ(learning_rate(config, 0, 10), 3);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 4, 10), 3 * 0.6);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 5, 10), 3 * 0.5 * 0.5);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 9, 10), 3 * 0.1 * 0.5);
+  EXPECT_EQ(decay_share(config, 4, 10), 1);
+  EXPECT_EQ(decay_share(config, 5, 10), 0);
+  EXPECT_EQ(decay_share({}, 9, 10), 1);
 }
 
 TEST_F(TrainTest, ScheduleWarmsUpAndEndsLow) {

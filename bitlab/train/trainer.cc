@@ -9,6 +9,7 @@
 #include <torch/optim/optimizer.h>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/config/path_pattern.h"
 #include "bitlab/train/checkpoint.h"
 #include "bitlab/train/internal/optimizer.h"
 #include "bitlab/train/internal/schedule.h"
@@ -70,6 +71,23 @@ Status BitTrainer::check() const {
                       c.accumulate, c.clip_norm, c.checkpoint_steps);
   if (!(c.ternary_warmup >= 0 && c.ternary_warmup <= 1))
     return make_error(ErrorCode::kInvalidArgument, "[train] ternary_warmup in [0, 1], got {}", c.ternary_warmup);
+  if (!(c.beta1 >= 0 && c.beta1 < 1) || !(c.beta2 >= 0 && c.beta2 < 1) || !(c.epsilon >= 0))
+    return make_error(ErrorCode::kInvalidArgument, "[train] beta1 and beta2 in [0, 1) and epsilon >= 0, got {}, {} and {}",
+                      c.beta1, c.beta2, c.epsilon);
+  if (c.nesterov && !(c.momentum > 0))
+    return make_error(ErrorCode::kInvalidArgument, "[train] momentum > 0 with nesterov, got {}", c.momentum);
+  if (!(c.final_rate >= 0 && c.final_rate <= 1) || !(c.power > 0) || c.step_epochs < 1 || !(c.step_factor > 0))
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "[train] final_rate in [0, 1], power > 0, step_epochs of at least 1 and step_factor > 0, got {}, {}, {} and {}",
+        c.final_rate, c.power, c.step_epochs, c.step_factor);
+  for (const ParameterRule& rule : c.parameters) {
+    BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
+    if (!(rule.rate >= 0 && std::isfinite(rule.rate)) || !std::isfinite(rule.decay))
+      return make_error(ErrorCode::kInvalidArgument,
+                        "[train] a rate of at least 0 and a number for decay, got {} and {} (path={})", rule.rate,
+                        rule.decay, rule.path);
+  }
   if (!(c.learning_rate > 0 && std::isfinite(c.learning_rate)) || !(c.warmup >= 0 && c.warmup <= 1) ||
       !(c.weight_decay >= 0) || !(c.momentum >= 0))
     return make_error(
@@ -81,7 +99,8 @@ Status BitTrainer::check() const {
 
 void BitTrainer::begin() {
   parameters_ = learner_.parameters();
-  optimizer_ = make_optimizer(parameters_, config_);
+  groups_ = groups_of(parameters_, config_);
+  optimizer_ = make_optimizer(groups_, config_);
   *progress_ = {};
 }
 
@@ -116,7 +135,7 @@ Result<BitTrainer::StepResult> BitTrainer::take_step(data::Loader& loader, nn::N
   const int64_t all = config_.epochs * updates_of(config_, loader);
   const double rate = learning_rate(config_, progress_->updates, all);
   if (config_.ternary_warmup > 0) learner_.set_blend(ternary_share(config_, progress_->updates, all));
-  for (auto& group : optimizer_->param_groups()) group.options().set_lr(rate);
+  set_rates(*optimizer_, groups_, rate, config_.weight_decay * decay_share(config_, progress_->updates, all));
   const auto [epoch, position] = loader.state();
   auto result = step(std::move(batch), position == loader.batches());
   if (!result.ok())

@@ -23,6 +23,8 @@ class Optimizer;
 
 namespace bitlab::train {
 
+struct ParameterGroup;
+
 struct StepReport {
   int64_t epoch = 0, epochs = 0;  // from 1
   int64_t step = 0, steps = 0;    // batches of the epoch, from 1
@@ -96,6 +98,7 @@ class BitTrainer {
   TrainerOptions options_;
   std::vector<std::shared_ptr<StepHook>> hooks_;
   std::vector<NamedParameter> parameters_;
+  std::vector<ParameterGroup> groups_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::unique_ptr<Progress> progress_;
 };

@@ -50,7 +50,7 @@ _LAZY = {
 _LAZY_MODULES = ("convert", "deployment", "nn", "ops", "training")
 
 _ERRORS = [name for name, value in vars(_core).items() if isinstance(value, type) and issubclass(value, Exception)]
-_CONFIGS = [name for name in dir(_core) if name.endswith("Config") or name == "QuantRule"]
+_CONFIGS = [name for name in dir(_core) if name.endswith(("Config", "Rule"))]
 __all__ = [*_ERRORS, *_CONFIGS, "data", "profile", "runtime"]
 if importlib.util.find_spec("torch") is not None:
     __all__ += [*_LAZY, *_LAZY_MODULES]

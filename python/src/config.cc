@@ -176,7 +176,10 @@ void bind_configs(nb::module_& m) {
   bind_config<AugmentConfig>(m, "AugmentConfig", "Random changes of training pictures.");
   bind_config<DataConfig>(m, "DataConfig", "Which data to train and evaluate on.", {"augment"})
       .def_rw("augment", &DataConfig::augment, "Random changes of training samples.");
-  bind_config<TrainingConfig>(m, "TrainingConfig", "How to train.");
+  bind_config<ParameterRule>(m, "ParameterRule", "Parameters that the optimizer treats in a way of their own.");
+  bind_config<TrainingConfig>(m, "TrainingConfig", "How to train.", {"parameters"})
+      .def_rw("parameters", &TrainingConfig::parameters,
+              "Rules for parameters that differ, the first that fits decides. Assign a list: its items are copies.");
   bind_config<DeploymentConfig>(m, "DeploymentConfig", "How a float network is fitted to ternary codes without training.");
 }
 

@@ -17,6 +17,7 @@ CONFIGS = [
     bitlab.QuantRule,
     bitlab.DataConfig,
     bitlab.AugmentConfig,
+    bitlab.ParameterRule,
     bitlab.TrainingConfig,
     bitlab.DeploymentConfig,
 ]
@@ -70,7 +71,7 @@ def test_presets() -> None:
         (lambda: bitlab.TrainingConfig(epoch=3), bitlab.UnknownName, "did you mean 'epochs'"),
         (lambda: bitlab.TrainingConfig(epochs="many"), bitlab.TypeMismatch, "'epochs'"),
         (lambda: bitlab.TrainingConfig(epochs=1.5), bitlab.TypeMismatch, "'epochs'"),
-        (lambda: bitlab.TrainingConfig(optimizer="lion"), bitlab.UnknownName, "adam, sgd"),
+        (lambda: bitlab.TrainingConfig(optimizer="lion"), bitlab.UnknownName, "adamw, adam, sgd"),
         (lambda: bitlab.BitQuantConfig(method="ternery"), bitlab.UnknownName, "absmean"),
         (lambda: bitlab.TrainingConfig.from_json("{"), bitlab.Corrupt, "JSON"),
         (lambda: bitlab.TrainingConfig.load("nowhere.yaml"), bitlab.NotFound, "nowhere.yaml"),

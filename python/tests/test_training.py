@@ -173,3 +173,27 @@ def test_ctrl_c() -> None:
 def test_errors(make: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make().train()
+
+
+SCHEDULES = {
+    "cosine": ({"final_rate": 0.1}, lambda o, n: torch.optim.lr_scheduler.CosineAnnealingLR(o, n, eta_min=0.01)),
+    "linear": ({"final_rate": 0.2}, lambda o, n: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.2, n)),
+    "polynomial": ({"power": 2.5}, lambda o, n: torch.optim.lr_scheduler.PolynomialLR(o, n, 2.5)),
+    "step": ({"step_epochs": 2, "step_factor": 0.3}, lambda o, n: torch.optim.lr_scheduler.StepLR(o, 2 * n // 5, 0.3)),
+    "one_cycle": ({"warmup": 0.3}, lambda o, n: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=n, cycle_momentum=False)),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_are_those_of_pytorch(schedule: str) -> None:
+    fields, scheduler = SCHEDULES[schedule]
+    config = bitlab.TrainingConfig(**{"epochs": 5, "batch_size": 10, "learning_rate": 0.1, "warmup": 0, "schedule": schedule, **fields})
+    rates: list[float] = []
+    trainer = bitlab.BitTrainer(network(), config, Blobs(40), on_step=lambda step: rates.append(step.learning_rate))
+    trainer.train()
+    optimizer = torch.optim.SGD(network().parameters(), 0.1)
+    theirs, expected = scheduler(optimizer, 20), []
+    for _ in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step(), theirs.step()
+    assert rates == pytest.approx(expected, rel=1e-9, abs=1e-12)

@@ -13,11 +13,23 @@ class Optimizer;
 
 namespace bitlab::train {
 
-// Biases and other vectors do not decay.
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::vector<NamedParameter>& parameters,
+// Parameters with one learning rate and one weight decay: shares of those of the config.
+struct ParameterGroup {
+  double rate = 1, decay = 1;
+  std::vector<at::Tensor> tensors{};
+};
+
+// In the order of the first parameter of each. Those that no rule fits: weights, which decay, and vectors, as biases, norms and scales, which do not.
+std::vector<ParameterGroup> groups_of(const std::vector<NamedParameter>& parameters, const TrainingConfig& config);
+
+// One that has `groups` for its groups.
+std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::vector<ParameterGroup>& groups,
                                                         const TrainingConfig& config);
 
-// "<parameter>.step", "<parameter>.exp_avg", "<parameter>.exp_avg_sq" of adam; "<parameter>.momentum_buffer" of sgd. A copy.
+// The rate and decay of its next step, before the shares of the groups.
+void set_rates(torch::optim::Optimizer& optimizer, const std::vector<ParameterGroup>& groups, double rate, double decay);
+
+// "<parameter>.step", "<parameter>.exp_avg", "<parameter>.exp_avg_sq" of adam and adamw; "<parameter>.momentum_buffer" of sgd. A copy.
 State optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<NamedParameter>& parameters);
 
 // Errors: UnknownName, ShapeMismatch (a state that is none of this optimizer's).
