@@ -69,6 +69,24 @@ FusedNet residual(Head head) {
   return net;
 }
 
+// What kernels compute on their sums themselves: a norm, a residual, then ReLU, or a clamp, of which NaN and -0 come out as of the functions; and what
+// is left to the chain behind it.
+FusedNet epilogue(Head head, int tail) {
+  FusedNet net;
+  const int64_t channels = head == Head::kDepthwise ? kFusedFilters : kFusedChannels;
+  const ValueId x = net.b.input("x", {kBatch, channels, kFusedSide, kFusedSide});
+  const ValueId first = net.conv(head, "conv1", x, 1);
+  ValueId y = net.norm("norm", net.conv(head, "conv2", x, 2), 12);
+  const auto constant = [&](const std::string& name, float value) { return net.b.floats(name, {1}, {value}); };
+  if (tail % 2 == 0) y = net.add(Op::add, "sum", {y, first});
+  if (tail == 0 || tail == 1) y = net.add(Op::relu, "relu", {y});
+  if (tail >= 1) y = net.add(Op::maximum, "least", {y, constant("zero", tail == 3 ? -0.0F : 0.0F)});
+  if (tail >= 2) y = net.add(Op::minimum, "most", {y, constant("six", 0.3F)});
+  if (tail == 4)
+    net.add(Op::minimum, "again", {net.add(Op::maximum, "other", {y, constant("low", 0.1F)}), constant("high", 0.2F)});
+  return net;
+}
+
 std::vector<float> result_of(const program::Program& p, const std::vector<float>& x, int64_t channels, int threads,
                              size_t* steps) {
   auto session = Session::create(Model::create(p).value(), {threads, {}}).value();
@@ -93,6 +111,20 @@ TEST(Fusion, HasTheBitsOfOneNodeAfterTheOther) {
       EXPECT_EQ(steps, 4U) << static_cast<int>(head);
     }
   }
+}
+
+TEST(Fusion, InAKernelsEpilogueHasTheBitsOfFunctions) {
+  for (const Head head : kFusedHeads)
+    for (int tail = 0; tail < 5; ++tail) {
+      const int64_t channels = head == Head::kDepthwise ? kFusedFilters : kFusedChannels;
+      const auto x = random_floats(kPictures * channels * kFusedSide * kFusedSide, 6);
+      FusedNet fused = epilogue(head, tail), shown = epilogue(head, tail);
+      const program::Program p = *fused.b.finish({fused.values.back()}), q = *shown.b.finish(shown.values);
+      for (int threads : {1, 3})
+        EXPECT_TRUE(kernels::test::same_bits(result_of(p, x, channels, threads, nullptr),
+                                             result_of(q, x, channels, threads, nullptr)))
+            << static_cast<int>(head) << " " << tail << " " << threads;
+    }
 }
 
 TEST(Fusion, OfRowsIsOneWalk) {

@@ -266,6 +266,7 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   layer.y_inv = results.y_inv;
   layer.y_limit = results.y_limit;
   layer.y_stride = layer.rows;
+  layer.residual = results.residual;
   if (const auto* weight_only = kernels.get<TernaryGemmF32Row>()) {
     run_weight_only(*weight_only, layer, g, input.x, threads, pool, after);
     return {};

@@ -42,7 +42,7 @@ Result<TernaryKernels> select_ternary_conv(const ConvGeometry& geometry, const T
 int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& geometry,
                                    int threads);
 
-// Results: y, or y_q with y_inv and y_limit, in `results`; its other fields are not used. `after`, where it is given, is called for
+// Results: y, or y_q with y_inv and y_limit, in `results`, and the residual; its other fields are not used. `after`, where it is given, is called for
 // ranges of the results that are written, while they are in the cache; together they are all of them. `scratch` is aligned to 64 and holds
 // ternary_conv_scratch_bytes for at least pool.threads() threads. Errors: NotFinite; InvalidArgument: a kernel, stride, dilation or padding
 // that is none; Unsupported: scales of groups of k where channels are in groups.

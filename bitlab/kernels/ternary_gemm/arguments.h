@@ -43,10 +43,13 @@ struct TernaryGemmArgs {
   const float* a = nullptr;  // what one unit of q stands for: a[token * a_stride]
   int64_t a_stride = 1;      // 1, or 0 where all tokens share it
   // After the product; each may be null.
-  const float* bias = nullptr;   // [rows], added
-  const float* alpha = nullptr;  // [rows], multiplied; then
-  const float* beta = nullptr;   // [rows], added; given with alpha
+  const float* bias = nullptr;      // [rows], added
+  const float* alpha = nullptr;     // [rows], multiplied; then
+  const float* beta = nullptr;      // [rows], added; given with alpha
+  const float* residual = nullptr;  // [tokens, rows], y_stride apart: added
   bool relu = false;
+  bool clamps = false;  // to low and high, of which one or both may be infinite; NaN stays
+  float low = -__builtin_inff(), high = __builtin_inff();
   // Results [tokens, rows]: float32, or int8 where y_q is given.
   float* y = nullptr;
   int8_t* y_q = nullptr;  // clamp(rint(y * y_inv), -y_limit, y_limit)

@@ -1,4 +1,4 @@
-// What follows the exact sums, for kWidth rows of one token at a time: scales, bias, folded affine, ReLU, float32 or int8 results. One
+// What follows the exact sums, for kWidth rows of one token at a time: scales, bias, affine, residual, ReLU or clamp, float32 or int8 results. One
 // source on the compilers' vectors for every instruction set; each operator rounds once. Compiled into each kernel: nothing here has a
 // symbol of its own.
 #pragma once
@@ -91,8 +91,14 @@ BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& 
     y = y * c.alpha;
     y = y + c.beta;
   }
-  if (p.relu) y = y < zero ? zero : y;
   const int64_t at = token * p.y_stride + c.row;
+  if (p.residual != nullptr) y = y + load_rows<kWidth>(p.residual + at, c.count);
+  if (p.relu) y = y < zero ? zero : y;
+  if (p.clamps) {  // as the functions maximum and minimum of elementwise.def
+    const auto low = all_floats<kWidth>(p.low), high = all_floats<kWidth>(p.high);
+    y = y > low ? y : (y == y ? low : y);
+    y = y < high ? y : (y == y ? high : y);
+  }
   if (p.y_q == nullptr) {
     store_rows<kWidth>(y, p.y + at, c.count);
     return;

@@ -4,7 +4,8 @@
 //   y = (float(acc) * a[m]) * scale[n]                                               one scale a row or tensor
 //   y = (float(acc over t = +1) * a[m]) * scale[n] - (float(acc over t = -1) * a[m]) * scale_neg[n]      asymmetric, acc of -t q
 //   y = (sum over groups, ascending from 0, of float(acc of the group) * scale[n, group]) * a[m]         groups of 64, 128 or 256 k
-//   y = y + bias[n];  y = y * alpha[n];  y = y + beta[n];  y = y < 0 ? 0 : y         where given
+//   y = y + bias[n];  y = y * alpha[n];  y = y + beta[n];  y = y + residual[m, n]    where given
+//   y = y < 0 ? 0 : y;  y = min(max(y, low), high)                                   where asked for; NaN stays
 //   y_q = clamp(rint(y * y_inv), -y_limit, y_limit)                                  where int8 is asked for; half to even
 //
 // Shapes, strides and alignment: arguments.h. Every operation rounds to float32, without fused multiply-add; the result does not

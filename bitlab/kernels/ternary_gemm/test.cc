@@ -28,7 +28,7 @@ struct Variant {
   Values values = Values::kRandom;
   Scaling scaling = Scaling::kChannel;
   Output output = Output::kFloat;
-  bool bias = true, affine = false, relu = false;
+  bool bias = true, affine = false, relu = false, residual = false, clamps = false;
   int64_t q_gap = 0, y_gap = 0;  // elements between rows
 
   // Runs through all values of each field, with periods that have no common factor.
@@ -41,6 +41,8 @@ struct Variant {
             i % 3 != 0,
             i % 5 == 1,
             i % 5 == 2 || i % 11 == 0,
+            i % 3 == 1,
+            i % 4 == 1,
             i % 4 == 3 ? 7 : 0,
             i % 9 == 4 ? 3 : 0};
   }
@@ -49,7 +51,8 @@ struct Variant {
 std::ostream& operator<<(std::ostream& out, const Variant& v) {
   return out << "worst=" << (v.values == Values::kWorst) << " scaling=" << static_cast<int>(v.scaling)
              << " output=" << static_cast<int>(v.output) << " bias=" << v.bias << " affine=" << v.affine
-             << " relu=" << v.relu << " q_gap=" << v.q_gap << " y_gap=" << v.y_gap;
+             << " relu=" << v.relu << " residual=" << v.residual << " clamps=" << v.clamps << " q_gap=" << v.q_gap
+             << " y_gap=" << v.y_gap;
 }
 
 template <class T>
@@ -99,6 +102,7 @@ class GemmCase {
     alpha_ = test::random_floats(p.rows, seed + 5);
     beta_ = test::random_floats(p.rows, seed + 6);
     a_ = test::random_floats(p.tokens, seed + 4, 0.01F);
+    residual_ = test::random_floats(p.tokens * y_stride_, seed + 9);
     if (group_ != 0) {
       groups_ = ceil_div(p.depth, group_);
       for (float s : test::random_floats(p.rows * groups_, seed + 8, 0.1F)) group_scale_.push_back(float_to_half(s));
@@ -124,7 +128,11 @@ class GemmCase {
              .bias = v.bias ? bias_.data() : nullptr,
              .alpha = v.affine ? alpha_.data() : nullptr,
              .beta = v.affine ? beta_.data() : nullptr,
+             .residual = v.residual ? residual_.data() : nullptr,
              .relu = v.relu,
+             .clamps = v.clamps,
+             .low = -0.5F,
+             .high = 0.25F,
              .y = v.output == Output::kFloat ? y_memory_.as<float>() : nullptr,
              .y_q = v.output == Output::kFloat ? nullptr : y_memory_.as<int8_t>(),
              .y_inv = 3.7F,
@@ -171,8 +179,10 @@ class GemmCase {
       y = y * alpha_[i];
       y = y + beta_[i];
     }
-    if (v_.relu) y = y < 0 ? 0 : y;
     const auto at = static_cast<size_t>(m * y_stride_ + n);
+    if (v_.residual) y = y + residual_[at];
+    if (v_.relu) y = y < 0 ? 0 : y;
+    if (v_.clamps) y = std::clamp(y, -0.5F, 0.25F);
     if (v_.output == Output::kFloat) {
       std::memcpy(expected_.data() + at * sizeof(float), &y, sizeof(y));
     } else {
@@ -187,7 +197,7 @@ class GemmCase {
   size_t y_bytes_;
   GuardedBytes q_memory_, y_memory_, weight_memory_, scratch_;
   std::vector<int8_t> q_, t_, t_positive_;  // t, and its part above 0
-  std::vector<float> scale_, scale_neg_, bias_, alpha_, beta_, a_;
+  std::vector<float> scale_, scale_neg_, bias_, alpha_, beta_, a_, residual_;
   std::vector<uint16_t> group_scale_;
   std::vector<float> wide_group_scale_;  // the same
   std::vector<int64_t> acc_;             // of one output's groups
@@ -267,12 +277,14 @@ TEST_P(EveryTernaryGemm, IsExactOnTheWorstCaseOfDeepSums) {
 TEST_P(EveryTernaryGemm, IsExactForEveryScalingAndOutput) {
   for (int s = 0; s < 6; ++s)
     for (int o = 0; o < 3; ++o)
-      for (int flags = 0; flags < 8; ++flags)
+      for (int flags = 0; flags < 32; ++flags)
         check({70, 83, 300}, {.scaling = static_cast<Scaling>(s),
                               .output = static_cast<Output>(o),
                               .bias = (flags & 1) != 0,
                               .affine = (flags & 2) != 0,
-                              .relu = (flags & 4) != 0});
+                              .relu = (flags & 4) != 0,
+                              .residual = (flags & 8) != 0,
+                              .clamps = (flags & 16) != 0});
 }
 
 TEST_P(EveryTernaryGemm, GivesTheSameBitsForEverySplitAndThreadCount) {

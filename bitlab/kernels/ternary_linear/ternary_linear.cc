@@ -79,7 +79,10 @@ TernaryGemmArgs TernaryWeight::arguments() const {
           .bias = bias,
           .alpha = alpha,
           .beta = beta,
-          .relu = relu};
+          .relu = relu,
+          .clamps = clamps,
+          .low = low,
+          .high = high};
 }
 
 int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int64_t group) {

@@ -63,12 +63,13 @@ struct TernaryWeight {
   const uint16_t* group_scale = nullptr;
   const float* alpha = nullptr;
   const float* beta = nullptr;
-  bool relu = false;
+  bool relu = false, clamps = false;
+  float low = -__builtin_inff(), high = __builtin_inff();
 
   TernaryGemmProblem problem(int64_t tokens) const {
     return {tokens, packed->rows, packed->depth, group, scale_neg != nullptr};
   }
-  // All but the activations and the results.
+  // All but the activations, the residual and the results.
   TernaryGemmArgs arguments() const;
 };
 

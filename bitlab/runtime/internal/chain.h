@@ -35,6 +35,11 @@ class Chain {
   Chain(const kernels::ElementwiseRow* row, std::vector<ChainFunction> functions)
       : row_(row), functions_(std::move(functions)) {}
   bool empty() const { return functions_.empty(); }
+  const std::vector<ChainFunction>& functions() const { return functions_; }
+  // The chain without its first `count` functions.
+  Chain without(size_t count) const {
+    return {row_, {functions_.begin() + static_cast<std::ptrdiff_t>(count), functions_.end()}};
+  }
 
   // Calls f with a function of a range that computes the chain on the elements of y; the first function reads those of x.
   template <class F>

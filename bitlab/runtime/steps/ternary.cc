@@ -30,6 +30,40 @@ Result<kernels::LayerActivation> activation_of(const StepContext& context, size_
   return activation;
 }
 
+// The functions in front of a convolution's chain that its kernels compute on a sum in registers: an affine by channel, a residual, ReLU or a
+// clamp. The formulas are those of the functions, so the bits are.
+struct Epilogue {
+  size_t residual = 0;  // the place among the step's inputs; 0: none
+  size_t taken = 0;     // functions
+
+  // Puts what it takes into the weight. `count` results in channels-last order.
+  static Epilogue of(const Chain& chain, int64_t count, kernels::TernaryWeight& weight) {
+    using kernels::Elementwise;
+    const std::vector<ChainFunction>& list = chain.functions();
+    const int64_t rows = weight.packed->rows;
+    Epilogue e;
+    const auto is = [&](size_t i, Elementwise op, int64_t size) {
+      return i < list.size() && list[i].op == op && list[i].count == size;
+    };
+    const auto is_constant = [&](size_t i, Elementwise op, int64_t size) {
+      return is(i, op, size) && list[i].constant != nullptr;
+    };
+    if (is_constant(0, Elementwise::mul, rows) && is_constant(1, Elementwise::add, rows)) {
+      weight.alpha = list[0].constant, weight.beta = list[1].constant;
+      e.taken = 2;
+    }
+    if (is(e.taken, Elementwise::add, count) && list[e.taken].constant == nullptr) e.residual = list[e.taken++].input;
+    if (is(e.taken, Elementwise::relu, 0)) {
+      weight.relu = true;
+      ++e.taken;
+    }
+    if (is_constant(e.taken, Elementwise::maximum, 1)) weight.low = *list[e.taken++].constant;
+    if (is_constant(e.taken, Elementwise::minimum, 1)) weight.high = *list[e.taken++].constant;
+    weight.clamps = weight.low != -__builtin_inff() || weight.high != __builtin_inff();
+    return e;
+  }
+};
+
 }  // namespace
 
 Result<Step> make_ternary_linear_step(const StepContext& context) {
@@ -46,22 +80,25 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
 }
 
 Result<Step> make_ternary_conv_step(const StepContext& context) {
-  const kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_conv, "bias"));
+  kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_conv, "bias"));
   const LoadOptions& options = context.model.options();
   const kernels::ConvGeometry geometry = conv_geometry(context.model.program(), context.node, context.sizes);
   BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context, input_of(Op::ternary_conv, "act_scale")));
   BITLAB_TRY(const kernels::TernaryKernels chosen,
              select_ternary_conv(geometry, {weight.packed->rows, weight.group, weight.scale_neg != nullptr, activation.kind},
                                  weight.packed->layout, options.machine, options.policy));
-  return Step{[=, chain = chain_of(context)](const StepBuffers& b) {
+  const Chain chain = chain_of(context);
+  const Epilogue epilogue = Epilogue::of(chain, context.output_elements(), weight);
+  return Step{[=, rest = chain.without(epilogue.taken)](const StepBuffers& b) {
                 kernels::TernaryGemmArgs results;
                 results.y = b.output();
+                if (epilogue.residual != 0) results.residual = b.input(epilogue.residual);
                 const auto run = [&](const RangeTask* after) {
                   return ternary_conv(chosen, weight, geometry,
                                       {.op = "ternary_conv", .x = b.input(0), .activation = activation}, results, b.scratch,
                                       *b.pool, after);
                 };
-                return chain.behind(b, run);
+                return rest.behind(b, run);
               },
               ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), chosen.names()};
 }

@@ -61,7 +61,7 @@ BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, int32_t magn
   return plus * c.scale - minus * c.scale_neg;
 }
 
-// What follows the scales.
+// What follows the scales. Residuals and clamps are the runtime's, which runs on CPUs.
 BITLAB_HOST_DEVICE float finished(const TernaryGemmArgs& p, const RowConstants& c, float y) {
   if (p.bias != nullptr) y = y + c.bias;
   if (p.alpha != nullptr) {

@@ -19,6 +19,7 @@ inline TernaryGemmArgs rows_of_group(TernaryGemmArgs layer, int64_t groups, int6
   for (const float** values : {&layer.bias, &layer.alpha, &layer.beta})
     if (*values != nullptr) *values += first;
   if (layer.scale_neg != nullptr) layer.scale_neg += first * layer.scale_stride;
+  if (layer.residual != nullptr) layer.residual += first;
   if (layer.y != nullptr) layer.y += first;
   if (layer.y_q != nullptr) layer.y_q += first;
   return layer;
@@ -26,6 +27,7 @@ inline TernaryGemmArgs rows_of_group(TernaryGemmArgs layer, int64_t groups, int6
 
 // The same layer with its results `tokens` further on.
 inline TernaryGemmArgs results_at(TernaryGemmArgs layer, int64_t tokens) {
+  if (layer.residual != nullptr) layer.residual += tokens * layer.y_stride;
   if (layer.y != nullptr) layer.y += tokens * layer.y_stride;
   if (layer.y_q != nullptr) layer.y_q += tokens * layer.y_stride;
   return layer;
