@@ -144,12 +144,21 @@ struct Run {
 
   void depthwise_tile(const TernaryDepthwiseRow& row, const TernaryGemmArgs& args, const int8_t* image, int64_t begin,
                       int64_t end, const int8_t** pixels) const {
-    const int64_t taps = g.taps();
+    const int64_t taps = g.taps(), step = g.stride[2] * g.channels;
     OutputPosition position(g, begin);
-    for (int64_t i = 0; i < end - begin; ++i, position.advance())
-      for_each_tap(position, [&](int64_t tap, int64_t pixel) {
-        pixels[i * taps + tap] = pixel < 0 ? zeros : image + pixel * g.channels;
-      });
+    bool was_inside = false;
+    for (int64_t i = 0; i < end - begin; ++i, position.advance()) {
+      const int8_t** own = pixels + i * taps;
+      const int64_t x0 = position.x * g.stride[2] - g.padding[2];
+      const bool is_inside = !g.transposed && x0 >= 0 && x0 + g.dilation[2] * (g.kernel[2] - 1) < g.input[2];
+      if (is_inside && was_inside && position.x > 0) {  // the pixels of the one before it, moved
+        for (int64_t tap = 0; tap < taps; ++tap) own[tap] = own[tap - taps] == zeros ? zeros : own[tap - taps] + step;
+      } else {
+        for_each_tap(position,
+                     [&](int64_t tap, int64_t pixel) { own[tap] = pixel < 0 ? zeros : image + pixel * g.channels; });
+      }
+      was_inside = is_inside;
+    }
     row.run({args, codes, taps, pixels}, 0, end - begin);
   }
 
