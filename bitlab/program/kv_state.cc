@@ -48,6 +48,8 @@ struct Tokens {
       case Op::min:
       case Op::argmax:
       case Op::cumsum:
+      case Op::cumprod:
+      case Op::cummax:
       case Op::sort:
         return in(shape(node, 0).back());
       case Op::matmul:
@@ -61,11 +63,14 @@ struct Tokens {
       case Op::adaptive_max_pool:
       case Op::adaptive_avg_pool:
       case Op::resample:
+      case Op::grid_sample:
         return in({shape(node, 0).begin() + 1, shape(node, 0).end()});
       case Op::split:
       case Op::cat:
       case Op::take:
       case Op::gather:
+      case Op::slice_scatter:
+      case Op::scatter:
         return in_dim(node);
       case Op::flip: {
         const auto& dims = node.attribute<Sizes>("dims");

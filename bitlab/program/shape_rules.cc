@@ -30,11 +30,13 @@ bool is_one_of(DType dtype, std::initializer_list<DType> list) {
 bool takes(Op op, DType dtype) {
   switch (op) {
     case Op::div:
+    case Op::atan2:
     case Op::mean:
       return dtype == DType::kFloat32;
     case Op::add:
     case Op::sub:
     case Op::mul:
+    case Op::scatter:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kInt32});
     case Op::sum:
     case Op::prod:
@@ -42,8 +44,13 @@ bool takes(Op op, DType dtype) {
     case Op::min:
     case Op::argmax:
     case Op::cumsum:
+    case Op::cumprod:
+    case Op::cummax:
     case Op::sort:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64});
+#define BITLAB_INTEGER(name) case Op::name:
+#include "bitlab/program/elementwise.def"
+      return is_one_of(dtype, {DType::kInt64, DType::kInt32});
     default:
       return is_one_of(dtype, {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool});
   }
@@ -134,6 +141,8 @@ Result<Shape> broadcast(const Program& p, const Node& node, const Shape& a, cons
   Result<Types> infer_##name(const Program& p, const Node& node) { return binary_type(p, node); }
 #define BITLAB_COMPARISON(name) \
   Result<Types> infer_##name(const Program& p, const Node& node) { return one(binary_shape(p, node), DType::kBool); }
+#define BITLAB_INTEGER(name) \
+  Result<Types> infer_##name(const Program& p, const Node& node) { return binary_type(p, node); }
 #include "bitlab/program/elementwise.def"
 
 Result<Types> infer_where(const Program& p, const Node& node) {
@@ -168,16 +177,15 @@ Result<Types> infer_permute(const Program& p, const Node& node) {
   return one(std::move(y), dtype_of(p, node, 0));
 }
 
-// A part must lie inside whatever sizes the symbols take.
-Result<Types> infer_slice(const Program& p, const Node& node) {
-  Shape y = shape_of(p, node, 0);
+namespace {
+
+// That `length` values of a dimension of x, from the node's `start` on in its steps, lie inside whatever sizes the symbols take.
+Status check_part(const Program& p, const Node& node, const Shape& x, const Dim& length) {
   const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start"),
                 step = node.attribute<int64_t>("step");
-  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, y));
-  BITLAB_TRY(const Dim length, size_attribute(p, node, "length"));
   if (step < 1 || step > kMaxElements)
     return refuse(ErrorCode::kInvalidArgument, node, "a step from 1 to 2^40, got {}", step);
-  Dim& sliced = y[static_cast<size_t>(dim)];
+  const Dim& sliced = x[static_cast<size_t>(dim)];
   const int64_t most = most_of(p, length), room = least_of(p, sliced);
   // How far the part reaches, from its first value to its last.
   const bool is_short = most <= room && (most < 1 || (most - 1) <= (room - 1) / step);
@@ -185,11 +193,35 @@ Result<Types> infer_slice(const Program& p, const Node& node) {
   const bool whole = start == 0 && step == 1 && length.powers == sliced.powers && length.factor <= sliced.factor;
   const bool fits =
       start < 0 ? start >= -room && length.is_number() && reach <= -start : reach <= room && start <= room - reach;
-  if (!whole && !fits)
-    return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {} in steps of {}", dim,
-                  p.show(y), p.show(length), start, step);
-  sliced = length;
+  if (whole || fits) return {};
+  return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {} in steps of {}", dim,
+                p.show(x), p.show(length), start, step);
+}
+
+}  // namespace
+
+Result<Types> infer_slice(const Program& p, const Node& node) {
+  Shape y = shape_of(p, node, 0);
+  const int64_t dim = node.attribute<int64_t>("dim");
+  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, y));
+  BITLAB_TRY(const Dim length, size_attribute(p, node, "length"));
+  BITLAB_RETURN_IF_ERROR(check_part(p, node, y, length));
+  y[static_cast<size_t>(dim)] = length;
   return one(std::move(y), dtype_of(p, node, 0));
+}
+
+Result<Types> infer_slice_scatter(const Program& p, const Node& node) {
+  const Shape &x = shape_of(p, node, 0), &source = shape_of(p, node, 1);
+  const int64_t dim = node.attribute<int64_t>("dim");
+  BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, x));
+  const auto at = static_cast<size_t>(dim);
+  Shape expected = x;
+  if (source.size() == x.size()) expected[at] = source[at];
+  if (source != expected || dtype_of(p, node, 0) != dtype_of(p, node, 1))
+    return refuse(ErrorCode::kShapeMismatch, node, "a source of {}{} but in dimension {}, got {}{}",
+                  name(dtype_of(p, node, 0)), p.show(x), dim, name(dtype_of(p, node, 1)), p.show(source));
+  BITLAB_RETURN_IF_ERROR(check_part(p, node, x, source[at]));
+  return one(x, dtype_of(p, node, 0));
 }
 
 Result<Types> infer_flip(const Program& p, const Node& node) {
@@ -217,16 +249,40 @@ Status check_indexed(const Program& p, const Node& node) {
 
 }  // namespace
 
-Result<Types> infer_gather(const Program& p, const Node& node) {
+namespace {
+
+// Indices that have the sizes of x in all other dimensions.
+Status check_indices_of_each(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_indexed(p, node));
   const Shape& indices = shape_of(p, node, 1);
   const auto dim = static_cast<size_t>(node.attribute<int64_t>("dim"));
   Shape expected = shape_of(p, node, 0);
   if (indices.size() == expected.size()) expected[dim] = indices[dim];
-  if (indices != expected)
-    return refuse(ErrorCode::kShapeMismatch, node, "indices with the sizes of {} but in dimension {}, got {}",
-                  p.show(shape_of(p, node, 0)), dim, p.show(indices));
-  return one(indices, dtype_of(p, node, 0));
+  if (indices == expected) return {};
+  return refuse(ErrorCode::kShapeMismatch, node, "indices with the sizes of {} but in dimension {}, got {}",
+                p.show(shape_of(p, node, 0)), dim, p.show(indices));
+}
+
+}  // namespace
+
+Result<Types> infer_gather(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_indices_of_each(p, node));
+  return one(shape_of(p, node, 1), dtype_of(p, node, 0));
+}
+
+Result<Types> infer_scatter(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_indices_of_each(p, node));
+  const DType dtype = dtype_of(p, node, 0);
+  if (shape_of(p, node, 2) != shape_of(p, node, 1) || dtype_of(p, node, 2) != dtype)
+    return refuse(ErrorCode::kShapeMismatch, node, "a source of {}{}, got {}{}", name(dtype), p.show(shape_of(p, node, 1)),
+                  name(dtype_of(p, node, 2)), p.show(shape_of(p, node, 2)));
+  const auto& mode = node.attribute<std::string>("mode");
+  constexpr std::array<std::string_view, 5> kModes{"set", "add", "mul", "minimum", "maximum"};
+  if (std::find(kModes.begin(), kModes.end(), mode) == kModes.end())
+    return refuse(ErrorCode::kInvalidArgument, node, "a mode of set, add, mul, minimum, maximum, got '{}'", mode);
+  if (mode != "set" && !takes(node.op, dtype))
+    return refuse(ErrorCode::kUnsupported, node, "values of a dtype that it takes, got {}", name(dtype));
+  return one(shape_of(p, node, 0), dtype);
 }
 
 Result<Types> infer_take(const Program& p, const Node& node) {
@@ -397,6 +453,14 @@ Result<Types> infer_argmax(const Program& p, const Node& node) {
 Result<Types> infer_cumsum(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(reduced_type(p, node));
   return one(shape_of(p, node, 0), dtype_of(p, node, 0));
+}
+
+Result<Types> infer_cumprod(const Program& p, const Node& node) { return infer_cumsum(p, node); }
+
+Result<Types> infer_cummax(const Program& p, const Node& node) {
+  BITLAB_TRY(Types types, infer_cumsum(p, node));
+  types.push_back({DType::kInt64, types[0].shape});
+  return types;
 }
 
 Result<Types> infer_sort(const Program& p, const Node& node) {

@@ -1,5 +1,6 @@
 // Shape rules of operations with weights, and of windows.
 #include <algorithm>
+#include <array>
 
 #include "bitlab/program/internal/shape_rules.h"
 #include "bitlab/ternary/spec.h"
@@ -282,8 +283,12 @@ Result<Types> infer_adaptive_avg_pool(const Program& p, const Node& node) { retu
 Result<Types> infer_resample(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_flag(node, "align_corners"));
   const auto& mode = node.attribute<std::string>("mode");
-  if (mode != "nearest" && mode != "linear" && mode != "cubic")
-    return refuse(ErrorCode::kInvalidArgument, node, "a mode of nearest, linear, cubic, got '{}'", mode);
+  constexpr std::array<std::string_view, 6> kModes{"nearest", "nearest_exact",    "linear",
+                                                   "cubic",   "linear_antialias", "cubic_antialias"};
+  if (std::find(kModes.begin(), kModes.end(), mode) == kModes.end())
+    return refuse(ErrorCode::kInvalidArgument, node, "a mode of nearest, linear, cubic, one of its forms, got '{}'", mode);
+  if (mode.ends_with("antialias") && node.attribute<int64_t>("align_corners") == 1)
+    return refuse(ErrorCode::kUnsupported, node, "align_corners 0 with '{}', got 1", mode);
   const auto& sizes = node.attribute<Shape>("output_size");
   BITLAB_TRY(Shape y, resized_shape(p, node, sizes));
   const Shape& x = shape_of(p, node, kX);
@@ -292,6 +297,22 @@ Result<Types> infer_resample(const Program& p, const Node& node) {
       return refuse(ErrorCode::kUnsupported, node, "multiples of the sizes of {}, got {}", p.show(x), p.show(sizes));
   return one(std::move(y));
 }
+
+Result<Types> infer_grid_sample(const Program& p, const Node& node) {
+  BITLAB_RETURN_IF_ERROR(check_flag(node, "align_corners"));
+  const auto &mode = node.attribute<std::string>("mode"), &padding = node.attribute<std::string>("padding");
+  if (mode != "nearest" && mode != "linear")
+    return refuse(ErrorCode::kInvalidArgument, node, "a mode of nearest, linear, got '{}'", mode);
+  if (padding != "zeros" && padding != "border" && padding != "reflection")
+    return refuse(ErrorCode::kInvalidArgument, node, "a padding of zeros, border, reflection, got '{}'", padding);
+  const Shape &x = shape_of(p, node, kX), &grid = shape_of(p, node, 1);
+  BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 4, 4));
+  if (grid.size() != 4 || grid[0] != x[0] || grid[3] != Dim(2) || uses({x[2], x[3]}, 0))
+    return refuse(ErrorCode::kShapeMismatch, node,
+                  "x [batch, channels, h, w] and a grid [batch, rows, columns, 2], got {} and {}", p.show(x), p.show(grid));
+  return one({x[0], x[1], grid[1], grid[2]});
+}
+
 Result<Types> infer_layer_norm(const Program& p, const Node& node) { return one(norm_shape(p, node)); }
 Result<Types> infer_rms_norm(const Program& p, const Node& node) { return one(norm_shape(p, node)); }
 

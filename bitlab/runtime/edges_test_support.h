@@ -95,10 +95,19 @@ std::vector<Variant> variants(Op op) {
     case Op::less:
     case Op::argmax:
     case Op::cumsum:
+    case Op::cumprod:
+    case Op::cummax:
     case Op::prod:
     case Op::sort:
-    case Op::resample:
+    case Op::floor_divide:
+    case Op::shift_left:
+    case Op::shift_right:
+    case Op::slice_scatter:
+    case Op::grid_sample:
       return {{}, {.form = 1}};
+    case Op::resample:
+    case Op::scatter:
+      return {{}, {.form = 1}, {.form = 2}};
     default:
       return {{}};
   }
@@ -162,6 +171,8 @@ class Example {
         return made({x({4, 5})});
       case Op::argmax:
       case Op::cumsum:
+      case Op::cumprod:
+      case Op::cummax:
       case Op::prod:
         return made({x({4, 5}, other ? DType::kInt64 : DType::kFloat32)});
       case Op::sort:
@@ -173,12 +184,29 @@ class Example {
 #define BITLAB_COMPARISON(name) case Op::name:
 #include "bitlab/program/elementwise.def"
         return other ? made({x({4, 5}, DType::kInt64), x({1, 5}, DType::kInt64)}) : made({x({4, 5}), floats({4, 1})});
+#define BITLAB_INTEGER(name) case Op::name:
+#include "bitlab/program/elementwise.def"
+        {
+          const DType dtype = other ? DType::kInt32 : DType::kInt64;
+          const ValueId a = x({4, 5}, dtype), b = x({4, 1}, dtype);
+          return made({a, op_ == Op::floor_divide ? at_least_1(b) : b});
+        }
       case Op::where:
         return made({x({4, 1}, DType::kBool), x({4, 5}), floats({5})});
       case Op::flip:
         return made({x({4, kTokensDim, 5}, DType::kBool)}, {{"dims", Sizes{1, 2}}});
       case Op::take:
         return made({x({4, 5, 3}), x({2}, DType::kInt64)}, {{"dim", int64_t{2}}});
+      case Op::slice_scatter:
+        return other ? made({x({with_factor(kTokensDim, 2), 5}, DType::kBool), x({2, 5}, DType::kBool)},
+                            {{"dim", int64_t{1}}, {"start", int64_t{-2}}, {"step", int64_t{1}}})
+                     : made({x({9, 5}), x({3, 5})}, {{"dim", int64_t{1}}, {"start", int64_t{1}}, {"step", int64_t{2}}});
+      case Op::scatter: {
+        const DType dtype = other ? DType::kInt64 : DType::kFloat32;
+        const std::string mode = other ? "mul" : variant_.form == 2 ? "add" : "set";
+        const ValueId into = x({4, 5, 3}, dtype), indices = x({4, 2, 3}, DType::kInt64);
+        return made({into, indices, x({4, 2, 3}, dtype)}, {{"dim", int64_t{2}}, {"mode", mode}});
+      }
       case Op::gather:
         return made({x({4, 5, 3}), x({4, 2, 3}, DType::kInt64)}, {{"dim", int64_t{2}}});
       case Op::adaptive_max_pool:
@@ -186,8 +214,16 @@ class Example {
         return made({x({4, 5, 6})}, {{"output_size", Sizes{3, 8}}});
       case Op::resample:
         return made({x({4, 5, 6})}, {{"output_size", Shape{7, 3}},
-                                     {"mode", std::string(other ? "cubic" : "linear")},
+                                     {"mode", std::string(other                ? "cubic"
+                                                          : variant_.form == 2 ? "cubic_antialias"
+                                                                               : "linear")},
                                      {"align_corners", int64_t{other}}});
+      case Op::grid_sample: {
+        const ValueId picture = x({4, 5, 6});
+        return made({picture, x({3, 7, 2})}, {{"mode", std::string(other ? "nearest" : "linear")},
+                                              {"padding", std::string(other ? "reflection" : "zeros")},
+                                              {"align_corners", int64_t{other}}});
+      }
       case Op::reshape:
         return other ? made({x({kTokensDim, 4}, DType::kBool)}, {{"shape", Shape{4, kBatch * kTokensDim}}})
                      : made({x({4, 5})}, {{"shape", Shape{2, with_factor(kBatch, 10)}}});
@@ -237,6 +273,13 @@ class Example {
   }
 
  private:
+  // A divisor.
+  ValueId at_least_1(ValueId x) {
+    const ValueId same = b_.node(Op::equal, prefix_ + "same", {x, x}).value();
+    const std::string type(name(b_.peek().value(x).dtype));
+    const ValueId one = b_.node(Op::cast, prefix_ + "one", {same}, {{"dtype", type}}).value();
+    return b_.node(Op::maximum, prefix_ + "divisor", {x, one}).value();
+  }
   ValueId x(const Shape& sizes, DType dtype = DType::kFloat32) {
     Shape shape{kBatch};
     shape.insert(shape.end(), sizes.begin(), sizes.end());

@@ -25,6 +25,14 @@ struct Unary {
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 double normal_cdf(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; }
 
+// By halving, as erf grows; near 0 by its series.
+double erfinv(double y) {
+  if (std::fabs(y) < 1e-4) return y * 0.88622692545275801365 * (1 + 0.26179938779914943654 * y * y);
+  double low = -6, high = 6;
+  for (int i = 0; i < 60; ++i) (std::erf((low + high) / 2) < y ? low : high) = (low + high) / 2;
+  return (low + high) / 2;
+}
+
 const Unary kUnary[] = {
     {Elementwise::relu, [](double x) { return x < 0 ? 0 : x; }, 0, 0, -100, 100},
     {Elementwise::squared_relu, [](double x) { return x < 0 ? 0 : x * x; }, 0.51, 0, -100, 100},
@@ -37,6 +45,8 @@ const Unary kUnary[] = {
     {Elementwise::sqrt, [](double x) { return std::sqrt(x); }, 0.5, 0, 0, 1e38F},
     {Elementwise::rsqrt, [](double x) { return 1 / std::sqrt(x); }, 1.5, 0, 1e-30F, 1e3F},
     {Elementwise::erf, [](double x) { return std::erf(x); }, 4, 0, -12, 12},
+    {Elementwise::erfinv, erfinv, 6, 0, -0.99999994F, 0.99999994F},
+    {Elementwise::erfinv, erfinv, 6, 0, 0.999F, 0.99999994F},
     {Elementwise::sin, [](double x) { return std::sin(x); }, 0, 0x1p-22, -8000, 8000, true},
     {Elementwise::cos, [](double x) { return std::cos(x); }, 0, 0x1p-22, -8000, 8000, true},
     {Elementwise::sin, [](double x) { return std::sin(x); }, 2, 0, -0.7F, 0.7F},
@@ -123,6 +133,10 @@ TEST(EveryElementwise, AtTheEnds) {
       {Elementwise::erf, kInfinity, 1.0F},
       {Elementwise::erf, -kInfinity, -1.0F},
       {Elementwise::erf, kNotANumber, kNotANumber},
+      {Elementwise::erfinv, 1.0F, kInfinity},
+      {Elementwise::erfinv, -1.0F, -kInfinity},
+      {Elementwise::erfinv, 1.5F, kNotANumber},
+      {Elementwise::erfinv, kNotANumber, kNotANumber},
       {Elementwise::sin, -0.0F, -0.0F},
       {Elementwise::sin, kInfinity, kNotANumber},
       {Elementwise::cos, 0.0F, 1.0F},
@@ -176,6 +190,31 @@ TEST(EveryElementwise, ArithmeticIsIeee) {
           ASSERT_EQ(most[i], std::max(a[i], other));
         }
       }
+}
+
+// All quadrants, far apart sizes, both zeros and infinities.
+TEST(EveryElementwise, AnglesEqualTheDefinitionInDouble) {
+  std::vector<float> across = test::random_floats(100'001, 5, 3.0F), up = test::random_floats(100'001, 6, 3.0F);
+  const std::vector<float> ends{0.0F, -0.0F, kInfinity, -kInfinity, 1.0F, -1.0F, 1e-40F, -1e38F, 3e-39F, kNotANumber};
+  for (const float a : ends)
+    for (const float b : ends) across.push_back(a), up.push_back(b);
+  for (size_t i = 0; i < 50'000; ++i) across[i] = std::ldexp(across[i], static_cast<int>(i % 60) - 30);
+  std::vector<float> first;
+  for (const ElementwiseRow* row : test::runnable(elementwise_kernels())) {
+    const std::vector<float> y = run_elementwise(*row, Elementwise::atan2, up, across);
+    if (first.empty()) first = y;
+    EXPECT_TRUE(test::same_bits(y, first)) << row->name;
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double exact = std::atan2(double{up[i]}, double{across[i]});
+      if (std::isnan(exact)) {
+        ASSERT_TRUE(std::isnan(y[i])) << up[i] << " " << across[i];
+        continue;
+      }
+      const double unit = std::ldexp(1.0, std::max(std::ilogb(exact), -126) - 23);
+      ASSERT_LE(std::fabs(y[i] - exact), 3 * unit) << row->name << " " << up[i] << " " << across[i] << " got " << y[i];
+      ASSERT_EQ(std::signbit(y[i]), std::signbit(exact)) << up[i] << " " << across[i];
+    }
+  }
 }
 
 TEST(EveryElementwise, ExtremesKeepNan) {

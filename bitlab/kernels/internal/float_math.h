@@ -1,7 +1,7 @@
 // Functions of F32x16, by + - * / sqrt, comparison, selection and bits alone, so that every instruction set gives the same bits. NaN stays
 // NaN.
 //
-// Largest errors, in units in the last place of the exact result, as tested: exp 2, expm1 5, log 2, log1p 4, sigmoid 4, tanh 4, erf 4, normal_cdf 4
+// Largest errors, in units in the last place of the exact result, as tested: exp 2, expm1 5, log 2, log1p 4, sigmoid 4, tanh 4, erf 4, erfinv 6, atan2 3, normal_cdf 4
 // for x >= -1 and 80 in its lower tail (there it is e^(-x^2 / 2), whose exponent is rounded). sin and cos: 2^-22 at most, up to |x| = 2^16.
 // Polynomials: minimax fits of the ranges that their comments name.
 #pragma once
@@ -150,6 +150,33 @@ BITLAB_ALWAYS_INLINE F32x16 normal_cdf(const F32x16& x) {
 BITLAB_ALWAYS_INLINE F32x16 erf(const F32x16& x) {
   const F32x16 size = absolute(x), outer = F32x16(1.0F) - exp(-(x * x)) * erfc_factor(size);
   return select(size > 1.0F, with_sign_of(x, select(size > 10.0F, 1.0F, outer)), erf_inside(x));
+}
+
+// x times a polynomial in -log(1 - x^2), or in its root where x is near 1 (M. Giles, Approximating the erfinv function, 2012).
+BITLAB_ALWAYS_INLINE F32x16 erfinv(const F32x16& x) {
+  constexpr float kNear0[] = {1.50140941F,     0.246640727F,   -0.00417768164F, -0.00125372503F, 0.00021858087F,
+                              -4.39150654e-6F, -3.5233877e-6F, 3.43273939e-7F,  2.81022636e-8F};
+  constexpr float kNear1[] = {2.83297682F,     1.00167406F,    0.00943887047F,  -0.0076224613F,  0.00573950773F,
+                              -0.00367342844F, 0.00134934322F, 0.000100950558F, -0.000200214257F};
+  const F32x16 w = -log((F32x16(1.0F) - x) * (x + 1.0F));
+  const F32x16 y = x * select(w < 5.0F, polynomial(kNear0, w - 2.5F), polynomial(kNear1, sqrt(w) - 3.0F));
+  return select(absolute(x) == 1.0F, with_sign_of(x, __builtin_inff()), y);
+}
+
+// The angle of (x, y), from -pi to pi, by atan(q) = q + q^3 p(q^2) on [0, 1]: of the smaller size by the larger one, then by octants. Zeros have signs:
+// (-0, 0) is at pi.
+BITLAB_ALWAYS_INLINE F32x16 atan2(const F32x16& y, const F32x16& x) {
+  constexpr float kHalfPi = 1.57079637F, kHalfPiLow = -4.37113883e-8F, kPi = 3.14159274F, kPiLow = -8.74227766e-8F;
+  constexpr float kAtan[] = {-0.333332986F, 0.199985489F,   -0.142642424F, 0.109521858F,   -0.0840344951F,
+                             0.0579575822F, -0.0311778337F, 0.0109145995F, -0.00179362029F};
+  const F32x16 across = absolute(x), up = absolute(y);
+  const F32x16 least = select(across < up, across, up), most = select(across < up, up, across);
+  const F32x16 quotient = select(least == __builtin_inff(), 1.0F, select(most == 0.0F, 0.0F, least / most));
+  const F32x16 square = quotient * quotient;
+  F32x16 angle = quotient + (quotient * square) * polynomial(kAtan, square);
+  angle = select(across < up, (F32x16(kHalfPi) - angle) + kHalfPiLow, angle);
+  angle = select(with_sign_of(x, 1.0F) < 0.0F, (F32x16(kPi) - angle) + kPiLow, angle);
+  return select(x == x, select(y == y, with_sign_of(y, angle), y), x);
 }
 
 // The sine of x + quarters pi / 2. Quarters are taken away in parts of 11 bits, so that products with numbers below 2^13 are exact; Taylor's

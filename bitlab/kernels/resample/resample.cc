@@ -6,24 +6,55 @@
 namespace bitlab::kernels {
 namespace {
 
-constexpr double kCubic = -0.75;
+constexpr double kCubic = -0.75, kCubicAntialias = -0.5;
 
 // The weight of a value `distance` from the place.
-double cubic_weight(double distance) {
+double cubic_weight(double distance, double a = kCubic) {
   const double d = std::fabs(distance);
-  if (d <= 1) return ((kCubic + 2) * d - (kCubic + 3)) * d * d + 1;
-  return ((d - 5) * d + 8) * d * kCubic - 4 * kCubic;
+  if (d <= 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+  return ((d - 5) * d + 8) * d * a - 4 * a;
+}
+
+// Kernels that are 0 beyond `support`, widened where there are more values than outputs.
+ResampleAxis antialias_axis(bool is_cubic, int64_t input, int64_t out) {
+  const double ratio = static_cast<double>(input) / static_cast<double>(out), width = std::max(ratio, 1.0);
+  const double support = (is_cubic ? 2 : 1) * width;
+  ResampleAxis axis{input, std::min(input, static_cast<int64_t>(std::ceil(support)) * 2 + 1), {}, {}};
+  for (int64_t i = 0; i < out; ++i) {
+    const double center = (static_cast<double>(i) + 0.5) * ratio;
+    const auto first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0),
+               end = std::min(static_cast<int64_t>(center + support + 0.5), input);
+    std::vector<double> weights;
+    double sum = 0;
+    for (int64_t at = first; at < end; ++at) {
+      const double d = std::fabs((static_cast<double>(at) - center + 0.5) / width);
+      weights.push_back(is_cubic ? (d < 2 ? cubic_weight(d, kCubicAntialias) : 0) : std::max(1 - d, 0.0));
+      sum += weights.back();
+    }
+    for (int64_t tap = 0; tap < axis.taps; ++tap) {
+      const bool is_there = first + tap < end;
+      axis.places.push_back(is_there ? first + tap : -1);
+      axis.weights.push_back(is_there ? static_cast<float>(weights[static_cast<size_t>(tap)] / sum) : 0);
+    }
+  }
+  return axis;
 }
 
 }  // namespace
 
 ResampleAxis resample_axis(ResampleMode mode, bool align_corners, int64_t input, int64_t out) {
-  ResampleAxis axis{input, mode == ResampleMode::kNearest ? 1 : mode == ResampleMode::kLinear ? 2 : 4, {}, {}};
+  if (mode == ResampleMode::kLinearAntialias || mode == ResampleMode::kCubicAntialias)
+    return antialias_axis(mode == ResampleMode::kCubicAntialias, input, out);
+  const bool is_nearest = mode == ResampleMode::kNearest || mode == ResampleMode::kNearestExact;
+  ResampleAxis axis{input, is_nearest ? 1 : mode == ResampleMode::kLinear ? 2 : 4, {}, {}};
   const auto n = static_cast<double>(input), m = static_cast<double>(out);
   for (int64_t i = 0; i < out; ++i) {
     const auto at = static_cast<double>(i);
-    if (mode == ResampleMode::kNearest) {
-      axis.places.push_back(std::min(i * input / out, input - 1));
+    if (is_nearest) {
+      // Between two values LibTorch's float32 ratio decides.
+      const double ratio = static_cast<float>(input) / static_cast<float>(out);
+      const auto exact = static_cast<int64_t>(std::floor(static_cast<float>((at + 0.5) * ratio)));
+      axis.places.push_back(std::min(mode == ResampleMode::kNearestExact ? exact : i * input / out, input - 1));
       axis.weights.push_back(1);
       continue;
     }
@@ -54,9 +85,11 @@ void resample(const ResampleShape& s, const float* x, float* y, ThreadPool& pool
       for (int64_t kz = oz; kz < oz + dz.taps; ++kz)
         for (int64_t ky = oy; ky < oy + dy.taps; ++ky) {
           const auto z = static_cast<size_t>(kz), v = static_cast<size_t>(ky);
+          if (dz.places[z] < 0 || dy.places[v] < 0) continue;
           const int64_t row = dz.places[z] * dy.input + dy.places[v];
           for (int64_t kx = 0; kx < dx.taps; ++kx) {
             const auto u = static_cast<size_t>(i * dx.taps + kx);
+            if (dx.places[u] < 0) continue;
             const float weight = dz.weights[z] * dy.weights[v] * dx.weights[u];
             const float* value = in + (row * dx.input + dx.places[u]) * s.channels;
             if (is_first) {

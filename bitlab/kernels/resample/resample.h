@@ -5,6 +5,8 @@
 //   The output i lies at the place (i + 0.5) n / m - 0.5 of n values, of m; with align_corners at i (n - 1) / (m - 1).
 //   nearest: floor(i n / m). linear: the two around the place, at its beginning at least. cubic: the four around it by the convolution of
 //   Keys 1981 with a = -0.75; what lies outside is the value at the edge.
+//   nearest_exact: floor((i + 0.5) n / m). Antialiased forms widen the kernel, the triangle or Keys' with a = -0.5, by n / m where that is above 1, over
+//   the values that lie within it, and divide the weights by their sum.
 #pragma once
 
 #include <array>
@@ -14,12 +16,12 @@
 
 namespace bitlab::kernels {
 
-enum class ResampleMode { kNearest, kLinear, kCubic };
+enum class ResampleMode { kNearest, kNearestExact, kLinear, kCubic, kLinearAntialias, kCubicAntialias };
 
 // What each output reads along one dimension: `taps` places and their weights.
 struct ResampleAxis {
   int64_t input = 1, taps = 1;
-  std::vector<int64_t> places{0};  // [out, taps]
+  std::vector<int64_t> places{0};  // [out, taps]; -1: none, behind those that an output has
   std::vector<float> weights{1};   // [out, taps]
 
   int64_t out() const { return static_cast<int64_t>(places.size()) / taps; }

@@ -9,11 +9,29 @@
 namespace bitlab::kernels {
 namespace {
 
+// The mean of a row under a kernel that is as wide as an output, in double: each value counts where its middle lies.
+double antialiased(bool is_cubic, const std::vector<double>& row, int64_t i, int64_t out) {
+  const double ratio = static_cast<double>(row.size()) / static_cast<double>(out), width = std::max(ratio, 1.0);
+  double sum = 0, weights = 0;
+  for (size_t at = 0; at < row.size(); ++at) {
+    const double d = std::fabs(static_cast<double>(at) + 0.5 - (static_cast<double>(i) + 0.5) * ratio) / width;
+    const double keys = d < 1 ? 1.5 * d * d * d - 2.5 * d * d + 1 : d < 2 ? -0.5 * d * d * d + 2.5 * d * d - 4 * d + 2 : 0;
+    const double weight = is_cubic ? keys : std::max(1 - d, 0.0);
+    sum += weight * row[at], weights += weight;
+  }
+  return sum / weights;
+}
+
 // The value at a place between the values of a row, in double.
 double value_at(ResampleMode mode, bool align, const std::vector<double>& row, int64_t i, int64_t out) {
   const auto n = static_cast<int64_t>(row.size());
   const auto at = [&](int64_t place) { return row[static_cast<size_t>(std::clamp<int64_t>(place, 0, n - 1))]; };
   if (mode == ResampleMode::kNearest) return at(i * n / out);
+  if (mode == ResampleMode::kNearestExact)
+    return at(static_cast<int64_t>(
+        std::floor((static_cast<double>(i) + 0.5) * static_cast<double>(n) / static_cast<double>(out))));
+  if (mode == ResampleMode::kLinearAntialias || mode == ResampleMode::kCubicAntialias)
+    return antialiased(mode == ResampleMode::kCubicAntialias, row, i, out);
   const double ratio = align ? (out > 1 ? static_cast<double>(n - 1) / static_cast<double>(out - 1) : 0)
                              : static_cast<double>(n) / static_cast<double>(out);
   double place = align ? static_cast<double>(i) * ratio : (static_cast<double>(i) + 0.5) * ratio - 0.5;
@@ -39,10 +57,11 @@ TEST(Resample, EqualsTheDefinitionInDouble) {
   constexpr int64_t kBatch = 2, kChannels = 3;
   const std::pair<Sizes, Sizes> sizes[] = {{{1, 1, 7}, {1, 1, 11}}, {{1, 5, 4}, {1, 3, 9}}, {{3, 2, 5}, {4, 7, 2}},
                                            {{1, 1, 1}, {1, 5, 3}},  {{1, 4, 6}, {1, 1, 1}}, {{1, 4, 6}, {1, 8, 12}}};
-  for (const ResampleMode mode : {ResampleMode::kNearest, ResampleMode::kLinear, ResampleMode::kCubic})
+  for (const ResampleMode mode : {ResampleMode::kNearest, ResampleMode::kNearestExact, ResampleMode::kLinear,
+                                  ResampleMode::kCubic, ResampleMode::kLinearAntialias, ResampleMode::kCubicAntialias})
     for (const bool align : {false, true})
       for (const auto& [in, out] : sizes) {
-        if (mode == ResampleMode::kNearest && align) continue;
+        if (mode != ResampleMode::kLinear && mode != ResampleMode::kCubic && align) continue;
         const auto volume = [](const Sizes& s) { return s[0] * s[1] * s[2]; };
         const auto x = test::random_floats(kBatch * volume(in) * kChannels, 3);
         ResampleShape shape{.batch = kBatch, .channels = kChannels, .axes = {}};

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <string>
+#include <type_traits>
 
 #include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/step.h"
@@ -108,6 +110,85 @@ Result<Step> make_gather_step(const StepContext& context) {
                     std::copy_n(in + from * bytes, bytes, b.output<uint8_t>() + (o * block + i) * bytes);
                   }
                 });
+                return {};
+              },
+              0, ""};
+}
+
+namespace {
+
+// Calls with f(there, source), what becomes of a value that is there and one that is scattered to it. NaN stays NaN.
+template <class Call>
+void with_scatter(const std::string& mode, Call call) {
+  const auto wrapping = [](auto f) {
+    return [f](auto a, auto b) {
+      using T = decltype(a);
+      if constexpr (std::is_integral_v<T>) {
+        return static_cast<T>(f(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b)));
+      } else {
+        return f(a, b);
+      }
+    };
+  };
+  if (mode == "add") return call(wrapping(std::plus<>()));
+  if (mode == "mul") return call(wrapping(std::multiplies<>()));
+  if (mode == "minimum") return call([](auto a, auto b) { return a < b || a != a ? a : b; });
+  if (mode == "maximum") return call([](auto a, auto b) { return a > b || a != a ? a : b; });
+  return call([](auto, auto b) { return b; });
+}
+
+template <class T>
+Step scatter_step(const StepContext& context) {
+  const Indexed at = indexed(context);
+  const int64_t block = at.count / at.outer, values = at.size * at.inner;  // of one of `outer`
+  Step step;
+  with_scatter(context.node.attribute<std::string>("mode"), [&](auto f) {
+    step.run = [=, &node = context.node](const StepBuffers& b) -> Status {
+      const auto* indices = b.input<int64_t>(1);
+      BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
+      b.pool->run(at.outer, [&](int64_t o, int) {
+        T* y = b.output<T>() + o * values;
+        std::copy_n(b.input<T>(0) + o * values, values, y);
+        for (int64_t i = o * block; i < (o + 1) * block; ++i) {  // one by one: places may repeat
+          T& there = y[at.place(indices[i]) * at.inner + i % at.inner];
+          there = f(there, b.input<T>(2)[i]);
+        }
+      });
+      return {};
+    };
+  });
+  return step;
+}
+
+}  // namespace
+
+Result<Step> make_scatter_step(const StepContext& context) {
+  const program::DType dtype = context.input(0).dtype;
+  if (dtype == program::DType::kFloat32) return scatter_step<float>(context);
+  switch (size_of(dtype)) {
+    case 8:
+      return scatter_step<int64_t>(context);
+    case 4:
+      return scatter_step<int32_t>(context);
+    case 2:
+      return scatter_step<uint16_t>(context);
+    default:
+      return scatter_step<uint8_t>(context);
+  }
+}
+
+Result<Step> make_slice_scatter_step(const StepContext& context) {
+  const size_t dim = dim_of(context);
+  StridedView source = context.input_view(1);
+  const int64_t start = context.node.attribute<int64_t>("start"), length = source.sizes[dim],
+                bytes = size_of(context.input(0).dtype);
+  StridedView whole = context.output_view();
+  const int64_t first = start < 0 ? whole.sizes[dim] + start : start;
+  StridedView part = part_of(whole, dim, first, length, context.node.attribute<int64_t>("step"));
+  return Step{[all = StridedCopy{context.input_view(0), std::move(whole), bytes},
+               over = StridedCopy{std::move(source), std::move(part), bytes}](const StepBuffers& b) -> Status {
+                all.run(b.inputs[0], b.outputs[0], *b.pool);
+                over.run(b.inputs[1], b.outputs[0], *b.pool);
                 return {};
               },
               0, ""};

@@ -227,6 +227,69 @@ Result<Step> make_not_equal_step(const StepContext& context) { return typed_step
 Result<Step> make_less_step(const StepContext& context) { return typed_step<uint8_t>(context, std::less<>()); }
 Result<Step> make_less_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::less_equal<>()); }
 
+namespace {
+
+// Of int64 and int32, as the operation's rule has them.
+template <class Function>
+Step step_of_integers(const StepContext& context, Function f) {
+  return typed_step<void>(context, [f](auto a, auto b) {
+    using T = decltype(a);
+    if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, int32_t>) {
+      return static_cast<T>(f(a, b));
+    } else {
+      return a;
+    }
+  });
+}
+
+// A shift by an amount within the bits, or else f of the value.
+template <class Shift, class Otherwise>
+Step shift_step(const StepContext& context, Shift shift, Otherwise otherwise) {
+  return step_of_integers(context, [=](auto a, auto b) {
+    constexpr decltype(b) kBits = 8 * sizeof(a);
+    return b >= 0 && b < kBits ? shift(a, b) : otherwise(a);
+  });
+}
+
+// The step, behind a look for a divisor of 0, which is an error of the run.
+Step with_divisors_checked(const StepContext& context, Step step) {
+  const int64_t count = elements(context.input(1).shape, context.sizes);
+  const bool is_long = context.input(1).dtype == program::DType::kInt64;
+  return Step{[=, run = std::move(step.run), &node = context.node](const StepBuffers& b) -> Status {
+                const auto has_zero = [&](const auto* values) {
+                  return std::find(values, values + count, 0) != values + count;
+                };
+                if (is_long ? has_zero(b.input<int64_t>(1)) : has_zero(b.input<int32_t>(1)))
+                  return make_error(ErrorCode::kInvalidArgument, "[{}] divisors other than 0, got 0 (node={})",
+                                    program::name(node.op), node.name);
+                return run(b);
+              },
+              step.scratch_bytes, step.kernels};
+}
+
+}  // namespace
+
+Result<Step> make_floor_divide_step(const StepContext& context) {
+  return with_divisors_checked(context, step_of_integers(context, [](auto a, auto b) {
+                                 using T = decltype(a);
+                                 if (b == -1) return static_cast<T>(-static_cast<std::make_unsigned_t<T>>(a));  // wraps
+                                 return static_cast<T>(a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0));
+                               }));
+}
+Result<Step> make_bitwise_and_step(const StepContext& context) { return step_of_integers(context, std::bit_and<>()); }
+Result<Step> make_bitwise_or_step(const StepContext& context) { return step_of_integers(context, std::bit_or<>()); }
+Result<Step> make_bitwise_xor_step(const StepContext& context) { return step_of_integers(context, std::bit_xor<>()); }
+Result<Step> make_shift_left_step(const StepContext& context) {
+  const auto shift = [](auto a, auto b) {
+    return static_cast<decltype(a)>(static_cast<std::make_unsigned_t<decltype(a)>>(a) << b);
+  };
+  return shift_step(context, shift, [](auto a) { return decltype(a){0}; });
+}
+Result<Step> make_shift_right_step(const StepContext& context) {
+  const auto shift = [](auto a, auto b) { return static_cast<decltype(a)>(a >> b); };
+  return shift_step(context, shift, [](auto a) { return static_cast<decltype(a)>(a < 0 ? -1 : 0); });
+}
+
 Result<Step> make_where_step(const StepContext& context) {
   const Operands operands(context, {operand_of(context, 0), operand_of(context, 1), operand_of(context, 2)}, false);
   const int64_t bytes = size_of(context.input(1).dtype);

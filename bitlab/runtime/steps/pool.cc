@@ -1,6 +1,7 @@
 // Steps of pooling, and of images in another size.
 #include "bitlab/kernels/pool/pool.h"
 
+#include "bitlab/kernels/grid_sample/grid_sample.h"
 #include "bitlab/kernels/resample/resample.h"
 #include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/step.h"
@@ -66,11 +67,41 @@ Result<Step> make_avg_pool_step(const StepContext& context) {
 Result<Step> make_adaptive_max_pool_step(const StepContext& context) { return max_step(context, adaptive(context)); }
 Result<Step> make_adaptive_avg_pool_step(const StepContext& context) { return average_step(context, adaptive(context), {}); }
 
+namespace {
+
+kernels::ResampleMode resample_mode(const std::string& mode) {
+  using Mode = kernels::ResampleMode;
+  if (mode == "nearest") return Mode::kNearest;
+  if (mode == "nearest_exact") return Mode::kNearestExact;
+  if (mode == "linear") return Mode::kLinear;
+  if (mode == "linear_antialias") return Mode::kLinearAntialias;
+  return mode == "cubic" ? Mode::kCubic : Mode::kCubicAntialias;
+}
+
+}  // namespace
+
+Result<Step> make_grid_sample_step(const StepContext& context) {
+  const std::vector<int64_t> x = context.input_shape(0), grid = context.input_shape(1);
+  const auto& padding = context.node.attribute<std::string>("padding");
+  const kernels::GridSample layer{.batch = x[0],
+                                  .channels = x[1],
+                                  .height = x[2],
+                                  .width = x[3],
+                                  .places = grid[1] * grid[2],
+                                  .is_nearest = context.node.attribute<std::string>("mode") == "nearest",
+                                  .align_corners = context.node.attribute<int64_t>("align_corners") == 1,
+                                  .padding = padding == "zeros"    ? kernels::GridPadding::kZeros
+                                             : padding == "border" ? kernels::GridPadding::kBorder
+                                                                   : kernels::GridPadding::kReflection};
+  return Step{[layer](const StepBuffers& b) -> Status {
+                grid_sample(layer, b.input(0), b.input(1), b.output(), *b.pool);
+                return {};
+              },
+              0, ""};
+}
+
 Result<Step> make_resample_step(const StepContext& context) {
-  const auto& mode = context.node.attribute<std::string>("mode");
-  const auto kind = mode == "nearest"  ? kernels::ResampleMode::kNearest
-                    : mode == "linear" ? kernels::ResampleMode::kLinear
-                                       : kernels::ResampleMode::kCubic;
+  const auto kind = resample_mode(context.node.attribute<std::string>("mode"));
   const bool align = context.node.attribute<int64_t>("align_corners") == 1;
   auto shape = image_shape<kernels::ResampleShape>(
       context, [&](size_t, int64_t input, int64_t out) { return kernels::resample_axis(kind, align, input, out); });

@@ -58,10 +58,29 @@ Result<Step> reduced(const StepContext& context, kernels::Reduction op, Function
   return reduction_step(context, {.op = op}, context.input_shape(0).back());
 }
 
-template <class Sum, class T>
-void add_up(const T* x, int64_t count, T* y) {
-  Sum sum = 0;
-  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<T>(sum += static_cast<Sum>(x[i]));
+// y[i] = x[0] f ... f x[i], in a wide type.
+template <class Wide, class T, class Function>
+void scan(const T* x, int64_t count, T* y, Wide value, Function f) {
+  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<T>(value = f(value, static_cast<Wide>(x[i])));
+}
+
+template <class Function>
+Step scan_step(const StepContext& context, int first, Function f) {
+  const int64_t columns = context.input_shape(0).back(), rows = context.output_elements() / columns;
+  const bool is_float = context.input(0).dtype == program::DType::kFloat32;
+  return Step{[=](const StepBuffers& b) -> Status {
+                b.pool->run(rows, [&](int64_t row, int) {
+                  const int64_t at = row * columns;
+                  if (is_float) {
+                    scan<double>(b.input(0) + at, columns, b.output() + at, first, f);
+                  } else {
+                    scan<uint64_t>(b.input<int64_t>(0) + at, columns, b.output<int64_t>() + at, static_cast<uint64_t>(first),
+                                   f);
+                  }
+                });
+                return {};
+              },
+              0, ""};
 }
 
 }  // namespace
@@ -105,20 +124,33 @@ Result<Step> make_argmax_step(const StepContext& context) {
   return row_step<float, int64_t>(context, place);
 }
 
-Result<Step> make_cumsum_step(const StepContext& context) {
+Result<Step> make_cumsum_step(const StepContext& context) { return scan_step(context, 0, std::plus<>()); }
+Result<Step> make_cumprod_step(const StepContext& context) { return scan_step(context, 1, std::multiplies<>()); }
+
+namespace {
+
+template <class T>
+Step cummax_step(const StepContext& context) {
   const int64_t columns = context.input_shape(0).back(), rows = context.output_elements() / columns;
-  const bool is_float = context.input(0).dtype == program::DType::kFloat32;
   return Step{[=](const StepBuffers& b) -> Status {
                 b.pool->run(rows, [&](int64_t row, int) {
-                  if (is_float) {
-                    add_up<double>(b.input(0) + row * columns, columns, b.output() + row * columns);
-                  } else {
-                    add_up<uint64_t>(b.input<int64_t>(0) + row * columns, columns, b.output<int64_t>() + row * columns);
+                  const T* x = b.input<T>(0) + row * columns;
+                  int64_t most = 0;
+                  for (int64_t i = 0; i < columns; ++i) {
+                    if (x[i] >= x[most] || x[i] != x[i]) most = i;
+                    b.output<T>()[row * columns + i] = x[most];
+                    b.output<int64_t>(1)[row * columns + i] = most;
                   }
                 });
                 return {};
               },
               0, ""};
+}
+
+}  // namespace
+
+Result<Step> make_cummax_step(const StepContext& context) {
+  return context.input(0).dtype == program::DType::kInt64 ? cummax_step<int64_t>(context) : cummax_step<float>(context);
 }
 
 namespace {
