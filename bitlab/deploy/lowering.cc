@@ -1,7 +1,9 @@
 #include "bitlab/deploy/internal/lowering.h"
 
 #include <algorithm>
+#include <iterator>
 #include <tuple>
+#include <variant>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
@@ -66,6 +68,13 @@ at::Tensor tensor_of(const at::TensorImpl* impl) {
   return at::Tensor(c10::intrusive_ptr<at::TensorImpl>::reclaim_copy(const_cast<at::TensorImpl*>(impl)));
 }
 
+// An operator that changes how a tensor lies, and none of its values.
+bool is_reshaping_in_place(const Call& call) {
+  constexpr std::string_view kNames[] = {"aten::transpose_", "aten::t_",          "aten::squeeze_", "aten::unsqueeze_",
+                                         "aten::swapaxes_",  "aten::as_strided_", "aten::swapdims_"};
+  return std::find(std::begin(kNames), std::end(kNames), call.op.substr(0, call.op.find('.'))) != std::end(kNames);
+}
+
 // Whether two tensors of one storage have an element in common.
 bool overlap(const at::Tensor& a, const at::Tensor& b) {
   const auto elements = static_cast<int64_t>(a.storage().nbytes() / a.element_size());
@@ -121,15 +130,81 @@ std::string describe(const c10::IValue& value) {
   return c10::str(value);
 }
 
+template <class Function>
+auto Lowering::within(size_t call, Function function) {
+  const size_t index = std::exchange(index_, call), nodes = calls_.size();
+  const Call* twin = std::exchange(twin_, &recordings_->twin.calls[call]);
+  auto result = function();
+  index_ = index;
+  twin_ = twin;
+  std::fill(calls_.begin() + static_cast<std::ptrdiff_t>(nodes), calls_.end(), std::nullopt);
+  return result;
+}
+
+// The value of a tensor behind a write into a view of it: what it was with the view's new value in it. Either may be such a value itself.
+class Lowering::Written {
+ public:
+  // What a tensor was or is: a value, one behind a write, or what its memory held before the call under way.
+  using State = std::variant<ValueId, std::shared_ptr<Written>, size_t>;
+
+  Written(Lowering& lowering, View view, State base, State part)
+      : lowering_(lowering), view_(std::move(view)), base_(std::move(base)), part_(std::move(part)) {}
+
+  Result<ValueId> value() {
+    if (value_ != program::kNone) return value_;
+    BITLAB_TRY(const ValueId part, value_of(part_));
+    BITLAB_TRY(const ValueId base, value_of(base_));
+    const Call& call = lowering_.recordings_->first.calls[view_.call];
+    const ViewFunction put_back = find_view_function(call.op);
+    if (put_back == nullptr) return unsupported(call, "a view whose memory can be written", call.op);
+    BITLAB_TRY(value_, lowering_.within(view_.call, [&] { return put_back(lowering_, call, view_.tensor, base, part); }));
+    return value_;
+  }
+
+ private:
+  Result<ValueId> value_of(const State& state) {
+    if (const auto* written = std::get_if<std::shared_ptr<Written>>(&state)) return (*written)->value();
+    if (const auto* value = std::get_if<ValueId>(&state)) return *value;
+    const size_t write = std::get<size_t>(state);
+    const Recordings& all = *lowering_.recordings_;
+    return lowering_.within(write, [&] {
+      return lowering_.constant_of(all.first.calls[write], [&](const Call& c) {
+        const auto holds = [&](const Recording& recording) { return &c == &recording.calls[write]; };
+        const Recording& recording = holds(all.first) ? all.first : holds(all.twin) ? all.twin : *all.largest;
+        const at::Tensor base = recording.calls[view_.call].arguments.at(0).value.toTensor();
+        return c.memory.as_strided(base.sizes(), base.strides(), base.storage_offset());
+      });
+    });
+  }
+
+  Lowering& lowering_;
+  View view_;
+  State base_, part_;
+  ValueId value_ = program::kNone;
+};
+
 Result<ValueId> Lowering::activation(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   if (value.isTensor() && is_activation(value.toTensor())) return value_of(call, value.toTensor());
   return unsupported(call, "the input or a result of a captured operator as '" + argument + "'", describe(value));
 }
 
-Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) const {
-  const auto found = values_.find(identity(tensor));
-  if (found != values_.end()) return found->second;
+Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) {
+  const void* key = identity(tensor);
+  if (const auto found = values_.find(key); found != values_.end()) return found->second;
+  if (const auto found = written_.find(key); found != written_.end()) {
+    const std::shared_ptr<Written> written = found->second;
+    BITLAB_TRY(const ValueId value, written->value());
+    written_.erase(key);
+    return values_[key] = value;
+  }
+  if (const auto found = views_.find(key); found != views_.end()) {  // of memory that was written since: viewed again
+    const View view = found->second;
+    BITLAB_RETURN_IF_ERROR(value_of(call, view.base));
+    const Call& made_by = recordings_->first.calls[view.call];
+    BITLAB_RETURN_IF_ERROR(within(view.call, [&] { return find_function(made_by.op)(*this, made_by); }));
+    return values_.at(key);
+  }
   return unsupported(call, "a value that was not changed in place as a part of another, and no index of a max pool",
                      describe(tensor));
 }
@@ -304,7 +379,7 @@ Result<ValueId> Lowering::node(Op op, std::vector<ValueId> inputs, program::Attr
 }
 
 Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& output) {
-  if (call.is_in_place()) change_in_place(output);
+  if (call.is_in_place() && !is_reshaping_in_place(call)) change_in_place(output, value);
   const std::vector<int64_t> expected = shape_at(shape(value), recordings_->sizes);
   if (call.shape_of(output) != at::IntArrayRef(expected))
     return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(call.shape_of(output)));
@@ -312,6 +387,7 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
     return unsupported(call, fmt::format("a result of {}", name(dtype(value))), c10::toString(output.scalar_type()));
   values_[identity(output)] = value;
   lost_.erase(identity(output));
+  written_.erase(identity(output));
   return {};
 }
 
@@ -374,21 +450,62 @@ at::Tensor Lowering::transposed(const at::Tensor& tensor) const {
   return found == transposes_.end() ? at::Tensor() : found->second;
 }
 
-// An in-place operator changes every tensor that has some of its memory: a program of values has none of them any more.
-void Lowering::change_in_place(const at::Tensor& changed) {
-  if (!is_activation(changed)) overwritten_.push_back(changed);
-  for (auto it = values_.begin(); it != values_.end();) {
-    const auto* impl = static_cast<const at::TensorImpl*>(it->first);
-    const bool is_other = impl != identity(changed) && impl->storage().is_alias_of(changed.storage());
-    const bool is_lost = is_other && overlap(tensor_of(impl), changed);
-    if (is_lost) lost_.insert(impl);
-    it = is_lost ? values_.erase(it) : std::next(it);
+// An in-place operator changes every tensor that has some of its memory: those that this is a view of hold its new value in themselves, the others are
+// viewed again where something reads them.
+void Lowering::change_in_place(const at::Tensor& changed, ValueId value) {
+  const auto state_of = [&](const at::Tensor& tensor) -> Written::State {
+    if (const auto found = values_.find(identity(tensor)); found != values_.end()) return found->second;
+    if (const auto found = written_.find(identity(tensor)); found != written_.end()) return found->second;
+    return index_;
+  };
+  std::unordered_map<const void*, std::shared_ptr<Written>> bases;
+  Written::State part = value;
+  for (auto view = views_.find(identity(changed)); view != views_.end(); view = views_.find(identity(view->second.base))) {
+    const at::Tensor& base = view->second.base;
+    const Written::State before = state_of(base);
+    // What is lost stays lost, and memory that the call's own memory does not show is not known.
+    if (std::holds_alternative<size_t>(before) &&
+        (is_activation(base) || !recordings_->first.calls[index_].memory.defined()))
+      break;
+    const auto written = std::make_shared<Written>(*this, view->second, before, part);
+    bases[identity(base)] = written;
+    part = written;
   }
+  if (!is_activation(changed)) overwritten_.push_back(changed);
+  const auto lose_others = [&](auto& states) {
+    for (auto it = states.begin(); it != states.end();) {
+      const auto* impl = static_cast<const at::TensorImpl*>(it->first);
+      const bool is_other = impl != identity(changed) && impl->storage().is_alias_of(changed.storage());
+      const bool is_lost = is_other && overlap(tensor_of(impl), changed);
+      if (is_lost) lost_.insert(impl);
+      it = is_lost ? states.erase(it) : std::next(it);
+    }
+  };
+  lose_others(values_);
+  lose_others(written_);
+  for (auto& [key, written] : bases) written_[key] = written;
+}
+
+// Which outputs of a call are views of its first argument. One that changes its argument's shape in place leaves no view as it was.
+void Lowering::remember_views(const Call& call) {
+  if (call.arguments.empty() || !call.arguments[0].value.isTensor()) return;
+  const at::Tensor& base = call.arguments[0].value.toTensor();
+  if (!base.defined() || !base.has_storage()) return;
+  if (is_reshaping_in_place(call)) {
+    std::erase_if(views_,
+                  [&](const auto& entry) { return entry.first == identity(base) || entry.second.base.is_same(base); });
+    return;
+  }
+  for (const c10::IValue& output : call.outputs)
+    for_each_tensor(output, [&](const at::Tensor& tensor) {
+      if (tensor.defined() && !tensor.is_same(base) && tensor.has_storage() && tensor.is_alias_of(base))
+        views_[identity(tensor)] = {index_, base, tensor};
+    });
 }
 
 bool Lowering::is_activation(const at::Tensor& tensor) const {
   if (!tensor.defined()) return false;
-  return values_.contains(identity(tensor)) || lost_.contains(identity(tensor)) ||
+  return values_.contains(identity(tensor)) || lost_.contains(identity(tensor)) || written_.contains(identity(tensor)) ||
          std::any_of(overwritten_.begin(), overwritten_.end(), [&](const at::Tensor& changed) {
            return tensor.has_storage() && tensor.is_alias_of(changed) && overlap(tensor, changed);
          });
@@ -396,6 +513,12 @@ bool Lowering::is_activation(const at::Tensor& tensor) const {
 
 bool Lowering::reads_activations(const Call& call) const {
   return reads_any(call, [&](const at::Tensor& tensor) { return is_activation(tensor); });
+}
+
+// A view that nothing reads, but that is written over.
+bool Lowering::is_only_written(const Call& call) const {
+  return find_view_function(call.op) != nullptr && call.outputs.size() == 1 && call.outputs[0].isTensor() &&
+         views_.contains(identity(output_of(call))) && !live_->read.contains(identity(output_of(call)));
 }
 
 // What is made of nothing but a symbol's size, and of integers: positions.
@@ -408,6 +531,11 @@ Status Lowering::lower_symbolic_source(const Call& call) {
 }
 
 Status Lowering::lower_call(const Call& call) {
+  remember_views(call);
+  if (reads_activations(call) && is_only_written(call)) {
+    lose(output_of(call));
+    return {};
+  }
   if (!reads_activations(call)) {
     if (call.op.starts_with("aten::arange")) return lower_symbolic_source(call);
     ++constant_calls_;
@@ -439,7 +567,7 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
     values_[identity(recordings.first.inputs.at(port.name))] =
         builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
   const Live live = live_parts(recordings.first);
-  read_ = &live.tensors;
+  live_ = &live;
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
   for (index_ = 0; index_ < std::max(recordings.first.calls.size(), recordings.twin.calls.size()); ++index_) {
     BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
@@ -449,12 +577,12 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
     BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }
   std::vector<program::Output> outputs;
+  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}};
   for (const auto& [output_name, tensor] : recordings.first.outputs) {
-    const auto found = values_.find(identity(tensor));
-    if (found == values_.end())
+    if (!is_activation(tensor))
       return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {} (output={})",
                         describe(tensor), output_name);
-    program::ValueId value = found->second;
+    BITLAB_TRY(program::ValueId value, value_of(ends, tensor));
     if (builder_.peek().value(value).kind == program::ValueKind::kInput) {  // an output is what a node makes
       const program::Shape shape = builder_.peek().value(value).shape;
       BITLAB_TRY(value, node(program::Op::reshape, {value}, {{"shape", shape}}));

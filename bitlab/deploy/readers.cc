@@ -13,8 +13,6 @@ const std::vector<const Call*>& find(const std::unordered_map<const void*, std::
   return found == map.end() ? none : found->second;
 }
 
-const void* memory_of(const at::Tensor& tensor) { return tensor.storage().unsafeGetStorageImpl(); }
-
 }  // namespace
 
 Readers::Readers(const Recording& recording) : outputs_(recording.outputs) {

@@ -27,6 +27,20 @@ at::Tensor copy_of(const at::Tensor& tensor) {
   return tensor.clone();
 }
 
+// All the memory that a tensor is a part of.
+at::Tensor copy_of_memory(const at::Tensor& tensor) {
+  const ops::ObservationPause pause;
+  return tensor.as_strided({static_cast<int64_t>(tensor.storage().nbytes() / tensor.element_size())}, {1}, 0).clone();
+}
+
+// What nothing was written to is the same in every recording.
+void clear_unwritten(const Call& call) {
+  constexpr std::string_view kNames[] = {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided"};
+  if (std::find(std::begin(kNames), std::end(kNames), call.op.substr(0, call.op.find('.'))) == std::end(kNames)) return;
+  const ops::ObservationPause pause;
+  call.outputs.at(0).toTensor().zero_();
+}
+
 // Operators that look at a tensor's shape, dtype and device alone.
 bool reads_shapes(const Call& call) {
   constexpr std::string_view kNames[] = {"aten::empty_like", "aten::zeros_like", "aten::ones_like",
@@ -40,7 +54,7 @@ class Recorder final : public ops::CallListener {
  public:
   Recorder(nn::NamedTensors inputs, Keep keep) : keep_(keep) {
     recording.inputs = std::move(inputs);
-    for (const auto& [name, tensor] : recording.inputs) activations_.insert(tensor.unsafeGetTensorImpl());
+    for (const auto& [name, tensor] : recording.inputs) mark(tensor);
   }
 
   void enter(const at::RecordFunction& fn) override {
@@ -58,7 +72,10 @@ class Recorder final : public ops::CallListener {
     const auto inputs = fn.inputs();
     for (size_t i = 0; i < inputs.size(); ++i)
       call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
-    if (call.is_in_place() && !inputs.empty() && inputs[0].isTensor()) call.before = copy_of(inputs[0].toTensor());
+    if (!call.is_in_place() || inputs.empty() || !inputs[0].isTensor()) return;
+    const at::Tensor& changed = inputs[0].toTensor();
+    call.before = copy_of(changed);
+    if (changed.has_storage() && changed.nbytes() < changed.storage().nbytes()) call.memory = copy_of_memory(changed);
   }
 
   void leave(const at::RecordFunction& fn) override {
@@ -71,6 +88,7 @@ class Recorder final : public ops::CallListener {
     call.outputs.assign(outputs.begin(), outputs.end());
     for (const c10::IValue& output : call.outputs)
       call.shapes.push_back(output.isTensor() && output.toTensor().defined() ? output.toTensor().sizes().vec() : Sizes());
+    clear_unwritten(call);
     if (frame.rewritten || gives_way(frame)) {
       std::move(frame.inner.begin(), frame.inner.end(), std::back_inserter(calls));
       return;
@@ -100,13 +118,15 @@ class Recorder final : public ops::CallListener {
     bool rewritten = false;   // other calls stand in its place
   };
 
-  bool is_activation(const at::Tensor& tensor) const { return activations_.contains(tensor.unsafeGetTensorImpl()); }
+  bool is_activation(const at::Tensor& tensor) const { return tensor.defined() && activations_.contains(memory_of(tensor)); }
+  void mark(const at::Tensor& tensor) {
+    if (tensor.defined()) activations_.insert(memory_of(tensor));
+  }
   bool reads_activations(const Call& call) const {
     return reads_any(call, [&](const at::Tensor& tensor) { return is_activation(tensor); });
   }
   void mark(const Call& call) {
-    for (const c10::IValue& output : call.outputs)
-      for_each_tensor(output, [&](const at::Tensor& tensor) { activations_.insert(tensor.unsafeGetTensorImpl()); });
+    for (const c10::IValue& output : call.outputs) for_each_tensor(output, [&](const at::Tensor& tensor) { mark(tensor); });
   }
   // A call that computes something of activations, gives way to calls that make all that it returns: others compute in a kernel of their own.
   bool gives_way(const Frame& frame) const {
@@ -121,7 +141,7 @@ class Recorder final : public ops::CallListener {
 
   Keep keep_;
   std::vector<Frame> frames_;                    // the calls under way
-  std::unordered_set<const void*> activations_;  // the inputs, and what calls that read activations make
+  std::unordered_set<const void*> activations_;  // by memory: the inputs, and what calls that read activations make
 };
 
 // MKL-DNN computes recurrent layers in one call.
@@ -139,6 +159,11 @@ class PlainBackends {
 }  // namespace
 
 bool Call::is_in_place() const { return op.substr(0, op.find('.')).ends_with('_'); }
+
+bool Call::is_overwriting() const {
+  const std::string name = op.substr(0, op.find('.'));
+  return name == "aten::copy_" || name == "aten::fill_" || name == "aten::zero_";
+}
 
 at::IntArrayRef Call::shape_of(const at::Tensor& output) const {
   for (size_t i = 0; i < outputs.size(); ++i)
@@ -173,9 +198,12 @@ bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& c
 }
 
 Live live_parts(const Recording& recording) {
-  Live live{std::vector<bool>(recording.calls.size()), {}};
+  Live live{std::vector<bool>(recording.calls.size()), {}, {}};
   auto& read = live.tensors;
-  for (const auto& [name, output] : recording.outputs) read.insert(output.unsafeGetTensorImpl());
+  for (const auto& [name, output] : recording.outputs) {
+    read.insert(output.unsafeGetTensorImpl());
+    live.read.insert(output.unsafeGetTensorImpl());
+  }
   for (size_t i = recording.calls.size(); i-- > 0;) {
     const Call& call = recording.calls[i];
     bool needed = call.is_in_place() || call.outputs.empty();
@@ -187,7 +215,10 @@ Live live_parts(const Recording& recording) {
     live.calls[i] = needed;
     if (!needed) continue;
     for (const Argument& argument : call.arguments)
-      for_each_tensor(argument.value, [&](const at::Tensor& tensor) { read.insert(tensor.unsafeGetTensorImpl()); });
+      for_each_tensor(argument.value, [&](const at::Tensor& tensor) {
+        read.insert(tensor.unsafeGetTensorImpl());
+        if (&argument != &call.arguments.front() || !call.is_overwriting()) live.read.insert(tensor.unsafeGetTensorImpl());
+      });
   }
   return live;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -58,7 +59,7 @@ class Lowering {
   bool is_activation(const at::Tensor& tensor) const;
   // The activation that a tensor is. Error: Unsupported, for another one.
   Result<program::ValueId> activation(const Call& call, const std::string& argument);
-  Result<program::ValueId> value_of(const Call& call, const at::Tensor& tensor) const;
+  Result<program::ValueId> value_of(const Call& call, const at::Tensor& tensor);
   // An activation, or a float constant: a tensor or a number.
   Result<program::ValueId> operand(const Call& call, const std::string& argument);
   // The same in a dtype that programs compute with.
@@ -82,15 +83,17 @@ class Lowering {
   Result<program::ValueId> node(program::Op op, std::vector<program::ValueId> inputs, program::Attributes attributes = {});
   Result<std::vector<program::ValueId>> nodes(program::Op op, std::vector<program::ValueId> inputs,
                                               program::Attributes attributes = {});
+  // The node that was added last computes the whole call.
+  void belongs_to_call() { calls_.back() = index_; }
   // Of the node that was added last, where LibTorch is known to compute as it does.
   void set_exactness(program::Exactness exactness) { builder_.set_exactness(exactness); }
   // Makes an output of the call stand for a value, whose shape must be the recorded one. What an in-place operator changes besides is lost.
   Status finish(const Call& call, program::ValueId value, const at::Tensor& output);
   Status finish(const Call& call, program::ValueId value) { return finish(call, value, call.outputs.at(0).toTensor()); }
-  // An output that no value stands for: whatever reads it is refused.
+  // An output that no value stands for: whatever reads it is refused, unless it is a view.
   void lose(const at::Tensor& output) { lost_.insert(output.unsafeGetTensorImpl()); }
   // Whether something reads an output of a call.
-  bool is_read(const at::Tensor& output) const { return read_->contains(output.unsafeGetTensorImpl()); }
+  bool is_read(const at::Tensor& output) const { return live_->tensors.contains(output.unsafeGetTensorImpl()); }
   // Both, for the calls that are one node.
   Status lower_to(const Call& call, program::Op op, std::vector<program::ValueId> inputs,
                   program::Attributes attributes = {});
@@ -121,7 +124,12 @@ class Lowering {
 
  private:
   Status lower_call(const Call& call);
-  void change_in_place(const at::Tensor& changed);
+  bool is_only_written(const Call& call) const;
+  void change_in_place(const at::Tensor& changed, program::ValueId value);
+  void remember_views(const Call& call);
+  // Runs a function as if the call with this number were under way. The nodes that it adds are parts of none.
+  template <class Function>
+  auto within(size_t call, Function function);
   bool reads_activations(const Call& call) const;
   // The name, or with the next free number behind it. Each result is given once.
   std::string unique_name(const std::string& name);
@@ -131,8 +139,8 @@ class Lowering {
 
   program::ProgramBuilder builder_;
   const Recordings* recordings_ = nullptr;
-  const std::unordered_set<const void*>* read_ = nullptr;  // tensors
-  size_t index_ = 0;                                       // of the call
+  const Live* live_ = nullptr;
+  size_t index_ = 0;  // of the call
   const Call* twin_ = nullptr;
   bool wants_largest_ = false;
   int64_t live_calls_ = 0, constant_calls_ = 0;
@@ -140,7 +148,16 @@ class Lowering {
   std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
   std::unordered_set<const void*> lost_;                         // activations that no value stands for
-  std::vector<at::Tensor> overwritten_;                          // constants until an operator wrote activations into them
+  // How a tensor came to be a part of another one's memory.
+  struct View {
+    size_t call;
+    at::Tensor base, tensor;
+  };
+  std::unordered_map<const void*, View> views_;
+  // What a tensor holds behind a write into a view of it: made where something reads it.
+  class Written;
+  std::unordered_map<const void*, std::shared_ptr<Written>> written_;
+  std::vector<at::Tensor> overwritten_;  // constants until an operator wrote activations into them
   std::unordered_map<const void*, at::Tensor> transposes_;
   std::vector<std::optional<size_t>> calls_;          // by node
   std::vector<at::Tensor> kept_;                      // whose addresses stand in the maps

@@ -30,13 +30,15 @@ struct Call {
   std::vector<c10::IValue> outputs;
   std::vector<std::vector<int64_t>> shapes;  // of the outputs when the call ended; empty for what is no tensor
   at::Tensor before;                         // of an in-place operator: what it changed, as it was
+  at::Tensor memory;                         // the memory that this is a part of, as it was; undefined where it is all of it
   at::Tensor copy;  // of the first output as it was when the call ended, if asked for: later calls may work in place
 
   // The value of an argument that the operator's schema has.
   const c10::IValue& argument(const std::string& name) const;
   // A tensor argument; undefined where there is none.
   at::Tensor tensor(const std::string& name) const;
-  bool is_in_place() const;  // "aten::add_.Tensor"
+  bool is_in_place() const;     // "aten::add_.Tensor"
+  bool is_overwriting() const;  // an in-place one that reads nothing of what is there: "aten::copy_"
   // The shape that an output had; a later call may have given the tensor another.
   at::IntArrayRef shape_of(const at::Tensor& output) const;
 };
@@ -52,7 +54,8 @@ enum class Keep { kTensors, kCopies };
 // returns a number to the program that called it, counts as well.
 struct Live {
   std::vector<bool> calls;
-  std::unordered_set<const void*> tensors;
+  std::unordered_set<const void*> tensors;  // that are arguments
+  std::unordered_set<const void*> read;     // of which some argument reads the values, rather than writes over them
 };
 Live live_parts(const Recording& recording);
 
@@ -61,6 +64,12 @@ bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& c
 
 // The tensors that an argument or an output is or lists.
 void for_each_tensor(const c10::IValue& value, const std::function<void(const at::Tensor&)>& visit);
+
+// What views share: the memory of a tensor, or itself where it has none.
+inline const void* memory_of(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return tensor.unsafeGetTensorImpl();
+  return tensor.storage().unsafeGetStorageImpl();
+}
 
 // Runs forward(a copy of the inputs) without gradients, and without backends whose one call hides what an operator computes. Errors of the forward
 // pass are returned: those of BitLab as they are, those of LibTorch as InvalidArgument.

@@ -31,6 +31,9 @@ class Term {
     return {*lowering_, lowering_->constant(at::full({1}, number, scalar_type(lowering_->dtype(*value_))))};
   }
   Term cast(at::ScalarType type) const { return value_.ok() ? Term(*lowering_, lowering_->cast(*value_, type)) : *this; }
+  Term cast_like(const Term& other) const {
+    return other.value_.ok() ? cast(scalar_type(lowering_->dtype(*other.value_))) : other;
+  }
   // This one, of bools, ? a : b.
   Term choose(const Term& a, const Term& b) const { return of(Op::where, {*this, a, b}); }
   Term choose(double a, const Term& b) const { return choose(b.constant(a), b); }
@@ -62,6 +65,12 @@ Term operator<(const Term& a, const Term& b) { return a.with(Op::less, b); }
 Term operator<(const Term& a, double b) { return a.with(Op::less, b); }
 Term operator>(const Term& a, double b) { return a.behind(Op::less, b); }
 Term is_nan(const Term& x) { return x.with(Op::not_equal, x); }
+// The quotient of integers, rounded down and then towards zero: one more where it was not whole and below 0.
+Term truncated_quotient(const Term& a, const Term& b) {
+  const Term quotient = a.with(Op::floor_divide, b), is_part = (quotient * b).with(Op::not_equal, a),
+             is_below = quotient < 0;
+  return quotient + is_part.with(Op::minimum, is_below).cast_like(quotient);
+}
 Term truncated(const Term& x) {
   const Term up = x.of(Op::ceil), down = x.of(Op::floor);
   return (x < 0).choose(up, down);
@@ -167,11 +176,73 @@ Status lower_frac(Lowering& l, const Call& call) {
   return lower_formula(
       l, call, [](const Term& x) { return x - truncated(x); }, Rounds::kOnce);
 }
+namespace {
+
+// Both in the dtype of the result, of float32 or of integers.
+Status lower_of_numbers(Lowering& l, const Call& call, TwoTerms of_floats, TwoTerms of_integers) {
+  const Term x = operand(l, call), y = operand(l, call, "other");
+  return finish(l, call, (output_of(call).is_floating_point() ? of_floats : of_integers)(x, y));
+}
+
+constexpr double kSquaresOverflow = 1e15;  // far below, and beyond it 1 is nothing beside a square
+
+// sqrt(1 - x^2), exact near 1.
+Term other_side(const Term& x) {
+  const Term below = x.behind(Op::sub, 1), above = x + 1;
+  return (below * above).of(Op::sqrt);
+}
+
+}  // namespace
+
+Status lower_rounded_division(Lowering& l, const Call& call, bool down) {
+  const bool is_float = output_of(call).is_floating_point();
+  const Term x = operand(l, call), y = operand(l, call, "other");
+  if (is_float) return finish(l, call, down ? (x / y).of(Op::floor) : truncated(x / y), Rounds::kOnce);
+  return finish(l, call, down ? x.with(Op::floor_divide, y) : truncated_quotient(x, y), Rounds::kOnce);
+}
 Status lower_fmod(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x, const Term& y) { return x - truncated(x / y) * y; });
+  return lower_of_numbers(
+      l, call, [](const Term& x, const Term& y) { return x - truncated(x / y) * y; },
+      [](const Term& x, const Term& y) { return x - truncated_quotient(x, y) * y; });
 }
 Status lower_remainder(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x, const Term& y) { return x - (x / y).of(Op::floor) * y; });
+  return lower_of_numbers(
+      l, call, [](const Term& x, const Term& y) { return x - (x / y).of(Op::floor) * y; },
+      [](const Term& x, const Term& y) { return x - x.with(Op::floor_divide, y) * y; });
+}
+
+// Angles, by the one of a point: of (1, x), and of (sqrt(1 - x^2), x) either way round.
+Status lower_atan(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x.with(Op::atan2, 1); });
+}
+Status lower_asin(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x.with(Op::atan2, other_side(x)); });
+}
+Status lower_acos(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return other_side(x).with(Op::atan2, x); });
+}
+
+// log(|x| + sqrt(x^2 + 1)), with the sign of x; where squares would overflow, log(2 |x|).
+Status lower_asinh(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) {
+    const Term size = x.of(Op::abs), square = size * size;
+    const Term rest = square / ((square + 1).of(Op::sqrt) + 1), near = (size + rest).of(Op::log1p);
+    const Term far = size.of(Op::log) + std::numbers::ln2, y = (size > kSquaresOverflow).choose(far, near);
+    return (x < 0).choose(-y, x.with(Op::equal, 0).choose(x, y));
+  });
+}
+Status lower_acosh(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) {
+    const Term more = x.with(Op::sub, 1), root = (more * (more + 2)).of(Op::sqrt), near = (more + root).of(Op::log1p);
+    const Term far = x.of(Op::log) + std::numbers::ln2;
+    return (x > kSquaresOverflow).choose(far, near);
+  });
+}
+Status lower_atanh(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) {
+    const Term up = x.of(Op::log1p), down = (-x).of(Op::log1p);
+    return x.with(Op::equal, 0).choose(x, (up - down) * 0.5);
+  });
 }
 Status lower_hypot(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x, const Term& y) {

@@ -89,11 +89,8 @@ Status lower_unfold(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", order}});
 }
 
-namespace {
-
 const at::Tensor& index_of(const Call& call, size_t dim) { return call.argument("indices").toListRef()[dim].toTensor(); }
 
-// The dimensions that have indices.
 std::vector<size_t> indexed_dims(const Call& call) {
   std::vector<size_t> dims;
   const auto list = call.argument("indices").toListRef();
@@ -101,6 +98,8 @@ std::vector<size_t> indexed_dims(const Call& call) {
     if (list[i].isTensor() && list[i].toTensor().defined()) dims.push_back(i);
   return dims;
 }
+
+namespace {
 
 // x[arange(batch), index]: each sample at an index of its own.
 Status lower_index_of_samples(Lowering& lowering, const Call& call, ValueId x) {
@@ -125,14 +124,17 @@ bool counts_samples(const Call& call) {
 
 }  // namespace
 
+bool indexes_samples(Lowering& lowering, const Call& call) {
+  return indexed_dims(call) == std::vector<size_t>{0, 1} && lowering.is_activation(index_of(call, 1)) &&
+         !lowering.is_activation(index_of(call, 0)) && counts_samples(call) && counts_samples(lowering.twin());
+}
+
 // x[:, indices]: of one dimension, or of each sample.
 Status lower_index(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));
   const std::vector<size_t> dims = indexed_dims(call);
   if (dims.empty()) return lowering.finish(call, x);
-  if (dims == std::vector<size_t>{0, 1} && lowering.is_activation(index_of(call, 1)) &&
-      !lowering.is_activation(index_of(call, 0)) && counts_samples(call) && counts_samples(lowering.twin()))
-    return lower_index_of_samples(lowering, call, x);
+  if (indexes_samples(lowering, call)) return lower_index_of_samples(lowering, call, x);
   const at::Tensor& index = index_of(call, dims[0]);
   const bool is_mask = index.scalar_type() == at::kBool && index.dim() == 1 && !lowering.is_activation(index);
   if (dims.size() > 1 || (index.scalar_type() != at::kLong && !is_mask))

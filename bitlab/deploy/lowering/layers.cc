@@ -1,7 +1,9 @@
 // Layers with weights, products, norms, windows.
 #include <cmath>
 #include <limits>
+#include <numeric>
 
+#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
@@ -201,41 +203,128 @@ Status lower_t(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", Sizes{1, 0}}});
 }
 
-// torch::nn::Linear of rank 2 is addmm(bias, x, weight.t()).
-Status lower_addmm(Lowering& lowering, const Call& call) {
-  const at::Tensor weight = lowering.transposed(call.argument("mat2").toTensor());
-  if (!weight.defined() || call.argument("beta").toScalar().toDouble() != 1 ||
-      call.argument("alpha").toScalar().toDouble() != 1)
-    return unsupported(call, "addmm with a transposed weight, as in torch::nn::Linear",
-                       fmt::format("{} with beta {} and alpha {}", describe(call.argument("mat2")),
-                                   describe(call.argument("beta")), describe(call.argument("alpha"))));
-  BITLAB_TRY(const ValueId bias, lowering.floats(call, "self"));
-  return linear(lowering, call, "mat1", weight, bias);
+namespace {
+
+// Whether a factor is a constant matrix, whatever the sizes of symbols.
+bool is_matrix(Lowering& lowering, const Call& call, const std::string& argument) {
+  const at::Tensor &matrix = call.argument(argument).toTensor(), &twin = lowering.twin().argument(argument).toTensor();
+  return !lowering.is_activation(matrix) && matrix.dim() == 2 && matrix.sizes() == twin.sizes() &&
+         (matrix.is_same(twin) || at::equal(matrix, twin));
 }
+
+// The constant that a layer would store as its weight [N, K]: the parameter whose transpose is multiplied by, or the transpose.
+ValueId weight_of(Lowering& lowering, const at::Tensor& factor) {
+  if (const at::Tensor weight = lowering.transposed(factor); weight.defined()) return lowering.constant(weight);
+  const at::Tensor weight = factor.t().contiguous();
+  lowering.derive(weight, factor);
+  return lowering.constant(weight);
+}
+
+Result<ValueId> transposed(Lowering& lowering, ValueId x) {
+  Sizes order(lowering.shape(x).size());
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::swap(order[order.size() - 2], order[order.size() - 1]);
+  return lowering.node(Op::permute, {x}, {{"dims", order}});
+}
+
+// Of two factors, [..., m, k] and [..., k, n]: with the sizes in front that both broadcast to, which the runtime's product wants to be the same.
+Result<ValueId> with_batch(Lowering& lowering, ValueId x, const program::Shape& batch) {
+  const program::Shape shape = lowering.shape(x);
+  program::Shape target = batch;
+  target.insert(target.end(), shape.end() - 2, shape.end());
+  return expanded(lowering, x, target);
+}
+
+// The sizes in front of two factors, broadcast; those of the longer one where they do not fit, which the product then refuses.
+program::Shape common_batch(const program::Shape& a, const program::Shape& b) {
+  program::Shape batch(std::max(a.size(), b.size()) - 2, 1);
+  for (const program::Shape* shape : {&b, &a})
+    for (size_t i = 2; i < shape->size(); ++i)
+      if (const program::Dim& dim = (*shape)[shape->size() - 1 - i]; dim != program::Dim(1))
+        batch[batch.size() + 1 - i] = dim;
+  return batch;
+}
+
+// The product of two arguments, of which one may be a constant in any orientation, with a layer's bias or without.
+Result<ValueId> product(Lowering& lowering, const Call& call, const std::string& first, const std::string& second,
+                        ValueId bias = program::kNone) {
+  const at::Tensor &left = call.argument(first).toTensor(), &right = call.argument(second).toTensor();
+  if (is_matrix(lowering, call, second) && left.dim() > 1) {
+    BITLAB_TRY(const ValueId x, lowering.activation(call, first));
+    return lowering.node(Op::linear, {x, weight_of(lowering, right), bias});
+  }
+  if (is_matrix(lowering, call, first) && right.dim() > 1) {  // (A B)^T = B^T A^T
+    BITLAB_TRY(ValueId x, lowering.activation(call, second));
+    BITLAB_TRY(x, transposed(lowering, x));
+    BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(left)}));
+    return transposed(lowering, x);
+  }
+  BITLAB_TRY(ValueId a, lowering.operand(call, first));
+  BITLAB_TRY(ValueId b, lowering.operand(call, second));
+  if (left.dim() == 1) {
+    BITLAB_TRY(a, lowering.reshape(a, {1, lowering.shape(a)[0]}));
+  }
+  if (right.dim() == 1) {
+    BITLAB_TRY(b, lowering.reshape(b, {lowering.shape(b)[0], 1}));
+  }
+  const program::Shape batch = common_batch(lowering.shape(a), lowering.shape(b));
+  if (!lowering.is_activation(left)) {  // what is expanded is computed
+    program::Shape shape = batch;
+    shape.insert(shape.end(), lowering.shape(a).end() - 2, lowering.shape(a).end());
+    BITLAB_TRY(a, lowering.node(Op::expand, {a}, {{"shape", shape}}));
+  }
+  BITLAB_TRY(a, with_batch(lowering, a, batch));
+  if (lowering.shape(b).size() > 2) {
+    BITLAB_TRY(b, with_batch(lowering, b, batch));
+  }
+  return lowering.node(Op::matmul, {a, b});
+}
+
+// beta self + alpha product
+Status add_product(Lowering& lowering, const Call& call, const char* first, const char* second) {
+  const double alpha = call.argument("alpha").toScalar().toDouble(), beta = call.argument("beta").toScalar().toDouble();
+  const at::Tensor& self = call.argument("self").toTensor();
+  const bool is_layer = alpha == 1 && beta == 1 && self.dim() == 1 && !lowering.is_activation(self) &&
+                        is_matrix(lowering, call, second) && self.size(0) == call.argument(second).toTensor().size(1);
+  if (is_layer) {
+    BITLAB_TRY(const ValueId bias, lowering.floats(call, "self"));
+    BITLAB_TRY(const ValueId y, product(lowering, call, first, second, bias));
+    lowering.belongs_to_call();
+    return lowering.finish(call, y);
+  }
+  BITLAB_TRY(ValueId y, product(lowering, call, first, second));
+  BITLAB_TRY(y, scaled(lowering, y, alpha));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  if (beta == 0) return lowering.finish(call, y);
+  ValueId added = program::kNone;
+  if (lowering.is_activation(self)) {
+    BITLAB_TRY(added, lowering.activation(call, "self"));
+    BITLAB_TRY(added, scaled(lowering, added, beta));
+  } else {
+    BITLAB_TRY(added, lowering.constant_of(call, [&](const Call& c) {
+      const at::Tensor of_call = c.argument("self").toTensor();
+      return beta == 1 ? of_call : of_call * beta;
+    }));
+  }
+  return lowering.lower_to(call, Op::add, {added, y});
+}
+
+}  // namespace
+
+// torch::nn::Linear of rank 2 is addmm(bias, x, weight.t()).
+Status lower_addmm(Lowering& lowering, const Call& call) { return add_product(lowering, call, "mat1", "mat2"); }
+Status lower_addmv(Lowering& lowering, const Call& call) { return add_product(lowering, call, "mat", "vec"); }
+Status lower_baddbmm(Lowering& lowering, const Call& call) { return add_product(lowering, call, "batch1", "batch2"); }
 
 // torch::nn::Linear of other ranks is matmul(x, weight.t()), and add_.
 Status lower_matmul(Lowering& lowering, const Call& call) {
-  const std::string second = call.op == "aten::matmul" ? "other" : "mat2";
-  const at::Tensor weight = lowering.transposed(call.argument(second).toTensor());
-  if (weight.defined()) return linear(lowering, call, "self", weight, program::kNone);
-  BITLAB_TRY(const ValueId a, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId b, lowering.operand(call, second));
-  return lowering.lower_to(call, Op::matmul, {a, b});
-}
-
-// beta self + alpha batch1 batch2
-Status lower_baddbmm(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId a, lowering.operand(call, "batch1"));
-  BITLAB_TRY(const ValueId b, lowering.operand(call, "batch2"));
-  BITLAB_TRY(ValueId added, lowering.operand(call, "self"));
-  BITLAB_TRY(ValueId y, lowering.node(Op::matmul, {a, b}));
-  const double beta = call.argument("beta").toScalar().toDouble();
-  BITLAB_TRY(y, scaled(lowering, y, call.argument("alpha").toScalar().toDouble()));
-  if (beta == 0) return lowering.finish(call, y);
-  if (beta != 1 && !lowering.is_activation(call.tensor("self")))
-    return unsupported(call, "beta 0 or 1 with a constant", fmt::format("{}", beta));
-  BITLAB_TRY(added, scaled(lowering, added, beta));
-  return lowering.lower_to(call, Op::add, {added, y});
+  const char* second = call.op == "aten::matmul" ? "other" : call.op == "aten::mv" ? "vec" : "mat2";
+  BITLAB_TRY(ValueId y, product(lowering, call, "self", second));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  if (lowering.shape(y) == shape) lowering.belongs_to_call();
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  return lowering.finish(call, y);
 }
 
 Status lower_conv(Lowering& lowering, const Call& call) { return float_conv(lowering, call, false); }

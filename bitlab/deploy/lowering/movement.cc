@@ -10,19 +10,13 @@
 namespace bitlab::deploy {
 namespace {
 
-// The values of a dimension from `start` on; its size in the other recording tells what `length` is a multiple of.
-Status slice(Lowering& lowering, const Call& call, int64_t dim, int64_t start, int64_t twin_start, int64_t step = 1) {
+// The values of a dimension from the call's beginning on; its size in the other recording tells what the length is a multiple of.
+Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
+  const int64_t dim = dim_of(call);
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   if (lowering.shape(x) == shape) return lowering.finish(call, x);
-  const int64_t size = call.argument("self").toTensor().size(dim),
-                twin_size = lowering.twin().argument("self").toTensor().size(dim);
-  if (start != twin_start) {  // from the end of a dimension whose size differs from run to run
-    start -= size;
-    if (start != twin_start - twin_size)
-      return unsupported(call, "a part that begins at a fixed place, from the beginning or from the end",
-                         fmt::format("{} of {} and {} of {}", start + size, size, twin_start, twin_size));
-  }
+  BITLAB_TRY(const int64_t start, start_of(lowering, call, dim));
   return lowering.lower_to(
       call, Op::slice, {x},
       {{"dim", dim}, {"start", start}, {"length", program::Shape{shape[static_cast<size_t>(dim)]}}, {"step", step}});
@@ -178,29 +172,33 @@ Status lower_transpose(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", dims}});
 }
 
-Status lower_slice(Lowering& lowering, const Call& call) {
-  const int64_t dim = dim_of(call);
-  const auto start = [&](const Call& c) {
-    const int64_t size = c.argument("self").toTensor().size(dim);
+Result<int64_t> start_of(Lowering& lowering, const Call& call, int64_t dim) {
+  const auto size_of = [&](const Call& c) { return c.argument("self").toTensor().size(dim); };
+  const auto begin_of = [&](const Call& c) {
+    const int64_t size = size_of(c);
     return std::clamp<int64_t>(given(c, "start") ? wrap_dim(c.argument("start").toInt(), size) : 0, 0, size);
   };
-  return slice(lowering, call, dim, start(call), start(lowering.twin()), call.argument("step").toInt());
+  const int64_t start = begin_of(call), twin_start = begin_of(lowering.twin()), size = size_of(call),
+                twin_size = size_of(lowering.twin());
+  if (start == twin_start) return start;
+  if (start - size == twin_start - twin_size) return start - size;
+  return unsupported(call, "a part that begins at a fixed place, from the beginning or from the end",
+                     fmt::format("{} of {} and {} of {}", start, size, twin_start, twin_size));
 }
 
-Status lower_narrow(Lowering& lowering, const Call& call) {
-  const int64_t dim = dim_of(call);
-  const auto start = [&](const Call& c) {
-    return wrap_dim(c.argument("start").toInt(), c.argument("self").toTensor().size(dim));
-  };
-  return slice(lowering, call, dim, start(call), start(lowering.twin()));
+Status lower_slice(Lowering& lowering, const Call& call) { return slice(lowering, call, call.argument("step").toInt()); }
+Status lower_narrow(Lowering& lowering, const Call& call) { return slice(lowering, call); }
+
+int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x) {
+  const int64_t dim = dim_of(call), index = call.argument("index").toInt();
+  const bool is_fixed = lowering.shape(x)[static_cast<size_t>(dim)].is_number();
+  return is_fixed ? wrap_dim(index, call.argument("self").toTensor().size(dim)) : index;
 }
 
 Status lower_select(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = dim_of(call), given_index = call.argument("index").toInt();
-  const bool is_fixed = lowering.shape(x)[static_cast<size_t>(dim)].is_number();
-  const int64_t index = is_fixed ? wrap_dim(given_index, call.argument("self").toTensor().size(dim)) : given_index;
-  BITLAB_TRY(ValueId y, slice_of(lowering, x, dim, index, 1));
+  const int64_t dim = dim_of(call);
+  BITLAB_TRY(ValueId y, slice_of(lowering, x, dim, index_of_part(lowering, call, x), 1));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return lowering.finish(call, y);

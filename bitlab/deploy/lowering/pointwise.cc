@@ -11,30 +11,20 @@
 namespace bitlab::deploy {
 namespace {
 
-// The node, or the whole number below what it makes.
-Status lower_rounded(Lowering& lowering, const Call& call, Op op, ValueId a, ValueId b, bool rounds_down) {
-  if (!rounds_down) return lowering.lower_to(call, op, {a, b});
-  BITLAB_TRY(const ValueId y, lowering.node(op, {a, b}));
-  return lowering.lower_to(call, Op::floor, {y});
-}
-
 // In the dtype that LibTorch computes in: that of the result, or of a comparison's operands.
 Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType type) {
-  bool rounds_down = false;
   double alpha = 1;
   for (const Argument& argument : call.arguments) {
     if (argument.name == "alpha") alpha = argument.value.toScalar().toDouble();
-    if (argument.name == "rounding_mode" && !argument.value.isNone()) {
-      rounds_down = argument.value.toStringRef() == "floor" && type == at::kFloat;
-      if (!rounds_down) return unsupported(call, "a division that is not rounded, or down", describe(argument.value));
-    }
+    if (argument.name == "rounding_mode" && !argument.value.isNone())
+      return lower_rounded_division(lowering, call, argument.value.toStringRef() == "floor");
   }
   BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", type));
   BITLAB_TRY(ValueId b, lowering.operand_as(call, "other", type));
   if (alpha != 1 && !lowering.is_activation(call.tensor("other")))
     return unsupported(call, "alpha 1 with a constant", fmt::format("{}", alpha));
   BITLAB_TRY(b, scaled(lowering, b, alpha));
-  return lower_rounded(lowering, call, op, a, b, rounds_down);
+  return lowering.lower_to(call, op, {a, b});
 }
 
 Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
@@ -127,23 +117,26 @@ Status lower_ge(Lowering& lowering, const Call& call) { return lower_comparison(
 
 namespace {
 
-Status lower_logical(Lowering& lowering, const Call& call, Op op) {
-  const bool is_bitwise = call.op.starts_with("aten::bitwise");
-  if (is_bitwise && output_of(call).scalar_type() != at::kBool)
-    return unsupported(call, "bool values", c10::toString(output_of(call).scalar_type()));
-  return lower_binary(lowering, call, op, at::kBool);
+// Of bools, or bit by bit of integers.
+Status lower_logical(Lowering& lowering, const Call& call, Op op, Op of_bits) {
+  const at::ScalarType type = output_of(call).scalar_type();
+  return type == at::kBool ? lower_binary(lowering, call, op, type) : lower_binary(lowering, call, of_bits, type);
 }
 
 }  // namespace
 
-Status lower_and(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::minimum); }
-Status lower_or(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::maximum); }
-Status lower_xor(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::not_equal); }
+Status lower_and(Lowering& lowering, const Call& call) {
+  return lower_logical(lowering, call, Op::minimum, Op::bitwise_and);
+}
+Status lower_or(Lowering& lowering, const Call& call) { return lower_logical(lowering, call, Op::maximum, Op::bitwise_or); }
+Status lower_xor(Lowering& lowering, const Call& call) {
+  return lower_logical(lowering, call, Op::not_equal, Op::bitwise_xor);
+}
 
 Status lower_not(Lowering& lowering, const Call& call) {
-  if (output_of(call).scalar_type() != at::kBool)
-    return unsupported(call, "bool values", c10::toString(output_of(call).scalar_type()));
-  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", at::kBool));
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
+  if (type != at::kBool) return lowering.lower_to(call, Op::bitwise_xor, {x, lowering.constant(at::full({1}, -1, type))});
   return lowering.lower_to(call, Op::equal, {x, lowering.constant(at::full({1}, false, at::kBool))});
 }
 
@@ -264,11 +257,9 @@ Status lower_glu(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::mul, {halves[0], gate});
 }
 
-Status lower_floor_divide(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", at::kFloat));
-  BITLAB_TRY(const ValueId b, lowering.operand_as(call, "other", at::kFloat));
-  return lower_rounded(lowering, call, Op::div, a, b, true);
-}
+Status lower_floor_divide(Lowering& lowering, const Call& call) { return lower_rounded_division(lowering, call, true); }
+Status lower_shift_left(Lowering& lowering, const Call& call) { return lower_arithmetic(lowering, call, Op::shift_left); }
+Status lower_shift_right(Lowering& lowering, const Call& call) { return lower_arithmetic(lowering, call, Op::shift_right); }
 
 // self + value tensor1 tensor2
 Status lower_addcmul(Lowering& lowering, const Call& call) {

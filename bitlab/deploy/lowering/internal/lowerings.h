@@ -9,6 +9,8 @@ namespace bitlab::deploy {
 #include "bitlab/deploy/lowering/lowerings.def"
 #undef BITLAB_LOWERING
 
+// formulas.cc: self / other, rounded down or towards zero.
+Status lower_rounded_division(Lowering& lowering, const Call& call, bool down);
 Status lower_general_pow(Lowering& lowering, const Call& call);  // formulas.cc: any exponent
 
 using program::Op;
@@ -40,6 +42,30 @@ std::string describe(const c10::IValue& value);
 
 // An argument that LibTorch fills in where it is left out.
 inline bool given(const Call& call, const std::string& argument) { return !call.argument(argument).isNone(); }
+
+// What becomes of the tensor that a view was made of, with the value `base`, where `part` is written into `view`, an output of the call; null for an
+// operator that no such function is known of (writes.cc).
+using ViewFunction = Result<ValueId> (*)(Lowering& lowering, const Call& call, const at::Tensor& view, ValueId base,
+                                         ValueId part);
+ViewFunction find_view_function(std::string_view op);
+
+// Where a part begins that a call takes along a dimension of its first argument: from the end where that is what stays the same (movement.cc).
+Result<int64_t> start_of(Lowering& lowering, const Call& call, int64_t dim);
+
+// The place that a select of x is at: from the end where the dimension's size differs from run to run and it counts from there (movement.cc).
+int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x);
+
+// x broadcast to a shape; x itself where it has that.
+inline Result<ValueId> expanded(Lowering& lowering, ValueId x, const program::Shape& shape) {
+  if (lowering.shape(x) == shape) return x;
+  return lowering.node(Op::expand, {x}, {{"shape", shape}});
+}
+
+// Of index and index_put (indices.cc): the tensor that indexes a dimension, the dimensions that one does, and whether they are arange(batch) and a
+// computed place for each sample.
+const at::Tensor& index_of(const Call& call, size_t dim);
+std::vector<size_t> indexed_dims(const Call& call);
+bool indexes_samples(Lowering& lowering, const Call& call);
 
 // x with zeros in front of and behind its dimensions, the last one first.
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides);
