@@ -221,7 +221,8 @@ Result<ValueId> Lowering::operand(const Call& call, const std::string& argument)
   });
 }
 
-Result<ValueId> Lowering::operand_as(const Call& call, const std::string& argument, at::ScalarType type) {
+Result<ValueId> Lowering::operand_as(const Call& call, const std::string& argument, at::ScalarType of_result) {
+  const at::ScalarType type = computed_as(of_result);
   const c10::IValue& value = call.argument(argument);
   if (value.isScalar()) return constant(at::full({1}, value.toScalar(), type));
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
@@ -231,7 +232,8 @@ Result<ValueId> Lowering::operand_as(const Call& call, const std::string& argume
   return cast(x, type);
 }
 
-Result<ValueId> Lowering::cast(ValueId x, at::ScalarType type) {
+Result<ValueId> Lowering::cast(ValueId x, at::ScalarType wanted) {
+  const at::ScalarType type = computed_as(wanted);
   if (scalar_type(dtype(x)) == type) return x;
   return node(Op::cast, {x}, {{"dtype", std::string(name(dtype_of(type)))}});
 }
@@ -250,7 +252,11 @@ Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) 
 }
 
 Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
-  const at::Tensor tensor = get(call), twin_tensor = get(twin());
+  const auto get_of = [&](const Call& c) {
+    const at::Tensor found = get(c);
+    return found.to(is_rounded(found.scalar_type()) ? at::kFloat : found.scalar_type());
+  };
+  const at::Tensor tensor = get_of(call), twin_tensor = get_of(twin());
   if (tensor.scalar_type() != at::kFloat && !is_plain(tensor.scalar_type()))
     return unsupported(call, "constants of float32, int64, int32 or bool", c10::toString(tensor.scalar_type()));
   BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
@@ -379,16 +385,43 @@ Result<ValueId> Lowering::node(Op op, std::vector<ValueId> inputs, program::Attr
 }
 
 Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& output) {
+  if (is_rounded(output.scalar_type()) && dtype(value) == program::DType::kFloat32) {
+    BITLAB_TRY(value, rounded(value, output.scalar_type()));
+  }
   if (call.is_in_place() && !is_reshaping_in_place(call)) change_in_place(output, value);
   const std::vector<int64_t> expected = shape_at(shape(value), recordings_->sizes);
-  if (call.shape_of(output) != at::IntArrayRef(expected))
-    return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(call.shape_of(output)));
-  if (output.scalar_type() != scalar_type(dtype(value)))
+  std::vector<int64_t> found = call.shape_of(output).vec();
+  if (output.is_complex()) found.push_back(2);  // as pairs
+  if (found != expected) return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(found));
+  if (computed_as(output.scalar_type()) != scalar_type(dtype(value)) && output.scalar_type() != scalar_type(dtype(value)))
     return unsupported(call, fmt::format("a result of {}", name(dtype(value))), c10::toString(output.scalar_type()));
   values_[identity(output)] = value;
   lost_.erase(identity(output));
   written_.erase(identity(output));
   return {};
+}
+
+// What a value of fewer bits holds, as float32. What moves such values has no others.
+Result<ValueId> Lowering::rounded(ValueId value, at::ScalarType type) {
+  const auto holds = [&](ValueId id) {
+    const auto found = rounded_.find(id);
+    return found != rounded_.end() && found->second == type;
+  };
+  if (holds(value)) return value;
+  const auto& all = builder_.peek().nodes;
+  const auto maker = std::find_if(all.rbegin(), all.rend(), [&](const program::Node& node) {
+    return std::find(node.outputs.begin(), node.outputs.end(), value) != node.outputs.end();
+  });
+  constexpr Op kMoves[] = {Op::reshape, Op::permute, Op::slice, Op::split, Op::expand, Op::flip, Op::cat};
+  const bool is_moved = maker != all.rend() &&
+                        std::find(std::begin(kMoves), std::end(kMoves), maker->op) != std::end(kMoves) &&
+                        std::all_of(maker->inputs.begin(), maker->inputs.end(), holds);
+  if (!is_moved) {
+    BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string(name(dtype_of(type)))}}));
+    BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string("float32")}}));
+  }
+  rounded_[value] = type;
+  return value;
 }
 
 Status Lowering::lower_to(const Call& call, Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
@@ -583,6 +616,12 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
       return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {} (output={})",
                         describe(tensor), output_name);
     BITLAB_TRY(program::ValueId value, value_of(ends, tensor));
+    if (is_rounded(tensor.scalar_type()) && dtype(value) == program::DType::kFloat32) {
+      BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string(name(dtype_of(tensor.scalar_type())))}}));
+    }
+    if (tensor.is_complex())
+      return make_error(ErrorCode::kUnsupported, "[capture] real outputs, got {} (output={})", describe(tensor),
+                        output_name);
     if (builder_.peek().value(value).kind == program::ValueKind::kInput) {  // an output is what a node makes
       const program::Shape shape = builder_.peek().value(value).shape;
       BITLAB_TRY(value, node(program::Op::reshape, {value}, {{"shape", shape}}));

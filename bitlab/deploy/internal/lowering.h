@@ -36,6 +36,13 @@ struct Recordings {
 Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                                 const std::optional<Signature>& signature);
 
+// Floats of fewer bits: programs compute with float32 and round what each operator makes, as LibTorch does on CPUs.
+inline bool is_rounded(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
+// The type of a program's values for those of a tensor: of complex ones pairs.
+inline at::ScalarType computed_as(at::ScalarType type) {
+  return is_rounded(type) || type == at::kComplexFloat ? at::kFloat : type;
+}
+
 // What a call without an activation makes is a constant, with the values that were recorded.
 class Lowering {
  public:
@@ -124,6 +131,7 @@ class Lowering {
 
  private:
   Status lower_call(const Call& call);
+  Result<program::ValueId> rounded(program::ValueId value, at::ScalarType type);
   bool is_only_written(const Call& call) const;
   void change_in_place(const at::Tensor& changed, program::ValueId value);
   void remember_views(const Call& call);
@@ -145,9 +153,10 @@ class Lowering {
   bool wants_largest_ = false;
   int64_t live_calls_ = 0, constant_calls_ = 0;
   std::unordered_map<const void*, std::string> names_;
-  std::unordered_map<const void*, program::ValueId> values_;     // activations, by tensor
-  std::unordered_map<const void*, program::ValueId> constants_;  // by tensor
-  std::unordered_set<const void*> lost_;                         // activations that no value stands for
+  std::unordered_map<const void*, program::ValueId> values_;      // activations, by tensor
+  std::unordered_map<const void*, program::ValueId> constants_;   // by tensor
+  std::unordered_map<program::ValueId, at::ScalarType> rounded_;  // float32 values that hold what fewer bits can
+  std::unordered_set<const void*> lost_;                          // activations that no value stands for
   // How a tensor came to be a part of another one's memory.
   struct View {
     size_t call;

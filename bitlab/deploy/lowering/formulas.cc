@@ -93,7 +93,7 @@ Status finish(Lowering& lowering, const Call& call, const Term& y, Rounds rounds
 double number_of(const Call& call, const char* name) { return call.argument(name).toScalar().toDouble(); }
 
 Status check_float(const Call& call) {
-  if (output_of(call).scalar_type() == at::kFloat) return {};
+  if (computed_as(output_of(call).scalar_type()) == at::kFloat) return {};
   return unsupported(call, "values of float32", c10::toString(output_of(call).scalar_type()));
 }
 

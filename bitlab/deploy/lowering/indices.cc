@@ -50,6 +50,27 @@ Status lower_take_along_dim(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::gather, {x, indices}, {{"dim", static_cast<int64_t>(dim)}});
 }
 
+// a x b: of three components each times the next one but one of the other, minus the other way round.
+Status lower_cross(Lowering& lowering, const Call& call) {
+  const int64_t rank = output_of(call).dim(), dim = wrap_dim(call.argument("dim").toInt(), rank);
+  BITLAB_TRY(const ValueId a, lowering.operand(call, "self"));
+  BITLAB_TRY(const ValueId b, lowering.operand(call, "other"));
+  const auto turned = [&](ValueId x, int64_t by) {
+    const at::Tensor places = (at::arange(3) + by).remainder(3);
+    return lowering.node(Op::take, {x, lowering.constant(places)}, {{"dim", dim}});
+  };
+  const auto products = [&](int64_t of_a, int64_t of_b) -> Result<ValueId> {
+    BITLAB_TRY(const ValueId x, turned(a, of_a));
+    BITLAB_TRY(const ValueId y, turned(b, of_b));
+    return lowering.node(Op::mul, {x, y});
+  };
+  BITLAB_TRY(const ValueId plus, products(1, 2));
+  BITLAB_TRY(const ValueId minus, products(2, 1));
+  BITLAB_RETURN_IF_ERROR(lowering.lower_to(call, Op::sub, {plus, minus}));
+  lowering.set_exactness(program::Exactness::kBounded);  // LibTorch may round a product and the difference at once
+  return {};
+}
+
 // The diagonal of two dimensions, which become the last one: taken from both as one.
 Status lower_diagonal(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));

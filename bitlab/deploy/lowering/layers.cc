@@ -1,4 +1,5 @@
 // Layers with weights, products, norms, windows.
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -410,15 +411,49 @@ Status lower_upsample(Lowering& lowering, const Call& call) {
   }
   const bool is_nearest = call.op.find("nearest") != std::string::npos,
              is_cubic = call.op.find("cubic") != std::string::npos;
+  std::string mode = is_nearest ? "nearest" : is_cubic ? "cubic" : "linear";
+  if (call.op.find("exact") != std::string::npos) mode += "_exact";
+  if (call.op.ends_with("_aa")) mode += "_antialias";
   const bool align = !is_nearest && call.argument("align_corners").toBool();
-  const Status status = lowering.lower_to(call, Op::resample, {x},
-                                          {{"output_size", program::Shape(shape.begin() + 2, shape.end())},
-                                           {"mode", std::string(is_nearest ? "nearest"
-                                                                : is_cubic ? "cubic"
-                                                                           : "linear")},
-                                           {"align_corners", int64_t{align}}});
+  const Status status = lowering.lower_to(
+      call, Op::resample, {x},
+      {{"output_size", program::Shape(shape.begin() + 2, shape.end())}, {"mode", mode}, {"align_corners", int64_t{align}}});
   if (status.ok() && is_nearest) lowering.set_exactness(program::Exactness::kIeeeExact);
   return status;
+}
+
+Status lower_grid_sample(Lowering& lowering, const Call& call) {
+  constexpr std::array<const char*, 3> kPadding{"zeros", "border", "reflection"};
+  const int64_t mode = call.argument("interpolation_mode").toInt();
+  if (mode != 0 && mode != 1) return unsupported(call, "a bilinear or nearest grid", "a bicubic one");
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  BITLAB_TRY(const ValueId grid, lowering.operand(call, "grid"));
+  return lowering.lower_to(
+      call, Op::grid_sample, {x, grid},
+      {{"mode", std::string(mode == 1 ? "nearest" : "linear")},
+       {"padding", std::string(kPadding.at(static_cast<size_t>(call.argument("padding_mode").toInt())))},
+       {"align_corners", int64_t{call.argument("align_corners").toBool()}}});
+}
+
+// sum over i, j of input1[i] weight[o, i, j] input2[j], and the bias: torch.nn.Bilinear.
+Status lower_bilinear(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "input1"));
+  BITLAB_TRY(ValueId y, lowering.operand(call, "input2"));
+  const at::Tensor& source = call.argument("weight").toTensor();
+  if (lowering.is_activation(source)) return unsupported(call, "a constant weight", "a computed one");
+  const at::Tensor weight = source.permute({0, 2, 1}).reshape({-1, source.size(1)}).contiguous();  // [o j, i]
+  lowering.derive(weight, source);
+  BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(weight)}));
+  program::Shape shape = lowering.shape(x), with_1 = lowering.shape(y);
+  shape.back() = source.size(0);
+  shape.emplace_back(source.size(2));
+  with_1.insert(with_1.end() - 1, 1);
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  BITLAB_TRY(y, lowering.reshape(y, with_1));
+  BITLAB_TRY(x, lowering.node(Op::mul, {x, y}));
+  BITLAB_TRY(x, lowering.node(Op::sum, {x}));
+  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+  return bias == program::kNone ? lowering.finish(call, x) : lowering.lower_to(call, Op::add, {x, bias});
 }
 
 namespace {

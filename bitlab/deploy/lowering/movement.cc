@@ -145,9 +145,12 @@ Status lower_circular_pad(Lowering& lowering, const Call& call) {
 // To another dtype; LibTorch's copies have more arguments, which decide where and how they lie.
 Status lower_cast(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const at::Tensor& y = output_of(call);
-  if (y.scalar_type() == scalar_type(lowering.dtype(x))) return lowering.finish(call, x);
-  return lowering.lower_to(call, Op::cast, {x}, {{"dtype", std::string(name(dtype_of(y.scalar_type())))}});
+  const at::ScalarType type = output_of(call).scalar_type();
+  if (type == at::kDouble)
+    return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
+  const at::ScalarType computed = computed_as(type);
+  if (type == scalar_type(lowering.dtype(x)) || computed == scalar_type(lowering.dtype(x))) return lowering.finish(call, x);
+  return lowering.lower_to(call, Op::cast, {x}, {{"dtype", std::string(name(dtype_of(computed)))}});
 }
 
 Status lower_reshape(Lowering& lowering, const Call& call) {

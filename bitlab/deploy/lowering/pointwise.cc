@@ -30,6 +30,8 @@ Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType 
 Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
   const at::ScalarType type = output_of(call).scalar_type();
   if (op == Op::mul && type == at::kBool) return lower_and(lowering, call);
+  if (op == Op::mul && at::isComplexType(type)) return lower_complex_mul(lowering, call);
+  if (at::isComplexType(type)) return unsupported(call, "a product of complex values", c10::toString(type));
   return lower_binary(lowering, call, op, type);
 }
 
@@ -45,6 +47,7 @@ Status lower_comparison(Lowering& lowering, const Call& call, Op op, bool swappe
 
 // LibTorch's gelu has two forms.
 Status lower_unary(Lowering& lowering, const Call& call, Op op) {
+  if (op == Op::abs && call.argument("self").toTensor().is_complex()) return lower_complex_abs(lowering, call);
   if (op == Op::gelu && call.argument("approximate").toStringRef() == "tanh") op = Op::gelu_tanh;
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
   return lowering.lower_to(call, op, {x});

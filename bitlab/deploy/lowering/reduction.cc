@@ -2,7 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/result_type.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
@@ -249,14 +253,45 @@ Status lower_vector_norm(Lowering& lowering, const Call& call) {
   return p == 1 ? lowering.finish(call, x) : lowering.lower_to(call, Op::sqrt, {x});
 }
 
-Status lower_cumsum(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
+namespace {
+
+// What a node makes along the last dimension, along any.
+Result<std::vector<ValueId>> scanned(Lowering& lowering, const Call& call, Op op, ValueId x) {
   const int64_t dim = dim_of(call);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
-  BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
-  BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
-  return lowering.finish(call, x);
+  BITLAB_TRY(std::vector<ValueId> parts, lowering.nodes(op, {x}));
+  for (ValueId& part : parts) {
+    BITLAB_TRY(part, with_last_dim_at(lowering, part, dim));
+  }
+  return parts;
 }
+
+Status lower_scan(Lowering& lowering, const Call& call, Op op) {
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
+  BITLAB_TRY(const std::vector<ValueId> parts, scanned(lowering, call, op, x));
+  return lowering.finish(call, parts[0]);
+}
+
+// The extremes so far, and their places; least ones as the largest of what is negated.
+Status lower_extremes_so_far(Lowering& lowering, const Call& call, bool least) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
+  if (least) {
+    BITLAB_TRY(x, negative(lowering, x, type_of(call)));
+  }
+  BITLAB_TRY(std::vector<ValueId> parts, scanned(lowering, call, Op::cummax, x));
+  if (least) {
+    BITLAB_TRY(parts[0], negative(lowering, parts[0], type_of(call)));
+  }
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, parts[0]));
+  return finish_second(lowering, call, [&] { return Result<ValueId>(parts[1]); });
+}
+
+}  // namespace
+
+Status lower_cumsum(Lowering& lowering, const Call& call) { return lower_scan(lowering, call, Op::cumsum); }
+Status lower_cumprod(Lowering& lowering, const Call& call) { return lower_scan(lowering, call, Op::cumprod); }
+Status lower_cummax(Lowering& lowering, const Call& call) { return lower_extremes_so_far(lowering, call, false); }
+Status lower_cummin(Lowering& lowering, const Call& call) { return lower_extremes_so_far(lowering, call, true); }
 
 namespace {
 
@@ -289,6 +324,127 @@ Status lower_argsort(Lowering& lowering, const Call& call) {
 Status lower_topk(Lowering& lowering, const Call& call) {
   return lower_order(lowering, call, call.argument("largest").toBool(),
                      [](const Call& c) { return c.argument("k").toInt(); });
+}
+
+namespace {
+
+// Rows in order of size, and their places; where `keeps_nan`, a row with NaN gives NaN alone.
+struct Ordered {
+  std::vector<ValueId> parts;  // values and places
+  int64_t count, last;
+  bool keeps_nan;
+
+  // The k-th least.
+  Result<ValueId> at(Lowering& lowering, size_t part, int64_t k) const {
+    BITLAB_TRY(const ValueId y, slice_of(lowering, parts[part], last, k, 1));
+    if (!keeps_nan) return y;
+    BITLAB_TRY(const ValueId most, slice_of(lowering, parts[0], last, count - 1, 1));
+    BITLAB_TRY(const ValueId is_nan, lowering.node(Op::not_equal, {most, most}));
+    BITLAB_TRY(const ValueId end, slice_of(lowering, parts[part], last, count - 1, 1));
+    return lowering.node(Op::where, {is_nan, end, y});
+  }
+};
+
+Result<Ordered> ordered(Lowering& lowering, const Call& call, bool keeps_nan) {
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type_of(call)));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
+  if (!rows.values.is_number()) return unsupported(call, "a fixed number of values", lowering.show({rows.values}));
+  BITLAB_TRY(std::vector<ValueId> parts,
+             lowering.nodes(Op::sort, {rows.x}, {{"length", program::Shape{rows.values}}, {"descending", int64_t{0}}}));
+  const auto last = static_cast<int64_t>(lowering.shape(rows.x).size()) - 1;
+  return Ordered{std::move(parts), rows.values.factor, last, keeps_nan && lowering.dtype(x) == program::DType::kFloat32};
+}
+
+Status lower_kth(Lowering& lowering, const Call& call, const Ordered& rows, int64_t k) {
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  const auto finished = [&](size_t part) -> Result<ValueId> {
+    BITLAB_TRY(const ValueId y, rows.at(lowering, part, k));
+    return lowering.reshape(y, shape);
+  };
+  BITLAB_TRY(const ValueId y, finished(0));
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, y));
+  return finish_second(lowering, call, [&] { return finished(1); });
+}
+
+}  // namespace
+
+Status lower_median(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const Ordered rows, ordered(lowering, call, true));
+  return lower_kth(lowering, call, rows, (rows.count - 1) / 2);
+}
+Status lower_kthvalue(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const Ordered rows, ordered(lowering, call, false));
+  return lower_kth(lowering, call, rows, call.argument("k").toInt() - 1);
+}
+
+// One quantile, between the two values around its place in the order.
+Status lower_quantile(Lowering& lowering, const Call& call) {
+  if (const std::string mode = call.argument("interpolation").toStringRef(); mode != "linear")
+    return unsupported(call, "a linear quantile", mode);
+  BITLAB_TRY(const Ordered rows, ordered(lowering, call, true));
+  const float place = static_cast<float>(call.argument("q").toDouble()) * static_cast<float>(rows.count - 1);
+  const float whole = std::floor(place);
+  const auto k = static_cast<int64_t>(whole);
+  BITLAB_TRY(ValueId y, rows.at(lowering, 0, k));
+  if (place > whole) {
+    BITLAB_TRY(ValueId more, rows.at(lowering, 0, k + 1));
+    BITLAB_TRY(more, lowering.node(Op::sub, {more, y}));
+    BITLAB_TRY(more, with_number(lowering, Op::mul, more, double{place - whole}));
+    BITLAB_TRY(y, lowering.node(Op::add, {y, more}));
+    lowering.set_exactness(program::Exactness::kBounded);  // LibTorch goes from the nearer of both
+  }
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  return lowering.finish(call, y);
+}
+
+// max + log(sum of e^(x - max)); what is infinite is not taken away.
+Status lower_logsumexp(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", at::kFloat));
+  BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
+  program::Shape with_1 = lowering.shape(rows.x);
+  with_1.back() = 1;
+  BITLAB_TRY(ValueId most, lowering.node(Op::max, {rows.x}));
+  BITLAB_TRY(const ValueId size, lowering.node(Op::abs, {most}));
+  BITLAB_TRY(const ValueId is_finite,
+             with_number(lowering, Op::less_equal, size, double{std::numeric_limits<float>::max()}));
+  BITLAB_TRY(most, lowering.node(Op::where, {is_finite, most, lowering.constant(at::full({1}, 0, at::kFloat))}));
+  BITLAB_TRY(const ValueId center, lowering.reshape(most, with_1));
+  BITLAB_TRY(ValueId y, lowering.node(Op::sub, {rows.x, center}));
+  BITLAB_TRY(y, lowering.node(Op::exp, {y}));
+  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
+  BITLAB_TRY(y, lowering.node(Op::log, {y}));
+  BITLAB_TRY(y, lowering.node(Op::add, {y, most}));
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(y, lowering.reshape(y, shape));
+  return lowering.finish(call, y);
+}
+
+// For each value the number of those in order that it is behind: of one list, or of one for each row.
+Status lower_searchsorted(Lowering& lowering, const Call& call) {
+  const bool is_bucketize = call.op.starts_with("aten::bucketize");
+  const char* list = is_bucketize ? "boundaries" : "sorted_sequence";
+  if (!is_bucketize && (given(call, "sorter") || call.argument("self").toTensor().dim() == 0))
+    return unsupported(call, "a list in order and a tensor of values", "a sorter, or a number");
+  const bool is_right = call.argument("right").toBool() ||
+                        (!is_bucketize && given(call, "side") && call.argument("side").toStringRef() == "right");
+  const at::ScalarType type = at::result_type(call.argument("self").toTensor(), call.argument(list).toTensor());
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(ValueId in_order, lowering.operand_as(call, list, type));
+  program::Shape shape = lowering.shape(x), of_list = lowering.shape(in_order);
+  shape.emplace_back(1);
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  if (of_list.size() > 1) {
+    of_list.insert(of_list.end() - 1, 1);
+    BITLAB_TRY(in_order, lowering.reshape(in_order, of_list));
+  }
+  BITLAB_TRY(ValueId y,
+             lowering.node(is_right ? Op::less : Op::less_equal, {x, in_order}));  // false for NaN, which is behind all
+  BITLAB_TRY(y, lowering.node(Op::equal, {y, lowering.constant(at::full({1}, false, at::kBool))}));
+  BITLAB_TRY(y, lowering.cast(y, at::kLong));
+  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
+  BITLAB_TRY(y, lowering.cast(y, output_of(call).scalar_type()));
+  return lowering.finish(call, y);
 }
 
 Status lower_softmax(Lowering& lowering, const Call& call) {

@@ -9,6 +9,9 @@ namespace bitlab::deploy {
 #include "bitlab/deploy/lowering/lowerings.def"
 #undef BITLAB_LOWERING
 
+// spectra.cc: of complex values, which are pairs.
+Status lower_complex_mul(Lowering& lowering, const Call& call);
+Status lower_complex_abs(Lowering& lowering, const Call& call);
 // formulas.cc: self / other, rounded down or towards zero.
 Status lower_rounded_division(Lowering& lowering, const Call& call, bool down);
 Status lower_general_pow(Lowering& lowering, const Call& call);  // formulas.cc: any exponent
