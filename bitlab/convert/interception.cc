@@ -29,7 +29,16 @@ namespace {
 
 constexpr c10::DispatchKey kKey = c10::DispatchKey::DeferredInit;
 constexpr std::string_view kInfoName = "bitlab_weights";
-constexpr c10::DebugInfoKind kInfo(&kInfoName);
+
+// LibTorch 2.13 tells kinds apart by the address of a name, 2.11 and 2.12 by a number.
+template <class Kind>
+constexpr Kind own_kind() {
+  if constexpr (std::is_enum_v<Kind>)
+    return static_cast<Kind>(177);
+  else
+    return Kind(&kInfoName);
+}
+constexpr auto kInfo = own_kind<c10::DebugInfoKind>();
 
 struct RegistryInfo : c10::DebugInfoBase {
   explicit RegistryInfo(const WeightRegistry& r) : registry(r) {}
