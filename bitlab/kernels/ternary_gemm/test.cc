@@ -278,7 +278,7 @@ TEST_P(EveryTernaryGemm, IsExactForEveryScalingAndOutput) {
   for (int s = 0; s < 6; ++s)
     for (int o = 0; o < 3; ++o)
       for (int flags = 0; flags < 32; ++flags)
-        check({70, 83, 300}, {.scaling = static_cast<Scaling>(s),
+        check({35, 83, 132}, {.scaling = static_cast<Scaling>(s),
                               .output = static_cast<Output>(o),
                               .bias = (flags & 1) != 0,
                               .affine = (flags & 2) != 0,
