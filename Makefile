@@ -32,7 +32,7 @@ results: demo ## Run the demo and write its figures into benchmarks/results, REA
 # The native part and the others run side by side, so that no core waits where one of them has a single long job. What the others
 # print comes after the native part.
 test: build/dev/build.ninja ## Run every test: natively, under the sanitizers, and for 64-bit Arm under qemu
-	@$(MAKE) --no-print-directory others >build/others.log 2>&1 & others=$$!; trap 'kill $$others 2>/dev/null' EXIT; \
+	@$(MAKE) --no-print-directory others >build/others.log 2>&1 & others=$$!; trap 'kill $$others 2>/dev/null || true' EXIT; \
 	$(MAKE) --no-print-directory quick; \
 	tail -n +1 -f --pid=$$others build/others.log; wait $$others
 
