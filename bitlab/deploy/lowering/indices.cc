@@ -44,9 +44,7 @@ Status lower_take_along_dim(Lowering& lowering, const Call& call) {
   if (lowering.shape(indices).size() != shape.size())
     return unsupported(call, "indices of as many dimensions", lowering.show(lowering.shape(indices)));
   shape[dim] = lowering.shape(indices)[dim];
-  if (lowering.shape(indices) != shape) {
-    BITLAB_TRY(indices, lowering.node(Op::expand, {indices}, {{"shape", shape}}));
-  }
+  BITLAB_TRY(indices, expanded(lowering, indices, shape));
   return lowering.lower_to(call, Op::gather, {x, indices}, {{"dim", static_cast<int64_t>(dim)}});
 }
 

@@ -286,9 +286,7 @@ Status lower_broadcast(Lowering& lowering, const Call& call) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     BITLAB_TRY(ValueId x, lowering.operand(call, "tensors", i));
     BITLAB_TRY(const program::Shape shape, lowering.shape_of(call, tensors[i].sizes(), twins[i].sizes()));
-    if (lowering.shape(x) != shape) {
-      BITLAB_TRY(x, lowering.node(Op::expand, {x}, {{"shape", shape}}));
-    }
+    BITLAB_TRY(x, expanded(lowering, x, shape));
     BITLAB_RETURN_IF_ERROR(lowering.finish(call, x, tensors[i]));
   }
   return {};

@@ -287,9 +287,7 @@ Status lower_copy(Lowering& lowering, const Call& call) {
   const at::Tensor& target = call.argument("self").toTensor();
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "src", target.scalar_type()));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  if (lowering.shape(x) != shape) {
-    BITLAB_TRY(x, lowering.node(Op::expand, {x}, {{"shape", shape}}));
-  }
+  BITLAB_TRY(x, expanded(lowering, x, shape));
   return lowering.finish(call, x);
 }
 
