@@ -21,7 +21,7 @@ KEYWORDS = ("SHARED", "TORCH", "GLUE", "DEPS", "PRIVATE_LINK", "TEST_DEPS", "TES
 PROGRAMS: Dict[str, str] = {
     "cli": "base kernels",
     "cli/run": "cli base data format kernels profile program runtime ternary",
-    "cli/train": "cli cli/run base config convert data deploy format models nn runtime train",
+    "cli/train": "cli cli/run base config convert data deploy format models nn profile runtime train",
 }
 PROGRAMS_ABOVE_TORCH_LINE = {"cli/train"}
 

@@ -21,25 +21,32 @@ struct Frame : at::ObserverContext {
   size_t shown_to;  // the first of the thread's listeners; later ones did not see the call begin
 };
 
+bool is_for(const CallListener& listener, const at::RecordFunction& fn) {
+  return fn.scope() == at::RecordScope::FUNCTION || listener.sees_backward();
+}
+
 std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& fn) {
   auto frame = std::make_unique<Frame>(thread.pauses > 0 ? 0 : thread.listeners.size());
-  for (size_t i = 0; i < frame->shown_to; ++i) thread.listeners[i]->enter(fn);
+  for (size_t i = 0; i < frame->shown_to; ++i)
+    if (is_for(*thread.listeners[i], fn)) thread.listeners[i]->enter(fn);
   return frame;
 }
 
 void on_leave(const at::RecordFunction& fn, at::ObserverContext* context) {
   const size_t shown_to = static_cast<const Frame*>(context)->shown_to;
-  for (size_t i = 0; i < std::min(shown_to, thread.listeners.size()); ++i) thread.listeners[i]->leave(fn);
+  for (size_t i = 0; i < std::min(shown_to, thread.listeners.size()); ++i)
+    if (is_for(*thread.listeners[i], fn)) thread.listeners[i]->leave(fn);
 }
 
 }  // namespace
 
 CallObserver::CallObserver(CallListener& listener) {
   if (thread.listeners.empty())
-    thread.callback = at::addThreadLocalCallback(at::RecordFunctionCallback(on_enter, on_leave)
-                                                     .needsInputs(true)
-                                                     .needsOutputs(true)
-                                                     .scopes({at::RecordScope::FUNCTION}));
+    thread.callback =
+        at::addThreadLocalCallback(at::RecordFunctionCallback(on_enter, on_leave)
+                                       .needsInputs(true)
+                                       .needsOutputs(true)
+                                       .scopes({at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION}));
   thread.listeners.push_back(&listener);
 }
 

@@ -61,19 +61,10 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-std::string fact(std::string_view name, std::string_view value) {
-  return fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(name), escaped(value));
-}
-
 std::string facts(const Profile& p) {
-  const MemoryTracker& m = p.memory;
-  std::string text =
-      "<dl>\n" + fact("a run, median of " + std::to_string(p.runs.calls), format_ms(p.runs.median_seconds) + " ms") +
-      fact("multiply-accumulates", format_count(static_cast<double>(p.total().macs))) +
-      fact("moved", format_bytes(p.total().bytes)) + fact("weights", format_bytes(m.weight_bytes)) +
-      fact("values", fmt::format("{}, {:.2f} of the least", format_bytes(m.planned_bytes), m.planned_ratio())) +
-      fact("scratch", format_bytes(m.scratch_bytes));
-  if (m.state_bytes != 0) text += fact("states", format_bytes(m.state_bytes));
+  std::string text = "<dl>\n";
+  for (const Fact& fact : facts_of(p))
+    text += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(fact.name), escaped(fact.text));
   return text + "</dl>\n";
 }
 
@@ -183,51 +174,54 @@ std::string roofline(const Profile& p) {
       p.roofs->threads, without, kWidth, kHeight, grid(x, y), roof_lines(*p.roofs, x, y), points(p, x, y));
 }
 
-std::string cell(std::string_view text) { return fmt::format("<td>{}</td>", escaped(text)); }
-std::string cell(double value, std::string_view text) {
-  return fmt::format("<td class=\"number\" data-value=\"{}\">{}</td>", value, escaped(text));
-}
-
-std::string row(const StepProfile& step, size_t number, bool has_roofs) {
+std::string cell_text(const Cell& cell) {
   constexpr double kBar = 7;  // rem of the longest
-  std::string text = "<tr>" + cell(static_cast<double>(number), std::to_string(number)) + cell(step.name) + cell(step.ops) +
-                     cell(step.output);
-  text += fmt::format("<td class=\"time\" data-value=\"{}\"><span class=\"bar\" style=\"width:{:.2f}rem\"></span>{}</td>",
-                      step.share, kBar * step.share, format_share(step.share));
-  text += cell(step.times.median_seconds, format_ms(step.times.median_seconds)) +
-          cell(static_cast<double>(step.cost.macs), format_count(static_cast<double>(step.cost.macs))) +
-          cell(static_cast<double>(step.cost.bytes), format_bytes(step.cost.bytes)) +
-          cell(step.cost.intensity(), fmt::format("{:.1f}", step.cost.intensity())) +
-          cell(operations_per_s(step), fmt::format("{:.1f}", operations_per_s(step) * 1e-9)) +
-          cell(bytes_per_s(step), fmt::format("{:.2f}", bytes_per_s(step) * 1e-9));
-  if (has_roofs) text += cell(step.roof_share, format_share(step.roof_share));
-  return text + cell(step.kernels) + "</tr>\n";
+  if (!cell.number) return fmt::format("<td>{}</td>", escaped(cell.text));
+  if (cell.heading != kShareHeading)
+    return fmt::format("<td class=\"number\" data-value=\"{}\">{}</td>", *cell.number, escaped(cell.text));
+  return fmt::format("<td class=\"time\" data-value=\"{}\"><span class=\"bar\" style=\"width:{:.2f}rem\"></span>{}</td>",
+                     *cell.number, kBar * *cell.number, cell.text);
 }
 
 std::string steps_table(const Profile& p) {
   std::string text =
-      "<h2>Steps</h2>\n<p>A step is a node, or several that run in one walk. A heading sorts.</p>\n"
-      "<div class=\"scroll\"><table id=\"steps\"><thead><tr>";
-  for (const char* heading : {"#", "node", "op", "output", "time", "ms", "MACs", "bytes", "ops/byte", "Gops/s", "GB/s"})
-    text += fmt::format("<th>{}</th>", heading);
-  if (p.roofs) text += "<th>of the roof</th>";
-  text += "<th>kernels</th></tr></thead><tbody>\n";
-  for (const StepProfile* step : by_time(p))
-    text += row(*step, static_cast<size_t>(step - p.steps.data()) + 1, p.roofs.has_value());
+      fmt::format("<h2>{}</h2>\n<p>{} A heading sorts.</p>\n<div class=\"scroll\"><table id=\"steps\"><thead><tr><th>#</th>",
+                  p.is_training() ? "Layers" : "Steps",
+                  p.is_training() ? "What reads no parameter stands under its operator's name."
+                                  : "A step is a node, or several that run in one walk.");
+  for (const Cell& cell : cells_of(p, p.steps.empty() ? StepProfile{} : p.steps[0]))
+    text += fmt::format("<th>{}</th>", cell.heading);
+  text += "</tr></thead><tbody>\n";
+  for (const StepProfile* step : by_time(p)) {
+    const auto number = step - p.steps.data() + 1;
+    text += "<tr>" + cell_text({"#", std::to_string(number), static_cast<double>(number)});
+    for (const Cell& cell : cells_of(p, *step)) text += cell_text(cell);
+    text += "</tr>\n";
+  }
   return text + "</tbody></table></div>\n";
 }
 
+std::string memory_text(const Profile& p) {
+  const MemoryTracker& m = p.memory;
+  if (p.is_training())
+    return fmt::format("What lives behind each layer, forward and back. At the peak: {}, the dashed line.",
+                       format_bytes(m.arena_bytes));
+  return fmt::format(
+      "Values that live during each step, and its scratch. Placed: {}, {:.2f} of the dashed line, {}, below which no "
+      "placement comes.",
+      format_bytes(m.planned_bytes), m.planned_ratio(), format_bytes(m.lower_bound_bytes));
+}
+
 // Bytes step by step: values that live, and the kernel's scratch on top of them.
-std::string memory_chart(const MemoryTracker& m) {
+std::string memory_chart(const Profile& p) {
+  const MemoryTracker& m = p.memory;
   constexpr double kChart = 220, kFloor = kChart - 20;
   const auto most = static_cast<double>(std::max<int64_t>(m.arena_bytes, 1));
   const double width = (kWidth - kLeft - kRight) / static_cast<double>(std::max<size_t>(m.steps.size(), 1));
   const auto height = [&](int64_t bytes) { return (kFloor - kTop) * static_cast<double>(bytes) / most; };
   std::string text = fmt::format(
-      "<h2>Memory</h2>\n<p>Values that live during each step, and its scratch. Placed: {}, {:.2f} of the dashed line, {}, "
-      "below which no "
-      "placement comes.</p>\n<svg id=\"memory\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Memory by step\">\n",
-      format_bytes(m.planned_bytes), m.planned_ratio(), format_bytes(m.lower_bound_bytes), kWidth, kChart);
+      "<h2>Memory</h2>\n<p>{}</p>\n<svg id=\"memory\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Memory by step\">\n",
+      memory_text(p), kWidth, kChart);
   for (size_t i = 0; i < m.steps.size(); ++i) {
     const StepMemory& step = m.steps[i];
     const double x = kLeft + width * static_cast<double>(i), live = height(step.live_bytes),
@@ -238,11 +232,12 @@ std::string memory_chart(const MemoryTracker& m) {
         escaped(step.step), format_bytes(step.live_bytes), format_bytes(step.scratch_bytes), x, kFloor - live, width * 0.9,
         live, x, kFloor - live - scratch, width * 0.9, scratch);
   }
-  const double bound = kFloor - height(m.lower_bound_bytes);
+  const int64_t line = p.is_training() ? m.arena_bytes : m.lower_bound_bytes;
+  const double bound = kFloor - height(line);
   return text + fmt::format(
                     "<line class=\"bound\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/><text x=\"{}\" y=\"{:.1f}\" "
                     "text-anchor=\"end\">{}</text>\n</svg>\n",
-                    kLeft, kWidth - kRight, bound, bound, kLeft - 6, bound + 4, format_bytes(m.lower_bound_bytes));
+                    kLeft, kWidth - kRight, bound, bound, kLeft - 6, bound + 4, format_bytes(line));
 }
 
 // JSON inside an element of a page: nothing in it ends the element.
@@ -261,7 +256,7 @@ std::string Profile::html() const {
       title + "</title>\n<style>";
   page.append(kStyle).append("</style>\n</head>\n<body>\n<h1>").append(title).append("</h1>\n");
   page += fmt::format("<p>{}, {} threads, {}</p>\n", escaped(cpu), threads, escaped(sizes_text(*this)));
-  page += facts(*this) + roofline(*this) + steps_table(*this) + memory_chart(memory);
+  page += facts(*this) + roofline(*this) + steps_table(*this) + memory_chart(*this);
   page += "<script type=\"application/json\" id=\"profile\">" + embedded(json()) + "</script>\n<script>";
   page.append(kScript).append("</script>\n</body>\n</html>\n");
   return page;

@@ -16,6 +16,8 @@ int64_t process_peak() {
 
 }  // namespace
 
+MemoryTracker::MemoryTracker() : process_peak_bytes(process_peak()) {}
+
 MemoryTracker::MemoryTracker(const runtime::Model& model, const runtime::Plan& plan, int64_t states)
     : weight_bytes(model.weight_bytes()),
       state_bytes(states),

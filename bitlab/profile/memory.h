@@ -21,8 +21,9 @@ struct StepMemory {
   int64_t scratch_bytes = 0;  // of the step's kernel
 };
 
+// Of a training step: weight_bytes, arena_bytes (the most that lived at once), steps (by layer, forward and back) and the process alone.
 struct MemoryTracker {
-  MemoryTracker() = default;
+  MemoryTracker();
   MemoryTracker(const runtime::Model& model, const runtime::Plan& plan, int64_t state_bytes = 0);
   // Of its last run, which there must have been.
   explicit MemoryTracker(const runtime::Session& session)

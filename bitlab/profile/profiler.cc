@@ -4,7 +4,6 @@
 #include <unordered_map>
 
 namespace bitlab::profile {
-namespace {
 
 Times times_of(std::vector<double> seconds) {
   if (seconds.empty()) return {};
@@ -15,6 +14,8 @@ Times times_of(std::vector<double> seconds) {
   for (const double s : seconds) times.seconds += s;
   return times;
 }
+
+namespace {
 
 // The sizes of the last run: a plan says of the context what the states have room for.
 program::SymbolSizes sizes_of(const runtime::Session& session) {

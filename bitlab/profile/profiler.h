@@ -30,6 +30,7 @@ struct Times {
   int64_t calls = 0;
   double seconds = 0, median_seconds = 0, least_seconds = 0;  // of all calls together, and of one
 };
+Times times_of(std::vector<double> seconds);  // of each call
 
 // Collects the events of whatever emits them, one thread at a time: a session's steps and runs, a trainer's epochs.
 class BitProfiler {
@@ -44,9 +45,17 @@ class BitProfiler {
   std::vector<Event> events_;
 };
 
-// A step of the plan: one node, or several that run within one walk (runtime/plan.h).
+// What a layer has besides in training (train/profiler.h).
+struct TrainingCost {
+  Times forward{}, backward{};  // of a step, all calls of the layer together
+  int64_t calls = 0;            // in a step
+  int64_t parameter_bytes = 0, gradient_bytes = 0, optimizer_bytes = 0;
+  int64_t activation_bytes = 0;  // that its forward pass allocates and that live when the forward pass ends
+};
+
+// A step of the plan: one node, or several that run within one walk (runtime/plan.h). In training a layer.
 struct StepProfile {
-  std::string name{};  // of the first node
+  std::string name{};  // of the first node; the path of a layer
   std::string ops{};   // "ternary_conv + batch_norm + relu"
   std::vector<std::string> nodes{};
   std::string kernels{};
@@ -57,6 +66,14 @@ struct StepProfile {
   // roofs.seconds(cost) / median time: 1 where the step is as fast as the machine can compute its products or move its bytes, whichever takes
   // longer. 0 without roofs.
   double roof_share = 0;
+  std::optional<TrainingCost> training{};
+};
+
+// A part of a training step: "data", "forward", "backward", "optimizer".
+struct PhaseProfile {
+  std::string name{};
+  Times times{};
+  double share = 0;  // of the steps
 };
 
 struct Profile {
@@ -64,8 +81,9 @@ struct Profile {
   std::string cpu{};
   int threads = 1;
   std::vector<std::pair<std::string, int64_t>> sizes{};  // of the program's symbols
-  Times runs{};                                          // whole runs: the steps, and inputs and outputs copied
-  std::vector<StepProfile> steps{};                      // in the order of the plan
+  Times runs{};                        // whole runs: the steps, and inputs and outputs copied; in training, steps of it
+  std::vector<StepProfile> steps{};    // in the order of the plan, or in which layers were called first
+  std::vector<PhaseProfile> phases{};  // of training alone
   std::optional<Roofs> roofs{};
   MemoryTracker memory{};
   std::vector<Event> events{};
@@ -73,6 +91,8 @@ struct Profile {
   StepCost total() const;  // of a run
   // Sets each step's roof_share.
   void set_roofs(const Roofs& measured);
+
+  bool is_training() const { return !phases.empty(); }
 
   std::string table() const;  // steps by time, and a line each on memory and roofs
   std::string json() const;   // all of it but the events

@@ -34,6 +34,85 @@ double bytes_per_s(const StepProfile& step) {
   return step.times.median_seconds > 0 ? static_cast<double>(step.cost.bytes) / step.times.median_seconds : 0;
 }
 
+namespace {
+
+Cell milliseconds(std::string_view heading, double seconds) { return {heading, format_ms(seconds), seconds}; }
+Cell count(std::string_view heading, int64_t number) {
+  return {heading, format_count(static_cast<double>(number)), static_cast<double>(number)};
+}
+Cell bytes(std::string_view heading, int64_t number) { return {heading, format_bytes(number), static_cast<double>(number)}; }
+Cell rate(std::string_view heading, double number, double unit = 1) {
+  return {heading, fmt::format("{:.1f}", number * unit), number};
+}
+
+}  // namespace
+
+std::vector<Cell> cells_of(const Profile& profile, const StepProfile& step) {
+  std::vector<Cell> cells{{profile.is_training() ? "layer" : "node", step.name},
+                          {"op", step.ops},
+                          {"output", step.output},
+                          {kShareHeading, format_share(step.share), step.share},
+                          milliseconds("ms", step.times.median_seconds)};
+  const auto add = [&](std::vector<Cell> more) {
+    for (Cell& cell : more) cells.push_back(std::move(cell));
+  };
+  if (step.training) {
+    const TrainingCost& t = *step.training;
+    add({milliseconds("forward", t.forward.median_seconds), milliseconds("backward", t.backward.median_seconds),
+         count("calls", t.calls), count("MACs", step.cost.macs), bytes("parameters", t.parameter_bytes),
+         bytes("gradients", t.gradient_bytes), bytes("optimizer", t.optimizer_bytes),
+         bytes("activations", t.activation_bytes)});
+    return cells;
+  }
+  add({count("calls", step.times.calls), count("MACs", step.cost.macs), bytes("bytes", step.cost.bytes),
+       rate("ops/byte", step.cost.intensity()), rate("Gops/s", operations_per_s(step), 1e-9),
+       rate("GB/s", bytes_per_s(step), 1e-9)});
+  if (profile.roofs) add({{"of the roof", format_share(step.roof_share), step.roof_share}});
+  add({{"kernels", step.kernels}});
+  return cells;
+}
+
+namespace {
+
+int64_t sum(const Profile& profile, int64_t TrainingCost::*bytes) {
+  int64_t total = 0;
+  for (const StepProfile& step : profile.steps) total += step.training ? (*step.training).*bytes : 0;
+  return total;
+}
+
+std::vector<Fact> training_facts(const Profile& p) {
+  std::vector<Fact> facts{{fmt::format("a step, median of {}", p.runs.calls), format_ms(p.runs.median_seconds) + " ms"}};
+  for (const PhaseProfile& phase : p.phases)
+    facts.push_back(
+        {phase.name, fmt::format("{} ms, {}", format_ms(phase.times.median_seconds), format_share(phase.share))});
+  facts.push_back({"multiply-accumulates forward", format_count(static_cast<double>(p.total().macs))});
+  for (const auto& [name, bytes] :
+       {std::pair("parameters", &TrainingCost::parameter_bytes), std::pair("gradients", &TrainingCost::gradient_bytes),
+        std::pair("optimizer's state", &TrainingCost::optimizer_bytes),
+        std::pair("activations", &TrainingCost::activation_bytes)})
+    facts.push_back({name, format_bytes(sum(p, bytes))});
+  facts.push_back({"peak of a step", format_bytes(p.memory.arena_bytes)});
+  return facts;
+}
+
+}  // namespace
+
+std::vector<Fact> facts_of(const Profile& p) {
+  if (p.is_training()) return training_facts(p);
+  const MemoryTracker& m = p.memory;
+  std::vector<Fact> facts{
+      {fmt::format("a run, median of {}", p.runs.calls),
+       fmt::format("{} ms, {} ms least", format_ms(p.runs.median_seconds), format_ms(p.runs.least_seconds))},
+      {"multiply-accumulates", format_count(static_cast<double>(p.total().macs))},
+      {"moved", format_bytes(p.total().bytes)},
+      {"weights", format_bytes(m.weight_bytes)},
+      {"values",
+       fmt::format("{}, {:.2f} of the least that any plan takes", format_bytes(m.planned_bytes), m.planned_ratio())},
+      {"scratch", format_bytes(m.scratch_bytes)}};
+  if (m.state_bytes != 0) facts.push_back({"states", format_bytes(m.state_bytes)});
+  return facts;
+}
+
 std::vector<const StepProfile*> by_time(const Profile& profile) {
   std::vector<const StepProfile*> steps;
   for (const StepProfile& step : profile.steps) steps.push_back(&step);
@@ -63,6 +142,32 @@ Json to_json(const StepProfile& step, bool has_roofs) {
                {"gigabytes_per_s", bytes_per_s(step) * 1e-9}});
   if (has_roofs) json["roof_share"] = step.roof_share;
   return json;
+}
+
+Json training_json(const StepProfile& step) {
+  const TrainingCost& t = *step.training;
+  return {{"layer", step.name},
+          {"op", step.ops},
+          {"output", step.output},
+          {"share", step.share},
+          {"calls", t.calls},
+          {"forward", to_json(t.forward)},
+          {"backward", to_json(t.backward)},
+          {"macs", step.cost.macs},
+          {"parameter_bytes", t.parameter_bytes},
+          {"gradient_bytes", t.gradient_bytes},
+          {"optimizer_bytes", t.optimizer_bytes},
+          {"activation_bytes", t.activation_bytes}};
+}
+
+// What lives behind each layer, forward and back.
+Json training_json(const MemoryTracker& memory) {
+  Json steps = Json::array();
+  for (const StepMemory& step : memory.steps) steps.push_back({{"layer", step.step}, {"live_bytes", step.live_bytes}});
+  return {{"parameter_bytes", memory.weight_bytes},
+          {"peak_bytes", memory.arena_bytes},
+          {"process_peak_bytes", memory.process_peak_bytes},
+          {"steps", steps}};
 }
 
 // Rates in multiply-accumulates and bytes a second, in 10^9.
@@ -132,32 +237,34 @@ std::string roof_line(const Roofs& roofs) {
 }  // namespace
 
 std::string Profile::table() const {
-  std::string text = fmt::format("{}\n{}, {} threads, {}, {} runs\n\n", model, cpu, threads, sizes_text(*this), runs.calls);
-  text += fmt::format("run     {} ms median, {} ms least; {} MACs, {} moved\n", format_ms(runs.median_seconds),
-                      format_ms(runs.least_seconds), format_count(static_cast<double>(total().macs)),
-                      format_bytes(total().bytes));
-  text += fmt::format("memory  {} weights, {} values ({:.2f} of the least that any plan takes), {} scratch, {} states\n",
-                      format_bytes(memory.weight_bytes), format_bytes(memory.planned_bytes), memory.planned_ratio(),
-                      format_bytes(memory.scratch_bytes), format_bytes(memory.state_bytes));
-  if (roofs) text += fmt::format("roofs   {}\n", roof_line(*roofs));
-  std::vector<std::vector<std::string>> rows{
-      {"node", "op", "output", "time", "ms", "calls", "MACs", "bytes", "ops/byte", "Gops/s", "of the roof", "kernels"}};
-  for (const StepProfile* step : by_time(*this))
-    rows.push_back({step->name, step->ops, step->output, format_share(step->share), format_ms(step->times.median_seconds),
-                    std::to_string(step->times.calls), format_count(static_cast<double>(step->cost.macs)),
-                    format_bytes(step->cost.bytes), fmt::format("{:.1f}", step->cost.intensity()),
-                    fmt::format("{:.1f}", operations_per_s(*step) * 1e-9), roofs ? format_share(step->roof_share) : "",
-                    step->kernels});
+  std::string text = fmt::format("{}\n{}, {} threads, {}\n\n", model, cpu, threads, sizes_text(*this));
+  std::vector<std::vector<std::string>> rows(1);
+  for (const Fact& fact : facts_of(*this)) text += fmt::format("{:<30} {}\n", fact.name, fact.text);
+  if (roofs) text += fmt::format("{:<30} {}\n", "roofs", roof_line(*roofs));
+  for (const Cell& cell : cells_of(*this, steps.empty() ? StepProfile{} : steps[0])) rows[0].emplace_back(cell.heading);
+  for (const StepProfile* step : by_time(*this)) {
+    rows.emplace_back();
+    for (Cell& cell : cells_of(*this, *step)) rows.back().push_back(std::move(cell.text));
+  }
   return text + "\n" + format_table(rows);
 }
 
 std::string Profile::json() const {
   Json named_sizes = Json::object(), list = Json::array();
   for (const auto& [symbol, size] : sizes) named_sizes[symbol] = size;
+  Json json{{"model", model}, {"cpu", cpu}, {"threads", threads}, {"sizes", named_sizes}, {"macs", total().macs}};
+  if (is_training()) {
+    for (const StepProfile& step : steps) list.push_back(training_json(step));
+    Json parts = Json::object();
+    for (const PhaseProfile& phase : phases) {
+      parts[phase.name] = to_json(phase.times);
+      parts[phase.name]["share"] = phase.share;
+    }
+    json.update({{"step", to_json(runs)}, {"phases", parts}, {"layers", list}, {"memory", training_json(memory)}});
+    return json_text(json, 2);
+  }
   for (const StepProfile& step : steps) list.push_back(to_json(step, roofs.has_value()));
-  Json json{{"model", model},         {"cpu", cpu},           {"threads", threads},
-            {"sizes", named_sizes},   {"run", to_json(runs)}, {"macs", total().macs},
-            {"bytes", total().bytes}, {"nodes", list},        {"memory", to_json(memory)}};
+  json.update({{"run", to_json(runs)}, {"bytes", total().bytes}, {"nodes", list}, {"memory", to_json(memory)}});
   if (roofs) json["roofs"] = to_json(*roofs);
   return json_text(json, 2);
 }

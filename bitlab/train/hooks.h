@@ -3,11 +3,16 @@
 
 #include "bitlab/train/learner.h"
 
+namespace torch::optim {
+class Optimizer;
+}
+
 namespace bitlab::train {
 
 struct StepContext {
   Learner& learner;
   const std::vector<NamedParameter>& parameters;  // those that the optimizer has
+  torch::optim::Optimizer& optimizer;
   nn::NamedTensors batch;
   int64_t items = 0;           // what the loss is the mean of
   bool ends_epoch = false;     // no batch of the epoch follows
@@ -19,6 +24,7 @@ struct StepContext {
 
 // The trainer calls its hooks in their order:
 //
+//   before_batch     the batch will be made; not of a step that is taken by BitTrainer::step()
 //   before_forward   the batch may change
 //   after_forward    outputs and loss are there; the loss may be replaced (distillation)
 //   before_backward  the objective may be scaled (loss scaling, accumulation)
@@ -28,6 +34,7 @@ struct StepContext {
 class StepHook {
  public:
   virtual ~StepHook() = default;
+  virtual void before_batch() {}
   virtual void before_forward(StepContext&) {}
   virtual void after_forward(StepContext&) {}
   virtual void before_backward(StepContext&) {}

@@ -143,6 +143,15 @@ State optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<Name
   return state;
 }
 
+int64_t optimizer_bytes(torch::optim::Optimizer& optimizer, const NamedParameter& parameter) {
+  const auto found = optimizer.state().find(parameter.tensor.unsafeGetTensorImpl());
+  if (found == optimizer.state().end()) return 0;
+  int64_t bytes = 0;
+  for (const auto& [key, tensor] : slots_of(*found->second).tensors)
+    if (tensor->defined()) bytes += static_cast<int64_t>(tensor->nbytes());
+  return bytes;
+}
+
 Status load_optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<NamedParameter>& parameters,
                             const State& state) {
   size_t taken = 0;

@@ -107,7 +107,7 @@ void BitTrainer::begin() {
 Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool ends_epoch) {
   if (optimizer_ == nullptr) begin();
   const int64_t items = learner_.task().items(batch);
-  StepContext context{learner_, parameters_, std::move(batch), items, ends_epoch};
+  StepContext context{learner_, parameters_, *optimizer_, std::move(batch), items, ends_epoch};
   const auto call = [&](void (StepHook::*seam)(StepContext&)) {
     for (const auto& hook : hooks_) (hook.get()->*seam)(context);
   };
@@ -160,6 +160,7 @@ Status BitTrainer::run_epoch(data::Loader& loader) {
   const double before = progress_->seconds;
   learner_.train(true);
   for (;;) {
+    for (const auto& hook : hooks_) hook->before_batch();
     BITLAB_TRY(auto batch, loader.next());
     if (!batch) break;
     BITLAB_TRY(const StepResult result, take_step(loader, tensors_of(*batch)));

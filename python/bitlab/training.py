@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bitlab import _core, nn
 from bitlab._calls import INPUT, OUTPUT, Tensors, flatten, parameter_names
-from bitlab._core import TrainingConfig
+from bitlab._core import Profile, TrainingConfig
 from bitlab._extension import _torch, torch
 from bitlab.convert import BitModel, native_of
 
@@ -21,6 +22,7 @@ TrainingReport = _torch.TrainingReport
 
 Loss = Callable[[Any, Any], torch.Tensor]
 LABELS = ("labels", "label")
+WARMUP_STEPS = 3  # before those that are profiled
 
 
 class EvalPrediction(NamedTuple):
@@ -65,6 +67,20 @@ def _indexed(dataset: Any) -> Any:
 
 def _native_dataset(dataset: Any) -> Any:
     return None if dataset is None else _torch.PythonDataset(len(dataset), lambda index: _sample(dataset[index]))
+
+
+@contextlib.contextmanager
+def _watched(model: torch.nn.Module, profiler: Any) -> Iterator[None]:
+    """Each module of the model tells the profiler of its calls."""
+    hooks = []
+    for path, module in model.named_modules() if profiler is not None else ():
+        hooks.append(module.register_forward_pre_hook(lambda *_, path=path: profiler.enter(path)))
+        hooks.append(module.register_forward_hook(lambda *_: profiler.leave(), always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Task:
@@ -133,6 +149,7 @@ class BitTrainer:
     goal: the metric that chooses the best epoch, and whether more is better; by default ("accuracy", True) where there is one, else ("loss", False).
     best, checkpoint: files for the best epoch's state, and for all that training needs to go on (resume=True).
     on_step(StepReport), on_epoch(EpochReport): called with what happened.
+    profile_steps: so many steps behind three of warm-up are profiled; `profile` then tells where their time and memory went, layer by layer.
     """
 
     def __init__(
@@ -150,6 +167,7 @@ class BitTrainer:
         resume: bool = False,
         on_step: Callable[[StepReport], object] | None = None,
         on_epoch: Callable[[EpochReport], object] | None = None,
+        profile_steps: int = 0,
     ) -> None:
         self.model = model
         self.config = config or TrainingConfig()
@@ -157,6 +175,8 @@ class BitTrainer:
         self.compute_metrics, self.loss = compute_metrics, loss
         self.best, self.checkpoint, self.resume = os.fspath(best), os.fspath(checkpoint), resume
         self.on_step, self.on_epoch = on_step, on_epoch
+        self.profile_steps = profile_steps
+        self._profiler: Any = None
         self._goal = goal
         self._returned: Any = None
         inner = model.model if isinstance(model, BitModel) else model
@@ -174,17 +194,29 @@ class BitTrainer:
         """Trains, and leaves the best epoch's state in the model. What a data set, the model, the loss or a callback raises comes through."""
         if self.train_dataset is None:
             raise _core.InvalidArgument("[train] a train_dataset, got none")
-        return _torch.fit(
-            self._learner(self.train_dataset),
-            self.config,
-            _native_dataset(self.train_dataset),
-            _native_dataset(self.eval_dataset),
-            self.best,
-            self.checkpoint,
-            self.resume,
-            self.on_step,
-            self.on_epoch,
-        )
+        self._profiler = _torch.TrainingProfiler(self.profile_steps, WARMUP_STEPS) if self.profile_steps > 0 else None
+        with _watched(self.model, self._profiler):
+            return _torch.fit(
+                self._learner(self.train_dataset),
+                self.config,
+                _native_dataset(self.train_dataset),
+                _native_dataset(self.eval_dataset),
+                self.best,
+                self.checkpoint,
+                self.resume,
+                self.on_step,
+                self.on_epoch,
+                self._profiler,
+            )
+
+    @property
+    def profile(self) -> Profile:
+        """Where the time and memory of the profiled steps of train() went."""
+        if self._profiler is None:
+            raise _core.InvalidArgument("[profile] a training with profile_steps above 0, got none")
+        profile: Profile = self._profiler.profile()
+        profile.model = type(self.model).__name__
+        return profile
 
     def evaluate(self, dataset: Any = None) -> dict[str, float]:
         """The metrics on a data set, by default eval_dataset."""

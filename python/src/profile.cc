@@ -23,7 +23,7 @@ profile::Profile take_profile(const std::shared_ptr<const runtime::Model>& model
 
 void bind_profile(nb::module_& m) {
   using profile::Profile;
-  nb::class_<Profile>(m, "Profile", "Where the time and the memory of a model's runs went.")
+  nb::class_<Profile>(m, "Profile", "Where the time and the memory of a model's runs went, or of steps of its training.")
       .def_static(
           "take",
           [](const std::shared_ptr<const runtime::Model>& model, const nb::dict& inputs, std::string name, int64_t runs,
@@ -38,11 +38,13 @@ void bind_profile(nb::module_& m) {
           nb::sig("def take(model: Model, inputs: dict[str, typing.Any], name: str = '', runs: int = 20, warmup: int = 3, "
                   "threads: int = 1, roofs: bool = True) -> Profile"),
           "Runs a model on inputs by name: what bitlab.profile() does.")
-      .def_ro("model", &Profile::model, "The file, where it was named.")
+      .def_rw("model", &Profile::model, "The file, where it was named.")
       .def(
           "to_dict", [](const Profile& p) { return nb::module_::import_("json").attr("loads")(p.json()); },
           nb::sig("def to_dict(self) -> dict[str, typing.Any]"),
-          "The report: 'run', 'nodes' in their order with times, MACs, bytes and kernels, 'memory', 'roofs'.")
+          "The report: 'run', 'nodes' in their order with times, MACs, bytes and kernels, 'memory', 'roofs'. Of training: "
+          "'step', "
+          "'phases', 'layers', 'memory'.")
       .def("table", &Profile::table, "Steps by time, and a line each on the runs, memory and roofs.")
       .def("json", &Profile::json, "The text of to_dict().")
       .def("chrome_trace", &Profile::chrome_trace,

@@ -8,7 +8,9 @@
 #include "bitlab/base/version.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/config/io.h"
+#include "bitlab/profile/profiler.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/profiler.h"
 
 namespace bitlab::cli {
 namespace {
@@ -16,13 +18,16 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Paths {
-  fs::path config, preprocess, best, last, report;
+  fs::path config, preprocess, best, last, report, profile, page, trace;
   explicit Paths(const fs::path& folder)
       : config(folder / "config.yaml"),
         preprocess(folder / "preprocess.json"),
         best(folder / "best.ckpt"),
         last(folder / "last.ckpt"),
-        report(folder / "report.json") {}
+        report(folder / "report.json"),
+        profile(folder / "profile.json"),
+        page(folder / "profile.html"),
+        trace(folder / "trace.json") {}
 };
 
 Json json_of(const std::vector<train::Metric>& metrics) {
@@ -73,6 +78,16 @@ train::TrainerOptions trainer_options(const RunConfig& config, const Paths& path
   if (config.data.augment.crop > 0) options.transforms.push_back(data::random_crop(config.data.augment.crop));
   if (config.data.augment.flip) options.transforms.push_back(data::random_flip());
   return options;
+}
+
+Status report_profile(const train::TrainingProfiler& profiler, const std::string& model, const Paths& paths) {
+  BITLAB_TRY(profile::Profile profile, profiler.profile());
+  profile.model = model;
+  BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.profile, std::string_view(profile.json() + "\n")));
+  BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.page, std::string_view(profile.html())));
+  BITLAB_RETURN_IF_ERROR(write_file_atomic(paths.trace, std::string_view(profile.chrome_trace())));
+  fmt::print("\n{}\n", profile.table());
+  return {};
 }
 
 // What says which model a checkpoint belongs to.
@@ -135,9 +150,15 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
   const train::Goal goal = learner.task().goal();
   train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options.resume);
   show_on(bar, run.config.train.epochs, goal, trainer_settings);
+  std::shared_ptr<train::TrainingProfiler> profiler;
+  if (options.profile_steps > 0) {
+    profiler = std::make_shared<train::TrainingProfiler>(train::TrainingProfileOptions{.steps = options.profile_steps});
+    trainer_settings.hooks.push_back(profiler);
+  }
   TrainedRun trained{run, {}, {}};
   BITLAB_TRY(trained.training,
              train::BitTrainer(learner, run.config.train, trainer_settings).fit(datasets.training, datasets.validation));
+  if (profiler) BITLAB_RETURN_IF_ERROR(report_profile(*profiler, run.config.model.name(), Paths(folder)));
   BITLAB_TRY(trained.test, train::evaluate(learner, datasets.test));
   fmt::print("  test {} (epoch {})\n", goal_text(goal, trained.test.metrics), trained.training.best_epoch);
   BITLAB_RETURN_IF_ERROR(write_file_atomic(Paths(folder).report, std::string_view(json_text(report_of(trained), 2) + "\n")));

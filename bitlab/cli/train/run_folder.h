@@ -6,6 +6,7 @@
 // and where `bitlab train` made it
 //
 //   last.ckpt     what training needs to go on      report.json   what was measured
+//   profile.json, profile.html, trace.json          where the time of its steps went, where that was asked for
 #pragma once
 
 #include <filesystem>
@@ -59,8 +60,9 @@ struct TrainedRun {
 };
 
 struct TrainRunOptions {
-  std::string heading;  // introduces the lines
-  bool resume = false;  // goes on from the folder's last.ckpt
+  std::string heading;        // introduces the lines
+  bool resume = false;        // goes on from the folder's last.ckpt
+  int64_t profile_steps = 0;  // that are profiled, behind a few of warm-up
 };
 
 // Trains the model that `config` describes on `datasets`, whose sizes replace those of the config, with a progress bar and a line an epoch on

@@ -12,6 +12,7 @@ struct TrainOptions {
   std::string config_file, rules_file, output;
   std::vector<std::string> settings;  // "model.hidden=[64]"
   bool resume = false;
+  int64_t profile_steps = 0;
   RunConfig config;
   ConfigFlags flags;
 };
@@ -52,7 +53,7 @@ Status run(TrainOptions& options) {
   BITLAB_RETURN_IF_ERROR(options.resume ? take_up(options) : assemble(options));
   BITLAB_TRY(const Datasets datasets, load_datasets(options.config.data));
   const std::string& name = options.config.model.name();
-  BITLAB_RETURN_IF_ERROR(train_run(options.config, datasets, options.output, {name, options.resume}));
+  BITLAB_RETURN_IF_ERROR(train_run(options.config, datasets, options.output, {name, options.resume, options.profile_steps}));
   fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, name);
   return {};
 }
@@ -70,6 +71,13 @@ void add_train(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("train", "Train a model on a data set");
   command->add_option("-o,--output", options->output, "Folder for the checkpoints, the config and the report")->required();
   command->add_flag("--resume", options->resume, "Go on with the run that is in the folder, to the same bits");
+  command
+      ->add_option(
+          "--profile", options->profile_steps,
+          "Show where the time and memory of so many steps go, layer by layer, forward and back; writes profile.html, "
+          "profile.json and trace.json (for ui.perfetto.dev) into the folder")
+      ->type_name("STEPS")
+      ->check(CLI::Range(1, 1'000'000));
   command->add_option("--config", options->config_file, "A config.yaml (or .json) to start from; flags win over it");
   command->add_option("--rules", options->rules_file,
                       "A .yaml or .json file with a quantization and rules, as `bitlab analyze` writes it");
@@ -89,7 +97,8 @@ void add_train(CLI::App& app, Action& action) {
                   "  bitlab train --model lenet5 --data mnist --quant absmean --epochs 5 -o runs/lenet5\n"
                   "  bitlab train --config runs/lenet5/config.yaml --quant none -o runs/lenet5-float\n"
                   "  bitlab train --model mlp --set 'model.hidden=[256, 64]' --rules rules.yaml -o runs/mlp\n"
-                  "  bitlab train --resume -o runs/mlp");
+                  "  bitlab train --resume -o runs/mlp\n"
+                  "  bitlab train --model lenet5 --data mnist --epochs 1 --profile 20 -o runs/profiled");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

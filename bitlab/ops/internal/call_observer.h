@@ -19,6 +19,8 @@ class CallListener {
   virtual void leave(const at::RecordFunction& fn) = 0;
   // The call that was entered last, and not left yet, is replaced by the calls that follow.
   virtual void rewritten() = 0;
+  // Whether it is shown the functions of autograd as well (at::RecordScope::BACKWARD_FUNCTION), with the calls that they make.
+  virtual bool sees_backward() const { return false; }
 };
 
 // Shows the calls of the thread that makes it to a listener, for its lifetime. Observers nest like scopes, and each sees every call: capture

@@ -32,6 +32,9 @@ void set_rates(torch::optim::Optimizer& optimizer, const std::vector<ParameterGr
 // "<parameter>.step", "<parameter>.exp_avg", "<parameter>.exp_avg_sq" of adam and adamw; "<parameter>.momentum_buffer" of sgd. A copy.
 State optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<NamedParameter>& parameters);
 
+// Bytes of the tensors that it keeps for a parameter; 0 before its first step.
+int64_t optimizer_bytes(torch::optim::Optimizer& optimizer, const NamedParameter& parameter);
+
 // Errors: UnknownName, ShapeMismatch (a state that is none of this optimizer's).
 Status load_optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<NamedParameter>& parameters,
                             const State& state);

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bitlab/train/learner.h"
+#include "bitlab/train/profiler.h"
 #include "bitlab/train/trainer.h"
 
 namespace nb = nanobind;
@@ -161,9 +162,10 @@ std::function<void(const Report&)> callback(const nb::object& function) {
 train::TrainingReport run(Learner& learner, const TrainingConfig& config,
                           const std::shared_ptr<const PythonDataset>& training,
                           const std::shared_ptr<const PythonDataset>& validation, const std::string& best,
-                          const std::string& checkpoint, bool resume, const nb::object& on_step,
-                          const nb::object& on_epoch) {
+                          const std::string& checkpoint, bool resume, const nb::object& on_step, const nb::object& on_epoch,
+                          const std::shared_ptr<train::TrainingProfiler>& profiler) {
   train::TrainerOptions options;
+  if (profiler != nullptr) options.hooks.push_back(profiler);
   options.best = best, options.checkpoint = checkpoint, options.resume = resume;
   options.on_step = callback<train::StepReport>(on_step);
   options.on_epoch = callback<train::EpochReport>(on_epoch);
@@ -206,10 +208,22 @@ void bind_train(nb::module_& m) {
       [](const nb::object& task) -> std::shared_ptr<const Task> { return std::make_shared<PythonTask>(task); },
       nb::arg("task"));
   nb::class_<PythonDataset>(m, "PythonDataset").def(nb::init<int64_t, const nb::object&>(), nb::arg("size"), nb::arg("get"));
+  nb::class_<train::TrainingProfiler>(m, "TrainingProfiler")
+      .def(nb::new_([](int64_t steps, int64_t warmup) {
+             return std::make_shared<train::TrainingProfiler>(
+                 train::TrainingProfileOptions{.steps = steps, .warmup = warmup});
+           }),
+           nb::arg("steps"), nb::arg("warmup"))
+      .def("enter", &train::TrainingProfiler::enter, nb::arg("path"), "A module's call begins.")
+      .def("leave", &train::TrainingProfiler::leave)
+      .def(
+          "profile", [](const train::TrainingProfiler& profiler) { return profiler.profile().value(); },
+          "Error: InvalidArgument, before a step behind the warm-up.");
   nb::class_<Learner>(m, "Learner")
       .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"));
   m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
-        nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(), nb::arg("on_epoch").none());
+        nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(), nb::arg("on_epoch").none(),
+        nb::arg("profiler").none());
   m.def(
       "evaluate",
       [](Learner& learner, const std::shared_ptr<const PythonDataset>& set, int64_t batch_size, int64_t workers) {
