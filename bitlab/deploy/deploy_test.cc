@@ -7,11 +7,11 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "bitlab/config/io.h"
 #include "bitlab/deploy/compare.h"
 #include "bitlab/deploy/test_support.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/models/model.h"
+#include "bitlab/models/test_support.h"
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_linear.h"
 #include "bitlab/program/print.h"
@@ -22,22 +22,21 @@ namespace {
 using test::capture_net, test::Net, test::run_program, test::same_bits;
 namespace F = torch::nn::functional;
 
-TEST(Capture, EveryModelRunsWithTheSameBits) {
+// To the bit where nothing in them has another order of sums in the runtime, otherwise within what is promised.
+TEST(Capture, EveryModelRuns) {
   torch::manual_seed(1);
   for (const models::ModelInfo& info : models::model_list())
     for (ternary::Granularity granularity : {ternary::Granularity::kTensor, ternary::Granularity::kChannel}) {
       BitQuantConfig quant;
       quant.granularity = granularity;
-      const auto config =
-          config::from_yaml<models::ModelConfig>(fmt::format("{{name: {}, channels: 3, height: 19, width: 22}}", info.name))
-              .value();
-      const auto model = models::make_model(config, {.quant = quant}).value();
-      const at::Tensor x = torch::randn({7, 3, 19, 22});
-      const auto program = capture(*model, nn::forward_of(*model), x).value();
-      EXPECT_TRUE(program.is_exact());
-      at::NoGradGuard no_grad;
+      const auto model = models::make_model(models::test::small_config(info.name), {.quant = quant}).value();
+      const at::Tensor x = models::test::example(info, 7);
+      model->forward(x);  // running statistics
+      const auto program = capture(*model, nn::forward_of(*model), x, {.signature = model->signature()}).value();
+      const bool has_bounded_sums = info.name == "resnet" || info.domain == "text";  // averages, attention
+      EXPECT_NE(program.is_exact(), has_bounded_sums) << info.name;
       for (int64_t batch : {1, 3, 7})
-        EXPECT_TRUE(same_bits(run_program(program, x.narrow(0, 0, batch)), model->forward(x.narrow(0, 0, batch))))
+        EXPECT_TRUE(check_parity(program, *model, nn::forward_of(*model), x.narrow(0, 0, batch)).ok())
             << info.name << " " << batch;
     }
 }

@@ -12,7 +12,7 @@ struct Row {
 };
 
 constexpr std::array kRows{
-#define BITLAB_MODEL(name, summary) Row{{#name, summary}, name##_kind},
+#define BITLAB_MODEL(name, domain, summary) Row{{#name, #domain, summary}, name##_kind},
 #include "bitlab/models/models.def"
 #undef BITLAB_MODEL
 };
@@ -56,6 +56,12 @@ Status ModelConfig::choose(std::string_view name) {
   name_ = name;
   own_ = std::move(kind.config);
   return {};
+}
+
+void ModelConfig::fit(const std::map<std::string, int64_t>& sizes) {
+  for (const config::Field& field : config::table_of (*this)())
+    if (auto* const* size = std::get_if<int64_t*>(&field.value.at); size != nullptr && sizes.contains(field.name))
+      **size = sizes.at(field.name);
 }
 
 void ModelConfig::visit(config::Fields& f) {

@@ -1,9 +1,10 @@
 // Networks by name. A model maps named tensors to named tensors; rules say how its layers are quantized (convert/quant_scope.h).
 //
-// A model is a file vision/<name>.h with its own config, a file vision/<name>.cc and a row of models.def.
+// A model is a file <domain>/<name>.h with its own config, a file <domain>/<name>.cc and a row of models.def.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -80,6 +81,8 @@ class ModelConfig {
   }
   // Takes the defaults of another architecture. Error: UnknownName, listing the names.
   Status choose(std::string_view name);
+  // Sets sizes by name, as those that data have, where the architecture has such fields.
+  void fit(const std::map<std::string, int64_t>& sizes);
   void visit(config::Fields& f);
 
  private:
@@ -95,11 +98,11 @@ Result<std::shared_ptr<Model>> make_model(const ModelConfig& config, const Mixed
 Result<std::shared_ptr<Model>> make_model(std::string_view name, const MixedPrecisionConfig& quant = {});
 
 struct ModelInfo {
-  std::string_view name, summary;
+  std::string_view name, domain, summary;
 };
 std::vector<ModelInfo> model_list();
 
-#define BITLAB_MODEL(name, summary) ModelKind name##_kind();
+#define BITLAB_MODEL(name, domain, summary) ModelKind name##_kind();
 #include "bitlab/models/models.def"
 #undef BITLAB_MODEL
 

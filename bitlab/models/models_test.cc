@@ -4,30 +4,114 @@
 
 #include "bitlab/config/io.h"
 #include "bitlab/convert/bit_model.h"
+#include "bitlab/models/test_support.h"
+#include "bitlab/models/text/gpt.h"
 #include "bitlab/models/vision/lenet5.h"
 #include "bitlab/models/vision/mlp.h"
+#include "bitlab/models/vision/resnet.h"
+#include "bitlab/models/vision/vgg7.h"
 
 namespace bitlab::models {
 namespace {
 
 const MixedPrecisionConfig kFloat{.quant = BitQuantConfig::none()};
 
-TEST(Models, ListHasEveryRow) { EXPECT_EQ(model_list().size(), 2U); }
-
-TEST(Models, MapImagesToLogitsAndTrain) {
+TEST(Models, TakeTheirDataAndTrain) {
+  torch::manual_seed(5);
   for (const ModelInfo& info : model_list())
     for (const MixedPrecisionConfig& quant : {MixedPrecisionConfig{}, kFloat}) {
-      const auto config = config::from_yaml<ModelConfig>(
-                              fmt::format("{{channels: 3, height: 17, width: 20, classes: 7, name: {}}}", info.name))
-                              .value();
-      const auto model = make_model(config, quant).value();
-      const nn::NamedTensors outputs = model->forward(nn::NamedTensors{{"image", torch::randn({2, 3, 17, 20})}});
+      const auto model = make_model(test::small_config(info.name), quant).value();
+      const nn::NamedTensors outputs = model->forward(nn::NamedTensors{{"data", test::example(info, 3)}});
       const at::Tensor logits = outputs.at("output");
-      EXPECT_EQ(logits.sizes(), at::IntArrayRef({2, 7})) << info.name;
+      const std::vector<int64_t> expected =
+          info.name == "gpt" ? std::vector<int64_t>{3, 13, 11} : std::vector<int64_t>{3, 7};
+      EXPECT_EQ(logits.sizes(), at::IntArrayRef(expected)) << info.name;
       logits.square().sum().backward();
       for (const auto& parameter : model->named_parameters())
         EXPECT_GT(parameter.value().grad().abs().sum().item<float>(), 0) << info.name << "." << parameter.key();
     }
+}
+
+int64_t parameters_of(const ModelConfig& config) {
+  int64_t count = 0;
+  for (const auto& parameter : make_model(config, kFloat).value()->parameters()) count += parameter.numel();
+  return count;
+}
+
+// 0.27, 0.46, 0.66 and 0.85 million (arXiv:1512.03385, table 6); to the last one, the sum of the paper's layers.
+TEST(Models, ResNetHasTheSizesOfThePaper) {
+  const std::map<int64_t, double> millions{{20, 0.27}, {32, 0.46}, {44, 0.66}, {56, 0.85}};
+  for (const auto& [depth, expected] : millions) {
+    const int64_t n = (depth - 2) / 6;
+    int64_t sum = 27 * 16 + 2 * 16;
+    for (const int64_t c : {16, 32, 64}) sum += 2 * n * (9 * c * c + 2 * c) - (c == 16 ? 0 : 9 * c * c / 2);
+    sum += 64 * 10 + 10;
+    EXPECT_EQ(parameters_of(ResNetConfig{.depth = depth}), sum);
+    EXPECT_EQ(std::round(static_cast<double>(sum) / 1e4) / 100, expected);
+  }
+}
+
+TEST(Models, Vgg7HasTheSizesOfThePaper) {
+  int64_t sum = 0, in = 3;
+  for (const int64_t out : {128, 128, 256, 256, 512, 512}) sum += 9 * in * out + 2 * out, in = out;
+  sum += 512 * 4 * 4 * 1024 + 2 * 1024 + 1024 * 10 + 10;
+  EXPECT_EQ(parameters_of(Vgg7Config{}), sum);
+}
+
+// What a block of option A computes, by plain functions: every second pixel, zeros before and behind the channels.
+TEST(Models, ResNetsShortcutsHaveNoParameters) {
+  torch::manual_seed(6);
+  const auto model = make_model(ResNetConfig{.depth = 8, .filters = 4, .classes = 5}, kFloat).value();
+  model->eval();
+  const auto p = model->named_parameters();
+  const at::Tensor x = torch::randn({2, 3, 9, 7});
+  const auto weight = [&](const std::string& path) { return p[path + ".weight"]; };
+  const auto layer = [&](const at::Tensor& v, const std::string& path, int64_t stride) {  // with a new batch norm
+    return at::conv2d(v, weight(path), {}, stride, 1) / std::sqrt(1 + 1e-5);
+  };
+  at::Tensor h = at::relu(layer(x, "conv", 1));
+  for (const char* stage : {"stage1_0", "stage2_0", "stage3_0"}) {
+    const std::string name(stage);
+    const int64_t stride = name == "stage1_0" ? 1 : 2;
+    const at::Tensor y = layer(at::relu(layer(h, name + ".conv1", stride)), name + ".conv2", 1);
+    at::Tensor shortcut = h;
+    if (stride == 2) {
+      const int64_t rows = (h.size(2) + 1) / 2, columns = (h.size(3) + 1) / 2, channels = h.size(1);
+      shortcut = at::zeros({2, 2 * channels, rows, columns});
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < columns; ++c)
+          shortcut.narrow(1, channels / 2, channels).select(2, r).select(2, c).copy_(h.select(2, 2 * r).select(2, 2 * c));
+    }
+    h = at::relu(y + shortcut);
+  }
+  const at::Tensor logits = at::linear(h.mean({2, 3}), weight("fc"), p["fc.bias"]);
+  EXPECT_TRUE(torch::allclose(model->forward(x), logits, 1e-4, 1e-5));
+}
+
+// Logits of a token follow from it and those before alone.
+TEST(Models, GptLooksBackAlone) {
+  torch::manual_seed(7);
+  const at::NoGradGuard no_grad;
+  const auto model = make_model(test::small_config("gpt")).value();
+  model->eval();
+  const at::Tensor tokens = torch::randint(11, {2, 13}), changed = tokens.clone();
+  changed.narrow(1, 8, 5).copy_(torch::randint(11, {2, 5}));
+  const at::Tensor a = model->forward(tokens), b = model->forward(changed);
+  EXPECT_TRUE(torch::allclose(a.narrow(1, 0, 8), b.narrow(1, 0, 8), 1e-5, 1e-5));
+  EXPECT_FALSE(torch::allclose(a.narrow(1, 8, 5), b.narrow(1, 8, 5), 1e-2, 1e-2));
+}
+
+// Padding behind a text changes nothing, with ternary layers neither, whose activations have a scale by token.
+TEST(Models, TextClassifierIgnoresPadding) {
+  torch::manual_seed(8);
+  const at::NoGradGuard no_grad;
+  for (const MixedPrecisionConfig& quant : {MixedPrecisionConfig{}, kFloat}) {
+    const auto model = make_model(test::small_config("text_classifier"), quant).value();
+    model->eval();
+    const at::Tensor tokens = torch::randint(10, {2, 6}), padded = torch::full({2, 13}, 10, at::kLong);
+    padded.narrow(1, 0, 6).copy_(tokens);
+    EXPECT_TRUE(torch::allclose(model->forward(tokens), model->forward(padded), 1e-3, 1e-4));
+  }
 }
 
 TEST(Models, LeNet5HasTheSizesOfThePaper) {
@@ -52,10 +136,15 @@ TEST(Models, HaveConfigsOfTheirOwn) {
 }
 
 TEST(Models, RefuseWhatTheyCannotTake) {
-  EXPECT_EQ(make_model("lenet6").error().message, "[model] one of {lenet5, mlp}, got 'lenet6'");
+  EXPECT_EQ(make_model("lenet6").error().message,
+            "[model] one of {lenet5, mlp, resnet, vgg7, gpt, text_classifier}, got 'lenet6'");
   EXPECT_EQ(make_model(LeNet5Config{.height = 15}).error().message, "[lenet5] images of at least 16x16, got 15x28");
   EXPECT_EQ(make_model(LeNet5Config{.classes = 0}).error().message, "[lenet5] classes of at least 1, got 0");
   EXPECT_EQ(make_model(MlpConfig{.hidden = {4, -1}}).error().message, "[mlp] hidden of at least 1, got -1");
+  EXPECT_EQ(make_model(ResNetConfig{.depth = 21}).error().message, "[resnet] a depth of 6 n + 2 from 8 to 1202, got 21");
+  EXPECT_EQ(make_model(Vgg7Config{.width = 7}).error().message, "[vgg7] images of at least 8x8, got 32x7");
+  EXPECT_EQ(make_model(GptConfig{{.dropout = 1}}).error().message, "[transformer] dropout in [0, 1), got 1");
+  EXPECT_EQ(make_model(GptConfig{{.heads = 3}}).error().code, ErrorCode::kInvalidArgument);
   MixedPrecisionConfig quant;
   quant.rules.emplace_back();
   quant.rules[0].path = "fc1";

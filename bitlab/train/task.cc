@@ -6,6 +6,8 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/eq.h>
 #include <ATen/ops/mse_loss.h>
+#include <ATen/ops/ne.h>
+#include <ATen/ops/sum.h>
 
 #include "bitlab/base/result.h"
 
@@ -102,7 +104,7 @@ at::Tensor NextToken::loss(const nn::NamedTensors& outputs, const nn::NamedTenso
   return at::cross_entropy_loss(outputs.at(logits_).flatten(0, 1), batch.at(next_).flatten());
 }
 
-int64_t NextToken::items(const nn::NamedTensors& batch) const { return batch.at(next_).numel(); }
+int64_t NextToken::items(const nn::NamedTensors& batch) const { return batch.at(next_).ne(kNoToken).sum().item<int64_t>(); }
 
 std::unique_ptr<Meter> NextToken::meter() const {
   return std::make_unique<Means>(items_of(*this),

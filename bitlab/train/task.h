@@ -57,10 +57,11 @@ class Classification : public Task {
   std::string logits_, label_;
 };
 
-// Language modelling: logits float [B, T, vocabulary] and the next tokens int64 [B, T]: the cross-entropy. Metrics: perplexity, e to the power of
+// Language modelling: logits float [B, T, vocabulary] and the next tokens int64 [B, T], or kNoToken, where none is asked for: the cross-entropy. Metrics: perplexity, e to the power of
 // the mean loss, which is the goal; loss.
 class NextToken : public Task {
  public:
+  static constexpr int64_t kNoToken = -100;  // what PyTorch's cross-entropy ignores
   explicit NextToken(std::string logits = std::string(nn::kOutput), std::string next = "next")
       : logits_(std::move(logits)), next_(std::move(next)) {}
   at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;

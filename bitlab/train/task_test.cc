@@ -57,6 +57,19 @@ TEST(Tasks, MetricsAreThoseOfAllSamples) {
   EXPECT_FALSE(Goal({"mse", false}).better(0.9, 0.8));
 }
 
+// Tokens that nobody asks for count neither in the loss nor in its mean.
+TEST(Tasks, TokensThatAreLeftOut) {
+  torch::manual_seed(9);
+  const at::Tensor logits = torch::randn({2, 4, 5}), next = torch::randint(5, {2, 4}), kept = next.clone();
+  kept[0][3] = kept[1][2] = kept[1][3] = NextToken::kNoToken;
+  const at::Tensor asked = kept.flatten().ne(NextToken::kNoToken);
+  const nn::NamedTensors outputs{{"output", logits}}, batch{{"next", kept}};
+  const NextToken task;
+  EXPECT_EQ(task.items(batch), 5);
+  EXPECT_NEAR(task.loss(outputs, batch).item<double>(),
+              cross_entropy(logits.flatten(0, 1).index({asked}), next.flatten().index({asked})), 1e-6);
+}
+
 // Pictures and tokens in, a digit and a value out.
 struct TwoHeads : torch::nn::Module {
   nn::BitLinear image = register_module("image", nn::BitLinear(16, 24));

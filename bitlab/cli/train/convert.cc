@@ -75,7 +75,7 @@ Status run(const ConvertOptions& options) {
   Run converted;
   BITLAB_TRY(converted.config, config::load<RunConfig>(options.config));
   BITLAB_TRY(converted.preprocess, load_preprocess(converted.config.data));
-  fit_to_data(converted.config.model, converted.preprocess);
+  converted.config.model.fit(converted.preprocess.sizes());
   BITLAB_TRY(converted.model, models::make_model(converted.config.model, converted.config.quant));
   torch::nn::Module& model = *converted.model;
   const auto may_miss = [names = optional_names(model)](std::string_view name) { return names.contains(std::string(name)); };

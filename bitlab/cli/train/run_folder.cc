@@ -103,7 +103,7 @@ data::DataOptions options_of(const DataConfig& config) {
 }
 
 Result<Run> make_run(RunConfig config, const data::Preprocess& preprocess) {
-  fit_to_data(config.model, preprocess);
+  config.model.fit(preprocess.sizes());
   torch::manual_seed(static_cast<uint64_t>(config.train.seed));
   BITLAB_TRY(auto model, models::make_model(config.model, config.quant));
   return Run{std::move(config), preprocess, std::move(model)};
@@ -123,13 +123,6 @@ Result<data::Preprocess> load_preprocess(const DataConfig& config) {
   options.limit = 1;
   BITLAB_TRY(const data::DatasetPtr set, data::load_dataset(config.name, data::Split::kTest, options));
   return set->preprocess();
-}
-
-void fit_to_data(models::ModelConfig& model, const data::Preprocess& preprocess) {
-  const auto sizes = preprocess.sizes();
-  for (const config::Field& field : config::table_of(model)())
-    if (auto* const* size = std::get_if<int64_t*>(&field.value.at); size != nullptr && sizes.contains(field.name))
-      **size = sizes.at(field.name);
 }
 
 train::ModuleLearner learner_of(const Run& run) {

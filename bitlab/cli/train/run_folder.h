@@ -40,8 +40,6 @@ struct Datasets {
 Result<Datasets> load_datasets(const DataConfig& config);
 // How the samples of a data set become a model's input.
 Result<data::Preprocess> load_preprocess(const DataConfig& config);
-// Sets the sizes that data of such a form need, where the architecture has them.
-void fit_to_data(models::ModelConfig& model, const data::Preprocess& preprocess);
 
 struct Run {
   RunConfig config;

@@ -60,7 +60,8 @@ Status run(TrainOptions& options) {
 
 std::string models() {
   std::string text = "Models:\n";
-  for (const models::ModelInfo& info : models::model_list()) text += fmt::format("  {:<8} {}\n", info.name, info.summary);
+  for (const models::ModelInfo& info : models::model_list())
+    text += fmt::format("  {:<15} {} ({})\n", info.name, info.summary, info.domain);
   return text;
 }
 
