@@ -120,10 +120,16 @@ struct MixedPrecisionConfig {
 struct AugmentConfig {
   int64_t crop = 0;
   bool flip = false;
+  int64_t randaugment = 0;
+  double magnitude = 9;
+  int64_t cutout = 0;
 
   void visit(config::Fields& f) {
     f("crop", crop, "pixels by which pictures move at most to each side, zeros come in; 0: none");
     f("flip", flip, "mirror every other picture left to right");
+    f("randaugment", randaugment, "operations of RandAugment in a row; 0: none");
+    f("magnitude", magnitude, "how far these go, from 0 to 10");
+    f("cutout", cutout, "side of a square of zeros at a random place; 0: none");
   }
 };
 

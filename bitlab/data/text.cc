@@ -1,25 +1,8 @@
 // A text file as a data set: its first nine tenths to train on, the rest to test.
-#include <charconv>
-
 #include "bitlab/base/file.h"
-#include "bitlab/data/dataset.h"
+#include "bitlab/data/internal/options.h"
 
 namespace bitlab::data {
-namespace {
-
-Result<int64_t> tokens_of(const DataOptions& options) {
-  const auto found = options.own.find("tokens");
-  if (found == options.own.end()) return TextSpec{}.tokens;
-  const std::string& text = found->second;
-  int64_t tokens = 0;
-  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), tokens);
-  if (failed != std::errc() || end != text.data() + text.size())
-    return make_error(ErrorCode::kTypeMismatch, "[text] a whole number of tokens, got '{}'", text);
-  return tokens;
-}
-
-}  // namespace
-
 Result<DatasetPtr> TextDataset::create(std::string text, int64_t tokens) {
   if (tokens < 1 || static_cast<int64_t>(text.size()) <= tokens)
     return make_error(ErrorCode::kInvalidArgument, "[text] at least one token and a text of more bytes, got {} and {}",
@@ -39,7 +22,7 @@ Result<Sample> TextDataset::get(int64_t index) const {
 Result<DatasetPtr> load_text(Split split, const DataOptions& options) {
   if (options.root.empty()) return make_error(ErrorCode::kInvalidArgument, "[text] a file to read (data.root), got none");
   BITLAB_TRY(const std::string text, read_file(options.root));
-  BITLAB_TRY(const int64_t tokens, tokens_of(options));
+  BITLAB_TRY(const int64_t tokens, whole_option(options, "text", "tokens", TextSpec{}.tokens));
   const size_t cut = text.size() / 10 * 9;
   auto set = TextDataset::create(split == Split::kTrain ? text.substr(0, cut) : text.substr(cut), tokens);
   if (!set.ok()) return make_error(set.error().code, "{} (path={})", set.error().message, options.root.string());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "bitlab/data/image_ops.h"
+
 namespace bitlab::data {
 namespace {
 
@@ -44,6 +46,35 @@ Transform random_flip() {
     if (random.between(0, 1) == 0) return {};
     const int64_t width = image->shape[2];
     for (auto row = image->bytes.begin(); row != image->bytes.end(); row += width) std::reverse(row, row + width);
+    return {};
+  };
+}
+
+Transform cutout(int64_t side) {
+  return [side](Sample& sample, Random& random) -> Status {
+    BITLAB_TRY(Array * image, picture_of(sample));
+    const int64_t height = image->shape[1], width = image->shape[2];
+    const int64_t top = random.between(0, height - 1) - side / 2, left = random.between(0, width - 1) - side / 2;
+    const int64_t begin = std::max<int64_t>(0, left), end = std::min(width, left + side);
+    for (int64_t row = 0; row < image->shape[0] * height; ++row)
+      if (const int64_t y = row % height; y >= top && y < top + side && begin < end)
+        std::fill(image->bytes.begin() + row * width + begin, image->bytes.begin() + row * width + end, uint8_t{0});
+    return {};
+  };
+}
+
+Transform rand_augment(int64_t operations, double magnitude) {
+  return [operations, magnitude](Sample& sample, Random& random) -> Status {
+    BITLAB_TRY(Array * array, picture_of(sample));
+    if (array->shape[0] != 1 && array->shape[0] != 3)
+      return make_error(ErrorCode::kInvalidArgument, "[rand_augment] 1 or 3 channels, got {}", array->shape[0]);
+    Image image{array->shape[0], array->shape[1], array->shape[2], std::move(array->bytes)};
+    for (int64_t i = 0; i < operations; ++i) {
+      const ImageOp& op = image_ops()[static_cast<size_t>(random.between(0, static_cast<int64_t>(image_ops().size()) - 1))];
+      const double amount = op.least + (op.most - op.least) * magnitude / 10;
+      op.apply(image, op.is_signed && random.between(0, 1) == 1 ? -amount : amount);
+    }
+    array->bytes = std::move(image.pixels);
     return {};
   };
 }

@@ -27,7 +27,7 @@ std::vector<uint8_t> contents() {
 
 bool read_bytes(std::span<const uint8_t> bytes) {
   if (!write_file_atomic(scratch(), bytes).ok()) return false;
-  const bool accepted = data::read_png(scratch(), 1).ok() && data::read_png(scratch(), 3).ok();
+  const bool accepted = data::read_image(scratch(), 1).ok() && data::read_image(scratch(), 3).ok();
   std::filesystem::remove(scratch());
   return accepted;
 }

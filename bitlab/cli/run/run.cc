@@ -60,7 +60,7 @@ Result<Images> load_images(const RunOptions& options, const data::ImageSpec& spe
   if (!options.data.empty()) return load_set(options, spec);
   Images images;
   for (const std::string& path : options.inputs) {
-    BITLAB_TRY(const data::Image image, data::read_png(path, spec.channels));
+    BITLAB_TRY(const data::Image image, data::read_image(path, spec.channels));
     if (image.height != spec.height || image.width != spec.width)
       return make_error(ErrorCode::kShapeMismatch, "[run] an image of {}x{} (height x width), got {}x{} (path={})",
                         spec.height, spec.width, image.height, image.width, path);
@@ -137,9 +137,9 @@ void add_run(CLI::App& app, Action& action) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Classify a data set or pictures with a deployed model");
   add_model(*command, options->model);
-  auto* data = command->add_option("--data", options->data, "Data set whose test images are classified: mnist, synthetic");
+  auto* data = command->add_option("--data", options->data, "Data set whose test images are classified: mnist, cifar10, folder, ...");
   command->add_option("--data-root", options->data_root, "Folder of the data set")->needs(data);
-  auto* input = command->add_option("--input", options->inputs, "PNG pictures of the size that the model wants");
+  auto* input = command->add_option("--input", options->inputs, "PNG or JPEG pictures of the size that the model wants");
   data->excludes(input);
   command->add_option("--logits", options->logits,
                       "Write the logits to this file: raw little-endian float32, image by image");

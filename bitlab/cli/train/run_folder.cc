@@ -75,8 +75,11 @@ void show_on(ProgressBar& bar, int64_t epochs, const train::Goal& goal, train::T
 
 train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, bool resume) {
   train::TrainerOptions options{.best = paths.best, .checkpoint = paths.last, .resume = resume};
-  if (config.data.augment.crop > 0) options.transforms.push_back(data::random_crop(config.data.augment.crop));
-  if (config.data.augment.flip) options.transforms.push_back(data::random_flip());
+  const AugmentConfig& augment = config.data.augment;
+  if (augment.crop > 0) options.transforms.push_back(data::random_crop(augment.crop));
+  if (augment.flip) options.transforms.push_back(data::random_flip());
+  if (augment.randaugment > 0) options.transforms.push_back(data::rand_augment(augment.randaugment, augment.magnitude));
+  if (augment.cutout > 0) options.transforms.push_back(data::cutout(augment.cutout));
   return options;
 }
 
