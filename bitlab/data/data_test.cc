@@ -154,11 +154,12 @@ TEST(Synthetic, IsTheSameEveryTimeAndBalanced) {
 TEST(Datasets, LimitsAndNames) {
   EXPECT_EQ(load_dataset("synthetic", Split::kTest, {.root = {}, .limit = 7}).value()->size(), 7);
   EXPECT_EQ(load_dataset("synthetic", Split::kTest, {.root = {}, .limit = -1}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(load_dataset("mnst", Split::kTest).error().message,
-            "[data] a data set of {mnist, fashion_mnist, cifar10, cifar100, folder, synthetic, text}, got 'mnst'");
+  EXPECT_EQ(
+      load_dataset("mnst", Split::kTest).error().message,
+      "[data] a data set of {mnist, fashion_mnist, cifar10, cifar100, folder, synthetic, text, labelled_text}, got 'mnst'");
   EXPECT_EQ(load_dataset("text", Split::kTest, {.root = {}, .limit = 0, .own = {{"token", "3"}}}).error().message,
-            "[data] an option of {tokens}, got 'token' (data=text)");
-  EXPECT_EQ(dataset_names().size(), 7U);
+            "[data] an option of {tokens, tokenizer}, got 'token' (data=text)");
+  EXPECT_EQ(dataset_names().size(), 8U);
 }
 
 TEST(Datasets, HoldOutPartitionsTheSamples) {

@@ -12,6 +12,7 @@
 #include "bitlab/base/result.h"
 #include "bitlab/data/preprocess.h"
 #include "bitlab/data/sample.h"
+#include "bitlab/data/tokenizer.h"
 
 namespace bitlab::data {
 
@@ -67,19 +68,20 @@ class ImageDataset final : public Dataset {
   std::vector<int64_t> labels_;
 };
 
-// Windows of a text, byte by byte, that do not overlap. Samples: tokens int64 [T]; next int64 [T], the byte behind each.
+// Windows of a text that do not overlap. Samples: tokens int64 [T]; next int64 [T], the token behind each.
 class TextDataset final : public Dataset {
  public:
-  // Error: InvalidArgument (tokens below 1, a text that is shorter than a window and the byte behind it).
-  static Result<DatasetPtr> create(std::string text, int64_t tokens);
-  int64_t size() const override { return (static_cast<int64_t>(text_.size()) - 1) / tokens_; }
+  // Error: InvalidArgument (tokens below 1, a text that is shorter than a window and the token behind it), those of the tokenizer.
+  static Result<DatasetPtr> create(std::string_view text, int64_t tokens, const Tokenizer& tokenizer = *byte_tokenizer());
+  int64_t size() const override { return (static_cast<int64_t>(ids_.size()) - 1) / tokens_; }
   Result<Sample> get(int64_t index) const override;
-  Preprocess preprocess() const override { return {TextSpec{256, tokens_}}; }
+  Preprocess preprocess() const override { return {TextSpec{vocabulary_, tokens_, {}}}; }
 
  private:
-  TextDataset(std::string text, int64_t tokens) : text_(std::move(text)), tokens_(tokens) {}
-  std::string text_;
-  int64_t tokens_;
+  TextDataset(std::vector<int32_t> ids, int64_t vocabulary, int64_t tokens)
+      : ids_(std::move(ids)), vocabulary_(vocabulary), tokens_(tokens) {}
+  std::vector<int32_t> ids_;
+  int64_t vocabulary_, tokens_;
 };
 
 enum class Split { kTrain, kTest };

@@ -12,7 +12,6 @@ namespace bitlab::data {
 namespace {
 
 constexpr std::string_view kFolder = "folder";
-constexpr int64_t kTestEvery = 10;
 
 struct Picture {
   size_t file = 0;
@@ -63,7 +62,7 @@ std::vector<Picture> split_of(const std::vector<Picture>& all, Split split) {
   if (!training.empty()) return split == Split::kTrain ? training : below("test");
   std::vector<Picture> list;
   for (size_t i = 0; i < all.size(); ++i)
-    if ((i % kTestEvery == kTestEvery - 1) == (split == Split::kTest)) list.push_back(all[i]);
+    if (is_in_split(i, split)) list.push_back(all[i]);
   return list;
 }
 

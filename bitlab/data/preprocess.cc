@@ -39,18 +39,27 @@ Status normalize_images(const ImageSpec& spec, Sample& sample) {
 
 }  // namespace
 
-std::string TextSpec::to_json() const { return json_text({{"vocabulary", vocabulary}, {"tokens", tokens}}); }
+std::string TextSpec::to_json() const {
+  Json json{{"vocabulary", vocabulary}, {"tokens", tokens}};
+  if (!labels.empty()) json["labels"] = labels;
+  return json_text(json);
+}
 
 Result<TextSpec> TextSpec::from_json(std::string_view text) {
   constexpr uint64_t kMaxSize = 1 << 24;
   BITLAB_TRY(const Json json, parse_object(text));
   TextSpec spec;
   for (const auto& [key, size] : {std::pair{"vocabulary", &spec.vocabulary}, {"tokens", &spec.tokens}}) {
-    if (json.size() != 2 || !json.contains(key) || !json[key].is_number_unsigned() || json[key].get<uint64_t>() < 1 ||
+    if (!json.contains(key) || !json[key].is_number_unsigned() || json[key].get<uint64_t>() < 1 ||
         json[key].get<uint64_t>() > kMaxSize)
       return corrupt_text("vocabulary and tokens from 1 to 2^24", text);
     *size = json[key].get<int64_t>();
   }
+  if (json.size() == 2) return spec;
+  if (json.size() != 3 || !json.contains("labels") || !json["labels"].is_array() || json["labels"].empty() ||
+      !std::all_of(json["labels"].begin(), json["labels"].end(), [](const Json& v) { return v.is_string(); }))
+    return corrupt_text("vocabulary, tokens and names as labels", text);
+  spec.labels = json["labels"].get<std::vector<std::string>>();
   return spec;
 }
 
@@ -64,8 +73,11 @@ std::map<std::string, int64_t> Preprocess::sizes() const {
             {"height", i->height},
             {"width", i->width},
             {"classes", static_cast<int64_t>(i->labels.size())}};
-  if (const TextSpec* t = text(); t != nullptr) return {{"vocabulary", t->vocabulary}, {"tokens", t->tokens}};
-  return {};
+  const TextSpec* t = text();
+  if (t == nullptr) return {};
+  std::map<std::string, int64_t> sizes{{"vocabulary", t->vocabulary}, {"tokens", t->tokens}};
+  if (!t->labels.empty()) sizes["classes"] = static_cast<int64_t>(t->labels.size());
+  return sizes;
 }
 
 std::string Preprocess::spec_json() const { return image() ? image()->to_json() : text() ? text()->to_json() : "{}"; }

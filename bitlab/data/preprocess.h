@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "bitlab/data/image_spec.h"
 #include "bitlab/data/sample.h"
@@ -13,8 +14,9 @@ namespace bitlab::data {
 
 // Text as a sequence of numbers.
 struct TextSpec {
-  int64_t vocabulary = 256;  // of bytes
-  int64_t tokens = 64;       // of a sample
+  int64_t vocabulary = 256;         // of bytes; with labels the last one is padding behind a text
+  int64_t tokens = 64;              // of a sample
+  std::vector<std::string> labels{};  // names of the classes; none: each token is followed by another
 
   bool operator==(const TextSpec&) const = default;
   std::string to_json() const;
@@ -33,7 +35,8 @@ struct Preprocess {
   // Of images: normalizes the array "image" of a sample or batch, uint8 to float32. Of others: nothing. Error: InvalidArgument (no such array, or
   // of another form).
   Status apply(Sample& sample) const;
-  // The sizes that networks for such data may have, by the names that configs of models use: channels, height, width, classes; vocabulary, tokens.
+  // The sizes that networks for such data may have, by the names that configs of models use: channels, height, width, classes; vocabulary, tokens,
+  // and with labels classes.
   std::map<std::string, int64_t> sizes() const;
   std::string spec_json() const;  // "{}" of none
 

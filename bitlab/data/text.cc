@@ -3,19 +3,18 @@
 #include "bitlab/data/internal/options.h"
 
 namespace bitlab::data {
-Result<DatasetPtr> TextDataset::create(std::string text, int64_t tokens) {
-  if (tokens < 1 || static_cast<int64_t>(text.size()) <= tokens)
-    return make_error(ErrorCode::kInvalidArgument, "[text] at least one token and a text of more bytes, got {} and {}",
-                      tokens, text.size());
-  return DatasetPtr(new TextDataset(std::move(text), tokens));
+Result<DatasetPtr> TextDataset::create(std::string_view text, int64_t tokens, const Tokenizer& tokenizer) {
+  BITLAB_TRY(const std::vector<int64_t> ids, tokenizer.encode(text));
+  if (tokens < 1 || static_cast<int64_t>(ids.size()) <= tokens)
+    return make_error(ErrorCode::kInvalidArgument, "[text] at least one token and a text of more tokens, got {} and {}",
+                      tokens, ids.size());
+  return DatasetPtr(new TextDataset({ids.begin(), ids.end()}, tokenizer.size(), tokens));
 }
 
 Result<Sample> TextDataset::get(int64_t index) const {
-  const std::string_view window =
-      std::string_view(text_).substr(static_cast<size_t>(index * tokens_), static_cast<size_t>(tokens_ + 1));
-  std::vector<int64_t> bytes;
-  for (const char c : window) bytes.push_back(static_cast<uint8_t>(c));
-  const std::span<const int64_t> all(bytes);
+  const auto begin = ids_.begin() + index * tokens_;
+  const std::vector<int64_t> window(begin, begin + tokens_ + 1);
+  const std::span<const int64_t> all(window);
   return Sample{{Array::of("tokens", {tokens_}, all.first(all.size() - 1)), Array::of("next", {tokens_}, all.subspan(1))}};
 }
 
@@ -23,8 +22,11 @@ Result<DatasetPtr> load_text(Split split, const DataOptions& options) {
   if (options.root.empty()) return make_error(ErrorCode::kInvalidArgument, "[text] a file to read (data.root), got none");
   BITLAB_TRY(const std::string text, read_file(options.root));
   BITLAB_TRY(const int64_t tokens, whole_option(options, "text", "tokens", TextSpec{}.tokens));
-  const size_t cut = text.size() / 10 * 9;
-  auto set = TextDataset::create(split == Split::kTrain ? text.substr(0, cut) : text.substr(cut), tokens);
+  BITLAB_TRY(const TokenizerPtr tokenizer, load_tokenizer(text_option(options, "tokenizer", "bytes")));
+  size_t cut = text.size() / 10 * 9;
+  while (cut > 0 && (static_cast<uint8_t>(text[cut]) & 0xC0) == 0x80) --cut;  // between characters
+  const std::string_view part = std::string_view(text).substr(split == Split::kTrain ? 0 : cut);
+  auto set = TextDataset::create(split == Split::kTrain ? part.substr(0, cut) : part, tokens, *tokenizer);
   if (!set.ok()) return make_error(set.error().code, "{} (path={})", set.error().message, options.root.string());
   return set;
 }

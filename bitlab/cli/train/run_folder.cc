@@ -129,7 +129,8 @@ Result<data::Preprocess> load_preprocess(const DataConfig& config) {
 }
 
 train::ModuleLearner learner_of(const Run& run) {
-  if (run.preprocess.text() != nullptr) return {*run.model, std::make_shared<train::NextToken>()};
+  if (const data::TextSpec* text = run.preprocess.text(); text != nullptr && text->labels.empty())
+    return {*run.model, std::make_shared<train::NextToken>()};
   return {*run.model, std::make_shared<train::Classification>()};
 }
 

@@ -47,7 +47,7 @@ struct Run {
   std::shared_ptr<models::Model> model;
 };
 
-// The model as a learner of what such data are for: labels of images, the next token of text.
+// The model as a learner of what such data are for: labels, or the next token of text that has none.
 train::ModuleLearner learner_of(const Run& run);
 
 // What training measured, besides the run itself.

@@ -14,6 +14,9 @@ Result<std::vector<float>> floats_option(const DataOptions& options, std::string
                                          std::vector<float> fallback);
 std::string text_option(const DataOptions& options, const std::string& key, std::string_view fallback);
 
+// Where nobody has split a data set, every tenth sample is one to test on.
+constexpr bool is_in_split(size_t index, Split split) { return (index % 10 == 9) == (split == Split::kTest); }
+
 // The option `errors`: whether samples that cannot be read are left out, with a warning that counts them ("skip"), or the first one is an error ("stop", without
 // the option). Error: InvalidArgument.
 Result<bool> skips_errors(const DataOptions& options, std::string_view set);

@@ -58,7 +58,7 @@ at::Tensor Transformer::forward(const at::Tensor& tokens, const at::Tensor& mask
 program::Signature signature_of(const TransformerConfig& c) {
   program::Signature signature;
   const program::Dim tokens = signature.symbol("tokens", 1, c.tokens);
-  signature.inputs = {{"tokens", {program::DType::kInt64, {program::kBatch, tokens}}}};
+  signature.inputs = {{std::string(nn::kInput), {program::DType::kInt64, {program::kBatch, tokens}}}};
   return signature;
 }
 

@@ -1,0 +1,29 @@
+// What tokenizers need to know of characters.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "bitlab/base/result.h"
+
+namespace bitlab::data {
+
+bool is_letter(char32_t c);       // L
+bool is_number(char32_t c);       // N
+bool is_space(char32_t c);        // White_Space
+bool is_punctuation(char32_t c);  // P
+bool is_mark(char32_t c);         // Mn
+bool is_control(char32_t c);      // Cc, Cf, Co
+
+// Character by character, without the rule of the final sigma.
+std::u32string lower(std::u32string_view text);
+// The canonical decomposition (NFD) without its marks of category Mn.
+std::u32string without_accents(std::u32string_view text);
+
+// Error: Corrupt (no UTF-8, with the place of the byte).
+Result<std::u32string> from_utf8(std::string_view text);
+void append_utf8(std::string& text, char32_t c);
+std::string to_utf8(std::u32string_view text);
+
+}  // namespace bitlab::data
