@@ -14,8 +14,8 @@ namespace bitlab::data {
 
 // Text as a sequence of numbers.
 struct TextSpec {
-  int64_t vocabulary = 256;         // of bytes; with labels the last one is padding behind a text
-  int64_t tokens = 64;              // of a sample
+  int64_t vocabulary = 256;           // of bytes; with labels the last one is padding behind a text
+  int64_t tokens = 64;                // of a sample
   std::vector<std::string> labels{};  // names of the classes; none: each token is followed by another
 
   bool operator==(const TextSpec&) const = default;

@@ -176,7 +176,7 @@ class Described final : public Tokenizer {
 
   Status name(const std::string& text, const Tree& number) {
     const auto id = id_of(number);
-    if (!id) return corrupt_tokenizer("ids below 2^24");
+    if (!id || *id >= room_) return corrupt_tokenizer("ids below 2^24 without large gaps");
     if (names_.size() <= static_cast<size_t>(*id)) names_.resize(static_cast<size_t>(*id) + 1);
     names_[static_cast<size_t>(*id)] = text;
     return {};
@@ -188,12 +188,12 @@ class Described final : public Tokenizer {
     if (type.empty()) type = at(tree, "merges").is_array() ? "BPE" : "WordPiece";  // as older files leave it out
     if (type != "BPE" && type != "WordPiece") return unsupported_tokenizer("model", type);
     if (!vocabulary.is_object() || vocabulary.empty()) return corrupt_tokenizer("a vocabulary");
+    room_ = 2 * static_cast<int64_t>(vocabulary.size()) + 1024;
     Vocabulary words;
     for (const auto& [text, id] : vocabulary.items()) {
       BITLAB_RETURN_IF_ERROR(name(text, id));
       words.emplace(text, *id_of(id));
     }
-    if (names_.size() > 2 * words.size() + 1024) return corrupt_tokenizer("ids without large gaps");
     const auto unknown = words.find(text_at(tree, "unk_token"));
     const int64_t unknown_id = unknown == words.end() ? -1 : unknown->second;
     if (type == "WordPiece") {
@@ -234,6 +234,7 @@ class Described final : public Tokenizer {
   Status read_added(const Tree& list) {
     if (list.is_null()) return {};
     if (!list.is_array()) return corrupt_tokenizer("a list of added tokens");
+    room_ += 2 * static_cast<int64_t>(list.size());
     for (const Tree& item : list) {
       const std::string text = text_at(item, "content");
       if (text.empty()) return corrupt_tokenizer("added tokens with a content");
@@ -290,6 +291,7 @@ class Described final : public Tokenizer {
   std::string prefix_;
   std::unique_ptr<WordModel> model_;
   std::vector<std::string> names_;  // by id
+  int64_t room_ = 0;                // ids below it are believed
   std::vector<Added> added_;
   std::array<std::string, 256> byte_characters_ = byte_characters();
 };

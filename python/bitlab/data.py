@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 
 from bitlab._core import Dataset as Dataset
+from bitlab._core import Tokenizer as Tokenizer
 from bitlab._core import dataset_names as dataset_names
+from bitlab._core import load_tokenizer as load_tokenizer
 
-__all__ = ["Dataset", "dataset_names", "load_dataset"]
+__all__ = ["Dataset", "Tokenizer", "dataset_names", "load_dataset", "load_tokenizer"]
 
 
 def load_dataset(name: str, split: str = "train", *, root: str | os.PathLike[str] = "", limit: int = 0, **options: object) -> Dataset:
-    """A data set by name: "mnist" comes with BitLab; "text" reads a file as bytes (root, tokens=64); "synthetic" is made up. split: "train" or "test".
-    limit: at most so many samples. Samples are tuples of NumPy arrays and numbers."""
+    """A data set by name: "mnist" comes with BitLab, "fashion_mnist", "cifar10" and "cifar100" are fetched once; "folder" reads pictures, "text" and
+    "labelled_text" texts below `root`; "synthetic" is made up. split: "train" or "test". limit: at most so many samples. options: what the set alone takes
+    (docs/tutorials/data.md). Samples are tuples of NumPy arrays and numbers."""
     return Dataset(name, split, os.fspath(root), limit, {key: str(value) for key, value in options.items()})

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "bitlab/data/dataset.h"
+#include "bitlab/data/tokenizer.h"
 
 namespace nb = nanobind;
 
@@ -70,6 +72,23 @@ void bind_data(nb::module_& m) {
       .def_prop_ro("kind", &Dataset::kind, "'image', 'text' or 'none'.")
       .def_prop_ro("spec", &Dataset::spec,
                    "How samples become a network's input, for the metadata of a file: {kind: spec}.");
+  // Held by a pointer to what may change, which nanobind wants; nothing of it does.
+  nb::class_<data::Tokenizer>(m, "Tokenizer", "Text as numbers and back.")
+      .def("__len__", &data::Tokenizer::size)
+      .def(
+          "encode", [](const data::Tokenizer& t, const std::string& text) { return t.encode(text).value(); },
+          nb::arg("text"), "The numbers of a text, without special tokens around it.")
+      .def(
+          "decode",
+          [](const data::Tokenizer& t, const std::vector<int64_t>& ids) {
+            const std::string text = t.decode(ids).value();
+            return nb::bytes(text.data(), text.size()).attr("decode")("utf-8", "replace");
+          },
+          nb::arg("ids"), "What they say.");
+  m.def(
+      "load_tokenizer",
+      [](const std::string& name) { return std::const_pointer_cast<data::Tokenizer>(data::load_tokenizer(name).value()); },
+      nb::arg("name") = "bytes", "'bytes', or the path of a tokenizer.json: byte-pair encoding or WordPiece.");
   m.def("dataset_names", &data::dataset_names, "The data sets that there are.");
 }
 
