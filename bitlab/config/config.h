@@ -64,15 +64,16 @@ struct BitQuantConfig {
   void visit(config::Fields& f) {
     f("method", method, ternary::method_help());
     f("granularity", granularity, ternary::granularity_help());
-    f("group_size", group_size, ternary::group_help());
-    f("threshold", threshold, ternary::threshold_help());
+    f("group_size", group_size, ternary::group_help(), config::at_least(1));
+    f("threshold", threshold, ternary::threshold_help(), config::at_least(0));
     f("gradient", gradient, ternary::gradient_help());
     f("activation", activation, ternary::activation_help());
     f("sparsity", sparsity, ternary::sparsity_help());
     f("rounding", rounding, ternary::rounding_help());
     f("smoothing", smoothing,
       "share of a channel's range that post-training quantization moves from activations into weights, 0.5 in SmoothQuant; "
-      "0: none");
+      "0: none",
+      config::between(0, 1));
   }
 };
 
@@ -96,8 +97,8 @@ struct QuantRule {
     f("type", type,
       "the layer's type: linear, conv1d to conv3d, conv_transpose1d to 3d, embedding, embedding_bag, lstm, gru, parameter");
     f("tag", tag, "a tag that the program gave the layer");
-    f("min_size", min_size, "at least so many weights; 0: any number");
-    f("max_size", max_size, "at most so many weights; 0: any number");
+    f("min_size", min_size, "at least so many weights; 0: any number", config::at_least(0));
+    f("max_size", max_size, "at most so many weights; 0: any number", config::at_least(0));
     f("position", position, "first or last of the layers that can be converted, or any");
     f("master", master, "the quantized weight stands for the weight wherever that is read; its activations stay float");
     f("quant", quant, "fields of the quantization that differ for these layers; method none: they stay float");
@@ -125,11 +126,11 @@ struct AugmentConfig {
   int64_t cutout = 0;
 
   void visit(config::Fields& f) {
-    f("crop", crop, "pixels by which pictures move at most to each side, zeros come in; 0: none");
+    f("crop", crop, "pixels by which pictures move at most to each side, zeros come in; 0: none", config::at_least(0));
     f("flip", flip, "mirror every other picture left to right");
-    f("randaugment", randaugment, "operations of RandAugment in a row; 0: none");
-    f("magnitude", magnitude, "how far these go, from 0 to 10");
-    f("cutout", cutout, "side of a square of zeros at a random place; 0: none");
+    f("randaugment", randaugment, "operations of RandAugment in a row; 0: none", config::at_least(0));
+    f("magnitude", magnitude, "how far these go", config::between(0, 10));
+    f("cutout", cutout, "side of a square of zeros at a random place; 0: none", config::at_least(0));
   }
 };
 
@@ -145,8 +146,9 @@ struct DataConfig {
   void visit(config::Fields& f) {
     f("name", name, "data set");
     f("root", root, "folder of the data set; empty: the one that comes with BitLab");
-    f("limit", limit, "use at most this many samples of each split; 0: all");
-    f("validation", validation, "fraction of the training samples that are held out to choose the best epoch");
+    f("limit", limit, "use at most this many samples of each split; 0: all", config::at_least(0));
+    f("validation", validation, "fraction of the training samples that are held out to choose the best epoch",
+      config::from_to_below(0, 1));
     f("options", options, "what the data set alone takes, as {tokens: 64} of text");
     f("augment", augment, "random changes of training samples");
   }
@@ -162,7 +164,7 @@ struct ParameterRule {
     f("path", path,
       "the parameter's path, as blocks.0.weight or *.act_scale: a pattern with * and ?, or between slashes a regular "
       "expression");
-    f("rate", rate, "by which the learning rate is multiplied; 0: it stays as it is");
+    f("rate", rate, "by which the learning rate is multiplied; 0: it stays as it is", config::at_least(0));
     f("decay", decay,
       "by which weight_decay is multiplied; below 0: as without a rule, 1 for weights, 0 for biases, norms and scales");
   }
@@ -196,36 +198,53 @@ struct TrainingConfig {
   int64_t checkpoint_steps = 0;
 
   void visit(config::Fields& f) {
-    f("epochs", epochs, "passes over the training data");
-    f("batch_size", batch_size, "samples a batch");
+    f("epochs", epochs, "passes over the training data", config::at_least(1));
+    f("batch_size", batch_size, "samples a batch", config::at_least(1));
     f("optimizer", optimizer, "adamw, with decoupled weight decay; adam and sgd, where the decay is a part of the gradient");
-    f("learning_rate", learning_rate, "highest learning rate of the schedule");
-    f("momentum", momentum, "momentum of sgd");
+    f("learning_rate", learning_rate, "highest learning rate of the schedule", config::above(0));
+    f("momentum", momentum, "momentum of sgd", config::at_least(0));
     f("nesterov", nesterov, "sgd looks ahead, as Nesterov's");
-    f("beta1", beta1, "share of the past in the mean of gradients of adam and adamw");
-    f("beta2", beta2, "share of the past in the mean of their squares");
-    f("epsilon", epsilon, "added to the root of that mean");
-    f("weight_decay", weight_decay, "of weights; biases, norms and scales have none");
+    f("beta1", beta1, "share of the past in the mean of gradients of adam and adamw", config::from_to_below(0, 1));
+    f("beta2", beta2, "share of the past in the mean of their squares", config::from_to_below(0, 1));
+    f("epsilon", epsilon, "added to the root of that mean", config::at_least(0));
+    f("weight_decay", weight_decay, "of weights; biases, norms and scales have none", config::at_least(0));
     f("parameters", parameters, "rules for parameters that differ, the first that fits decides");
     f("schedule", schedule,
       "of the learning rate: cosine, linear or polynomial down to final_rate; constant; step, by step_factor after every "
       "step_epochs; one_cycle, a "
       "cosine up over warmup and down to nothing; two_phase, linear down, in the second half by step_factor and without "
       "weight decay");
-    f("warmup", warmup, "fraction of all steps in which the learning rate rises linearly");
-    f("final_rate", final_rate, "share of the learning rate at the end of cosine, linear and polynomial");
-    f("power", power, "of polynomial");
-    f("step_epochs", step_epochs, "epochs between the drops of step");
-    f("step_factor", step_factor, "of each drop of step, and of that in the middle of two_phase");
+    f("warmup", warmup, "fraction of all steps in which the learning rate rises linearly", config::between(0, 1));
+    f("final_rate", final_rate, "share of the learning rate at the end of cosine, linear and polynomial",
+      config::between(0, 1));
+    f("power", power, "of polynomial", config::above(0));
+    f("step_epochs", step_epochs, "epochs between the drops of step", config::at_least(1));
+    f("step_factor", step_factor, "of each drop of step, and of that in the middle of two_phase", config::above(0));
     f("ternary_warmup", ternary_warmup,
-      "fraction of all steps in which layers turn from float to ternary linearly; 0: ternary from the first");
+      "fraction of all steps in which layers turn from float to ternary linearly; 0: ternary from the first",
+      config::between(0, 1));
     f("seed", seed, "seed of initialization and shuffling");
-    f("threads", threads, "threads of LibTorch; 0: all cores");
-    f("accumulate", accumulate, "batches whose gradients make one step of the optimizer");
-    f("clip_norm", clip_norm, "largest L2 norm of all gradients together; larger ones are scaled down; 0: any");
-    f("workers", workers, "threads that prepare batches ahead; 0: the training thread does");
+    f("threads", threads, "threads of LibTorch; 0: all cores", config::at_least(0));
+    f("accumulate", accumulate, "batches whose gradients make one step of the optimizer", config::at_least(1));
+    f("clip_norm", clip_norm, "largest L2 norm of all gradients together; larger ones are scaled down; 0: any",
+      config::at_least(0));
+    f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::at_least(0));
     f("checkpoint_steps", checkpoint_steps,
-      "steps of the optimizer between checkpoints, besides those after each epoch; 0: none");
+      "steps of the optimizer between checkpoints, besides those after each epoch; 0: none", config::at_least(0));
+  }
+};
+
+// What a training run writes down as it goes.
+struct LogConfig {
+  std::vector<config::LogFormat> formats{config::LogFormat::kJsonLines, config::LogFormat::kCsv};
+  int64_t steps = 10;
+  std::string folder;
+
+  void visit(config::Fields& f) {
+    f("formats", formats,
+      "jsonl: log.jsonl, an object a line; csv: metrics.csv; tensorboard: an event file that TensorBoard reads");
+    f("steps", steps, "every how many batches one of them is written down; epochs always are", config::at_least(1));
+    f("folder", folder, "where; empty: the folder of the run");
   }
 };
 
@@ -240,7 +259,7 @@ struct DeploymentConfig {
   void visit(config::Fields& f) {
     f("calibration", calibration,
       "what the step of static activations follows, as the float network's layers read them: minmax, percentile or mse");
-    f("percentile", percentile, "of calibration by percentile, above 0, at most 100");
+    f("percentile", percentile, "of calibration by percentile, above 0, at most 100", config::above_up_to(0, 100));
     f("fold_batch_norm", fold_batch_norm,
       "a BatchNorm goes into the scales and bias of the layer in front, where nothing else reads either");
     f("refit_scales", refit_scales, "scales are fitted by channel to what the float weights make of the samples");

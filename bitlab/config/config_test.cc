@@ -1,9 +1,11 @@
+#include <cmath>
 #include <filesystem>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/config/document.h"
 #include "bitlab/config/io.h"
 #include "bitlab/config/path_pattern.h"
 
@@ -27,7 +29,12 @@ struct Shape {
   std::string name = "round";
   AnyConfig own{Round()};
   void visit(Fields& f) {
-    f.select("name", {[this] { return name; }, [this](std::string_view text) { return choose(text); }}, "which shape");
+    f.select("name",
+             {[this] { return name; }, [this](std::string_view text) { return choose(text); },
+              [] {
+                return std::vector<std::string>{"round", "angular"};
+              }},
+             "which shape");
     own.visit(f);
   }
   Status choose(std::string_view text) {
@@ -246,6 +253,81 @@ TEST(Io, FilesByTheirEnding) {
   EXPECT_EQ(load<Whole>(folder / "none.yaml").error().code, ErrorCode::kNotFound);
   EXPECT_EQ(load<Whole>(folder / "c.txt").error().code, ErrorCode::kInvalidArgument);
   std::filesystem::remove_all(folder);
+}
+
+TEST(Ranges, NumbersOutsideAreRefused) {
+  EXPECT_EQ(from_yaml<Whole>("train: {epochs: 0}").error().message,
+            "[config] a 64-bit integer in [1, inf) for 'train.epochs', got 0");
+  EXPECT_EQ(from_yaml<Whole>("train: {beta1: 1}").error().message, "[config] a number in [0, 1) for 'train.beta1', got 1");
+  EXPECT_EQ(from_json<Whole>("{\"train\": {\"learning_rate\": 0.0}}").error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(from_yaml<Whole>("train: {parameters: [{rate: -1}]}").error().message,
+            "[config] a number in [0, inf) for 'train.parameters[0].rate', got -1");
+  EXPECT_TRUE(from_yaml<Whole>("train: {warmup: 1, beta1: 0, parameters: [{decay: -1}]}").ok());
+  Whole config;
+  EXPECT_TRUE(check_ranges(table_of(config)).ok());
+  config.train.parameters = {{.path = "", .rate = 1}, {.path = "", .rate = std::nan("")}};
+  EXPECT_EQ(check_ranges(table_of(config)).error().message,
+            "[config] a number in [0, inf) for 'train.parameters[1].rate', got \"nan\"");
+  EXPECT_FALSE(at_least(0).contains(std::numeric_limits<double>::infinity()));
+  EXPECT_EQ(to_text(Range{}), "");
+  EXPECT_EQ(to_text(above_up_to(0, 100)), "in (0, 100]");
+}
+
+TEST(Io, KeysStandOnce) {
+  EXPECT_EQ(from_yaml<Whole>("train:\n  epochs: 2\n  epochs: 3\n").error().message,
+            "[config] each key once, got 'epochs' twice (line=3)");
+}
+
+TEST(Io, ErrorsOfFilesNameTheLine) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("bitlab_lines_{}", getpid());
+  std::filesystem::create_directories(folder);
+  const auto error_of = [&](const char* file, std::string_view text) {
+    const auto path = folder / file;
+    EXPECT_TRUE(write_file_atomic(path, text).ok());
+    const std::string message = load<Whole>(path).error().message, place = " (path=" + path.string();
+    const size_t at = message.find(place);
+    return at == std::string::npos ? message : message.substr(0, at) + message.substr(at + place.size());
+  };
+  EXPECT_EQ(error_of("a.yaml", "# one\ntrain:\n  seed: 3\n  epoch: 2\n"),
+            "[config] a known key, got 'train.epoch'; did you mean 'epochs'?, line=4)");
+  EXPECT_EQ(error_of("b.json", "{\n  \"data\": {},\n  \"train\": {\n    \"epochs\": \"x\"}}"),
+            "[config] a 64-bit integer for 'train.epochs', got \"x\", line=4)");
+  EXPECT_EQ(error_of("c.yaml", "quant:\n  rules:\n    - path: a\n    - path: b\n      position: middle\n"),
+            "[config] one of {any, first, last}, got 'middle' (key=quant.rules[1].position), line=5)");
+  EXPECT_EQ(error_of("d.yaml", "data:\n  options:\n    tokens: [1]\n"),
+            "[config] a name or a number for 'data.options.tokens', got [1], line=3)");
+  EXPECT_EQ(error_of("e.yaml", "3"), "[config] a mapping for the whole, got 3)");
+  EXPECT_EQ(error_of("f.json", "{\"a\": "), "[config] JSON, got \"{\\\"a\\\": \")");
+  std::filesystem::remove_all(folder);
+}
+
+// What is not a comment of the example is the config; what is one is valid, too, once it is none.
+TEST(Documents, AnExampleIsTheConfig) {
+  for (const Whole& config : {Whole{}, unusual()}) {
+    const std::string text = example(config, "A heading.");
+    EXPECT_TRUE(text.starts_with("# A heading.\n"));
+    EXPECT_TRUE(equal(from_yaml<Whole>(text).value(), config)) << text;
+  }
+  const std::string text = example(Whole{}, "");
+  for (const char* part : {"  # passes over the training data (INT in [1, inf))\n  epochs: 5\n",
+                           "# With angular instead:", "  # sides: [1,2]\n", "  #   position: any\n"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << text;
+  std::string other = "shape:\n  name: angular\n";
+  const size_t begin = text.find("# With angular"), end = text.find("quant:");
+  for (size_t at = text.find('\n', begin) + 1; at < end; at = text.find('\n', at) + 1)
+    if (text.compare(at, 4, "  # ") == 0) other += "  " + text.substr(at + 4, text.find('\n', at) - at - 3);
+  EXPECT_EQ(from_yaml<Whole>(other).value().shape.own.as<Angular>()->corners, 4) << other;
+}
+
+TEST(Documents, PathsAreThoseOfEveryChoice) {
+  std::map<std::string, PathInfo> paths;
+  for (const PathInfo& info : paths_of(Whole())) EXPECT_TRUE(paths.insert({info.path, info}).second) << info.path;
+  for (const char* path : {"shape.name", "shape.radius", "shape.corners", "shape.sides", "data.augment.crop", "quant.rules"})
+    EXPECT_TRUE(paths.contains(path)) << path;
+  EXPECT_TRUE(paths.at("shape.name").selects);
+  EXPECT_EQ(paths.at("train.beta2").type, "FLOAT in [0, 1)");
+  EXPECT_EQ(paths.at("quant.method").type, "NAME");
+  EXPECT_EQ(paths.at("data.options").type, "MAP");
 }
 
 TEST(Values, FromTheTextOfAFlag) {

@@ -23,6 +23,13 @@ std::string_view text_of(std::string_view type, int value) {
   return "?";
 }
 
+std::vector<std::string_view> texts_of_type(std::string_view type) {
+  std::vector<std::string_view> list;
+  for (const EnumText& choice : kChoices)
+    if (choice.type == type) list.push_back(choice.text);
+  return list;
+}
+
 template <class Enum>
 Status parse_choice(std::string_view type, std::string_view text, Enum& value) {
   std::string list;
@@ -49,7 +56,13 @@ Status assign(Result<T> parsed, T& value) {
 std::string_view name(Optimizer optimizer) { return text_of("Optimizer", static_cast<int>(optimizer)); }
 std::string_view name(Schedule schedule) { return text_of("Schedule", static_cast<int>(schedule)); }
 std::string_view name(Position position) { return text_of("Position", static_cast<int>(position)); }
+std::string_view name(LogFormat format) { return text_of("LogFormat", static_cast<int>(format)); }
+std::vector<std::string_view> names_of(Optimizer) { return texts_of_type("Optimizer"); }
+std::vector<std::string_view> names_of(Schedule) { return texts_of_type("Schedule"); }
+std::vector<std::string_view> names_of(Position) { return texts_of_type("Position"); }
+std::vector<std::string_view> names_of(LogFormat) { return texts_of_type("LogFormat"); }
 Status parse(std::string_view text, Position& value) { return parse_choice("Position", text, value); }
+Status parse(std::string_view text, LogFormat& value) { return parse_choice("LogFormat", text, value); }
 Status parse(std::string_view text, Optimizer& value) { return parse_choice("Optimizer", text, value); }
 Status parse(std::string_view text, Schedule& value) { return parse_choice("Schedule", text, value); }
 Status parse(std::string_view text, ternary::Method& value) { return assign(ternary::parse_method(text), value); }

@@ -9,6 +9,7 @@
 #include <any>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -38,7 +39,24 @@ struct Value;
 struct Choice {
   std::function<std::string()> get;
   std::function<Status(std::string_view)> set;  // Error: UnknownName, listing the choices
+  std::function<std::vector<std::string>()> names;
 };
+
+// Which numbers a field takes, or the numbers of a list.
+struct Range {
+  double least = -std::numeric_limits<double>::infinity(), most = std::numeric_limits<double>::infinity();
+  bool has_least = true, has_most = true;  // whether the ends belong to it
+  bool contains(double value) const {
+    return (has_least ? value >= least : value > least) && (has_most ? value <= most : value < most);
+  }
+};
+constexpr Range at_least(double least) { return {.least = least, .has_most = false}; }  // and finite, as what is above
+constexpr Range above(double least) { return {.least = least, .has_least = false, .has_most = false}; }
+constexpr Range between(double least, double most) { return {.least = least, .most = most}; }
+constexpr Range from_to_below(double least, double most) { return {.least = least, .most = most, .has_most = false}; }
+constexpr Range above_up_to(double least, double most) { return {.least = least, .most = most, .has_least = false}; }
+// "in [0, 1)"; empty where every number fits.
+std::string to_text(const Range& range);
 
 // Any number of values of one type.
 struct List {
@@ -60,6 +78,7 @@ struct Field {
   std::string name;
   Value value;
   std::string help;
+  Range range{};
   bool selects = false;  // the fields after it depend on its value
 };
 
@@ -69,12 +88,12 @@ Value value_of(T& value);
 class Fields {
  public:
   template <class T>
-  void operator()(std::string name, T& value, std::string help) {
-    list_.push_back({std::move(name), value_of(value), std::move(help)});
+  void operator()(std::string name, T& value, std::string help, Range range = {}) {
+    list_.push_back({std::move(name), value_of(value), std::move(help), range});
   }
   // A choice on which the fields that follow depend: it is read before them, wherever a file has it.
   void select(std::string name, Choice choice, std::string help) {
-    list_.push_back({std::move(name), {std::move(choice)}, std::move(help), true});
+    list_.push_back({std::move(name), {std::move(choice)}, std::move(help), {}, true});
   }
   auto begin() const { return list_.begin(); }
   auto end() const { return list_.end(); }
@@ -110,10 +129,17 @@ template <class T>
 inline constexpr bool kIsPlain = std::is_same_v<T, bool> || std::is_same_v<T, int64_t> || std::is_same_v<T, double> ||
                                  std::is_same_v<T, std::string> || std::is_same_v<T, Overrides>;
 
-// An enumeration has name(value) and parse(text, value&) beside it, or those of enums.h.
+template <class Enum>
+std::vector<std::string> texts_of() {
+  const auto list = names_of(Enum{});
+  return {list.begin(), list.end()};
+}
+
+// An enumeration has name(value), names_of(value) and parse(text, value&) beside it, or those of enums.h.
 template <class Enum>
 Choice choice_of(Enum& value) {
-  return {[&value] { return std::string(name(value)); }, [&value](std::string_view text) { return parse(text, value); }};
+  return {[&value] { return std::string(name(value)); }, [&value](std::string_view text) { return parse(text, value); },
+          texts_of<Enum>};
 }
 
 template <class Enum>
@@ -128,6 +154,11 @@ Choice choice_of(std::optional<Enum>& value) {
             BITLAB_RETURN_IF_ERROR(parse(text, found));
             value = found;
             return {};
+          },
+          [] {
+            auto names = texts_of<Enum>();
+            names.emplace_back(kNone);
+            return names;
           }};
 }
 

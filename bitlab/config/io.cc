@@ -1,6 +1,7 @@
 #include "bitlab/config/io.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <yaml-cpp/yaml.h>
@@ -13,6 +14,10 @@ namespace bitlab::config {
 namespace {
 
 constexpr int kMaxNodes = 10'000;
+
+// A key of a mapping, as errors name it.
+std::string below(const std::string& path, const std::string& key) { return path.empty() ? key : path + "." + key; }
+std::string below(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
 
 template <class... Cases>
 struct Match : Cases... {
@@ -45,13 +50,17 @@ Json encode(const Value& value) {
 // --- into a config
 
 Error unknown_key(const std::string& path, const std::string& key, const std::vector<std::string>& known) {
-  return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}{}'; did you mean '{}'?", path, key,
+  return make_error(ErrorCode::kUnknownName, "[config] a known key, got '{}'; did you mean '{}'?", below(path, key),
                     *nearest(key, known));
 }
 
-Error wrong_type(const std::string& path, std::string_view expected, const Json& found) {
+Error unexpected(ErrorCode code, const std::string& path, const std::string& expected, const Json& found) {
   const std::string place = path.empty() ? "the whole" : "'" + path + "'";
-  return make_error(ErrorCode::kTypeMismatch, "[config] {} for {}, got {}", expected, place, json_excerpt(found));
+  return make_error(code, "[config] {} for {}, got {}", expected, place, json_excerpt(found));
+}
+
+Error wrong_type(const std::string& path, const std::string& expected, const Json& found) {
+  return unexpected(ErrorCode::kTypeMismatch, path, expected, found);
 }
 
 std::vector<std::string> names_of(const Fields& fields) {
@@ -69,9 +78,17 @@ const Field* find(const Fields& fields, std::string_view name) {
 struct Decoder {
   const Json& json;
   const std::string& path;
+  const Range& range;
+  std::string& wrong;  // the path of what an error is about
 
-  static Status decode(const Json& json, const std::string& path, const Value& value) {
-    return std::visit(Decoder{json, path}, value.at);
+  static Status decode(const Json& json, const std::string& path, const Value& value, const Range& range,
+                       std::string& wrong) {
+    Status status = std::visit(Decoder{json, path, range, wrong}, value.at);
+    if (!status.ok() && wrong.empty()) wrong = path;
+    return status;
+  }
+  Status decode(const std::string& key, const Field& field) const {
+    return decode(json[key], below(path, key), field.value, field.range, wrong);
   }
 
   Status operator()(bool* value) const {
@@ -79,15 +96,20 @@ struct Decoder {
     *value = json.get<bool>();
     return {};
   }
+  template <class T>
+  Status number(T* value, const std::string& kind) const {
+    if (!range.contains(json.get<double>()))
+      return unexpected(ErrorCode::kInvalidArgument, path, kind + " " + to_text(range), json);
+    *value = json.get<T>();
+    return {};
+  }
   Status operator()(int64_t* value) const {
     if (!is_int64(json)) return wrong_type(path, "a 64-bit integer", json);
-    *value = json.get<int64_t>();
-    return {};
+    return number(value, "a 64-bit integer");
   }
   Status operator()(double* value) const {
     if (!json.is_number()) return wrong_type(path, "a number", json);
-    *value = json.get<double>();
-    return {};
+    return number(value, "a number");
   }
   Status operator()(std::string* value) const {
     if (!json.is_string()) return wrong_type(path, "a text", json);
@@ -98,7 +120,10 @@ struct Decoder {
     if (!json.is_object()) return wrong_type(path, "a mapping", json);
     value->clear();
     for (const auto& [key, item] : json.items()) {
-      if (!item.is_primitive() || item.is_null()) return wrong_type(path + "." + key, "a name or a number", item);
+      if (!item.is_primitive() || item.is_null()) {
+        wrong = below(path, key);
+        return wrong_type(wrong, "a name or a number", item);
+      }
       (*value)[key] = item.is_string() ? item.get<std::string>() : json_text(item);
     }
     return {};
@@ -114,25 +139,30 @@ struct Decoder {
     list.clear();
     for (size_t i = 0; i < json.size(); ++i) {
       list.append();
-      BITLAB_RETURN_IF_ERROR(decode(json[i], fmt::format("{}[{}]", path, i), list.value(i)));
+      BITLAB_RETURN_IF_ERROR(decode(json[i], below(path, i), list.value(i), range, wrong));
     }
     return {};
   }
   Status operator()(const Table& table) const {
     if (!json.is_object()) return wrong_type(path, "a mapping", json);
-    const std::string prefix = path.empty() ? "" : path + ".";
     for (const Field& field : table())
-      if (field.selects && json.contains(field.name))
-        BITLAB_RETURN_IF_ERROR(decode(json[field.name], prefix + field.name, field.value));
+      if (field.selects && json.contains(field.name)) BITLAB_RETURN_IF_ERROR(decode(field.name, field));
     const Fields fields = table();  // those of what was selected
     for (const Field& field : fields)
-      if (!field.selects && json.contains(field.name))
-        BITLAB_RETURN_IF_ERROR(decode(json[field.name], prefix + field.name, field.value));
+      if (!field.selects && json.contains(field.name)) BITLAB_RETURN_IF_ERROR(decode(field.name, field));
     for (const auto& [key, unused] : json.items())
-      if (find(fields, key) == nullptr) return unknown_key(prefix, key, names_of(fields));
+      if (find(fields, key) == nullptr) {
+        wrong = below(path, key);
+        return unknown_key(path, key, names_of(fields));
+      }
     return {};
   }
 };
+
+Status decode(const Json& json, const std::string& path, const Value& value, const Range& range = {}) {
+  std::string wrong;
+  return Decoder::decode(json, path, value, range, wrong);
+}
 
 // --- YAML
 
@@ -159,7 +189,11 @@ Result<Json> from_node(const YAML::Node& node, int depth, int& budget) {
     for (const auto& item : node) {
       if (!item.first.IsScalar())
         return make_error(ErrorCode::kCorrupt, "[config] keys that are names, got {}", kind_of(item.first));
-      BITLAB_TRY(object[item.first.Scalar()], from_node(item.second, depth + 1, budget));
+      const std::string key = item.first.Scalar();
+      if (object.contains(key))
+        return make_error(ErrorCode::kCorrupt, "[config] each key once, got '{}' twice (line={})", key,
+                          item.first.Mark().line + 1);
+      BITLAB_TRY(object[key], from_node(item.second, depth + 1, budget));
     }
     return object;
   }
@@ -184,6 +218,33 @@ Result<Json> parse_yaml(std::string_view text) {
   if (node.IsNull()) return Json::object();
   int budget = kMaxNodes;
   return from_node(node, 0, budget);
+}
+
+// The line of what lies at a path as errors name it; 0 where that is not to be found. Of a key of a mapping: the key's.
+int line_in(const YAML::Node& node, const std::string& path, const std::string& searched, int depth) {
+  constexpr int kDeepest = 32;
+  if (depth > kDeepest || !searched.starts_with(path)) return 0;
+  const auto search = [&](const YAML::Node& child, const std::string& at, const YAML::Mark& mark) {
+    return at == searched ? mark.line + 1 : line_in(child, at, searched, depth + 1);
+  };
+  size_t index = 0;
+  for (const auto& item : node) {
+    const bool is_key = node.IsMap() && item.first.IsScalar();
+    const int line = is_key ? search(item.second, below(path, item.first.Scalar()), item.first.Mark())
+                            : search(item, below(path, index), item.Mark());
+    if (line != 0) return line;
+    ++index;
+  }
+  return 0;
+}
+
+// Of a text that was read: JSON is YAML, too, as far as lines go.
+int line_of(std::string_view text, const std::string& path) {
+  try {
+    return line_in(YAML::Load(std::string(text)), "", path, 0);
+  } catch (const YAML::Exception&) {
+    return 0;
+  }
 }
 
 void emit(YAML::Emitter& out, const Json& json) {
@@ -217,7 +278,42 @@ Result<bool> is_yaml(const std::filesystem::path& path) {
                     path.string());
 }
 
+// The end of a range as a number that people would write.
+std::string end_text(double value) { return std::isinf(value) ? (value < 0 ? "-inf" : "inf") : fmt::format("{}", value); }
+
+Status check(const Value& value, const std::string& path, const Range& range);
+
+Status check(const Table& table, const std::string& path) {
+  for (const Field& field : table()) BITLAB_RETURN_IF_ERROR(check(field.value, below(path, field.name), field.range));
+  return {};
+}
+
+Status check(const List& list, const std::string& path, const Range& range) {
+  for (size_t i = 0; i < list.size(); ++i) BITLAB_RETURN_IF_ERROR(check(list.value(i), below(path, i), range));
+  return {};
+}
+
+Status check(const Value& value, const std::string& path, const Range& range) {
+  const auto number = [&](double found, const Json& json) -> Status {
+    if (range.contains(found)) return {};
+    return unexpected(ErrorCode::kInvalidArgument, path, "a number " + to_text(range), json);
+  };
+  return std::visit(Match{[&](int64_t* v) { return number(static_cast<double>(*v), Json(*v)); },
+                          [&](double* v) { return number(*v, Json(fmt::format("{}", *v))); },
+                          [&](const List& list) { return check(list, path, range); },
+                          [&](const Table& table) { return check(table, path); }, [](const auto&) { return Status(); }},
+                    value.at);
+}
+
 }  // namespace
+
+std::string to_text(const Range& range) {
+  if (std::isinf(range.least) && std::isinf(range.most)) return "";
+  return fmt::format("in {}{}, {}{}", range.has_least && !std::isinf(range.least) ? '[' : '(', end_text(range.least),
+                     end_text(range.most), range.has_most && !std::isinf(range.most) ? ']' : ')');
+}
+
+Status check_ranges(const Table& config) { return check(config, ""); }
 
 std::string write_json(const Table& config) { return json_text(encode(config()), 2) + "\n"; }
 
@@ -229,20 +325,24 @@ std::string write_yaml(const Table& config) {
 
 Status read_json(std::string_view text, const Table& config) {
   BITLAB_TRY(const Json json, parse_json(text, "config"));
-  return Decoder::decode(json, "", {config});
+  return decode(json, "", {config});
 }
 
 Status read_yaml(std::string_view text, const Table& config) {
   BITLAB_TRY(const Json json, parse_yaml(text));
-  return Decoder::decode(json, "", {config});
+  return decode(json, "", {config});
 }
 
 Status read_file(const std::filesystem::path& path, const Table& config) {
   BITLAB_TRY(const bool yaml, is_yaml(path));
   BITLAB_TRY(const std::string text, bitlab::read_file(path));
-  if (Status status = yaml ? read_yaml(text, config) : read_json(text, config); !status.ok())
-    return make_error(status.error().code, "{} (path={})", status.error().message, path.string());
-  return {};
+  const Result<Json> json = yaml ? parse_yaml(text) : parse_json(text, "config");
+  std::string wrong;
+  const Status status = json.ok() ? Decoder::decode(*json, "", {config}, {}, wrong) : Status(json.error());
+  if (status.ok()) return {};
+  const int line = wrong.empty() ? 0 : line_of(text, wrong);
+  return make_error(status.error().code, "{} (path={}{})", status.error().message, path.string(),
+                    line == 0 ? "" : fmt::format(", line={}", line));
 }
 
 Status write_file(const std::filesystem::path& path, const Table& config) {
@@ -253,17 +353,17 @@ Status write_file(const std::filesystem::path& path, const Table& config) {
 Status set_fields(const Overrides& overrides, const Table& config) {
   Json json = Json::object();
   for (const auto& [key, text] : overrides) json[key] = plain_scalar(text);
-  return Decoder::decode(json, "", {config});
+  return decode(json, "", {config});
 }
 
-Status assign(std::string_view text, std::string_view name, const Value& value) {
+Status assign(std::string_view text, std::string_view name, const Value& value, const Range& range) {
   const std::string copy(text);
-  if (std::holds_alternative<std::string*>(value.at)) return Decoder::decode(copy, std::string(name), value);
+  if (std::holds_alternative<std::string*>(value.at)) return decode(copy, std::string(name), value);
   const bool is_tree = std::holds_alternative<List>(value.at) || std::holds_alternative<Table>(value.at) ||
                        std::holds_alternative<Overrides*>(value.at);
-  if (!is_tree) return Decoder::decode(plain_scalar(copy), std::string(name), value);
+  if (!is_tree) return decode(plain_scalar(copy), std::string(name), value, range);
   BITLAB_TRY(const Json tree, parse_yaml(text));
-  return Decoder::decode(tree, std::string(name), value);
+  return decode(tree, std::string(name), value, range);
 }
 
 std::string to_text(const Value& value) {
@@ -276,7 +376,7 @@ Status assign_at(const Table& config, std::string_view path, std::string_view te
   const size_t dot = path.find('.');
   const Field* field = find(fields, path.substr(0, dot));
   if (field == nullptr) return unknown_key("", std::string(path.substr(0, dot)), names_of(fields));
-  if (dot == std::string_view::npos) return assign(text, path, field->value);
+  if (dot == std::string_view::npos) return assign(text, path, field->value, field->range);
   const auto* table = std::get_if<Table>(&field->value.at);
   if (table == nullptr) return wrong_type(field->name, "a field without parts", Json(std::string(path)));
   if (Status status = assign_at(*table, path.substr(dot + 1), text); !status.ok())

@@ -16,21 +16,24 @@ namespace bitlab::config {
 std::string write_json(const Table& config);
 std::string write_yaml(const Table& config);
 
-// Set the fields that the text names, and leave the others. After an error some may be set. Errors: Corrupt (not JSON or YAML), UnknownName (a
-// key, a choice), TypeMismatch (a value).
+// Set the fields that the text names, and leave the others. After an error some may be set. Errors: Corrupt (not JSON or YAML; a key of YAML that
+// stands twice), UnknownName (a key, a choice), TypeMismatch (a value), InvalidArgument (a number outside of its field's range).
 Status read_json(std::string_view text, const Table& config);
 Status read_yaml(std::string_view text, const Table& config);
 
-// By the ending of the path: .json, .yaml or .yml. Errors as above, NotFound, InvalidArgument (another ending).
+// By the ending of the path: .json, .yaml or .yml. Errors as above, with the path and the line; NotFound, InvalidArgument (another ending).
 Status read_file(const std::filesystem::path& path, const Table& config);
 Status write_file(const std::filesystem::path& path, const Table& config);
 
-// Sets the fields that `overrides` names, as in a file. Errors: UnknownName (a key, a choice), TypeMismatch.
+// Whether every number lies in its field's range, of a config that a program filled. Error: InvalidArgument.
+Status check_ranges(const Table& config);
+
+// Sets the fields that `overrides` names, as in a file. Errors: UnknownName (a key, a choice), TypeMismatch, InvalidArgument.
 Status set_fields(const Overrides& overrides, const Table& config);
 
 // A single value from the text of a flag, and back. `name` stands in messages. A list and a config take YAML. Errors: TypeMismatch, UnknownName,
-// Corrupt.
-Status assign(std::string_view text, std::string_view name, const Value& value);
+// InvalidArgument, Corrupt.
+Status assign(std::string_view text, std::string_view name, const Value& value, const Range& range = {});
 std::string to_text(const Value& value);
 
 // The same for the field at a path, such as "model.hidden". Errors: those of assign(), UnknownName (no such field).

@@ -65,7 +65,13 @@ void ModelConfig::fit(const std::map<std::string, int64_t>& sizes) {
 }
 
 void ModelConfig::visit(config::Fields& f) {
-  f.select("name", {[this] { return name_; }, [this](std::string_view name) { return choose(name); }}, "architecture");
+  const auto names = [] {
+    std::vector<std::string> list;
+    for (const Row& row : kRows) list.emplace_back(row.info.name);
+    return list;
+  };
+  f.select("name", {[this] { return name_; }, [this](std::string_view name) { return choose(name); }, names},
+           "architecture");
   own_.visit(f);
 }
 

@@ -16,6 +16,8 @@ constexpr std::array<std::string_view, 3> kNames{"minmax", "percentile", "mse"};
 
 std::string_view name(Calibration calibration) { return kNames.at(static_cast<size_t>(calibration)); }
 
+std::span<const std::string_view> names_of(Calibration) { return kNames; }
+
 Result<Calibration> parse_calibration(std::string_view text) {
   const auto found = std::find(kNames.begin(), kNames.end(), text);
   if (found != kNames.end()) return static_cast<Calibration>(found - kNames.begin());

@@ -16,7 +16,8 @@ enum class Calibration {
   kMse,  // the step of 100 fractions of min-max's that minimizes sum (x - step clamp(rint(x / step)))^2; Choukroun et al. 2019,
          // arXiv:1902.06822
 };
-std::string_view name(Calibration calibration);  // "minmax", "percentile", "mse"
+std::string_view name(Calibration calibration);           // "minmax", "percentile", "mse"
+std::span<const std::string_view> names_of(Calibration);  // all of them
 Result<Calibration> parse_calibration(std::string_view text);
 
 // Collects |x| in a histogram whose range doubles when a larger value comes: its size does not depend on how much it has seen.

@@ -142,6 +142,13 @@ std::string methods_that(bool (*has)(const MethodInfo& method)) {
   return joined(names, " and ");
 }
 
+std::span<const std::string_view> names_of(Method) { return kMethodNames; }
+std::span<const std::string_view> names_of(Granularity) { return kGranularities; }
+std::span<const std::string_view> names_of(Gradient) { return kGradients; }
+std::span<const std::string_view> names_of(Sparsity) { return kSparsities; }
+std::span<const std::string_view> names_of(Rounding) { return kRoundings; }
+std::span<const std::string_view> names_of(ActKind) { return kActKinds; }
+
 Result<Method> parse_method(std::string_view text) { return parse<Method>("a method", kMethodNames, text); }
 Result<Granularity> parse_granularity(std::string_view text) {
   return parse<Granularity>("a granularity", kGranularities, text);

@@ -113,6 +113,14 @@ Result<Sparsity> parse_sparsity(std::string_view text);
 Result<Rounding> parse_rounding(std::string_view text);
 Result<ActKind> parse_act_kind(std::string_view text);
 
+// All names of an enumeration, in its order; the value does not matter.
+std::span<const std::string_view> names_of(Method);
+std::span<const std::string_view> names_of(Granularity);
+std::span<const std::string_view> names_of(Gradient);
+std::span<const std::string_view> names_of(Sparsity);
+std::span<const std::string_view> names_of(Rounding);
+std::span<const std::string_view> names_of(ActKind);
+
 // What a configuration's help says of its choices, from the lists: "absmean, absmedian, ...".
 const char* method_help();
 const char* granularity_help();

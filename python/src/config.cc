@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 #include <set>
 
+#include "bitlab/config/document.h"
 #include "bitlab/config/io.h"
 
 namespace nb = nanobind;
@@ -124,6 +125,11 @@ nb::class_<C> bind_config(nb::module_& m, const char* name, const char* doc, con
   c.def_static(
       "load", [](const std::filesystem::path& path) { return config::load<C>(path).value(); }, nb::arg("path"),
       "Reads a .json, .yaml or .yml file.");
+  c.def_static(
+      "schema", [name] { return config::schema(C(), name); }, "A JSON schema of its files, as text.");
+  c.def(
+      "example", [](const C& config) { return config::example(config, ""); },
+      "A commented YAML file with every field, its help, type and value.");
   c.def("to_dict", &to_dict<C>);
   c.def("to_json", [](C& config) { return config::to_json(config); });
   c.def("to_yaml", [](C& config) { return config::to_yaml(config); });
@@ -180,6 +186,7 @@ void bind_configs(nb::module_& m) {
   bind_config<TrainingConfig>(m, "TrainingConfig", "How to train.", {"parameters"})
       .def_rw("parameters", &TrainingConfig::parameters,
               "Rules for parameters that differ, the first that fits decides. Assign a list: its items are copies.");
+  bind_config<LogConfig>(m, "LogConfig", "What a training run writes down as it goes.");
   bind_config<DeploymentConfig>(m, "DeploymentConfig", "How a float network is fitted to ternary codes without training.");
 }
 

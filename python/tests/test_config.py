@@ -20,6 +20,7 @@ CONFIGS = [
     bitlab.ParameterRule,
     bitlab.TrainingConfig,
     bitlab.DeploymentConfig,
+    bitlab.LogConfig,
 ]
 
 
@@ -36,6 +37,27 @@ def test_round_trips(config_type: type, tmp_path: Path) -> None:
         config.save(tmp_path / name)
         assert config_type.load(tmp_path / name) == config
     assert eval(repr(config), vars(bitlab)) == config
+
+
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_documents(config_type: type) -> None:
+    config = config_type()
+    assert config_type.from_yaml(config.example()) == config
+    schema = json.loads(config_type.schema())
+    assert list(schema["properties"]) == list(config.to_dict())
+    assert {name: field["default"] for name, field in schema["properties"].items() if "default" in field}.items() <= config.to_dict().items()
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft7Validator.check_schema(schema)
+    validator = jsonschema.Draft7Validator(schema)
+    assert validator.is_valid(config.to_dict())
+    assert not validator.is_valid({"nothing": 1})
+
+
+def test_ranges() -> None:
+    for wrong in ({"epochs": 0}, {"beta1": 1}, {"learning_rate": 0}, {"warmup": 1.5}):
+        with pytest.raises(bitlab.InvalidArgument, match=f"'{next(iter(wrong))}'"):
+            bitlab.TrainingConfig(**wrong)
+    assert bitlab.TrainingConfig(warmup=1, beta1=0, momentum=0).warmup == 1
 
 
 def test_fields() -> None:
