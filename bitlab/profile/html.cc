@@ -1,72 +1,15 @@
 // A profile as one page that needs nothing else: no network, no other file.
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "bitlab/base/text.h"
 #include "bitlab/profile/internal/report.h"
+#include "bitlab/report/page.h"
 
 namespace bitlab::profile {
 namespace {
 
-constexpr std::string_view kStyle = R"(
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #68727f; --line: #d9dee5; --bar: #3b7dd8; --roof: #c2573a; --page: #fff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e5e9ef; --soft: #9aa5b1; --line: #38414c; --bar: #5b9bf0; --roof: #e88a6a; --page: #14191f; } }
-body { margin: 2rem auto; max-width: 84rem; padding: 0 1.5rem; font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--page); }
-h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } p { color: var(--soft); margin: .25rem 0 .75rem; }
-dl { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; } dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; font-size: 1.15rem; }
-svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
-.grid { stroke: var(--line); } .roof { stroke: var(--roof); stroke-width: 1.5; fill: none; } .point { fill: var(--bar); fill-opacity: .65; stroke: var(--bar); }
-.live { fill: var(--bar); } .scratch { fill: var(--soft); fill-opacity: .5; } .bound { stroke: var(--roof); stroke-dasharray: 5 4; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-th { cursor: pointer; user-select: none; } th[aria-sort=ascending]::after { content: " \2191"; } th[aria-sort=descending]::after { content: " \2193"; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } td.time { min-width: 9rem; }
-.bar { display: inline-block; height: .7em; background: var(--bar); border-radius: 2px; margin-right: .4rem; }
-)";
-
-// Sorts a table by the column whose heading is clicked, numbers by data-value; a second click turns the order.
-constexpr std::string_view kScript = R"(
-for (const heading of document.querySelectorAll('th')) heading.addEventListener('click', () => {
-  const table = heading.closest('table'), body = table.tBodies[0], column = heading.cellIndex;
-  const down = heading.getAttribute('aria-sort') !== 'descending', sign = down ? -1 : 1;
-  for (const other of table.tHead.rows[0].cells) other.removeAttribute('aria-sort');
-  heading.setAttribute('aria-sort', down ? 'descending' : 'ascending');
-  const key = row => row.cells[column].dataset.value;
-  const compare = (a, b) => key(a) === undefined ? a.cells[column].textContent.localeCompare(b.cells[column].textContent) : key(a) - key(b);
-  body.append(...[...body.rows].sort((a, b) => sign * compare(a, b)));
-});
-)";
-
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
-
-std::string facts(const Profile& p) {
-  std::string text = "<dl>\n";
-  for (const Fact& fact : facts_of(p))
-    text += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(fact.name), escaped(fact.text));
-  return text + "</dl>\n";
-}
+using report::escaped;
 
 // A logarithmic axis of whole decades in a drawing.
 struct Axis {
@@ -240,26 +183,13 @@ std::string memory_chart(const Profile& p) {
                     kLeft, kWidth - kRight, bound, bound, kLeft - 6, bound + 4, format_bytes(line));
 }
 
-// JSON inside an element of a page: nothing in it ends the element.
-std::string embedded(std::string json) {
-  for (size_t at = 0; (at = json.find("</", at)) != std::string::npos; at += 3) json.replace(at, 2, "<\\/");
-  return json;
-}
-
 }  // namespace
 
 std::string Profile::html() const {
-  const std::string title = escaped(model.empty() ? "Profile" : model);
-  std::string page =
-      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width\">\n<title>" +
-      title + "</title>\n<style>";
-  page.append(kStyle).append("</style>\n</head>\n<body>\n<h1>").append(title).append("</h1>\n");
-  page += fmt::format("<p>{}, {} threads, {}</p>\n", escaped(cpu), threads, escaped(sizes_text(*this)));
-  page += facts(*this) + roofline(*this) + steps_table(*this) + memory_chart(*this);
-  page += "<script type=\"application/json\" id=\"profile\">" + embedded(json()) + "</script>\n<script>";
-  page.append(kScript).append("</script>\n</body>\n</html>\n");
-  return page;
+  std::string body = fmt::format("<p>{}, {} threads, {}</p>\n", escaped(cpu), threads, escaped(sizes_text(*this)));
+  body += report::fact_list(facts_of(*this)) + roofline(*this) + steps_table(*this) + memory_chart(*this);
+  body += "<script type=\"application/json\" id=\"profile\">" + report::embedded(json()) + "</script>\n";
+  return report::page(model.empty() ? "Profile" : model, body);
 }
 
 }  // namespace bitlab::profile

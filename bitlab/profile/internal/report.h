@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bitlab/profile/profiler.h"
+#include "bitlab/report/page.h"
 
 namespace bitlab::profile {
 
@@ -32,9 +33,7 @@ std::vector<Cell> cells_of(const Profile& profile, const StepProfile& step);
 constexpr std::string_view kShareHeading = "time";
 
 // What a report says of the whole.
-struct Fact {
-  std::string name, text;
-};
+using report::Fact;
 std::vector<Fact> facts_of(const Profile& profile);
 
 // The steps, those that take longest first.
