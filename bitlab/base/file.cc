@@ -117,6 +117,26 @@ Status write_file_atomic(const fs::path& path, std::string_view content) {
   return write_file_atomic(path, std::span(reinterpret_cast<const uint8_t*>(content.data()), content.size()));
 }
 
+Result<AppendFile> AppendFile::open(const fs::path& path, size_t kept) {
+  AppendFile file;
+  file.path_ = path;
+  file.fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  struct stat info {};
+  const bool cut = file.fd_ >= 0 && ::fstat(file.fd_, &info) == 0 &&
+                   (static_cast<size_t>(info.st_size) <= kept || ::ftruncate(file.fd_, static_cast<off_t>(kept)) == 0);
+  if (!cut) return system_error(path, "a file that can be written");
+  return file;
+}
+
+AppendFile::~AppendFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Status AppendFile::append(std::string_view bytes) {
+  if (write_all(fd_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size())) return {};
+  return system_error(path_, "a file that can be written");
+}
+
 Status ensure_writable_folder(const fs::path& folder) {
   std::error_code code;
   fs::create_directories(folder, code);

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "bitlab/base/result.h"
 
@@ -36,6 +37,27 @@ class MappedFile {
 // synced and renamed. Errors: NotFound (the folder is missing), IoError.
 Status write_file_atomic(const std::filesystem::path& path, std::string_view content);
 Status write_file_atomic(const std::filesystem::path& path, std::span<const uint8_t> content);
+
+// A file that grows at its end: what was appended is there when the process is killed.
+class AppendFile {
+ public:
+  // Creates the file where there is none; of one that is there, the first `kept` bytes stay. Errors: NotFound (the folder is missing), IoError.
+  static Result<AppendFile> open(const std::filesystem::path& path, size_t kept);
+  AppendFile() = default;
+  AppendFile(AppendFile&& other) noexcept : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
+  AppendFile& operator=(AppendFile&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  ~AppendFile();
+  // Error: IoError.
+  Status append(std::string_view bytes);
+
+ private:
+  int fd_ = -1;
+  std::filesystem::path path_;
+};
 
 // Creates the folder and its parents where missing, and checks that files can be created in it, so that long work fails
 // before it starts. Errors: IoError.

@@ -11,6 +11,7 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/config/path_pattern.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/internal/event_stream.h"
 #include "bitlab/train/internal/optimizer.h"
 #include "bitlab/train/internal/schedule.h"
 #include "bitlab/train/internal/trainer_state.h"
@@ -52,12 +53,19 @@ BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions o
       config_(config),
       options_(std::move(options)),
       hooks_(options_.hooks),
-      progress_(std::make_unique<Progress>()) {
+      progress_(std::make_unique<Progress>()),
+      events_(std::make_unique<EventStream>(options_.sinks)) {
   if (config_.accumulate > 1) hooks_.push_back(std::make_shared<AccumulateGradients>(config_.accumulate));
   if (config_.clip_norm > 0) hooks_.push_back(std::make_shared<ClipGradients>(config_.clip_norm));
 }
 
 BitTrainer::~BitTrainer() = default;
+
+double BitTrainer::seconds_so_far() const {
+  double seconds = progress_->seconds;
+  for (const EpochReport& epoch : progress_->report.epochs) seconds += epoch.seconds;
+  return seconds;
+}
 
 Status BitTrainer::check() const {
   const auto& c = config_;
@@ -143,15 +151,17 @@ Result<BitTrainer::StepResult> BitTrainer::take_step(data::Loader& loader, nn::N
   progress_->loss_sum += result->loss * static_cast<double>(result->items);
   progress_->items += result->items;
   progress_->updates += result->updated ? 1 : 0;
-  report_step(loader, *result, rate);
+  BITLAB_RETURN_IF_ERROR(report_step(loader, *result, rate));
   return result;
 }
 
-void BitTrainer::report_step(const data::Loader& loader, const StepResult& result, double rate) const {
-  if (!options_.on_step) return;
+Status BitTrainer::report_step(const data::Loader& loader, const StepResult& result, double rate) const {
   const auto [epoch, position] = loader.state();
   const double mean = progress_->loss_sum / static_cast<double>(std::max<int64_t>(progress_->items, 1));
-  options_.on_step({epoch, config_.epochs, position, loader.batches(), mean, rate});
+  const StepReport report{epoch, config_.epochs, position, loader.batches(), mean, rate, result.loss, result.items};
+  BITLAB_RETURN_IF_ERROR(events_->step(report));
+  if (options_.on_step) options_.on_step(report);
+  return {};
 }
 
 Status BitTrainer::run_epoch(data::Loader& loader) {
@@ -182,6 +192,7 @@ Status BitTrainer::end_epoch(const data::DatasetPtr& validation) {
   if (is_validated) {
     BITLAB_TRY(Evaluation evaluation, evaluate(learner_, validation, {.workers = config_.workers}));
     current.metrics = std::move(evaluation.metrics);
+    BITLAB_RETURN_IF_ERROR(events_->evaluation(current.epoch, current.metrics));
   }
   current.seconds += seconds_since(start);
   const Goal goal = learner_.task().goal();
@@ -237,17 +248,25 @@ Result<TrainingReport> BitTrainer::run(const data::DatasetPtr& training, const d
       return make_error(status.error().code, "{} (checkpoint={})", status.error().message, options_.checkpoint.string());
   }
   Progress& p = *progress_;
+  const auto [epoch, position] = loader->state();
+  const auto finished = static_cast<int64_t>(p.report.epochs.size());
+  const int64_t step = (epoch - 1) * loader->batches() + position;
+  BITLAB_RETURN_IF_ERROR(events_->begin({.step = step,
+                                         .epochs = finished,
+                                         .seconds = seconds_so_far(),
+                                         .is_evaluated = step == finished * loader->batches()}));
   while (static_cast<int64_t>(p.report.epochs.size()) < config_.epochs) {
     BITLAB_RETURN_IF_ERROR(run_epoch(*loader));
     BITLAB_RETURN_IF_ERROR(end_epoch(validation));
+    BITLAB_RETURN_IF_ERROR(events_->epoch(p.report.epochs.back()));
     BITLAB_RETURN_IF_ERROR(save_checkpoint(*loader));
     if (options_.on_epoch) options_.on_epoch(p.report.epochs.back());
   }
   BITLAB_RETURN_IF_ERROR(learner_.load(p.best));
   if (config_.ternary_warmup > 0) learner_.set_blend(1);
   p.report.best_by = learner_.task().goal().metric;
-  p.report.seconds = 0;
-  for (const EpochReport& epoch : p.report.epochs) p.report.seconds += epoch.seconds;
+  p.report.seconds = seconds_so_far();
+  BITLAB_RETURN_IF_ERROR(events_->end(p.report));
   return p.report;
 }
 

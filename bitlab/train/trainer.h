@@ -16,6 +16,7 @@
 #include "bitlab/data/loader.h"
 #include "bitlab/train/evaluate.h"
 #include "bitlab/train/hooks.h"
+#include "bitlab/train/sink.h"
 
 namespace torch::optim {
 class Optimizer;
@@ -23,6 +24,7 @@ class Optimizer;
 
 namespace bitlab::train {
 
+class EventStream;
 struct ParameterGroup;
 
 struct StepReport {
@@ -30,6 +32,8 @@ struct StepReport {
   int64_t step = 0, steps = 0;    // batches of the epoch, from 1
   double loss = 0;                // mean of the epoch so far
   double learning_rate = 0;
+  double batch_loss = 0;
+  int64_t items = 0;  // of the batch
 };
 
 struct EpochReport {
@@ -59,6 +63,8 @@ struct TrainerOptions {
   std::vector<std::shared_ptr<StepHook>> hooks{};  // before those that the config asks for
   std::function<void(const StepReport&)> on_step{};
   std::function<void(const EpochReport&)> on_epoch{};
+  std::vector<std::shared_ptr<Sink>>
+      sinks{};        // get every step, epoch and the end as events; on_step and on_epoch come after them
   TraceSink trace{};  // gets events of category "train"
 };
 
@@ -68,7 +74,7 @@ class BitTrainer {
   ~BitTrainer();
 
   // Trains on `training` and chooses the epoch by the task's goal on `validation`, which may be null or empty. Errors: InvalidArgument (the config,
-  // no samples), NotFinite (a loss), IoError (a checkpoint), those of the model, the data and resuming: NotFound, Corrupt, UnknownName,
+  // no samples), NotFinite (a loss), IoError (a checkpoint), those of the sinks, the model, the data and resuming: NotFound, Corrupt, UnknownName,
   // ShapeMismatch (the checkpoint of another model).
   Result<TrainingReport> fit(const data::DatasetPtr& training, const data::DatasetPtr& validation = nullptr);
 
@@ -89,7 +95,8 @@ class BitTrainer {
   Status run_epoch(data::Loader& loader);
   Status end_epoch(const data::DatasetPtr& validation);
   Result<StepResult> take_step(data::Loader& loader, nn::NamedTensors batch);
-  void report_step(const data::Loader& loader, const StepResult& result, double rate) const;
+  Status report_step(const data::Loader& loader, const StepResult& result, double rate) const;
+  double seconds_so_far() const;
   Status save_checkpoint(const data::Loader& loader);
   Status load_checkpoint(data::Loader& loader);
 
@@ -101,6 +108,7 @@ class BitTrainer {
   std::vector<ParameterGroup> groups_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::unique_ptr<Progress> progress_;
+  std::unique_ptr<EventStream> events_;
 };
 
 }  // namespace bitlab::train

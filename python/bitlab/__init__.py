@@ -23,6 +23,7 @@ from bitlab.runtime import profile as profile
 if TYPE_CHECKING:
     from bitlab import nn as nn
     from bitlab import ops as ops
+    from bitlab import sinks as sinks
     from bitlab.convert import BitConverter as BitConverter
     from bitlab.convert import BitMixedPrecisionModel as BitMixedPrecisionModel
     from bitlab.convert import BitModel as BitModel
@@ -47,7 +48,7 @@ _LAZY = {
     "verify": "deployment",
     "BitTrainer": "training",
 }
-_LAZY_MODULES = ("convert", "deployment", "nn", "ops", "training")
+_LAZY_MODULES = ("convert", "deployment", "nn", "ops", "sinks", "training")
 
 _ERRORS = [name for name, value in vars(_core).items() if isinstance(value, type) and issubclass(value, Exception)]
 _CONFIGS = [name for name in dir(_core) if name.endswith(("Config", "Rule"))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,6 +149,7 @@ class BitTrainer:
     goal: the metric that chooses the best epoch, and whether more is better; by default ("accuracy", True) where there is one, else ("loss", False).
     best, checkpoint: files for the best epoch's state, and for all that training needs to go on (resume=True).
     on_step(StepReport), on_epoch(EpochReport): called with what happened.
+    sinks: where every step, epoch and the end are written as events: those of bitlab.sinks, or objects with write(event).
     profile_steps: so many steps behind three of warm-up are profiled; `profile` then tells where their time and memory went, layer by layer.
     """
 
@@ -168,6 +169,7 @@ class BitTrainer:
         on_step: Callable[[StepReport], object] | None = None,
         on_epoch: Callable[[EpochReport], object] | None = None,
         profile_steps: int = 0,
+        sinks: Sequence[Any] = (),
     ) -> None:
         self.model = model
         self.config = config or TrainingConfig()
@@ -176,6 +178,7 @@ class BitTrainer:
         self.best, self.checkpoint, self.resume = os.fspath(best), os.fspath(checkpoint), resume
         self.on_step, self.on_epoch = on_step, on_epoch
         self.profile_steps = profile_steps
+        self.sinks = list(sinks)
         self._profiler: Any = None
         self._goal = goal
         self._returned: Any = None
@@ -207,6 +210,7 @@ class BitTrainer:
                 self.on_step,
                 self.on_epoch,
                 self._profiler,
+                self.sinks,
             )
 
     @property

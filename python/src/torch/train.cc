@@ -1,5 +1,6 @@
 // The trainer over modules, data sets, losses and metrics of Python.
 #include "mirror.h"
+#include "sinks.h"
 #include <exception>
 #include <mutex>
 #include <nanobind/stl/map.h>
@@ -163,12 +164,13 @@ train::TrainingReport run(Learner& learner, const TrainingConfig& config,
                           const std::shared_ptr<const PythonDataset>& training,
                           const std::shared_ptr<const PythonDataset>& validation, const std::string& best,
                           const std::string& checkpoint, bool resume, const nb::object& on_step, const nb::object& on_epoch,
-                          const std::shared_ptr<train::TrainingProfiler>& profiler) {
+                          const std::shared_ptr<train::TrainingProfiler>& profiler, const nb::list& sinks) {
   train::TrainerOptions options;
   if (profiler != nullptr) options.hooks.push_back(profiler);
   options.best = best, options.checkpoint = checkpoint, options.resume = resume;
   options.on_step = callback<train::StepReport>(on_step);
   options.on_epoch = callback<train::EpochReport>(on_epoch);
+  options.sinks = sinks_of(sinks);
   const nb::gil_scoped_release no_gil;
   train::BitTrainer trainer(learner, config, std::move(options));
   return value_of(trainer.fit(training, validation), {training, validation});
@@ -178,13 +180,16 @@ train::TrainingReport run(Learner& learner, const TrainingConfig& config,
 
 void bind_train(nb::module_& m) {
   using train::EpochReport, train::StepReport, train::TrainingReport;
+  bind_sinks(m);
   nb::class_<StepReport>(m, "StepReport", "A step of training.")
       .def_ro("epoch", &StepReport::epoch, "From 1.")
       .def_ro("epochs", &StepReport::epochs)
       .def_ro("step", &StepReport::step, "Batches of the epoch, from 1.")
       .def_ro("steps", &StepReport::steps)
       .def_ro("loss", &StepReport::loss, "Mean of the epoch so far.")
-      .def_ro("learning_rate", &StepReport::learning_rate);
+      .def_ro("learning_rate", &StepReport::learning_rate)
+      .def_ro("batch_loss", &StepReport::batch_loss)
+      .def_ro("items", &StepReport::items, "Of the batch.");
   nb::class_<EpochReport>(m, "EpochReport", "An epoch of training.")
       .def_ro("epoch", &EpochReport::epoch, "From 1.")
       .def_ro("loss", &EpochReport::loss, "Mean over the training items.")
@@ -223,7 +228,7 @@ void bind_train(nb::module_& m) {
       .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"));
   m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
         nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(), nb::arg("on_epoch").none(),
-        nb::arg("profiler").none());
+        nb::arg("profiler").none(), nb::arg("sinks"));
   m.def(
       "evaluate",
       [](Learner& learner, const std::shared_ptr<const PythonDataset>& set, int64_t batch_size, int64_t workers) {

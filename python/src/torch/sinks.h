@@ -1,0 +1,17 @@
+// Sinks of training's events, for the trainer.
+#pragma once
+
+#include "bindings.h"
+#include <memory>
+#include <vector>
+
+#include "bitlab/train/sink.h"
+
+namespace bitlab::python {
+
+// Those of BitLab as they are, other objects by their write().
+std::vector<std::shared_ptr<train::Sink>> sinks_of(const nanobind::list& objects);
+
+void bind_sinks(nanobind::module_& m);
+
+}  // namespace bitlab::python
