@@ -7,20 +7,30 @@
 #include <fmt/core.h>
 
 namespace bitlab::cli {
+namespace {
 
-ProgressBar::ProgressBar() : enabled_(isatty(STDERR_FILENO) != 0) {}
+constexpr std::chrono::milliseconds kPlainInterval = std::chrono::minutes(1);
 
-void ProgressBar::show(int64_t done, int64_t total, std::string_view text) {
+}  // namespace
+
+ProgressBar::ProgressBar() : enabled_(isatty(STDERR_FILENO) != 0) {
+  if (!enabled_) next_ = std::chrono::steady_clock::now() + kPlainInterval;
+}
+
+void ProgressBar::show(int64_t done, int64_t total, const std::string& text) {
   constexpr int64_t kWidth = 30;
   constexpr auto kInterval = std::chrono::milliseconds(100);
   const auto now = std::chrono::steady_clock::now();
-  if (!enabled_ || (now < next_ && done < total)) return;
-  next_ = now + kInterval;
+  if (now < next_ && (done < total || !enabled_)) return;
+  next_ = now + (enabled_ ? kInterval : kPlainInterval);
   const auto filled = static_cast<size_t>(total == 0 ? 0 : kWidth * done / total);
-  fmt::print(stderr, "\r\033[K[{}{}] {}/{} {}", std::string(filled, '#'), std::string(kWidth - filled, '.'), done, total,
-             text);
+  if (enabled_)
+    fmt::print(stderr, "\r\033[K[{}{}] {}/{} {}", std::string(filled, '#'), std::string(kWidth - filled, '.'), done, total,
+               text);
+  else
+    fmt::print(stderr, "{}/{} {}\n", done, total, text);
   std::fflush(stderr);
-  shown_ = true;
+  shown_ = enabled_;
 }
 
 void ProgressBar::clear() {

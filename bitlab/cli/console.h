@@ -1,18 +1,18 @@
-// A progress bar that stays silent where nobody watches.
+// A progress bar, and lines now and then where it would not be seen.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
-#include <string_view>
+#include <string>
 
 namespace bitlab::cli {
 
-// One line on the terminal that is redrawn in place; nothing where stderr is not a terminal.
+// One line on the terminal that is redrawn in place; where stderr is not a terminal, a plain line a minute.
 class ProgressBar {
  public:
   ProgressBar();
   ~ProgressBar() { clear(); }
-  void show(int64_t done, int64_t total, std::string_view text);
+  void show(int64_t done, int64_t total, const std::string& text);
   void clear();
 
  private:

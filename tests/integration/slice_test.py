@@ -39,7 +39,7 @@ class Slice(unittest.TestCase):
 
     def test_training_leaves_its_folder(self):
         self.assertEqual(self.trained.returncode, 0, self.trained.stderr)
-        files = {"config.yaml", "preprocess.json", "best.ckpt", "last.ckpt", "report.json"}
+        files = {"config.yaml", "preprocess.json", "best.ckpt", "last.ckpt", "report.json", "environment.json", "log.jsonl", "metrics.csv"}
         self.assertEqual({p.name for p in self.run_folder.iterdir()}, files)
         report = json.loads((self.run_folder / "report.json").read_text())
         self.assertEqual(len(report["epochs"]), 1)

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <memory>
 
-#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
 #include "bitlab/base/text.h"
@@ -11,7 +10,6 @@
 #include "bitlab/cli/train/flags.h"
 #include "bitlab/cli/train/run_folder.h"
 #include "bitlab/convert/sensitivity.h"
-#include "bitlab/nn/product_layer.h"
 
 namespace bitlab::cli {
 namespace {
@@ -24,20 +22,12 @@ struct AnalyzeOptions {
   ConfigFlags flags;
 };
 
-// The run's network with its float weights and ternary layers, whose scales begin from these.
+// Layers that need no calibration.
 Result<std::shared_ptr<models::Model>> ternary_model(const Run& run, const BitQuantConfig& quant) {
   if (is_static(quant.activation))
     return make_error(ErrorCode::kUnsupported, "[analyze] activations int8, int4 or none, which need no calibration, got {}",
                       name(quant.activation));
-  BITLAB_TRY(auto model, models::make_model(run.config.model, {.quant = quant}));
-  const at::NoGradGuard no_grad;
-  const auto trained = run.model->named_parameters();
-  for (auto& parameter : model->named_parameters())
-    if (trained.contains(parameter.key())) parameter.value().copy_(trained[parameter.key()]);
-  for (const auto& module : model->modules(false))
-    if (auto* layer = dynamic_cast<nn::ProductLayer*>(module.get()); layer != nullptr)
-      layer->view().quantizer.initialize_scales(layer->view().weight);
-  return model;
+  return requantized(run, {.quant = quant});
 }
 
 Result<double> loss_of(const Run& run, const data::DatasetPtr& set) {

@@ -6,6 +6,7 @@
 #include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"
+#include "bitlab/cli/train/flags.h"
 
 namespace bitlab::cli {
 namespace {
@@ -13,10 +14,36 @@ namespace {
 struct DeployOptions {
   std::string run;
   std::string output;
+  int64_t samples = 0;
+  std::string rules_file;
+  MixedPrecisionConfig quant;
+  ConfigFlags flags;
 };
 
-Status run(const DeployOptions& options) {
-  BITLAB_TRY(const Run loaded, load_run(options.run));
+// The run's network made ternary without training, where that is asked for, with what it cost.
+Result<Run> network_of(DeployOptions& options) {
+  BITLAB_TRY(Run loaded, load_run(options.run));
+  if (options.samples == 0) {
+    const std::string given = options.rules_file.empty() ? options.flags.given() : "--rules";
+    if (given.empty()) return loaded;
+    return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with --samples, got none", given);
+  }
+  if (!options.rules_file.empty()) {
+    BITLAB_TRY(options.quant, config::load<MixedPrecisionConfig>(options.rules_file));
+  }
+  BITLAB_RETURN_IF_ERROR(options.flags.apply());
+  BITLAB_TRY(Fitted fitted, fit_run(loaded, options.quant, options.samples));
+  std::vector<std::vector<std::string>> table{{"layer", "error", "fitted"}};
+  for (const deploy::LayerFit& layer : fitted.report.layers)
+    table.push_back({layer.name, fmt::format("{:.4g}", layer.error_before), fmt::format("{:.4g}", layer.error_after)});
+  fmt::print("{}{} on the test samples: {:.5g} in float, {:.5g} ternary, {:.5g} fitted to {} samples\n", format_table(table),
+             fitted.goal.metric, *fitted.report.evaluated_float, *fitted.report.evaluated_before,
+             *fitted.report.evaluated_after, options.samples);
+  return std::move(fitted.run);
+}
+
+Status run(DeployOptions& options) {
+  BITLAB_TRY(const Run loaded, network_of(options));
   const std::filesystem::path output(options.output);
   BITLAB_RETURN_IF_ERROR(ensure_writable_folder(output.has_parent_path() ? output.parent_path() : "."));
   BITLAB_TRY(const deploy::Deployment deployment, deploy_run(loaded, output));
@@ -48,7 +75,17 @@ void add_deploy(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("deploy", "Write a trained model as a .bit file for the torch-free runtime");
   command->add_option("run", options->run, "Folder that `bitlab train` made")->required();
   command->add_option("-o,--output", options->output, "The .bit file")->required();
-  command->footer("Example:\n  bitlab deploy runs/lenet5 -o lenet5.bit");
+  command
+      ->add_option("--samples", options->samples,
+                   "Make a network that was trained in float ternary, without training, fitted to so many training samples; "
+                   "how, `deploy` of the run's config says")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--rules", options->rules_file,
+                      "A .yaml or .json file with a quantization and rules, for --samples; flags win over it");
+  options->flags.add(*command, options->quant.quant, {{"method", "quant"}});
+  command->footer(
+      "Examples:\n  bitlab deploy runs/lenet5 -o lenet5.bit\n"
+      "  bitlab deploy runs/lenet5-float --samples 256 --quant twn --granularity channel -o lenet5.bit");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

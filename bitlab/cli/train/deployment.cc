@@ -1,5 +1,8 @@
 #include "bitlab/cli/train/deployment.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <torch/utils.h>
@@ -19,7 +22,41 @@ at::Tensor example_of(const Run& run, int64_t samples) {
   return at::randn({samples, image->channels, image->height, image->width});
 }
 
+// The first samples, in batches: what the network reads of them.
+Result<std::vector<nn::NamedTensors>> inputs_of(const Run& run, const data::Dataset& set, int64_t samples) {
+  constexpr int64_t kBatch = 64;
+  std::vector<nn::NamedTensors> batches;
+  const auto signature = run.model->signature();
+  for (int64_t begin = 0; begin < std::min(samples, set.size()); begin += kBatch) {
+    std::vector<int64_t> indices(static_cast<size_t>(std::min({kBatch, samples - begin, set.size() - begin})));
+    std::iota(indices.begin(), indices.end(), begin);
+    BITLAB_TRY(const nn::NamedTensors batch, train::make_batch(set, indices));
+    nn::NamedTensors inputs;
+    if (signature)
+      for (const auto& input : signature->inputs) inputs.set(input.name, batch.at(input.name));
+    else
+      inputs.set(batch[0].first, batch[0].second);
+    batches.push_back(std::move(inputs));
+  }
+  return batches;
+}
+
 }  // namespace
+
+Result<Fitted> fit_run(const Run& run, const MixedPrecisionConfig& quant, int64_t samples) {
+  BITLAB_TRY(const Datasets sets, load_datasets(run.config.data));
+  BITLAB_TRY(const std::vector<nn::NamedTensors> inputs, inputs_of(run, *sets.training, samples));
+  Run ternary = run;
+  ternary.config.quant = quant;
+  BITLAB_TRY(ternary.model, requantized(run, quant));
+  train::ModuleLearner learner = learner_of(ternary);
+  const train::Goal goal = learner.task().goal();
+  const auto measure = [&] { return train::evaluate(learner, sets.test).value().at(goal.metric); };
+  ternary.model->eval();
+  BITLAB_TRY(auto report, deploy::quantize_for_deployment(*ternary.model, nn::forward_of(*ternary.model), inputs,
+                                                          run.config.deploy, measure, ternary.model->signature()));
+  return Fitted{std::move(ternary), std::move(report), goal};
+}
 
 Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::path& path) {
   constexpr int64_t kExamples = 16;

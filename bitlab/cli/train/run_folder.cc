@@ -1,16 +1,27 @@
 #include "bitlab/cli/train/run_folder.h"
 
+#include <ctime>
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/chrono.h>
 #include <torch/utils.h>
+#include <torch/version.h>
 
 #include "bitlab/base/file.h"
 #include "bitlab/base/internal/heap.h"
 #include "bitlab/base/internal/json.h"
+#include "bitlab/base/internal/nearest.h"
+#include "bitlab/base/machine.h"
 #include "bitlab/base/version.h"
 #include "bitlab/cli/console.h"
 #include "bitlab/config/io.h"
+#include "bitlab/config/path_pattern.h"
+#include "bitlab/nn/product_layer.h"
 #include "bitlab/profile/profiler.h"
 #include "bitlab/train/checkpoint.h"
 #include "bitlab/train/profiler.h"
+#include "bitlab/train/state_dict.h"
 
 namespace bitlab::cli {
 namespace {
@@ -18,13 +29,14 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Paths {
-  fs::path config, preprocess, best, last, report, profile, page, trace;
+  fs::path config, preprocess, best, last, report, environment, profile, page, trace;
   explicit Paths(const fs::path& folder)
       : config(folder / "config.yaml"),
         preprocess(folder / "preprocess.json"),
         best(folder / "best.ckpt"),
         last(folder / "last.ckpt"),
         report(folder / "report.json"),
+        environment(folder / "environment.json"),
         profile(folder / "profile.json"),
         page(folder / "profile.html"),
         trace(folder / "trace.json") {}
@@ -36,20 +48,24 @@ Json json_of(const std::vector<train::Metric>& metrics) {
   return json;
 }
 
+Json json_of(const Confusion& confusion) { return {{"classes", confusion.classes}, {"counts", confusion.counts}}; }
+
 Json report_of(const TrainedRun& trained) {
   Json epochs = Json::array();
   for (const train::EpochReport& epoch : trained.training.epochs)
     epochs.push_back(
         {{"epoch", epoch.epoch}, {"loss", epoch.loss}, {"validation", json_of(epoch.metrics)}, {"seconds", epoch.seconds}});
-  return {{"version", version()},
-          {"model", trained.run.config.model.name()},
-          {"test", json_of(trained.test.metrics)},
-          {"samples_test", trained.test.samples},
-          {"validation", json_of(trained.training.best)},
-          {"best_epoch", trained.training.best_epoch},
-          {"best_by", trained.training.best_by},
-          {"seconds", trained.training.seconds},
-          {"epochs", std::move(epochs)}};
+  Json json{{"version", version()},
+            {"model", trained.run.config.model.name()},
+            {"test", json_of(trained.test.metrics)},
+            {"samples_test", trained.test.samples},
+            {"validation", json_of(trained.training.best)},
+            {"best_epoch", trained.training.best_epoch},
+            {"best_by", trained.training.best_by},
+            {"seconds", trained.training.seconds},
+            {"epochs", std::move(epochs)}};
+  if (!trained.confusion.counts.empty()) json["confusion"] = json_of(trained.confusion);
+  return json;
 }
 
 // The goal's metric: "accuracy 98.20 %", "perplexity 4.1200".
@@ -60,17 +76,78 @@ std::string goal_text(const train::Goal& goal, const std::vector<train::Metric>&
 }
 
 // What the trainer tells a person.
-void show_on(ProgressBar& bar, int64_t epochs, const train::Goal& goal, train::TrainerOptions& options) {
-  options.on_step = [&bar](const train::StepReport& r) {
-    bar.show(r.step, r.steps,
-             fmt::format("epoch {}/{}  loss {:.4f}  lr {:.2e}", r.epoch, r.epochs, r.loss, r.learning_rate));
-  };
-  options.on_epoch = [&bar, epochs, goal](const train::EpochReport& r) {
-    bar.clear();
-    const std::string validation = r.metrics.empty() ? "" : "  validation " + goal_text(goal, r.metrics);
-    fmt::print("  epoch {}/{}  loss {:.4f}{}  {:.1f} s\n", r.epoch, epochs, r.loss, validation, r.seconds);
+class Progress final : public train::Sink {
+ public:
+  explicit Progress(train::Goal goal) : goal_(std::move(goal)) {}
+  Status begin(const train::EventPosition&) override { return {}; }
+  Status write(const train::Event& event) override {
+    const auto number = [&event](std::string_view name) {
+      const double* value = event.find(name);
+      return value == nullptr ? 0.0 : *value;
+    };
+    if (event.kind == train::Event::Kind::kStep) {
+      const auto left = std::chrono::seconds(static_cast<int64_t>(number("eta_seconds")));
+      bar_.show(event.step, event.steps,
+                fmt::format("epoch {}/{}  loss {:.4f}  lr {:.2e}  {:.0f} items/s  {:%T} left", event.epoch, event.epochs,
+                            number("mean_loss"), number("learning_rate"), number("items_per_second"), left));
+      return {};
+    }
+    bar_.clear();
+    if (event.kind == train::Event::Kind::kEvaluation)
+      validation_ = "  validation " + goal_text(goal_, {{goal_.metric, number("validation." + goal_.metric)}});
+    if (event.kind != train::Event::Kind::kEpoch) return {};
+    fmt::print("  epoch {}/{}  loss {:.4f}{}  {:.1f} s\n", event.epoch, event.epochs, number("loss"), validation_,
+               number("seconds"));
     std::fflush(stdout);
-  };
+    return {};
+  }
+
+ private:
+  train::Goal goal_;
+  std::string validation_{};  // of the last evaluation
+  ProgressBar bar_;
+};
+
+// Versions, machine and time, for whoever wonders later.
+Status save_environment(const RunConfig& config, const fs::path& path) {
+  const Machine& machine = this_machine();
+  const Json json{{"version", version()},
+                  {"build", build_facts()},
+                  {"libtorch", TORCH_VERSION},
+                  {"cpu", machine.cpu},
+                  {"cores", machine.cores},
+                  {"features", machine.features.to_string()},
+                  {"threads", config.train.threads == 0 ? at::get_num_threads() : config.train.threads},
+                  {"began", fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)))}};
+  return write_file_atomic(path, std::string_view(json_text(json, 2) + "\n"));
+}
+
+// The names of the classes of what the data are for; none where these are no classes.
+std::vector<std::string> classes_of(const data::Preprocess& preprocess) {
+  if (const data::ImageSpec* image = preprocess.image(); image != nullptr) return image->labels;
+  if (const data::TextSpec* text = preprocess.text(); text != nullptr) return text->labels;
+  return {};
+}
+
+// Evaluates, and counts which class was taken for which, where the samples have classes.
+Result<train::Evaluation> evaluate_test(train::Learner& learner, const Run& run, const data::DatasetPtr& test,
+                                        Confusion& confusion) {
+  constexpr size_t kMostClasses = 200;
+  const std::vector<std::string> names = classes_of(run.preprocess);
+  train::EvaluateOptions options;
+  if (!names.empty() && names.size() <= kMostClasses) {
+    confusion = {names, std::vector<std::vector<int64_t>>(names.size(), std::vector<int64_t>(names.size()))};
+    options.on_batch = [&confusion](const nn::NamedTensors& outputs, const nn::NamedTensors& batch) {
+      const at::Tensor taken = outputs.at(nn::kOutput).argmax(1).contiguous(), label = batch.at("label").contiguous();
+      const auto classes = static_cast<int64_t>(confusion.classes.size());
+      for (int64_t i = 0; i < label.numel(); ++i) {
+        const int64_t row = label.const_data_ptr<int64_t>()[i], column = taken.const_data_ptr<int64_t>()[i];
+        if (row >= 0 && row < classes && column < classes)
+          ++confusion.counts[static_cast<size_t>(row)][static_cast<size_t>(column)];
+      }
+    };
+  }
+  return train::evaluate(learner, test, options);
 }
 
 train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, bool resume) {
@@ -114,6 +191,17 @@ Result<Run> make_run(RunConfig config, const data::Preprocess& preprocess) {
 
 }  // namespace
 
+Status check_config(const RunConfig& config) {
+  const auto list = data::dataset_names();
+  const std::vector<std::string> names(list.begin(), list.end());
+  if (std::find(names.begin(), names.end(), config.data.name) == names.end())
+    return make_error(ErrorCode::kUnknownName, "[config] a data set, got '{}'; did you mean '{}'? (key=data.name)",
+                      config.data.name, *nearest(config.data.name, names));
+  for (const ParameterRule& rule : config.train.parameters) BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
+  BITLAB_RETURN_IF_ERROR(models::make_model(config.model, config.quant));
+  return {};
+}
+
 Result<Datasets> load_datasets(const DataConfig& config) {
   BITLAB_TRY(const auto training, data::load_dataset(config.name, data::Split::kTrain, options_of(config)));
   BITLAB_TRY(const auto parts, data::hold_out(training, config.validation));
@@ -134,29 +222,45 @@ train::ModuleLearner learner_of(const Run& run) {
   return {*run.model, std::make_shared<train::Classification>()};
 }
 
+Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPrecisionConfig& quant) {
+  BITLAB_TRY(auto model, models::make_model(run.config.model, quant));
+  const at::NoGradGuard no_grad;
+  const train::State trained = learner_of(run).state();
+  for (const auto& [name, tensor] : train::state_of(*model))
+    if (const auto found = trained.find(name); found != trained.end()) at::Tensor(tensor).copy_(found->second);
+  for (const auto& module : model->modules(false))
+    if (auto* layer = dynamic_cast<nn::ProductLayer*>(module.get()); layer != nullptr)
+      layer->view().quantizer.initialize_scales(layer->view().weight);
+  return model;
+}
+
 Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const fs::path& folder,
                              const TrainRunOptions& options) {
   keep_freed_memory();
   BITLAB_TRY(const Run run, make_run(std::move(config), datasets.training->preprocess()));
-  if (!options.resume) BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
+  if (!options.resume) {
+    BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
+    BITLAB_RETURN_IF_ERROR(save_environment(run.config, Paths(folder).environment));
+  }
+  if (!run.config.log.folder.empty()) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(run.config.log.folder));
   if (!run.config.quant.rules.empty()) fmt::print("{}", run.model->report().to_text());
   fmt::print("{}: {} training, {} validation, {} test samples of {}\n", options.heading, datasets.training->size(),
              datasets.validation->size(), datasets.test->size(), run.config.data.name);
-  ProgressBar bar;
   train::ModuleLearner learner = learner_of(run);
   const train::Goal goal = learner.task().goal();
   train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options.resume);
-  show_on(bar, run.config.train.epochs, goal, trainer_settings);
+  trainer_settings.sinks = train::make_sinks(run.config.log, folder);
+  trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
   std::shared_ptr<train::TrainingProfiler> profiler;
   if (options.profile_steps > 0) {
     profiler = std::make_shared<train::TrainingProfiler>(train::TrainingProfileOptions{.steps = options.profile_steps});
     trainer_settings.hooks.push_back(profiler);
   }
-  TrainedRun trained{run, {}, {}};
+  TrainedRun trained{run, {}, {}, {}};
   BITLAB_TRY(trained.training,
              train::BitTrainer(learner, run.config.train, trainer_settings).fit(datasets.training, datasets.validation));
   if (profiler) BITLAB_RETURN_IF_ERROR(report_profile(*profiler, run.config.model.name(), Paths(folder)));
-  BITLAB_TRY(trained.test, train::evaluate(learner, datasets.test));
+  BITLAB_TRY(trained.test, evaluate_test(learner, run, datasets.test, trained.confusion));
   fmt::print("  test {} (epoch {})\n", goal_text(goal, trained.test.metrics), trained.training.best_epoch);
   BITLAB_RETURN_IF_ERROR(write_file_atomic(Paths(folder).report, std::string_view(json_text(report_of(trained), 2) + "\n")));
   return trained;

@@ -6,6 +6,8 @@
 // and where `bitlab train` made it
 //
 //   last.ckpt     what training needs to go on      report.json   what was measured
+//   log.jsonl, metrics.csv, events.out.tfevents.*   what happened (train/sink.h), as `log` of the config says
+//   environment.json                                what it ran on
 //   profile.json, profile.html, trace.json          where the time of its steps went, where that was asked for
 #pragma once
 
@@ -25,14 +27,21 @@ struct RunConfig {
   MixedPrecisionConfig quant{};
   DataConfig data{};
   TrainingConfig train{};
+  LogConfig log{};
+  DeploymentConfig deploy{};
 
   void visit(config::Fields& f) {
     f("model", model, "architecture, and what it alone has");
     f("quant", quant, "quantization of its layers, with rules for some");
     f("data", data, "data set");
     f("train", train, "training");
+    f("log", log, "what is written down while it trains");
+    f("deploy", deploy, "how its network, trained in float, becomes ternary without training: `bitlab deploy --samples`");
   }
 };
+
+// What can be told of a run before its data are read. Errors: UnknownName (a data set), those of make_model().
+Status check_config(const RunConfig& config);
 
 struct Datasets {
   data::DatasetPtr training, validation, test;
@@ -50,11 +59,21 @@ struct Run {
 // The model as a learner of what such data are for: labels, or the next token of text that has none.
 train::ModuleLearner learner_of(const Run& run);
 
+// How many samples of each class (rows) were taken for which class (columns). Empty where there are no classes, or more than can be looked at.
+struct Confusion {
+  std::vector<std::string> classes;
+  std::vector<std::vector<int64_t>> counts;
+};
+
+// The run's network with its weights and the layers that `quant` says, whose learned scales begin from these. Errors: those of make_model().
+Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPrecisionConfig& quant);
+
 // What training measured, besides the run itself.
 struct TrainedRun {
   Run run;
   train::TrainingReport training;
   train::Evaluation test;
+  Confusion confusion{};  // on the test samples
 };
 
 struct TrainRunOptions {

@@ -13,9 +13,17 @@ struct TrainOptions {
   std::vector<std::string> settings;  // "model.hidden=[64]"
   bool resume = false;
   int64_t profile_steps = 0;
+  bool example = false, schema = false;
+  std::string validated;  // a file
   RunConfig config;
   ConfigFlags flags;
+  PathFlags paths;
 };
+
+constexpr std::string_view kExampleHeading =
+    "An experiment: bitlab train --config FILE -o FOLDER. What is left out keeps its default; a flag by a field's path, as "
+    "--train.epochs 3, wins over the file. channels, height, width and classes of a model are replaced by those of the "
+    "data.";
 
 Status set(RunConfig& config, const std::string& setting) {
   const size_t equals = setting.find('=');
@@ -33,13 +41,14 @@ Status assemble(TrainOptions& options) {
     BITLAB_TRY(options.config.quant, config::load<MixedPrecisionConfig>(options.rules_file));
   }
   BITLAB_RETURN_IF_ERROR(options.flags.apply());
+  BITLAB_RETURN_IF_ERROR(options.paths.apply(options.config));
   for (const std::string& setting : options.settings) BITLAB_RETURN_IF_ERROR(set(options.config, setting));
   return {};
 }
 
 // The config of the run that is in the folder.
 Status take_up(TrainOptions& options) {
-  std::string given = options.flags.given();
+  std::string given = options.flags.given() + options.paths.given();
   if (!options.config_file.empty()) given = "--config";
   if (!options.rules_file.empty()) given = "--rules";
   if (!options.settings.empty()) given = "--set";
@@ -49,7 +58,28 @@ Status take_up(TrainOptions& options) {
   return {};
 }
 
+// A file whose every value is of its type and in its range, about a network that can be made and data that have a name.
+Status validate(const std::string& file) {
+  BITLAB_TRY(const RunConfig config, config::load<RunConfig>(file));
+  if (Status status = check_config(config); !status.ok())
+    return make_error(status.error().code, "{} (path={})", status.error().message, file);
+  fmt::print("{} is valid.\n", file);
+  return {};
+}
+
 Status run(TrainOptions& options) {
+  if (options.example) {
+    BITLAB_RETURN_IF_ERROR(assemble(options));
+    fmt::print("{}", config::example(options.config, kExampleHeading));
+    return {};
+  }
+  if (options.schema) {
+    fmt::print("{}", config::schema(RunConfig(), "An experiment of BitLab"));
+    return {};
+  }
+  if (!options.validated.empty()) return validate(options.validated);
+  if (options.output.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[train] a folder for the run (--output), got none");
   BITLAB_RETURN_IF_ERROR(options.resume ? take_up(options) : assemble(options));
   BITLAB_TRY(const Datasets datasets, load_datasets(options.config.data));
   const std::string& name = options.config.model.name();
@@ -70,7 +100,7 @@ std::string models() {
 void add_train(CLI::App& app, Action& action) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "Train a model on a data set");
-  command->add_option("-o,--output", options->output, "Folder for the checkpoints, the config and the report")->required();
+  command->add_option("-o,--output", options->output, "Folder for the checkpoints, the config and the report");
   command->add_flag("--resume", options->resume, "Go on with the run that is in the folder, to the same bits");
   command
       ->add_option(
@@ -88,18 +118,28 @@ void add_train(CLI::App& app, Action& action) {
   RunConfig& config = options->config;
   config::Fields model;
   config.model.visit(model);
-  options->flags.add_value(*command, "model", model.begin()->value, "architecture, see below");
+  config::Field name = *model.begin();
+  name.help = "architecture, see below";
+  options->flags.add_field(*command, "model", name);
   options->flags.add(*command, config.data, {{"name", "data"}, {"root", "data-root"}, {"options", "data-options"}});
   options->flags.add(*command, config.data.augment);
   options->flags.add(*command, config.quant.quant, {{"method", "quant"}});
   options->flags.add(*command, config.train);
-  command->footer(models() +
-                  "Examples:\n"
-                  "  bitlab train --model lenet5 --data mnist --quant absmean --epochs 5 -o runs/lenet5\n"
-                  "  bitlab train --config runs/lenet5/config.yaml --quant none -o runs/lenet5-float\n"
-                  "  bitlab train --model mlp --set 'model.hidden=[256, 64]' --rules rules.yaml -o runs/mlp\n"
-                  "  bitlab train --resume -o runs/mlp\n"
-                  "  bitlab train --model lenet5 --data mnist --epochs 1 --profile 20 -o runs/profiled");
+  options->paths.add(*command, config);
+  command->add_flag("--example", options->example,
+                    "Print a config file with every field, its help, type and value, as the other flags have it");
+  command->add_flag("--schema", options->schema, "Print a JSON schema of config files, for editors");
+  command->add_option("--validate", options->validated, "Check a config file, and train nothing")->type_name("FILE");
+  command->footer(
+      models() +
+      "Every field of the config is a flag by its path, too: --train.epochs 3, --model.hidden '[64]'.\n"
+      "Examples:\n"
+      "  bitlab train --model lenet5 --data mnist --quant absmean --epochs 5 -o runs/lenet5\n"
+      "  bitlab train --config runs/lenet5/config.yaml --quant none -o runs/lenet5-float\n"
+      "  bitlab train --example > exp.yaml; bitlab train --config exp.yaml --train.learning_rate 0.1 -o runs/exp\n"
+      "  bitlab train --model mlp --model.hidden '[256, 64]' --rules rules.yaml -o runs/mlp\n"
+      "  bitlab train --resume -o runs/mlp\n"
+      "  bitlab train --model lenet5 --data mnist --epochs 1 --profile 20 -o runs/profiled");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 
