@@ -14,6 +14,7 @@
 
 #include "bitlab/base/machine.h"
 #include "bitlab/ops/internal/call_observer.h"
+#include "bitlab/train/internal/calls.h"
 #include "bitlab/train/internal/optimizer.h"
 
 namespace bitlab::train {
@@ -27,17 +28,6 @@ constexpr std::array<const char*, kPhases> kPhaseNames{"data", "forward", "backw
 
 int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// "aten::relu_" as "relu_", "bitlab::bit_linear" as "bit_linear".
-std::string short_name(std::string_view op) {
-  const size_t colons = op.rfind("::");
-  return std::string(colons == std::string_view::npos ? op : op.substr(colons + 2));
-}
-
-std::string owner_of(const std::string& parameter) {
-  const size_t dot = parameter.rfind('.');
-  return dot == std::string::npos ? "(model)" : parameter.substr(0, dot);
 }
 
 const at::Tensor* tensor_at(c10::ArrayRef<const c10::IValue> values, size_t place) {
@@ -80,14 +70,6 @@ CallMacs macs_of(const std::string& op, c10::ArrayRef<const c10::IValue> inputs)
   if (op == "addmm" || op == "baddbmm") return {true, 0, b->dim() == 0 ? 0 : b->size(-1)};
   if (op == "scaled_dot_product_attention") return {true, attention_macs(inputs), 0};
   return {};
-}
-
-void for_each_tensor(c10::ArrayRef<const c10::IValue> values, const auto& visit) {
-  for (const c10::IValue& value : values) {
-    if (value.isTensor() && value.toTensor().defined()) visit(value.toTensor());
-    if (value.isTensorList())
-      for (const at::Tensor& tensor : value.toTensorVector()) visit(tensor);
-  }
 }
 
 }  // namespace
