@@ -13,23 +13,27 @@ namespace bitlab::config {
 
 enum class Optimizer { kAdamW, kAdam, kSgd };
 enum class Schedule { kCosine, kConstant, kLinear, kPolynomial, kStep, kOneCycle, kTwoPhase };
+enum class Precision { kFloat32, kBFloat16 };
 enum class Position { kAny, kFirst, kLast };
 enum class LogFormat { kJsonLines, kCsv, kTensorBoard };
 
 std::string_view name(Optimizer optimizer);
 std::string_view name(Schedule schedule);
+std::string_view name(Precision precision);
 std::string_view name(Position position);
 std::string_view name(LogFormat format);
 
 // Every text form, in the order of the enumeration.
 std::vector<std::string_view> names_of(Optimizer);
 std::vector<std::string_view> names_of(Schedule);
+std::vector<std::string_view> names_of(Precision);
 std::vector<std::string_view> names_of(Position);
 std::vector<std::string_view> names_of(LogFormat);
 
 // Reads the text form. Error: UnknownName, listing the choices.
 Status parse(std::string_view text, Optimizer& value);
 Status parse(std::string_view text, Schedule& value);
+Status parse(std::string_view text, Precision& value);
 Status parse(std::string_view text, Position& value);
 Status parse(std::string_view text, LogFormat& value);
 Status parse(std::string_view text, ternary::Method& value);

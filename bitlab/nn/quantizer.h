@@ -94,6 +94,8 @@ class Quantizer {
   ops::QuantizedWeight quantized(const at::Tensor& weight) const {
     return ops::quantize_weight(weight, weight_quant(), window());
   }
+  // use(how the weight is quantized in evaluation, its window or null).
+  auto as_evaluated(const auto& use) const { return use(weight_quant(), window()); }
   // What x becomes on its way into the product: q a, or x itself where activations stay float.
   at::Tensor activated(const at::Tensor& x) const;
   // Between the weight and its matrix [N, K].

@@ -2,8 +2,18 @@
 
 #include <cmath>
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/Reduction.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_sample_dirichlet.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/kl_div.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/randperm.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "bitlab/data/random.h"
 
 namespace bitlab::train {
 namespace {
@@ -37,6 +47,124 @@ void ClipGradients::before_update(StepContext& step) {
     }
   const double norm = std::sqrt(squares);
   if (norm > max_norm_) scale_gradients(step.parameters, max_norm_ / norm);
+}
+
+Mixup::Draw Mixup::draw(double alpha, uint64_t seed, int64_t step, int64_t count) {
+  constexpr uint64_t kStream = 0x6D6978;  // no epoch's
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(data::Random(seed, kStream, static_cast<uint64_t>(step)).bits());
+  const auto doubles = at::TensorOptions(at::kDouble);
+  const double share = at::_sample_dirichlet(at::full({2}, alpha, doubles), generator)[0].item<double>();
+  return {share, at::randperm(count, generator, at::TensorOptions(at::kLong))};
+}
+
+void Mixup::before_forward(StepContext& step) {
+  const int64_t count = step.batch.empty() ? 0 : step.batch[0].second.size(0);
+  const Draw draw = Mixup::draw(alpha_, seed_, step.step, count);
+  share_ = draw.share;
+  own_ = step.batch;
+  others_ = {};
+  bool is_mixed = false;
+  for (const auto& [name, tensor] : own_) {
+    const at::Tensor other = tensor.index_select(0, draw.order.to(tensor.device()));
+    others_.set(name, other);
+    if (!tensor.is_floating_point()) continue;
+    step.batch.set(name, tensor * share_ + other * (1 - share_));
+    is_mixed = true;
+  }
+  if (!is_mixed)
+    throw Exception(make_error(ErrorCode::kInvalidArgument, "[train] floating-point inputs for mixup, got none of {{{}}}",
+                               own_.names()));
+}
+
+void Mixup::after_forward(StepContext& step) {
+  step.loss = step.criterion(step.outputs, own_) * share_ + step.criterion(step.outputs, others_) * (1 - share_);
+}
+
+void FreezeOscillation::follow(const TernaryWeight& weight) {
+  const auto track = [&](const char* name) -> at::Tensor& { return tracks_[weight.name + "." + name]; };
+  const at::Tensor now = weight.codes.to(at::kFloat);
+  at::Tensor &codes = track("codes"), &direction = track("direction"), &frequency = track("frequency"),
+             &mean = track("mean"), &held = track("held"), &is_held = track("is_held");
+  if (!codes.defined() || codes.sizes() != now.sizes()) {
+    codes = now, mean = now.clone();
+    direction = at::zeros_like(now), frequency = at::zeros_like(now), held = at::zeros_like(now);
+    is_held = at::zeros_like(now, at::TensorOptions(at::kBool));
+    return;
+  }
+  const at::Tensor turned = (now - codes).sign();
+  const at::Tensor has_turned = turned.ne(0);
+  frequency = frequency.lerp(has_turned.logical_and(turned.eq(-direction)).to(at::kFloat), momentum_);
+  mean = mean.lerp(now, momentum_);
+  direction = at::where(has_turned, turned, direction);
+  const at::Tensor is_new = frequency.gt(threshold_).logical_and(is_held.logical_not());
+  held = at::where(is_new, mean.round(), held);
+  is_held = is_held.logical_or(is_new);
+  codes = at::where(is_held, held, now);
+  const at::Tensor value = at::where(held.lt(0), held * weight.minus, held * weight.plus);
+  weight.latent.detach().copy_(at::where(is_held, value, weight.latent));
+}
+
+void FreezeOscillation::after_update(StepContext& step) {
+  const at::NoGradGuard no_grad;
+  for (const TernaryWeight& weight : step.learner.ternary_weights()) follow(weight);
+}
+
+Status FreezeOscillation::load(const State& state) {
+  tracks_.clear();
+  for (const auto& [name, tensor] : state) tracks_[name] = tensor.clone();
+  return {};
+}
+
+void Distillation::after_forward(StepContext& step) {
+  const Task& task = step.learner.task();
+  const at::Tensor own = task.class_logits(step.outputs);
+  const at::Tensor theirs = [&] {
+    const at::NoGradGuard no_grad;
+    return task.class_logits(teacher_(step.batch));
+  }();
+  if (theirs.sizes() != own.sizes())
+    throw Exception(make_error(ErrorCode::kShapeMismatch, "[train] logits of the teacher as of the network, {}, got {}",
+                               c10::str(own.sizes()), c10::str(theirs.sizes())));
+  const at::Tensor target = (theirs.to(own.scalar_type()) / temperature_).log_softmax(1);
+  const at::Tensor divergence =
+      at::kl_div((own / temperature_).log_softmax(1), target, at::Reduction::Sum, true) / static_cast<double>(own.size(0));
+  step.loss = step.loss * (1 - share_) + divergence * (share_ * temperature_ * temperature_);
+}
+
+void MovingAverage::after_update(StepContext& step) {
+  const at::NoGradGuard no_grad;
+  for (const NamedParameter& parameter : step.parameters) {
+    at::Tensor& mean = mean_[parameter.name];
+    if (mean.defined())
+      mean.lerp_(parameter.tensor, 1 - decay_);
+    else
+      mean = parameter.tensor.detach().clone();
+  }
+}
+
+void MovingAverage::exchange(const NamedParameter& parameter) {
+  const auto found = mean_.find(parameter.name);
+  if (found == mean_.end()) return;  // no step yet
+  const at::NoGradGuard no_grad;
+  const at::Tensor own = parameter.tensor.detach().clone();
+  parameter.tensor.copy_(found->second);
+  found->second.copy_(own);
+}
+
+void MovingAverage::before_evaluation(Learner& learner) {
+  for (const NamedParameter& parameter : learner.parameters()) exchange(parameter);
+}
+
+// Backwards, as a tied parameter comes under several names.
+void MovingAverage::after_evaluation(Learner& learner) {
+  const std::vector<NamedParameter> parameters = learner.parameters();
+  for (auto i = parameters.rbegin(); i != parameters.rend(); ++i) exchange(*i);
+}
+
+Status MovingAverage::load(const State& state) {
+  mean_.clear();
+  for (const auto& [name, tensor] : state) mean_[name] = tensor.clone();
+  return {};
 }
 
 }  // namespace bitlab::train

@@ -1,6 +1,8 @@
 // What can be done around the parts of a training step, without a change of the loop.
 #pragma once
 
+#include <functional>
+
 #include "bitlab/train/learner.h"
 
 namespace torch::optim {
@@ -9,11 +11,16 @@ class Optimizer;
 
 namespace bitlab::train {
 
+// What training minimizes, a scalar.
+using Criterion = std::function<at::Tensor(const nn::NamedTensors& outputs, const nn::NamedTensors& batch)>;
+
 struct StepContext {
   Learner& learner;
   const std::vector<NamedParameter>& parameters;  // those that the optimizer has
   torch::optim::Optimizer& optimizer;
   nn::NamedTensors batch;
+  Criterion criterion;         // the task's loss, as the config changes it
+  int64_t step = 0;            // batches before this one
   int64_t items = 0;           // what the loss is the mean of
   bool ends_epoch = false;     // no batch of the epoch follows
   nn::NamedTensors outputs{};  // from after_forward() on
@@ -31,6 +38,11 @@ struct StepContext {
 //   after_backward   gradients are there (unscaling, all-reduce); `updates` may be taken back
 //   before_update    only where the optimizer steps: gradients are final (clipping)
 //   after_update     parameters are new (moving averages)
+//
+// and around each evaluation, and where the best model is kept
+//
+//   before_evaluation   the parameters may become others
+//   after_evaluation    and are again what training goes on with
 class StepHook {
  public:
   virtual ~StepHook() = default;
@@ -41,6 +53,8 @@ class StepHook {
   virtual void after_backward(StepContext&) {}
   virtual void before_update(StepContext&) {}
   virtual void after_update(StepContext&) {}
+  virtual void before_evaluation(Learner&) {}
+  virtual void after_evaluation(Learner&) {}
   // What must survive an interruption between two steps of the optimizer.
   virtual State state() { return {}; }
   virtual Status load(const State&) { return {}; }
@@ -66,6 +80,88 @@ class ClipGradients : public StepHook {
 
  private:
   double max_norm_;
+};
+
+// Mixup (Zhang et al. 2018, arXiv:1710.09412): of each batch, with l from Beta(alpha, alpha) and another order of its samples,
+//
+//   x := l x + (1 - l) x[order]        loss := l loss(y) + (1 - l) loss(y[order])
+//
+// for every floating-point tensor x of the batch; what is none, as labels, stays. The draws follow from seed and step alone. Error of before_forward()
+// (bitlab::Exception): InvalidArgument (a batch without floating-point tensors).
+class Mixup : public StepHook {
+ public:
+  Mixup(double alpha, uint64_t seed) : alpha_(alpha), seed_(seed) {}
+  void before_forward(StepContext& step) override;
+  void after_forward(StepContext& step) override;
+
+  struct Draw {
+    double share;      // l
+    at::Tensor order;  // int64 [count]
+  };
+  static Draw draw(double alpha, uint64_t seed, int64_t step, int64_t count);
+
+ private:
+  double alpha_;
+  uint64_t seed_;
+  double share_ = 1;
+  nn::NamedTensors own_, others_;
+};
+
+// A moving average of the parameters, m := decay m + (1 - decay) p after each step of the optimizer, which begins as they are after the first; buffers,
+// as running statistics, are the model's own: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn(decay). It is what is evaluated.
+class MovingAverage : public StepHook {
+ public:
+  explicit MovingAverage(double decay) : decay_(decay) {}
+  void after_update(StepContext& step) override;
+  void before_evaluation(Learner& learner) override;
+  void after_evaluation(Learner& learner) override;
+  State state() override { return mean_; }
+  Status load(const State& state) override;
+
+ private:
+  void exchange(const NamedParameter& parameter);
+
+  double decay_;
+  State mean_;
+};
+
+// Distillation of logits (Hinton et al. 2015, arXiv:1503.02531): with the teacher's and the network's logits t and z of each item, at temperature T,
+//
+//   loss := (1 - share) loss + share T^2 mean over items of KL(softmax(t / T) || softmax(z / T))
+//
+// The teacher sees the batch as the network does, and gets no gradients. Errors of after_forward() (bitlab::Exception): Unsupported (a task without
+// classes), ShapeMismatch (another number of logits).
+class Distillation : public StepHook {
+ public:
+  Distillation(nn::Forward teacher, double share, double temperature)
+      : teacher_(std::move(teacher)), share_(share), temperature_(temperature) {}
+  void after_forward(StepContext& step) override;
+
+ private:
+  nn::Forward teacher_;
+  double share_, temperature_;
+};
+
+// Freezing of weights that oscillate (Nagel et al. 2022, arXiv:2203.11086, algorithm 1). After each step a code that changes against the direction of its
+// last change turns; with momentum m
+//
+//   f := m turns + (1 - m) f        mean := m code + (1 - m) mean
+//
+// Once f > threshold the weight stays at the code that the mean rounds to: its latent weight is what that code stands for after each step from then on.
+// For the ternary weights that the learner knows.
+class FreezeOscillation : public StepHook {
+ public:
+  FreezeOscillation(double threshold, double momentum) : threshold_(threshold), momentum_(momentum) {}
+  void after_update(StepContext& step) override;
+  State state() override { return tracks_; }
+  Status load(const State& state) override;
+
+ private:
+  void follow(const TernaryWeight& weight);
+
+  double threshold_, momentum_;
+  State
+      tracks_;  // "<parameter>.codes", "….direction", "….frequency", "….mean", "….held" (0 also where it is not) and "….is_held"
 };
 
 }  // namespace bitlab::train

@@ -1,6 +1,10 @@
 #include "bitlab/train/learner.h"
 
-#include "bitlab/nn/quantizer.h"
+#include <algorithm>
+
+#include <ATen/core/grad_mode.h>
+
+#include "bitlab/nn/product_layer.h"
 #include "bitlab/train/state_dict.h"
 
 namespace bitlab::train {
@@ -16,6 +20,35 @@ Status ModuleLearner::load(const State& state) { return load_into(module_, state
 std::vector<NamedParameter> ModuleLearner::parameters() {
   std::vector<NamedParameter> list;
   for (const auto& item : module_.named_parameters()) list.push_back({item.key(), item.value()});
+  return list;
+}
+
+TernaryWeight ternary_weight(std::string name, const at::Tensor& latent, const ops::WeightQuant& quant,
+                             const ops::ConvWindow* window) {
+  const at::NoGradGuard no_grad;
+  const bool is_transposed = window != nullptr && window->transposed;
+  const ops::WeightLayout layout("train", latent, is_transposed, window == nullptr ? 1 : window->groups);
+  const ops::QuantizedWeight found = ops::quantize_weight(latent, quant, window);
+  const at::Tensor plus = layout.spread(found.scale, quant.spec);
+  const at::Tensor minus = found.scale_neg.defined() ? layout.spread(found.scale_neg, quant.spec) : plus;
+  return {std::move(name), latent, found.t, layout.to_matrix(found.t), plus, minus};
+}
+
+std::vector<TernaryWeight> ModuleLearner::ternary_weights() {
+  const at::NoGradGuard no_grad;
+  const std::vector<NamedParameter> all = parameters();
+  std::vector<TernaryWeight> list;
+  for (const auto& module : module_.modules(/*include_self=*/false)) {
+    auto* layer = dynamic_cast<nn::ProductLayer*>(module.get());
+    if (layer == nullptr || !layer->view().quantizer.is_active() || !is_ternary(*layer->view().quant.method)) continue;
+    const nn::ProductLayer::View view = layer->view();
+    const auto own = std::find_if(all.begin(), all.end(),
+                                  [&](const NamedParameter& parameter) { return parameter.tensor.is_same(view.weight); });
+    if (own == all.end()) continue;
+    list.push_back(view.quantizer.as_evaluated([&](const ops::WeightQuant& quant, const ops::ConvWindow* window) {
+      return ternary_weight(own->name, view.weight, quant, window);
+    }));
+  }
   return list;
 }
 

@@ -10,6 +10,7 @@
 
 #include "bitlab/base/result.h"
 #include "bitlab/nn/named_tensors.h"
+#include "bitlab/ops/ops.h"
 #include "bitlab/train/task.h"
 
 namespace bitlab::train {
@@ -18,6 +19,19 @@ struct NamedParameter {
   std::string name;
   at::Tensor tensor;
 };
+
+// A ternary weight of a product, as it is evaluated now.
+struct TernaryWeight {
+  std::string name;        // of the parameter
+  at::Tensor latent;       // the parameter
+  at::Tensor codes;        // int8, its shape
+  at::Tensor rows;         // the codes as a matrix [N, K], a row an output
+  at::Tensor plus, minus;  // what codes 1 and -1 stand for, above 0; float32, spread over its shape
+};
+
+// Of a weight that is quantized so.
+TernaryWeight ternary_weight(std::string name, const at::Tensor& latent, const ops::WeightQuant& quant,
+                             const ops::ConvWindow* window);
 
 using State = std::map<std::string, at::Tensor>;  // parameters and buffers, by name
 
@@ -33,6 +47,8 @@ class Learner {
   virtual const Task& task() const = 0;
   // How far ternary layers have turned from float (0) to ternary (1) in training.
   virtual void set_blend(double share) = 0;
+  // None where it does not know.
+  virtual std::vector<TernaryWeight> ternary_weights() { return {}; }
 };
 
 // A module. It must outlive the learner.
@@ -52,6 +68,8 @@ class ModuleLearner : public Learner {
   nn::NamedTensors forward(const nn::NamedTensors& batch) override { return forward_(batch); }
   const Task& task() const override { return *task_; }
   void set_blend(double share) override;
+  // Of linear layers and convolutions.
+  std::vector<TernaryWeight> ternary_weights() override;
 
  private:
   torch::nn::Module& module_;

@@ -8,12 +8,14 @@
 #include "bitlab/nn/bit_linear.h"
 #include "bitlab/nn/bit_norm.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/test_support.h"
 #include "bitlab/train/trainer.h"
 
 namespace bitlab::train {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Rows, test::Small;
 
 class ResumeTest : public ::testing::Test {
  protected:
@@ -66,21 +68,67 @@ void expect_same(const State& a, const State& b) {
   for (const auto& [name, tensor] : a) EXPECT_TRUE(torch::equal(tensor, b.at(name))) << name;
 }
 
+// But for what a clock says.
+void expect_same(const TrainingReport& a, const TrainingReport& b) {
+  EXPECT_EQ(a.best_epoch, b.best_epoch);
+  EXPECT_EQ(a.best_step, b.best_step);
+  ASSERT_EQ(a.epochs.size(), b.epochs.size());
+  for (size_t i = 0; i < a.epochs.size(); ++i) EXPECT_EQ(a.epochs[i].loss, b.epochs[i].loss) << i;
+  ASSERT_EQ(a.evaluations.size(), b.evaluations.size());
+  for (size_t i = 0; i < a.evaluations.size(); ++i) {
+    const EvaluationReport &x = a.evaluations[i], &y = b.evaluations[i];
+    EXPECT_EQ(x.step, y.step);
+    ASSERT_EQ(x.metrics.size(), y.metrics.size());
+    for (size_t m = 0; m < x.metrics.size(); ++m) {
+      EXPECT_EQ(x.metrics[m].name, y.metrics[m].name);
+      EXPECT_EQ(x.metrics[m].value, y.metrics[m].value) << i << x.metrics[m].name;
+    }
+    ASSERT_EQ(x.weights.size(), 2U);
+    ASSERT_EQ(y.weights.size(), 2U);
+    for (size_t w = 0; w < 2; ++w) {
+      EXPECT_EQ(x.weights[w].name, y.weights[w].name);
+      EXPECT_EQ(x.weights[w].flips, y.weights[w].flips);
+      EXPECT_EQ(x.weights[w].zeros, y.weights[w].zeros);
+    }
+  }
+}
+
+// With all that a step, an evaluation and a checkpoint may have.
+TrainingConfig full_config(config::Optimizer optimizer) {
+  const bool is_adam = optimizer == config::Optimizer::kAdamW;
+  return {.epochs = 4,
+          .batch_size = 16,
+          .optimizer = optimizer,
+          .learning_rate = 5e-3,
+          .weight_decay = 0.01,
+          .ternary_delay = 0.2,
+          .ternary_warmup = 0.5,
+          .threads = 1,
+          .accumulate = 2,
+          .clip_norm = 1.0,
+          .label_smoothing = 0.1,
+          .mixup = 0.3,
+          .ema = 0.9,
+          .distillation = 0.3,
+          .temperature = 2.0,
+          .statistics_batches = 2,
+          .freeze_oscillation = 0.05,
+          .oscillation_momentum = 0.1,
+          .precision = is_adam ? config::Precision::kBFloat16 : config::Precision::kFloat32,
+          .workers = 2,
+          .evaluate_steps = is_adam ? 4 : 0,
+          .patience = 100,
+          .checkpoint_steps = 3,
+          .keep_best = 2,
+          .keep_last = 2};
+}
+
 TEST_F(ResumeTest, GoesOnToTheSameBits) {
   const auto training = data::load_dataset("synthetic", data::Split::kTrain, {.root = {}, .limit = 130}).value();
   const auto validation = data::load_dataset("synthetic", data::Split::kTest, {.root = {}, .limit = 60}).value();
   for (const auto optimizer : {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd}) {
-    const TrainingConfig config{.epochs = 4,
-                                .batch_size = 16,
-                                .optimizer = optimizer,
-                                .learning_rate = 5e-3,
-                                .weight_decay = 0.01,
-                                .ternary_warmup = 0.5,
-                                .threads = 1,
-                                .accumulate = 2,
-                                .clip_norm = 1.0,
-                                .workers = 2,
-                                .checkpoint_steps = 3};
+    const bool is_adam = optimizer == config::Optimizer::kAdamW;
+    const TrainingConfig config = full_config(optimizer);
     // Trains until the end, or until `stop` batches were seen; from the beginning or from a checkpoint.
     const auto train = [&](const fs::path& checkpoint, bool resume, int64_t stop, int64_t seed) -> Result<Outcome> {
       torch::manual_seed(static_cast<uint64_t>(seed));
@@ -90,6 +138,9 @@ TEST_F(ResumeTest, GoesOnToTheSameBits) {
       TrainerOptions options{.best = {}, .checkpoint = checkpoint, .resume = resume};
       options.transforms = {data::random_crop(3)};
       options.hooks = {average};
+      torch::nn::Linear teacher(784, 10);
+      for (const at::Tensor& p : teacher->parameters()) torch::nn::init::constant_(p, 0.01);
+      options.teacher = nn::forward_of([&](const at::Tensor& x) { return teacher(x.flatten(1)); });
       options.on_step = [&](const StepReport&) {
         if (--stop == 0) throw Exception(make_error(ErrorCode::kInternal, "[test] power, got none"));
       };
@@ -99,7 +150,6 @@ TEST_F(ResumeTest, GoesOnToTheSameBits) {
     const Outcome whole = train("", false, -1, 1).value();
     ASSERT_EQ(whole.report.epochs.size(), 4U);
     // 9 batches and 5 steps an epoch. Within the first epoch, at an epoch's end, in the third.
-    const bool is_adam = optimizer == config::Optimizer::kAdamW;
     for (const int64_t stop : is_adam ? std::vector<int64_t>{7, 9, 25} : std::vector<int64_t>{25}) {
       const fs::path checkpoint = folder_ / fmt::format("{}.ckpt", stop);
       EXPECT_EQ(train(checkpoint, false, stop, 1).error().message, "[test] power, got none");
@@ -107,17 +157,7 @@ TEST_F(ResumeTest, GoesOnToTheSameBits) {
       const Outcome resumed = train(checkpoint, true, -1, 99).value();
       expect_same(whole.model, resumed.model);
       expect_same(whole.average, resumed.average);
-      EXPECT_EQ(resumed.report.best_epoch, whole.report.best_epoch);
-      ASSERT_EQ(resumed.report.epochs.size(), 4U);
-      for (size_t i = 0; i < 4; ++i) {
-        const EpochReport &a = whole.report.epochs[i], &b = resumed.report.epochs[i];
-        EXPECT_EQ(a.loss, b.loss) << stop << " epoch " << i;
-        ASSERT_EQ(a.metrics.size(), b.metrics.size());
-        for (size_t m = 0; m < a.metrics.size(); ++m) {
-          EXPECT_EQ(a.metrics[m].name, b.metrics[m].name);
-          EXPECT_EQ(a.metrics[m].value, b.metrics[m].value) << stop << " epoch " << i;
-        }
-      }
+      expect_same(whole.report, resumed.report);
       // A run that has ended gives its result again.
       expect_same(train(checkpoint, true, -1, 5).value().model, whole.model);
     }
@@ -149,29 +189,6 @@ TEST_F(ResumeTest, RefusesOtherCheckpoints) {
 }
 
 // --- hooks, in double
-
-struct Rows : data::Dataset {
-  int64_t count;
-  explicit Rows(int64_t n) : count(n) {}
-  int64_t size() const override { return count; }
-  Result<data::Sample> get(int64_t index) const override {
-    data::Random random(3, 1, static_cast<uint64_t>(index));
-    std::vector<float> x;
-    for (int i = 0; i < 6; ++i) x.push_back(static_cast<float>(random.between(-100, 100)) / 50);
-    const int64_t label = random.between(0, 3);
-    return data::Sample{{data::Array::of<float>("x", {6}, x), data::Array::of<int64_t>("label", {}, std::span(&label, 1))}};
-  }
-};
-
-struct Small : torch::nn::Module {
-  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
-  Small() {
-    fc1 = register_module("fc1", torch::nn::Linear(6, 9));
-    fc2 = register_module("fc2", torch::nn::Linear(9, 4));
-    to(at::kDouble);
-  }
-  at::Tensor forward(const at::Tensor& x) { return fc2(torch::tanh(fc1(x.to(at::kDouble)))); }
-};
 
 std::vector<at::Tensor> trained(const TrainingConfig& config, int64_t rows) {
   torch::manual_seed(6);

@@ -55,7 +55,9 @@ double decay_share(const TrainingConfig& config, int64_t step, int64_t steps) {
 
 double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps) {
   const double turning = config.ternary_warmup * static_cast<double>(steps);
-  return turning < 1 ? 1.0 : std::min(1.0, static_cast<double>(step) / turning);
+  const double since = static_cast<double>(step) - std::floor(config.ternary_delay * static_cast<double>(steps));
+  if (since < 0) return 0;
+  return turning < 1 ? 1.0 : std::min(1.0, since / turning);
 }
 
 }  // namespace bitlab::train

@@ -241,12 +241,16 @@ Status EventStream::step(const StepReport& report) {
   return write(std::move(event));
 }
 
-Status EventStream::evaluation(int64_t epoch, const std::vector<Metric>& metrics) {
+Status EventStream::evaluation(const EvaluationReport& report) {
   if (sinks_.empty()) return {};
   Event event = place_;
   event.kind = Event::Kind::kEvaluation;
-  event.epoch = epoch;
-  for (const Metric& metric : metrics) event.numbers.push_back({"validation." + metric.name, metric.value});
+  event.epoch = report.epoch;
+  for (const Metric& metric : report.metrics) event.numbers.push_back({"validation." + metric.name, metric.value});
+  for (const WeightStatistics& weight : report.weights)
+    WeightStatistics(weight).each([&](std::string_view name, double share) {
+      event.numbers.push_back({fmt::format("layer.{}.{}", weight.name, name), share});
+    });
   const Status status = write(std::move(event));
   last_ = Clock::now();  // an evaluation is no step
   return status;
@@ -258,6 +262,9 @@ Status EventStream::epoch(const EpochReport& report) {
   event.kind = Event::Kind::kEpoch;
   event.epoch = report.epoch;
   event.numbers = {{"loss", report.loss}, {"seconds", report.seconds}};
+  PhaseSeconds(report.phases).each([&](std::string_view name, double seconds) {
+    event.numbers.push_back({fmt::format("phase.{}", name), seconds});
+  });
   return write(std::move(event));
 }
 

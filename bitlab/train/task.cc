@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include <ATen/core/Reduction.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/eq.h>
@@ -62,7 +63,23 @@ auto items_of(const Task& task) {
   return [&task](const nn::NamedTensors& batch) { return task.items(batch); };
 }
 
+at::Tensor smoothed_cross_entropy(const at::Tensor& logits, const at::Tensor& labels, double smoothing) {
+  constexpr int64_t kNoLabel = -100;  // LibTorch's default
+  return at::cross_entropy_loss(logits, labels, /*weight=*/{}, at::Reduction::Mean, kNoLabel, smoothing);
+}
+
 double exponential(double mean) { return std::exp(mean); }
+
+// Of a loss of each part's task.
+template <class Loss>
+at::Tensor weighted_sum(const std::vector<MultiTask::Part>& parts, Loss loss) {
+  at::Tensor sum;
+  for (const MultiTask::Part& part : parts) {
+    const at::Tensor own = loss(*part.task) * part.weight;
+    sum = sum.defined() ? sum + own : own;
+  }
+  return sum;
+}
 
 class MultiMeter : public Meter {
  public:
@@ -87,8 +104,27 @@ class MultiMeter : public Meter {
 
 }  // namespace
 
+at::Tensor Task::smoothed_loss(const nn::NamedTensors&, const nn::NamedTensors&, double smoothing) const {
+  throw Exception(
+      make_error(ErrorCode::kUnsupported, "[task] labels to be smoothed, got a task without (smoothing={})", smoothing));
+}
+
+at::Tensor Task::class_logits(const nn::NamedTensors&) const {
+  throw Exception(make_error(ErrorCode::kUnsupported, "[task] logits of classes, got a task without"));
+}
+
 at::Tensor Classification::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
-  return at::cross_entropy_loss(outputs.at(logits_), batch.at(label_));
+  return smoothed_loss(outputs, batch, 0);
+}
+
+at::Tensor Classification::smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch,
+                                         double smoothing) const {
+  return smoothed_cross_entropy(outputs.at(logits_), batch.at(label_), smoothing);
+}
+
+at::Tensor Classification::class_logits(const nn::NamedTensors& outputs) const {
+  const at::Tensor& logits = outputs.at(logits_);
+  return logits.movedim(1, -1).reshape({-1, logits.size(1)});
 }
 
 int64_t Classification::items(const nn::NamedTensors& batch) const { return batch.at(label_).numel(); }
@@ -101,8 +137,14 @@ std::unique_ptr<Meter> Classification::meter() const {
 }
 
 at::Tensor NextToken::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
-  return at::cross_entropy_loss(outputs.at(logits_).flatten(0, 1), batch.at(next_).flatten());
+  return smoothed_loss(outputs, batch, 0);
 }
+
+at::Tensor NextToken::smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const {
+  return smoothed_cross_entropy(outputs.at(logits_).flatten(0, 1), batch.at(next_).flatten(), smoothing);
+}
+
+at::Tensor NextToken::class_logits(const nn::NamedTensors& outputs) const { return outputs.at(logits_).flatten(0, 1); }
 
 int64_t NextToken::items(const nn::NamedTensors& batch) const { return batch.at(next_).ne(kNoToken).sum().item<int64_t>(); }
 
@@ -126,12 +168,11 @@ MultiTask::MultiTask(std::vector<Part> parts) : parts_(std::move(parts)) {
 }
 
 at::Tensor MultiTask::loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
-  at::Tensor sum;
-  for (const Part& part : parts_) {
-    const at::Tensor own = part.task->loss(outputs, batch) * part.weight;
-    sum = sum.defined() ? sum + own : own;
-  }
-  return sum;
+  return weighted_sum(parts_, [&](const Task& task) { return task.loss(outputs, batch); });
+}
+
+at::Tensor MultiTask::smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const {
+  return weighted_sum(parts_, [&](const Task& task) { return task.smoothed_loss(outputs, batch, smoothing); });
 }
 
 std::unique_ptr<Meter> MultiTask::meter() const {

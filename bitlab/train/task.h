@@ -1,6 +1,7 @@
 // What a network is trained for: the loss of its outputs on a batch, and the metrics by which it is judged.
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,7 +29,11 @@ class Meter {
 struct Goal {
   std::string metric;
   bool is_higher_better = false;
-  bool better(double value, double than) const { return is_higher_better ? value > than : value < than; }
+  // Whatever is a number is better than NaN.
+  bool better(double value, double than) const {
+    if (std::isnan(value) || std::isnan(than)) return std::isnan(than) && !std::isnan(value);
+    return is_higher_better ? value > than : value < than;
+  }
 };
 
 class Task {
@@ -36,6 +41,11 @@ class Task {
   virtual ~Task() = default;
   // A scalar, the mean over the items of the batch. Errors (bitlab::Exception): InvalidArgument, a tensor that is missing.
   virtual at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const = 0;
+  // The loss with labels that are not sure: 1 - smoothing of each is its own, the rest is spread over all classes evenly (Szegedy et al. 2016,
+  // arXiv:1512.00567, section 7). Error (bitlab::Exception): Unsupported, of tasks without labels.
+  virtual at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const;
+  // The logits of classes, a row an item: [items, classes]. Error (bitlab::Exception): Unsupported, of tasks without classes.
+  virtual at::Tensor class_logits(const nn::NamedTensors& outputs) const;
   // What the loss is the mean of: labels, tokens, values.
   virtual int64_t items(const nn::NamedTensors& batch) const = 0;
   virtual std::unique_ptr<Meter> meter() const = 0;
@@ -49,6 +59,8 @@ class Classification : public Task {
   explicit Classification(std::string logits = std::string(nn::kOutput), std::string label = "label")
       : logits_(std::move(logits)), label_(std::move(label)) {}
   at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const override;
+  at::Tensor class_logits(const nn::NamedTensors& outputs) const override;
   int64_t items(const nn::NamedTensors& batch) const override;
   std::unique_ptr<Meter> meter() const override;
   Goal goal() const override { return {"accuracy", true}; }
@@ -65,6 +77,8 @@ class NextToken : public Task {
   explicit NextToken(std::string logits = std::string(nn::kOutput), std::string next = "next")
       : logits_(std::move(logits)), next_(std::move(next)) {}
   at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const override;
+  at::Tensor class_logits(const nn::NamedTensors& outputs) const override;
   int64_t items(const nn::NamedTensors& batch) const override;
   std::unique_ptr<Meter> meter() const override;
   Goal goal() const override { return {"perplexity", false}; }
@@ -100,6 +114,8 @@ class MultiTask : public Task {
   // Error (bitlab::Exception): InvalidArgument (no parts).
   explicit MultiTask(std::vector<Part> parts);
   at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
+  // Of parts that all have labels.
+  at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const override;
   int64_t items(const nn::NamedTensors& batch) const override { return parts_[0].task->items(batch); }
   std::unique_ptr<Meter> meter() const override;
   Goal goal() const override { return {"loss", false}; }

@@ -1,18 +1,25 @@
 #include "bitlab/train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <fmt/ranges.h>
 #include <torch/optim/optimizer.h>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/config/path_pattern.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/internal/autocast.h"
 #include "bitlab/train/internal/event_stream.h"
+#include "bitlab/train/internal/kept_files.h"
+#include "bitlab/train/internal/not_finite.h"
 #include "bitlab/train/internal/optimizer.h"
+#include "bitlab/train/internal/ranking.h"
 #include "bitlab/train/internal/schedule.h"
 #include "bitlab/train/internal/trainer_state.h"
 
@@ -22,6 +29,20 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Adds up where time goes.
+class PhaseClock {
+ public:
+  // The time since the last call, or since the beginning.
+  void charge(double& seconds) {
+    const auto now = Clock::now();
+    seconds += std::chrono::duration<double>(now - since_).count();
+    since_ = now;
+  }
+
+ private:
+  Clock::time_point since_ = Clock::now();
+};
 
 // LibTorch's threads as the config says, and afterwards as they were.
 class Threads {
@@ -39,11 +60,29 @@ class Threads {
 
 at::Generator random_numbers() { return at::detail::getDefaultCPUGenerator(); }
 
-double value_of(const std::vector<Metric>& metrics, const std::string& name) { return Evaluation{0, metrics}.at(name); }
+nn::NamedTensors in_float32(const nn::NamedTensors& tensors) {
+  nn::NamedTensors wide;
+  for (const auto& [name, tensor] : tensors) {
+    const bool is_narrow = tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
+    wide.set(name, is_narrow ? tensor.to(at::kFloat) : tensor);
+  }
+  return wide;
+}
 
 // Steps of the optimizer in an epoch.
 int64_t updates_of(const TrainingConfig& config, const data::Loader& loader) {
   return ceil_div(loader.batches(), config.accumulate);
+}
+
+// Whether something is to be done after so many updates, every `steps` of them; 0: never.
+bool is_due(int64_t steps, int64_t updates) { return steps > 0 && updates % steps == 0; }
+
+// So that a long epoch is not lost to a folder that is none.
+Status check_folder_of(const std::filesystem::path& file) {
+  const std::filesystem::path folder = file.parent_path();
+  std::error_code ignored;
+  if (file.empty() || folder.empty() || std::filesystem::is_directory(folder, ignored)) return {};
+  return make_error(ErrorCode::kNotFound, "[train] a folder for checkpoints, got none (path={})", folder.string());
 }
 
 }  // namespace
@@ -55,8 +94,22 @@ BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions o
       hooks_(options_.hooks),
       progress_(std::make_unique<Progress>()),
       events_(std::make_unique<EventStream>(options_.sinks)) {
-  if (config_.accumulate > 1) hooks_.push_back(std::make_shared<AccumulateGradients>(config_.accumulate));
-  if (config_.clip_norm > 0) hooks_.push_back(std::make_shared<ClipGradients>(config_.clip_norm));
+  criterion_ = [&task = learner_.task(), smoothing = config_.label_smoothing](const auto& outputs, const auto& batch) {
+    return smoothing > 0 ? task.smoothed_loss(outputs, batch, smoothing) : task.loss(outputs, batch);
+  };
+  add_hooks();
+}
+
+void BitTrainer::add_hooks() {
+  const auto& c = config_;
+  if (c.mixup > 0) hooks_.push_back(std::make_shared<Mixup>(c.mixup, static_cast<uint64_t>(c.seed)));
+  if (c.distillation > 0 && options_.teacher)
+    hooks_.push_back(std::make_shared<Distillation>(options_.teacher, c.distillation, c.temperature));
+  if (c.accumulate > 1) hooks_.push_back(std::make_shared<AccumulateGradients>(c.accumulate));
+  if (c.clip_norm > 0) hooks_.push_back(std::make_shared<ClipGradients>(c.clip_norm));
+  if (c.freeze_oscillation > 0)
+    hooks_.push_back(std::make_shared<FreezeOscillation>(c.freeze_oscillation, c.oscillation_momentum));
+  if (c.ema > 0) hooks_.push_back(std::make_shared<MovingAverage>(c.ema));
 }
 
 BitTrainer::~BitTrainer() = default;
@@ -67,44 +120,6 @@ double BitTrainer::seconds_so_far() const {
   return seconds;
 }
 
-Status BitTrainer::check() const {
-  const auto& c = config_;
-  if (c.epochs < 1 || c.batch_size < 1 || c.threads < 0)
-    return make_error(ErrorCode::kInvalidArgument,
-                      "[train] epochs and batch_size of at least 1 and threads of at least 0, got {}, {} and {}", c.epochs,
-                      c.batch_size, c.threads);
-  if (c.accumulate < 1 || !(c.clip_norm >= 0) || c.checkpoint_steps < 0)
-    return make_error(ErrorCode::kInvalidArgument,
-                      "[train] accumulate of at least 1, clip_norm and checkpoint_steps of at least 0, got {}, {} and {}",
-                      c.accumulate, c.clip_norm, c.checkpoint_steps);
-  if (!(c.ternary_warmup >= 0 && c.ternary_warmup <= 1))
-    return make_error(ErrorCode::kInvalidArgument, "[train] ternary_warmup in [0, 1], got {}", c.ternary_warmup);
-  if (!(c.beta1 >= 0 && c.beta1 < 1) || !(c.beta2 >= 0 && c.beta2 < 1) || !(c.epsilon >= 0))
-    return make_error(ErrorCode::kInvalidArgument, "[train] beta1 and beta2 in [0, 1) and epsilon >= 0, got {}, {} and {}",
-                      c.beta1, c.beta2, c.epsilon);
-  if (c.nesterov && !(c.momentum > 0))
-    return make_error(ErrorCode::kInvalidArgument, "[train] momentum > 0 with nesterov, got {}", c.momentum);
-  if (!(c.final_rate >= 0 && c.final_rate <= 1) || !(c.power > 0) || c.step_epochs < 1 || !(c.step_factor > 0))
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        "[train] final_rate in [0, 1], power > 0, step_epochs of at least 1 and step_factor > 0, got {}, {}, {} and {}",
-        c.final_rate, c.power, c.step_epochs, c.step_factor);
-  for (const ParameterRule& rule : c.parameters) {
-    BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
-    if (!(rule.rate >= 0 && std::isfinite(rule.rate)) || !std::isfinite(rule.decay))
-      return make_error(ErrorCode::kInvalidArgument,
-                        "[train] a rate of at least 0 and a number for decay, got {} and {} (path={})", rule.rate,
-                        rule.decay, rule.path);
-  }
-  if (!(c.learning_rate > 0 && std::isfinite(c.learning_rate)) || !(c.warmup >= 0 && c.warmup <= 1) ||
-      !(c.weight_decay >= 0) || !(c.momentum >= 0))
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        "[train] learning_rate > 0, warmup in [0, 1], weight_decay >= 0 and momentum >= 0, got {}, {}, {} and {}",
-        c.learning_rate, c.warmup, c.weight_decay, c.momentum);
-  return {};
-}
-
 void BitTrainer::begin() {
   parameters_ = learner_.parameters();
   groups_ = groups_of(parameters_, config_);
@@ -112,29 +127,59 @@ void BitTrainer::begin() {
   *progress_ = {};
 }
 
+// The batch through the network and the loss, with an error that says where the first number that is none comes from.
+Status BitTrainer::forward(StepContext& step) {
+  const Autocast autocast(config_.precision);
+  const at::Tensor random = random_numbers().get_state();
+  std::string problem;
+  try {
+    for (const auto& hook : hooks_) hook->before_forward(step);
+    step.outputs = in_float32(learner_.forward(step.batch));
+    step.loss = step.criterion(step.outputs, step.batch);
+    for (const auto& hook : hooks_) hook->after_forward(step);
+    const auto value = step.loss.item<double>();
+    if (std::isfinite(value)) return {};
+    problem =
+        fmt::format("[train] a finite loss, got {}", std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value);
+  } catch (const Exception& error) {
+    if (error.error().code != ErrorCode::kNotFinite) throw;
+    problem = error.error().message;
+  }
+  random_numbers().set_state(random);
+  return make_error(ErrorCode::kNotFinite, "{}: {}; a lower learning_rate may help", problem, origin_of_not_finite(step));
+}
+
 Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool ends_epoch) {
   if (optimizer_ == nullptr) begin();
+  PhaseClock clock;
+  PhaseSeconds& phases = progress_->phases;
   const int64_t items = learner_.task().items(batch);
-  StepContext context{learner_, parameters_, *optimizer_, std::move(batch), items, ends_epoch};
+  StepContext context{.learner = learner_,
+                      .parameters = parameters_,
+                      .optimizer = *optimizer_,
+                      .batch = std::move(batch),
+                      .criterion = criterion_,
+                      .step = progress_->steps,
+                      .items = items,
+                      .ends_epoch = ends_epoch};
   const auto call = [&](void (StepHook::*seam)(StepContext&)) {
     for (const auto& hook : hooks_) (hook.get()->*seam)(context);
   };
-  call(&StepHook::before_forward);
-  context.outputs = learner_.forward(context.batch);
-  context.loss = learner_.task().loss(context.outputs, context.batch);
-  call(&StepHook::after_forward);
+  BITLAB_RETURN_IF_ERROR(forward(context));
   const auto value = context.loss.item<double>();
-  if (!std::isfinite(value))
-    return make_error(ErrorCode::kNotFinite, "[train] a finite loss, got {}; a lower learning_rate may help", value);
   context.objective = context.loss;
   call(&StepHook::before_backward);
+  clock.charge(phases.forward);
   context.objective.backward();
   call(&StepHook::after_backward);
+  clock.charge(phases.backward);
+  ++progress_->steps;
   if (!context.updates) return StepResult{value, items, false};
   call(&StepHook::before_update);
   optimizer_->step();
   optimizer_->zero_grad();
   call(&StepHook::after_update);
+  clock.charge(phases.update);
   return StepResult{value, items, true};
 }
 
@@ -142,12 +187,13 @@ Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool end
 Result<BitTrainer::StepResult> BitTrainer::take_step(data::Loader& loader, nn::NamedTensors batch) {
   const int64_t all = config_.epochs * updates_of(config_, loader);
   const double rate = learning_rate(config_, progress_->updates, all);
-  if (config_.ternary_warmup > 0) learner_.set_blend(ternary_share(config_, progress_->updates, all));
+  if (turns_ternary()) learner_.set_blend(ternary_share(config_, progress_->updates, all));
   set_rates(*optimizer_, groups_, rate, config_.weight_decay * decay_share(config_, progress_->updates, all));
   const auto [epoch, position] = loader.state();
   auto result = step(std::move(batch), position == loader.batches());
   if (!result.ok())
-    return make_error(result.error().code, "{} (epoch={}, step={})", result.error().message, epoch, position);
+    return make_error(result.error().code, "{} (epoch={}, step={}, samples=[{}])", result.error().message, epoch, position,
+                      fmt::join(batch_of(loader), ", "));
   progress_->loss_sum += result->loss * static_cast<double>(result->items);
   progress_->items += result->items;
   progress_->updates += result->updated ? 1 : 0;
@@ -164,54 +210,158 @@ Status BitTrainer::report_step(const data::Loader& loader, const StepResult& res
   return {};
 }
 
-Status BitTrainer::run_epoch(data::Loader& loader) {
+data::LoaderOptions BitTrainer::loader_options() const {
+  return {.batch_size = config_.batch_size,
+          .shuffle = true,
+          .seed = static_cast<uint64_t>(config_.seed),
+          .workers = config_.workers,
+          .transforms = options_.transforms};
+}
+
+// The indices of the samples of the batch that the loader gave last.
+std::vector<int64_t> BitTrainer::batch_of(const data::Loader& loader) const {
+  const auto [epoch, position] = loader.state();
+  const int64_t samples = training_->size();
+  const auto order = data::order_of_epoch(samples, epoch, loader_options());
+  const int64_t begin = (position - 1) * config_.batch_size, end = std::min(samples, position * config_.batch_size);
+  return {order.begin() + begin, order.begin() + end};
+}
+
+bool BitTrainer::is_stalled() const {
+  if (config_.patience == 0) return false;
+  return train::is_stalled(progress_->report.evaluations, learner_.task().goal(), config_.patience, config_.min_delta);
+}
+
+Status BitTrainer::run_epoch(data::Loader& loader, const data::DatasetPtr& validation) {
   const TraceScope scope(options_.trace, "train", "epoch");
   const auto start = Clock::now();
-  const double before = progress_->seconds;
+  Progress& p = *progress_;
+  const double before = p.seconds;
   learner_.train(true);
-  for (;;) {
+  while (!is_stalled()) {
     for (const auto& hook : hooks_) hook->before_batch();
+    PhaseClock clock;
     BITLAB_TRY(auto batch, loader.next());
     if (!batch) break;
-    BITLAB_TRY(const StepResult result, take_step(loader, tensors_of(*batch)));
-    progress_->seconds = before + seconds_since(start);
-    const bool is_due = config_.checkpoint_steps > 0 && progress_->updates % config_.checkpoint_steps == 0;
-    if (result.updated && is_due) BITLAB_RETURN_IF_ERROR(save_checkpoint(loader));
+    nn::NamedTensors tensors = tensors_of(*batch);
+    clock.charge(p.phases.data);
+    BITLAB_TRY(const StepResult result, take_step(loader, std::move(tensors)));
+    p.seconds = before + seconds_since(start);
+    if (result.updated) BITLAB_RETURN_IF_ERROR(end_update(loader, validation));
+    p.seconds = before + seconds_since(start);
   }
+  return {};
+}
+
+// What comes between two steps of the optimizer, where an interrupted run can go on.
+Status BitTrainer::end_update(const data::Loader& loader, const data::DatasetPtr& validation) {
+  Progress& p = *progress_;
+  if (is_due(config_.evaluate_steps, p.updates)) {
+    BITLAB_RETURN_IF_ERROR(judge(validation));
+    learner_.train(true);
+  }
+  const bool stops = options_.stop && options_.stop();
+  if (stops || is_due(config_.checkpoint_steps, p.updates)) BITLAB_RETURN_IF_ERROR(save_checkpoint(loader));
+  if (!stops) return {};
+  const auto [epoch, position] = loader.state();
+  return make_error(ErrorCode::kCancelled, "[train] a run to its end, got a request to stop (epoch={}, step={})", epoch,
+                    position);
+}
+
+// Evaluates, where there is something to evaluate on, and keeps the model where it is among the best.
+Status BitTrainer::judge(const data::DatasetPtr& validation) {
+  Progress& p = *progress_;
+  PhaseClock clock;
+  for (const auto& hook : hooks_) hook->before_evaluation(learner_);
+  const bool is_renewed = config_.statistics_batches > 0;
+  const State own = is_renewed ? learner_.state() : State();
+  if (is_renewed) BITLAB_RETURN_IF_ERROR(renew_statistics());
+  const bool is_evaluated = validation != nullptr && validation->size() > 0;
+  const auto epoch = static_cast<int64_t>(p.report.epochs.size()) + 1;
+  if (is_evaluated) {
+    BITLAB_TRY(Evaluation evaluation, evaluate(learner_, validation, {.workers = config_.workers}));
+    const auto weights = learner_.ternary_weights();
+    p.report.evaluations.push_back({epoch, p.updates, std::move(evaluation.metrics), statistics_of(weights, p.codes)});
+  }
+  BITLAB_RETURN_IF_ERROR(keep_if_best(is_evaluated));
+  if (is_renewed) BITLAB_RETURN_IF_ERROR(learner_.load(own));
+  for (auto hook = hooks_.rbegin(); hook != hooks_.rend(); ++hook) (*hook)->after_evaluation(learner_);
+  clock.charge(p.phases.evaluation);
+  if (!is_evaluated) return {};
+  BITLAB_RETURN_IF_ERROR(events_->evaluation(p.report.evaluations.back()));
+  if (options_.on_evaluation) options_.on_evaluation(p.report.evaluations.back());
+  return {};
+}
+
+// Passes the first batches of the first epoch through the network in training, without gradients: running statistics become those of the present
+// parameters, as they are evaluated. The random numbers of training stay.
+Status BitTrainer::renew_statistics() {
+  const at::NoGradGuard no_grad;
+  const at::Tensor random = random_numbers().get_state();
+  BITLAB_TRY(const auto loader, data::Loader::create(training_, loader_options()));
+  learner_.train(true);
+  if (turns_ternary()) learner_.set_blend(1);
+  for (int64_t passed = 0; passed < config_.statistics_batches;) {
+    BITLAB_TRY(const auto batch, loader->next());
+    if (!batch) continue;  // the next epoch begins
+    learner_.forward(tensors_of(*batch));
+    ++passed;
+  }
+  random_numbers().set_state(random);
+  return {};
+}
+
+Status BitTrainer::keep_if_best(bool is_evaluated) {
+  TrainingReport& report = progress_->report;
+  size_t rank = 0;
+  std::vector<size_t> order;
+  if (is_evaluated) {
+    order = ranking(report.evaluations, learner_.task().goal());
+    rank = static_cast<size_t>(std::find(order.begin(), order.end(), order.size() - 1) - order.begin());
+  }
+  const auto kept = static_cast<size_t>(config_.keep_best);
+  if (rank >= kept) return {};
+  const State state = learner_.state();
+  if (rank == 0) {
+    report.best_epoch = static_cast<int64_t>(report.epochs.size()) + 1;
+    report.best_step = progress_->updates;
+    if (is_evaluated) report.best = report.evaluations.back().metrics;
+    progress_->best = state;
+  }
+  if (options_.best.empty()) return {};
+  if (kept == 1) return train::save_checkpoint(state, options_.best);
+  BITLAB_RETURN_IF_ERROR(train::save_checkpoint(state, path_of_step(options_.best, progress_->updates)));
+  if (rank == 0) BITLAB_RETURN_IF_ERROR(point_to_step(options_.best, progress_->updates));
+  if (order.size() > kept) remove_step(options_.best, report.evaluations[order[kept]].step);
   return {};
 }
 
 Status BitTrainer::end_epoch(const data::DatasetPtr& validation) {
   Progress& p = *progress_;
   const auto start = Clock::now();
-  EpochReport current{static_cast<int64_t>(p.report.epochs.size()) + 1,
-                      p.loss_sum / static_cast<double>(std::max<int64_t>(p.items, 1)),
-                      {},
-                      p.seconds};
-  const bool is_validated = validation != nullptr && validation->size() > 0;
-  if (is_validated) {
-    BITLAB_TRY(Evaluation evaluation, evaluate(learner_, validation, {.workers = config_.workers}));
-    current.metrics = std::move(evaluation.metrics);
-    BITLAB_RETURN_IF_ERROR(events_->evaluation(current.epoch, current.metrics));
-  }
-  current.seconds += seconds_since(start);
-  const Goal goal = learner_.task().goal();
-  if (!is_validated || p.report.best_epoch == 0 ||
-      goal.better(value_of(current.metrics, goal.metric), value_of(p.report.best, goal.metric))) {
-    p.report.best_epoch = current.epoch;
-    p.report.best = current.metrics;
-    p.best = learner_.state();
-    if (!options_.best.empty()) BITLAB_RETURN_IF_ERROR(train::save_checkpoint(p.best, options_.best));
-  }
+  const auto epoch = static_cast<int64_t>(p.report.epochs.size()) + 1;
+  const auto& evaluations = p.report.evaluations;
+  const bool is_last = epoch == config_.epochs || is_stalled();
+  const bool is_judged = !evaluations.empty() && evaluations.back().step == p.updates;
+  if (config_.evaluate_steps == 0 || (is_last && !is_judged)) BITLAB_RETURN_IF_ERROR(judge(validation));
+  EpochReport current{.epoch = epoch,
+                      .loss = p.loss_sum / static_cast<double>(std::max<int64_t>(p.items, 1)),
+                      .seconds = p.seconds + seconds_since(start),
+                      .phases = p.phases};
+  if (!evaluations.empty() && evaluations.back().epoch == epoch) current.metrics = evaluations.back().metrics;
   p.report.epochs.push_back(std::move(current));
   p.loss_sum = p.seconds = 0;
   p.items = 0;
+  p.phases = {};
   return {};
 }
 
 Status BitTrainer::save_checkpoint(const data::Loader& loader) {
   if (options_.checkpoint.empty()) return {};
-  State state = progress_->state();
+  Progress& p = *progress_;
+  const bool is_one_of_several = config_.keep_last > 1;
+  if (is_one_of_several && (p.saved.empty() || p.saved.back() != p.updates)) p.saved.push_back(p.updates);
+  State state = p.state();
   add_part(state, "model.", learner_.state());
   add_part(state, "optimizer.", optimizer_state(*optimizer_, parameters_));
   for (size_t i = 0; i < hooks_.size(); ++i) add_part(state, fmt::format("hook{}.", i), hooks_[i]->state());
@@ -219,7 +369,17 @@ Status BitTrainer::save_checkpoint(const data::Loader& loader) {
   const auto [epoch, position] = loader.state();
   state["data.epoch"] = at::scalar_tensor(epoch, at::kLong);
   state["data.position"] = at::scalar_tensor(position, at::kLong);
-  return train::save_checkpoint(state, options_.checkpoint);
+  if (!is_one_of_several) return train::save_checkpoint(state, options_.checkpoint);
+  BITLAB_RETURN_IF_ERROR(train::save_checkpoint(state, path_of_step(options_.checkpoint, p.updates)));
+  BITLAB_RETURN_IF_ERROR(point_to_step(options_.checkpoint, p.updates));
+  remove_old_checkpoints();
+  return {};
+}
+
+void BitTrainer::remove_old_checkpoints() {
+  auto& saved = progress_->saved;
+  for (; static_cast<int64_t>(saved.size()) > config_.keep_last; saved.erase(saved.begin()))
+    remove_step(options_.checkpoint, saved.front());
 }
 
 Status BitTrainer::load_checkpoint(data::Loader& loader) {
@@ -233,45 +393,67 @@ Status BitTrainer::load_checkpoint(data::Loader& loader) {
     if (!state.contains(name))
       return make_error(ErrorCode::kCorrupt, "[train] a checkpoint of a training run, got none of '{}'", name);
   random_numbers().set_state(state.at("random.cpu"));
+  remove_old_checkpoints();  // the run may have been killed before it could
   return loader.seek({state.at("data.epoch").item<int64_t>(), state.at("data.position").item<int64_t>()});
 }
 
+Status BitTrainer::check_run(const data::DatasetPtr& validation) const {
+  BITLAB_RETURN_IF_ERROR(check());
+  BITLAB_RETURN_IF_ERROR(check_folder_of(options_.best));
+  BITLAB_RETURN_IF_ERROR(check_folder_of(options_.checkpoint));
+  const auto& c = config_;
+  if (c.distillation > 0 && !options_.teacher)
+    return make_error(ErrorCode::kInvalidArgument, "[train] a teacher for distillation, got none");
+  const bool is_validated = validation != nullptr && validation->size() > 0;
+  if (!is_validated && (c.patience > 0 || c.evaluate_steps > 0 || c.keep_best > 1))
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[train] validation samples for patience, evaluate_steps and keep_best, got none");
+  return {};
+}
+
 Result<TrainingReport> BitTrainer::run(const data::DatasetPtr& training, const data::DatasetPtr& validation) {
-  BITLAB_TRY(const auto loader, data::Loader::create(training, {.batch_size = config_.batch_size,
-                                                                .shuffle = true,
-                                                                .seed = static_cast<uint64_t>(config_.seed),
-                                                                .workers = config_.workers,
-                                                                .transforms = options_.transforms}));
+  training_ = training;
+  BITLAB_TRY(const auto loader, data::Loader::create(training, loader_options()));
   begin();
   if (options_.resume) {
     if (Status status = load_checkpoint(*loader); !status.ok())
       return make_error(status.error().code, "{} (checkpoint={})", status.error().message, options_.checkpoint.string());
   }
-  Progress& p = *progress_;
-  const auto [epoch, position] = loader->state();
-  const auto finished = static_cast<int64_t>(p.report.epochs.size());
-  const int64_t step = (epoch - 1) * loader->batches() + position;
-  BITLAB_RETURN_IF_ERROR(events_->begin({.step = step,
-                                         .epochs = finished,
-                                         .seconds = seconds_so_far(),
-                                         .is_evaluated = step == finished * loader->batches()}));
-  while (static_cast<int64_t>(p.report.epochs.size()) < config_.epochs) {
-    BITLAB_RETURN_IF_ERROR(run_epoch(*loader));
+  BITLAB_RETURN_IF_ERROR(begin_events(*loader));
+  const auto& epochs = progress_->report.epochs;
+  while (static_cast<int64_t>(epochs.size()) < config_.epochs && !is_stalled()) {
+    BITLAB_RETURN_IF_ERROR(run_epoch(*loader, validation));
     BITLAB_RETURN_IF_ERROR(end_epoch(validation));
-    BITLAB_RETURN_IF_ERROR(events_->epoch(p.report.epochs.back()));
+    BITLAB_RETURN_IF_ERROR(events_->epoch(epochs.back()));
     BITLAB_RETURN_IF_ERROR(save_checkpoint(*loader));
-    if (options_.on_epoch) options_.on_epoch(p.report.epochs.back());
+    if (options_.on_epoch) options_.on_epoch(epochs.back());
   }
-  BITLAB_RETURN_IF_ERROR(learner_.load(p.best));
-  if (config_.ternary_warmup > 0) learner_.set_blend(1);
-  p.report.best_by = learner_.task().goal().metric;
-  p.report.seconds = seconds_so_far();
-  BITLAB_RETURN_IF_ERROR(events_->end(p.report));
-  return p.report;
+  BITLAB_RETURN_IF_ERROR(learner_.load(progress_->best));
+  if (turns_ternary()) learner_.set_blend(1);
+  finish();
+  BITLAB_RETURN_IF_ERROR(events_->end(progress_->report));
+  return progress_->report;
+}
+
+// Sinks learn where training stands.
+Status BitTrainer::begin_events(const data::Loader& loader) {
+  const auto& report = progress_->report;
+  const auto [epoch, position] = loader.state();
+  return events_->begin({.step = (epoch - 1) * loader.batches() + position,
+                         .epochs = static_cast<int64_t>(report.epochs.size()),
+                         .seconds = seconds_so_far(),
+                         .is_evaluated = !report.evaluations.empty() && report.evaluations.back().step == progress_->updates});
+}
+
+void BitTrainer::finish() {
+  TrainingReport& report = progress_->report;
+  report.best_by = learner_.task().goal().metric;
+  report.stopped_early = static_cast<int64_t>(report.epochs.size()) < config_.epochs;
+  report.seconds = seconds_so_far();
 }
 
 Result<TrainingReport> BitTrainer::fit(const data::DatasetPtr& training, const data::DatasetPtr& validation) try {
-  BITLAB_RETURN_IF_ERROR(check());
+  BITLAB_RETURN_IF_ERROR(check_run(validation));
   const Threads threads(config_.threads);
   return run(training, validation);
 } catch (const Exception& error) {

@@ -1,4 +1,4 @@
-// The training loop: shuffled batches, an optimizer, a schedule, the best epoch kept, and checkpoints from which it goes on to the same bits.
+// The training loop: shuffled batches, an optimizer, a schedule, the best model kept, and checkpoints from which it goes on to the same bits.
 //
 //   train::Classifier learner(*model);
 //   train::BitTrainer trainer(learner, {.epochs = 5});
@@ -17,6 +17,7 @@
 #include "bitlab/train/evaluate.h"
 #include "bitlab/train/hooks.h"
 #include "bitlab/train/sink.h"
+#include "bitlab/train/weight_statistics.h"
 
 namespace torch::optim {
 class Optimizer;
@@ -36,35 +37,71 @@ struct StepReport {
   int64_t items = 0;  // of the batch
 };
 
+// On the validation samples.
+struct EvaluationReport {
+  int64_t epoch = 0;  // in which it was, from 1
+  int64_t step = 0;   // steps of the optimizer before it
+  std::vector<Metric> metrics{};
+  std::vector<WeightStatistics> weights{};  // of linear layers and convolutions; before: at the last evaluation
+};
+
+// Where the seconds of an epoch went; checkpoints and callbacks have the rest.
+struct PhaseSeconds {
+  double data = 0;     // waiting for batches
+  double forward = 0;  // with the loss
+  double backward = 0;
+  double update = 0;  // the optimizer's steps
+  double evaluation = 0;
+
+  // visit(name, seconds) for each.
+  void each(const auto& visit) {
+    visit("data", data);
+    visit("forward", forward);
+    visit("backward", backward);
+    visit("update", update);
+    visit("evaluation", evaluation);
+  }
+};
+
 struct EpochReport {
-  int64_t epoch = 0;            // from 1
-  double loss = 0;              // mean over the training items
-  std::vector<Metric> metrics;  // on the validation samples; none without
+  int64_t epoch = 0;              // from 1
+  double loss = 0;                // mean over the training items
+  std::vector<Metric> metrics{};  // of its last evaluation; none without
   double seconds = 0;
+  PhaseSeconds phases{};
 };
 
 struct TrainingReport {
   std::vector<EpochReport> epochs;
-  // Whose state the learner has at the end: the first of the best by the task's goal, the last without validation.
+  std::vector<EvaluationReport> evaluations;
+  // Whose state the learner has at the end: that of the first of the best evaluations by the task's goal, the last without validation.
   int64_t best_epoch = 0;
-  std::vector<Metric> best;  // its metrics
-  std::string best_by;       // the metric that chose it
+  int64_t best_step = 0;       // steps of the optimizer before it
+  std::vector<Metric> best;    // its metrics
+  std::string best_by;         // the metric that chose it
+  bool stopped_early = false;  // by `patience`
   double seconds = 0;
 };
 
 struct TrainerOptions {
-  std::filesystem::path
-      best{};  // the best epoch's model so far, written atomically after an epoch; empty: kept in memory alone
-  // All that training needs to go on: model, optimizer, step, random numbers, place in the data, best epoch. Written atomically after each epoch,
-  // and after every `checkpoint_steps` steps of the config; empty: nowhere.
+  // The best model so far, written atomically after an evaluation; empty: kept in memory alone. With `keep_best` of the config above 1 it is the
+  // newest name of one of several, as "best-000120.ckpt" of step 120 beside "best.ckpt".
+  std::filesystem::path best{};
+  // All that training needs to go on: model, optimizer, step, random numbers, place in the data, best model. Written atomically after each epoch,
+  // and after every `checkpoint_steps` steps of the config; empty: nowhere. `keep_last`: as `keep_best`.
   std::filesystem::path checkpoint{};
   bool resume = false;                             // go on from `checkpoint`
   std::vector<data::Transform> transforms{};       // of training samples
   std::vector<std::shared_ptr<StepHook>> hooks{};  // before those that the config asks for
+  nn::Forward teacher{};                           // in eval, for `distillation` of the config
+  // Asked after each step of the optimizer, on the thread that trains; true: a checkpoint is written, and training ends with the error Cancelled.
+  std::function<bool()> stop{};
+  // In this order: after each batch; after an evaluation, before the checkpoint; after an epoch and its checkpoint.
   std::function<void(const StepReport&)> on_step{};
+  std::function<void(const EvaluationReport&)> on_evaluation{};
   std::function<void(const EpochReport&)> on_epoch{};
   std::vector<std::shared_ptr<Sink>>
-      sinks{};        // get every step, epoch and the end as events; on_step and on_epoch come after them
+      sinks{};        // get every step, evaluation, epoch and the end as events, before the callbacks
   TraceSink trace{};  // gets events of category "train"
 };
 
@@ -73,9 +110,10 @@ class BitTrainer {
   BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions options = {});
   ~BitTrainer();
 
-  // Trains on `training` and chooses the epoch by the task's goal on `validation`, which may be null or empty. Errors: InvalidArgument (the config,
-  // no samples), NotFinite (a loss), IoError (a checkpoint), those of the sinks, the model, the data and resuming: NotFound, Corrupt, UnknownName,
-  // ShapeMismatch (the checkpoint of another model).
+  // Trains on `training` and chooses the model by the task's goal on `validation`, which may be null or empty. Errors: InvalidArgument (the config,
+  // no samples, no validation where the config needs it), NotFinite (a loss: where it begins, and the indices of the batch), NotFound and IoError (a
+  // folder, a checkpoint: the last one that was whole stays), Cancelled, those of the sinks, the model, the data and resuming: Corrupt, UnknownName, ShapeMismatch
+  // (the checkpoint of another model).
   Result<TrainingReport> fit(const data::DatasetPtr& training, const data::DatasetPtr& validation = nullptr);
 
   struct StepResult {
@@ -90,17 +128,32 @@ class BitTrainer {
  private:
   struct Progress;
   Status check() const;
+  Status check_run(const data::DatasetPtr& validation) const;
+  void add_hooks();
   void begin();
+  Status forward(StepContext& step);
   Result<TrainingReport> run(const data::DatasetPtr& training, const data::DatasetPtr& validation);
-  Status run_epoch(data::Loader& loader);
+  void finish();
+  Status begin_events(const data::Loader& loader);
+  Status run_epoch(data::Loader& loader, const data::DatasetPtr& validation);
   Status end_epoch(const data::DatasetPtr& validation);
+  Status end_update(const data::Loader& loader, const data::DatasetPtr& validation);
+  Status judge(const data::DatasetPtr& validation);
+  Status renew_statistics();
+  Status keep_if_best(bool is_evaluated);
+  bool is_stalled() const;
   Result<StepResult> take_step(data::Loader& loader, nn::NamedTensors batch);
+  data::LoaderOptions loader_options() const;
+  bool turns_ternary() const { return config_.ternary_delay > 0 || config_.ternary_warmup > 0; }
+  std::vector<int64_t> batch_of(const data::Loader& loader) const;
   Status report_step(const data::Loader& loader, const StepResult& result, double rate) const;
   double seconds_so_far() const;
   Status save_checkpoint(const data::Loader& loader);
+  void remove_old_checkpoints();
   Status load_checkpoint(data::Loader& loader);
 
   Learner& learner_;
+  Criterion criterion_;
   TrainingConfig config_;
   TrainerOptions options_;
   std::vector<std::shared_ptr<StepHook>> hooks_;
@@ -109,6 +162,7 @@ class BitTrainer {
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::unique_ptr<Progress> progress_;
   std::unique_ptr<EventStream> events_;
+  data::DatasetPtr training_;  // in fit()
 };
 
 }  // namespace bitlab::train

@@ -1,22 +1,26 @@
 #include "bitlab/train/internal/trainer_state.h"
 
+#include <limits>
+#include <type_traits>
+
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 
 namespace bitlab::train {
 namespace {
 
-constexpr std::string_view kMetric = "history.metric.";
+constexpr std::string_view kMetric = "evaluations.metric.";
 
 at::Tensor scalar(double value) { return at::scalar_tensor(value, at::kDouble); }
 at::Tensor scalar(int64_t value) { return at::scalar_tensor(value, at::kLong); }
 
-// One number an epoch.
-template <class F>
-at::Tensor column(const std::vector<EpochReport>& epochs, F value) {
-  std::vector<double> values;
-  for (const EpochReport& epoch : epochs) values.push_back(value(epoch));
-  return at::tensor(values, at::kDouble);
+// One number a report, int64_t or double.
+template <class Report, class F>
+at::Tensor column(const std::vector<Report>& reports, F value) {
+  using Number = std::invoke_result_t<F, const Report&>;
+  std::vector<Number> values;
+  for (const Report& report : reports) values.push_back(value(report));
+  return at::tensor(values, c10::CppTypeToScalarType<Number>::value);
 }
 
 Result<at::Tensor> entry(const State& state, const std::string& name, at::ScalarType type, int64_t size) {
@@ -42,20 +46,113 @@ Status read(const State& state, const std::string& name, double& value) {
   return {};
 }
 
-// set(epoch's report, value) for each epoch of a column.
-template <class F>
-Status read_column(const State& state, const std::string& name, std::vector<EpochReport>& epochs, F set) {
-  BITLAB_TRY(const at::Tensor tensor, entry(state, name, at::kDouble, static_cast<int64_t>(epochs.size())));
-  for (size_t i = 0; i < epochs.size(); ++i) set(epochs[i], tensor.const_data_ptr<double>()[i]);
+// set(report, value) for each value of a column.
+template <class Number = double, class Report, class F>
+Status read_column(const State& state, const std::string& name, std::vector<Report>& reports, F set) {
+  BITLAB_TRY(const at::Tensor tensor,
+             entry(state, name, c10::CppTypeToScalarType<Number>::value, static_cast<int64_t>(reports.size())));
+  for (size_t i = 0; i < reports.size(); ++i) set(reports[i], tensor.const_data_ptr<Number>()[i]);
   return {};
 }
 
-// Metrics keep their order: "history.metric.000.accuracy".
-Status read_metrics(const State& state, std::vector<EpochReport>& epochs) {
+// A report for each value of a column.
+Status read_rows(const State& state, const std::string& name, at::ScalarType type, auto& reports) {
+  BITLAB_TRY(const at::Tensor tensor, entry(state, name, type, -1));
+  reports.assign(static_cast<size_t>(tensor.numel()), {});
+  return {};
+}
+
+std::string phase_column(const char* phase) { return fmt::format("history.seconds.{}", phase); }
+
+State epochs_state(std::vector<EpochReport> epochs) {
+  State state{{"history.loss", column(epochs, [](const EpochReport& e) { return e.loss; })},
+              {"history.seconds", column(epochs, [](const EpochReport& e) { return e.seconds; })}};
+  PhaseSeconds().each([&](const char* phase, double) {
+    state[phase_column(phase)] = column(epochs, [&](EpochReport e) {
+      double found = 0;
+      e.phases.each([&](const std::string& name, double seconds) { found += name == phase ? seconds : 0; });
+      return found;
+    });
+  });
+  return state;
+}
+
+Status read_epochs(const State& state, std::vector<EpochReport>& epochs) {
+  BITLAB_RETURN_IF_ERROR(read_rows(state, "history.loss", at::kDouble, epochs));
+  for (size_t i = 0; i < epochs.size(); ++i) epochs[i].epoch = static_cast<int64_t>(i) + 1;
+  BITLAB_RETURN_IF_ERROR(read_column(state, "history.loss", epochs, [](EpochReport& e, double value) { e.loss = value; }));
+  BITLAB_RETURN_IF_ERROR(
+      read_column(state, "history.seconds", epochs, [](EpochReport& e, double value) { e.seconds = value; }));
+  Status status;
+  PhaseSeconds().each([&](const char* phase, double) {
+    const auto set = [&](EpochReport& e, double value) {
+      e.phases.each([&](const std::string& name, double& seconds) { seconds = name == phase ? value : seconds; });
+    };
+    if (status.ok()) status = read_column(state, phase_column(phase), epochs, set);
+  });
+  return status;
+}
+
+// NaN where the evaluation had no such metric.
+double metric_of(const EvaluationReport& report, const std::string& name) {
+  for (const Metric& metric : report.metrics)
+    if (metric.name == name) return metric.value;
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+// Metrics keep their order: "evaluations.metric.000.accuracy".
+State evaluations_state(const std::vector<EvaluationReport>& reports) {
+  State state{{"evaluations.epoch", column(reports, [](const EvaluationReport& e) { return e.epoch; })},
+              {"evaluations.step", column(reports, [](const EvaluationReport& e) { return e.step; })}};
+  for (size_t i = 0; !reports.empty() && i < reports[0].metrics.size(); ++i) {
+    const std::string& name = reports[0].metrics[i].name;
+    state[fmt::format("{}{:03}.{}", kMetric, i, name)] =
+        column(reports, [&name](const EvaluationReport& e) { return metric_of(e, name); });
+  }
+  return state;
+}
+
+// A row of shares an evaluation, in the order of the weights: "weights.000.fc1.weight".
+constexpr std::string_view kWeights = "weights.";
+
+State weights_state(const std::vector<EvaluationReport>& reports) {
+  State state;
+  for (size_t i = 0; !reports.empty() && i < reports.back().weights.size(); ++i) {
+    std::vector<double> shares;
+    for (const EvaluationReport& report : reports) {
+      WeightStatistics weight = i < report.weights.size() ? report.weights[i] : WeightStatistics();
+      weight.each([&](const char*, double share) { shares.push_back(share); });
+    }
+    state[fmt::format("{}{:03}.{}", kWeights, i, reports.back().weights[i].name)] = at::tensor(shares, at::kDouble);
+  }
+  return state;
+}
+
+Status read_weights(const State& state, std::vector<EvaluationReport>& reports) {
+  int64_t shares = 0;
+  WeightStatistics().each([&](const char*, double) { ++shares; });
+  for (auto i = state.lower_bound(std::string(kWeights)); i != state.end() && i->first.starts_with(kWeights); ++i) {
+    const auto count = static_cast<int64_t>(reports.size());
+    BITLAB_TRY(const at::Tensor tensor, entry(state, i->first, at::kDouble, count * shares));
+    const double* next = tensor.const_data_ptr<double>();
+    for (EvaluationReport& report : reports) {
+      report.weights.push_back({.name = i->first.substr(i->first.find('.', kWeights.size()) + 1)});
+      report.weights.back().each([&](const char*, double& share) { share = *next++; });
+    }
+  }
+  return {};
+}
+
+Status read_evaluations(const State& state, std::vector<EvaluationReport>& reports) {
+  BITLAB_RETURN_IF_ERROR(read_rows(state, "evaluations.epoch", at::kLong, reports));
+  BITLAB_RETURN_IF_ERROR(read_column<int64_t>(state, "evaluations.epoch", reports,
+                                              [](EvaluationReport& e, int64_t value) { e.epoch = value; }));
+  BITLAB_RETURN_IF_ERROR(
+      read_column<int64_t>(state, "evaluations.step", reports, [](EvaluationReport& e, int64_t value) { e.step = value; }));
   for (auto i = state.lower_bound(std::string(kMetric)); i != state.end() && i->first.starts_with(kMetric); ++i) {
     const std::string name = i->first.substr(i->first.find('.', kMetric.size()) + 1);
-    BITLAB_RETURN_IF_ERROR(read_column(state, i->first, epochs, [&name](EpochReport& epoch, double value) {
-      epoch.metrics.push_back({name, value});
+    BITLAB_RETURN_IF_ERROR(read_column(state, i->first, reports, [&name](EvaluationReport& e, double value) {
+      e.metrics.push_back({name, value});
     }));
   }
   return {};
@@ -75,39 +172,48 @@ void add_part(State& state, std::string_view prefix, const State& part) {
 }
 
 State BitTrainer::Progress::state() const {
-  const auto& epochs = report.epochs;
   State state{{"progress.updates", scalar(updates)},
+              {"progress.steps", scalar(steps)},
               {"progress.loss_sum", scalar(loss_sum)},
               {"progress.items", scalar(items)},
               {"progress.seconds", scalar(seconds)},
+              {"progress.saved", at::tensor(saved, at::kLong)},
               {"progress.best_epoch", scalar(report.best_epoch)},
-              {"history.loss", column(epochs, [](const EpochReport& e) { return e.loss; })},
-              {"history.seconds", column(epochs, [](const EpochReport& e) { return e.seconds; })}};
-  for (size_t i = 0; !epochs.empty() && i < epochs[0].metrics.size(); ++i)
-    state[fmt::format("{}{:03}.{}", kMetric, i, epochs[0].metrics[i].name)] =
-        column(epochs, [i](const EpochReport& e) { return e.metrics[i].value; });
+              {"progress.best_step", scalar(report.best_step)}};
+  PhaseSeconds(phases).each(
+      [&](const char* phase, double value) { state[fmt::format("progress.seconds.{}", phase)] = scalar(value); });
+  add_part(state, "", epochs_state(report.epochs));
+  add_part(state, "", evaluations_state(report.evaluations));
+  add_part(state, "", weights_state(report.evaluations));
+  add_part(state, "codes.", codes);
   add_part(state, "best.", best);
   return state;
 }
 
 Status BitTrainer::Progress::load(const State& state) {
   BITLAB_RETURN_IF_ERROR(read(state, "progress.updates", updates));
+  BITLAB_RETURN_IF_ERROR(read(state, "progress.steps", steps));
   BITLAB_RETURN_IF_ERROR(read(state, "progress.loss_sum", loss_sum));
   BITLAB_RETURN_IF_ERROR(read(state, "progress.items", items));
   BITLAB_RETURN_IF_ERROR(read(state, "progress.seconds", seconds));
   BITLAB_RETURN_IF_ERROR(read(state, "progress.best_epoch", report.best_epoch));
-  BITLAB_TRY(const at::Tensor losses, entry(state, "history.loss", at::kDouble, -1));
-  report.epochs.assign(static_cast<size_t>(losses.numel()), {});
-  for (size_t i = 0; i < report.epochs.size(); ++i) report.epochs[i].epoch = static_cast<int64_t>(i) + 1;
-  BITLAB_RETURN_IF_ERROR(
-      read_column(state, "history.loss", report.epochs, [](EpochReport& e, double value) { e.loss = value; }));
-  BITLAB_RETURN_IF_ERROR(
-      read_column(state, "history.seconds", report.epochs, [](EpochReport& e, double value) { e.seconds = value; }));
-  BITLAB_RETURN_IF_ERROR(read_metrics(state, report.epochs));
-  const auto epochs = static_cast<int64_t>(report.epochs.size());
-  if (report.best_epoch < 0 || report.best_epoch > epochs)
-    return make_error(ErrorCode::kCorrupt, "[train] a best epoch from 0 to {}, got {}", epochs, report.best_epoch);
-  if (report.best_epoch > 0) report.best = report.epochs[static_cast<size_t>(report.best_epoch - 1)].metrics;
+  BITLAB_RETURN_IF_ERROR(read(state, "progress.best_step", report.best_step));
+  Status status;
+  phases.each([&](const char* phase, double& value) {
+    if (status.ok()) status = read(state, fmt::format("progress.seconds.{}", phase), value);
+  });
+  BITLAB_RETURN_IF_ERROR(status);
+  BITLAB_TRY(const at::Tensor steps_saved, entry(state, "progress.saved", at::kLong, -1));
+  saved.assign(steps_saved.const_data_ptr<int64_t>(), steps_saved.const_data_ptr<int64_t>() + steps_saved.numel());
+  BITLAB_RETURN_IF_ERROR(read_epochs(state, report.epochs));
+  BITLAB_RETURN_IF_ERROR(read_evaluations(state, report.evaluations));
+  BITLAB_RETURN_IF_ERROR(read_weights(state, report.evaluations));
+  codes = part_of(state, "codes.");
+  for (const EvaluationReport& evaluation : report.evaluations) {
+    if (evaluation.epoch >= 1 && evaluation.epoch <= static_cast<int64_t>(report.epochs.size()))
+      report.epochs[static_cast<size_t>(evaluation.epoch - 1)].metrics = evaluation.metrics;
+    if (evaluation.step == report.best_step) report.best = evaluation.metrics;
+  }
   best = part_of(state, "best.");
   return {};
 }

@@ -17,6 +17,7 @@ from bitlab._extension import _torch, torch
 from bitlab.convert import BitModel, native_of
 
 EpochReport = _torch.EpochReport
+EvaluationReport = _torch.EvaluationReport
 StepReport = _torch.StepReport
 TrainingReport = _torch.TrainingReport
 
@@ -92,6 +93,13 @@ class _Task:
     def loss(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
         return self.trainer._loss_of(outputs, batch)
 
+    def smoothed_loss(self, outputs: Tensors, batch: Tensors, smoothing: float) -> torch.Tensor:
+        return self.trainer._loss_of(outputs, batch, smoothing)
+
+    def class_logits(self, outputs: Tensors) -> torch.Tensor:
+        logits = outputs.get("logits", next(value for name, value in outputs.items() if name != "loss"))
+        return logits.reshape(-1, logits.shape[-1])
+
     def items(self, batch: Tensors) -> int:
         return len(next(iter(batch.values())))
 
@@ -148,7 +156,9 @@ class BitTrainer:
     for (input, label) accuracy.
     goal: the metric that chooses the best epoch, and whether more is better; by default ("accuracy", True) where there is one, else ("loss", False).
     best, checkpoint: files for the best epoch's state, and for all that training needs to go on (resume=True).
-    on_step(StepReport), on_epoch(EpochReport): called with what happened.
+    teacher: a module that takes what the model takes, for config.distillation; of its output, and the model's, the logits are the one called "logits", else the
+    first but "loss": [items, classes], or with the classes last.
+    on_step(StepReport), on_evaluation(EvaluationReport), on_epoch(EpochReport): called with what happened, in this order.
     sinks: where every step, epoch and the end are written as events: those of bitlab.sinks, or objects with write(event).
     profile_steps: so many steps behind three of warm-up are profiled; `profile` then tells where their time and memory went, layer by layer.
     """
@@ -167,17 +177,19 @@ class BitTrainer:
         checkpoint: str | os.PathLike[str] = "",
         resume: bool = False,
         on_step: Callable[[StepReport], object] | None = None,
+        on_evaluation: Callable[[EvaluationReport], object] | None = None,
         on_epoch: Callable[[EpochReport], object] | None = None,
         profile_steps: int = 0,
         sinks: Sequence[Any] = (),
+        teacher: torch.nn.Module | None = None,
     ) -> None:
         self.model = model
         self.config = config or TrainingConfig()
         self.train_dataset, self.eval_dataset = _indexed(train_dataset), _indexed(eval_dataset)
         self.compute_metrics, self.loss = compute_metrics, loss
         self.best, self.checkpoint, self.resume = os.fspath(best), os.fspath(checkpoint), resume
-        self.on_step, self.on_epoch = on_step, on_epoch
-        self.profile_steps = profile_steps
+        self.on_step, self.on_evaluation, self.on_epoch = on_step, on_evaluation, on_epoch
+        self.profile_steps, self.teacher = profile_steps, teacher
         self.sinks = list(sinks)
         self._profiler: Any = None
         self._goal = goal
@@ -208,8 +220,10 @@ class BitTrainer:
                 self.checkpoint,
                 self.resume,
                 self.on_step,
+                self.on_evaluation,
                 self.on_epoch,
                 self._profiler,
+                None if self.teacher is None else self._teach,
                 self.sinks,
             )
 
@@ -240,17 +254,27 @@ class BitTrainer:
                 model.set_blend(share)
             nn.set_blend(model, share)
 
-        return _torch.Learner(native_of(model), self._forward, task, set_blend)
+        return _torch.Learner(native_of(model), self._forward, task, set_blend, lambda: nn.layer.ternary_weights(model))
 
     def _forward(self, batch: Tensors) -> Tensors:
-        if not self._is_by_name:
-            self._returned = self.model(*(value for name, value in batch.items() if name != "label"))
-        else:
-            known = batch if self._takes_any else {name: value for name, value in batch.items() if name in self._accepts}
-            self._returned = self.model(**known)
+        self._returned = self._call(self.model, batch)
         return flatten(self._returned)
 
-    def _loss_of(self, outputs: Tensors, batch: Tensors) -> torch.Tensor:
+    def _teach(self, batch: Tensors) -> Tensors:
+        assert self.teacher is not None
+        self.teacher.eval()
+        return flatten(self._call(self.teacher, batch))
+
+    def _call(self, model: torch.nn.Module, batch: Tensors) -> Any:
+        if not self._is_by_name:
+            return model(*(value for name, value in batch.items() if name != "label"))
+        return model(**(batch if self._takes_any else {name: value for name, value in batch.items() if name in self._accepts}))
+
+    def _loss_of(self, outputs: Tensors, batch: Tensors, smoothing: float = 0.0) -> torch.Tensor:
+        if smoothing > 0 and (self.loss is not None or "loss" in outputs):
+            raise _core.Unsupported("[train] label_smoothing of the default loss, got a loss of its own")
+        if self.config.mixup > 0 and self.model.training and self.loss is None and "loss" in outputs:
+            raise _core.Unsupported("[train] a loss(outputs, batch) for mixup, got the one that the model returns")
         if self.loss is not None:
             return self.loss(self._returned, batch if self._is_by_name else batch.get("label"))
         if "loss" in outputs:
@@ -258,4 +282,4 @@ class BitTrainer:
         label = _label_of(batch)
         if label is None:
             raise _core.InvalidArgument("[train] a loss, a model that returns one, or labels, got none of them")
-        return torch.nn.functional.cross_entropy(next(iter(outputs.values())), label)
+        return torch.nn.functional.cross_entropy(next(iter(outputs.values())), label, label_smoothing=smoothing)

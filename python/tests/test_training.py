@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,153 @@ def test_schedules_are_those_of_pytorch(schedule: str) -> None:
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step(), theirs.step()
     assert rates == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+# --- what a config adds to a step, against PyTorch
+
+PLAIN = {"epochs": 5, "batch_size": 24, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant", "warmup": 0, "threads": 1}
+
+
+def trained(**fields: Any) -> nn.Module:
+    model = network()
+    bitlab.BitTrainer(model, bitlab.TrainingConfig(**PLAIN, **fields), Blobs(24)).train()
+    return model
+
+
+def by_hand(loss: Any, after: Any = lambda model: None) -> nn.Module:
+    """The same with PyTorch alone: each epoch is one batch, so that its order matters no more than rounding."""
+    model, data = network(), Blobs(24)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss(model(data.x), data.y).backward()
+        optimizer.step()
+        after(model)
+    return model
+
+
+def check_close(ours: nn.Module, theirs: nn.Module) -> None:
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], value, 1e-4, 1e-6), name
+
+
+def test_label_smoothing_is_that_of_pytorch() -> None:
+    expected = by_hand(lambda output, label: nn.functional.cross_entropy(output, label, label_smoothing=0.3))
+    check_close(trained(label_smoothing=0.3), expected)
+    own = bitlab.BitTrainer(network(), bitlab.TrainingConfig(**PLAIN, label_smoothing=0.3), Blobs(24), loss=nn.functional.cross_entropy)
+    with pytest.raises(bitlab.Unsupported, match="default loss"):
+        own.train()
+
+
+def test_moving_average_is_that_of_pytorch() -> None:
+    average: Any = None
+
+    def update(model: nn.Module) -> None:
+        nonlocal average
+        if average is None:
+            average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.6))
+        average.update_parameters(model)
+
+    by_hand(nn.functional.cross_entropy, update)
+    check_close(trained(ema=0.6), average.module)
+
+
+def test_mixup_reaches_the_model_and_the_loss() -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Seen(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                seen.append((x.clone(), self.weight.detach().clone()))
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    data, losses = Blobs(24), []
+    trainer = bitlab.BitTrainer(Seen(8, 3), bitlab.TrainingConfig(**PLAIN, mixup=0.5), data, on_epoch=lambda epoch: losses.append(epoch.loss))
+    bias = trainer.model.bias
+    torch.nn.init.zeros_(bias)
+    trainer.train()
+    assert len(seen) == 5
+    mixed, weight = seen[0]
+    # Each mixed row is that of two of the data: found by the share that fits, its loss is that of the labels' mixture.
+    rows = data.x
+    target = torch.zeros(24, 3)
+    for i, row in enumerate(mixed):
+        best = min(
+            ((row - (s * rows[a] + (1 - s) * rows[b])).norm(), a, b, float(s))
+            for a in range(24)
+            for b in range(24)
+            for s in [((row - rows[b]) @ (rows[a] - rows[b]) / (rows[a] - rows[b]).square().sum().clamp(min=1e-9)).clamp(0, 1)]
+        )
+        assert best[0] < 1e-4
+        target[i, data.y[best[1]]] += best[3]
+        target[i, data.y[best[2]]] += 1 - best[3]
+    assert losses[0] == pytest.approx(float(nn.functional.cross_entropy(mixed @ weight.T, target)), rel=1e-4)
+    with pytest.raises(bitlab.Unsupported, match="mixup"):
+        bitlab.BitTrainer(ReturnsLoss(), CONFIG.replace(mixup=0.5), ByName()).train()
+
+
+def test_distillation_is_the_divergence_of_pytorch() -> None:
+    torch.manual_seed(9)
+    teacher = nn.Linear(8, 3)
+    model = network()
+    config = bitlab.TrainingConfig(**PLAIN, distillation=0.75, temperature=2)
+    bitlab.BitTrainer(model, config, Blobs(24), teacher=teacher).train()
+
+    def loss(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        target = (teacher(Blobs(24).x) / 2).softmax(1).detach()
+        divergence = nn.functional.kl_div((output / 2).log_softmax(1), target, reduction="batchmean")
+        return 0.25 * nn.functional.cross_entropy(output, label) + 0.75 * 4 * divergence
+
+    check_close(model, by_hand(loss))
+    assert all(p.grad is None for p in teacher.parameters())
+    with pytest.raises(bitlab.InvalidArgument, match="teacher"):
+        bitlab.BitTrainer(network(), config, Blobs(24)).train()
+
+
+def test_every_field_of_the_loop(tmp_path: Path) -> None:
+    config = CONFIG.replace(
+        epochs=30,
+        learning_rate=1e-9,
+        evaluate_steps=2,
+        patience=3,
+        min_delta=1e-3,
+        keep_best=2,
+        keep_last=2,
+        checkpoint_steps=1,
+        precision="bfloat16",
+        label_smoothing=0.1,
+        mixup=0.2,
+        ema=0.5,
+        statistics_batches=2,
+        ternary_delay=0.01,
+        freeze_oscillation=0.1,
+    )
+    evaluations: list[Any] = []
+    trainer = bitlab.BitTrainer(
+        ternary(), config, Blobs(96), Blobs(64, 1), best=tmp_path / "best.ckpt", checkpoint=tmp_path / "last.ckpt", on_evaluation=evaluations.append
+    )
+    report = trainer.train()
+    # Three evaluations behind the first, none of which is better: steps 2, 4, 6 and 8 of three an epoch.
+    assert report.stopped_early and [(e.epoch, e.step) for e in report.evaluations] == [(1, 2), (2, 4), (2, 6), (3, 8)]
+    assert set(evaluations[0].weights) == {"0.weight", "2.weight"}
+    codes = torch.ops.bitlab.quantize_weight(trainer.model[0].weight.detach(), trainer.model[0].quant.weight_spec(), [])[0]
+    assert evaluations[-1].weights["0.weight"] == pytest.approx({"flips": 0, "zeros": float((codes == 0).float().mean()), "dead": 0})
+    assert [e.step for e in evaluations] == [2, 4, 6, 8] and set(evaluations[0].metrics) == {"accuracy", "loss"}
+    assert report.best_step in (2, 4, 6, 8) and len(report.epochs) == 3
+    assert set(report.epochs[0].phases) == {"data", "forward", "backward", "update", "evaluation"}
+    assert sum(report.epochs[0].phases.values()) <= report.epochs[0].seconds
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"best.ckpt", "last.ckpt", "last-000007.ckpt", "last-000008.ckpt"} < names and len(names) == 6
+    state = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_a_signal_is_a_keyboard_interrupt() -> None:
+    def interrupt(report: Any) -> None:
+        if report.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        bitlab.BitTrainer(ternary(), CONFIG, Blobs(320), on_step=interrupt).train()

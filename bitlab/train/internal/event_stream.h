@@ -14,7 +14,7 @@ class EventStream {
   // Errors of all: those of the sinks.
   Status begin(const EventPosition& position);
   Status step(const StepReport& report);
-  Status evaluation(int64_t epoch, const std::vector<Metric>& metrics);
+  Status evaluation(const EvaluationReport& report);
   Status epoch(const EpochReport& report);
   Status end(const TrainingReport& report);
 

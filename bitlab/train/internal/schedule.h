@@ -5,7 +5,8 @@
 
 namespace bitlab::train {
 
-// How ternary layers are at a step in [0, steps): from 0, float, to 1 linearly over the first `ternary_warmup` of all steps.
+// How ternary layers are at a step in [0, steps): 0, float, over the first `ternary_delay` of all steps, then linearly to 1 over the next
+// `ternary_warmup` of them.
 double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps);
 
 // The learning rate of a step in [0, steps): rises linearly over the first `warmup` of all steps, then follows the schedule. With t the part of the

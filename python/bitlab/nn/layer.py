@@ -279,3 +279,17 @@ def set_blend(network: torch.nn.Module, share: float) -> None:
     for module in network.modules():
         if isinstance(module, TernaryLayer):
             module.set_blend(share)
+
+
+def ternary_weights(network: torch.nn.Module) -> list[tuple[str, torch.Tensor, str, list[torch.Tensor], bool, int]]:
+    """Of each ternary weight of linear layers and convolutions the parameter's name, the parameter, how it is quantized in evaluation, what is learned for
+    it, whether the convolution is transposed, and its groups."""
+    found = []
+    for path, module in network.named_modules():
+        is_product = isinstance(module, TernaryLayer) and module._is_product and module._suffixes == ("",)
+        if not is_product or not module._active or module.quant.method == "int8" or "weight" not in module._parameters:
+            continue
+        learned = [module.get_parameter(name).detach() for name in module._learned_names]
+        transposed, groups = getattr(module, "transposed", False), getattr(module, "groups", 1)
+        found.append((f"{path}.weight" if path else "weight", module.weight, module._spec, learned, transposed, groups))
+    return found

@@ -7,6 +7,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "bitlab/train/learner.h"
@@ -76,13 +77,21 @@ std::vector<train::Metric> metrics_of(const nb::object& metrics) {
   return list;
 }
 
-// An object with loss(outputs, batch), items(batch), meter() (with add(outputs, batch) and metrics()) and goal().
+// An object with loss(outputs, batch), smoothed_loss(outputs, batch, smoothing), class_logits(outputs), items(batch), meter() (with add(outputs, batch) and metrics()) and goal().
 class PythonTask final : public Task {
  public:
   explicit PythonTask(const nb::object& task) : task_(task) {}
   at::Tensor loss(const NamedTensors& outputs, const NamedTensors& batch) const override {
     const nb::gil_scoped_acquire gil;
     return nb::cast<at::Tensor>(task_.get().attr("loss")(nb::cast(outputs), nb::cast(batch)));
+  }
+  at::Tensor smoothed_loss(const NamedTensors& outputs, const NamedTensors& batch, double smoothing) const override {
+    const nb::gil_scoped_acquire gil;
+    return nb::cast<at::Tensor>(task_.get().attr("smoothed_loss")(nb::cast(outputs), nb::cast(batch), smoothing));
+  }
+  at::Tensor class_logits(const NamedTensors& outputs) const override {
+    const nb::gil_scoped_acquire gil;
+    return nb::cast<at::Tensor>(task_.get().attr("class_logits")(nb::cast(outputs)));
   }
   int64_t items(const NamedTensors& batch) const override {
     const nb::gil_scoped_acquire gil;
@@ -119,21 +128,37 @@ class PythonTask final : public Task {
 class Learner final : public train::ModuleLearner {
  public:
   Learner(std::shared_ptr<torch::nn::Module> module, const nb::object& forward, std::shared_ptr<const Task> task,
-          const nb::object& set_blend)
-      : ModuleLearner(*module, forward_of(forward), std::move(task)), module_(std::move(module)), set_blend_(set_blend) {}
+          const nb::object& set_blend, const nb::object& ternary)
+      : ModuleLearner(*module, forward_of(forward), std::move(task)),
+        module_(std::move(module)),
+        set_blend_(set_blend),
+        ternary_(ternary) {}
   void set_blend(double share) override {
     const nb::gil_scoped_acquire gil;
     set_blend_.get()(share);
   }
+  std::vector<train::TernaryWeight> ternary_weights() override {
+    std::vector<train::TernaryWeight> list = ModuleLearner::ternary_weights();  // of a BitModel
+    const nb::gil_scoped_acquire gil;
+    for (const nb::handle item : ternary_.get()()) {
+      const auto [name, latent, spec, learned, transposed, groups] =
+          nb::cast<std::tuple<std::string, at::Tensor, std::string, std::vector<at::Tensor>, bool, int64_t>>(item);
+      ops::ConvWindow window;
+      window.transposed = transposed, window.groups = groups;
+      const ops::WeightQuant quant{ternary::parse_weight_spec(spec).value(), learned};
+      list.push_back(train::ternary_weight(name, latent, quant, latent.dim() > 2 ? &window : nullptr));
+    }
+    return list;
+  }
 
  private:
   std::shared_ptr<torch::nn::Module> module_;
-  Shared set_blend_;
+  Shared set_blend_, ternary_;
 };
 
 std::shared_ptr<Learner> make_learner(const nb::object& module, const nb::object& forward, std::shared_ptr<const Task> task,
-                                      const nb::object& set_blend) {
-  return std::make_shared<Learner>(module_of(module), forward, std::move(task), set_blend);
+                                      const nb::object& set_blend, const nb::object& ternary) {
+  return std::make_shared<Learner>(module_of(module), forward, std::move(task), set_blend, ternary);
 }
 
 nb::dict dict_of(const std::vector<train::Metric>& metrics) {
@@ -163,12 +188,16 @@ std::function<void(const Report&)> callback(const nb::object& function) {
 train::TrainingReport run(Learner& learner, const TrainingConfig& config,
                           const std::shared_ptr<const PythonDataset>& training,
                           const std::shared_ptr<const PythonDataset>& validation, const std::string& best,
-                          const std::string& checkpoint, bool resume, const nb::object& on_step, const nb::object& on_epoch,
-                          const std::shared_ptr<train::TrainingProfiler>& profiler, const nb::list& sinks) {
+                          const std::string& checkpoint, bool resume, const nb::object& on_step,
+                          const nb::object& on_evaluation, const nb::object& on_epoch,
+                          const std::shared_ptr<train::TrainingProfiler>& profiler, const nb::object& teacher,
+                          const nb::list& sinks) {
   train::TrainerOptions options;
+  if (!teacher.is_none()) options.teacher = forward_of(teacher);
   if (profiler != nullptr) options.hooks.push_back(profiler);
   options.best = best, options.checkpoint = checkpoint, options.resume = resume;
   options.on_step = callback<train::StepReport>(on_step);
+  options.on_evaluation = callback<train::EvaluationReport>(on_evaluation);
   options.on_epoch = callback<train::EpochReport>(on_epoch);
   options.sinks = sinks_of(sinks);
   const nb::gil_scoped_release no_gil;
@@ -176,11 +205,8 @@ train::TrainingReport run(Learner& learner, const TrainingConfig& config,
   return value_of(trainer.fit(training, validation), {training, validation});
 }
 
-}  // namespace
-
-void bind_train(nb::module_& m) {
-  using train::EpochReport, train::StepReport, train::TrainingReport;
-  bind_sinks(m);
+void bind_reports(nb::module_& m) {
+  using train::EpochReport, train::EvaluationReport, train::StepReport, train::TrainingReport;
   nb::class_<StepReport>(m, "StepReport", "A step of training.")
       .def_ro("epoch", &StepReport::epoch, "From 1.")
       .def_ro("epochs", &StepReport::epochs)
@@ -194,13 +220,49 @@ void bind_train(nb::module_& m) {
       .def_ro("epoch", &EpochReport::epoch, "From 1.")
       .def_ro("loss", &EpochReport::loss, "Mean over the training items.")
       .def_prop_ro("metrics", [](const EpochReport& report) { return dict_of(report.metrics); })
-      .def_ro("seconds", &EpochReport::seconds);
+      .def_ro("seconds", &EpochReport::seconds)
+      .def_prop_ro(
+          "phases",
+          [](EpochReport report) {
+            nb::dict seconds;
+            report.phases.each([&](const char* phase, double value) { seconds[phase] = value; });
+            return seconds;
+          },
+          "Where the seconds went: data, forward, backward, update, evaluation.");
+  nb::class_<EvaluationReport>(m, "EvaluationReport", "An evaluation in training.")
+      .def_ro("epoch", &EvaluationReport::epoch, "From 1.")
+      .def_ro("step", &EvaluationReport::step, "Steps of the optimizer before it.")
+      .def_prop_ro("metrics", [](const EvaluationReport& report) { return dict_of(report.metrics); })
+      .def_prop_ro(
+          "weights",
+          [](const EvaluationReport& report) {
+            nb::dict weights;
+            for (train::WeightStatistics weight : report.weights) {
+              nb::dict shares;
+              weight.each([&](const char* share, double value) { shares[share] = value; });
+              weights[weight.name.c_str()] = shares;
+            }
+            return weights;
+          },
+          "Of each ternary weight of linear layers and convolutions the share of codes that are others than at the "
+          "evaluation "
+          "before (flips), of codes 0 (zeros), and of outputs all of whose codes are 0 (dead).");
   nb::class_<TrainingReport>(m, "TrainingReport", "What training did.")
       .def_ro("epochs", &TrainingReport::epochs)
+      .def_ro("evaluations", &TrainingReport::evaluations)
       .def_ro("best_epoch", &TrainingReport::best_epoch, "Whose state the model has now.")
+      .def_ro("best_step", &TrainingReport::best_step, "Steps of the optimizer before it.")
+      .def_ro("stopped_early", &TrainingReport::stopped_early, "By `patience`.")
       .def_prop_ro("best", [](const TrainingReport& report) { return dict_of(report.best); })
       .def_ro("best_by", &TrainingReport::best_by, "The metric that chose it.")
       .def_ro("seconds", &TrainingReport::seconds);
+}
+
+}  // namespace
+
+void bind_train(nb::module_& m) {
+  bind_reports(m);
+  bind_sinks(m);
   nb::class_<Task>(m, "Task");
   m.def(
       "classification",
@@ -225,10 +287,12 @@ void bind_train(nb::module_& m) {
           "profile", [](const train::TrainingProfiler& profiler) { return profiler.profile().value(); },
           "Error: InvalidArgument, before a step behind the warm-up.");
   nb::class_<Learner>(m, "Learner")
-      .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"));
+      .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"),
+           nb::arg("ternary"));
   m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
-        nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(), nb::arg("on_epoch").none(),
-        nb::arg("profiler").none(), nb::arg("sinks"));
+        nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(),
+        nb::arg("on_evaluation").none(), nb::arg("on_epoch").none(), nb::arg("profiler").none(), nb::arg("teacher").none(),
+        nb::arg("sinks"));
   m.def(
       "evaluate",
       [](Learner& learner, const std::shared_ptr<const PythonDataset>& set, int64_t batch_size, int64_t workers) {

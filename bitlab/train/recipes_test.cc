@@ -1,0 +1,405 @@
+// What a config adds to training, against the formulas in double: smoothed labels, mixup, the moving average, a teacher, renewed statistics, bfloat16.
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "bitlab/nn/bit_linear.h"
+#include "bitlab/train/internal/schedule.h"
+#include "bitlab/train/test_support.h"
+#include "bitlab/train/trainer.h"
+
+namespace bitlab::train {
+namespace {
+
+using test::Rows, test::Small;
+
+constexpr int64_t kRows = 16;
+constexpr double kRate = 0.3, kMomentum = 0.9;
+
+TrainingConfig recipe() {
+  return {.epochs = 6,
+          .batch_size = kRows,
+          .optimizer = config::Optimizer::kSgd,
+          .learning_rate = kRate,
+          .momentum = kMomentum,
+          .schedule = config::Schedule::kConstant,
+          .warmup = 0,
+          .seed = 5,
+          .threads = 1};
+}
+
+// What the trainer leaves, by the names of parameters.
+State trained_state(const TrainingConfig& config) {
+  torch::manual_seed(6);
+  Small net;
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  BitTrainer(learner, config).fit(std::make_shared<Rows>(kRows)).value();
+  return learner.state();
+}
+
+// The batch of an epoch of one.
+nn::NamedTensors batch_of_epoch(int64_t epoch) {
+  return make_batch(Rows(kRows), data::order_of_epoch(kRows, epoch, {.shuffle = true, .seed = 5})).value();
+}
+
+// The same steps by LibTorch: loss(net, batch, step), and what comes after each.
+State reference(const std::function<at::Tensor(Small&, const nn::NamedTensors&, int64_t)>& loss,
+                const std::function<void(Small&)>& after = {}) {
+  torch::manual_seed(6);
+  Small net;
+  torch::optim::SGD optimizer(net.parameters(), torch::optim::SGDOptions(kRate).momentum(kMomentum));
+  for (int64_t step = 0; step < 6; ++step) {
+    optimizer.zero_grad();
+    loss(net, batch_of_epoch(step + 1), step).backward();
+    optimizer.step();
+    if (after) after(net);
+  }
+  State state;
+  for (const auto& item : net.named_parameters()) state[item.key()] = item.value().detach();
+  return state;
+}
+
+void expect_close(const State& ours, const State& theirs) {
+  for (const auto& [name, tensor] : theirs) EXPECT_TRUE(torch::allclose(ours.at(name), tensor, 1e-6, 1e-8)) << name;
+}
+
+// -sum of target log p, averaged over the rows.
+at::Tensor cross_entropy_with(const at::Tensor& logits, const at::Tensor& target) {
+  return -(target * torch::log_softmax(logits, 1)).sum(1).mean();
+}
+
+TEST(Recipes, SmoothedLabels) {
+  TrainingConfig config = recipe();
+  config.label_smoothing = 0.2;
+  const State ours = trained_state(config);
+  expect_close(ours, reference([](Small& net, const nn::NamedTensors& batch, int64_t) {
+                 const at::Tensor target = torch::one_hot(batch.at("label"), 4).to(at::kDouble) * 0.8 + 0.2 / 4;
+                 return cross_entropy_with(net.forward(batch.at("x")), target);
+               }));
+  EXPECT_FALSE(torch::allclose(ours.at("fc2.weight"), trained_state(recipe()).at("fc2.weight"), 1e-3, 1e-4));
+  // Of two heads, each by its weight; values have no labels.
+  const auto task = std::make_shared<Classification>("a", "label");
+  const MultiTask both({{"a", task, 2.0}, {"b", std::make_shared<NextToken>("b", "next"), 0.5}});
+  const nn::NamedTensors outputs{{"a", torch::randn({3, 4}, at::kDouble)}, {"b", torch::randn({3, 2, 5}, at::kDouble)}};
+  const nn::NamedTensors batch{{"label", torch::tensor({0, 3, 1})}, {"next", torch::tensor({{0, 4}, {2, 2}, {1, 3}})}};
+  const auto smoothed = [](const at::Tensor& logits, const at::Tensor& labels) {
+    const int64_t classes = logits.size(1);
+    const at::Tensor sure = torch::one_hot(labels, classes).to(at::kDouble);
+    return cross_entropy_with(logits, sure * 0.9 + 0.1 / static_cast<double>(classes));
+  };
+  const at::Tensor expected = 2 * smoothed(outputs.at("a"), batch.at("label")) +
+                              0.5 * smoothed(outputs.at("b").flatten(0, 1), batch.at("next").flatten());
+  EXPECT_TRUE(torch::allclose(both.smoothed_loss(outputs, batch, 0.1), expected, 1e-12, 1e-12));
+  Small net;
+  ModuleLearner values(net, std::make_shared<Regression>("output", "x"));
+  EXPECT_EQ(BitTrainer(values, config).fit(std::make_shared<Rows>(kRows)).error().code, ErrorCode::kUnsupported);
+}
+
+TEST(Recipes, MixupOfInputsAndLabels) {
+  TrainingConfig config = recipe();
+  config.mixup = 0.4, config.label_smoothing = 0.1;
+  expect_close(trained_state(config), reference([](Small& net, const nn::NamedTensors& batch, int64_t step) {
+                 const Mixup::Draw draw = Mixup::draw(0.4, 5, step, kRows);
+                 const at::Tensor x = batch.at("x").to(at::kDouble);
+                 const at::Tensor y = torch::one_hot(batch.at("label"), 4).to(at::kDouble) * 0.9 + 0.1 / 4;
+                 const auto mixed = [&](const at::Tensor& t) {
+                   return t * draw.share + t.index_select(0, draw.order) * (1 - draw.share);
+                 };
+                 return cross_entropy_with(net.forward(mixed(x)), mixed(y));
+               }));
+  Small net;
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  BitTrainer trainer(learner, config);
+  try {
+    trainer.step({{"label", torch::tensor({1, 2})}}).value();
+    FAIL();
+  } catch (const Exception& error) {
+    EXPECT_EQ(error.error().message, "[train] floating-point inputs for mixup, got none of {label}");
+  }
+}
+
+// Beta(a, a) has the mean 1/2 and the variance 1 / (4 (2 a + 1)).
+TEST(Recipes, MixupDrawsFromBeta) {
+  for (const double alpha : {0.2, 1.0, 3.0}) {
+    double sum = 0, squares = 0;
+    constexpr int64_t kDraws = 4000;
+    for (int64_t step = 0; step < kDraws; ++step) {
+      const double share = Mixup::draw(alpha, 1, step, 1).share;
+      EXPECT_TRUE(share >= 0 && share <= 1);
+      sum += share, squares += (share - 0.5) * (share - 0.5);
+    }
+    EXPECT_NEAR(sum / kDraws, 0.5, 0.03) << alpha;
+    EXPECT_NEAR(squares / kDraws, 1 / (4 * (2 * alpha + 1)), 0.01) << alpha;
+  }
+  const Mixup::Draw draw = Mixup::draw(1, 2, 3, 50), same = Mixup::draw(1, 2, 3, 50);
+  EXPECT_TRUE(torch::equal(std::get<0>(draw.order.sort()), torch::arange(50)));
+  EXPECT_TRUE(torch::equal(draw.order, same.order) && draw.share == same.share);
+  EXPECT_FALSE(torch::equal(draw.order, Mixup::draw(1, 2, 4, 50).order));
+  EXPECT_FALSE(torch::equal(draw.order, Mixup::draw(1, 3, 3, 50).order));
+}
+
+TEST(Recipes, MovingAverageIsWhatIsKept) {
+  TrainingConfig config = recipe();
+  config.ema = 0.7;
+  const auto plain = [](Small& net, const nn::NamedTensors& batch, int64_t) {
+    return torch::cross_entropy_loss(net.forward(batch.at("x")), batch.at("label"));
+  };
+  State mean;
+  reference(plain, [&](Small& net) {
+    for (const auto& item : net.named_parameters()) {
+      const at::Tensor p = item.value().detach().clone();
+      at::Tensor& m = mean[item.key()];
+      m = m.defined() ? 0.7 * m + 0.3 * p : p;
+    }
+  });
+  expect_close(trained_state(config), mean);
+}
+
+// A tied parameter has several names; a step that was evaluated goes on from its own parameters.
+TEST(Recipes, MovingAverageGivesParametersBack) {
+  struct Tied : torch::nn::Module {
+    at::Tensor a = register_parameter("a", torch::ones({3})), b = register_parameter("b", a);
+  } net;
+  ModuleLearner learner(net, nn::Forward(), std::make_shared<Classification>());
+  MovingAverage average(0.5);
+  ASSERT_TRUE(average.load({{"a", torch::full({3}, 7.0)}, {"b", torch::full({3}, 7.0)}}).ok());
+  for (int i = 0; i < 2; ++i) {
+    average.before_evaluation(learner);
+    EXPECT_EQ(net.a.sum().item<double>(), 21);
+    average.after_evaluation(learner);
+    EXPECT_EQ(net.a.sum().item<double>(), 3);
+  }
+}
+
+TEST(Recipes, LayersWaitBeforeTheyTurn) {
+  const TrainingConfig both{.ternary_delay = 0.25, .ternary_warmup = 0.5}, at_once{.ternary_delay = 0.5};
+  for (const auto& [step, share] :
+       std::vector<std::pair<int64_t, double>>{{0, 0}, {9, 0}, {10, 0}, {20, 0.5}, {30, 1}, {39, 1}})
+    EXPECT_DOUBLE_EQ(ternary_share(both, step, 40), share) << step;
+  EXPECT_EQ(ternary_share(at_once, 19, 40), 0);
+  EXPECT_EQ(ternary_share(at_once, 20, 40), 1);
+  torch::manual_seed(1);
+  nn::BitLinear layer(6, 4);
+  ModuleLearner learner(*layer, std::make_shared<Classification>());
+  std::vector<double> shares;
+  TrainerOptions options;
+  options.on_step = [&](const StepReport&) { shares.push_back(layer->quantizer.blend.item<double>()); };
+  TrainingConfig config = recipe();
+  config.epochs = 4, config.ternary_delay = 0.5;
+  BitTrainer(learner, config, options).fit(std::make_shared<Rows>(kRows)).value();
+  EXPECT_EQ(shares, (std::vector<double>{0, 0, 1, 1}));
+  config.ternary_warmup = 0.6;
+  EXPECT_EQ(BitTrainer(learner, config).fit(std::make_shared<Rows>(kRows)).error().message,
+            "[train] ternary_delay of at least 0, with ternary_warmup at most 1, got 0.5 and 0.6");
+}
+
+TEST(Recipes, DistillationOfLogits) {
+  torch::manual_seed(8);
+  Small teacher;
+  TrainingConfig config = recipe();
+  config.distillation = 0.6, config.temperature = 3;
+  torch::manual_seed(6);
+  Small net;
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  EXPECT_EQ(BitTrainer(learner, config).fit(std::make_shared<Rows>(kRows)).error().message,
+            "[train] a teacher for distillation, got none");
+  BitTrainer(learner, config, {.teacher = nn::forward_of(teacher)}).fit(std::make_shared<Rows>(kRows)).value();
+  expect_close(learner.state(), reference([&](Small& student, const nn::NamedTensors& batch, int64_t) {
+                 const at::Tensor z = student.forward(batch.at("x")), t = teacher.forward(batch.at("x")).detach();
+                 const at::Tensor p = torch::softmax(t / 3, 1), q = torch::softmax(z / 3, 1);
+                 const at::Tensor divergence = (p * (p / q).log()).sum(1).mean();
+                 return 0.4 * torch::cross_entropy_loss(z, batch.at("label")) + 0.6 * 9 * divergence;
+               }));
+  for (const at::Tensor& p : teacher.parameters()) EXPECT_FALSE(p.grad().defined());
+  torch::nn::Linear other(6, 3);
+  const auto wrong = nn::forward_of([&](const at::Tensor& x) { return other(x); });
+  EXPECT_EQ(BitTrainer(learner, config, {.teacher = wrong}).fit(std::make_shared<Rows>(kRows)).error().message,
+            "[train] logits of the teacher as of the network, [16, 4], got [16, 3]");
+  EXPECT_THROW(Regression().class_logits({{"output", torch::zeros({2, 4})}}), Exception);
+  // The items of text are tokens, of pictures of labels the pixels.
+  const at::Tensor tokens = torch::randn({2, 3, 5}), pixels = torch::randn({2, 5, 3, 4});
+  EXPECT_TRUE(torch::equal(NextToken("l").class_logits({{"l", tokens}}), tokens.view({6, 5})));
+  EXPECT_TRUE(
+      torch::equal(Classification("l").class_logits({{"l", pixels}}), pixels.permute({0, 2, 3, 1}).reshape({24, 5})));
+}
+
+struct Normed : torch::nn::Module {
+  torch::nn::Linear fc1{nullptr}, fc2{nullptr};
+  torch::nn::BatchNorm1d norm{nullptr};
+  torch::nn::Dropout dropout{0.2};
+  Normed() {
+    fc1 = register_module("fc1", torch::nn::Linear(6, 9));
+    norm = register_module("norm", torch::nn::BatchNorm1d(9));
+    fc2 = register_module("fc2", torch::nn::Linear(9, 4));
+    register_module("dropout", dropout);
+  }
+  at::Tensor forward(const at::Tensor& x) { return fc2(dropout(torch::relu(norm(fc1(x))))); }
+};
+
+// Five batches an epoch, seven that pass through: those of the first epoch, and two of the second.
+TEST(Recipes, StatisticsOfTheParametersThatAreEvaluated) {
+  TrainingConfig config = recipe();
+  config.batch_size = 4, config.learning_rate = 0.02;
+  std::vector<State> ends;
+  for (const int64_t batches : {0, 7}) {
+    torch::manual_seed(6);
+    Normed net;
+    ModuleLearner learner(net, std::make_shared<Classification>());
+    config.statistics_batches = batches;
+    BitTrainer(learner, config).fit(std::make_shared<Rows>(20)).value();
+    ends.push_back(learner.state());
+  }
+  Normed net;
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  ASSERT_TRUE(learner.load(ends[0]).ok());
+  net.train();
+  const torch::NoGradGuard no_grad;
+  for (int64_t batch = 0; batch < 7; ++batch) {
+    const auto order = data::order_of_epoch(20, 1 + batch / 5, {.shuffle = true, .seed = 5});
+    const auto rows = std::span(order).subspan(static_cast<size_t>(batch % 5 * 4), 4);
+    net.forward(make_batch(Rows(20), rows).value().at("x"));
+  }
+  for (const auto& [name, tensor] : learner.state())
+    EXPECT_TRUE(torch::allclose(ends[1].at(name), tensor, 1e-6, 1e-7)) << name;
+  EXPECT_FALSE(torch::allclose(ends[1].at("norm.running_mean"), ends[0].at("norm.running_mean"), 1e-3, 1e-4));
+  for (const char* name : {"fc1.weight", "fc2.bias", "norm.weight"})
+    EXPECT_TRUE(torch::equal(ends[0].at(name), ends[1].at(name))) << "training is as without: " << name;
+}
+
+struct Layers : torch::nn::Module {
+  nn::BitLinear fc1{nullptr}, fc2{nullptr}, kept{nullptr};
+  Layers() {
+    fc1 = register_module("fc1", nn::BitLinear(nn::BitLinearOptions(6, 9).bias(false)));
+    kept = register_module("kept", nn::BitLinear(nn::BitLinearOptions(9, 9).quant(BitQuantConfig::int8())));
+    fc2 = register_module("fc2", nn::BitLinear(9, 4));
+  }
+  at::Tensor forward(const at::Tensor& x) { return fc2(torch::relu(kept(fc1(x)))); }
+};
+
+// By absmean's formula: w / mean|w|, rounded and clipped.
+TEST(Recipes, StatisticsOfCodes) {
+  torch::manual_seed(6);
+  Layers net;
+  {
+    const torch::NoGradGuard no_grad;
+    net.fc1->weight[2].zero_(), net.fc1->weight[5].mul_(1e-3);
+  }
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  std::vector<at::Tensor> codes;
+  TrainerOptions options;
+  options.on_evaluation = [&](const EvaluationReport&) {
+    const at::Tensor w = net.fc1->weight.detach().clone();
+    codes.push_back((w / w.abs().mean()).round().clamp(-1, 1));
+  };
+  TrainingConfig config = recipe();
+  config.epochs = 3;
+  const auto rows = std::make_shared<Rows>(kRows);
+  const auto report = BitTrainer(learner, config, options).fit(rows, rows).value();
+  for (size_t i = 0; i < 3; ++i) {
+    const auto& weights = report.evaluations[i].weights;
+    ASSERT_EQ(weights.size(), 2U);
+    EXPECT_EQ(weights[0].name, "fc1.weight");
+    EXPECT_EQ(weights[1].name, "fc2.weight");
+    const at::Tensor last = codes[i == 0 ? 0 : i - 1];
+    EXPECT_DOUBLE_EQ(weights[0].flips, (codes[i] != last).to(at::kDouble).mean().item<double>());
+    EXPECT_DOUBLE_EQ(weights[0].zeros, (codes[i] == 0).to(at::kDouble).mean().item<double>());
+    EXPECT_DOUBLE_EQ(weights[0].dead, (codes[i] == 0).all(1).to(at::kDouble).mean().item<double>());
+  }
+  EXPECT_GT(report.evaluations[0].weights[0].dead, 0.2) << "rows 2 and 5 of nine";
+  EXPECT_GT(report.evaluations[2].weights[1].flips, 0);
+}
+
+// One weight at a time, as the algorithm of the paper goes. Sees the latent weights before they are frozen, and in the next step after.
+struct Nagel : StepHook {
+  explicit Nagel(at::Tensor w) : weight(std::move(w)) {}
+  at::Tensor weight, expected;
+  std::vector<double> code, direction, frequency, mean, held;
+  std::vector<bool> frozen;
+  int64_t steps = 0, disagreements = 0;
+
+  void before_forward(StepContext&) override {
+    if (expected.defined() && !torch::allclose(weight, expected, 1e-6, 0)) ++disagreements;
+  }
+  void after_update(StepContext&) override {
+    const at::Tensor w = weight.detach().clone().flatten();
+    const auto scale = w.abs().mean().item<double>();
+    const auto n = static_cast<size_t>(w.numel());
+    if (steps++ == 0)
+      code.resize(n), direction.resize(n), frequency.resize(n), mean.resize(n), held.resize(n), frozen.resize(n);
+    for (size_t i = 0; i < n; ++i) {
+      const auto place = static_cast<int64_t>(i);
+      const double now = std::clamp(std::nearbyint(w[place].item<double>() / scale), -1.0, 1.0);
+      if (steps == 1) {
+        code[i] = mean[i] = now;
+        continue;
+      }
+      const double turn = now > code[i] ? 1 : now < code[i] ? -1 : 0;
+      frequency[i] = 0.1 * (turn != 0 && turn == -direction[i] ? 1 : 0) + 0.9 * frequency[i];
+      mean[i] = 0.1 * now + 0.9 * mean[i];
+      if (turn != 0) direction[i] = turn;
+      if (frequency[i] > 0.15 && !frozen[i]) held[i] = std::nearbyint(mean[i]), frozen[i] = true;
+      code[i] = frozen[i] ? held[i] : now;
+      if (frozen[i]) w[place] = held[i] * scale;
+    }
+    expected = w.view(weight.sizes());
+  }
+};
+
+TEST(Recipes, OscillatingWeightsAreFrozen) {
+  torch::manual_seed(6);
+  Layers net;
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  TrainingConfig config = recipe();
+  config.epochs = 30, config.batch_size = 4, config.learning_rate = 0.1, config.clip_norm = 0.5;
+  config.freeze_oscillation = 0.15, config.oscillation_momentum = 0.1;
+  const auto nagel = std::make_shared<Nagel>(net.fc1->weight);
+  TrainerOptions options;
+  options.hooks = {nagel};
+  BitTrainer(learner, config, options).fit(std::make_shared<Rows>(20)).value();
+  EXPECT_EQ(nagel->steps, 150);
+  EXPECT_EQ(nagel->disagreements, 0);
+  EXPECT_TRUE(torch::allclose(net.fc1->weight, nagel->expected, 1e-6, 0));
+  const auto frozen = std::count(nagel->frozen.begin(), nagel->frozen.end(), true);
+  EXPECT_GT(frozen, 0);
+  EXPECT_LT(frozen, 54);
+}
+
+struct Typed : torch::nn::Module {
+  nn::BitLinear fc1{nullptr};
+  torch::nn::Linear fc2{nullptr};
+  std::vector<at::ScalarType> types;
+  Typed() {
+    fc1 = register_module("fc1", nn::BitLinear(6, 24));
+    fc2 = register_module("fc2", torch::nn::Linear(24, 4));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor y = fc2(torch::relu(fc1(x)));
+    types.push_back(y.scalar_type());
+    return y;
+  }
+};
+
+TEST(Recipes, BFloat16InTraining) {
+  std::vector<double> losses;
+  for (const auto precision : {config::Precision::kFloat32, config::Precision::kBFloat16}) {
+    torch::manual_seed(2);
+    Typed net;
+    ModuleLearner learner(net, std::make_shared<Classification>());
+    TrainingConfig config = recipe();
+    config.precision = precision, config.batch_size = 8, config.learning_rate = 0.05;
+    const auto rows = std::make_shared<Rows>(48);
+    const auto report = BitTrainer(learner, config).fit(rows, rows).value();
+    losses.push_back(report.epochs.back().loss);
+    EXPECT_LT(losses.back(), report.epochs.front().loss);
+    const bool is_narrow = precision == config::Precision::kBFloat16;
+    EXPECT_EQ(net.types.front(), is_narrow ? at::kBFloat16 : at::kFloat) << "in training";
+    EXPECT_EQ(net.types.back(), at::kFloat) << "in evaluation, as it is deployed";
+    for (const auto& p : net.parameters()) EXPECT_EQ(p.scalar_type(), at::kFloat);
+    EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU)) << "as it was";
+  }
+  EXPECT_NE(losses[0], losses[1]);
+  EXPECT_NEAR(losses[0], losses[1], 0.02 * losses[0]);
+}
+
+}  // namespace
+}  // namespace bitlab::train

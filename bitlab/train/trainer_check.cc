@@ -1,0 +1,26 @@
+// Whether a config can be trained with: what the ranges of its fields cannot say.
+#include <cmath>
+
+#include "bitlab/config/io.h"
+#include "bitlab/config/path_pattern.h"
+#include "bitlab/train/trainer.h"
+
+namespace bitlab::train {
+
+Status BitTrainer::check() const {
+  TrainingConfig c = config_;
+  BITLAB_RETURN_IF_ERROR(config::check_ranges(config::table_of(c)));
+  if (c.nesterov && !(c.momentum > 0))
+    return make_error(ErrorCode::kInvalidArgument, "[train] momentum > 0 with nesterov, got {}", c.momentum);
+  if (c.ternary_delay + c.ternary_warmup > 1)
+    return make_error(ErrorCode::kInvalidArgument, "[train] ternary_delay and ternary_warmup of at most 1 together, got {} and {}",
+                      c.ternary_delay, c.ternary_warmup);
+  for (const ParameterRule& rule : c.parameters) {
+    BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
+    if (!std::isfinite(rule.decay))
+      return make_error(ErrorCode::kInvalidArgument, "[train] a number for decay, got {} (path={})", rule.decay, rule.path);
+  }
+  return {};
+}
+
+}  // namespace bitlab::train
