@@ -8,14 +8,16 @@
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/version.h"
+#include "bitlab/cli/interrupts.h"
 #include "bitlab/kernels/explain.h"
 
 namespace bitlab::cli {
 namespace {
 
 int report(const char* name, const Error& error) {
-  fmt::print(stderr, "{}: error: {}\n", name, error.message);
-  return static_cast<int>(error_group(error.code));
+  const bool is_stopped = error.code == ErrorCode::kCancelled && Interrupts::signal() != 0;
+  fmt::print(stderr, "{}: {}{}\n", name, is_stopped ? "" : "error: ", error.message);
+  return is_stopped ? 128 + Interrupts::signal() : static_cast<int>(error_group(error.code));
 }
 
 void log_to_stderr(LogLevel level, std::string_view message) {

@@ -19,7 +19,8 @@ namespace bitlab::cli {
 using Action = std::function<Status()>;
 using AddCommand = void (*)(CLI::App& app, Action& action);
 
-// Parses and runs. Exit codes: 0; 2 usage and other input errors; 3 files; 4 capability; 5 internal (base/errors.def).
+// Parses and runs. Exit codes: 0; 2 usage and other input errors; 3 files; 4 capability; 5 internal (base/errors.def); 128 and the number of the
+// signal that stopped a command, as shells say it.
 int run_program(const char* name, const char* description, std::span<const AddCommand> commands, int argc, char** argv);
 
 // "bitlab 0.1.0", then a line each on the build and the machine.

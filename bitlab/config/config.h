@@ -231,46 +231,60 @@ struct TrainingConfig {
       "cosine up over warmup and down to nothing; two_phase, linear down, in the second half by step_factor and without "
       "weight decay");
     f("warmup", warmup, "fraction of all steps in which the learning rate rises linearly", config::between(0, 1));
-    f("final_rate", final_rate, "share of the learning rate at the end of cosine, linear and polynomial", config::between(0, 1));
+    f("final_rate", final_rate, "share of the learning rate at the end of cosine, linear and polynomial",
+      config::between(0, 1));
     f("power", power, "of polynomial", config::above(0));
     f("step_epochs", step_epochs, "epochs between the drops of step", config::at_least(1));
     f("step_factor", step_factor, "of each drop of step, and of that in the middle of two_phase", config::above(0));
-    f("ternary_delay", ternary_delay,
-      "fraction of all steps before layers begin to turn ternary; until then they are float", config::between(0, 1));
+    f("ternary_delay", ternary_delay, "fraction of all steps before layers begin to turn ternary; until then they are float",
+      config::between(0, 1));
     f("ternary_warmup", ternary_warmup,
       "fraction of all steps in which layers turn from float to ternary linearly; 0: at once", config::between(0, 1));
     f("seed", seed, "seed of initialization and shuffling");
     f("threads", threads, "threads of LibTorch; 0: all cores", config::at_least(0));
     f("accumulate", accumulate, "batches whose gradients make one step of the optimizer", config::at_least(1));
-    f("clip_norm", clip_norm, "largest L2 norm of all gradients together; larger ones are scaled down; 0: any", config::at_least(0));
+    f("clip_norm", clip_norm, "largest L2 norm of all gradients together; larger ones are scaled down; 0: any",
+      config::at_least(0));
     f("label_smoothing", label_smoothing,
-      "share of each label that is spread over all classes evenly, in training; 0: none, 0.1 is usual", config::from_to_below(0, 1));
+      "share of each label that is spread over all classes evenly, in training; 0: none, 0.1 is usual",
+      config::from_to_below(0, 1));
     f("mixup", mixup,
       "each input of a batch is blended with another's by a share from Beta(mixup, mixup), and so is the loss; 0: none, "
-      "0.2 is usual", config::at_least(0));
+      "0.2 is usual",
+      config::at_least(0));
     f("ema", ema,
       "share of the past in a moving average of the parameters, which is what is evaluated and kept then; 0: none, 0.999 is "
-      "usual", config::from_to_below(0, 1));
+      "usual",
+      config::from_to_below(0, 1));
     f("teacher", teacher, "folder of a trained run whose network is the teacher");
     f("distillation", distillation,
-      "share of the loss that is the divergence from the teacher's classes; 0: no teacher, 1: labels do not count", config::between(0, 1));
-    f("temperature", temperature, "by which the logits of both are divided first, above 0; larger: softer", config::above(0));
+      "share of the loss that is the divergence from the teacher's classes; 0: no teacher, 1: labels do not count",
+      config::between(0, 1));
+    f("temperature", temperature, "by which the logits of both are divided first, above 0; larger: softer",
+      config::above(0));
     f("statistics_batches", statistics_batches,
       "training batches that pass through the network before each evaluation, so that batch norms have the statistics of "
-      "the parameters that are evaluated; 0: those of training", config::at_least(0));
+      "the parameters that are evaluated; 0: those of training",
+      config::at_least(0));
     f("freeze_oscillation", freeze_oscillation,
-      "a ternary weight is frozen once it turns back and forth more often than this, as a share of steps; 0: none", config::from_to_below(0, 1));
-    f("oscillation_momentum", oscillation_momentum, "share of the present step in the moving average of how often it turns", config::above_up_to(0, 1));
+      "a ternary weight is frozen once it turns back and forth more often than this, as a share of steps; 0: none",
+      config::from_to_below(0, 1));
+    f("oscillation_momentum", oscillation_momentum, "share of the present step in the moving average of how often it turns",
+      config::above_up_to(0, 1));
     f("precision", precision,
       "of forward and backward passes in training: float32; bfloat16, by autocast, with the parameters in float32");
     f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::at_least(0));
-    f("evaluate_steps", evaluate_steps, "steps of the optimizer between evaluations; 0: after each epoch", config::at_least(0));
-    f("patience", patience, "evaluations in a row without a better one after which training ends; 0: it goes on", config::at_least(0));
+    f("evaluate_steps", evaluate_steps, "steps of the optimizer between evaluations; 0: after each epoch",
+      config::at_least(0));
+    f("patience", patience, "evaluations in a row without a better one after which training ends; 0: it goes on",
+      config::at_least(0));
     f("min_delta", min_delta, "by how much the metric must be better to count for patience", config::at_least(0));
     f("checkpoint_steps", checkpoint_steps,
       "steps of the optimizer between checkpoints, besides those after each epoch; 0: none", config::at_least(0));
-    f("keep_best", keep_best, "models that are kept, the best by the metric; above 1 each in a file named by its step", config::at_least(1));
-    f("keep_last", keep_last, "checkpoints that are kept, the newest; above 1 each in a file named by its step", config::at_least(1));
+    f("keep_best", keep_best, "models that are kept, the best by the metric; above 1 each in a file named by its step",
+      config::at_least(1));
+    f("keep_last", keep_last, "checkpoints that are kept, the newest; above 1 each in a file named by its step",
+      config::at_least(1));
   }
 };
 

@@ -439,10 +439,11 @@ Result<TrainingReport> BitTrainer::run(const data::DatasetPtr& training, const d
 Status BitTrainer::begin_events(const data::Loader& loader) {
   const auto& report = progress_->report;
   const auto [epoch, position] = loader.state();
-  return events_->begin({.step = (epoch - 1) * loader.batches() + position,
-                         .epochs = static_cast<int64_t>(report.epochs.size()),
-                         .seconds = seconds_so_far(),
-                         .is_evaluated = !report.evaluations.empty() && report.evaluations.back().step == progress_->updates});
+  return events_->begin(
+      {.step = (epoch - 1) * loader.batches() + position,
+       .epochs = static_cast<int64_t>(report.epochs.size()),
+       .seconds = seconds_so_far(),
+       .is_evaluated = !report.evaluations.empty() && report.evaluations.back().step == progress_->updates});
 }
 
 void BitTrainer::finish() {

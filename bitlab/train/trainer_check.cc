@@ -13,8 +13,9 @@ Status BitTrainer::check() const {
   if (c.nesterov && !(c.momentum > 0))
     return make_error(ErrorCode::kInvalidArgument, "[train] momentum > 0 with nesterov, got {}", c.momentum);
   if (c.ternary_delay + c.ternary_warmup > 1)
-    return make_error(ErrorCode::kInvalidArgument, "[train] ternary_delay and ternary_warmup of at most 1 together, got {} and {}",
-                      c.ternary_delay, c.ternary_warmup);
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[train] ternary_delay and ternary_warmup of at most 1 together, got {} and {}", c.ternary_delay,
+                      c.ternary_warmup);
   for (const ParameterRule& rule : c.parameters) {
     BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
     if (!std::isfinite(rule.decay))

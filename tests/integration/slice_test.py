@@ -7,13 +7,11 @@ import platform
 import re
 import shutil
 import struct
-import subprocess
 import tempfile
-import time
 import unittest
 from pathlib import Path
 
-from programs import check_refused, command_of, grey_png, run
+from programs import check_refused, grey_png, run
 
 SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 
@@ -92,28 +90,21 @@ class Slice(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         check_refused(self, run("bitlab", "verify", self.bit, "--against", self.folder / "mlp"), 2, "graph")
 
-    def test_an_interrupted_run_goes_on_to_the_same_bits(self):
-        whole, cut = self.folder / "whole", self.folder / "cut"
-        arguments = ["train", "--model", "mlp", "--data", "synthetic", "--limit", "400", "--epochs", "3", "--batch-size", "20",
-                     "--checkpoint-steps", "1", "--threads", "1", "--workers", "1", "--crop", "2", "--set", "model.hidden=[96]"]  # fmt: skip
-        result = run("bitlab", *arguments, "-o", whole)
+    def test_a_run_teaches_another(self):
+        teacher, student = self.folder / "teacher", self.folder / "student"
+        arguments = ["--data", "synthetic", "--limit", "60", "--epochs", "1", "--threads", "1"]
+        result = run("bitlab", "train", "--model", "lenet5", "--quant", "none", *arguments, "-o", teacher)
         self.assertEqual(result.returncode, 0, result.stderr)
-        with subprocess.Popen(command_of("bitlab", *arguments, "-o", cut), stdout=subprocess.DEVNULL) as process:
-            while not (cut / "last.ckpt").exists() and process.poll() is None:
-                time.sleep(0.002)
-            process.kill()
-        check_refused(self, run("bitlab", "train", "--resume", "--epochs", "4", "-o", cut), 2, "--resume", "--epochs")
-        result = run("bitlab", "train", "--resume", "-o", cut)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual((cut / "best.ckpt").read_bytes(), (whole / "best.ckpt").read_bytes())
-
-        def timeless(report):
-            epochs = [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in report["epochs"]]
-            return {**report, "epochs": epochs, "seconds": 0}
-
-        reports = [timeless(json.loads((folder / "report.json").read_text())) for folder in (whole, cut)]
-        self.assertEqual(reports[0], reports[1])
-        check_refused(self, run("bitlab", "train", "--resume", "-o", self.folder / "none"), 3, "config.yaml")
+        arguments += ["--model", "mlp"]
+        taught = [*arguments, "--distillation", "0.5", "--temperature", "4"]
+        check_refused(self, run("bitlab", "train", *taught, "-o", student), 2, "a teacher for distillation")
+        check_refused(self, run("bitlab", "train", *taught, "--teacher", student / "x", "-o", student), 3, "config.yaml")
+        losses = []
+        for chosen in (arguments, [*taught, "--teacher", teacher]):
+            result = run("bitlab", "train", *chosen, "-o", student)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            losses.append(json.loads((student / "report.json").read_text())["epochs"][0]["loss"])
+        self.assertNotEqual(losses[0], losses[1])
 
     def test_rules_for_a_network_of_the_zoo(self):
         rules, folder, bit = self.folder / "mixed.yaml", self.folder / "mixed", self.folder / "mixed.bit"

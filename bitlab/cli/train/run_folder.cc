@@ -50,20 +50,45 @@ Json json_of(const std::vector<train::Metric>& metrics) {
 
 Json json_of(const Confusion& confusion) { return {{"classes", confusion.classes}, {"counts", confusion.counts}}; }
 
+Json json_of(train::PhaseSeconds phases) {
+  Json json = Json::object();
+  phases.each([&](const char* phase, double seconds) { json[phase] = seconds; });
+  return json;
+}
+
+Json json_of(const std::vector<train::WeightStatistics>& weights) {
+  Json json = Json::object();
+  for (train::WeightStatistics weight : weights)
+    weight.each([&](const char* share, double value) { json[weight.name][share] = value; });
+  return json;
+}
+
 Json report_of(const TrainedRun& trained) {
   Json epochs = Json::array();
   for (const train::EpochReport& epoch : trained.training.epochs)
-    epochs.push_back(
-        {{"epoch", epoch.epoch}, {"loss", epoch.loss}, {"validation", json_of(epoch.metrics)}, {"seconds", epoch.seconds}});
+    epochs.push_back({{"epoch", epoch.epoch},
+                      {"loss", epoch.loss},
+                      {"validation", json_of(epoch.metrics)},
+                      {"seconds", epoch.seconds},
+                      {"seconds_by_phase", json_of(epoch.phases)}});
+  Json evaluations = Json::array();
+  for (const train::EvaluationReport& evaluation : trained.training.evaluations)
+    evaluations.push_back({{"epoch", evaluation.epoch},
+                           {"step", evaluation.step},
+                           {"validation", json_of(evaluation.metrics)},
+                           {"weights", json_of(evaluation.weights)}});
   Json json{{"version", version()},
             {"model", trained.run.config.model.name()},
             {"test", json_of(trained.test.metrics)},
             {"samples_test", trained.test.samples},
             {"validation", json_of(trained.training.best)},
             {"best_epoch", trained.training.best_epoch},
+            {"best_step", trained.training.best_step},
+            {"stopped_early", trained.training.stopped_early},
             {"best_by", trained.training.best_by},
             {"seconds", trained.training.seconds},
-            {"epochs", std::move(epochs)}};
+            {"epochs", std::move(epochs)},
+            {"evaluations", std::move(evaluations)}};
   if (!trained.confusion.counts.empty()) json["confusion"] = json_of(trained.confusion);
   return json;
 }
@@ -150,8 +175,17 @@ Result<train::Evaluation> evaluate_test(train::Learner& learner, const Run& run,
   return train::evaluate(learner, test, options);
 }
 
-train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, bool resume) {
-  train::TrainerOptions options{.best = paths.best, .checkpoint = paths.last, .resume = resume};
+// The network of a run, as a teacher.
+Result<nn::Forward> teacher_of(const std::string& folder) {
+  BITLAB_TRY(const Run run, load_run(folder));
+  run.model->eval();
+  return nn::Forward([model = run.model](const nn::NamedTensors& batch) { return model->forward(batch); });
+}
+
+train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, const TrainRunOptions& run) {
+  // A run that was interrupted before its first checkpoint begins again.
+  const bool resume = run.resume && fs::exists(paths.last);
+  train::TrainerOptions options{.best = paths.best, .checkpoint = paths.last, .resume = resume, .stop = run.stop};
   const AugmentConfig& augment = config.data.augment;
   if (augment.crop > 0) options.transforms.push_back(data::random_crop(augment.crop));
   if (augment.flip) options.transforms.push_back(data::random_flip());
@@ -248,9 +282,12 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
              datasets.validation->size(), datasets.test->size(), run.config.data.name);
   train::ModuleLearner learner = learner_of(run);
   const train::Goal goal = learner.task().goal();
-  train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options.resume);
+  train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options);
   trainer_settings.sinks = train::make_sinks(run.config.log, folder);
   trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
+  if (const std::string& teacher = run.config.train.teacher; !teacher.empty()) {
+    BITLAB_TRY(trainer_settings.teacher, teacher_of(teacher));
+  }
   std::shared_ptr<train::TrainingProfiler> profiler;
   if (options.profile_steps > 0) {
     profiler = std::make_shared<train::TrainingProfiler>(train::TrainingProfileOptions{.steps = options.profile_steps});

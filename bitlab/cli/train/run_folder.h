@@ -77,9 +77,10 @@ struct TrainedRun {
 };
 
 struct TrainRunOptions {
-  std::string heading;        // introduces the lines
-  bool resume = false;        // goes on from the folder's last.ckpt
-  int64_t profile_steps = 0;  // that are profiled, behind a few of warm-up
+  std::string heading;           // introduces the lines
+  bool resume = false;           // goes on from the folder's last.ckpt, or from the beginning where there is none yet
+  int64_t profile_steps = 0;     // that are profiled, behind a few of warm-up
+  std::function<bool()> stop{};  // TrainerOptions::stop
 };
 
 // Trains the model that `config` describes on `datasets`, whose sizes replace those of the config, with a progress bar and a line an epoch on

@@ -1,6 +1,7 @@
 // bitlab train: trains a model of the zoo on a data set.
 #include <memory>
 
+#include "bitlab/cli/interrupts.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/flags.h"
 #include "bitlab/cli/train/run_folder.h"
@@ -83,7 +84,16 @@ Status run(TrainOptions& options) {
   BITLAB_RETURN_IF_ERROR(options.resume ? take_up(options) : assemble(options));
   BITLAB_TRY(const Datasets datasets, load_datasets(options.config.data));
   const std::string& name = options.config.model.name();
-  BITLAB_RETURN_IF_ERROR(train_run(options.config, datasets, options.output, {name, options.resume, options.profile_steps}));
+  const Interrupts interrupts;
+  const auto trained =
+      train_run(options.config, datasets, options.output,
+                {.heading = name, .resume = options.resume, .profile_steps = options.profile_steps, .stop = [] {
+                   return Interrupts::signal() != 0;
+                 }});
+  if (!trained.ok() && trained.error().code == ErrorCode::kCancelled)
+    return make_error(ErrorCode::kCancelled, "{}; stopped by {}, to go on: bitlab train --resume -o {}",
+                      trained.error().message, signal_name(Interrupts::signal()), options.output);
+  BITLAB_RETURN_IF_ERROR(trained);
   fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, name);
   return {};
 }
