@@ -186,12 +186,12 @@ TEST_F(LoopTest, StopsWhereItIsAskedToAndGoesOn) {
 TEST_F(LoopTest, RefusesWhatNeedsMore) {
   const auto message = [&](void (*change)(TrainingConfig&)) { return fit(with(change), {}).error().message; };
   EXPECT_EQ(message([](TrainingConfig& c) { c.patience = -1; }),
-            "[train] evaluate_steps, patience and min_delta of at least 0, got 0, -1 and 0");
+            "[config] a number in [0, inf) for 'patience', got -1");
   EXPECT_EQ(message([](TrainingConfig& c) { c.keep_best = 0; }),
-            "[train] keep_best and keep_last of at least 1, got 0 and 1");
+            "[config] a number in [1, inf) for 'keep_best', got 0");
   EXPECT_EQ(message([](TrainingConfig& c) { c.label_smoothing = 1; }),
-            "[train] label_smoothing and ema in [0, 1), got 1 and 0");
-  EXPECT_EQ(message([](TrainingConfig& c) { c.mixup = -1; }), "[train] mixup of at least 0, got -1");
+            "[config] a number in [0, 1) for 'label_smoothing', got 1.0");
+  EXPECT_EQ(message([](TrainingConfig& c) { c.mixup = -1; }), "[config] a number in [0, inf) for 'mixup', got -1.0");
   EXPECT_EQ(BitTrainer(*learner_, {.patience = 1}).fit(std::make_shared<Rows>(3)).error().message,
             "[train] validation samples for patience, evaluate_steps and keep_best, got none");
   // Before an epoch is spent.

@@ -190,7 +190,7 @@ TEST(Recipes, LayersWaitBeforeTheyTurn) {
   EXPECT_EQ(shares, (std::vector<double>{0, 0, 1, 1}));
   config.ternary_warmup = 0.6;
   EXPECT_EQ(BitTrainer(learner, config).fit(std::make_shared<Rows>(kRows)).error().message,
-            "[train] ternary_delay of at least 0, with ternary_warmup at most 1, got 0.5 and 0.6");
+            "[train] ternary_delay and ternary_warmup of at most 1 together, got 0.5 and 0.6");
 }
 
 TEST(Recipes, DistillationOfLogits) {

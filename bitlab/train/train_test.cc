@@ -200,7 +200,7 @@ TEST_F(TrainTest, RulesGiveParametersRatesAndDecayOfTheirOwn) {
   const auto model = make();
   Classifier learner(*model);
   EXPECT_EQ(BitTrainer(learner, {.parameters = {{.path = "x", .rate = -1}}}).fit(training).error().message,
-            "[train] a rate of at least 0 and a number for decay, got -1 and -1 (path=x)");
+            "[config] a number in [0, inf) for 'parameters[0].rate', got -1.0");
 }
 
 // The other schedules are compared with those of PyTorch in python/tests/test_training.py.
@@ -251,7 +251,7 @@ TEST_F(TrainTest, RefusesWhatCannotBe) {
   EXPECT_EQ(BitTrainer(learner, {.epochs = 0}).fit(training).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(BitTrainer(learner, {.learning_rate = -1}).fit(training).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(BitTrainer(learner, {.accumulate = 0}).fit(training).error().message,
-            "[train] accumulate of at least 1, clip_norm and checkpoint_steps of at least 0, got 0, 0 and 0");
+            "[config] a number in [1, inf) for 'accumulate', got 0");
   EXPECT_EQ(BitTrainer(learner, {}).fit(data::first(training, 0)).error().message, "[loader] at least one sample, got none");
   const Error error =
       BitTrainer(learner, {.epochs = 50, .optimizer = config::Optimizer::kSgd, .learning_rate = 1e30}).fit(training).error();
