@@ -1,5 +1,6 @@
 // Pictures in a folder or a tar, PNG and JPEG, a class for each folder: [train/ or test/] <class>/<picture>. Where there is no train/, every tenth picture of all
-// is one to test on.
+// is one to test on. Samples
+// are in a random order that is always the same, so that a limit or a part that is held out has all classes.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -7,6 +8,7 @@
 #include "bitlab/data/image.h"
 #include "bitlab/data/internal/file_set.h"
 #include "bitlab/data/internal/options.h"
+#include "bitlab/data/loader.h"
 
 namespace bitlab::data {
 namespace {
@@ -154,7 +156,8 @@ Result<DatasetPtr> load_folder(Split split, const DataOptions& options) {
   std::vector<FolderDataset::Item> items;
   int64_t skipped = 0;
   std::string first_error;
-  for (const Picture& picture : own) {
+  for (const int64_t at : order_of_epoch(static_cast<int64_t>(own.size()), 1, {.shuffle = true, .seed = 0})) {
+    const Picture& picture = own[static_cast<size_t>(at)];
     const std::string name(first_part(picture.name));
     const auto label = std::lower_bound(spec.labels.begin(), spec.labels.end(), name);
     Result<Image> image = Image{};

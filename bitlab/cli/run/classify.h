@@ -1,4 +1,4 @@
-// Image classification with a deployed model: what `run` and `demo` do with the runtime.
+// A deployed model over a data set: what `run` does with the runtime.
 #pragma once
 
 #include <cstdint>
@@ -7,29 +7,40 @@
 #include <span>
 #include <vector>
 
-#include "bitlab/data/image_spec.h"
+#include "bitlab/data/dataset.h"
 #include "bitlab/runtime/session.h"
 
 namespace bitlab::cli {
 
-// How the model wants its images, from the file's metadata. Errors: InvalidArgument (a model of another kind), Corrupt.
-Result<data::ImageSpec> image_spec_of(const runtime::Model& model);
+// How the model wants its data, images or texts, from the file's metadata. Errors: InvalidArgument (a model of another kind), Corrupt.
+Result<data::Preprocess> preprocess_of(const runtime::Model& model);
+
+struct DatasetRun {
+  const data::Dataset& set;
+  const data::Preprocess& preprocess;
+  int64_t batch = 64;
+  std::function<void(int64_t)> progress{};  // gets the number of samples done
+};
 
 struct Classification {
   int64_t count = 0;
   int64_t classes = 0;
-  std::vector<float> logits;  // [count, classes]
-  double seconds = 0;         // in the runtime, without decoding and normalization
+  std::vector<float> logits;    // [count, classes]
+  std::vector<int64_t> labels;  // empty where the samples have none
+  double seconds = 0;           // in the runtime, without decoding and normalization
 
-  int64_t best(int64_t image) const;  // index of the largest logit; the first of equals
+  int64_t best(int64_t sample) const;  // index of the largest logit; the first of equals
+  double accuracy() const;             // the fraction of samples whose best class is the label
 };
+Result<Classification> classify(runtime::Session& session, const DatasetRun& run);
 
-// pixels: uint8 [count, channels, height, width]. `progress` gets the number of images done.
-Result<Classification> classify(runtime::Session& session, const data::ImageSpec& spec, std::span<const uint8_t> pixels,
-                                int64_t count, int64_t batch, const std::function<void(int64_t)>& progress = {});
-
-// Fraction of images whose best class is the label.
-double accuracy(const Classification& result, std::span<const int64_t> labels);
+struct Perplexity {
+  int64_t tokens = 0;
+  double loss = 0;     // the mean of -log of the next token's probability
+  double seconds = 0;  // in the runtime
+};
+// Of a language model. Error: InvalidArgument (samples without `next`).
+Result<Perplexity> perplexity(runtime::Session& session, const DatasetRun& run);
 
 // Raw little-endian float32, [count, classes], written atomically.
 Status write_logits(const Classification& result, const std::filesystem::path& path);

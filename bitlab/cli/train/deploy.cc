@@ -64,7 +64,10 @@ Status run(DeployOptions& options) {
     fmt::print("LibTorch and the runtime differ by at most {:.2g} (largest output {:.2g}).\n", d.parity.max_difference,
                d.parity.max_magnitude);
   }
-  fmt::print("Next: bitlab-run run {} --data {}\n", options.output, loaded.config.data.name);
+  const DataConfig& data = loaded.config.data;
+  std::string flags = data.root.empty() ? "" : " --data-root " + data.root;
+  for (const auto& [name, value] : data.options) flags += fmt::format(" --data-option '{}={}'", name, value);
+  fmt::print("Next: bitlab-run run {} --data {}{}\n", options.output, data.name, flags);
   return {};
 }
 
