@@ -56,13 +56,11 @@ class Domains(unittest.TestCase):
     def test_texts_with_labels(self):
         lines = [f"{self.random.choice(('good', 'fine'))} film {i}\t1\n{self.random.choice(('bad', 'dull'))} one {i}\t0\n" for i in range(40)]
         (self.folder / "train.tsv").write_text("".join(lines[:30]))
-        (self.folder / "test.jsonl").write_text("".join(json.dumps({"text": f"{w} {i}", "label": l}) + "\n" for i in range(9) for w, l in (("good", 1), ("bad", 0))))
+        (self.folder / "test.jsonl").write_text("".join(json.dumps({"text": f"{w} {i}", "label": y}) + "\n" for i in range(9) for w, y in (("good", 1), ("bad", 0))))
         settings = [f"model.{name}={value}" for name, value in {"layers": 1, "dim": 32, "heads": 2, "hidden": 48}.items()]
         test, report = self.trained("labelled_text", self.folder, "text_classifier", {"tokens": 20}, [word for s in settings for word in ("--set", s)])
         self.assertEqual(report["texts"], 18)
         self.assertAlmostEqual(report["accuracy"], test["accuracy"], places=6)
-        result = run("bitlab-run", *self.command)
-        self.assertEqual(result.returncode, 2 if result.stderr else 0, result.stderr)
 
 
 if __name__ == "__main__":
