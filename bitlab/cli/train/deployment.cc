@@ -32,10 +32,9 @@ Result<std::vector<nn::NamedTensors>> inputs_of(const Run& run, const data::Data
     std::iota(indices.begin(), indices.end(), begin);
     BITLAB_TRY(const nn::NamedTensors batch, train::make_batch(set, indices));
     nn::NamedTensors inputs;
-    if (signature)
-      for (const auto& input : signature->inputs) inputs.set(input.name, batch.at(input.name));
-    else
-      inputs.set(batch[0].first, batch[0].second);
+    // Networks read what data begin with, by place.
+    const size_t count = signature ? signature->inputs.size() : 1;
+    for (size_t k = 0; k < count; ++k) inputs.set(signature ? signature->inputs[k].name : batch[k].first, batch[k].second);
     batches.push_back(std::move(inputs));
   }
   return batches;
