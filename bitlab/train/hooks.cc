@@ -117,10 +117,10 @@ Status FreezeOscillation::load(const State& state) {
 
 void Distillation::after_forward(StepContext& step) {
   const Task& task = step.learner.task();
-  const at::Tensor own = task.class_logits(step.outputs);
+  const at::Tensor own = task.class_logits(step.outputs, step.batch);
   const at::Tensor theirs = [&] {
     const at::NoGradGuard no_grad;
-    return task.class_logits(teacher_(step.batch));
+    return task.class_logits(teacher_(step.batch), step.batch);
   }();
   if (theirs.sizes() != own.sizes())
     throw Exception(make_error(ErrorCode::kShapeMismatch, "[train] logits of the teacher as of the network, {}, got {}",

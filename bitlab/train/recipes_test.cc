@@ -215,12 +215,14 @@ TEST(Recipes, DistillationOfLogits) {
   const auto wrong = nn::forward_of([&](const at::Tensor& x) { return other(x); });
   EXPECT_EQ(BitTrainer(learner, config, {.teacher = wrong}).fit(std::make_shared<Rows>(kRows)).error().message,
             "[train] logits of the teacher as of the network, [16, 4], got [16, 3]");
-  EXPECT_THROW(Regression().class_logits({{"output", torch::zeros({2, 4})}}), Exception);
-  // The items of text are tokens, of pictures of labels the pixels.
+  EXPECT_THROW(Regression().class_logits({{"output", torch::zeros({2, 4})}}, {}), Exception);
+  // The items of text are the tokens that are asked for, of pictures of labels the pixels.
   const at::Tensor tokens = torch::randn({2, 3, 5}), pixels = torch::randn({2, 5, 3, 4});
-  EXPECT_TRUE(torch::equal(NextToken("l").class_logits({{"l", tokens}}), tokens.view({6, 5})));
+  const at::Tensor next = torch::tensor({1, 2, -100, 3, -100, -100}, at::kLong).view({2, 3});
+  EXPECT_TRUE(torch::equal(NextToken("l").class_logits({{"l", tokens}}, {{"next", next}}),
+                           torch::stack({tokens[0][0], tokens[0][1], tokens[1][0]})));
   EXPECT_TRUE(
-      torch::equal(Classification("l").class_logits({{"l", pixels}}), pixels.permute({0, 2, 3, 1}).reshape({24, 5})));
+      torch::equal(Classification("l").class_logits({{"l", pixels}}, {}), pixels.permute({0, 2, 3, 1}).reshape({24, 5})));
 }
 
 struct Normed : torch::nn::Module {

@@ -109,7 +109,7 @@ at::Tensor Task::smoothed_loss(const nn::NamedTensors&, const nn::NamedTensors&,
       make_error(ErrorCode::kUnsupported, "[task] labels to be smoothed, got a task without (smoothing={})", smoothing));
 }
 
-at::Tensor Task::class_logits(const nn::NamedTensors&) const {
+at::Tensor Task::class_logits(const nn::NamedTensors&, const nn::NamedTensors&) const {
   throw Exception(make_error(ErrorCode::kUnsupported, "[task] logits of classes, got a task without"));
 }
 
@@ -122,7 +122,7 @@ at::Tensor Classification::smoothed_loss(const nn::NamedTensors& outputs, const 
   return smoothed_cross_entropy(outputs.at(logits_), batch.at(label_), smoothing);
 }
 
-at::Tensor Classification::class_logits(const nn::NamedTensors& outputs) const {
+at::Tensor Classification::class_logits(const nn::NamedTensors& outputs, const nn::NamedTensors&) const {
   const at::Tensor& logits = outputs.at(logits_);
   return logits.movedim(1, -1).reshape({-1, logits.size(1)});
 }
@@ -144,7 +144,9 @@ at::Tensor NextToken::smoothed_loss(const nn::NamedTensors& outputs, const nn::N
   return smoothed_cross_entropy(outputs.at(logits_).flatten(0, 1), batch.at(next_).flatten(), smoothing);
 }
 
-at::Tensor NextToken::class_logits(const nn::NamedTensors& outputs) const { return outputs.at(logits_).flatten(0, 1); }
+at::Tensor NextToken::class_logits(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const {
+  return outputs.at(logits_).flatten(0, 1).index({batch.at(next_).flatten().ne(kNoToken)});
+}
 
 int64_t NextToken::items(const nn::NamedTensors& batch) const { return batch.at(next_).ne(kNoToken).sum().item<int64_t>(); }
 

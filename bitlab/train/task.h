@@ -45,7 +45,7 @@ class Task {
   // arXiv:1512.00567, section 7). Error (bitlab::Exception): Unsupported, of tasks without labels.
   virtual at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const;
   // The logits of classes, a row an item: [items, classes]. Error (bitlab::Exception): Unsupported, of tasks without classes.
-  virtual at::Tensor class_logits(const nn::NamedTensors& outputs) const;
+  virtual at::Tensor class_logits(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const;
   // What the loss is the mean of: labels, tokens, values.
   virtual int64_t items(const nn::NamedTensors& batch) const = 0;
   virtual std::unique_ptr<Meter> meter() const = 0;
@@ -60,7 +60,7 @@ class Classification : public Task {
       : logits_(std::move(logits)), label_(std::move(label)) {}
   at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
   at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const override;
-  at::Tensor class_logits(const nn::NamedTensors& outputs) const override;
+  at::Tensor class_logits(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
   int64_t items(const nn::NamedTensors& batch) const override;
   std::unique_ptr<Meter> meter() const override;
   Goal goal() const override { return {"accuracy", true}; }
@@ -69,8 +69,8 @@ class Classification : public Task {
   std::string logits_, label_;
 };
 
-// Language modelling: logits float [B, T, vocabulary] and the next tokens int64 [B, T], or kNoToken, where none is asked for: the cross-entropy. Metrics: perplexity, e to the power of
-// the mean loss, which is the goal; loss.
+// Language modelling: logits float [B, T, vocabulary] and the next tokens int64 [B, T], or kNoToken, where none is asked for: the cross-entropy.
+// Metrics: perplexity, e to the power of the mean loss, which is the goal; loss.
 class NextToken : public Task {
  public:
   static constexpr int64_t kNoToken = -100;  // what PyTorch's cross-entropy ignores
@@ -78,7 +78,7 @@ class NextToken : public Task {
       : logits_(std::move(logits)), next_(std::move(next)) {}
   at::Tensor loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
   at::Tensor smoothed_loss(const nn::NamedTensors& outputs, const nn::NamedTensors& batch, double smoothing) const override;
-  at::Tensor class_logits(const nn::NamedTensors& outputs) const override;
+  at::Tensor class_logits(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) const override;
   int64_t items(const nn::NamedTensors& batch) const override;
   std::unique_ptr<Meter> meter() const override;
   Goal goal() const override { return {"perplexity", false}; }

@@ -89,7 +89,7 @@ class PythonTask final : public Task {
     const nb::gil_scoped_acquire gil;
     return nb::cast<at::Tensor>(task_.get().attr("smoothed_loss")(nb::cast(outputs), nb::cast(batch), smoothing));
   }
-  at::Tensor class_logits(const NamedTensors& outputs) const override {
+  at::Tensor class_logits(const NamedTensors& outputs, const NamedTensors&) const override {
     const nb::gil_scoped_acquire gil;
     return nb::cast<at::Tensor>(task_.get().attr("class_logits")(nb::cast(outputs)));
   }
