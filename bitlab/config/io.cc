@@ -299,7 +299,7 @@ Status check(const Value& value, const std::string& path, const Range& range) {
     return unexpected(ErrorCode::kInvalidArgument, path, "a number " + to_text(range), json);
   };
   return std::visit(Match{[&](int64_t* v) { return number(static_cast<double>(*v), Json(*v)); },
-                          [&](double* v) { return number(*v, Json(fmt::format("{}", *v))); },
+                          [&](double* v) { return number(*v, std::isfinite(*v) ? Json(*v) : Json(end_text(*v))); },
                           [&](const List& list) { return check(list, path, range); },
                           [&](const Table& table) { return check(table, path); }, [](const auto&) { return Status(); }},
                     value.at);

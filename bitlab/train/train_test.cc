@@ -64,7 +64,7 @@ TEST_F(TrainTest, LayersTurnTernaryStepByStep) {
   for (size_t i = 0; i < shares.size(); ++i) EXPECT_DOUBLE_EQ(shares[i], std::min(1.0, static_cast<double>(i) / 20));
   EXPECT_EQ(blend(), 1.0);
   BitTrainer wrong(learner, {.ternary_warmup = 2}, {});
-  EXPECT_EQ(wrong.fit(training, validation).error().message, "[train] ternary_warmup in [0, 1], got 2");
+  EXPECT_EQ(wrong.fit(training, validation).error().message, "[config] a number in [0, 1] for 'ternary_warmup', got 2.0");
 }
 
 TEST_F(TrainTest, LearnsAndKeepsTheBestEpoch) {

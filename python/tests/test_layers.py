@@ -878,7 +878,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         bitlab.Unsupported,
         "int8 or int4 activations",
     ),
-    (lambda: bnn.BitLinear(6, 5, quant=Quant(smoothing=2.0)), bitlab.InvalidArgument, "smoothing from 0 to 1, got 2"),
+    (lambda: bnn.BitLinear(6, 5, quant=Quant(smoothing=2.0)), bitlab.InvalidArgument, "for 'smoothing', got 2.0"),
     (lambda: bnn.BitLinear.from_float(nn.Linear(6, 5).double()), bitlab.TypeMismatch, "float32 weights, got float64"),
     (lambda: bnn.BitLinear.from_float(nn.Conv1d(6, 5, 1)), bitlab.Unsupported, "a Linear of torch.nn, got Conv1d"),
     (lambda: bnn.BitLinear.from_float(bnn.BitLinear(6, 5)), bitlab.Unsupported, "a Linear of torch.nn, got BitLinear"),

@@ -21,14 +21,14 @@ SMALL = ["--data", "synthetic", "--threads", "1"]
 def events(folder):
     """What a log says, but for times, which differ from run to run."""
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not re.search("second|eta", k)} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if not re.search("second|eta|phase", k)} for line in lines]
 
 
 def rows(folder):
     with (folder / "metrics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert all(None not in row and None not in row.values() for row in table), "every line has every column"
-    return [{k: v for k, v in row.items() if not re.search("second|eta", k)} for row in table]
+    return [{k: v for k, v in row.items() if not re.search("second|eta|phase", k)} for row in table]
 
 
 def crc32c(data):
@@ -85,7 +85,7 @@ def scalars(folder):
         values = {}
         for _, value in fields(event.get(5, b"")):
             parts = dict(fields(value))
-            if not re.search(b"second|eta", parts[1]):
+            if not re.search(b"second|eta|phase", parts[1]):
                 values[parts[1].decode()] = struct.unpack("<f", parts[2])[0]
         records.append((event[2], values) if 5 in event else event[3].decode())
     return records
