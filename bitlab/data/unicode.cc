@@ -104,8 +104,8 @@ Result<std::u32string> from_utf8(std::string_view text) {
   std::u32string out;
   for (size_t i = 0; i < text.size();) {
     const auto first = static_cast<uint8_t>(text[i]);
-    const int more = following(first);
-    bool valid = more >= 0 && i + static_cast<size_t>(more) < text.size();
+    const int followers = following(first), more = std::max(followers, 0);
+    bool valid = followers >= 0 && i + static_cast<size_t>(more) < text.size();
     char32_t c = more == 0 ? first : first & (0x3FU >> more);
     for (int k = 1; valid && k <= more; ++k) {
       const auto next = static_cast<uint8_t>(text[i + static_cast<size_t>(k)]);

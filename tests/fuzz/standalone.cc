@@ -32,12 +32,17 @@ void release(void* memory) {
 
 void* operator new(size_t size) { return counted(std::malloc(size)); }
 void* operator new[](size_t size) { return counted(std::malloc(size)); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  void* memory = std::malloc(size);
+  return memory == nullptr ? nullptr : counted(memory);
+}
 void* operator new(size_t size, std::align_val_t align) {
   const auto multiple = static_cast<size_t>(align);
   return counted(std::aligned_alloc(multiple, (size + multiple - 1) / multiple * multiple));
 }
 void operator delete(void* memory) noexcept { release(memory); }
 void operator delete[](void* memory) noexcept { release(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { release(memory); }
 void operator delete(void* memory, size_t) noexcept { release(memory); }
 void operator delete[](void* memory, size_t) noexcept { release(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
