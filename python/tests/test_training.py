@@ -155,8 +155,12 @@ def test_ctrl_c() -> None:
         if report.step == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        bitlab.BitTrainer(ternary(), CONFIG, Blobs(320), on_step=interrupt).train()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bitlab.BitTrainer(ternary(), CONFIG, Blobs(320), on_step=interrupt).train()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -346,5 +350,9 @@ def test_a_signal_is_a_keyboard_interrupt() -> None:
         if report.step == 2:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        bitlab.BitTrainer(ternary(), CONFIG, Blobs(320), on_step=interrupt).train()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bitlab.BitTrainer(ternary(), CONFIG, Blobs(320), on_step=interrupt).train()
+    finally:
+        signal.signal(signal.SIGINT, before)
