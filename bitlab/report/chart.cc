@@ -20,7 +20,7 @@ struct LinearAxis {
   static LinearAxis around(double low, double high, double begin, double end) {
     constexpr double kTicks = 5;
     // Equal numbers, and those that are so large that nothing fits between them, get room.
-    const double room = std::max({std::fabs(low), std::fabs(high), 1e-12}) * 1e-3;
+    const double size = std::max(std::fabs(low), std::fabs(high)), room = size > 0 ? size * 1e-3 : 1;
     if (high - low < room) low -= room, high += room;
     const double raw = (high - low) / kTicks, decade = std::pow(10, std::floor(std::log10(raw)));
     const double tick = decade * (raw <= 1.5 * decade ? 1 : raw <= 3 * decade ? 2 : raw <= 7 * decade ? 5 : 10);

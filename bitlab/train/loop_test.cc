@@ -185,10 +185,8 @@ TEST_F(LoopTest, StopsWhereItIsAskedToAndGoesOn) {
 
 TEST_F(LoopTest, RefusesWhatNeedsMore) {
   const auto message = [&](void (*change)(TrainingConfig&)) { return fit(with(change), {}).error().message; };
-  EXPECT_EQ(message([](TrainingConfig& c) { c.patience = -1; }),
-            "[config] a number in [0, inf) for 'patience', got -1");
-  EXPECT_EQ(message([](TrainingConfig& c) { c.keep_best = 0; }),
-            "[config] a number in [1, inf) for 'keep_best', got 0");
+  EXPECT_EQ(message([](TrainingConfig& c) { c.patience = -1; }), "[config] a number in [0, inf) for 'patience', got -1");
+  EXPECT_EQ(message([](TrainingConfig& c) { c.keep_best = 0; }), "[config] a number in [1, inf) for 'keep_best', got 0");
   EXPECT_EQ(message([](TrainingConfig& c) { c.label_smoothing = 1; }),
             "[config] a number in [0, 1) for 'label_smoothing', got 1.0");
   EXPECT_EQ(message([](TrainingConfig& c) { c.mixup = -1; }), "[config] a number in [0, inf) for 'mixup', got -1.0");
