@@ -15,6 +15,7 @@
 #include "bitlab/base/internal/nearest.h"
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
+#include "bitlab/base/process.h"
 #include "bitlab/base/result.h"
 #include "bitlab/base/text.h"
 #include "bitlab/base/thread_pool.h"
@@ -265,6 +266,18 @@ TEST(Heap, KeepsFreedMemory) {
   EXPECT_LT(faults_of_a_round(), given_back / 4 + 1);
 }
 #endif
+
+TEST(Process, HasWhatItWroteAndItsEnd) {
+  const std::vector<std::string> script{"sh", "-c", "printf out; printf 'no\\n' >&2; exit 3"};
+  const Finished errors = run_process(script, Capture::kErrors).value();
+  EXPECT_EQ(errors.exit_code, 3);
+  EXPECT_EQ(errors.text, "no\n");
+  EXPECT_EQ(run_process({"sh", "-c", "seq 100000"}, Capture::kOutput).value().text.size(), 588895U)
+      << "more than a pipe holds";
+  EXPECT_EQ(run_process({"sh", "-c", "kill -9 $$"}, Capture::kOutput).value().exit_code, -1);
+  EXPECT_EQ(run_process({"sh", "-c", "read line || printf ended >&2"}, Capture::kErrors).value().text, "ended");
+  EXPECT_EQ(run_process({"/nowhere/program"}, Capture::kOutput).error().code, ErrorCode::kNotFound);
+}
 
 }  // namespace
 }  // namespace bitlab

@@ -51,9 +51,8 @@ bool write_all(int fd, const uint8_t* data, size_t size) {
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
-// A rename is on disk only once its folder is synced.
-bool sync_folder(const fs::path& folder) {
-  Descriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+bool sync(const fs::path& path, int flags) {
+  Descriptor fd(::open(path.c_str(), flags | O_CLOEXEC));
   return fd.valid() && ::fsync(fd.get()) == 0;
 }
 
@@ -98,19 +97,26 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 
-Status write_file_atomic(const fs::path& path, std::span<const uint8_t> content) {
-  std::string temporary;
-  Descriptor fd(create_temporary(path, temporary));
-  if (!fd.valid()) return system_error(path, "a folder that can be written");
-  const bool written = write_all(fd.get(), content.data(), content.size()) && ::fsync(fd.get()) == 0 && fd.close() &&
-                       ::rename(temporary.c_str(), path.c_str()) == 0;
-  if (!written) {
+Status replace_file(const fs::path& path, const fs::path& temporary) {
+  const bool replaced = sync(temporary, O_RDONLY) && ::rename(temporary.c_str(), path.c_str()) == 0;
+  if (!replaced) {
     const Error error = system_error(path, "the whole content on disk");
     ::unlink(temporary.c_str());
     return error;
   }
-  if (!sync_folder(folder_of(path))) return system_error(path, "a folder that can be synced");
+  // A rename is on disk only once its folder is synced.
+  if (!sync(folder_of(path), O_RDONLY | O_DIRECTORY)) return system_error(path, "a folder that can be synced");
   return {};
+}
+
+Status write_file_atomic(const fs::path& path, std::span<const uint8_t> content) {
+  std::string temporary;
+  Descriptor fd(create_temporary(path, temporary));
+  if (!fd.valid()) return system_error(path, "a folder that can be written");
+  if (write_all(fd.get(), content.data(), content.size()) && fd.close()) return replace_file(path, temporary);
+  const Error error = system_error(path, "the whole content on disk");
+  ::unlink(temporary.c_str());
+  return error;
 }
 
 Status write_file_atomic(const fs::path& path, std::string_view content) {

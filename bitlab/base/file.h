@@ -38,6 +38,9 @@ class MappedFile {
 Status write_file_atomic(const std::filesystem::path& path, std::string_view content);
 Status write_file_atomic(const std::filesystem::path& path, std::span<const uint8_t> content);
 
+// The last step of that: `temporary`, a whole file of the same folder, takes the place of `path`. Removed where it cannot.
+Status replace_file(const std::filesystem::path& path, const std::filesystem::path& temporary);
+
 // A file that grows at its end: what was appended is there when the process is killed.
 class AppendFile {
  public:

@@ -214,6 +214,14 @@ struct TrainingConfig {
   int64_t keep_last = 1;
 
   void visit(config::Fields& f) {
+    visit_optimizer(f);
+    visit_schedule(f);
+    visit_step(f);
+    visit_run(f);
+  }
+
+ private:
+  void visit_optimizer(config::Fields& f) {
     f("epochs", epochs, "passes over the training data", config::at_least(1));
     f("batch_size", batch_size, "samples a batch", config::at_least(1));
     f("optimizer", optimizer, "adamw, with decoupled weight decay; adam and sgd, where the decay is a part of the gradient");
@@ -225,6 +233,8 @@ struct TrainingConfig {
     f("epsilon", epsilon, "added to the root of that mean", config::at_least(0));
     f("weight_decay", weight_decay, "of weights; biases, norms and scales have none", config::at_least(0));
     f("parameters", parameters, "rules for parameters that differ, the first that fits decides");
+  }
+  void visit_schedule(config::Fields& f) {
     f("schedule", schedule,
       "of the learning rate: cosine, linear or polynomial down to final_rate; constant; step, by step_factor after every "
       "step_epochs; one_cycle, a "
@@ -240,6 +250,8 @@ struct TrainingConfig {
       config::between(0, 1));
     f("ternary_warmup", ternary_warmup,
       "fraction of all steps in which layers turn from float to ternary linearly; 0: at once", config::between(0, 1));
+  }
+  void visit_step(config::Fields& f) {
     f("seed", seed, "seed of initialization and shuffling");
     f("threads", threads, "threads of LibTorch; 0: all cores", config::at_least(0));
     f("accumulate", accumulate, "batches whose gradients make one step of the optimizer", config::at_least(1));
@@ -273,6 +285,8 @@ struct TrainingConfig {
       config::above_up_to(0, 1));
     f("precision", precision,
       "of forward and backward passes in training: float32; bfloat16, by autocast, with the parameters in float32");
+  }
+  void visit_run(config::Fields& f) {
     f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::at_least(0));
     f("evaluate_steps", evaluate_steps, "steps of the optimizer between evaluations; 0: after each epoch",
       config::at_least(0));

@@ -3,17 +3,11 @@
 #include <cmath>
 
 #include "bitlab/base/internal/json.h"
+#include "bitlab/base/match.h"
 #include "bitlab/config/io.h"
 
 namespace bitlab::config {
 namespace {
-
-template <class... Calls>
-struct Cases : Calls... {
-  using Calls::operator()...;
-};
-template <class... Calls>
-Cases(Calls...) -> Cases<Calls...>;
 
 // The choice on which other fields depend; null where there is none.
 const Choice* selector(const Fields& fields) {
@@ -175,7 +169,7 @@ Json table_schema(const Table& table) {
 
 Json schema_of(const Value& value, const Range& range) {
   return std::visit(
-      Cases{[](const bool*) {
+      Match{[](const bool*) {
               return Json{{"type", "boolean"}};
             },
             [&](const int64_t*) { return number_schema("integer", range); },
@@ -203,7 +197,7 @@ Json schema_of(const Value& value, const Range& range) {
 std::string type_text(const Value& value, const Range& range) {
   const std::string ends = to_text(range).empty() ? "" : " " + to_text(range);
   return std::visit(
-      Cases{[](const bool*) { return std::string("BOOL"); }, [&](const int64_t*) { return "INT" + ends; },
+      Match{[](const bool*) { return std::string("BOOL"); }, [&](const int64_t*) { return "INT" + ends; },
             [&](const double*) { return "FLOAT" + ends; }, [](const std::string*) { return std::string("TEXT"); },
             [](const Overrides*) { return std::string("MAP"); }, [](const Choice&) { return std::string("NAME"); },
             [](const List&) { return std::string("LIST"); }, [](const Table&) { return std::string("MAP"); }},

@@ -9,6 +9,7 @@
 #include "bitlab/base/file.h"
 #include "bitlab/base/internal/json.h"
 #include "bitlab/base/internal/nearest.h"
+#include "bitlab/base/match.h"
 
 namespace bitlab::config {
 namespace {
@@ -18,11 +19,6 @@ constexpr int kMaxNodes = 10'000;
 // A key of a mapping, as errors name it.
 std::string below(const std::string& path, const std::string& key) { return path.empty() ? key : path + "." + key; }
 std::string below(const std::string& path, size_t index) { return fmt::format("{}[{}]", path, index); }
-
-template <class... Cases>
-struct Match : Cases... {
-  using Cases::operator()...;
-};
 
 // --- from a config
 

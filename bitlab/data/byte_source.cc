@@ -5,9 +5,11 @@
 
 namespace bitlab::data {
 
+bool is_gzip(std::span<const uint8_t> bytes) { return bytes.size() >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B; }
+
 ByteSource::ByteSource(std::span<const uint8_t> file) : rest_(file) {
   constexpr int kDetectGzip = 15 + 32;
-  gzipped_ = file.size() >= 2 && file[0] == 0x1F && file[1] == 0x8B;
+  gzipped_ = is_gzip(file);
   if (gzipped_) valid_ = inflateInit2(&stream_, kDetectGzip) == Z_OK;
 }
 

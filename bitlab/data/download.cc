@@ -1,17 +1,12 @@
 #include "bitlab/data/download.h"
 
 #include <cstdlib>
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "bitlab/base/file.h"
 #include "bitlab/base/log.h"
+#include "bitlab/base/process.h"
 #include "bitlab/base/text.h"
 #include "bitlab/data/internal/sha256.h"
-
-extern char** environ;  // NOLINT: POSIX
 
 namespace bitlab::data {
 namespace {
@@ -23,30 +18,14 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// What a command says on its standard error goes to a file. Nothing: it ended well; else what it said.
-Result<std::string> complaint_of(const std::vector<std::string>& command, const fs::path& log) {
-  std::vector<char*> arguments;
-  for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  pid_t child = 0;
-  const int failed = posix_spawnp(&child, arguments[0], &actions, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (failed != 0) return fmt::format("no command '{}'", command[0]);
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0)
-    if (errno != EINTR) return make_error(ErrorCode::kIoError, "[download] the end of '{}', got none", command[0]);
-  const auto said = read_file(log);
-  std::error_code ignored;
-  fs::remove(log, ignored);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::string();
-  std::string text = said.ok() ? *said : "";
+// Nothing: the command ended well; else what it said.
+std::string complaint_of(const std::vector<std::string>& command) {
+  Result<Finished> finished = run_process(command, Capture::kErrors);
+  if (!finished.ok()) return fmt::format("no command '{}'", command[0]);
+  if (finished->exit_code == 0) return "";
+  std::string text = std::move(finished->text);
   text.erase(text.find_last_not_of(" \n\r") + 1);
-  return text.empty() ? fmt::format("'{}' ended with status {}", command[0], status) : text;
+  return text.empty() ? fmt::format("'{}' ended with status {}", command[0], finished->exit_code) : text;
 }
 
 // Fetches one mirror's file into `part`, from where that ends. Nothing: it is there, and right; else why not.
@@ -71,8 +50,7 @@ Result<std::string> try_mirror(const RemoteFile& file, const std::string& url, c
                                            "--output",
                                            part.string(),
                                            url};
-    BITLAB_TRY(std::string said, complaint_of(command, part.string() + ".log"));
-    if (!said.empty()) return said;
+    if (std::string said = complaint_of(command); !said.empty()) return said;
   }
   BITLAB_TRY(const std::string found, sha256_of(part));
   if (found == file.sha256) return std::string();
@@ -107,10 +85,7 @@ Result<fs::path> fetch(const RemoteFile& file, const fs::path& folder) {
       log(LogLevel::kInfo, "[download] {} ({}) into {}", url, format_bytes(file.bytes), folder.string());
       BITLAB_TRY(const std::string complaint, try_mirror(file, url, part));
       if (complaint.empty()) {
-        fs::rename(part, path, failed);
-        if (failed)
-          return make_error(ErrorCode::kIoError, "[download] a file renamed, got '{}' (path={})", failed.message(),
-                            path.string());
+        BITLAB_RETURN_IF_ERROR(replace_file(path, part));
         return path;
       }
       said += fmt::format("; {}: {}", url, complaint);

@@ -96,7 +96,7 @@ Status FileSet::list_folder() {
 Status FileSet::list_tar() {
   BITLAB_TRY(file_, MappedFile::open(path_));
   bytes_ = file_->bytes();
-  if (bytes_.size() >= 2 && bytes_[0] == 0x1F && bytes_[1] == 0x8B) {
+  if (is_gzip(bytes_)) {
     ByteSource source(bytes_);
     unpacked_ = source.read_up_to(kMaxUnpacked);
     if (!source.complete()) return corrupt_tar("a whole gzip file of at most 8 GiB", path_);

@@ -178,9 +178,11 @@ Result<DatasetPtr> load_labelled_text(Split split, const DataOptions& options) {
   constexpr int64_t kMaxTokens = 1 << 24;
   if (spec.tokens < 1 || spec.tokens > kMaxTokens)
     return make_error(ErrorCode::kInvalidArgument, "[labelled_text] from 1 to 2^24 tokens, got {}", spec.tokens);
-  BITLAB_TRY(const Lines training, lines_of(Split::kTrain, options.root, own));
-  spec.labels = sorted_labels(training);
-  BITLAB_TRY(const Lines lines, lines_of(split, options.root, own));
+  BITLAB_TRY(Lines lines, lines_of(Split::kTrain, options.root, own));
+  spec.labels = sorted_labels(lines);
+  if (split != Split::kTrain) {
+    BITLAB_TRY(lines, lines_of(split, options.root, own));
+  }
   std::vector<LabelledText::Item> items;
   int64_t skipped = 0;
   std::string first_error;

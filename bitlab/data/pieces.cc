@@ -45,8 +45,7 @@ class Bpe final : public WordModel {
   Result<std::vector<int64_t>> characters(const std::string& word) const {
     std::vector<int64_t> ids;
     for (size_t begin = 0; begin < word.size();) {
-      size_t end = begin + 1;
-      while (end < word.size() && (static_cast<uint8_t>(word[end]) & 0xC0) == 0x80) ++end;
+      const size_t end = character_end(word, begin);
       const std::string character = word.substr(begin, end - begin);
       const auto found = vocabulary_.find(character);
       if (found == vocabulary_.end() && options_.unknown < 0)
@@ -105,7 +104,7 @@ class WordPiece final : public WordModel {
 
   Status append(std::vector<int64_t>& ids, const std::string& word) const override {
     const size_t before = ids.size();
-    const auto starts = [&](size_t at) { return at == word.size() || (static_cast<uint8_t>(word[at]) & 0xC0) != 0x80; };
+    const auto starts = [&](size_t at) { return at == word.size() || !continues_character(word[at]); };
     int64_t characters = 0;
     for (size_t i = 0; i < word.size(); ++i) characters += starts(i) ? 1 : 0;
     for (size_t begin = 0; begin < word.size();) {

@@ -1,6 +1,7 @@
 // A text file as a data set: its first nine tenths to train on, the rest to test.
 #include "bitlab/base/file.h"
 #include "bitlab/data/internal/options.h"
+#include "bitlab/data/internal/unicode.h"
 
 namespace bitlab::data {
 Result<DatasetPtr> TextDataset::create(std::string_view text, int64_t tokens, const Tokenizer& tokenizer) {
@@ -24,7 +25,7 @@ Result<DatasetPtr> load_text(Split split, const DataOptions& options) {
   BITLAB_TRY(const int64_t tokens, whole_option(options, "text", "tokens", TextSpec{}.tokens));
   BITLAB_TRY(const TokenizerPtr tokenizer, load_tokenizer(text_option(options, "tokenizer", "bytes")));
   size_t cut = text.size() / 10 * 9;
-  while (cut > 0 && (static_cast<uint8_t>(text[cut]) & 0xC0) == 0x80) --cut;  // between characters
+  while (cut > 0 && continues_character(text[cut])) --cut;  // between characters
   const std::string_view part = std::string_view(text).substr(split == Split::kTrain ? 0 : cut);
   auto set = TextDataset::create(split == Split::kTrain ? part.substr(0, cut) : part, tokens, *tokenizer);
   if (!set.ok()) return make_error(set.error().code, "{} (path={})", set.error().message, options.root.string());

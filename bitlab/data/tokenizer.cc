@@ -276,8 +276,7 @@ class Described final : public Tokenizer {
 
   void append_bytes(std::string& text, const std::string& name) const {
     for (size_t begin = 0; begin < name.size();) {
-      size_t end = begin + 1;
-      while (end < name.size() && (static_cast<uint8_t>(name[end]) & 0xC0) == 0x80) ++end;
+      const size_t end = character_end(name, begin);
       const auto found = std::find(byte_characters_.begin(), byte_characters_.end(), name.substr(begin, end - begin));
       if (found != byte_characters_.end()) text += static_cast<char>(found - byte_characters_.begin());
       begin = end;

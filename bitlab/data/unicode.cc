@@ -100,6 +100,12 @@ std::u32string without_accents(std::u32string_view text) {
   return out;
 }
 
+size_t character_end(std::string_view text, size_t begin) {
+  size_t end = begin + 1;
+  while (end < text.size() && continues_character(text[end])) ++end;
+  return end;
+}
+
 Result<std::u32string> from_utf8(std::string_view text) {
   std::u32string out;
   for (size_t i = 0; i < text.size();) {
@@ -108,9 +114,9 @@ Result<std::u32string> from_utf8(std::string_view text) {
     bool valid = followers >= 0 && i + static_cast<size_t>(more) < text.size();
     char32_t c = more == 0 ? first : first & (0x3FU >> more);
     for (int k = 1; valid && k <= more; ++k) {
-      const auto next = static_cast<uint8_t>(text[i + static_cast<size_t>(k)]);
-      valid = (next & 0xC0) == 0x80;
-      c = c << 6 | (next & 0x3FU);
+      const char next = text[i + static_cast<size_t>(k)];
+      valid = continues_character(next);
+      c = c << 6 | (static_cast<uint8_t>(next) & 0x3FU);
     }
     constexpr std::array<char32_t, 4> kLeast{0, 0x80, 0x800, 0x10000};
     if (!valid || c < kLeast[static_cast<size_t>(more)] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000))

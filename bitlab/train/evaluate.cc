@@ -51,11 +51,9 @@ Result<nn::NamedTensors> make_batch(const data::Dataset& set, std::span<const in
 }
 
 double Evaluation::at(std::string_view metric) const {
+  if (const double* value = find(metrics, metric); value != nullptr) return *value;
   std::string names;
-  for (const Metric& m : metrics) {
-    if (m.name == metric) return m.value;
-    names += (names.empty() ? "" : ", ") + m.name;
-  }
+  for (const Metric& m : metrics) names += (names.empty() ? "" : ", ") + m.name;
   throw Exception(make_error(ErrorCode::kUnknownName, "[evaluate] a metric of {{{}}}, got '{}'", names, metric));
 }
 

@@ -1,5 +1,7 @@
 #include "bitlab/train/internal/kept_files.h"
 
+#include "bitlab/base/file.h"
+
 namespace bitlab::train {
 
 namespace fs = std::filesystem;
@@ -17,8 +19,7 @@ Status point_to_step(const fs::path& path, int64_t step) {
   fs::remove(temporary, failed);
   fs::create_hard_link(file, temporary, failed);
   if (failed) fs::copy_file(file, temporary, fs::copy_options::overwrite_existing, failed);
-  if (!failed) fs::rename(temporary, path, failed);
-  if (!failed) return {};
+  if (!failed) return replace_file(path, temporary);
   std::error_code ignored;
   fs::remove(temporary, ignored);
   return make_error(ErrorCode::kIoError, "[train] a checkpoint under a second name, got '{}' (path={})", failed.message(),

@@ -149,11 +149,7 @@ std::string tag_of(Event::Kind kind, std::string_view number) {
   return fmt::format("{}/{}", kind == Event::Kind::kStep ? "train" : name(kind), number);
 }
 
-const double* Event::find(std::string_view name) const {
-  for (const Metric& number : numbers)
-    if (number.name == name) return &number.value;
-  return nullptr;
-}
+const double* Event::find(std::string_view name) const { return train::find(numbers, name); }
 
 bool EventPosition::is_behind(Event::Kind kind, int64_t event_step, int64_t event_epoch) const {
   if (kind == Event::Kind::kEnd) return false;

@@ -104,6 +104,12 @@ class MultiMeter : public Meter {
 
 }  // namespace
 
+const double* find(const std::vector<Metric>& metrics, std::string_view name) {
+  for (const Metric& metric : metrics)
+    if (metric.name == name) return &metric.value;
+  return nullptr;
+}
+
 at::Tensor Task::smoothed_loss(const nn::NamedTensors&, const nn::NamedTensors&, double smoothing) const {
   throw Exception(
       make_error(ErrorCode::kUnsupported, "[task] labels to be smoothed, got a task without (smoothing={})", smoothing));

@@ -16,6 +16,8 @@ struct Metric {
   std::string name;
   double value = 0;
 };
+// The value of that name; null where there is none.
+const double* find(const std::vector<Metric>& metrics, std::string_view name);
 
 // Collects metrics batch by batch; nothing of a batch is kept.
 class Meter {

@@ -128,7 +128,7 @@ void BitTrainer::begin() {
 }
 
 // The batch through the network and the loss, with an error that says where the first number that is none comes from.
-Status BitTrainer::forward(StepContext& step) {
+Result<double> BitTrainer::forward(StepContext& step) {
   const Autocast autocast(config_.precision);
   const at::Tensor random = random_numbers().get_state();
   std::string problem;
@@ -138,7 +138,7 @@ Status BitTrainer::forward(StepContext& step) {
     step.loss = step.criterion(step.outputs, step.batch);
     for (const auto& hook : hooks_) hook->after_forward(step);
     const auto value = step.loss.item<double>();
-    if (std::isfinite(value)) return {};
+    if (std::isfinite(value)) return value;
     problem =
         fmt::format("[train] a finite loss, got {}", std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value);
   } catch (const Exception& error) {
@@ -165,8 +165,7 @@ Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool end
   const auto call = [&](void (StepHook::*seam)(StepContext&)) {
     for (const auto& hook : hooks_) (hook.get()->*seam)(context);
   };
-  BITLAB_RETURN_IF_ERROR(forward(context));
-  const auto value = context.loss.item<double>();
+  BITLAB_TRY(const double value, forward(context));
   context.objective = context.loss;
   call(&StepHook::before_backward);
   clock.charge(phases.forward);
@@ -398,7 +397,7 @@ Status BitTrainer::load_checkpoint(data::Loader& loader) {
 }
 
 Status BitTrainer::check_run(const data::DatasetPtr& validation) const {
-  BITLAB_RETURN_IF_ERROR(check());
+  BITLAB_RETURN_IF_ERROR(check(config_));
   BITLAB_RETURN_IF_ERROR(check_folder_of(options_.best));
   BITLAB_RETURN_IF_ERROR(check_folder_of(options_.checkpoint));
   const auto& c = config_;

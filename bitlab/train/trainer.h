@@ -105,6 +105,9 @@ struct TrainerOptions {
   TraceSink trace{};  // gets events of category "train"
 };
 
+// Whether a config can be trained with. Error: InvalidArgument.
+Status check(TrainingConfig config);
+
 class BitTrainer {
  public:
   BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions options = {});
@@ -127,11 +130,10 @@ class BitTrainer {
 
  private:
   struct Progress;
-  Status check() const;
   Status check_run(const data::DatasetPtr& validation) const;
   void add_hooks();
   void begin();
-  Status forward(StepContext& step);
+  Result<double> forward(StepContext& step);
   Result<TrainingReport> run(const data::DatasetPtr& training, const data::DatasetPtr& validation);
   void finish();
   Status begin_events(const data::Loader& loader);

@@ -7,8 +7,7 @@
 
 namespace bitlab::train {
 
-Status BitTrainer::check() const {
-  TrainingConfig c = config_;
+Status check(TrainingConfig c) {
   BITLAB_RETURN_IF_ERROR(config::check_ranges(config::table_of(c)));
   if (c.nesterov && !(c.momentum > 0))
     return make_error(ErrorCode::kInvalidArgument, "[train] momentum > 0 with nesterov, got {}", c.momentum);

@@ -62,19 +62,30 @@ Status read_rows(const State& state, const std::string& name, at::ScalarType typ
   return {};
 }
 
-std::string phase_column(const char* phase) { return fmt::format("history.seconds.{}", phase); }
+// The numbers of each(visit) of every row, one row behind the other.
+template <class Row>
+at::Tensor numbers_of(std::vector<Row> rows) {
+  std::vector<double> numbers;
+  for (Row& row : rows) row.each([&](const char*, double number) { numbers.push_back(number); });
+  return at::tensor(numbers, at::kDouble);
+}
 
-State epochs_state(std::vector<EpochReport> epochs) {
-  State state{{"history.loss", column(epochs, [](const EpochReport& e) { return e.loss; })},
-              {"history.seconds", column(epochs, [](const EpochReport& e) { return e.seconds; })}};
-  PhaseSeconds().each([&](const char* phase, double) {
-    state[phase_column(phase)] = column(epochs, [&](EpochReport e) {
-      double found = 0;
-      e.phases.each([&](const std::string& name, double seconds) { found += name == phase ? seconds : 0; });
-      return found;
-    });
-  });
-  return state;
+template <class Row>
+Status read_numbers(const State& state, const std::string& name, const std::vector<Row*>& rows) {
+  int64_t width = 0;
+  Row().each([&](const char*, double) { ++width; });
+  BITLAB_TRY(const at::Tensor tensor, entry(state, name, at::kDouble, static_cast<int64_t>(rows.size()) * width));
+  const double* next = tensor.const_data_ptr<double>();
+  for (Row* row : rows) row->each([&](const char*, double& number) { number = *next++; });
+  return {};
+}
+
+State epochs_state(const std::vector<EpochReport>& epochs) {
+  std::vector<PhaseSeconds> phases;
+  for (const EpochReport& epoch : epochs) phases.push_back(epoch.phases);
+  return {{"history.loss", column(epochs, [](const EpochReport& e) { return e.loss; })},
+          {"history.seconds", column(epochs, [](const EpochReport& e) { return e.seconds; })},
+          {"history.phases", numbers_of(phases)}};
 }
 
 Status read_epochs(const State& state, std::vector<EpochReport>& epochs) {
@@ -83,21 +94,9 @@ Status read_epochs(const State& state, std::vector<EpochReport>& epochs) {
   BITLAB_RETURN_IF_ERROR(read_column(state, "history.loss", epochs, [](EpochReport& e, double value) { e.loss = value; }));
   BITLAB_RETURN_IF_ERROR(
       read_column(state, "history.seconds", epochs, [](EpochReport& e, double value) { e.seconds = value; }));
-  Status status;
-  PhaseSeconds().each([&](const char* phase, double) {
-    const auto set = [&](EpochReport& e, double value) {
-      e.phases.each([&](const std::string& name, double& seconds) { seconds = name == phase ? value : seconds; });
-    };
-    if (status.ok()) status = read_column(state, phase_column(phase), epochs, set);
-  });
-  return status;
-}
-
-// NaN where the evaluation had no such metric.
-double metric_of(const EvaluationReport& report, const std::string& name) {
-  for (const Metric& metric : report.metrics)
-    if (metric.name == name) return metric.value;
-  return std::numeric_limits<double>::quiet_NaN();
+  std::vector<PhaseSeconds*> phases;
+  for (EpochReport& epoch : epochs) phases.push_back(&epoch.phases);
+  return read_numbers(state, "history.phases", phases);
 }
 
 // Metrics keep their order: "evaluations.metric.000.accuracy".
@@ -106,8 +105,10 @@ State evaluations_state(const std::vector<EvaluationReport>& reports) {
               {"evaluations.step", column(reports, [](const EvaluationReport& e) { return e.step; })}};
   for (size_t i = 0; !reports.empty() && i < reports[0].metrics.size(); ++i) {
     const std::string& name = reports[0].metrics[i].name;
-    state[fmt::format("{}{:03}.{}", kMetric, i, name)] =
-        column(reports, [&name](const EvaluationReport& e) { return metric_of(e, name); });
+    state[fmt::format("{}{:03}.{}", kMetric, i, name)] = column(reports, [&name](const EvaluationReport& e) {
+      const double* value = find(e.metrics, name);
+      return value == nullptr ? std::numeric_limits<double>::quiet_NaN() : *value;
+    });
   }
   return state;
 }
@@ -118,27 +119,21 @@ constexpr std::string_view kWeights = "weights.";
 State weights_state(const std::vector<EvaluationReport>& reports) {
   State state;
   for (size_t i = 0; !reports.empty() && i < reports.back().weights.size(); ++i) {
-    std::vector<double> shares;
-    for (const EvaluationReport& report : reports) {
-      WeightStatistics weight = i < report.weights.size() ? report.weights[i] : WeightStatistics();
-      weight.each([&](const char*, double share) { shares.push_back(share); });
-    }
-    state[fmt::format("{}{:03}.{}", kWeights, i, reports.back().weights[i].name)] = at::tensor(shares, at::kDouble);
+    std::vector<WeightStatistics> rows;
+    for (const EvaluationReport& report : reports)
+      rows.push_back(i < report.weights.size() ? report.weights[i] : WeightStatistics());
+    state[fmt::format("{}{:03}.{}", kWeights, i, reports.back().weights[i].name)] = numbers_of(rows);
   }
   return state;
 }
 
 Status read_weights(const State& state, std::vector<EvaluationReport>& reports) {
-  int64_t shares = 0;
-  WeightStatistics().each([&](const char*, double) { ++shares; });
   for (auto i = state.lower_bound(std::string(kWeights)); i != state.end() && i->first.starts_with(kWeights); ++i) {
-    const auto count = static_cast<int64_t>(reports.size());
-    BITLAB_TRY(const at::Tensor tensor, entry(state, i->first, at::kDouble, count * shares));
-    const double* next = tensor.const_data_ptr<double>();
-    for (EvaluationReport& report : reports) {
-      report.weights.push_back({.name = i->first.substr(i->first.find('.', kWeights.size()) + 1)});
-      report.weights.back().each([&](const char*, double& share) { share = *next++; });
-    }
+    std::vector<WeightStatistics*> rows;
+    for (EvaluationReport& report : reports)
+      rows.push_back(
+          &report.weights.emplace_back(WeightStatistics{.name = i->first.substr(i->first.find('.', kWeights.size()) + 1)}));
+    BITLAB_RETURN_IF_ERROR(read_numbers(state, i->first, rows));
   }
   return {};
 }
@@ -179,9 +174,8 @@ State BitTrainer::Progress::state() const {
               {"progress.seconds", scalar(seconds)},
               {"progress.saved", at::tensor(saved, at::kLong)},
               {"progress.best_epoch", scalar(report.best_epoch)},
-              {"progress.best_step", scalar(report.best_step)}};
-  PhaseSeconds(phases).each(
-      [&](const char* phase, double value) { state[fmt::format("progress.seconds.{}", phase)] = scalar(value); });
+              {"progress.best_step", scalar(report.best_step)},
+              {"progress.phases", numbers_of<PhaseSeconds>({phases})}};
   add_part(state, "", epochs_state(report.epochs));
   add_part(state, "", evaluations_state(report.evaluations));
   add_part(state, "", weights_state(report.evaluations));
@@ -198,11 +192,7 @@ Status BitTrainer::Progress::load(const State& state) {
   BITLAB_RETURN_IF_ERROR(read(state, "progress.seconds", seconds));
   BITLAB_RETURN_IF_ERROR(read(state, "progress.best_epoch", report.best_epoch));
   BITLAB_RETURN_IF_ERROR(read(state, "progress.best_step", report.best_step));
-  Status status;
-  phases.each([&](const char* phase, double& value) {
-    if (status.ok()) status = read(state, fmt::format("progress.seconds.{}", phase), value);
-  });
-  BITLAB_RETURN_IF_ERROR(status);
+  BITLAB_RETURN_IF_ERROR(read_numbers<PhaseSeconds>(state, "progress.phases", {&phases}));
   BITLAB_TRY(const at::Tensor steps_saved, entry(state, "progress.saved", at::kLong, -1));
   saved.assign(steps_saved.const_data_ptr<int64_t>(), steps_saved.const_data_ptr<int64_t>() + steps_saved.numel());
   BITLAB_RETURN_IF_ERROR(read_epochs(state, report.epochs));

@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 #include <set>
 
+#include "bitlab/base/match.h"
 #include "bitlab/config/document.h"
 #include "bitlab/config/io.h"
 
@@ -18,37 +19,28 @@ namespace nb = nanobind;
 namespace bitlab::python {
 namespace {
 
-template <class... Fs>
-struct Overloaded : Fs... {
-  using Fs::operator()...;
-};
-template <class... Fs>
-Overloaded(Fs...) -> Overloaded<Fs...>;
-
 nb::object to_python(const config::Value& value) {
-  return std::visit(Overloaded{[](const config::Choice& choice) { return nb::cast(choice.get()); },
-                               [](const config::List& list) -> nb::object {
-                                 nb::list items;
-                                 for (size_t i = 0; i < list.size(); ++i) items.append(to_python(list.value(i)));
-                                 return items;
-                               },
-                               [](const config::Table& table) -> nb::object {
-                                 nb::dict fields;
-                                 for (const config::Field& field : table())
-                                   fields[field.name.c_str()] = to_python(field.value);
-                                 return fields;
-                               },
-                               [](const auto* plain) { return nb::cast(*plain); }},
+  return std::visit(Match{[](const config::Choice& choice) { return nb::cast(choice.get()); },
+                          [](const config::List& list) -> nb::object {
+                            nb::list items;
+                            for (size_t i = 0; i < list.size(); ++i) items.append(to_python(list.value(i)));
+                            return items;
+                          },
+                          [](const config::Table& table) -> nb::object {
+                            nb::dict fields;
+                            for (const config::Field& field : table()) fields[field.name.c_str()] = to_python(field.value);
+                            return fields;
+                          },
+                          [](const auto* plain) { return nb::cast(*plain); }},
                     value.at);
 }
 
 const char* type_of(const config::Value& value) {
-  return std::visit(
-      Overloaded{[](const bool*) { return "bool"; }, [](const int64_t*) { return "int"; },
-                 [](const double*) { return "float"; }, [](const std::string*) { return "str"; },
-                 [](const Overrides*) { return "dict[str, str]"; }, [](const config::Choice&) { return "str"; },
-                 [](const config::List&) { return "list"; }, [](const config::Table&) { return "dict"; }},
-      value.at);
+  return std::visit(Match{[](const bool*) { return "bool"; }, [](const int64_t*) { return "int"; },
+                          [](const double*) { return "float"; }, [](const std::string*) { return "str"; },
+                          [](const Overrides*) { return "dict[str, str]"; }, [](const config::Choice&) { return "str"; },
+                          [](const config::List&) { return "list"; }, [](const config::Table&) { return "dict"; }},
+                    value.at);
 }
 
 // Text that lives as long as the interpreter: signatures of nanobind are not copied.

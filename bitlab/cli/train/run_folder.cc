@@ -231,7 +231,7 @@ Status check_config(const RunConfig& config) {
   if (std::find(names.begin(), names.end(), config.data.name) == names.end())
     return make_error(ErrorCode::kUnknownName, "[config] a data set, got '{}'; did you mean '{}'? (key=data.name)",
                       config.data.name, *nearest(config.data.name, names));
-  for (const ParameterRule& rule : config.train.parameters) BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
+  BITLAB_RETURN_IF_ERROR(train::check(config.train));
   BITLAB_RETURN_IF_ERROR(models::make_model(config.model, config.quant));
   return {};
 }

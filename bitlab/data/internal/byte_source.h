@@ -9,6 +9,9 @@
 
 namespace bitlab::data {
 
+// Whether the bytes begin as gzip does.
+bool is_gzip(std::span<const uint8_t> bytes);
+
 class ByteSource {
  public:
   explicit ByteSource(std::span<const uint8_t> file);

@@ -21,6 +21,10 @@ std::u32string lower(std::u32string_view text);
 // The canonical decomposition (NFD) without its marks of category Mn.
 std::u32string without_accents(std::u32string_view text);
 
+// Of UTF-8: whether a byte goes on with a character, and where the character that begins at `begin` ends.
+constexpr bool continues_character(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
+size_t character_end(std::string_view text, size_t begin);
+
 // Error: Corrupt (no UTF-8, with the place of the byte).
 Result<std::u32string> from_utf8(std::string_view text);
 void append_utf8(std::string& text, char32_t c);

@@ -31,12 +31,6 @@ class PythonSink final : public Sink {
   Shared sink_;
 };
 
-nb::dict numbers_of(const Event& event) {
-  nb::dict numbers;
-  for (const train::Metric& number : event.numbers) numbers[number.name.c_str()] = number.value;
-  return numbers;
-}
-
 nb::dict tagged(const Event& event) {
   nb::dict numbers;
   for (const train::Metric& number : event.numbers) numbers[train::tag_of(event.kind, number.name).c_str()] = number.value;
@@ -44,6 +38,12 @@ nb::dict tagged(const Event& event) {
 }
 
 }  // namespace
+
+nb::dict dict_of(const std::vector<train::Metric>& metrics) {
+  nb::dict dict;
+  for (const train::Metric& metric : metrics) dict[metric.name.c_str()] = metric.value;
+  return dict;
+}
 
 std::vector<std::shared_ptr<train::Sink>> sinks_of(const nb::list& objects) {
   std::vector<std::shared_ptr<Sink>> sinks;
@@ -61,7 +61,7 @@ void bind_sinks(nb::module_& m) {
       .def_ro("steps", &Event::steps, "Those of the whole training.")
       .def_ro("epoch", &Event::epoch, "From 1.")
       .def_ro("epochs", &Event::epochs)
-      .def_prop_ro("numbers", &numbers_of)
+      .def_prop_ro("numbers", [](const Event& event) { return dict_of(event.numbers); })
       .def_prop_ro("tags", &tagged, "The numbers by the names that TensorBoard has: train/loss, validation/accuracy.");
   nb::class_<EventPosition>(m, "EventPosition", "Where a training stands that begins, or goes on from a checkpoint.")
       .def_ro("step", &EventPosition::step, "Batches that were trained on.")

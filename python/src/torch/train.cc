@@ -161,12 +161,6 @@ std::shared_ptr<Learner> make_learner(const nb::object& module, const nb::object
   return std::make_shared<Learner>(module_of(module), forward, std::move(task), set_blend, ternary);
 }
 
-nb::dict dict_of(const std::vector<train::Metric>& metrics) {
-  nb::dict values;
-  for (const train::Metric& metric : metrics) values[metric.name.c_str()] = metric.value;
-  return values;
-}
-
 template <class T>
 T value_of(Result<T> result, const std::vector<std::shared_ptr<const PythonDataset>>& sets) {
   if (!result.ok())
