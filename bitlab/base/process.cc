@@ -59,6 +59,9 @@ Result<Finished> run_process(const std::vector<std::string>& command, Capture ca
   while (::waitpid(child, &status, 0) < 0)
     if (errno != EINTR) return make_error(ErrorCode::kIoError, "[process] the end of '{}', got none", command[0]);
   finished.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  // POSIX lets posix_spawn learn of a program that is not there by its end alone, as emulators do.
+  if (finished.exit_code == 127 && finished.text.empty())
+    return make_error(ErrorCode::kNotFound, "[process] a program that starts, got exit code 127 (path={})", command[0]);
   return finished;
 }
 
