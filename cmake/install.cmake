@@ -6,7 +6,10 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(core_parts base ternary kernels program format runtime profile data)
+set(core_parts base ternary kernels program format_bit runtime profile data)
+if(BITLAB_FORMATS)
+  list(APPEND core_parts format)
+endif()
 if(BITLAB_CONFIGS)
   list(APPEND core_parts config)
 endif()

@@ -1,6 +1,7 @@
 # Every option, with a sentence each.
 option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deployment, the bitlab program" ON)
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
+option(BITLAB_FORMATS "Build the writers and readers of other formats than .bit; deployment needs them" ON)
 option(BITLAB_SHARED_CORE "Make what is below the torch line one shared library; OFF: a static one, and programs of one file" ON)
 option(BITLAB_PYTHON "Build the Python package's modules (nanobind)" OFF)
 option(BITLAB_TESTS "Build the tests" ON)

@@ -104,9 +104,9 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
     deployment.weight_file_bytes += format::bit::stored_bytes(program, constant);
   deployment.weight_bytes = model->weight_bytes();
   deployment.float32_weight_bytes = model->float32_weight_bytes();
-  BITLAB_TRY(const std::string bytes, format::write(format, program));
-  deployment.file_bytes = static_cast<int64_t>(bytes.size());
-  BITLAB_RETURN_IF_ERROR(write_file_atomic(path, std::string_view(bytes)));
+  BITLAB_TRY(const std::vector<format::OutputFile> files, format::write(format, program, path));
+  for (const format::OutputFile& file : files) deployment.file_bytes += static_cast<int64_t>(file.bytes.size());
+  BITLAB_RETURN_IF_ERROR(format::put(files));
   return deployment;
 }
 

@@ -16,7 +16,8 @@ struct Format {
 };
 
 constexpr std::array kFormats{
-#define BITLAB_FORMAT(name, extension, summary) Format{{#name, extension, summary}, write_##name, read_##name},
+#define BITLAB_FORMAT(name, extension, variants, summary) \
+  Format{{#name, extension, variants, summary}, write_##name, read_##name},
 #include "bitlab/format/formats.def"
 #undef BITLAB_FORMAT
 };
@@ -35,6 +36,10 @@ Result<const Format*> find(std::string_view FormatInfo::*member, std::string_vie
   return make_error(ErrorCode::kUnknownName, "[format] {} of {{{}}}, got '{}'", what, listed(member), wanted);
 }
 
+bool has_word(std::string_view words, std::string_view word) {
+  return fmt::format(" {} ", words).find(fmt::format(" {} ", word)) != std::string::npos;
+}
+
 }  // namespace
 
 std::vector<FormatInfo> format_list() {
@@ -43,15 +48,18 @@ std::vector<FormatInfo> format_list() {
   return list;
 }
 
-Result<std::string> write(std::string_view name, const program::Program& program, const WriteOptions& options) {
+Result<std::vector<OutputFile>> write(std::string_view name, const program::Program& program,
+                                      const std::filesystem::path& path, const WriteOptions& options) {
   BITLAB_TRY(const Format* format, find(&FormatInfo::name, name, "a format"));
-  return format->write(program, options);
+  if (!options.variant.empty() && !has_word(format->info.variants, options.variant))
+    return make_error(ErrorCode::kUnknownName, "[format] a variant of {} of {{{}}}, got '{}'", name, format->info.variants,
+                      options.variant);
+  return format->write(program, path, options);
 }
 
-Result<program::Program> read(std::string_view name, std::span<const uint8_t> bytes,
-                              const std::shared_ptr<const void>& owner) {
+Result<program::Program> read(std::string_view name, const std::filesystem::path& path) {
   BITLAB_TRY(const Format* format, find(&FormatInfo::name, name, "a format"));
-  return format->read(bytes, owner);
+  return format->read(path);
 }
 
 Result<std::string_view> format_of(const std::filesystem::path& path) {
@@ -59,16 +67,26 @@ Result<std::string_view> format_of(const std::filesystem::path& path) {
   return format->info.name;
 }
 
+Status put(const std::vector<OutputFile>& files) {
+  for (const OutputFile& file : files) {
+    if (file.path.has_parent_path()) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(file.path.parent_path()));
+    BITLAB_RETURN_IF_ERROR(write_file_atomic(file.path, std::string_view(file.bytes)));
+  }
+  return {};
+}
+
 Status save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options) {
   BITLAB_TRY(const std::string_view name, format_of(path));
-  BITLAB_TRY(const std::string bytes, write(name, program, options));
-  return write_file_atomic(path, std::string_view(bytes));
+  BITLAB_TRY(const std::vector<OutputFile> files, write(name, program, path, options));
+  return put(files);
 }
 
-Result<std::string> write_bit(const program::Program& program, const WriteOptions&) { return bit::serialize(program); }
-
-Result<program::Program> read_bit(std::span<const uint8_t> bytes, const std::shared_ptr<const void>& owner) {
-  return bit::parse(bytes, owner);
+Result<std::vector<OutputFile>> write_bit(const program::Program& program, const std::filesystem::path& path,
+                                          const WriteOptions&) {
+  BITLAB_TRY(std::string bytes, bit::serialize(program));
+  return std::vector<OutputFile>{{path, std::move(bytes)}};
 }
+
+Result<program::Program> read_bit(const std::filesystem::path& path) { return bit::load(path); }
 
 }  // namespace bitlab::format

@@ -3,8 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,30 +12,44 @@
 namespace bitlab::format {
 
 struct FormatInfo {
-  std::string_view name, extension, summary;
+  std::string_view name, extension;
+  std::string_view variants;  // which blanks part, the default first; empty: there are none
+  std::string_view summary;
 };
 std::vector<FormatInfo> format_list();  // in the order of formats.def
 
 // Options of all formats; each takes what it knows of.
-struct WriteOptions {};
+struct WriteOptions {
+  std::string variant;  // of the format's; empty: its first
+};
 
-// The bytes of a file, the same for the same program and options. `name`: of formats.def. Errors: UnknownName (listing the names), those of
-// verify() and of the format.
-Result<std::string> write(std::string_view name, const program::Program& program, const WriteOptions& options = {});
+// One of the files that a program becomes. Most formats make a single one, at the path that was asked for.
+struct OutputFile {
+  std::filesystem::path path;
+  std::string bytes;
+};
 
-// A verified program. `bytes` are aligned to 64, and `owner` keeps them alive as part of the program. Errors: UnknownName, those of the format.
-Result<program::Program> read(std::string_view name, std::span<const uint8_t> bytes,
-                              const std::shared_ptr<const void>& owner);
+// The files at and around `path`, the same for the same program, path and options. `name`: of formats.def. Errors: UnknownName (listing the names or
+// variants), those of verify() and of the format.
+Result<std::vector<OutputFile>> write(std::string_view name, const program::Program& program,
+                                      const std::filesystem::path& path, const WriteOptions& options = {});
+
+// A verified program. Errors: UnknownName, IoError, those of the format.
+Result<program::Program> read(std::string_view name, const std::filesystem::path& path);
 
 // The name of the format that a path's extension says. Error: UnknownName, listing the extensions.
 Result<std::string_view> format_of(const std::filesystem::path& path);
 
-// write() in the format of the path, atomically. Errors besides: IoError.
+// Puts each file at its path atomically, and makes the folders that lack. Error: IoError.
+Status put(const std::vector<OutputFile>& files);
+
+// write() in the format of the path, and put().
 Status save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options = {});
 
-#define BITLAB_FORMAT(name, extension, summary)                                                   \
-  Result<std::string> write_##name(const program::Program& program, const WriteOptions& options); \
-  Result<program::Program> read_##name(std::span<const uint8_t> bytes, const std::shared_ptr<const void>& owner);
+#define BITLAB_FORMAT(name, extension, variants, summary)                                                          \
+  Result<std::vector<OutputFile>> write_##name(const program::Program& program, const std::filesystem::path& path, \
+                                               const WriteOptions& options);                                       \
+  Result<program::Program> read_##name(const std::filesystem::path& path);
 #include "bitlab/format/formats.def"
 #undef BITLAB_FORMAT
 

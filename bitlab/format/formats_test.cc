@@ -5,7 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/base/file.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/bit/test_support.h"
 #include "bitlab/program/print.h"
@@ -18,8 +17,7 @@ TEST(Formats, AFileIsOfTheFormatOfItsExtension) {
   const auto path = std::filesystem::temp_directory_path() / fmt::format("formats_test_{}.bit", getpid());
   ASSERT_TRUE(save(program, path).ok());
   EXPECT_EQ(program::print(bit::load(path).value()), program::print(program));
-  const auto file = MappedFile::open(path).value();
-  EXPECT_EQ(program::print(read("bit", file->bytes(), file).value()), program::print(program));
+  EXPECT_EQ(program::print(read("bit", path).value()), program::print(program));
   std::filesystem::remove(path);
 }
 
@@ -28,8 +26,10 @@ TEST(Formats, OthersAreRefusedWithWhatThereIs) {
   const auto error = [](const Status& status) { return status.ok() ? "no error" : status.error().message; };
   EXPECT_EQ(error(save(program, "network.txt")), "[format] a file with an extension of {.bit}, got '.txt'");
   EXPECT_EQ(error(save(program, "network")), "[format] a file with an extension of {.bit}, got ''");
-  EXPECT_EQ(write("gguf2", program).error().message, "[format] a format of {bit}, got 'gguf2'");
-  EXPECT_EQ(read("", {}, nullptr).error().code, ErrorCode::kUnknownName);
+  EXPECT_EQ(write("gguf2", program, "m").error().message, "[format] a format of {bit}, got 'gguf2'");
+  EXPECT_EQ(read("", "m.bit").error().code, ErrorCode::kUnknownName);
+  EXPECT_EQ(write("bit", program, "m.bit", {.variant = "int2"}).error().message,
+            "[format] a variant of bit of {}, got 'int2'");
   EXPECT_FALSE(std::filesystem::exists("network.txt"));
 }
 
