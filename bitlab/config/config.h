@@ -205,6 +205,7 @@ struct TrainingConfig {
   double freeze_oscillation = 0.0;
   double oscillation_momentum = 0.01;
   config::Precision precision = config::Precision::kFloat32;
+  config::Precision ternary_gradients = config::Precision::kFloat32;
   int64_t workers = 0;
   int64_t evaluate_steps = 0;
   int64_t patience = 0;
@@ -285,6 +286,9 @@ struct TrainingConfig {
       config::above_up_to(0, 1));
     f("precision", precision,
       "of forward and backward passes in training: float32; bfloat16, by autocast, with the parameters in float32");
+    f("ternary_gradients", ternary_gradients,
+      "what the gradients of ternary weights travel as between processes that train together: float32; bfloat16, half as "
+      "much");
   }
   void visit_run(config::Fields& f) {
     f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::at_least(0));

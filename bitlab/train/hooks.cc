@@ -6,10 +6,12 @@
 #include <ATen/core/Reduction.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_sample_dirichlet.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/kl_div.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randperm.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -31,11 +33,40 @@ void AccumulateGradients::before_backward(StepContext& step) {
 }
 
 void AccumulateGradients::after_backward(StepContext& step) {
-  items_ += step.items;
+  items_ += step.all_items;
   step.updates = ++pending_ == batches_ || step.ends_epoch;
   if (!step.updates) return;
+  if (peers_ != nullptr) share(step.parameters);
   scale_gradients(step.parameters, 1 / static_cast<double>(items_));
   pending_ = items_ = 0;
+}
+
+// What no process has a gradient of stays without, as the optimizer would leave it alone.
+void AccumulateGradients::share(const std::vector<NamedParameter>& parameters) const {
+  const at::NoGradGuard no_grad;
+  std::vector<double> counts;
+  for (const NamedParameter& parameter : parameters) counts.push_back(parameter.tensor.grad().defined() ? 1 : 0);
+  const at::Tensor defined = at::tensor(counts, at::kDouble);
+  peers_->sum(defined);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    std::vector<at::Tensor> gradients, flat;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (defined.const_data_ptr<double>()[i] == 0) continue;
+      if ((narrow_.contains(parameters[i].name) ? at::kBFloat16 : at::kFloat) != type) continue;
+      at::Tensor& gradient = parameters[i].tensor.mutable_grad();
+      if (!gradient.defined()) gradient = at::zeros_like(parameters[i].tensor);
+      gradients.push_back(gradient);
+      flat.push_back(gradient.to(type).flatten());
+    }
+    if (flat.empty()) continue;
+    const at::Tensor all = at::cat(flat);
+    peers_->sum(all);
+    int64_t begin = 0;
+    for (const at::Tensor& gradient : gradients) {
+      gradient.copy_(all.narrow(0, begin, gradient.numel()).view(gradient.sizes()));
+      begin += gradient.numel();
+    }
+  }
 }
 
 void ClipGradients::before_update(StepContext& step) {

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <set>
 
 #include "bitlab/train/learner.h"
+#include "bitlab/train/peers.h"
 
 namespace torch::optim {
 class Optimizer;
@@ -22,6 +24,7 @@ struct StepContext {
   Criterion criterion;         // the task's loss, as the config changes it
   int64_t step = 0;            // batches before this one
   int64_t items = 0;           // what the loss is the mean of
+  int64_t all_items = 0;       // of this and the other processes
   bool ends_epoch = false;     // no batch of the epoch follows
   nn::NamedTensors outputs{};  // from after_forward() on
   at::Tensor loss{};           // what is reported
@@ -60,16 +63,22 @@ class StepHook {
   virtual Status load(const State&) { return {}; }
 };
 
-// One step of the optimizer for so many batches, with the gradient of the mean over all of their items, as of one large batch. The last step of an
-// epoch may have fewer.
+// One step of the optimizer for so many batches of each process, with the gradient of the mean over all of their items, as of one large batch. The last step of
+// an epoch may have fewer.
 class AccumulateGradients : public StepHook {
  public:
-  explicit AccumulateGradients(int64_t batches) : batches_(batches) {}
+  // Gradients of `narrow` parameters travel between processes in bfloat16.
+  explicit AccumulateGradients(int64_t batches, std::shared_ptr<Peers> peers = nullptr, std::set<std::string> narrow = {})
+      : batches_(batches), peers_(std::move(peers)), narrow_(std::move(narrow)) {}
   void before_backward(StepContext& step) override;
   void after_backward(StepContext& step) override;
 
  private:
+  void share(const std::vector<NamedParameter>& parameters) const;
+
   int64_t batches_, pending_ = 0, items_ = 0;
+  std::shared_ptr<Peers> peers_;
+  std::set<std::string> narrow_;
 };
 
 // Scales gradients down so that their L2 norm, of all together, is at most `max_norm`.

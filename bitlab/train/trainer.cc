@@ -4,11 +4,13 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/ranges.h>
 #include <torch/optim/optimizer.h>
 
@@ -93,7 +95,7 @@ BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions o
       options_(std::move(options)),
       hooks_(options_.hooks),
       progress_(std::make_unique<Progress>()),
-      events_(std::make_unique<EventStream>(options_.sinks)) {
+      events_(std::make_unique<EventStream>(is_writer() ? options_.sinks : decltype(options_.sinks)())) {
   criterion_ = [&task = learner_.task(), smoothing = config_.label_smoothing](const auto& outputs, const auto& batch) {
     return smoothing > 0 ? task.smoothed_loss(outputs, batch, smoothing) : task.loss(outputs, batch);
   };
@@ -102,10 +104,16 @@ BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions o
 
 void BitTrainer::add_hooks() {
   const auto& c = config_;
-  if (c.mixup > 0) hooks_.push_back(std::make_shared<Mixup>(c.mixup, static_cast<uint64_t>(c.seed)));
+  const int64_t rank = options_.peers == nullptr ? 0 : options_.peers->rank();
+  if (c.mixup > 0) hooks_.push_back(std::make_shared<Mixup>(c.mixup, static_cast<uint64_t>(c.seed + rank)));
   if (c.distillation > 0 && options_.teacher)
     hooks_.push_back(std::make_shared<Distillation>(options_.teacher, c.distillation, c.temperature));
-  if (c.accumulate > 1) hooks_.push_back(std::make_shared<AccumulateGradients>(c.accumulate));
+  if (c.accumulate > 1 || options_.peers != nullptr) {
+    std::set<std::string> narrow;
+    if (options_.peers != nullptr && c.ternary_gradients == config::Precision::kBFloat16)
+      for (const TernaryWeight& weight : learner_.ternary_weights()) narrow.insert(weight.name);
+    hooks_.push_back(std::make_shared<AccumulateGradients>(c.accumulate, options_.peers, std::move(narrow)));
+  }
   if (c.clip_norm > 0) hooks_.push_back(std::make_shared<ClipGradients>(c.clip_norm));
   if (c.freeze_oscillation > 0)
     hooks_.push_back(std::make_shared<FreezeOscillation>(c.freeze_oscillation, c.oscillation_momentum));
@@ -125,6 +133,47 @@ void BitTrainer::begin() {
   groups_ = groups_of(parameters_, config_);
   optimizer_ = make_optimizer(groups_, config_);
   *progress_ = {};
+}
+
+// All processes have the network of process 0, and random numbers of their own.
+void BitTrainer::begin_together() {
+  const at::NoGradGuard no_grad;
+  const State state = learner_.state();
+  for (const auto& [name, tensor] : state) options_.peers->broadcast(tensor);
+  learner_.load(state).value();
+  at::Generator random = random_numbers();
+  random.set_current_seed(random.current_seed() + static_cast<uint64_t>(options_.peers->rank()));
+}
+
+// Of the loss, and of how many items it is the mean.
+void BitTrainer::count_together(double& loss, StepContext& step) const {
+  step.all_items = step.items;
+  if (options_.peers == nullptr) return;
+  const at::Tensor sums = at::tensor({loss * static_cast<double>(step.items), static_cast<double>(step.items)}, at::kDouble);
+  options_.peers->sum(sums);
+  step.all_items = static_cast<int64_t>(sums[1].item<double>());
+  loss = sums[0].item<double>() / sums[1].item<double>();
+}
+
+// Running statistics, which each process has of its own samples, become those of process 0.
+void BitTrainer::share_buffers() {
+  if (options_.peers == nullptr) return;
+  const at::NoGradGuard no_grad;
+  State state = learner_.state();
+  std::set<std::string> parameters;
+  for (const NamedParameter& parameter : learner_.parameters()) parameters.insert(parameter.name);
+  for (const auto& [name, tensor] : state)
+    if (!parameters.contains(name)) options_.peers->broadcast(tensor);
+  learner_.load(state).value();
+}
+
+// In all processes, where one is asked to.
+bool BitTrainer::is_stopped() const {
+  const bool own = options_.stop && options_.stop();
+  if (options_.peers == nullptr) return own;
+  const at::Tensor asked = at::scalar_tensor(own ? 1 : 0, at::kDouble);
+  options_.peers->sum(asked);
+  return asked.item<double>() > 0;
 }
 
 // The batch through the network and the loss, with an error that says where the first number that is none comes from.
@@ -165,7 +214,8 @@ Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool end
   const auto call = [&](void (StepHook::*seam)(StepContext&)) {
     for (const auto& hook : hooks_) (hook.get()->*seam)(context);
   };
-  BITLAB_TRY(const double value, forward(context));
+  BITLAB_TRY(double value, forward(context));
+  count_together(value, context);
   context.objective = context.loss;
   call(&StepHook::before_backward);
   clock.charge(phases.forward);
@@ -173,13 +223,13 @@ Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool end
   call(&StepHook::after_backward);
   clock.charge(phases.backward);
   ++progress_->steps;
-  if (!context.updates) return StepResult{value, items, false};
+  if (!context.updates) return StepResult{value, context.all_items, false};
   call(&StepHook::before_update);
   optimizer_->step();
   optimizer_->zero_grad();
   call(&StepHook::after_update);
   clock.charge(phases.update);
-  return StepResult{value, items, true};
+  return StepResult{value, context.all_items, true};
 }
 
 // The step that the schedules know: `learning_rate` and the layers' blend are those of the optimizer's next step.
@@ -214,15 +264,17 @@ data::LoaderOptions BitTrainer::loader_options() const {
           .shuffle = true,
           .seed = static_cast<uint64_t>(config_.seed),
           .workers = config_.workers,
+          .rank = options_.peers == nullptr ? 0 : options_.peers->rank(),
+          .world = options_.peers == nullptr ? 1 : options_.peers->size(),
           .transforms = options_.transforms};
 }
 
 // The indices of the samples of the batch that the loader gave last.
 std::vector<int64_t> BitTrainer::batch_of(const data::Loader& loader) const {
   const auto [epoch, position] = loader.state();
-  const int64_t samples = training_->size();
-  const auto order = data::order_of_epoch(samples, epoch, loader_options());
-  const int64_t begin = (position - 1) * config_.batch_size, end = std::min(samples, position * config_.batch_size);
+  const auto order = data::order_of_epoch(training_->size(), epoch, loader_options());
+  const int64_t begin = (position - 1) * config_.batch_size;
+  const int64_t end = std::min(static_cast<int64_t>(order.size()), begin + config_.batch_size);
   return {order.begin() + begin, order.begin() + end};
 }
 
@@ -259,7 +311,7 @@ Status BitTrainer::end_update(const data::Loader& loader, const data::DatasetPtr
     BITLAB_RETURN_IF_ERROR(judge(validation));
     learner_.train(true);
   }
-  const bool stops = options_.stop && options_.stop();
+  const bool stops = is_stopped();
   if (stops || is_due(config_.checkpoint_steps, p.updates)) BITLAB_RETURN_IF_ERROR(save_checkpoint(loader));
   if (!stops) return {};
   const auto [epoch, position] = loader.state();
@@ -275,6 +327,7 @@ Status BitTrainer::judge(const data::DatasetPtr& validation) {
   const bool is_renewed = config_.statistics_batches > 0;
   const State own = is_renewed ? learner_.state() : State();
   if (is_renewed) BITLAB_RETURN_IF_ERROR(renew_statistics());
+  share_buffers();
   const bool is_evaluated = validation != nullptr && validation->size() > 0;
   const auto epoch = static_cast<int64_t>(p.report.epochs.size()) + 1;
   if (is_evaluated) {
@@ -327,7 +380,7 @@ Status BitTrainer::keep_if_best(bool is_evaluated) {
     if (is_evaluated) report.best = report.evaluations.back().metrics;
     progress_->best = state;
   }
-  if (options_.best.empty()) return {};
+  if (options_.best.empty() || !is_writer()) return {};
   if (kept == 1) return train::save_checkpoint(state, options_.best);
   BITLAB_RETURN_IF_ERROR(train::save_checkpoint(state, path_of_step(options_.best, progress_->updates)));
   if (rank == 0) BITLAB_RETURN_IF_ERROR(point_to_step(options_.best, progress_->updates));
@@ -364,7 +417,9 @@ Status BitTrainer::save_checkpoint(const data::Loader& loader) {
   add_part(state, "model.", learner_.state());
   add_part(state, "optimizer.", optimizer_state(*optimizer_, parameters_));
   for (size_t i = 0; i < hooks_.size(); ++i) add_part(state, fmt::format("hook{}.", i), hooks_[i]->state());
-  state["random.cpu"] = random_numbers().get_state();
+  const at::Tensor random = random_numbers().get_state();
+  state["random.cpu"] = options_.peers == nullptr ? random.unsqueeze(0) : options_.peers->gather(random);
+  if (!is_writer()) return {};
   const auto [epoch, position] = loader.state();
   state["data.epoch"] = at::scalar_tensor(epoch, at::kLong);
   state["data.position"] = at::scalar_tensor(position, at::kLong);
@@ -391,15 +446,22 @@ Status BitTrainer::load_checkpoint(data::Loader& loader) {
   for (const char* name : {"random.cpu", "data.epoch", "data.position"})
     if (!state.contains(name))
       return make_error(ErrorCode::kCorrupt, "[train] a checkpoint of a training run, got none of '{}'", name);
-  random_numbers().set_state(state.at("random.cpu"));
-  remove_old_checkpoints();  // the run may have been killed before it could
+  const at::Tensor& random = state.at("random.cpu");
+  const auto [rank, processes] = std::pair(loader_options().rank, loader_options().world);
+  if (random.dim() != 2 || random.size(0) != processes)
+    return make_error(ErrorCode::kInvalidArgument, "[train] as many processes as the checkpoint is of, {}, got {}",
+                      random.dim() == 2 ? random.size(0) : 1, processes);
+  random_numbers().set_state(random[rank].clone());
+  if (is_writer()) remove_old_checkpoints();  // the run may have been killed before it could
   return loader.seek({state.at("data.epoch").item<int64_t>(), state.at("data.position").item<int64_t>()});
 }
 
 Status BitTrainer::check_run(const data::DatasetPtr& validation) const {
   BITLAB_RETURN_IF_ERROR(check(config_));
-  BITLAB_RETURN_IF_ERROR(check_folder_of(options_.best));
-  BITLAB_RETURN_IF_ERROR(check_folder_of(options_.checkpoint));
+  if (is_writer()) {
+    BITLAB_RETURN_IF_ERROR(check_folder_of(options_.best));
+    BITLAB_RETURN_IF_ERROR(check_folder_of(options_.checkpoint));
+  }
   const auto& c = config_;
   if (c.distillation > 0 && !options_.teacher)
     return make_error(ErrorCode::kInvalidArgument, "[train] a teacher for distillation, got none");
@@ -417,6 +479,8 @@ Result<TrainingReport> BitTrainer::run(const data::DatasetPtr& training, const d
   if (options_.resume) {
     if (Status status = load_checkpoint(*loader); !status.ok())
       return make_error(status.error().code, "{} (checkpoint={})", status.error().message, options_.checkpoint.string());
+  } else if (options_.peers != nullptr) {
+    begin_together();
   }
   BITLAB_RETURN_IF_ERROR(begin_events(*loader));
   const auto& epochs = progress_->report.epochs;

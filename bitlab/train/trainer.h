@@ -94,6 +94,8 @@ struct TrainerOptions {
   std::vector<data::Transform> transforms{};       // of training samples
   std::vector<std::shared_ptr<StepHook>> hooks{};  // before those that the config asks for
   nn::Forward teacher{};                           // in eval, for `distillation` of the config
+  // The processes that train together; null: this one alone. Files are written, and sinks told, by process 0; the callbacks are called in each.
+  std::shared_ptr<Peers> peers{};
   // Asked after each step of the optimizer, on the thread that trains; true: a checkpoint is written, and training ends with the error Cancelled.
   std::function<bool()> stop{};
   // In this order: after each batch; after an evaluation, before the checkpoint; after an epoch and its checkpoint.
@@ -115,7 +117,7 @@ class BitTrainer {
 
   // Trains on `training` and chooses the model by the task's goal on `validation`, which may be null or empty. Errors: InvalidArgument (the config,
   // no samples, no validation where the config needs it), NotFinite (a loss: where it begins, and the indices of the batch), NotFound and IoError (a
-  // folder, a checkpoint: the last one that was whole stays), Cancelled, those of the sinks, the model, the data and resuming: Corrupt, UnknownName, ShapeMismatch
+  // folder, a checkpoint: the last one that was whole stays; another process that is gone), Cancelled, those of the sinks, the model, the data and resuming: Corrupt, UnknownName, ShapeMismatch
   // (the checkpoint of another model).
   Result<TrainingReport> fit(const data::DatasetPtr& training, const data::DatasetPtr& validation = nullptr);
 
@@ -133,6 +135,11 @@ class BitTrainer {
   Status check_run(const data::DatasetPtr& validation) const;
   void add_hooks();
   void begin();
+  void begin_together();
+  void share_buffers();
+  void count_together(double& loss, StepContext& step) const;
+  bool is_stopped() const;
+  bool is_writer() const { return options_.peers == nullptr || options_.peers->rank() == 0; }
   Result<double> forward(StepContext& step);
   Result<TrainingReport> run(const data::DatasetPtr& training, const data::DatasetPtr& validation);
   void finish();

@@ -160,6 +160,7 @@ class BitTrainer:
     first but "loss": [items, classes], or with the classes last.
     on_step(StepReport), on_evaluation(EvaluationReport), on_epoch(EpochReport): called with what happened, in this order.
     sinks: where every step, epoch and the end are written as events: those of bitlab.sinks, or objects with write(event).
+    Under torchrun all processes train one model, each on batches of config.batch_size samples of its own; the first one writes files and sinks.
     profile_steps: so many steps behind three of warm-up are profiled; `profile` then tells where their time and memory went, layer by layer.
     """
 

@@ -134,7 +134,7 @@ class Progress final : public train::Sink {
 };
 
 // Versions, machine and time, for whoever wonders later.
-Status save_environment(const RunConfig& config, const fs::path& path) {
+Status save_environment(const RunConfig& config, int64_t processes, const fs::path& path) {
   const Machine& machine = this_machine();
   const Json json{{"version", version()},
                   {"build", build_facts()},
@@ -142,6 +142,7 @@ Status save_environment(const RunConfig& config, const fs::path& path) {
                   {"cpu", machine.cpu},
                   {"cores", machine.cores},
                   {"features", machine.features.to_string()},
+                  {"processes", processes},
                   {"threads", config.train.threads == 0 ? at::get_num_threads() : config.train.threads},
                   {"began", fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)))}};
   return write_file_atomic(path, std::string_view(json_text(json, 2) + "\n"));
@@ -185,7 +186,8 @@ Result<nn::Forward> teacher_of(const std::string& folder) {
 train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, const TrainRunOptions& run) {
   // A run that was interrupted before its first checkpoint begins again.
   const bool resume = run.resume && fs::exists(paths.last);
-  train::TrainerOptions options{.best = paths.best, .checkpoint = paths.last, .resume = resume, .stop = run.stop};
+  train::TrainerOptions options{
+      .best = paths.best, .checkpoint = paths.last, .resume = resume, .peers = run.peers, .stop = run.stop};
   const AugmentConfig& augment = config.data.augment;
   if (augment.crop > 0) options.transforms.push_back(data::random_crop(augment.crop));
   if (augment.flip) options.transforms.push_back(data::random_flip());
@@ -210,6 +212,24 @@ Status begin_folder(const Run& run, const fs::path& folder) {
   BITLAB_RETURN_IF_ERROR(ensure_writable_folder(folder));
   BITLAB_RETURN_IF_ERROR(config::save(run.config, paths.config));
   return write_file_atomic(paths.preprocess, std::string_view(run.preprocess.to_json()));
+}
+
+// Of processes that train together the first one writes and prints.
+bool is_first_of(const std::shared_ptr<train::Peers>& peers) { return peers == nullptr || peers->rank() == 0; }
+
+// The folder of a run that begins, and what a person is told of it.
+Status begin_run(const Run& run, const Datasets& datasets, const fs::path& folder, const TrainRunOptions& options) {
+  const int64_t processes = options.peers == nullptr ? 1 : options.peers->size();
+  if (!options.resume) {
+    BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
+    BITLAB_RETURN_IF_ERROR(save_environment(run.config, processes, Paths(folder).environment));
+  }
+  if (!run.config.log.folder.empty()) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(run.config.log.folder));
+  if (!run.config.quant.rules.empty()) fmt::print("{}", run.model->report().to_text());
+  fmt::print("{}: {} training, {} validation, {} test samples of {}{}\n", options.heading, datasets.training->size(),
+             datasets.validation->size(), datasets.test->size(), run.config.data.name,
+             processes > 1 ? fmt::format(", {} processes", processes) : "");
+  return {};
 }
 
 data::DataOptions options_of(const DataConfig& config) {
@@ -272,19 +292,14 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
                              const TrainRunOptions& options) {
   keep_freed_memory();
   BITLAB_TRY(const Run run, make_run(std::move(config), datasets.training->preprocess()));
-  if (!options.resume) {
-    BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
-    BITLAB_RETURN_IF_ERROR(save_environment(run.config, Paths(folder).environment));
-  }
-  if (!run.config.log.folder.empty()) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(run.config.log.folder));
-  if (!run.config.quant.rules.empty()) fmt::print("{}", run.model->report().to_text());
-  fmt::print("{}: {} training, {} validation, {} test samples of {}\n", options.heading, datasets.training->size(),
-             datasets.validation->size(), datasets.test->size(), run.config.data.name);
+  if (is_first_of(options.peers)) BITLAB_RETURN_IF_ERROR(begin_run(run, datasets, folder, options));
   train::ModuleLearner learner = learner_of(run);
   const train::Goal goal = learner.task().goal();
   train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options);
-  trainer_settings.sinks = train::make_sinks(run.config.log, folder);
-  trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
+  if (is_first_of(options.peers)) {
+    trainer_settings.sinks = train::make_sinks(run.config.log, folder);
+    trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
+  }
   if (const std::string& teacher = run.config.train.teacher; !teacher.empty()) {
     BITLAB_TRY(trainer_settings.teacher, teacher_of(teacher));
   }
@@ -296,6 +311,7 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
   TrainedRun trained{run, {}, {}, {}};
   BITLAB_TRY(trained.training,
              train::BitTrainer(learner, run.config.train, trainer_settings).fit(datasets.training, datasets.validation));
+  if (!is_first_of(options.peers)) return trained;
   if (profiler) BITLAB_RETURN_IF_ERROR(report_profile(*profiler, run.config.model.name(), Paths(folder)));
   BITLAB_TRY(trained.test, evaluate_test(learner, run, datasets.test, trained.confusion));
   fmt::print("  test {} (epoch {})\n", goal_text(goal, trained.test.metrics), trained.training.best_epoch);

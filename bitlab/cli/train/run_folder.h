@@ -81,6 +81,7 @@ struct TrainRunOptions {
   bool resume = false;           // goes on from the folder's last.ckpt, or from the beginning where there is none yet
   int64_t profile_steps = 0;     // that are profiled, behind a few of warm-up
   std::function<bool()> stop{};  // TrainerOptions::stop
+  std::shared_ptr<train::Peers> peers{};  // TrainerOptions::peers
 };
 
 // Trains the model that `config` describes on `datasets`, whose sizes replace those of the config, with a progress bar and a line an epoch on

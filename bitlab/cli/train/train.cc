@@ -84,16 +84,23 @@ Status run(TrainOptions& options) {
   BITLAB_RETURN_IF_ERROR(options.resume ? take_up(options) : assemble(options));
   BITLAB_TRY(const Datasets datasets, load_datasets(options.config.data));
   const std::string& name = options.config.model.name();
+  BITLAB_TRY(const auto peers, train::torchrun_peers());
   const Interrupts interrupts;
-  const auto trained =
-      train_run(options.config, datasets, options.output,
-                {.heading = name, .resume = options.resume, .profile_steps = options.profile_steps, .stop = [] {
-                   return Interrupts::signal() != 0;
-                 }});
+  const auto trained = train_run(options.config, datasets, options.output,
+                                 {.heading = name,
+                                  .resume = options.resume,
+                                  .profile_steps = options.profile_steps,
+                                  .stop = [] { return Interrupts::signal() != 0; },
+                                  .peers = peers});
   if (!trained.ok() && trained.error().code == ErrorCode::kCancelled)
     return make_error(ErrorCode::kCancelled, "{}; stopped by {}, to go on: bitlab train --resume -o {}",
-                      trained.error().message, signal_name(Interrupts::signal()), options.output);
+                      trained.error().message,
+                      Interrupts::signal() == 0 ? "another process" : signal_name(Interrupts::signal()), options.output);
+  if (!trained.ok() && peers != nullptr && trained.error().code == ErrorCode::kIoError)
+    return make_error(ErrorCode::kIoError, "{}; to go on, in all: bitlab train --resume -o {}", trained.error().message,
+                      options.output);
   BITLAB_RETURN_IF_ERROR(trained);
+  if (peers != nullptr && peers->rank() > 0) return {};
   fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, name);
   return {};
 }
@@ -149,7 +156,8 @@ void add_train(CLI::App& app, Action& action) {
       "  bitlab train --example > exp.yaml; bitlab train --config exp.yaml --train.learning_rate 0.1 -o runs/exp\n"
       "  bitlab train --model mlp --model.hidden '[256, 64]' --rules rules.yaml -o runs/mlp\n"
       "  bitlab train --resume -o runs/mlp\n"
-      "  bitlab train --model lenet5 --data mnist --epochs 1 --profile 20 -o runs/profiled");
+      "  bitlab train --model lenet5 --data mnist --epochs 1 --profile 20 -o runs/profiled\n"
+      "  torchrun --nproc-per-node 2 --no-python bitlab train --model lenet5 --data mnist -o runs/two");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

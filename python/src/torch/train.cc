@@ -195,6 +195,7 @@ train::TrainingReport run(Learner& learner, const TrainingConfig& config,
   options.on_epoch = callback<train::EpochReport>(on_epoch);
   options.sinks = sinks_of(sinks);
   const nb::gil_scoped_release no_gil;
+  options.peers = train::torchrun_peers().value();
   train::BitTrainer trainer(learner, config, std::move(options));
   return value_of(trainer.fit(training, validation), {training, validation});
 }

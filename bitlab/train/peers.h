@@ -1,0 +1,34 @@
+// Data-parallel training: several processes have the same network and other samples, and make each step together.
+//
+//   torchrun --nproc-per-node 2 --no-python bitlab train --model lenet5 --data mnist -o runs/lenet5
+//
+// Each batch is `batch_size` samples of each process; a step is that of one process with all of them, but for layers that look at a whole batch: batch norm has the
+// statistics of each process's own samples, and those of process 0 are kept.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <ATen/core/Tensor.h>
+
+#include "bitlab/base/result.h"
+
+namespace bitlab::train {
+
+// The processes, all of which call the same functions in the same order, on CPU tensors of the same shapes. Error of each (bitlab::Exception): IoError, where another
+// process is gone.
+class Peers {
+ public:
+  virtual ~Peers() = default;
+  virtual int64_t rank() const = 0;  // from 0
+  virtual int64_t size() const = 0;
+  virtual void sum(at::Tensor values) = 0;                  // of all, in place; every process has the same bits
+  virtual void broadcast(at::Tensor values) = 0;            // those of process 0, in place
+  virtual at::Tensor gather(const at::Tensor& values) = 0;  // [size, ...], in the order of ranks
+};
+
+// Those that `torchrun`, or whoever sets the same variables, started with this one: WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT; over gloo. Null where there are no
+// others. Waits until all are there. Errors: InvalidArgument (a variable that is missing or no number), IoError (nobody answers).
+Result<std::shared_ptr<Peers>> torchrun_peers();
+
+}  // namespace bitlab::train
