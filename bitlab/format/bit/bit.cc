@@ -6,8 +6,8 @@
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/file.h"
+#include "bitlab/format/bit/internal/container.h"
 #include "bitlab/format/bit/internal/graph_json.h"
-#include "bitlab/format/bit/internal/safetensors.h"
 #include "bitlab/program/verify.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/trits.h"
@@ -21,6 +21,10 @@ using program::Program;
 using program::Storage;
 using program::TernaryData;
 using program::Value;
+using safetensors::ElementType;
+using safetensors::NamedTensor;
+using safetensors::TensorView;
+using Safetensors = safetensors::Contents;
 
 constexpr std::string_view kVersionKey = "bitlab.version";
 constexpr std::string_view kProgramKey = "bitlab.program";
@@ -87,7 +91,7 @@ Result<TensorView> take(Safetensors& file, const std::string& name, ElementType 
   file.tensors.erase(found);
   if (tensor.type != type || tensor.shape != shape)
     return make_error(ErrorCode::kCorrupt, "[bit] {} [{}] as the graph says, got {} [{}] (tensor={})",
-                      format::bit::name(type), fmt::join(shape, ", "), format::bit::name(tensor.type),
+                      safetensors::name(type), fmt::join(shape, ", "), safetensors::name(tensor.type),
                       fmt::join(tensor.shape, ", "), name);
   if (const auto address = reinterpret_cast<uintptr_t>(tensor.bytes.data()); address % kAlignment != 0)
     return make_error(ErrorCode::kCorrupt, "[bit] data at multiples of {} bytes, got {} beyond one (tensor={})", kAlignment,
@@ -203,7 +207,7 @@ Result<std::string> serialize(const Program& p) {
   TensorList list;
   for (const program::Constant& constant : p.constants)
     std::visit([&](const auto& data) { list.add(p.value(constant.value), data); }, constant.data);
-  return write_safetensors(list.tensors, std::move(metadata));
+  return write_container(list.tensors, std::move(metadata));
 }
 
 Status save(const Program& program, const std::filesystem::path& path) {
@@ -212,7 +216,7 @@ Status save(const Program& program, const std::filesystem::path& path) {
 }
 
 Result<Program> parse(std::span<const uint8_t> bytes, const std::shared_ptr<const void>& owner) {
-  BITLAB_TRY(Safetensors file, read_safetensors(bytes));
+  BITLAB_TRY(Safetensors file, read_container(bytes));
   BITLAB_RETURN_IF_ERROR(check_version(file));
   BITLAB_TRY(ParsedGraph graph, graph_from_json(file.metadata[std::string(kProgramKey)]));
   BITLAB_RETURN_IF_ERROR(attach_constants(file, graph, owner));
