@@ -5,6 +5,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/format/bit/bit.h"
+#include "bitlab/format/gguf/gguf.h"
 
 namespace bitlab::format {
 namespace {
@@ -88,5 +89,13 @@ Result<std::vector<OutputFile>> write_bit(const program::Program& program, const
 }
 
 Result<program::Program> read_bit(const std::filesystem::path& path) { return bit::load(path); }
+
+Result<std::vector<OutputFile>> write_gguf(const program::Program& program, const std::filesystem::path& path,
+                                           const WriteOptions& options) {
+  BITLAB_TRY(std::string bytes, gguf::serialize(program, options.variant.empty() ? "tq2_0" : options.variant));
+  return std::vector<OutputFile>{{path, std::move(bytes)}};
+}
+
+Result<program::Program> read_gguf(const std::filesystem::path& path) { return gguf::load(path); }
 
 }  // namespace bitlab::format

@@ -24,9 +24,15 @@ TEST(Formats, AFileIsOfTheFormatOfItsExtension) {
 TEST(Formats, OthersAreRefusedWithWhatThereIs) {
   const program::Program program = bit::test::small_program();
   const auto error = [](const Status& status) { return status.ok() ? "no error" : status.error().message; };
-  EXPECT_EQ(error(save(program, "network.txt")), "[format] a file with an extension of {.bit}, got '.txt'");
-  EXPECT_EQ(error(save(program, "network")), "[format] a file with an extension of {.bit}, got ''");
-  EXPECT_EQ(write("gguf2", program, "m").error().message, "[format] a format of {bit}, got 'gguf2'");
+  std::string names, extensions;
+  for (const FormatInfo& format : format_list()) {
+    names += (names.empty() ? "" : ", ") + std::string(format.name);
+    extensions += (extensions.empty() ? "" : ", ") + std::string(format.extension);
+  }
+  EXPECT_EQ(error(save(program, "network.txt")),
+            fmt::format("[format] a file with an extension of {{{}}}, got '.txt'", extensions));
+  EXPECT_EQ(error(save(program, "network")), fmt::format("[format] a file with an extension of {{{}}}, got ''", extensions));
+  EXPECT_EQ(write("gguf2", program, "m").error().message, fmt::format("[format] a format of {{{}}}, got 'gguf2'", names));
   EXPECT_EQ(read("", "m.bit").error().code, ErrorCode::kUnknownName);
   EXPECT_EQ(write("bit", program, "m.bit", {.variant = "int2"}).error().message,
             "[format] a variant of bit of {}, got 'int2'");

@@ -16,6 +16,7 @@ NB_MODULE(_core, m) {
   bitlab::python::bind_data(m);
   bitlab::python::bind_runtime(m);
   bitlab::python::bind_profile(m);
+  bitlab::python::bind_formats(m);
   m.def("version", &bitlab::version, "The version, from the git tag: '0.1.0'.");
   m.def("build_facts", &bitlab::build_facts, "Compiler, build type and architecture.");
   m.def(

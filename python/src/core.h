@@ -10,5 +10,6 @@ void bind_configs(nanobind::module_& m);
 void bind_data(nanobind::module_& m);
 void bind_runtime(nanobind::module_& m);
 void bind_profile(nanobind::module_& m);
+void bind_formats(nanobind::module_& m);
 
 }  // namespace bitlab::python
