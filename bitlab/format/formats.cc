@@ -6,6 +6,7 @@
 #include "bitlab/base/file.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/gguf/gguf.h"
+#include "bitlab/format/hf/hf.h"
 
 namespace bitlab::format {
 namespace {
@@ -97,5 +98,15 @@ Result<std::vector<OutputFile>> write_gguf(const program::Program& program, cons
 }
 
 Result<program::Program> read_gguf(const std::filesystem::path& path) { return gguf::load(path); }
+
+Result<std::vector<OutputFile>> write_hf(const program::Program& program, const std::filesystem::path& path,
+                                         const WriteOptions&) {
+  BITLAB_TRY(std::vector<hf::File> files, hf::serialize(program));
+  std::vector<OutputFile> placed;
+  for (hf::File& file : files) placed.push_back({path / file.name, std::move(file.bytes)});
+  return placed;
+}
+
+Result<program::Program> read_hf(const std::filesystem::path& path) { return hf::load(path); }
 
 }  // namespace bitlab::format
