@@ -8,7 +8,7 @@ include(CMakePackageConfigHelpers)
 
 set(core_parts base ternary kernels program format_bit runtime profile data)
 if(BITLAB_FORMATS)
-  list(APPEND core_parts format)
+  list(APPEND core_parts format_onnx format)
 endif()
 if(BITLAB_CONFIGS)
   list(APPEND core_parts config)

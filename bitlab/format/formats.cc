@@ -7,6 +7,7 @@
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/gguf/gguf.h"
 #include "bitlab/format/hf/hf.h"
+#include "bitlab/format/onnx/onnx.h"
 
 namespace bitlab::format {
 namespace {
@@ -108,5 +109,15 @@ Result<std::vector<OutputFile>> write_hf(const program::Program& program, const 
 }
 
 Result<program::Program> read_hf(const std::filesystem::path& path) { return hf::load(path); }
+
+Result<std::vector<OutputFile>> write_onnx(const program::Program& program, const std::filesystem::path& path,
+                                           const WriteOptions& options) {
+  BITLAB_TRY(std::string bytes, onnx::serialize(program, options.variant));
+  return std::vector<OutputFile>{{path, std::move(bytes)}};
+}
+
+Result<program::Program> read_onnx(const std::filesystem::path& path) {
+  return make_error(ErrorCode::kUnsupported, "[onnx] a file to write, got one to read (path={})", path.string());
+}
 
 }  // namespace bitlab::format

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "bitlab/base/protobuf.h"
 #include "bitlab/train/internal/file_sink.h"
 
 namespace bitlab::train {
@@ -49,73 +50,12 @@ T from_little_endian(std::string_view bytes) {
   return value;
 }
 
-enum class Wire { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-
-std::string varint(uint64_t value) {
-  std::string bytes;
-  for (; value >= 0x80; value >>= 7) bytes += static_cast<char>((value & 0x7F) | 0x80);
-  return bytes + static_cast<char>(value);
-}
-
-std::string key(int field, Wire wire) { return varint(static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire)); }
-
-std::string bytes_field(int field, std::string_view bytes) {
-  return key(field, Wire::kBytes) + varint(bytes.size()) + std::string(bytes);
-}
-
-// Reads fields one after the other; whatever does not fit ends it.
-class FieldReader {
- public:
-  explicit FieldReader(std::string_view bytes) : bytes_(bytes) {}
-  bool next() {
-    uint64_t tag = 0;
-    if (bytes_.empty() || !read_varint(tag)) return false;
-    field = static_cast<int>(tag >> 3);
-    content = {}, number = 0;
-    switch (static_cast<Wire>(tag & 7)) {
-      case Wire::kVarint:
-        return read_varint(number);
-      case Wire::kFixed64:
-        return take(8);
-      case Wire::kFixed32:
-        return take(4);
-      case Wire::kBytes: {
-        uint64_t size = 0;
-        return read_varint(size) && take(size);
-      }
-    }
-    return false;
-  }
-  int field = 0;
-  uint64_t number = 0;
-  std::string_view content{};
-
- private:
-  bool read_varint(uint64_t& value) {
-    value = 0;
-    for (unsigned shift = 0; shift < 64 && !bytes_.empty(); shift += 7) {
-      const auto byte = static_cast<uint8_t>(bytes_[0]);
-      bytes_.remove_prefix(1);
-      value |= static_cast<uint64_t>(byte & 0x7F) << shift;
-      if (byte < 0x80) return true;
-    }
-    return false;
-  }
-  bool take(uint64_t size) {
-    if (size > bytes_.size()) return false;
-    content = bytes_.substr(0, size);
-    bytes_.remove_prefix(size);
-    return true;
-  }
-  std::string_view bytes_;
-};
-
 constexpr std::string_view kEpochTag = "epoch";            // which epoch is over
 constexpr std::string_view kEvaluationTag = "evaluation";  // in which epoch
 constexpr std::string_view kEndTag = "end/best_epoch";
 
-std::string scalar_field(std::string_view tag, double value) {
-  return bytes_field(1, bytes_field(1, tag) + key(2, Wire::kFixed32) + little_endian(static_cast<float>(value)));
+void add_scalar(ProtobufMessage& summary, std::string_view tag, double value) {
+  summary.message(1, ProtobufMessage().text(1, tag).float32(2, static_cast<float>(value)));
 }
 
 std::string framed(const std::string& bytes) {
@@ -123,10 +63,9 @@ std::string framed(const std::string& bytes) {
   return length + little_endian(masked_crc(length)) + bytes + little_endian(masked_crc(bytes));
 }
 
-std::string event_record(int64_t step, const std::string& content) {
+std::string event_record(int64_t step, int field, std::string_view content) {
   const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  return framed(key(1, Wire::kFixed64) + little_endian(now) + key(2, Wire::kVarint) + varint(static_cast<uint64_t>(step)) +
-                content);
+  return framed(ProtobufMessage().float64(1, now).number(2, step).text(field, content).bytes());
 }
 
 // The bytes of the first record; empty where there is no whole one.
@@ -148,17 +87,17 @@ struct EventPlace {
 
   static EventPlace read(std::string_view record) {
     EventPlace place;
-    for (FieldReader event(record.substr(12, record.size() - 16)); event.next();) {
+    for (ProtobufReader event(record.substr(12, record.size() - 16)); event.next();) {
       if (event.field == 2) place.step = static_cast<int64_t>(event.number);
       if (event.field != 5) continue;
-      for (FieldReader summary(event.content); summary.next();) place.read_value(summary.content);
+      for (ProtobufReader summary(event.content); summary.next();) place.read_value(summary.content);
     }
     return place;
   }
   void read_value(std::string_view bytes) {
     std::string_view tag;
     float number = 0;
-    for (FieldReader value(bytes); value.next();) {
+    for (ProtobufReader value(bytes); value.next();) {
       if (value.field == 1) tag = value.content;
       if (value.field == 2 && value.content.size() == sizeof number) number = from_little_endian<float>(value.content);
     }
@@ -181,14 +120,14 @@ class TensorBoard final : public FileSink {
     }
     return at;
   }
-  std::string opening() override { return event_record(0, bytes_field(3, "brain.Event:2")); }
+  std::string opening() override { return event_record(0, 3, "brain.Event:2"); }
   Result<std::string> record(const Event& event) override {
-    std::string summary;
-    for (const Metric& number : event.numbers) summary += scalar_field(tag_of(event.kind, number.name), number.value);
+    ProtobufMessage summary;
+    for (const Metric& number : event.numbers) add_scalar(summary, tag_of(event.kind, number.name), number.value);
     const bool is_evaluation = event.kind == Event::Kind::kEvaluation;
     if (is_evaluation || event.kind == Event::Kind::kEpoch)
-      summary += scalar_field(is_evaluation ? kEvaluationTag : kEpochTag, static_cast<double>(event.epoch));
-    return event_record(event.step, bytes_field(5, summary));
+      add_scalar(summary, is_evaluation ? kEvaluationTag : kEpochTag, static_cast<double>(event.epoch));
+    return event_record(event.step, 5, summary.bytes());
   }
 };
 
