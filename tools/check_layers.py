@@ -21,7 +21,7 @@ KEYWORDS = ("SHARED", "TORCH", "GLUE", "DEPS", "PRIVATE_LINK", "TEST_DEPS", "TES
 PROGRAMS: Dict[str, str] = {
     "cli": "base kernels",
     "cli/run": "cli base data format/bit kernels profile program report runtime ternary",
-    "cli/train": "cli cli/run base config convert data deploy format/bit models nn profile runtime train",
+    "cli/train": "cli cli/run base config convert data deploy format format/bit models nn profile runtime train",
 }
 PROGRAMS_ABOVE_TORCH_LINE = {"cli/train"}
 

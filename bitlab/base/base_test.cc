@@ -16,6 +16,7 @@
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/process.h"
+#include "bitlab/base/protobuf.h"
 #include "bitlab/base/result.h"
 #include "bitlab/base/text.h"
 #include "bitlab/base/thread_pool.h"
@@ -277,6 +278,34 @@ TEST(Process, HasWhatItWroteAndItsEnd) {
   EXPECT_EQ(run_process({"sh", "-c", "kill -9 $$"}, Capture::kOutput).value().exit_code, -1);
   EXPECT_EQ(run_process({"sh", "-c", "read line || printf ended >&2"}, Capture::kErrors).value().text, "ended");
   EXPECT_EQ(run_process({"/nowhere/program"}, Capture::kOutput).error().code, ErrorCode::kNotFound);
+}
+
+// The examples of protobuf.dev/programming-guides/encoding.
+TEST(Protobuf, FieldsAreThoseOfTheGuide) {
+  EXPECT_EQ(ProtobufMessage().number(1, 150).bytes(), "\x08\x96\x01");
+  EXPECT_EQ(ProtobufMessage().text(2, "testing").bytes(), "\x12\x07testing");
+  EXPECT_EQ(ProtobufMessage().message(3, ProtobufMessage().number(1, 150)).bytes(), "\x1a\x03\x08\x96\x01");
+  EXPECT_EQ(ProtobufMessage().number(1, -2).bytes(), "\x08\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01");
+  EXPECT_EQ(ProtobufMessage().float32(1, 1.0F).bytes(), std::string("\x0d\x00\x00\x80\x3f", 5));
+}
+
+TEST(Protobuf, ReadingEndsWhereNothingFits) {
+  const ProtobufMessage message = ProtobufMessage().number(1, 300).text(2, "abc").float64(3, 0.5);
+  ProtobufReader reader(message.bytes());
+  ASSERT_TRUE(reader.next());
+  EXPECT_EQ(reader.number, 300U);
+  ASSERT_TRUE(reader.next());
+  EXPECT_EQ(reader.content, "abc");
+  ASSERT_TRUE(reader.next());
+  EXPECT_EQ(reader.field, 3);
+  EXPECT_FALSE(reader.next());
+  for (size_t size = 0; size < message.bytes().size(); ++size) {
+    int whole = 0;
+    for (ProtobufReader cut(std::string_view(message.bytes()).substr(0, size)); cut.next();) ++whole;
+    EXPECT_LT(whole, 3) << size;
+  }
+  EXPECT_FALSE(ProtobufReader("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff").next());
+  EXPECT_FALSE(ProtobufReader("\x0b").next());  // a group, which no message here has
 }
 
 }  // namespace

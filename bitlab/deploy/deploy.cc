@@ -11,7 +11,6 @@
 #include "bitlab/base/file.h"
 #include "bitlab/deploy/internal/tensor_view.h"
 #include "bitlab/format/bit/bit.h"
-#include "bitlab/format/formats.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -89,8 +88,9 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
 }
 
 Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                        const std::filesystem::path& path, const CaptureOptions& options) {
-  BITLAB_TRY(const std::string_view format, format::format_of(path));
+                        const std::filesystem::path& path, const CaptureOptions& options,
+                        const format::WriteOptions& written) {
+  BITLAB_RETURN_IF_ERROR(format::format_of(path, written.format));
   BITLAB_TRY(Captured captured, capture_module(module, forward, example, options));
   program::Program& program = captured.program;
   // For `bitlab inspect --passes`: of what was left out a file tells nothing.
@@ -104,9 +104,8 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
     deployment.weight_file_bytes += format::bit::stored_bytes(program, constant);
   deployment.weight_bytes = model->weight_bytes();
   deployment.float32_weight_bytes = model->float32_weight_bytes();
-  BITLAB_TRY(const std::vector<format::OutputFile> files, format::write(format, program, path));
-  for (const format::OutputFile& file : files) deployment.file_bytes += static_cast<int64_t>(file.bytes.size());
-  BITLAB_RETURN_IF_ERROR(format::put(files));
+  BITLAB_TRY(const format::Saved saved, format::save(program, path, written));
+  deployment.file_bytes = saved.bytes;
   return deployment;
 }
 

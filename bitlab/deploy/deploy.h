@@ -1,9 +1,10 @@
-// From a trained module to a .bit file, with the proof that both compute the same.
+// From a trained module to a .bit file, or one of another format, with the proof that both compute the same.
 #pragma once
 
 #include <filesystem>
 
 #include "bitlab/deploy/capture.h"
+#include "bitlab/format/formats.h"
 
 namespace bitlab::deploy {
 
@@ -26,22 +27,24 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
                             const NamedTensors& example);
 
 struct Deployment {
-  int64_t file_bytes = 0;            // of the whole file
-  int64_t weight_file_bytes = 0;     // of the weights in it: codes, scales, float constants
+  int64_t file_bytes = 0;            // of the whole file, or of all files
+  int64_t weight_file_bytes = 0;     // of the weights in a .bit file: codes, scales, float constants
   int64_t weight_bytes = 0;          // of the weights in memory on this machine
   int64_t float32_weight_bytes = 0;  // the same weights as float32
   Parity parity;
   std::vector<std::string> unread;  // modules that the file leaves out, since eval does not read them (capture.h)
 };
 
-// Captures, checks parity on `example`, writes the file. Errors: those of capture() and check_parity(), IoError.
+// Captures, checks parity on `example`, writes the file in the format and variant of `written`, or that of the path's extension (format/formats.def).
+// Errors: those of capture(), check_parity() and the format, IoError.
 Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                        const std::filesystem::path& path, const CaptureOptions& options = {});
+                        const std::filesystem::path& path, const CaptureOptions& options = {},
+                        const format::WriteOptions& written = {});
 
 // For a module with a forward(NamedTensors) or forward(Tensor) of its own. One tensor is an example, too.
 template <class Module>
 Result<Deployment> save(Module& module, const NamedTensors& example, const std::filesystem::path& path,
-                        const CaptureOptions& options = {}) {
-  return save(module, nn::forward_of(module), example, path, options);
+                        const CaptureOptions& options = {}, const format::WriteOptions& written = {}) {
+  return save(module, nn::forward_of(module), example, path, options, written);
 }
 }  // namespace bitlab::deploy

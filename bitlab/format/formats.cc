@@ -65,8 +65,11 @@ Result<program::Program> read(std::string_view name, const std::filesystem::path
   return format->read(path);
 }
 
-Result<std::string_view> format_of(const std::filesystem::path& path) {
-  BITLAB_TRY(const Format* format, find(&FormatInfo::extension, path.extension().string(), "a file with an extension"));
+Result<std::string_view> format_of(const std::filesystem::path& path, std::string_view name) {
+  const bool given = !name.empty();
+  BITLAB_TRY(const Format* format,
+             given ? find(&FormatInfo::name, name, "a format")
+                   : find(&FormatInfo::extension, path.extension().string(), "a file with an extension"));
   return format->info.name;
 }
 
@@ -78,10 +81,43 @@ Status put(const std::vector<OutputFile>& files) {
   return {};
 }
 
-Status save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options) {
-  BITLAB_TRY(const std::string_view name, format_of(path));
+Result<Saved> save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options) {
+  BITLAB_TRY(const std::string_view name, format_of(path, options.format));
   BITLAB_TRY(const std::vector<OutputFile> files, write(name, program, path, options));
-  return put(files);
+  BITLAB_RETURN_IF_ERROR(put(files));
+  Saved saved;
+  for (const OutputFile& file : files) {
+    saved.files.push_back(file.path);
+    saved.bytes += static_cast<int64_t>(file.bytes.size());
+  }
+  return saved;
+}
+
+namespace {
+
+int64_t bytes_at(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) return static_cast<int64_t>(std::filesystem::file_size(path, ignored));
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path, ignored))
+    if (entry.is_regular_file(ignored)) bytes += static_cast<int64_t>(entry.file_size(ignored));
+  return bytes;
+}
+
+}  // namespace
+
+Result<Conversion> convert(const std::filesystem::path& from, const std::filesystem::path& to, const WriteOptions& options) {
+  BITLAB_TRY(const std::string_view source, format_of(from));
+  BITLAB_RETURN_IF_ERROR(format_of(to, options.format));
+  BITLAB_TRY(const program::Program program, read(source, from));
+  Conversion conversion;
+  conversion.source_bytes = bytes_at(from);
+  for (const program::Constant& constant : program.constants) {
+    const program::Value& value = program.value(constant.value);
+    if (value.dtype == program::DType::kFloat32) conversion.weights += elements(value.shape, program::kOnes);
+  }
+  BITLAB_TRY(conversion.saved, save(program, to, options));
+  return conversion;
 }
 
 Result<std::vector<OutputFile>> write_bit(const program::Program& program, const std::filesystem::path& path,

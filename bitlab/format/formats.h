@@ -20,7 +20,8 @@ std::vector<FormatInfo> format_list();  // in the order of formats.def
 
 // Options of all formats; each takes what it knows of.
 struct WriteOptions {
-  std::string variant;  // of the format's; empty: its first
+  std::string format{};   // by name, for save() and convert(); empty: what the path's extension says
+  std::string variant{};  // of the format's; empty: its first
 };
 
 // One of the files that a program becomes. Most formats make a single one, at the path that was asked for.
@@ -37,14 +38,28 @@ Result<std::vector<OutputFile>> write(std::string_view name, const program::Prog
 // A verified program. Errors: UnknownName, IoError, those of the format.
 Result<program::Program> read(std::string_view name, const std::filesystem::path& path);
 
-// The name of the format that a path's extension says. Error: UnknownName, listing the extensions.
-Result<std::string_view> format_of(const std::filesystem::path& path);
+// The format asked for, or where that is empty the one of the path's extension. Error: UnknownName, listing what there is.
+Result<std::string_view> format_of(const std::filesystem::path& path, std::string_view name = "");
 
 // Puts each file at its path atomically, and makes the folders that lack. Error: IoError.
 Status put(const std::vector<OutputFile>& files);
 
-// write() in the format of the path, and put().
-Status save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options = {});
+// What is in a path now.
+struct Saved {
+  std::vector<std::filesystem::path> files;
+  int64_t bytes = 0;  // of all of them
+};
+// write() in the format of the options or the path, and put().
+Result<Saved> save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options = {});
+
+struct Conversion {
+  Saved saved;
+  int64_t source_bytes = 0;  // of the file, or of all files of the folder, that was read
+  int64_t weights = 0;       // float32 numbers that the program has, however they are stored
+};
+// read() in the format of `from`'s extension, and save().
+Result<Conversion> convert(const std::filesystem::path& from, const std::filesystem::path& to,
+                           const WriteOptions& options = {});
 
 #define BITLAB_FORMAT(name, extension, variants, summary)                                                          \
   Result<std::vector<OutputFile>> write_##name(const program::Program& program, const std::filesystem::path& path, \

@@ -21,9 +21,21 @@ TEST(Formats, AFileIsOfTheFormatOfItsExtension) {
   std::filesystem::remove(path);
 }
 
+TEST(Formats, ConvertingTellsBytesAndWeights) {
+  const auto folder = std::filesystem::temp_directory_path() / fmt::format("formats_test_{}", getpid());
+  ASSERT_TRUE(save(bit::test::small_program(), folder / "m.bit").ok());
+  const Conversion made =
+      convert(folder / "m.bit", folder / "deep" / "model", {.format = "onnx", .variant = "int2"}).value();
+  EXPECT_EQ(made.weights, 2 * 5 + 2 + 3 * 2);
+  EXPECT_EQ(made.source_bytes, static_cast<int64_t>(std::filesystem::file_size(folder / "m.bit")));
+  ASSERT_EQ(made.saved.files.size(), 1U);
+  EXPECT_EQ(made.saved.bytes, static_cast<int64_t>(std::filesystem::file_size(folder / "deep" / "model")));
+  std::filesystem::remove_all(folder);
+}
+
 TEST(Formats, OthersAreRefusedWithWhatThereIs) {
   const program::Program program = bit::test::small_program();
-  const auto error = [](const Status& status) { return status.ok() ? "no error" : status.error().message; };
+  const auto error = [](const auto& status) { return status.ok() ? "no error" : status.error().message; };
   std::string names, extensions;
   for (const FormatInfo& format : format_list()) {
     names += (names.empty() ? "" : ", ") + std::string(format.name);
@@ -36,6 +48,7 @@ TEST(Formats, OthersAreRefusedWithWhatThereIs) {
   EXPECT_EQ(read("", "m.bit").error().code, ErrorCode::kUnknownName);
   EXPECT_EQ(write("bit", program, "m.bit", {.variant = "int2"}).error().message,
             "[format] a variant of bit of {}, got 'int2'");
+  EXPECT_EQ(error(save(program, "network.bit", {.format = "exe"})), "[format] a format of {bit, onnx}, got 'exe'");
   EXPECT_FALSE(std::filesystem::exists("network.txt"));
 }
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from bitlab import _core
 from bitlab import data as data
+from bitlab import formats as formats
 from bitlab import runtime as runtime
 from bitlab._core import *  # noqa: F403  the errors and the configs
-from bitlab._core import convert_file as convert_file
 from bitlab.runtime import profile as profile
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _LAZY_MODULES = ("convert", "deployment", "nn", "ops", "sinks", "training")
 
 _ERRORS = [name for name, value in vars(_core).items() if isinstance(value, type) and issubclass(value, Exception)]
 _CONFIGS = [name for name in dir(_core) if name.endswith(("Config", "Rule"))]
-__all__ = [*_ERRORS, *_CONFIGS, "convert_file", "data", "profile", "runtime"]
+__all__ = [*_ERRORS, *_CONFIGS, "data", "formats", "profile", "runtime"]
 if importlib.util.find_spec("torch") is not None:
     __all__ += [*_LAZY, *_LAZY_MODULES]
 

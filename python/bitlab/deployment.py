@@ -1,4 +1,4 @@
-"""From a module of Python to a .bit file that runs without Python, with the proof that both compute the same."""
+"""From a module of Python to a .bit file that runs without Python, or one of another format, with the proof that both compute the same."""
 
 from __future__ import annotations
 
@@ -44,14 +44,18 @@ def deploy(
     dynamic_axes: Axes | None = None,
     ranges: Ranges | None = None,
     metadata: Mapping[str, str] | None = None,
+    format: str | None = None,
+    variant: str | None = None,
 ) -> Deployment:
-    """Records the model's forward pass in eval, checks that the runtime computes the same on `example`, and writes a .bit file.
+    """Records the model's forward pass in eval, checks that the runtime computes the same on `example`, and writes a .bit file, or one of another
+    format.
 
     example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU.
     dynamic_axes: sizes that differ from run to run, by input and axis: {"input_ids": {0: "batch", 1: "tokens"}}. Without it the first size of every
     input is the batch, and the others are the example's.
     ranges: the smallest and the largest size of such a name: {"tokens": (1, 128)}.
     metadata: texts for the file.
+    format, variant: of bitlab.formats.available(); without them what the path's ending says, and its first variant.
 
     A model whose forward is all ternary and exact has the same bits in the runtime; where a float operation may round otherwise, `parity` says
     how much. Errors: Unsupported, naming an operation that has no form in the file."""
@@ -66,6 +70,8 @@ def deploy(
             _signature(inputs, dynamic_axes),
             dict(ranges or {}),
             dict(metadata or {}),
+            format or "",
+            variant or "",
         )
     finally:
         model.train(mode)

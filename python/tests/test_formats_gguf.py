@@ -11,7 +11,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 
 import bitlab
-from bitlab import convert_file
+from bitlab.formats import convert
 
 TOKENS = [7 * i % 320 for i in range(12)]
 HEADS, KV_HEADS, VOCABULARY = 4, 2, 320
@@ -133,13 +133,13 @@ def test_every_weight_is_read_and_written_as_the_gguf_package_has_it(
 ) -> None:
     theirs, bit, mine = tmp_path / "theirs.gguf", tmp_path / "m.bit", tmp_path / "mine.gguf"
     truth = write_model(theirs, arch, kind, codes=codes, scales=scales, table=table)
-    convert_file(theirs, bit)
+    convert(theirs, bit)
     read = decoders.weights_of(bit)
     for name, values in truth.items():
         name, values = ours(name, values, arch)
         np.testing.assert_array_equal(read.pop(name), values, err_msg=name)
     assert not read
-    convert_file(bit, mine, kind.lower())
+    convert(bit, mine, variant=kind.lower())
     tensors = {t.name: t for t in gguf.GGUFReader(mine).tensors}
     assert tensors.keys() == truth.keys()
     for name, values in truth.items():
@@ -166,7 +166,7 @@ def test_q6_k_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    convert_file(tmp_path / "k.gguf", tmp_path / "m.bit")
+    convert(tmp_path / "k.gguf", tmp_path / "m.bit")
     np.testing.assert_array_equal(
         decoders.weights_of(tmp_path / "m.bit")["embed_tokens.weight"], gguf.quants.dequantize(blocks, Type.Q6_K)
     )
@@ -219,13 +219,13 @@ def test_types_of_other_engines_are_written_as_they_are_described(
 ) -> None:
     theirs, bit, mine = tmp_path / "theirs.gguf", tmp_path / "m.bit", tmp_path / "mine.gguf"
     truth = write_model(theirs, arch, codes=codes)
-    convert_file(theirs, bit)
-    convert_file(bit, mine, variant)
+    convert(theirs, bit)
+    convert(bit, mine, variant=variant)
     for name, (found, sizes, data) in tensors_of(mine).items():
         if found == kind:
             np.testing.assert_array_equal(unpacked(data, sizes[1], sizes[0]), truth[name], err_msg=name)
     assert sum(found == kind for found, *_ in tensors_of(mine).values()) == 14
-    convert_file(mine, tmp_path / "back.bit")
+    convert(mine, tmp_path / "back.bit")
     assert (tmp_path / "back.bit").read_bytes() == bit.read_bytes()
 
 
@@ -247,7 +247,7 @@ ACTIVATIONS = 2e-2
 @pytest.mark.parametrize("scales", ["one", "groups"])
 def test_the_network_is_that_of_the_file(tmp_path: Path, arch: str, scales: str) -> None:
     write_model(tmp_path / "m.gguf", arch, scales=scales)
-    convert_file(tmp_path / "m.gguf", tmp_path / "m.bit")
+    convert(tmp_path / "m.gguf", tmp_path / "m.bit")
     weights = decoders.weights_of(tmp_path / "m.bit")
     assert (
         relative(run(tmp_path / "m.bit"), decoders.logits(weights, TOKENS, HEADS, KV_HEADS, "silu", decoders.by_token))
@@ -263,8 +263,8 @@ def test_llama_cpp_computes_the_same_from_our_files(tmp_path: Path, arch: str, k
 
     theirs, bit, mine = tmp_path / "theirs.gguf", tmp_path / "m.bit", tmp_path / "mine.gguf"
     write_model(theirs, arch, kind)
-    convert_file(theirs, bit)
-    convert_file(bit, mine, kind.lower())
+    convert(theirs, bit)
+    convert(bit, mine, variant=kind.lower())
     found = llama_cpp.logits(mine, TOKENS, VOCABULARY)
     np.testing.assert_array_equal(found, llama_cpp.logits(theirs, TOKENS, VOCABULARY))
     weights = decoders.weights_of(bit)
@@ -281,22 +281,22 @@ def test_llama_cpp_multiplies_by_the_scale_of_a_tensor(tmp_path: Path, arch: str
 
     theirs, bit, mine = tmp_path / "theirs.gguf", tmp_path / "m.bit", tmp_path / "mine.gguf"
     write_model(theirs, arch)
-    convert_file(theirs, bit)
-    convert_file(bit, tmp_path / "i.gguf", "i2_s")
+    convert(theirs, bit)
+    convert(bit, tmp_path / "i.gguf", variant="i2_s")
     data = bytearray((tmp_path / "i.gguf").read_bytes())
     for kind, sizes, tensor in tensors_of(tmp_path / "i.gguf").values():
         if kind == 36:
             at = data.find(tensor) + sizes[0] * sizes[1] // 4
             data[at : at + 4] = np.float32(0.1).tobytes()
     (tmp_path / "i.gguf").write_bytes(data)
-    convert_file(tmp_path / "i.gguf", bit)
-    convert_file(bit, mine, "tq2_0")
+    convert(tmp_path / "i.gguf", bit)
+    convert(bit, mine, variant="tq2_0")
     assert "blk.1.ffn_up.scale" in tensors_of(mine)
     weights = decoders.weights_of(bit)
     assert weights["layers.0.mlp.up_proj.weight"].max() == np.float32(0.1)
     expected = decoders.logits(weights, TOKENS, HEADS, KV_HEADS, "silu", decoders.by_256)
     assert relative(llama_cpp.logits(mine, TOKENS, VOCABULARY), expected) < ROUNDING
-    convert_file(mine, tmp_path / "back.bit")
+    convert(mine, tmp_path / "back.bit")
     assert (tmp_path / "back.bit").read_bytes() == bit.read_bytes()
 
 
@@ -305,8 +305,8 @@ def test_llama_cpp_unpacks_q2_0_as_we_do(tmp_path: Path) -> None:
     import llama_cpp
 
     truth = write_model(tmp_path / "theirs.gguf", "bitnet")
-    convert_file(tmp_path / "theirs.gguf", tmp_path / "m.bit")
-    convert_file(tmp_path / "m.bit", tmp_path / "mine.gguf", "q2_0")
+    convert(tmp_path / "theirs.gguf", tmp_path / "m.bit")
+    convert(tmp_path / "m.bit", tmp_path / "mine.gguf", variant="q2_0")
     _, sizes, data = tensors_of(tmp_path / "mine.gguf")["blk.1.ffn_down.weight"]
     found = llama_cpp.dequantized("q2_0", data, sizes[0] * sizes[1]).reshape(sizes[::-1])
     np.testing.assert_array_equal(found, truth["blk.1.ffn_down.weight"])
@@ -315,7 +315,7 @@ def test_llama_cpp_unpacks_q2_0_as_we_do(tmp_path: Path) -> None:
 def test_a_decoder_generates_with_its_states(tmp_path: Path) -> None:
     """Tokens one by one have the logits of all at once."""
     write_model(tmp_path / "m.gguf", "bitnet")
-    convert_file(tmp_path / "m.gguf", tmp_path / "m.bit")
+    convert(tmp_path / "m.gguf", tmp_path / "m.bit")
     session = bitlab.runtime.Session(tmp_path / "m.bit")
     one_by_one = np.concatenate([np.asarray(session(np.array([[token]])))[0] for token in TOKENS])
     np.testing.assert_array_equal(one_by_one, run(tmp_path / "m.bit"))

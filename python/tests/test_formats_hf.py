@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BitNetConfig, BitNetForCausalLM, 
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear, pack_weights
 
 import bitlab
-from bitlab import convert_file
+from bitlab.formats import convert
 
 TOKENS = [[7 * i % 96 for i in range(11)]]
 SIZES = {
@@ -86,7 +86,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 def test_what_transformers_stores_is_read(tmp_path: Path, arch: str, linear_class: str, mode: str, tied: bool) -> None:
     folder, bit = tmp_path / "theirs.hf", tmp_path / "m.bit"
     save_model(folder, arch, linear_class, mode, tie_word_embeddings=tied)
-    convert_file(folder, bit)
+    convert(folder, bit)
     assert relative(our_logits(bit), their_logits(folder)) < BOUND
 
 
@@ -97,21 +97,21 @@ def test_what_transformers_stores_is_read(tmp_path: Path, arch: str, linear_clas
 def test_transformers_loads_what_is_written(tmp_path: Path, arch: str, config: dict[str, object]) -> None:
     theirs, bit, mine, back = (tmp_path / name for name in ("theirs.hf", "m.bit", "mine.hf", "back.bit"))
     save_model(theirs, arch, "autobitlinear", **config)
-    convert_file(theirs, bit)
-    convert_file(bit, mine)
+    convert(theirs, bit)
+    convert(bit, mine)
     ours, expected = load_file(mine / "model.safetensors"), load_file(theirs / "model.safetensors")
     assert ours.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(ours[name], tensor), name
     assert relative(our_logits(bit), their_logits(mine)) < BOUND
-    convert_file(mine, back)
+    convert(mine, back)
     assert back.read_bytes() == bit.read_bytes()
 
 
 def test_the_network_is_the_formula(tmp_path: Path) -> None:
     """In double precision, without transformers."""
     save_model(tmp_path / "m.hf", "bitnet", "autobitlinear", rms_norm_eps=1e-5, rope_theta=10000.0)
-    convert_file(tmp_path / "m.hf", tmp_path / "m.bit")
+    convert(tmp_path / "m.hf", tmp_path / "m.bit")
     weights = decoders.weights_of(tmp_path / "m.bit")
     expected = decoders.logits(weights, TOKENS[0], 4, 2, "relu2", decoders.by_token)
     assert relative(our_logits(tmp_path / "m.bit"), expected) < BOUND
@@ -122,9 +122,9 @@ def test_a_folder_becomes_a_gguf_file(tmp_path: Path) -> None:
     save_model(
         tmp_path / "m.hf", "bitnet", "autobitlinear", tie_word_embeddings=True, hidden_size=128, intermediate_size=256
     )
-    convert_file(tmp_path / "m.hf", tmp_path / "m.bit")
-    convert_file(tmp_path / "m.hf", tmp_path / "m.gguf", "i2_s")
-    convert_file(tmp_path / "m.gguf", tmp_path / "back.bit")
+    convert(tmp_path / "m.hf", tmp_path / "m.bit")
+    convert(tmp_path / "m.hf", tmp_path / "m.gguf", variant="i2_s")
+    convert(tmp_path / "m.gguf", tmp_path / "back.bit")
     before, after = (decoders.weights_of(tmp_path / name) for name in ("m.bit", "back.bit"))
     assert before.keys() == after.keys()
     for name, values in before.items():

@@ -1,4 +1,4 @@
-// bitlab deploy: a training run becomes a .bit file.
+// bitlab deploy: a training run, or a file of one format, becomes a file of a format.
 #include <memory>
 
 #include "bitlab/base/file.h"
@@ -7,13 +7,15 @@
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"
 #include "bitlab/cli/train/flags.h"
+#include "bitlab/format/formats.h"
 
 namespace bitlab::cli {
 namespace {
 
 struct DeployOptions {
-  std::string run;
+  std::string source;  // a run's folder, or a file
   std::string output;
+  format::WriteOptions written;
   int64_t samples = 0;
   std::string rules_file;
   MixedPrecisionConfig quant;
@@ -22,7 +24,7 @@ struct DeployOptions {
 
 // The run's network made ternary without training, where that is asked for, with what it cost.
 Result<Run> network_of(DeployOptions& options) {
-  BITLAB_TRY(Run loaded, load_run(options.run));
+  BITLAB_TRY(Run loaded, load_run(options.source));
   if (options.samples == 0) {
     const std::string given = options.rules_file.empty() ? options.flags.given() : "--rules";
     if (given.empty()) return loaded;
@@ -42,21 +44,43 @@ Result<Run> network_of(DeployOptions& options) {
   return std::move(fitted.run);
 }
 
-Status run(DeployOptions& options) {
+std::vector<std::string> size_row(const std::string& name, int64_t bytes, int64_t weights) {
+  const auto count = static_cast<double>(weights), size = static_cast<double>(bytes);
+  return {name, std::to_string(bytes), format_bytes(bytes), fmt::format("{:.2f}", 8 * size / count),
+          fmt::format("{:.1f}x", sizeof(float) * count / size)};
+}
+
+// What a network takes before and after: names with bytes, below those of its weights as float32.
+void print_sizes(const std::vector<std::pair<std::string, int64_t>>& sizes, int64_t weights) {
+  const int64_t before = weights * static_cast<int64_t>(sizeof(float));
+  std::vector<std::vector<std::string>> table{{"", "bytes", "", "bits a weight", "smaller"},
+                                              size_row("float32 weights", before, weights)};
+  for (const auto& [name, bytes] : sizes) table.push_back(size_row(name, bytes, weights));
+  fmt::print("{}", format_table(table));
+}
+
+Status deploy_file(const DeployOptions& options) {
+  if (const std::string given = options.samples != 0          ? "--samples"
+                                : !options.rules_file.empty() ? "--rules"
+                                                              : options.flags.given();
+      !given.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with a run, got the file {}", given, options.source);
+  BITLAB_TRY(const format::Conversion made, format::convert(options.source, options.output, options.written));
+  print_sizes({{options.source, made.source_bytes}, {options.output, made.saved.bytes}}, made.weights);
+  return {};
+}
+
+Status deploy_trained(DeployOptions& options) {
+  BITLAB_TRY(const std::string_view format, format::format_of(options.output, options.written.format));
   BITLAB_TRY(const Run loaded, network_of(options));
   const std::filesystem::path output(options.output);
   BITLAB_RETURN_IF_ERROR(ensure_writable_folder(output.has_parent_path() ? output.parent_path() : "."));
-  BITLAB_TRY(const deploy::Deployment deployment, deploy_run(loaded, output));
-  const auto ratio = [&](int64_t bytes) {
-    return fmt::format("{:.1f}x", static_cast<double>(deployment.float32_weight_bytes) / static_cast<double>(bytes));
-  };
-  const auto& d = deployment;
-  fmt::print("{}", format_table({{options.output, "bytes", "", "smaller than float32"},
-                                 {"file", std::to_string(d.file_bytes), format_bytes(d.file_bytes), ratio(d.file_bytes)},
-                                 {"weights in the file", std::to_string(d.weight_file_bytes),
-                                  format_bytes(d.weight_file_bytes), ratio(d.weight_file_bytes)},
-                                 {"weights in memory", std::to_string(d.weight_bytes), format_bytes(d.weight_bytes),
-                                  ratio(d.weight_bytes)}}));
+  BITLAB_TRY(const deploy::Deployment d, deploy_run(loaded, output, options.written));
+  const bool is_bit = format == "bit";
+  std::vector<std::pair<std::string, int64_t>> sizes{{options.output, d.file_bytes}};
+  if (is_bit) sizes.emplace_back("weights in the file", d.weight_file_bytes);
+  sizes.emplace_back(is_bit ? "weights in memory" : "weights in memory of the runtime", d.weight_bytes);
+  print_sizes(sizes, d.float32_weight_bytes / static_cast<int64_t>(sizeof(float)));
   for (const std::string& name : d.unread) fmt::print("Left out, since evaluation does not read it: {}\n", name);
   if (d.parity.exact) {
     fmt::print("LibTorch and the runtime give the same bits.\n");
@@ -64,6 +88,7 @@ Status run(DeployOptions& options) {
     fmt::print("LibTorch and the runtime differ by at most {:.2g} (largest output {:.2g}).\n", d.parity.max_difference,
                d.parity.max_magnitude);
   }
+  if (!is_bit) return {};
   const DataConfig& data = loaded.config.data;
   std::string flags = data.root.empty() ? "" : " --data-root " + data.root;
   for (const auto& [name, value] : data.options) flags += fmt::format(" --data-option '{}={}'", name, value);
@@ -71,13 +96,51 @@ Status run(DeployOptions& options) {
   return {};
 }
 
+Status run(DeployOptions& options) {
+  std::error_code ignored;
+  const bool is_run = std::filesystem::is_directory(options.source, ignored);
+  return is_run ? deploy_trained(options) : deploy_file(options);
+}
+
+// Of --format and --variant, and an example of each format, from formats.def.
+std::string format_help() {
+  std::string text = "The file's format, where its ending does not say it:";
+  for (const format::FormatInfo& info : format::format_list())
+    text += fmt::format(" {} ({}): {};", info.name, info.extension.empty() ? "a folder" : info.extension, info.summary);
+  text.back() = '.';
+  return text;
+}
+
+std::string variant_help() {
+  std::string text = "How the format keeps the network, the first unasked:";
+  for (const format::FormatInfo& info : format::format_list())
+    if (!info.variants.empty()) text += fmt::format(" of {}: {};", info.name, info.variants);
+  text.back() = '.';
+  return text;
+}
+
+std::string format_examples() {
+  std::string text;
+  for (const format::FormatInfo& info : format::format_list()) {
+    if (info.name == "bit") continue;
+    text += fmt::format("\n  bitlab deploy lenet5.bit -o lenet5{}", info.extension);
+    if (info.extension.empty()) text += fmt::format(" --format {}", info.name);
+    if (const size_t blank = info.variants.rfind(' '); blank != std::string_view::npos)
+      text += fmt::format(" --variant {}", info.variants.substr(blank + 1));
+  }
+  return text;
+}
+
 }  // namespace
 
 void add_deploy(CLI::App& app, Action& action) {
   auto options = std::make_shared<DeployOptions>();
-  CLI::App* command = app.add_subcommand("deploy", "Write a trained model as a .bit file for the torch-free runtime");
-  command->add_option("run", options->run, "Folder that `bitlab train` made")->required();
-  command->add_option("-o,--output", options->output, "The .bit file")->required();
+  CLI::App* command =
+      app.add_subcommand("deploy", "Write a trained model as a .bit file for the torch-free runtime, or in another format");
+  command->add_option("source", options->source, "Folder that `bitlab train` made, or a .bit file")->required();
+  command->add_option("-o,--output", options->output, "The file, or folder, to write")->required();
+  command->add_option("--format", options->written.format, format_help());
+  command->add_option("--variant", options->written.variant, variant_help());
   command
       ->add_option("--samples", options->samples,
                    "Make a network that was trained in float ternary, without training, fitted to so many training samples; "
@@ -88,7 +151,8 @@ void add_deploy(CLI::App& app, Action& action) {
   options->flags.add(*command, options->quant.quant, {{"method", "quant"}});
   command->footer(
       "Examples:\n  bitlab deploy runs/lenet5 -o lenet5.bit\n"
-      "  bitlab deploy runs/lenet5-float --samples 256 --quant twn --granularity channel -o lenet5.bit");
+      "  bitlab deploy runs/lenet5-float --samples 256 --quant twn --granularity channel -o lenet5.bit" +
+      format_examples());
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -57,12 +57,13 @@ Result<Fitted> fit_run(const Run& run, const MixedPrecisionConfig& quant, int64_
   return Fitted{std::move(ternary), std::move(report), goal};
 }
 
-Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::path& path) {
+Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::path& path,
+                                      const format::WriteOptions& written) {
   constexpr int64_t kExamples = 16;
   const std::map<std::string, std::string> metadata{{"model", run.config.model.name()},
                                                     {std::string(run.preprocess.kind()), run.preprocess.spec_json()}};
   return deploy::save(*run.model, example_of(run, kExamples), path,
-                      {.signature = run.model->signature(), .metadata = metadata});
+                      {.signature = run.model->signature(), .metadata = metadata}, written);
 }
 
 Result<std::vector<deploy::NodeDifference>> compare_run(const program::Program& program, const Run& run, int64_t samples) {

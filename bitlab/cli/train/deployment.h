@@ -21,8 +21,9 @@ struct Fitted {
 // says. Errors: those of the data and of quantize_for_deployment().
 Result<Fitted> fit_run(const Run& run, const MixedPrecisionConfig& quant, int64_t samples);
 
-// Writes the .bit file, which carries the model's name and how samples become its input. Errors: those of deploy::save().
-Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::path& path);
+// Writes the file, which carries the model's name and how samples become its input. Errors: those of deploy::save().
+Result<deploy::Deployment> deploy_run(const Run& run, const std::filesystem::path& path,
+                                      const format::WriteOptions& written = {});
 
 // The program beside the run's model, on random samples. Errors: those of deploy::compare_nodes().
 Result<std::vector<deploy::NodeDifference>> compare_run(const program::Program& program, const Run& run, int64_t samples);

@@ -169,15 +169,23 @@ Result<PoolPads> pool_pads(Writer& w, const Node& node, const Sizes& dilation) {
   return result;
 }
 
-// Windows of one size over an image that they divide, as adaptive pools have them.
-Result<Attributes> even_windows(const Writer& w, const Node& node) {
-  Ints kernel;
-  for (size_t axis = 2; axis < w.shape(node, 0).size(); ++axis) {
-    const int64_t from = w.shape(node, 0)[axis].factor, to = node.attribute<Sizes>("output_size")[axis - 2];
-    if (from % to != 0) return w.refuse(node, fmt::format("windows of one size, {} of {} values", to, from));
-    kernel.push_back(from / to);
+// Output i of m along an axis of n values is of those from floor(i n / m) to ceil((i + 1) n / m): a part, reduced. Axis by axis, since the mean of means over
+// equal parts of another axis is the mean of all.
+std::string adaptive_pool(Writer& w, const Node& node, std::string_view type) {
+  std::string y = w.in(node, 0);
+  const auto& output = node.attribute<Sizes>("output_size");
+  for (size_t k = 0; k < output.size(); ++k) {
+    const auto axis = static_cast<int64_t>(k) + 2;
+    const int64_t n = w.shape(node, 0)[k + 2].factor, m = output[k];
+    Names parts;
+    for (int64_t i = 0; i < m; ++i) {
+      const std::string part =
+          w.g.node("Slice", {y, w.g.ints({i * n / m}), w.g.ints({((i + 1) * n + m - 1) / m}), w.g.ints({axis})});
+      parts.push_back(w.g.node(type, {part, w.g.ints({axis})}));
+    }
+    y = w.g.node("Concat", parts, {{"axis", axis}});
   }
-  return Attributes{{"kernel_shape", kernel}, {"strides", kernel}};
+  return y;
 }
 
 }  // namespace
@@ -209,15 +217,9 @@ Result<Names> write_avg_pool(Writer& w, const Node& node) {
   return Names{w.g.node("Mul", {mean, w.g.number(static_cast<float>(window) / static_cast<float>(divisor))})};
 }
 
-Result<Names> write_adaptive_max_pool(Writer& w, const Node& node) {
-  BITLAB_TRY(const Attributes windows, even_windows(w, node));
-  return Names{w.g.node("MaxPool", {w.in(node, 0)}, windows)};
-}
+Result<Names> write_adaptive_max_pool(Writer& w, const Node& node) { return Names{adaptive_pool(w, node, "ReduceMax")}; }
 
-Result<Names> write_adaptive_avg_pool(Writer& w, const Node& node) {
-  BITLAB_TRY(const Attributes windows, even_windows(w, node));
-  return Names{w.g.node("AveragePool", {w.in(node, 0)}, windows)};
-}
+Result<Names> write_adaptive_avg_pool(Writer& w, const Node& node) { return Names{adaptive_pool(w, node, "ReduceMean")}; }
 
 Result<Names> write_resample(Writer& w, const Node& node) {
   const auto& mode = node.attribute<std::string>("mode");

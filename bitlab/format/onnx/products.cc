@@ -144,7 +144,7 @@ Result<Activation> quantized(Writer& w, const Node& node, const std::string& x, 
   } else {
     const std::string largest = w.g.node("ReduceMax", {w.g.node("Abs", {x}), w.g.ints(axes)});
     inv = w.g.node("Div", {w.g.number(limit), w.g.node("Max", {largest, w.g.number(ternary::kActEpsilon)})});
-    a = w.g.node("Div", {w.g.number(1), inv});
+    a = w.g.node("Reciprocal", {inv});  // no division, which ONNX Runtime would fuse with the product, rounded otherwise
   }
   std::string q = w.g.node("Mul", {x, inv});
   if (w.variant == Variant::kInt8) {  // which rounds, and would go to -128

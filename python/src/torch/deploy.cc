@@ -50,11 +50,12 @@ std::optional<Signature> signature_of(const std::optional<Inputs>& inputs, const
 
 deploy::Deployment save(const nb::object& module, const nb::object& forward, const NamedTensors& example,
                         const std::string& path, const std::optional<Inputs>& inputs, const Ranges& ranges,
-                        const std::map<std::string, std::string>& metadata) {
+                        const std::map<std::string, std::string>& metadata, const std::string& format,
+                        const std::string& variant) {
   const auto owner = module_of(module);
   const auto call = forward_of(forward);
   const nb::gil_scoped_release no_gil;
-  return deploy::save(*owner, call, example, path, {signature_of(inputs, ranges), metadata}).value();
+  return deploy::save(*owner, call, example, path, {signature_of(inputs, ranges), metadata}, {format, variant}).value();
 }
 
 std::vector<deploy::NodeDifference> compare(const std::string& path, const nb::object& module, const nb::object& forward,
@@ -90,8 +91,8 @@ void bind_deploy(nb::module_& m) {
                            p.max_difference, p.max_magnitude);
       });
   nb::class_<Deployment>(m, "Deployment", "What was written.")
-      .def_ro("file_bytes", &Deployment::file_bytes, "Of the whole file.")
-      .def_ro("weight_file_bytes", &Deployment::weight_file_bytes, "Of the weights in it.")
+      .def_ro("file_bytes", &Deployment::file_bytes, "Of the whole file, or of all files.")
+      .def_ro("weight_file_bytes", &Deployment::weight_file_bytes, "Of the weights in a .bit file.")
       .def_ro("weight_bytes", &Deployment::weight_bytes, "Of the weights in memory on this machine.")
       .def_ro("float32_weight_bytes", &Deployment::float32_weight_bytes, "Of the same weights as float32.")
       .def_ro("parity", &Deployment::parity)
@@ -130,7 +131,7 @@ void bind_deploy(nb::module_& m) {
       .def_ro("evaluated_before", &PostTrainingReport::evaluated_before)
       .def_ro("evaluated_after", &PostTrainingReport::evaluated_after);
   m.def("save", &save, nb::arg("module"), nb::arg("forward"), nb::arg("example"), nb::arg("path"), nb::arg("inputs").none(),
-        nb::arg("ranges"), nb::arg("metadata"));
+        nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"));
   m.def("compare", &compare, nb::arg("path"), nb::arg("module"), nb::arg("forward"), nb::arg("example"),
         nb::arg("inputs").none(), nb::arg("ranges"));
   m.def("fit_samples", &fit_model, nb::arg("model"), nb::arg("forward"), nb::arg("samples"), nb::arg("config"),
