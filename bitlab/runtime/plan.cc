@@ -23,22 +23,6 @@ std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fus
   return lives;
 }
 
-struct Placed {
-  int64_t begin, end;
-  Lifetime life;
-};
-
-// The lowest offset at which `bytes` overlap no value that lives at the same time. `placed` holds what lived lately, in the order of offsets;
-// values come in the order in which they are written, so what has been read for the last time leaves it.
-int64_t place(std::vector<Placed>& placed, int64_t bytes, const Lifetime& life) {
-  std::erase_if(placed, [&](const Placed& p) { return p.life.last < life.first; });
-  int64_t offset = 0;
-  auto at = placed.begin();
-  for (; at != placed.end() && offset + bytes > at->begin; ++at) offset = std::max(offset, at->end);
-  placed.insert(at, {offset, offset + bytes, life});
-  return offset;
-}
-
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
 
 }  // namespace
@@ -64,14 +48,14 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
     if (value.kind != program::ValueKind::kConstant) BITLAB_RETURN_IF_ERROR(value_bytes(value, sizes));
   std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
   plan.lives = lifetimes(p, fusions);
-  std::vector<Placed> placed;
+  program::Placement placement;
   std::vector<ValueId> written = p.inputs;
   for (const Fusion& step : fusions) written.insert(written.end(), step.outputs().begin(), step.outputs().end());
   for (const ValueId id : written) {
     const auto i = static_cast<size_t>(id);
     BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], sizes));
-    plan.offsets[i] = place(placed, bytes, plan.lives[i]);
-    plan.scratch_offset = std::max(plan.scratch_offset, plan.offsets[i] + bytes);
+    plan.offsets[i] = placement.place(bytes, plan.lives[i]);
+    plan.scratch_offset = placement.bytes();
     if (plan.scratch_offset > kMostBytes)
       return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes of values at a time, got {} (value={})",
                         plan.scratch_offset, p.values[i].name);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "bitlab/program/placement.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
@@ -18,11 +19,7 @@ struct PlannedStep {
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };
 
-// When a value is in memory: from the step that writes it to the last one that reads it.
-struct Lifetime {
-  int64_t first = -1;  // -1 for inputs, which are written before all steps
-  int64_t last = -1;   // the number of steps for outputs
-};
+using program::Lifetime;
 
 struct Plan {
   program::SymbolSizes sizes{};
