@@ -8,10 +8,10 @@ import decoders
 import gguf
 import numpy as np
 import pytest
+from bitlab.formats import convert
 from gguf import GGMLQuantizationType as Type
 
 import bitlab
-from bitlab.formats import convert
 
 TOKENS = [7 * i % 320 for i in range(12)]
 HEADS, KV_HEADS, VOCABULARY = 4, 2, 320

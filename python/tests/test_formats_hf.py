@@ -10,12 +10,12 @@ import decoders
 import numpy as np
 import pytest
 import torch
+from bitlab.formats import convert
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitNetConfig, BitNetForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear, pack_weights
 
 import bitlab
-from bitlab.formats import convert
 
 TOKENS = [[7 * i % 96 for i in range(11)]]
 SIZES = {
