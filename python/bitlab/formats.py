@@ -1,7 +1,7 @@
 """Files of networks in other formats, without PyTorch.
 
-    bitlab.formats.available()                                     # names, endings, variants
-    bitlab.formats.convert("lenet5.bit", "lenet5.onnx", variant="int2")
+bitlab.formats.available()                                     # names, endings, variants
+bitlab.formats.convert("lenet5.bit", "lenet5.onnx", variant="int2")
 """
 
 from __future__ import annotations

@@ -47,6 +47,21 @@ class Slice(unittest.TestCase):
         self.assertEqual(self.deployed.returncode, 0, self.deployed.stderr)
         self.assertIn("same bits", self.deployed.stdout)
 
+    def test_a_run_and_its_file_become_the_same_file_of_another_format(self):
+        of_run, of_file = self.folder / "run.onnx", self.folder / "onnx"
+        result = run("bitlab", "deploy", self.run_folder, "-o", of_run, "--variant", "int2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        result = run("bitlab", "deploy", self.bit, "-o", of_file, "--format", "onnx", "--variant", "int2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(of_run.read_bytes(), of_file.read_bytes())
+        sizes = {row.split()[0]: row.split()[1] for row in result.stdout.splitlines()[2:]}
+        self.assertEqual(sizes[str(self.bit)], str(self.bit.stat().st_size))
+        self.assertEqual(sizes[str(of_file)], str(of_file.stat().st_size))
+        check_refused(self, run("bitlab", "deploy", self.bit, "-o", self.folder / "a.txt"), 2, "'.txt'", ".onnx")
+        check_refused(self, run("bitlab", "deploy", self.bit, "-o", of_run, "--variant", "int3"), 2, "'int3'", "matmulnbits")
+        check_refused(self, run("bitlab", "deploy", self.bit, "-o", of_run, "--samples", "4"), 2, "--samples")
+        check_refused(self, run("bitlab", "deploy", of_run, "-o", self.bit), 4, "[onnx]")
+
     def test_a_run_reports_as_training_did(self):
         result = run("bitlab-run", "run", self.bit, "--data", "synthetic", "--limit", "300", "--json")
         self.assertEqual(result.returncode, 0, result.stderr)

@@ -97,9 +97,10 @@ Status deploy_trained(DeployOptions& options) {
 }
 
 Status run(DeployOptions& options) {
+  const std::filesystem::path source(options.source);
   std::error_code ignored;
-  const bool is_run = std::filesystem::is_directory(options.source, ignored);
-  return is_run ? deploy_trained(options) : deploy_file(options);
+  const bool is_file = source.has_extension() && !std::filesystem::is_directory(source, ignored);
+  return is_file ? deploy_file(options) : deploy_trained(options);
 }
 
 // Of --format and --variant, and an example of each format, from formats.def.

@@ -1,6 +1,7 @@
 #include "bitlab/format/onnx/internal/graph.h"
 
 #include <array>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -34,6 +35,7 @@ struct AttributeWriter {
     for (const int64_t value : values) message.number(8, value);
     message.number(20, 7);
   }
+  void operator()(const ProtobufMessage& graph) { message.message(6, graph).number(20, 5); }
 };
 
 }  // namespace
@@ -111,9 +113,21 @@ void Graph::add_value(const std::string& name, const program::TensorType& type, 
   ports_.message(13, port(name, type, symbols));
 }
 
-ProtobufMessage Graph::message(std::string_view name) const {
+void Graph::begin_body() { outer_nodes_ = std::exchange(nodes_, {}); }
+
+ProtobufMessage Graph::end_body(const std::vector<Port>& inputs, const std::vector<Port>& outputs,
+                                const program::Symbols& symbols) {
+  ProtobufMessage graph = messages(nodes_);
+  graph.text(2, scope_);
+  for (const Port& input : inputs) graph.message(11, port(input.name, input.type, symbols));
+  for (const Port& output : outputs) graph.message(12, port(output.name, output.type, symbols));
+  nodes_ = std::exchange(outer_nodes_, {});
+  return graph;
+}
+
+ProtobufMessage Graph::messages(const std::vector<GraphNode>& nodes) {
   ProtobufMessage graph;
-  for (const GraphNode& node : nodes_) {
+  for (const GraphNode& node : nodes) {
     ProtobufMessage message;
     for (const std::string& input : node.inputs) message.text(1, input);
     for (const std::string& output : node.outputs) message.text(2, output);
@@ -126,8 +140,11 @@ ProtobufMessage Graph::message(std::string_view name) const {
     if (!node.domain.empty()) message.text(7, node.domain);
     graph.message(1, message);
   }
-  graph.text(2, name);
-  return graph.append(initializers_).append(ports_);
+  return graph;
+}
+
+ProtobufMessage Graph::message(std::string_view name) const {
+  return messages(nodes_).text(2, name).append(initializers_).append(ports_);
 }
 
 }  // namespace bitlab::format::onnx

@@ -1,4 +1,6 @@
 // Products with weights, ternary ones as the variant keeps them: activations, sums, scales.
+#include "bitlab/format/onnx/internal/products.h"
+
 #include <algorithm>
 #include <array>
 
@@ -259,21 +261,25 @@ Order order_of_conv(const Writer& w, const Node& node) {
 
 }  // namespace
 
-Result<Names> write_ternary_linear(Writer& w, const Node& node) {
+Result<std::string> ternary_product(Writer& w, const Node& node, std::string x, const Shape& from) {
   const Weight weight = weight_of(w, node);
-  const Shape &from = w.shape(node, 0), &to = w.p.value(node.output()).shape;
   const bool is_gemm = w.variant == Variant::kInt2 || (w.variant == Variant::kInt8 && weight.group != 0);
   const bool is_flat = is_gemm && from.size() != 2;
-  std::string x = w.in(node, 0);
   if (is_flat) x = w.g.node("Reshape", {x, w.g.ints({-1, weight.depth})});
   BITLAB_TRY(const Activation activation, quantized(w, node, x, {-1}));
   const std::string y = scaled_sum(
       w, node, weight, activation.a, 0,
       [&](const std::vector<int8_t>& t) { return linear_sums(w, weight, activation.q, t); },
       [&] { return linear_groups(w, weight, activation.q); });
-  if (!is_flat) return Names{y};
-  const Shape flat{program::volume({from.begin(), from.end() - 1}), weight.rows};
-  return Names{w.reshape(y, flat, to)};
+  if (!is_flat) return y;
+  Shape to = from;
+  to.back() = weight.rows;
+  return w.reshape(y, {program::volume({from.begin(), from.end() - 1}), weight.rows}, to);
+}
+
+Result<Names> write_ternary_linear(Writer& w, const Node& node) {
+  BITLAB_TRY(std::string y, ternary_product(w, node, w.in(node, 0), w.shape(node, 0)));
+  return Names{std::move(y)};
 }
 
 Result<Names> write_ternary_conv(Writer& w, const Node& node) {

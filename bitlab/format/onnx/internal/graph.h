@@ -37,7 +37,7 @@ std::string_view bytes_of(std::span<const T> data) {
 
 using Ints = std::vector<int64_t>;
 using Names = std::vector<std::string>;
-using Attribute = std::variant<int64_t, float, std::string, Ints>;
+using Attribute = std::variant<int64_t, float, std::string, Ints, ProtobufMessage>;  // the last: a GraphProto
 using Attributes = std::vector<std::pair<std::string, Attribute>>;
 
 class Graph {
@@ -55,6 +55,15 @@ class Graph {
               std::string_view domain = "");
   // Gives a result of the last node another name. False where it is not one.
   bool rename(const std::string& from, const std::string& to);
+
+  // A graph within a node, such as the body of a loop: the nodes between the calls. It sees all names of the graph around it.
+  struct Port {
+    std::string name;
+    program::TensorType type;
+  };
+  void begin_body();
+  ProtobufMessage end_body(const std::vector<Port>& inputs, const std::vector<Port>& outputs,
+                           const program::Symbols& symbols);
 
   // Initializers; small ones of equal type, sizes and bytes are one.
   std::string tensor(std::string_view wanted, ElementType type, const Ints& dims, std::string_view bytes);
@@ -76,9 +85,10 @@ class Graph {
     Names inputs, outputs;
     Attributes attributes;
   };
+  static ProtobufMessage messages(const std::vector<GraphNode>& nodes);  // fields of a GraphProto
   std::string scope_;
   std::unordered_set<std::string> names_, node_names_;
-  std::vector<GraphNode> nodes_;
+  std::vector<GraphNode> nodes_, outer_nodes_;            // of the graph or a body, and of the graph around one
   std::unordered_map<std::string, std::string> tensors_;  // names by type, sizes and bytes
   ProtobufMessage initializers_, ports_;                  // fields of the GraphProto
 };
