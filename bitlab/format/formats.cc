@@ -5,6 +5,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/format/bit/bit.h"
+#include "bitlab/format/c/c.h"
 #include "bitlab/format/gguf/gguf.h"
 #include "bitlab/format/hf/hf.h"
 #include "bitlab/format/onnx/onnx.h"
@@ -127,6 +128,24 @@ Result<std::vector<OutputFile>> write_bit(const program::Program& program, const
 }
 
 Result<program::Program> read_bit(const std::filesystem::path& path) { return bit::load(path); }
+
+Result<std::vector<OutputFile>> write_c(const program::Program& program, const std::filesystem::path& path,
+                                        const WriteOptions& options) {
+  for (size_t i = 1; i < program.symbols.size(); ++i)  // the batch is 1
+    if (const program::Symbol& s = program.symbols[i]; s.min != s.max)
+      return make_error(ErrorCode::kUnsupported, "[c] sizes that do not change but for the batch, got {} to {} of '{}'",
+                        s.min, s.max, s.name);
+  c::Options source{c::identifier(path.stem().string()), options.variant.empty() ? "2bit" : options.variant};
+  for (size_t i = 1; i < program.symbols.size(); ++i) source.sizes[i] = program.symbols[i].min;
+  BITLAB_TRY(c::Source files, c::serialize(program, source));
+  std::filesystem::path header = path;
+  header.replace_filename(source.name + ".h");
+  return std::vector<OutputFile>{{path, std::move(files.source)}, {header, std::move(files.header)}};
+}
+
+Result<program::Program> read_c(const std::filesystem::path& path) {
+  return make_error(ErrorCode::kUnsupported, "[c] a file to write, got one to read (path={})", path.string());
+}
 
 Result<std::vector<OutputFile>> write_gguf(const program::Program& program, const std::filesystem::path& path,
                                            const WriteOptions& options) {

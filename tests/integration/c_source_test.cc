@@ -1,0 +1,349 @@
+// Networks as source in C: what a compiler of the machine makes of it has the runtime's bits.
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/base/file.h"
+#include "bitlab/base/process.h"
+#include "bitlab/format/bit/bit.h"
+#include "bitlab/format/c/c.h"
+#include "bitlab/runtime/edges_test_support.h"
+#include "bitlab/runtime/internal/cast.h"
+#include "bitlab/runtime/session.h"
+#include "bitlab/ternary/internal/draw.h"
+
+namespace bitlab::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A compiler, its flags, and what runs its programs.
+struct Toolchain {
+  std::string compiler;
+  std::vector<std::string> flags, emulator;
+};
+
+class CSource : public testing::Test {
+ public:
+  static bool has(const std::string& program) { return run_process({program, "--version"}, Capture::kOutput).ok(); }
+
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / fmt::format("c_source_test_{}", getpid());
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  // Numbers of all kinds, the same each time: sixteenths from -8 to 8; indices and numbers of other types 0 to 2.
+  static std::vector<uint8_t> elements_of(DType dtype, int64_t count, uint32_t seed) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t bits = ternary::mix(ternary::draw_key(seed) + static_cast<uint64_t>(i) * ternary::kDrawIncrement);
+      values.push_back(dtype == DType::kFloat32 ? static_cast<float>(static_cast<int64_t>(bits % 25741) - 12870) / 1601.0F
+                                                : static_cast<float>(bits % (dtype == DType::kBool ? 2 : 3)));
+    }
+    std::vector<uint8_t> bytes(static_cast<size_t>(count * size_of(dtype)));
+    cast(DType::kFloat32, values.data(), dtype, bytes.data(), count);
+    return bytes;
+  }
+
+  static std::string run_here(const Program& p, const program::SymbolSizes& sizes, const std::string& input) {
+    std::vector<TensorView> views;
+    size_t at = 0;
+    std::vector<std::vector<uint8_t>> data;
+    for (const ValueId id : p.inputs) {
+      const Value& v = p.value(id);
+      const auto bytes = static_cast<size_t>(elements(v.shape, sizes) * size_of(v.dtype));
+      data.emplace_back(input.begin() + static_cast<std::ptrdiff_t>(at),
+                        input.begin() + static_cast<std::ptrdiff_t>(at + bytes));
+      at += bytes;
+      views.emplace_back(shape_at(v.shape, sizes), v.dtype, data.back().data());
+    }
+    const auto session = Session::create(Model::create(p).value(), {1, {}}).value();
+    const auto outputs = session->run(views);
+    EXPECT_TRUE(outputs.ok()) << outputs.error().message;
+    std::string bytes;
+    for (size_t i = 0; outputs.ok() && i < outputs->size(); ++i) {
+      const Value& v = p.value(p.outputs[i].value);
+      bytes.append((*outputs)[i].as<char>(), static_cast<size_t>(elements(v.shape, sizes) * size_of(v.dtype)));
+    }
+    return bytes;
+  }
+
+  // A main() that reads all inputs, runs twice, and writes the outputs.
+  std::string main_of(const Program& p, const program::SymbolSizes& sizes) const {
+    std::string arrays, arguments, reads, writes;
+    const auto add = [&](ValueId id, const std::string& name, bool is_input) {
+      const Value& v = p.value(id);
+      const char* type = v.dtype == DType::kFloat32 ? "float"
+                         : v.dtype == DType::kBool  ? "uint8_t"
+                         : v.dtype == DType::kInt64 ? "int64_t"
+                                                    : "int32_t";
+      arrays += fmt::format("static {} {}[{}];\n", type, name, elements(v.shape, sizes));
+      arguments += (arguments.empty() ? "" : ", ") + name;
+      (is_input ? reads : writes) +=
+          fmt::format("  if ({0}({1}, sizeof({1}), 1, file) != 1) return 250;\n", is_input ? "fread" : "fwrite", name);
+    };
+    for (size_t i = 0; i < p.inputs.size(); ++i) add(p.inputs[i], fmt::format("x{}", i), true);
+    for (size_t i = 0; i < p.outputs.size(); ++i) add(p.outputs[i].value, fmt::format("y{}", i), false);
+    return fmt::format(
+        "#include <stdio.h>\n#include \"net.h\"\n{0}int main(void) {{\n  FILE *file = fopen(\"{1}/input\", \"rb\");\n  int "
+        "refused;\n"
+        "  if (file == NULL) return 251;\n{2}  fclose(file);\n  net_run({3});\n  refused = net_run({3});\n"
+        "  if (refused != 0) return refused;\n  file = fopen(\"{1}/output\", \"wb\");\n  if (file == NULL) return 252;\n{4}"
+        "  return fclose(file);\n}}\n",
+        arrays, folder_.string(), reads, arguments, writes);
+  }
+
+  // The outputs of the program in C; its exit code behind "exit ".
+  std::string run_in_c(const Program& p, const program::SymbolSizes& sizes, const std::string& input, const Toolchain& tools,
+                       const std::string& variant = "2bit") {
+    const auto source = format::c::serialize(p, {"net", variant, sizes});
+    EXPECT_TRUE(source.ok()) << source.error().message;
+    if (!source.ok()) return "no source";
+    const auto write = [&](const char* name, std::string_view text) {
+      EXPECT_TRUE(write_file_atomic(folder_ / name, text).ok());
+    };
+    write("net.c", source->source), write("net.h", source->header), write("main.c", main_of(p, sizes)),
+        write("input", input);
+    std::vector<std::string> command{tools.compiler};
+    command.insert(command.end(), tools.flags.begin(), tools.flags.end());
+    const std::string program = folder_ / "net";
+    for (const char* name : {"net.c", "main.c"}) command.push_back(folder_ / name);
+    command.insert(command.end(), {"-o", program, "-lm"});
+    const auto compiled = run_process(command, Capture::kErrors);
+    EXPECT_TRUE(compiled.ok() && compiled->exit_code == 0) << (compiled.ok() ? compiled->text : compiled.error().message);
+    std::vector<std::string> run = tools.emulator;
+    run.push_back(program);
+    const auto finished = run_process(run, Capture::kErrors);
+    EXPECT_TRUE(finished.ok());
+    if (finished->exit_code != 0) return fmt::format("exit {} {}", finished->exit_code, finished->text);
+    return read_file(folder_ / "output").value();
+  }
+
+  fs::path folder_;
+};
+
+// Those of all inputs, one behind the other.
+std::string inputs_of(const Program& p, const program::SymbolSizes& sizes,
+                      std::vector<uint8_t> (*elements_of)(DType, int64_t, uint32_t)) {
+  std::string input;
+  uint32_t seed = 0;
+  for (const ValueId id : p.inputs) {
+    const Value& v = p.value(id);
+    const std::vector<uint8_t> data = elements_of(v.dtype, elements(v.shape, sizes), ++seed);
+    input.append(data.begin(), data.end());
+  }
+  return input;
+}
+
+// What of the bytes is not as expected, which may be an exit code instead of them.
+std::string differing(const std::string& found, const std::string& expected) {
+  if (found.size() != expected.size())
+    return fmt::format("{} bytes instead of {}: {}", found.size(), expected.size(), found.substr(0, 200));
+  const auto at = std::mismatch(found.begin(), found.end(), expected.begin()).first - found.begin();
+  return at == static_cast<std::ptrdiff_t>(found.size()) ? "" : fmt::format("byte {}", at);
+}
+
+program::SymbolSizes example_sizes() {
+  program::SymbolSizes sizes = program::at_batch(2);
+  sizes[1] = 3, sizes[2] = 3;
+  return sizes;
+}
+
+// All examples that have a form in C, each with inputs and outputs of its own, as one program; and those that were refused.
+Program examples_in_c(bool libm, std::set<std::string>& refused) {
+  ProgramBuilder b;
+  b.symbol("tokens", 1, 6);
+  std::vector<ValueId> outputs;
+  int number = 0;
+  for (const Op op : all_ops())
+    for (const Variant& variant : variants(op)) {
+      if (op == Op::attention && variant.form == 1) continue;  // states
+      const auto source = format::c::serialize(example_of(op, variant), {"net", "2bit", example_sizes()});
+      if (!source.ok()) {
+        EXPECT_EQ(source.error().code, ErrorCode::kUnsupported) << source.error().message;
+        refused.insert(std::string(program::name(op)));
+      }
+      if (!source.ok() || (source->header.find("SAME_BITS 0") != std::string::npos) != libm) continue;
+      const auto added = Example(op, variant, b, fmt::format("{}{}.", program::name(op), ++number)).add();
+      outputs.insert(outputs.end(), added.begin(), added.end());
+    }
+  return finished(b, outputs);
+}
+
+// Optimized; and checked for what C leaves undefined.
+const Toolchain kOptimized{"cc", {"-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror"}, {}};
+const Toolchain kChecked{"cc", {"-std=c99", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all"}, {}};
+
+// Where their compilers and emulators are.
+std::vector<Toolchain> other_machines() {
+  const std::string board = BITLAB_SOURCE_DIR "/examples/deployment/microcontroller/";
+  std::vector<Toolchain> all{{"riscv64-linux-gnu-gcc", {"-O2", "-static"}, {"qemu-riscv64"}},
+                             {"aarch64-linux-gnu-gcc", {"-O2", "-static"}, {"qemu-aarch64"}}};
+  for (const char* core : {"cortex-m3", "cortex-m4"})  // without and with instructions for floats
+    all.push_back({"arm-none-eabi-gcc",
+                   {"-O2", fmt::format("-mcpu={}", core), "-mthumb",
+                    core == std::string("cortex-m4") ? "-mfloat-abi=hard" : "-mfloat-abi=soft", "--specs=rdimon.specs", "-T",
+                    board + "mps2.ld", board + "startup.c"},
+                   {"qemu-system-arm", "-machine", core == std::string("cortex-m4") ? "mps2-an386" : "mps2-an385",
+                    "-display", "none", "-semihosting", "-kernel"}});
+  std::erase_if(all,
+                [](const Toolchain& tools) { return !CSource::has(tools.compiler) || !CSource::has(tools.emulator[0]); });
+  return all;
+}
+
+TEST_F(CSource, EveryOperationHasTheRuntimesBits) {
+  std::set<std::string> refused;
+  const Program p = examples_in_c(false, refused);
+  EXPECT_GT(p.nodes.size(), 65U);
+  const program::SymbolSizes sizes = example_sizes();
+  const std::string input = inputs_of(p, sizes, elements_of), expected = run_here(p, sizes, input);
+  EXPECT_EQ(differing(run_in_c(p, sizes, input, kOptimized), expected), "");
+  EXPECT_EQ(differing(run_in_c(p, sizes, input, kChecked, "base3"), expected), "");
+  // Compilers that fuse products and sums unless they are told not to.
+  for (const char* compiler : {"cc", "clang-14"}) {
+    if (!has(compiler)) continue;
+    EXPECT_EQ(differing(run_in_c(p, sizes, input, {compiler, {"-O2", "-march=native"}, {}}), expected), "") << compiler;
+  }
+  for (const Toolchain& tools : other_machines())
+    EXPECT_EQ(differing(run_in_c(p, sizes, input, tools), expected), "") << tools.compiler;
+}
+
+TEST_F(CSource, OperationsWithoutAFormAreThese) {
+  std::set<std::string> refused;
+  examples_in_c(false, refused);
+  const std::set<std::string> expected{"argmax",   "attention",        "cast",    "cummax",      "cumprod",     "cumsum",
+                                       "erfinv",   "floor_divide",     "gather",  "grid_sample", "positions",   "prod",
+                                       "resample", "rotary",           "scatter", "shift_left",  "shift_right", "sort",
+                                       "split",    "ternary_recurrent"};  // some of them in one of their forms
+  EXPECT_EQ(refused, expected);
+}
+
+TEST_F(CSource, FunctionsOfTheLibraryStayWithinRounding) {
+  std::set<std::string> refused;
+  const Program p = examples_in_c(true, refused);
+  EXPECT_GT(p.nodes.size(), 14U);
+  const program::SymbolSizes sizes = example_sizes();
+  const std::string input = inputs_of(p, sizes, elements_of), expected = run_here(p, sizes, input),
+                    found = run_in_c(p, sizes, input, kOptimized);
+  ASSERT_EQ(found.size(), expected.size());
+  const auto number = [](const std::string& bytes, size_t i) {
+    float value = 0;
+    std::memcpy(&value, bytes.data() + i, sizeof(value));
+    return value;
+  };
+  for (size_t i = 0; i < found.size(); i += sizeof(float)) {
+    const float a = number(found, i), b = number(expected, i);
+    if (std::isnan(a) && std::isnan(b)) continue;
+    EXPECT_TRUE(a == b || std::fabs(a - b) <= 2e-6F * std::max(1.0F, std::fabs(b))) << a << " " << b << " at " << i;
+  }
+}
+
+TEST_F(CSource, MoreForms) {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, 7, 5}),
+                m = b.raw("m", DType::kInt64, {2}, {6, 0, 0, 0, 0, 0, 0, 0, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF});
+  const auto parts = b.nodes(Op::split, "parts", {x}, {{"dim", int64_t{1}}, {"sizes", Shape{2, 1, 4}}}).value();
+  const ValueId at = b.node(Op::positions, "at", {}, {{"size", Shape{7}}, {"continues", int64_t{0}}}).value();
+  const ValueId times = b.node(Op::cast, "times", {at}, {{"dtype", std::string("float32")}}).value();
+  const ValueId column = b.node(Op::reshape, "column", {times}, {{"shape", Shape{7, 1}}}).value();
+  const ValueId scaled = b.node(Op::mul, "scaled", {x, column}).value(),
+                twice = b.node(Op::add, "twice", {scaled, scaled}).value();
+  const ValueId taken = b.node(Op::take, "taken", {twice, m}, {{"dim", int64_t{1}}}).value();
+  const ValueId same = b.node(Op::reshape, "same", {x}, {{"shape", Shape{kBatch, 35}}}).value();  // an input as output
+  const Program p =
+      b.finish({{"a", parts[0]}, {"b", parts[2]}, {"taken", taken}, {"again", taken}, {"same", same}, {"at", at}}).value();
+  const program::SymbolSizes sizes = program::at_batch(2);
+  const std::string input = inputs_of(p, sizes, elements_of);
+  EXPECT_EQ(differing(run_in_c(p, sizes, input, kChecked), run_here(p, sizes, input)), "");
+}
+
+// A random ternary weight.
+std::vector<uint8_t> codes_of(int64_t rows, int64_t depth, bool all_ones) {
+  std::vector<int8_t> t;
+  for (int64_t i = 0; i < rows * depth; ++i)
+    t.push_back(static_cast<int8_t>(all_ones ? 1 : static_cast<int>(ternary::mix(static_cast<uint64_t>(i) + 7) % 3) - 1));
+  std::vector<uint8_t> codes(static_cast<size_t>(ternary::code_bytes(rows, depth)));
+  ternary::pack_codes(t, rows, depth, codes);
+  return codes;
+}
+
+program::Attributes window(Sizes stride, Sizes padding, int64_t groups, const std::string& activation) {
+  const size_t n = stride.size();
+  return {{"stride", std::move(stride)}, {"padding", std::move(padding)}, {"dilation", Sizes(n, 1)},
+          {"transposed", int64_t{0}},    {"output_padding", Sizes(n, 0)}, {"groups", groups},
+          {"activation", activation}};
+}
+
+// A layer of each kind of scales and activations, linear and convolution; depths that fill no byte and no group.
+Program every_product() {
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, 3, 150}), image = b.input("image", {kBatch, 22, 5, 6}),
+                wide = b.input("wide", {kBatch, 64, 5, 6});
+  std::vector<ValueId> outputs;
+  const auto scales = [](int64_t rows, const std::string& kind, int64_t groups) {
+    program::TernaryScales all;
+    for (int64_t n = 0; n < rows; ++n) all.scale.push_back(0.1F + 0.037F * static_cast<float>(n));
+    if (kind == "two") all.scale_neg = {all.scale.rbegin(), all.scale.rend()};
+    if (kind != "groups") return all;
+    all.scale.clear();
+    all.group = 64;
+    for (int64_t i = 0; i < rows * groups; ++i) all.group_scale.push_back(static_cast<uint16_t>(0x2E00 + 37 * i));
+    return all;
+  };
+  for (const std::string kind : {"row", "two", "groups"})
+    for (const std::string activation : {"int8", "int4", "int8_static", "int4_static", "none"}) {
+      if (kind != "row" && activation == "none") continue;
+      const std::string name = kind + "_" + activation;
+      const bool is_static = activation.ends_with("static");
+      const ValueId step =
+          is_static ? b.floats("step_" + name, {1}, {activation == "int8_static" ? 0.043F : 0.71F}) : program::kNone;
+      const ValueId bias = b.floats("bias", {5}, {0.5F, -1, 2, 0.25F, -0.125F});
+      const ValueId w = b.ternary("w_" + kind, {5, 150}, codes_of(5, 150, false), scales(5, kind, 3));
+      outputs.push_back(b.node(Op::ternary_linear, name, {x, w, bias, step}, {{"activation", activation}}).value());
+      const int64_t channels = kind == "groups" ? 64 : 22;  // a group lies within a tap
+      const ValueId f = b.ternary("f_" + kind, {4, 3, 2, channels}, codes_of(4, 6 * channels, false), scales(4, kind, 6)),
+                    picture = kind == "groups" ? wide : image;
+      outputs.push_back(
+          b.node(Op::ternary_conv, name + "_conv", {picture, f, program::kNone, step}, window({1, 2}, {2, 1}, 1, activation))
+              .value());
+    }
+  return b.finish(outputs).value();
+}
+
+TEST_F(CSource, EveryKindOfProductHasTheRuntimesBits) {
+  const Program p = every_product();
+  const program::SymbolSizes sizes = program::at_batch(2);
+  const std::string input = inputs_of(p, sizes, elements_of), expected = run_here(p, sizes, input);
+  for (const char* variant : {"2bit", "base3"})
+    EXPECT_EQ(differing(run_in_c(p, sizes, input, kChecked, variant), expected), "") << variant;
+}
+
+TEST_F(CSource, WorstCaseSumsAreExact) {
+  constexpr int64_t kDepth = 140001;  // beyond 2^24 / 127, where floats no longer hold every sum
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, kDepth});
+  const ValueId y = b.node(Op::ternary_linear, "y", {x, b.ternary("w", {1, kDepth}, codes_of(1, kDepth, true), {1})},
+                           {{"activation", std::string("int8")}})
+                        .value();
+  const Program p = b.finish({y}).value();
+  std::vector<float> ones(kDepth, 3.0F);
+  const std::string input(reinterpret_cast<const char*>(ones.data()), ones.size() * sizeof(float));
+  EXPECT_EQ(differing(run_in_c(p, program::kOnes, input, kChecked, "base3"), run_here(p, program::kOnes, input)), "");
+}
+
+TEST_F(CSource, ANumberThatIsNotFiniteIsRefusedByItsLayer) {
+  const Program p = every_product();
+  std::string input = inputs_of(p, program::kOnes, elements_of);
+  const float infinity = INFINITY;
+  std::memcpy(input.data() + 4, &infinity, sizeof(infinity));
+  EXPECT_EQ(run_in_c(p, program::kOnes, input, kOptimized).substr(0, 6), "exit 1");
+}
+
+}  // namespace
+}  // namespace bitlab::runtime
