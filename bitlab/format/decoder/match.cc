@@ -193,7 +193,8 @@ class Matcher {
     c_.dim = table[1].factor;
     c_.hidden = shape(parts_.at({Part::kGate, 0}).weight)[0].factor;
     const auto symbol = program::single_symbol(shape(ids)[1]);
-    c_.context = symbol ? p_.symbols[*symbol].max : shape(ids)[1].factor;
+    constexpr int64_t kMostPositions = 1 << 24;  // that rotary embeddings take
+    c_.context = std::min(kMostPositions, symbol ? p_.symbols[*symbol].max : shape(ids)[1].factor);
     keep(Part::kEmbedding, {node->inputs[1], program::kNone});
     return {};
   }

@@ -116,8 +116,8 @@ class TensorReader {
     const bool is_packed = tensor.type == ElementType::kU8;
     const std::vector<int64_t> expected{is_packed ? (rows + 3) / 4 : rows, depth};
     if (tensor.shape != expected)
-      return corrupt("{} of {} [{}] as config.json says, got {} (tensor={})", program::to_string(expected),
-                     safetensors::name(tensor.type), fmt::join(shape, ", "), program::to_string(tensor.shape), name);
+      return corrupt("{} of {}, for {} as config.json says, got {} (tensor={})", program::to_string(expected),
+                     safetensors::name(tensor.type), program::to_string(shape), program::to_string(tensor.shape), name);
     if (config_.mode == Mode::kOnline) return encoded(tensor, rows, depth, name);
     decoder::Ternary weight;
     if (is_packed) {
