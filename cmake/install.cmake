@@ -6,9 +6,9 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(core_parts base ternary kernels program format_bit runtime profile data)
+set(core_parts base ternary kernels program format_safetensors format_bit runtime profile data)
 if(BITLAB_FORMATS)
-  list(APPEND core_parts format_onnx format)
+  list(APPEND core_parts format_decoder format_c format_gguf format_hf format_onnx format)
 endif()
 if(BITLAB_CONFIGS)
   list(APPEND core_parts config)

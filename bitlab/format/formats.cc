@@ -74,20 +74,13 @@ Result<std::string_view> format_of(const std::filesystem::path& path, std::strin
   return format->info.name;
 }
 
-Status put(const std::vector<OutputFile>& files) {
-  for (const OutputFile& file : files) {
-    if (file.path.has_parent_path()) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(file.path.parent_path()));
-    BITLAB_RETURN_IF_ERROR(write_file_atomic(file.path, std::string_view(file.bytes)));
-  }
-  return {};
-}
-
 Result<Saved> save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options) {
   BITLAB_TRY(const std::string_view name, format_of(path, options.format));
   BITLAB_TRY(const std::vector<OutputFile> files, write(name, program, path, options));
-  BITLAB_RETURN_IF_ERROR(put(files));
   Saved saved;
   for (const OutputFile& file : files) {
+    if (file.path.parent_path() == path) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(path));
+    BITLAB_RETURN_IF_ERROR(write_file_atomic(file.path, std::string_view(file.bytes)));
     saved.files.push_back(file.path);
     saved.bytes += static_cast<int64_t>(file.bytes.size());
   }

@@ -41,15 +41,13 @@ Result<program::Program> read(std::string_view name, const std::filesystem::path
 // The format asked for, or where that is empty the one of the path's extension. Error: UnknownName, listing what there is.
 Result<std::string_view> format_of(const std::filesystem::path& path, std::string_view name = "");
 
-// Puts each file at its path atomically, and makes the folders that lack. Error: IoError.
-Status put(const std::vector<OutputFile>& files);
-
 // What is in a path now.
 struct Saved {
   std::vector<std::filesystem::path> files;
   int64_t bytes = 0;  // of all of them
 };
-// write() in the format of the options or the path, and put().
+// write() in the format of the options or the path; each file is put at its place atomically. The folder of a format that is one is made. Errors besides: IoError,
+// NotFound (the folder around).
 Result<Saved> save(const program::Program& program, const std::filesystem::path& path, const WriteOptions& options = {});
 
 struct Conversion {

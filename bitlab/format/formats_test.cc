@@ -23,13 +23,13 @@ TEST(Formats, AFileIsOfTheFormatOfItsExtension) {
 
 TEST(Formats, ConvertingTellsBytesAndWeights) {
   const auto folder = std::filesystem::temp_directory_path() / fmt::format("formats_test_{}", getpid());
+  std::filesystem::create_directory(folder);
   ASSERT_TRUE(save(bit::test::small_program(), folder / "m.bit").ok());
-  const Conversion made =
-      convert(folder / "m.bit", folder / "deep" / "model", {.format = "onnx", .variant = "int2"}).value();
+  const Conversion made = convert(folder / "m.bit", folder / "model", {.format = "onnx", .variant = "int2"}).value();
   EXPECT_EQ(made.weights, 2 * 5 + 2 + 3 * 2);
   EXPECT_EQ(made.source_bytes, static_cast<int64_t>(std::filesystem::file_size(folder / "m.bit")));
   ASSERT_EQ(made.saved.files.size(), 1U);
-  EXPECT_EQ(made.saved.bytes, static_cast<int64_t>(std::filesystem::file_size(folder / "deep" / "model")));
+  EXPECT_EQ(made.saved.bytes, static_cast<int64_t>(std::filesystem::file_size(folder / "model")));
   std::filesystem::remove_all(folder);
 }
 
@@ -48,7 +48,10 @@ TEST(Formats, OthersAreRefusedWithWhatThereIs) {
   EXPECT_EQ(read("", "m.bit").error().code, ErrorCode::kUnknownName);
   EXPECT_EQ(write("bit", program, "m.bit", {.variant = "int2"}).error().message,
             "[format] a variant of bit of {}, got 'int2'");
-  EXPECT_EQ(error(save(program, "network.bit", {.format = "exe"})), "[format] a format of {bit, onnx}, got 'exe'");
+  EXPECT_EQ(error(save(program, "network.bit", {.format = "exe"})),
+            fmt::format("[format] a format of {{{}}}, got 'exe'", names));
+  EXPECT_EQ(save(program, "/proc/none/network.bit").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(save(program, "/proc/none/network.c").error().code, ErrorCode::kNotFound);
   EXPECT_FALSE(std::filesystem::exists("network.txt"));
 }
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+from census_models import import_torchvision  # noqa: E402
+
+import_torchvision()  # where it is: transformers and timm import it, and one without its operators needs help
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,6 @@ from torch.nn import functional as F
 
 import bitlab
 
-sys.path.insert(0, str(ROOT / "tools"))
-from census_models import import_torchvision  # noqa: E402
-
-import_torchvision()  # which transformers asks for its version
 if sys.version_info < (3, 11):
     pytest.skip("no ONNX Runtime that knows INT2 for this Python", allow_module_level=True)
 import onnx  # noqa: E402
