@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from test_formats_gguf import write_model
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,7 +76,7 @@ class Products(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(131, 9), nn.Linear(9, 6, bias=False)
+        self.first, self.second, self.even = nn.Linear(131, 9), nn.Linear(9, 6, bias=False), nn.Linear(256, 64)
         self.conv = nn.Conv2d(4, 6, 3, stride=2, padding=1)
         self.grouped, self.depthwise = (
             nn.Conv2d(6, 4, (1, 3), groups=2, dilation=2, bias=False),
@@ -84,13 +85,15 @@ class Products(nn.Module):
         self.up = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
         self.line = nn.Conv1d(5, 3, 2)
 
-    def forward(self, rows: torch.Tensor, tokens: torch.Tensor, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, rows: torch.Tensor, tokens: torch.Tensor, even: torch.Tensor, picture: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         pictures = self.up(self.depthwise(self.grouped(self.conv(picture))))
-        return self.second(self.first(rows)), self.line(self.first(tokens)), pictures
+        return self.second(self.first(rows)), self.line(self.first(tokens)), self.even(even), pictures
 
 
 def examples() -> tuple[torch.Tensor, ...]:
-    return torch.randn(3, 131), torch.randn(3, 5, 131), torch.randn(3, 4, 9, 14)
+    return torch.randn(3, 131), torch.randn(3, 5, 131), torch.randn(3, 2, 256), torch.randn(3, 4, 9, 14)
 
 
 QUANTIZATIONS = [
@@ -354,6 +357,32 @@ def test_a_network(make: Callable[..., tuple[nn.Module, Any]], variant: str, tmp
     for sizes in [(1, 1), (3, 7)] if symbols else []:  # other sizes than the example's
         other = {name: np.random.default_rng(1).integers(3, 90, sizes) for name in inputs}
         assert difference(tmp_path / "m.bit", other, variant) < BEHIND_QUANTIZERS
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_decoder_goes_on_from_its_states(variant: str, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", "llama")
+    bitlab.formats.convert(tmp_path / "m.gguf", tmp_path / "m.bit")
+    bitlab.formats.convert(tmp_path / "m.bit", tmp_path / "m.onnx", variant=variant)
+    onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+    session = bitlab.runtime.Session(tmp_path / "m.bit")
+    (ids,), (logits,) = (port.name for port in session.model.inputs), (port.name for port in session.model.outputs)
+    other = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    past: Arrays = {}
+    for port in other.get_inputs():
+        if port.name != ids:
+            past[port.name] = np.zeros(
+                [0 if str(size).startswith("past_") else 1 if size == "batch" else size for size in port.shape], np.float32
+            )
+    assert len(past) == 4, "keys and values of two layers"
+    names = [port.name for port in other.get_outputs()]
+    for count in (5, 1, 3):
+        tokens = {ids: np.random.default_rng(count).integers(0, 300, (1, count))}
+        expected = session.run(tokens)[logits]
+        found = dict(zip(names, other.run(names, tokens | past), strict=True))
+        past = {name: found[name + ".next"] for name in past}
+        assert np.abs(found[logits] - expected).max() < BEHIND_QUANTIZERS * np.abs(expected).max()
+        assert all(state.shape[2] == session.position for state in past.values())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -97,10 +97,7 @@ Status deploy_trained(DeployOptions& options) {
 }
 
 Status run(DeployOptions& options) {
-  const std::filesystem::path source(options.source);
-  std::error_code ignored;
-  const bool is_file = source.has_extension() && !std::filesystem::is_directory(source, ignored);
-  return is_file ? deploy_file(options) : deploy_trained(options);
+  return format::format_of(options.source).ok() ? deploy_file(options) : deploy_trained(options);
 }
 
 // Of --format and --variant, and an example of each format, from formats.def.
@@ -138,7 +135,7 @@ void add_deploy(CLI::App& app, Action& action) {
   auto options = std::make_shared<DeployOptions>();
   CLI::App* command =
       app.add_subcommand("deploy", "Write a trained model as a .bit file for the torch-free runtime, or in another format");
-  command->add_option("source", options->source, "Folder that `bitlab train` made, or a .bit file")->required();
+  command->add_option("source", options->source, "Folder that `bitlab train` made, or a file or folder of a format, by its ending")->required();
   command->add_option("-o,--output", options->output, "The file, or folder, to write")->required();
   command->add_option("--format", options->written.format, format_help());
   command->add_option("--variant", options->written.variant, variant_help());

@@ -135,7 +135,7 @@ struct Activation {
 };
 
 // q and a of docs/numerics.md; a dynamic scale is over `axes`.
-Result<Activation> quantized(Writer& w, const Node& node, const std::string& x, const Ints& axes) {
+Result<Activation> quantized(Writer& w, const Node& node, const Weight& weight, const std::string& x, const Ints& axes) {
   BITLAB_TRY(const ternary::ActKind kind, ternary::parse_act_kind(node.attribute<std::string>("activation")));
   if (kind == ternary::ActKind::kNone) return Activation{x, ""};
   const auto limit = static_cast<float>(ternary::act_limit(kind));
@@ -149,7 +149,8 @@ Result<Activation> quantized(Writer& w, const Node& node, const std::string& x, 
     a = w.g.node("Reciprocal", {inv});  // no division, which ONNX Runtime would fuse with the product, rounded otherwise
   }
   std::string q = w.g.node("Mul", {x, inv});
-  if (w.variant == Variant::kInt8) {  // which rounds, and would go to -128
+  // QuantizeLinear rounds, and would go to -128. Products of int8 by int8 saturate in ONNX Runtime on CPUs without VNNI: weights in int8 meet floats.
+  if (w.variant == Variant::kInt8 && !weight.is_int8) {
     q = w.g.node("Clip", {q, w.g.number(-limit), w.g.number(limit)});
     const std::string one = w.g.number(1);
     const std::string zero = w.g.tensor("zero", ElementType::kInt8, {}, std::string(1, '\0'));
@@ -211,11 +212,17 @@ std::string matmul_nbits(Writer& w, const Weight& weight, const std::string& q, 
       "com.microsoft")[0];
 }
 
-// Sums over the last dimension of q: [tokens, depth] for Gemm, any for MatMul.
+// Whether a linear layer is a Gemm, of two dimensions. Of DequantizeLinear and MatMul, unless both sides have the former, ONNX Runtime makes a product that
+// quantizes activations again; of Gemm it does not.
+bool is_gemm(const Writer& w, const Weight& weight) {
+  if (w.variant == Variant::kFloat) return false;
+  return w.variant == Variant::kInt2 || weight.is_int8 || (w.variant == Variant::kInt8 && weight.group != 0);
+}
+
+// Sums over the last dimension of q.
 std::string linear_sums(Writer& w, const Weight& weight, const std::string& q, const std::vector<int8_t>& t) {
   if (w.variant == Variant::kMatMulNBits && !weight.is_int8) return matmul_nbits(w, weight, q, t);
-  // ONNX Runtime makes a MatMul that quantizes activations again of DequantizeLinear and MatMul in two bits; of Gemm it does not.
-  if (w.variant == Variant::kInt2)
+  if (is_gemm(w, weight))
     return w.g.node("Gemm", {q, integers(w, weight, {weight.rows, weight.depth}, t)}, {{"transB", int64_t{1}}});
   const Order across = permuted({weight.rows, weight.depth}, {1, 0});
   return w.g.node("MatMul", {q, integers(w, weight, across.sizes, reordered(std::span<const int8_t>(t), across))});
@@ -263,10 +270,9 @@ Order order_of_conv(const Writer& w, const Node& node) {
 
 Result<std::string> ternary_product(Writer& w, const Node& node, std::string x, const Shape& from) {
   const Weight weight = weight_of(w, node);
-  const bool is_gemm = w.variant == Variant::kInt2 || (w.variant == Variant::kInt8 && weight.group != 0);
-  const bool is_flat = is_gemm && from.size() != 2;
+  const bool is_flat = is_gemm(w, weight) && from.size() != 2;
   if (is_flat) x = w.g.node("Reshape", {x, w.g.ints({-1, weight.depth})});
-  BITLAB_TRY(const Activation activation, quantized(w, node, x, {-1}));
+  BITLAB_TRY(const Activation activation, quantized(w, node, weight, x, {-1}));
   const std::string y = scaled_sum(
       w, node, weight, activation.a, 0,
       [&](const std::vector<int8_t>& t) { return linear_sums(w, weight, activation.q, t); },
@@ -289,7 +295,7 @@ Result<Names> write_ternary_conv(Writer& w, const Node& node) {
   const size_t rank = w.shape(node, 0).size();
   Ints axes;
   for (size_t axis = 1; axis < rank; ++axis) axes.push_back(static_cast<int64_t>(axis));
-  BITLAB_TRY(const Activation activation, quantized(w, node, w.in(node, 0), axes));
+  BITLAB_TRY(const Activation activation, quantized(w, node, weight, w.in(node, 0), axes));
   const Order order = order_of_conv(w, node);
   const auto convolved = [&](const std::string& filters) {
     return w.g.node(conv_type(node), {activation.q, filters}, conv_attributes(node));
