@@ -8,6 +8,7 @@ import decoders
 import gguf
 import numpy as np
 import pytest
+import torch
 from bitlab.formats import convert
 from gguf import GGMLQuantizationType as Type
 
@@ -319,3 +320,57 @@ def test_a_decoder_generates_with_its_states(tmp_path: Path) -> None:
     session = bitlab.runtime.Session(tmp_path / "m.bit")
     one_by_one = np.concatenate([np.asarray(session(np.array([[token]])))[0] for token in TOKENS])
     np.testing.assert_array_equal(one_by_one, run(tmp_path / "m.bit"))
+
+
+class Network(torch.nn.Module):
+    """A decoder of BitLab's layers, with a float table and head."""
+
+    def __init__(self, activation: str, sub_norm: bool, dim: int = 256, hidden: int = 512) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(VOCABULARY, dim)
+        options = {
+            "num_kv_heads": KV_HEADS,
+            "hidden_dim": hidden,
+            "activation": activation,
+            "sub_norm": sub_norm,
+            "bias": False,
+        }
+        shape = {"norm": "rms", "norm_first": True, "causal": True, "rope_theta": 10000.0}
+        self.blocks = torch.nn.Sequential(*(bitlab.nn.BitTransformerBlock(dim, HEADS, **options, **shape) for _ in range(2)))
+        self.norm = torch.nn.RMSNorm(dim, eps=1e-5)
+        self.head = torch.nn.Linear(dim, VOCABULARY, bias=False)
+        if sub_norm:
+            self.head.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.table(tokens))))
+
+
+@pytest.mark.parametrize(
+    ("activation", "sub_norm", "variant"),
+    [("swiglu", False, "tq2_0"), ("swiglu", True, "tq1_0"), ("squared_relu_glu", True, "i2_s")],
+)
+def test_networks_of_our_layers_become_files_of_llama_cpp(
+    tmp_path: Path, activation: str, sub_norm: bool, variant: str
+) -> None:
+    """From PyTorch to GGUF; llama.cpp has no squared ReLU, so that our runtime reads that file back."""
+    model, path = Network(activation, sub_norm).eval(), tmp_path / "m.gguf"
+    tokens = torch.tensor([TOKENS])
+    axes = {"input": {0: "batch", 1: "tokens"}}
+    bitlab.deploy(model, tokens, path, variant=variant, dynamic_axes=axes, ranges={"tokens": (1, 64)})
+    with torch.no_grad():
+        expected = model(tokens)[0].numpy()
+    convert(path, tmp_path / "back.bit")
+    assert relative(run(tmp_path / "back.bit"), expected) < ROUNDING
+    if activation == "swiglu":
+        pytest.importorskip("xllamacpp")
+        import llama_cpp
+
+        assert relative(llama_cpp.logits(path, TOKENS, VOCABULARY), expected) < ACTIVATIONS
+
+
+def test_what_llama_cpp_has_no_form_for_is_refused_by_its_node(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    with pytest.raises(bitlab.Unsupported, match=r"\[gguf\] a gated feed-forward part, got gelu \(node=.*\)"):
+        bitlab.deploy(Network("gelu", False).eval(), torch.tensor([TOKENS]), path)
+    assert not path.exists()
