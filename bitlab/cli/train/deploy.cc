@@ -121,7 +121,7 @@ std::string format_examples() {
   std::string text;
   for (const format::FormatInfo& info : format::format_list()) {
     if (info.name == "bit") continue;
-    text += fmt::format("\n  bitlab deploy lenet5.bit -o lenet5{}", info.extension);
+    text += fmt::format("\n  bitlab deploy network.bit -o network{}", info.extension);
     if (info.extension.empty()) text += fmt::format(" --format {}", info.name);
     if (const size_t blank = info.variants.rfind(' '); blank != std::string_view::npos)
       text += fmt::format(" --variant {}", info.variants.substr(blank + 1));
