@@ -13,8 +13,8 @@
 namespace bitlab::format::c {
 
 struct Options {
-  std::string name;     // an identifier in C, which all names begin with
-  std::string variant;  // how weights are packed: "2bit", four a byte; "base3", five
+  std::string name;              // an identifier in C, which all names begin with
+  std::string variant = "2bit";  // how weights are packed: "2bit", four a byte; "base3", five
   program::SymbolSizes sizes = program::kOnes;
 };
 

@@ -1,7 +1,7 @@
 #include "bitlab/format/c/internal/emitter.h"
 
 #include <algorithm>
-#include <cctype>
+#include <cstring>
 #include <limits>
 
 #include <fmt/format.h>

@@ -1,6 +1,7 @@
 // What the forms of operations in C are written with: where values lie, constants, scratch, lines.
 #pragma once
 
+#include <array>
 #include <map>
 #include <string>
 #include <string_view>
@@ -99,8 +100,7 @@ class Emitter {
   Roots roots_;
   Helpers helpers_;
   std::map<program::ValueId, std::string> pointers_;  // of roots
-  std::map<program::ValueId, std::string> products_rows_;
-  std::array<program::Placement, 3> memory_;  // bytes, int64, int32
+  std::array<program::Placement, 3> memory_;          // bytes, int64, int32
   std::string constants_, body_;
   std::map<std::string, std::string> known_;  // constants by what they hold
   int64_t node_ = 0, flash_ = 0, macs_ = 0, names_ = 0;
