@@ -9,8 +9,10 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/base/process.h"
+#include "bitlab/data/dataset.h"
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/format/c/c.h"
+#include "bitlab/format/formats.h"
 #include "bitlab/runtime/edges_test_support.h"
 #include "bitlab/runtime/internal/cast.h"
 #include "bitlab/runtime/session.h"
@@ -124,6 +126,9 @@ class CSource : public testing::Test {
     if (finished->exit_code != 0) return fmt::format("exit {} {}", finished->exit_code, finished->text);
     return read_file(folder_ / "output").value();
   }
+
+  void check_everywhere(const Program& p, const program::SymbolSizes& sizes, const std::string& input,
+                        const std::string& expected);
 
   fs::path folder_;
 };
@@ -335,6 +340,100 @@ TEST_F(CSource, WorstCaseSumsAreExact) {
   std::vector<float> ones(kDepth, 3.0F);
   const std::string input(reinterpret_cast<const char*>(ones.data()), ones.size() * sizeof(float));
   EXPECT_EQ(differing(run_in_c(p, program::kOnes, input, kChecked, "base3"), run_here(p, program::kOnes, input)), "");
+}
+
+// Runs on this machine, optimized and checked, and on the others.
+void CSource::check_everywhere(const Program& p, const program::SymbolSizes& sizes, const std::string& input,
+                               const std::string& expected) {
+  EXPECT_EQ(differing(run_in_c(p, sizes, input, kOptimized, "base3"), expected), "");
+  EXPECT_EQ(differing(run_in_c(p, sizes, input, kChecked), expected), "");
+  for (const Toolchain& tools : other_machines())
+    EXPECT_EQ(differing(run_in_c(p, sizes, input, tools), expected), "") << tools.compiler;
+}
+
+TEST_F(CSource, LeNetGivesItsGoldenLogits) {
+  const fs::path golden = fs::path(BITLAB_SOURCE_DIR) / "tests/golden";
+  const Program p = format::bit::load(golden / "lenet5.bit").value();
+  const data::ImageSpec spec = data::ImageSpec::from_json(p.metadata.at("image")).value();
+  const data::DatasetPtr digits = data::load_dataset("synthetic", data::Split::kTest).value();
+  constexpr int64_t kDigits = 4, kPixels = 28 * 28;
+  std::vector<float> x(static_cast<size_t>(kDigits * kPixels));
+  for (int64_t i = 0; i < kDigits; ++i) {
+    const data::Sample sample = digits->get(i).value();
+    data::normalize(spec, sample.find("image")->values<uint8_t>(),
+                    std::span(x).subspan(static_cast<size_t>(i * kPixels), kPixels));
+  }
+  const std::string input(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float));
+  const std::string expected = read_file(golden / "lenet5.logits").value().substr(0, kDigits * 10 * sizeof(float));
+  check_everywhere(p, program::at_batch(kDigits), input, expected);
+}
+
+TEST_F(CSource, TheExampleTellsItsDigit) {
+  const fs::path example = fs::path(BITLAB_SOURCE_DIR) / "examples/deployment/microcontroller",
+                 golden = fs::path(BITLAB_SOURCE_DIR) / "tests/golden";
+  ASSERT_TRUE(
+      format::save(format::bit::load(golden / "lenet5.bit").value(), folder_ / "lenet5.c", {.variant = "base3"}).ok());
+  Toolchain board{"cc", {"-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror"}, {}};
+  const std::vector<Toolchain> others = other_machines();
+  if (!others.empty()) board = others.back();
+  std::vector<std::string> command{board.compiler};
+  command.insert(command.end(), board.flags.begin(), board.flags.end());
+  command.insert(command.end(), {"-I", folder_, example / "main.c", folder_ / "lenet5.c", "-o", folder_ / "lenet5", "-lm"});
+  const auto compiled = run_process(command, Capture::kErrors);
+  ASSERT_TRUE(compiled.ok() && compiled->exit_code == 0) << compiled->text;
+  std::string line;
+  for (const std::string& word : board.emulator) line += word + " ";
+  const auto finished =
+      run_process({"sh", "-c", fmt::format("{}{} 2>&1", line, (folder_ / "lenet5").string())}, Capture::kOutput);
+  ASSERT_TRUE(finished.ok() && finished->exit_code == 0) << finished->text;
+  const std::string logits = read_file(golden / "lenet5.logits").value();
+  for (size_t i = 0; i < 10; ++i) {
+    const std::string label = fmt::format("{}: ", i);
+    float wanted = 0;
+    std::memcpy(&wanted, logits.data() + i * sizeof(float), sizeof(wanted));
+    EXPECT_EQ(std::strtof(finished->text.c_str() + finished->text.find(label) + label.size(), nullptr), wanted)
+        << finished->text;
+  }
+  EXPECT_NE(finished->text.find("a 0, with "), std::string::npos) << finished->text;
+}
+
+// Spots keywords: MFCC [49, 10], a convolution, four depthwise and pointwise ones, a mean, 12 classes (arXiv:1711.07128, DS-CNN small).
+Program keyword_network() {
+  ProgramBuilder b;
+  int64_t number = 0;
+  const auto layer = [&](ValueId x, int64_t rows, std::vector<int64_t> kernel, const program::Attributes& how) {
+    const std::string name = fmt::format("l{}", ++number);
+    std::vector<int64_t> shape{rows};
+    shape.insert(shape.end(), kernel.begin(), kernel.end());
+    const int64_t depth = kernel[0] * kernel[1] * kernel[2];
+    std::vector<float> scale, shift;
+    for (int64_t n = 0; n < rows; ++n)
+      scale.push_back(0.8F + 0.01F * static_cast<float>(n)), shift.push_back(0.3F - 0.007F * static_cast<float>(n));
+    const ValueId w = b.ternary(name + ".w", shape, codes_of(rows, depth, false), {0.07F});
+    const ValueId y = b.node(Op::ternary_conv, name, {x, w}, how).value();
+    const ValueId norm = b.node(Op::batch_norm, name + ".norm",
+                                {y, b.floats(name + ".scale", {rows}, scale), b.floats(name + ".shift", {rows}, shift)})
+                             .value();
+    return b.node(Op::relu, name + ".relu", {norm}).value();
+  };
+  ValueId x = layer(b.input("mfcc", {kBatch, 1, 49, 10}), 64, {10, 4, 1}, window({2, 2}, {5, 1}, 1, "int8"));
+  for (int i = 0; i < 4; ++i) {
+    x = layer(x, 64, {3, 3, 1}, window({1, 1}, {1, 1}, 64, "int8"));
+    x = layer(x, 64, {1, 1, 64}, window({1, 1}, {0, 0}, 1, "int8"));
+  }
+  x = b.node(Op::adaptive_avg_pool, "mean", {x}, {{"output_size", Sizes{1, 1}}}).value();
+  x = b.node(Op::reshape, "flat", {x}, {{"shape", Shape{kBatch, 64}}}).value();
+  const ValueId head = b.ternary("head.w", {12, 64}, codes_of(12, 64, false), {0.1F});
+  return b.finish({b.node(Op::ternary_linear, "head", {x, head}, {{"activation", std::string("int8")}}).value()}).value();
+}
+
+TEST_F(CSource, AKeywordNetworkHasTheRuntimesBits) {
+  const Program p = keyword_network();
+  const std::string input = inputs_of(p, program::kOnes, elements_of);
+  check_everywhere(p, program::kOnes, input, run_here(p, program::kOnes, input));
+  const std::string header = format::c::serialize(p, {"net"}).value().header;
+  const auto number = [&](const std::string& name) { return std::stoll(header.substr(header.find(name) + name.size())); };
+  EXPECT_LT(number("RAM_BYTES "), 96 << 10);
 }
 
 TEST_F(CSource, ANumberThatIsNotFiniteIsRefusedByItsLayer) {
