@@ -58,7 +58,9 @@ Result<std::vector<OutputFile>> write(std::string_view name, const program::Prog
   if (!options.variant.empty() && !has_word(format->info.variants, options.variant))
     return make_error(ErrorCode::kUnknownName, "[format] a variant of {} of {{{}}}, got '{}'", name, format->info.variants,
                       options.variant);
-  return format->write(program, path, options);
+  WriteOptions chosen = options;
+  if (chosen.variant.empty()) chosen.variant = format->info.variants.substr(0, format->info.variants.find(' '));
+  return format->write(program, path, chosen);
 }
 
 Result<program::Program> read(std::string_view name, const std::filesystem::path& path) {
@@ -98,6 +100,15 @@ int64_t bytes_at(const std::filesystem::path& path) {
   return bytes;
 }
 
+Result<std::vector<OutputFile>> one_file(const std::filesystem::path& path, Result<std::string> bytes) {
+  BITLAB_RETURN_IF_ERROR(bytes);
+  return std::vector<OutputFile>{{path, *std::move(bytes)}};
+}
+
+Error written_alone(std::string_view format, const std::filesystem::path& path) {
+  return make_error(ErrorCode::kUnsupported, "[{}] a file to write, got one to read (path={})", format, path.string());
+}
+
 }  // namespace
 
 Result<Conversion> convert(const std::filesystem::path& from, const std::filesystem::path& to, const WriteOptions& options) {
@@ -116,8 +127,7 @@ Result<Conversion> convert(const std::filesystem::path& from, const std::filesys
 
 Result<std::vector<OutputFile>> write_bit(const program::Program& program, const std::filesystem::path& path,
                                           const WriteOptions&) {
-  BITLAB_TRY(std::string bytes, bit::serialize(program));
-  return std::vector<OutputFile>{{path, std::move(bytes)}};
+  return one_file(path, bit::serialize(program));
 }
 
 Result<program::Program> read_bit(const std::filesystem::path& path) { return bit::load(path); }
@@ -128,7 +138,7 @@ Result<std::vector<OutputFile>> write_c(const program::Program& program, const s
     if (const program::Symbol& s = program.symbols[i]; s.min != s.max)
       return make_error(ErrorCode::kUnsupported, "[c] sizes that do not change but for the batch, got {} to {} of '{}'",
                         s.min, s.max, s.name);
-  c::Options source{c::identifier(path.stem().string()), options.variant.empty() ? "2bit" : options.variant};
+  c::Options source{c::identifier(path.stem().string()), options.variant};
   for (size_t i = 1; i < program.symbols.size(); ++i) source.sizes[i] = program.symbols[i].min;
   BITLAB_TRY(c::Source files, c::serialize(program, source));
   std::filesystem::path header = path;
@@ -136,14 +146,11 @@ Result<std::vector<OutputFile>> write_c(const program::Program& program, const s
   return std::vector<OutputFile>{{path, std::move(files.source)}, {header, std::move(files.header)}};
 }
 
-Result<program::Program> read_c(const std::filesystem::path& path) {
-  return make_error(ErrorCode::kUnsupported, "[c] a file to write, got one to read (path={})", path.string());
-}
+Result<program::Program> read_c(const std::filesystem::path& path) { return written_alone("c", path); }
 
 Result<std::vector<OutputFile>> write_gguf(const program::Program& program, const std::filesystem::path& path,
                                            const WriteOptions& options) {
-  BITLAB_TRY(std::string bytes, gguf::serialize(program, options.variant.empty() ? "tq2_0" : options.variant));
-  return std::vector<OutputFile>{{path, std::move(bytes)}};
+  return one_file(path, gguf::serialize(program, options.variant));
 }
 
 Result<program::Program> read_gguf(const std::filesystem::path& path) { return gguf::load(path); }
@@ -160,12 +167,9 @@ Result<program::Program> read_hf(const std::filesystem::path& path) { return hf:
 
 Result<std::vector<OutputFile>> write_onnx(const program::Program& program, const std::filesystem::path& path,
                                            const WriteOptions& options) {
-  BITLAB_TRY(std::string bytes, onnx::serialize(program, options.variant));
-  return std::vector<OutputFile>{{path, std::move(bytes)}};
+  return one_file(path, onnx::serialize(program, options.variant));
 }
 
-Result<program::Program> read_onnx(const std::filesystem::path& path) {
-  return make_error(ErrorCode::kUnsupported, "[onnx] a file to write, got one to read (path={})", path.string());
-}
+Result<program::Program> read_onnx(const std::filesystem::path& path) { return written_alone("onnx", path); }
 
 }  // namespace bitlab::format

@@ -59,6 +59,7 @@ struct Conversion {
 Result<Conversion> convert(const std::filesystem::path& from, const std::filesystem::path& to,
                            const WriteOptions& options = {});
 
+// What write() and read() call; the variant is one of the format's.
 #define BITLAB_FORMAT(name, extension, variants, summary)                                                          \
   Result<std::vector<OutputFile>> write_##name(const program::Program& program, const std::filesystem::path& path, \
                                                const WriteOptions& options);                                       \

@@ -12,7 +12,7 @@
 #include "bitlab/format/bit/bit.h"
 #include "bitlab/runtime/edges_test_support.h"
 #include "bitlab/runtime/internal/cast.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/outputs_test_support.h"
 #include "bitlab/ternary/internal/draw.h"
 
 namespace bitlab::runtime {
@@ -54,7 +54,6 @@ program::SymbolSizes fixed_sizes() {
 // The bytes of all outputs, one behind the other.
 std::string outputs_of(const Program& p) {
   const program::SymbolSizes sizes = fixed_sizes();
-  const auto session = Session::create(Model::create(p).value(), {2, {}}).value();
   std::vector<std::vector<uint8_t>> data;
   std::vector<TensorView> views;
   for (const ValueId id : p.inputs) {
@@ -62,14 +61,7 @@ std::string outputs_of(const Program& p) {
     data.push_back(fixed_elements(v.dtype, elements(v.shape, sizes), static_cast<uint32_t>(data.size()) + 1));
     views.emplace_back(shape_at(v.shape, sizes), v.dtype, data.back().data());
   }
-  const auto outputs = session->run(views);
-  EXPECT_TRUE(outputs.ok()) << outputs.error().message;
-  std::string bytes;
-  for (size_t i = 0; outputs.ok() && i < outputs->size(); ++i) {
-    const Value& v = p.value(p.outputs[i].value);
-    bytes.append((*outputs)[i].as<char>(), static_cast<size_t>(elements(v.shape, sizes) * size_of(v.dtype)));
-  }
-  return bytes;
+  return output_bytes(p, sizes, views, 2);
 }
 
 fs::path values_of(fs::path file) { return file.replace_extension(".values"); }

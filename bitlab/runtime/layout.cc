@@ -60,33 +60,9 @@ std::vector<int64_t> memory_order(size_t rank, Layout layout) {
   return order;
 }
 
-StridedView::StridedView(std::vector<int64_t> shape, Layout layout) : sizes(std::move(shape)), strides(sizes.size()) {
-  const std::vector<int64_t> order = memory_order(sizes.size(), layout);
-  int64_t stride = 1;
-  for (size_t i = order.size(); i-- > 0;) {
-    const auto dim = static_cast<size_t>(order[i]);
-    strides[dim] = stride;
-    stride *= sizes[dim];
-  }
-}
-
-StridedView StridedView::permuted(const std::vector<int64_t>& order) const {
-  StridedView view = *this;
-  for (size_t i = 0; i < order.size(); ++i) {
-    view.sizes[i] = sizes[static_cast<size_t>(order[i])];
-    view.strides[i] = strides[static_cast<size_t>(order[i])];
-  }
-  return view;
-}
-
-StridedView StridedView::broadcast(const std::vector<int64_t>& shape) const {
-  StridedView view = *this;
-  const size_t lead = shape.size() - sizes.size();
-  view.sizes = shape;
-  view.strides.assign(shape.size(), 0);
-  for (size_t i = 0; i < sizes.size(); ++i)
-    if (sizes[i] == shape[lead + i]) view.strides[lead + i] = strides[i];
-  return view;
+StridedView view_of(std::vector<int64_t> shape, Layout layout) {
+  const std::vector<int64_t> order = memory_order(shape.size(), layout);
+  return {std::move(shape), order};
 }
 
 namespace {
@@ -129,7 +105,7 @@ void copy_elements(const StridedView& from, const void* source, const StridedVie
 }  // namespace
 
 StridedCopy StridedCopy::in_rows(StridedView from, int64_t element_bytes) {
-  StridedView to(from.sizes, Layout::kRowMajor);
+  StridedView to(from.sizes);
   return {std::move(from), std::move(to), element_bytes};
 }
 

@@ -8,8 +8,11 @@
 
 #include "bitlab/base/thread_pool.h"
 #include "bitlab/program/program.h"
+#include "bitlab/program/strided_view.h"
 
 namespace bitlab::runtime {
+
+using program::StridedView;
 
 enum class Layout { kRowMajor, kChannelsLast };
 
@@ -26,21 +29,11 @@ class Layouts {
 // What a node's kernel reads its activations as; nothing for nodes that take any layout.
 std::optional<Layout> wanted_layout(const program::Node& node);
 
-// A tensor seen through strides, in elements: what moving, broadcasting and reordering values comes down to.
-struct StridedView {
-  std::vector<int64_t> sizes, strides;
-  int64_t offset = 0;
-
-  // A tensor of this shape, its dimensions in the order of the shape.
-  StridedView(std::vector<int64_t> shape, Layout layout);
-  // The dimensions in another order; `order` is a permutation.
-  StridedView permuted(const std::vector<int64_t>& order) const;
-  // Repeated to `shape`, whose last dimensions are this view's or broadcast from them.
-  StridedView broadcast(const std::vector<int64_t>& shape) const;
-};
-
 // The order in which a tensor's dimensions follow each other in memory.
 std::vector<int64_t> memory_order(size_t rank, Layout layout);
+
+// A tensor of this shape in this layout.
+StridedView view_of(std::vector<int64_t> shape, Layout layout);
 
 // A copy of the elements of one view to those of another with the same sizes: made once, run as often as there is data.
 struct StridedCopy {

@@ -163,8 +163,7 @@ Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program:
   for (const program::ValueId id : p.inputs) {
     const std::vector<int64_t> shape = shape_at(p.value(id).shape, sizes);
     const std::vector<int64_t> order = memory_order(shape.size(), prepared->plan.layouts.of(id));
-    prepared->inputs.push_back(
-        StridedCopy::in_rows(StridedView(shape, Layout::kRowMajor).permuted(order), size_of(p.value(id).dtype)));
+    prepared->inputs.push_back(StridedCopy::in_rows(StridedView(shape).permuted(order), size_of(p.value(id).dtype)));
   }
   for (const program::Output& output : p.outputs) {
     const program::Value& value = p.value(output.value);
@@ -174,7 +173,7 @@ Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program:
     if (prepared->plan.layouts.of(output.value) == Layout::kChannelsLast) {
       BITLAB_TRY(row_major,
                  AlignedBuffer::allocate(static_cast<size_t>(elements(value.shape, sizes) * size_of(value.dtype))));
-      reordering = StridedCopy::in_rows(StridedView(shape, Layout::kChannelsLast), size_of(value.dtype));
+      reordering = StridedCopy::in_rows(view_of(shape, Layout::kChannelsLast), size_of(value.dtype));
     }
     prepared->outputs.emplace_back(shape, value.dtype, row_major.data());
     prepared->reorderings.push_back({std::move(row_major), std::move(reordering)});

@@ -57,8 +57,8 @@ struct StepContext {
   }
   int64_t output_elements() const { return elements(model.program().value(node.output()).shape, sizes); }
   // Inputs and outputs as they lie in memory.
-  StridedView input_view(size_t place) const { return {input_shape(place), layouts.of(node.inputs[place])}; }
-  StridedView output_view(size_t place = 0) const { return {output_shape(place), layouts.of(node.outputs[place])}; }
+  StridedView input_view(size_t place) const { return view_of(input_shape(place), layouts.of(node.inputs[place])); }
+  StridedView output_view(size_t place = 0) const { return view_of(output_shape(place), layouts.of(node.outputs[place])); }
   Layout output_layout() const { return layouts.of(node.output()); }
   // The weight of integers.
   const ResidentConstant& weight() const { return model.weight(node); }

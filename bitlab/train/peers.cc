@@ -64,9 +64,14 @@ class GlooPeers final : public Peers {
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
 };
 
-Result<int64_t> number_of_environment(const char* name) {
+// Empty where it is not set.
+std::string variable(const char* name) {
   const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nothing sets it here
-  const std::string_view view = text == nullptr ? "" : text;
+  return text == nullptr ? "" : text;
+}
+
+Result<int64_t> number_of(const char* name) {
+  const std::string view = variable(name);
   int64_t value = 0;
   const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), value);
   if (error == std::errc() && end == view.data() + view.size() && value >= 0) return value;
@@ -76,19 +81,18 @@ Result<int64_t> number_of_environment(const char* name) {
 }  // namespace
 
 Result<std::shared_ptr<Peers>> torchrun_peers() {
-  if (std::getenv("WORLD_SIZE") == nullptr) return std::shared_ptr<Peers>();  // NOLINT(concurrency-mt-unsafe)
-  BITLAB_TRY(const int64_t size, number_of_environment("WORLD_SIZE"));
+  if (variable("WORLD_SIZE").empty()) return std::shared_ptr<Peers>();
+  BITLAB_TRY(const int64_t size, number_of("WORLD_SIZE"));
   if (size <= 1) return std::shared_ptr<Peers>();
-  BITLAB_TRY(const int64_t rank, number_of_environment("RANK"));
-  BITLAB_TRY(const int64_t port, number_of_environment("MASTER_PORT"));
-  const char* address = std::getenv("MASTER_ADDR");                 // NOLINT(concurrency-mt-unsafe)
-  const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");  // NOLINT(concurrency-mt-unsafe)
-  if (rank >= size || address == nullptr)
+  BITLAB_TRY(const int64_t rank, number_of("RANK"));
+  BITLAB_TRY(const int64_t port, number_of("MASTER_PORT"));
+  const std::string address = variable("MASTER_ADDR");
+  if (rank >= size || address.empty())
     return make_error(ErrorCode::kInvalidArgument, "[train] RANK below WORLD_SIZE, and MASTER_ADDR, got {} of {} at '{}'",
-                      rank, size, address == nullptr ? "" : address);
+                      rank, size, address);
   c10d::TCPStoreOptions options;
   options.port = static_cast<uint16_t>(port);
-  options.isServer = rank == 0 && (agent == nullptr || std::string_view(agent) != "True");
+  options.isServer = rank == 0 && variable("TORCHELASTIC_USE_AGENT_STORE") != "True";
   options.numWorkers = static_cast<size_t>(size);
   options.waitWorkers = false;
   options.multiTenant = true;  // Python may have made the same one

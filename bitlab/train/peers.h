@@ -27,6 +27,10 @@ class Peers {
   virtual at::Tensor gather(const at::Tensor& values) = 0;  // [size, ...], in the order of ranks
 };
 
+// Of processes, where null is this one alone.
+inline int64_t rank_of(const std::shared_ptr<Peers>& peers) { return peers == nullptr ? 0 : peers->rank(); }
+inline int64_t size_of(const std::shared_ptr<Peers>& peers) { return peers == nullptr ? 1 : peers->size(); }
+
 // Those that `torchrun`, or whoever sets the same variables, started with this one: WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT; over gloo. Null where there are no
 // others. Waits until all are there. Errors: InvalidArgument (a variable that is missing or no number), IoError (nobody answers).
 Result<std::shared_ptr<Peers>> torchrun_peers();

@@ -6,11 +6,9 @@
 #include <limits>
 #include <set>
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/tensor.h>
 #include <fmt/ranges.h>
 #include <torch/optim/optimizer.h>
 
@@ -21,6 +19,7 @@
 #include "bitlab/train/internal/kept_files.h"
 #include "bitlab/train/internal/not_finite.h"
 #include "bitlab/train/internal/optimizer.h"
+#include "bitlab/train/internal/random_numbers.h"
 #include "bitlab/train/internal/ranking.h"
 #include "bitlab/train/internal/schedule.h"
 #include "bitlab/train/internal/trainer_state.h"
@@ -59,8 +58,6 @@ class Threads {
  private:
   int before_;
 };
-
-at::Generator random_numbers() { return at::detail::getDefaultCPUGenerator(); }
 
 nn::NamedTensors in_float32(const nn::NamedTensors& tensors) {
   nn::NamedTensors wide;
@@ -104,7 +101,7 @@ BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions o
 
 void BitTrainer::add_hooks() {
   const auto& c = config_;
-  const int64_t rank = options_.peers == nullptr ? 0 : options_.peers->rank();
+  const int64_t rank = rank_of(options_.peers);
   if (c.mixup > 0) hooks_.push_back(std::make_shared<Mixup>(c.mixup, static_cast<uint64_t>(c.seed + rank)));
   if (c.distillation > 0 && options_.teacher)
     hooks_.push_back(std::make_shared<Distillation>(options_.teacher, c.distillation, c.temperature));
@@ -133,47 +130,6 @@ void BitTrainer::begin() {
   groups_ = groups_of(parameters_, config_);
   optimizer_ = make_optimizer(groups_, config_);
   *progress_ = {};
-}
-
-// All processes have the network of process 0, and random numbers of their own.
-void BitTrainer::begin_together() {
-  const at::NoGradGuard no_grad;
-  const State state = learner_.state();
-  for (const auto& [name, tensor] : state) options_.peers->broadcast(tensor);
-  learner_.load(state).value();
-  at::Generator random = random_numbers();
-  random.set_current_seed(random.current_seed() + static_cast<uint64_t>(options_.peers->rank()));
-}
-
-// Of the loss, and of how many items it is the mean.
-void BitTrainer::count_together(double& loss, StepContext& step) const {
-  step.all_items = step.items;
-  if (options_.peers == nullptr) return;
-  const at::Tensor sums = at::tensor({loss * static_cast<double>(step.items), static_cast<double>(step.items)}, at::kDouble);
-  options_.peers->sum(sums);
-  step.all_items = static_cast<int64_t>(sums[1].item<double>());
-  loss = sums[0].item<double>() / sums[1].item<double>();
-}
-
-// Running statistics, which each process has of its own samples, become those of process 0.
-void BitTrainer::share_buffers() {
-  if (options_.peers == nullptr) return;
-  const at::NoGradGuard no_grad;
-  State state = learner_.state();
-  std::set<std::string> parameters;
-  for (const NamedParameter& parameter : learner_.parameters()) parameters.insert(parameter.name);
-  for (const auto& [name, tensor] : state)
-    if (!parameters.contains(name)) options_.peers->broadcast(tensor);
-  learner_.load(state).value();
-}
-
-// In all processes, where one is asked to.
-bool BitTrainer::is_stopped() const {
-  const bool own = options_.stop && options_.stop();
-  if (options_.peers == nullptr) return own;
-  const at::Tensor asked = at::scalar_tensor(own ? 1 : 0, at::kDouble);
-  options_.peers->sum(asked);
-  return asked.item<double>() > 0;
 }
 
 // The batch through the network and the loss, with an error that says where the first number that is none comes from.
@@ -264,8 +220,8 @@ data::LoaderOptions BitTrainer::loader_options() const {
           .shuffle = true,
           .seed = static_cast<uint64_t>(config_.seed),
           .workers = config_.workers,
-          .rank = options_.peers == nullptr ? 0 : options_.peers->rank(),
-          .world = options_.peers == nullptr ? 1 : options_.peers->size(),
+          .rank = rank_of(options_.peers),
+          .world = size_of(options_.peers),
           .transforms = options_.transforms};
 }
 
@@ -327,7 +283,7 @@ Status BitTrainer::judge(const data::DatasetPtr& validation) {
   const bool is_renewed = config_.statistics_batches > 0;
   const State own = is_renewed ? learner_.state() : State();
   if (is_renewed) BITLAB_RETURN_IF_ERROR(renew_statistics());
-  share_buffers();
+  if (options_.peers != nullptr) take_from_first(/*parameters=*/false);
   const bool is_evaluated = validation != nullptr && validation->size() > 0;
   const auto epoch = static_cast<int64_t>(p.report.epochs.size()) + 1;
   if (is_evaluated) {
@@ -447,11 +403,11 @@ Status BitTrainer::load_checkpoint(data::Loader& loader) {
     if (!state.contains(name))
       return make_error(ErrorCode::kCorrupt, "[train] a checkpoint of a training run, got none of '{}'", name);
   const at::Tensor& random = state.at("random.cpu");
-  const auto [rank, processes] = std::pair(loader_options().rank, loader_options().world);
+  const int64_t processes = size_of(options_.peers);
   if (random.dim() != 2 || random.size(0) != processes)
     return make_error(ErrorCode::kInvalidArgument, "[train] as many processes as the checkpoint is of, {}, got {}",
                       random.dim() == 2 ? random.size(0) : 1, processes);
-  random_numbers().set_state(random[rank].clone());
+  random_numbers().set_state(random[rank_of(options_.peers)].clone());
   if (is_writer()) remove_old_checkpoints();  // the run may have been killed before it could
   return loader.seek({state.at("data.epoch").item<int64_t>(), state.at("data.position").item<int64_t>()});
 }

@@ -136,10 +136,10 @@ class BitTrainer {
   void add_hooks();
   void begin();
   void begin_together();
-  void share_buffers();
+  void take_from_first(bool parameters);
   void count_together(double& loss, StepContext& step) const;
   bool is_stopped() const;
-  bool is_writer() const { return options_.peers == nullptr || options_.peers->rank() == 0; }
+  bool is_writer() const { return rank_of(options_.peers) == 0; }
   Result<double> forward(StepContext& step);
   Result<TrainingReport> run(const data::DatasetPtr& training, const data::DatasetPtr& validation);
   void finish();

@@ -15,7 +15,7 @@ void bind_formats(nb::module_& m) {
   using format::Conversion, format::FormatInfo;
   nb::class_<FormatInfo>(m, "Format", "A kind of file that holds a network.")
       .def_ro("name", &FormatInfo::name)
-      .def_ro("extension", &FormatInfo::extension, "Of the path; empty for a folder.")
+      .def_ro("extension", &FormatInfo::extension, "Of the path.")
       .def_prop_ro(
           "variants", [](const FormatInfo& info) { return nb::str(std::string(info.variants).c_str()).attr("split")(); },
           nb::sig("def variants(self) -> list[str]"), "How it keeps a network; the first is taken unasked.")

@@ -15,7 +15,7 @@
 #include "bitlab/format/formats.h"
 #include "bitlab/runtime/edges_test_support.h"
 #include "bitlab/runtime/internal/cast.h"
-#include "bitlab/runtime/session.h"
+#include "bitlab/runtime/outputs_test_support.h"
 #include "bitlab/ternary/internal/draw.h"
 
 namespace bitlab::runtime {
@@ -40,7 +40,7 @@ class CSource : public testing::Test {
   }
   void TearDown() override { fs::remove_all(folder_); }
 
-  // Numbers of all kinds, the same each time: sixteenths from -8 to 8; indices and numbers of other types 0 to 2.
+  // Numbers of all kinds, the same each time: floats from -8 to 8; indices and numbers of other types 0 to 2.
   static std::vector<uint8_t> elements_of(DType dtype, int64_t count, uint32_t seed) {
     std::vector<float> values;
     for (int64_t i = 0; i < count; ++i) {
@@ -65,15 +65,7 @@ class CSource : public testing::Test {
       at += bytes;
       views.emplace_back(shape_at(v.shape, sizes), v.dtype, data.back().data());
     }
-    const auto session = Session::create(Model::create(p).value(), {1, {}}).value();
-    const auto outputs = session->run(views);
-    EXPECT_TRUE(outputs.ok()) << outputs.error().message;
-    std::string bytes;
-    for (size_t i = 0; outputs.ok() && i < outputs->size(); ++i) {
-      const Value& v = p.value(p.outputs[i].value);
-      bytes.append((*outputs)[i].as<char>(), static_cast<size_t>(elements(v.shape, sizes) * size_of(v.dtype)));
-    }
-    return bytes;
+    return output_bytes(p, sizes, views, 1);
   }
 
   // A main() that reads all inputs, runs twice, and writes the outputs.

@@ -22,11 +22,16 @@ struct DeployOptions {
   ConfigFlags flags;
 };
 
+// The first flag that says how a network becomes ternary without training; empty: none.
+std::string given_quantization(const DeployOptions& options) {
+  return options.rules_file.empty() ? options.flags.given() : "--rules";
+}
+
 // The run's network made ternary without training, where that is asked for, with what it cost.
 Result<Run> network_of(DeployOptions& options) {
   BITLAB_TRY(Run loaded, load_run(options.source));
   if (options.samples == 0) {
-    const std::string given = options.rules_file.empty() ? options.flags.given() : "--rules";
+    const std::string given = given_quantization(options);
     if (given.empty()) return loaded;
     return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with --samples, got none", given);
   }
@@ -64,10 +69,7 @@ Status make_folder_of(const std::filesystem::path& output) {
 }
 
 Status deploy_file(const DeployOptions& options) {
-  if (const std::string given = options.samples != 0          ? "--samples"
-                                : !options.rules_file.empty() ? "--rules"
-                                                              : options.flags.given();
-      !given.empty())
+  if (const std::string given = options.samples != 0 ? "--samples" : given_quantization(options); !given.empty())
     return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with a run, got the file {}", given, options.source);
   BITLAB_RETURN_IF_ERROR(make_folder_of(options.output));
   BITLAB_TRY(const format::Conversion made, format::convert(options.source, options.output, options.written));
@@ -109,7 +111,7 @@ Status run(DeployOptions& options) {
 std::string format_help() {
   std::string text = "The file's format, where its ending does not say it:";
   for (const format::FormatInfo& info : format::format_list())
-    text += fmt::format(" {} ({}): {};", info.name, info.extension.empty() ? "a folder" : info.extension, info.summary);
+    text += fmt::format(" {} ({}): {};", info.name, info.extension, info.summary);
   text.back() = '.';
   return text;
 }
@@ -127,7 +129,6 @@ std::string format_examples() {
   for (const format::FormatInfo& info : format::format_list()) {
     if (info.name == "bit") continue;
     text += fmt::format("\n  bitlab deploy network.bit -o network{}", info.extension);
-    if (info.extension.empty()) text += fmt::format(" --format {}", info.name);
     if (const size_t blank = info.variants.rfind(' '); blank != std::string_view::npos)
       text += fmt::format(" --variant {}", info.variants.substr(blank + 1));
   }

@@ -215,11 +215,11 @@ Status begin_folder(const Run& run, const fs::path& folder) {
 }
 
 // Of processes that train together the first one writes and prints.
-bool is_first_of(const std::shared_ptr<train::Peers>& peers) { return peers == nullptr || peers->rank() == 0; }
+bool is_first_of(const std::shared_ptr<train::Peers>& peers) { return train::rank_of(peers) == 0; }
 
 // The folder of a run that begins, and what a person is told of it.
 Status begin_run(const Run& run, const Datasets& datasets, const fs::path& folder, const TrainRunOptions& options) {
-  const int64_t processes = options.peers == nullptr ? 1 : options.peers->size();
+  const int64_t processes = train::size_of(options.peers);
   if (!options.resume) {
     BITLAB_RETURN_IF_ERROR(begin_folder(run, folder));
     BITLAB_RETURN_IF_ERROR(save_environment(run.config, processes, Paths(folder).environment));

@@ -100,7 +100,7 @@ Status run(TrainOptions& options) {
     return make_error(ErrorCode::kIoError, "{}; to go on, in all: bitlab train --resume -o {}", trained.error().message,
                       options.output);
   BITLAB_RETURN_IF_ERROR(trained);
-  if (peers != nullptr && peers->rank() > 0) return {};
+  if (train::rank_of(peers) > 0) return {};
   fmt::print("Next: bitlab deploy {} -o {}.bit\n", options.output, name);
   return {};
 }

@@ -29,16 +29,7 @@ std::string commented(std::string_view text) {
   return plain;
 }
 
-namespace {
-
-std::string upper(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'a' && c <= 'z' ? char(c - 'a' + 'A') : c; });
-  return text;
-}
-
-// "in_x" of each name; a number behind those that there are already.
-std::vector<std::string> parameter_names(const program::Program& p) {
+std::vector<std::string> port_names(const program::Program& p) {
   std::set<std::string> taken;
   std::vector<std::string> names;
   const auto add = [&](std::string name) {
@@ -48,6 +39,14 @@ std::vector<std::string> parameter_names(const program::Program& p) {
   for (const ValueId id : p.inputs) add("in_" + identifier(p.value(id).name));
   for (const program::Output& output : p.outputs) add("out_" + identifier(output.name));
   return names;
+}
+
+namespace {
+
+std::string upper(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'a' && c <= 'z' ? char(c - 'a' + 'A') : c; });
+  return text;
 }
 
 constexpr std::string_view kPrologue = R"(#include <float.h>
@@ -86,12 +85,11 @@ Status Emitter::check_program() const {
 }
 
 std::string Emitter::parameters() const {
-  const std::vector<std::string> names = parameter_names(p_);
   std::string text;
-  for (size_t i = 0; i < names.size(); ++i) {
+  for (size_t i = 0; i < ports_.size(); ++i) {
     const bool is_input = i < p_.inputs.size();
     const ValueId id = is_input ? p_.inputs[i] : p_.outputs[i - p_.inputs.size()].value;
-    text += fmt::format("{}{}{} *{}", i == 0 ? "" : ", ", is_input ? "const " : "", name(type(id)), names[i]);
+    text += fmt::format("{}{}{} *{}", i == 0 ? "" : ", ", is_input ? "const " : "", name(type(id)), ports_[i]);
   }
   return text;
 }
@@ -105,11 +103,10 @@ std::string Emitter::size_report() const {
       "#define {0}_SAME_BITS {4} /* 1: the bits of BitLab's runtime; 0: functions of the C library have a part in results "
       "*/\n",
       prefix, flash_, memory_[0].bytes() + memory_[1].bytes() + memory_[2].bytes(), macs_, exact_ ? 1 : 0);
-  const std::vector<std::string> names = parameter_names(p_);
-  for (size_t i = 0; i < names.size(); ++i) {
+  for (size_t i = 0; i < ports_.size(); ++i) {
     const ValueId id = i < p_.inputs.size() ? p_.inputs[i] : p_.outputs[i - p_.inputs.size()].value;
     text +=
-        fmt::format("#define {}_{}_SIZE {} /* {} */\n", prefix, upper(names[i]), count(id), program::to_string(shape(id)));
+        fmt::format("#define {}_{}_SIZE {} /* {} */\n", prefix, upper(ports_[i]), count(id), program::to_string(shape(id)));
   }
   return text;
 }
@@ -117,9 +114,8 @@ std::string Emitter::size_report() const {
 std::string Emitter::header() const {
   const std::string guard = upper(options_.name) + "_H";
   std::string refusals;
-  for (size_t i = 0; i < p_.nodes.size(); ++i)
-    if (body_.find(fmt::format(") return {};\n", i + 1)) != std::string::npos)
-      refusals += fmt::format("   {}: {}\n", i + 1, commented(p_.nodes[i].name));
+  for (const int64_t node : refusing_)
+    refusals += fmt::format("   {}: {}\n", node + 1, commented(p_.nodes[static_cast<size_t>(node)].name));
   std::string text = fmt::format("/* {}: {}. Written by BitLab. */\n#ifndef {}\n#define {}\n\n#include <stdint.h>\n\n{}\n",
                                  options_.name, commented(to_string(p_.signature())), guard, guard, size_report());
   text +=
@@ -134,10 +130,9 @@ std::string Emitter::header() const {
 }
 
 void Emitter::copy_outputs() {
-  const std::vector<std::string> names = parameter_names(p_);
   for (size_t i = 0; i < p_.outputs.size(); ++i) {
     const ValueId id = p_.outputs[i].value;
-    const std::string& out = names[p_.inputs.size() + i];
+    const std::string& out = ports_[p_.inputs.size() + i];
     if (pointer(id) == out) continue;
     line(fmt::format("memcpy({}, {}, {});", out, pointer(id), count(id) * size_of(type(id))));
   }
@@ -145,11 +140,10 @@ void Emitter::copy_outputs() {
 
 Result<Source> Emitter::run() {
   BITLAB_RETURN_IF_ERROR(check_program());
-  const std::vector<std::string> names = parameter_names(p_);
-  for (size_t i = 0; i < p_.inputs.size(); ++i) pointers_[p_.inputs[i]] = names[i];
+  for (size_t i = 0; i < p_.inputs.size(); ++i) pointers_[p_.inputs[i]] = ports_[i];
   for (size_t i = 0; i < p_.outputs.size(); ++i) {
     const ValueId root = roots_.of(p_.outputs[i].value);
-    if (p_.value(root).kind == ValueKind::kResult) pointers_.try_emplace(root, names[p_.inputs.size() + i]);
+    if (p_.value(root).kind == ValueKind::kResult) pointers_.try_emplace(root, ports_[p_.inputs.size() + i]);
   }
   for (const program::Node& node : p_.nodes) {
     place(static_cast<size_t>(node_));

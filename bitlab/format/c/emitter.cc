@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/internal/half.h"
 #include "bitlab/ternary/codes.h"
 #include "bitlab/ternary/trits.h"
@@ -44,39 +45,6 @@ Result<Type> type_of(const Value& value) {
       return make_error(ErrorCode::kUnsupported, "[c] values of float32, int64, int32 or bool, got {} (value={})",
                         program::name(value.dtype), value.name);
   }
-}
-
-View::View(std::vector<int64_t> shape) : sizes(std::move(shape)), strides(sizes.size()) {
-  int64_t stride = 1;
-  for (size_t i = sizes.size(); i-- > 0; stride *= sizes[i]) strides[i] = stride;
-}
-
-View View::broadcast(const std::vector<int64_t>& shape) const {
-  View view = *this;
-  const size_t lead = shape.size() - sizes.size();
-  view.sizes = shape;
-  view.strides.assign(shape.size(), 0);
-  for (size_t i = 0; i < sizes.size(); ++i)
-    if (sizes[i] == shape[lead + i]) view.strides[lead + i] = strides[i];
-  return view;
-}
-
-View View::permuted(const std::vector<int64_t>& order) const {
-  View view = *this;
-  for (size_t i = 0; i < order.size(); ++i) {
-    view.sizes[i] = sizes[static_cast<size_t>(order[i])];
-    view.strides[i] = strides[static_cast<size_t>(order[i])];
-  }
-  return view;
-}
-
-View View::part(int64_t dim, int64_t start, int64_t length, int64_t step) const {
-  View view = *this;
-  const auto at = static_cast<size_t>(dim);
-  view.offset += (start < 0 ? sizes[at] + start : start) * strides[at];
-  view.sizes[at] = length;
-  view.strides[at] *= step;
-  return view;
 }
 
 namespace {
@@ -125,7 +93,11 @@ Roots::Roots(const Program& p, const program::SymbolSizes& sizes) : lives_(p.val
 }
 
 Emitter::Emitter(const Program& program, const Options& options)
-    : p_(program), options_(options), roots_(program, options.sizes), helpers_(options.variant) {}
+    : p_(program),
+      options_(options),
+      ports_(port_names(program)),
+      roots_(program, options.sizes),
+      helpers_(options.variant) {}
 
 std::string Emitter::memory(Type type, int64_t offset) const {
   switch (type) {
@@ -144,7 +116,7 @@ namespace {
 
 size_t block_of(Type type) { return type == Type::kInt64 ? 1 : type == Type::kInt32 ? 2 : 0; }
 
-int64_t rounded(Type type, int64_t count) { return (count * size_of(type) + 7) / 8 * 8; }
+int64_t rounded(Type type, int64_t count) { return round_up(count * size_of(type), 8); }
 
 }  // namespace
 
@@ -272,15 +244,18 @@ std::string Emitter::product(ValueId weight, ValueId bias, double limit, float s
   if (limit != 0) need(row);
   const std::string scales = array("float", literals(scale), static_cast<int64_t>(scale.size()) * 4);
   const std::string biases = bias == kNone ? "NULL" : floats(bias);
-  return constant("product", fmt::format("{{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}}", row, weights, scales,
-                                         negative, biases, rows, depth, row_bytes, scale.size() > 1 ? 1 : 0, group,
-                                         group == 0 ? 0 : (depth + group - 1) / group, literal(static_cast<float>(limit)),
-                                         literal(step)));
+  return constant("product",
+                  fmt::format("{{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}}", row, weights, scales, negative,
+                              biases, rows, depth, row_bytes, scale.size() > 1 ? 1 : 0, group,
+                              group == 0 ? 0 : ceil_div(depth, group), literal(static_cast<float>(limit)), literal(step)));
 }
 
 void Emitter::line(std::string_view text) { body_.append("  ").append(text).append("\n"); }
 
-void Emitter::check(std::string_view call) { line(fmt::format("if (!{}) return {};", call, node_ + 1)); }
+void Emitter::check(std::string_view call) {
+  line(fmt::format("if (!{}) return {};", call, node_ + 1));
+  refusing_.push_back(node_);
+}
 
 namespace {
 

@@ -340,27 +340,29 @@ Status flip(Emitter& e, const Node& node, const Row&) {
   return {};
 }
 
-Status cat(Emitter& e, const Node& node, const Row&) {
-  const auto dim = node.attribute<int64_t>("dim");
+// What lies side by side along a node's dimension: visit(value, its view in the whole) for each of `parts`.
+template <class Visit>
+void each_part(const Emitter& e, const Node& node, ValueId whole, const std::vector<ValueId>& parts, Visit visit) {
+  const auto dim = static_cast<size_t>(node.attribute<int64_t>("dim"));
   int64_t start = 0;
-  for (const ValueId id : node.inputs) {
-    const std::vector<int64_t> part = e.shape(id);
-    const int64_t length = part[static_cast<size_t>(dim)];
-    e.copy({node.output(), View(e.shape(node.output())).part(dim, start, length, 1)}, {id, View(part)});
+  for (const ValueId id : parts) {
+    const int64_t length = e.shape(id)[dim];
+    visit(id, View(e.shape(whole)).part(dim, start, length));
     start += length;
   }
+}
+
+Status cat(Emitter& e, const Node& node, const Row&) {
+  each_part(e, node, node.output(), node.inputs, [&](ValueId id, const View& place) {
+    e.copy({node.output(), place}, {id, View(e.shape(id))});
+  });
   return {};
 }
 
 Status split(Emitter& e, const Node& node, const Row&) {
-  const auto dim = node.attribute<int64_t>("dim");
-  int64_t start = 0;
-  for (const ValueId id : node.outputs) {
-    const std::vector<int64_t> part = e.shape(id);
-    const int64_t length = part[static_cast<size_t>(dim)];
-    e.copy({id, View(part)}, {node.inputs[0], View(e.shape(node.inputs[0])).part(dim, start, length, 1)});
-    start += length;
-  }
+  each_part(e, node, node.inputs[0], node.outputs, [&](ValueId id, const View& place) {
+    e.copy({id, View(e.shape(id))}, {node.inputs[0], place});
+  });
   return {};
 }
 

@@ -9,9 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -66,6 +68,14 @@ struct Weight {
   std::variant<std::vector<float>, Halves, Ternary> data;
   std::vector<float> bias{};  // empty: none
 };
+
+// Numbers of a file, which may lie anywhere.
+template <class T>
+std::vector<T> copied(std::span<const uint8_t> bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  return values;
+}
 
 // What a part's weight is; nothing of a head that is the embedding. Called once a part, in the order of parts.def and of the layers.
 using Source = std::function<Result<std::optional<Weight>>(Part part, int64_t layer)>;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/internal/half.h"
 #include "bitlab/ternary/codes.h"
 
@@ -22,12 +23,6 @@ Error unsupported(const std::string& tensor, fmt::format_string<Args...> format,
                     tensor);
 }
 
-template <class T>
-std::vector<T> copied(std::span<const uint8_t> bytes) {
-  std::vector<T> values(bytes.size() / sizeof(T));
-  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
-  return values;
-}
 float half_at(const uint8_t* bytes) { return half_to_float(static_cast<uint16_t>(bytes[0] | bytes[1] << 8)); }
 
 // q d, 32 int8 with a float16 d in front.
@@ -97,7 +92,7 @@ std::optional<uint16_t> scale_of(const program::TernaryData& data, int64_t row, 
     const uint16_t half = float_to_half(scale);
     return half_to_float(half) == scale ? std::optional(half) : std::nullopt;
   }
-  const int64_t groups = (depth + data.group - 1) / data.group;
+  const int64_t groups = ceil_div(depth, data.group);
   const auto at = [&](int64_t k) { return data.group_scale[static_cast<size_t>(row * groups + k / data.group)]; };
   for (int64_t k = begin; k < end; k += data.group)
     if (at(k) != at(begin)) return std::nullopt;
@@ -185,9 +180,11 @@ Result<decoder::Ternary> unpack(const TypeInfo& type, std::span<const uint8_t> b
 
 decoder::Weight unpack_floats(const TypeInfo& type, std::span<const uint8_t> bytes, std::vector<int64_t> shape) {
   bytes = bytes.first(static_cast<size_t>(type.bytes_of(shape)));
-  if (type.name == "F32") return {std::move(shape), copied<float>(bytes)};
-  if (type.name == "F16") return {std::move(shape), decoder::Halves{copied<uint16_t>(bytes), program::Storage::kFloat16}};
-  if (type.name == "BF16") return {std::move(shape), decoder::Halves{copied<uint16_t>(bytes), program::Storage::kBFloat16}};
+  if (type.name == "F32") return {std::move(shape), decoder::copied<float>(bytes)};
+  if (type.name == "F16")
+    return {std::move(shape), decoder::Halves{decoder::copied<uint16_t>(bytes), program::Storage::kFloat16}};
+  if (type.name == "BF16")
+    return {std::move(shape), decoder::Halves{decoder::copied<uint16_t>(bytes), program::Storage::kBFloat16}};
   std::vector<float> values(bytes.size() / static_cast<size_t>(type.bytes) * static_cast<size_t>(type.values));
   float* out = values.data();
   for (; !bytes.empty(); bytes = bytes.subspan(static_cast<size_t>(type.bytes)), out += type.values)

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/file.h"
 #include "bitlab/base/internal/json.h"
 #include "bitlab/format/hf/hf.h"
@@ -26,16 +27,9 @@ Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
   return make_error(ErrorCode::kCorrupt, "[hf] {}", fmt::vformat(format, fmt::make_format_args(args...)));
 }
 
-template <class T>
-std::vector<T> copied(const TensorView& tensor) {
-  std::vector<T> values(tensor.bytes.size() / sizeof(T));
-  if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
-  return values;
-}
-
 // The rows of a packed weight, four to a row of bytes.
 Result<std::vector<uint8_t>> unpack_rows(const TensorView& packed, int64_t rows, int64_t depth, const std::string& name) {
-  const int64_t stride = (rows + 3) / 4, row_bytes = ternary::code_row_bytes(depth);
+  const int64_t stride = ceil_div(rows, 4), row_bytes = ternary::code_row_bytes(depth);
   std::vector<uint8_t> codes(static_cast<size_t>(rows * row_bytes));
   std::vector<int8_t> t(static_cast<size_t>(depth));
   for (int64_t row = 0; row < rows; ++row) {
@@ -101,11 +95,11 @@ class TensorReader {
   }
 
   static Result<Weight> floats(const TensorView& tensor, const std::string& name) {
-    if (tensor.type == ElementType::kF32) return Weight{tensor.shape, copied<float>(tensor)};
+    if (tensor.type == ElementType::kF32) return Weight{tensor.shape, decoder::copied<float>(tensor.bytes)};
     if (tensor.type == ElementType::kF16 || tensor.type == ElementType::kBF16)
-      return Weight{tensor.shape, decoder::Halves{copied<uint16_t>(tensor), tensor.type == ElementType::kF16
-                                                                                ? program::Storage::kFloat16
-                                                                                : program::Storage::kBFloat16}};
+      return Weight{tensor.shape, decoder::Halves{decoder::copied<uint16_t>(tensor.bytes),
+                                                  tensor.type == ElementType::kF16 ? program::Storage::kFloat16
+                                                                                   : program::Storage::kBFloat16}};
     return corrupt("floats in a module that is kept, got {} (tensor={})", safetensors::name(tensor.type), name);
   }
 
@@ -114,7 +108,7 @@ class TensorReader {
     const std::vector<int64_t> shape = decoder::shape_of(config_.decoder, part);
     const int64_t rows = shape[0], depth = shape[1];
     const bool is_packed = tensor.type == ElementType::kU8;
-    const std::vector<int64_t> expected{is_packed ? (rows + 3) / 4 : rows, depth};
+    const std::vector<int64_t> expected{is_packed ? ceil_div(rows, 4) : rows, depth};
     if (tensor.shape != expected)
       return corrupt("{} of {}, for {} as config.json says, got {} (tensor={})", program::to_string(expected),
                      safetensors::name(tensor.type), program::to_string(shape), program::to_string(tensor.shape), name);

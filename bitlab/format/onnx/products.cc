@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/internal/half.h"
 #include "bitlab/format/onnx/internal/operations.h"
 #include "bitlab/ternary/codes.h"
@@ -69,7 +70,7 @@ Weight weight_of(const Writer& w, const Node& node) {
 // t s as floats: what weights with scales of groups are where the variant has no form for these.
 std::vector<float> dequantized(const Weight& weight) {
   std::vector<float> values(weight.t.size());
-  const int64_t groups = (weight.depth + weight.group - 1) / weight.group;
+  const int64_t groups = ceil_div(weight.depth, weight.group);
   for (size_t i = 0; i < values.size(); ++i) {
     const auto row = static_cast<int64_t>(i) / weight.depth, k = static_cast<int64_t>(i) % weight.depth;
     values[i] = static_cast<float>(weight.t[i]) * weight.scale[static_cast<size_t>(row * groups + k / weight.group)];
@@ -122,7 +123,8 @@ std::string integers(Writer& w, const Weight& weight, const Ints& sizes, const s
     return w.g.node("DequantizeLinear", {int8_tensor(w, weight, sizes, t), w.g.number(1)});
   if (w.variant == Variant::kInt2) return w.g.node("DequantizeLinear", {int2_tensor(w, weight, sizes, t), w.g.number(1)});
   const auto count = static_cast<int64_t>(t.size());
-  const std::string bytes = w.g.tensor(weight.value->name, ElementType::kUint8, {(count + 3) / 4}, packed_rows(t, 1, count));
+  const std::string bytes =
+      w.g.tensor(weight.value->name, ElementType::kUint8, {ceil_div(count, 4)}, packed_rows(t, 1, count));
   std::string values = unpacked(w, bytes);
   if (count % 4 != 0)
     values = w.g.node("Slice", {w.g.node("Reshape", {values, w.g.ints({-1})}), w.g.ints({0}), w.g.ints({count})});
@@ -195,7 +197,7 @@ constexpr int64_t kBlock = 128;  // weights with a scale, of MatMulNBits
 
 // Codes t + 2, whose zero point, 2, is the one that MatMulNBits has unasked. Blocks are padded with it.
 std::string matmul_nbits(Writer& w, const Weight& weight, const std::string& q, const std::vector<int8_t>& t) {
-  const int64_t block = weight.group != 0 ? weight.group : kBlock, blocks = (weight.depth + block - 1) / block;
+  const int64_t block = weight.group != 0 ? weight.group : kBlock, blocks = ceil_div(weight.depth, block);
   std::string bytes;
   for (int64_t row = 0; row < weight.rows; ++row) {
     std::vector<int8_t> padded(t.begin() + row * weight.depth, t.begin() + (row + 1) * weight.depth);
@@ -231,7 +233,7 @@ std::string linear_sums(Writer& w, const Weight& weight, const std::string& q, c
 // The same with scales of groups.
 std::string linear_groups(Writer& w, const Weight& weight, const std::string& q) {
   if (w.variant == Variant::kMatMulNBits) return matmul_nbits(w, weight, q, weight.t);
-  const int64_t groups = (weight.depth + weight.group - 1) / weight.group;
+  const int64_t groups = ceil_div(weight.depth, weight.group);
   const Ints sizes{weight.rows, weight.depth};
   if (w.variant == Variant::kFloat) {
     const Order across = permuted(sizes, {1, 0});

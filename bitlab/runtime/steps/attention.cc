@@ -39,7 +39,7 @@ Mask mask_of(const StepContext& context, const kernels::AttentionArgs& layer) {
   mask.is_bool = context.input(attention_input::kMask).dtype == program::DType::kBool;
   mask.count = elements(context.input(attention_input::kMask).shape, context.sizes);
   // make_step() has put the mask into rows, in whatever layout it came.
-  const StridedView view = StridedView(context.input_shape(attention_input::kMask), Layout::kRowMajor)
+  const StridedView view = StridedView(context.input_shape(attention_input::kMask))
                                .broadcast({layer.batch, layer.heads, layer.queries, layer.keys});
   std::copy(view.strides.begin(), view.strides.end(), mask.strides.begin());
   return mask;

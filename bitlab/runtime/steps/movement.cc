@@ -20,14 +20,6 @@ Step copy_step(const StepContext& context, StridedView view) {
       0, ""};
 }
 
-// A part of a view: `length` values along a dimension from `start` on, each `step` from the one before.
-StridedView part_of(StridedView view, size_t dim, int64_t start, int64_t length, int64_t step = 1) {
-  view.offset += start * view.strides[dim];
-  view.sizes[dim] = length;
-  view.strides[dim] *= step;
-  return view;
-}
-
 size_t dim_of(const StepContext& context) { return static_cast<size_t>(context.node.attribute<int64_t>("dim")); }
 
 }  // namespace
@@ -40,18 +32,16 @@ Result<Step> make_permute_step(const StepContext& context) {
 
 Result<Step> make_slice_step(const StepContext& context) {
   const size_t dim = dim_of(context);
-  const StridedView view = context.input_view(0);
-  const int64_t start = context.node.attribute<int64_t>("start");
-  return copy_step(context, part_of(view, dim, start < 0 ? view.sizes[dim] + start : start, context.output_shape()[dim],
-                                    context.node.attribute<int64_t>("step")));
+  return copy_step(context,
+                   context.input_view(0).part(dim, context.node.attribute<int64_t>("start"), context.output_shape()[dim],
+                                              context.node.attribute<int64_t>("step")));
 }
 
 Result<Step> make_flip_step(const StepContext& context) {
   StridedView view = context.input_view(0);
   for (const int64_t dim : context.node.attribute<program::Sizes>("dims")) {
     const auto at = static_cast<size_t>(dim);
-    const int64_t size = view.sizes[at];  // read before view is moved from: arguments have no order
-    view = part_of(std::move(view), at, size - 1, size, -1);
+    view = view.part(at, view.sizes[at] - 1, view.sizes[at], -1);
   }
   return copy_step(context, std::move(view));
 }
@@ -180,11 +170,10 @@ Result<Step> make_scatter_step(const StepContext& context) {
 Result<Step> make_slice_scatter_step(const StepContext& context) {
   const size_t dim = dim_of(context);
   StridedView source = context.input_view(1);
-  const int64_t start = context.node.attribute<int64_t>("start"), length = source.sizes[dim],
-                bytes = size_of(context.input(0).dtype);
+  const int64_t bytes = size_of(context.input(0).dtype);
   StridedView whole = context.output_view();
-  const int64_t first = start < 0 ? whole.sizes[dim] + start : start;
-  StridedView part = part_of(whole, dim, first, length, context.node.attribute<int64_t>("step"));
+  StridedView part =
+      whole.part(dim, context.node.attribute<int64_t>("start"), source.sizes[dim], context.node.attribute<int64_t>("step"));
   return Step{[all = StridedCopy{context.input_view(0), std::move(whole), bytes},
                over = StridedCopy{std::move(source), std::move(part), bytes}](const StepBuffers& b) -> Status {
                 all.run(b.inputs[0], b.outputs[0], *b.pool);
@@ -205,7 +194,7 @@ Result<Step> make_cat_step(const StepContext& context) {
   for (size_t i = 0; i < context.node.inputs.size(); ++i) {
     StridedView from = context.input_view(i);
     const int64_t length = from.sizes[dim];
-    copies.push_back({std::move(from), part_of(context.output_view(), dim, start, length), size_of(context.input(i).dtype)});
+    copies.push_back({std::move(from), context.output_view().part(dim, start, length), size_of(context.input(i).dtype)});
     start += length;
   }
   return Step{[copies = std::move(copies)](const StepBuffers& b) -> Status {
@@ -221,8 +210,7 @@ Result<Step> make_split_step(const StepContext& context) {
   int64_t start = 0;
   for (size_t i = 0; i < context.node.outputs.size(); ++i) {
     const int64_t length = context.output_shape(i)[dim];
-    copies.push_back(
-        StridedCopy::in_rows(part_of(context.input_view(0), dim, start, length), size_of(context.input(0).dtype)));
+    copies.push_back(StridedCopy::in_rows(context.input_view(0).part(dim, start, length), size_of(context.input(0).dtype)));
     start += length;
   }
   return Step{[copies = std::move(copies)](const StepBuffers& b) -> Status {

@@ -10,6 +10,7 @@
 #include "bitlab/format/c/c.h"
 #include "bitlab/format/c/internal/helpers.h"
 #include "bitlab/program/placement.h"
+#include "bitlab/program/strided_view.h"
 
 namespace bitlab::format::c {
 
@@ -21,16 +22,7 @@ int64_t size_of(Type type);
 // Error: Unsupported, of float16 and bfloat16.
 Result<Type> type_of(const program::Value& value);
 
-// Elements seen through strides.
-struct View {
-  std::vector<int64_t> sizes, strides;
-  int64_t offset = 0;
-
-  explicit View(std::vector<int64_t> shape);                // row-major
-  View broadcast(const std::vector<int64_t>& shape) const;  // as NumPy does
-  View permuted(const std::vector<int64_t>& order) const;
-  View part(int64_t dim, int64_t start, int64_t length, int64_t step) const;
-};
+using View = program::StridedView;
 
 // Values that share memory: results of reshapes, and of operations that may overwrite what nothing reads any more.
 class Roots {
@@ -97,11 +89,13 @@ class Emitter {
 
   const program::Program& p_;
   const Options& options_;
+  std::vector<std::string> ports_;  // parameters of the function: inputs, then outputs
   Roots roots_;
   Helpers helpers_;
   std::map<program::ValueId, std::string> pointers_;  // of roots
   std::array<program::Placement, 3> memory_;          // bytes, int64, int32
   std::string constants_, body_;
+  std::vector<int64_t> refusing_;             // nodes that can end the run
   std::map<std::string, std::string> known_;  // constants by what they hold
   int64_t node_ = 0, flash_ = 0, macs_ = 0, names_ = 0;
   bool exact_ = true;
@@ -109,6 +103,9 @@ class Emitter {
 
 // What computes a node. Error: Unsupported, naming it.
 Status emit(Emitter& emitter, const program::Node& node);
+
+// "in_x" and "out_y" of all inputs and outputs, no two alike.
+std::vector<std::string> port_names(const program::Program& program);
 
 // Text for a comment.
 std::string commented(std::string_view text);
