@@ -1,7 +1,8 @@
 #include "bitlab/format/formats.h"
 
 #include <algorithm>
-#include <array>
+#include <deque>
+#include <mutex>
 
 #include "bitlab/base/file.h"
 #include "bitlab/format/bit/bit.h"
@@ -13,30 +14,39 @@
 namespace bitlab::format {
 namespace {
 
-struct Format {
-  FormatInfo info;
-  decltype(&write_bit) write;
-  decltype(&read_bit) read;
-};
-
-constexpr std::array kFormats{
+// Formats stay where they are once they are there.
+struct Table {
+  std::mutex mutex;
+  std::deque<Format> formats{
 #define BITLAB_FORMAT(name, extension, variants, summary) \
   Format{{#name, extension, variants, summary}, write_##name, read_##name},
 #include "bitlab/format/formats.def"
 #undef BITLAB_FORMAT
+  };
 };
+
+Table& table() {
+  static Table formats;
+  return formats;
+}
 
 // What the rows have, as a list for messages.
 std::string listed(std::string_view FormatInfo::*member) {
   std::string text;
-  for (const Format& format : kFormats) text += (text.empty() ? "" : ", ") + std::string(format.info.*member);
+  for (const FormatInfo& info : format_list()) text += (text.empty() ? "" : ", ") + std::string(info.*member);
   return text;
 }
 
+// The format whose member is that; null where there is none.
+const Format* look_up(std::string_view FormatInfo::*member, std::string_view wanted) {
+  const std::lock_guard lock(table().mutex);
+  const auto& formats = table().formats;
+  const auto found = std::find_if(formats.begin(), formats.end(), [&](const Format& f) { return f.info.*member == wanted; });
+  return found == formats.end() ? nullptr : &*found;
+}
+
 Result<const Format*> find(std::string_view FormatInfo::*member, std::string_view wanted, std::string_view what) {
-  const auto* const found =
-      std::find_if(kFormats.begin(), kFormats.end(), [&](const Format& f) { return f.info.*member == wanted; });
-  if (found != kFormats.end()) return found;
+  if (const Format* found = look_up(member, wanted); found != nullptr) return found;
   return make_error(ErrorCode::kUnknownName, "[format] {} of {{{}}}, got '{}'", what, listed(member), wanted);
 }
 
@@ -47,9 +57,17 @@ bool has_word(std::string_view words, std::string_view word) {
 }  // namespace
 
 std::vector<FormatInfo> format_list() {
+  const std::lock_guard lock(table().mutex);
   std::vector<FormatInfo> list;
-  for (const Format& format : kFormats) list.push_back(format.info);
+  for (const Format& format : table().formats) list.push_back(format.info);
   return list;
+}
+
+void add_format(const Format& format) {
+  const std::lock_guard lock(table().mutex);
+  auto& formats = table().formats;
+  if (std::any_of(formats.begin(), formats.end(), [&](const Format& f) { return f.info.name == format.info.name; })) return;
+  formats.push_back(format);
 }
 
 Result<std::vector<OutputFile>> write(std::string_view name, const program::Program& program,
@@ -61,6 +79,13 @@ Result<std::vector<OutputFile>> write(std::string_view name, const program::Prog
   WriteOptions chosen = options;
   if (chosen.variant.empty()) chosen.variant = format->info.variants.substr(0, format->info.variants.find(' '));
   return format->write(program, path, chosen);
+  WriteOptions complete = options;
+  const std::string_view variants = format->info.variants;
+  if (complete.variant.empty()) complete.variant = variants.substr(0, variants.find(' '));
+  if (!complete.variant.empty() && !has_word(variants, complete.variant))
+    return make_error(ErrorCode::kUnknownName, "[format] a variant of {} of {{{}}}, got '{}'", name, variants,
+                      complete.variant);
+  return format->write(program, path, complete);
 }
 
 Result<program::Program> read(std::string_view name, const std::filesystem::path& path) {
@@ -151,6 +176,8 @@ Result<program::Program> read_c(const std::filesystem::path& path) { return writ
 Result<std::vector<OutputFile>> write_gguf(const program::Program& program, const std::filesystem::path& path,
                                            const WriteOptions& options) {
   return one_file(path, gguf::serialize(program, options.variant));
+  BITLAB_TRY(std::string bytes, gguf::serialize(program, options.variant));
+  return std::vector<OutputFile>{{path, std::move(bytes)}};
 }
 
 Result<program::Program> read_gguf(const std::filesystem::path& path) { return gguf::load(path); }

@@ -1,4 +1,5 @@
-// The door for programs to and from files: every format is a row of formats.def, with one signature to write and one to read.
+// The door for programs to and from files: every format is a row of formats.def, with one signature to write and one to read. Formats that need more than
+// this library has, such as LibTorch's, are added by those who have it.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ struct FormatInfo {
   std::string_view variants;  // which blanks part, the default first; empty: there are none
   std::string_view summary;
 };
-std::vector<FormatInfo> format_list();  // in the order of formats.def
+std::vector<FormatInfo> format_list();  // in the order of formats.def, then of add_format()
 
 // Options of all formats; each takes what it knows of.
 struct WriteOptions {
@@ -29,6 +30,16 @@ struct OutputFile {
   std::filesystem::path path;
   std::string bytes;
 };
+
+// A format: write() and read() of it. write() is given one of the variants, where there are some.
+struct Format {
+  FormatInfo info;
+  Result<std::vector<OutputFile>> (*write)(const program::Program& program, const std::filesystem::path& path,
+                                           const WriteOptions& options);
+  Result<program::Program> (*read)(const std::filesystem::path& path);
+};
+// Puts a format behind those that there are, for all threads. One of a name that is there already changes nothing. Names and texts must live on.
+void add_format(const Format& format);
 
 // The files at and around `path`, the same for the same program, path and options. `name`: of formats.def. Errors: UnknownName (listing the names or
 // variants), those of verify() and of the format.
