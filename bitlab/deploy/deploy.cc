@@ -10,6 +10,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/deploy/internal/tensor_view.h"
+#include "bitlab/deploy/torch_formats.h"
 #include "bitlab/format/bit/bit.h"
 
 namespace bitlab::deploy {
@@ -90,6 +91,7 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
 Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                         const std::filesystem::path& path, const CaptureOptions& options,
                         const format::WriteOptions& written) {
+  register_formats();
   BITLAB_RETURN_IF_ERROR(format::format_of(path, written.format));
   BITLAB_TRY(Captured captured, capture_module(module, forward, example, options));
   program::Program& program = captured.program;

@@ -35,8 +35,8 @@ struct Deployment {
   std::vector<std::string> unread;  // modules that the file leaves out, since eval does not read them (capture.h)
 };
 
-// Captures, checks parity on `example`, writes the file in the format and variant of `written`, or that of the path's extension (format/formats.def).
-// Errors: those of capture(), check_parity() and the format, IoError.
+// Captures, checks parity on `example`, writes the file in the format and variant of `written`, or that of the path's extension (format/formats.def,
+// torch_formats.def). Errors: those of capture(), check_parity() and the format, IoError.
 Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                         const std::filesystem::path& path, const CaptureOptions& options = {},
                         const format::WriteOptions& written = {});

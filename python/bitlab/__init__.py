@@ -4,8 +4,8 @@
     session = bitlab.runtime.Session("lenet5.bit")
     logits = session(images)            # NumPy arrays in and out
 
-With PyTorch installed there are the layers (`bitlab.nn`), `BitConverter`, `BitModel`, `BitTrainer`, `deploy`, `verify`, `analyze` and
-`quantize_for_deployment`. They are loaded at their first use, so that `import bitlab` does not import torch.
+With PyTorch installed there are the layers (`bitlab.nn`), `BitConverter`, `BitModel`, `BitTrainer`, `deploy`, `verify`, `analyze`,
+`quantize_for_deployment`, `to_torchscript`, `to_mobile` and `to_exported_program`. They are loaded at their first use, so that `import bitlab` does not import torch.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from bitlab.deployment import deploy as deploy
     from bitlab.deployment import quantize_for_deployment as quantize_for_deployment
     from bitlab.deployment import verify as verify
+    from bitlab.torch_formats import to_exported_program as to_exported_program
+    from bitlab.torch_formats import to_mobile as to_mobile
+    from bitlab.torch_formats import to_torchscript as to_torchscript
     from bitlab.training import BitTrainer as BitTrainer
 
 __version__: str = _core.version()
@@ -46,10 +49,13 @@ _LAZY = {
     "analyze": "convert",
     "deploy": "deployment",
     "quantize_for_deployment": "deployment",
+    "to_exported_program": "torch_formats",
+    "to_mobile": "torch_formats",
+    "to_torchscript": "torch_formats",
     "verify": "deployment",
     "BitTrainer": "training",
 }
-_LAZY_MODULES = ("convert", "deployment", "nn", "ops", "sinks", "training")
+_LAZY_MODULES = ("convert", "deployment", "nn", "ops", "sinks", "torch_formats", "training")
 
 _ERRORS = [name for name, value in vars(_core).items() if isinstance(value, type) and issubclass(value, Exception)]
 _CONFIGS = [name for name in dir(_core) if name.endswith(("Config", "Rule"))]

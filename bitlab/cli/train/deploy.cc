@@ -7,6 +7,7 @@
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"
 #include "bitlab/cli/train/flags.h"
+#include "bitlab/deploy/torch_formats.h"
 #include "bitlab/format/formats.h"
 
 namespace bitlab::cli {
@@ -107,7 +108,7 @@ Status run(DeployOptions& options) {
   return format::format_of(options.source).ok() ? deploy_file(options) : deploy_trained(options);
 }
 
-// Of --format and --variant, and an example of each format, from formats.def.
+// Of --format and --variant, and an example of each format, from the lists of formats.
 std::string format_help() {
   std::string text = "The file's format, where its ending does not say it:";
   for (const format::FormatInfo& info : format::format_list())
@@ -138,6 +139,7 @@ std::string format_examples() {
 }  // namespace
 
 void add_deploy(CLI::App& app, Action& action) {
+  deploy::register_formats();
   auto options = std::make_shared<DeployOptions>();
   CLI::App* command =
       app.add_subcommand("deploy", "Write a trained model as a .bit file for the torch-free runtime, or in another format");

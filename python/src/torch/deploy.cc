@@ -14,6 +14,8 @@
 #include "bitlab/convert/bit_model.h"
 #include "bitlab/deploy/compare.h"
 #include "bitlab/deploy/post_training.h"
+#include "bitlab/deploy/torch_formats.h"
+#include "bitlab/deploy/torchscript/torchscript.h"
 #include "bitlab/format/bit/bit.h"
 
 namespace nb = nanobind;
@@ -68,6 +70,14 @@ std::vector<deploy::NodeDifference> compare(const std::string& path, const nb::o
   return deploy::compare_nodes(program, *owner, call, example, signature_of(inputs, ranges)).value();
 }
 
+std::pair<std::string, NamedTensors> script_of(const std::string& path, const std::string& variant) {
+  const nb::gil_scoped_release no_gil;
+  deploy::Script script = deploy::to_script(format::bit::load(path).value(), variant).value();
+  NamedTensors buffers;
+  for (const auto& [name, tensor] : script.buffers) buffers.set(name, tensor);
+  return {std::move(script.source), std::move(buffers)};
+}
+
 deploy::PostTrainingReport fit_model(const std::shared_ptr<convert::BitModel>& model, const nb::object& forward,
                                      const std::vector<NamedTensors>& samples, const DeploymentConfig& config,
                                      const nb::object& evaluate) {
@@ -81,6 +91,7 @@ deploy::PostTrainingReport fit_model(const std::shared_ptr<convert::BitModel>& m
 }  // namespace
 
 void bind_deploy(nb::module_& m) {
+  deploy::register_formats();
   using deploy::Deployment, deploy::LayerFit, deploy::NodeDifference, deploy::Parity, deploy::PostTrainingReport;
   nb::class_<Parity>(m, "Parity", "How close the runtime's outputs are to the module's on the example.")
       .def_ro("exact", &Parity::exact, "No node may round otherwise: the outputs are equal bit by bit.")
@@ -134,6 +145,7 @@ void bind_deploy(nb::module_& m) {
         nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"));
   m.def("compare", &compare, nb::arg("path"), nb::arg("module"), nb::arg("forward"), nb::arg("example"),
         nb::arg("inputs").none(), nb::arg("ranges"));
+  m.def("script_of", &script_of, nb::arg("path"), nb::arg("variant"));
   m.def("fit_samples", &fit_model, nb::arg("model"), nb::arg("forward"), nb::arg("samples"), nb::arg("config"),
         nb::arg("evaluate").none());
 }
