@@ -12,21 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from networks import (
-    BEHIND_QUANTIZERS,
-    QUANTIZATIONS,
-    ROUNDING,
-    Arrays,
-    Products,
-    apart,
-    bert,
-    deployed,
-    examples,
-    gpt,
-    ops_of,
-    resnet,
-    vit,
-)
+from products import BEHIND_QUANTIZERS, QUANTIZATIONS, ROUNDING, Arrays, Products, apart, deployed, examples, ops_of
 from test_formats_gguf import write_model
 from torch import nn
 from torch.nn import functional as F
@@ -258,6 +244,54 @@ def test_every_row_has_a_case() -> None:
 
 
 # --- networks
+
+
+def bert(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    symbols.update(dynamic_axes={"input_ids": {0: "batch", 1: "tokens"}}, ranges={"tokens": (1, 32)})
+    config = BertConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_labels=3
+    )
+    return BertForSequenceClassification(config), {"input_ids": torch.randint(3, 90, (2, 12))}
+
+
+def gpt(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    symbols.update(dynamic_axes={"input_ids": {0: "batch", 1: "tokens"}}, ranges={"tokens": (1, 32)})
+    config = LlamaConfig(
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        use_cache=False,
+    )
+    return LlamaForCausalLM(config), {"input_ids": torch.randint(3, 90, (2, 12))}
+
+
+def vit(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        num_labels=5,
+    )
+    return ViTForImageClassification(config), torch.randn(2, 3, 32, 32)
+
+
+def resnet(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=5)
+    return ResNetForImageClassification(config), torch.randn(2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -14,20 +14,7 @@ import pytest
 import torch
 import torch.jit.mobile
 from conftest import ROOT
-from networks import (
-    BEHIND_QUANTIZERS,
-    QUANTIZATIONS,
-    ROUNDING,
-    Arrays,
-    Products,
-    apart,
-    bert,
-    deployed,
-    examples,
-    gpt,
-    ops_of,
-    resnet,
-)
+from products import BEHIND_QUANTIZERS, QUANTIZATIONS, ROUNDING, Arrays, Products, apart, deployed, examples, ops_of
 from test_formats_gguf import write_model
 from torch import nn
 
@@ -187,18 +174,38 @@ def test_every_operation_in_all_its_forms(variant: str) -> None:
 # --- networks
 
 
-@pytest.mark.parametrize("make", [bert, gpt, resnet])
-def test_a_network(make: Callable[..., tuple[nn.Module, Any]], tmp_path: Path) -> None:
-    symbols: dict[str, Any] = {}
-    model, example = make(symbols)
-    inputs = deployed(bitlab.BitModel(model), example, tmp_path / "m.bit", **symbols)
-    sizes = [(1, 1), (3, 7)] if symbols else []  # other ones than the example's
-    others = [{name: np.random.default_rng(1).integers(3, 90, size) for name in inputs} for size in sizes]
+class Decoder(nn.Module):
+    """A decoder of one block, of any number of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        quant = bitlab.BitQuantConfig(granularity="channel")
+        self.table = bitlab.nn.BitEmbedding(99, 32, quant=quant)
+        self.block = bitlab.nn.BitTransformerBlock(
+            32, 4, num_kv_heads=2, norm="rms", norm_first=True, causal=True, rope_theta=1e4, bias=False, activation="swiglu", quant=quant
+        )
+        self.head = nn.Linear(32, 99)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(self.table(ids)))
+
+
+def decoder(bit: Path) -> Arrays:
+    """Written with its symbols; an example."""
+    axes = {"ids": {0: "batch", 1: "tokens"}}
+    return deployed(Decoder(), {"ids": torch.randint(0, 99, (2, 12))}, bit, dynamic_axes=axes, ranges={"tokens": (1, 32)})
+
+
+@pytest.mark.parametrize("write", [bitlab.to_torchscript, bitlab.to_mobile])
+def test_a_transformer_takes_other_sizes(write: Callable[..., Any], tmp_path: Path) -> None:
+    inputs, bit = decoder(tmp_path / "m.bit"), tmp_path / "m.bit"
+    assert {"rotary", "attention", "ternary_linear", "ternary_embedding"} <= ops_of(bit)
+    others = [{"ids": np.random.default_rng(1).integers(0, 99, size)} for size in [(1, 1), (3, 32)]]
     for variant in VARIANTS:
-        module = bitlab.to_torchscript(tmp_path / "m.bit", variant=variant)
+        module = write(bit, variant=variant)
         for values in [inputs, *others]:
-            expected = bitlab.runtime.Session(tmp_path / "m.bit").run(values)
-            assert apart(outputs_of(tmp_path / "m.bit", module(*tensors(values))), expected) < BEHIND_QUANTIZERS
+            expected = bitlab.runtime.Session(bit).run(values)
+            assert apart(outputs_of(bit, module(*tensors(values))), expected) < BEHIND_QUANTIZERS
 
 
 LENET5 = ROOT / "tests/golden/lenet5.bit"
@@ -213,13 +220,6 @@ def test_lenet5_has_the_bits_of_the_runtime(write: Callable[..., Any]) -> None:
     for variant in VARIANTS:
         for count in (5, 0, 1):
             assert difference(LENET5, lenet_images(count), variant, write, runs=3) == 0
-
-
-def test_a_phones_file_of_a_decoder(tmp_path: Path) -> None:
-    symbols: dict[str, Any] = {}
-    model, example = gpt(symbols)
-    inputs = deployed(bitlab.BitModel(model), example, tmp_path / "m.bit", **symbols)
-    assert difference(tmp_path / "m.bit", inputs, "portable", bitlab.to_mobile) < BEHIND_QUANTIZERS
 
 
 def test_a_decoder_goes_on_from_its_states(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Networks for the tests of formats, and how far two programs that run one are apart."""
+"""What the tests of formats have in common: forms of products, and how far two programs that run one are apart."""
 
 from __future__ import annotations
 
@@ -72,51 +72,3 @@ QUANTIZATIONS = [
     for granularity in ("tensor", "channel")
     for activation in ("int8", "int4")
 ]
-
-
-def bert(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    symbols.update(dynamic_axes={"input_ids": {0: "batch", 1: "tokens"}}, ranges={"tokens": (1, 32)})
-    config = BertConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_labels=3
-    )
-    return BertForSequenceClassification(config), {"input_ids": torch.randint(3, 90, (2, 12))}
-
-
-def gpt(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    symbols.update(dynamic_axes={"input_ids": {0: "batch", 1: "tokens"}}, ranges={"tokens": (1, 32)})
-    config = LlamaConfig(
-        vocab_size=99,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        use_cache=False,
-    )
-    return LlamaForCausalLM(config), {"input_ids": torch.randint(3, 90, (2, 12))}
-
-
-def vit(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
-    from transformers import ViTConfig, ViTForImageClassification
-
-    config = ViTConfig(
-        image_size=32,
-        patch_size=8,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        num_labels=5,
-    )
-    return ViTForImageClassification(config), torch.randn(2, 3, 32, 32)
-
-
-def resnet(symbols: dict[str, Any]) -> tuple[nn.Module, Any]:
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], num_labels=5)
-    return ResNetForImageClassification(config), torch.randn(2, 3, 32, 32)
