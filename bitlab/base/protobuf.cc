@@ -12,6 +12,17 @@ void append_raw(std::string& bytes, T value) {
   bytes.append(raw, sizeof value);
 }
 
+bool take_varint(std::string_view& bytes, uint64_t& value) {
+  value = 0;
+  for (unsigned shift = 0; shift < 64 && !bytes.empty(); shift += 7) {
+    const auto byte = static_cast<uint8_t>(bytes[0]);
+    bytes.remove_prefix(1);
+    value |= static_cast<uint64_t>(byte & 0x7F) << shift;
+    if (byte < 0x80) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void ProtobufMessage::varint(uint64_t value) {
@@ -19,62 +30,72 @@ void ProtobufMessage::varint(uint64_t value) {
   bytes_ += static_cast<char>(value);
 }
 
-void ProtobufMessage::key(int field, Wire wire) { varint(static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire)); }
+void ProtobufMessage::key(int field, ProtobufWire wire) {
+  varint(static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire));
+}
 
 ProtobufMessage& ProtobufMessage::number(int field, int64_t value) {
-  key(field, Wire::kVarint);
+  key(field, ProtobufWire::kVarint);
   varint(static_cast<uint64_t>(value));
   return *this;
 }
 
 ProtobufMessage& ProtobufMessage::float32(int field, float value) {
-  key(field, Wire::kFixed32);
+  key(field, ProtobufWire::kFixed32);
   append_raw(bytes_, value);
   return *this;
 }
 
 ProtobufMessage& ProtobufMessage::float64(int field, double value) {
-  key(field, Wire::kFixed64);
+  key(field, ProtobufWire::kFixed64);
   append_raw(bytes_, value);
   return *this;
 }
 
 ProtobufMessage& ProtobufMessage::text(int field, std::string_view bytes) {
-  key(field, Wire::kBytes);
+  key(field, ProtobufWire::kBytes);
   varint(bytes.size());
   bytes_ += bytes;
   return *this;
 }
 
 bool ProtobufReader::next() {
+  if (bytes_.empty() || is_broken_) return false;
+  is_broken_ = !read_field();
+  return !is_broken_;
+}
+
+bool ProtobufReader::read_field() {
+  constexpr uint64_t kMostField = (uint64_t{1} << 29) - 1;
   uint64_t tag = 0;
-  if (bytes_.empty() || !read_varint(tag)) return false;
+  if (!take_varint(bytes_, tag) || tag >> 3 == 0 || tag >> 3 > kMostField) return false;
   field = static_cast<int>(tag >> 3);
+  wire = static_cast<ProtobufWire>(tag & 7);
   content = {}, number = 0;
-  switch (static_cast<ProtobufMessage::Wire>(tag & 7)) {
-    case ProtobufMessage::Wire::kVarint:
-      return read_varint(number);
-    case ProtobufMessage::Wire::kFixed64:
+  switch (wire) {
+    case ProtobufWire::kVarint:
+      return take_varint(bytes_, number);
+    case ProtobufWire::kFixed64:
       return take(8);
-    case ProtobufMessage::Wire::kFixed32:
+    case ProtobufWire::kFixed32:
       return take(4);
-    case ProtobufMessage::Wire::kBytes: {
+    case ProtobufWire::kBytes: {
       uint64_t size = 0;
-      return read_varint(size) && take(size);
+      return take_varint(bytes_, size) && take(size);
     }
   }
   return false;
 }
 
-bool ProtobufReader::read_varint(uint64_t& value) {
-  value = 0;
-  for (unsigned shift = 0; shift < 64 && !bytes_.empty(); shift += 7) {
-    const auto byte = static_cast<uint8_t>(bytes_[0]);
-    bytes_.remove_prefix(1);
-    value |= static_cast<uint64_t>(byte & 0x7F) << shift;
-    if (byte < 0x80) return true;
+bool append_varints(const ProtobufReader& reader, std::vector<int64_t>& numbers) {
+  if (reader.wire == ProtobufWire::kVarint) numbers.push_back(static_cast<int64_t>(reader.number));
+  std::string_view packed = reader.content;
+  while (reader.wire == ProtobufWire::kBytes && !packed.empty()) {
+    uint64_t value = 0;
+    if (!take_varint(packed, value)) return false;
+    numbers.push_back(static_cast<int64_t>(value));
   }
-  return false;
+  return reader.wire == ProtobufWire::kVarint || reader.wire == ProtobufWire::kBytes;
 }
 
 bool ProtobufReader::take(uint64_t size) {

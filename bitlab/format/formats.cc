@@ -198,5 +198,6 @@ Result<std::vector<OutputFile>> write_onnx(const program::Program& program, cons
 }
 
 Result<program::Program> read_onnx(const std::filesystem::path& path) { return written_alone("onnx", path); }
+Result<program::Program> read_onnx(const std::filesystem::path& path) { return onnx::load(path); }
 
 }  // namespace bitlab::format

@@ -12,6 +12,9 @@
 // and outputs `<name>.next`, which hold the new positions, too.
 #pragma once
 
+#include <cstdint>
+#include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -24,5 +27,11 @@ inline constexpr const char* kVariants = "float matmulnbits int2 int8";
 // The model's bytes; the same for the same program. `variant`: of kVariants; empty: the first. Errors: those of verify(), and Unsupported where ONNX
 // or the variant has no form for a node, naming it, or where the file would pass protobuf's two gigabytes.
 Result<std::string> serialize(const program::Program& program, std::string_view variant);
+
+// The program of a model of opset 11 or later, whoever wrote it: readers.def lists the operators. Names of sizes become symbols, the batch first; what can be
+// computed of constants and sizes is. Errors: Corrupt, saying what was expected and where; Unsupported, naming the node, its operator and why.
+Result<program::Program> parse(std::span<const uint8_t> bytes);
+// The same of a file, with tensors in files of its folder. Errors besides: NotFound, IoError.
+Result<program::Program> load(const std::filesystem::path& path);
 
 }  // namespace bitlab::format::onnx

@@ -233,7 +233,8 @@ Result<Names> write_resample(Writer& w, const Node& node) {
     attributes = {{"mode", mode.substr(0, mode.find('_'))},
                   {"coordinate_transformation_mode", std::string(aligned ? "align_corners" : "half_pixel")},
                   {"cubic_coeff_a", antialiased ? -0.5F : -0.75F},
-                  {"antialias", int64_t{antialiased ? 1 : 0}}};
+                  {"antialias", int64_t{antialiased ? 1 : 0}},
+                  {"exclude_outside", int64_t{antialiased ? 1 : 0}}};  // windows end at the image's border
   }
   Shape sizes = w.shape(node, 0);
   const auto& output = node.attribute<Shape>("output_size");

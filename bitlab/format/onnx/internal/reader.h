@@ -1,0 +1,179 @@
+// What the operators' readers share: the model, the program that is being built, and what each of the model's names stands for.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "bitlab/format/onnx/internal/model.h"
+#include "bitlab/program/program.h"
+
+namespace bitlab::format::onnx {
+
+// int64 [n], or a scalar, of sizes: what Shape gives, and what is computed of it.
+struct SizeList {
+  program::Shape values;
+  bool is_scalar = false;
+};
+
+// What a name stands for: nothing (an output that is left out), a value of the program, or what is known while the model is read.
+using Operand = std::variant<std::monostate, program::ValueId, Tensor, SizeList>;
+using Operands = std::vector<Operand>;
+
+class Reader {
+ public:
+  // `batch`: the name of the size that is the batch; empty: none is.
+  Reader(const ModelFile& model, size_t file_bytes, std::string batch)
+      : model_(model), batch_(std::move(batch)), folding(file_bytes) {}
+  Result<program::Program> program();
+
+  // --- the node that is read
+  const ModelNode& node() const { return *node_; }
+  int64_t opset() const { return model_.opset; }
+  bool has(size_t input) const { return input < node_->inputs.size() && !node_->inputs[input].empty(); }
+  // An input; nothing where it is left out.
+  const Operand& operand(size_t input) const;
+  const Tensor* tensor(size_t input) const { return std::get_if<Tensor>(&operand(input)); }
+  ElementType type(size_t input) const;
+  program::Shape shape(size_t input) const;
+  // The input where it is known. Error: Unsupported, saying what it is.
+  Result<Tensor> known(size_t input, std::string_view what) const;
+  // Integers of one dimension or none, that may be sizes; nothing where they are not known.
+  std::optional<SizeList> sizes(size_t input) const;
+  Result<Ints> integers(size_t input, std::string_view what) const;
+
+  int64_t integer(std::string_view attribute, int64_t otherwise) const;
+  float number(std::string_view attribute, float otherwise) const;
+  std::string text(std::string_view attribute, std::string_view otherwise) const;
+  std::optional<Ints> list(std::string_view attribute) const;
+  // A dimension of x, which counts from the end where it is negative. Error: Corrupt.
+  Result<int64_t> axis(int64_t dim, size_t rank) const;
+
+  template <class... Args>
+  Error refuse(fmt::format_string<Args...> format, Args&&... args) const {
+    return failure(ErrorCode::kUnsupported, fmt::vformat(format, fmt::make_format_args(args...)));
+  }
+  template <class... Args>
+  Error corrupt(fmt::format_string<Args...> format, Args&&... args) const {
+    return failure(ErrorCode::kCorrupt, fmt::vformat(format, fmt::make_format_args(args...)));
+  }
+
+  // --- the program
+  Result<program::ValueId> value(size_t input);       // of an input, constants as they are
+  Result<program::ValueId> activation(size_t input);  // the same as the result of a node, or an input of the program
+  Result<program::ValueId> constant(const Tensor& tensor, std::string_view name = "");
+  Result<program::ValueId> computed(const Operand& operand, std::string_view name = "");
+  Result<program::ValueId> as_activation(program::ValueId id);
+  const program::Value& of(program::ValueId id) const { return builder_.peek().value(id); }
+  const program::Shape& shape_of(program::ValueId id) const { return of(id).shape; }
+  std::string show(const program::Shape& shape) const { return builder_.peek().show(shape); }
+  Result<program::ValueId> emit(program::Op op, std::vector<program::ValueId> inputs, program::Attributes attributes = {});
+  Result<std::vector<program::ValueId>> emit_all(program::Op op, std::vector<program::ValueId> inputs,
+                                                 program::Attributes attributes = {});
+  Result<program::ValueId> number(double value, program::DType dtype);  // a scalar
+  Result<program::ValueId> with(program::Op op, program::ValueId x, double value);
+  Result<program::ValueId> reshape(program::ValueId x, const program::Shape& shape);
+  Result<program::ValueId> permute(program::ValueId x, const Ints& dims);
+  Result<program::ValueId> expand(program::ValueId x, const program::Shape& shape);
+  Result<program::ValueId> cast(program::ValueId x, program::DType dtype);
+  // x with a dimension moved to the end, or the last one to where it was.
+  Result<program::ValueId> to_last(program::ValueId x, int64_t dim);
+  Result<program::ValueId> from_last(program::ValueId x, int64_t dim);
+  Result<program::ValueId> slice(program::ValueId x, int64_t dim, int64_t start, const program::Dim& length,
+                                 int64_t step = 1);
+  // `before` and `behind` x along each dimension: of a constant.
+  Result<program::ValueId> padded(program::ValueId x, const Ints& before, const Ints& behind, float value);
+  // Integers of eight bits that the program keeps as floats.
+  void keep_as(program::ValueId id, ElementType type) { narrow_[id] = type; }
+  // The same floats, which stand for themselves.
+  Result<program::ValueId> unmarked(program::ValueId id);
+  // A size that is at most n: that of a part of n values.
+  void bound(const program::Dim& dim, int64_t most);
+  std::string unique(std::string_view wanted);
+
+ private:
+  const ModelFile& model_;
+  std::string batch_;
+  program::ProgramBuilder builder_;
+  const ModelNode* node_ = nullptr;
+  std::string scope_;
+  std::unordered_map<std::string_view, Operand> operands_;
+  std::map<program::ValueId, ElementType> narrow_;
+  std::set<std::string> names_;
+  std::map<program::ValueId, std::string_view> wanted_names_;
+
+  Error failure(ErrorCode code, std::string_view why) const;
+  Status declare_symbols();
+  Result<program::Dim> size_of_port(const ModelPort& port, size_t axis);
+  Status add_inputs();
+  Status add_node(const ModelNode& node);
+  Status check_types(const ModelNode& node) const;
+  std::optional<ElementType> narrow(std::string_view name) const;
+  Result<program::Program> finish();
+
+ public:
+  Folding folding;
+};
+
+// An expression over values of the program; the first error is what it has.
+class Term {
+ public:
+  Term(Reader& reader, Result<program::ValueId> id) : r_(&reader), id_(std::move(id)) {}
+  Result<program::ValueId> id() const { return id_; }
+
+  Term of(program::Op op) const { return {*r_, id_.ok() ? r_->emit(op, {*id_}) : id_}; }
+  Term with(program::Op op, const Term& b) const {
+    if (!id_.ok() || !b.id_.ok()) return {*r_, id_.ok() ? b.id_ : id_};
+    return {*r_, r_->emit(op, {*id_, *b.id_})};
+  }
+  Term with(program::Op op, double b) const { return with(op, like(b)); }
+  Term behind(program::Op op, double a) const { return like(a).with(op, *this); }
+  Term choose(const Term& a, const Term& b) const {
+    for (const Term* term : {this, &a, &b})
+      if (!term->id_.ok()) return *term;
+    return {*r_, r_->emit(program::Op::where, {*id_, *a.id_, *b.id_})};
+  }
+  Term choose(double a, const Term& b) const { return choose(b.like(a), b); }
+  Term cast(program::DType dtype) const { return {*r_, id_.ok() ? r_->cast(*id_, dtype) : id_}; }
+  Term like(double number) const { return {*r_, id_.ok() ? r_->number(number, r_->of(*id_).dtype) : id_}; }
+
+ private:
+  Reader* r_;
+  Result<program::ValueId> id_;
+};
+inline Term operator+(const Term& a, const Term& b) { return a.with(program::Op::add, b); }
+inline Term operator-(const Term& a, const Term& b) { return a.with(program::Op::sub, b); }
+inline Term operator*(const Term& a, const Term& b) { return a.with(program::Op::mul, b); }
+inline Term operator/(const Term& a, const Term& b) { return a.with(program::Op::div, b); }
+inline Term operator+(const Term& a, double b) { return a.with(program::Op::add, b); }
+inline Term operator*(const Term& a, double b) { return a.with(program::Op::mul, b); }
+inline Term operator/(const Term& a, double b) { return a.with(program::Op::div, b); }
+inline Term max(const Term& a, double b) { return a.with(program::Op::maximum, b); }
+inline Term min(const Term& a, double b) { return a.with(program::Op::minimum, b); }
+
+using OperatorReader = Result<Operands> (*)(Reader& r);
+// The reader of an operator; null where there is none.
+OperatorReader reader_of(std::string_view domain, std::string_view type);
+
+// The results of one value.
+inline Result<Operands> single(const Result<program::ValueId>& id) {
+  if (!id.ok()) return id.error();
+  return Operands{*id};
+}
+inline Result<Operands> single(const Term& term) { return single(term.id()); }
+inline Result<Operands> single(Result<Tensor> tensor) {
+  if (!tensor.ok()) return tensor.error();
+  return Operands{*std::move(tensor)};
+}
+// Sizes; a tensor where they are numbers alone.
+Operand operand_of(SizeList sizes);
+Tensor tensor_of(const Ints& integers, bool is_scalar = false);  // int64 [n]
+// a / b, where that is a size or a number; nothing where it is not.
+std::optional<program::Dim> divided(const program::Dim& a, const program::Dim& b);
+
+}  // namespace bitlab::format::onnx

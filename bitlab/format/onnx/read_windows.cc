@@ -1,0 +1,272 @@
+// Readers of pools and of what resizes images.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "bitlab/format/onnx/internal/readers.h"
+#include "bitlab/format/onnx/internal/windows.h"
+
+namespace bitlab::format::onnx {
+
+using program::Dim;
+using program::Op;
+using program::Shape;
+using program::ValueId;
+
+namespace {
+
+constexpr int64_t kMostWindow = 1 << 20;
+
+// Padding that leaves n / stride windows, rounded up; of a transposed one n stride values.
+Result<int64_t> same_padding(const Reader& r, const Dim& n, int64_t stride, int64_t extent, bool transposed) {
+  if (transposed) return std::max<int64_t>(extent - stride, 0);
+  if (n.is_number()) return std::max<int64_t>(((n.factor + stride - 1) / stride - 1) * stride + extent - n.factor, 0);
+  if (n.factor % stride == 0) return std::max<int64_t>(extent - stride, 0);
+  return r.refuse("padding that is the same for every size, got {} in strides of {}", r.show({n}), stride);
+}
+
+Status auto_padding(const Reader& r, const std::string& mode, bool transposed, WindowSizes& w) {
+  const Shape x = r.shape(0);
+  for (size_t i = 0; i < w.kernel.size(); ++i) {
+    const int64_t extent = w.dilation[i] * (w.kernel[i] - 1) + 1;
+    BITLAB_TRY(const int64_t total, same_padding(r, x[i + 2], w.stride[i], extent + w.output_padding[i], transposed));
+    const int64_t less = total / 2;
+    w.before[i] = mode == "SAME_UPPER" ? less : total - less;
+    w.behind[i] = total - w.before[i];
+  }
+  return {};
+}
+
+// output_shape of a transposed convolution says what padding is.
+Status padding_of_output(const Reader& r, const Ints& output, const std::string& mode, WindowSizes& w) {
+  const Shape x = r.shape(0);
+  if (output.size() < w.kernel.size()) return r.corrupt("sizes of the output, got {}", output.size());
+  for (size_t i = 0; i < w.kernel.size(); ++i) {
+    if (!x[i + 2].is_number()) return r.refuse("sizes that are numbers, got {}", r.show(x));
+    const int64_t full = w.stride[i] * (x[i + 2].factor - 1) + w.output_padding[i] + w.dilation[i] * (w.kernel[i] - 1) + 1;
+    const int64_t total = full - output[output.size() - w.kernel.size() + i];
+    if (total < 0 || total > kMostWindow) return r.refuse("an output of at most {}, got {}", full, full - total);
+    w.before[i] = mode == "SAME_UPPER" ? total / 2 : total - total / 2;
+    w.behind[i] = total - w.before[i];
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<WindowSizes> window_sizes(const Reader& r, Ints kernel, bool transposed) {
+  const size_t axes = kernel.size();
+  if (r.shape(0).size() != axes + 2 || axes > program::kMaxImageRank - 2 || axes < 1)
+    return r.refuse("images of 1 to 3 sizes, got {}", r.show(r.shape(0)));
+  WindowSizes w{std::move(kernel), Ints(axes, 1), Ints(axes, 1), Ints(axes, 0), Ints(axes, 0), Ints(axes, 0)};
+  if (const auto given = r.list("kernel_shape")) w.kernel = *given;
+  if (const auto given = r.list("strides")) w.stride = *given;
+  if (const auto given = r.list("dilations")) w.dilation = *given;
+  if (const auto given = r.list("output_padding")) w.output_padding = *given;
+  if (const auto pads = r.list("pads")) {
+    if (pads->size() != 2 * axes) return r.corrupt("{} pads, got {}", 2 * axes, pads->size());
+    const auto middle = pads->begin() + static_cast<int64_t>(axes);
+    w.before.assign(pads->begin(), middle), w.behind.assign(middle, pads->end());
+  }
+  for (const Ints* list : {&w.kernel, &w.stride, &w.dilation, &w.before, &w.behind, &w.output_padding}) {
+    const int64_t least = list == &w.kernel || list == &w.stride || list == &w.dilation ? 1 : 0;
+    const bool fits = std::all_of(list->begin(), list->end(), [&](int64_t v) { return v >= least && v <= kMostWindow; });
+    if (list->size() != axes || !fits)
+      return r.refuse("{} numbers from {} to 2^20 of a window, got {}", axes, least, program::to_string(*list));
+  }
+  const std::string mode = r.text("auto_pad", "NOTSET");
+  if (const auto output = r.list("output_shape"); output && transposed) {
+    BITLAB_RETURN_IF_ERROR(padding_of_output(r, *output, mode, w));
+  } else if (mode.starts_with("SAME")) {
+    BITLAB_RETURN_IF_ERROR(auto_padding(r, mode, transposed, w));
+  }
+  return w;
+}
+
+Result<ValueId> padded_image(Reader& r, ValueId x, const WindowSizes& window, float value) {
+  Ints before{0, 0}, behind{0, 0};
+  before.insert(before.end(), window.before.begin(), window.before.end());
+  behind.insert(behind.end(), window.behind.begin(), window.behind.end());
+  return r.padded(x, before, behind, value);
+}
+
+// --- pools
+
+namespace {
+
+// Whether the program's pools have this padding: the same on both sides, and at most half a window.
+bool is_own_padding(const WindowSizes& w) {
+  bool fits = w.before == w.behind;
+  for (size_t i = 0; fits && i < w.kernel.size(); ++i) fits = w.before[i] <= (w.dilation[i] * (w.kernel[i] - 1) + 1) / 2;
+  return fits;
+}
+
+// How many values of an image each window of an average sees, along one axis.
+Ints counts_of(const WindowSizes& w, size_t axis, int64_t size, int64_t windows) {
+  Ints counts;
+  for (int64_t i = 0; i < windows; ++i) {
+    const int64_t start = i * w.stride[axis] - w.before[axis];
+    int64_t count = 0;
+    for (int64_t k = 0; k < w.kernel[axis]; ++k) {
+      const int64_t at = start + k * w.dilation[axis];
+      count += at >= 0 && at < size ? 1 : 0;
+    }
+    counts.push_back(std::max<int64_t>(count, 1));
+  }
+  return counts;
+}
+
+// Means over windows as means over what is inside the image.
+Result<ValueId> without_padding(Reader& r, ValueId y, const Shape& x, const WindowSizes& w) {
+  Term mean(r, y);
+  const Shape shape = r.shape_of(y);
+  for (size_t i = 0; i < w.kernel.size(); ++i) {
+    if (!x[i + 2].is_number()) return r.refuse("sizes that are numbers, got {}", r.show(x));
+    const Ints counts = counts_of(w, i, x[i + 2].factor, shape[i + 2].factor);
+    Ints sizes(shape.size() - 2, 1);
+    sizes[i] = static_cast<int64_t>(counts.size());
+    BITLAB_TRY(const Tensor factors, r.folding.of_numbers(ElementType::kFloat, sizes, [&](int64_t k) {
+      return static_cast<double>(w.kernel[i]) / static_cast<double>(counts[static_cast<size_t>(k)]);
+    }));
+    mean = mean * Term(r, r.constant(factors));
+  }
+  return mean.id();
+}
+
+}  // namespace
+
+Result<Operands> read_pool(Reader& r) {
+  const bool is_max = r.node().type == "MaxPool";
+  const auto kernel = r.list("kernel_shape");
+  if (!kernel) return r.corrupt("a kernel_shape, got none");
+  BITLAB_TRY(WindowSizes w, window_sizes(r, *kernel, false));
+  const int64_t ceil_mode = r.integer("ceil_mode", 0);
+  const bool counts = r.integer("count_include_pad", 0) != 0, is_own = is_own_padding(w);
+  if (!is_max && w.dilation != Ints(kernel->size(), 1)) return r.refuse("averages without dilation, got some");
+  if (!is_own && ceil_mode != 0) return r.refuse("ceil_mode with the same padding on both sides, got another");
+  BITLAB_TRY(ValueId x, r.activation(0));
+  const Shape image = r.shape_of(x);
+  if (!is_own) {
+    BITLAB_TRY(x, padded_image(r, x, w, is_max ? -std::numeric_limits<float>::max() : 0));
+  }
+  program::Attributes attributes{{"kernel_size", w.kernel},
+                                 {"stride", w.stride},
+                                 {"padding", is_own ? w.before : Ints(kernel->size(), 0)},
+                                 {"ceil_mode", ceil_mode}};
+  if (is_max) {
+    attributes["dilation"] = w.dilation;
+    return single(r.emit(Op::max_pool, {x}, attributes));
+  }
+  attributes["count_include_pad"] = int64_t{counts ? 1 : 0};
+  attributes["divisor"] = int64_t{0};
+  BITLAB_TRY(const ValueId y, r.emit(Op::avg_pool, {x}, attributes));
+  return single(is_own || counts ? Result<ValueId>(y) : without_padding(r, y, image, w));
+}
+
+Result<Operands> read_global_pool(Reader& r) {
+  const bool is_max = r.node().type == "GlobalMaxPool";
+  const Shape x = r.shape(0);
+  if (x.size() < 3) return r.corrupt("an image, got {}", r.show(x));
+  BITLAB_TRY(ValueId id, r.activation(0));
+  if (x.size() <= program::kMaxImageRank && program::is_fixed({x.begin() + 2, x.end()}))
+    return single(
+        r.emit(is_max ? Op::adaptive_max_pool : Op::adaptive_avg_pool, {id}, {{"output_size", Ints(x.size() - 2, 1)}}));
+  BITLAB_TRY(id, r.reshape(id, {x[0], x[1], program::volume({x.begin() + 2, x.end()})}));
+  BITLAB_TRY(id, r.emit(is_max ? Op::max : Op::mean, {id}));
+  Shape y(x.size(), 1);
+  y[0] = x[0], y[1] = x[1];
+  return single(r.reshape(id, y));
+}
+
+// --- sizes of images
+
+namespace {
+
+struct Resizing {
+  Shape sizes;
+  bool is_exact = true;  // the scales are the ratios of the sizes
+};
+
+// Of all dimensions, from `sizes` or `scales`.
+Result<Resizing> resizing_of(Reader& r, const Shape& x) {
+  Ints axes(x.size());
+  std::iota(axes.begin(), axes.end(), int64_t{0});
+  if (const auto given = r.list("axes")) axes = *given;
+  Resizing result{x};
+  const auto sizes = r.has(3) ? r.sizes(3) : std::nullopt;
+  const Tensor* scales = r.has(2) ? r.tensor(2) : nullptr;
+  if (!sizes && (scales == nullptr || scales->count() == 0)) return r.refuse("scales or sizes that are known, got none");
+  if (static_cast<size_t>(sizes ? static_cast<int64_t>(sizes->values.size()) : scales->count()) != axes.size())
+    return r.corrupt("a size for each of {} axes, got another number", axes.size());
+  for (size_t i = 0; i < axes.size(); ++i) {
+    BITLAB_TRY(const int64_t dim, r.axis(axes[i], x.size()));
+    Dim& size = result.sizes[static_cast<size_t>(dim)];
+    if (sizes) {
+      size = sizes->values[i];
+      continue;
+    }
+    const double scaled = static_cast<double>(size.factor) * scales->number(static_cast<int64_t>(i));
+    if (!(scaled >= 1 && scaled < static_cast<double>(program::kMaxElements)))
+      return r.refuse("sizes from 1, got {}", scaled);
+    result.is_exact = result.is_exact && scaled == std::floor(scaled);
+    size.factor = static_cast<int64_t>(std::floor(scaled));
+  }
+  return result;
+}
+
+// The program's name of the mode; empty where it has none.
+std::string mode_of(const Reader& r, const Shape& x, const Shape& y) {
+  const std::string mode = r.text("mode", "nearest");
+  const std::string where = r.text("coordinate_transformation_mode", "half_pixel");
+  const bool antialias = r.integer("antialias", 0) != 0, centered = where == "half_pixel" || where == "pytorch_half_pixel";
+  bool grows = true, has_many = true;  // by whole numbers; more than one value
+  for (size_t i = 2; i < x.size(); ++i) {
+    grows = grows && y[i].factor % x[i].factor == 0;
+    has_many = has_many && (y[i].factor > 1 || where == "half_pixel");
+  }
+  if (mode == "nearest") {
+    const std::string nearest = r.text("nearest_mode", "round_prefer_floor");
+    if (where == "asymmetric" && nearest == "floor") return "nearest";
+    const bool is_round = nearest == "round_prefer_ceil" || (nearest == "round_prefer_floor" && grows);
+    return centered && has_many && is_round ? "nearest_exact" : "";
+  }
+  // With antialiasing windows end at the image's border, which ONNX says apart.
+  if (!has_many || (!centered && where != "align_corners") || (r.integer("exclude_outside", 0) != 0) != antialias) return "";
+  if (mode == "linear") return antialias ? "linear_antialias" : "linear";
+  if (mode != "cubic" || r.number("cubic_coeff_a", -0.75F) != (antialias ? -0.5F : -0.75F)) return "";
+  return antialias ? "cubic_antialias" : "cubic";
+}
+
+}  // namespace
+
+Result<Operands> read_resize(Reader& r) {
+  const Shape x = r.shape(0);
+  if (x.size() < 3) return r.refuse("images, got {}", r.show(x));
+  if (r.text("keep_aspect_ratio_policy", "stretch") != "stretch")
+    return r.refuse("sizes as they are, got an aspect ratio that is kept");
+  BITLAB_TRY(const Resizing to, resizing_of(r, x));
+  if (to.sizes[0] != x[0] || to.sizes[1] != x[1]) return r.refuse("batch and channels that stay, got {}", r.show(to.sizes));
+  const bool aligned = r.text("coordinate_transformation_mode", "half_pixel") == "align_corners";
+  const std::string mode = mode_of(r, x, to.sizes);
+  if (mode.empty() || !to.is_exact)
+    return r.refuse("a mode that the program has, got {} with {}, {}", r.text("mode", "nearest"),
+                    r.text("coordinate_transformation_mode", "half_pixel"), r.text("nearest_mode", "round_prefer_floor"));
+  BITLAB_TRY(const ValueId id, r.activation(0));
+  return single(r.emit(Op::resample, {id},
+                       {{"output_size", Shape(to.sizes.begin() + 2, to.sizes.end())},
+                        {"mode", mode},
+                        {"align_corners", int64_t{aligned ? 1 : 0}}}));
+}
+
+Result<Operands> read_grid_sample(Reader& r) {
+  std::string mode = r.text("mode", "linear");
+  if (mode == "bilinear") mode = "linear";
+  BITLAB_TRY(const ValueId x, r.activation(0));
+  BITLAB_TRY(const ValueId grid, r.activation(1));
+  return single(r.emit(
+      Op::grid_sample, {x, grid},
+      {{"mode", mode}, {"padding", r.text("padding_mode", "zeros")}, {"align_corners", r.integer("align_corners", 0)}}));
+}
+
+}  // namespace bitlab::format::onnx

@@ -1,0 +1,480 @@
+#include "bitlab/format/onnx/internal/reader.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "bitlab/format/onnx/internal/recover.h"
+
+namespace bitlab::format::onnx {
+
+using program::Dim;
+using program::DType;
+using program::Op;
+using program::Program;
+using program::Shape;
+using program::ValueId;
+using program::ValueKind;
+
+namespace {
+
+const Operand kAbsent{};
+
+std::optional<DType> dtype_of(ElementType type) {
+  for (const DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt64, DType::kInt32, DType::kBool})
+    if (element_type(dtype) == type) return dtype;
+  return std::nullopt;
+}
+
+template <class T>
+std::vector<uint8_t> raw_bytes(const std::vector<T>& values) {
+  const auto* data = reinterpret_cast<const uint8_t*>(values.data());
+  return {data, data + values.size() * sizeof(T)};
+}
+
+}  // namespace
+
+Tensor tensor_of(const Ints& integers, bool is_scalar) {
+  auto owned = std::make_shared<const std::vector<uint8_t>>(raw_bytes(integers));
+  Tensor tensor{ElementType::kInt64, ElementType::kInt64, {}, *owned, nullptr};
+  if (!is_scalar) tensor.sizes = {static_cast<int64_t>(integers.size())};
+  tensor.owner = std::move(owned);
+  return tensor;
+}
+
+Operand operand_of(SizeList sizes) {
+  if (!program::is_fixed(sizes.values)) return sizes;
+  return tensor_of(shape_at(sizes.values, program::kOnes), sizes.is_scalar);
+}
+
+std::optional<Dim> divided(const Dim& a, const Dim& b) {
+  if (b.factor == 0 || a.factor % b.factor != 0) return std::nullopt;
+  Dim quotient = with_factor(a, a.factor / b.factor);
+  for (size_t i = 0; i < program::kMaxSymbols; ++i) {
+    if (a.powers[i] < b.powers[i]) return std::nullopt;
+    quotient.powers[i] = static_cast<uint8_t>(a.powers[i] - b.powers[i]);
+  }
+  return quotient;
+}
+
+// --- the node that is read
+
+const Operand& Reader::operand(size_t input) const {
+  if (!has(input)) return kAbsent;
+  return operands_.at(node_->inputs[input]);
+}
+
+ElementType Reader::type(size_t input) const {
+  const Operand& x = operand(input);
+  if (const auto* tensor = std::get_if<Tensor>(&x)) return tensor->type;
+  const auto* id = std::get_if<ValueId>(&x);
+  if (id == nullptr) return ElementType::kInt64;
+  const auto narrow = narrow_.find(*id);
+  return narrow == narrow_.end() ? element_type(of(*id).dtype) : narrow->second;
+}
+
+Shape Reader::shape(size_t input) const {
+  const Operand& x = operand(input);
+  if (const auto* tensor = std::get_if<Tensor>(&x)) return {tensor->sizes.begin(), tensor->sizes.end()};
+  if (const auto* id = std::get_if<ValueId>(&x)) return shape_of(*id);
+  const auto* list = std::get_if<SizeList>(&x);
+  if (list == nullptr || list->is_scalar) return {};
+  return {static_cast<int64_t>(list->values.size())};
+}
+
+Result<Tensor> Reader::known(size_t input, std::string_view what) const {
+  if (const Tensor* found = tensor(input)) return *found;
+  return refuse("{} as constants, got '{}', which is computed", what, has(input) ? node_->inputs[input] : "nothing");
+}
+
+std::optional<SizeList> Reader::sizes(size_t input) const {
+  if (const auto* list = std::get_if<SizeList>(&operand(input))) return *list;
+  constexpr int64_t kMost = 1024;
+  const Tensor* found = tensor(input);
+  const bool is_list = found != nullptr && (found->type == ElementType::kInt64 || found->type == ElementType::kInt32) &&
+                       found->sizes.size() <= 1 && found->count() <= kMost;
+  if (!is_list) return std::nullopt;
+  const std::vector<int64_t> numbers = found->integers();
+  return SizeList{{numbers.begin(), numbers.end()}, found->sizes.empty()};
+}
+
+Result<Ints> Reader::integers(size_t input, std::string_view what) const {
+  BITLAB_TRY(const Tensor tensor, known(input, what));
+  if (is_integer(tensor.type)) return tensor.integers();
+  return corrupt("integers as {}, got {}", what, name_of(tensor.type));
+}
+
+int64_t Reader::integer(std::string_view attribute, int64_t otherwise) const {
+  const ModelAttribute* found = node_->find(attribute);
+  return found == nullptr ? otherwise : found->integer;
+}
+
+float Reader::number(std::string_view attribute, float otherwise) const {
+  const ModelAttribute* found = node_->find(attribute);
+  return found == nullptr ? otherwise : found->number;
+}
+
+std::string Reader::text(std::string_view attribute, std::string_view otherwise) const {
+  const ModelAttribute* found = node_->find(attribute);
+  return std::string(found == nullptr ? otherwise : found->text);
+}
+
+std::optional<Ints> Reader::list(std::string_view attribute) const {
+  const ModelAttribute* found = node_->find(attribute);
+  return found == nullptr ? std::nullopt : std::optional(found->integers);
+}
+
+Result<int64_t> Reader::axis(int64_t dim, size_t rank) const {
+  const auto all = static_cast<int64_t>(rank);
+  if (dim >= -all && dim < all) return dim < 0 ? dim + all : dim;
+  return corrupt("an axis of {} dimensions, got {}", rank, dim);
+}
+
+Error Reader::failure(ErrorCode code, std::string_view why) const {
+  return make_error(code, "[onnx] {} (node={}, operator={})", why, scope_, node_->type);
+}
+
+// --- the program
+
+std::string Reader::unique(std::string_view wanted) {
+  std::string name(wanted.empty() ? "value" : wanted);
+  for (int i = 1; !names_.insert(name).second; ++i) name = fmt::format("{}_{}", wanted, i);
+  return name;
+}
+
+Result<ValueId> Reader::number(double value, DType dtype) {
+  BITLAB_TRY(const Tensor tensor, folding.of_numbers(element_type(dtype), {}, [&](int64_t) { return value; }));
+  return constant(tensor, fmt::format("number_{}", value));
+}
+
+// Constants are finite; infinite ones are twice the largest number, chosen where they are.
+Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
+  const auto dtype = dtype_of(tensor.type);
+  const bool is_narrow = tensor.type == ElementType::kInt8 || tensor.type == ElementType::kUint8;
+  if (!dtype && !is_narrow)
+    return refuse("values of float32, int64, int32, bool, got {} in '{}'", name_of(tensor.type), name);
+  if (elements_of(tensor.sizes) == 0) return refuse("values, got none in '{}'", name);
+  const std::string own = unique(name.empty() ? fmt::format("{}/constant", scope_) : std::string(name));
+  if (tensor.stored != tensor.type || (dtype && *dtype != DType::kFloat32 && size_of(tensor.type) == 2)) {
+    std::vector<uint16_t> bits(static_cast<size_t>(tensor.count()));
+    std::memcpy(bits.data(), tensor.bytes.data(), tensor.bytes.size());
+    if (tensor.stored == tensor.type) return builder_.raw(own, *dtype, tensor.sizes, raw_bytes(bits));
+    const auto kept = tensor.stored == ElementType::kFloat16 ? program::Storage::kFloat16 : program::Storage::kBFloat16;
+    return builder_.halves(own, tensor.sizes, std::move(bits), kept);
+  }
+  if (dtype && *dtype != DType::kFloat32)
+    return builder_.raw(own, *dtype, tensor.sizes, {tensor.bytes.begin(), tensor.bytes.end()});
+  std::vector<float> values = tensor.floats();
+  constexpr float kMost = std::numeric_limits<float>::max();
+  std::vector<uint8_t> above, below;
+  for (const float v : values) {
+    if (std::isnan(v)) return refuse("constants that are numbers, got NaN in '{}'", name);
+    above.push_back(v > kMost ? 1 : 0), below.push_back(v < -kMost ? 1 : 0);
+  }
+  for (float& v : values) v = std::clamp(v, -kMost, kMost);
+  ValueId id = builder_.floats(own, tensor.sizes, std::move(values));
+  if (is_narrow) keep_as(id, tensor.type);
+  for (const auto& [places, sign] : {std::pair{&above, 1.0}, std::pair{&below, -1.0}}) {
+    if (std::find(places->begin(), places->end(), 1) == places->end()) continue;
+    BITLAB_TRY(ValueId infinite, number(sign * double{kMost}, DType::kFloat32));
+    BITLAB_TRY(infinite, emit(Op::expand, {infinite}, {{"shape", Shape{1}}}));
+    BITLAB_TRY(infinite, with(Op::mul, infinite, 2));
+    BITLAB_TRY(infinite, reshape(infinite, {}));
+    const ValueId where = builder_.raw(unique(own + ".infinite"), DType::kBool, tensor.sizes, *places);
+    BITLAB_TRY(id, emit(Op::where, {where, infinite, id}));
+  }
+  return id;
+}
+
+// A size as a value is one more than the last of as many positions.
+Result<ValueId> Reader::computed(const Operand& operand, std::string_view name) {
+  if (const auto* id = std::get_if<ValueId>(&operand)) return *id;
+  if (const auto* known = std::get_if<Tensor>(&operand)) return constant(*known, name);
+  const auto* list = std::get_if<SizeList>(&operand);
+  if (list == nullptr) return corrupt("an input, got none");
+  std::vector<ValueId> parts;
+  for (const Dim& dim : list->values) {
+    if (dim.is_number()) {
+      BITLAB_TRY(parts.emplace_back(), constant(tensor_of({dim.factor})));
+      continue;
+    }
+    BITLAB_TRY(ValueId part, emit(Op::positions, {}, {{"size", Shape{dim}}, {"continues", int64_t{0}}}));
+    BITLAB_TRY(part, reshape(part, {1, dim}));
+    BITLAB_TRY(part, emit(Op::max, {part}));
+    BITLAB_TRY(parts.emplace_back(), with(Op::add, part, 1));
+  }
+  if (list->is_scalar) return reshape(parts.front(), {});
+  return parts.size() == 1 ? Result<ValueId>(parts[0]) : emit(Op::cat, parts, {{"dim", int64_t{0}}});
+}
+
+Result<ValueId> Reader::value(size_t input) {
+  if (!has(input)) return corrupt("input {}, got none", input);
+  return computed(operand(input), node_->inputs[input]);
+}
+
+Result<ValueId> Reader::as_activation(ValueId id) {
+  if (of(id).kind != ValueKind::kConstant) return id;
+  const Shape shape = shape_of(id);
+  return emit(Op::expand, {id}, {{"shape", shape}});
+}
+
+Result<ValueId> Reader::activation(size_t input) {
+  BITLAB_TRY(const ValueId id, value(input));
+  return as_activation(id);
+}
+
+Result<std::vector<ValueId>> Reader::emit_all(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
+  const std::string name = unique(fmt::format("{}/{}", scope_, program::name(op)));
+  auto ids = builder_.nodes(op, name, std::move(inputs), std::move(attributes));
+  if (!ids.ok()) return refuse("what the program can say, got: {}", ids.error().message);
+  return ids;
+}
+
+Result<ValueId> Reader::emit(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
+  BITLAB_TRY(const std::vector<ValueId> ids, emit_all(op, std::move(inputs), std::move(attributes)));
+  return ids.front();
+}
+
+Result<ValueId> Reader::with(Op op, ValueId x, double value) {
+  BITLAB_TRY(const ValueId b, number(value, of(x).dtype));
+  return emit(op, {x, b});
+}
+
+Result<ValueId> Reader::reshape(ValueId x, const Shape& shape) {
+  if (shape_of(x) == shape) return x;
+  return emit(Op::reshape, {x}, {{"shape", shape}});
+}
+
+Result<ValueId> Reader::permute(ValueId x, const Ints& dims) {
+  if (std::is_sorted(dims.begin(), dims.end())) return x;
+  return emit(Op::permute, {x}, {{"dims", dims}});
+}
+
+Result<ValueId> Reader::expand(ValueId x, const Shape& shape) {
+  if (shape_of(x) == shape) return x;
+  return emit(Op::expand, {x}, {{"shape", shape}});
+}
+
+Result<ValueId> Reader::cast(ValueId x, DType dtype) {
+  if (of(x).dtype == dtype) return x;
+  return emit(Op::cast, {x}, {{"dtype", std::string(program::name(dtype))}});
+}
+
+Result<ValueId> Reader::to_last(ValueId x, int64_t dim) {
+  Ints dims(shape_of(x).size());
+  std::iota(dims.begin(), dims.end(), int64_t{0});
+  std::rotate(dims.begin() + dim, dims.begin() + dim + 1, dims.end());
+  return permute(x, dims);
+}
+
+Result<ValueId> Reader::from_last(ValueId x, int64_t dim) {
+  Ints dims(shape_of(x).size());
+  std::iota(dims.begin(), dims.end(), int64_t{0});
+  std::rotate(dims.begin() + dim, dims.end() - 1, dims.end());
+  return permute(x, dims);
+}
+
+Result<ValueId> Reader::slice(ValueId x, int64_t dim, int64_t start, const Dim& length, int64_t step) {
+  if (start == 0 && step == 1 && shape_of(x)[static_cast<size_t>(dim)] == length) return x;
+  return emit(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", Shape{length}}, {"step", step}});
+}
+
+Result<ValueId> Reader::padded(ValueId x, const Ints& before, const Ints& behind, float value) {
+  const DType dtype = of(x).dtype;
+  for (size_t dim = 0; dim < before.size(); ++dim) {
+    if (before[dim] == 0 && behind[dim] == 0) continue;
+    std::vector<ValueId> parts;
+    for (const int64_t size : {before[dim], int64_t{0}, behind[dim]}) {
+      if (parts.size() == (before[dim] == 0 ? 0U : 1U) && size == 0) {
+        parts.push_back(x);
+        continue;
+      }
+      if (size == 0) continue;
+      Shape shape = shape_of(x);
+      shape[dim] = size;
+      BITLAB_TRY(const ValueId edge, number(value, dtype));
+      BITLAB_TRY(parts.emplace_back(), emit(Op::expand, {edge}, {{"shape", shape}}));
+    }
+    BITLAB_TRY(x, emit(Op::cat, parts, {{"dim", static_cast<int64_t>(dim)}}));
+  }
+  return x;
+}
+
+Result<ValueId> Reader::unmarked(ValueId id) {
+  if (!narrow_.contains(id)) return id;
+  const Shape shape = shape_of(id);
+  return emit(Op::reshape, {id}, {{"shape", shape}});
+}
+
+void Reader::bound(const Dim& dim, int64_t most) {
+  const std::optional<size_t> index = single_symbol(dim);
+  if (!index || dim.factor < 1 || most < dim.factor) return;
+  program::Symbol symbol = builder_.peek().symbols[*index];
+  symbol.max = std::max(symbol.min, std::min(symbol.max, most / dim.factor));
+  builder_.declare(symbol);
+}
+
+// --- the model
+
+namespace {
+
+bool is_symbol_name(std::string_view name) {
+  return !name.empty() && std::isalpha(static_cast<unsigned char>(name[0])) != 0 &&
+         name.find_first_of("*^ ,[]") == std::string_view::npos;
+}
+
+std::string symbol_name(std::string_view text) {
+  std::string name(text);
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
+  return is_symbol_name(name) ? name : "size_" + name;
+}
+
+}  // namespace
+
+// A name is a symbol, the batch the first one. What are expressions of names, as "2*batch", come behind these.
+Result<Dim> Reader::size_of_port(const ModelPort& port, size_t axis) {
+  const ModelPort::Size& size = port.shape[axis];
+  if (const auto* number = std::get_if<int64_t>(&size)) {
+    if (*number > 0) return Dim(*number);
+    if (*number == 0)
+      return make_error(ErrorCode::kUnsupported, "[onnx] sizes of at least 1, got 0 (value={}, axis={})", port.name, axis);
+  }
+  const auto* text = std::get_if<std::string_view>(&size);
+  const std::string unknown = fmt::format("{}_{}", port.name, axis);
+  const std::string_view wanted = text == nullptr ? unknown : *text;
+  if (!batch_.empty() && wanted == batch_) return program::kBatch;
+  const program::Symbols& symbols = builder_.peek().symbols;
+  if (text != nullptr && !is_symbol_name(wanted))
+    if (const Result<Dim> product = parse_dim(wanted, symbols); product.ok()) return product;
+  std::string name = symbol_name(wanted);
+  if (name == symbols[0].name) name += "_";
+  const bool is_new = std::none_of(symbols.begin(), symbols.end(), [&](const auto& s) { return s.name == name; });
+  if (is_new && symbols.size() == program::kMaxSymbols)
+    return make_error(ErrorCode::kUnsupported,
+                      "[onnx] at most {} sizes that differ from run to run, got '{}' too (value={})", program::kMaxSymbols,
+                      wanted, port.name);
+  return builder_.symbol(name);
+}
+
+Status Reader::declare_symbols() {
+  for (const ModelPort& port : model_.inputs)
+    for (size_t axis = 0; axis < port.shape.size(); ++axis) {
+      const auto* text = std::get_if<std::string_view>(&port.shape[axis]);
+      if (text != nullptr && is_symbol_name(*text)) BITLAB_RETURN_IF_ERROR(size_of_port(port, axis));
+    }
+  return {};
+}
+
+Status Reader::add_inputs() {
+  for (const NamedTensor& named : model_.tensors) {
+    operands_[named.name] = named.tensor;
+  }
+  BITLAB_RETURN_IF_ERROR(declare_symbols());
+  for (const ModelPort& port : model_.inputs) {
+    if (operands_.contains(port.name)) continue;
+    const auto dtype = dtype_of(port.type);
+    if (!dtype)
+      return make_error(ErrorCode::kUnsupported,
+                        "[onnx] inputs of float32, float16, bfloat16, int64, int32, bool, got {} (value={})",
+                        name_of(port.type), port.name);
+    if (!port.has_shape)
+      return make_error(ErrorCode::kUnsupported, "[onnx] inputs with a shape, got none (value={})", port.name);
+    Shape shape;
+    for (size_t axis = 0; axis < port.shape.size(); ++axis) {
+      BITLAB_TRY(shape.emplace_back(), size_of_port(port, axis));
+    }
+    if (!is_valid(shape) || shape.size() > static_cast<size_t>(program::kMaxRank))
+      return make_error(ErrorCode::kUnsupported, "[onnx] at most {} sizes and 2^40 values, got {} (value={})",
+                        program::kMaxRank, show(shape), port.name);
+    names_.insert(std::string(port.name));
+    operands_[port.name] = builder_.input(std::string(port.name), shape, *dtype);
+  }
+  return {};
+}
+
+std::optional<ElementType> Reader::narrow(std::string_view name) const {
+  const auto* id = name.empty() ? nullptr : std::get_if<ValueId>(&operands_.at(name));
+  const auto found = id == nullptr ? narrow_.end() : narrow_.find(*id);
+  return found == narrow_.end() ? std::nullopt : std::optional(found->second);
+}
+
+namespace {
+
+// Integers of eight bits that are computed can be moved and dequantized.
+constexpr std::string_view kMovements[] = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose",
+                                           "Concat",   "Split",   "Slice",   "Gather",  "Expand",    "Tile"};
+bool is_movement(std::string_view type) {
+  return std::find(std::begin(kMovements), std::end(kMovements), type) != std::end(kMovements);
+}
+
+}  // namespace
+
+Status Reader::check_types(const ModelNode& node) const {
+  if (is_movement(node.type) || node.type == "DequantizeLinear" || node.type == "Cast" || node.type == "Shape") return {};
+  for (const std::string_view input : node.inputs)
+    if (const auto type = narrow(input)) return refuse("an operation of floats on '{}', got {}", input, name_of(*type));
+  return {};
+}
+
+Status Reader::add_node(const ModelNode& node) {
+  node_ = &node;
+  scope_ = node.name.empty() ? node.outputs.front() : node.name;
+  for (const std::string_view input : node.inputs) {
+    if (input.empty() || operands_.contains(input)) continue;
+    return corrupt("inputs that are defined before, got '{}'", input);
+  }
+  const OperatorReader read = reader_of(node.domain, node.type);
+  if (read == nullptr)
+    return refuse("an operator that the program has, got {}{}{}", node.domain, node.domain.empty() ? "" : ".", node.type);
+  BITLAB_RETURN_IF_ERROR(check_types(node));
+  BITLAB_TRY(Operands results, read(*this));
+  const bool has_type = is_movement(node.type) && !node.inputs.empty() && !node.inputs[0].empty();
+  const bool is_narrow = has_type && (type(0) == ElementType::kInt8 || type(0) == ElementType::kUint8);
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    if (node.outputs[i].empty()) continue;
+    if (i >= results.size() || std::holds_alternative<std::monostate>(results[i]))
+      return refuse("{} outputs, got one named '{}', too", std::min(i, results.size()), node.outputs[i]);
+    const auto* id = std::get_if<ValueId>(&results[i]);
+    if (id != nullptr && is_narrow) keep_as(*id, type(0));
+    if (id != nullptr && of(*id).kind == ValueKind::kResult) wanted_names_.try_emplace(*id, node.outputs[i]);
+    if (!operands_.emplace(node.outputs[i], std::move(results[i])).second)
+      return corrupt("names that are defined once, got '{}' again", node.outputs[i]);
+  }
+  return {};
+}
+
+Result<Program> Reader::finish() {
+  std::vector<program::Output> outputs;
+  const ModelNode none{"outputs", "output", "", {}, {}, {}};
+  node_ = &none, scope_ = "outputs";
+  for (const ModelPort& port : model_.outputs) {
+    const auto found = operands_.find(port.name);
+    if (found == operands_.end()) return corrupt("outputs that are defined, got '{}'", port.name);
+    BITLAB_TRY(ValueId id, computed(found->second, port.name));
+    if (narrow_.contains(id)) return refuse("outputs of float32, int64, int32, bool, got '{}'", port.name);
+    if (of(id).kind != ValueKind::kResult) {
+      const Shape shape = shape_of(id);
+      BITLAB_TRY(id, emit(Op::expand, {id}, {{"shape", shape}}));
+    }
+    wanted_names_[id] = port.name;
+    outputs.push_back({std::string(port.name), id});
+  }
+  for (const auto& [key, value] : model_.metadata) builder_.metadata(std::string(key), std::string(value));
+  Result<Program> built = builder_.finish(std::move(outputs));
+  if (!built.ok()) return built;
+  if (!batch_.empty() && is_symbol_name(batch_)) built->symbols[0].name = batch_;
+  return tidied(*std::move(built), wanted_names_);
+}
+
+Result<Program> Reader::program() {
+  BITLAB_RETURN_IF_ERROR(add_inputs());
+  for (const ModelNode& node : model_.nodes) BITLAB_RETURN_IF_ERROR(add_node(node));
+  return finish();
+}
+
+}  // namespace bitlab::format::onnx
