@@ -391,8 +391,8 @@ Result<Operands> read_gather(Reader& r) {
     return single(r.reshape(x, y));
   }
   BITLAB_TRY(const ValueId places, indices_of(r, 1));
-  const bool is_table = r.of(x).kind == program::ValueKind::kConstant && shape.size() == 2 && dim == 0 &&
-                        r.type(0) == ElementType::kFloat && r.of(x).dtype == DType::kFloat32;
+  const bool is_table =
+      r.of(x).kind == program::ValueKind::kConstant && shape.size() == 2 && dim == 0 && r.of(x).dtype == DType::kFloat32;
   if (is_table) return single(r.emit(Op::embedding, {places, x}));
   return single(r.emit(Op::take, {x, places}, {{"dim", dim}}));
 }

@@ -4,6 +4,7 @@
 #include <set>
 #include <string>
 
+#include "bitlab/format/onnx/internal/rewrite.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::format::onnx {
@@ -90,11 +91,29 @@ void rename(Program& p, const std::map<ValueId, std::string_view>& names) {
   }
 }
 
+// linear(x, w) + b as linear(x, w, b).
+void join_biases(Rewriting& r) {
+  for (size_t i = 0; i < r.p.nodes.size(); ++i) {
+    const Node node = r.p.nodes[i];
+    if (node.op != Op::linear || node.inputs[2] != program::kNone) continue;
+    const Node* added = r.reader(node.output(), Op::add);
+    if (added == nullptr) continue;
+    const ValueId bias = Rewriting::other(*added, node.output());
+    const program::Shape row{r.p.value(node.output()).shape.back()};
+    if (!r.floats(bias) || r.p.value(bias).shape != row) continue;
+    r.replace({Op::linear, added->name, {node.inputs[0], node.inputs[1], bias}, added->outputs, {}});
+  }
+}
+
 }  // namespace
 
 Result<Program> tidied(Program program, const std::map<ValueId, std::string_view>& names) {
   std::map<ValueId, std::string_view> kept = names;
   drop_copies(program);
+  drop_unneeded(program, kept);
+  Rewriting rewriting(program);
+  recover_products(rewriting);
+  join_biases(rewriting);
   drop_unneeded(program, kept);
   rename(program, kept);
   BITLAB_RETURN_IF_ERROR(verify(program));

@@ -1,0 +1,79 @@
+#include "bitlab/format/onnx/internal/rewrite.h"
+
+#include <algorithm>
+
+namespace bitlab::format::onnx {
+
+using program::Node;
+using program::Op;
+using program::Program;
+using program::ValueId;
+
+Rewriting::Rewriting(Program& program) : p(program), makers_(p.values.size(), -1), readers_(p.values.size()) {
+  for (size_t i = 0; i < p.nodes.size(); ++i) use(p.nodes[i], i);
+}
+
+void Rewriting::use(const Node& node, size_t index) {
+  for (const ValueId id : node.outputs) makers_[static_cast<size_t>(id)] = static_cast<int64_t>(index);
+  for (const ValueId id : node.inputs)
+    if (id != program::kNone) readers_[static_cast<size_t>(id)].push_back(index);
+}
+
+const Node* Rewriting::maker(ValueId id, Op op) const {
+  const int64_t index = id == program::kNone ? -1 : makers_[static_cast<size_t>(id)];
+  if (index < 0 || p.nodes[static_cast<size_t>(index)].op != op) return nullptr;
+  return &p.nodes[static_cast<size_t>(index)];
+}
+
+const Node* Rewriting::reader(ValueId id, Op op) const {
+  const auto& readers = readers_[static_cast<size_t>(id)];
+  const bool is_output = std::any_of(p.outputs.begin(), p.outputs.end(), [&](const auto& o) { return o.value == id; });
+  if (readers.size() != 1 || is_output || p.nodes[readers[0]].op != op) return nullptr;
+  return &p.nodes[readers[0]];
+}
+
+std::optional<program::FloatData> Rewriting::floats(ValueId id) const {
+  const program::Constant* constant = id == program::kNone ? nullptr : p.constant(id);
+  const auto* data = constant == nullptr ? nullptr : std::get_if<program::FloatData>(&constant->data);
+  return data == nullptr ? std::nullopt : std::optional(*data);
+}
+
+bool Rewriting::is_number(ValueId id, float value) const {
+  const auto data = floats(id);
+  return data && data->size() == 1 && (*data)[0] == value;
+}
+
+void Rewriting::replace(Node node) {
+  const auto index = static_cast<size_t>(makers_[static_cast<size_t>(node.output())]);
+  for (const ValueId id : p.nodes[index].inputs)
+    if (id != program::kNone) std::erase(readers_[static_cast<size_t>(id)], index);
+  node.exactness = schema(node.op).exactness;
+  program::complete(node);
+  p.nodes[index] = std::move(node);
+  use(p.nodes[index], index);
+}
+
+// NOLINTNEXTLINE(performance-unnecessary-value-param): data as it comes
+ValueId Rewriting::add_constant(std::string name, std::vector<int64_t> shape, program::Storage storage,
+                                program::Constant constant) {
+  const auto id = static_cast<ValueId>(p.values.size());
+  program::Value value;
+  value.shape.assign(shape.begin(), shape.end());
+  value.name = std::move(name);
+  value.kind = program::ValueKind::kConstant;
+  value.storage = storage;
+  p.values.push_back(std::move(value));
+  constant.value = id;
+  p.constants.push_back(std::move(constant));
+  makers_.push_back(-1);
+  readers_.emplace_back();
+  return id;
+}
+
+ValueId Rewriting::add_floats(std::string name, std::vector<int64_t> shape, std::vector<float> values) {
+  auto owned = std::make_shared<const std::vector<float>>(std::move(values));
+  const program::FloatData view = *owned;
+  return add_constant(std::move(name), std::move(shape), program::Storage::kPlain, {program::kNone, view, std::move(owned)});
+}
+
+}  // namespace bitlab::format::onnx
