@@ -20,7 +20,7 @@ KEYWORDS = ("SHARED", "TORCH", "GLUE", "DEPS", "PRIVATE_LINK", "TEST_DEPS", "TES
 # The programs' folders are no libraries: folder -> what its files may include besides their own.
 PROGRAMS: Dict[str, str] = {
     "cli": "base kernels",
-    "cli/run": "cli base data format/bit kernels profile program report runtime ternary",
+    "cli/run": "cli base data format format/bit kernels profile program report runtime ternary",
     "cli/train": "cli cli/run base config convert data deploy format format/bit models nn profile runtime train",
 }
 PROGRAMS_ABOVE_TORCH_LINE = {"cli/train"}

@@ -27,6 +27,7 @@ An error is one line on stderr. Exit codes:
 | code | whose fault | examples |
 |---|---|---|
 | 0 | nobody's | |
+| 1 | nobody's | `verify` found a difference |
 | 2 | the input | an unknown option, a wrong shape, a name that no list has |
 | 3 | a file | missing, damaged, not writable |
 | 4 | a capability | no kernel for this machine under this policy, an operator that cannot be deployed |

@@ -21,7 +21,14 @@ enum class ErrorCode {
 #undef BITLAB_ERROR
 };
 
-enum class ErrorGroup { kInput = 2, kFile = 3, kCapability = 4, kInternal = 5, kStopped = 6 };  // exit codes of the programs
+enum class ErrorGroup {
+  kDifference = 1,
+  kInput = 2,
+  kFile = 3,
+  kCapability = 4,
+  kInternal = 5,
+  kStopped = 6
+};  // exit codes of the programs
 
 std::string_view error_name(ErrorCode code);     // "ShapeMismatch"
 std::string_view error_meaning(ErrorCode code);  // the sentence of errors.def

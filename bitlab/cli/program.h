@@ -19,7 +19,7 @@ namespace bitlab::cli {
 using Action = std::function<Status()>;
 using AddCommand = void (*)(CLI::App& app, Action& action);
 
-// Parses and runs. Exit codes: 0; 2 usage and other input errors; 3 files; 4 capability; 5 internal (base/errors.def); 128 and the number of the
+// Parses and runs. Exit codes: 0; 1 a difference that was found; 2 usage and other input errors; 3 files; 4 capability; 5 internal (base/errors.def); 128 and the number of the
 // signal that stopped a command, as shells say it.
 int run_program(const char* name, const char* description, std::span<const AddCommand> commands, int argc, char** argv);
 

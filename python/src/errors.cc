@@ -34,6 +34,7 @@ PyObject* builtin_of(ErrorCode code) {
       return PyExc_OSError;
     case ErrorGroup::kCapability:
       return PyExc_NotImplementedError;
+    case ErrorGroup::kDifference:
     case ErrorGroup::kInternal:
     case ErrorGroup::kStopped:
       break;

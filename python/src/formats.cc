@@ -3,9 +3,12 @@
 
 #include "core.h"
 #include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
+
+#include "bitlab/runtime/compare.h"
 
 namespace nb = nanobind;
 
@@ -34,6 +37,36 @@ void bind_formats(nb::module_& m) {
         return fmt::format("Conversion(files={}, file_bytes={}, source_bytes={})", c.saved.files.size(), c.saved.bytes,
                            c.source_bytes);
       });
+  using runtime::Comparison, runtime::OutputDifference;
+  nb::class_<OutputDifference>(m, "OutputDifference", "How far an output of one network is from that of another.")
+      .def_ro("name", &OutputDifference::name)
+      .def_ro("count", &OutputDifference::count, "Of values.")
+      .def_ro("different", &OutputDifference::different, "Of them not equal bit by bit.")
+      .def_ro("largest", &OutputDifference::largest, "Difference.")
+      .def_ro("magnitude", &OutputDifference::magnitude, "Largest value.");
+  nb::class_<Comparison>(m, "Comparison", "What verify() has found.")
+      .def_ro("signature", &Comparison::signature, "How inputs and outputs differ; empty where they do not.")
+      .def_ro("weight", &Comparison::weight, "The first tensor that differs, and how; empty where none does.")
+      .def_ro("weights", &Comparison::weights, "Largest difference of float weights.")
+      .def_ro("node", &Comparison::node, "The first node that is another one, which alone makes no difference.")
+      .def_ro("outputs", &Comparison::outputs)
+      .def("is_equal", &Comparison::is_equal, nb::arg("tolerance") = 0.0,
+           "Whether all is the same, outputs up to a part of their largest value.")
+      .def("first", &Comparison::first, nb::arg("tolerance") = 0.0, "The first difference, as a sentence.")
+      .def("__repr__", [](const Comparison& c) {
+        return c.is_equal() ? std::string("Comparison(equal)") : fmt::format("Comparison({})", c.first());
+      });
+  m.def(
+      "verify_files",
+      [](const std::filesystem::path& a, const std::filesystem::path& b, int64_t samples, uint32_t seed,
+         const std::map<std::string, int64_t>& sizes) {
+        const nb::gil_scoped_release no_gil;
+        const auto load = [](const std::filesystem::path& path) {
+          return format::read(format::format_of(path).value(), path).value();
+        };
+        return runtime::compare(load(a), load(b), {samples, seed, {sizes.begin(), sizes.end()}}).value();
+      },
+      nb::arg("a"), nb::arg("b"), nb::arg("samples"), nb::arg("seed"), nb::arg("sizes"));
   m.def("format_list", &format::format_list);
   m.def(
       "convert_file",

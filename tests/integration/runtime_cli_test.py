@@ -54,6 +54,13 @@ class Commands(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         return result.stdout
 
+    def test_verify_compares_two_files(self):
+        self.assertIn("agree to the bit on 5 samples", self.ok("verify", MODEL, MODEL, "--samples", "5"))
+        check_refused(self, run("bitlab-run", "verify", MODEL), 2, "two files")
+        other = MODEL.parent / "operations_1.bit"
+        result = run("bitlab-run", "verify", MODEL, other)
+        check_refused(self, result, 1, "the signature", "operations_1.bit")
+
     def test_inspect_counts_what_the_architecture_has(self):
         facts = json.loads(self.ok("inspect", MODEL, "--json"))
         ternary = 20 * 25 + 50 * 500 + 500 * 800 + 10 * 500

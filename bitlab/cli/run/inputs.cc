@@ -1,28 +1,20 @@
 #include "bitlab/cli/run/inputs.h"
 
 #include <algorithm>
-#include <random>
 
 #include <fmt/format.h>
 
 #include "bitlab/base/file.h"
-#include "bitlab/runtime/internal/cast.h"
+#include "bitlab/runtime/random_inputs.h"
 
 namespace bitlab::cli {
 
 Inputs::Inputs(const program::Program& p, const program::SymbolSizes& sizes) {
-  std::mt19937 generator(1);
-  std::normal_distribution<float> normal;
-  for (const program::ValueId id : p.inputs) {
-    const program::Value& v = p.value(id);
-    const int64_t count = elements(v.shape, sizes);
-    std::vector<float> values(static_cast<size_t>(count));
-    for (float& value : values)
-      value = v.dtype <= program::DType::kBFloat16 ? normal(generator) : static_cast<float>(generator() % 2);
+  data_ = runtime::random_inputs(p, sizes);
+  for (size_t i = 0; i < p.inputs.size(); ++i) {
+    const program::Value& v = p.value(p.inputs[i]);
     names_.push_back(v.name);
-    data_.emplace_back(static_cast<size_t>(count * size_of(v.dtype)));
-    runtime::cast(program::DType::kFloat32, values.data(), v.dtype, data_.back().data(), count);
-    views_.emplace_back(shape_at(v.shape, sizes), v.dtype, data_.back().data());
+    views_.emplace_back(shape_at(v.shape, sizes), v.dtype, data_[i].data());
   }
 }
 

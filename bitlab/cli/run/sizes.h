@@ -4,12 +4,14 @@
 #include <string>
 #include <vector>
 
-#include "bitlab/program/program.h"
+#include "bitlab/runtime/random_inputs.h"
 
 namespace bitlab::cli {
 
-// The batch, and "name=number" for other symbols, each of which is otherwise at its least size. States hold as many positions as one run appends.
-// Errors: InvalidArgument (another form, a symbol that the program lacks, a size outside its range).
+// "name=number" each. Error: InvalidArgument (another form).
+Result<std::vector<runtime::NamedSize>> named_sizes(const std::vector<std::string>& sizes);
+
+// runtime::sizes_of these.
 Result<program::SymbolSizes> symbol_sizes(const program::Program& program, int64_t batch,
                                           const std::vector<std::string>& sizes);
 

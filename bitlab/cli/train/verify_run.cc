@@ -1,8 +1,9 @@
-// bitlab verify: a .bit file against the run that it was deployed from, node by node.
+// bitlab verify --against: a .bit file beside the run that it was deployed from, node by node.
 #include <memory>
 
 #include "bitlab/base/text.h"
 #include "bitlab/cli/options.h"
+#include "bitlab/cli/run/verify.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/deployment.h"
 #include "bitlab/format/bit/bit.h"
@@ -10,10 +11,9 @@
 namespace bitlab::cli {
 namespace {
 
-struct VerifyOptions {
-  std::string model;
+struct AgainstOptions {
+  VerifyOptions files;
   std::string run;
-  int64_t samples = 64;
 };
 
 // "all equal", or how many values lie in which decade of the largest magnitude.
@@ -35,10 +35,10 @@ void print_nodes(const std::vector<deploy::NodeDifference>& nodes) {
   fmt::print("{}\n", format_table(table));
 }
 
-Status run(const VerifyOptions& options) {
-  BITLAB_TRY(const program::Program program, format::bit::load(options.model));
+Status run(const AgainstOptions& options) {
+  BITLAB_TRY(const program::Program program, format::bit::load(options.files.model));
   BITLAB_TRY(const Run loaded, load_run(options.run));
-  BITLAB_TRY(const auto nodes, compare_run(program, loaded, options.samples));
+  BITLAB_TRY(const auto nodes, compare_run(program, loaded, options.files.samples));
   print_nodes(nodes);
   std::string bounded;
   const deploy::NodeDifference* first = nullptr;
@@ -51,26 +51,29 @@ Status run(const VerifyOptions& options) {
   if (!bounded.empty()) fmt::print("Bounded nodes, equal within rounding: {}\n", bounded);
   if (first != nullptr)
     return make_error(
-        ErrorCode::kInternal,
+        ErrorCode::kDifferent,
         "[verify] the values of LibTorch, got {1} of {2} that differ, by up to {3:.3g}, from node '{0}' on (model={4})",
-        first->node, first->different, first->count, first->max_difference, options.model);
-  fmt::print("{} and {} agree{} on {} samples.\n", options.model, options.run, bounded.empty() ? " to the bit" : "",
-             options.samples);
+        first->node, first->different, first->count, first->max_difference, options.files.model);
+  fmt::print("{} and {} agree{} on {} samples.\n", options.files.model, options.run, bounded.empty() ? " to the bit" : "",
+             options.files.samples);
   return {};
 }
 
 }  // namespace
 
-void add_verify(CLI::App& app, Action& action) {
-  auto options = std::make_shared<VerifyOptions>();
-  CLI::App* command = app.add_subcommand("verify", "Compare a .bit file with the run it was deployed from, node by node");
-  command->add_option("model", options->model, "The .bit file")->required();
-  command->add_option("--against", options->run, "Folder that `bitlab train` made")->required();
-  command->add_option("--samples", options->samples, "Random samples to compare on")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 65536));
-  command->footer("Example:\n  bitlab verify lenet5.bit --against runs/lenet5");
-  command->callback([options, &action] { action = [options] { return run(*options); }; });
+// The command of run/ with one option more.
+void add_verify_run(CLI::App& app, Action& action) {
+  auto options = std::make_shared<AgainstOptions>();
+  app.remove_subcommand(app.get_subcommand("verify"));
+  CLI::App* command = declare_verify(app, options->files);
+  command
+      ->add_option("--against", options->run,
+                   "Instead of another file: the folder of the run that the .bit file was deployed from, node by node")
+      ->excludes(command->get_option("other"));
+  command->footer(command->get_footer() + "\n  bitlab verify lenet5.bit --against runs/lenet5");
+  command->callback([options, &action] {
+    action = [options] { return options->run.empty() ? verify_files(options->files) : run(*options); };
+  });
 }
 
 }  // namespace bitlab::cli
