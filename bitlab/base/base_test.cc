@@ -289,6 +289,16 @@ TEST(Protobuf, FieldsAreThoseOfTheGuide) {
   EXPECT_EQ(ProtobufMessage().float32(1, 1.0F).bytes(), std::string("\x0d\x00\x00\x80\x3f", 5));
 }
 
+TEST(Protobuf, RepeatedNumbersComeOneByOneOrPacked) {
+  std::vector<int64_t> numbers;
+  ProtobufReader reader("\x08\x03\x0a\x03\x8e\x02\x05");  // 3; then 270 and 5, packed
+  while (reader.next()) EXPECT_TRUE(append_varints(reader, numbers));
+  EXPECT_EQ(numbers, (std::vector<int64_t>{3, 270, 5}));
+  ProtobufReader cut("\x0a\x01\x8e");
+  ASSERT_TRUE(cut.next());
+  EXPECT_FALSE(append_varints(cut, numbers));
+}
+
 TEST(Protobuf, ReadingEndsWhereNothingFits) {
   const ProtobufMessage message = ProtobufMessage().number(1, 300).text(2, "abc").float64(3, 0.5);
   ProtobufReader reader(message.bytes());
@@ -306,6 +316,15 @@ TEST(Protobuf, ReadingEndsWhereNothingFits) {
   }
   EXPECT_FALSE(ProtobufReader("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff").next());
   EXPECT_FALSE(ProtobufReader("\x0b").next());  // a group, which no message here has
+  ProtobufReader cut(
+      std::string_view("\x08\x01\x12\x05"
+                       "a",
+                       5));
+  ASSERT_TRUE(cut.next());
+  EXPECT_FALSE(cut.is_broken());
+  EXPECT_FALSE(cut.next());
+  EXPECT_TRUE(cut.is_broken());
+  EXPECT_FALSE(cut.next());
 }
 
 }  // namespace

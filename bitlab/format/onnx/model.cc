@@ -196,6 +196,7 @@ Result<NamedTensor> read_tensor(std::string_view bytes, const Beside& beside) {
     return make_error(ErrorCode::kCorrupt, "[onnx] {} bytes of {}{}, got {} (tensor={})", expected, name_of(tensor.type),
                       program::to_string(tensor.sizes), tensor.bytes.size(), named.name);
   if (is_packed) own(tensor, unpacked_bits(tensor.bytes, tensor.type, count));
+  tensor.name = named.name;
   return named;
 }
 

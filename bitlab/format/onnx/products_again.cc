@@ -252,9 +252,12 @@ void place(Rewriting& r, const Product& product, const IntegerWeight& weight, Va
     const ValueId beside = Rewriting::other(*added, result);
     const auto values = by_row(r, beside, rows, r.p.value(result).shape.size(), is_conv);
     if (values && static_cast<int64_t>(values->size()) == rows) {
-      const std::string name = r.p.value(beside).name;
-      r.p.values[static_cast<size_t>(beside)].name = name + "/rows";
-      bias = r.add_floats(name, {rows}, *values);
+      bias = beside;
+      if (r.p.value(beside).shape != Shape{rows}) {
+        const std::string name = r.p.value(beside).name;
+        r.p.values[static_cast<size_t>(beside)].name = name + "/rows";
+        bias = r.add_floats(name, {rows}, *values);
+      }
       result = added->output();
     }
   }

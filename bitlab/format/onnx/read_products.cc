@@ -359,11 +359,12 @@ Result<Operands> read_matmul_nbits(Reader& r) {
   const auto code = [&](const Tensor& from, int64_t start, int64_t i) {
     return from.integer(start + i / in_byte) >> (bits * (i % in_byte)) & mask;
   };
-  BITLAB_TRY(const Tensor w, r.folding.of_numbers(ElementType::kFloat, {n, k}, [&](int64_t i) {
+  BITLAB_TRY(Tensor w, r.folding.of_numbers(ElementType::kFloat, {n, k}, [&](int64_t i) {
     const int64_t at = i / k, column = i % k, b = column / block;
     const int64_t zero = zeros ? code(*zeros, at * zero_row, b) : int64_t{1} << (bits - 1);
     return static_cast<double>(code(codes, at * row, column) - zero) * scales.number(at * blocks + b);
   }));
+  w.name = codes.name;
   BITLAB_TRY(const ValueId x, r.activation(0));
   std::optional<ValueId> bias;
   if (r.has(5)) {

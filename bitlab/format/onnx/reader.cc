@@ -158,7 +158,8 @@ Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
   if (!dtype && !is_narrow)
     return refuse("values of float32, int64, int32, bool, got {} in '{}'", name_of(tensor.type), name);
   if (elements_of(tensor.sizes) == 0) return refuse("values, got none in '{}'", name);
-  const std::string own = unique(name.empty() ? fmt::format("{}/constant", scope_) : std::string(name));
+  const std::string_view given = tensor.name.empty() ? name : tensor.name;
+  const std::string own = unique(given.empty() ? fmt::format("{}/constant", scope_) : std::string(given));
   if (tensor.stored != tensor.type || (dtype && *dtype != DType::kFloat32 && size_of(tensor.type) == 2)) {
     std::vector<uint16_t> bits(static_cast<size_t>(tensor.count()));
     std::memcpy(bits.data(), tensor.bytes.data(), tensor.bytes.size());
@@ -461,7 +462,7 @@ Result<Program> Reader::finish() {
       const Shape shape = shape_of(id);
       BITLAB_TRY(id, emit(Op::expand, {id}, {{"shape", shape}}));
     }
-    wanted_names_[id] = port.name;
+    wanted_names_.try_emplace(id, port.name);
     outputs.push_back({std::string(port.name), id});
   }
   for (const auto& [key, value] : model_.metadata) builder_.metadata(std::string(key), std::string(value));

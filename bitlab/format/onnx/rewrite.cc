@@ -1,6 +1,7 @@
 #include "bitlab/format/onnx/internal/rewrite.h"
 
 #include <algorithm>
+#include <span>
 
 namespace bitlab::format::onnx {
 
@@ -8,6 +9,35 @@ using program::Node;
 using program::Op;
 using program::Program;
 using program::ValueId;
+
+namespace {
+
+template <class T>
+bool same_bytes(std::span<const T> a, std::span<const T> b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+bool same_data(const program::FloatData& a, const program::FloatData& b) { return same_bytes(a, b); }
+bool same_data(const program::HalfData& a, const program::HalfData& b) { return same_bytes(a.bits, b.bits); }
+bool same_data(const program::RawData& a, const program::RawData& b) { return same_bytes(a.bytes, b.bytes); }
+bool same_data(const program::Int8Data& a, const program::Int8Data& b) {
+  return same_bytes(a.t, b.t) && same_bytes(a.scale, b.scale);
+}
+bool same_data(const program::TernaryData& a, const program::TernaryData& b) {
+  return same_bytes(a.codes, b.codes) && same_bytes(a.scale, b.scale) && same_bytes(a.scale_neg, b.scale_neg) &&
+         same_bytes(a.group_scale, b.group_scale) && a.group == b.group;
+}
+
+// A layer that is used twice is written twice.
+bool is_same(const program::Constant& a, const program::Constant& b) {
+  return std::visit(
+      [&](const auto& data) {
+        const auto* other = std::get_if<std::decay_t<decltype(data)>>(&b.data);
+        return other != nullptr && same_data(data, *other);
+      },
+      a.data);
+}
+
+}  // namespace
 
 Rewriting::Rewriting(Program& program) : p(program), makers_(p.values.size(), -1), readers_(p.values.size()) {
   for (size_t i = 0; i < p.nodes.size(); ++i) use(p.nodes[i], i);
@@ -56,9 +86,13 @@ void Rewriting::replace(Node node) {
 // NOLINTNEXTLINE(performance-unnecessary-value-param): data as it comes
 ValueId Rewriting::add_constant(std::string name, std::vector<int64_t> shape, program::Storage storage,
                                 program::Constant constant) {
-  const auto id = static_cast<ValueId>(p.values.size());
   program::Value value;
   value.shape.assign(shape.begin(), shape.end());
+  for (const program::Constant& other : p.constants)
+    if (p.value(other.value).storage == storage && p.value(other.value) == static_cast<const program::TensorType&>(value) &&
+        is_same(other, constant))
+      return other.value;
+  const auto id = static_cast<ValueId>(p.values.size());
   value.name = std::move(name);
   value.kind = program::ValueKind::kConstant;
   value.storage = storage;

@@ -92,6 +92,11 @@ void store_number(uint8_t* bytes, ElementType type, int64_t i, double value) {
   }
 }
 
+Result<Tensor> named(Result<Tensor> tensor, std::string_view name) {
+  if (tensor.ok()) tensor->name = name;
+  return tensor;
+}
+
 }  // namespace
 
 int64_t size_of(ElementType type) {
@@ -218,7 +223,7 @@ Result<Tensor> Folding::of_integers(ElementType type, Ints sizes, const std::fun
 
 Result<Tensor> Folding::picked(const Tensor& x, Ints sizes, const std::function<int64_t(int64_t)>& from) {
   BITLAB_TRY(Filled filled, make(x.stored, std::move(sizes)));
-  filled.tensor.type = x.type;
+  filled.tensor.type = x.type, filled.tensor.name = x.name;
   const auto size = static_cast<size_t>(size_of(x.stored));
   const int64_t count = filled.tensor.count();
   for (int64_t i = 0; i < count; ++i)
@@ -268,8 +273,9 @@ Result<Tensor> Folding::cast(const Tensor& x, ElementType type) {
     widened.type = type;
     return widened;
   }
-  if (is_float(x.type)) return of_numbers(type, x.sizes, [&](int64_t i) { return x.number(i); });
-  return of_integers(type, x.sizes, [&](int64_t i) { return x.integer(i); });
+  return named(is_float(x.type) ? of_numbers(type, x.sizes, [&](int64_t i) { return x.number(i); })
+                                : of_integers(type, x.sizes, [&](int64_t i) { return x.integer(i); }),
+               x.name);
 }
 
 Result<Tensor> Folding::binary(const Tensor& a, const Tensor& b, ElementType type,
@@ -279,8 +285,8 @@ Result<Tensor> Folding::binary(const Tensor& a, const Tensor& b, ElementType typ
   BITLAB_TRY(const Tensor left, broadcast(a, sizes));
   BITLAB_TRY(const Tensor right, broadcast(b, sizes));
   if (!is_float(a.type) && !is_float(b.type) && g != nullptr)
-    return of_integers(type, sizes, [&](int64_t i) { return g(left.integer(i), right.integer(i)); });
-  return of_numbers(type, sizes, [&](int64_t i) { return f(left.number(i), right.number(i)); });
+    return named(of_integers(type, sizes, [&](int64_t i) { return g(left.integer(i), right.integer(i)); }), a.name);
+  return named(of_numbers(type, sizes, [&](int64_t i) { return f(left.number(i), right.number(i)); }), a.name);
 }
 
 }  // namespace bitlab::format::onnx

@@ -25,6 +25,7 @@ struct Tensor {
   Ints sizes;
   std::span<const uint8_t> bytes;
   std::shared_ptr<const void> owner = nullptr;  // null: the file's
+  std::string_view name{};                      // of the initializer that it was made of
 
   int64_t count() const { return static_cast<int64_t>(bytes.size()) / size_of(stored); }
   double number(int64_t i) const;    // of any type
