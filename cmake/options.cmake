@@ -57,15 +57,10 @@ if(BITLAB_COVERAGE)
 endif()
 
 # Of what is above the torch line and libraries that say so (UNIT glue), where nothing runs for long: -Og costs a seventh less of the
-# compiler's time than -O1, and that a fifth less than -O2. AddressSanitizer checks through calls there, and nothing reads numbers at odd addresses: both
-# cost a third of the compiler's time.
+# compiler's time than -O1, and that a fifth less than -O2. Nothing there reads numbers at odd addresses, which costs as much to check.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
-target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-Og>)
-if(BITLAB_SANITIZE MATCHES "address")
-  target_compile_options(bitlab_glue INTERFACE -fno-sanitize=alignment
-    $<IF:$<CXX_COMPILER_ID:GNU>,--param=asan-instrumentation-with-call-threshold=0,SHELL:-mllvm -asan-instrumentation-with-call-threshold=0>)
-endif()
+target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-Og> $<$<BOOL:${BITLAB_SANITIZE}>:-fno-sanitize=alignment>)
 
 # Of programs and of tests above the torch line, which call what does the work: where they are built to be tested, optimizing costs
 # a third of the compiler's time.

@@ -79,13 +79,6 @@ Result<std::vector<OutputFile>> write(std::string_view name, const program::Prog
   WriteOptions chosen = options;
   if (chosen.variant.empty()) chosen.variant = format->info.variants.substr(0, format->info.variants.find(' '));
   return format->write(program, path, chosen);
-  WriteOptions complete = options;
-  const std::string_view variants = format->info.variants;
-  if (complete.variant.empty()) complete.variant = variants.substr(0, variants.find(' '));
-  if (!complete.variant.empty() && !has_word(variants, complete.variant))
-    return make_error(ErrorCode::kUnknownName, "[format] a variant of {} of {{{}}}, got '{}'", name, variants,
-                      complete.variant);
-  return format->write(program, path, complete);
 }
 
 Result<program::Program> read(std::string_view name, const std::filesystem::path& path) {
@@ -197,7 +190,6 @@ Result<std::vector<OutputFile>> write_onnx(const program::Program& program, cons
   return one_file(path, onnx::serialize(program, options.variant));
 }
 
-Result<program::Program> read_onnx(const std::filesystem::path& path) { return written_alone("onnx", path); }
 Result<program::Program> read_onnx(const std::filesystem::path& path) { return onnx::load(path); }
 
 }  // namespace bitlab::format

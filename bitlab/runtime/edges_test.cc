@@ -137,9 +137,26 @@ void set_outputs(Program& p, const std::vector<program::TensorType>& types) {
   }
 }
 
+// Shows a program, as it is at the end of a scope, in which something failed.
+class ShownOnFailure {
+ public:
+  explicit ShownOnFailure(const Program& p) : p_(p), failures_(failures()) {}
+  ShownOnFailure(const ShownOnFailure&) = delete;
+  ShownOnFailure& operator=(const ShownOnFailure&) = delete;
+  ~ShownOnFailure() {
+    if (failures() > failures_) ADD_FAILURE() << format::bit::graph_to_json(p_);
+  }
+
+ private:
+  static int failures() { return ::testing::UnitTest::GetInstance()->current_test_info()->result()->total_part_count(); }
+
+  const Program& p_;
+  int failures_;
+};
+
 // `p` is refused, or runs.
 void check(Program p) {
-  SCOPED_TRACE(format::bit::graph_to_json(p));
+  const ShownOnFailure shown(p);
   fit_data(p);
   const auto types = infer_types(p, p.nodes[0]);
   if (types.ok()) {
