@@ -60,7 +60,10 @@ endif()
 # compiler's time than -O1, and that a fifth less than -O2. Nothing there reads numbers at odd addresses, which costs as much to check.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
-target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-Og> $<$<BOOL:${BITLAB_SANITIZE}>:-fno-sanitize=alignment>)
+target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-Og>)
+if(BITLAB_SANITIZE)
+  target_compile_options(bitlab_glue INTERFACE -fno-sanitize=alignment)
+endif()
 
 # Of programs and of tests above the torch line, which call what does the work: where they are built to be tested, optimizing costs
 # a third of the compiler's time.

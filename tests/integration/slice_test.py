@@ -58,6 +58,7 @@ class Slice(unittest.TestCase):
         self.assertEqual(sizes[str(self.bit)], str(self.bit.stat().st_size))
         self.assertEqual(sizes[str(of_file)], str(of_file.stat().st_size))
         check_refused(self, run("bitlab", "deploy", self.bit, "-o", self.folder / "a.txt"), 2, "'.txt'", ".onnx")
+        check_refused(self, run("bitlab", "deploy", __file__, "-o", of_run), 2, "'.py'", ".onnx")
         check_refused(self, run("bitlab", "deploy", self.bit, "-o", of_run, "--variant", "int3"), 2, "'int3'", "matmulnbits")
         check_refused(self, run("bitlab", "deploy", self.bit, "-o", of_run, "--samples", "4"), 2, "--samples")
         again = self.folder / "again.bit"

@@ -105,7 +105,11 @@ Status deploy_trained(DeployOptions& options) {
 }
 
 Status run(DeployOptions& options) {
-  return format::format_of(options.source).ok() ? deploy_file(options) : deploy_trained(options);
+  const auto format = format::format_of(options.source);
+  if (format.ok()) return deploy_file(options);
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(options.source, ignored)) return format.error();  // which lists what there is
+  return deploy_trained(options);
 }
 
 // Of --format and --variant, and an example of each format, from the lists of formats.
