@@ -43,10 +43,10 @@ endif()
 if(BITLAB_SANITIZE)
   # Without checks that double what the compiler writes: a null pointer that is used stops the program anyway, no class is cast down, AddressSanitizer
   # sees what is read through a pointer that wrapped or beyond an object, and the compiler warns of a function without return.
-  target_compile_options(bitlab_flags INTERFACE
-    -fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
-    -fno-sanitize=null,vptr,pointer-overflow,object-size,return,unreachable,nonnull-attribute,returns-nonnull-attribute)
-  target_link_options(bitlab_flags INTERFACE -fsanitize=${BITLAB_SANITIZE})
+  # Of the folder, and so in front of what targets leave out of it.
+  add_compile_options(-fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
+                      -fno-sanitize=null,vptr,pointer-overflow,object-size,return,unreachable,nonnull-attribute,returns-nonnull-attribute)
+  add_link_options(-fsanitize=${BITLAB_SANITIZE})
 endif()
 if(BITLAB_FUZZ)
   target_compile_options(bitlab_flags INTERFACE -fsanitize=fuzzer-no-link)
