@@ -2,11 +2,13 @@
 
 #include <utility>
 
+#include "bitlab/program/shape.h"
+
 namespace bitlab::program {
 
 StridedView::StridedView(std::vector<int64_t> shape) : sizes(std::move(shape)), strides(sizes.size()) {
   int64_t stride = 1;
-  for (size_t i = sizes.size(); i-- > 0; stride *= sizes[i]) strides[i] = stride;
+  for (size_t i = sizes.size(); i-- > 0; stride = saturated_product(stride, sizes[i])) strides[i] = stride;
 }
 
 StridedView::StridedView(std::vector<int64_t> shape, const std::vector<int64_t>& memory_order)
@@ -15,7 +17,7 @@ StridedView::StridedView(std::vector<int64_t> shape, const std::vector<int64_t>&
   for (size_t i = memory_order.size(); i-- > 0;) {
     const auto dim = static_cast<size_t>(memory_order[i]);
     strides[dim] = stride;
-    stride *= sizes[dim];
+    stride = saturated_product(stride, sizes[dim]);
   }
 }
 

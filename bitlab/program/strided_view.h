@@ -7,7 +7,7 @@
 
 namespace bitlab::program {
 
-// Sizes, strides and the offset of the first element, in elements.
+// Sizes, strides and the offset of the first element, in elements. Strides saturate: sizes beside one of 0 may be any.
 struct StridedView {
   std::vector<int64_t> sizes, strides;
   int64_t offset = 0;

@@ -12,6 +12,7 @@
 #include <torch/csrc/jit/frontend/resolver.h>
 #include <torch/csrc/jit/frontend/sugared_value.h>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/deploy/signature.h"
 #include "bitlab/deploy/torchscript/internal/methods.h"
 #include "bitlab/deploy/torchscript/internal/writer.h"
@@ -166,7 +167,7 @@ Writer::Weight Writer::weight(ValueId id) {
     const std::string scale = floats(".scale", ternary.scale);
     weight.operands = joined({codes, scale, floats(".scale_neg", ternary.scale_neg)});
   } else {
-    const int64_t groups = (depth + ternary.group - 1) / ternary.group;
+    const int64_t groups = ceil_div(depth, ternary.group);
     weight.operands =
         joined({codes, buffer(v.name + ".scale", copy_of(ternary.group_scale.data(), {rows, groups}, at::kHalf)), "None"});
   }

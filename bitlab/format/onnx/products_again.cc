@@ -235,12 +235,6 @@ ValueId add_weight(Rewriting& r, ValueId floats, const IntegerWeight& w) {
 
 // --- nodes
 
-std::string_view name_of(ActKind kind) {
-  for (const std::string_view name : {"int8", "int4", "int8_static", "int4_static", "none"})
-    if (const auto parsed = ternary::parse_act_kind(name); parsed.ok() && *parsed == kind) return name;
-  return "none";
-}
-
 // The layer in the place of what made `result`, with the bias that is added behind it.
 void place(Rewriting& r, const Product& product, const IntegerWeight& weight, ValueId result) {
   const Node old = *product.node;
@@ -266,7 +260,7 @@ void place(Rewriting& r, const Product& product, const IntegerWeight& weight, Va
   if (is_static(product.quantizer.kind))
     step = r.add_floats(r.p.value(floats).name + ".act_scale", {1}, {product.quantizer.step});
   node.inputs = {product.quantizer.x, add_weight(r, floats, weight), bias, step};
-  node.attributes["activation"] = std::string(name_of(product.quantizer.kind));
+  node.attributes["activation"] = std::string(name(product.quantizer.kind));
   for (const Node& n : r.p.nodes)
     if (n.output() == result) node.name = n.name;
   r.replace(std::move(node));

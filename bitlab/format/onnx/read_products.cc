@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/format/onnx/internal/readers.h"
 #include "bitlab/format/onnx/internal/windows.h"
 
@@ -224,10 +225,10 @@ Result<Tensor> beside(Reader& r, const Tensor& scale, const Ints& x, int64_t axi
     return reshaped(scale, sizes);
   }
   Ints expected = x;
-  if (block > 0) expected[at] = (x[at] + block - 1) / block;
+  if (block > 0) expected[at] = ceil_div(x[at], block);
   if (block < 0 || scale.sizes != expected)
     return r.corrupt("scales {}, got {}", program::to_string(expected), program::to_string(scale.sizes));
-  const Ints strides = strides_of(scale.sizes);
+  const Ints strides = program::StridedView(scale.sizes).strides;
   return r.folding.picked(scale, x, [&](int64_t i) {
     int64_t from = 0;
     for (size_t d = x.size(); d-- > 0; i /= x[d]) from += (d == at ? i % x[d] / block : i % x[d]) * strides[d];
@@ -343,13 +344,13 @@ Result<Operands> read_matmul_nbits(Reader& r) {
   if (r.has(4)) return r.refuse("blocks in their order, got g_idx");
   BITLAB_TRY(const Tensor codes, r.known(1, "weights"));
   BITLAB_TRY(const Tensor scales, r.known(2, "scales"));
-  const int64_t blocks = (k + block - 1) / block, in_byte = 8 / bits, row = blocks * block / in_byte;
+  const int64_t blocks = ceil_div(k, block), in_byte = 8 / bits, row = blocks * block / in_byte;
   if (codes.stored != ElementType::kUint8 || codes.count() != program::saturated_product(n, row) ||
       scales.count() != n * blocks)
     return r.corrupt("{} bytes of codes and {} scales, got {} and {}", program::saturated_product(n, row), n * blocks,
                      codes.count(), scales.count());
   std::optional<Tensor> zeros;
-  const int64_t zero_row = (blocks + in_byte - 1) / in_byte;
+  const int64_t zero_row = ceil_div(blocks, in_byte);
   if (r.has(3)) {
     BITLAB_TRY(zeros, r.known(3, "zero points"));
     if (zeros->stored != ElementType::kUint8 || zeros->count() != n * zero_row)

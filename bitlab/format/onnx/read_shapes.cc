@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/format/onnx/internal/readers.h"
 
 namespace bitlab::format::onnx {
@@ -258,12 +259,12 @@ Result<ValueId> emitted(Reader& r, ValueId x, int64_t dim, const Part& part) {
 }
 
 Result<Tensor> picked(Reader& r, const Tensor& x, int64_t dim, const Part& part) {
-  Ints sizes = x.sizes, strides = strides_of(x.sizes);
   const auto at = static_cast<size_t>(dim);
-  const int64_t offset = part.start * strides[at];
+  Ints sizes = x.sizes;
   sizes[at] = part.length.factor;
-  strides[at] *= part.step;
-  return r.folding.strided(x, sizes, strides, offset);
+  if (x.count() == 0) return reshaped(x, sizes);                                 // whose other sizes may be any
+  const int64_t length = part.length.factor, step = length > 1 ? part.step : 1;  // a step beyond the tensor would overflow
+  return r.folding.strided(x, program::StridedView(x.sizes).part(at, part.start, length, step));
 }
 
 }  // namespace
@@ -320,7 +321,7 @@ Result<Operands> read_split(Reader& r) {
   if (parted) sizes = parted->values;
   if (const auto given = r.list("split")) sizes.assign(given->begin(), given->end());
   if (sizes.empty()) {
-    const int64_t each = (size.factor + parts - 1) / parts;
+    const int64_t each = ceil_div(size.factor, parts);
     for (int64_t i = 0; i < parts; ++i)
       sizes.push_back(with_factor(size, std::min(each, size.factor - std::min(i * each, size.factor))));
   }
@@ -507,7 +508,7 @@ Result<Operands> read_tile(Reader& r) {
   if (const Tensor* x = r.tensor(0)) {
     Ints sizes = x->sizes;
     for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = program::saturated_product(sizes[i], repeats[i]);
-    const Ints strides = strides_of(x->sizes);
+    const Ints strides = program::StridedView(x->sizes).strides;
     return single(r.folding.picked(*x, sizes, [&](int64_t i) {
       int64_t from = 0;
       for (size_t d = sizes.size(); d-- > 0; i /= sizes[d]) from += i % sizes[d] % x->sizes[d] * strides[d];

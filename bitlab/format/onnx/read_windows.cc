@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/format/onnx/internal/readers.h"
 #include "bitlab/format/onnx/internal/windows.h"
 
@@ -21,7 +22,7 @@ constexpr int64_t kMostWindow = 1 << 20;
 // Padding that leaves n / stride windows, rounded up; of a transposed one n stride values.
 Result<int64_t> same_padding(const Reader& r, const Dim& n, int64_t stride, int64_t extent, bool transposed) {
   if (transposed) return std::max<int64_t>(extent - stride, 0);
-  if (n.is_number()) return std::max<int64_t>(((n.factor + stride - 1) / stride - 1) * stride + extent - n.factor, 0);
+  if (n.is_number()) return std::max<int64_t>((ceil_div(n.factor, stride) - 1) * stride + extent - n.factor, 0);
   if (n.factor % stride == 0) return std::max<int64_t>(extent - stride, 0);
   return r.refuse("padding that is the same for every size, got {} in strides of {}", r.show({n}), stride);
 }

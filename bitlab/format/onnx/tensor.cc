@@ -170,12 +170,6 @@ int64_t elements_of(const Ints& sizes) {
   return count;
 }
 
-Ints strides_of(const Ints& sizes) {
-  Ints strides(sizes.size(), 1);
-  for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = program::saturated_product(strides[i], sizes[i]);
-  return strides;
-}
-
 Result<Ints> broadcast_sizes(const Ints& a, const Ints& b) {
   Ints y(std::max(a.size(), b.size()), 1);
   for (size_t i = 0; i < y.size(); ++i) {
@@ -231,15 +225,15 @@ Result<Tensor> Folding::picked(const Tensor& x, Ints sizes, const std::function<
   return filled.tensor;
 }
 
-Result<Tensor> Folding::strided(const Tensor& x, const Ints& sizes, const Ints& strides, int64_t offset) {
-  Ints at(sizes.size(), 0);
-  int64_t place = offset;
-  return picked(x, sizes, [&](int64_t) {
+Result<Tensor> Folding::strided(const Tensor& x, const program::StridedView& view) {
+  Ints at(view.sizes.size(), 0);
+  int64_t place = view.offset;
+  return picked(x, view.sizes, [&](int64_t) {
     const int64_t from = place;
-    for (size_t d = sizes.size(); d-- > 0;) {
-      place += strides[d];
-      if (++at[d] < sizes[d]) break;
-      place -= strides[d] * sizes[d];
+    for (size_t d = view.sizes.size(); d-- > 0;) {
+      place += view.strides[d];
+      if (++at[d] < view.sizes[d]) break;
+      place -= view.strides[d] * view.sizes[d];
       at[d] = 0;
     }
     return from;
@@ -247,22 +241,12 @@ Result<Tensor> Folding::strided(const Tensor& x, const Ints& sizes, const Ints& 
 }
 
 Result<Tensor> Folding::permuted(const Tensor& x, const Ints& dims) {
-  const Ints all = strides_of(x.sizes);
-  Ints sizes, strides;
-  for (const int64_t dim : dims) {
-    sizes.push_back(x.sizes[static_cast<size_t>(dim)]);
-    strides.push_back(all[static_cast<size_t>(dim)]);
-  }
-  return strided(x, sizes, strides);
+  return strided(x, program::StridedView(x.sizes).permuted(dims));
 }
 
 Result<Tensor> Folding::broadcast(const Tensor& x, const Ints& sizes) {
   if (x.sizes == sizes) return x;
-  const Ints own = strides_of(x.sizes);
-  Ints strides(sizes.size(), 0);
-  const size_t lead = sizes.size() - x.sizes.size();
-  for (size_t i = 0; i < x.sizes.size(); ++i) strides[lead + i] = x.sizes[i] == 1 ? 0 : own[i];
-  return strided(x, sizes, strides);
+  return strided(x, program::StridedView(x.sizes).broadcast(sizes));
 }
 
 Result<Tensor> Folding::cast(const Tensor& x, ElementType type) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bitlab/format/onnx/internal/graph.h"
+#include "bitlab/program/strided_view.h"
 
 namespace bitlab::format::onnx {
 
@@ -51,8 +52,8 @@ class Folding {
   Result<Tensor> of_integers(ElementType type, Ints sizes, const std::function<int64_t(int64_t)>& number);
   // Element i of the result is from(i) of x.
   Result<Tensor> picked(const Tensor& x, Ints sizes, const std::function<int64_t(int64_t)>& from);
-  // Element at [i, j, ...] is that at offset + i strides[0] + j strides[1] ...
-  Result<Tensor> strided(const Tensor& x, const Ints& sizes, const Ints& strides, int64_t offset = 0);
+  // The elements of x that a view of its sizes has, in their order.
+  Result<Tensor> strided(const Tensor& x, const program::StridedView& view);
   Result<Tensor> permuted(const Tensor& x, const Ints& dims);
   Result<Tensor> broadcast(const Tensor& x, const Ints& sizes);  // x must broadcast
   Result<Tensor> cast(const Tensor& x, ElementType type);
@@ -63,7 +64,6 @@ class Folding {
  private:
   int64_t left_;
 };
-Ints strides_of(const Ints& sizes);
 // NumPy's rule. Error: ShapeMismatch.
 Result<Ints> broadcast_sizes(const Ints& a, const Ints& b);
 inline Tensor reshaped(Tensor x, Ints sizes) {
