@@ -222,7 +222,13 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor]] = {
     "split": (lambda x: x.split([1, 2, 3], 1), floats(3, 6)),
     "expand": (lambda x: x[:, :1].expand(-1, 6) + 0, floats(3, 6)),
     "cast": (lambda x: (x.to(torch.int64), (x * 3).to(torch.float16), x.to(torch.bool)), floats(3, 6)),
-    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), floats(2, 3, 5, 4)),
+    "attention": (
+        lambda x: (
+            F.scaled_dot_product_attention(x, x, x, is_causal=True),
+            F.scaled_dot_product_attention(x, x, x, attn_mask=torch.arange(5)[:, None].expand(5, 5) != 2),  # a query that sees nothing
+        ),
+        floats(2, 3, 5, 4),
+    ),
     "linear": (lambda x: F.linear(x, WEIGHT, WEIGHT[:, 0]), floats(3, 2, 6)),
     "conv": (lambda x: (F.conv2d(x, FILTERS, stride=2, padding=1), F.conv_transpose2d(x, FILTERS.transpose(0, 1), stride=2)), floats(2, 3, 7, 8)),
     "embedding": (lambda x: F.embedding(x, TABLE), torch.randint(0, 9, (2, 5))),

@@ -41,7 +41,11 @@ def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Optional[Tensor], cau
         queries = torch.arange(past, past + q.size(2), device=q.device)
         seen = torch.le(torch.arange(k.size(2), device=q.device), torch.unsqueeze(queries, 1))
         scores = torch.masked_fill(scores, torch.logical_not(seen), -float("inf"))
-    return torch.matmul(torch.softmax(scores, -1), v)
+    weights = torch.softmax(scores, -1)
+    if mask is not None:
+        hidden = torch.eq(torch.amax(scores, [-1], True), -float("inf"))
+        weights = torch.masked_fill(weights, hidden, 0.0)
+    return torch.matmul(weights, v)
 )"},
     Method{"sigmoid", R"(
 def sigmoid(self, x: Tensor) -> Tensor:

@@ -438,8 +438,8 @@ static int64_t argmax_row(const float *x, int32_t columns) {
 }
 )"},
     Helper{"weigh_row", "sum_row",
-           R"(/* y = e^(x scale + mask - their largest one), and the sum of y. mask: NULL, or of a step. */
-static float weigh_row(const float *x, int32_t columns, float scale, const float *mask, int32_t mask_step, float *y) {
+           R"(/* y = e^(x scale + mask - their largest one), and the sum of y. mask: NULL, or of a step. Where all are -infinity: NaN, or 0. */
+static float weigh_row(const float *x, int32_t columns, float scale, const float *mask, int32_t mask_step, int hidden_is_zero, float *y) {
   float most = -INFINITY;
   for (int32_t i = 0; i < columns; ++i) {
     float z = x[i] * scale;
@@ -447,6 +447,7 @@ static float weigh_row(const float *x, int32_t columns, float scale, const float
     y[i] = z;
     if (z > most) most = z;
   }
+  if (hidden_is_zero && most == -INFINITY) most = 0.0f;
   for (int32_t i = 0; i < columns; ++i) y[i] = expf(y[i] - most);
   return sum_row(y, columns);
 }
@@ -454,7 +455,7 @@ static float weigh_row(const float *x, int32_t columns, float scale, const float
     Helper{"softmax_rows", "weigh_row",
            R"(static void softmax_rows(const float *x, int32_t rows, int32_t columns, float *y) {
   for (int32_t row = 0; row < rows; ++row, x += columns, y += columns) {
-    const float total = weigh_row(x, columns, 1.0f, NULL, 0, y);
+    const float total = weigh_row(x, columns, 1.0f, NULL, 0, 0, y);
     for (int32_t i = 0; i < columns; ++i) y[i] = y[i] / total;
   }
 }
@@ -474,7 +475,8 @@ static void attention(const attention_shape *s, const float *q, const float *k, 
     const float *first = mask == NULL ? NULL : mask + sample * m[0] + head * m[1] + query * m[2];
     float total;
     for (int32_t j = 0; j < seen; ++j) scores[j] = fused_dot(q, 1, k + (group * s->keys + j) * s->depth, 1, s->depth);
-    total = weigh_row(scores, seen, s->scale, first, m[3], scores);
+    total = weigh_row(scores, seen, s->scale, first, m[3], 1, scores);
+    if (total == 0.0f) total = 1.0f;
     for (int32_t e = 0; e < s->values; ++e) y[e] = fused_dot(scores, 1, v + group * s->keys * s->values + e, s->values, seen) / total;
   }
 }

@@ -64,7 +64,12 @@ Result<Names> write_attention(Writer& w, const Node& node) {
     const std::string count = has_state ? w.size(w.shape(node, attention_input::kKeyState)[2]) : w.size(k[2]);
     scores = w.g.node("Where", {seen(w, queries, count, has_state ? w.past() : ""), scores, hidden});
   }
-  return Names{w.g.node("MatMul", {w.g.node("Softmax", {scores}, {{"axis", int64_t{-1}}}), values})};
+  std::string weights = w.g.node("Softmax", {scores}, {{"axis", int64_t{-1}}});
+  if (w.has(node, attention_input::kMask)) {  // a query that sees nothing: 0, where Softmax has NaN
+    const std::string most = w.g.node("ReduceMax", {scores, w.g.ints({-1})}, {{"keepdims", int64_t{1}}});
+    weights = w.g.node("Where", {w.g.node("Equal", {most, hidden}), w.g.number(0), weights});
+  }
+  return Names{w.g.node("MatMul", {weights, values})};
 }
 
 // y = (a cos - b sin, b cos + a sin) of the halves a and b, angles p theta^(-2 i / d) in float32.

@@ -26,7 +26,7 @@ int64_t seen_by(const AttentionArgs& p, int64_t query) {
   return p.causal ? std::min(p.first_query + query + 1, p.keys) : p.keys;
 }
 
-// Scores of one query become weights, whose sum is returned.
+// Scores of one query become weights; what their sum of values is divided by.
 float weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample, int64_t head, int64_t query,
             float* scores) {
   float total = 0;
@@ -38,7 +38,7 @@ float weigh(const AttentionKernels& rows, const AttentionArgs& p, int64_t sample
     args.mask_step = s[3];
   }
   rows.reduction->run(args, 0, 1);
-  return total;
+  return total == 0 ? 1 : total;  // of a query that sees nothing, whose weights are 0
 }
 
 }  // namespace

@@ -5,8 +5,9 @@
 //   q [batch, heads, queries, depth], k [batch, groups, keys, depth], v [batch, groups, keys, value_depth]
 //   -> y [batch, heads, queries, value_depth], all row-major; head h reads group g = h / (heads / groups): grouped queries
 //
-// Causal: query i sees the keys 0 to first_query + i. Products run as in float_gemm, weights as in reduction (kWeights), and the sum of weighted values is
-// divided by the sum of the weights ("bounded"): neither the number of threads nor the machine changes a bit.
+// Causal: query i sees the keys 0 to first_query + i. A query that sees nothing, whose masks are all -infinity, gets 0, as from LibTorch. Products run as in
+// float_gemm, weights as in reduction (kWeights), and the sum of weighted values is divided by the sum of the weights ("bounded"): neither the number of
+// threads nor the machine changes a bit.
 #pragma once
 
 #include <array>

@@ -42,7 +42,8 @@ std::vector<double> attention_in_double(const AttentionArgs& p) {
           weights.push_back(score);
           most = std::max(most, score);
         }
-        for (double& w : weights) sum += w = std::exp(w - most);
+        for (double& w : weights) sum += w = most == -INFINITY ? 0 : std::exp(w - most);
+        if (sum == 0) sum = 1;  // of a query that sees nothing
         for (int64_t e = 0; e < p.value_depth; ++e) {
           double total = 0;
           for (int64_t j = 0; j < p.keys; ++j)
@@ -58,6 +59,7 @@ struct AttentionCase {
   AttentionArgs shape;
   std::array<int64_t, 4> mask_strides;
   bool masked;
+  bool hides = false;  // every second element of the mask is -infinity
 };
 const AttentionCase kAttentionCases[] = {
     {{.batch = 2, .heads = 3, .groups = 3, .queries = 5, .keys = 7, .depth = 6, .value_depth = 4, .scale = 0.4F}, {}, false},
@@ -89,6 +91,12 @@ const AttentionCase kAttentionCases[] = {
       .causal = true},
      {},
      false},
+    // A query whose keys are all hidden gets 0; of more keys than lanes, and where the mask is the same for all keys.
+    {{.batch = 2, .heads = 2, .groups = 2, .queries = 4, .keys = 19, .depth = 3, .value_depth = 5, .scale = 1}, {0, 0, 1, 0}, true, true},
+    {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 5, .depth = 3, .value_depth = 3, .scale = 1, .causal = true},
+     {0, 2, 1, 2},
+     true,
+     true},
     // Sizes of zero; without keys a query sees nothing, and the sum is 0.
     {{.batch = 0, .heads = 2, .groups = 1, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
     {{.batch = 2, .heads = 0, .groups = 0, .queries = 3, .keys = 4, .depth = 5, .value_depth = 6}, {}, false},
@@ -106,7 +114,9 @@ TEST(Attention, IsItsDefinitionOnEveryRow) {
     p.key_rows = p.keys;
     const auto q = random_floats(p.batch * p.heads * p.queries * p.depth, 1),
                k = random_floats(p.batch * p.groups * p.keys * p.depth, 2),
-               v = random_floats(p.batch * p.groups * p.keys * p.value_depth, 3), mask = random_floats(64, 4);
+               v = random_floats(p.batch * p.groups * p.keys * p.value_depth, 3);
+    auto mask = random_floats(64, 4);
+    for (size_t i = 0; c.hides && i < mask.size(); i += 2) mask[i] = -INFINITY;
     p.q = q.data(), p.k = k.data(), p.v = v.data();
     if (c.masked) p.mask = mask.data(), p.mask_strides = c.mask_strides;
     const std::vector<double> reference = attention_in_double(p);

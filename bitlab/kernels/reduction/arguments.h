@@ -8,7 +8,7 @@ namespace bitlab::kernels {
 // What is computed for a row x of n values. Sums are taken in the order of simd.h.
 enum class Reduction : uint8_t {
   kSoftmax,    // y_i = e^(z_i - max z) / sum of e^(z_j - max z), z_i = x_i scale + mask_i
-  kWeights,    // the same before the division: y_i = e^(z_i - max z), total = their sum
+  kWeights,    // the same before the division: y_i = e^(z_i - max z), total = their sum; all 0 where every z is -infinity
   kLayerNorm,  // y_i = ((x_i - mean) / sqrt(variance + eps)) w_i + b_i, variance = sum (x_i - mean)^2 / n; arXiv:1607.06450
   kRmsNorm,    // y_i = (x_i / sqrt(sum x_i^2 / n + eps)) w_i + b_i; arXiv:1910.07467
   kSum,        // y = sum x_i

@@ -64,7 +64,8 @@ BITLAB_ALWAYS_INLINE float weights_row(const ReductionArgs& p, const float* x, f
     store_some(y + i, z, count);
     largest = larger(count == kLanes ? z : load_some(y + i, count, kLeast<1>), largest);  // without NaN, which the sum has
   });
-  const F32x16 most = tree_largest(largest);
+  float most = tree_largest(largest);
+  if (p.op == Reduction::kWeights && most == kLeast<1>) most = 0;  // of nothing but -infinity: weights of 0, not NaN
   F32x16 sum = 0.0F;
   for_each_block(y, p.columns, kLeast<1>, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
     const F32x16 weight = exp<true>(block - most);
