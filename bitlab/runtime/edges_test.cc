@@ -105,7 +105,7 @@ void run_once(Session& session, SymbolSizes sizes) {
 }
 
 void run(const std::shared_ptr<const Model>& model, int64_t batch, int64_t tokens) {
-  constexpr int64_t kMostBytes = 1 << 16, kRoom = 64;
+  constexpr int64_t kMostBytes = 1 << 14, kRoom = 64;
   SymbolSizes sizes = program::at_batch(batch);
   sizes[1] = tokens, sizes[2] = kRoom;
   const Program& p = model->program();
