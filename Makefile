@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes
+.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 embedded cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes bench-formats
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,11 @@ bench-sizes: build/dev/build.ninja setup-census ## Weigh whole networks on disk 
 	PYTHONPATH=build/dev/python .venv/bin/python -W ignore benchmarks/sizes.py $(BENCH_ARGS)
 	python3 tools/results.py
 
+bench-formats: build/dev/build.ninja setup-peers setup-census ## Run networks in every format by its own programs (BENCH_ARGS="--take")
+	$(call BUILD,dev) --target python
+	PYTHONPATH=build/dev/python .venv/bin/python -W ignore benchmarks/formats.py $(BENCH_ARGS)
+	python3 tools/results.py
+
 bench-training: build/release/build.ninja setup-peers ## Measure training steps beside float32, plain PyTorch and brevitas (BENCH_ARGS="--take")
 	$(call BUILD,release) --target bitlab_ops
 	.venv/bin/python benchmarks/training_cost.py $(BENCH_ARGS)
@@ -117,6 +122,11 @@ aarch64: ## Build for 64-bit Arm and run the torch-free tests under qemu
 	$(MAKE) --no-print-directory build/aarch64/build.ninja
 	$(call BUILD,aarch64)
 	ctest --preset aarch64 --parallel $(JOBS) $(CTEST_ARGS)
+
+embedded: build/dev/build.ninja ## Run networks in C on microcontrollers, RISC-V and Arm under qemu; installs their compilers (0.9 GiB)
+	tools/setup.sh --embedded
+	$(call BUILD,dev) --target c_source_test
+	ctest --preset dev -R '^c_source_test$$' $(CTEST_ARGS)
 
 cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs; needs no GPU
 	$(call BUILD,cuda)

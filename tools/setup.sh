@@ -10,7 +10,7 @@ readonly STAMP=$VENV/bitlab-requirements.sha256  # written last: its presence sa
 
 usage() {
   cat <<'TEXT'
-Usage: tools/setup.sh [--runtime|--tests|--dev|--peers|--census|--aarch64|--cuda]
+Usage: tools/setup.sh [--runtime|--tests|--dev|--peers|--census|--aarch64|--embedded|--cuda]
 
   (no option)  everything that `make demo` needs: Debian packages, and .venv with LibTorch
   --tests      everything that `make test` needs: as without option, and what the Python package is built and tested with
@@ -19,7 +19,7 @@ Usage: tools/setup.sh [--runtime|--tests|--dev|--peers|--census|--aarch64|--cuda
   --peers      as without option, and the runtimes that `make bench` compares with
   --census     as --tests, and the packages whose models `make census` takes
   --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
-
+  --embedded   compilers and emulators of the machines that networks in C are tested on (0.9 GiB)
   --cuda       what the preset cuda needs: as --runtime, and nvcc from the Python package index where the system has none
 
 Environment:
@@ -221,6 +221,7 @@ main() {
     --dev) mode=dev lists=(runtime train dev) ;;
     --peers) mode=peers ;;
     --aarch64) mode=runtime lists=(aarch64) && add_architecture arm64 ;;
+    --embedded) mode=runtime lists=(embedded) ;;
     --cuda) mode=cuda lists=(runtime) ;;
     -h | --help) usage && exit ;;
     *) usage >&2 && fail "unknown option '$1'" ;;

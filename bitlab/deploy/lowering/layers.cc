@@ -47,8 +47,8 @@ Result<size_t> axes_of(const Call& call, const std::string& argument, char last)
 char digit_of(const Call& call) { return call.op[call.op.find_first_of("123")]; }
 
 Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
-  BITLAB_TRY(const size_t axes, axes_of(call, "input", digit_of(call)));
   const at::Tensor& weight = call.argument("weight").toTensor();
+  BITLAB_TRY(const size_t axes, axes_of(call, "input", static_cast<char>('0' + weight.dim() - 2)));
   const int64_t groups = call.argument("groups").toInt();
   const ops::WeightLayout layout("capture", weight, transposed, groups);
   Sizes shape{layout.rows().expect_int()};
@@ -99,6 +99,14 @@ at::Tensor as_added(const at::Tensor& mask) {
   return at::where(mask, at::full({1}, 0, options), at::full({1}, -std::numeric_limits<float>::infinity(), options));
 }
 
+// A constant mask as what is added, since masks of bool have no form in C; but of bool where it hides all keys from a query: constants are finite, and large
+// numbers alone would hide none of them.
+at::Tensor as_constant(const at::Tensor& mask) {
+  const at::Tensor added = as_added(mask), hidden = at::isneginf(added);
+  const bool only_hides = at::logical_or(hidden, added.eq(0)).all().item<bool>();
+  return only_hides && hidden.all(-1).any().item<bool>() ? hidden.logical_not() : added;
+}
+
 // Whether a constant mask lets every query see the keys up to it, as `is_causal` does.
 bool is_causal_mask(const at::Tensor& mask) {
   if (mask.dim() < 2 || mask.size(-2) != mask.size(-1) || mask.size(-1) < 2 || mask.numel() != mask.size(-1) * mask.size(-1))
@@ -122,7 +130,7 @@ Result<Mask> mask_of(Lowering& lowering, const Call& call) {
   }
   if (is_causal_mask(tensor) && is_causal_mask(twin)) return Mask{program::kNone, true};
   BITLAB_TRY(mask.value,
-             lowering.constant_of(call, [](const Call& c) { return as_added(c.argument("attn_mask").toTensor()); }));
+             lowering.constant_of(call, [](const Call& c) { return as_constant(c.argument("attn_mask").toTensor()); }));
   return mask;
 }
 
@@ -329,6 +337,10 @@ Status lower_matmul(Lowering& lowering, const Call& call) {
 }
 
 Status lower_conv(Lowering& lowering, const Call& call) { return float_conv(lowering, call, false); }
+// Called as such by traces of TorchScript, and by what has no window of its own.
+Status lower_convolution(Lowering& lowering, const Call& call) {
+  return float_conv(lowering, call, call.argument("transposed").toBool());
+}
 Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float_conv(lowering, call, true); }
 
 Status lower_embedding(Lowering& lowering, const Call& call) {
