@@ -242,6 +242,37 @@ BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose2d)
 BITLAB_INTERCEPT_CONV_TRANSPOSE(conv_transpose3d)
 #undef BITLAB_INTERCEPT_CONV_TRANSPOSE
 
+// What traces of TorchScript call.
+at::Tensor any_convolution(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+                           at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed,
+                           at::IntArrayRef output_padding, int64_t groups) {
+  at::Tensor y =
+      convolution(x, weight, bias, {stride.vec(), padding.vec(), dilation.vec(), transposed, output_padding.vec(), groups});
+  const auto again = [&](const auto& a, const auto& b) {
+    return at::convolution(a, b, bias, stride, padding, dilation, transposed, output_padding, groups);
+  };
+  return y.defined() ? y : of_values(again, x, weight);
+}
+
+at::Tensor aten_convolution(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight,
+                            const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
+                            at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding, int64_t groups) {
+  const at::Tensor y = any_convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups);
+  return y.defined() ? y
+                     : at::redispatch::convolution(below(keys), x, weight, bias, stride, padding, dilation, transposed,
+                                                   output_padding, groups);
+}
+
+at::Tensor aten_convolution_of_backend(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& weight,
+                                       const OptionalTensor& bias, at::IntArrayRef stride, at::IntArrayRef padding,
+                                       at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
+                                       int64_t groups, bool benchmark, bool deterministic, bool cudnn, bool tf32) {
+  const at::Tensor y = any_convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups);
+  return y.defined() ? y
+                     : at::redispatch::_convolution(below(keys), x, weight, bias, stride, padding, dilation, transposed,
+                                                    output_padding, groups, benchmark, deterministic, cudnn, tf32);
+}
+
 // In eval the contract's affine step, which the runtime computes to the bit, in place of LibTorch's own rounding.
 at::Tensor batch_norm(c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& weight,
                       const OptionalTensor& bias, const OptionalTensor& mean, const OptionalTensor& variance, bool training,
@@ -309,6 +340,7 @@ at::Tensor InterceptedWeight::linear(const at::Tensor& x, int64_t begin, int64_t
 }
 
 at::Tensor InterceptedWeight::conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window) {
+  if (!window_) quantizer.set_window(weight.tensor, window);  // of a parameter, which no layer tells
   window_ = window;
   last_bias_ = bias;
   const at::Tensor read = quantizer.input(x);
@@ -408,7 +440,7 @@ struct Audit::State : ops::CallListener {
       const Found found = registry.find(tensor);
       if (found.weight != nullptr) frame.reads.push_back(found);
     };
-    for (const c10::IValue& input : fn.inputs()) {
+    for (const c10::IValue& input : ops::inputs_of(fn)) {
       if (input.isTensor()) note(input.toTensor());
       if (input.isTensorList())
         for (const at::Tensor& tensor : input.toTensorVector()) note(tensor);
@@ -464,6 +496,8 @@ TORCH_LIBRARY_IMPL(aten, DeferredInit, m) {
   m.impl("conv_transpose1d", conv_transpose1d);
   m.impl("conv_transpose2d.input", conv_transpose2d);
   m.impl("conv_transpose3d.input", conv_transpose3d);
+  m.impl("convolution", aten_convolution);
+  m.impl("_convolution", aten_convolution_of_backend);
   m.impl("embedding", embedding);
   m.impl("batch_norm", batch_norm);
 }

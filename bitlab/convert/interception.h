@@ -2,7 +2,7 @@
 // ternary without a change of its source.
 //
 // The guard includes a dispatch key that LibTorch's release builds leave free (DeferredInit), with kernels for aten::linear, addmm, matmul, mm,
-// conv1d to 3d, conv_transpose1d to 3d and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
+// conv1d to 3d, conv_transpose1d to 3d, convolution and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
 // transpose or as a block of its rows, the operators of ops.h run; a batch norm in eval becomes the contract's affine step
 // (ops::batch_norm); all else goes on as it was, but that any operator which reads a master weight, or a view of one, reads its quantized
 // value. The registry travels with at::ThreadLocalState, so threads of ATen see it; a plain std::thread needs a guard of its own.

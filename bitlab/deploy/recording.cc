@@ -69,7 +69,7 @@ class Recorder final : public ops::CallListener {
     frame.is_whole = has_lowering(call.op);
     if (frames_.size() > 1) call.within = frames_.front().call.op;
     const auto schema = fn.operator_schema();
-    const auto inputs = fn.inputs();
+    const auto inputs = ops::inputs_of(fn);
     for (size_t i = 0; i < inputs.size(); ++i)
       call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
     if (!call.is_in_place() || inputs.empty() || !inputs[0].isTensor()) return;
@@ -83,7 +83,7 @@ class Recorder final : public ops::CallListener {
     frames_.pop_back();
     if (!frame.recorded) return;
     std::vector<Call>& calls = frames_.empty() ? recording.calls : frames_.back().inner;
-    const auto outputs = fn.outputs();
+    const auto outputs = ops::outputs_of(fn);
     Call& call = frame.call;
     call.outputs.assign(outputs.begin(), outputs.end());
     for (const c10::IValue& output : call.outputs)

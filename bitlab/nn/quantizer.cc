@@ -73,7 +73,7 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
 
 void Quantizer::register_state(torch::nn::Module& layer, const at::Tensor& weight) {
   const ternary::WeightSpec spec = quant_.weight_spec();
-  const int64_t scales = spec.granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window());
+  const int64_t scales = scales_of(weight);
   for (const ternary::Parameter parameter : info(spec.method).learned)
     learned_.push_back(layer.register_parameter(registered(parameter) + suffix_, at::ones({scales}, weight.device())));
   if (use_ != Use::kValue && is_static(quant_.activation)) {
@@ -85,11 +85,32 @@ void Quantizer::register_state(torch::nn::Module& layer, const at::Tensor& weigh
   if (spec.rounding == ternary::Rounding::kStochastic)
     draw = buffer(layer, "draw" + suffix_, [] { return at::randint(1, int64_t{1} << 61, {}, at::kLong); });
   if (use_ != Use::kValue && quant_.smoothing != 0)
-    input_scale = buffer(layer, "input_scale" + suffix_, [&] {
-      std::vector<int64_t> shape(static_cast<size_t>(window_ ? weight.dim() - 1 : 1), 1);
-      shape[0] = channels_of(weight, window());
-      return at::ones(shape, weight.device());
-    });
+    input_scale =
+        buffer(layer, "input_scale" + suffix_, [&] { return at::ones(input_scale_shape(weight), weight.device()); });
+}
+
+int64_t Quantizer::scales_of(const at::Tensor& weight) const {
+  return quant_.weight_spec().granularity == ternary::Granularity::kTensor ? 1 : rows_of(weight, window());
+}
+
+std::vector<int64_t> Quantizer::input_scale_shape(const at::Tensor& weight) const {
+  std::vector<int64_t> shape(static_cast<size_t>(window_ ? weight.dim() - 1 : 1), 1);
+  shape[0] = channels_of(weight, window());
+  return shape;
+}
+
+void Quantizer::set_window(const at::Tensor& weight, const ops::ConvWindow& window) {
+  window_ = window;
+  if (!quant_.enabled()) return;
+  // set_data: optimizers and the layer hold these tensors.
+  if (input_scale.defined()) input_scale.set_data(at::ones(input_scale_shape(weight), input_scale.options()));
+  bool others = false;
+  for (const at::Tensor& parameter : learned_) {
+    if (parameter.numel() == scales_of(weight)) continue;
+    parameter.set_data(at::ones({scales_of(weight)}, parameter.options()));
+    others = true;
+  }
+  if (others) initialize_scales(weight);
 }
 
 void Quantizer::initialize_step() {

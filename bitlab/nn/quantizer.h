@@ -50,6 +50,9 @@ class Quantizer {
   // Errors (bitlab::Exception): choices that do not fit together, naming what does.
   void reset(torch::nn::Module& layer, const BitQuantConfig& quant, const at::Tensor& weight, const ops::ConvWindow* window,
              Use use = Use::kProduct, const std::string& suffix = "");
+  // The window of a convolution that nothing told before its first call. What is learned by channel begins anew, where the weight's channels are others than
+  // reset() took them for.
+  void set_window(const at::Tensor& weight, const ops::ConvWindow& window);
   // What is learned, as it begins for the weight's values: after these were set. Norms, whose weights begin as ones, are not around zero: with
   // lsq's usual beginning all of their codes would be 0.
   void initialize_scales(const at::Tensor& weight, bool around_zero = true);
@@ -120,6 +123,8 @@ class Quantizer {
   ops::ActQuant activation() const { return {quant_.activation, act_scale}; }
   void check_activation() const;
   void register_state(torch::nn::Module& layer, const at::Tensor& weight);
+  int64_t scales_of(const at::Tensor& weight) const;
+  std::vector<int64_t> input_scale_shape(const at::Tensor& weight) const;
   double blend_of(const torch::nn::Module& layer) const { return layer.is_training() ? blend.item<double>() : 1; }
 
   BitQuantConfig quant_;

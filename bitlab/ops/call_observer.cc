@@ -38,7 +38,22 @@ void on_leave(const at::RecordFunction& fn, at::ObserverContext* context) {
     if (is_for(*thread.listeners[i], fn)) thread.listeners[i]->leave(fn);
 }
 
+c10::ArrayRef<const c10::IValue> last_of(c10::ArrayRef<const c10::IValue> values, size_t count) {
+  return values.size() <= count ? values : values.slice(values.size() - count);
+}
+
 }  // namespace
+
+c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& fn) {
+  const auto schema = fn.operator_schema();
+  return schema ? last_of(fn.inputs(), schema->arguments().size()) : fn.inputs();
+}
+
+c10::ArrayRef<const c10::IValue> outputs_of(const at::RecordFunction& fn) {
+  const auto schema = fn.operator_schema();
+  const c10::ArrayRef<const c10::IValue> outputs(fn.outputs().data(), fn.outputs().size());
+  return schema ? last_of(outputs, schema->returns().size()) : outputs;
+}
 
 CallObserver::CallObserver(CallListener& listener) {
   if (thread.listeners.empty())

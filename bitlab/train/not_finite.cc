@@ -56,13 +56,13 @@ class NotFiniteSearch : public ops::CallListener {
     if (depth_++ > 0 || is_found()) return;
     const ops::ObservationPause pause;
     is_in_layer_ = false;
-    for_each_tensor(fn.inputs(), [&](const at::Tensor& tensor) {
+    for_each_tensor(ops::inputs_of(fn), [&](const at::Tensor& tensor) {
       const auto layer = tensor.has_storage() ? layers_.find(tensor.storage().unsafeGetStorageImpl()) : layers_.end();
       if (layer == layers_.end() || is_in_layer_) return;
       is_in_layer_ = true;
       layer_ = layer->second;
     });
-    before_ = in(fn.inputs());
+    before_ = in(ops::inputs_of(fn));
   }
 
   void leave(const at::RecordFunction& fn) override {
@@ -70,8 +70,8 @@ class NotFiniteSearch : public ops::CallListener {
     const std::string op = short_name(fn.name());
     if (op.find("empty") != std::string::npos) return;  // whatever the memory held
     const ops::ObservationPause pause;
-    const auto& outputs = fn.outputs();
-    const NotFinite after = in(c10::ArrayRef<const c10::IValue>(outputs.data(), outputs.size()));
+    const auto outputs = ops::outputs_of(fn);
+    const NotFinite after = in(outputs);
     const bool begins = (after.nan && !before_.nan) || (after.infinity && !before_.nan && !before_.infinity);
     if (!begins) return;
     if (is_in_layer_)

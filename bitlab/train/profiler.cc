@@ -203,7 +203,7 @@ size_t TrainingProfiler::Watch::row(const std::string& name) {
 
 size_t TrainingProfiler::Watch::row_of(const at::RecordFunction& fn) const {
   size_t row = kNoRow;
-  for_each_tensor(fn.inputs(), [&](const at::Tensor& tensor) {
+  for_each_tensor(ops::inputs_of(fn), [&](const at::Tensor& tensor) {
     if (row != kNoRow || !tensor.has_storage()) return;
     const auto found = row_by_storage_.find(tensor.storage().unsafeGetStorageImpl());
     if (found != row_by_storage_.end()) row = found->second;
@@ -232,7 +232,7 @@ void TrainingProfiler::Watch::enter(const at::RecordFunction& fn) {
   if (!watches(fn)) return;
   const std::string op = short_name(fn.name());
   Frame frame{kNoRow, at::sequence_number::peek(), {}, !frames_.empty() && frames_.back().is_within_product};
-  if (phase_ == kForward && !frame.is_within_product) frame.macs = macs_of(op, fn.inputs());
+  if (phase_ == kForward && !frame.is_within_product) frame.macs = macs_of(op, ops::inputs_of(fn));
   frame.is_within_product = frame.is_within_product || frame.macs.is_product;
   if (frames_.empty()) {
     if (phase_ == kBackward) {
@@ -258,8 +258,8 @@ void TrainingProfiler::Watch::leave(const at::RecordFunction& fn) {
   frames_.pop_back();
   const bool is_outermost = frames_.empty();
   if (phase_ == kForward) {
-    const auto& outputs = fn.outputs();
-    const at::Tensor* output = tensor_at(c10::ArrayRef<const c10::IValue>(outputs.data(), outputs.size()), 0);
+    const auto outputs = ops::outputs_of(fn);
+    const at::Tensor* output = tensor_at(outputs, 0);
     rows_[frame.row].step.macs += frame.macs.total + (output == nullptr ? 0 : frame.macs.per_output * output->numel());
     if (is_outermost && output != nullptr) rows_[frame.row].output = fmt::format("[{}]", fmt::join(output->sizes(), ", "));
   }

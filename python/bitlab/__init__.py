@@ -5,7 +5,7 @@
     logits = session(images)            # NumPy arrays in and out
 
 With PyTorch installed there are the layers (`bitlab.nn`), `BitConverter`, `BitModel`, `BitTrainer`, `deploy`, `verify`, `analyze`,
-`quantize_for_deployment`, `to_torchscript`, `to_mobile` and `to_exported_program`. They are loaded at their first use, so that `import bitlab` does not import torch.
+`quantize_for_deployment`, `to_module`, `to_torchscript`, `to_mobile` and `to_exported_program`. They are loaded at their first use, so that `import bitlab` does not import torch.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bitlab.deployment import verify as verify
     from bitlab.torch_formats import to_exported_program as to_exported_program
     from bitlab.torch_formats import to_mobile as to_mobile
+    from bitlab.torch_formats import to_module as to_module
     from bitlab.torch_formats import to_torchscript as to_torchscript
     from bitlab.training import BitTrainer as BitTrainer
 
@@ -51,6 +52,7 @@ _LAZY = {
     "quantize_for_deployment": "deployment",
     "to_exported_program": "torch_formats",
     "to_mobile": "torch_formats",
+    "to_module": "torch_formats",
     "to_torchscript": "torch_formats",
     "verify": "deployment",
     "BitTrainer": "training",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
@@ -12,6 +13,7 @@ from typing import Any, Optional, Union
 
 from bitlab import _core, formats
 from bitlab._extension import _torch, torch
+from bitlab.convert import _as_parameter
 from bitlab.deployment import Axes, Ranges, deploy
 from bitlab.runtime import Model
 
@@ -41,6 +43,58 @@ def _written(path: str | os.PathLike[str] | None, bit: Path, format: str, varian
         target = Path(folder) / "network" if path is None else Path(path)
         formats.convert(bit, target, format=format, variant=variant)
         yield target
+
+
+class _Part(torch.nn.Module):
+    """What parameters are in. Those in modules of PyTorch's own classes are taken for weights that these use themselves."""
+
+
+def _of_others(call: Callable[..., Any], names: list[str], tensors: torch.nn.Module) -> torch.nn.Module:
+    """A module with the parameters and buffers of another, under their paths, which calls a function of the names given."""
+
+    def forward(self: torch.nn.Module, *inputs: Any) -> Any:
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined, no-untyped-call]  # which would fuse operators, where BitModel does not see them
+            return call(*inputs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ["self", *names]])  # type: ignore[attr-defined]
+    network: torch.nn.Module = type("Network", (torch.nn.Module,), {"forward": forward})()
+    entries = [(True, *entry) for entry in tensors.named_parameters()] + [(False, *entry) for entry in tensors.named_buffers()]
+    for is_parameter, path, tensor in entries:
+        *parents, name = path.split(".")
+        owner = network
+        for parent in parents:
+            if not hasattr(owner, parent):
+                owner.add_module(parent, _Part())
+            owner = getattr(owner, parent)
+        if is_parameter:
+            owner.register_parameter(name, _as_parameter(tensor))
+        else:
+            owner.register_buffer(name, tensor)
+    return network.eval()
+
+
+def to_module(source: str | os.PathLike[str] | torch.jit.ScriptModule | torch.export.ExportedProgram) -> torch.nn.Module:
+    """A network that others wrote as a plain module, in eval: to be made ternary by BitModel or quantize_for_deployment(), trained further, deployed.
+
+    source: a file in any format that is read; TorchScript (torch.jit.load); an exported program (torch.export.load), which computes as it was exported,
+    in training or eval. Its forward takes the inputs by place, and returns a tensor, a tuple, or a dict by name.
+
+    Of a file, weights and biases of float layers and norms are parameters, under the names that they have there, with underscores; other constants are
+    buffers, as are weights that are ternary already. Errors: those of reading; Unsupported, for networks with states and nodes that TorchScript has no form
+    for."""
+    if isinstance(source, torch.jit.ScriptModule):
+        source.eval()
+        arguments = source.forward.schema.arguments[1:]  # type: ignore[attr-defined]  # behind self
+        names = [argument.name for argument in arguments if not argument.has_default_value()]
+        return _of_others(source, names, source)
+    if isinstance(source, torch.export.ExportedProgram):
+        module = source.module()
+        return _of_others(module, list(inspect.signature(module.forward).parameters), module)
+    with _as_bit(source, None) as bit:
+        network = _network(bit, "packed", trainable=True)
+        _refuse_states(network, Model.load(bit))
+    return network
 
 
 def to_torchscript(
@@ -91,16 +145,26 @@ class _Aten:
         return getattr(torch.ops.aten, name)
 
 
-def _network(source: str, buffers: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """The module of a text in TorchScript that is Python, too."""
+def _network(bit: Path, variant: str, trainable: bool = False) -> torch.nn.Module:
+    """The module of a .bit file's text in TorchScript, which is Python, too."""
+    source, buffers, parameters = _torch.script_of(os.fspath(bit), variant)
     names = {"torch": _Aten(), "bitlab": torch.ops.bitlab, "Tensor": torch.Tensor, "List": list, "Optional": Optional, "Tuple": tuple}
     methods: dict[str, Callable[..., Any]] = {}
     exec(source, names, methods)  # written by to_script() of C++, whose names are identifiers
     assert all(isinstance(method, FunctionType) for method in methods.values())
     network = type("Network", (torch.nn.Module,), methods)()
     for name, tensor in buffers.items():
-        network.register_buffer(name, tensor)
+        if trainable and name in parameters:
+            network.register_parameter(name, torch.nn.Parameter(tensor))
+        else:
+            network.register_buffer(name, tensor)
     return network.eval()
+
+
+def _refuse_states(network: torch.nn.Module, model: Model) -> None:
+    states = network.forward.__code__.co_argcount - 1 - len(model.inputs)
+    if states != 0:
+        raise _core.Unsupported(f"[torchscript] a network without states, got one with {states}")
 
 
 def _dimensions(model: Model) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
@@ -146,10 +210,9 @@ def to_exported_program(
     networks with states and nodes without a form."""
     with _as_bit(model, example, dynamic_axes=dynamic_axes, ranges=ranges) as bit:
         loaded = Model.load(bit)
-        network = _network(*_torch.script_of(os.fspath(bit), variant))
+        network = _network(bit, variant)
+    _refuse_states(network, loaded)
     inputs, shapes = _dimensions(loaded)
-    if network.forward.__code__.co_argcount != len(inputs) + 1:
-        raise _core.Unsupported("[deploy] a network without states as an exported program, got one with some")
     with torch.no_grad():
         exported = torch.export.export(network, inputs, dynamic_shapes=shapes)
     if path is not None:

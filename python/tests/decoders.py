@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import numpy as np
 from safetensors import safe_open
 
 Weights = dict[str, np.ndarray]
+
+
+def ternary_of(path: Path) -> set[str]:
+    """The names of its ternary weights."""
+    with safe_open(path, "pt") as file:
+        return {name.removesuffix(".trits") for name in file.keys() if name.endswith(".trits")}  # noqa: SIM118  no dict
 
 
 def weights_of(path: Path) -> Weights:
@@ -21,7 +28,7 @@ def weights_of(path: Path) -> Weights:
         for name in names:
             if name.endswith(".trits"):
                 weight = name.removesuffix(".trits")
-                rows, depth = shapes[weight]
+                rows, depth = shapes[weight][0], math.prod(shapes[weight][1:])
                 digits = file.get_tensor(name).numpy()[:, :, None] // 3 ** np.arange(5) % 3
                 t = (digits.reshape(rows, -1)[:, :depth].astype(np.float32)) - 1
                 if weight + ".group_scale" in names:

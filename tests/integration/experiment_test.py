@@ -287,6 +287,32 @@ class Experiment(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertNotRegex(result.stdout, "(?m)^fc2 ")
         check_refused(self, run("bitlab", "deploy", folder, "--quant", "twn", "-o", bit), 2, "--samples", "--quant")
+        self.check_files(folder, in_float, fitted)
+
+    def check_files(self, folder, in_float, fitted):
+        """The float run's files in other formats, made ternary as the run is."""
+        onnx, script, bit = (self.folder / f"float.{ending}" for ending in ("onnx", "pt", "bit"))
+        for file in (onnx, script):
+            result = run("bitlab", "deploy", folder, "-o", file)
+            self.assertEqual(result.returncode, 0, result.stderr)
+        data = ("--data", "synthetic", "--limit", "300", "--validation", "0")
+        result = run("bitlab", "deploy", onnx, "--samples", "70", *data, "--quant", "twn", "--granularity", "channel", "-o", bit)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        found = re.search(r"accuracy on the test samples: ([\d.]+) in float, .*, ([\d.]+) fitted to 70 samples", result.stdout).groups()
+        self.assertAlmostEqual(float(found[0]), in_float, delta=1e-4)
+        self.assertAlmostEqual(float(found[1]), fitted, delta=0.05)
+        deployed = json.loads(run("bitlab-run", "run", bit, "--data", "synthetic", "--limit", "300", "--json").stdout)
+        self.assertAlmostEqual(deployed["accuracy"], float(found[1]), delta=1e-4)
+        image = "input=float32[batch, 1, 28, 28]"
+        result = run("bitlab", "deploy", script, "--input", image, "-o", bit)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(run("bitlab", "verify", onnx, bit, "--tolerance", "1e-5").returncode, 0)
+        for inputs, words in (((), "{input}"), (("--input", image, "--input", image), "got 2"), (("--input", "input=float32"), "'input=float32'"),
+                              (("--input", "input=float32[batch, 0]"), "'input=float32[batch, 0]'"), (("--input", "input=float[batch]"), "'float'")):
+            check_refused(self, run("bitlab", "deploy", script, *inputs, "-o", bit), 2, words)
+        check_refused(self, run("bitlab", "deploy", onnx, "--input", image, "-o", bit), 2, "tells its inputs")
+        check_refused(self, run("bitlab", "deploy", onnx, "--samples", "7", "-o", bit), 2, "--data")
+        check_refused(self, run("bitlab", "deploy", onnx, "--quant", "twn", "-o", bit), 2, "--samples")
 
     def test_a_report(self):
         folder, output = self.folder / "run <b>&", self.folder / "page.html"

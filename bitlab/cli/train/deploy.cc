@@ -21,11 +21,29 @@ struct DeployOptions {
   std::string rules_file;
   MixedPrecisionConfig quant;
   ConfigFlags flags;
+  DataConfig data;  // of a file's network
+  ConfigFlags data_flags;
+  std::vector<std::string> inputs;  // of one that does not tell them
 };
 
 // The first flag that says how a network becomes ternary without training; empty: none.
 std::string given_quantization(const DeployOptions& options) {
   return options.rules_file.empty() ? options.flags.given() : "--rules";
+}
+
+Status read_rules(DeployOptions& options) {
+  if (!options.rules_file.empty()) {
+    BITLAB_TRY(options.quant, config::load<MixedPrecisionConfig>(options.rules_file));
+  }
+  return options.flags.apply();
+}
+
+void print_fit(const deploy::PostTrainingReport& report, const train::Goal& goal, int64_t samples) {
+  std::vector<std::vector<std::string>> table{{"layer", "error", "fitted"}};
+  for (const deploy::LayerFit& layer : report.layers)
+    table.push_back({layer.name, fmt::format("{:.4g}", layer.error_before), fmt::format("{:.4g}", layer.error_after)});
+  fmt::print("{}{} on the test samples: {:.5g} in float, {:.5g} ternary, {:.5g} fitted to {} samples\n", format_table(table),
+             goal.metric, *report.evaluated_float, *report.evaluated_before, *report.evaluated_after, samples);
 }
 
 // The run's network made ternary without training, where that is asked for, with what it cost.
@@ -36,17 +54,9 @@ Result<Run> network_of(DeployOptions& options) {
     if (given.empty()) return loaded;
     return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with --samples, got none", given);
   }
-  if (!options.rules_file.empty()) {
-    BITLAB_TRY(options.quant, config::load<MixedPrecisionConfig>(options.rules_file));
-  }
-  BITLAB_RETURN_IF_ERROR(options.flags.apply());
+  BITLAB_RETURN_IF_ERROR(read_rules(options));
   BITLAB_TRY(Fitted fitted, fit_run(loaded, options.quant, options.samples));
-  std::vector<std::vector<std::string>> table{{"layer", "error", "fitted"}};
-  for (const deploy::LayerFit& layer : fitted.report.layers)
-    table.push_back({layer.name, fmt::format("{:.4g}", layer.error_before), fmt::format("{:.4g}", layer.error_after)});
-  fmt::print("{}{} on the test samples: {:.5g} in float, {:.5g} ternary, {:.5g} fitted to {} samples\n", format_table(table),
-             fitted.goal.metric, *fitted.report.evaluated_float, *fitted.report.evaluated_before,
-             *fitted.report.evaluated_after, options.samples);
+  print_fit(fitted.report, fitted.goal, options.samples);
   return std::move(fitted.run);
 }
 
@@ -69,9 +79,54 @@ Status make_folder_of(const std::filesystem::path& output) {
   return ensure_writable_folder(output.has_parent_path() ? output.parent_path() : ".");
 }
 
-Status deploy_file(const DeployOptions& options) {
-  if (const std::string given = options.samples != 0 ? "--samples" : given_quantization(options); !given.empty())
-    return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with a run, got the file {}", given, options.source);
+void print_deployment(const DeployOptions& options, const deploy::Deployment& d, bool is_bit) {
+  std::vector<std::pair<std::string, int64_t>> sizes{{options.output, d.file_bytes}};
+  if (is_bit) sizes.emplace_back("weights in the file", d.weight_file_bytes);
+  sizes.emplace_back(is_bit ? "weights in memory" : "weights in memory of the runtime", d.weight_bytes);
+  print_sizes(sizes, d.float32_weight_bytes / static_cast<int64_t>(sizeof(float)));
+  for (const std::string& name : d.unread) fmt::print("Left out, since evaluation does not read it: {}\n", name);
+  if (d.parity.exact) {
+    fmt::print("LibTorch and the runtime give the same bits.\n");
+  } else {
+    fmt::print("LibTorch and the runtime differ by at most {:.2g} (largest output {:.2g}).\n", d.parity.max_difference,
+               d.parity.max_magnitude);
+  }
+}
+
+// What a user does next with a .bit file and its data.
+void print_next(const DeployOptions& options, const DataConfig& data) {
+  std::string flags = data.root.empty() ? "" : " --data-root " + data.root;
+  for (const auto& [name, value] : data.options) flags += fmt::format(" --data-option '{}={}'", name, value);
+  fmt::print("Next: bitlab-run run {} --data {}{}\n", options.output, data.name, flags);
+}
+
+// A file whose network LibTorch computes, to be captured or fitted.
+Status deploy_network_of(DeployOptions& options) {
+  BITLAB_TRY(const std::string_view format, format::format_of(options.output, options.written.format));
+  BITLAB_TRY(FileNetwork network, load_network(options.source, options.inputs));
+  BITLAB_RETURN_IF_ERROR(make_folder_of(options.output));
+  const bool is_bit = format == "bit";
+  if (options.samples == 0) {
+    BITLAB_TRY(const deploy::Deployment made, deploy_network(network, *network.module, options.output, options.written));
+    print_deployment(options, made, is_bit);
+    return {};
+  }
+  BITLAB_RETURN_IF_ERROR(read_rules(options));
+  BITLAB_RETURN_IF_ERROR(options.data_flags.apply());
+  BITLAB_TRY(const FittedNetwork fitted, fit_network(network, options.quant, options.data, options.samples));
+  print_fit(fitted.report, fitted.goal, options.samples);
+  BITLAB_TRY(const deploy::Deployment made, deploy_network(network, *fitted.model, options.output, options.written));
+  print_deployment(options, made, is_bit);
+  if (is_bit) print_next(options, options.data);
+  return {};
+}
+
+Status deploy_file(DeployOptions& options, std::string_view format) {
+  if (options.samples != 0 && options.data_flags.given().empty())
+    return make_error(ErrorCode::kInvalidArgument, "[deploy] --samples of a file's network with --data, got none");
+  if (const std::string given = given_quantization(options); options.samples == 0 && !given.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with --samples, got none", given);
+  if (options.samples != 0 || !options.inputs.empty() || format == "torchscript") return deploy_network_of(options);
   BITLAB_RETURN_IF_ERROR(make_folder_of(options.output));
   BITLAB_TRY(const format::Conversion made, format::convert(options.source, options.output, options.written));
   print_sizes({{options.source, made.source_bytes}, {options.output, made.saved.bytes}}, made.weights);
@@ -85,28 +140,14 @@ Status deploy_trained(DeployOptions& options) {
   BITLAB_RETURN_IF_ERROR(make_folder_of(output));
   BITLAB_TRY(const deploy::Deployment d, deploy_run(loaded, output, options.written));
   const bool is_bit = format == "bit";
-  std::vector<std::pair<std::string, int64_t>> sizes{{options.output, d.file_bytes}};
-  if (is_bit) sizes.emplace_back("weights in the file", d.weight_file_bytes);
-  sizes.emplace_back(is_bit ? "weights in memory" : "weights in memory of the runtime", d.weight_bytes);
-  print_sizes(sizes, d.float32_weight_bytes / static_cast<int64_t>(sizeof(float)));
-  for (const std::string& name : d.unread) fmt::print("Left out, since evaluation does not read it: {}\n", name);
-  if (d.parity.exact) {
-    fmt::print("LibTorch and the runtime give the same bits.\n");
-  } else {
-    fmt::print("LibTorch and the runtime differ by at most {:.2g} (largest output {:.2g}).\n", d.parity.max_difference,
-               d.parity.max_magnitude);
-  }
-  if (!is_bit) return {};
-  const DataConfig& data = loaded.config.data;
-  std::string flags = data.root.empty() ? "" : " --data-root " + data.root;
-  for (const auto& [name, value] : data.options) flags += fmt::format(" --data-option '{}={}'", name, value);
-  fmt::print("Next: bitlab-run run {} --data {}{}\n", options.output, data.name, flags);
+  print_deployment(options, d, is_bit);
+  if (is_bit) print_next(options, loaded.config.data);
   return {};
 }
 
 Status run(DeployOptions& options) {
   const auto format = format::format_of(options.source);
-  if (format.ok()) return deploy_file(options);
+  if (format.ok()) return deploy_file(options, *format);
   std::error_code ignored;
   if (std::filesystem::is_regular_file(options.source, ignored)) return format.error();  // which lists what there is
   return deploy_trained(options);
@@ -157,14 +198,21 @@ void add_deploy(CLI::App& app, Action& action) {
   command
       ->add_option("--samples", options->samples,
                    "Make a network that was trained in float ternary, without training, fitted to so many training samples; "
-                   "how, `deploy` of the run's config says")
+                   "how, `deploy` of the run's config says. Samples of a file's network come from --data")
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--rules", options->rules_file,
                       "A .yaml or .json file with a quantization and rules, for --samples; flags win over it");
   options->flags.add(*command, options->quant.quant, {{"method", "quant"}});
+  options->data_flags.add(*command, options->data, {{"name", "data"}, {"root", "data-root"}, {"options", "data-options"}});
+  command->add_option(
+      "--input", options->inputs,
+      "What a TorchScript file takes, once an argument of its forward(): image=float32[batch, 3, 224, 224], or "
+      "tokens=int64[batch, tokens:512], whose tokens differ from run to run and are at most 512");
   command->footer(
       "Examples:\n  bitlab deploy runs/lenet5 -o lenet5.bit\n"
-      "  bitlab deploy runs/lenet5-float --samples 256 --quant twn --granularity channel -o lenet5.bit" +
+      "  bitlab deploy runs/lenet5-float --samples 256 --quant twn --granularity channel -o lenet5.bit\n"
+      "  bitlab deploy resnet.onnx --samples 256 --data folder --data-root pictures --granularity channel -o resnet.bit\n"
+      "  bitlab deploy resnet.pt --input 'x=float32[batch, 3, 224, 224]' -o resnet.bit" +
       format_examples());
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

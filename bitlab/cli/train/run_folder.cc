@@ -270,11 +270,13 @@ Result<data::Preprocess> load_preprocess(const DataConfig& config) {
   return set->preprocess();
 }
 
-train::ModuleLearner learner_of(const Run& run) {
-  if (const data::TextSpec* text = run.preprocess.text(); text != nullptr && text->labels.empty())
-    return {*run.model, std::make_shared<train::NextToken>()};
-  return {*run.model, std::make_shared<train::Classification>()};
+std::shared_ptr<const train::Task> task_of(const data::Preprocess& preprocess) {
+  if (const data::TextSpec* text = preprocess.text(); text != nullptr && text->labels.empty())
+    return std::make_shared<train::NextToken>();
+  return std::make_shared<train::Classification>();
 }
+
+train::ModuleLearner learner_of(const Run& run) { return {*run.model, task_of(run.preprocess)}; }
 
 Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPrecisionConfig& quant) {
   BITLAB_TRY(auto model, models::make_model(run.config.model, quant));

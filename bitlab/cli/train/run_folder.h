@@ -56,7 +56,9 @@ struct Run {
   std::shared_ptr<models::Model> model;
 };
 
-// The model as a learner of what such data are for: labels, or the next token of text that has none.
+// What such data are for: labels, or the next token of text that has none.
+std::shared_ptr<const train::Task> task_of(const data::Preprocess& preprocess);
+// The model as a learner of that.
 train::ModuleLearner learner_of(const Run& run);
 
 // How many samples of each class (rows) were taken for which class (columns). Empty where there are no classes, or more than can be looked at.

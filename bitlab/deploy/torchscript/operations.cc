@@ -61,12 +61,11 @@ Result<std::string> script_conv(Writer& w, const Node& node) {
   const at::Tensor like = at::empty(sizes, at::TensorOptions(at::kMeta));
   const at::Tensor matrix = w.tensor(node.inputs[kWeight]).reshape({program::weight_rows(value.shape), -1});
   const at::Tensor filters = ops::WeightLayout("conv", like, transposed, groups).from_matrix(matrix);
-  const std::string weight = w.as_float(w.buffer(value.name, filters.contiguous()), filters);
-  return w.fill(
-      node,
-      fmt::format("torch.convolution({{x}}, {}, {{bias}}, {{stride}}, {{padding}}, {{dilation}}, bool({{transposed}}), "
-                  "{{output_padding}}, {{groups}})",
-                  weight));
+  const std::string weight = w.as_float(w.buffer(value.name, filters.contiguous(), true), filters);
+  const std::string_view rest = transposed ? "{stride}, {padding}, {output_padding}, {groups}, {dilation}"
+                                           : "{stride}, {padding}, {dilation}, {groups}";
+  return w.fill(node,
+                fmt::format("torch.conv{}{{n}}d({{x}}, {}, {{bias}}, {})", transposed ? "_transpose" : "", weight, rest));
 }
 
 Result<std::string> script_avg_pool(Writer& w, const Node& node) {

@@ -117,9 +117,10 @@ int script_dtype(program::DType dtype) { return static_cast<int>(scalar_type(dty
 
 std::string Writer::unique(std::string_view wanted) { return unique_among(taken_, wanted); }
 
-std::string Writer::buffer(const std::string& wanted, at::Tensor tensor) {
+std::string Writer::buffer(const std::string& wanted, at::Tensor tensor, bool is_parameter) {
   const std::string name = unique_among(taken_buffers_, wanted);
-  script_.buffers.emplace_back(name, std::move(tensor));
+  is_parameter = is_parameter && tensor.scalar_type() == at::kFloat;
+  script_.buffers.push_back({name, std::move(tensor), is_parameter});
   return "self." + name;
 }
 
@@ -138,10 +139,10 @@ std::string Writer::as_float(std::string expression, const at::Tensor& stored) {
                                                                           : expression;
 }
 
-std::string Writer::constant(ValueId id) {
+std::string Writer::constant(ValueId id, bool is_parameter) {
   const at::Tensor stored = tensor(id);
   const Value& v = p.value(id);
-  const std::string name = buffer(v.name, stored);
+  const std::string name = buffer(v.name, stored, is_parameter);
   return v.dtype == program::DType::kFloat32 ? as_float(name, stored) : name;
 }
 
@@ -177,7 +178,10 @@ Writer::Weight Writer::weight(ValueId id) {
 std::string Writer::in(const Node& node, size_t input) {
   if (!has(node, input)) return "None";
   std::string& name = names_[node.inputs[input]];
-  if (name.empty()) name = constant(node.inputs[input]);  // nothing else is not there yet
+  if (name.empty()) {  // a constant: nothing else is not there yet
+    const bool is_parameter = program::schema(node.op).input(input).kind == program::InputKind::kFloatConstant;
+    name = constant(node.inputs[input], is_parameter);
+  }
   return name;
 }
 
@@ -332,10 +336,16 @@ Result<Script> to_script(const program::Program& program, std::string_view varia
   return torchscript::Writer(program, variant == kPacked).script();
 }
 
-Result<torch::jit::Module> to_torchscript(const program::Program& program, std::string_view variant) {
+Result<torch::jit::Module> to_torchscript(const program::Program& program, std::string_view variant, bool trainable) {
   BITLAB_TRY(const Script script, to_script(program, variant));
   torch::jit::Module module("__torch__.bitlab.Network");
-  for (const auto& [name, tensor] : script.buffers) module.register_buffer(name, tensor);
+  for (const Script::Buffer& buffer : script.buffers) {
+    if (trainable && buffer.is_parameter) {
+      module.register_parameter(buffer.name, buffer.tensor.requires_grad_(), false);
+    } else {
+      module.register_buffer(buffer.name, buffer.tensor);
+    }
+  }
   module.define(script.source, std::make_shared<torchscript::ScriptResolver>());
   module.eval();
   return module;

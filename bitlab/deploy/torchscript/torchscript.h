@@ -10,7 +10,7 @@
 //   portable   ATen's operators alone: codes are unpacked by shifts, products are of floats that are integers, in float64 where sums may pass 2^24. Where
 //              activations are quantized and scales are by tensor or channel, a layer has the runtime's bits
 //
-// Values that are not finite raise errors in operators of BitLab alone. A query of an attention that sees no key is NaN, as in the runtime.
+// Values that are not finite raise errors in operators of BitLab alone.
 #pragma once
 
 #include <string>
@@ -28,16 +28,23 @@ namespace bitlab::deploy {
 // A module as text: methods in TorchScript, which are Python as well where `torch` has the operators of ATen and `bitlab` those of BitLab, and the buffers
 // that they read.
 struct Script {
+  struct Buffer {
+    std::string name;  // of an attribute of the module
+    at::Tensor tensor;
+    // Float32, and what training changes: a weight or bias of a float layer or a norm.
+    bool is_parameter = false;
+  };
   std::string source;
-  std::vector<std::pair<std::string, at::Tensor>> buffers;  // named as attributes of the module
+  std::vector<Buffer> buffers;
 };
 
 // The same text and buffers for the same program, whose memory they do not share. `variant`: packed or portable. Errors: those of verify(), UnknownName, and
 // Unsupported where TorchScript has no form for a node, naming it.
 Result<Script> to_script(const program::Program& program, std::string_view variant = "packed");
 
-// The module of that text, in eval. Errors: those of to_script().
-Result<torch::jit::Module> to_torchscript(const program::Program& program, std::string_view variant = "packed");
+// The module of that text, in eval, with parameters where `trainable`. Errors: those of to_script().
+Result<torch::jit::Module> to_torchscript(const program::Program& program, std::string_view variant = "packed",
+                                          bool trainable = false);
 
 // Bytes of a .pt file, and of a .ptl file, which torch::jit::_load_for_mobile reads. The program's metadata are extra files of both.
 Result<std::string> torchscript_bytes(const program::Program& program, std::string_view variant = "packed");

@@ -4,8 +4,13 @@
 
 #include <cstddef>
 
+#include <c10/util/ArrayRef.h>
+
 namespace at {
 struct RecordFunction;
+}
+namespace c10 {
+struct IValue;
 }
 
 namespace bitlab::ops {
@@ -22,6 +27,11 @@ class CallListener {
   // Whether it is shown the functions of autograd as well (at::RecordScope::BACKWARD_FUNCTION), with the calls that they make.
   virtual bool sees_backward() const { return false; }
 };
+
+// What a call takes, during enter(), and what it returned, during leave(). Where TorchScript's interpreter calls an operator, RecordFunction has all that lies on
+// its stack, of which these are the last.
+c10::ArrayRef<const c10::IValue> inputs_of(const at::RecordFunction& fn);
+c10::ArrayRef<const c10::IValue> outputs_of(const at::RecordFunction& fn);
 
 // Shows the calls of the thread that makes it to a listener, for its lifetime. Observers nest like scopes, and each sees every call: capture
 // may record a forward pass that is audited at the same time.

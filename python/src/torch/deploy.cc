@@ -70,12 +70,18 @@ std::vector<deploy::NodeDifference> compare(const std::string& path, const nb::o
   return deploy::compare_nodes(program, *owner, call, example, signature_of(inputs, ranges)).value();
 }
 
-std::pair<std::string, NamedTensors> script_of(const std::string& path, const std::string& variant) {
+// Its text, its buffers, and which of these are parameters.
+std::tuple<std::string, NamedTensors, std::vector<std::string>> script_of(const std::string& path,
+                                                                          const std::string& variant) {
   const nb::gil_scoped_release no_gil;
   deploy::Script script = deploy::to_script(format::bit::load(path).value(), variant).value();
   NamedTensors buffers;
-  for (const auto& [name, tensor] : script.buffers) buffers.set(name, tensor);
-  return {std::move(script.source), std::move(buffers)};
+  std::vector<std::string> parameters;
+  for (const auto& buffer : script.buffers) {
+    buffers.set(buffer.name, buffer.tensor);
+    if (buffer.is_parameter) parameters.push_back(buffer.name);
+  }
+  return {std::move(script.source), std::move(buffers), std::move(parameters)};
 }
 
 deploy::PostTrainingReport fit_model(const std::shared_ptr<convert::BitModel>& model, const nb::object& forward,

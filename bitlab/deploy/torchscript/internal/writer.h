@@ -45,7 +45,7 @@ class Writer {
   static std::string as_float(std::string expression, const at::Tensor& stored);
 
   // A buffer of the module with the name, or with a number behind it where it is taken, as an expression.
-  std::string buffer(const std::string& wanted, at::Tensor tensor);
+  std::string buffer(const std::string& wanted, at::Tensor tensor, bool is_parameter = false);
   void add(const std::string& statement) { body_ += "    " + statement + "\n"; }
   // The name of a variable.
   std::string unique(std::string_view wanted);
@@ -66,7 +66,7 @@ class Writer {
   Status add_inputs();
   Status add_node(const program::Node& node);
   std::string returned();
-  std::string constant(program::ValueId id);
+  std::string constant(program::ValueId id, bool is_parameter);
   std::string methods(const std::string& forward) const;
 
   Script script_;

@@ -1,0 +1,161 @@
+"""Networks that others wrote, as modules: an ONNX file becomes one, as do TorchScript and exported programs; all are made ternary, fitted and deployed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import decoders
+import numpy as np
+import pytest
+import torch
+from products import BEHIND_QUANTIZERS, ROUNDING, apart, deployed, ops_of
+from test_formats_gguf import write_model
+from torch import nn
+from torch.nn import functional as F
+
+import bitlab
+
+
+class Pictures(nn.Module):
+    """Convolutions plain, in groups and transposed, a norm, and a layer that two inputs reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.depthwise, self.up = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ConvTranspose2d(8, 6, 2, stride=2)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        y = self.up(F.relu6(self.depthwise(F.relu(self.norm(self.stem(x))))))
+        return self.head(y.mean((2, 3)) * scale)
+
+
+def pictures() -> nn.Module:
+    torch.manual_seed(2)
+    net = Pictures()
+    with torch.no_grad():
+        net.norm.running_mean.normal_()
+        net.norm.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def samples(count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 3, 16, 16), torch.rand(count, 1) + 0.5
+
+
+def to_onnx(net: nn.Module, path: Path) -> None:
+    axes = {name: {0: "batch"} for name in ("x", "scale")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, samples(2), str(path), input_names=["x", "scale"], dynamic_axes=axes, opset_version=17, dynamo=False)
+
+
+def of_onnx(net: nn.Module, path: Path) -> nn.Module:
+    pytest.importorskip("onnx")
+    to_onnx(net, path.with_suffix(".onnx"))
+    return bitlab.to_module(path.with_suffix(".onnx"))
+
+
+def scripted(net: nn.Module, path: Path) -> nn.Module:
+    torch.jit.script(net).save(path.with_suffix(".pt"))
+    return bitlab.to_module(torch.jit.load(path.with_suffix(".pt")))
+
+
+def traced(net: nn.Module, path: Path) -> nn.Module:
+    return bitlab.to_module(torch.jit.trace(net, samples()))
+
+
+def exported(net: nn.Module, path: Path) -> nn.Module:
+    batch = torch.export.Dim("batch", min=1, max=512)
+    torch.export.save(torch.export.export(net, samples(), dynamic_shapes=({0: batch}, {0: batch})), path.with_suffix(".pt2"))
+    return bitlab.to_module(torch.export.load(path.with_suffix(".pt2")))
+
+
+SOURCES = [of_onnx, scripted, traced, exported]
+
+
+@pytest.mark.parametrize("read", SOURCES)
+def test_a_network_of_others_is_deployed_as_its_source(read: Callable[[nn.Module, Path], nn.Module], tmp_path: Path) -> None:
+    net = pictures()
+    module = read(net, tmp_path / "m")
+    inputs = deployed(module, samples(), tmp_path / "m.bit")
+    with torch.no_grad():
+        expected = net(*map(torch.from_numpy, inputs.values())).numpy()
+    (found,) = bitlab.runtime.Session(tmp_path / "m.bit").run(inputs).values()
+    assert apart({"y": found}, {"y": expected}) < ROUNDING
+
+
+@pytest.mark.parametrize("read", SOURCES)
+def test_a_network_of_others_is_made_ternary_as_its_source(read: Callable[[nn.Module, Path], nn.Module], tmp_path: Path) -> None:
+    """With the codes that the source's own layers have: an exporter may fold the norm into the convolution in front, whose rows it scales."""
+    net = pictures()
+    quant = bitlab.BitQuantConfig(granularity="channel")
+    inputs = deployed(bitlab.BitModel(read(net, tmp_path / "m"), quant), samples(), tmp_path / "m.bit")
+    deployed(bitlab.BitModel(pictures(), quant), samples(), tmp_path / "own.bit")
+    assert {"ternary_conv", "ternary_linear"} <= ops_of(tmp_path / "m.bit") and "conv" not in ops_of(tmp_path / "m.bit")
+    own, theirs = (decoders.weights_of(tmp_path / name) for name in ("own.bit", "m.bit"))
+    ternary = [{w.shape: abs(np.sign(w)) for w in weights.values() if w.ndim > 1} for weights in (own, theirs)]
+    assert len(ternary[0]) == 4 and ternary[0].keys() == ternary[1].keys()
+    for shape, codes in ternary[0].items():
+        np.testing.assert_array_equal(ternary[1][shape], codes)
+    (found,) = bitlab.runtime.Session(tmp_path / "m.bit").run(inputs).values()
+    (expected,) = bitlab.runtime.Session(tmp_path / "own.bit").run(inputs).values()
+    assert apart({"y": found}, {"y": expected}) < BEHIND_QUANTIZERS
+
+
+@pytest.mark.parametrize("read", SOURCES)
+def test_a_network_of_others_is_fitted_to_samples(read: Callable[[nn.Module, Path], nn.Module], tmp_path: Path) -> None:
+    net = pictures()
+    batches = [samples(16) for _ in range(3)]
+    with torch.no_grad():
+        expected = [net(*batch) for batch in batches]
+    model, report = bitlab.quantize_for_deployment(read(net, tmp_path / "m"), batches, bitlab.BitQuantConfig())
+    assert [fit.frozen for fit in report.layers] == [True] * 4
+    assert report.output_error < report.output_error_encoded
+    with torch.no_grad():
+        error = sum(((model(*batch) - y) ** 2).sum() for batch, y in zip(batches, expected, strict=True))
+        assert error / sum((y**2).sum() for y in expected) == pytest.approx(report.output_error, rel=1e-3)
+    inputs = deployed(model, batches[0], tmp_path / "m.bit")
+    (found,) = bitlab.runtime.Session(tmp_path / "m.bit").run(inputs).values()
+    with torch.no_grad():
+        assert apart({"y": found}, {"y": model(*batches[0]).numpy()}) < BEHIND_QUANTIZERS
+
+
+def test_a_module_of_a_file_trains(tmp_path: Path) -> None:
+    net = pictures()
+    module = of_onnx(net, tmp_path / "m")
+    assert {name: p.shape for name, p in module.named_parameters()}.keys() >= {"head_weight", "head_bias", "up_weight", "depthwise_weight"}
+    model = bitlab.BitModel(module)
+    x, y = samples(32), torch.randn(32, 5)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        loss = F.mse_loss(model(*x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_a_module_of_a_ternary_file_keeps_its_codes(tmp_path: Path) -> None:
+    model = bitlab.BitModel(nn.Sequential(nn.Linear(12, 7), nn.LayerNorm(7), nn.Linear(7, 3)))
+    inputs = deployed(model, torch.randn(4, 12), tmp_path / "m.bit")
+    module = bitlab.to_module(tmp_path / "m.bit")
+    assert sum(p.ndim > 1 for p in module.parameters()) == 0
+    deployed(module, torch.from_numpy(inputs["input"]), tmp_path / "again.bit")
+    assert bitlab.formats.verify(tmp_path / "m.bit", tmp_path / "again.bit").is_equal()
+
+
+def test_what_is_no_module_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", "llama")
+    with pytest.raises(bitlab.Unsupported, match="without states, got one with 4"):
+        bitlab.to_module(tmp_path / "m.gguf")
+    with pytest.raises(bitlab.NotFound):
+        bitlab.to_module(tmp_path / "absent.onnx")
+    with pytest.raises(bitlab.Unsupported, match="a file to write"):
+        scripted(pictures(), tmp_path / "m")
+        bitlab.to_module(tmp_path / "m.pt")
