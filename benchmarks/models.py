@@ -129,7 +129,7 @@ def main() -> None:
                 print(f"{title}, {threads} thread{'s' * (threads > 1)}: {ratios}", flush=True)
     result = {
         "command": "make bench-models BENCH_ARGS=--take",
-        "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""),
+        "cpu": outcome.cpu(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "onnxruntime": ort.__version__,

@@ -1,4 +1,4 @@
-"""Where a benchmark's result goes."""
+"""Where a benchmark's result goes, and what it says of the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def cpu() -> str:
+    """This machine's processor, as Linux calls it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
 
 
 def write(name: str, result: dict[str, object], take: bool) -> None:

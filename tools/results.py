@@ -23,6 +23,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "bitlab" / "kernels" / "README.md",
     ROOT / "docs" / "tutorials" / "quantization.md",
+    ROOT / "docs" / "advanced" / "formats.md",
     ROOT / "docs" / "advanced" / "gpu.md",
     ROOT / "docs" / "benchmarks" / "index.md",
 ]
@@ -265,6 +266,26 @@ def sizes_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def formats_table() -> str:
+    r = json.loads((RESULTS / "formats.json").read_text())
+    lines = [
+        "A difference is that of the program's outputs from the runtime's, the largest, as a part of the largest output; 0: the same bits. Speed: one sample, one",
+        f"thread, as a multiple of the runtime's, median of {r['rounds']} interleaved rounds. {r['cpu']} ({r['isa']}); {r['versions']}. By",
+        f"`{r['command']}`.",
+        "",
+        "| network | format | run by | bytes | below float32 | difference | speed |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for case in r["cases"]:
+        title = case["network"]
+        for form, v in case["forms"].items():
+            size = f"{v['bytes'] / 1e6:.2f} MB" if v["bytes"] >= 1e6 else f"{v['bytes'] / 1e3:.0f} kB"
+            run = f"{v['difference']:g} | {1 / v['times_the_runtime']:.2f}×" if "ms" in v else "| "
+            lines.append(f"| {title} | `{form.replace('-', '` `')}` | {v['engine']} | {size} | {v['of_float32']:.1f}× | {run} |")
+            title = ""
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def cuda_gemm_table() -> str:
     r = json.loads((RESULTS / "cuda_ternary_gemm.json").read_text())
     copy, int8 = r["roofs"]["copy_bytes_per_s"], r["roofs"]["int8_ops_per_s"]
@@ -305,6 +326,7 @@ TABLES: Dict[str, Callable[[], str]] = {
     "training": training_table,
     "models": models_table,
     "sizes": sizes_table,
+    "formats": formats_table,
     "cuda_gemm": cuda_gemm_table,
     "cuda_training": cuda_training_table,
 }

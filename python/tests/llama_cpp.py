@@ -78,34 +78,49 @@ _batch_init = _function("llama_batch_init", _Batch, ctypes.c_int32, ctypes.c_int
 _batch_free = _function("llama_batch_free", None, _Batch)
 _decode = _function("llama_decode", ctypes.c_int32, ctypes.c_void_p, _Batch)
 _logits = _function("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_int32)
+_memory = _function("llama_get_memory", ctypes.c_void_p, ctypes.c_void_p)
+_memory_clear = _function("llama_memory_clear", None, ctypes.c_void_p, ctypes.c_bool)
+_vocabulary = _function("llama_model_get_vocab", ctypes.c_void_p, ctypes.c_void_p)
+_vocabulary_size = _function("llama_vocab_n_tokens", ctypes.c_int32, ctypes.c_void_p)
 _F32 = 0
 
 
-def logits(path: str | os.PathLike[str], tokens: list[int], vocabulary: int) -> np.ndarray:
-    """[tokens, vocabulary]: on the CPU, without flash attention, with keys and values in float32."""
-    messages.clear()
-    model = _load(os.fsencode(path), _model_params())
-    assert model, "".join(messages)
-    params = _context_params()
-    assert (params.n_threads, params.rope_scaling_type, params.type_k, params.type_v) == (4, -1, 1, 1), (
-        "another layout of llama_context_params"
-    )
-    params.n_ctx = params.n_batch = params.n_ubatch = 64
-    params.n_threads = params.n_threads_batch = 1
-    params.flash_attn_type = 0
-    params.type_k = params.type_v = _F32
-    context = _init(model, params)
-    assert context, "".join(messages)
-    batch = _batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = token, i, 1, 0, 1
-    assert _decode(context, batch) == 0, "".join(messages)
-    rows = [np.ctypeslib.as_array(_logits(context, i), shape=(vocabulary,)).copy() for i in range(len(tokens))]
-    _batch_free(batch)
-    _free(context)
-    _free_model(model)
-    return np.stack(rows)
+class Model:
+    """A GGUF file on the CPU, without flash attention, with keys and values in float32, and one thread."""
+
+    def __init__(self, path: str | os.PathLike[str], context: int = 64) -> None:
+        messages.clear()
+        self._model = _load(os.fsencode(path), _model_params())
+        assert self._model, "".join(messages)
+        params = _context_params()
+        assert (params.n_threads, params.rope_scaling_type, params.type_k, params.type_v) == (4, -1, 1, 1), (
+            "another layout of llama_context_params"
+        )
+        params.n_ctx = params.n_batch = params.n_ubatch = context
+        params.n_threads = params.n_threads_batch = 1
+        params.flash_attn_type = 0
+        params.type_k = params.type_v = _F32
+        self._context = _init(self._model, params)
+        assert self._context, "".join(messages)
+        self._vocabulary = _vocabulary_size(_vocabulary(self._model))
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None):
+            _free(self._context)
+        if getattr(self, "_model", None):
+            _free_model(self._model)
+
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        """[tokens, vocabulary] of a text of its own."""
+        _memory_clear(_memory(self._context), True)
+        batch = _batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = token, i, 1, 0, 1
+        assert _decode(self._context, batch) == 0, "".join(messages)
+        rows = [np.ctypeslib.as_array(_logits(self._context, i), shape=(self._vocabulary,)).copy() for i in range(len(tokens))]
+        _batch_free(batch)
+        return np.stack(rows)
 
 
 def dequantized(kind: str, blocks: bytes, count: int) -> np.ndarray:

@@ -266,8 +266,8 @@ def test_llama_cpp_computes_the_same_from_our_files(tmp_path: Path, arch: str, k
     write_model(theirs, arch, kind)
     convert(theirs, bit)
     convert(bit, mine, variant=kind.lower())
-    found = llama_cpp.logits(mine, TOKENS, VOCABULARY)
-    np.testing.assert_array_equal(found, llama_cpp.logits(theirs, TOKENS, VOCABULARY))
+    found = llama_cpp.Model(mine).logits(TOKENS)
+    np.testing.assert_array_equal(found, llama_cpp.Model(theirs).logits(TOKENS))
     weights = decoders.weights_of(bit)
     assert relative(found, decoders.logits(weights, TOKENS, HEADS, KV_HEADS, "silu", decoders.by_256)) < ROUNDING
     assert relative(run(bit), found) < ACTIVATIONS
@@ -296,7 +296,7 @@ def test_llama_cpp_multiplies_by_the_scale_of_a_tensor(tmp_path: Path, arch: str
     weights = decoders.weights_of(bit)
     assert weights["layers.0.mlp.up_proj.weight"].max() == np.float32(0.1)
     expected = decoders.logits(weights, TOKENS, HEADS, KV_HEADS, "silu", decoders.by_256)
-    assert relative(llama_cpp.logits(mine, TOKENS, VOCABULARY), expected) < ROUNDING
+    assert relative(llama_cpp.Model(mine).logits(TOKENS), expected) < ROUNDING
     convert(mine, tmp_path / "back.bit")
     assert (tmp_path / "back.bit").read_bytes() == bit.read_bytes()
 
@@ -366,7 +366,7 @@ def test_networks_of_our_layers_become_files_of_llama_cpp(
         pytest.importorskip("xllamacpp")
         import llama_cpp
 
-        assert relative(llama_cpp.logits(path, TOKENS, VOCABULARY), expected) < ACTIVATIONS
+        assert relative(llama_cpp.Model(path).logits(TOKENS), expected) < ACTIVATIONS
 
 
 def test_what_llama_cpp_has_no_form_for_is_refused_by_its_node(tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Networks in every format, each run by the program that the format is for: bytes, differences and times, in one interleaved run.
+
+  make bench-formats                       measures; writes out/bench/formats.json
+  make bench-formats BENCH_ARGS=--take     and adopts the result as benchmarks/results/formats.json
+
+Each network is made ternary (int8 activations), deployed as .bit and converted into the other formats. A difference is that of the outputs from the
+runtime's, the largest, as a part of the largest output. Times are of one sample and one thread; every round runs each program once, in turn, and a speed
+is the median over the rounds of how many times the runtime's time fits in it. The programs are those of python/tests/engines.py, where the tests run them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bitlab.torch_formats  # adds PyTorch's formats to those of convert()
+import numpy as np
+import outcome
+import torch
+from networks import NETWORKS, names
+
+import bitlab
+
+sys.path.insert(0, str(outcome.ROOT / "python/tests"))
+from engines import ENGINES, Run  # noqa: E402
+
+VOCABULARY, TOKENS = 32000, 32
+
+
+def lenet5() -> tuple[Path, Any]:
+    return outcome.ROOT / "tests/golden/lenet5.bit", torch.linspace(-1, 1, 28 * 28).reshape(1, 1, 28, 28)
+
+
+def of(key: str) -> Callable[[], tuple[torch.nn.Module, Any]]:
+    def make() -> tuple[torch.nn.Module, Any]:
+        model, x = NETWORKS[key][1]()
+        bitlab.BitConverter.convert(model.eval(), bitlab.BitQuantConfig(granularity="channel"))
+        return model, x
+
+    return make
+
+
+class Decoder(torch.nn.Module):
+    """A language model of the kind that llama.cpp and transformers hold: BitNet b1.58's blocks with SiLU."""
+
+    def __init__(self, dim: int = 768, hidden: int = 2048, layers: int = 12, heads: int = 12) -> None:
+        super().__init__()
+        options = {"num_kv_heads": 4, "hidden_dim": hidden, "activation": "swiglu", "sub_norm": True, "bias": False}
+        shape = {"norm": "rms", "norm_first": True, "causal": True, "rope_theta": 10000.0}
+        self.table = torch.nn.Embedding(VOCABULARY, dim)
+        self.blocks = torch.nn.Sequential(*(bitlab.nn.BitTransformerBlock(dim, heads, **options, **shape) for _ in range(layers)))
+        self.norm = torch.nn.RMSNorm(dim, eps=1e-5)
+        self.head = torch.nn.Linear(dim, VOCABULARY, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.table(tokens))))
+
+
+def decoder() -> tuple[torch.nn.Module, torch.Tensor]:
+    return Decoder(), torch.arange(TOKENS).reshape(1, -1) * 97 % VOCABULARY
+
+
+MEASURED: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
+    "lenet5": ("LeNet-5, 28 × 28", lenet5),
+    **{key: (NETWORKS[key][0], of(key)) for key in ("mobilenet_v2", "resnet18", "bert_base")},
+    "decoder": (f"BitNet-like decoder, 12 layers of 768, {TOKENS} tokens", decoder),
+}
+# I2_S and the Q2_0 of llama.cpp have numbers that the wheel's llama.cpp gives to other types.
+NOT_RUN = {"gguf-q2_0", "gguf-i2_s"}
+
+
+def forms() -> list[str]:
+    return [f"{f.name}-{v}" if v else f.name for f in bitlab.formats.available() for v in f.variants or [""]]
+
+
+def write_files(model: Any, x: torch.Tensor, folder: Path) -> dict[str, tuple[Path, int, int]]:
+    """Of each form that the network has: the path, bytes, and those of all of its weights in float32."""
+    bit = folder / "network.bit"
+    if isinstance(model, Path):
+        bit.write_bytes(model.read_bytes())
+    else:
+        # A language model's number of tokens is its own, and the others' sizes are those of the sample.
+        axes = {"input": {0: "batch", 1: "tokens"}} if isinstance(model, Decoder) else None
+        ranges = {"tokens": (1, 64)} if axes else None
+        bitlab.deploy(model.eval(), x, bit, dynamic_axes=axes, ranges=ranges)
+    files = {}
+    extension = {f.name: f.extension for f in bitlab.formats.available()}
+    for form in forms():
+        name, _, variant = form.partition("-")
+        path = folder / f"{form.replace('-', '_')}{extension[name]}"
+        try:
+            done = bitlab.formats.convert(bit, path, variant=variant or None)
+        except bitlab.Unsupported as error:
+            print(f"  {form}: {error}", file=sys.stderr)
+            continue
+        files[form] = (path, done.file_bytes, 4 * done.weights)
+    return files
+
+
+def measure(runs: dict[str, Run], inputs: dict[str, np.ndarray], rounds: int) -> dict[str, dict[str, float]]:
+    (own,) = runs["bit"](inputs)
+    times: dict[str, list[float]] = {form: [] for form in runs}
+    found = {}
+    for form, run in runs.items():
+        (y,) = run(inputs)  # and the first runs, which TorchScript compiles in
+        run(inputs)
+        run(inputs)
+        found[form] = float(np.abs(y.reshape(own.shape).astype(np.float64) - own).max() / np.abs(own).max())
+    for _ in range(rounds):
+        for form, run in runs.items():
+            start = time.perf_counter()
+            run(inputs)
+            times[form].append(1e3 * (time.perf_counter() - start))
+    return {
+        form: {
+            "difference": float(f"{found[form]:.2g}"),
+            "ms": float(f"{min(taken):.3g}"),
+            "times_the_runtime": round(statistics.median(a / b for a, b in zip(taken, times["bit"], strict=True)), 2),
+        }
+        for form, taken in times.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=names(MEASURED), default=",".join(MEASURED), help="of these, with commas between (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each program (%(default)s)")
+    parser.add_argument("--take", action="store_true", help="also write benchmarks/results/formats.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = []
+    for key in args.networks:
+        title, make = MEASURED[key]
+        torch.manual_seed(0)
+        with tempfile.TemporaryDirectory() as folder:
+            model, x = make()
+            files = write_files(model, x, Path(folder))
+            del model
+            runs = {form: ENGINES[form.partition("-")[0]].load(file[0]) for form, file in files.items() if form not in NOT_RUN}
+            measured = measure(runs, {"input": x.numpy()}, args.rounds)
+        found = {}
+        for form, (_, size, floats) in files.items():
+            engine = ENGINES[form.partition("-")[0]].name if form in measured else "not run"
+            found[form] = {"engine": engine, "bytes": size, "of_float32": round(floats / size, 2), **measured.get(form, {})}
+            print(f"{title}, {form}: {found[form]}", flush=True)
+        cases.append({"network": title, "forms": found})
+    result = {
+        "command": "make bench-formats BENCH_ARGS=--take",
+        "cpu": outcome.cpu(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "versions": versions(),
+        "rounds": args.rounds,
+        "cases": cases,
+    }
+    outcome.write("formats", result, args.take)
+
+
+def versions() -> str:
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "xllamacpp", "transformers"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The programs that run each format, none of them BitLab's but for its own: a file in, a function from the network's inputs to its outputs out."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import bitlab
+import bitlab.ops  # registers torch.ops.bitlab
+
+Arrays = dict[str, np.ndarray]
+# The inputs in their order, as arrays, and the outputs in theirs.
+Run = Callable[[Arrays], list[np.ndarray]]
+
+
+# Heads and depth of each state, which a file in another format has as an input behind the others: empty here, in front of the first token.
+States = Sequence[tuple[int, int]]
+
+
+def _with_states(inputs: Arrays, states: States) -> list[np.ndarray]:
+    values = list(inputs.values())
+    return values + [np.zeros((len(values[0]), heads, 0, depth), np.float32) for heads, depth in states]
+
+
+def runtime(path: Path, states: States = ()) -> Run:
+    session = bitlab.runtime.Session(path, threads=1)
+    names = [port.name for port in session.model.inputs]
+
+    def run(inputs: Arrays) -> list[np.ndarray]:
+        session.reset()
+        return list(session.run(dict(zip(names, inputs.values(), strict=True))).values())
+
+    return run
+
+
+def onnx_runtime(path: Path, states: States = ()) -> Run:
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(str(path), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [port.name for port in session.get_inputs()]
+    outputs = [port.name for port in session.get_outputs() if not port.name.endswith(".next")]
+    return lambda inputs: session.run(outputs, dict(zip(names, _with_states(inputs, states), strict=True)))
+
+
+def _by_torch(module: Callable[..., Any], states: States) -> Run:
+    def run(inputs: Arrays) -> list[np.ndarray]:
+        with torch.inference_mode():
+            results = module(*map(torch.from_numpy, _with_states(inputs, states)))
+        if isinstance(results, dict):
+            results = [y for name, y in results.items() if not name.endswith(".next")]
+        return [y.numpy() for y in ((results,) if isinstance(results, torch.Tensor) else results)]
+
+    return run
+
+
+def torchscript(path: Path, states: States = ()) -> Run:
+    return _by_torch(torch.jit.load(path), states)
+
+
+def lite_interpreter(path: Path, states: States = ()) -> Run:
+    from torch.jit.mobile import _load_for_lite_interpreter
+
+    return _by_torch(_load_for_lite_interpreter(str(path)), states)
+
+
+def exported_program(path: Path, states: States = ()) -> Run:
+    return _by_torch(torch.export.load(path).module(), states)
+
+
+def c_compiler(path: Path, states: States = ()) -> Run:
+    """By way of a shared library, which the machine's compiler makes of the source; sample after sample."""
+    library = path.with_suffix(".so")
+    subprocess.run(["cc", "-std=c99", "-O2", "-shared", "-fPIC", "-o", library, path, "-lm"], check=True)
+    header = path.with_suffix(".h").read_text()
+    name = re.search(r"int (\w+)_run\(", header)[1]
+    sizes = [int(n) for n in re.findall(rf"#define {name.upper()}_OUT_\w+_SIZE (\d+)", header)]
+    function = getattr(ctypes.CDLL(str(library)), f"{name}_run")
+
+    def run(inputs: Arrays) -> list[np.ndarray]:
+        samples = []
+        for i in range(len(next(iter(inputs.values())))):
+            arrays = [np.ascontiguousarray(x[i]) for x in inputs.values()]
+            outputs = [np.empty(size, np.float32) for size in sizes]
+            assert function(*(ctypes.c_void_p(a.ctypes.data) for a in arrays + outputs)) == 0
+            samples.append(outputs)
+        return [np.stack(parts) for parts in zip(*samples, strict=True)]
+
+    return run
+
+
+def llama_cpp(path: Path, states: States = ()) -> Run:
+    import llama_cpp
+
+    model = llama_cpp.Model(path)
+    return lambda inputs: [np.stack([model.logits(row.tolist()) for row in next(iter(inputs.values()))])]
+
+
+def transformers(path: Path, states: States = ()) -> Run:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+
+    def run(inputs: Arrays) -> list[np.ndarray]:
+        # transformers compiles small functions of these layers, for half a minute.
+        with torch.inference_mode(), torch._dynamo.config.patch(disable=True):
+            return [model(torch.from_numpy(next(iter(inputs.values())))).logits.numpy()]
+
+    return run
+
+
+class Engine(NamedTuple):
+    name: str
+    load: Callable[..., Run]
+
+
+ENGINES = {
+    "bit": Engine("BitLab", runtime),
+    "onnx": Engine("ONNX Runtime", onnx_runtime),
+    "torchscript": Engine("TorchScript", torchscript),
+    "ptl": Engine("TorchScript's lite interpreter", lite_interpreter),
+    "pt2": Engine("torch.export", exported_program),
+    "c": Engine("C compiler", c_compiler),
+    "gguf": Engine("llama.cpp", llama_cpp),
+    "hf": Engine("transformers", transformers),
+}
