@@ -12,6 +12,7 @@ is the median over the rounds of how many times the runtime's time fits in it. T
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -24,7 +25,7 @@ import bitlab.torch_formats  # adds PyTorch's formats to those of convert()
 import numpy as np
 import outcome
 import torch
-from networks import NETWORKS, names
+from networks import NETWORKS, import_torchvision, names
 
 import bitlab
 
@@ -42,6 +43,11 @@ def of(key: str) -> Callable[[], tuple[torch.nn.Module, Any]]:
     def make() -> tuple[torch.nn.Module, Any]:
         model, x = NETWORKS[key][1]()
         bitlab.BitConverter.convert(model.eval(), bitlab.BitQuantConfig(granularity="channel"))
+        if norms := [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]:
+            for norm in norms:  # of random weights, whose outputs would vanish without the statistics of some samples
+                norm.momentum = 1.0
+            with torch.no_grad():
+                model.train()(torch.cat([x, x.flip(1), x.flip(2), x.flip(3)]))
         return model, x
 
     return make
@@ -81,6 +87,11 @@ def forms() -> list[str]:
     return [f"{f.name}-{v}" if v else f.name for f in bitlab.formats.available() for v in f.variants or [""]]
 
 
+def flash_bytes(source: Path) -> int:
+    """The constants of a network in C, which its text takes more for."""
+    return int(re.search(r"_FLASH_BYTES (\d+)", source.with_suffix(".h").read_text())[1])
+
+
 def write_files(model: Any, x: torch.Tensor, folder: Path) -> dict[str, tuple[Path, int, int]]:
     """Of each form that the network has: the path, bytes, and those of all of its weights in float32."""
     bit = folder / "network.bit"
@@ -101,7 +112,7 @@ def write_files(model: Any, x: torch.Tensor, folder: Path) -> dict[str, tuple[Pa
         except bitlab.Unsupported as error:
             print(f"  {form}: {error}", file=sys.stderr)
             continue
-        files[form] = (path, done.file_bytes, 4 * done.weights)
+        files[form] = (path, done.file_bytes if name != "c" else flash_bytes(path), 4 * done.weights)
     return files
 
 
@@ -136,6 +147,7 @@ def main() -> None:
     parser.add_argument("--take", action="store_true", help="also write benchmarks/results/formats.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    import_torchvision()  # which transformers looks for
     cases = []
     for key in args.networks:
         title, make = MEASURED[key]

@@ -269,7 +269,8 @@ def sizes_table() -> str:
 def formats_table() -> str:
     r = json.loads((RESULTS / "formats.json").read_text())
     lines = [
-        "A difference is that of the program's outputs from the runtime's, the largest, as a part of the largest output; 0: the same bits. Speed: one sample, one",
+        "Bytes are those of the files; of C, of its constants. A difference is that of the program's outputs from the runtime's, the largest, as a part of the",
+        "largest output; 0: the same bits. Speed: one sample, one",
         f"thread, as a multiple of the runtime's, median of {r['rounds']} interleaved rounds. {r['cpu']} ({r['isa']}); {r['versions']}. By",
         f"`{r['command']}`.",
         "",
@@ -280,7 +281,7 @@ def formats_table() -> str:
         title = case["network"]
         for form, v in case["forms"].items():
             size = f"{v['bytes'] / 1e6:.2f} MB" if v["bytes"] >= 1e6 else f"{v['bytes'] / 1e3:.0f} kB"
-            run = f"{v['difference']:g} | {1 / v['times_the_runtime']:.2f}×" if "ms" in v else "| "
+            run = f"{v['difference']:g} | {1 / v['times_the_runtime']:.2g}×" if "ms" in v else "| "
             lines.append(f"| {title} | `{form.replace('-', '` `')}` | {v['engine']} | {size} | {v['of_float32']:.1f}× | {run} |")
             title = ""
     return "\n" + "\n".join(lines) + "\n"

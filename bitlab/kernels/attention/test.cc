@@ -94,7 +94,7 @@ const AttentionCase kAttentionCases[] = {
     // A query whose keys are all hidden gets 0; of more keys than lanes, and where the mask is the same for all keys.
     {{.batch = 2, .heads = 2, .groups = 2, .queries = 4, .keys = 19, .depth = 3, .value_depth = 5, .scale = 1}, {0, 0, 1, 0}, true, true},
     {{.batch = 2, .heads = 2, .groups = 1, .queries = 3, .keys = 5, .depth = 3, .value_depth = 3, .scale = 1, .causal = true},
-     {0, 2, 1, 2},
+     {0, 1, 0, 0},
      true,
      true},
     // Sizes of zero; without keys a query sees nothing, and the sum is 0.
