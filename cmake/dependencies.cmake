@@ -16,7 +16,7 @@ if(BITLAB_BENCHMARKS)
   find_package(benchmark REQUIRED)
 endif()
 
-if(BITLAB_OPS)
+if(BITLAB_TORCH_OPS)
   find_package(OpenMP REQUIRED)  # LibTorch's at::parallel_for is a template over it
   include(torch)
 endif()

@@ -3,8 +3,8 @@
 set(core_kind STATIC)
 if(BITLAB_SHARED_CORE)
   set(core_kind SHARED)
-elseif(BITLAB_OPS)
-  message(FATAL_ERROR "BITLAB_SHARED_CORE expected to be ON with BITLAB_TRAIN and BITLAB_OPS, got OFF: programs and libbitlab_ops would each hold a core")
+elseif(BITLAB_TORCH_OPS)
+  message(FATAL_ERROR "BITLAB_SHARED_CORE expected to be ON with BITLAB_TRAIN and BITLAB_TORCH_OPS, got OFF: programs and libbitlab_ops would each hold a core")
 endif()
 set(core_link fmt::fmt Threads::Threads)  # what headers below the torch line use
 add_library(bitlab_core ${core_kind})

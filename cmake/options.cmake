@@ -1,6 +1,6 @@
 # Every option, with a sentence each.
 option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deployment, the bitlab program" ON)
-option(BITLAB_OPS "Build LibTorch's operators, libbitlab_ops; training has them" OFF)
+option(BITLAB_TORCH_OPS "Build LibTorch's operators, libbitlab_ops; training has them" OFF)
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
 option(BITLAB_FORMATS "Build the writers and readers of other formats than .bit; deployment needs them" ON)
 option(BITLAB_SHARED_CORE "Make what is below the torch line one shared library; OFF: a static one, and programs of one file" ON)
@@ -16,7 +16,7 @@ set(BITLAB_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize
 set(BITLAB_TORCH_DIR "" CACHE PATH "A LibTorch folder (holds share/cmake/Torch); empty: the one in .venv")
 
 if(BITLAB_TRAIN)
-  set(BITLAB_OPS ON)
+  set(BITLAB_TORCH_OPS ON)
 endif()
 
 # Headers cost most of the time: LibTorch's 25 to 35 s a unit, the JSON library's and CLI11's 5 to 10, GoogleTest's and fmt's 2 to 3
