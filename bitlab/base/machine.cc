@@ -1,10 +1,14 @@
 #include "bitlab/base/machine.h"
 
 #include <array>
-#include <fstream>
+#include <cstdio>
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#else
 #include <sched.h>
 #include <unistd.h>
-#if defined(__aarch64__)
+#endif
+#if defined(__aarch64__) && !defined(__APPLE__)
 #include <sys/auxv.h>
 #elif defined(__x86_64__)
 #include <cpuid.h>
@@ -18,6 +22,15 @@ constexpr std::array<std::string_view, 12> kFeatureNames{
 #include "bitlab/base/features.def"
 #undef BITLAB_FEATURE
 };
+
+#if defined(__APPLE__)
+// A number of the system's by its name; 0 where it has none.
+int64_t system_number(const char* name) {
+  int64_t value = 0;
+  size_t size = sizeof(value);
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 ? value : 0;
+}
+#endif
 
 FeatureSet detect_features() {
   FeatureSet found;
@@ -39,22 +52,45 @@ FeatureSet detect_features() {
   constexpr unsigned kF16c = 1U << 29;
   if (found.contains(Feature::avx2) && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kF16c) != 0) found.insert(Feature::f16c);
 #elif defined(__aarch64__)
-  found.insert(Feature::neon);                                                          // part of the base architecture
+  found.insert(Feature::neon);  // part of the base architecture
+#if defined(__APPLE__)
+  if (system_number("hw.optional.arm.FEAT_DotProd") != 0) found.insert(Feature::dotprod);
+  if (system_number("hw.optional.arm.FEAT_I8MM") != 0) found.insert(Feature::i8mm);
+#else
   constexpr unsigned long kHwcapDotProduct = 1UL << 20, kHwcap2Int8Matrix = 1UL << 13;  // Linux, asm/hwcap.h
   if (getauxval(AT_HWCAP) & kHwcapDotProduct) found.insert(Feature::dotprod);
   if (getauxval(AT_HWCAP2) & kHwcap2Int8Matrix) found.insert(Feature::i8mm);
 #endif
+#endif
   return found;
 }
 
+#if defined(__APPLE__)
 std::string detect_cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (!line.starts_with("model name")) continue;
+  char name[128];
+  size_t size = sizeof(name);
+  return sysctlbyname("machdep.cpu.brand_string", name, &size, nullptr, 0) == 0 ? name : "unknown";
+}
+
+int detect_cores() { return static_cast<int>(system_number("hw.logicalcpu")); }
+
+#define BITLAB_CACHE_SIZE(level, LEVEL) system_number("hw." #level "cachesize")
+#else
+// Read by C's functions: a stream of C++ brings locales along, which are most of a library that has the C++ library inside.
+std::string detect_cpu_name() {
+  std::string name = "unknown";
+  std::FILE* info = std::fopen("/proc/cpuinfo", "re");
+  if (info == nullptr) return name;
+  char text[256];
+  while (std::fgets(text, sizeof(text), info) != nullptr) {
+    const std::string_view line = text;
     const size_t colon = line.find(": ");
-    if (colon != std::string::npos) return line.substr(colon + 2);
+    if (!line.starts_with("model name") || colon == std::string_view::npos) continue;
+    name = line.substr(colon + 2, line.find('\n') - (colon + 2));
+    break;
   }
-  return "unknown";
+  std::fclose(info);
+  return name;
 }
 
 int detect_cores() {
@@ -64,19 +100,23 @@ int detect_cores() {
   return static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-int64_t cache_size(int name, int64_t fallback) {
-  const long size = sysconf(name);
-  return size > 0 ? size : fallback;
-}
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+#define BITLAB_CACHE_SIZE(level, LEVEL) sysconf(_SC_LEVEL##LEVEL##CACHE_SIZE)
+#else  // musl
+#define BITLAB_CACHE_SIZE(level, LEVEL) 0
+#endif
+#endif
+
+int64_t positive(int64_t size, int64_t fallback) { return size > 0 ? size : fallback; }
 
 Machine detect() {
   Machine machine;
   machine.cpu = detect_cpu_name();
   machine.features = detect_features();
   machine.cores = detect_cores();
-  machine.l1d_bytes = cache_size(_SC_LEVEL1_DCACHE_SIZE, machine.l1d_bytes);
-  machine.l2_bytes = cache_size(_SC_LEVEL2_CACHE_SIZE, machine.l2_bytes);
-  machine.l3_bytes = cache_size(_SC_LEVEL3_CACHE_SIZE, machine.l3_bytes);
+  machine.l1d_bytes = positive(BITLAB_CACHE_SIZE(l1d, 1_D), machine.l1d_bytes);
+  machine.l2_bytes = positive(BITLAB_CACHE_SIZE(l2, 2_), machine.l2_bytes);
+  machine.l3_bytes = positive(BITLAB_CACHE_SIZE(l3, 3_), machine.l3_bytes);
   return machine;
 }
 

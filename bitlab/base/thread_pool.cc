@@ -28,6 +28,7 @@ class WorkerPool final : public ThreadPool {
   ~WorkerPool() override {
     stop_ = true;
     wake();
+    for (std::thread& worker : workers_) worker.join();
   }
 
   int threads() const override { return static_cast<int>(workers_.size()) + 1; }
@@ -88,7 +89,7 @@ class WorkerPool final : public ThreadPool {
   std::atomic<int> busy_{0};
   std::atomic<uint32_t> epoch_{0};
   std::atomic<bool> stop_{false};
-  std::vector<std::jthread> workers_;  // last: joined before the rest goes
+  std::vector<std::thread> workers_;  // not std::jthread, which the C++ libraries of phones lack
 };
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "bitlab/program/op.h"
 
+#include <algorithm>
 #include <array>
-#include <sstream>
 #include <utility>
 
 namespace bitlab::program {
@@ -30,7 +30,7 @@ auto kind_of(std::string_view text, const Names& names) {
   const std::string_view kind = colon == std::string_view::npos ? "" : text.substr(colon + 1);
   const auto* const found = std::find_if(names.begin(), names.end(), [&](const auto& row) { return row.first == kind; });
   if (found == names.end())
-    throw Exception(make_error(ErrorCode::kInternal, "[program] a kind that op.cc lists, got '{}' in ops.def", text));
+    BITLAB_THROW(make_error(ErrorCode::kInternal, "[program] a kind that op.cc lists, got '{}' in ops.def", text));
   return found->second;
 }
 
@@ -48,12 +48,20 @@ AttributeSchema parse_attribute(const std::string& text) {
   return {text.substr(0, text.find(':')), kind, otherwise};
 }
 
+template <class Function>
+void for_each_word(std::string_view text, Function function) {
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(' '));
+    if (!word.empty()) function(word);
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+  }
+}
+
 OpSchema parse_schema(const char* name, Exactness exactness, ImageLayout layout, const char* inputs,
                       const char* attributes) {
   OpSchema schema{name, exactness, layout, {}, {}};
-  std::istringstream input_list(inputs), attribute_list(attributes);
-  for (std::string item; input_list >> item;) schema.inputs.push_back(parse_input(item));
-  for (std::string item; attribute_list >> item;) schema.attributes.push_back(parse_attribute(item));
+  for_each_word(inputs, [&](std::string_view item) { schema.inputs.push_back(parse_input(std::string(item))); });
+  for_each_word(attributes, [&](std::string_view item) { schema.attributes.push_back(parse_attribute(std::string(item))); });
   return schema;
 }
 

@@ -77,8 +77,8 @@ Status unpack_trits(std::span<const uint8_t> trits, int64_t rows, int64_t depth,
     const uint8_t* in = trits.data() + row * row_bytes;
     if (unpack_row(in, depth, codes.data() + row * code_row_bytes(depth))) continue;
     // The first byte that is none, or the last one, whose unused digits are wrong.
-    const int64_t bad =
-        std::min(std::find_if(in, in + row_bytes, [](uint8_t byte) { return byte >= kValues; }) - in, row_bytes - 1);
+    const int64_t bad = std::min<int64_t>(
+        std::find_if(in, in + row_bytes, [](uint8_t byte) { return byte >= kValues; }) - in, row_bytes - 1);
     return make_error(ErrorCode::kCorrupt, "[trits] bytes below 243 with unused digits of 1, got {} (row={}, byte={})",
                       in[bad], row, bad);
   }

@@ -19,7 +19,7 @@ struct Pixel {
 // a window.
 template <class Begin, class Combine, class End>
 void pool_windows(const PoolShape& s, const float* x, float* y, ThreadPool& pool, Begin begin, Combine combine, End end) {
-  const auto& [dz, dy, dx] = s.axes;
+  const PoolAxis &dz = s.axes[0], &dy = s.axes[1], &dx = s.axes[2];
   const int64_t lines = s.out(0) * s.out(1), width = s.out(2), sample = dz.input * dy.input * dx.input * s.channels;
   if (lines * width == 0) return;
   pool.run(s.batch * lines, [&](int64_t line, int) {

@@ -73,7 +73,7 @@ ResampleAxis resample_axis(ResampleMode mode, bool align_corners, int64_t input,
 }
 
 void resample(const ResampleShape& s, const float* x, float* y, ThreadPool& pool) {
-  const auto& [dz, dy, dx] = s.axes;
+  const ResampleAxis &dz = s.axes[0], &dy = s.axes[1], &dx = s.axes[2];
   const int64_t lines = dz.out() * dy.out(), width = dx.out(), sample = dz.input * dy.input * dx.input * s.channels;
   if (lines * width == 0) return;
   pool.run(s.batch * lines, [&](int64_t line, int) {
