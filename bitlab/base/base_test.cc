@@ -13,6 +13,7 @@
 #include "bitlab/base/internal/float_environment.h"
 #include "bitlab/base/internal/heap.h"
 #include "bitlab/base/internal/nearest.h"
+#include "bitlab/base/listed.h"
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/process.h"
@@ -229,6 +230,15 @@ TEST(Nearest, NeedsTheFewestChanges) {
 }
 
 // --- text
+
+TEST(Listed, KnowsWholeWordsAlone) {
+  for (const char* word : {"arm_neon", "arm", "arm_dotprod"})
+    EXPECT_EQ(is_listed("arm arm_dotprod", word), std::string_view(word) != "arm_neon") << word;
+  EXPECT_FALSE(is_listed("arm_neon", "arm"));
+  EXPECT_FALSE(is_listed("arm", "arm_neon"));
+  EXPECT_FALSE(is_listed("arm_neon", ""));
+  EXPECT_TRUE(is_listed("", "arm_neon"));
+}
 
 TEST(Text, FormatsBytes) {
   EXPECT_EQ(format_bytes(0), "0 B");

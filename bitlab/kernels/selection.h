@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "bitlab/base/listed.h"
 #include "bitlab/base/machine.h"
 #include "bitlab/base/result.h"
 
@@ -27,7 +28,20 @@
 #define BITLAB_BUILT_FOR_arm(function) nullptr
 #endif
 
+// BITLAB_BUILT(name, target, function): the same, and null where the row's instruction set, with which its name begins, is left out of the build.
+#ifndef BITLAB_ISA
+#define BITLAB_ISA ""
+#endif
+#define BITLAB_BUILT(name, target, function) \
+  (bitlab::kernels::has_isa_of(#name) ? BITLAB_BUILT_FOR_##target(function) : nullptr)
+
 namespace bitlab::kernels {
+
+// Whether kernels of that name are built: of "arm_dotprod" where arm_dotprod is, of "reference" always.
+constexpr bool has_isa_of(std::string_view row) {
+  const size_t architecture = row.find('_');
+  return architecture == std::string_view::npos || is_listed(BITLAB_ISA, row.substr(0, row.find('_', architecture + 1)));
+}
 
 enum class Verdict { kChosen, kSlower, kNotBuilt, kMissingFeature, kShapeNotAccepted, kLayoutMismatch, kDisabledByPolicy };
 

@@ -19,7 +19,7 @@ namespace bitlab::profile {
 std::span<const RoofLoop> roof_loops() {
   static constexpr std::array kLoops{
 #define BITLAB_ROOF(name, kind, target, features, products) \
-  RoofLoop{#name, RoofKind::kind, features, products, BITLAB_BUILT_FOR_##target(roof_##name)},
+  RoofLoop{#name, RoofKind::kind, features, products, BITLAB_BUILT(name, target, roof_##name)},
 #include "bitlab/profile/roofs/roofs.def"
 #undef BITLAB_ROOF
   };

@@ -3,13 +3,20 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "bitlab/base/listed.h"
 #include "bitlab/base/result.h"
+
+// The operations that a build has, with a space between; all, unless the build was given some.
+#ifndef BITLAB_OPS
+#define BITLAB_OPS ""
+#endif
 
 namespace bitlab::program {
 
@@ -75,7 +82,7 @@ consteval size_t input_of(Op op, std::string_view name) {
     if (input.substr(0, input.find_first_of(":?*")) == name) return place;
     left.remove_prefix(std::min(left.size(), input.size() + 1));
   }
-  throw "an input that the operation has";
+  std::abort();  // not a constant expression
 }
 
 std::span<const OpSchema> op_schemas();  // in the order of ops.def

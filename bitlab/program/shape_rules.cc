@@ -112,9 +112,30 @@ Result<Dim> attention_keys(const Program& p, const Node& node) {
   return keys[2];
 }
 
+Result<Types> infer_left_out(const Program&, const Node& node) {
+  return refuse(ErrorCode::kUnsupported, node, "an operation of this build, which has {}, got '{}'", BITLAB_OPS,
+                name(node.op));
+}
+
+// Each word that the build was given.
+consteval bool names_operations(std::string_view list) {
+  while (!list.empty()) {
+    const std::string_view word = list.substr(0, list.find(' '));
+    bool is_known = false;
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) is_known = is_known || word == #name;
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+    if (!is_known) return false;
+    list.remove_prefix(std::min(list.size(), word.size() + 1));
+  }
+  return true;
+}
+static_assert(names_operations(BITLAB_OPS), "BITLAB_OPS has a word that is no operation of ops.def");
+
 using ShapeRule = Result<Types> (*)(const Program&, const Node&);
 constexpr std::array kRules{
-#define BITLAB_OP(name, exactness, layout, inputs, attributes) ShapeRule{infer_##name},
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) \
+  ShapeRule{is_listed(BITLAB_OPS, #name) ? infer_##name : infer_left_out},
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
 };

@@ -31,7 +31,7 @@ KernelList<TernaryGemmRow> ternary_gemm_kernels() {
    TernaryGemmServes::serves,                                             \
    cost,                                                                  \
    scratch,                                                               \
-   BITLAB_BUILT_FOR_##target(ternary_gemm_##name)},
+   BITLAB_BUILT(name, target, ternary_gemm_##name)},
 #include "bitlab/kernels/ternary_gemm/kernels.def"
 #undef BITLAB_KERNEL
   };
