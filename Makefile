@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 embedded cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes bench-formats
+.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 embedded mobile cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes bench-formats
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,6 +127,13 @@ embedded: build/dev/build.ninja ## Run networks in C on microcontrollers, RISC-V
 	tools/setup.sh --embedded
 	$(call BUILD,dev) --target c_source_test
 	ctest --preset dev -R '^c_source_test$$' $(CTEST_ARGS)
+
+mobile: ## Build libbitlab for phones, run the golden operations on it under qemu, and print its size
+	tools/setup.sh --aarch64
+	$(MAKE) --no-print-directory build/mobile/build.ninja
+	$(call BUILD,mobile)
+	ctest --preset mobile --parallel $(JOBS) $(CTEST_ARGS)
+	@cmake -DFILE=build/mobile/lib/libbitlab.so.stripped -P cmake/print_size.cmake
 
 cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs; needs no GPU
 	$(call BUILD,cuda)

@@ -3,6 +3,8 @@ option(BITLAB_TRAIN "Build the part above the torch line: layers, trainer, deplo
 option(BITLAB_TORCH_OPS "Build LibTorch's operators, libbitlab_ops; training has them" OFF)
 option(BITLAB_CONFIGS "Build the configuration files' reader, which training needs (yaml-cpp)" ON)
 option(BITLAB_FORMATS "Build the writers and readers of other formats than .bit; deployment needs them" ON)
+option(BITLAB_MOBILE "Build libbitlab alone, for its size, with nothing to see but the C ABI: what phones get" OFF)
+option(BITLAB_STATIC_STL "With BITLAB_MOBILE: have the C++ library inside of libbitlab" OFF)
 option(BITLAB_SHARED_CORE "Make what is below the torch line one shared library; OFF: a static one, and programs of one file" ON)
 option(BITLAB_PYTHON "Build the Python package's modules (nanobind)" OFF)
 option(BITLAB_TESTS "Build the tests" ON)
@@ -12,6 +14,8 @@ option(BITLAB_BENCHMARKS "Build the micro-benchmarks (google-benchmark)" OFF)
 option(BITLAB_CUDA "Build the kernels for NVIDIA GPUs, libbitlab_cuda.so, which needs nvcc 13 and no GPU" OFF)
 option(BITLAB_WERROR "Treat compiler warnings as errors" OFF)
 option(BITLAB_COVERAGE "Instrument for gcov" OFF)
+set(BITLAB_ISA "" CACHE STRING "Instruction sets to have kernels for, as in cmake/library.cmake: arm_neon;arm_dotprod; empty: all of the architecture's")
+set(BITLAB_OPS "" CACHE STRING "Operations of bitlab/program/ops.def to have in libbitlab: those of an app's networks; empty: all")
 set(BITLAB_SANITIZE "" CACHE STRING "Sanitizers to build with, as for -fsanitize: address,undefined or thread")
 set(BITLAB_TORCH_DIR "" CACHE PATH "A LibTorch folder (holds share/cmake/Torch); empty: the one in .venv")
 
@@ -45,6 +49,21 @@ target_compile_options(bitlab_flags INTERFACE -ffp-contract=off -Wall -Wextra -W
 if(BITLAB_WERROR)
   target_compile_options(bitlab_flags INTERFACE -Werror)
 endif()
+foreach(list BITLAB_ISA BITLAB_OPS)
+  if(${list})
+    string(REPLACE ";" " " words "${${list}}")
+    target_compile_definitions(bitlab_flags INTERFACE ${list}="${words}")
+  endif()
+endforeach()
+if(BITLAB_MOBILE)
+  set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+  set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+  target_compile_definitions(bitlab_flags INTERFACE BITLAB_FEW_TILES)
+  # What is not used goes; so do exceptions, with the tables that they need in every function, and the names of types, which nothing asks for.
+  target_compile_options(bitlab_flags INTERFACE -ffunction-sections -fdata-sections
+                                                $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions> $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti>
+                                                -fno-unwind-tables -fno-asynchronous-unwind-tables)
+endif()
 if(BITLAB_SANITIZE)
   # Without checks that double what the compiler writes: a null pointer that is used stops the program anyway, no class is cast down, AddressSanitizer
   # sees what is read through a pointer that wrapped or beyond an object, and the compiler warns of a function without return.
@@ -65,7 +84,7 @@ endif()
 # compiler's time than -O1, and that a fifth less than -O2. Nothing there reads numbers at odd addresses, which costs as much to check.
 add_library(bitlab_glue INTERFACE)
 target_link_libraries(bitlab_glue INTERFACE bitlab_flags)
-target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:-Og>)
+target_compile_options(bitlab_glue INTERFACE $<$<NOT:$<CONFIG:Debug>>:$<IF:$<BOOL:${BITLAB_MOBILE}>,-Os,-Og>>)
 if(BITLAB_SANITIZE)
   target_compile_options(bitlab_glue INTERFACE -fno-sanitize=alignment)
 endif()

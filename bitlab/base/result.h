@@ -4,10 +4,12 @@
 // Message form: "[where] what was expected, got what was found (name=...)".
 #pragma once
 
+#include <cstdlib>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -39,9 +41,16 @@ struct [[nodiscard]] Error {
   std::string message;
 };
 
+#ifdef BITLAB_FORMATS_NO_FLOATS  // of phones' libbitlab, whose fmt is without them
+void float_in_a_message();       // has no definition: what would need it does not link
+#endif
+
 // Error{code, formatted message}.
 template <class... Args>
 Error make_error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
+#ifdef BITLAB_FORMATS_NO_FLOATS
+  if constexpr ((std::is_floating_point_v<std::remove_cvref_t<Args>> || ...)) float_in_a_message();
+#endif
   return Error{code, fmt::vformat(format, fmt::make_format_args(args...))};
 }
 
@@ -55,6 +64,13 @@ class Exception : public std::runtime_error {
  private:
   ErrorCode code_;
 };
+
+// Throws an Exception; ends the program where exceptions are not part of the build (BITLAB_MOBILE).
+#ifdef __cpp_exceptions
+#define BITLAB_THROW(error) throw ::bitlab::Exception(error)
+#else
+#define BITLAB_THROW(error) ((void)(error), std::abort())
+#endif
 
 // Holds a T or an Error.
 template <class T>
@@ -82,7 +98,7 @@ class [[nodiscard]] Result {
 
  private:
   void check() const {
-    if (!ok()) throw Exception(error());
+    if (!ok()) BITLAB_THROW(error());
   }
   std::variant<T, Error> state_;
 };
@@ -99,7 +115,7 @@ class [[nodiscard]] Result<void> {
   const Error& error() const& { return *error_; }
   Error&& error() && { return *std::move(error_); }
   void value() const {
-    if (error_) throw Exception(*error_);
+    if (error_) BITLAB_THROW(*error_);
   }
 
  private:

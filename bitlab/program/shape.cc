@@ -179,8 +179,7 @@ Dim declared(Symbols& symbols, std::string_view name, int64_t min, int64_t max) 
   for (size_t i = 0; i < symbols.size(); ++i)
     if (symbols[i].name == name) return Dim::of_symbol(i);
   if (symbols.size() == kMaxSymbols)
-    throw Exception(
-        make_error(ErrorCode::kInvalidArgument, "[signature] at most {} symbols, got '{}' too", kMaxSymbols, name));
+    BITLAB_THROW(make_error(ErrorCode::kInvalidArgument, "[signature] at most {} symbols, got '{}' too", kMaxSymbols, name));
   symbols.push_back({std::string(name), min, max});
   return Dim::of_symbol(symbols.size() - 1);
 }

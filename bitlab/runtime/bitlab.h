@@ -13,6 +13,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
 
 /* Raised when a function changes its meaning or a struct its fields; functions may be added without. Structs of options begin with their size,
  * so that a later library can tell what the caller knows of. */
@@ -115,6 +118,9 @@ int64_t bitlab_session_max_position(const bitlab_session* session);
 int bitlab_session_reset(bitlab_session* session);
 int bitlab_session_truncate(bitlab_session* session, int64_t length);
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

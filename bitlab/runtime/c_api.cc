@@ -77,14 +77,18 @@ int fail_null(const char* what) {
   return fail(bitlab::make_error(bitlab::ErrorCode::kInvalidArgument, "[bitlab] {}, got NULL", what));
 }
 
-// No C++ exception leaves the library: what the standard library may still throw is out of memory.
+// No C++ exception leaves the library: what the standard library may still throw is out of memory. Without exceptions that ends the program.
 template <class Function>
 int guarded(Function function) {
+#ifndef __cpp_exceptions
+  return function();
+#else
   try {
     return function();
   } catch (const std::exception& error) {
     return fail(bitlab::make_error(bitlab::ErrorCode::kOutOfMemory, "[bitlab] memory, got '{}'", error.what()));
   }
+#endif
 }
 
 int create_model(bitlab::Result<std::shared_ptr<const Model>> loaded, bitlab_model** model) {

@@ -240,6 +240,13 @@ BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64
   }
 }
 
+// Whether a block's last rows go register by register: slower for them alone, and two fifths less code for all tiles.
+#ifdef BITLAB_FEW_TILES
+inline constexpr bool kFewTiles = true;
+#else
+inline constexpr bool kFewTiles = false;
+#endif
+
 // One block of rows: tiles of kMost registers, then what is left.
 template <class Isa, int kMost, Scales kScales>
 BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin, int64_t end, int64_t row,
@@ -251,11 +258,15 @@ BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin
       tokens_of<Isa, 1, false, kScales>(p, w, begin, end, row, sums);
       return;
     }
-    const int64_t taken = registers < kMost ? registers : kMost;
-    with_count<kMost>(
-        taken, [&](auto n) __attribute__((always_inline)) {
-          tokens_of<Isa, n.value, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
-        });
+    const int64_t taken = registers >= kMost ? kMost : kFewTiles ? 1 : registers;
+    const auto multiply_by = [&](auto n) __attribute__((always_inline)) {
+      tokens_of<Isa, n.value, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
+    };
+    if constexpr (kFewTiles) {
+      taken == 1 ? multiply_by(Count<1>{}) : multiply_by(Count<kMost>{});
+    } else {
+      with_count<kMost>(taken, multiply_by);
+    }
     w.first += 4 * kRows * taken;
     w.rows -= kRows * taken;
     row += kRows * taken;
