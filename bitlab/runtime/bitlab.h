@@ -2,7 +2,8 @@
  *
  * Every function that can fail returns a status: 0 for success, otherwise the group of the error (2 input, 3 file, 4 capability,
  * 5 internal, 6 stopped by the caller); bitlab_last_error() then describes it. Handles are opaque. A model may be shared between threads; a session belongs
- * to one thread at a time. Functions accept NULL handles in _free only.
+ * to one thread at a time. Functions accept NULL handles in _free only. The small build for phones (BITLAB_MOBILE) has no exceptions: where memory for
+ * small things runs out there, the program ends; for weights and activations that is a status in every build.
  */
 #ifndef BITLAB_RUNTIME_BITLAB_H_
 #define BITLAB_RUNTIME_BITLAB_H_
