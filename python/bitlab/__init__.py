@@ -5,7 +5,8 @@
     logits = session(images)            # NumPy arrays in and out
 
 With PyTorch installed there are the layers (`bitlab.nn`), `BitConverter`, `BitModel`, `BitTrainer`, `deploy`, `verify`, `analyze`,
-`quantize_for_deployment`, `to_module`, `to_torchscript`, `to_mobile` and `to_exported_program`. They are loaded at their first use, so that `import bitlab` does not import torch.
+`quantize_for_deployment`, `to_module`, `to_torchscript`, `to_mobile`, `to_exported_program` and `to_executorch`. They are loaded at their first use, so that
+`import bitlab` does not import torch.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from bitlab.deployment import deploy as deploy
     from bitlab.deployment import quantize_for_deployment as quantize_for_deployment
     from bitlab.deployment import verify as verify
+    from bitlab.torch_formats import to_executorch as to_executorch
     from bitlab.torch_formats import to_exported_program as to_exported_program
     from bitlab.torch_formats import to_mobile as to_mobile
     from bitlab.torch_formats import to_module as to_module
@@ -50,6 +52,7 @@ _LAZY = {
     "analyze": "convert",
     "deploy": "deployment",
     "quantize_for_deployment": "deployment",
+    "to_executorch": "torch_formats",
     "to_exported_program": "torch_formats",
     "to_mobile": "torch_formats",
     "to_module": "torch_formats",

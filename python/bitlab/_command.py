@@ -1,17 +1,68 @@
-"""The command `bitlab`: the C++ program that comes with the package; without PyTorch the torch-free one, bitlab-run."""
+"""The command `bitlab`: the C++ program that comes with the package; without PyTorch the torch-free one, bitlab-run. Files for ExecuTorch, whose compiler
+is Python, are made here."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
+
+from bitlab import _core
 
 _PROGRAMS = Path(__file__).parent / "bin"
 
 
+def _range(text: str) -> tuple[str, tuple[int, int]]:
+    match = re.fullmatch(r"(.+)=(?:(\d+):)?(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"NAME=LEAST:MOST expected, got {text!r}")
+    name, least, most = match.groups()
+    return name, (int(least or most), int(most))
+
+
+def _executorch_options(arguments: list[str]) -> argparse.Namespace | None:
+    """Of `deploy` with an output for ExecuTorch; None for everything else."""
+    output = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    output.add_argument("-o", "--output", default="")
+    if arguments[:1] != ["deploy"] or not output.parse_known_args(arguments)[0].output.endswith(".pte"):
+        return None
+    parser = argparse.ArgumentParser("bitlab deploy", description="Write a network for ExecuTorch (.pte)")
+    parser.add_argument("source", type=Path, help="A file of a format that is read, by its ending")
+    parser.add_argument("-o", "--output", required=True, help="The file to write")
+    parser.add_argument(
+        "--range",
+        action="append",
+        default=[],
+        type=_range,
+        metavar="NAME=LEAST:MOST",
+        help="Sizes from run to run, such as batch=1:8, or batch=8 for this one alone; memory is planned for the largest",
+    )
+    return parser.parse_args(arguments[1:])
+
+
+def _deploy_executorch(options: argparse.Namespace) -> None:
+    try:
+        if options.source.is_dir() and not options.source.suffix:
+            raise _core.InvalidArgument(
+                f"[deploy] a file for ExecuTorch's compiler, got the folder {options.source}: `bitlab deploy` makes a .bit of it"
+            )
+        from bitlab.torch_formats import to_executorch
+
+        program = to_executorch(options.source, path=options.output, ranges=dict(options.range))
+    except (_core.Error, ImportError, OSError) as error:
+        print(f"bitlab: error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, (ValueError, TypeError)) else 3 if isinstance(error, OSError) else 4)  # as the program
+    memory = sum(program.executorch_program.execution_plan[0].non_const_buffer_sizes)
+    print(f"{options.output}: {len(program.buffer)} bytes, and {memory} of memory in a run")
+
+
 def main() -> None:
     """Becomes the program."""
+    if (options := _executorch_options(sys.argv[1:])) is not None:
+        return _deploy_executorch(options)
     torch = importlib.util.find_spec("torch")
     program = _PROGRAMS / "bitlab"
     if torch is None or torch.submodule_search_locations is None or not program.exists():

@@ -1,4 +1,4 @@
-"""Networks in PyTorch's own formats: TorchScript, for PyTorch without BitLab and for phones, and exported programs."""
+"""Networks in PyTorch's own formats: TorchScript, for PyTorch without BitLab and for phones, exported programs, and what ExecuTorch makes of these."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from bitlab import _core, formats
 from bitlab._extension import _torch, torch
 from bitlab.convert import _as_parameter
 from bitlab.deployment import Axes, Ranges, deploy
 from bitlab.runtime import Model
+
+if TYPE_CHECKING:
+    from executorch.exir import ExecutorchProgramManager
+
+UNBOUNDED = 1 << 40  # the largest size of a symbol that has none
 
 Source = Union[torch.nn.Module, str, "os.PathLike[str]"]
 
@@ -138,6 +143,16 @@ def to_mobile(
         return _load_for_lite_interpreter(os.fspath(file))  # type: ignore[no-untyped-call]
 
 
+@contextmanager
+def _whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Where a file is written that comes to its path once it is whole."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        part = Path(folder) / path.name
+        yield part
+        part.replace(path)
+
+
 class _Aten:
     """What `torch` is in TorchScript: the operators of ATen by their names."""
 
@@ -167,13 +182,13 @@ def _refuse_states(network: torch.nn.Module, model: Model) -> None:
         raise _core.Unsupported(f"[torchscript] a network without states, got one with {states}")
 
 
-def _dimensions(model: Model) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Zeros of sizes that fit, and which of them differ from run to run. Sizes of 0 and 1 would be kept as they are."""
+def _dimensions(model: Model, symbols: Ranges) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Zeros of sizes within these bounds, and which of them differ from run to run. Sizes of 0 and 1 would be kept as they are."""
     primes = iter((2, 3, 5, 7, 11, 13, 17, 19))
-    sizes = {name: min(max(next(primes), least), most) for name, (least, most) in model.symbols.items()}
+    sizes = {name: min(max(next(primes), least), most) for name, (least, most) in symbols.items()}
     free = {
-        name: torch.export.Dim(name, min=least, max=most if most < 1 << 40 else None)
-        for name, (least, most) in model.symbols.items()
+        name: torch.export.Dim(name, min=least, max=most if most < UNBOUNDED else None)
+        for name, (least, most) in symbols.items()
         if least < most
     }
 
@@ -194,6 +209,17 @@ def _dimensions(model: Model) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int,
     return zeros, tuple({axis: size(text)[1] for axis, text in enumerate(port.shape)} for port in model.inputs)
 
 
+def _exported(bit: Path, variant: str, symbols: Ranges) -> torch.export.ExportedProgram:
+    model, network = Model.load(bit), _network(bit, variant)
+    _refuse_states(network, model)
+    inputs, shapes = _dimensions(model, symbols)
+    try:
+        with torch.no_grad():
+            return torch.export.export(network, inputs, dynamic_shapes=shapes)
+    except torch._dynamo.exc.UserError as error:  # as for the tokens of a recurrent layer, whose loop has a number of rounds
+        raise _core.Unsupported(f"[deploy] sizes that may differ in an exported program, got: {str(error).splitlines()[0]}") from error
+
+
 def to_exported_program(
     model: Source,
     example: Any = None,
@@ -209,12 +235,61 @@ def to_exported_program(
     variant, example, dynamic_axes, ranges: as to_torchscript(). A process that loads the variant "packed" imports bitlab.ops before. Errors: Unsupported, for
     networks with states and nodes without a form."""
     with _as_bit(model, example, dynamic_axes=dynamic_axes, ranges=ranges) as bit:
-        loaded = Model.load(bit)
-        network = _network(bit, variant)
-    _refuse_states(network, loaded)
-    inputs, shapes = _dimensions(loaded)
-    with torch.no_grad():
-        exported = torch.export.export(network, inputs, dynamic_shapes=shapes)
+        exported = _exported(bit, variant, Model.load(bit).symbols)
     if path is not None:
-        torch.export.save(exported, path)
+        with _whole(path) as part:
+            torch.export.save(exported, part)
     return exported
+
+
+def _planned(model: Model, ranges: Ranges) -> Ranges:
+    """A model's symbols within bounds, for the largest of which memory is planned."""
+    for name in ranges:
+        if name not in model.symbols:
+            raise _core.UnknownName(f"[executorch] ranges of {', '.join(model.symbols)}, got one of {name!r}")
+    planned = {}
+    for place, (name, (least, most)) in enumerate(model.symbols.items()):
+        low, high = ranges.get(name, (1, 1) if place == 0 and most == UNBOUNDED else (least, most))  # the batch comes first
+        if not least <= low <= high <= most or high == 0:
+            raise _core.InvalidArgument(f"[executorch] a range of {name} within {max(least, 1)} to {most}, got {low} to {high}")
+        if high == UNBOUNDED:
+            raise _core.InvalidArgument(f"[executorch] a largest size of {name}, such as ranges={{{name!r}: ({low}, 128)}}, got none")
+        planned[name] = (max(low, 1), high)  # where a tensor is empty, its kernels end the process
+    return planned
+
+
+def to_executorch(
+    model: Source,
+    example: Any = None,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    dynamic_axes: Axes | None = None,
+    ranges: Ranges | None = None,
+) -> ExecutorchProgramManager:
+    """A module, or a file that has one, as a program of ExecuTorch, PyTorch's runtime for phones and boards, written as .pte where a path is given; its bytes
+    are the result's `buffer`.
+
+    It is the exported program of the variant "portable" for ExecuTorch's own kernels, no backend of others: ternary weights have two bits in the file, and
+    are float32 in memory while their layer runs.
+    example, dynamic_axes: as to_torchscript(). ranges: bounds of symbols, of those of a file, too, for whose largest sizes memory is planned; a batch
+    without bounds is 1.
+
+    Its method "forward" takes the inputs by place, and returns the outputs in their order. Errors: ImportError, without ExecuTorch; InvalidArgument, for a
+    size without a largest one; Unsupported, for networks with states and nodes without a form, and naming operators that ExecuTorch has no kernel of."""
+    try:
+        from executorch import exir
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        raise ImportError(f"to_executorch() expects ExecuTorch: pip install 'bitlab[executorch]' ({error})") from error
+
+    with _as_bit(model, example, dynamic_axes=dynamic_axes, ranges=ranges) as bit:
+        exported = _exported(bit, "portable", _planned(Model.load(bit), ranges or {}))
+    # Shifts are not in ATen's core. Whether there are kernels is looked up below.
+    program = exir.to_edge(exported, compile_config=exir.EdgeCompileConfig(_check_ir_validity=False)).to_executorch()
+    called = {f"{operator.name}.{operator.overload}".rstrip(".") for operator in program.executorch_program.execution_plan[0].operators}
+    if missing := sorted(called - Runtime.get().operator_registry.operator_names):
+        raise _core.Unsupported(f"[executorch] operators with a kernel, got {', '.join(missing)}")
+    if path is not None:
+        with _whole(path) as part:
+            part.write_bytes(program.buffer)
+    return program
