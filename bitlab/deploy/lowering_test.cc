@@ -309,7 +309,9 @@ TEST(Lowering, ProductsAndAttention) {
       {"sdpa, a query that sees nothing",
        Promise::kBounded,
        {2, 5, 6},
-       [&](auto& x) { return sdpa(x, x, at::arange(5).unsqueeze(1).ne(2).expand({5, 5}), false, false); }},
+       [&](auto& x) {
+         return sdpa(x, x, at::arange(5).unsqueeze(1).ne(2).expand({5, 5}), false, false);
+       }},
       {"sdpa, added mask",
        Promise::kBounded,
        {2, 5, 6},

@@ -11,7 +11,7 @@ namespace {
 using StepMaker = Result<Step> (*)(const StepContext&);
 
 constexpr std::array kMakers{
-    // none of operations that are left out, which verify() refuses
+// none of operations that are left out, which verify() refuses
 #define BITLAB_OP(name, exactness, layout, inputs, attributes) \
   StepMaker{is_listed(BITLAB_OPS, #name) ? make_##name##_step : nullptr},
 #include "bitlab/program/ops.def"

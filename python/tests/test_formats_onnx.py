@@ -249,6 +249,22 @@ def test_every_row_has_a_case() -> None:
     assert set(rows) - {"BITLAB_ONNX"} == set(CASES) | ELSEWHERE
 
 
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(300, 64), nn.Linear(64, 300, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.table(tokens)))
+
+
+def test_a_tied_table_is_there_once(tmp_path: Path) -> None:
+    inputs = deployed(Tied(), torch.randint(0, 300, (2, 5)), tmp_path / "m.bit")
+    assert difference(tmp_path / "m.bit", inputs, "float") < ROUNDING
+    assert (tmp_path / "m.float.onnx").stat().st_size < 1.1 * 300 * 64 * 4
+
+
 # --- networks
 
 

@@ -437,8 +437,9 @@ static int64_t argmax_row(const float *x, int32_t columns) {
   }
 }
 )"},
-    Helper{"weigh_row", "sum_row",
-           R"(/* y = e^(x scale + mask - their largest one), and the sum of y. mask: NULL, or of a step. Where all are -infinity: NaN, or 0. */
+    Helper{
+        "weigh_row", "sum_row",
+        R"(/* y = e^(x scale + mask - their largest one), and the sum of y. mask: NULL, or of a step. Where all are -infinity: NaN, or 0. */
 static float weigh_row(const float *x, int32_t columns, float scale, const float *mask, int32_t mask_step, int hidden_is_zero, float *y) {
   float most = -INFINITY;
   for (int32_t i = 0; i < columns; ++i) {

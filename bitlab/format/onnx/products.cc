@@ -359,8 +359,14 @@ Result<Names> write_ternary_embedding(Writer& w, const Node& node) {
 }
 
 Result<Names> write_linear(Writer& w, const Node& node) {
-  const Order across = permuted(shape_at(w.shape(node, kWeight), program::kOnes), {1, 0});
-  const std::string y = w.g.node("MatMul", {w.in(node, 0), w.constant(node.inputs[kWeight], across)});
+  const program::ValueId id = node.inputs[kWeight];
+  // A table, too, as of tied embeddings: there once, and transposed when the model is loaded.
+  const bool is_table = std::any_of(w.p.nodes.begin(), w.p.nodes.end(), [&](const Node& other) {
+    return other.op == Op::embedding && other.inputs[input_of(Op::embedding, "weight")] == id;
+  });
+  const std::string weight = is_table ? w.g.node("Transpose", {w.in(node, kWeight)}, {{"perm", Ints{1, 0}}})
+                                      : w.constant(id, permuted(shape_at(w.shape(node, kWeight), program::kOnes), {1, 0}));
+  const std::string y = w.g.node("MatMul", {w.in(node, 0), weight});
   return Names{w.has(node, kBias) ? w.g.node("Add", {y, w.in(node, kBias)}) : y};
 }
 
