@@ -80,6 +80,8 @@ class Commands(unittest.TestCase):
 
     def test_inspect_as_text_and_graph(self):
         text = self.ok("inspect", MODEL)
+        self.assertIn(".bit version 0,", text)
+        self.assertIn(".bit version 1,", self.ok("inspect", MODEL.parent / "operations_1.bit", "--size", "tokens=3"))
         for word in ("lenet5", "ternary_conv", "bits a weight", "channel", "ternary_gemm:"):
             self.assertIn(word, text)
         dot = self.ok("inspect", MODEL, "--dot")
@@ -145,6 +147,7 @@ class Commands(unittest.TestCase):
         memory = passes["plan", "memory"]
         profiled = json.loads(self.ok("profile", MODEL, "--json", "--batch", "4", "--runs", "1", "--no-roofs"))["memory"]
         self.assertEqual((memory["before"], memory["after"]), (profiled["all_value_bytes"], profiled["planned_bytes"]))
+        check_refused(self, run("bitlab-run", "inspect", MODEL, "--passes", "--dot"), 2, "--dot")
         text = self.ok("inspect", MODEL, "--passes")
         for entry in facts["passes"]:
             self.assertIn(entry["pass"], text)

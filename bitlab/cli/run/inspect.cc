@@ -182,12 +182,14 @@ void add_inspect(CLI::App& app, Action& action) {
   command->add_option("model", options->model, "The .bit file")->required();
   auto* json = command->add_flag_callback(
       "--json", [options] { options->format = "json"; }, "Print JSON");
+  auto* dot = command
+                  ->add_flag_callback(
+                      "--dot", [options] { options->format = "dot"; }, "Print the graph for Graphviz")
+                  ->excludes(json);
   command
-      ->add_flag_callback(
-          "--dot", [options] { options->format = "dot"; }, "Print the graph for Graphviz")
-      ->excludes(json);
-  command->add_flag("--passes", options->passes,
-                    "Print the passes that the program goes through, and what each did to it (part of --json)");
+      ->add_flag("--passes", options->passes,
+                 "Print the passes that the program goes through, and what each did to it (part of --json)")
+      ->excludes(dot);
   command->add_option("--batch", options->batch, "The batch that kernels are chosen for")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));

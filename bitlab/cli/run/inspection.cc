@@ -94,7 +94,7 @@ Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, con
   std::error_code ignored;
   facts.path = path;
   facts.file_bytes = static_cast<int64_t>(std::filesystem::file_size(path, ignored));
-  facts.version = format::bit::kVersion;
+  BITLAB_TRY(facts.version, format::bit::version_of(path));
   facts.metadata = p.metadata;
   facts.exact = p.is_exact();
   const auto describe = [&](const std::string& name, ValueId id) {

@@ -175,12 +175,12 @@ Status attach_constants(Safetensors& file, ParsedGraph& graph, const std::shared
   return {};
 }
 
-Status check_version(const Safetensors& file) {
+Result<int> known_version(const Safetensors& file) {
   const auto version = file.metadata.find(std::string(kVersionKey));
   if (version == file.metadata.end() || !file.metadata.contains(std::string(kProgramKey)))
     return make_error(ErrorCode::kCorrupt, "[bit] a safetensors file with a BitLab program, got one without");
   for (int known = 0; known <= kVersion; ++known)
-    if (version->second == std::to_string(known)) return {};
+    if (version->second == std::to_string(known)) return known;
   return make_error(ErrorCode::kUnsupportedVersion, "[bit] a format version up to {}, got '{}'", kVersion, version->second);
 }
 
@@ -217,7 +217,7 @@ Status save(const Program& program, const std::filesystem::path& path) {
 
 Result<Program> parse(std::span<const uint8_t> bytes, const std::shared_ptr<const void>& owner) {
   BITLAB_TRY(Safetensors file, read_container(bytes));
-  BITLAB_RETURN_IF_ERROR(check_version(file));
+  BITLAB_RETURN_IF_ERROR(known_version(file));
   BITLAB_TRY(ParsedGraph graph, graph_from_json(file.metadata[std::string(kProgramKey)]));
   BITLAB_RETURN_IF_ERROR(attach_constants(file, graph, owner));
   for (const auto& [key, value] : file.metadata)
@@ -231,6 +231,12 @@ Result<Program> load(const std::filesystem::path& path) {
   Result<Program> program = parse(file->bytes(), file);
   if (!program.ok()) return make_error(program.error().code, "{} (path={})", program.error().message, path.string());
   return program;
+}
+
+Result<int> version_of(const std::filesystem::path& path) {
+  BITLAB_TRY(auto file, MappedFile::open(path));
+  BITLAB_TRY(const Safetensors container, read_container(file->bytes()));
+  return known_version(container);
 }
 
 }  // namespace bitlab::format::bit
