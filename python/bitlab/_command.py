@@ -1,5 +1,5 @@
-"""The command `bitlab`: the C++ program that comes with the package; without PyTorch the torch-free one, bitlab-run. Files for ExecuTorch, whose compiler
-is Python, are made here."""
+"""The command `bitlab`: the C++ program that comes with the package; without PyTorch the torch-free one, bitlab-run. Exported programs and files for
+ExecuTorch, whose compilers are Python, are made here."""
 
 from __future__ import annotations
 
@@ -23,15 +23,25 @@ def _range(text: str) -> tuple[str, tuple[int, int]]:
     return name, (int(least or most), int(most))
 
 
-def _executorch_options(arguments: list[str]) -> argparse.Namespace | None:
-    """Of `deploy` with an output for ExecuTorch; None for everything else."""
+def _options(arguments: list[str]) -> argparse.Namespace | None:
+    """Of `deploy` with an output that is made here; None for everything else."""
     output = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     output.add_argument("-o", "--output", default="")
-    if arguments[:1] != ["deploy"] or not output.parse_known_args(arguments)[0].output.endswith(".pte"):
+    suffix = Path(output.parse_known_args(arguments)[0].output).suffix
+    if arguments[:1] != ["deploy"] or suffix not in (".pt2", ".pte"):
         return None
-    parser = argparse.ArgumentParser("bitlab deploy", description="Write a network for ExecuTorch (.pte)")
+    what = "a program of torch.export (.pt2)" if suffix == ".pt2" else "a network for ExecuTorch (.pte)"
+    parser = argparse.ArgumentParser("bitlab deploy", description=f"Write {what}")
     parser.add_argument("source", type=Path, help="A file of a format that is read, by its ending")
     parser.add_argument("-o", "--output", required=True, help="The file to write")
+    if suffix == ".pt2":
+        parser.add_argument(
+            "--variant",
+            choices=["packed", "portable"],
+            default="packed",
+            help="packed needs BitLab's operators where it is loaded, portable PyTorch alone (%(default)s)",
+        )
+        return parser.parse_args(arguments[1:])
     parser.add_argument(
         "--range",
         action="append",
@@ -43,14 +53,18 @@ def _executorch_options(arguments: list[str]) -> argparse.Namespace | None:
     return parser.parse_args(arguments[1:])
 
 
-def _deploy_executorch(options: argparse.Namespace) -> None:
+def _deploy(options: argparse.Namespace) -> None:
     try:
         if options.source.is_dir() and not options.source.suffix:
             raise _core.InvalidArgument(
-                f"[deploy] a file for ExecuTorch's compiler, got the folder {options.source}: `bitlab deploy` makes a .bit of it"
+                f"[deploy] a file for PyTorch's compilers, got the folder {options.source}: `bitlab deploy` makes a .bit of it"
             )
-        from bitlab.torch_formats import to_executorch
+        from bitlab.torch_formats import to_executorch, to_exported_program
 
+        if "variant" in options:
+            to_exported_program(options.source, path=options.output, variant=options.variant)
+            print(f"{options.output}: {Path(options.output).stat().st_size} bytes")
+            return
         program = to_executorch(options.source, path=options.output, ranges=dict(options.range))
     except (_core.Error, ImportError, OSError) as error:
         print(f"bitlab: error: {error}", file=sys.stderr)
@@ -61,8 +75,8 @@ def _deploy_executorch(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Becomes the program."""
-    if (options := _executorch_options(sys.argv[1:])) is not None:
-        return _deploy_executorch(options)
+    if (options := _options(sys.argv[1:])) is not None:
+        return _deploy(options)
     torch = importlib.util.find_spec("torch")
     program = _PROGRAMS / "bitlab"
     if torch is None or torch.submodule_search_locations is None or not program.exists():

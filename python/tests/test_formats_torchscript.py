@@ -20,6 +20,7 @@ from torch import nn
 
 import bitlab
 import bitlab.ops  # registers torch.ops.bitlab
+from bitlab import _command
 
 VARIANTS = ["packed", "portable"]
 # In the packed variant these are BitLab's, with the runtime's bits, and in the portable one made of PyTorch's operators.
@@ -326,6 +327,22 @@ def test_an_exported_program_has_the_bits_of_the_runtime(variant: str, tmp_path:
     for count in (5, 1):
         inputs = lenet_images(count)
         assert torch.equal(program.module()(*tensors(inputs)), torch.from_numpy(bitlab.runtime.Session(LENET5).run(inputs)["output"]))
+
+
+def test_the_command_writes_an_exported_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.pt2"
+    monkeypatch.setattr(sys, "argv", ["bitlab", "deploy", str(LENET5), "-o", str(path), "--variant", "portable"])
+    _command.main()
+    assert f"m.pt2: {path.stat().st_size} bytes" in capsys.readouterr().out
+    inputs = lenet_images()
+    found = torch.export.load(path).module()(*tensors(inputs))
+    assert torch.equal(found, torch.from_numpy(bitlab.runtime.Session(LENET5).run(inputs)["output"]))
+    monkeypatch.setattr(sys, "argv", ["bitlab", "deploy", str(tmp_path / "absent.bit"), "-o", str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        _command.main()
+    assert stopped.value.code == 3 and "absent.bit" in capsys.readouterr().err
 
 
 def test_an_exported_program_of_a_module_takes_other_sizes() -> None:
