@@ -151,6 +151,21 @@ TEST(ThreadPool, RunsEveryIndexOnce) {
   }
 }
 
+// Where the memory for their stacks is missing; sanitizers and emulators have address spaces of their own.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(ThreadPool, TakesTheThreadsThatTheSystemStarts) {
+  const auto run_short = [] {
+    const rlimit room{size_t{1} << 28, RLIM_INFINITY};
+    if (setrlimit(RLIMIT_AS, &room) != 0) std::_Exit(2);
+    const auto pool = make_thread_pool(500);
+    std::atomic<int> done{0};
+    pool->run(1000, [&](int64_t, int worker) { done += worker < pool->threads() ? 1 : 0; });
+    std::_Exit(pool->threads() < 500 && done == 1000 ? 0 : 1);
+  };
+  EXPECT_EXIT(run_short(), testing::ExitedWithCode(0), "");
+}
+#endif
+
 TEST(ThreadPool, WorkersThatRunTogetherHaveTheirOwnNumbers) {
   const auto pool = make_thread_pool(4);
   std::vector<std::atomic<int>> inside(4);

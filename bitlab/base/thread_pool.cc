@@ -1,6 +1,7 @@
 #include "bitlab/base/thread_pool.h"
 
 #include <atomic>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -22,7 +23,8 @@ class SerialPool final : public ThreadPool {
 class WorkerPool final : public ThreadPool {
  public:
   explicit WorkerPool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    for (int i = 1; i < threads && start(i); ++i) {
+    }
   }
 
   ~WorkerPool() override {
@@ -49,6 +51,20 @@ class WorkerPool final : public ThreadPool {
   }
 
  private:
+  // False where the system has no more threads: the others do the work, with the same result.
+  bool start(int worker) {
+#ifdef __cpp_exceptions
+    try {
+      workers_.emplace_back([this, worker] { work(worker); });
+    } catch (const std::exception&) {
+      return false;
+    }
+#else
+    workers_.emplace_back([this, worker] { work(worker); });
+#endif
+    return true;
+  }
+
   static constexpr int kSpins = 2000;  // a few microseconds: shorter than a sleep and a wake-up
 
   void wake() {

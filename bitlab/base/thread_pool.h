@@ -36,7 +36,7 @@ class ThreadPool {
   virtual void run(int64_t count, IndexTask task) = 0;
 };
 
-// A pool of `threads` threads, the caller's included; 1 runs everything in the caller. One run() at a time.
+// A pool of `threads` threads, the caller's included, or of as many as the system starts; 1 runs everything in the caller. One run() at a time.
 std::unique_ptr<ThreadPool> make_thread_pool(int threads);
 
 }  // namespace bitlab
