@@ -190,6 +190,17 @@ TEST(Parts, Indices) {
        [](auto& x) {
          return x.index({at::indexing::Slice(), torch::tensor({true, false, true, true})});
        }},
+      {"pairs below the diagonal",
+       {5, 4},
+       [](auto& x) {
+         const at::Tensor pairs = at::tril_indices(5, 5, -1);
+         return x.bmm(x.transpose(1, 2)).index({at::indexing::Slice(), pairs[0], pairs[1]});
+       }},
+      {"places that broadcast, some from the end",
+       {5, 4, 3},
+       [](auto& x) {
+         return x.index({at::indexing::Slice(), torch::tensor({{0}, {-1}}), torch::tensor({3, -4, 2})});
+       }},
       {"a token of each sample",
        {7, 3},
        [](auto& x) {

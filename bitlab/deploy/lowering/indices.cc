@@ -4,6 +4,8 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/nonzero.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
@@ -148,15 +150,48 @@ bool indexes_samples(Lowering& lowering, const Call& call) {
          !lowering.is_activation(index_of(call, 0)) && counts_samples(call) && counts_samples(lowering.twin());
 }
 
-// x[:, indices]: of one dimension, or of each sample.
+namespace {
+
+// x[:, rows, columns], of dimensions side by side as one: constants, that broadcast.
+Status lower_index_of_dims(Lowering& lowering, const Call& call, ValueId x, const std::vector<size_t>& dims) {
+  program::Shape shape = lowering.shape(x);
+  int64_t whole = 1;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const program::Dim& size = shape[dims[i]];
+    const at::Tensor& index = index_of(call, dims[i]);
+    if (dims[i] != dims[0] + i || !size.is_number() || index.scalar_type() != at::kLong || lowering.is_activation(index))
+      return unsupported(call, "one tensor of int64 indices, or constants for dimensions of fixed sizes side by side",
+                         describe(call.argument("indices")));
+    whole *= size.factor;
+  }
+  BITLAB_TRY(const ValueId indices, lowering.constant_of(call, [&](const Call& c) {
+    at::Tensor places = at::zeros({}, at::kLong);
+    for (const size_t dim : dims) {
+      const at::Tensor& index = index_of(c, dim);
+      const int64_t size = c.argument("self").toTensor().size(static_cast<int64_t>(dim));
+      places = places * size + at::where(index < 0, index + size, index);
+    }
+    return places;
+  }));
+  shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(dims[0]) + 1,
+              shape.begin() + static_cast<std::ptrdiff_t>(dims.back()) + 1);
+  shape[dims[0]] = whole;
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  return lowering.lower_to(call, Op::take, {x, indices}, {{"dim", static_cast<int64_t>(dims[0])}});
+}
+
+}  // namespace
+
+// x[:, indices]: of one dimension, of several, or of each sample.
 Status lower_index(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));
   const std::vector<size_t> dims = indexed_dims(call);
   if (dims.empty()) return lowering.finish(call, x);
   if (indexes_samples(lowering, call)) return lower_index_of_samples(lowering, call, x);
+  if (dims.size() > 1) return lower_index_of_dims(lowering, call, x, dims);
   const at::Tensor& index = index_of(call, dims[0]);
   const bool is_mask = index.scalar_type() == at::kBool && index.dim() == 1 && !lowering.is_activation(index);
-  if (dims.size() > 1 || (index.scalar_type() != at::kLong && !is_mask))
+  if (index.scalar_type() != at::kLong && !is_mask)
     return unsupported(call, "one tensor of int64 indices", describe(call.argument("indices")));
   ValueId indices = program::kNone;
   if (lowering.is_activation(index)) {
