@@ -306,7 +306,7 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert code_of("a.bit", "-o", "m.pte", "--range", "batch") == 2
     assert "NAME=LEAST:MOST expected, got 'batch'" in capsys.readouterr().err
     assert code_of(str(tmp_path), "-o", "m.pte") == 2
-    assert "a file for ExecuTorch's compiler" in capsys.readouterr().err
+    assert "a file for PyTorch's compilers" in capsys.readouterr().err
     became: list[list[str]] = []
     monkeypatch.setattr(_command.os, "execv", lambda program, arguments: became.append(arguments))
     monkeypatch.setattr(Path, "exists", lambda path: True)
