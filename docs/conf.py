@@ -19,7 +19,8 @@ exclude_patterns = ["requirements.txt"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 # README, sources and the like are on the repository's side of a link.
-suppress_warnings = ["myst.xref_missing"]
+# A function that a class declares and its namespace shows again is one declaration twice to Sphinx.
+suppress_warnings = ["myst.xref_missing", "duplicate_declaration.cpp"]
 html_theme = "furo"
 html_title = "BitLab"
 breathe_projects = {"BitLab": str(DOXYGEN_OUT / "xml")}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 HEADING = re.compile(r"^(\s*)// ?(.*)$")
+DESIGNATED = re.compile(r"( = )?\{\.\w+ = .*\};")  # values of members by name, which C++ of Sphinx lacks
 TRAILING = re.compile(r"^(\s*[^\s/].*?[;,{)\w])\s+// (.*)$")
 
 
@@ -17,7 +18,7 @@ def filtered(text: str) -> str:
         top += 1
     out = ["/// \\file"] + ["/// " + line[2:].strip() for line in lines[:top]]
     out += [""]
-    for line in lines[top:]:
+    for line in (DESIGNATED.sub(";", line) for line in lines[top:]):
         heading, trailing = HEADING.match(line), TRAILING.match(line)
         if heading:
             out.append(f"{heading[1]}/// {heading[2]}")

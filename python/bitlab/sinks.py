@@ -22,7 +22,7 @@ tensorboard = _torch.tensorboard
 class WeightsAndBiases:
     """Events for Weights & Biases, through the package wandb, which must be installed.
 
-    every: of the steps every so many. run: a run of wandb to write to, which stays open; without it one begins with training, by wandb.init(**options),
+    every: of the steps every so many. run: a run of wandb to write to, which stays open; without it one begins with training, by `wandb.init(**options)`,
     and ends with it. Numbers are called as in TensorBoard. A run that is resumed under its id passes over steps that it has.
     """
 

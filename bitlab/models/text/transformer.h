@@ -27,7 +27,7 @@ struct TransformerConfig {
   }
 };
 
-// Tokens int64 [B, T] -> vectors [B, T, dim], behind the last norm. Modules: embedding, blocks.<i>, norm.
+// Tokens int64 [B, T] -> vectors [B, T, dim], behind the last norm. Modules: embedding, blocks.0 and so on, norm.
 class Transformer final : public torch::nn::Module {
  public:
   // Throws the errors of the layers; InvalidArgument (dropout).

@@ -33,12 +33,11 @@ class TernaryLayer(torch.nn.Module):
     """A layer whose `weight` is quantized as `quant` says: a mixin in front of the twin in torch.nn, whose names and arguments it keeps. What the
     quantization adds, where it asks for it, with the names, shapes and dtypes of C++, so that a state_dict goes both ways:
 
-    weight_scale, weight_scale_neg, weight_threshold
-                  parameters, float32 [1] or [N]: what the method learns
-    act_scale     a parameter, float32 [1]: the step of static activations; 0 until the first forward pass in training, or a file, sets it
-    blend         a buffer, float64 []: how far the layer has turned from float (0) to ternary (1). It counts in training: in eval a layer is ternary
-    draw          a buffer, int64 []: the draw of stochastic rounding in the last forward pass in training
-    input_scale   a buffer, float32 [C] or [C, 1...]: what each channel of x is multiplied by, in layers that are smoothed
+    - weight_scale, weight_scale_neg, weight_threshold: parameters, float32 [1] or [N]; what the method learns
+    - act_scale: a parameter, float32 [1]; the step of static activations, 0 until the first forward pass in training, or a file, sets it
+    - blend: a buffer, float64 []; how far the layer has turned from float (0) to ternary (1). It counts in training: in eval a layer is ternary
+    - draw: a buffer, int64 []; the draw of stochastic rounding in the last forward pass in training
+    - input_scale: a buffer, float32 [C] or [C, 1...]; what each channel of x is multiplied by, in layers that are smoothed
 
     A layer of several weights has these for each of them, with the weight's suffix behind the name: weight_scale_ih_l0 of weight_ih_l0.
 
