@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bitlab import _core
 
-_PROGRAMS = Path(__file__).parent / "bin"
+_PROGRAMS = Path(_core.__file__).parent / "bin"  # of an editable installation: where what is compiled is
 
 
 def _range(text: str) -> tuple[str, tuple[int, int]]:
