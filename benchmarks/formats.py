@@ -30,7 +30,8 @@ from networks import NETWORKS, import_torchvision, names
 import bitlab
 
 sys.path.insert(0, str(outcome.ROOT / "python/tests"))
-from engines import ENGINES, Run  # noqa: E402
+from decoders import Network  # noqa: E402
+from engines import Run, engine_of, forms, write  # noqa: E402
 
 VOCABULARY, TOKENS = 32000, 32
 
@@ -53,25 +54,10 @@ def of(key: str) -> Callable[[], tuple[torch.nn.Module, Any]]:
     return make
 
 
-class Decoder(torch.nn.Module):
-    """A language model of the kind that llama.cpp and transformers hold: BitNet b1.58's blocks with SiLU."""
-
-    def __init__(self, dim: int = 768, hidden: int = 2048, layers: int = 12, heads: int = 12) -> None:
-        super().__init__()
-        options = {"num_kv_heads": 4, "hidden_dim": hidden, "activation": "swiglu", "sub_norm": True, "bias": False}
-        shape = {"norm": "rms", "norm_first": True, "causal": True, "rope_theta": 10000.0}
-        self.table = torch.nn.Embedding(VOCABULARY, dim)
-        self.blocks = torch.nn.Sequential(*(bitlab.nn.BitTransformerBlock(dim, heads, **options, **shape) for _ in range(layers)))
-        self.norm = torch.nn.RMSNorm(dim, eps=1e-5)
-        self.head = torch.nn.Linear(dim, VOCABULARY, bias=False)
-        self.head.weight = self.table.weight
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.norm(self.blocks(self.table(tokens))))
-
-
 def decoder() -> tuple[torch.nn.Module, torch.Tensor]:
-    return Decoder(), torch.arange(TOKENS).reshape(1, -1) * 97 % VOCABULARY
+    """Of the kind that llama.cpp and transformers hold: BitNet b1.58's blocks with SiLU."""
+    network = Network("swiglu", True, dim=768, hidden=2048, layers=12, heads=12, kv_heads=4, vocabulary=VOCABULARY)
+    return network, torch.arange(TOKENS).reshape(1, -1) * 97 % VOCABULARY
 
 
 MEASURED: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
@@ -79,12 +65,6 @@ MEASURED: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
     **{key: (NETWORKS[key][0], of(key)) for key in ("mobilenet_v2", "resnet18", "bert_base")},
     "decoder": (f"BitNet-like decoder, 12 layers of 768, {TOKENS} tokens", decoder),
 }
-# I2_S and the Q2_0 of llama.cpp have numbers that the wheel's llama.cpp gives to other types.
-NOT_RUN = {"gguf-q2_0", "gguf-i2_s"}
-
-
-def forms() -> list[str]:
-    return [f"{f.name}-{v}" if v else f.name for f in bitlab.formats.available() for v in f.variants or [""]]
 
 
 def flash_bytes(source: Path) -> int:
@@ -99,20 +79,17 @@ def write_files(model: Any, x: torch.Tensor, folder: Path) -> dict[str, tuple[Pa
         bit.write_bytes(model.read_bytes())
     else:
         # A language model's number of tokens is its own, and the others' sizes are those of the sample.
-        axes = {"input": {0: "batch", 1: "tokens"}} if isinstance(model, Decoder) else None
+        axes = {"input": {0: "batch", 1: "tokens"}} if isinstance(model, Network) else None
         ranges = {"tokens": (1, 64)} if axes else None
         bitlab.deploy(model.eval(), x, bit, dynamic_axes=axes, ranges=ranges)
     files = {}
-    extension = {f.name: f.extension for f in bitlab.formats.available()}
     for form in forms():
-        name, _, variant = form.partition("-")
-        path = folder / f"{form.replace('-', '_')}{extension[name]}"
         try:
-            done = bitlab.formats.convert(bit, path, variant=variant or None)
+            path, done = write(bit, folder, form)
         except bitlab.Unsupported as error:
             print(f"  {form}: {error}", file=sys.stderr)
             continue
-        files[form] = (path, done.file_bytes if name != "c" else flash_bytes(path), 4 * done.weights)
+        files[form] = (path, done.file_bytes if path.suffix != ".c" else flash_bytes(path), 4 * done.weights)
     return files
 
 
@@ -156,12 +133,12 @@ def main() -> None:
             model, x = make()
             files = write_files(model, x, Path(folder))
             del model
-            runs = {form: ENGINES[form.partition("-")[0]].load(file[0]) for form, file in files.items() if form not in NOT_RUN}
+            runs = {form: engine.load(file[0]) for form, file in files.items() if (engine := engine_of(form))}
             measured = measure(runs, {"input": x.numpy()}, args.rounds)
         found = {}
         for form, (_, size, floats) in files.items():
-            engine = ENGINES[form.partition("-")[0]].name if form in measured else "not run"
-            found[form] = {"engine": engine, "bytes": size, "of_float32": round(floats / size, 2), **measured.get(form, {})}
+            engine = engine_of(form)
+            found[form] = {"engine": engine.name if engine else "not run", "bytes": size, "of_float32": round(floats / size, 2), **measured.get(form, {})}
             print(f"{title}, {form}: {found[form]}", flush=True)
         cases.append({"network": title, "forms": found})
     result = {

@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/base/test_support.h"
 #include "bitlab/convert/bit_model.h"
 #include "bitlab/deploy/deploy.h"
 #include "bitlab/deploy/test_support.h"
@@ -16,9 +17,9 @@
 namespace bitlab::deploy {
 namespace {
 
+using bitlab::test::message_of, test::same_bits;
 using nn::NamedTensors;
 using program::kBatch, program::Op, program::ProgramBuilder;
-using test::same_bits;
 
 torch::jit::Module script(const std::string& source) {
   torch::jit::Module module("Net");
@@ -28,15 +29,6 @@ torch::jit::Module script(const std::string& source) {
   module.register_module("child", child);
   module.define(source);
   return module;
-}
-
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Exception& error) {
-    return error.what();
-  }
-  return "nothing";
 }
 
 TEST(ScriptNetwork, HasTheScriptsParametersAndOutputs) {
@@ -57,15 +49,15 @@ TEST(ScriptNetwork, OutputsOfEveryForm) {
   EXPECT_EQ(ScriptNetwork(script("def forward(self, x):\n  return {'a': x, 'b': x + 1}\n")).forward(x).names(), "a, b");
   EXPECT_EQ(ScriptNetwork(script("def forward(self, x, scale: float = 2.0):\n  return x * scale\n")).inputs(),
             std::vector<std::string>{"x"});
-  EXPECT_NE(error_of([&] {
+  EXPECT_NE(message_of([&] {
               ScriptNetwork(script("def forward(self, x):\n  return 3\n")).forward(x);
             }).find("outputs that are tensors, got one of int"),
             std::string::npos);
-  EXPECT_NE(error_of([&] {
+  EXPECT_NE(message_of([&] {
               ScriptNetwork(script("def forward(self, x, y):\n  return x + y\n")).forward(x);
             }).find("the inputs {x, y}, got {x}"),
             std::string::npos);
-  EXPECT_NE(error_of([&] { ScriptNetwork(script("def run(self, x):\n  return x\n")); }).find("with a forward()"),
+  EXPECT_NE(message_of([&] { ScriptNetwork(script("def run(self, x):\n  return x\n")); }).find("with a forward()"),
             std::string::npos);
 }
 

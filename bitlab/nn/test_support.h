@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include "bitlab/base/test_support.h"
 #include "bitlab/config/config.h"
 
 namespace bitlab::nn {
@@ -21,16 +22,7 @@ inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
          std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
 
-// What bitlab::Exception says, or "no error".
-template <class Function>
-std::string message_of(Function&& function) {
-  try {
-    function();
-  } catch (const Exception& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using bitlab::test::message_of;
 
 // Every method, granularity and quantized kind of activation that fit together.
 inline std::vector<BitQuantConfig> configs() {

@@ -5,12 +5,15 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "bitlab/base/test_support.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/test_support.h"
 #include "bitlab/ternary/test_support.h"
 
 namespace bitlab::ops {
 namespace {
+
+using bitlab::test::message_of;
 
 using ternary::Granularity;
 using ternary::WeightSpec;
@@ -65,16 +68,6 @@ void expect_same(const WeightSpec& spec, const at::Tensor& weight, const Learned
   EXPECT_TRUE(are_same(scale, scale2)) << text << weight.sizes();
   EXPECT_TRUE(are_same(scale_neg, scale_neg2)) << text << weight.sizes();
   EXPECT_TRUE(are_same(threshold, threshold2)) << text << weight.sizes();
-}
-
-template <class Call>
-std::string message_of(Call call) {
-  try {
-    call();
-  } catch (const Exception& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(QuantizeWeight, AnyDeviceHasTheBitsOfTheCpu) {

@@ -1,4 +1,4 @@
-"""Decoders of language models for the tests of formats: the weights of a .bit file, and the forward pass in double precision."""
+"""Decoders of language models for the tests of formats: a network of our layers, the weights of a .bit file, and the forward pass in double precision."""
 
 from __future__ import annotations
 
@@ -8,9 +8,42 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import safe_open
 
+import bitlab
+
 Weights = dict[str, np.ndarray]
+HEADS, KV_HEADS, VOCABULARY = 4, 2, 320
+
+
+class Network(torch.nn.Module):
+    """A decoder of BitLab's layers, with a float table and head, which are one where there are sub-norms."""
+
+    def __init__(
+        self,
+        activation: str,
+        sub_norm: bool,
+        *,
+        dim: int = 256,
+        hidden: int = 512,
+        layers: int = 2,
+        heads: int = HEADS,
+        kv_heads: int = KV_HEADS,
+        vocabulary: int = VOCABULARY,
+    ) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(vocabulary, dim)
+        options = {"num_kv_heads": kv_heads, "hidden_dim": hidden, "activation": activation, "sub_norm": sub_norm, "bias": False}
+        shape = {"norm": "rms", "norm_first": True, "causal": True, "rope_theta": 10000.0}
+        self.blocks = torch.nn.Sequential(*(bitlab.nn.BitTransformerBlock(dim, heads, **options, **shape) for _ in range(layers)))
+        self.norm = torch.nn.RMSNorm(dim, eps=1e-5)
+        self.head = torch.nn.Linear(dim, vocabulary, bias=False)
+        if sub_norm:
+            self.head.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.table(tokens))))
 
 
 def ternary_of(path: Path) -> set[str]:

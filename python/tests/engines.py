@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bitlab.torch_formats  # adds PyTorch's formats to those of convert()
 import numpy as np
 import torch
+from bitlab.formats import Conversion, available, convert
 
 import bitlab
 import bitlab.ops  # registers torch.ops.bitlab
@@ -18,8 +21,6 @@ import bitlab.ops  # registers torch.ops.bitlab
 Arrays = dict[str, np.ndarray]
 # The inputs in their order, as arrays, and the outputs in theirs.
 Run = Callable[[Arrays], list[np.ndarray]]
-
-
 # Heads and depth of each state, which a file in another format has as an input behind the others: empty here, in front of the first token.
 States = Sequence[tuple[int, int]]
 
@@ -40,14 +41,21 @@ def runtime(path: Path, states: States = ()) -> Run:
     return run
 
 
-def onnx_runtime(path: Path, states: States = ()) -> Run:
+def onnx_session(path: Path, optimized: bool = True) -> Any:
+    """Of ONNX Runtime, of a file that ONNX's own checker takes."""
     import onnx
     import onnxruntime
 
     onnx.checker.check_model(str(path), full_check=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runtime(path: Path, states: States = ()) -> Run:
+    session = onnx_session(path)
     names = [port.name for port in session.get_inputs()]
     outputs = [port.name for port in session.get_outputs() if not port.name.endswith(".next")]
     return lambda inputs: session.run(outputs, dict(zip(names, _with_states(inputs, states), strict=True)))
@@ -134,3 +142,21 @@ ENGINES = {
     "gguf": Engine("llama.cpp", llama_cpp),
     "hf": Engine("transformers", transformers),
 }
+
+
+def forms() -> list[str]:
+    """What a network is written as: each format, and behind a dash each of its variants."""
+    return [f"{f.name}-{variant}" if variant else f.name for f in available() for variant in f.variants or [""]]
+
+
+def engine_of(form: str) -> Engine | None:
+    """None where it is not installed, and of Q2_0 and I2_S, whose numbers are those of other types in the llama.cpp of the wheel."""
+    if form.startswith("gguf") and (not form.startswith("gguf-tq") or importlib.util.find_spec("xllamacpp") is None):
+        return None
+    return ENGINES[form.partition("-")[0]]
+
+
+def write(source: Path, folder: Path, form: str) -> tuple[Path, Conversion]:
+    name, _, variant = form.partition("-")
+    path = folder / f"{form.replace('-', '_')}{next(f.extension for f in available() if f.name == name)}"
+    return path, convert(source, path, variant=variant or None)

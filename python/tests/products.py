@@ -72,3 +72,13 @@ QUANTIZATIONS = [
     for granularity in ("tensor", "channel")
     for activation in ("int8", "int4")
 ]
+
+
+def largest_sums(method: str, depth: int, path: Path) -> Arrays:
+    """Deploys a layer whose sums are as large as they can be: beyond 2^24, where float32 has not every integer, above a depth of 132,104, in int8 of 1040."""
+    layer = nn.Linear(depth, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0], [-1.0], [1.0]]).expand(3, depth))
+    x = torch.full((2, depth), 3.7)
+    x[1, ::2] = -3.65
+    return deployed(bitlab.BitModel(nn.Sequential(layer), bitlab.BitQuantConfig(method=method)), x, path)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import bitlab.torch_formats  # noqa: F401  adds PyTorch's formats to those of convert()
 import decoders
 import numpy as np
 import pytest
 import torch
-from bitlab.formats import available, convert
+from bitlab.formats import convert
 from conftest import ROOT
-from engines import ENGINES, Arrays, States
+from decoders import KV_HEADS, VOCABULARY
+from engines import ENGINES, Arrays, States, engine_of, forms, write
 from products import BEHIND_QUANTIZERS, apart
-from test_formats_gguf import KV_HEADS, VOCABULARY
-from test_formats_gguf import Network as Decoder
 
 import bitlab
 
@@ -39,16 +36,14 @@ def pictures(folder: Path) -> Network:
 
 def decoder(folder: Path) -> Network:
     """What every format of language models can say: sub-norms, scales by tensor, widths that are multiples of 256."""
-    model, tokens = Decoder("swiglu", True).eval(), torch.randint(0, VOCABULARY, (2, 9))
+    model, tokens = decoders.Network("swiglu", True).eval(), torch.randint(0, VOCABULARY, (2, 9))
     axes = {"input": {0: "batch", 1: "tokens"}}
     bitlab.deploy(model, tokens, folder / "decoder.bit", dynamic_axes=axes, ranges={"tokens": (1, 64)})
     return Network(folder / "decoder.bit", {"input": tokens.numpy()}, {"bit"}, [(KV_HEADS, 64)] * 4)
 
 
 NETWORKS = {"pictures": pictures, "decoder": decoder}
-FORMATS = {f.name: f for f in available()}
 READ = ["bit", "onnx-float", "onnx-matmulnbits", "onnx-int2", "onnx-int8", "gguf-tq2_0", "gguf-tq1_0", "gguf-q2_0", "gguf-i2_s", "hf"]
-WRITTEN = [f"{f.name}-{variant}" if variant else f.name for f in FORMATS.values() for variant in f.variants or [""]]
 LANGUAGE = {"gguf", "hf"}
 
 
@@ -61,13 +56,6 @@ def refusal(network: str, source: str, target: str) -> str | None:
     return "an RMS norm" if source == "onnx" and target in LANGUAGE else None  # attention comes back as the operations that it consists of
 
 
-def write(source: Path, folder: Path, form: str) -> Path:
-    name, _, variant = form.partition("-")
-    path = folder / f"{form.replace('-', '_')}{FORMATS[name].extension}"
-    convert(source, path, variant=variant or None)
-    return path
-
-
 def products(path: Path) -> list[bytes]:
     """Codes by scales of every ternary weight, in no order: each format has its own, and its own names."""
     bit = path if path.suffix == ".bit" else path.with_suffix(".products.bit")
@@ -77,36 +65,29 @@ def products(path: Path) -> list[bytes]:
     return sorted(w.tobytes() for name, w in weights.items() if name in decoders.ternary_of(bit))
 
 
-def has_engine(form: str) -> bool:
-    """llama.cpp, of the wheel, has other types of the numbers of Q2_0 and I2_S."""
-    if form.startswith("gguf"):
-        return form.startswith("gguf-tq") and importlib.util.find_spec("xllamacpp") is not None
-    return True
-
-
 @pytest.mark.parametrize(("network", "source"), [(n, s) for n in NETWORKS for s in READ if n == "decoder" or s.partition("-")[0] not in LANGUAGE])
 def test_from_every_format_into_every_other(network: str, source: str, tmp_path: Path) -> None:
     net = NETWORKS[network](tmp_path)
     kind = source.partition("-")[0]
     folder = tmp_path / "to"
     folder.mkdir()
-    read = write(net.path, tmp_path, source)
+    read, _ = write(net.path, tmp_path, source)
     (expected,) = ENGINES["bit"].load(net.path)(net.inputs)
     weights = products(net.path)
     assert len(weights) == len(set(weights)) > 3
-    for form in WRITTEN:
+    for form in forms():
         target = form.partition("-")[0]
         if words := refusal(network, kind, target):
             with pytest.raises(bitlab.Unsupported, match=words):
                 write(read, folder, form)
             continue
-        path = write(read, folder, form)
+        path, _ = write(read, folder, form)
         if kind in LANGUAGE and target == "onnx":  # with states, which are not read there
             with pytest.raises(bitlab.Unsupported, match="a range from 0"):
                 products(path)
         elif form in READ:
             assert products(path) == weights, form
-        if has_engine(form):
-            (found,) = ENGINES[target].load(path, net.states if kind in LANGUAGE else ())(net.inputs)
+        if engine := engine_of(form):
+            (found,) = engine.load(path, net.states if kind in LANGUAGE else ())(net.inputs)
             difference = apart({"y": found.reshape(expected.shape)}, {"y": expected})
             assert difference <= (0 if {kind, target} <= net.exact else BEHIND_QUANTIZERS), form

@@ -15,7 +15,18 @@ import pytest
 import torch
 from bitlab.torch_formats import _network
 from conftest import ROOT
-from products import BEHIND_QUANTIZERS, QUANTIZATIONS, ROUNDING, Arrays, Products, apart, deployed, examples, ops_of
+from products import (
+    BEHIND_QUANTIZERS,
+    QUANTIZATIONS,
+    ROUNDING,
+    Arrays,
+    Products,
+    apart,
+    deployed,
+    examples,
+    largest_sums,
+    ops_of,
+)
 from test_formats_gguf import write_model
 from test_formats_torchscript import (
     KERNELS,
@@ -88,13 +99,7 @@ def test_sums_of_scaled_products_are_rounded(options: dict[str, Any], tmp_path: 
 @with_executorch
 @pytest.mark.parametrize(("method", "depth"), [("absmean", 132_111), ("int8", 2311)])
 def test_the_largest_sums(method: str, depth: int, tmp_path: Path) -> None:
-    """Beyond 2^24, where float32 has not every integer."""
-    layer = nn.Linear(depth, 3)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0], [-1.0], [1.0]]).expand(3, depth))
-    x = torch.full((2, depth), 3.7)
-    x[1, ::2] = -3.65
-    inputs = deployed(bitlab.BitModel(nn.Sequential(layer), bitlab.BitQuantConfig(method=method)), x, tmp_path / "m.bit")
+    inputs = largest_sums(method, depth, tmp_path / "m.bit")
     assert difference(tmp_path / "m.bit", inputs, ranges={"batch": (2, 2)}) == 0
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from bitlab.formats import convert
+from decoders import HEADS, KV_HEADS, VOCABULARY
 from gguf import GGMLQuantizationType as Type
 
 import bitlab
 
 TOKENS = [7 * i % 320 for i in range(12)]
-HEADS, KV_HEADS, VOCABULARY = 4, 2, 320
 
 # What the codes of a weight are: at random, as large as they can be, and rows of nothing.
 CODES = {
@@ -322,30 +322,6 @@ def test_a_decoder_generates_with_its_states(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one_by_one, run(tmp_path / "m.bit"))
 
 
-class Network(torch.nn.Module):
-    """A decoder of BitLab's layers, with a float table and head."""
-
-    def __init__(self, activation: str, sub_norm: bool, dim: int = 256, hidden: int = 512) -> None:
-        super().__init__()
-        self.table = torch.nn.Embedding(VOCABULARY, dim)
-        options = {
-            "num_kv_heads": KV_HEADS,
-            "hidden_dim": hidden,
-            "activation": activation,
-            "sub_norm": sub_norm,
-            "bias": False,
-        }
-        shape = {"norm": "rms", "norm_first": True, "causal": True, "rope_theta": 10000.0}
-        self.blocks = torch.nn.Sequential(*(bitlab.nn.BitTransformerBlock(dim, HEADS, **options, **shape) for _ in range(2)))
-        self.norm = torch.nn.RMSNorm(dim, eps=1e-5)
-        self.head = torch.nn.Linear(dim, VOCABULARY, bias=False)
-        if sub_norm:
-            self.head.weight = self.table.weight
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.norm(self.blocks(self.table(tokens))))
-
-
 @pytest.mark.parametrize(
     ("activation", "sub_norm", "variant"),
     [("swiglu", False, "tq2_0"), ("swiglu", True, "tq1_0"), ("squared_relu_glu", True, "i2_s")],
@@ -354,7 +330,7 @@ def test_networks_of_our_layers_become_files_of_llama_cpp(
     tmp_path: Path, activation: str, sub_norm: bool, variant: str
 ) -> None:
     """From PyTorch to GGUF; llama.cpp has no squared ReLU, so that our runtime reads that file back."""
-    model, path = Network(activation, sub_norm).eval(), tmp_path / "m.gguf"
+    model, path = decoders.Network(activation, sub_norm).eval(), tmp_path / "m.gguf"
     tokens = torch.tensor([TOKENS])
     axes = {"input": {0: "batch", 1: "tokens"}}
     bitlab.deploy(model, tokens, path, variant=variant, dynamic_axes=axes, ranges={"tokens": (1, 64)})
@@ -372,5 +348,5 @@ def test_networks_of_our_layers_become_files_of_llama_cpp(
 def test_what_llama_cpp_has_no_form_for_is_refused_by_its_node(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     with pytest.raises(bitlab.Unsupported, match=r"\[gguf\] a gated feed-forward part, got gelu \(node=.*\)"):
-        bitlab.deploy(Network("gelu", False).eval(), torch.tensor([TOKENS]), path)
+        bitlab.deploy(decoders.Network("gelu", False).eval(), torch.tensor([TOKENS]), path)
     assert not path.exists()

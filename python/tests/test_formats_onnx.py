@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from engines import onnx_session
 from products import BEHIND_QUANTIZERS, QUANTIZATIONS, ROUNDING, Arrays, Products, apart, deployed, examples, ops_of
 from test_formats_gguf import write_model
 from torch import nn
@@ -28,12 +29,7 @@ VARIANTS = ["float", "matmulnbits", "int2", "int8"]
 
 
 def onnx_outputs(path: Path, inputs: Arrays, optimized: bool = True) -> Arrays:
-    onnx.checker.check_model(str(path), full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, optimized)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, inputs), strict=True))
 

@@ -14,7 +14,18 @@ import pytest
 import torch
 import torch.jit.mobile
 from conftest import ROOT
-from products import BEHIND_QUANTIZERS, QUANTIZATIONS, ROUNDING, Arrays, Products, apart, deployed, examples, ops_of
+from products import (
+    BEHIND_QUANTIZERS,
+    QUANTIZATIONS,
+    ROUNDING,
+    Arrays,
+    Products,
+    apart,
+    deployed,
+    examples,
+    largest_sums,
+    ops_of,
+)
 from test_formats_gguf import write_model
 from torch import nn
 
@@ -84,13 +95,7 @@ def test_scales_of_groups(layer: nn.Module, example: torch.Tensor, tmp_path: Pat
 
 @pytest.mark.parametrize(("method", "depth"), [("absmean", 132_111), ("int8", 1040), ("int8", 2311)])
 def test_the_largest_sums(method: str, depth: int, tmp_path: Path) -> None:
-    """Beyond 2^24, where float32 has not every integer."""
-    layer = nn.Linear(depth, 3)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0], [-1.0], [1.0]]).expand(3, depth))
-    x = torch.full((2, depth), 3.7)
-    x[1, ::2] = -3.65
-    inputs = deployed(bitlab.BitModel(nn.Sequential(layer), bitlab.BitQuantConfig(method=method)), x, tmp_path / "m.bit")
+    inputs = largest_sums(method, depth, tmp_path / "m.bit")
     for variant in VARIANTS:
         assert difference(tmp_path / "m.bit", inputs, variant) == 0
 

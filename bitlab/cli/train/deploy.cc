@@ -1,5 +1,6 @@
 // bitlab deploy: a training run, or a file of one format, becomes a file of a format.
 #include <memory>
+#include <optional>
 
 #include "bitlab/base/file.h"
 #include "bitlab/base/text.h"
@@ -105,19 +106,18 @@ Status deploy_network_of(DeployOptions& options) {
   BITLAB_TRY(const std::string_view format, format::format_of(options.output, options.written.format));
   BITLAB_TRY(FileNetwork network, load_network(options.source, options.inputs));
   BITLAB_RETURN_IF_ERROR(make_folder_of(options.output));
-  const bool is_bit = format == "bit";
-  if (options.samples == 0) {
-    BITLAB_TRY(const deploy::Deployment made, deploy_network(network, *network.module, options.output, options.written));
-    print_deployment(options, made, is_bit);
-    return {};
+  std::optional<FittedNetwork> fitted;
+  if (options.samples != 0) {
+    BITLAB_RETURN_IF_ERROR(read_rules(options));
+    BITLAB_RETURN_IF_ERROR(options.data_flags.apply());
+    BITLAB_TRY(fitted, fit_network(network, options.quant, options.data, options.samples));
+    print_fit(fitted->report, fitted->goal, options.samples);
   }
-  BITLAB_RETURN_IF_ERROR(read_rules(options));
-  BITLAB_RETURN_IF_ERROR(options.data_flags.apply());
-  BITLAB_TRY(const FittedNetwork fitted, fit_network(network, options.quant, options.data, options.samples));
-  print_fit(fitted.report, fitted.goal, options.samples);
-  BITLAB_TRY(const deploy::Deployment made, deploy_network(network, *fitted.model, options.output, options.written));
-  print_deployment(options, made, is_bit);
-  if (is_bit) print_next(options, options.data);
+  BITLAB_TRY(const deploy::Deployment made, fitted
+                                                ? deploy_network(network, *fitted->model, options.output, options.written)
+                                                : deploy_network(network, *network.module, options.output, options.written));
+  print_deployment(options, made, format == "bit");
+  if (fitted && format == "bit") print_next(options, options.data);
   return {};
 }
 

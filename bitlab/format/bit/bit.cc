@@ -235,8 +235,9 @@ Result<Program> load(const std::filesystem::path& path) {
 
 Result<int> version_of(const std::filesystem::path& path) {
   BITLAB_TRY(auto file, MappedFile::open(path));
-  BITLAB_TRY(const Safetensors container, read_container(file->bytes()));
-  return known_version(container);
+  BITLAB_TRY(const auto parts, safetensors::split(file->bytes(), "bit"));
+  BITLAB_TRY(const Safetensors contents, safetensors::read(parts, "bit"));
+  return known_version(contents);
 }
 
 }  // namespace bitlab::format::bit

@@ -40,7 +40,7 @@ Result<program::Program> parse(std::span<const uint8_t> bytes, const std::shared
 // Maps the file and parses it. Errors: as parse(), NotFound, IoError, each naming the path.
 Result<program::Program> load(const std::filesystem::path& path);
 
-// The version of the format that a file says, up to kVersion. Errors: those of load() but of what the program says.
+// The version of the format that a file says, up to kVersion; its header alone is read. Errors: those of load() but of checksums and the program.
 Result<int> version_of(const std::filesystem::path& path);
 
 }  // namespace bitlab::format::bit
