@@ -313,6 +313,10 @@ class Experiment(unittest.TestCase):
         check_refused(self, run("bitlab", "deploy", onnx, "--input", image, "-o", bit), 2, "tells its inputs")
         check_refused(self, run("bitlab", "deploy", onnx, "--samples", "7", "-o", bit), 2, "--data")
         check_refused(self, run("bitlab", "deploy", onnx, "--quant", "twn", "-o", bit), 2, "--samples")
+        check_refused(self, run("bitlab", "deploy", onnx, "--data", "synthetic", "-o", bit), 2, "--data", "--samples")
+        check_refused(self, run("bitlab", "deploy", folder, "--data", "synthetic", "-o", bit), 2, "--data")
+        check_refused(self, run("bitlab", "deploy", folder, "--input", image, "-o", bit), 2, "--input")
+        check_refused(self, run("bitlab", "deploy", script, "--input", "input=float32[batch:]", "-o", bit), 2, "'input=float32[batch:]'")
 
     def test_a_report(self):
         folder, output = self.folder / "run <b>&", self.folder / "page.html"

@@ -124,8 +124,9 @@ Status deploy_network_of(DeployOptions& options) {
 Status deploy_file(DeployOptions& options, std::string_view format) {
   if (options.samples != 0 && options.data_flags.given().empty())
     return make_error(ErrorCode::kInvalidArgument, "[deploy] --samples of a file's network with --data, got none");
-  if (const std::string given = given_quantization(options); options.samples == 0 && !given.empty())
-    return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with --samples, got none", given);
+  for (const std::string& given : {given_quantization(options), options.data_flags.given()})
+    if (options.samples == 0 && !given.empty())
+      return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with --samples, got none", given);
   if (options.samples != 0 || !options.inputs.empty() || format == "torchscript") return deploy_network_of(options);
   BITLAB_RETURN_IF_ERROR(make_folder_of(options.output));
   BITLAB_TRY(const format::Conversion made, format::convert(options.source, options.output, options.written));
@@ -134,6 +135,9 @@ Status deploy_file(DeployOptions& options, std::string_view format) {
 }
 
 Status deploy_trained(DeployOptions& options) {
+  if (const std::string given = options.inputs.empty() ? options.data_flags.given() : "--input"; !given.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with a file, got the run {}, which says it", given,
+                      options.source);
   BITLAB_TRY(const std::string_view format, format::format_of(options.output, options.written.format));
   BITLAB_TRY(const Run loaded, network_of(options));
   const std::filesystem::path output(options.output);

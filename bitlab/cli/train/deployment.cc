@@ -69,11 +69,12 @@ Result<program::Port> parse_input(const std::string& text, program::Symbols& sym
     begin = end + 1;
     const size_t colon = size.find(':');
     const std::string name = std::isdigit(static_cast<unsigned char>(size[0])) != 0 ? "" : size.substr(0, colon);
-    const std::string digits = name.empty() ? size : colon == std::string::npos ? "" : size.substr(colon + 1);
+    const bool has_digits = name.empty() || colon != std::string::npos;
+    const std::string digits = name.empty() ? size : has_digits ? size.substr(colon + 1) : "";
     int64_t number = program::kMaxElements;
     const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number);
     const bool is_number = parsed.ec == std::errc() && parsed.ptr == digits.data() + digits.size() && number > 0;
-    if (size.empty() || (!digits.empty() && !is_number)) return other();
+    if (has_digits && !is_number) return other();
     port.type.shape.push_back(name.empty() ? program::Dim(number) : program::declared(symbols, name, 1, number));
   }
   return port;
