@@ -17,7 +17,7 @@
 namespace bitlab {
 namespace {
 
-constexpr std::array<std::string_view, 12> kFeatureNames{
+constexpr std::array<std::string_view, 13> kFeatureNames{
 #define BITLAB_FEATURE(name, meaning) #name,
 #include "bitlab/base/features.def"
 #undef BITLAB_FEATURE
@@ -46,6 +46,7 @@ FeatureSet detect_features() {
   BITLAB_DETECT(avx512vl);
   BITLAB_DETECT(avx512vbmi);
   BITLAB_DETECT(avx512vnni);
+  BITLAB_DETECT(avx512bf16);
 #undef BITLAB_DETECT
   // Not every compiler knows this one; its registers are those of AVX.
   unsigned a, b, c, d;

@@ -198,6 +198,7 @@ struct TrainingConfig {
   double label_smoothing = 0.0;
   double mixup = 0.0;
   double ema = 0.0;
+  std::string init_from{};
   std::string teacher{};
   double distillation = 0.0;
   double temperature = 1.0;
@@ -205,6 +206,7 @@ struct TrainingConfig {
   double freeze_oscillation = 0.0;
   double oscillation_momentum = 0.01;
   config::Precision precision = config::Precision::kFloat32;
+  bool channels_last = false;
   config::Precision ternary_gradients = config::Precision::kFloat32;
   int64_t workers = 0;
   int64_t evaluate_steps = 0;
@@ -269,6 +271,8 @@ struct TrainingConfig {
       "share of the past in a moving average of the parameters, which is what is evaluated and kept then; 0: none, 0.999 is "
       "usual",
       config::from_to_below(0, 1));
+    f("init_from", init_from,
+      "folder of a trained run of the same architecture, whose parameters training begins with; empty: random ones");
     f("teacher", teacher, "folder of a trained run whose network is the teacher");
     f("distillation", distillation,
       "share of the loss that is the divergence from the teacher's classes; 0: no teacher, 1: labels do not count",
@@ -286,6 +290,8 @@ struct TrainingConfig {
       config::above_up_to(0, 1));
     f("precision", precision,
       "of forward and backward passes in training: float32; bfloat16, by autocast, with the parameters in float32");
+    f("channels_last", channels_last,
+      "pictures lie in memory pixel by pixel, which convolutions take faster; not for a network that calls view() on them");
     f("ternary_gradients", ternary_gradients,
       "what the gradients of ternary weights travel as between processes that train together: float32; bfloat16, half as "
       "much");

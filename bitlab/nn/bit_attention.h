@@ -91,6 +91,7 @@ class BitMultiheadAttentionImpl : public torch::nn::Cloneable<BitMultiheadAttent
   };
   int64_t kv_heads() const { return options.num_kv_heads() == 0 ? options.num_heads() : options.num_kv_heads(); }
   Heads project(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, int64_t position);
+  at::Tensor product(Heads heads, const at::Tensor& mask, double dropout, bool is_causal) const;
   at::Tensor attend(const Heads& heads, const at::Tensor& attn_mask, bool causal);
 };
 TORCH_MODULE(BitMultiheadAttention);

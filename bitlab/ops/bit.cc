@@ -12,6 +12,7 @@
 #include "bitlab/ops/internal/bit_operands.h"
 #include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/cpu.h"
 #include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/recurrent.h"
@@ -83,22 +84,27 @@ struct Forward {
     }
     operands.weight = codes_by(s, weight, learned);
     operands.x = x, operands.latent = weight;
-    const int64_t trailing = s.product.trailing();
-    if (s.is_exact()) {
-      if (auto whole = cuda::contract(s.product, operands, bias)) {
-        y = *std::move(whole);
-        return;
-      }
-      y = contract(IntegerProduct(s.product, x, layout.depth(), s.spec.method), trailing);
+    if (auto whole = contract(s, bias)) {
+      y = *std::move(whole);
     } else {
-      y = s.product(operands.x_value(s), operands.weight_value(s));
+      const int64_t trailing = s.product.trailing();
+      y = s.is_exact() ? finished(IntegerProduct(s.product, x, layout.depth(), s.spec.method), trailing)
+                       : s.product(operands.x_value(s), operands.weight_value(s));
+      if (given(bias)) y.add_(by_channel(*bias, trailing));
     }
-    if (given(bias)) y.add_(by_channel(*bias, trailing));
+    if (s.product.window) y = y.contiguous(conv_format(x, s.product.window->stride.size()));
   }
 
  private:
+  // The contract whole, where something does it at once.
+  std::optional<at::Tensor> contract(const Settings& s, const OptionalTensor& bias) const {
+    if (!s.is_exact()) return {};
+    auto y = cpu::contract(s, operands, bias);
+    return y ? std::move(y) : cuda::contract(s.product, operands, bias);
+  }
+
   // The contract's epilogue on exact sums, but for the bias.
-  at::Tensor contract(const IntegerProduct& product, int64_t trailing) const {
+  at::Tensor finished(const IntegerProduct& product, int64_t trailing) const {
     const at::Tensor &a = operands.a, scale = by_channel(operands.weight.scale, trailing);
     const at::Tensor q = product.operand(operands.q), t = product.operand(operands.weight.t), sum = product(q, t);
     if (!operands.weight.scale_neg.defined()) return in_type(sum, at::kFloat).mul_(a).mul_(scale);
@@ -349,13 +355,9 @@ at::Tensor bit_embedding(const at::Tensor& weight, const at::Tensor& indices, st
 
 at::Tensor bit_product(const BitProductCall& c) {
   const Settings settings = settings_of(c);
-  const at::Tensor y = with_batch(c, [&](const at::Tensor& batch) {
+  return with_batch(c, [&](const at::Tensor& batch) {
     return Forward(settings, batch, c.weight, c.bias, c.learned, tensor_of(c.act_scale)).y;
   });
-  if (!c.window || !runs_on_codes(c.spec, c.blend)) return y;
-  // The memory of the result is that of ternary_conv on every device, as graphs expect it.
-  const int64_t channel = -1 - settings.product.trailing();
-  return y.movedim(channel, -1).contiguous().movedim(-1, channel);
 }
 
 at::Tensor bit_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, double blend) {

@@ -112,7 +112,7 @@ void expect_equal_gradients(const Leaves& start, const WeightSpec& spec, ActKind
                                                     false, std::vector<int64_t>(window->stride.size(), 0), window->groups)
                                   : at::linear(x, w, exact.bias);
   EXPECT_TRUE(torch::allclose(y.to(at::kDouble), expected, 1e-4, 1e-4));
-  const at::Tensor g = torch::randn_like(y);
+  const at::Tensor g = torch::randn(y.sizes());
   y.backward(g);
   expected.backward(g.to(at::kDouble));
   for (size_t i = 0; i < ours.all().size(); ++i) {
@@ -183,7 +183,7 @@ TEST(Conv, TransposedGradientsAreStraightThrough) {
           replaced(x.q.to(at::kDouble) * x.a, exact.x), replaced(w.t.to(at::kDouble) * scale, exact.weight), exact.bias,
           c.window.stride, c.window.padding, c.window.dilation, true, c.window.output_padding, c.window.groups);
       EXPECT_TRUE(torch::allclose(y.to(at::kDouble), expected, 1e-4, 1e-4));
-      const at::Tensor g = torch::randn_like(y);
+      const at::Tensor g = torch::randn(y.sizes());
       y.backward(g);
       expected.backward(g.to(at::kDouble));
       for (size_t i = 0; i < 3; ++i)

@@ -141,6 +141,22 @@ TEST(Conv, BothFamiliesEqualTheOracle) {
     }
 }
 
+// As LibTorch's convolutions: a network may call view() on what is contiguous, and channels stay last where they are.
+TEST(Conv, ResultsLieInMemoryAsTheirInputs) {
+  for (const ConvCase& c : conv_cases()) {
+    if (c.kernel.size() != 2 || c.channels == 1) continue;
+    for (const int64_t batch : {1, 64})  // few tokens and many
+      for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast})
+        for (const bool evaluates : {true, false}) {
+          const at::AutoGradMode mode(!evaluates);
+          const at::Tensor x = torch::randn(concat({batch, c.channels}, c.input)).contiguous(format),
+                           weight = random_weight(c).requires_grad_();
+          if (x.size(2) * x.size(3) == 1) continue;  // both at once
+          EXPECT_TRUE(bit_conv(x, weight, {}, c.window, {}, {}).is_contiguous(format)) << batch << evaluates;
+        }
+  }
+}
+
 TEST(Conv, GroupsOfScalesLieWithinATap) {
   torch::manual_seed(12);
   const WeightQuant quant{{.method = Method::kTwn, .granularity = Granularity::kGroup, .group = 64}, {}};

@@ -5,6 +5,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 
+#include "bitlab/base/machine.h"
 #include "bitlab/ops/internal/traced.h"
 
 namespace bitlab::ops {
@@ -21,10 +22,17 @@ at::Tensor Product::operator()(const at::Tensor& x, const at::Tensor& weight) co
                          window->output_padding, window->groups);
 }
 
+at::MemoryFormat conv_format(const at::Tensor& x, size_t dimensions) {
+  const bool has_batch = x.dim() == static_cast<int64_t>(dimensions) + 2;
+  return has_batch && dimensions > 1 ? x.suggest_memory_format() : at::MemoryFormat::Contiguous;
+}
+
 thread_local std::optional<at::ScalarType> AutocastScope::current_;
 
 at::ScalarType gradient_type(const at::Tensor& x) {
-  return x.is_cuda() ? AutocastScope::type().value_or(at::kFloat) : at::kFloat;
+  const at::ScalarType type = AutocastScope::type().value_or(at::kFloat);
+  if (x.is_cuda()) return type;
+  return type == at::kBFloat16 && this_machine().features.contains(Feature::avx512bf16) ? type : at::kFloat;
 }
 
 std::array<at::Tensor, 3> Product::backward(const at::Tensor& float_g, const at::Tensor& x, const at::Tensor& weight,

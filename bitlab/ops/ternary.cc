@@ -1,22 +1,31 @@
 // ternary_linear, ternary_conv and ternary_embedding: the operators of evaluation, on the kernels that the runtime uses.
 #include <map>
 
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/cpu.h"
 #include "bitlab/ops/internal/cuda.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/recurrent.h"
 #include "bitlab/ops/internal/spec_cache.h"
 #include "bitlab/ops/internal/torch_pool.h"
+#include "bitlab/ops/internal/traced.h"
+#include "bitlab/ops/optional.h"
 #include "bitlab/ops/weight_cache.h"
+#include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {
 namespace {
+
+// Codes that are packed for one call alone take about as long as the float product of so many tokens.
+constexpr int64_t kFewTokens = 48;
 
 // Weights kept in int8 come as they are.
 bool has_int8(const at::Tensor& codes) { return codes.scalar_type() == at::kChar; }
@@ -76,7 +85,20 @@ struct Prepared {
   Prepared(const TernaryOperands& o, WeightUse use) {
     if (o.group != 0) use.group_scale = &o.scale;
     o.check_groups(use.depth);
-    cached = packed_weight(o.op, o.codes, use);
+    take(o, packed_weight(o.op, o.codes, use));
+  }
+  // Of codes that nobody sees again.
+  static Prepared once(const TernaryOperands& o, const WeightUse& use) {
+    Prepared p;
+    p.take(o, pack_weight(o.op, o.codes, use));
+    return p;
+  }
+
+ private:
+  Prepared() = default;
+
+  void take(const TernaryOperands& o, std::shared_ptr<const CachedWeight> layout) {
+    cached = std::move(layout);
     weight.packed = &cached->packed;
     if (o.group != 0) {
       weight.group = o.group;
@@ -148,19 +170,114 @@ struct Window {
   }
 };
 
-// A tensor [B, N, sizes...] or [N, sizes...] whose memory has the channels last, as kernels write them.
-at::Tensor channels_last(c10::SymDimVector shape, int64_t spatial, const at::TensorOptions& options) {
-  const auto channels = shape.end() - spatial - 1;
-  std::rotate(channels, channels + 1, shape.end());
-  return at::empty_symint(shape, options).movedim(-1, -spatial - 1);
-}
-
 // The layout for the codes of a linear layer, chosen once for each of its sizes in a thread.
 kernels::TernaryLayout linear_layout(ternary::ActKind kind, int64_t rows, int64_t depth) {
   thread_local std::map<std::tuple<ternary::ActKind, int64_t, int64_t>, kernels::TernaryLayout> known;
   const std::tuple key{kind, rows, depth};
   if (const auto found = known.find(key); found != known.end()) return found->second;
   return known[key] = kernels::select_ternary_layout(kind, rows, depth, this_machine(), policy()).value();
+}
+
+WeightUse linear_use(const at::Tensor& codes, ternary::ActKind kind, int64_t depth) {
+  return {.depth = depth,
+          .layout = has_int8(codes) ? kernels::TernaryLayout::kInt8 : linear_layout(kind, codes.size(0), depth)};
+}
+
+WeightUse conv_use(const at::Tensor& codes, const kernels::TernaryConvWeight& facts, const kernels::ConvGeometry& g) {
+  return {.depth = g.depth(),
+          .groups = g.groups,
+          .layout = has_int8(codes) ? kernels::TernaryLayout::kInt8
+                                    : select_ternary_conv_layout(g, facts, this_machine(), policy()).value()};
+}
+
+AlignedBuffer scratch_of(int64_t bytes) { return AlignedBuffer::allocate(static_cast<size_t>(bytes)).value(); }
+
+void run_linear(const Prepared& p, const kernels::LayerInput& input, const at::Tensor& y) {
+  const int64_t tokens = y.numel() / p.weight.packed->rows;
+  if (tokens == 0) return;
+  TorchPool pool;
+  const ternary::ActKind kind = p.activation.kind;
+  const kernels::TernaryGemmProblem problem = p.weight.problem(tokens);
+  const auto chosen = p.cached->kernels_for(kind, problem, [&] {
+    return select_ternary(kind, problem, p.weight.packed->layout, this_machine(), policy()).value();
+  });
+  auto scratch = scratch_of(ternary_linear_scratch_bytes(chosen, p.weight, tokens, pool.threads()));
+  kernels::ternary_linear(chosen, p.weight, input, tokens, y.mutable_data_ptr<float>(), scratch.data(), pool).value();
+}
+
+// y [B, N, sizes...] or [N, sizes...], in any order of memory.
+void run_conv(const Prepared& p, const kernels::TernaryConvWeight& facts, const kernels::ConvGeometry& g,
+              const kernels::LayerInput& input, int64_t dimensions, const at::Tensor& y) {
+  TorchPool pool;
+  const auto chosen = p.cached->kernels_for(facts.activation, ternary_conv_problem(g, facts), [&] {
+    return select_ternary_conv(g, facts, p.weight.packed->layout, this_machine(), policy()).value();
+  });
+  auto scratch = scratch_of(ternary_conv_scratch_bytes(chosen, p.weight, g, pool.threads()));
+  // Kernels write the channels last.
+  const at::Tensor last = y.movedim(-1 - dimensions, -1);
+  const bool in_place = last.is_contiguous();
+  const at::Tensor written = in_place ? last : at::empty_like(last, at::MemoryFormat::Contiguous);
+  kernels::TernaryGemmArgs results;
+  results.y = written.mutable_data_ptr<float>();
+  kernels::ternary_conv(chosen, p.weight, g, input, results, scratch.data(), pool).value();
+  if (!in_place) last.copy_(written);
+}
+
+// The codes of t in {-1, 0, 1} as kernels are given them; integers beyond stay int8.
+at::Tensor codes_of_matrix(const at::Tensor& t, ternary::Method method) {
+  if (!is_ternary(method)) return t;
+  const at::Tensor codes = at::empty({t.size(0), ternary::code_row_bytes(t.size(1))}, t.options().dtype(at::kByte));
+  ternary::pack_codes({t.const_data_ptr<int8_t>(), static_cast<size_t>(t.numel())}, t.size(0), t.size(1),
+                      {codes.mutable_data_ptr<uint8_t>(), static_cast<size_t>(codes.numel())});
+  return codes;
+}
+
+// What contract() hands to kernels: codes that are packed for this call alone, and the scales of activations that are quantized already.
+struct Contract {
+  at::Tensor a, codes;
+  OptionalTensor scale_neg;
+  kernels::LayerInput input;
+
+  Contract(const Settings& s, const Operands& o)
+      : a(o.a.contiguous()),
+        codes(codes_of_matrix(s.product.layout(o.weight.t).to_matrix(o.weight.t), s.spec.method)),
+        scale_neg(optional(o.weight.scale_neg)),
+        input{.op = s.product.op(), .a = a.const_data_ptr<float>(), .a_stride = a.numel() == 1 ? 0 : 1} {}
+
+  Prepared prepared(const Settings& s, const Operands& o, const OptionalTensor& bias, const WeightUse& use) const {
+    const OptionalTensor no_step;
+    return Prepared::once({s.product.op(), a, codes, o.weight.scale, scale_neg, bias, no_step, s.activation, 0}, use);
+  }
+};
+
+std::optional<at::Tensor> contract_linear(const Settings& s, const Operands& o, const OptionalTensor& bias) {
+  const int64_t depth = o.q.size(-1), stride = kernels::ternary_linear_q_stride(depth);
+  if (o.q.numel() / depth < kFewTokens) return {};
+  Contract c(s, o);
+  const at::Tensor q = (stride == depth ? o.q : at::constant_pad_nd(o.q, {0, stride - depth})).contiguous();
+  c10::DimVector shape(o.q.sizes());
+  shape.back() = o.weight.t.size(0);
+  const at::Tensor y = at::empty(shape, c.a.options());
+  c.input.q = q.const_data_ptr<int8_t>();
+  run_linear(c.prepared(s, o, bias, linear_use(c.codes, s.activation, depth)), c.input, y);
+  return y;
+}
+
+std::optional<at::Tensor> contract_conv(const Settings& s, const Operands& o, const OptionalTensor& bias) {
+  const char* op = s.product.op();
+  const ConvWindow& w = *s.product.window;
+  const Window window(op, o.weight.t.sizes().slice(2), w.stride, w.padding, w.dilation, w.transposed, w.output_padding,
+                      w.groups);
+  const int64_t filters = known(s.product.layout(o.weight.t).rows());
+  const at::Tensor y = at::empty_symint(window.output(op, o.q, filters), o.a.options(), conv_format(o.x, w.stride.size()));
+  if (y.numel() / filters < kFewTokens) return {};
+  Contract c(s, o);
+  const kernels::ConvGeometry g = window.geometry(o.q);
+  const kernels::TernaryConvWeight facts{filters, 0, o.weight.scale_neg.defined(), s.activation};
+  const at::Tensor q = o.q.movedim(1, -1).contiguous();
+  c.input.q = q.const_data_ptr<int8_t>();
+  run_conv(c.prepared(s, o, bias, conv_use(c.codes, facts, g)), facts, g, c.input, s.product.trailing(), y);
+  return y;
 }
 
 }  // namespace
@@ -173,21 +290,9 @@ at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at
   constexpr const char* kOp = "ternary_linear";
   const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
-  const int64_t depth = x.size(-1), rows = codes.size(0), tokens = y.numel() / rows;
-  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8 : linear_layout(kind, rows, depth);
-  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}, {.depth = depth, .layout = layout});
+  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}, linear_use(codes, kind, x.size(-1)));
   const at::Tensor plain = x.contiguous();
-  if (tokens == 0) return y;
-  TorchPool pool;
-  const auto chosen = p.cached->kernels_for(kind, p.weight.problem(tokens), [&] {
-    return select_ternary(kind, p.weight.problem(tokens), layout, this_machine(), policy()).value();
-  });
-  auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(chosen, p.weight, tokens, pool.threads())))
-          .value();
-  kernels::ternary_linear(chosen, p.weight, p.activation, plain.const_data_ptr<float>(), tokens, y.mutable_data_ptr<float>(),
-                          scratch.data(), pool)
-      .value();
+  run_linear(p, {.op = kOp, .x = plain.const_data_ptr<float>(), .activation = p.activation}, y);
   return y;
 }
 
@@ -204,22 +309,11 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   const kernels::ConvGeometry g = window.geometry(batched ? x : x.unsqueeze(0));
   const kernels::TernaryConvWeight facts{codes.size(0), group, given(scale_neg),
                                          ternary::parse_act_kind(activation).value()};
-  const auto layout = has_int8(codes) ? kernels::TernaryLayout::kInt8
-                                      : select_ternary_conv_layout(g, facts, this_machine(), policy()).value();
-  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, facts.activation, group},
-                   {.depth = g.depth(), .groups = groups, .layout = layout});
+  const Prepared p({kOp, x, codes, scale, scale_neg, bias, act_scale, facts.activation, group}, conv_use(codes, facts, g));
   if (y.numel() == 0) return y;
   const at::Tensor plain = (batched ? x : x.unsqueeze(0)).movedim(1, -1).contiguous();
-  TorchPool pool;
-  const auto chosen = p.cached->kernels_for(facts.activation, ternary_conv_problem(g, facts), [&] {
-    return select_ternary_conv(g, facts, layout, this_machine(), policy()).value();
-  });
-  auto scratch =
-      AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(chosen, p.weight, g, pool.threads()))).value();
-  kernels::TernaryGemmArgs results;
-  results.y = y.mutable_data_ptr<float>();
-  const kernels::TernaryConvInput input{.op = kOp, .x = plain.const_data_ptr<float>(), .activation = p.activation};
-  kernels::ternary_conv(chosen, p.weight, g, input, results, scratch.data(), pool).value();
+  run_conv(p, facts, g, {.op = kOp, .x = plain.const_data_ptr<float>(), .activation = p.activation},
+           static_cast<int64_t>(window.dimensions), y);
   return y;
 }
 
@@ -283,6 +377,11 @@ ThreeTensors ternary_recurrent(const at::Tensor& x, const at::Tensor& codes, con
   return outputs;
 }
 
+std::optional<at::Tensor> contract(const Settings& s, const Operands& o, const OptionalTensor& bias) {
+  if (!reaches(c10::DispatchKey::CPU, {o.q, o.weight.t}) || o.q.numel() == 0 || o.weight.t.numel() == 0) return {};
+  return s.product.window ? contract_conv(s, o, bias) : contract_linear(s, o, bias);
+}
+
 }  // namespace cpu
 
 namespace cuda {
@@ -341,7 +440,7 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
   TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check();
   const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
-  return channels_last(window.output(kOp, x, codes.sym_size(0)), static_cast<int64_t>(window.dimensions), x.options());
+  return at::empty_symint(window.output(kOp, x, codes.sym_size(0)), x.options(), conv_format(x, kernel_size.size()));
 }
 
 // A weight of another shape than its hidden states have is found by the kernels' operands.

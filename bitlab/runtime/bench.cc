@@ -57,7 +57,7 @@ void run_kernels(benchmark::State& state) {
     for (int i = 0; i < kLayers; ++i) {
       float* out = i == 1 ? y.data() : a.data();
       benchmark::DoNotOptimize(
-          ternary_linear(chosen, weights[static_cast<size_t>(i)], {}, x, tokens, out, scratch.data(), *pool).ok());
+          ternary_linear(chosen, weights[static_cast<size_t>(i)], {.x = x}, tokens, out, scratch.data(), *pool).ok());
       if (i + 1 < kLayers) elementwise(*row, {.op = kernels::Elementwise::relu, .a = out, .y = out}, tokens * kSize, *pool);
       x = out;
     }

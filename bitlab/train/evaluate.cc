@@ -4,6 +4,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include "bitlab/data/loader.h"
 
@@ -20,7 +21,7 @@ Result<Evaluation> run_batches(Learner& learner, data::Loader& loader, const Eva
   for (;;) {
     BITLAB_TRY(const auto next, loader.next());
     if (!next) break;
-    const nn::NamedTensors batch = tensors_of(*next);
+    const nn::NamedTensors batch = tensors_of(*next, options.channels_last);
     const nn::NamedTensors outputs = learner.forward(batch);
     meter->add(outputs, batch);
     if (options.on_batch) options.on_batch(outputs, batch);
@@ -32,11 +33,13 @@ Result<Evaluation> run_batches(Learner& learner, data::Loader& loader, const Eva
 
 }  // namespace
 
-nn::NamedTensors tensors_of(const data::Sample& sample) {
+nn::NamedTensors tensors_of(const data::Sample& sample, bool channels_last) {
   nn::NamedTensors tensors;
   for (const data::Array& array : sample.arrays) {
     at::Tensor tensor = at::empty(array.shape, scalar_type(array.dtype));
     std::memcpy(tensor.mutable_data_ptr(), array.bytes.data(), array.bytes.size());
+    if (channels_last && tensor.dim() == 4 && tensor.is_floating_point())
+      tensor = at::empty_like(tensor, at::MemoryFormat::ChannelsLast).copy_(tensor);
     tensors.set(array.name, std::move(tensor));
   }
   return tensors;

@@ -9,8 +9,8 @@
 
 namespace bitlab::train {
 
-// The arrays of a sample or batch as tensors of their own.
-nn::NamedTensors tensors_of(const data::Sample& sample);
+// The arrays of a sample or batch as tensors of their own; with `channels_last` pictures [B, C, H, W] lie so in memory.
+nn::NamedTensors tensors_of(const data::Sample& sample, bool channels_last = false);
 
 // The samples with these indices as a batch, preprocessed as the data set says. Errors: InvalidArgument (no index, one beyond the set), those of the
 // data set.
@@ -27,6 +27,7 @@ struct Evaluation {
 struct EvaluateOptions {
   int64_t batch_size = 256;
   int64_t workers = 0;                              // threads that prepare batches
+  bool channels_last = false;                       // as TrainingConfig's
   std::function<void(int64_t samples)> progress{};  // gets the number of samples done
   // Gets what the metrics are computed from, for what is more than metrics.
   std::function<void(const nn::NamedTensors& outputs, const nn::NamedTensors& batch)> on_batch{};

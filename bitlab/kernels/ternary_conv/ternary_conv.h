@@ -13,15 +13,6 @@
 
 namespace bitlab::kernels {
 
-struct TernaryConvInput {
-  const char* op = "ternary_conv";  // named in errors
-  const float* x = nullptr;         // float32, quantized per sample as `activation` says; or
-  const int8_t* q = nullptr;        // int8, |q| <= 127,
-  const float* a = nullptr;         // with what a unit of it stands for: a[sample * a_stride]
-  int64_t a_stride = 0;
-  LayerActivation activation{};
-};
-
 // What of a layer decides which kernels serve it.
 struct TernaryConvWeight {
   int64_t rows;
@@ -44,10 +35,10 @@ int64_t ternary_conv_scratch_bytes(const TernaryKernels& kernels, const TernaryW
 
 // Results: y, or y_q with y_inv and y_limit, in `results`, and the residual; its other fields are not used. `after`, where it is given, is called for
 // ranges of the results that are written, while they are in the cache; together they are all of them. `scratch` is aligned to 64 and holds
-// ternary_conv_scratch_bytes for at least pool.threads() threads. Errors: NotFinite; InvalidArgument: a kernel, stride, dilation or padding
+// ternary_conv_scratch_bytes for at least pool.threads() threads. `input` is per sample. Errors: NotFinite; InvalidArgument: a kernel, stride, dilation or padding
 // that is none; Unsupported: scales of groups of k where channels are in groups.
 Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& geometry,
-                    const TernaryConvInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool,
+                    const LayerInput& input, const TernaryGemmArgs& results, uint8_t* scratch, ThreadPool& pool,
                     const RangeTask* after = nullptr);
 
 }  // namespace bitlab::kernels

@@ -147,7 +147,7 @@ TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
       std::vector<float> y(static_cast<size_t>(tokens * rows));
       AlignedBuffer scratch =
           *AlignedBuffer::allocate(static_cast<size_t>(ternary_linear_scratch_bytes(kernels, layer.weight(), tokens, 3)));
-      ASSERT_TRUE(ternary_linear(kernels, layer.weight(), {}, x.data(), tokens, y.data(), scratch.data(),
+      ASSERT_TRUE(ternary_linear(kernels, layer.weight(), {.x = x.data()}, tokens, y.data(), scratch.data(),
                                  *make_thread_pool(1 + i % 3))
                       .ok());
       EXPECT_TRUE(test::same_bits(y, ternary::oracle::linear(x, tokens, layer.t, rows, depth, layer.scale, layer.bias)))
@@ -184,7 +184,7 @@ TEST(EveryTernaryDepthwise, EqualsTheOracle) {
 TEST(TernaryConv, RefusesSizesThatAreNone) {
   const Layer layer(4, 4, true, false, TernaryLayout::kRows);
   const auto error_of = [&](const ConvGeometry& g) {
-    return ternary_conv({}, layer.weight(), g, {}, {}, nullptr, *make_thread_pool(1)).error().message;
+    return ternary_conv({}, layer.weight(), g, {.op = "ternary_conv"}, {}, nullptr, *make_thread_pool(1)).error().message;
   };
   const ConvGeometry g{.channels = 4, .input = {1, 1, 4}};
   const std::string_view form =
@@ -209,7 +209,7 @@ TEST(TernaryConv, RefusesGroupsOfScalesWhereChannelsAreInGroups) {
   weight.group = 64;
   const TernaryKernels kernels =
       *select_ternary_conv(g, {4}, TernaryLayout::kRows, this_machine(), {"ternary_gemm:reference"});
-  const Status status = ternary_conv(kernels, weight, g, {}, {}, nullptr, *make_thread_pool(1));
+  const Status status = ternary_conv(kernels, weight, g, {.op = "ternary_conv"}, {}, nullptr, *make_thread_pool(1));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().message, "[ternary_conv] one scale a row where channels are in groups, got groups of 64 k");
 }

@@ -5,13 +5,11 @@
 namespace bitlab::kernels {
 namespace {
 
-int64_t q_stride(int64_t depth) { return round_up(depth, kVnStep); }
-
 // Scratch: q [tokens, stride], a [tokens], then what the kernel asks for.
 struct LinearScratch {
   int64_t q, a;  // bytes
   LinearScratch(int64_t tokens, int64_t depth)
-      : q(round_up(tokens * q_stride(depth), kAlignment)),
+      : q(round_up(tokens * ternary_linear_q_stride(depth), kAlignment)),
         a(round_up(tokens * static_cast<int64_t>(sizeof(float)), kAlignment)) {}
 };
 
@@ -90,6 +88,8 @@ int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int6
   return gemm == nullptr ? kInt8GemmScratchBytes : ternary_gemm_scratch_bytes(*gemm, depth, group);
 }
 
+int64_t ternary_linear_q_stride(int64_t depth) { return round_up(depth, kVnStep); }
+
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads) {
   if (kernels.get<TernaryGemmF32Row>() != nullptr) return 0;
@@ -97,26 +97,26 @@ int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const Ternar
   return bytes.q + bytes.a + threads * product_scratch_bytes(kernels, weight.packed->depth, weight.group);
 }
 
-Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
-                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool, const char* op) {
+Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerInput& input, int64_t tokens,
+                      float* y, uint8_t* scratch, ThreadPool& pool) {
   const PackedTernary& w = *weight.packed;
   TernaryGemmArgs args = weight.arguments();
   args.y = y;
   args.y_stride = w.rows;
   if (const auto* weight_only = kernels.get<TernaryGemmF32Row>()) {
-    ternary_gemm_f32(*weight_only, {args, x, w.depth}, tokens, pool);
+    ternary_gemm_f32(*weight_only, {args, input.x, w.depth}, tokens, pool);
     return {};
   }
   const LinearScratch bytes(tokens, w.depth);
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q);
-  const int64_t stride = q_stride(w.depth);
-  BITLAB_RETURN_IF_ERROR(
-      activation_quant(*kernels.quant, op, x, tokens, w.depth, w.depth, q, stride, a, pool, activation.scale()));
-  args.q = q;
-  args.q_stride = stride;
-  args.a = a;
-  args.a_stride = 1;
+  args.q_stride = ternary_linear_q_stride(w.depth);
+  args.q = input.q == nullptr ? q : input.q;
+  args.a = input.q == nullptr ? a : input.a;
+  args.a_stride = input.q == nullptr ? 1 : input.a_stride;
+  if (input.q == nullptr)
+    BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, tokens, w.depth, w.depth, q, args.q_stride, a,
+                                            pool, input.activation.scale()));
   uint8_t* rest = scratch + bytes.q + bytes.a;
   if (const auto* int8 = kernels.get<Int8GemmRow>()) {
     int8_gemm(*int8, args, tokens, rest, pool);

@@ -25,6 +25,16 @@ struct LayerActivation {
   ActivationScale scale() const { return {static_cast<float>(act_limit(kind)), is_static(kind) ? 1.0F / step : 0.0F}; }
 };
 
+// What a layer reads.
+struct LayerInput {
+  const char* op = "ternary";  // named in errors
+  const float* x = nullptr;    // float32, quantized as `activation` says, or read as it is; or
+  const int8_t* q = nullptr;   // int8, |q| <= 127,
+  const float* a = nullptr;    // with what a unit of it stands for: a[i * a_stride] of token or sample i
+  int64_t a_stride = 0;
+  LayerActivation activation{};
+};
+
 // The kernels that a ternary layer runs on: that of its product and, unless activations stay float, the one that quantizes them.
 struct TernaryKernels {
   const ActivationQuantRow* quant = nullptr;  // null where the product's is a TernaryGemmF32Row
@@ -78,9 +88,11 @@ int64_t product_scratch_bytes(const TernaryKernels& kernels, int64_t depth, int6
 int64_t ternary_linear_scratch_bytes(const TernaryKernels& kernels, const TernaryWeight& weight, int64_t tokens,
                                      int threads);
 
-// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes for at least pool.threads() threads. Error: NotFinite, naming `op`.
-Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
-                      const float* x, int64_t tokens, float* y, uint8_t* scratch, ThreadPool& pool,
-                      const char* op = "ternary_linear");
+// From a token of q to the next: a multiple of 16 values; those behind the last of a token are zero.
+int64_t ternary_linear_q_stride(int64_t depth);
+
+// `scratch` is aligned to 64 and holds ternary_linear_scratch_bytes for at least pool.threads() threads. Error: NotFinite, naming input.op.
+Status ternary_linear(const TernaryKernels& kernels, const TernaryWeight& weight, const LayerInput& input, int64_t tokens,
+                      float* y, uint8_t* scratch, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

@@ -34,6 +34,10 @@ struct Product {
                                              std::array<bool, 3> needed) const;
 };
 
+// How a convolution's result lies in memory: as x [B, C, ...] does, with the channels last or not, whatever computes it; contiguous without a batch
+// and in one dimension.
+at::MemoryFormat conv_format(const at::Tensor& x, size_t dimensions);
+
 // The type that autocast asks for. An operator runs with autocast switched off for those that it calls, which is why it is noted here: for the
 // calling thread, as long as a scope lives.
 class AutocastScope {
@@ -48,7 +52,8 @@ class AutocastScope {
   static thread_local std::optional<at::ScalarType> current_;
   std::optional<at::ScalarType> before_;
 };
-// Of the products of a backward pass: autocast's on CUDA, as those of a float layer, else float32.
+// Of the products of a backward pass: autocast's, as those of a float layer, on CUDA, and on CPUs that multiply it (elsewhere LibTorch's products of
+// bfloat16 are slower than float32's, some by far).
 at::ScalarType gradient_type(const at::Tensor& x);
 
 // The product of integers |q| <= 127 and |t| <= limit, summed without rounding: float32 holds every sum below 2^24, float64 those of every depth

@@ -74,7 +74,8 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
   BITLAB_TRY(const kernels::TernaryKernels chosen, select_ternary(activation.kind, weight.problem(tokens),
                                                                   weight.packed->layout, options.machine, options.policy));
   return Step{[=](const StepBuffers& b) {
-                return ternary_linear(chosen, weight, activation, b.input(0), tokens, b.output(), b.scratch, *b.pool);
+                return ternary_linear(chosen, weight, {.op = "ternary_linear", .x = b.input(0), .activation = activation},
+                                      tokens, b.output(), b.scratch, *b.pool);
               },
               ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), chosen.names()};
 }

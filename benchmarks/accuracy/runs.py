@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""What ternary weights cost in accuracy: networks of presets/ beside their float32 twins, trained by `bitlab train` with the same settings.
+
+  python3 benchmarks/accuracy/runs.py                                every run whose data are there
+  python3 benchmarks/accuracy/runs.py gpt_shakespeare --data text=tinyshakespeare.txt
+  python3 benchmarks/accuracy/runs.py resnet20_cifar10 --data cifar10=cifar10-jpg --threads 2
+
+Results go to benchmarks/results/accuracy.json after each run, the runs themselves to out/accuracy. A call goes on where another was stopped: runs that
+are finished are not trained again, and the one that was under way continues from its checkpoint to the same bits.
+
+Pictures of CIFAR-10 that are files in folders (<root>/train/<class>/...) are read in place of the original binary files; the results say which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import outcome  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results/accuracy.json"
+FLOAT = ["--quant=none", "--quant.rules=[]"]
+
+
+@dataclass
+class Run:
+    metric: str  # of report.json
+    seeds: int = 1
+    # Flags of the ternary network alone, where it begins with its float twin and learns from it.
+    from_float: list[str] = field(default_factory=list)
+
+
+RUNS = {
+    "lenet5_mnist": Run("accuracy", seeds=3),
+    "gpt_shakespeare": Run("loss", from_float=["--train.distillation=0.5", "--train.temperature=1"]),
+    "text_classifier_sst2": Run("accuracy", seeds=3),
+    "resnet20_cifar10": Run("accuracy", from_float=["--train.distillation=0.5", "--train.temperature=4"]),
+}
+
+
+def value(report: dict[str, Any], metric: str) -> float:
+    """Accuracy in percent; the loss of the next token in nats."""
+    test = report["test"]
+    return 100 * float(test["accuracy"]) if metric == "accuracy" else float(test["loss"])
+
+
+def train(bitlab: Path, folder: Path, flags: list[str]) -> dict[str, Any]:
+    """The report of the run in the folder, which is trained where it is not there."""
+    report = folder / "report.json"
+    if not report.exists():
+        begun = (folder / "last.ckpt").exists()
+        subprocess.run([str(bitlab), "train", *(["--resume"] if begun else flags), "-o", str(folder)], check=True)
+    return dict(json.loads(report.read_text()))
+
+
+def outcome_of(report: dict[str, Any], metric: str) -> dict[str, Any]:
+    curve = [{k: round(v, 5) for k, v in {"loss": e["loss"], **e["validation"]}.items()} for e in report["epochs"]]
+    return {"test": round(value(report, metric), 4), "best_epoch": report["best_epoch"], "curve": curve}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", help=f"of {', '.join(RUNS)}; all by default")
+    parser.add_argument("--bitlab", type=Path, default=ROOT / "build/release/bin/bitlab", help="the program")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=ROOT", help="where the data set of that name is")
+    parser.add_argument("--runs-folder", type=Path, default=ROOT / "out/accuracy", help="where runs are kept")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where results are kept")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run")
+    args = parser.parse_args()
+    for name in args.runs or RUNS:
+        run, preset = RUNS[name], ROOT / "presets" / f"{name}.yaml"
+        flags = [f"--config={preset}", f"--threads={args.threads}"]
+        for entry in args.data:
+            data, root = entry.split("=", 1)
+            if f"name: {data}" not in preset.read_text():
+                continue
+            is_folder = data.startswith("cifar") and (Path(root) / "train").is_dir()
+            flags += [f"--data-root={root}", *(["--data=folder"] if is_folder else [])]
+        results: dict[str, Any] = {"preset": f"presets/{name}.yaml", "metric": run.metric, "flags": flags[1:], "seeds": {}}
+        results["from_float"] = run.from_float
+        for seed in range(1, run.seeds + 1):
+            folder = args.runs_folder / name / str(seed)
+            own = [*flags, f"--seed={seed}"]
+            pair = {"float": outcome_of(train(args.bitlab, folder / "float", own + FLOAT), run.metric)}
+            if run.from_float:
+                twin = folder / "float"
+                own += [f"--train.init_from={twin}", f"--train.teacher={twin}", *run.from_float]
+            pair["ternary"] = outcome_of(train(args.bitlab, folder / "ternary", own), run.metric)
+            results["seeds"][str(seed)] = pair
+            print(name, seed, {kind: of["test"] for kind, of in pair.items()}, flush=True)
+        known = json.loads(args.output.read_text()) if args.output.exists() else {"runs": {}}
+        known |= {"command": "python3 benchmarks/accuracy/runs.py", "cpu": outcome.cpu()}
+        known["runs"][name] = results
+        temporary = args.output.with_suffix(".tmp")
+        temporary.write_text(json.dumps(known, indent=1) + "\n")
+        temporary.replace(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
