@@ -137,7 +137,7 @@ class Slice(unittest.TestCase):
             losses.append(json.loads((second / "report.json").read_text())["epochs"][0]["loss"])
         self.assertLess(losses[1], 0.9 * losses[0])
         result = run("bitlab", "train", "--data", "synthetic", "--model", "mlp", "--init-from", first, "-o", second)
-        check_refused(self, result, 2, "parameters of one architecture, got none for 'fc1.weight'")
+        check_refused(self, result, 2, "parameters of one architecture, got [512] and [500] (name=fc1.bias)")
         check_refused(self, run("bitlab", "train", *arguments, "--init-from", first / "x", "-o", second), 3, "config.yaml")
 
     def test_rules_for_a_network_of_the_zoo(self):
