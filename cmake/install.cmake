@@ -52,7 +52,7 @@ if(BITLAB_TRAIN)
     set_property(TARGET bitlab bitlab_ops APPEND PROPERTY INSTALL_RPATH ${TORCH_INSTALL_PREFIX}/lib)
   endif()
   install(TARGETS bitlab COMPONENT train)
-  install(DIRECTORY ${PROJECT_SOURCE_DIR}/data DESTINATION ${CMAKE_INSTALL_DATADIR}/bitlab COMPONENT train)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/data ${PROJECT_SOURCE_DIR}/presets DESTINATION ${CMAKE_INSTALL_DATADIR}/bitlab COMPONENT train)
 endif()
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/BitLabConfig.cmake.in ${CMAKE_BINARY_DIR}/BitLabConfig.cmake

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bitlab/base/version.h"
+
 namespace bitlab {
 namespace {
 
@@ -165,6 +167,12 @@ fs::path installed_prefix() {
   const fs::path path =
       file.find('/') == std::string_view::npos ? fs::read_symlink("/proc/self/exe", code) : fs::canonical(file, code);
   return code ? fs::path() : path.parent_path().parent_path();
+}
+
+std::vector<fs::path> shipped_folders(const fs::path& name) {
+  std::vector<fs::path> folders{fs::path(source_dir()) / name};
+  if (const fs::path prefix = installed_prefix(); !prefix.empty()) folders.push_back(prefix / "share" / "bitlab" / name);
+  return folders;
 }
 
 }  // namespace bitlab

@@ -70,4 +70,7 @@ Status ensure_writable_folder(const std::filesystem::path& folder);
 // not tell.
 std::filesystem::path installed_prefix();
 
+// Where a folder that comes with BitLab, as "data/mnist", may be: in the checkout that this was built from, and in share/bitlab of the installation.
+std::vector<std::filesystem::path> shipped_folders(const std::filesystem::path& name);
+
 }  // namespace bitlab

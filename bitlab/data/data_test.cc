@@ -154,12 +154,12 @@ TEST(Synthetic, IsTheSameEveryTimeAndBalanced) {
 TEST(Datasets, LimitsAndNames) {
   EXPECT_EQ(load_dataset("synthetic", Split::kTest, {.root = {}, .limit = 7}).value()->size(), 7);
   EXPECT_EQ(load_dataset("synthetic", Split::kTest, {.root = {}, .limit = -1}).error().code, ErrorCode::kInvalidArgument);
-  EXPECT_EQ(
-      load_dataset("mnst", Split::kTest).error().message,
-      "[data] a data set of {mnist, fashion_mnist, cifar10, cifar100, folder, synthetic, text, labelled_text}, got 'mnst'");
+  EXPECT_EQ(load_dataset("mnst", Split::kTest).error().message,
+            "[data] a data set of {mnist, fashion_mnist, cifar10, cifar100, folder, synthetic, text, tinyshakespeare, "
+            "labelled_text}, got 'mnst'");
   EXPECT_EQ(load_dataset("text", Split::kTest, {.root = {}, .limit = 0, .own = {{"token", "3"}}}).error().message,
             "[data] an option of {tokens, tokenizer}, got 'token' (data=text)");
-  EXPECT_EQ(dataset_names().size(), 8U);
+  EXPECT_EQ(dataset_names().size(), 9U);
 }
 
 TEST(Datasets, HoldOutPartitionsTheSamples) {
@@ -215,6 +215,13 @@ TEST_F(DataTest, TextComesInWindowsOfBytes) {
   EXPECT_EQ(
       load_dataset("text", Split::kTest, {.root = options.root, .limit = 0, .own = {{"tokens", "4x"}}}).error().message,
       "[text] a whole number of tokens, got '4x'");
+  // A text of 1,115,394 bytes that comes with BitLab; the cut after nine tenths is at byte 1,003,851.
+  const DatasetPtr plays = load_dataset("tinyshakespeare", Split::kTrain, {}).value();
+  EXPECT_EQ(plays->size(), 1'003'850 / 64);
+  EXPECT_EQ(load_dataset("tinyshakespeare", Split::kTest, {}).value()->size(), 111'542 / 64);
+  const Sample first = plays->get(0).value();
+  const auto* bytes = reinterpret_cast<const int64_t*>(first.arrays[0].bytes.data());
+  EXPECT_EQ(std::string(bytes, bytes + 13), "First Citizen");
   EXPECT_EQ(load_dataset("text", Split::kTest, {.root = folder_ / "b.txt"}).error().code, ErrorCode::kNotFound);
   EXPECT_EQ(load_dataset("text", Split::kTest, {.root = options.root}).error().code, ErrorCode::kInvalidArgument);
 }

@@ -3,7 +3,6 @@
 #include <cstdlib>
 
 #include "bitlab/base/file.h"
-#include "bitlab/base/version.h"
 
 namespace bitlab::data {
 namespace {
@@ -14,9 +13,7 @@ std::vector<fs::path> folders_of(std::string_view set, const fs::path& root) {
   if (!root.empty()) return {root};
   std::vector<fs::path> folders;
   if (const char* data = std::getenv("BITLAB_DATA_DIR")) folders.push_back(fs::path(data) / set);
-  folders.push_back(fs::path(source_dir()) / "data" / set);
-  if (const fs::path prefix = installed_prefix(); !prefix.empty())
-    folders.push_back(prefix / "share" / "bitlab" / "data" / set);
+  for (const fs::path& folder : shipped_folders(fs::path("data") / set)) folders.push_back(folder);
   if (const fs::path cache = cache_folder(); !cache.empty()) folders.push_back(cache / set);
   return folders;
 }

@@ -1,5 +1,6 @@
-// A text file as a data set: its first nine tenths to train on, the rest to test.
+// A text file as a data set: its first nine tenths to train on, the rest to test. tinyshakespeare (A. Karpathy) is one that comes with BitLab.
 #include "bitlab/base/file.h"
+#include "bitlab/data/internal/locate.h"
 #include "bitlab/data/internal/options.h"
 #include "bitlab/data/internal/unicode.h"
 
@@ -30,6 +31,12 @@ Result<DatasetPtr> load_text(Split split, const DataOptions& options) {
   auto set = TextDataset::create(split == Split::kTrain ? part.substr(0, cut) : part, tokens, *tokenizer);
   if (!set.ok()) return make_error(set.error().code, "{} (path={})", set.error().message, options.root.string());
   return set;
+}
+
+Result<DatasetPtr> load_tinyshakespeare(Split split, const DataOptions& options) {
+  DataOptions of_file = options;
+  BITLAB_TRY(of_file.root, locate("tinyshakespeare", options.root, {"input.txt"}));
+  return load_text(split, of_file);
 }
 
 }  // namespace bitlab::data

@@ -13,7 +13,7 @@ __all__ = ["Dataset", "Tokenizer", "dataset_names", "load_dataset", "load_tokeni
 
 
 def load_dataset(name: str, split: str = "train", *, root: str | os.PathLike[str] = "", limit: int = 0, **options: object) -> Dataset:
-    """A data set by name: "mnist" comes with BitLab, "fashion_mnist", "cifar10" and "cifar100" are fetched once; "folder" reads pictures, "text" and
+    """A data set by name: "mnist" and "tinyshakespeare" come with BitLab, "fashion_mnist", "cifar10" and "cifar100" are fetched once; "folder" reads pictures, "text" and
     "labelled_text" texts below `root`; "synthetic" is made up. split: "train" or "test". limit: at most so many samples. options: what the set alone takes
     (docs/tutorials/data.md). Samples are tuples of NumPy arrays and numbers."""
     return Dataset(name, split, os.fspath(root), limit, {key: str(value) for key, value in options.items()})

@@ -136,6 +136,21 @@ class Experiment(unittest.TestCase):
         repeated.write_text(self.train("--example", "--config", example))
         self.assertEqual(repeated.read_text(), text)
 
+    def test_presets(self):
+        root = Path(__file__).resolve().parents[2] / "presets"
+        names = sorted(file.stem for file in root.glob("*.yaml"))
+        shown = run("bitlab", "train", "--help").stdout
+        for name in names:
+            self.assertIn(f"\n  {name} ", shown)
+            result = run("bitlab", "train", "--validate", root / f"{name}.yaml")
+            self.assertEqual(result.returncode, 0, result.stderr)
+        result = run("bitlab", "train", "--preset", "lenet5_mnist", "--epochs", "3", "--example")
+        self.assertIn("\n  epochs: 3\n", result.stdout)
+        self.assertIn("\n  method: twn\n", result.stdout)
+        check_refused(self, run("bitlab", "train", "--preset", "lenet5_mnst", "--example"), 2, "did you mean 'lenet5_mnist'?")
+        both = run("bitlab", "train", "--preset", "lenet5_mnist", "--config", root / "lenet5_mnist.yaml", "--example")
+        check_refused(self, both, 2, "one of --preset and --config")
+
     def test_invalid_files(self):
         file = self.folder / "exp.yaml"
         for text, code, parts in (

@@ -4,13 +4,14 @@
 #include "bitlab/cli/interrupts.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/flags.h"
+#include "bitlab/cli/train/presets.h"
 #include "bitlab/cli/train/run_folder.h"
 
 namespace bitlab::cli {
 namespace {
 
 struct TrainOptions {
-  std::string config_file, rules_file, output;
+  std::string preset, config_file, rules_file, output;
   std::vector<std::string> settings;  // "model.hidden=[64]"
   bool resume = false;
   int64_t profile_steps = 0;
@@ -35,6 +36,12 @@ Status set(RunConfig& config, const std::string& setting) {
 
 // The config of a run that begins: of files, of flags that win over these, and of single settings that win over all.
 Status assemble(TrainOptions& options) {
+  if (!options.preset.empty()) {
+    if (!options.config_file.empty())
+      return make_error(ErrorCode::kInvalidArgument, "[train] one of --preset and --config, got both");
+    BITLAB_TRY(const auto path, preset_path(options.preset));
+    options.config_file = path.string();
+  }
   if (!options.config_file.empty()) {
     BITLAB_TRY(options.config, config::load<RunConfig>(options.config_file));
   }
@@ -51,6 +58,7 @@ Status assemble(TrainOptions& options) {
 Status take_up(TrainOptions& options) {
   std::string given = options.flags.given() + options.paths.given();
   if (!options.config_file.empty()) given = "--config";
+  if (!options.preset.empty()) given = "--preset";
   if (!options.rules_file.empty()) given = "--rules";
   if (!options.settings.empty()) given = "--set";
   if (!given.empty())
@@ -105,10 +113,12 @@ Status run(TrainOptions& options) {
   return {};
 }
 
-std::string models() {
+std::string models_and_presets() {
   std::string text = "Models:\n";
   for (const models::ModelInfo& info : models::model_list())
     text += fmt::format("  {:<15} {} ({})\n", info.name, info.summary, info.domain);
+  text += "Presets:\n";
+  for (const Preset& preset : presets()) text += fmt::format("  {:<22} {}\n", preset.name, preset.summary);
   return text;
 }
 
@@ -126,6 +136,8 @@ void add_train(CLI::App& app, Action& action) {
           "profile.json and trace.json (for ui.perfetto.dev) into the folder")
       ->type_name("STEPS")
       ->check(CLI::Range(1, 1'000'000));
+  command->add_option("--preset", options->preset, "An experiment that comes with BitLab, see below; flags win over it")
+      ->type_name("NAME");
   command->add_option("--config", options->config_file, "A config.yaml (or .json) to start from; flags win over it");
   command->add_option("--rules", options->rules_file,
                       "A .yaml or .json file with a quantization and rules, as `bitlab analyze` writes it");
@@ -148,10 +160,11 @@ void add_train(CLI::App& app, Action& action) {
   command->add_flag("--schema", options->schema, "Print a JSON schema of config files, for editors");
   command->add_option("--validate", options->validated, "Check a config file, and train nothing")->type_name("FILE");
   command->footer(
-      models() +
+      models_and_presets() +
       "Every field of the config is a flag by its path, too: --train.epochs 3, --model.hidden '[64]'.\n"
       "Examples:\n"
       "  bitlab train --model lenet5 --data mnist --quant absmean --epochs 5 -o runs/lenet5\n"
+      "  bitlab train --preset lenet5_mnist -o runs/lenet5\n"
       "  bitlab train --config runs/lenet5/config.yaml --quant none -o runs/lenet5-float\n"
       "  bitlab train --example > exp.yaml; bitlab train --config exp.yaml --train.learning_rate 0.1 -o runs/exp\n"
       "  bitlab train --model mlp --model.hidden '[256, 64]' --rules rules.yaml -o runs/mlp\n"
