@@ -221,11 +221,12 @@ def training_table() -> str:
         f"Time of a step as a multiple of float32's, median of {r['rounds']} interleaved rounds, {r['threads']} thread, {r['isa']}, LibTorch {r['torch']}, brevitas",
         f"{r['brevitas']}. By `{r['command']}`.",
         "",
-        "| layer | " + " | ".join(names) + " |",
+        "| a step of | " + " | ".join(names) + " |",
         "|---" + "|---:" * len(names) + "|",
     ]
     for case in r["cases"]:
-        ratios = " | ".join(f"{case['candidates'][name]['ratio_median']:.2f}" for name in names)
+        measured = (case["candidates"].get(name) for name in names)
+        ratios = " | ".join("" if of is None else f"{of['ratio_median']:.2f}" for of in measured)
         lines.append(f"| {case['name']} | {ratios} |")
     return "\n" + "\n".join(lines) + "\n"
 

@@ -37,7 +37,8 @@ at::Tensor chosen_slope(const EncodedWeight& of) {
 
 at::Tensor Operands::x_value(const Settings& s, at::ScalarType type) const {
   if (!s.quantizes_x()) return in_type(x, type);
-  return in_type(blended_value(q * in_type(a, product_type(s, type)), x, s.blend), type);
+  const at::ScalarType product = product_type(s, type);
+  return in_type(blended_value(q.to(product).mul_(in_type(a, product)), x, s.blend), type);
 }
 
 at::Tensor Operands::weight_value(const Settings& s, at::ScalarType type) const {
