@@ -4,7 +4,7 @@
   make bench-models                       measures; writes out/bench/models.json
   make bench-models BENCH_ARGS=--take     and adopts the result as benchmarks/results/models.json
 
-Candidates: the network made ternary by BitConverter (int8 activations) and deployed; LibTorch's float32; ONNX Runtime's float32; ONNX Runtime's int8
+Candidates: the network made ternary by BitConverter (int8 activations, by their own range and, static, by steps) and deployed; LibTorch's float32; ONNX Runtime's float32; ONNX Runtime's int8
 (QDQ, weights by channel). Networks are those of torchvision, timm and transformers with random weights, which change no time.
 Every round runs each candidate once, in turn; a ratio is the median over the rounds.
 """
@@ -63,6 +63,10 @@ def write_files(make: Make, folder: Path) -> tuple[nn.Module, torch.Tensor, dict
     ternary, _ = make()
     bitlab.BitConverter.convert(ternary, bitlab.BitQuantConfig(granularity="channel"))
     deployed = bitlab.deploy(ternary, x, folder / "model.bit")
+    static, _ = make()
+    bitlab.BitConverter.convert(static, bitlab.BitQuantConfig(granularity="channel", activation="int8_static"))
+    static.train()(torch.cat([x, x]))  # the first batch of training sets the steps
+    bitlab.deploy(static, x, folder / "static.bit")
     return model, x, {
         "float32_mb": round(deployed.float32_weight_bytes / 1e6, 2),
         "file_ratio": round(sum(p.numel() for p in model.parameters()) * 4 / deployed.file_bytes, 2),
@@ -72,7 +76,7 @@ def write_files(make: Make, folder: Path) -> tuple[nn.Module, torch.Tensor, dict
 
 def candidates(model: nn.Module, x: torch.Tensor, folder: Path, threads: int) -> dict[str, Callable[[], object]]:
     feed = {"x": x.numpy()}
-    session = bitlab.runtime.Session(folder / "model.bit", threads=threads)
+    session, static = (bitlab.runtime.Session(folder / file, threads=threads) for file in ("model.bit", "static.bit"))
     name = session.model.inputs[0].name
     floats, int8 = (onnx_session(folder / file, threads) for file in ("float.onnx", "int8.onnx"))
 
@@ -82,6 +86,7 @@ def candidates(model: nn.Module, x: torch.Tensor, folder: Path, threads: int) ->
 
     return {
         "BitLab": lambda: session.run({name: feed["x"]}),
+        "BitLab static": lambda: static.run({name: feed["x"]}),
         "LibTorch float32": libtorch,
         "ONNX Runtime float32": lambda: floats.run(None, feed),
         "ONNX Runtime int8": lambda: int8.run(None, feed),

@@ -65,8 +65,8 @@ int64_t resident_bytes(const runtime::Model& model, const Node& node, ValueId id
   return panels != 0 ? panels : copies[0].bytes();
 }
 
-int64_t plain_bytes(const program::Value& value, const SymbolSizes& sizes) {
-  return saturated_product(elements(value.shape, sizes), size_of(value.dtype));
+int64_t plain_bytes(const program::Value& value, const SymbolSizes& sizes, runtime::Narrow narrow) {
+  return saturated_product(elements(value.shape, sizes), narrow ? 1 : size_of(value.dtype));
 }
 
 }  // namespace
@@ -129,12 +129,13 @@ StepCost cost(const runtime::Model& model, const runtime::PlannedStep& step, con
       if (id == program::kNone || !seen.insert(id).second) continue;
       const program::Value& value = p.value(id);
       const bool is_constant = value.kind == program::ValueKind::kConstant;
-      const int64_t bytes = is_constant ? resident_bytes(model, *node, id) : plain_bytes(value, sizes);
+      const int64_t bytes = is_constant ? resident_bytes(model, *node, id)
+                                        : plain_bytes(value, sizes, id == step.inputs[0] ? step.from : runtime::Narrow());
       cost.bytes += static_cast<int64_t>(static_cast<double>(bytes) * share_read(p, *node, place, sizes));
     }
     seen.insert(node->outputs.begin(), node->outputs.end());
   }
-  for (const ValueId id : step.outputs) cost.bytes += plain_bytes(p.value(id), sizes);
+  for (const ValueId id : step.outputs) cost.bytes += plain_bytes(p.value(id), sizes, step.to);
   return cost;
 }
 

@@ -28,7 +28,7 @@ MemoryTracker::MemoryTracker(const runtime::Model& model, const runtime::Plan& p
   const program::Program& p = model.program();
   for (size_t i = 0; i < p.values.size(); ++i) {
     if (plan.offsets[i] < 0) continue;
-    const int64_t bytes = *runtime::value_bytes(p.values[i], plan.sizes);
+    const int64_t bytes = plan.bytes_of(p, static_cast<program::ValueId>(i));
     values.push_back({p.values[i].name, bytes, plan.offsets[i], plan.lives[i].first, plan.lives[i].last});
     all_value_bytes += bytes;
   }

@@ -1,4 +1,6 @@
 // Steps of several nodes compute what the nodes compute one by one, bit by bit; what cannot run within a step does not.
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "bitlab/kernels/elementwise/elementwise.h"
@@ -31,8 +33,10 @@ struct FusedNet {
     values.push_back(*b.node(op, name, std::move(inputs), std::move(attributes)));
     return values.back();
   }
-  ValueId conv(Head head, const std::string& name, ValueId x, uint32_t seed) {
-    const int64_t groups = head == Head::kDepthwise ? kFusedFilters : 1, depth = 9 * (groups == 1 ? kFusedChannels : 1);
+  // step: of static activations; 0: dynamic ones.
+  ValueId conv(Head head, const std::string& name, ValueId x, uint32_t seed, float step = 0,
+               int64_t channels = kFusedChannels) {
+    const int64_t groups = head == Head::kDepthwise ? kFusedFilters : 1, depth = 9 * (groups == 1 ? channels : 1);
     program::Attributes attributes{{"stride", Sizes{1, 1}},    {"padding", Sizes{1, 1}},        {"dilation", Sizes{1, 1}},
                                    {"transposed", int64_t{0}}, {"output_padding", Sizes{0, 0}}, {"groups", groups}};
     const std::vector<int64_t> shape{kFusedFilters, 3, 3, depth / 9};
@@ -45,7 +49,9 @@ struct FusedNet {
     const ValueId weight = head == Head::kInt8
                                ? b.int8(name + ".weight", shape, t, scale)
                                : b.ternary(name + ".weight", shape, kernels::test::packed(t, kFusedFilters, depth), scale);
-    return add(Op::ternary_conv, name, {x, weight}, attributes);
+    if (step == 0) return add(Op::ternary_conv, name, {x, weight}, attributes);
+    attributes["activation"] = std::string("int8_static");
+    return add(Op::ternary_conv, name, {x, weight, program::kNone, b.floats(name + ".step", {1}, {step})}, attributes);
   }
   ValueId norm(const std::string& name, ValueId x, uint32_t seed) {
     return add(Op::batch_norm, name,
@@ -125,6 +131,69 @@ TEST(Fusion, InAKernelsEpilogueHasTheBitsOfFunctions) {
                                              result_of(q, x, channels, threads, nullptr)))
             << static_cast<int>(head) << " " << tail << " " << threads;
     }
+}
+
+// Two convolutions in a row and what may come between them. How many values stay int8 where all of their steps are static.
+struct Chained {
+  Head first, second;
+  int tail;    // of epilogue(), between them, without its sum: 1, 3 or 5 (none)
+  float step;  // of the second one
+  bool adds;   // a sum follows the first one
+  bool third;  // another one reads the same value, by another step
+  size_t narrow;
+};
+
+FusedNet chained(const Chained& c, float scale = 1) {
+  FusedNet net;
+  const int64_t channels = c.first == Head::kDepthwise ? kFusedFilters : kFusedChannels;
+  const ValueId x = net.b.input("x", {kBatch, channels, kFusedSide, kFusedSide});
+  const ValueId other = net.conv(c.first, "other", x, 5, 0.05F);
+  ValueId y = net.norm("norm", net.conv(c.first, "conv1", x, 1, 0.05F * scale), 12);
+  const auto constant = [&](const std::string& name, float value) { return net.b.floats(name, {1}, {value}); };
+  if (c.adds) y = net.add(Op::add, "sum", {y, other});
+  if (c.tail == 1) y = net.add(Op::relu, "relu", {y});
+  if (c.tail == 3)
+    y = net.add(Op::minimum, "most", {net.add(Op::maximum, "least", {y, constant("zero", 0)}), constant("six", 6)});
+  if (c.tail == 7) y = net.add(Op::sigmoid, "sigmoid", {y});
+  const ValueId last = net.conv(c.second, "conv2", y, 2, c.step, kFusedFilters);
+  net.add(Op::sub, "difference", {last, c.third ? net.conv(c.second, "conv3", y, 3, 0.02F, kFusedFilters) : other});
+  return net;
+}
+
+TEST(Requantization, InRegistersHasTheBitsOfAWalkOfItsOwn) {
+  std::vector<Chained> cases;
+  for (const Head first : {Head::kTernary, Head::kInt8, Head::kDepthwise})
+    for (const Head second : {Head::kTernary, Head::kInt8, Head::kDepthwise})
+      for (const int tail : {1, 3, 5}) cases.push_back({first, second, tail, 0.04F, false, false, 1});
+  cases.push_back({Head::kTernary, Head::kTernary, 7, 0.04F, false, false, 0});  // a function that registers do not take
+  cases.push_back({Head::kTernary, Head::kTernary, 1, 0.04F, true, false, 0});   // a sum, which may hold an infinity
+  cases.push_back({Head::kTernary, Head::kTernary, 1, 0.04F, false, true, 0});   // two steps
+  cases.push_back({Head::kTernary, Head::kTernary, 1, 0, false, false, 0});      // a dynamic one
+  cases.push_back({Head::kTernary, Head::kWeightOnly, 1, 0, false, false, 0});
+  cases.push_back({Head::kTernary, Head::kFloat, 1, 0, false, false, 0});
+  for (const Chained& c : cases) {
+    const int64_t channels = c.first == Head::kDepthwise ? kFusedFilters : kFusedChannels;
+    const auto x = random_floats(kPictures * channels * kFusedSide * kFusedSide, 7, 20);  // beyond both ends of the range
+    FusedNet narrow = chained(c), shown = chained(c);
+    const program::Program p = *narrow.b.finish({narrow.values.back()}), q = *shown.b.finish(shown.values);
+    for (const int threads : {1, 3})
+      EXPECT_TRUE(
+          kernels::test::same_bits(result_of(p, x, channels, threads, nullptr), result_of(q, x, channels, threads, nullptr)))
+          << &c - cases.data() << " " << threads;
+    const auto model = Model::create(p).value();
+    const Plan plan = make_plan(*model, program::at_batch(kPictures), 1).value();
+    const auto is_narrow = [](const Narrow& n) { return static_cast<bool>(n); };
+    EXPECT_EQ(static_cast<size_t>(std::ranges::count_if(plan.narrow, is_narrow)), c.narrow) << &c - cases.data();
+  }
+}
+
+// A walk of its own refuses an infinity, so that values that can hold one stay float32.
+TEST(Requantization, LeavesWhatMayBeInfinite) {
+  const Chained c{Head::kTernary, Head::kTernary, 1, 0.04F, false, false, 0};
+  FusedNet net = chained(c, 1e37F);
+  const auto model = Model::create(*net.b.finish({net.values.back()})).value();
+  const Plan plan = make_plan(*model, program::at_batch(1), 1).value();
+  EXPECT_TRUE(std::ranges::none_of(plan.narrow, [](const Narrow& n) { return static_cast<bool>(n); }));
 }
 
 TEST(Fusion, OfRowsIsOneWalk) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bitlab/runtime/internal/chain.h"
+#include "bitlab/runtime/internal/narrow.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -23,6 +24,18 @@ std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fus
   return lives;
 }
 
+// The chain that each step computes on its output.
+Result<std::vector<Chain>> chains_of(const Model& model, const Plan& plan, std::vector<Fusion>& fusions) {
+  std::vector<Chain> chains;
+  for (Fusion& fusion : fusions) {
+    Chain& chain = chains.emplace_back();
+    if (fusion.functions.empty()) continue;
+    BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row({model, plan.layouts, fusion.head(), plan.sizes, 1}));
+    chain = Chain(row, std::move(fusion.functions));
+  }
+  return chains;
+}
+
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
 
 }  // namespace
@@ -41,39 +54,49 @@ Result<int64_t> value_bytes(const program::Value& v, const program::SymbolSizes&
   return round_up(count * size_of(v.dtype), kAlignment);
 }
 
+int64_t Plan::bytes_of(const Program& p, ValueId id) const {
+  const program::Value& value = p.value(id);
+  const int64_t element = narrow[static_cast<size_t>(id)] ? 1 : size_of(value.dtype);
+  return round_up(elements(value.shape, sizes) * element, kAlignment);  // make_plan() has seen that it can be counted
+}
+
 Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads) {
   const Program& p = model.program();
-  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, 0, 0};
+  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, {}, 0, 0};
   for (const program::Value& value : p.values)  // before anything multiplies their sizes; states are a session's memory
     if (value.kind != program::ValueKind::kConstant) BITLAB_RETURN_IF_ERROR(value_bytes(value, sizes));
   std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
+  BITLAB_TRY(const std::vector<Chain> chains, chains_of(model, plan, fusions));
+  plan.narrow = narrow_values(model, plan.layouts, plan.sizes, fusions, chains);
   plan.lives = lifetimes(p, fusions);
   program::Placement placement;
   std::vector<ValueId> written = p.inputs;
   for (const Fusion& step : fusions) written.insert(written.end(), step.outputs().begin(), step.outputs().end());
   for (const ValueId id : written) {
     const auto i = static_cast<size_t>(id);
-    BITLAB_TRY(const int64_t bytes, value_bytes(p.values[i], sizes));
-    plan.offsets[i] = placement.place(bytes, plan.lives[i]);
+    plan.offsets[i] = placement.place(plan.bytes_of(p, id), plan.lives[i]);
     plan.scratch_offset = placement.bytes();
     if (plan.scratch_offset > kMostBytes)
       return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes of values at a time, got {} (value={})",
                         plan.scratch_offset, p.values[i].name);
   }
   int64_t scratch = 0;
-  for (Fusion& fusion : fusions) {
+  for (size_t i = 0; i < fusions.size(); ++i) {
+    Fusion& fusion = fusions[i];
     StepContext context{model, plan.layouts, fusion.head(), plan.sizes, threads};
-    Chain chain;
-    if (!fusion.functions.empty()) {
-      BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row(context));
-      chain = Chain(row, std::move(fusion.functions));
-      context.chain = &chain;
-    }
+    if (!chains[i].empty()) context.chain = &chains[i];
+    const auto outputs = fusion.outputs();
+    if (!fusion.inputs.empty() && fusion.inputs[0] != program::kNone)
+      context.from = plan.narrow[static_cast<size_t>(fusion.inputs[0])];
+    context.to = plan.narrow[static_cast<size_t>(outputs[0])];
     BITLAB_TRY(Step step, make_step(context));
     scratch = std::max(scratch, step.scratch_bytes);
-    const auto outputs = fusion.outputs();
-    plan.steps.push_back(
-        {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
+    plan.steps.push_back({std::move(step),
+                          std::move(fusion.nodes),
+                          std::move(fusion.inputs),
+                          {outputs.begin(), outputs.end()},
+                          context.from,
+                          context.to});
   }
   plan.arena_bytes = plan.scratch_offset + scratch;
   return plan;
@@ -83,7 +106,7 @@ std::vector<int64_t> live_bytes(const Program& p, const Plan& plan) {
   std::vector<int64_t> live(plan.steps.size() + 2);  // of the time t at t + 1
   for (size_t i = 0; i < p.values.size(); ++i) {
     if (plan.offsets[i] < 0) continue;
-    const auto bytes = *value_bytes(p.values[i], plan.sizes);  // make_plan() has counted them
+    const int64_t bytes = plan.bytes_of(p, static_cast<ValueId>(i));
     for (int64_t t = plan.lives[i].first; t <= plan.lives[i].last; ++t) live[static_cast<size_t>(t + 1)] += bytes;
   }
   return live;

@@ -15,6 +15,7 @@ struct PlannedStep {
   Step step;
   std::vector<const program::Node*> nodes;
   std::vector<program::ValueId> inputs, outputs;
+  Narrow from{}, to{};  // how the first input and the first output lie in memory
   const std::string& name() const { return nodes.front()->name; }
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };
@@ -27,17 +28,21 @@ struct Plan {
   std::vector<PlannedStep> steps;
   std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants, states and what stays within a step
   std::vector<Lifetime> lives;   // by value, of those that have an offset
+  std::vector<Narrow> narrow;    // by value: what lies in memory as int8
   int64_t arena_bytes = 0;       // values, then the scratch of the largest step
   int64_t scratch_offset = 0;    // bytes of values
+
+  // Bytes that a value takes, as it lies in memory, a multiple of the alignment.
+  int64_t bytes_of(const program::Program& program, program::ValueId id) const;
 };
 
-// Bytes that a value takes, a multiple of the alignment. Error: Unsupported, where they cannot be counted.
+// Bytes that a value of its type takes, a multiple of the alignment. Error: Unsupported, where they cannot be counted.
 Result<int64_t> value_bytes(const program::Value& value, const program::SymbolSizes& sizes);
 
 // Errors: NoKernel, Unsupported (more memory than can be addressed).
 Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads);
 
-// Bytes of values, value_bytes() each, that live at the same time: of the inputs before the first step, at each step, and of the outputs behind the
+// Bytes of values, Plan::bytes_of() each, that live at the same time: of the inputs before the first step, at each step, and of the outputs behind the
 // last. The largest of them is the least memory that any placement of these values takes; Plan::scratch_offset is what this one does.
 std::vector<int64_t> live_bytes(const program::Program& program, const Plan& plan);
 

@@ -38,6 +38,14 @@ struct Step {
   int reordered_inputs = 0;  // that are copied to scratch in the order that the kernel reads
 };
 
+// A value that does not lie in memory as its type says, but as int8.
+struct Narrow {
+  float step = 0;   // what a unit of it stands for; 0: the value is as its type says
+  float limit = 0;  // |q| is at most
+  explicit operator bool() const { return step != 0; }
+  bool operator==(const Narrow&) const = default;
+};
+
 class Chain;
 
 struct StepContext {
@@ -47,6 +55,7 @@ struct StepContext {
   const program::SymbolSizes& sizes;  // the context: the most that a run with this plan can have
   int threads;
   const Chain* chain = nullptr;  // what the step computes on its output, too (internal/chain.h); null: nothing
+  Narrow from{}, to{};           // how the first input and the step's output lie in memory (internal/narrow.h)
 
   const program::Value& input(size_t place) const { return model.program().value(node.inputs[place]); }
   bool has_input(size_t place) const { return node.inputs[place] != program::kNone; }

@@ -92,6 +92,20 @@ PassFacts fusion(const Program& p, const runtime::Plan& plan) {
           fused.empty() ? "each node is a step" : "in one walk: " + listed(fused)};
 }
 
+PassFacts requantization(const Program& p, const runtime::Plan& plan) {
+  PassFacts pass{"plan", "requantization", "bytes", 0, 0, ""};
+  int64_t narrow = 0;
+  for (size_t i = 0; i < p.values.size(); ++i) {
+    if (plan.offsets[i] < 0) continue;
+    const int64_t bytes = plan.bytes_of(p, static_cast<program::ValueId>(i));
+    pass.before += *runtime::value_bytes(p.values[i], plan.sizes);
+    pass.after += bytes;
+    if (plan.narrow[i]) ++narrow;
+  }
+  pass.what = fmt::format("{} values stay int8 between convolutions with static activations", narrow);
+  return pass;
+}
+
 PassFacts kernel_choice(const runtime::Plan& plan) {
   std::map<std::string, int64_t> chosen;
   for (const runtime::PlannedStep& step : plan.steps)
@@ -119,8 +133,8 @@ PassFacts memory(const runtime::Model& model, const runtime::Plan& plan) {
 std::vector<PassFacts> passes_of(const Program& p, const runtime::Model& model, const runtime::Plan& plan) {
   std::vector<PassFacts> passes;
   add_deployment(p, passes);
-  for (const PassFacts& pass :
-       {verification(p), constants(p, model), layout(p, plan), fusion(p, plan), kernel_choice(plan), memory(model, plan)})
+  for (const PassFacts& pass : {verification(p), constants(p, model), layout(p, plan), fusion(p, plan),
+                                requantization(p, plan), kernel_choice(plan), memory(model, plan)})
     passes.push_back(pass);
   return passes;
 }

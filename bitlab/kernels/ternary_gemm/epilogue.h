@@ -5,6 +5,10 @@
 
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "bitlab/kernels/ternary_gemm/arguments.h"
 
 #define BITLAB_INLINE static inline __attribute__((always_inline))
@@ -37,9 +41,18 @@ template <int kWidth>
 BITLAB_INLINE Floats<kWidth> to_floats(Ints<kWidth> values) {
   return __builtin_convertvector(values, Floats<kWidth>);
 }
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+#define BITLAB_MASKS 1  // of 16 rows: what exists is read and written by one instruction, without a way through memory
+BITLAB_INLINE __mmask16 mask_of(int64_t count) {
+  return count >= 16 ? __mmask16{0xFFFF} : static_cast<__mmask16>((1U << count) - 1);
+}
+#endif
 // Values of consecutive rows, of which `count` exist.
 template <int kWidth>
 BITLAB_INLINE Floats<kWidth> load_rows(const float* values, int64_t count) {
+#if defined(BITLAB_MASKS)
+  if constexpr (kWidth == 16) return reinterpret_cast<Floats<kWidth>>(_mm512_maskz_loadu_ps(mask_of(count), values));
+#endif
   Floats<kWidth> result{};
   if (count >= kWidth) {
     std::memcpy(&result, values, sizeof(result));
@@ -55,11 +68,34 @@ BITLAB_INLINE Floats<kWidth> load_scales(const float* scale, int64_t stride, int
 
 template <int kWidth, class Vector, class T>
 BITLAB_INLINE void store_rows(const Vector& values, T* to, int64_t count) {
+#if defined(BITLAB_MASKS)
+  if constexpr (kWidth == 16 && sizeof(T) == 4) {
+    _mm512_mask_storeu_epi32(to, mask_of(count), reinterpret_cast<__m512i>(values));
+    return;
+  }
+  if constexpr (kWidth == 16 && sizeof(T) == 1) {
+    _mm_mask_storeu_epi8(to, mask_of(count), reinterpret_cast<__m128i>(values));
+    return;
+  }
+#endif
   if (count >= kWidth) {
     std::memcpy(to, &values, sizeof(values));
   } else {
     for (int64_t i = 0; i < count; ++i) to[i] = values[i];
   }
+}
+
+// Half to even, as rint does; |values| is below 2^22.
+template <int kWidth>
+BITLAB_INLINE Ints<kWidth> rounded(Floats<kWidth> values) {
+#if defined(__AVX512F__)
+  if constexpr (kWidth == 16) return reinterpret_cast<Ints<kWidth>>(_mm512_cvtps_epi32(reinterpret_cast<__m512>(values)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (kWidth == 8) return reinterpret_cast<Ints<kWidth>>(_mm256_cvtps_epi32(reinterpret_cast<__m256>(values)));
+#endif
+  const auto integers = all_floats<kWidth>(12582912.0F);  // adding 1.5 x 2^23 leaves no fraction bits
+  return __builtin_convertvector((values + integers) - integers, Ints<kWidth>);
 }
 
 // What belongs to kWidth rows from `row` on, loaded once for all tokens.
@@ -94,10 +130,10 @@ BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& 
   const int64_t at = token * p.y_stride + c.row;
   if (p.residual != nullptr) y = y + load_rows<kWidth>(p.residual + at, c.count);
   if (p.relu) y = y < zero ? zero : y;
-  if (p.clamps) {  // as the functions maximum and minimum of elementwise.def
+  if (p.clamps) {  // as the functions maximum and minimum of elementwise.def; in this form each is one instruction
     const auto low = all_floats<kWidth>(p.low), high = all_floats<kWidth>(p.high);
-    y = y > low ? y : (y == y ? low : y);
-    y = y < high ? y : (y == y ? high : y);
+    const Floats<kWidth> raised = y > low ? y : low, between = raised < high ? raised : high;
+    y = y == y ? between : y;
   }
   if (p.y_q == nullptr) {
     store_rows<kWidth>(y, p.y + at, c.count);
@@ -107,10 +143,7 @@ BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& 
   Floats<kWidth> scaled = y * all_floats<kWidth>(p.y_inv);
   scaled = scaled < most ? scaled : most;
   scaled = scaled > least ? scaled : least;
-  // Adding 1.5 x 2^23 leaves no fraction bits: rounds half to even, as rint does.
-  const auto integers = all_floats<kWidth>(12582912.0F);
-  scaled = (scaled + integers) - integers;
-  const auto q = __builtin_convertvector(__builtin_convertvector(scaled, Ints<kWidth>), typename Lanes<kWidth>::Bytes);
+  const auto q = __builtin_convertvector(rounded<kWidth>(scaled), typename Lanes<kWidth>::Bytes);
   store_rows<kWidth>(q, p.y_q + at, c.count);
 }
 

@@ -1,10 +1,14 @@
 // Steps of ternary layers.
+#include <cmath>
+#include <limits>
+
 #include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
+#include "bitlab/runtime/internal/narrow.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
@@ -57,14 +61,54 @@ struct Epilogue {
       weight.relu = true;
       ++e.taken;
     }
-    if (is_constant(e.taken, Elementwise::maximum, 1)) weight.low = *list[e.taken++].constant;
-    if (is_constant(e.taken, Elementwise::minimum, 1)) weight.high = *list[e.taken++].constant;
+    const auto is_bound = [&](Elementwise op) {
+      return is_constant(e.taken, op, 1) && !std::isnan(*list[e.taken].constant);
+    };
+    if (is_bound(Elementwise::maximum)) weight.low = *list[e.taken++].constant;
+    if (is_bound(Elementwise::minimum)) weight.high = *list[e.taken++].constant;
     weight.clamps = weight.low != -__builtin_inff() || weight.high != __builtin_inff();
     return e;
   }
 };
 
+// Whether every float between the exact sum and the result is finite for the largest sum that there is, each at most half the largest float.
+bool stays_finite(const kernels::TernaryWeight& w, float step) {
+  constexpr double kMost = std::numeric_limits<float>::max() / 2, kLargest = 127 * 127;  // of q, and of weights kept in int8
+  const double sum = kLargest * static_cast<double>(w.packed->depth) * step;
+  double most = sum;
+  for (int64_t n = 0; n < w.packed->rows; ++n) {
+    const auto at = [n](const float* values, double other) {
+      return values == nullptr ? other : std::abs(double{values[n]});
+    };
+    const auto scale = [&](const float* values) {
+      return values == nullptr ? 0.0 : std::abs(double{values[n * w.scale_stride]});
+    };
+    const double product = sum * (scale(w.scale) + scale(w.scale_neg)), biased = product + at(w.bias, 0),
+                 scaled = biased * at(w.alpha, 1);
+    for (const double value : {product, biased, scaled, scaled + at(w.beta, 0)})
+      if (!(value <= most)) most = value;  // NaN, too
+  }
+  return most <= kMost;
+}
+
 }  // namespace
+
+Narrow narrow_input(const StepContext& context) {
+  if (context.node.op != Op::ternary_conv || context.output_elements() == 0) return {};
+  const auto activation = activation_of(context, input_of(Op::ternary_conv, "act_scale"));
+  if (!activation.ok() || !is_static(activation->kind)) return {};
+  return {activation->step, static_cast<float>(act_limit(activation->kind))};
+}
+
+bool can_narrow(const StepContext& context) {
+  const Narrow input = narrow_input(context);
+  if (!input) return false;
+  kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_conv, "bias"));
+  if (weight.group != 0) return false;
+  const Chain chain = chain_of(context);
+  const Epilogue epilogue = Epilogue::of(chain, context.output_elements(), weight);
+  return epilogue.residual == 0 && epilogue.taken == chain.functions().size() && stays_finite(weight, input.step);
+}
 
 Result<Step> make_ternary_linear_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_linear, "bias"));
@@ -90,14 +134,23 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
                                  weight.packed->layout, options.machine, options.policy));
   const Chain chain = chain_of(context);
   const Epilogue epilogue = Epilogue::of(chain, context.output_elements(), weight);
+  const Narrow from = context.from, to = context.to;
   return Step{[=, rest = chain.without(epilogue.taken)](const StepBuffers& b) {
                 kernels::TernaryGemmArgs results;
-                results.y = b.output();
+                if (to) {
+                  results.y_q = b.output<int8_t>(), results.y_inv = 1.0F / to.step, results.y_limit = to.limit;
+                } else {
+                  results.y = b.output();
+                }
+                kernels::LayerInput input{.op = "ternary_conv", .activation = activation};
+                if (from) {
+                  input.q = b.input<int8_t>(0), input.a = &from.step;
+                } else {
+                  input.x = b.input(0);
+                }
                 if (epilogue.residual != 0) results.residual = b.input(epilogue.residual);
                 const auto run = [&](const RangeTask* after) {
-                  return ternary_conv(chosen, weight, geometry,
-                                      {.op = "ternary_conv", .x = b.input(0), .activation = activation}, results, b.scratch,
-                                      *b.pool, after);
+                  return ternary_conv(chosen, weight, geometry, input, results, b.scratch, *b.pool, after);
                 };
                 return rest.behind(b, run);
               },
