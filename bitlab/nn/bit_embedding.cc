@@ -66,6 +66,16 @@ void BitEmbeddingBagImpl::pretty_print(std::ostream& stream) const {
   stream << ", mode=" << kBagModes.at(options.mode().index()) << ", quant=" << describe(options.quant()) << ')';
 }
 
+namespace {
+
+// Of rows [B, n, D].
+at::Tensor reduced(const at::Tensor& rows, const torch::nn::EmbeddingBagMode& mode) {
+  if (std::holds_alternative<torch::enumtype::kSum>(mode)) return rows.sum(1);
+  return std::holds_alternative<torch::enumtype::kMean>(mode) ? rows.mean(1) : rows.amax(1);
+}
+
+}  // namespace
+
 at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Tensor& offsets,
                                         const at::Tensor& per_sample_weights) {
   if (offsets.defined() ? indices.dim() != 1 : indices.dim() != 2)
@@ -75,6 +85,10 @@ at::Tensor BitEmbeddingBagImpl::forward(const at::Tensor& indices, const at::Ten
   if (per_sample_weights.defined() && per_sample_weights.sizes() != indices.sizes())
     throw Exception(make_error(ErrorCode::kShapeMismatch, "[BitEmbeddingBag] per_sample_weights {}, got {}",
                                c10::str(indices.sizes()), c10::str(per_sample_weights.sizes())));
+  // Without gradients bags of one size read rows of codes, and no table of floats.
+  const bool reads_rows = !is_training() && options.quant().enabled() && !offsets.defined() && indices.numel() > 0 &&
+                          !per_sample_weights.defined() && padding_row() < 0;
+  if (reads_rows) return reduced(quantizer.embedding(*this, weight, indices, -1, false), options.mode());
   const at::Tensor table = options.quant().enabled() ? quantizer.value(*this, weight) : weight;
   at::Tensor begins = offsets;
   if (!begins.defined()) begins = at::arange(0, indices.numel(), std::max<int64_t>(indices.size(1), 1), indices.options());

@@ -52,6 +52,7 @@ def whole(x: Tensor) -> Tensor:
     return (x * 10).long()
 
 
+TABLE = torch.linspace(-1, 1, 9 * 5).sin().view(9, 5)
 GROUPS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 OPERATORS: dict[str, Function] = {
     "y[:, 0] = 0": written((ALL, 0), 0.0),
@@ -100,6 +101,10 @@ OPERATORS: dict[str, Function] = {
     "complex": rotated,
     "rfft": lambda x: torch.fft.rfft(x).abs(),
     "stft": lambda x: torch.stft(x.flatten(1), 16, return_complex=True, window=torch.hann_window(16)).abs(),
+    **{
+        f"embedding_bag {mode}": lambda x, mode=mode: F.embedding_bag((x[:, :, 0] * 4).long().clamp(0, 8), TABLE, mode=mode)
+        for mode in ("sum", "mean", "max")
+    },
     "half": lambda x: (x.half() * 2 + x.half()).float(),
     "bfloat16": lambda x: x.bfloat16().float().exp(),
 }
@@ -127,6 +132,31 @@ def test_an_operator_gives_what_pytorch_gives(name: str, tmp_path: Path) -> None
             expected = function(x[:batch].clone()).numpy()
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_ternary_rows_read_codes(mode: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = bitlab.nn.BitEmbeddingBag(900, 64, mode=mode)
+    indices = torch.randint(900, (3, 5))
+    with torch.no_grad():
+        trained = layer(indices)
+        expected = layer.eval()(indices)
+    torch.testing.assert_close(trained, expected)
+    bitlab.deploy(layer, indices, tmp_path / "net.bit")
+    assert (tmp_path / "net.bit").stat().st_size < 900 * 64 * 4 / 10
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    found = next(iter(session.run({session.model.inputs[0].name: indices.numpy()}).values()))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_bags_of_several_sizes_are_refused(tmp_path: Path) -> None:
+    def bags(x: Tensor) -> Tensor:
+        begins = torch.arange(0, 7 * len(x), 7)
+        return F.embedding_bag((x[:, :, 0] * 4).long().clamp(0, 8).flatten(), TABLE, begins + (begins > 0))
+
+    with pytest.raises(bitlab.Unsupported, match="bags of one size"):
+        bitlab.deploy(Net(bags).eval(), torch.randn(2, 7, 16), tmp_path / "net.bit")
 
 
 def test_float64_is_refused(tmp_path: Path) -> None:

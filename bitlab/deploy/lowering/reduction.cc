@@ -1,10 +1,12 @@
 // Sums, means, extremes, softmax: what reduces dimensions.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <numeric>
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/result_type.h>
 
@@ -475,6 +477,49 @@ Status lower_log_softmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(total, lowering.node(Op::log, {total}));
   BITLAB_TRY(x, minus(x, total));
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
+  return lowering.finish(call, x);
+}
+
+namespace {
+
+// The rows in each bag, where all bags have as many; else 0.
+int64_t bag_size(const Call& call) {
+  const at::Tensor offsets = call.argument("offsets").toTensor().to(at::kLong);
+  const int64_t rows = call.argument("indices").toTensor().numel(), bags = offsets.numel();
+  if (bags == 0 || rows == 0 || rows % bags != 0) return 0;
+  return offsets.equal(at::arange(0, rows, rows / bags)) ? rows / bags : 0;
+}
+
+// Of an argument that not every overload has.
+bool is_given(const Call& call, std::string_view name) {
+  const auto found = std::ranges::find(call.arguments, name, &Argument::name);
+  if (found == call.arguments.end()) return false;
+  const c10::IValue& value = found->value;
+  return value.isTensor() ? value.toTensor().defined() : value.isInt() ? value.toInt() >= 0 : !value.isNone();
+}
+
+}  // namespace
+
+// Rows of a table, then the sum, the mean or the maximum of each bag's.
+Status lower_embedding_bag(Lowering& lowering, const Call& call) {
+  constexpr std::array kModes{Op::sum, Op::mean, Op::max};
+  const int64_t size = bag_size(call), twin_size = bag_size(lowering.twin());
+  if (size == 0 || twin_size == 0 || is_given(call, "padding_idx") || is_given(call, "per_sample_weights") ||
+      call.argument("include_last_offset").toBool())
+    return unsupported(call, "bags of one size, without padding, weights of samples or a last offset",
+                       describe(call.argument("offsets")));
+  BITLAB_TRY(ValueId x, lowering.activation(call, "indices"));
+  BITLAB_TRY(x, lowering.cast(x, at::kLong));
+  const auto bags = [](const Call& c) { return c.argument("offsets").toTensor().numel(); };
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of(call, {bags(call), size}, {bags(lowering.twin()), twin_size}));
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
+  BITLAB_TRY(x, lowering.node(Op::embedding, {x, weight}));
+  BITLAB_TRY(x, permuted(lowering, x, {0, 2, 1}));
+  BITLAB_TRY(x, lowering.node(kModes.at(static_cast<size_t>(call.argument("mode").toInt())), {x}));
+  BITLAB_TRY(const program::Shape result, lowering.shape_of_output(call));
+  BITLAB_TRY(x, lowering.reshape(x, result));
+  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
   return lowering.finish(call, x);
 }
 
