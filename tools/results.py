@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import shutil
+import statistics
 import sys
 from pathlib import Path
 from typing import Callable, Dict, List
@@ -231,6 +232,27 @@ def training_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def accuracy_table() -> str:
+    r = json.loads((RESULTS / "accuracy.json").read_text())
+    lines = [
+        f"Test samples; each network beside its float32 twin of the same preset, data and seeds, by `{r['command']}` on {r['cpu']}.",
+        "",
+        "| preset | epochs | metric | float32 | ternary | gap | seeds: float32 / ternary |",
+        "|---|---:|---|---:|---:|---:|---|",
+    ]
+    for name, run in r["runs"].items():
+        pairs = list(run["seeds"].values())
+        floats, ternary = (statistics.mean(pair[kind]["test"] for pair in pairs) for kind in ("float", "ternary"))
+        is_loss = run["metric"] == "loss"
+        show = "{:.3f}".format if is_loss else "{:.2f} %".format
+        gap = f"{100 * (ternary / floats - 1):+.1f} % of it" if is_loss else f"{floats - ternary:+.2f} points"
+        seeds = ", ".join(f"{show(pair['float']['test'])} / {show(pair['ternary']['test'])}" for pair in pairs)
+        epochs = len(pairs[0]["ternary"]["curve"])
+        behind = ", from its twin" if run["from_float"] else ""
+        lines.append(f"| `{name}` | {epochs}{behind} | {run['metric']} | {show(floats)} | {show(ternary)} | {gap} | {seeds} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def models_table() -> str:
     r = json.loads((RESULTS / "models.json").read_text())
     peers = [name for name in r["cases"][0]["candidates"] if name != "BitLab"]
@@ -326,6 +348,7 @@ TABLES: Dict[str, Callable[[], str]] = {
     "support": support_table,
     "methods": methods_table,
     "training": training_table,
+    "accuracy": accuracy_table,
     "models": models_table,
     "sizes": sizes_table,
     "formats": formats_table,
