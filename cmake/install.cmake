@@ -59,6 +59,6 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/BitLabConfig.cmake.in ${
                               INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/BitLabConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 configure_file(${CMAKE_CURRENT_LIST_DIR}/bitlab.pc.in ${CMAKE_BINARY_DIR}/bitlab.pc @ONLY)
-install(FILES ${CMAKE_BINARY_DIR}/BitLabConfig.cmake ${CMAKE_BINARY_DIR}/BitLabConfigVersion.cmake DESTINATION ${package_dir}
+install(FILES ${CMAKE_BINARY_DIR}/BitLabConfig.cmake ${CMAKE_BINARY_DIR}/BitLabConfigVersion.cmake ${CMAKE_CURRENT_LIST_DIR}/FindPCRE2.cmake DESTINATION ${package_dir}
         COMPONENT runtime)
 install(FILES ${CMAKE_BINARY_DIR}/bitlab.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT runtime)

@@ -7,6 +7,8 @@ from pathlib import Path
 OUT = Path(__file__).resolve().parent.parent / "bitlab/data/internal/unicode_tables.inc"
 ALL = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000]
 
+WORD_PARTS = {0x200C, 0x200D, *range(0x24B6, 0x24EA), *range(0x1F130, 0x1F14A), *range(0x1F150, 0x1F16A), *range(0x1F170, 0x1F18A)}
+
 
 def ranges(name, text, has):
     found = []
@@ -46,22 +48,50 @@ def lower_rules():
     return rules
 
 
-def bases():
-    """Each character whose canonical decomposition has others once its marks are left out, and these; Hangul, which a formula decomposes, is not there."""
+def decompositions(form, than=""):
+    """Each character that `form` decomposes otherwise than `than`, and into what; Hangul, which a formula decomposes, is not there."""
     for char in ALL:
-        base = "".join(c for c in unicodedata.normalize("NFD", char) if unicodedata.category(c) != "Mn")
-        if base != char and unicodedata.category(char) != "Mn" and not 0xAC00 <= ord(char) <= 0xD7A3:
-            yield char + base
+        parts = unicodedata.normalize(form, char)
+        if parts != (unicodedata.normalize(than, char) if than else char) and not 0xAC00 <= ord(char) <= 0xD7A3:
+            yield char + parts
+
+
+def compositions():
+    """Each two characters that NFC makes one, and that one; without Hangul."""
+    for char in ALL:
+        parts = unicodedata.decomposition(char).split()
+        if len(parts) == 2 and not parts[0].startswith("<") and unicodedata.normalize("NFC", char) == char:
+            yield "".join(chr(int(part, 16)) for part in parts) + char
+
+
+def classes():
+    """(first, last, combining class) of characters that have one."""
+    found = []
+    for char in ALL:
+        number = unicodedata.combining(char)
+        if found and found[-1][1] == ord(char) - 1 and found[-1][2] == number:
+            found[-1][1] = ord(char)
+        elif number:
+            found.append([ord(char), ord(char), number])
+    return [f"{{{a:#x}, {b:#x}, {number}}}," for a, b, number in found]
+
+
+def literal(c):
+    if ord(c) > 0x2FFF:
+        return f"\\U{ord(c):08x}"
+    if ord(c) < 160:  # no universal character name may stand for these
+        return "\\" + c if c in '"\\' else c
+    return f"\\u{ord(c):04x}"
 
 
 def literals(entries):
     lines, line = [], ""
     for entry in entries:
-        escaped = "".join(f"\\U{ord(c):08x}" if ord(c) > 0x2FFF else c if 32 < ord(c) < 127 else f"\\u{ord(c):04x}" for c in entry)
+        escaped = "".join(map(literal, entry))
         if len(line) + len(escaped) > 140:
             lines.append(f'    U"{line}"')
             line = ""
-        line += escaped + " "
+        line += escaped + r"\uffff"
     return "\n".join([*lines, f'    U"{line}"'])
 
 
@@ -74,10 +104,23 @@ def main():
         ranges("kNumbers", "N*", lambda c: category(c)[0] == "N"),
         ranges("kPunctuation", "P*", lambda c: category(c)[0] == "P"),
         ranges("kMarks", "Mn", lambda c: category(c) == "Mn"),
+        ranges("kSpacingMarks", "Mc, Me", lambda c: category(c) in ("Mc", "Me")),
+        ranges(
+            "kWordParts",
+            "What words are made of besides letters and marks: Nd, Nl, Pc, letters in circles and squares, the two joiners",
+            lambda c: category(c) in ("Nd", "Nl", "Pc") or ord(c) in WORD_PARTS,
+        ),
         ranges("kControls", "Cc, Cf, Co", lambda c: category(c) in ("Cc", "Cf", "Co")),
         f"// From first to last in steps of stride, c becomes c + delta.\nconstexpr LowerRule kLower[]{{\n{wrapped(rules)}}};\n",
-        "// A character, and what is left of its canonical decomposition without marks; a space behind each.\n"
-        f"constexpr std::u32string_view kBases =\n{literals(bases())};\n",
+        f"// Canonical combining classes.\nconstexpr CombiningClass kClasses[]{{\n{wrapped(classes())}}};\n",
+        *(
+            f"// {text}; a U+FFFF behind each.\nconstexpr std::u32string_view {name} =\n{literals(entries)};\n"
+            for name, text, entries in (
+                ("kCanonical", "A character, and its canonical decomposition", decompositions("NFD")),
+                ("kCompatible", "A character, and its compatibility decomposition, where that is another one", decompositions("NFKD", "NFD")),
+                ("kComposed", "Two characters, and the one that they compose", compositions()),
+            )
+        ),
     ]
     OUT.write_text("".join(text))
 

@@ -26,8 +26,8 @@ TEST(Tokenizers, GiveTheNumbersOfTheReference) {
       const auto found = tokenizer->encode(item[0].get<std::string>());
       ASSERT_TRUE(found.ok()) << found.error().message;
       EXPECT_EQ(*found, ids) << name << ": " << item[0];
-      if (name == "bpe" && item[2].is_string()) {
-        EXPECT_EQ(tokenizer->decode(ids).value(), item[2].get<std::string>());
+      if (item[2].is_string()) {
+        EXPECT_EQ(tokenizer->decode(ids).value(), item[2].get<std::string>()) << name;
       }
       for (const int64_t id : ids) EXPECT_LT(id, tokenizer->size());
     }
@@ -60,18 +60,35 @@ TEST(Tokenizers, RefuseWhatTheyDoNotKnow) {
     EXPECT_NE(at, std::string::npos) << from;
     return parse_tokenizer(text.replace(at, from.size(), to)).error();
   };
-  EXPECT_EQ(with(valid, "\"BertPreTokenizer\"", "\"Metaspace\"").message,
-            "[tokenizer] a pre-tokenizer that is known here, got 'Metaspace'");
-  EXPECT_EQ(with(valid, "\"BertNormalizer\"", "\"Precompiled\"").code, ErrorCode::kUnsupported);
-  EXPECT_EQ(with(valid, "\"WordPiece\"", "\"Unigram\"").code, ErrorCode::kUnsupported);
+  EXPECT_EQ(with(valid, "\"BertPreTokenizer\"", "\"UnicodeScripts\"").message,
+            "[tokenizer] a pre-tokenizer that is known here, got 'UnicodeScripts'");
+  EXPECT_EQ(with(valid, "\"BertPreTokenizer\"", "\"Metaspace\"").code, ErrorCode::kCorrupt) << "without its character";
+  EXPECT_EQ(with(valid, "\"BertNormalizer\"", "\"Precompiled\"").code, ErrorCode::kCorrupt) << "without its table";
+  EXPECT_EQ(with(valid, "\"BertNormalizer\"", "\"Shouting\"").code, ErrorCode::kUnsupported);
+  EXPECT_EQ(with(valid, "\"decoder\":null", "\"decoder\":{\"type\":\"CTC\"}").message,
+            "[tokenizer] a decoder that is known here, got 'CTC'");
+  EXPECT_EQ(with(valid, "\"WordPiece\"", "\"Unigram\"").code, ErrorCode::kCorrupt);
+  EXPECT_EQ(with(valid, "\"WordPiece\"", "\"WordLevel\"").code, ErrorCode::kUnsupported);
   EXPECT_EQ(with(valid, "\"unk_token\":\"[UNK]\"", "\"unk_token\":\"[NONE]\"").code, ErrorCode::kCorrupt);
   EXPECT_EQ(with(valid, "\"vocab\":{", "\"vocab\":{\"new\":-1,").code, ErrorCode::kCorrupt);
   EXPECT_EQ(with(valid, "\"vocab\":{", "\"vocab\":{\"new\":16777215,").code, ErrorCode::kCorrupt) << "a large gap";
   EXPECT_EQ(with(valid, "\"vocab\":{", "\"vocab\":{\"new\":16777216,").code, ErrorCode::kCorrupt);
-  EXPECT_EQ(with(valid, "\"lstrip\":false", "\"lstrip\":true").code, ErrorCode::kUnsupported);
   EXPECT_EQ(with(bpe, "\"merges\":[", "\"merges\":[\"q zz\",").code, ErrorCode::kCorrupt);
   EXPECT_EQ(with(bpe, "\"merges\":[", "\"merges\":[3,").code, ErrorCode::kCorrupt);
-  EXPECT_EQ(with(bpe, "\"byte_fallback\":false", "\"byte_fallback\":true").code, ErrorCode::kUnsupported);
+  EXPECT_EQ(with(bpe, "\"dropout\":null", "\"dropout\":0.1").code, ErrorCode::kUnsupported);
+  const std::string split = text_file("split.json"), unigram = text_file("unigram.json");
+  EXPECT_EQ(with(split, "\"Isolated\"", "\"Torn\"").message,
+            "[tokenizer] a behavior of a pre-tokenizer that is known here, got 'Torn'");
+  EXPECT_EQ(with(split, "{\"Regex\":", "{\"Glob\":").code, ErrorCode::kCorrupt);
+  EXPECT_EQ(with(split, "\\\\p{N}{1,3}", "[a&&[^b]]").code, ErrorCode::kUnsupported);
+  EXPECT_EQ(with(unigram, "\"unk_id\":0", "\"unk_id\":16777215").code, ErrorCode::kCorrupt);
+  EXPECT_EQ(with(unigram, "\"prepend_scheme\":\"always\"", "\"prepend_scheme\":\"twice\"").code, ErrorCode::kUnsupported);
+  EXPECT_EQ(with(unigram, "\"precompiled_charsmap\":\"", "\"precompiled_charsmap\":\"****").code, ErrorCode::kCorrupt);
+  std::string deep;
+  for (int i = 0; i < 100'000; ++i) deep += "{\"type\":\"Sequence\",\"normalizers\":[";
+  deep += "{\"type\":\"NFC\"}";
+  for (int i = 0; i < 100'000; ++i) deep += "]}";
+  EXPECT_EQ(with(bpe, "\"normalizer\":null", "\"normalizer\":" + deep).code, ErrorCode::kCorrupt);
   for (const char* text :
        {"", "[]", "{}", "{\"model\": 3}", "{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\"}}"})
     EXPECT_FALSE(parse_tokenizer(text).ok()) << text;
@@ -80,6 +97,46 @@ TEST(Tokenizers, RefuseWhatTheyDoNotKnow) {
   for (const char* text : {"\xFF", "a\xC3", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82"})
     EXPECT_EQ(tokenizer->encode(text).error().code, ErrorCode::kCorrupt) << text;
   EXPECT_EQ(tokenizer->encode("ab\xFF").error().message, "[text] UTF-8, got none at byte 2");
+}
+
+// Places in the table of replacements that lead out of it, or into the middle of a character.
+TEST(Tokenizers, SurviveBrokenTables) {
+  const std::string unigram = text_file("unigram.json");
+  const std::string_view key = "\"precompiled_charsmap\":\"";
+  const size_t begin = unigram.find(key) + key.size(), end = unigram.find('"', begin);
+  int read = 0;
+  for (size_t place = begin; place < end; ++place) {
+    std::string broken = unigram;
+    broken[place] = broken[place] == '/' ? 'A' : '/';
+    const auto tokenizer = parse_tokenizer(broken);
+    if (!tokenizer.ok()) continue;
+    ++read;
+    EXPECT_TRUE((*tokenizer)->encode("e\u0301 \u338d \ufb01 \uff21\u3000\u2460\t1\r\n").ok());
+  }
+  EXPECT_GT(read, 100);
+}
+
+TEST(Tokenizers, TakePiecesInTheirOrder) {
+  const auto with = [](std::string_view sections, const std::string& text) {
+    const std::string json = fmt::format(
+        R"({{"model": {{"type": "Unigram", "unk_id": 0, "vocab": [["?", -9], ["a", -1], ["b", -2], ["ab", -2.5], ["_", -1], ["_a", -3], ["c", -1]]}}, {}}})",
+        sections);
+    const auto tokenizer = parse_tokenizer(json);
+    EXPECT_TRUE(tokenizer.ok()) << sections << (tokenizer.ok() ? "" : tokenizer.error().message);
+    return tokenizer.ok() ? (*tokenizer)->encode(text).value() : std::vector<int64_t>();
+  };
+  using Ids = std::vector<int64_t>;
+  EXPECT_EQ(with(R"("pre_tokenizer": null)", "abxyc"), (Ids{3, 0, 6})) << "-2.5 is more than -1 - 2; unknown ones are one";
+  const std::string meta = R"("pre_tokenizer": {"type": "Metaspace", "replacement": "_")";
+  EXPECT_EQ(with(meta + "}", "ab a"), (Ids{4, 3, 4, 1})) << "-1 - 1 is more than -3";
+  EXPECT_EQ(with(meta + R"(, "add_prefix_space": false})", "ab a"), (Ids{3, 4, 1}));
+  EXPECT_EQ(with(meta + R"(, "prepend_scheme": "first"}, "added_tokens": [{"id": 7, "content": "<>"}])", "a<>a"),
+            (Ids{4, 1, 7, 1}));
+  EXPECT_EQ(
+      with(
+          R"("normalizer": {"type": "Prepend", "prepend": "b"}, "added_tokens": [{"id": 7, "content": "<>", "rstrip": true}])",
+          "a<>  <>"),
+      (Ids{2, 1, 7, 7}));
 }
 
 class LabelledTextTest : public ::testing::Test {

@@ -1,53 +1,16 @@
 #include "bitlab/data/tokenizer.h"
 
 #include <algorithm>
-#include <array>
-#include <optional>
-
-#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "bitlab/base/file.h"
 #include "bitlab/data/internal/pieces.h"
+#include "bitlab/data/internal/steps.h"
+#include "bitlab/data/internal/tokenizer_json.h"
 #include "bitlab/data/internal/unicode.h"
 
 namespace bitlab::data {
 namespace {
-
-// Not base's Json, whose objects search all keys for each that is added: a vocabulary has many.
-using Tree = nlohmann::json;
-
-constexpr int64_t kMaxVocabulary = 1 << 24;
-
-Error corrupt_tokenizer(std::string_view expectation) {
-  return make_error(ErrorCode::kCorrupt, "[tokenizer] {}, got another form", expectation);
-}
-
-Error unsupported_tokenizer(std::string_view what, std::string_view name) {
-  return make_error(ErrorCode::kUnsupported, "[tokenizer] a {} that is known here, got '{}'", what, name);
-}
-
-// A field of an object; null where there is none.
-const Tree& at(const Tree& tree, const char* key) {
-  static const Tree null;
-  if (!tree.is_object()) return null;
-  const auto found = tree.find(key);
-  return found == tree.end() ? null : *found;
-}
-
-std::string text_at(const Tree& tree, const char* key) {
-  const Tree& value = at(tree, key);
-  return value.is_string() ? value.get<std::string>() : "";
-}
-
-bool flag_at(const Tree& tree, const char* key, bool fallback = false) {
-  const Tree& value = at(tree, key);
-  return value.is_boolean() ? value.get<bool>() : fallback;
-}
-
-std::optional<int64_t> id_of(const Tree& value) {
-  if (!value.is_number_unsigned() || value.get<uint64_t>() >= kMaxVocabulary) return std::nullopt;
-  return value.get<int64_t>();
-}
 
 class Bytes final : public Tokenizer {
  public:
@@ -67,64 +30,87 @@ class Bytes final : public Tokenizer {
   }
 };
 
-// The character that stands for each byte in vocabularies of bytes: itself where it is printable, else one from 256 on.
-std::array<std::string, 256> byte_characters() {
-  std::array<std::string, 256> list;
-  char32_t next = 256;
-  for (size_t b = 0; b < list.size(); ++b) {
-    const bool is_printable = (b > 32 && b < 127) || (b > 160 && b != 173);
-    append_utf8(list[b], is_printable ? static_cast<char32_t>(b) : next++);
-  }
-  return list;
+// What of text is part of a word, for added tokens that are words of their own.
+bool ends_within_word(std::string_view text) {
+  size_t begin = text.size();
+  while (begin > 0 && continues_character(text[begin - 1])) --begin;
+  if (begin == 0) return false;
+  --begin;
+  return is_word(next_character(text, begin));
 }
 
-using Step = std::u32string (*)(std::u32string_view);
+bool begins_within_word(std::string_view text) {
+  size_t begin = 0;
+  return !text.empty() && is_word(next_character(text, begin));
+}
+
+size_t spaces_at_end(std::string_view text) {
+  size_t end = text.size();
+  while (end > 0) {
+    size_t begin = end - 1;
+    while (begin > 0 && continues_character(text[begin])) --begin;
+    size_t at = begin;
+    if (!is_space(next_character(text, at))) break;
+    end = begin;
+  }
+  return text.size() - end;
+}
+
+size_t spaces_at_start(std::string_view text) {
+  size_t end = 0;
+  for (size_t at = 0; at < text.size(); end = at)
+    if (!is_space(next_character(text, at))) break;
+  return end;
+}
 
 // What a tokenizer.json describes.
 class Described final : public Tokenizer {
  public:
   Status read(const Tree& tree) {
-    BITLAB_RETURN_IF_ERROR(read_normalizer(at(tree, "normalizer")));
-    BITLAB_RETURN_IF_ERROR(read_splitter(at(tree, "pre_tokenizer")));
+    BITLAB_TRY(normalizers_, read_normalizers(at(tree, "normalizer")));
+    BITLAB_TRY(cutters_, read_cutters(at(tree, "pre_tokenizer")));
     BITLAB_RETURN_IF_ERROR(read_model(at(tree, "model")));
-    return read_added(at(tree, "added_tokens"));
+    BITLAB_RETURN_IF_ERROR(read_added(at(tree, "added_tokens")));
+    BITLAB_TRY(decoders_, read_decoders(at(tree, "decoder")));
+    if (!at(tree, "decoder").is_null()) return {};
+    // Without a decoder, what the pre-tokenizer or the model asks for, if only one can be meant.
+    const bool is_word_piece = !prefix_.empty(), is_byte_level = text_at(at(tree, "pre_tokenizer"), "type") == "ByteLevel";
+    if (is_byte_level) {
+      BITLAB_TRY(decoders_, read_decoders({{"type", "ByteLevel"}}));
+    } else if (is_word_piece) {
+      BITLAB_TRY(decoders_, read_decoders({{"type", "WordPiece"}, {"prefix", prefix_}, {"cleanup", false}}));
+    } else {
+      separator_ = " ";
+    }
+    return {};
   }
 
   int64_t size() const override { return static_cast<int64_t>(names_.size()); }
 
   Result<std::vector<int64_t>> encode(std::string_view text) const override {
+    if (const auto valid = from_utf8(text); !valid.ok()) return valid.error();
     std::vector<int64_t> ids;
-    size_t begin = 0;
-    for (size_t i = 0; i < text.size();) {
-      const Added* found = added_at(text.substr(i));
-      if (found == nullptr) {
-        ++i;
-        continue;
+    BITLAB_RETURN_IF_ERROR(as_written_.cut(text, true, ids, [&](std::string_view part, bool is_first) -> Status {
+      std::string normal(part);
+      for (const Normalizer& step : normalizers_) {
+        BITLAB_TRY(normal, step(std::move(normal)));
       }
-      BITLAB_RETURN_IF_ERROR(append(ids, text.substr(begin, i - begin)));
-      ids.push_back(found->id);
-      begin = i += found->text.size();
-    }
-    BITLAB_RETURN_IF_ERROR(append(ids, text.substr(begin)));
+      return normalized_.cut(normal, is_first, ids,
+                             [&](std::string_view words, bool begins) { return append(ids, words, begins); });
+    }));
     return ids;
   }
 
   Result<std::string> decode(std::span<const int64_t> ids) const override {
-    std::string text;
+    std::vector<std::string> tokens;
     for (const int64_t id : ids) {
       if (id < 0 || id >= size())
         return make_error(ErrorCode::kInvalidArgument, "[tokenizer] ids below {}, got {}", size(), id);
-      const std::string& name = names_[static_cast<size_t>(id)];
-      const bool is_added = std::any_of(added_.begin(), added_.end(), [id](const Added& a) { return a.id == id; });
-      if (is_byte_level_ && !is_added)
-        append_bytes(text, name);
-      else if (!is_word_piece_)
-        text += name;
-      else if (!prefix_.empty() && name.starts_with(prefix_))
-        text += name.substr(prefix_.size());
-      else
-        text += (text.empty() ? "" : " ") + name;
+      tokens.push_back(names_[static_cast<size_t>(id)]);
     }
+    for (const Decoder& step : decoders_) BITLAB_RETURN_IF_ERROR(step(tokens));
+    std::string text;
+    for (size_t i = 0; i < tokens.size(); ++i) text += (i == 0 ? "" : separator_) + tokens[i];
     return text;
   }
 
@@ -132,47 +118,52 @@ class Described final : public Tokenizer {
   struct Added {
     std::string text;
     int64_t id = 0;
+    bool takes_left = false, takes_right = false, is_word = false;  // lstrip, rstrip, single_word
   };
 
-  Status read_normalizer(const Tree& tree) {
-    if (tree.is_null()) return {};
-    const std::string type = text_at(tree, "type");
-    if (type == "Sequence") {
-      if (!at(tree, "normalizers").is_array()) return corrupt_tokenizer("a list of normalizers");
-      for (const Tree& part : at(tree, "normalizers")) BITLAB_RETURN_IF_ERROR(read_normalizer(part));
-    } else if (type == "BertNormalizer") {
-      const bool lowers = flag_at(tree, "lowercase", true);
-      if (flag_at(tree, "clean_text", true)) steps_.push_back(cleaned_text);
-      if (flag_at(tree, "handle_chinese_chars", true)) steps_.push_back(spaced_chinese);
-      if (flag_at(tree, "strip_accents", lowers)) steps_.push_back(without_accents);
-      if (lowers) steps_.push_back(lower);
-    } else if (type == "Lowercase") {
-      steps_.push_back(lower);
-    } else if (type == "StripAccents" && decomposes_) {
-      steps_.push_back(without_accents);
-    } else if (type != "NFD") {
-      return unsupported_tokenizer("normalizer", type);
+  // Tokens that are found in a text before anything else.
+  class AddedTokens {
+   public:
+    void set(std::vector<Added> list) {
+      list_ = std::move(list);
+      std::vector<Trie::Word> words;
+      // Of equal ones the first counts.
+      for (size_t i = list_.size(); i-- > 0;) words.push_back({list_[i].text, static_cast<int64_t>(i)});
+      trie_ = Trie(std::move(words));
     }
-    decomposes_ = type == "NFD";
-    return {};
-  }
 
-  Status read_splitter(const Tree& tree) {
-    if (decomposes_) return unsupported_tokenizer("normalizer", "NFD without StripAccents behind it");
-    const std::string type = text_at(tree, "type");
-    if (type == "ByteLevel" && flag_at(tree, "use_regex", true)) {
-      split_ = split_byte_level;
-      is_byte_level_ = true;
-      has_space_in_front_ = flag_at(tree, "add_prefix_space", true);
-    } else if (type == "BertPreTokenizer") {
-      split_ = split_bert;
-    } else if (type == "WhitespaceSplit") {
-      split_ = split_spaces;
-    } else {
-      return unsupported_tokenizer("pre-tokenizer", tree.is_null() ? "none" : type);
+    // Appends their ids, and calls between(part, whether it is the first of `text`, and this one is_first) for what stands between them. Where several begin at one
+    // place, the longest counts.
+    template <class F>
+    Status cut(std::string_view text, bool is_first, std::vector<int64_t>& ids, const F& between) const {
+      size_t done = 0;
+      const auto put = [&](size_t end) -> Status {
+        return done < end ? between(text.substr(done, end - done), is_first && done == 0) : Status();
+      };
+      for (size_t i = 0; i < text.size();) {
+        const Added* found = nullptr;
+        trie_.prefixes(text.substr(i), [&](size_t, int64_t number) { found = &list_[static_cast<size_t>(number)]; });
+        if (found == nullptr) {
+          ++i;
+          continue;
+        }
+        size_t begin = i, end = i + found->text.size();
+        i = end;
+        if (found->is_word && (ends_within_word(text.substr(0, begin)) || begins_within_word(text.substr(end)))) continue;
+        // Up to `done` there are spaces that a token in front has taken; they are not counted again and again.
+        if (found->takes_left && begin > done) begin -= spaces_at_end(text.substr(done, begin - done));
+        if (found->takes_right) end = std::max(end, done), end += spaces_at_start(text.substr(end));
+        BITLAB_RETURN_IF_ERROR(put(begin));
+        ids.push_back(found->id);
+        done = end;
+      }
+      return put(text.size());
     }
-    return {};
-  }
+
+   private:
+    std::vector<Added> list_;
+    Trie trie_;
+  };
 
   Status name(const std::string& text, const Tree& number) {
     const auto id = id_of(number);
@@ -185,7 +176,9 @@ class Described final : public Tokenizer {
   Status read_model(const Tree& tree) {
     const Tree& vocabulary = at(tree, "vocab");
     std::string type = text_at(tree, "type");
-    if (type.empty()) type = at(tree, "merges").is_array() ? "BPE" : "WordPiece";  // as older files leave it out
+    // Older files leave it out.
+    if (type.empty()) type = at(tree, "merges").is_array() ? "BPE" : vocabulary.is_array() ? "Unigram" : "WordPiece";
+    if (type == "Unigram") return read_unigram(tree);
     if (type != "BPE" && type != "WordPiece") return unsupported_tokenizer("model", type);
     if (!vocabulary.is_object() || vocabulary.empty()) return corrupt_tokenizer("a vocabulary");
     room_ = 2 * static_cast<int64_t>(vocabulary.size()) + 1024;
@@ -196,19 +189,39 @@ class Described final : public Tokenizer {
     }
     const auto unknown = words.find(text_at(tree, "unk_token"));
     const int64_t unknown_id = unknown == words.end() ? -1 : unknown->second;
+    const std::string prefix = text_at(tree, "continuing_subword_prefix");
     if (type == "WordPiece") {
       const auto longest = id_of(at(tree, "max_input_chars_per_word"));
-      is_word_piece_ = true;
-      prefix_ = text_at(tree, "continuing_subword_prefix");
+      prefix_ = prefix;
       if (unknown_id < 0) return corrupt_tokenizer("an unk_token of the vocabulary");
-      model_ = make_word_piece(std::move(words), prefix_, longest.value_or(100), unknown_id);
+      model_ = make_word_piece(std::move(words), prefix, longest.value_or(100), unknown_id);
       return {};
     }
-    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-      if (!text_at(tree, key).empty()) return unsupported_tokenizer("BPE", key);
-    if (flag_at(tree, "byte_fallback")) return unsupported_tokenizer("BPE", "byte_fallback");
+    if (at(tree, "dropout").is_number() && at(tree, "dropout").get<double>() != 0)
+      return unsupported_tokenizer("BPE", "dropout");
     BITLAB_TRY(const std::vector<Merge> merges, read_merges(at(tree, "merges")));
-    BITLAB_TRY(model_, make_bpe(words, merges, {unknown_id, flag_at(tree, "fuse_unk"), flag_at(tree, "ignore_merges")}));
+    BITLAB_TRY(model_, make_bpe(std::move(words), merges,
+                                {unknown_id, flag_at(tree, "fuse_unk"), flag_at(tree, "byte_fallback"),
+                                 flag_at(tree, "ignore_merges"), prefix, text_at(tree, "end_of_word_suffix")}));
+    return {};
+  }
+
+  // [[text, score], ...]
+  Status read_unigram(const Tree& tree) {
+    const Tree& list = at(tree, "vocab");
+    if (!list.is_array() || list.empty()) return corrupt_tokenizer("a vocabulary");
+    room_ = static_cast<int64_t>(list.size()) + 1024;
+    std::vector<Scored> vocabulary;
+    for (const Tree& item : list) {
+      if (!item.is_array() || item.size() != 2 || !item[0].is_string() || !item[1].is_number())
+        return corrupt_tokenizer("a vocabulary of texts and scores");
+      BITLAB_RETURN_IF_ERROR(name(item[0].get<std::string>(), Tree(static_cast<uint64_t>(vocabulary.size()))));
+      vocabulary.push_back({item[0].get<std::string>(), item[1].get<double>()});
+    }
+    const Tree& unknown = at(tree, "unk_id");
+    const auto id = id_of(unknown);
+    if (!unknown.is_null() && (!id || *id >= size())) return corrupt_tokenizer("an unk_id of the vocabulary");
+    model_ = make_unigram(vocabulary, id.value_or(-1), flag_at(tree, "byte_fallback"));
     return {};
   }
 
@@ -235,64 +248,42 @@ class Described final : public Tokenizer {
     if (list.is_null()) return {};
     if (!list.is_array()) return corrupt_tokenizer("a list of added tokens");
     room_ += 2 * static_cast<int64_t>(list.size());
+    std::vector<Added> as_written, normalized;
     for (const Tree& item : list) {
-      const std::string text = text_at(item, "content");
+      std::string text = text_at(item, "content");
       if (text.empty()) return corrupt_tokenizer("added tokens with a content");
-      for (const char* key : {"lstrip", "rstrip", "single_word"})
-        if (flag_at(item, key)) return unsupported_tokenizer("added token", fmt::format("{} with {}", text, key));
-      if (flag_at(item, "normalized") && !steps_.empty()) return unsupported_tokenizer("added token", text + ", normalized");
+      const bool is_normalized = flag_at(item, "normalized") && !normalizers_.empty();
+      if (is_normalized) {
+        for (const Normalizer& step : normalizers_) {
+          BITLAB_TRY(text, step(std::move(text)));
+        }
+      }
       BITLAB_RETURN_IF_ERROR(name(text, at(item, "id")));
-      added_.push_back({text, *id_of(at(item, "id"))});
+      (is_normalized ? normalized : as_written)
+          .push_back({text, *id_of(at(item, "id")), flag_at(item, "lstrip"), flag_at(item, "rstrip"),
+                      flag_at(item, "single_word")});
     }
-    // Where several begin at one place, the longest counts.
-    std::stable_sort(added_.begin(), added_.end(),
-                     [](const Added& a, const Added& b) { return a.text.size() > b.text.size(); });
+    as_written_.set(std::move(as_written));
+    normalized_.set(std::move(normalized));
     return {};
   }
 
-  const Added* added_at(std::string_view text) const {
-    for (const Added& added : added_)
-      if (text.starts_with(added.text)) return &added;
-    return nullptr;
+  Status append(std::vector<int64_t>& ids, std::string_view text, bool is_first) const {
+    std::vector<Piece> pieces{{std::string(text), is_first}};
+    for (const Cutter& step : cutters_) BITLAB_RETURN_IF_ERROR(step(pieces));
+    for (const Piece& piece : pieces) BITLAB_RETURN_IF_ERROR(model_->append(ids, piece.text));
+    return {};
   }
 
-  Status append(std::vector<int64_t>& ids, std::string_view text) const {
-    if (text.empty()) return {};
-    BITLAB_TRY(std::u32string characters, from_utf8(text));
-    for (const Step step : steps_) characters = step(characters);
-    if (has_space_in_front_ && !characters.starts_with(U' ')) characters.insert(characters.begin(), U' ');
-    Status status;
-    split_(characters, [&](std::u32string_view word) {
-      if (status.ok()) status = model_->append(ids, is_byte_level_ ? spelled(to_utf8(word)) : to_utf8(word));
-    });
-    return status;
-  }
-
-  std::string spelled(std::string_view bytes) const {
-    std::string out;
-    for (const char b : bytes) out += byte_characters_[static_cast<uint8_t>(b)];
-    return out;
-  }
-
-  void append_bytes(std::string& text, const std::string& name) const {
-    for (size_t begin = 0; begin < name.size();) {
-      const size_t end = character_end(name, begin);
-      const auto found = std::find(byte_characters_.begin(), byte_characters_.end(), name.substr(begin, end - begin));
-      if (found != byte_characters_.end()) text += static_cast<char>(found - byte_characters_.begin());
-      begin = end;
-    }
-  }
-
-  std::vector<Step> steps_;
-  bool decomposes_ = false;  // the normalizer before was NFD
-  Splitter split_;
-  bool is_byte_level_ = false, has_space_in_front_ = false, is_word_piece_ = false;
-  std::string prefix_;
+  std::vector<Normalizer> normalizers_;
+  std::vector<Cutter> cutters_;
+  std::vector<Decoder> decoders_;
+  std::string separator_;  // between tokens that no decoder joins
+  std::string prefix_;     // WordPiece's
   std::unique_ptr<WordModel> model_;
   std::vector<std::string> names_;  // by id
   int64_t room_ = 0;                // ids below it are believed
-  std::vector<Added> added_;
-  std::array<std::string, 256> byte_characters_ = byte_characters();
+  AddedTokens as_written_, normalized_;
 };
 
 }  // namespace

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <span>
-#include <unordered_map>
+#include <vector>
 
 namespace bitlab::data {
 namespace {
@@ -16,6 +17,10 @@ struct LowerRule {
   uint32_t stride;
   int32_t delta;
 };
+struct CombiningClass {
+  char32_t first, last;
+  uint8_t number;
+};
 
 #include "bitlab/data/internal/unicode_tables.inc"
 
@@ -25,29 +30,99 @@ bool is_in(std::span<const Range> ranges, char32_t c) {
   return behind != ranges.begin() && c <= (behind - 1)->last;
 }
 
-const std::unordered_map<char32_t, std::u32string_view>& base_table() {
-  static const auto table = [] {
-    std::unordered_map<char32_t, std::u32string_view> map;
-    for (size_t begin = 0; begin < kBases.size();) {
-      const size_t end = kBases.find(U' ', begin);
-      map.emplace(kBases[begin], kBases.substr(begin + 1, end - begin - 1));
-      begin = end + 1;
-    }
-    return map;
-  }();
-  return table;
+// The entries of a table of texts, each of which begins with its key of `size` characters; in the order of the keys.
+std::vector<std::u32string_view> entries(std::u32string_view table, size_t size) {
+  std::vector<std::u32string_view> list;
+  for (size_t begin = 0; begin < table.size();) {
+    const size_t end = table.find(U'\uffff', begin);
+    list.push_back(table.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  std::sort(list.begin(), list.end(), [size](auto a, auto b) { return a.substr(0, size) < b.substr(0, size); });
+  return list;
 }
+
+// What stands behind the key, empty where there is none.
+std::u32string_view find_entry(const std::vector<std::u32string_view>& list, std::u32string_view key) {
+  const auto found =
+      std::lower_bound(list.begin(), list.end(), key, [](auto entry, auto k) { return entry.substr(0, k.size()) < k; });
+  return found != list.end() && found->starts_with(key) ? found->substr(key.size()) : std::u32string_view();
+}
+
+uint8_t combining_class(char32_t c) {
+  const auto* const behind = std::upper_bound(std::begin(kClasses), std::end(kClasses), c,
+                                              [](char32_t v, const CombiningClass& r) { return v < r.first; });
+  return behind != std::begin(kClasses) && c <= (behind - 1)->last ? (behind - 1)->number : 0;
+}
+
+constexpr char32_t kSyllable = 0xAC00, kLead = 0x1100, kVowel = 0x1161, kTail = 0x11A7;
+constexpr char32_t kLeads = 19, kVowels = 21, kTails = 28, kSyllables = kLeads * kVowels * kTails;
 
 // Syllables of Hangul decompose into two or three letters (The Unicode Standard, section 3.12).
 bool append_hangul(std::u32string& out, char32_t c) {
-  constexpr char32_t kFirst = 0xAC00, kLast = 0xD7A3, kLead = 0x1100, kVowel = 0x1161, kTail = 0x11A7;
-  constexpr char32_t kVowels = 21, kTails = 28;
-  if (c < kFirst || c > kLast) return false;
-  const char32_t index = c - kFirst;
+  if (c < kSyllable || c >= kSyllable + kSyllables) return false;
+  const char32_t index = c - kSyllable;
   out += kLead + index / (kVowels * kTails);
   out += kVowel + index % (kVowels * kTails) / kTails;
   if (index % kTails != 0) out += kTail + index % kTails;
   return true;
+}
+
+std::optional<char32_t> composed(char32_t first, char32_t second) {
+  if (first >= kLead && first < kLead + kLeads && second >= kVowel && second < kVowel + kVowels)
+    return kSyllable + ((first - kLead) * kVowels + (second - kVowel)) * kTails;
+  if (first >= kSyllable && first < kSyllable + kSyllables && (first - kSyllable) % kTails == 0 && second > kTail &&
+      second < kTail + kTails)
+    return first + (second - kTail);
+  static const auto table = entries(kComposed, 2);
+  const char32_t pair[]{first, second};
+  const std::u32string_view one = find_entry(table, {pair, 2});
+  return one.empty() ? std::nullopt : std::optional(one[0]);
+}
+
+std::u32string decomposed(std::u32string_view text, bool is_compatible) {
+  static const auto canonical = entries(kCanonical, 1), compatible = entries(kCompatible, 1);
+  std::u32string out;
+  out.reserve(text.size());
+  for (const char32_t& c : text) {
+    if (c < 0x80) {
+      out += c;
+      continue;
+    }
+    if (append_hangul(out, c)) continue;
+    std::u32string_view parts = is_compatible ? find_entry(compatible, {&c, 1}) : std::u32string_view();
+    if (parts.empty()) parts = find_entry(canonical, {&c, 1});
+    out += parts.empty() ? std::u32string_view(&c, 1) : parts;
+  }
+  // Marks behind one character stand in the order of their classes.
+  for (size_t begin = 0; begin < out.size();) {
+    size_t end = begin;
+    while (end < out.size() && combining_class(out[end]) != 0) ++end;
+    std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(begin), out.begin() + static_cast<std::ptrdiff_t>(end),
+                     [](char32_t a, char32_t b) { return combining_class(a) < combining_class(b); });
+    begin = end + 1;
+  }
+  return out;
+}
+
+// The text, decomposed, with characters joined to the last one of class 0 where nothing of their class or a higher one stands between.
+std::u32string recomposed(std::u32string_view text) {
+  std::u32string out;
+  size_t starter = std::u32string::npos;
+  uint8_t last = 0;  // the class of what was put out last
+  for (const char32_t c : text) {
+    const uint8_t number = combining_class(c);
+    if (starter != std::u32string::npos && (starter + 1 == out.size() || last < number)) {
+      if (const auto one = composed(out[starter], c)) {
+        out[starter] = *one;
+        continue;
+      }
+    }
+    if (number == 0) starter = out.size();
+    last = number;
+    out += c;
+  }
+  return out;
 }
 
 // How many bytes follow a first one; -1: it is none.
@@ -64,6 +139,8 @@ bool is_letter(char32_t c) { return is_in(kLetters, c); }
 bool is_number(char32_t c) { return is_in(kNumbers, c); }
 bool is_punctuation(char32_t c) { return is_in(kPunctuation, c); }
 bool is_mark(char32_t c) { return is_in(kMarks, c); }
+bool is_combining(char32_t c) { return is_in(kMarks, c) || is_in(kSpacingMarks, c); }
+bool is_word(char32_t c) { return is_letter(c) || is_combining(c) || is_in(kWordParts, c); }
 bool is_control(char32_t c) { return is_in(kControls, c); }
 
 bool is_space(char32_t c) {
@@ -87,17 +164,18 @@ std::u32string lower(std::u32string_view text) {
   return out;
 }
 
-std::u32string without_accents(std::u32string_view text) {
-  std::u32string out;
-  for (const char32_t c : text) {
-    if (is_mark(c) || append_hangul(out, c)) continue;
-    const auto base = base_table().find(c);
-    if (base == base_table().end())
-      out += c;
-    else
-      out += base->second;
-  }
-  return out;
+std::u32string normalized(std::u32string_view text, NormalForm form) {
+  const bool is_compatible = form == NormalForm::kNfkd || form == NormalForm::kNfkc;
+  std::u32string out = decomposed(text, is_compatible);
+  return form == NormalForm::kNfc || form == NormalForm::kNfkc ? recomposed(out) : out;
+}
+
+char32_t next_character(std::string_view text, size_t& at) {
+  const auto first = static_cast<uint8_t>(text[at++]);
+  const int more = std::max(following(first), 0);
+  char32_t c = more == 0 ? first : first & (0x3FU >> more);
+  for (int k = 0; k < more; ++k) c = c << 6 | (static_cast<uint8_t>(text[at++]) & 0x3FU);
+  return c;
 }
 
 size_t character_end(std::string_view text, size_t begin) {

@@ -88,7 +88,7 @@ void bind_data(nb::module_& m) {
   m.def(
       "load_tokenizer",
       [](const std::string& name) { return std::const_pointer_cast<data::Tokenizer>(data::load_tokenizer(name).value()); },
-      nb::arg("name") = "bytes", "'bytes', or the path of a tokenizer.json: byte-pair encoding or WordPiece.");
+      nb::arg("name") = "bytes", "'bytes', or the path of a tokenizer.json: byte-pair encoding, WordPiece or Unigram.");
   m.def("dataset_names", &data::dataset_names, "The data sets that there are.");
 }
 

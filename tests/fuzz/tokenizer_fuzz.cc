@@ -16,7 +16,7 @@ bool read_bytes(std::span<const uint8_t> bytes) {
 
 std::vector<std::vector<uint8_t>> seeds() {
   std::vector<std::vector<uint8_t>> list;
-  for (const char* name : {"bpe.json", "word_piece.json", "words.json"}) {
+  for (const char* name : {"bpe.json", "word_piece.json", "words.json", "split.json", "pieces.json", "unigram.json"}) {
     const std::string text = read_file(std::string(BITLAB_SOURCE_DIR "/bitlab/data/testdata/") + name).value();
     list.emplace_back(text.begin(), text.end());
   }

@@ -5,7 +5,8 @@ decoded.rgb    what Pillow decodes from colours.jpg, [height, width, channels], 
 resized.rgb    the pixels of colours.jpg at each of the sizes (height, width) of SIZES, one behind the other, by the bilinear filter
 ops.rgb        the pixels of colours.jpg after each of OPS
 bpe.json, word_piece.json, words.json   tokenizers that learned from TEXTS: of bytes; as BERT's; by spaces, with unknown characters
-encoded.json   for each of them, TEXTS and others: [text, ids, what the ids decode to where that is the text again, or null]
+split.json, pieces.json, unigram.json   those of tokenizer_kinds.py that are called deepseek, added and t5
+encoded.json   for each of them, TEXTS and others: [text, ids, what the ids decode to, or null where the file has no decoder]
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+from tokenizer_kinds import KINDS
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 HERE = Path(__file__).parent
@@ -49,7 +51,7 @@ OTHERS = [
     "", " ", "   ", "\n", "a", "  leading and trailing  ", "tabs\tand\r\nlines\n\n", "mixed123numbers 4567 \u00b2\u00bd \u0664\u0665",
     "\ud55c\uad6d\uc5b4 \ud14d\uc2a4\ud2b8", "e\u0301 is \u00e9, \ufb01 \u212b \u1e9b\u0323", "emoji \U0001f600\U0001f468\u200d\U0001f469 z\u200bw",
     "nul\u0000 and \ufffd and \u00ad", "it's IT'S they'll THEY'LL 'quote' ''", "a\u00a0b\u2003c\u3000d \u2028e", "[CLS] text [SEP]<|end|>more<|end|>", "[UNK]",
-    "antidisestablishmentarianism" * 5, "\u4e00\U00020000\uf900x", "!!!???...", "_under_score_ a-b",
+    "antidisestablishmentarianism" * 5, "\u4e00\U00020000\uf900x", "!!!???...", "_under_score_ a-b", "word sword words <mask> the\u25bd lower Lower",
 ]
 
 
@@ -79,12 +81,13 @@ def make_tokenizers():
     steps = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
     words = trained(models.BPE(unk_token="[UNK]", fuse_unk=True), trainers.BpeTrainer(vocab_size=120, limit_alphabet=30, **common), pre_tokenizers.WhitespaceSplit(), steps)
     encoded = {}
-    for name, tokenizer in {"bpe": bpe, "word_piece": word_piece, "words": words}.items():
+    kinds = {name: KINDS[kind](TEXTS) for name, kind in {"split": "deepseek", "pieces": "added", "unigram": "t5"}.items()}
+    for name, tokenizer in {"bpe": bpe, "word_piece": word_piece, "words": words, **kinds}.items():
         tokenizer.save(str(HERE / f"{name}.json"), pretty=False)
         encoded[name] = []
         for text in TEXTS + OTHERS:
             ids = tokenizer.encode(text, add_special_tokens=False).ids
-            encoded[name].append([text, ids, text if tokenizer.decode(ids, skip_special_tokens=False) == text else None])
+            encoded[name].append([text, ids, tokenizer.decode(ids, skip_special_tokens=False) if tokenizer.decoder else None])
     (HERE / "encoded.json").write_text(json.dumps(encoded) + "\n")
 
 
