@@ -109,14 +109,31 @@ class Translation {
     }
   }
 
+  // A class within a class adds what it has.
   Status bracket() {
     out_ += pattern_[at_++];
     if (rest().starts_with('^')) out_ += pattern_[at_++];
+    int depth = 0;
     for (bool is_first = true; at_ < pattern_.size(); is_first = false) {
-      if (pattern_[at_] == ']' && !is_first) return out_ += pattern_[at_++], Status();
-      if (pattern_[at_] == '[') return unsupported_pattern(pattern_, "a class within a class");
+      const char c = pattern_[at_];
+      if (c == '[') {
+        // A hyphen beside it would become one between two characters.
+        if (at_ + 1 < pattern_.size() && std::string_view("^:-").find(pattern_[at_ + 1]) == std::string_view::npos &&
+            out_.back() != '-') {
+          ++depth, ++at_;
+          if (rest().starts_with(']')) return unsupported_pattern(pattern_, "[]");
+          continue;
+        }
+        return unsupported_pattern(pattern_, "such a class within a class");
+      }
+      if (c == ']' && depth > 0) {
+        --depth, ++at_;
+        if (out_.back() == '-' || rest().starts_with('-')) return unsupported_pattern(pattern_, "a hyphen beside a class");
+        continue;
+      }
+      if (c == ']' && !is_first) return out_ += pattern_[at_++], Status();
       if (rest().starts_with("&&")) return unsupported_pattern(pattern_, "&& in a class");
-      if (pattern_[at_] == '\\')
+      if (c == '\\')
         BITLAB_RETURN_IF_ERROR(escape(true));
       else
         copy_character();

@@ -35,14 +35,15 @@ TEST(Pattern, MeansWhatOnigurumaMeans) {
   EXPECT_EQ(found("x*", "axb"), (Texts{"", "x", ""})) << "an empty match behind another does not count";
   EXPECT_EQ(found("(?i:'S|k)", "'s 'S 'ſ \u212a"), (Texts{"'s", "'S", "'ſ", "\u212a"}));
   EXPECT_EQ(found("\\u0041\\x{1F600}\\x42\\v", "A\U0001F600B\v"), (Texts{"A\U0001F600B\v"}));
+  EXPECT_EQ(found("[^(\\s|[.,[x]])]+", "ab|c.dx(e"), (Texts{"ab", "c", "d", "e"})) << "classes within a class";
   EXPECT_EQ(found("(?<=\u00e9)a", "a\u00e9a"), (Texts{"a"}));
 }
 
 TEST(Pattern, RefusesWhatMeansSomethingElse) {
   for (const char* pattern :
-       {"[a[b]]", "[a&&b]", "[[:alpha:]]", "(?m:a)", "(?x)a", "(*FAIL)",  "(?R)",    "(?|a)", "\\h",
-        "\\Ka",   "\\C",    "\\R",         "\\X",    "\\Qa",  "[\\W]",    "\\xff",   "\\pL",  "\\p{Nonsense}",
-        "a**",    "(",      ")",           "[a",     "\\",    "(?<=a+)b", "a{99999}"})
+       {"[a[^b]]", "[a-[b]]",       "[[a]-b]", "[[a-]b]", "[[]a]", "[a&&b]", "[[:alpha:]]", "(?m:a)",   "(?x)a",   "(*FAIL)",
+        "(?R)",    "(?|a)",         "\\h",     "\\Ka",    "\\C",   "\\R",    "\\X",         "\\Qa",     "[\\W]",   "\\xff",
+        "\\pL",    "\\p{Nonsense}", "a**",     "(",       ")",     "[a",     "\\",          "(?<=a+)b", "a{99999}"})
     EXPECT_EQ(Pattern::regex(pattern).error().code, ErrorCode::kUnsupported) << pattern;
   EXPECT_EQ(Pattern::regex("[a&&b]").error().message,
             "[tokenizer] a regular expression that is known here, got '[a&&b]' (&& in a class)");

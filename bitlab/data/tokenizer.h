@@ -36,8 +36,8 @@ TokenizerPtr byte_tokenizer();
 //   pre-tokenizers  BertPreTokenizer, ByteLevel, CharDelimiterSplit, Digits, Metaspace, Punctuation, Split, Whitespace, WhitespaceSplit; none
 //   decoders        BPEDecoder, ByteFallback, ByteLevel, Fuse, Metaspace, Replace, Strip, WordPiece
 //   added tokens    lstrip, rstrip, single_word, normalized
-// and sequences of them, at most 8 within each other. Regular expressions are Oniguruma's, but for classes within classes, flags other than i, and less usual
-// escapes. Post-processors, truncation and padding are left out. Errors: Corrupt (not JSON, another form, numbers that are not those of a vocabulary of at most 2^24),
+// and sequences of them, at most 8 within each other. Regular expressions are Oniguruma's, but for negated classes within classes, flags other than i, and
+// less usual escapes. Post-processors, truncation and padding are left out. Errors: Corrupt (not JSON, another form, numbers that are not those of a vocabulary of at most 2^24),
 // Unsupported (anything else, by name).
 Result<TokenizerPtr> parse_tokenizer(std::string_view json);
 

@@ -21,7 +21,7 @@ struct Span {
 class Pattern {
  public:
   // Letters, numbers, spaces and words are Unicode's, as of PCRE2's version; without regard to case a letter is one letter, so that no ss is a sharp s. Error: Unsupported
-  // (what PCRE2 does not know, or means otherwise: classes within classes, flags other than i, less usual escapes).
+  // (what PCRE2 does not know, or means otherwise: negated classes within classes, flags other than i, less usual escapes).
   static Result<Pattern> regex(std::string_view text);
   // `text` itself. Error: Corrupt (an empty one).
   static Result<Pattern> literal(std::string_view text);

@@ -24,6 +24,7 @@ DEEPSEEK = [
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ]
 CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 MARK = "▁"
 
 NASTY = [
@@ -133,6 +134,18 @@ def byte_level(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=["<|end|>"],
     )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def falcon(texts: Iterable[str]) -> Tokenizer:
+    pre = [
+        pre_tokenizers.Punctuation("contiguous"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        pre_tokenizers.Digits(),
+    ]
+    pre = pre_tokenizers.Sequence([*pre, pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")])
+    tokenizer = trained(models.BPE(), texts, pre, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -291,6 +304,8 @@ KINDS: dict[str, Callable[[Iterable[str]], Tokenizer]] = {
     "gpt4o": lambda t: byte_level(GPT4O, t),
     "llama3": lambda t: byte_level(GPT4, t, ignore_merges=True),
     "qwen2": lambda t: byte_level(QWEN2, t, norm=normalizers.NFC()),
+    "bloom": lambda t: byte_level(BLOOM, t),
+    "falcon": falcon,
     "deepseek": lambda t: byte_level(DEEPSEEK, t),
     "llama2": lambda t: with_bytes(
         t,
