@@ -289,7 +289,10 @@ struct TrainingConfig {
     f("oscillation_momentum", oscillation_momentum, "share of the present step in the moving average of how often it turns",
       config::above_up_to(0, 1));
     f("precision", precision,
-      "of forward and backward passes in training: float32; bfloat16, by autocast, with the parameters in float32");
+      "of forward and backward passes in training: float32; bfloat16 or float16, by autocast, with the parameters in "
+      "float32; float16 with a loss that is scaled, so that gradients do not vanish, and steps that are skipped where it "
+      "was "
+      "too much");
     f("channels_last", channels_last,
       "pictures lie in memory pixel by pixel, which convolutions take faster; not for a network that calls view() on them");
     f("ternary_gradients", ternary_gradients,

@@ -81,6 +81,7 @@ Whole unusual() {
   config.train.optimizer = Optimizer::kSgd;
   config.train.seed = -7;
   config.train.parameters = {{.path = "*.act_scale", .rate = 0.1}};
+  config.train.precision = Precision::kFloat16;
   return config;
 }
 

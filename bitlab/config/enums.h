@@ -13,7 +13,7 @@ namespace bitlab::config {
 
 enum class Optimizer { kAdamW, kAdam, kSgd };
 enum class Schedule { kCosine, kConstant, kLinear, kPolynomial, kStep, kOneCycle, kTwoPhase };
-enum class Precision { kFloat32, kBFloat16 };
+enum class Precision { kFloat32, kBFloat16, kFloat16 };
 enum class Position { kAny, kFirst, kLast };
 enum class LogFormat { kJsonLines, kCsv, kTensorBoard };
 

@@ -1,6 +1,8 @@
 #include "bitlab/train/hooks.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Reduction.h>
@@ -9,8 +11,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/kl_div.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randperm.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
@@ -67,6 +71,47 @@ void AccumulateGradients::share(const std::vector<NamedParameter>& parameters) c
       begin += gradient.numel();
     }
   }
+}
+
+void LossScaling::before_backward(StepContext& step) { step.objective = step.objective * scale_; }
+
+void LossScaling::after_backward(StepContext& step) {
+  step.loss_scale = scale_;
+  if (!step.updates) return;
+  scale_gradients(step.parameters, 1 / scale_);
+  const bool is_finite = std::all_of(step.parameters.begin(), step.parameters.end(), [](const NamedParameter& parameter) {
+    const at::Tensor& gradient = parameter.tensor.grad();
+    return !gradient.defined() || gradient.isfinite().all().item<bool>();
+  });
+  adapt(is_finite);
+  step.skips = !is_finite;
+  step.loss_scale = scale_;
+}
+
+void LossScaling::adapt(bool is_finite) {
+  constexpr double kLeast = 1.0 / (1 << 24), kMost = std::numeric_limits<float>::max();
+  if (!is_finite) {
+    if (scale_ < kLeast)
+      throw Exception(make_error(ErrorCode::kNotFinite,
+                                 "[train] finite gradients at some scale of the loss, got none down to {}", scale_));
+    scale_ *= options_.backoff;
+    taken_ = 0;
+  } else if (++taken_ == options_.interval) {
+    if (scale_ * options_.growth <= kMost) scale_ *= options_.growth;
+    taken_ = 0;
+  }
+}
+
+State LossScaling::state() {
+  return {{"scale", at::scalar_tensor(scale_, at::kDouble)}, {"taken", at::scalar_tensor(taken_, at::kLong)}};
+}
+
+Status LossScaling::load(const State& state) {
+  if (!state.contains("scale") || !state.contains("taken"))
+    return make_error(ErrorCode::kCorrupt, "[train] a scale of the loss in the checkpoint, got none");
+  scale_ = state.at("scale").item<double>();
+  taken_ = state.at("taken").item<int64_t>();
+  return {};
 }
 
 void ClipGradients::before_update(StepContext& step) {

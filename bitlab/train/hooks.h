@@ -30,6 +30,8 @@ struct StepContext {
   at::Tensor loss{};           // what is reported
   at::Tensor objective{};      // what is differentiated: the loss, until a hook scales it or adds to it
   bool updates = true;         // whether the optimizer steps; false: gradients go on adding up
+  bool skips = false;          // of a step that updates: the parameters stay as they are, and the gradients are dropped
+  double loss_scale = 0;       // of the next step, where the loss is scaled; else 0
 };
 
 // The trainer calls its hooks in their order:
@@ -38,7 +40,7 @@ struct StepContext {
 //   before_forward   the batch may change
 //   after_forward    outputs and loss are there; the loss may be replaced (distillation)
 //   before_backward  the objective may be scaled (loss scaling, accumulation)
-//   after_backward   gradients are there (unscaling, all-reduce); `updates` may be taken back
+//   after_backward   gradients are there (unscaling, all-reduce); `updates` may be taken back, or the step skipped
 //   before_update    only where the optimizer steps: gradients are final (clipping)
 //   after_update     parameters are new (moving averages)
 //
@@ -79,6 +81,35 @@ class AccumulateGradients : public StepHook {
   int64_t batches_, pending_ = 0, items_ = 0;
   std::shared_ptr<Peers> peers_;
   std::set<std::string> narrow_;
+};
+
+// Dynamic scaling of the loss, so that gradients in float16 do not vanish (Micikevicius et al. 2018, arXiv:1710.03740); torch.amp.GradScaler with the same
+// numbers. The objective is multiplied by `scale`, and gradients are divided by it where the optimizer is to step. Where one of them is not finite the step is
+// skipped and
+//
+//   scale := backoff scale
+//
+// and after `interval` steps in a row that were not, scale := growth scale. Of processes that train together each must have the same gradients by then. Error
+// of after_backward() (bitlab::Exception): NotFinite (gradients that are not finite at any scale down to 2^-24).
+class LossScaling : public StepHook {
+ public:
+  struct Options {
+    double scale = 65536, growth = 2, backoff = 0.5;
+    int64_t interval = 2000;
+  };
+  LossScaling() : LossScaling(Options{}) {}
+  explicit LossScaling(const Options& options) : options_(options), scale_(options.scale) {}
+  void before_backward(StepContext& step) override;
+  void after_backward(StepContext& step) override;
+  State state() override;
+  Status load(const State& state) override;
+
+ private:
+  void adapt(bool is_finite);
+
+  Options options_;
+  double scale_;
+  int64_t taken_ = 0;  // steps since the last that was skipped, or the last growth
 };
 
 // Scales gradients down so that their L2 norm, of all together, is at most `max_norm`.

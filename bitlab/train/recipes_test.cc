@@ -1,4 +1,4 @@
-// What a config adds to training, against the formulas in double: smoothed labels, mixup, the moving average, a teacher, renewed statistics, bfloat16.
+// What a config adds to training, against the formulas in double: smoothed labels, mixup, the moving average, a teacher, renewed statistics, half precision.
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -381,9 +381,89 @@ struct Typed : torch::nn::Module {
   }
 };
 
-TEST(Recipes, BFloat16InTraining) {
+// Of steps whose gradients are not finite nothing is left but a smaller scale; every second one in a row that is taken makes it larger.
+TEST(Recipes, ScaledLossSkipsSteps) {
+  struct Overflow : StepHook {
+    void before_backward(StepContext& step) override {
+      if (step.step == 1 || step.step == 4 || step.step == 5)
+        step.objective = step.objective * std::numeric_limits<double>::infinity();
+    }
+  };
+  TrainingConfig config = recipe();
+  config.epochs = 10, config.clip_norm = 0.1, config.ema = 0.5;
+  torch::manual_seed(6);
+  Small net;
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  TrainerOptions options;
+  const auto scaling = std::make_shared<LossScaling>(LossScaling::Options{.scale = 1024, .interval = 2});
+  options.hooks = {std::make_shared<Overflow>(), scaling};
+  std::vector<double> scales;
+  std::vector<bool> skipped;
+  options.on_step = [&](const StepReport& step) { scales.push_back(step.loss_scale), skipped.push_back(step.skipped); };
+  BitTrainer(learner, config, options).fit(std::make_shared<Rows>(kRows)).value();
+  EXPECT_EQ(scales, (std::vector<double>{1024, 512, 512, 1024, 512, 256, 256, 512, 512, 1024}));
+  EXPECT_EQ(skipped, (std::vector<bool>{false, true, false, false, true, true, false, false, false, false}));
+
+  torch::manual_seed(6);
+  Small expected;
+  State mean;
+  torch::optim::SGD optimizer(expected.parameters(), torch::optim::SGDOptions(kRate).momentum(kMomentum));
+  for (int64_t step = 0; step < 10; ++step) {
+    if (skipped[static_cast<size_t>(step)]) continue;
+    const nn::NamedTensors batch = batch_of_epoch(step + 1);
+    optimizer.zero_grad();
+    torch::cross_entropy_loss(expected.forward(batch.at("x")), batch.at("label")).backward();
+    torch::nn::utils::clip_grad_norm_(expected.parameters(), 0.1);
+    optimizer.step();
+    for (const auto& item : expected.named_parameters()) {
+      at::Tensor& m = mean[item.key()];
+      m = m.defined() ? 0.5 * m + 0.5 * item.value().detach() : item.value().detach().clone();
+    }
+  }
+  for (const auto& [name, tensor] : mean) EXPECT_TRUE(torch::allclose(learner.state().at(name), tensor, 1e-4, 1e-6)) << name;
+
+  LossScaling other;
+  ASSERT_TRUE(other.load(scaling->state()).ok());
+  EXPECT_EQ(other.state().at("scale").item<double>(), 1024);
+  EXPECT_EQ(other.load({}).error().code, ErrorCode::kCorrupt);
+  // Gradients that no scale makes finite end training, instead of steps that change nothing for ever.
+  struct Broken : StepHook {
+    void before_backward(StepContext& step) override { step.objective = step.objective * std::nan(""); }
+  };
+  options = {};
+  options.hooks = {std::make_shared<Broken>(), std::make_shared<LossScaling>()};
+  config.epochs = 100;
+  const Error error = BitTrainer(learner, config, options).fit(std::make_shared<Rows>(kRows)).error();
+  EXPECT_EQ(error.code, ErrorCode::kNotFinite);
+  EXPECT_EQ(error.message, "[train] finite gradients at some scale of the loss, got none down to 2.9802322387695312e-08");
+  config.ternary_gradients = config::Precision::kFloat16;
+  EXPECT_EQ(BitTrainer(learner, config).fit(std::make_shared<Rows>(kRows)).error().message,
+            "[train] ternary_gradients of float32 or bfloat16, as sums of float16 overflow, got float16");
+}
+
+// Batches that add up to one step have one scale, as one large batch has.
+TEST(Recipes, ScaledLossOfAccumulatedBatches) {
+  std::vector<State> ends;
+  for (const int64_t parts : {1, 2}) {
+    torch::manual_seed(6);
+    Small net;
+    ModuleLearner learner(net, std::make_shared<Classification>());
+    TrainingConfig config = recipe();
+    config.precision = config::Precision::kFloat16, config.batch_size = 8 / parts, config.accumulate = parts;
+    std::vector<double> scales;
+    TrainerOptions options;
+    options.on_step = [&](const StepReport& step) { scales.push_back(step.loss_scale); };
+    BitTrainer(learner, config, options).fit(std::make_shared<Rows>(29)).value();
+    for (const double scale : scales) EXPECT_EQ(scale, 65536);  // the network is one in double, which autocast leaves alone
+    ends.push_back(learner.state());
+  }
+  expect_close(ends[0], ends[1]);
+}
+
+TEST(Recipes, HalfPrecisionInTraining) {
   std::vector<double> losses;
-  for (const auto precision : {config::Precision::kFloat32, config::Precision::kBFloat16}) {
+  using config::Precision;
+  for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16, Precision::kFloat16}) {
     torch::manual_seed(2);
     Typed net;
     ModuleLearner learner(net, std::make_shared<Classification>());
@@ -393,14 +473,17 @@ TEST(Recipes, BFloat16InTraining) {
     const auto report = BitTrainer(learner, config).fit(rows, rows).value();
     losses.push_back(report.epochs.back().loss);
     EXPECT_LT(losses.back(), report.epochs.front().loss);
-    const bool is_narrow = precision == config::Precision::kBFloat16;
-    EXPECT_EQ(net.types.front(), is_narrow ? at::kBFloat16 : at::kFloat) << "in training";
+    const std::map<Precision, at::ScalarType> types{
+        {Precision::kFloat32, at::kFloat}, {Precision::kBFloat16, at::kBFloat16}, {Precision::kFloat16, at::kHalf}};
+    EXPECT_EQ(net.types.front(), types.at(precision)) << "in training";
     EXPECT_EQ(net.types.back(), at::kFloat) << "in evaluation, as it is deployed";
     for (const auto& p : net.parameters()) EXPECT_EQ(p.scalar_type(), at::kFloat);
     EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU)) << "as it was";
   }
   EXPECT_NE(losses[0], losses[1]);
+  EXPECT_NE(losses[0], losses[2]);
   EXPECT_NEAR(losses[0], losses[1], 0.02 * losses[0]);
+  EXPECT_NEAR(losses[0], losses[2], 0.02 * losses[0]);
 }
 
 }  // namespace

@@ -114,7 +114,9 @@ TrainingConfig full_config(config::Optimizer optimizer) {
           .statistics_batches = 2,
           .freeze_oscillation = 0.05,
           .oscillation_momentum = 0.1,
-          .precision = is_adam ? config::Precision::kBFloat16 : config::Precision::kFloat32,
+          .precision = is_adam                                ? config::Precision::kBFloat16
+                       : optimizer == config::Optimizer::kSgd ? config::Precision::kFloat16
+                                                              : config::Precision::kFloat32,
           .workers = 2,
           .evaluate_steps = is_adam ? 4 : 0,
           .patience = 100,

@@ -234,6 +234,7 @@ Status EventStream::step(const StepReport& report) {
                    {"items_per_second", static_cast<double>(report.items) / std::max(step_seconds_, 1e-9)},
                    {"seconds", seconds()},
                    {"eta_seconds", step_seconds_ * static_cast<double>(event.steps - event.step)}};
+  if (report.loss_scale > 0) event.numbers.push_back({"loss_scale", report.loss_scale});
   return write(std::move(event));
 }
 

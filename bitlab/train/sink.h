@@ -3,7 +3,7 @@
 //   train::BitTrainer trainer(learner, config, {.sinks = {train::json_lines("runs/a/log.jsonl")}});
 //
 // Numbers of a step: loss (the batch's), mean_loss (of the epoch so far), learning_rate, items_per_second, seconds (of training so far, interruptions
-// left out), eta_seconds. Of an evaluation: validation.<metric>, layer.<path>.<name>. Of an epoch: loss (the mean over its items), seconds, and where
+// left out), eta_seconds; where the loss is scaled, loss_scale (of the next step). Of an evaluation: validation.<metric>, layer.<path>.<name>. Of an epoch: loss (the mean over its items), seconds, and where
 // they went, phase.<name>. Of the end: best_epoch, best.<metric>, seconds.
 #pragma once
 

@@ -111,6 +111,7 @@ void BitTrainer::add_hooks() {
       for (const TernaryWeight& weight : learner_.ternary_weights()) narrow.insert(weight.name);
     hooks_.push_back(std::make_shared<AccumulateGradients>(c.accumulate, options_.peers, std::move(narrow)));
   }
+  if (c.precision == config::Precision::kFloat16) hooks_.push_back(std::make_shared<LossScaling>());
   if (c.clip_norm > 0) hooks_.push_back(std::make_shared<ClipGradients>(c.clip_norm));
   if (c.freeze_oscillation > 0)
     hooks_.push_back(std::make_shared<FreezeOscillation>(c.freeze_oscillation, c.oscillation_momentum));
@@ -134,7 +135,7 @@ void BitTrainer::begin() {
 
 // The batch through the network and the loss, with an error that says where the first number that is none comes from.
 Result<double> BitTrainer::forward(StepContext& step) {
-  const Autocast autocast(config_.precision);
+  const Autocast autocast(config_.precision, parameters_.empty() ? at::kCPU : parameters_[0].tensor.device().type());
   const at::Tensor random = random_numbers().get_state();
   std::string problem;
   try {
@@ -179,13 +180,16 @@ Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool end
   call(&StepHook::after_backward);
   clock.charge(phases.backward);
   ++progress_->steps;
-  if (!context.updates) return StepResult{value, context.all_items, false};
-  call(&StepHook::before_update);
-  optimizer_->step();
+  const StepResult result{value, context.all_items, context.updates, context.skips, context.loss_scale};
+  if (!context.updates) return result;
+  if (!context.skips) {
+    call(&StepHook::before_update);
+    optimizer_->step();
+  }
   optimizer_->zero_grad();
-  call(&StepHook::after_update);
+  if (!context.skips) call(&StepHook::after_update);
   clock.charge(phases.update);
-  return StepResult{value, context.all_items, true};
+  return result;
 }
 
 // The step that the schedules know: `learning_rate` and the layers' blend are those of the optimizer's next step.
@@ -209,7 +213,8 @@ Result<BitTrainer::StepResult> BitTrainer::take_step(data::Loader& loader, nn::N
 Status BitTrainer::report_step(const data::Loader& loader, const StepResult& result, double rate) const {
   const auto [epoch, position] = loader.state();
   const double mean = progress_->loss_sum / static_cast<double>(std::max<int64_t>(progress_->items, 1));
-  const StepReport report{epoch, config_.epochs, position, loader.batches(), mean, rate, result.loss, result.items};
+  const StepReport report{epoch, config_.epochs, position,     loader.batches(), mean,
+                          rate,  result.loss,    result.items, result.skipped,   result.loss_scale};
   BITLAB_RETURN_IF_ERROR(events_->step(report));
   if (options_.on_step) options_.on_step(report);
   return {};

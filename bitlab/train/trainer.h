@@ -34,7 +34,9 @@ struct StepReport {
   double loss = 0;                // mean of the epoch so far
   double learning_rate = 0;
   double batch_loss = 0;
-  int64_t items = 0;  // of the batch
+  int64_t items = 0;      // of the batch
+  bool skipped = false;   // gradients were not finite at the scale of the loss
+  double loss_scale = 0;  // of the next step, where the loss is scaled (precision: float16); else 0
 };
 
 // On the validation samples.
@@ -124,7 +126,9 @@ class BitTrainer {
   struct StepResult {
     double loss = 0;
     int64_t items = 0;
-    bool updated = false;  // the optimizer stepped
+    bool updated = false;   // the optimizer stepped, or skipped its step
+    bool skipped = false;   // as StepReport::skipped
+    double loss_scale = 0;  // as StepReport::loss_scale
   };
   // One batch, with the learning rate that the optimizer has: what fit() calls again and again, for loops of one's own. `ends_epoch`: gradients
   // that were to wait for more batches are applied. Error: NotFinite; throws what the model throws.

@@ -15,6 +15,9 @@ Status check(TrainingConfig c) {
     return make_error(ErrorCode::kInvalidArgument,
                       "[train] ternary_delay and ternary_warmup of at most 1 together, got {} and {}", c.ternary_delay,
                       c.ternary_warmup);
+  if (c.ternary_gradients == config::Precision::kFloat16)
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[train] ternary_gradients of float32 or bfloat16, as sums of float16 overflow, got float16");
   for (const ParameterRule& rule : c.parameters) {
     BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
     if (!std::isfinite(rule.decay))

@@ -306,6 +306,59 @@ def test_distillation_is_the_divergence_of_pytorch() -> None:
         bitlab.BitTrainer(network(), config, Blobs(24)).train()
 
 
+def hot(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """A loss whose gradients float16 cannot hold at the first scale."""
+    return 40 * nn.functional.cross_entropy(output.float(), label)
+
+
+def test_float16_is_that_of_grad_scaler() -> None:
+    config = bitlab.TrainingConfig(**{**PLAIN, "epochs": 2012, "learning_rate": 1e-4, "precision": "float16"})
+    model, steps = network(), []
+    trainer = bitlab.BitTrainer(model, config, Blobs(24), loss=hot, on_step=lambda step: steps.append((step.loss_scale, step.skipped)))
+    trainer.train()
+
+    theirs, data, expected = network(), Blobs(24), []
+    optimizer = torch.optim.SGD(theirs.parameters(), 1e-4, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu")
+    for _ in range(2012):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = hot(theirs(data.x), data.y)
+        before = scaler.get_scale()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        expected.append((scaler.get_scale(), scaler.get_scale() < before))
+    assert steps == expected
+    assert sum(skipped for _, skipped in steps) > 1 and steps[-1][0] > steps[1000][0], "it fell, and rose again"
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(model.state_dict()[name], value, 1e-3, 1e-4), name
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_float16_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    config = CONFIG.replace(precision="float16", epochs=6)
+
+    def run(stop: int = 0, **options: Any) -> tuple[dict[str, torch.Tensor], list[float]]:
+        model, scales = network(), []
+
+        def epoch(report: Any) -> None:
+            if report.epoch == stop:
+                raise LookupError
+
+        bitlab.BitTrainer(model, config, Blobs(96), loss=hot, on_step=lambda step: scales.append(step.loss_scale), on_epoch=epoch, **options).train()
+        return model.state_dict(), scales
+
+    whole, scales = run()
+    assert scales[0] < 65536
+    with pytest.raises(LookupError):
+        run(stop=3, checkpoint=tmp_path / "last.ckpt")
+    resumed, rest = run(checkpoint=tmp_path / "last.ckpt", resume=True)
+    assert rest == scales[9:]
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
 def test_every_field_of_the_loop(tmp_path: Path) -> None:
     config = CONFIG.replace(
         epochs=30,

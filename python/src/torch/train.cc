@@ -210,7 +210,10 @@ void bind_reports(nb::module_& m) {
       .def_ro("loss", &StepReport::loss, "Mean of the epoch so far.")
       .def_ro("learning_rate", &StepReport::learning_rate)
       .def_ro("batch_loss", &StepReport::batch_loss)
-      .def_ro("items", &StepReport::items, "Of the batch.");
+      .def_ro("items", &StepReport::items, "Of the batch.")
+      .def_ro("skipped", &StepReport::skipped, "Gradients were not finite at the scale of the loss.")
+      .def_ro("loss_scale", &StepReport::loss_scale,
+              "Of the next step, where the loss is scaled (precision: float16); else 0.");
   nb::class_<EpochReport>(m, "EpochReport", "An epoch of training.")
       .def_ro("epoch", &EpochReport::epoch, "From 1.")
       .def_ro("loss", &EpochReport::loss, "Mean over the training items.")
