@@ -170,6 +170,19 @@ struct ParameterRule {
   }
 };
 
+// Layers of the network, and the teacher's whose outputs theirs are to resemble.
+struct FeatureLayer {
+  std::string path{};
+  std::string teacher{};
+
+  void visit(config::Fields& f) {
+    f("path", path,
+      "the layer's path, as blocks.0.fc1, or a pattern with * and ?, or between slashes a regular expression; of layers "
+      "with parameters");
+    f("teacher", teacher, "the path of the teacher's layer; empty: the same one");
+  }
+};
+
 // How to train.
 struct TrainingConfig {
   int64_t epochs = 5;
@@ -202,6 +215,12 @@ struct TrainingConfig {
   std::string teacher{};
   double distillation = 0.0;
   double temperature = 1.0;
+  double feature_distillation = 0.0;
+  std::vector<FeatureLayer> feature_layers{};
+  double relation_distillation = 0.0;
+  std::string relation_layer{};
+  std::string relation_teacher_layer{};
+  int64_t relation_heads = 1;
   int64_t statistics_batches = 0;
   double freeze_oscillation = 0.0;
   double oscillation_momentum = 0.01;
@@ -279,6 +298,7 @@ struct TrainingConfig {
       config::between(0, 1));
     f("temperature", temperature, "by which the logits of both are divided first, above 0; larger: softer",
       config::above(0));
+    visit_distillation_of_layers(f);
     f("statistics_batches", statistics_batches,
       "training batches that pass through the network before each evaluation, so that batch norms have the statistics of "
       "the parameters that are evaluated; 0: those of training",
@@ -298,6 +318,21 @@ struct TrainingConfig {
     f("ternary_gradients", ternary_gradients,
       "what the gradients of ternary weights travel as between processes that train together: float32; bfloat16, half as "
       "much");
+  }
+  void visit_distillation_of_layers(config::Fields& f) {
+    f("feature_distillation", feature_distillation,
+      "what the mean squared error between outputs of feature_layers and the teacher's is multiplied by, each divided by "
+      "its root mean square, in the loss; 0: none",
+      config::at_least(0));
+    f("feature_layers", feature_layers, "layers whose outputs resemble the teacher's");
+    f("relation_distillation", relation_distillation,
+      "what the divergence of the relations between queries, between keys and between values of an attention from the "
+      "teacher's is multiplied by in the loss; 0: none",
+      config::at_least(0));
+    f("relation_layer", relation_layer, "path of that attention; empty: the last");
+    f("relation_teacher_layer", relation_teacher_layer,
+      "path of the teacher's; empty: as relation_layer, or the last of the teacher's");
+    f("relation_heads", relation_heads, "parts of vectors that have relations of their own", config::at_least(1));
   }
   void visit_run(config::Fields& f) {
     f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::at_least(0));

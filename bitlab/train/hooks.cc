@@ -5,12 +5,10 @@
 #include <limits>
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/Reduction.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_sample_dirichlet.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/kl_div.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randperm.h>
@@ -189,22 +187,6 @@ Status FreezeOscillation::load(const State& state) {
   tracks_.clear();
   for (const auto& [name, tensor] : state) tracks_[name] = tensor.clone();
   return {};
-}
-
-void Distillation::after_forward(StepContext& step) {
-  const Task& task = step.learner.task();
-  const at::Tensor own = task.class_logits(step.outputs, step.batch);
-  const at::Tensor theirs = [&] {
-    const at::NoGradGuard no_grad;
-    return task.class_logits(teacher_(step.batch), step.batch);
-  }();
-  if (theirs.sizes() != own.sizes())
-    throw Exception(make_error(ErrorCode::kShapeMismatch, "[train] logits of the teacher as of the network, {}, got {}",
-                               c10::str(own.sizes()), c10::str(theirs.sizes())));
-  const at::Tensor target = (theirs.to(own.scalar_type()) / temperature_).log_softmax(1);
-  const at::Tensor divergence =
-      at::kl_div((own / temperature_).log_softmax(1), target, at::Reduction::Sum, true) / static_cast<double>(own.size(0));
-  step.loss = step.loss * (1 - share_) + divergence * (share_ * temperature_ * temperature_);
 }
 
 void MovingAverage::after_update(StepContext& step) {

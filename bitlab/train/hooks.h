@@ -4,6 +4,7 @@
 #include <functional>
 #include <set>
 
+#include "bitlab/config/config.h"
 #include "bitlab/train/learner.h"
 #include "bitlab/train/peers.h"
 
@@ -11,7 +12,13 @@ namespace torch::optim {
 class Optimizer;
 }
 
+namespace bitlab::ops {
+class CallListener;
+}
+
 namespace bitlab::train {
+
+class LayerOutputs;
 
 // What training minimizes, a scalar.
 using Criterion = std::function<at::Tensor(const nn::NamedTensors& outputs, const nn::NamedTensors& batch)>;
@@ -53,6 +60,8 @@ class StepHook {
   virtual ~StepHook() = default;
   virtual void before_batch() {}
   virtual void before_forward(StepContext&) {}
+  // Who is shown the operators that the network calls between the two; null: nobody.
+  virtual ops::CallListener* forward_listener() { return nullptr; }
   virtual void after_forward(StepContext&) {}
   virtual void before_backward(StepContext&) {}
   virtual void after_backward(StepContext&) {}
@@ -165,21 +174,49 @@ class MovingAverage : public StepHook {
   State mean_;
 };
 
-// Distillation of logits (Hinton et al. 2015, arXiv:1503.02531): with the teacher's and the network's logits t and z of each item, at temperature T,
+// What a network learns from a teacher, which sees the batch as the network does, and gets no gradients. Logits (`distillation`; Hinton et al. 2015,
+// arXiv:1503.02531): with the teacher's and the network's logits t and z of each item, at temperature T,
 //
 //   loss := (1 - share) loss + share T^2 mean over items of KL(softmax(t / T) || softmax(z / T))
 //
-// The teacher sees the batch as the network does, and gets no gradients. Errors of after_forward() (bitlab::Exception): Unsupported (a task without
-// classes), ShapeMismatch (another number of logits).
+// Features (`feature_distillation`; Romero et al. 2015, arXiv:1412.6550, of layers of the same shape): for each sample's outputs f of a layer
+//
+//   loss := loss + share mean over layers of the mean of (n(f) - n(teacher's f))^2,   n(f) = f / sqrt(mean f^2 + 1e-6)
+//
+// Relations (`relation_distillation`; Wang et al. 2021, arXiv:2012.15828): for the vectors X of an attention's projections, [B, T, heads d], for queries,
+// keys and values, before rotary positions and whatever is masked
+//
+//   R(X) = softmax(X X^T / sqrt(d)) of each of `heads` parts      loss := loss + share sum over the three of mean of KL(R(teacher's X) || R(X))
+//
+// A layer is what has parameters, by their path, and its output what the last operator returns that reads one of them: blocks, and layers without
+// parameters, are none. A network's path stands for the teacher's of that name, or without the "model." of a BitModel. Errors (bitlab::Exception):
+// Unsupported (logits of a task without classes), ShapeMismatch (another shape than the teacher's), UnknownName (no such layer), InvalidArgument (a layer
+// that was not called; heads that do not divide vectors).
 class Distillation : public StepHook {
  public:
-  Distillation(nn::Forward teacher, double share, double temperature)
-      : teacher_(std::move(teacher)), share_(share), temperature_(temperature) {}
+  Distillation(nn::Forward teacher, std::vector<NamedParameter> teacher_parameters, TrainingConfig config);
+  ~Distillation() override;
+  void before_forward(StepContext& step) override;
+  ops::CallListener* forward_listener() override;
   void after_forward(StepContext& step) override;
 
  private:
+  struct Pair {
+    std::string own, teacher;  // paths of layers
+  };
+  bool reads_layers() const { return config_.feature_distillation > 0 || config_.relation_distillation > 0; }
+  void find_layers(const std::vector<NamedParameter>& parameters);
+  void find_features(const std::vector<std::string>& own, const std::vector<std::string>& theirs);
+  void find_relations(const std::vector<std::string>& own, const std::vector<std::string>& theirs);
+  at::Tensor with_logits(StepContext& step, const nn::NamedTensors& taught) const;
+  at::Tensor feature_loss() const;
+  at::Tensor relation_loss() const;
+
   nn::Forward teacher_;
-  double share_, temperature_;
+  std::vector<NamedParameter> teacher_parameters_;
+  TrainingConfig config_;
+  std::vector<Pair> features_, relations_;
+  std::unique_ptr<LayerOutputs> own_, theirs_;  // null until layers are known
 };
 
 // Freezing of weights that oscillate (Nagel et al. 2022, arXiv:2203.11086, algorithm 1). After each step a code that changes against the direction of its

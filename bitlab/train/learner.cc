@@ -17,11 +17,13 @@ State ModuleLearner::state() {
 
 Status ModuleLearner::load(const State& state) { return load_into(module_, state); }
 
-std::vector<NamedParameter> ModuleLearner::parameters() {
+std::vector<NamedParameter> parameters_of(const torch::nn::Module& module) {
   std::vector<NamedParameter> list;
-  for (const auto& item : module_.named_parameters()) list.push_back({item.key(), item.value()});
+  for (const auto& item : module.named_parameters()) list.push_back({item.key(), item.value()});
   return list;
 }
+
+std::vector<NamedParameter> ModuleLearner::parameters() { return parameters_of(module_); }
 
 TernaryWeight ternary_weight(std::string name, const at::Tensor& latent, const ops::WeightQuant& quant,
                              const ops::ConvWindow* window) {

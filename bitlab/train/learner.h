@@ -20,6 +20,8 @@ struct NamedParameter {
   at::Tensor tensor;
 };
 
+std::vector<NamedParameter> parameters_of(const torch::nn::Module& module);
+
 // A ternary weight of a product, as it is evaluated now.
 struct TernaryWeight {
   std::string name;        // of the parameter

@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include "bitlab/nn/bit_linear.h"
+#include "bitlab/train/internal/layer_outputs.h"
 #include "bitlab/train/internal/schedule.h"
 #include "bitlab/train/test_support.h"
 #include "bitlab/train/trainer.h"
@@ -225,6 +226,146 @@ TEST(Recipes, DistillationOfLogits) {
       torch::equal(Classification("l").class_logits({{"l", pixels}}, {}), pixels.permute({0, 2, 3, 1}).reshape({24, 5})));
 }
 
+// Each sample by its root mean square.
+at::Tensor by_root_mean_square(const at::Tensor& f) { return f / (f * f + 1e-6).mean(1, true).sqrt(); }
+
+// The names of a network that is a part of a teacher.
+struct Holder : torch::nn::Module {
+  std::shared_ptr<Small> body = register_module("body", std::make_shared<Small>());
+  at::Tensor forward(const at::Tensor& x) { return body->forward(x); }
+};
+
+TEST(Recipes, DistillationOfFeatures) {
+  torch::manual_seed(8);
+  Small teacher;
+  Holder holder;
+  const auto features = [](Small& net, const at::Tensor& x) {
+    const at::Tensor h = net.fc1(x.to(at::kDouble));
+    return std::pair(by_root_mean_square(h), by_root_mean_square(net.fc2(at::tanh(h))));
+  };
+  TrainingConfig config = recipe();
+  config.feature_distillation = 0.7, config.feature_layers = {{.path = "fc?"}};
+  const auto trained = [&](auto& network) {
+    torch::manual_seed(6);
+    Small net;
+    ModuleLearner learner(net, std::make_shared<Classification>());
+    TrainerOptions options{.teacher = nn::forward_of(network), .teacher_parameters = parameters_of(network)};
+    BitTrainer(learner, config, options).fit(std::make_shared<Rows>(kRows)).value();
+    return learner.state();
+  };
+  const State both = trained(teacher);
+  expect_close(both, reference([&](Small& student, const nn::NamedTensors& batch, int64_t) {
+                 const auto [s1, s2] = features(student, batch.at("x"));
+                 const auto [t1, t2] = features(teacher, batch.at("x"));
+                 const at::Tensor distance = ((s1 - t1.detach()).square().mean() + (s2 - t2.detach()).square().mean()) / 2;
+                 return torch::cross_entropy_loss(student.forward(batch.at("x")), batch.at("label")) + 0.7 * distance;
+               }));
+  EXPECT_FALSE(torch::allclose(both.at("fc1.weight"), trained_state(recipe()).at("fc1.weight"), 1e-3, 1e-4));
+  for (const at::Tensor& p : teacher.parameters()) EXPECT_FALSE(p.grad().defined());
+  // Of another name, and beside the logits.
+  config.feature_layers = {{.path = "fc1", .teacher = "body.fc1"}}, config.distillation = 0.5;
+  expect_close(trained(holder), reference([&](Small& student, const nn::NamedTensors& batch, int64_t) {
+                 const at::Tensor z = student.forward(batch.at("x")), t = holder.forward(batch.at("x")).detach();
+                 const at::Tensor p = torch::softmax(t, 1), q = torch::softmax(z, 1);
+                 const at::Tensor s1 = features(student, batch.at("x")).first;
+                 const at::Tensor t1 = features(*holder.body, batch.at("x")).first.detach();
+                 return 0.5 * torch::cross_entropy_loss(z, batch.at("label")) + 0.5 * (p * (p / q).log()).sum(1).mean() +
+                        0.7 * (s1 - t1).square().mean();
+               }));
+}
+
+TEST(Recipes, DistillationOfFeaturesRefuses) {
+  Small net, teacher;
+  torch::nn::Linear other(6, 3);
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  TrainingConfig config = recipe();
+  config.feature_distillation = 1;
+  const auto message = [&](TrainerOptions options) {
+    return BitTrainer(learner, config, std::move(options)).fit(std::make_shared<Rows>(kRows)).error().message;
+  };
+  const TrainerOptions known{.teacher = nn::forward_of(teacher), .teacher_parameters = parameters_of(teacher)};
+  EXPECT_EQ(message(known), "[train] feature_layers for feature_distillation, got none");
+  config.feature_layers = {{.path = "fc1"}};
+  EXPECT_EQ(message({}), "[train] a teacher for distillation, got none");
+  EXPECT_EQ(message({.teacher = known.teacher}), "[train] a teacher's layer of {}, got 'fc1'");
+  config.feature_layers = {{.path = "fc9"}};
+  EXPECT_EQ(message(known), "[train] a path of layers with parameters of {fc1, fc2}, got 'fc9'");
+  config.feature_layers = {{.path = "fc1", .teacher = "fc2"}};
+  EXPECT_EQ(message(known), "[train] outputs as the teacher's, [16, 4], got [16, 9] (layer=fc1)");
+  config.feature_layers = {{.path = "fc1"}};
+  TrainerOptions silent{.teacher = nn::forward_of([&](const at::Tensor& x) { return other(x); })};
+  silent.teacher_parameters = known.teacher_parameters;
+  EXPECT_EQ(message(silent), "[train] a call of the layer in the forward pass, got none (layer=fc1)");
+  config.feature_layers = {{.path = "/(/"}};
+  EXPECT_EQ(BitTrainer(learner, config, known).fit(std::make_shared<Rows>(kRows)).error().code, ErrorCode::kInvalidArgument);
+}
+
+// Three tokens of two numbers each, attended to in double.
+struct Attending : torch::nn::Module {
+  torch::nn::Linear q{nullptr}, k{nullptr}, v{nullptr}, head{nullptr};
+  explicit Attending(int64_t size, std::array<const char*, 3> names = {"q_proj", "k_proj", "v_proj"}) {
+    q = register_module(names[0], torch::nn::Linear(2, size));
+    k = register_module(names[1], torch::nn::Linear(2, size));
+    v = register_module(names[2], torch::nn::Linear(2, size));
+    head = register_module("head", torch::nn::Linear(size, 4));
+    to(at::kDouble);
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor tokens = x.to(at::kDouble).view({-1, 3, 2});
+    return head(at::scaled_dot_product_attention(q(tokens), k(tokens), v(tokens)).mean(1));
+  }
+};
+
+TEST(Recipes, DistillationOfRelations) {
+  torch::manual_seed(8);
+  Attending teacher(10, {"query", "key", "value"}), other(7);
+  TrainingConfig config = recipe();
+  config.relation_distillation = 0.3, config.relation_heads = 2;
+  torch::manual_seed(6);
+  Attending net(6);
+  ModuleLearner learner(net, std::make_shared<Classification>());
+  const auto options = [](Attending& network) {
+    return TrainerOptions{.teacher = nn::forward_of(network), .teacher_parameters = parameters_of(network)};
+  };
+  BitTrainer(learner, config, options(teacher)).fit(std::make_shared<Rows>(kRows)).value();
+
+  const auto relations = [](torch::nn::Linear& layer, const at::Tensor& x, int64_t head) {
+    const at::Tensor y = layer(x.to(at::kDouble).view({-1, 3, 2}));
+    const int64_t depth = y.size(2) / 2;
+    const at::Tensor part = y.narrow(2, head * depth, depth);
+    return torch::softmax(torch::einsum("bid,bjd->bij", {part, part}) / std::sqrt(static_cast<double>(depth)), 2);
+  };
+  torch::manual_seed(6);
+  Attending expected(6);
+  torch::optim::SGD optimizer(expected.parameters(), torch::optim::SGDOptions(kRate).momentum(kMomentum));
+  for (int64_t epoch = 1; epoch <= 6; ++epoch) {
+    const nn::NamedTensors batch = batch_of_epoch(epoch);
+    const at::Tensor x = batch.at("x");
+    at::Tensor loss = torch::cross_entropy_loss(expected.forward(x), batch.at("label"));
+    for (const auto& [own, theirs] :
+         {std::pair(&expected.q, &teacher.q), std::pair(&expected.k, &teacher.k), std::pair(&expected.v, &teacher.v)})
+      for (int64_t head = 0; head < 2; ++head) {
+        const at::Tensor p = relations(*theirs, x, head).detach(), r = relations(*own, x, head);
+        loss = loss + 0.3 * (p * (p / r).log()).sum(2).mean() / 2;
+      }
+    optimizer.zero_grad();
+    loss.backward();
+    optimizer.step();
+  }
+  State state;
+  for (const auto& item : expected.named_parameters()) state[item.key()] = item.value().detach();
+  expect_close(learner.state(), state);
+
+  const auto message = [&](Attending& network) {
+    return BitTrainer(learner, config, options(network)).fit(std::make_shared<Rows>(kRows)).error().message;
+  };
+  EXPECT_EQ(message(other), "[train] relation_heads that divide vectors of 7, got 2 (layer=q_proj)");
+  config.relation_layer = "attn";
+  EXPECT_EQ(message(teacher),
+            "[train] an attention with projections q_proj, k_proj and v_proj, or query, key and value, among the layers of "
+            "{q_proj, k_proj, v_proj, head}, got 'attn'");
+}
+
 struct Normed : torch::nn::Module {
   torch::nn::Linear fc1{nullptr}, fc2{nullptr};
   torch::nn::BatchNorm1d norm{nullptr};
@@ -277,6 +418,38 @@ struct Layers : torch::nn::Module {
   }
   at::Tensor forward(const at::Tensor& x) { return fc2(torch::relu(kept(fc1(x)))); }
 };
+
+// With gradients, and whatever the layers are made of: a product in one operator, a product of a transposed view, an addition behind it.
+TEST(Recipes, OutputsOfLayersAreSeen) {
+  torch::manual_seed(6);
+  struct ByHand : torch::nn::Module {
+    Layers layers;
+    at::Tensor weight = register_parameter("weight", torch::randn({3, 4})),
+               bias = register_parameter("bias", torch::randn({3}));
+    ByHand() {
+      register_module("layers", std::shared_ptr<Layers>(&layers, [](Layers*) {}));
+    }
+  } net;
+  LayerOutputs seen(parameters_of(net), {"layers.fc1", "layers.fc2", "(model)"});
+  const at::Tensor x = torch::randn({5, 6});
+  for (int pass = 0; pass < 2; ++pass) {
+    seen.clear();
+    at::Tensor y, z;
+    {
+      const ops::CallObserver observer(seen);
+      y = net.layers.forward(x);
+      z = torch::relu(y.mm(net.weight.t()) + net.bias);
+    }
+    EXPECT_TRUE(torch::equal(seen.of("layers.fc2"), y));
+    EXPECT_TRUE(torch::equal(seen.of("layers.fc1"), net.layers.fc1(x)));
+    EXPECT_TRUE(torch::equal(torch::relu(seen.of("(model)")), z));
+    const at::Tensor gradient =
+        torch::autograd::grad({seen.of("layers.fc1").square().sum()}, {net.layers.fc1->weight}).at(0);
+    const at::Tensor expected = torch::autograd::grad({net.layers.fc1(x).square().sum()}, {net.layers.fc1->weight}).at(0);
+    EXPECT_TRUE(torch::equal(gradient, expected));
+    EXPECT_THROW(seen.of("layers.kept"), Exception) << "nobody asked for it";
+  }
+}
 
 // By absmean's formula: w / mean|w|, rounded and clipped.
 TEST(Recipes, StatisticsOfCodes) {

@@ -13,6 +13,7 @@
 #include <torch/optim/optimizer.h>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/train/checkpoint.h"
 #include "bitlab/train/internal/autocast.h"
 #include "bitlab/train/internal/event_stream.h"
@@ -103,8 +104,8 @@ void BitTrainer::add_hooks() {
   const auto& c = config_;
   const int64_t rank = rank_of(options_.peers);
   if (c.mixup > 0) hooks_.push_back(std::make_shared<Mixup>(c.mixup, static_cast<uint64_t>(c.seed + rank)));
-  if (c.distillation > 0 && options_.teacher)
-    hooks_.push_back(std::make_shared<Distillation>(options_.teacher, c.distillation, c.temperature));
+  if (learns_from_teacher() && options_.teacher)
+    hooks_.push_back(std::make_shared<Distillation>(options_.teacher, options_.teacher_parameters, c));
   if (c.accumulate > 1 || options_.peers != nullptr) {
     std::set<std::string> narrow;
     if (options_.peers != nullptr && c.ternary_gradients == config::Precision::kBFloat16)
@@ -133,6 +134,15 @@ void BitTrainer::begin() {
   *progress_ = {};
 }
 
+// The network's outputs, with its operators shown to the hooks that look at them.
+nn::NamedTensors BitTrainer::watched_forward(const nn::NamedTensors& batch) {
+  std::vector<std::unique_ptr<ops::CallObserver>> observers;
+  for (const auto& hook : hooks_)
+    if (ops::CallListener* listener = hook->forward_listener(); listener != nullptr)
+      observers.push_back(std::make_unique<ops::CallObserver>(*listener));
+  return learner_.forward(batch);
+}
+
 // The batch through the network and the loss, with an error that says where the first number that is none comes from.
 Result<double> BitTrainer::forward(StepContext& step) {
   const Autocast autocast(config_.precision, parameters_.empty() ? at::kCPU : parameters_[0].tensor.device().type());
@@ -140,7 +150,7 @@ Result<double> BitTrainer::forward(StepContext& step) {
   std::string problem;
   try {
     for (const auto& hook : hooks_) hook->before_forward(step);
-    step.outputs = in_float32(learner_.forward(step.batch));
+    step.outputs = in_float32(watched_forward(step.batch));
     step.loss = step.criterion(step.outputs, step.batch);
     for (const auto& hook : hooks_) hook->after_forward(step);
     const auto value = step.loss.item<double>();
@@ -425,7 +435,7 @@ Status BitTrainer::check_run(const data::DatasetPtr& validation) const {
     BITLAB_RETURN_IF_ERROR(check_folder_of(options_.checkpoint));
   }
   const auto& c = config_;
-  if (c.distillation > 0 && !options_.teacher)
+  if (learns_from_teacher() && !options_.teacher)
     return make_error(ErrorCode::kInvalidArgument, "[train] a teacher for distillation, got none");
   const bool is_validated = validation != nullptr && validation->size() > 0;
   if (!is_validated && (c.patience > 0 || c.evaluate_steps > 0 || c.keep_best > 1))

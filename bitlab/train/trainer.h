@@ -92,10 +92,11 @@ struct TrainerOptions {
   // All that training needs to go on: model, optimizer, step, random numbers, place in the data, best model. Written atomically after each epoch,
   // and after every `checkpoint_steps` steps of the config; empty: nowhere. `keep_last`: as `keep_best`.
   std::filesystem::path checkpoint{};
-  bool resume = false;                             // go on from `checkpoint`
-  std::vector<data::Transform> transforms{};       // of training samples
-  std::vector<std::shared_ptr<StepHook>> hooks{};  // before those that the config asks for
-  nn::Forward teacher{};                           // in eval, for `distillation` of the config
+  bool resume = false;                               // go on from `checkpoint`
+  std::vector<data::Transform> transforms{};         // of training samples
+  std::vector<std::shared_ptr<StepHook>> hooks{};    // before those that the config asks for
+  nn::Forward teacher{};                             // in eval, for `distillation` of the config
+  std::vector<NamedParameter> teacher_parameters{};  // for `feature_distillation` and `relation_distillation`, too
   // The processes that train together; null: this one alone. Files are written, and sinks told, by process 0; the callbacks are called in each.
   std::shared_ptr<Peers> peers{};
   // Asked after each step of the optimizer, on the thread that trains; true: a checkpoint is written, and training ends with the error Cancelled.
@@ -145,6 +146,7 @@ class BitTrainer {
   bool is_stopped() const;
   bool is_writer() const { return rank_of(options_.peers) == 0; }
   Result<double> forward(StepContext& step);
+  nn::NamedTensors watched_forward(const nn::NamedTensors& batch);
   Result<TrainingReport> run(const data::DatasetPtr& training, const data::DatasetPtr& validation);
   void finish();
   Status begin_events(const data::Loader& loader);
@@ -157,6 +159,9 @@ class BitTrainer {
   bool is_stalled() const;
   Result<StepResult> take_step(data::Loader& loader, nn::NamedTensors batch);
   data::LoaderOptions loader_options() const;
+  bool learns_from_teacher() const {
+    return config_.distillation > 0 || config_.feature_distillation > 0 || config_.relation_distillation > 0;
+  }
   bool turns_ternary() const { return config_.ternary_delay > 0 || config_.ternary_warmup > 0; }
   std::vector<int64_t> batch_of(const data::Loader& loader) const;
   Status report_step(const data::Loader& loader, const StepResult& result, double rate) const;

@@ -18,6 +18,9 @@ Status check(TrainingConfig c) {
   if (c.ternary_gradients == config::Precision::kFloat16)
     return make_error(ErrorCode::kInvalidArgument,
                       "[train] ternary_gradients of float32 or bfloat16, as sums of float16 overflow, got float16");
+  if (c.feature_distillation > 0 && c.feature_layers.empty())
+    return make_error(ErrorCode::kInvalidArgument, "[train] feature_layers for feature_distillation, got none");
+  for (const FeatureLayer& layer : c.feature_layers) BITLAB_RETURN_IF_ERROR(config::check_path_pattern(layer.path));
   for (const ParameterRule& rule : c.parameters) {
     BITLAB_RETURN_IF_ERROR(config::check_path_pattern(rule.path));
     if (!std::isfinite(rule.decay))

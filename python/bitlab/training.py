@@ -157,7 +157,7 @@ class BitTrainer:
     goal: the metric that chooses the best epoch, and whether more is better; by default ("accuracy", True) where there is one, else ("loss", False).
     best, checkpoint: files for the best epoch's state, and for all that training needs to go on (resume=True).
     teacher: a module that takes what the model takes, for config.distillation; of its output, and the model's, the logits are the one called "logits", else the
-    first but "loss": [items, classes], or with the classes last.
+    first but "loss": [items, classes], or with the classes last. For feature_distillation and relation_distillation layers are known by their parameters' paths.
     on_step(StepReport), on_evaluation(EvaluationReport), on_epoch(EpochReport): called with what happened, in this order.
     sinks: where every step, epoch and the end are written as events: those of bitlab.sinks, or objects with write(event).
     Under torchrun all processes train one model, each on batches of config.batch_size samples of its own; the first one writes files and sinks.
@@ -225,6 +225,7 @@ class BitTrainer:
                 self.on_epoch,
                 self._profiler,
                 None if self.teacher is None else self._teach,
+                [] if self.teacher is None else list(self.teacher.named_parameters()),
                 self.sinks,
             )
 

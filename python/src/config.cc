@@ -175,7 +175,10 @@ void bind_configs(nb::module_& m) {
   bind_config<DataConfig>(m, "DataConfig", "Which data to train and evaluate on.", {"augment"})
       .def_rw("augment", &DataConfig::augment, "Random changes of training samples.");
   bind_config<ParameterRule>(m, "ParameterRule", "Parameters that the optimizer treats in a way of their own.");
-  bind_config<TrainingConfig>(m, "TrainingConfig", "How to train.", {"parameters"})
+  bind_config<FeatureLayer>(m, "FeatureLayer", "Layers, and the teacher's whose outputs theirs are to resemble.");
+  bind_config<TrainingConfig>(m, "TrainingConfig", "How to train.", {"parameters", "feature_layers"})
+      .def_rw("feature_layers", &TrainingConfig::feature_layers,
+              "Layers whose outputs resemble the teacher's. Assign a list: its items are copies.")
       .def_rw("parameters", &TrainingConfig::parameters,
               "Rules for parameters that differ, the first that fits decides. Assign a list: its items are copies.");
   bind_config<LogConfig>(m, "LogConfig", "What a training run writes down as it goes.");

@@ -18,6 +18,7 @@ CONFIGS = [
     bitlab.DataConfig,
     bitlab.AugmentConfig,
     bitlab.ParameterRule,
+    bitlab.FeatureLayer,
     bitlab.TrainingConfig,
     bitlab.DeploymentConfig,
     bitlab.LogConfig,

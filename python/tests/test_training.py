@@ -359,6 +359,79 @@ def test_float16_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         assert torch.equal(value, resumed[name]), name
 
 
+class Encoder(nn.Module):
+    """Two tokens of four numbers, attended to."""
+
+    def __init__(self, size: int = 6) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict({name: nn.Linear(4, size) for name in ("q_proj", "k_proj", "v_proj")})
+        self.head = nn.Linear(size, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x.view(-1, 2, 4)) for layer in self.attention.values())
+        return self.head(nn.functional.scaled_dot_product_attention(q, k, v).mean(1))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: bitlab.BitModel(model, bitlab.BitQuantConfig.none())])
+def test_distillation_of_layers_is_that_of_forward_hooks(wrap: Any) -> None:
+    def encoder(seed: int, size: int = 6) -> Encoder:
+        torch.manual_seed(seed)
+        return Encoder(size)
+
+    teacher = encoder(9, 10)
+    model = encoder(3)
+    layers = [{"path": "*head"}]
+    fields = {"feature_distillation": 0.6, "feature_layers": layers, "relation_distillation": 0.4, "relation_heads": 2}
+    bitlab.BitTrainer(wrap(model), bitlab.TrainingConfig(**PLAIN, **fields), Blobs(24), teacher=teacher).train()
+
+    theirs, data = encoder(3), Blobs(24)
+    seen: dict[tuple[int, str], torch.Tensor] = {}
+    for network in (theirs, teacher):
+        for name, layer in network.named_modules():
+            layer.register_forward_hook(lambda *call, network=network, name=name: seen.__setitem__((id(network), name), call[2]))
+
+    def relations(network: nn.Module, name: str) -> torch.Tensor:
+        x = seen[id(network), f"attention.{name}"].unflatten(2, (2, -1)).transpose(1, 2)
+        return (x @ x.mT / x.shape[-1] ** 0.5).log_softmax(-1)
+
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9)
+    for _ in range(5):
+        optimizer.zero_grad()
+        with torch.no_grad():
+            teacher(data.x)
+        loss = nn.functional.cross_entropy(theirs(data.x), data.y)
+        own, target = (nn.functional.rms_norm(seen[id(network), "head"], (3,), eps=1e-6) for network in (theirs, teacher))
+        loss = loss + 0.6 * nn.functional.mse_loss(own, target)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            p, r = relations(teacher, name), relations(theirs, name)
+            loss = loss + 0.4 * (p.exp() * (p - r)).sum(-1).mean()
+        loss.backward()
+        optimizer.step()
+    check_close(model, theirs)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_layers_of_ternary_networks_are_distilled() -> None:
+    torch.manual_seed(9)
+    teacher, data = nn.Sequential(nn.Linear(8, 32)), Blobs(24)
+    expected, seen = ternary(), []
+    expected[0].register_forward_hook(lambda *call: seen.append(call[2]))
+    optimizer = torch.optim.SGD(expected.parameters(), 0.1, momentum=0.9)
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(expected(data.x), data.y)
+        own, target = (nn.functional.rms_norm(f, (32,), eps=1e-6) for f in (seen[-1], teacher(data.x).detach()))
+        (loss + 5 * nn.functional.mse_loss(own, target)).backward()
+        optimizer.step()
+    for model, inner in [(ternary(), lambda m: m), (bitlab.BitModel(network()), lambda m: m.model)]:
+        config = bitlab.TrainingConfig(**PLAIN, feature_distillation=5, feature_layers=[bitlab.FeatureLayer(path="*0")])
+        bitlab.BitTrainer(model, config, data, teacher=teacher).train()
+        for name, value in inner(model).named_parameters():
+            assert torch.allclose(value, expected.get_parameter(name), 1e-4, 1e-6), name
+    with pytest.raises(bitlab.UnknownName, match=r"a path of layers with parameters of \{0, 2\}, got '1'"):
+        bitlab.BitTrainer(ternary(), CONFIG.replace(feature_distillation=1.0, feature_layers=[{"path": "1"}]), Blobs(9), teacher=network()).train()
+
+
 def test_every_field_of_the_loop(tmp_path: Path) -> None:
     config = CONFIG.replace(
         epochs=30,

@@ -119,11 +119,15 @@ class Slice(unittest.TestCase):
         check_refused(self, run("bitlab", "train", *taught, "-o", student), 2, "a teacher for distillation")
         check_refused(self, run("bitlab", "train", *taught, "--teacher", student / "x", "-o", student), 3, "config.yaml")
         losses = []
-        for chosen in (arguments, [*taught, "--teacher", teacher]):
+        layers = self.folder / "layers.yaml"
+        layers.write_text('train: {feature_distillation: 1, feature_layers: [{path: fc3, teacher: fc2}]}')
+        for chosen in (arguments, [*taught, "--teacher", teacher], ["--config", layers, *arguments, "--teacher", teacher]):
             result = run("bitlab", "train", *chosen, "-o", student)
             self.assertEqual(result.returncode, 0, result.stderr)
             losses.append(json.loads((student / "report.json").read_text())["epochs"][0]["loss"])
-        self.assertNotEqual(losses[0], losses[1])
+        self.assertEqual(len(set(losses)), 3)
+        result = run("bitlab", "train", *arguments, "--relation-distillation", "1", "--teacher", teacher, "-o", student)
+        check_refused(self, result, 2, "an attention with projections", "fc3")
 
     def test_a_run_begins_with_another(self):
         first, second = self.folder / "first", self.folder / "second"

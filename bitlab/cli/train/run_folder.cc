@@ -176,11 +176,13 @@ Result<train::Evaluation> evaluate_test(train::Learner& learner, const Run& run,
   return train::evaluate(learner, test, options);
 }
 
-// The network of a run, as a teacher.
-Result<nn::Forward> teacher_of(const std::string& folder) {
+// The network of a run becomes the teacher.
+Status take_teacher(const std::string& folder, train::TrainerOptions& options) {
   BITLAB_TRY(const Run run, load_run(folder));
   run.model->eval();
-  return nn::Forward([model = run.model](const nn::NamedTensors& batch) { return model->forward(batch); });
+  options.teacher = [model = run.model](const nn::NamedTensors& batch) { return model->forward(batch); };
+  options.teacher_parameters = train::parameters_of(*run.model);
+  return {};
 }
 
 train::TrainerOptions trainer_options(const RunConfig& config, const Paths& paths, const TrainRunOptions& run) {
@@ -319,9 +321,8 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
     trainer_settings.sinks = train::make_sinks(run.config.log, folder);
     trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
   }
-  if (const std::string& teacher = run.config.train.teacher; !teacher.empty()) {
-    BITLAB_TRY(trainer_settings.teacher, teacher_of(teacher));
-  }
+  if (const std::string& teacher = run.config.train.teacher; !teacher.empty())
+    BITLAB_RETURN_IF_ERROR(take_teacher(teacher, trainer_settings));
   std::shared_ptr<train::TrainingProfiler> profiler;
   if (options.profile_steps > 0) {
     profiler = std::make_shared<train::TrainingProfiler>(train::TrainingProfileOptions{.steps = options.profile_steps});

@@ -185,9 +185,10 @@ train::TrainingReport run(Learner& learner, const TrainingConfig& config,
                           const std::string& checkpoint, bool resume, const nb::object& on_step,
                           const nb::object& on_evaluation, const nb::object& on_epoch,
                           const std::shared_ptr<train::TrainingProfiler>& profiler, const nb::object& teacher,
-                          const nb::list& sinks) {
+                          const std::vector<std::pair<std::string, at::Tensor>>& teacher_parameters, const nb::list& sinks) {
   train::TrainerOptions options;
   if (!teacher.is_none()) options.teacher = forward_of(teacher);
+  for (const auto& [name, tensor] : teacher_parameters) options.teacher_parameters.push_back({name, tensor});
   if (profiler != nullptr) options.hooks.push_back(profiler);
   options.best = best, options.checkpoint = checkpoint, options.resume = resume;
   options.on_step = callback<train::StepReport>(on_step);
@@ -290,7 +291,7 @@ void bind_train(nb::module_& m) {
   m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
         nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(),
         nb::arg("on_evaluation").none(), nb::arg("on_epoch").none(), nb::arg("profiler").none(), nb::arg("teacher").none(),
-        nb::arg("sinks"));
+        nb::arg("teacher_parameters"), nb::arg("sinks"));
   m.def(
       "evaluate",
       [](Learner& learner, const std::shared_ptr<const PythonDataset>& set, int64_t batch_size, int64_t workers) {
