@@ -204,6 +204,7 @@ struct TrainingConfig {
   double step_factor = 0.1;
   double ternary_delay = 0.0;
   double ternary_warmup = 0.0;
+  config::TernaryOrder ternary_order = config::TernaryOrder::kTogether;
   int64_t seed = 1;
   int64_t threads = 0;
   int64_t accumulate = 1;
@@ -272,6 +273,9 @@ struct TrainingConfig {
       config::between(0, 1));
     f("ternary_warmup", ternary_warmup,
       "fraction of all steps in which layers turn from float to ternary linearly; 0: at once", config::between(0, 1));
+    f("ternary_order", ternary_order,
+      "how layers share ternary_warmup: all of them together; or one after another, each in a part of its own, from the "
+      "first to the last in the order in which the network has them, or from the last to the first");
   }
   void visit_step(config::Fields& f) {
     f("seed", seed, "seed of initialization and shuffling");

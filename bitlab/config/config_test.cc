@@ -82,6 +82,7 @@ Whole unusual() {
   config.train.seed = -7;
   config.train.parameters = {{.path = "*.act_scale", .rate = 0.1}};
   config.train.precision = Precision::kFloat16;
+  config.train.ternary_order = TernaryOrder::kLastToFirst;
   config.train.feature_layers = {{.path = "blocks.*", .teacher = "body.0"}, {.path = "fc1"}};
   return config;
 }

@@ -56,14 +56,17 @@ Status assign(Result<T> parsed, T& value) {
 std::string_view name(Optimizer optimizer) { return text_of("Optimizer", static_cast<int>(optimizer)); }
 std::string_view name(Schedule schedule) { return text_of("Schedule", static_cast<int>(schedule)); }
 std::string_view name(Precision precision) { return text_of("Precision", static_cast<int>(precision)); }
+std::string_view name(TernaryOrder order) { return text_of("TernaryOrder", static_cast<int>(order)); }
 std::string_view name(Position position) { return text_of("Position", static_cast<int>(position)); }
 std::string_view name(LogFormat format) { return text_of("LogFormat", static_cast<int>(format)); }
 std::vector<std::string_view> names_of(Optimizer) { return texts_of_type("Optimizer"); }
 std::vector<std::string_view> names_of(Schedule) { return texts_of_type("Schedule"); }
 std::vector<std::string_view> names_of(Precision) { return texts_of_type("Precision"); }
+std::vector<std::string_view> names_of(TernaryOrder) { return texts_of_type("TernaryOrder"); }
 std::vector<std::string_view> names_of(Position) { return texts_of_type("Position"); }
 std::vector<std::string_view> names_of(LogFormat) { return texts_of_type("LogFormat"); }
 Status parse(std::string_view text, Precision& value) { return parse_choice("Precision", text, value); }
+Status parse(std::string_view text, TernaryOrder& value) { return parse_choice("TernaryOrder", text, value); }
 Status parse(std::string_view text, Position& value) { return parse_choice("Position", text, value); }
 Status parse(std::string_view text, LogFormat& value) { return parse_choice("LogFormat", text, value); }
 Status parse(std::string_view text, Optimizer& value) { return parse_choice("Optimizer", text, value); }

@@ -14,12 +14,14 @@ namespace bitlab::config {
 enum class Optimizer { kAdamW, kAdam, kSgd };
 enum class Schedule { kCosine, kConstant, kLinear, kPolynomial, kStep, kOneCycle, kTwoPhase };
 enum class Precision { kFloat32, kBFloat16, kFloat16 };
+enum class TernaryOrder { kTogether, kFirstToLast, kLastToFirst };
 enum class Position { kAny, kFirst, kLast };
 enum class LogFormat { kJsonLines, kCsv, kTensorBoard };
 
 std::string_view name(Optimizer optimizer);
 std::string_view name(Schedule schedule);
 std::string_view name(Precision precision);
+std::string_view name(TernaryOrder order);
 std::string_view name(Position position);
 std::string_view name(LogFormat format);
 
@@ -27,6 +29,7 @@ std::string_view name(LogFormat format);
 std::vector<std::string_view> names_of(Optimizer);
 std::vector<std::string_view> names_of(Schedule);
 std::vector<std::string_view> names_of(Precision);
+std::vector<std::string_view> names_of(TernaryOrder);
 std::vector<std::string_view> names_of(Position);
 std::vector<std::string_view> names_of(LogFormat);
 
@@ -34,6 +37,7 @@ std::vector<std::string_view> names_of(LogFormat);
 Status parse(std::string_view text, Optimizer& value);
 Status parse(std::string_view text, Schedule& value);
 Status parse(std::string_view text, Precision& value);
+Status parse(std::string_view text, TernaryOrder& value);
 Status parse(std::string_view text, Position& value);
 Status parse(std::string_view text, LogFormat& value);
 Status parse(std::string_view text, ternary::Method& value);

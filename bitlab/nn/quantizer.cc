@@ -123,13 +123,25 @@ void Quantizer::set_blend(double share) {
   if (blend.defined()) blend.fill_(share);
 }
 
-void set_blend(torch::nn::Module& network, double share) {
-  const auto set = [share](torch::nn::Module& module) {
-    if (auto* layer = dynamic_cast<Quantized*>(&module); layer != nullptr)
-      for (Quantizer* quantizer : layer->own_quantizers()) quantizer->set_blend(share);
+void set_blend(torch::nn::Module& network, const Blend& blend) {
+  std::vector<std::vector<Quantizer*>> layers;
+  const auto add = [&layers](torch::nn::Module& module) {
+    auto* layer = dynamic_cast<Quantized*>(&module);
+    if (layer == nullptr) return;
+    std::vector<Quantizer*> quantizers = layer->own_quantizers();
+    std::erase_if(quantizers, [](const Quantizer* quantizer) { return !quantizer->blend.defined(); });
+    if (!quantizers.empty()) layers.push_back(std::move(quantizers));
   };
-  set(network);  // which need not be in a shared_ptr
-  for (const auto& module : network.modules(/*include_self=*/false)) set(*module);
+  add(network);  // which need not be in a shared_ptr
+  for (const auto& module : network.modules(/*include_self=*/false)) add(*module);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const double share = blend(static_cast<int64_t>(i), static_cast<int64_t>(layers.size()));
+    for (Quantizer* quantizer : layers[i]) quantizer->set_blend(share);
+  }
+}
+
+void set_blend(torch::nn::Module& network, double share) {
+  set_blend(network, [share](int64_t, int64_t) { return share; });
 }
 
 void Quantizer::check_activation() const {

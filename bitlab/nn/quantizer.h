@@ -143,7 +143,10 @@ class Quantized {
   virtual std::vector<Quantizer*> own_quantizers() = 0;
 };
 
-// Quantizer::set_blend() for every module of a network that is Quantized.
+// How far the i-th of n layers has turned, from 0.
+using Blend = std::function<double(int64_t layer, int64_t layers)>;
+// Quantizer::set_blend() for every module of a network that is Quantized, in the order in which they are registered; those that stay float do not count.
+void set_blend(torch::nn::Module& network, const Blend& blend);
 void set_blend(torch::nn::Module& network, double share);
 
 // What layers with a quantizer share. `Derived` has a member `weight`.

@@ -54,6 +54,6 @@ std::vector<TernaryWeight> ModuleLearner::ternary_weights() {
   return list;
 }
 
-void ModuleLearner::set_blend(double share) { nn::set_blend(module_, share); }
+void ModuleLearner::set_blend(const nn::Blend& blend) { nn::set_blend(module_, blend); }
 
 }  // namespace bitlab::train

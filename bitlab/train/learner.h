@@ -10,6 +10,7 @@
 
 #include "bitlab/base/result.h"
 #include "bitlab/nn/named_tensors.h"
+#include "bitlab/nn/quantizer.h"
 #include "bitlab/ops/ops.h"
 #include "bitlab/train/task.h"
 
@@ -47,8 +48,12 @@ class Learner {
   // The network's outputs for a batch, which holds its inputs and whatever else the task compares them with.
   virtual nn::NamedTensors forward(const nn::NamedTensors& batch) = 0;
   virtual const Task& task() const = 0;
-  // How far ternary layers have turned from float (0) to ternary (1) in training.
-  virtual void set_blend(double share) = 0;
+  // How far each ternary layer has turned from float (0) to ternary (1) in training, the layers in the order of the network.
+  virtual void set_blend(const nn::Blend& blend) = 0;
+  // All of them.
+  void set_blend(double share) {
+    set_blend(nn::Blend([share](int64_t, int64_t) { return share; }));
+  }
   // None where it does not know.
   virtual std::vector<TernaryWeight> ternary_weights() { return {}; }
 };
@@ -69,7 +74,8 @@ class ModuleLearner : public Learner {
   std::vector<NamedParameter> parameters() override;
   nn::NamedTensors forward(const nn::NamedTensors& batch) override { return forward_(batch); }
   const Task& task() const override { return *task_; }
-  void set_blend(double share) override;
+  using Learner::set_blend;
+  void set_blend(const nn::Blend& blend) override;
   // Of linear layers and convolutions.
   std::vector<TernaryWeight> ternary_weights() override;
 

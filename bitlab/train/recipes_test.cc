@@ -194,6 +194,37 @@ TEST(Recipes, LayersWaitBeforeTheyTurn) {
             "[train] ternary_delay and ternary_warmup of at most 1 together, got 0.5 and 0.6");
 }
 
+// Three layers, one of them in int8, in six steps of warm-up behind one of delay: each turns in two steps of its own.
+TEST(Recipes, LayersTurnOneAfterAnother) {
+  const std::vector<std::vector<double>> rises{
+      {0, 0, 0.5, 1, 1, 1, 1, 1}, {0, 0, 0, 0, 0.5, 1, 1, 1}, {0, 0, 0, 0, 0, 0, 0.5, 1}};
+  for (const bool is_forward : {true, false}) {
+    torch::manual_seed(1);
+    torch::nn::Sequential net(nn::BitLinear(6, 9), nn::BitLinear(nn::BitLinearOptions(9, 5).quant(BitQuantConfig::none())),
+                              nn::BitLinear(nn::BitLinearOptions(5, 7).quant(BitQuantConfig::int8())), nn::BitLinear(7, 4));
+    ModuleLearner learner(*net, std::make_shared<Classification>());
+    std::vector<std::vector<double>> shares(3);
+    TrainerOptions options;
+    options.on_step = [&](const StepReport&) {
+      const auto buffers = net->named_buffers();
+      size_t layer = 0;
+      for (const char* name : {"0.blend", "2.blend", "3.blend"}) shares[layer++].push_back(buffers[name].item<double>());
+    };
+    TrainingConfig config = recipe();
+    config.epochs = 8, config.ternary_delay = 0.125, config.ternary_warmup = 0.75;
+    config.ternary_order = is_forward ? config::TernaryOrder::kFirstToLast : config::TernaryOrder::kLastToFirst;
+    BitTrainer(learner, config, options).fit(std::make_shared<Rows>(kRows)).value();
+    for (size_t layer = 0; layer < 3; ++layer)
+      for (size_t step = 0; step < 8; ++step)
+        EXPECT_NEAR(shares[layer][step], rises[is_forward ? layer : 2 - layer][step], 1e-12) << layer << " " << step;
+    for (const char* name : {"0.blend", "2.blend", "3.blend"})
+      EXPECT_EQ(net->named_buffers()[name].item<double>(), 1) << name;
+    config.ternary_warmup = 0;
+    EXPECT_EQ(BitTrainer(learner, config).fit(std::make_shared<Rows>(kRows)).error().message,
+              "[train] ternary_warmup > 0 for layers that turn one after another, got 0");
+  }
+}
+
 TEST(Recipes, DistillationOfLogits) {
   torch::manual_seed(8);
   Small teacher;

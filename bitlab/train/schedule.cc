@@ -60,4 +60,10 @@ double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps) 
   return turning < 1 ? 1.0 : std::min(1.0, since / turning);
 }
 
+double share_of_layer(config::TernaryOrder order, double share, int64_t layer, int64_t layers) {
+  if (order == config::TernaryOrder::kTogether) return share;
+  const int64_t place = order == config::TernaryOrder::kFirstToLast ? layer : layers - 1 - layer;
+  return std::clamp(share * static_cast<double>(layers) - static_cast<double>(place), 0.0, 1.0);
+}
+
 }  // namespace bitlab::train

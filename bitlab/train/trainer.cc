@@ -206,7 +206,11 @@ Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool end
 Result<BitTrainer::StepResult> BitTrainer::take_step(data::Loader& loader, nn::NamedTensors batch) {
   const int64_t all = config_.epochs * updates_of(config_, loader);
   const double rate = learning_rate(config_, progress_->updates, all);
-  if (turns_ternary()) learner_.set_blend(ternary_share(config_, progress_->updates, all));
+  if (turns_ternary()) {
+    const double share = ternary_share(config_, progress_->updates, all);
+    learner_.set_blend(
+        [&](int64_t layer, int64_t layers) { return share_of_layer(config_.ternary_order, share, layer, layers); });
+  }
   set_rates(*optimizer_, groups_, rate, config_.weight_decay * decay_share(config_, progress_->updates, all));
   const auto [epoch, position] = loader.state();
   auto result = step(std::move(batch), position == loader.batches());

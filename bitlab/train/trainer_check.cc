@@ -15,6 +15,9 @@ Status check(TrainingConfig c) {
     return make_error(ErrorCode::kInvalidArgument,
                       "[train] ternary_delay and ternary_warmup of at most 1 together, got {} and {}", c.ternary_delay,
                       c.ternary_warmup);
+  if (c.ternary_order != config::TernaryOrder::kTogether && c.ternary_warmup == 0)
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[train] ternary_warmup > 0 for layers that turn one after another, got 0");
   if (c.ternary_gradients == config::Precision::kFloat16)
     return make_error(ErrorCode::kInvalidArgument,
                       "[train] ternary_gradients of float32 or bfloat16, as sums of float16 overflow, got float16");

@@ -172,9 +172,9 @@ class BitModel(torch.nn.Module):
         self._native.train(mode)
         return self
 
-    def set_blend(self, share: float) -> None:
-        """How far weights have turned from float (0) to ternary (1) in training."""
-        self._native.set_blend(share)
+    def set_blend(self, share: float | Callable[[int, int], float]) -> None:
+        """How far weights have turned from float (0) to ternary (1) in training; share(i, n) of the i-th of n, from 0."""
+        self._native.set_blend(share if callable(share) else lambda layer, layers: share)
 
     @property
     def report(self) -> ConversionReport:

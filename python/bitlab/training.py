@@ -251,7 +251,7 @@ class BitTrainer:
         task = _torch.classification(OUTPUT, "label") if is_plain else _torch.python_task(_Task(self))
         model = self.model
 
-        def set_blend(share: float) -> None:
+        def set_blend(share: Callable[[int, int], float]) -> None:
             if isinstance(model, BitModel):
                 model.set_blend(share)
             nn.set_blend(model, share)

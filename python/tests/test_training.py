@@ -432,6 +432,21 @@ def test_layers_of_ternary_networks_are_distilled() -> None:
         bitlab.BitTrainer(ternary(), CONFIG.replace(feature_distillation=1.0, feature_layers=[{"path": "1"}]), Blobs(9), teacher=network()).train()
 
 
+@pytest.mark.parametrize("order", ["first_to_last", "last_to_first"])
+@pytest.mark.parametrize("make", [ternary, lambda: bitlab.BitModel(network())])
+def test_layers_turn_one_after_another(order: str, make: Any) -> None:
+    model, shares = make(), []
+
+    def note(_: Any) -> None:
+        shares.append([float(value) for name, value in model.named_buffers() if name.endswith("blend")])
+
+    # Eight steps, the first four of which are the warm-up: two of them for each of two layers.
+    config = CONFIG.replace(epochs=8, batch_size=96, ternary_warmup=0.5, ternary_order=order)
+    bitlab.BitTrainer(model, config, Blobs(96), on_step=note).train()
+    expected = [[0, 0], [0.5, 0], [1, 0], [1, 0.5], *([[1, 1]] * 4)]
+    assert shares == [pair if order == "first_to_last" else pair[::-1] for pair in expected]
+
+
 def test_every_field_of_the_loop(tmp_path: Path) -> None:
     config = CONFIG.replace(
         epochs=30,

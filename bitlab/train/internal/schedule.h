@@ -9,6 +9,12 @@ namespace bitlab::train {
 // `ternary_warmup` of them.
 double ternary_share(const TrainingConfig& config, int64_t step, int64_t steps);
 
+// The part of that which the i-th of n layers has. One after another, each layer turns in the n-th part of the warm-up that is its own: with p its place in the
+// order, from 0
+//
+//   clamp(n share - p, 0, 1)
+double share_of_layer(config::TernaryOrder order, double share, int64_t layer, int64_t layers);
+
 // The learning rate of a step in [0, steps): rises linearly over the first `warmup` of all steps, then follows the schedule. With t the part of the
 // steps after the warm-up that is over, f = final_rate, the learning rate is multiplied by
 //

@@ -273,11 +273,11 @@ class TernaryLayer(torch.nn.Module):
         self._refresh()
 
 
-def set_blend(network: torch.nn.Module, share: float) -> None:
-    """TernaryLayer.set_blend() for every layer of a network."""
-    for module in network.modules():
-        if isinstance(module, TernaryLayer):
-            module.set_blend(share)
+def set_blend(network: torch.nn.Module, share: float | Callable[[int, int], float]) -> None:
+    """TernaryLayer.set_blend() for every layer of a network; share(i, n) is that of the i-th of n, from 0, in the order of modules()."""
+    layers = [module for module in network.modules() if isinstance(module, TernaryLayer) and module._active]
+    for i, layer in enumerate(layers):
+        layer.set_blend(share(i, len(layers)) if callable(share) else share)
 
 
 def ternary_weights(network: torch.nn.Module) -> list[tuple[str, torch.Tensor, str, list[torch.Tensor], bool, int]]:

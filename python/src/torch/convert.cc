@@ -1,5 +1,6 @@
 // BitModel over a module of Python, what a conversion would do with one, sensitivity.
 #include "mirror.h"
+#include <nanobind/stl/function.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -111,7 +112,7 @@ void bind_convert(nb::module_& m) {
           nb::arg("on"))
       .def_prop_ro("training", [](const BitModel& model) { return model.is_training(); })
       .def(
-          "set_blend", [](BitModel& model, double share) { nn::set_blend(model, share); }, nb::arg("share"))
+          "set_blend", [](BitModel& model, const nn::Blend& blend) { nn::set_blend(model, blend); }, nb::arg("blend"))
       .def("added_state", &added_state)
       .def("check_made_by_rules", [](const BitModel& model) { model.check_made_by_rules().value(); })
       .def_prop_ro("report", [](const BitModel& model) { return model.report(); })

@@ -133,9 +133,10 @@ class Learner final : public train::ModuleLearner {
         module_(std::move(module)),
         set_blend_(set_blend),
         ternary_(ternary) {}
-  void set_blend(double share) override {
+  using ModuleLearner::set_blend;
+  void set_blend(const nn::Blend& blend) override {
     const nb::gil_scoped_acquire gil;
-    set_blend_.get()(share);
+    set_blend_.get()(nb::cpp_function(blend));
   }
   std::vector<train::TernaryWeight> ternary_weights() override {
     std::vector<train::TernaryWeight> list = ModuleLearner::ternary_weights();  // of a BitModel
