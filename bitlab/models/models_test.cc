@@ -101,6 +101,22 @@ TEST(Models, GptLooksBackAlone) {
   EXPECT_FALSE(torch::allclose(a.narrow(1, 8, 5), b.narrow(1, 8, 5), 1e-2, 1e-2));
 }
 
+TEST(Models, SubNormsAreAChoice) {
+  const auto norms = [](bool sub_norm) {
+    auto config = *test::small_config("gpt").as<GptConfig>();
+    config.transformer.sub_norm = sub_norm;
+    const auto model = make_model(config).value();
+    const at::Tensor logits = model->forward(torch::randint(11, {2, 13}));
+    EXPECT_TRUE(logits.isfinite().all().item<bool>());
+    const auto names = model->named_parameters().keys();
+    return std::count_if(names.begin(), names.end(),
+                         [](const std::string& name) { return name.ends_with("sub_norm.weight"); });
+  };
+  EXPECT_EQ(norms(true), 2 * test::small_config("gpt").as<GptConfig>()->transformer.layers);
+  EXPECT_EQ(norms(false), 0);
+  EXPECT_TRUE(GptConfig().transformer.sub_norm);
+}
+
 // Padding behind a text changes nothing, with ternary layers neither, whose activations have a scale by token.
 TEST(Models, TextClassifierIgnoresPadding) {
   torch::manual_seed(8);

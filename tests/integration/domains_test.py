@@ -47,7 +47,7 @@ class Domains(unittest.TestCase):
     def test_texts(self):
         path = self.folder / "a.txt"
         path.write_text("".join(self.random.choice(("to be ", "or not ", "that is ", "é ")) for _ in range(600)))
-        settings = [f"model.{name}={value}" for name, value in {"layers": 1, "dim": 32, "heads": 2, "hidden": 48}.items()]
+        settings = [f"model.{name}={value}" for name, value in {"layers": 1, "dim": 32, "heads": 2, "hidden": 48, "sub_norm": "false"}.items()]
         test, report = self.trained("text", path, "gpt", {"tokens": 16}, [word for s in settings for word in ("--set", s)])
         self.assertEqual(report["tokens"] % 16, 0)
         self.assertAlmostEqual(report["perplexity"] / test["perplexity"], 1, places=3)

@@ -21,7 +21,7 @@ nn::BitTransformerBlock make_block(const TransformerConfig& c, bool causal, cons
                                     .causal(causal)
                                     .dropout(c.dropout)
                                     .rope_theta(kRopeTheta)
-                                    .sub_norm(true)
+                                    .sub_norm(c.sub_norm)
                                     .bias(false)
                                     .quant(BitQuantConfig::none()));
   auto& attention = *block->self_attn;

@@ -1,5 +1,5 @@
 // What the models of text have in common: their sizes, and their blocks, those of BitNet b1.58 (arXiv:2402.17764) with squared ReLU: RMS norms in front
-// and before each last projection (SubLN), rotary positions, no biases.
+// and, unless `sub_norm` is off, before each last projection (SubLN), rotary positions, no biases.
 #pragma once
 
 #include "bitlab/models/model.h"
@@ -15,6 +15,7 @@ struct TransformerConfig {
   int64_t heads = 4;
   int64_t hidden = 512;
   double dropout = 0;
+  bool sub_norm = true;
 
   void visit(config::Fields& f) {
     f("vocabulary", vocabulary, "number of different tokens");
@@ -24,6 +25,7 @@ struct TransformerConfig {
     f("heads", heads, "heads of attention");
     f("hidden", hidden, "width of the hidden layer of a block");
     f("dropout", dropout, "share of values that training leaves out, from 0 to less than 1");
+    f("sub_norm", sub_norm, "norms in front of the last projections of attention and feed-forward part, as BitNet has them");
   }
 };
 
