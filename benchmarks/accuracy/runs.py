@@ -76,6 +76,7 @@ def main() -> int:
     args = parser.parse_args()
     for name in args.runs or RUNS:
         run, preset = RUNS[name], ROOT / "presets" / f"{name}.yaml"
+        source = "the data set of the preset"
         flags = [f"--config={preset}", f"--threads={args.threads}"]
         for entry in args.data:
             data, root = entry.split("=", 1)
@@ -83,7 +84,9 @@ def main() -> int:
                 continue
             is_folder = data.startswith("cifar") and (Path(root) / "train").is_dir()
             flags += [f"--data-root={root}", *(["--data=folder"] if is_folder else [])]
-        results: dict[str, Any] = {"preset": f"presets/{name}.yaml", "metric": run.metric, "flags": flags[1:], "seeds": {}}
+            if is_folder:
+                source = "pictures in folders"
+        results: dict[str, Any] = {"preset": f"presets/{name}.yaml", "metric": run.metric, "data": source, "threads": args.threads, "seeds": {}}
         results["from_float"] = run.from_float
         for seed in range(1, run.seeds + 1):
             folder = args.runs_folder / name / str(seed)
