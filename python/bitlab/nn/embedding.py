@@ -144,8 +144,10 @@ class BitEmbeddingBag(_BitTable, torch.nn.EmbeddingBag):
             )
         plain = offsets is None and per_sample_weights is None and self.padding_idx is None
         if plain and not self.training and input.numel() > 0:  # reads rows of codes, and no table of floats
-            rows = self._value(_bit_embedding, self.weight, input, padding_idx=-1, scale_grad_by_freq=False)
-            return {"sum": torch.sum, "mean": torch.mean, "max": torch.amax}[self.mode](rows, 1)
+            rows: torch.Tensor = self._value(_bit_embedding, self.weight, input, padding_idx=-1, scale_grad_by_freq=False)
+            if self.mode == "sum":
+                return rows.sum(1)
+            return rows.mean(1) if self.mode == "mean" else rows.amax(1)
         if offsets is None:
             begins = torch.arange(0, input.numel(), max(input.shape[1], 1), dtype=input.dtype, device=input.device)
         else:
