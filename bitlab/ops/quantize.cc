@@ -135,6 +135,12 @@ TwoTensors quantized_activation(const at::Tensor& x, int64_t start_dim, std::str
 
 namespace cpu {
 
+at::Tensor codes_of(const at::Tensor& t) {
+  const at::Tensor codes = at::empty({t.size(0), ternary::code_row_bytes(t.size(1))}, t.options().dtype(at::kByte));
+  ternary::pack_codes(span_of<const int8_t>(t), t.size(0), t.size(1), span_of<uint8_t>(codes));
+  return codes;
+}
+
 FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
                             int64_t groups) {
   return quantized_weight<cpu::encode>(weight, spec, learned, transposed, groups);
@@ -147,10 +153,7 @@ ThreeTensors ternary_pack(const at::Tensor& weight, std::string_view spec, at::T
   const Latent from = latent(kOp, weight, layout, spec, learned);
   const Encoded encoded = encode(from);
   if (!is_ternary(from.spec.method)) return {encoded.t, encoded.scale, encoded.scale_neg};
-  const at::Tensor codes =
-      at::empty({from.rows(), ternary::code_row_bytes(from.depth())}, encoded.t.options().dtype(at::kByte));
-  ternary::pack_codes(span_of<const int8_t>(encoded.t), from.rows(), from.depth(), span_of<uint8_t>(codes));
-  return {codes, encoded.scale.dim() == 2 ? encoded.scale.to(at::kHalf) : encoded.scale, encoded.scale_neg};
+  return {codes_of(encoded.t), encoded.scale.dim() == 2 ? encoded.scale.to(at::kHalf) : encoded.scale, encoded.scale_neg};
 }
 
 void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, const at::Tensor& q, const at::Tensor& a) {

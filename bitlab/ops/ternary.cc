@@ -12,6 +12,7 @@
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/cpu.h"
 #include "bitlab/ops/internal/cuda.h"
+#include "bitlab/ops/internal/encode.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/internal/recurrent.h"
 #include "bitlab/ops/internal/spec_cache.h"
@@ -19,7 +20,6 @@
 #include "bitlab/ops/internal/traced.h"
 #include "bitlab/ops/optional.h"
 #include "bitlab/ops/weight_cache.h"
-#include "bitlab/ternary/codes.h"
 
 namespace bitlab::ops {
 namespace {
@@ -223,14 +223,8 @@ void run_conv(const Prepared& p, const kernels::TernaryConvWeight& facts, const 
   if (!in_place) last.copy_(written);
 }
 
-// The codes of t in {-1, 0, 1} as kernels are given them; integers beyond stay int8.
-at::Tensor codes_of_matrix(const at::Tensor& t, ternary::Method method) {
-  if (!is_ternary(method)) return t;
-  const at::Tensor codes = at::empty({t.size(0), ternary::code_row_bytes(t.size(1))}, t.options().dtype(at::kByte));
-  ternary::pack_codes({t.const_data_ptr<int8_t>(), static_cast<size_t>(t.numel())}, t.size(0), t.size(1),
-                      {codes.mutable_data_ptr<uint8_t>(), static_cast<size_t>(codes.numel())});
-  return codes;
-}
+// Of a matrix of integers: codes, but of weights kept in int8 these.
+at::Tensor codes_of_matrix(const at::Tensor& t, ternary::Method method) { return is_ternary(method) ? cpu::codes_of(t) : t; }
 
 // What contract() hands to kernels: codes that are packed for this call alone, and the scales of activations that are quantized already.
 struct Contract {

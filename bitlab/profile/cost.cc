@@ -65,7 +65,7 @@ int64_t resident_bytes(const runtime::Model& model, const Node& node, ValueId id
   return panels != 0 ? panels : copies[0].bytes();
 }
 
-int64_t plain_bytes(const program::Value& value, const SymbolSizes& sizes, runtime::Narrow narrow) {
+int64_t plain_bytes(const program::Value& value, const SymbolSizes& sizes, bool narrow) {
   return saturated_product(elements(value.shape, sizes), narrow ? 1 : size_of(value.dtype));
 }
 
@@ -117,8 +117,10 @@ Arithmetic arithmetic(const Node& node) {
   }
 }
 
-StepCost cost(const runtime::Model& model, const runtime::PlannedStep& step, const SymbolSizes& sizes) {
+StepCost cost(const runtime::Model& model, const runtime::Plan& plan, const runtime::PlannedStep& step,
+              const SymbolSizes& sizes) {
   const Program& p = model.program();
+  const auto is_narrow = [&](ValueId id) { return static_cast<bool>(plan.narrow[static_cast<size_t>(id)]); };
   StepCost cost;
   std::set<ValueId> seen;  // read already, or made by the step
   for (const Node* node : step.nodes) {
@@ -129,13 +131,12 @@ StepCost cost(const runtime::Model& model, const runtime::PlannedStep& step, con
       if (id == program::kNone || !seen.insert(id).second) continue;
       const program::Value& value = p.value(id);
       const bool is_constant = value.kind == program::ValueKind::kConstant;
-      const int64_t bytes = is_constant ? resident_bytes(model, *node, id)
-                                        : plain_bytes(value, sizes, id == step.inputs[0] ? step.from : runtime::Narrow());
+      const int64_t bytes = is_constant ? resident_bytes(model, *node, id) : plain_bytes(value, sizes, is_narrow(id));
       cost.bytes += static_cast<int64_t>(static_cast<double>(bytes) * share_read(p, *node, place, sizes));
     }
     seen.insert(node->outputs.begin(), node->outputs.end());
   }
-  for (const ValueId id : step.outputs) cost.bytes += plain_bytes(p.value(id), sizes, step.to);
+  for (const ValueId id : step.outputs) cost.bytes += plain_bytes(p.value(id), sizes, is_narrow(id));
   return cost;
 }
 

@@ -40,6 +40,7 @@ struct StepCost {
 
 // Weights count as they lie in memory, packed and with their scales. What a step keeps to itself, between its nodes and in scratch, counts nothing.
 // Of a table, and of what slice, take and gather read from, as much as the result takes counts; of states what `sizes` say that they hold.
-StepCost cost(const runtime::Model& model, const runtime::PlannedStep& step, const program::SymbolSizes& sizes);
+StepCost cost(const runtime::Model& model, const runtime::Plan& plan, const runtime::PlannedStep& step,
+              const program::SymbolSizes& sizes);
 
 }  // namespace bitlab::profile

@@ -136,7 +136,7 @@ TEST(Cost, BytesAreInputsWeightsAndOutputsOnce) {
   const auto model = Model::create(b.finish({v}).value()).value();
   const runtime::Plan plan = runtime::make_plan(*model, program::at_batch(5), 1).value();
   ASSERT_EQ(plan.steps.size(), 2U);
-  const StepCost fc = cost(*model, plan.steps[0], plan.sizes), twice = cost(*model, plan.steps[1], plan.sizes);
+  const StepCost fc = cost(*model, plan, plan.steps[0], plan.sizes), twice = cost(*model, plan, plan.steps[1], plan.sizes);
   EXPECT_EQ(fc.bytes, 4 * (5 * 6 + 5 * 4) + static_cast<int64_t>(model->weight_bytes()));
   EXPECT_EQ(fc.arithmetic, Arithmetic::kFloat32);
   EXPECT_DOUBLE_EQ(fc.intensity(), 2.0 * (5 * 4 * 6) / static_cast<double>(fc.bytes));
@@ -150,7 +150,7 @@ TEST(Cost, OfATableAreTheRowsThatAreLookedUp) {
   const ValueId v = b.node(Op::embedding, "embed", {ids, b.floats("table", {100, 8}, std::vector<float>(800, 1))}).value();
   const auto model = Model::create(b.finish({v}).value()).value();
   const runtime::Plan plan = runtime::make_plan(*model, program::at_batch(5), 1).value();
-  EXPECT_EQ(cost(*model, plan.steps[0], plan.sizes).bytes, 5 * 8 + 5 * 8 * 4 + 5 * 8 * 4);
+  EXPECT_EQ(cost(*model, plan, plan.steps[0], plan.sizes).bytes, 5 * 8 + 5 * 8 * 4 + 5 * 8 * 4);
 }
 
 // --- memory

@@ -24,13 +24,14 @@ program::SymbolSizes sizes_of(const runtime::Session& session) {
   return sizes;
 }
 
-StepProfile profile_step(const runtime::Model& model, const runtime::PlannedStep& step, const program::SymbolSizes& sizes) {
+StepProfile profile_step(const runtime::Model& model, const runtime::Plan& plan, const runtime::PlannedStep& step,
+                         const program::SymbolSizes& sizes) {
   StepProfile result{.name = step.name(), .ops = step.ops(), .kernels = step.step.kernels};
   for (const program::Node* node : step.nodes) result.nodes.push_back(node->name);
   for (const program::ValueId id : step.outputs)
     result.output +=
         (result.output.empty() ? "" : " ") + program::to_string(shape_at(model.program().value(id).shape, sizes));
-  result.cost = cost(model, step, sizes);
+  result.cost = cost(model, plan, step, sizes);
   return result;
 }
 
@@ -86,7 +87,7 @@ Result<Profile> profile(const BitProfiler& profiler, const runtime::Session& ses
   Durations durations = durations_of(result.events, "step");
   double total = 0;
   for (const runtime::PlannedStep& step : session.plan()->steps) {
-    StepProfile& added = result.steps.emplace_back(profile_step(model, step, sizes));
+    StepProfile& added = result.steps.emplace_back(profile_step(model, *session.plan(), step, sizes));
     added.times = times_of(std::move(durations[added.name]));
     total += added.times.seconds;
   }

@@ -91,12 +91,8 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
     context.to = plan.narrow[static_cast<size_t>(outputs[0])];
     BITLAB_TRY(Step step, make_step(context));
     scratch = std::max(scratch, step.scratch_bytes);
-    plan.steps.push_back({std::move(step),
-                          std::move(fusion.nodes),
-                          std::move(fusion.inputs),
-                          {outputs.begin(), outputs.end()},
-                          context.from,
-                          context.to});
+    plan.steps.push_back(
+        {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
   }
   plan.arena_bytes = plan.scratch_offset + scratch;
   return plan;

@@ -15,7 +15,6 @@ struct PlannedStep {
   Step step;
   std::vector<const program::Node*> nodes;
   std::vector<program::ValueId> inputs, outputs;
-  Narrow from{}, to{};  // how the first input and the first output lie in memory
   const std::string& name() const { return nodes.front()->name; }
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };

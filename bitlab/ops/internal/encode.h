@@ -26,6 +26,8 @@ struct Encoded {
 
 namespace cpu {
 Encoded encode(const Latent& from);
+// The codes, uint8 [rows, ceil(depth / 4)], of t in {-1, 0, 1}, int8 [rows, depth], contiguous.
+at::Tensor codes_of(const at::Tensor& t);
 }  // namespace cpu
 
 // By libbitlab_cuda where it serves (cuda.h), else any_device's.
