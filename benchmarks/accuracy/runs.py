@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -35,14 +39,32 @@ class Run:
     seeds: int = 1
     # Flags of the ternary network alone, where it begins with its float twin and learns from it.
     from_float: list[str] = field(default_factory=list)
+    word_pieces: int = 0  # of the training texts, as the tokenizer
 
 
 RUNS = {
     "lenet5_mnist": Run("accuracy", seeds=3),
     "gpt_shakespeare": Run("loss", from_float=["--train.distillation=0.5", "--train.temperature=1"]),
-    "text_classifier_sst2": Run("accuracy", seeds=3),
+    "text_classifier_sst2": Run("accuracy", seeds=3, word_pieces=4000),
     "resnet20_cifar10": Run("accuracy", from_float=["--train.distillation=0.5", "--train.temperature=4"]),
 }
+
+
+def made_tokenizer(texts: Path, pieces: int, path: Path) -> Path:
+    """A WordPiece tokenizer of the first column of a file, by the package `tokenizers`."""
+    import tokenizers
+
+    if not path.exists():
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+        lines = texts.read_text().splitlines()
+        tokenizer.train_from_iterator(
+            (line.split("\t")[0] for line in lines), tokenizers.trainers.WordPieceTrainer(vocab_size=pieces, special_tokens=["[UNK]"])
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(str(path))
+    return path
 
 
 def value(report: dict[str, Any], metric: str) -> float:
@@ -60,6 +82,24 @@ def train(bitlab: Path, folder: Path, flags: list[str]) -> dict[str, Any]:
     return dict(json.loads(report.read_text()))
 
 
+def without_training(bitlab: Path, twin: Path, preset: Path, samples: int, threads: int) -> dict[str, Any]:
+    """The test samples' results of float twins that `bitlab deploy` quantizes, by what is quantized: as run by the torch-free runtime."""
+    quant, data = (yaml.safe_load((preset if key == "quant" else twin / "config.yaml").read_text())[key] for key in ("quant", "data"))
+    where = [f"--data={data['name']}", *([f"--data-root={data['root']}"] if data["root"] else [])]
+    where += [f"--data-option={key}={of}" for key, of in data["options"].items()]
+    results: dict[str, Any] = {"samples": samples}
+    with tempfile.TemporaryDirectory() as folder:
+        rules, model = Path(folder) / "rules.yaml", Path(folder) / "model.bit"
+        for kind, of in {"ternary": quant, "int8": {"method": "int8", "granularity": quant["granularity"]}}.items():
+            rules.write_text(yaml.safe_dump(of))
+            command = [str(bitlab), "deploy", str(twin), f"--samples={samples}", f"--rules={rules}", "-o", str(model)]
+            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+            command = [str(bitlab), "run", str(model), *where, f"--threads={threads}", "--json"]
+            ran = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            results[kind] = round(100 * ran["accuracy"] if "accuracy" in ran else ran["loss"], 4)
+    return results
+
+
 def outcome_of(report: dict[str, Any], metric: str) -> dict[str, Any]:
     curve = [{k: round(v, 5) for k, v in {"loss": e["loss"], **e["validation"]}.items()} for e in report["epochs"]]
     return {"test": round(value(report, metric), 4), "best_epoch": report["best_epoch"], "curve": curve}
@@ -72,6 +112,7 @@ def main() -> int:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=ROOT", help="where the data set of that name is")
     parser.add_argument("--runs-folder", type=Path, default=ROOT / "out/accuracy", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where results are kept")
+    parser.add_argument("--samples", type=int, default=512, help="training samples that quantization without training sees")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run")
     args = parser.parse_args()
     for name in args.runs or RUNS:
@@ -82,6 +123,9 @@ def main() -> int:
             data, root = entry.split("=", 1)
             if f"name: {data}" not in preset.read_text():
                 continue
+            if run.word_pieces > 0:
+                tokenizer = made_tokenizer(Path(root) / "train.tsv", run.word_pieces, args.runs_folder / name / "tokenizer.json")
+                flags.append(f"--data-options={{tokenizer: {tokenizer.resolve()}, tokens: 40}}")
             is_folder = data.startswith("cifar") and (Path(root) / "train").is_dir()
             flags += [f"--data-root={root}", *(["--data=folder"] if is_folder else [])]
             if is_folder:
@@ -94,8 +138,13 @@ def main() -> int:
             pair = {"float": outcome_of(train(args.bitlab, folder / "float", own + FLOAT), run.metric)}
             if run.from_float:
                 twin = folder / "float"
-                own += [f"--train.init_from={twin}", f"--train.teacher={twin}", *run.from_float]
+                own.append(f"--train.init_from={twin}")
+                # What as many epochs more bring to the float network itself.
+                pair["float_continued"] = outcome_of(train(args.bitlab, folder / "float_continued", own + FLOAT), run.metric)
+                own += [f"--train.teacher={twin}", *run.from_float]
             pair["ternary"] = outcome_of(train(args.bitlab, folder / "ternary", own), run.metric)
+            if seed == 1:
+                results["without_training"] = without_training(args.bitlab, folder / "float", preset, args.samples, args.threads)
             results["seeds"][str(seed)] = pair
             print(name, seed, {kind: of["test"] for kind, of in pair.items()}, flush=True)
         known = json.loads(args.output.read_text()) if args.output.exists() else {"runs": {}}

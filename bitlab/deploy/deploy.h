@@ -16,12 +16,12 @@ struct Parity {
   bool exact = false;         // no bounded node: the outputs are equal bit by bit
   double max_difference = 0;  // largest |module - runtime| of any output on the example
   double max_magnitude = 0;   // largest |module|
-  double sensitivity = 0;     // largest |module(x) - module(x + rounding)|, where it had to be asked for
+  double sensitivity = 0;     // largest |program(x) - program(x) with other roundings|, where it had to be asked for
 };
 
 // Runs the program in the runtime and the module in eval on `example`. Error: Internal where an exact program differs in a bit, or a bounded one by
 // more than kBoundBehindQuantizers; of a deep network, which makes more than that of roundings, by more than kSensitivities times as much as
-// the module itself moves where its inputs move by those of all n bounded nodes: relative 2^-22 sqrt(n), as independent errors add.
+// the program itself moves where each bounded node's results move by a rounding or two, relative 2^-22.
 inline constexpr double kSensitivities = 4;
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
                             const NamedTensors& example);

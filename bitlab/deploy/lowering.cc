@@ -8,6 +8,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
@@ -16,9 +17,14 @@
 namespace bitlab::deploy {
 namespace {
 
-constexpr float kMinusInfinity = -1e30F;  // what -inf becomes: a file holds finite numbers, and exp() of either is 0
+constexpr float kInfinity =
+    1e30F;  // what infinity becomes: a file holds finite numbers, and exp() of its negative is 0, too
 
 const void* identity(const at::Tensor& tensor) { return tensor.unsafeGetTensorImpl(); }
+
+at::Tensor infinite_as_large(const at::Tensor& values) {
+  return at::where(values.isinf(), values.sign() * kInfinity, values);
+}
 
 template <class T>
 std::vector<T> values_of(const at::Tensor& tensor) {
@@ -44,8 +50,12 @@ LoweringFunction find_function(std::string_view op) {
 #undef BITLAB_LOWERING
   };
   constexpr std::string_view kOut = ".out";  // the same into memory that is given
-  if (op.ends_with(kOut) && !functions.contains(op)) op.remove_suffix(kOut.size());
-  const auto found = functions.find(op);
+  auto found = functions.find(op);
+  if (found == functions.end() && op.ends_with(kOut)) {
+    op.remove_suffix(kOut.size());
+    found = functions.find(op);
+    if (found == functions.end()) found = functions.find(std::string(op) + ".Tensor");
+  }
   return found == functions.end() ? nullptr : found->second;
 }
 
@@ -85,6 +95,21 @@ bool overlap(const at::Tensor& a, const at::Tensor& b) {
   return touched.as_strided(b.sizes(), b.strides(), b.storage_offset()).any().item<bool>();
 }
 
+// Whether all that a call returns are tensors that it was given.
+bool returns_arguments(const Call& call) {
+  std::unordered_set<const void*> given;
+  for (const Argument& argument : call.arguments)
+    for_each_tensor(argument.value, [&](const at::Tensor& tensor) { given.insert(identity(tensor)); });
+  const size_t overload = call.op.find('.');
+  const bool writes = overload != std::string::npos && call.op.find("out", overload) != std::string::npos;
+  bool all = !call.is_in_place() && !writes;
+  for (const c10::IValue& output : call.outputs) {
+    all = all && (output.isTensor() || output.isTensorList());
+    for_each_tensor(output, [&](const at::Tensor& tensor) { all = all && given.contains(identity(tensor)); });
+  }
+  return all;
+}
+
 // The layer that a weight's name is in: "fc" of "fc.weight", "lstm.hh_l0" of "lstm.weight_hh_l0".
 std::optional<std::string> layer_of(const std::string& weight) {
   constexpr std::string_view kWeight = ".weight";
@@ -106,6 +131,18 @@ std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Modul
   return names;
 }
 
+namespace {
+
+// The inputs with other floats, so that no constant is what a forward pass computed of them by ways that nobody sees: NumPy, numbers of Python.
+NamedTensors with_other_floats(const NamedTensors& inputs) {
+  constexpr double kFactor = 0.75;
+  NamedTensors others;
+  for (const auto& [name, tensor] : inputs) others.set(name, tensor.is_floating_point() ? tensor * kFactor : tensor);
+  return others;
+}
+
+}  // namespace
+
 Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                                 const std::optional<Signature>& signature) {
   Recordings recordings;
@@ -113,7 +150,8 @@ Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forwar
   BITLAB_TRY(std::tie(recordings.sizes, recordings.twin_sizes), recording_sizes(recordings.signature.symbols));
   module.eval();
   BITLAB_TRY(recordings.first, record(forward, resized(recordings.signature, example, recordings.sizes)));
-  BITLAB_TRY(recordings.twin, record(forward, resized(recordings.signature, example, recordings.twin_sizes)));
+  const NamedTensors other = with_other_floats(resized(recordings.signature, example, recordings.twin_sizes));
+  BITLAB_TRY(recordings.twin, record(forward, other));
   // The first pass in eval may have filled a cache that later ones read, as of attention's biases.
   if (!same_operators(recordings.first, recordings.twin)) {
     BITLAB_TRY(recordings.first, record(forward, resized(recordings.signature, example, recordings.sizes)));
@@ -127,7 +165,10 @@ std::string describe(const c10::IValue& value) {
     const at::Tensor& tensor = value.toTensor();
     return tensor.defined() ? fmt::format("{} {}", c10::toString(tensor.scalar_type()), show(tensor.sizes())) : "none";
   }
-  return c10::str(value);
+  if (!value.isList()) return c10::str(value);
+  std::string items;
+  for (const c10::IValue& item : value.toListRef()) items += (items.empty() ? "" : ", ") + describe(item);
+  return "[" + items + "]";
 }
 
 template <class Function>
@@ -191,6 +232,7 @@ Result<ValueId> Lowering::activation(const Call& call, const std::string& argume
 
 Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) {
   const void* key = identity(tensor);
+  asked_.insert(key);
   if (const auto found = values_.find(key); found != values_.end()) return found->second;
   if (const auto found = written_.find(key); found != written_.end()) {
     const std::shared_ptr<Written> written = found->second;
@@ -240,8 +282,8 @@ Result<ValueId> Lowering::cast(ValueId x, at::ScalarType wanted) {
 
 Result<ValueId> Lowering::operand(const Call& call, const std::string& list, size_t place) {
   const auto get = [&](const Call& c) { return c.argument(list).toTensorVector().at(place); };
-  const auto found = values_.find(identity(get(call)));
-  return found != values_.end() ? Result<ValueId>(found->second) : constant_of(call, get);
+  const at::Tensor tensor = get(call);
+  return values_.contains(identity(tensor)) ? value_of(call, tensor) : constant_of(call, get);
 }
 
 Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) {
@@ -262,20 +304,32 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
   if (is_fixed(shape)) {
     if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
-      return unsupported(call, "constants that do not depend on the batch or another size",
-                         fmt::format("{} whose values differ between batches of {} and {}", describe(tensor),
+      return unsupported(call, "constants that depend on neither sizes nor values of inputs",
+                         fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
                                      recordings_->sizes[0], recordings_->twin_sizes[0]));
     return constant(tensor, tensor.dim() == 0 ? tensor.reshape({1}) : tensor);
   }
-  // Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table.
+  // Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table. Of a multiple of a symbol, as
+  // batch * heads, each run of as many may be the same.
   at::Tensor part = tensor;
-  program::Shape rest = shape;
-  for (size_t i = 0; i < shape.size(); ++i) {
-    const auto dim = static_cast<int64_t>(i);
-    const at::Tensor one = part.narrow(dim, 0, 1);
-    if (shape[i].is_number() || !at::equal(one.expand_as(part), part)) continue;
-    part = one;
-    rest[i] = 1;
+  program::Shape whole, rest;
+  for (const program::Dim& size : shape) {
+    const auto dim = static_cast<int64_t>(rest.size());
+    const int64_t runs = size.is_number() ? 1 : part.size(dim) / size.factor;
+    const auto repeats = [&](const at::Tensor& of) { return at::equal(of.narrow(dim, 0, 1).expand_as(of), of); };
+    const at::Tensor split = part.unflatten(dim, {runs, part.size(dim) / runs});
+    if (!size.is_number() && repeats(part)) {
+      part = part.narrow(dim, 0, 1);
+      whole.push_back(size);
+      rest.emplace_back(1);
+    } else if (!size.is_number() && repeats(split)) {
+      part = split.narrow(dim, 0, 1);
+      whole.insert(whole.end(), {with_factor(size, 1), size.factor});
+      rest.insert(rest.end(), {1, size.factor});
+    } else {
+      whole.push_back(size);
+      rest.push_back(size);
+    }
   }
   ValueId value = program::kNone;
   if (is_fixed(rest)) {
@@ -283,7 +337,8 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   } else {
     BITLAB_TRY(value, table_part(call, tensor, part, rest, get));
   }
-  return node(Op::expand, {value}, {{"shape", shape}});
+  BITLAB_TRY(value, node(Op::expand, {value}, {{"shape", whole}}));
+  return reshape(value, shape);
 }
 
 // `part`: the tensor without its repetitions, `rest` its shape. The recording at the largest sizes has the whole table.
@@ -339,7 +394,7 @@ ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
   if (is_plain(values.scalar_type())) {
     id = builder_.raw(constant_name, dtype_of(values.scalar_type()), values.sizes().vec(), bytes_of(values));
   } else {
-    const at::Tensor finite = values.to(at::kFloat).clamp_min(kMinusInfinity);
+    const at::Tensor finite = infinite_as_large(values.to(at::kFloat));
     id = builder_.floats(constant_name, finite.sizes().vec(), values_of<float>(finite));
   }
   constants_[identity(source)] = id;
@@ -388,6 +443,7 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
   if (is_rounded(output.scalar_type()) && dtype(value) == program::DType::kFloat32) {
     BITLAB_TRY(value, rounded(value, output.scalar_type()));
   }
+  BITLAB_TRY(value, with_ones_of(call, value, output));
   if (call.is_in_place() && !is_reshaping_in_place(call)) change_in_place(output, value);
   const std::vector<int64_t> expected = shape_at(shape(value), recordings_->sizes);
   std::vector<int64_t> found = call.shape_of(output).vec();
@@ -399,6 +455,22 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
   lost_.erase(identity(output));
   written_.erase(identity(output));
   return {};
+}
+
+// A value that differs from an output of the call in sizes of one alone, in that output's shape: a number is [1] here and there [].
+Result<ValueId> Lowering::with_ones_of(const Call& call, ValueId value, const at::Tensor& output) {
+  const auto without_ones = [](std::vector<int64_t> sizes) {
+    std::erase(sizes, 1);
+    return sizes;
+  };
+  const std::vector<int64_t> now = shape_at(shape(value), recordings_->sizes), found = call.shape_of(output).vec();
+  if (now == found || output.is_complex() || without_ones(now) != without_ones(found)) return value;
+  for (size_t i = 0; i < call.outputs.size(); ++i) {
+    if (!call.outputs[i].isTensor() || !call.outputs[i].toTensor().is_same(output)) continue;
+    BITLAB_TRY(const program::Shape wanted, shape_of(call, call.shapes[i], twin().shapes.at(i)));
+    return reshape(value, wanted);
+  }
+  return value;
 }
 
 // What a value of fewer bits holds, as float32. What moves such values has no others.
@@ -457,7 +529,7 @@ Result<program::Shape> Lowering::shape_of(const Call& call, at::IntArrayRef size
 }
 
 Result<ValueId> Lowering::positions(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) {
-  if (const auto known = values_.find(identity(tensor)); known != values_.end()) return known->second;
+  if (values_.contains(identity(tensor))) return value_of(call, tensor);
   for (const at::Tensor& t : {tensor, twin_tensor})
     if (t.dim() != 1 || t.scalar_type() != at::kLong || !at::equal(t, at::arange(t.size(0))))
       return unsupported(call, "the int64 positions 0, 1, ...", describe(t) + " of others");
@@ -466,7 +538,7 @@ Result<ValueId> Lowering::positions(const Call& call, const at::Tensor& tensor, 
     return unsupported(call, "positions that are the same for each sample", "as many as the batch has");
   BITLAB_TRY(const ValueId id, node(Op::positions, {}, {{"size", program::Shape{size}}, {"continues", int64_t{0}}}));
   values_[identity(tensor)] = id;
-  return id;
+  return value_of(call, tensor);
 }
 
 void Lowering::derive(const at::Tensor& tensor, const at::Tensor& source) {
@@ -563,6 +635,21 @@ Status Lowering::lower_symbolic_source(const Call& call) {
   return finish(call, id);
 }
 
+// What a function takes for a constant, though it is computed, would hold for the recorded values alone.
+Status Lowering::check_read(const Call& call) const {
+  constexpr std::string_view kUnread[] = {"aten::expand_as", "aten::to.other", "aten::copy_",
+                                          "aten::fill",      "aten::zero_",    "aten::result_type"};
+  const auto begins = [&](std::string_view name) { return call.op.starts_with(name); };
+  if (std::any_of(std::begin(kUnread), std::end(kUnread), begins)) return {};
+  Status status;
+  for (const Argument& argument : call.arguments)
+    for_each_tensor(argument.value, [&](const at::Tensor& tensor) {
+      if (status.ok() && argument.name != "out" && values_.contains(identity(tensor)) && !asked_.contains(identity(tensor)))
+        status = unsupported(call, fmt::format("a constant as '{}'", argument.name), "an activation");
+    });
+  return status;
+}
+
 Status Lowering::lower_call(const Call& call) {
   remember_views(call);
   if (reads_activations(call) && is_only_written(call)) {
@@ -579,10 +666,15 @@ Status Lowering::lower_call(const Call& call) {
     return {};
   }
   const LoweringFunction function = find_function(call.op);
+  if (function == nullptr && returns_arguments(call)) return {};
   if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
+  asked_.clear();
   try {
     // A constant that is changed in place enters as it was.
-    if (!call.before.defined() || is_activation(call.arguments.at(0).value.toTensor())) return function(*this, call);
+    if (!call.before.defined() || is_activation(call.arguments.at(0).value.toTensor())) {
+      BITLAB_RETURN_IF_ERROR(function(*this, call));
+      return check_read(call);
+    }
     Call unchanged = call, twin = *twin_;
     unchanged.arguments[0].value = call.before;
     twin.arguments[0].value = twin.before;
@@ -610,19 +702,20 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
     BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }
   std::vector<program::Output> outputs;
-  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}};
+  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends;
+  twin_ = &twin_ends;
   for (const auto& [output_name, tensor] : recordings.first.outputs) {
-    if (!is_activation(tensor))
-      return make_error(ErrorCode::kUnsupported, "[capture] an output that a captured operator made, got {} (output={})",
-                        describe(tensor), output_name);
-    BITLAB_TRY(program::ValueId value, value_of(ends, tensor));
+    const auto of_recording = [&, &found = tensor, &twin_found = recordings.twin.outputs.at(output_name)](const Call& c) {
+      return &c == &ends ? found : twin_found;
+    };
+    BITLAB_TRY(program::ValueId value, is_activation(tensor) ? value_of(ends, tensor) : constant_of(ends, of_recording));
     if (is_rounded(tensor.scalar_type()) && dtype(value) == program::DType::kFloat32) {
       BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string(name(dtype_of(tensor.scalar_type())))}}));
     }
     if (tensor.is_complex())
       return make_error(ErrorCode::kUnsupported, "[capture] real outputs, got {} (output={})", describe(tensor),
                         output_name);
-    if (builder_.peek().value(value).kind == program::ValueKind::kInput) {  // an output is what a node makes
+    if (builder_.peek().value(value).kind != program::ValueKind::kResult) {  // an output is what a node makes
       const program::Shape shape = builder_.peek().value(value).shape;
       BITLAB_TRY(value, node(program::Op::reshape, {value}, {{"shape", shape}}));
     }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 
 #include <ATen/Context.h>
@@ -50,6 +52,15 @@ bool reads_shapes(const Call& call) {
   return std::find(std::begin(kNames), std::end(kNames), call.op) != std::end(kNames);
 }
 
+// The bytes of a tensor's memory, as one number.
+size_t digest_of(const at::Tensor& tensor) {
+  const c10::Storage& storage = tensor.storage();
+  return std::hash<std::string_view>()({static_cast<const char*>(storage.data()), storage.nbytes()});
+}
+
+// An operator that reads values of an argument as numbers, beside the calls that it makes.
+bool reads_numbers(const Call& call) { return call.op == "aten::tensor_split.tensor_indices_or_sections"; }
+
 class Recorder final : public ops::CallListener {
  public:
   Recorder(nn::NamedTensors inputs, Keep keep) : keep_(keep) {
@@ -69,7 +80,9 @@ class Recorder final : public ops::CallListener {
     frame.is_whole = has_lowering(call.op);
     if (frames_.size() > 1) call.within = frames_.front().call.op;
     const auto schema = fn.operator_schema();
+    frame.is_operator = schema.has_value();
     const auto inputs = ops::inputs_of(fn);
+    if (frames_.size() > 1) frames_[frames_.size() - 2].check_unchanged(inputs);
     for (size_t i = 0; i < inputs.size(); ++i)
       call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
     if (!call.is_in_place() || inputs.empty() || !inputs[0].isTensor()) return;
@@ -91,8 +104,10 @@ class Recorder final : public ops::CallListener {
     clear_unwritten(call);
     if (frame.rewritten || gives_way(frame)) {
       std::move(frame.inner.begin(), frame.inner.end(), std::back_inserter(calls));
+      if (!frames_.empty()) frames_.back().digests.insert(frame.digests.begin(), frame.digests.end());
       return;
     }
+    if (!frames_.empty() && frames_.back().is_operator) frames_.back().remember(call);
     if (keep_ == Keep::kCopies && !outputs.empty() && outputs[0].isTensor()) call.copy = copy_of(outputs[0].toTensor());
     if (reads_activations(call)) mark(call);
     calls.push_back(std::move(call));
@@ -112,10 +127,33 @@ class Recorder final : public ops::CallListener {
  private:
   struct Frame {
     Call call;
-    std::vector<Call> inner;  // the calls that it makes, unless it is whole
-    bool recorded = false;    // no call around it is whole
-    bool is_whole = false;    // can be lowered
-    bool rewritten = false;   // other calls stand in its place
+    std::vector<Call> inner;   // the calls that it makes, unless it is whole
+    bool recorded = false;     // no call around it is whole
+    bool is_whole = false;     // can be lowered
+    bool is_operator = false;  // rather than a name for the calls that it makes, as a torch.autograd.Function has
+    bool rewritten = false;    // other calls stand in its place
+    bool writes = false;       // computes something beside the calls that it makes
+    std::unordered_map<const void*, size_t> digests;  // of what the inner calls made, by memory
+
+    void remember(const Call& made) {
+      for (const c10::IValue& output : made.outputs)
+        for_each_tensor(output, [&](const at::Tensor& tensor) {
+          if (!tensor.defined() || !tensor.has_storage()) return;
+          const auto [known, is_new] = digests.try_emplace(memory_of(tensor));
+          if (is_new || made.is_in_place() || made.op.ends_with("out")) known->second = digest_of(tensor);
+        });
+    }
+    // What inner calls made must be as they left it where another one reads it.
+    void check_unchanged(c10::ArrayRef<const c10::IValue> read) {
+      for (const c10::IValue& value : read)
+        for_each_tensor(value,
+                        [&](const at::Tensor& tensor) { writes = writes || (tensor.defined() && has_changed(tensor)); });
+    }
+    // Whether it wrote into what an inner call made.
+    bool has_changed(const at::Tensor& tensor) const {
+      const auto found = tensor.has_storage() ? digests.find(memory_of(tensor)) : digests.end();
+      return found != digests.end() && found->second != digest_of(tensor);
+    }
   };
 
   bool is_activation(const at::Tensor& tensor) const { return tensor.defined() && activations_.contains(memory_of(tensor)); }
@@ -130,11 +168,15 @@ class Recorder final : public ops::CallListener {
   }
   // A call that computes something of activations, gives way to calls that make all that it returns: others compute in a kernel of their own.
   bool gives_way(const Frame& frame) const {
-    if (frame.is_whole || frame.inner.empty() || !reads_activations(frame.call)) return false;
+    if (!frame.is_operator) return true;
+    if (frame.is_whole || frame.inner.empty() || !reads_activations(frame.call) || reads_numbers(frame.call) || frame.writes)
+      return false;
     bool makes_all = !frame.call.outputs.empty();
     for (const c10::IValue& output : frame.call.outputs) {
       makes_all = makes_all && (output.isTensor() || output.isTensorList());
-      for_each_tensor(output, [&](const at::Tensor& tensor) { makes_all = makes_all && is_activation(tensor); });
+      for_each_tensor(output, [&](const at::Tensor& tensor) {
+        makes_all = makes_all && is_activation(tensor) && !frame.has_changed(tensor);
+      });
     }
     return makes_all;
   }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from bitlab import _core
@@ -66,6 +67,29 @@ def named_inputs(module: torch.nn.Module, example: Any) -> tuple[Tensors, list[s
         if not isinstance(value, torch.Tensor):
             raise _core.TypeMismatch(f"[forward] an example of tensors, got {type(value).__name__} (input={name})")
     return tensors, names
+
+
+_recordings = 0
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """While C++ records forward passes. Networks that ask whether they are compiled are told so: those of transformers leave a mask out where this
+    example's says nothing, which would not hold for the next one."""
+    global _recordings
+    flag, was = "_is_compiling_flag", torch.compiler.is_compiling()
+    _recordings += 1
+    setattr(torch.compiler, flag, True)
+    try:
+        yield
+    finally:
+        setattr(torch.compiler, flag, was)
+        _recordings -= 1
+
+
+def is_compiled() -> bool:
+    """Whether PyTorch makes a graph, which holds no Python: for the layers of bitlab."""
+    return torch.compiler.is_compiling() and _recordings == 0
 
 
 def forward_of(module: torch.nn.Module, by_place: list[str]) -> Forward:

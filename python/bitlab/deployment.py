@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bitlab import _core
-from bitlab._calls import forward_of, named_inputs
+from bitlab._calls import forward_of, named_inputs, recorded
 from bitlab._core import BitQuantConfig, DeploymentConfig, MixedPrecisionConfig
 from bitlab._extension import _torch, torch
 from bitlab.convert import BitModel, native_of
@@ -62,17 +62,18 @@ def deploy(
     inputs, by_place = named_inputs(model, example)
     mode = model.training
     try:
-        return _torch.save(
-            native_of(model),
-            forward_of(model, by_place),
-            inputs,
-            os.fspath(path),
-            _signature(inputs, dynamic_axes),
-            dict(ranges or {}),
-            dict(metadata or {}),
-            format or "",
-            variant or "",
-        )
+        with recorded():
+            return _torch.save(
+                native_of(model),
+                forward_of(model, by_place),
+                inputs,
+                os.fspath(path),
+                _signature(inputs, dynamic_axes),
+                dict(ranges or {}),
+                dict(metadata or {}),
+                format or "",
+                variant or "",
+            )
     finally:
         model.train(mode)
 
@@ -89,9 +90,10 @@ def verify(
     inputs, by_place = named_inputs(model, example)
     mode = model.training
     try:
-        return _torch.compare(
-            os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
-        )
+        with recorded():
+            return _torch.compare(
+                os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
+            )
     finally:
         model.train(mode)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,3 +164,63 @@ def test_signals_are_handled_while_a_session_runs(tmp_path: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert session.run({"input": x[:, :5]})["output"].shape == (1, 5, 8)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "deberta-v2", "bloom"])
+def test_networks_of_transformers_take_masks(kind: str, tmp_path: Path) -> None:
+    """As people call them: with a mask whose padding differs from run to run, though this example's may hide nothing."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(kind, **sizes, n_layer=2, n_head=4, use_cache=False, bos_token_id=1, eos_token_id=2)
+    model = transformers.AutoModel.from_config(config).eval()
+    axes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask")}
+    ids = torch.randint(0, 90, (3, 12))
+    bitlab.deploy(
+        model,
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        tmp_path / "net.bit",
+        dynamic_axes=None if kind in ("deberta-v2", "bloom") else axes,
+        ranges=None if kind in ("deberta-v2", "bloom") else {"tokens": (1, 24)},
+    )
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    for tokens, seen in ([12, [12, 5, 1]], [9, [9, 9, 9]]):
+        if tokens != 12 and kind in ("deberta-v2", "bloom"):
+            continue
+        mask = (torch.arange(tokens) < torch.tensor(seen)[:, None]).long()
+        inputs = {"input_ids": ids[:, :tokens].contiguous(), "attention_mask": mask}
+        with torch.no_grad():
+            wanted = model(**inputs).last_hidden_state
+        found = torch.as_tensor(session.run({name: value.numpy() for name, value in inputs.items()})["last_hidden_state"])
+        torch.testing.assert_close(found[mask.bool()], wanted[mask.bool()], rtol=1e-4, atol=1e-5)
+
+
+class _Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x) * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
+
+
+def test_functions_with_gradients_of_their_own(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.profiler.record_function("a name"):
+                return _Doubled.apply(x) + 1
+
+    x = torch.randn(3, 5)
+    bitlab.deploy(Net(), x, tmp_path / "net.bit")
+    found = bitlab.runtime.Session(tmp_path / "net.bit").run({"input": x.numpy()})["output"]
+    np.testing.assert_allclose(found, Net()(x).numpy(), rtol=1e-6)
+
+
+def test_values_that_leave_the_network_are_no_constants(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.from_numpy(np.sin(x.numpy()))
+
+    with pytest.raises(bitlab.Unsupported, match="neither sizes nor values of inputs"):
+        bitlab.deploy(Net(), torch.randn(3, 5), tmp_path / "net.bit", dynamic_axes={})
+    assert not (tmp_path / "net.bit").exists()

@@ -132,6 +132,7 @@ class Lowering {
  private:
   Status lower_call(const Call& call);
   Result<program::ValueId> rounded(program::ValueId value, at::ScalarType type);
+  Result<program::ValueId> with_ones_of(const Call& call, program::ValueId value, const at::Tensor& output);
   bool is_only_written(const Call& call) const;
   void change_in_place(const at::Tensor& changed, program::ValueId value);
   void remember_views(const Call& call);
@@ -139,6 +140,7 @@ class Lowering {
   template <class Function>
   auto within(size_t call, Function function);
   bool reads_activations(const Call& call) const;
+  Status check_read(const Call& call) const;
   // The name, or with the next free number behind it. Each result is given once.
   std::string unique_name(const std::string& name);
   Status lower_symbolic_source(const Call& call);
@@ -157,6 +159,7 @@ class Lowering {
   std::unordered_map<const void*, program::ValueId> constants_;   // by tensor
   std::unordered_map<program::ValueId, at::ScalarType> rounded_;  // float32 values that hold what fewer bits can
   std::unordered_set<const void*> lost_;                          // activations that no value stands for
+  std::unordered_set<const void*> asked_;                         // activations that the call under way has asked for
   // How a tensor came to be a part of another one's memory.
   struct View {
     size_t call;

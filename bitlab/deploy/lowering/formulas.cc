@@ -1,6 +1,7 @@
 // Functions that are written with others.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <numbers>
 #include <optional>
@@ -255,6 +256,68 @@ Status lower_logaddexp(Lowering& l, const Call& call) {
     const Term most = x.with(Op::maximum, y), rest = (-(x - y).of(Op::abs)).of(Op::exp).of(Op::log1p);
     return most + rest;
   });
+}
+Status lower_deg2rad(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x * (std::numbers::pi / 180); });
+}
+Status lower_rad2deg(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) { return x * (180 / std::numbers::pi); });
+}
+Status lower_sinc(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) {
+    const Term angle = x * std::numbers::pi, sine = angle.of(Op::sin);
+    return x.with(Op::equal, 0).choose(1, sine / angle);
+  });
+}
+Status lower_logaddexp2(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x, const Term& y) {
+    const Term most = x.with(Op::maximum, y), between = -(x - y).of(Op::abs) * std::numbers::ln2;
+    return most + between.of(Op::exp).of(Op::log1p) * std::numbers::log2e;
+  });
+}
+Status lower_xlog1py(Lowering& l, const Call& call) {
+  return lower_formula(l, call,
+                       [](const Term& x, const Term& y) { return x.with(Op::equal, 0).choose(0, x * y.of(Op::log1p)); });
+}
+// -x log x; 0 at 0, where -inf would be below.
+Status lower_entr(Lowering& l, const Call& call) {
+  return lower_formula(l, call, [](const Term& x) {
+    const Term y = -(x * x.of(Op::log));
+    return x.with(Op::equal, 0).choose(0, y);
+  });
+}
+// The size of one with the sign of the other, that of a zero, too: 1 / -0 is below 0.
+Status lower_copysign(Lowering& l, const Call& call) {
+  const TwoTerms with_sign = [](const Term& x, const Term& y) {
+    const Term size = x.of(Op::abs), is_below = (y < 0).with(Op::maximum, y.behind(Op::div, 1) < 0);
+    return is_below.choose(-size, size);
+  };
+  return lower_formula(l, call, with_sign, Rounds::kOnce);
+}
+// To so many digits behind the point, or before it where they are below 0.
+Status lower_round_decimals(Lowering& l, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  const int64_t decimals = call.argument("decimals").toInt();
+  const double ten = std::pow(10.0, static_cast<double>(std::abs(decimals)));
+  const Term x = operand(l, call);
+  if (decimals < 0) return finish(l, call, x.with(Op::div, ten).of(Op::round) * ten);
+  return finish(l, call, (x * ten).of(Op::round).with(Op::div, ten));
+}
+// Whether each element is among some values, or is not.
+Status lower_isin(Lowering& l, const Call& call) {
+  const at::ScalarType type =
+      at::result_type(call.argument("elements").toTensor(), call.argument("test_elements").toTensor());
+  BITLAB_TRY(ValueId x, l.operand_as(call, "elements", type));
+  BITLAB_TRY(ValueId among, l.operand_as(call, "test_elements", type));
+  program::Shape shape = l.shape(x);
+  shape.emplace_back(1);
+  BITLAB_TRY(x, l.reshape(x, shape));
+  BITLAB_TRY(among, l.reshape(among, {program::volume(l.shape(among))}));
+  BITLAB_TRY(ValueId found, l.node(Op::equal, {x, among}));
+  BITLAB_TRY(found, l.cast(found, at::kLong));
+  BITLAB_TRY(found, l.node(Op::max, {found}));
+  return l.lower_to(call, Op::equal,
+                    {found, l.constant(at::full({1}, call.argument("invert").toBool() ? 0 : 1, at::kLong))});
 }
 Status lower_xlogy(Lowering& l, const Call& call) {
   return lower_formula(l, call,

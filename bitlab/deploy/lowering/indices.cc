@@ -1,9 +1,15 @@
 // What is read at indices: of whole dimensions, of each sample, in windows.
+#include <algorithm>
+#include <cstdlib>
+#include <map>
 #include <numeric>
+#include <optional>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/nonzero.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -93,6 +99,39 @@ Status lower_diagonal(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::take, {x, lowering.constant(places)}, {{"dim", rank - 2}});
 }
 
+// The last dimension on a diagonal of two new ones; zeros elsewhere.
+Status lower_diag_embed(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  const int64_t rank = output_of(call).dim(), rows = wrap_dim(call.argument("dim1").toInt(), rank),
+                columns = wrap_dim(call.argument("dim2").toInt(), rank), offset = call.argument("offset").toInt();
+  program::Shape shape = lowering.shape(x);
+  const program::Dim length = shape.back();
+  if (!length.is_number()) return unsupported(call, "a dimension of fixed size", lowering.show(shape));
+  // [..., 1, n] where the matrix has a diagonal, of which row i has element i, or i + offset of a diagonal below.
+  const int64_t size = length.factor + std::abs(offset);
+  shape.insert(shape.end() - 1, 1);
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  BITLAB_TRY(x, zeros_around(lowering, call, x, {std::max<int64_t>(offset, 0), std::max<int64_t>(-offset, 0)}));
+  const at::Tensor diagonal =
+      at::ones({size, size}, at::kBool).triu(offset).logical_and(at::ones({size, size}, at::kBool).tril(offset));
+  const ValueId zero = lowering.constant(at::full({1}, 0, output_of(call).scalar_type()));
+  BITLAB_TRY(x, lowering.node(Op::where, {lowering.constant(diagonal), x, zero}));
+  Sizes order(static_cast<size_t>(rank));
+  for (int64_t dim = 0, next = 0; dim < rank; ++dim)
+    order[static_cast<size_t>(dim)] = dim == rows ? rank - 2 : dim == columns ? rank - 1 : next++;
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  return lowering.finish(call, x);
+}
+
+// At places of all that there is, as if it had one dimension.
+Status lower_take(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.operand(call, "self"));
+  BITLAB_TRY(const ValueId places, lowering.operand_as(call, "index", at::kLong));
+  const program::Dim all = program::volume(lowering.shape(x));
+  BITLAB_TRY(x, lowering.reshape(x, {all}));
+  return lowering.lower_to(call, Op::take, {x, places}, {{"dim", int64_t{0}}});
+}
+
 // Windows of a dimension, which stand at the end: taken by their indices.
 Status lower_unfold(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
@@ -122,21 +161,6 @@ std::vector<size_t> indexed_dims(const Call& call) {
 
 namespace {
 
-// x[arange(batch), index]: each sample at an index of its own.
-Status lower_index_of_samples(Lowering& lowering, const Call& call, ValueId x) {
-  BITLAB_TRY(ValueId indices, lowering.value_of(call, index_of(call, 1)));
-  program::Shape shape = lowering.shape(x);
-  program::Shape ones(shape.size(), 1);
-  ones[0] = shape[0];
-  shape[1] = 1;
-  BITLAB_TRY(indices, lowering.reshape(indices, ones));
-  BITLAB_TRY(indices, lowering.node(Op::expand, {indices}, {{"shape", shape}}));
-  BITLAB_TRY(ValueId y, lowering.node(Op::gather, {x, indices}, {{"dim", int64_t{1}}}));
-  shape.erase(shape.begin() + 1);
-  BITLAB_TRY(y, lowering.reshape(y, shape));
-  return lowering.finish(call, y);
-}
-
 bool counts_samples(const Call& call) {
   const at::Tensor &samples = index_of(call, 0), &of_each = index_of(call, 1), self = call.argument("self").toTensor();
   return samples.dim() == 1 && of_each.dim() == 1 && of_each.scalar_type() == at::kLong && samples.size(0) == self.size(0) &&
@@ -152,47 +176,184 @@ bool indexes_samples(Lowering& lowering, const Call& call) {
 
 namespace {
 
-// x[:, rows, columns], of dimensions side by side as one: constants, that broadcast.
-Status lower_index_of_dims(Lowering& lowering, const Call& call, ValueId x, const std::vector<size_t>& dims) {
-  program::Shape shape = lowering.shape(x);
-  int64_t whole = 1;
-  for (size_t i = 0; i < dims.size(); ++i) {
-    const program::Dim& size = shape[dims[i]];
-    const at::Tensor& index = index_of(call, dims[i]);
-    if (dims[i] != dims[0] + i || !size.is_number() || index.scalar_type() != at::kLong || lowering.is_activation(index))
-      return unsupported(call, "one tensor of int64 indices, or constants for dimensions of fixed sizes side by side",
-                         describe(call.argument("indices")));
-    whole *= size.factor;
-  }
-  BITLAB_TRY(const ValueId indices, lowering.constant_of(call, [&](const Call& c) {
-    at::Tensor places = at::zeros({}, at::kLong);
+// The axis of the indices' common shape, of `rank`, along which a dimension's index is 0, 1, ... up to all that there are: the dimension stays whole.
+// Nothing for an index of another kind.
+std::optional<int64_t> whole_axis(const Call& call, size_t dim, int64_t rank) {
+  const at::Tensor& index = index_of(call, dim);
+  const int64_t size = call.argument("self").toTensor().size(static_cast<int64_t>(dim));
+  if (size == 1 || index.numel() != size || !at::equal(index.reshape({-1}), at::arange(size))) return std::nullopt;
+  const auto sizes = index.sizes();
+  return std::find(sizes.begin(), sizes.end(), size) - sizes.begin() + rank - index.dim();
+}
+
+program::Shape joined(std::initializer_list<program::Shape> parts) {
+  program::Shape all;
+  for (const program::Shape& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+Sizes counted(size_t count, size_t first = 0) {
+  Sizes numbers(count);
+  std::iota(numbers.begin(), numbers.end(), static_cast<int64_t>(first));
+  return numbers;
+}
+
+// x[..., rows, columns, ...] of dimensions that have an index each, whose shapes broadcast to one of `axes`.
+struct Indexing {
+  program::Shape shape;                  // of x
+  std::vector<size_t> dims;              // that have an index
+  std::map<int64_t, size_t> whole = {};  // by axis, the dimension that stays whole along it
+  std::vector<size_t> picked = {};       // the other ones of `dims`
+  program::Shape front = {}, behind = {},
+                 axes = {};  // sizes: in front of the first of `dims`, behind it without an index, of the indices
+
+  Indexing(const Lowering& lowering, const Call& call, ValueId x, std::vector<size_t> indexed)
+      : shape(lowering.shape(x)), dims(std::move(indexed)) {
+    int64_t rank = 0;
+    for (const size_t dim : dims) rank = std::max(rank, index_of(call, dim).dim());
     for (const size_t dim : dims) {
+      const bool is_constant = !lowering.is_activation(index_of(call, dim));
+      const auto axis = is_constant ? whole_axis(call, dim, rank) : std::nullopt;
+      const bool is_whole = axis && whole_axis(lowering.twin(), dim, rank) == axis && whole.try_emplace(*axis, dim).second;
+      if (!is_whole) picked.push_back(dim);
+    }
+    axes.assign(static_cast<size_t>(rank), 1);
+    for (const auto& [axis, dim] : whole) axes[static_cast<size_t>(axis)] = shape[dim];
+    front.assign(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(dims[0]));
+    for (size_t dim = dims[0]; dim < shape.size(); ++dim)
+      if (!has_index(dim)) behind.push_back(shape[dim]);
+  }
+
+  bool has_index(size_t dim) const { return std::find(dims.begin(), dims.end(), dim) != dims.end(); }
+  bool are_side_by_side() const { return dims.back() - dims[0] + 1 == dims.size(); }
+  // x's dimensions as [front, whole ones by axis, picked ones, behind].
+  Sizes order() const {
+    Sizes order = counted(front.size());
+    for (const auto& [axis, dim] : whole) order.push_back(static_cast<int64_t>(dim));
+    for (const size_t dim : picked) order.push_back(static_cast<int64_t>(dim));
+    for (size_t dim = dims[0]; dim < shape.size(); ++dim)
+      if (!has_index(dim)) order.push_back(static_cast<int64_t>(dim));
+    return order;
+  }
+  // The axes along which dimensions stay whole, then the others.
+  Sizes axes_by_kind() const {
+    Sizes order;
+    for (const auto& [axis, dim] : whole) order.push_back(axis);
+    for (size_t axis = 0; axis < axes.size(); ++axis)
+      if (!whole.contains(static_cast<int64_t>(axis))) order.push_back(static_cast<int64_t>(axis));
+    return order;
+  }
+};
+
+// Where dimensions of x that are taken as one are read, counted from their beginning; a number below 0 counts from the end of its own dimension.
+Result<ValueId> joined_places(Lowering& lowering, const Call& call, const program::Shape& shape,
+                              const std::vector<size_t>& dims) {
+  const auto is_fixed = [&](size_t dim) { return shape[dim].is_number(); };
+  const auto is_activation = [&](size_t dim) { return lowering.is_activation(index_of(call, dim)); };
+  if (dims.size() == 1 && is_activation(dims[0])) return lowering.value_of(call, index_of(call, dims[0]));
+  if (dims.size() > 1 && !std::all_of(dims.begin(), dims.end(), is_fixed))
+    return unsupported(call, "indices for one dimension, or for dimensions of fixed sizes", lowering.show(shape));
+  const auto stride_of = [&](size_t dim) {  // how many places one more is
+    int64_t stride = 1;
+    for (auto later = dims.rbegin(); *later != dim; ++later) stride *= shape[*later].factor;
+    return stride;
+  };
+  BITLAB_TRY(ValueId places, lowering.constant_of(call, [&](const Call& c) {
+    at::Tensor constant = at::zeros({}, at::kLong);
+    for (const size_t dim : dims) {
+      if (is_activation(dim)) continue;
       const at::Tensor& index = index_of(c, dim);
       const int64_t size = c.argument("self").toTensor().size(static_cast<int64_t>(dim));
-      places = places * size + at::where(index < 0, index + size, index);
+      constant = constant + at::where(index < 0, index + size, index) * stride_of(dim);
     }
-    return places;
+    return constant;
   }));
-  shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(dims[0]) + 1,
-              shape.begin() + static_cast<std::ptrdiff_t>(dims.back()) + 1);
-  shape[dims[0]] = whole;
-  BITLAB_TRY(x, lowering.reshape(x, shape));
-  return lowering.lower_to(call, Op::take, {x, indices}, {{"dim", static_cast<int64_t>(dims[0])}});
+  const auto number = [&](int64_t value) { return lowering.constant(at::full({1}, value, at::kLong)); };
+  for (const size_t dim : dims) {
+    if (!is_activation(dim)) continue;
+    BITLAB_TRY(ValueId index, lowering.value_of(call, index_of(call, dim)));
+    BITLAB_TRY(const ValueId is_below, lowering.node(Op::less, {index, number(0)}));
+    BITLAB_TRY(const ValueId from_end, lowering.node(Op::add, {index, number(shape[dim].factor)}));
+    BITLAB_TRY(index, lowering.node(Op::where, {is_below, from_end, index}));
+    BITLAB_TRY(index, lowering.node(Op::mul, {index, number(stride_of(dim))}));
+    BITLAB_TRY(places, lowering.node(Op::add, {index, places}));
+  }
+  return places;
+}
+
+// The picked dimensions of x, which are one, read at places; for each element of the whole ones at places of its own. x is [front, whole, all of the picked,
+// behind] before, [front, axes, behind] after.
+Result<ValueId> picked_at(Lowering& lowering, Indexing& indexing, ValueId x, ValueId places) {
+  auto& [shape, dims, whole, picked, front, behind, axes] = indexing;
+  program::Shape of_places = lowering.shape(places);
+  of_places.insert(of_places.begin(), axes.size() - of_places.size(), 1);
+  for (size_t axis = 0; axis < axes.size(); ++axis)
+    if (!whole.contains(static_cast<int64_t>(axis))) axes[axis] = of_places[axis];
+  const auto dim = static_cast<int64_t>(front.size() + whole.size());
+  if (whole.empty()) {
+    BITLAB_TRY(places, lowering.reshape(places, axes));
+    return lowering.node(Op::take, {x, places}, {{"dim", dim}});
+  }
+  const Sizes order = indexing.axes_by_kind();
+  program::Shape by_kind;
+  for (const int64_t axis : order) by_kind.push_back(axes[static_cast<size_t>(axis)]);
+  const program::Shape wholes(by_kind.begin(), by_kind.begin() + static_cast<std::ptrdiff_t>(whole.size()));
+  const program::Dim taken = program::volume({by_kind.begin() + static_cast<std::ptrdiff_t>(whole.size()), by_kind.end()});
+  BITLAB_TRY(places, lowering.reshape(places, of_places));
+  BITLAB_TRY(places, expanded(lowering, places, axes));
+  BITLAB_TRY(places, permuted(lowering, places, order));
+  BITLAB_TRY(places,
+             lowering.reshape(places,
+                              joined({program::Shape(front.size(), 1), wholes, {taken}, program::Shape(behind.size(), 1)})));
+  BITLAB_TRY(places, expanded(lowering, places, joined({front, wholes, {taken}, behind})));
+  BITLAB_TRY(x, lowering.node(Op::gather, {x, places}, {{"dim", dim}}));
+  BITLAB_TRY(x, lowering.reshape(x, joined({front, by_kind, behind})));
+  Sizes back = counted(front.size() + axes.size() + behind.size());
+  for (size_t i = 0; i < axes.size(); ++i)
+    back[front.size() + static_cast<size_t>(order[i])] = static_cast<int64_t>(front.size() + i);
+  return permuted(lowering, x, back);
+}
+
+// Dimensions that stay whole lie still, the others are taken as one, for each element of the whole ones. So x[arange(batch), place] is an index for each
+// sample, and mask[samples, keys] a mask in another shape.
+Status lower_index_of_dims(Lowering& lowering, const Call& call, ValueId x, const std::vector<size_t>& dims) {
+  Indexing indexing(lowering, call, x, dims);
+  BITLAB_TRY(x, permuted(lowering, x, indexing.order()));
+  if (!indexing.picked.empty()) {
+    BITLAB_TRY(const ValueId places, joined_places(lowering, call, indexing.shape, indexing.picked));
+    program::Shape whole;
+    for (const auto& [axis, dim] : indexing.whole) whole.push_back(indexing.shape[dim]);
+    program::Dim all = 1;
+    for (const size_t dim : indexing.picked) all = all * indexing.shape[dim];
+    BITLAB_TRY(x, lowering.reshape(x, joined({indexing.front, whole, {all}, indexing.behind})));
+    BITLAB_TRY(x, picked_at(lowering, indexing, x, places));
+  }
+  BITLAB_TRY(x, lowering.reshape(x, joined({indexing.front, indexing.axes, indexing.behind})));
+  if (indexing.are_side_by_side()) return lowering.finish(call, x);
+  // Where other dimensions lie between those that have an index, the indices' axes come first.
+  const size_t front = indexing.front.size(), rank = indexing.axes.size();
+  Sizes order = counted(rank, front);
+  for (const int64_t dim : counted(front)) order.push_back(dim);
+  for (const int64_t dim : counted(indexing.behind.size(), front + rank)) order.push_back(dim);
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  return lowering.finish(call, x);
 }
 
 }  // namespace
 
-// x[:, indices]: of one dimension, of several, or of each sample.
+// x[:, indices]: of one dimension, or of several.
 Status lower_index(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand(call, "self"));
   const std::vector<size_t> dims = indexed_dims(call);
   if (dims.empty()) return lowering.finish(call, x);
-  if (indexes_samples(lowering, call)) return lower_index_of_samples(lowering, call, x);
-  if (dims.size() > 1) return lower_index_of_dims(lowering, call, x, dims);
   const at::Tensor& index = index_of(call, dims[0]);
-  const bool is_mask = index.scalar_type() == at::kBool && index.dim() == 1 && !lowering.is_activation(index);
-  if (index.scalar_type() != at::kLong && !is_mask)
-    return unsupported(call, "one tensor of int64 indices", describe(call.argument("indices")));
+  const bool is_mask =
+      dims.size() == 1 && index.scalar_type() == at::kBool && index.dim() == 1 && !lowering.is_activation(index);
+  const auto is_long = [&](size_t dim) { return index_of(call, dim).scalar_type() == at::kLong; };
+  if (!is_mask && !std::all_of(dims.begin(), dims.end(), is_long))
+    return unsupported(call, "int64 indices, or a mask of one dimension that is the same in every run",
+                       describe(call.argument("indices")));
+  if (dims.size() > 1) return lower_index_of_dims(lowering, call, x, dims);
   ValueId indices = program::kNone;
   if (lowering.is_activation(index)) {
     BITLAB_TRY(indices, lowering.value_of(call, index));

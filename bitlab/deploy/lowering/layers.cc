@@ -3,10 +3,16 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 
+#include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/upsample_bicubic2d.h>
+#include <ATen/ops/upsample_bilinear2d.h>
+#include <ATen/ops/upsample_nearest2d.h>
 #include <ATen/ops/where.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
@@ -34,13 +40,46 @@ Attributes window(const Call& call, size_t axes) {
           {"dilation", sizes_of(call, "dilation", axes, Sizes(axes, 1))}};
 }
 
-// Spatial dimensions of an argument that has a batch. Error: Unsupported, for a sample without one.
-Result<size_t> axes_of(const Call& call, const std::string& argument, char last) {
+// An image or a volume, as a batch of one where it has none, and its spatial dimensions.
+struct Image {
+  ValueId x;
+  size_t axes;
+};
+Result<Image> image_of(Lowering& lowering, const Call& call, const std::string& argument, char last) {
   const auto axes = static_cast<size_t>(last - '0');  // of "conv2d"
-  const int64_t rank = call.argument(argument).toTensor().dim();
-  if (rank != static_cast<int64_t>(axes) + 2)
-    return unsupported(call, fmt::format("a batch with {} sizes", axes), fmt::format("rank {}", rank));
-  return axes;
+  BITLAB_TRY(ValueId x, lowering.activation(call, argument));
+  program::Shape shape = lowering.shape(x);
+  if (shape.size() == axes + 1) {
+    shape.insert(shape.begin(), 1);
+    BITLAB_TRY(x, lowering.reshape(x, shape));
+  }
+  if (shape.size() != axes + 2)
+    return unsupported(call, fmt::format("rank {} or {}", axes + 1, axes + 2), fmt::format("{}", shape.size()));
+  return Image{x, axes};
+}
+
+// An argument that may be left out, as a constant or computed.
+Result<ValueId> optional_of(Lowering& lowering, const Call& call, const std::string& argument) {
+  const at::Tensor tensor = call.tensor(argument);
+  return lowering.is_activation(tensor) ? lowering.value_of(call, tensor) : lowering.floats(call, argument);
+}
+// The same for each channel of [C, spatial...].
+Result<ValueId> by_channel(Lowering& lowering, const Call& call, const std::string& argument, size_t spatial) {
+  const at::Tensor tensor = call.tensor(argument);
+  if (!tensor.defined()) return program::kNone;
+  Sizes sizes(spatial + 1, 1);
+  sizes[0] = tensor.numel();
+  if (!lowering.is_activation(tensor)) return lowering.constant(tensor, tensor.view(sizes));
+  BITLAB_TRY(const ValueId value, lowering.value_of(call, tensor));
+  return lowering.reshape(value, {sizes.begin(), sizes.end()});
+}
+
+// x scaled by a weight and moved by a bias, either of which may be left out.
+Result<ValueId> with_affine(Lowering& lowering, ValueId x, ValueId weight, ValueId bias) {
+  if (weight != program::kNone) {
+    BITLAB_TRY(x, lowering.node(Op::mul, {x, weight}));
+  }
+  return bias == program::kNone ? Result<ValueId>(x) : lowering.node(Op::add, {x, bias});
 }
 
 // The digit in an operator's name: 2 of "aten::conv2d", "aten::conv_transpose2d.input".
@@ -48,13 +87,15 @@ char digit_of(const Call& call) { return call.op[call.op.find_first_of("123")]; 
 
 Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
   const at::Tensor& weight = call.argument("weight").toTensor();
-  BITLAB_TRY(const size_t axes, axes_of(call, "input", static_cast<char>('0' + weight.dim() - 2)));
+  if (lowering.is_activation(weight)) return unsupported(call, "a constant as 'weight'", "an activation");
+  const auto digit = static_cast<char>('0' + weight.dim() - 2);
+  BITLAB_TRY(Image image, image_of(lowering, call, "input", digit));
+  auto& [x, axes] = image;
   const int64_t groups = call.argument("groups").toInt();
   const ops::WeightLayout layout("capture", weight, transposed, groups);
   Sizes shape{layout.rows().expect_int()};
   for (int64_t i = 2; i < weight.dim(); ++i) shape.push_back(weight.size(i));
   shape.push_back(transposed ? weight.size(0) / groups : weight.size(1));
-  BITLAB_TRY(ValueId x, lowering.activation(call, "input"));
   auto attributes = window(call, axes);
   if (const c10::IValue& padding = call.argument("padding"); padding.isString() && padding.toStringRef() == "same") {
     const auto [both, odd] = ops::same_padding(weight.sizes().slice(2), call.argument("stride").toIntVector(),
@@ -63,17 +104,16 @@ Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
     attributes["padding"] = both;
   }
   const ValueId w = lowering.constant(weight, layout.to_matrix(weight).view(shape));
-  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
   attributes["groups"] = groups;
   attributes["transposed"] = int64_t{transposed};
   attributes["output_padding"] = transposed ? sizes_of(call, "output_padding", axes, Sizes(axes, 0)) : Sizes(axes, 0);
-  return lowering.lower_to(call, Op::conv, {x, w, bias}, std::move(attributes));
-}
-
-// weight [N, K], as a layer stores it.
-Status linear(Lowering& lowering, const Call& call, const std::string& input, const at::Tensor& weight, ValueId bias) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, input));
-  return lowering.lower_to(call, Op::linear, {x, lowering.constant(weight), bias});
+  if (!lowering.is_activation(call.tensor("bias"))) {
+    BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+    return lowering.lower_to(call, Op::conv, {x, w, bias}, std::move(attributes));
+  }
+  BITLAB_TRY(const ValueId bias, by_channel(lowering, call, "bias", axes));
+  BITLAB_TRY(const ValueId y, lowering.node(Op::conv, {x, w}, std::move(attributes)));
+  return lowering.lower_to(call, Op::add, {y, bias});
 }
 
 // [n, t, d] as [n, 1, t, d], and [n, windows, heads, t, d] as [n windows, heads, t, d]
@@ -150,12 +190,11 @@ Status lower_ternary_conv(Lowering& lowering, const Call& call) {
   const Sizes kernel = call.argument("kernel_size").toIntVector();
   const size_t axes = kernel.size();
   const at::Tensor& input = call.argument("x").toTensor();
-  if (input.dim() != static_cast<int64_t>(axes) + 2) return unsupported(call, "a batch of images", "a sample without one");
   const int64_t groups = call.argument("groups").toInt();
   Sizes shape{call.argument("codes").toTensor().size(0)};
   shape.insert(shape.end(), kernel.begin(), kernel.end());
-  shape.push_back(input.size(1) / groups);
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
+  shape.push_back(input.size(-1 - static_cast<int64_t>(axes)) / groups);
+  BITLAB_TRY(const Image image, image_of(lowering, call, "x", static_cast<char>('0' + axes)));
   BITLAB_TRY(const ValueId weight, lowering.ternary(call, shape));
   BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
   BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
@@ -164,7 +203,7 @@ Status lower_ternary_conv(Lowering& lowering, const Call& call) {
   attributes["transposed"] = int64_t{call.argument("transposed").toBool()};
   attributes["output_padding"] = sizes_of(call, "output_padding", axes, Sizes(axes, 0));
   attributes["activation"] = call.argument("activation").toStringRef();
-  return lowering.lower_to(call, Op::ternary_conv, {x, weight, bias, act_scale}, std::move(attributes));
+  return lowering.lower_to(call, Op::ternary_conv, {image.x, weight, bias, act_scale}, std::move(attributes));
 }
 
 Status lower_ternary_recurrent(Lowering& lowering, const Call& call) {
@@ -202,13 +241,9 @@ Status lower_ternary_embedding(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::ternary_embedding, {indices, weight});
 }
 
-Status lower_linear(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
-  return linear(lowering, call, "input", call.argument("weight").toTensor(), bias);
-}
-
 Status lower_t(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  if (lowering.shape(x).size() < 2) return lowering.finish(call, x);
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", Sizes{1, 0}}});
 }
 
@@ -321,6 +356,44 @@ Status add_product(Lowering& lowering, const Call& call, const char* first, cons
 
 }  // namespace
 
+// x W^T and a bias, each constant or computed.
+Status lower_linear(Lowering& lowering, const Call& call) {
+  const auto as_matrix = [&](ValueId value) {
+    program::Shape shape = lowering.shape(value);
+    if (shape.size() == 1) shape.insert(shape.begin(), 1);
+    return lowering.reshape(value, shape);
+  };
+  BITLAB_TRY(ValueId x, lowering.operand(call, "input"));
+  BITLAB_TRY(x, as_matrix(x));
+  BITLAB_TRY(const ValueId bias, optional_of(lowering, call, "bias"));
+  const at::Tensor& weight = call.argument("weight").toTensor();
+  const bool adds = lowering.is_activation(call.tensor("bias"));
+  ValueId y = program::kNone;
+  if (!lowering.is_activation(weight) && weight.dim() == 2) {
+    if (!adds) return lowering.lower_to(call, Op::linear, {x, lowering.constant(weight), bias});
+    BITLAB_TRY(y, lowering.node(Op::linear, {x, lowering.constant(weight)}));
+  } else {
+    BITLAB_TRY(ValueId w, lowering.operand(call, "weight"));
+    BITLAB_TRY(w, as_matrix(w));
+    BITLAB_TRY(w, transposed(lowering, w));
+    BITLAB_TRY(y, lowering.node(Op::matmul, {x, w}));
+  }
+  BITLAB_TRY(y, with_affine(lowering, y, program::kNone, bias));
+  return lowering.finish(call, y);
+}
+
+// The sum of the products of two vectors.
+Status lower_dot(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId a, lowering.operand(call, "self"));
+  BITLAB_TRY(const ValueId b, lowering.operand(call, call.op == "aten::dot" ? "tensor" : "other"));
+  BITLAB_TRY(ValueId y, lowering.node(Op::mul, {a, b}));
+  program::Shape row = lowering.shape(y);
+  row.insert(row.begin(), 1);
+  BITLAB_TRY(y, lowering.reshape(y, row));
+  BITLAB_TRY(y, lowering.node(Op::sum, {y}));
+  return lowering.finish(call, y);
+}
+
 // torch::nn::Linear of rank 2 is addmm(bias, x, weight.t()).
 Status lower_addmm(Lowering& lowering, const Call& call) { return add_product(lowering, call, "mat1", "mat2"); }
 Status lower_addmv(Lowering& lowering, const Call& call) { return add_product(lowering, call, "mat", "vec"); }
@@ -343,28 +416,36 @@ Status lower_convolution(Lowering& lowering, const Call& call) {
 }
 Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float_conv(lowering, call, true); }
 
+// Rows of a table, constant or computed.
 Status lower_embedding(Lowering& lowering, const Call& call) {
+  if (lowering.is_activation(call.tensor("weight"))) {
+    BITLAB_TRY(const ValueId table, lowering.activation(call, "weight"));
+    BITLAB_TRY(const ValueId rows, lowering.operand_as(call, "indices", at::kLong));
+    return lowering.lower_to(call, Op::take, {table, rows}, {{"dim", int64_t{0}}});
+  }
   BITLAB_TRY(const ValueId indices, indices_of(lowering, call));
   BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
   return lowering.lower_to(call, Op::embedding, {indices, weight});
 }
 
 Status lower_max_pool(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
+  const auto [x, axes] = image;
   auto attributes = window(call, axes);
   const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
   attributes["kernel_size"] = kernel;
   attributes["stride"] = sizes_of(call, "stride", axes, kernel);
   attributes["ceil_mode"] = int64_t{call.argument("ceil_mode").toBool()};
+  for (size_t i = 1; i < call.outputs.size(); ++i)
+    lowering.lose(call.outputs[i].toTensor());  // where the largest values are
   return lowering.lower_to(call, Op::max_pool, {x}, std::move(attributes));
 }
 
 Status lower_avg_pool(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
+  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
+  const auto [x, axes] = image;
   const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
   const bool own_divisor = axes > 1 && given(call, "divisor_override");
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   return lowering.lower_to(call, Op::avg_pool, {x},
                            {{"kernel_size", kernel},
                             {"stride", sizes_of(call, "stride", axes, kernel)},
@@ -378,13 +459,13 @@ namespace {
 
 // A grid that divides the image is one of equal windows, whatever the image's size.
 Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
-  BITLAB_TRY(const size_t axes, axes_of(call, "self", digit_of(call)));
+  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
+  const auto [x, axes] = image;
   const Sizes grid = sizes_of(call, "output_size", axes, {});
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const at::Tensor& image = call.argument("self").toTensor();
+  const at::Tensor& self = call.argument("self").toTensor();
   Sizes kernel, sizes;
   for (size_t i = 0; i < axes; ++i) {
-    const int64_t size = image.size(static_cast<int64_t>(i) + 2);
+    const int64_t size = self.size(static_cast<int64_t>(i) - static_cast<int64_t>(axes));
     sizes.push_back(grid[i] < 0 ? size : grid[i]);  // None: as many as there are
     if (sizes[i] < 1) return unsupported(call, "a grid of at least 1 in each dimension", show(grid));
     if (size % sizes[i] == 0) kernel.push_back(size / sizes[i]);
@@ -406,29 +487,76 @@ Status lower_adaptive_max_pool(Lowering& lowering, const Call& call) {
   return adaptive_pool(lowering, call, Op::adaptive_max_pool, Op::max_pool);
 }
 
-// "aten::upsample_bilinear2d": the scales that it may be given must be those of the sizes.
-Status lower_upsample(Lowering& lowering, const Call& call) {
-  BITLAB_RETURN_IF_ERROR(axes_of(call, "self", digit_of(call)));
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  const auto in = call.argument("self").toTensor().sizes(), out = output_of(call).sizes();
-  size_t axis = 0;
+namespace {
+
+// The scale that a call has for an axis, where it is another than the sizes' own: of 7 pixels 1.5 times as many are 10, a little less than 1.5 apart.
+std::optional<double> own_scale(const Call& call, size_t axis, int64_t in, int64_t out) {
+  size_t number = 0;
   for (const Argument& argument : call.arguments) {
-    if (!argument.name.starts_with("scale")) continue;
-    const size_t i = 2 + axis++;
-    const double ratio = static_cast<double>(out[i]) / static_cast<double>(in[i]);
-    if (!argument.value.isNone() && std::fabs(argument.value.toDouble() / ratio - 1) > 1e-6)
-      return unsupported(call, fmt::format("a scale of {}, which makes {} of {} without rounding", ratio, out[i], in[i]),
-                         fmt::format("{}", argument.value.toDouble()));
+    if (!argument.name.starts_with("scale") || number++ != axis || argument.value.isNone()) continue;
+    const double scale = argument.value.toDouble(), ratio = static_cast<double>(out) / static_cast<double>(in);
+    if (std::fabs(scale / ratio - 1) > 1e-6) return scale;
   }
+  return std::nullopt;
+}
+
+// What an axis is made of where a scale is not that of the sizes, [out, in]: found by the operator itself, from images that have a 1 in one place each.
+at::Tensor weights_of_axis(const std::string& mode, int64_t in, int64_t out, double scale) {
+  const at::Tensor ones = at::eye(in).view({in, 1, in, 1});
+  const Sizes size{out, 1};
+  const at::Tensor y = mode == "nearest"         ? at::upsample_nearest2d(ones, size, scale, std::nullopt)
+                       : mode == "nearest_exact" ? at::_upsample_nearest_exact2d(ones, size, scale, std::nullopt)
+                       : mode == "cubic"         ? at::upsample_bicubic2d(ones, size, false, scale, std::nullopt)
+                                                 : at::upsample_bilinear2d(ones, size, false, scale, std::nullopt);
+  return y.view({in, out}).t().contiguous();
+}
+
+// The axes one after the other as products, which LibTorch adds up in another order; its nearest pixels as places.
+Status resample_by_weights(Lowering& lowering, const Call& call, ValueId x, const std::string& mode, at::IntArrayRef in,
+                           at::IntArrayRef out) {
+  for (size_t axis = 0; axis < in.size(); ++axis) {
+    const auto dim = static_cast<int64_t>(axis + 2), last = static_cast<int64_t>(in.size()) + 1;
+    const double scale =
+        own_scale(call, axis, in[axis], out[axis]).value_or(static_cast<double>(out[axis]) / static_cast<double>(in[axis]));
+    const at::Tensor weights = weights_of_axis(mode, in[axis], out[axis], scale);
+    if (mode.starts_with("nearest")) {
+      BITLAB_TRY(x, lowering.node(Op::take, {x, lowering.constant(weights.argmax(1))}, {{"dim", dim}}));
+      continue;
+    }
+    Sizes order(in.size() + 2);
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::swap(order[static_cast<size_t>(dim)], order[static_cast<size_t>(last)]);
+    BITLAB_TRY(x, permuted(lowering, x, order));
+    BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(weights)}));
+    BITLAB_TRY(x, permuted(lowering, x, order));
+  }
+  return lowering.finish(call, x);
+}
+
+}  // namespace
+
+// "aten::upsample_bilinear2d"
+Status lower_upsample(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
+  const auto in = call.argument("self").toTensor().sizes().slice(2), out = output_of(call).sizes().slice(2);
   const bool is_nearest = call.op.find("nearest") != std::string::npos,
              is_cubic = call.op.find("cubic") != std::string::npos;
   std::string mode = is_nearest ? "nearest" : is_cubic ? "cubic" : "linear";
   if (call.op.find("exact") != std::string::npos) mode += "_exact";
-  if (call.op.ends_with("_aa")) mode += "_antialias";
-  const bool align = !is_nearest && call.argument("align_corners").toBool();
+  const bool align = !is_nearest && call.argument("align_corners").toBool(), antialias = call.op.ends_with("_aa");
+  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  for (size_t axis = 0; axis < in.size(); ++axis) {
+    const auto scale = align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]);
+    if (!scale) continue;
+    if (antialias || !program::is_fixed({lowering.shape(image.x).begin() + 2, lowering.shape(image.x).end()}))
+      return unsupported(
+          call, fmt::format("the scale of {} to {}, or sizes that are fixed and no antialiasing", in[axis], out[axis]),
+          fmt::format("{}", *scale));
+    return resample_by_weights(lowering, call, image.x, mode, in, out);
+  }
+  if (antialias) mode += "_antialias";
   const Status status = lowering.lower_to(
-      call, Op::resample, {x},
+      call, Op::resample, {image.x},
       {{"output_size", program::Shape(shape.begin() + 2, shape.end())}, {"mode", mode}, {"align_corners", int64_t{align}}});
   if (status.ok() && is_nearest) lowering.set_exactness(program::Exactness::kIeeeExact);
   return status;
@@ -491,6 +619,7 @@ std::optional<FloatAffine> affine_of(Lowering& lowering, const Call& call) {
 // bitlab::batch_norm computes the node's product and sum itself; LibTorch's own orders them in another way.
 Status lower_affine(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
+  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
   const auto affine = affine_of(lowering, call);
   if (!affine) return lowering.finish(call, x);
   BITLAB_RETURN_IF_ERROR(
@@ -506,21 +635,37 @@ Status lower_batch_norm(Lowering& lowering, const Call& call) {
   return lower_affine(lowering, call);
 }
 
-Status lower_layer_norm(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
-  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
-  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
+namespace {
+
+// A norm of the last dimensions, whose weight and bias may be computed: then they are nodes of their own.
+Status norm(Lowering& lowering, const Call& call, Op op, double eps) {
+  BITLAB_TRY(ValueId x, lowering.activation(call, "input"));
+  program::Shape shape = lowering.shape(x);
+  if (shape.size() == 1) shape.insert(shape.begin(), 1);
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  const bool has_bias = op == Op::layer_norm;
+  BITLAB_TRY(const ValueId weight, optional_of(lowering, call, "weight"));
+  BITLAB_TRY(const ValueId bias, has_bias ? optional_of(lowering, call, "bias") : Result<ValueId>(program::kNone));
   const auto dims = static_cast<int64_t>(call.argument("normalized_shape").toIntVector().size());
-  return lowering.lower_to(call, Op::layer_norm, {x, weight, bias},
-                           {{"dims", dims}, {"eps", call.argument("eps").toDouble()}});
+  const program::Attributes attributes{{"dims", dims}, {"eps", eps}};
+  for (size_t i = 1; i < call.outputs.size(); ++i)
+    lowering.lose(call.outputs[i].toTensor());  // of a native form: statistics
+  if (!lowering.is_activation(call.tensor("weight")) && !(has_bias && lowering.is_activation(call.tensor("bias"))))
+    return lowering.lower_to(call, op, has_bias ? std::vector{x, weight, bias} : std::vector{x, weight}, attributes);
+  BITLAB_TRY(ValueId y, lowering.node(op, {x}, attributes));
+  BITLAB_TRY(y, with_affine(lowering, y, weight, bias));
+  return lowering.finish(call, y);
+}
+
+}  // namespace
+
+Status lower_layer_norm(Lowering& lowering, const Call& call) {
+  return norm(lowering, call, Op::layer_norm, call.argument("eps").toDouble());
 }
 
 Status lower_rms_norm(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
-  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
-  const auto dims = static_cast<int64_t>(call.argument("normalized_shape").toIntVector().size());
-  const double eps = given(call, "eps") ? call.argument("eps").toDouble() : double{std::numeric_limits<float>::epsilon()};
-  return lowering.lower_to(call, Op::rms_norm, {x, weight}, {{"dims", dims}, {"eps", eps}});
+  return norm(lowering, call, Op::rms_norm,
+              given(call, "eps") ? call.argument("eps").toDouble() : double{std::numeric_limits<float>::epsilon()});
 }
 
 namespace {
@@ -534,21 +679,17 @@ Status group_norm(Lowering& lowering, const Call& call, int64_t groups) {
   BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], groups, values.factor / groups}));
   BITLAB_TRY(y, lowering.node(Op::layer_norm, {y}, {{"dims", int64_t{1}}, {"eps", call.argument("eps").toDouble()}}));
   BITLAB_TRY(y, lowering.reshape(y, shape));
-  Sizes channel(shape.size() - 1, 1);
-  channel[0] = shape[1].factor;
-  for (const char* name : {"weight", "bias"}) {
-    if (!given(call, name)) continue;
-    const at::Tensor& source = call.argument(name).toTensor();
-    const ValueId constant = lowering.constant(source, source.view(channel));
-    BITLAB_TRY(y, lowering.node(name == std::string_view("weight") ? Op::mul : Op::add, {y, constant}));
-  }
+  BITLAB_TRY(const ValueId weight, by_channel(lowering, call, "weight", shape.size() - 2));
+  BITLAB_TRY(const ValueId bias, by_channel(lowering, call, "bias", shape.size() - 2));
+  BITLAB_TRY(y, with_affine(lowering, y, weight, bias));
+  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
   return lowering.finish(call, y);
 }
 
 }  // namespace
 
 Status lower_group_norm(Lowering& lowering, const Call& call) {
-  return group_norm(lowering, call, call.argument("num_groups").toInt());
+  return group_norm(lowering, call, call.argument(call.op == "aten::group_norm" ? "num_groups" : "group").toInt());
 }
 
 // With running statistics it is a BatchNorm in eval; else each channel of a sample is a group.

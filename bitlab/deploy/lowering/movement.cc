@@ -148,6 +148,7 @@ Status lower_cast(Lowering& lowering, const Call& call) {
   const at::ScalarType type = output_of(call).scalar_type();
   if (type == at::kDouble)
     return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
+  if (at::isComplexType(type)) return lower_to_complex(lowering, call);
   const at::ScalarType computed = computed_as(type);
   if (type == scalar_type(lowering.dtype(x)) || computed == scalar_type(lowering.dtype(x))) return lowering.finish(call, x);
   return lowering.lower_to(call, Op::cast, {x}, {{"dtype", std::string(name(dtype_of(computed)))}});

@@ -31,7 +31,7 @@ Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
   const at::ScalarType type = output_of(call).scalar_type();
   if (op == Op::mul && type == at::kBool) return lower_and(lowering, call);
   if (op == Op::mul && at::isComplexType(type)) return lower_complex_mul(lowering, call);
-  if (at::isComplexType(type)) return unsupported(call, "a product of complex values", c10::toString(type));
+  if (at::isComplexType(type)) return lower_complex_arithmetic(lowering, call, op);
   return lower_binary(lowering, call, op, type);
 }
 
@@ -219,9 +219,15 @@ Status lower_elu(Lowering& lowering, const Call& call) {
 }
 
 Status lower_softplus(Lowering& lowering, const Call& call) {
+  const double beta = call.argument("beta").toScalar().toDouble(),
+               threshold = call.argument("threshold").toScalar().toDouble();
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const ValueId y, softplus(lowering, x, call.argument("beta").toScalar().toDouble()));
-  return lowering.finish(call, y);
+  BITLAB_TRY(const ValueId y, softplus(lowering, x, beta));
+  // Above the threshold it is x; from 20 on, as unasked, that is the same number.
+  if (threshold >= 20) return lowering.finish(call, y);
+  BITLAB_TRY(const ValueId argument, scaled(lowering, x, beta));
+  BITLAB_TRY(const ValueId is_soft, with_number(lowering, Op::less_equal, argument, threshold));
+  return lowering.lower_to(call, Op::where, {is_soft, y, x});
 }
 
 Status lower_mish(Lowering& lowering, const Call& call) {
@@ -274,7 +280,9 @@ Status lower_addcmul(Lowering& lowering, const Call& call) {
     return unsupported(call, "a factor that is computed", "two constants");
   BITLAB_TRY(ValueId product, lowering.node(Op::mul, {a, b}));
   BITLAB_TRY(product, scaled(lowering, product, value));
-  return lowering.lower_to(call, Op::add, {self, product});
+  BITLAB_RETURN_IF_ERROR(lowering.lower_to(call, Op::add, {self, product}));
+  lowering.set_exactness(program::Exactness::kBounded);  // LibTorch may round a product and the sum at once
+  return {};
 }
 
 Status lower_reciprocal(Lowering& lowering, const Call& call) {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/result_type.h>
 
@@ -29,11 +30,6 @@ Sizes reduced_dims(const Call& call, int64_t rank) {
   for (int64_t& dim : dims) dim = wrap_dim(dim, rank);
   std::sort(dims.begin(), dims.end());
   return dims;
-}
-
-Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& order) {
-  if (std::is_sorted(order.begin(), order.end())) return x;
-  return lowering.node(Op::permute, {x}, {{"dims", order}});
 }
 
 // [kept..., values], or [1, values] where nothing is kept.
@@ -154,8 +150,9 @@ Status lower_truth(Lowering& lowering, const Call& call, Op op) {
   return lowering.finish(call, x);
 }
 
-// x with the dimension `dim` at the end, and back.
+// x with the dimension `dim` at the end, and back; of a vector a row, which the call's end makes a vector again.
 Result<ValueId> with_dim_last(Lowering& lowering, ValueId x, int64_t dim) {
+  if (lowering.shape(x).size() == 1) return lowering.reshape(x, {1, lowering.shape(x)[0]});
   Sizes order(lowering.shape(x).size());
   std::iota(order.begin(), order.end(), int64_t{0});
   std::rotate(order.begin() + dim, order.begin() + dim + 1, order.end());
@@ -172,6 +169,34 @@ at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor
 
 }  // namespace
 
+// Of what is no NaN.
+Status lower_nansum(Lowering& lowering, const Call& call) {
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(const ValueId is_number, lowering.node(Op::equal, {x, x}));
+  BITLAB_TRY(x, lowering.node(Op::where, {is_number, x, lowering.constant(at::full({1}, 0, type))}));
+  BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
+  return lowering.finish(call, x);
+}
+Status lower_count_nonzero(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
+  BITLAB_TRY(x, lowering.node(Op::not_equal, {x, lowering.constant(at::full({1}, 0, type_of(call)))}));
+  BITLAB_TRY(x, lowering.cast(x, at::kLong));
+  BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
+  return lowering.finish(call, x);
+}
+// Of the diagonal of a matrix.
+Status lower_trace(Lowering& lowering, const Call& call) {
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
+  BITLAB_TRY(const ValueId diagonal, lowering.constant_of(call, [](const Call& c) {
+    const at::Tensor self = c.argument("self").toTensor();
+    return at::eye(self.size(0), self.size(1), at::kBool);
+  }));
+  BITLAB_TRY(x, lowering.node(Op::where, {diagonal, x, lowering.constant(at::full({1}, 0, type))}));
+  BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
+  return lowering.finish(call, x);
+}
 Status lower_mean(Lowering& lowering, const Call& call) {
   return lower_reduction(lowering, call, Op::mean, output_of(call).scalar_type());
 }
@@ -210,8 +235,9 @@ Status lower_aminmax(Lowering& lowering, const Call& call) {
 
 // Distances of each row of one to each of the other, [..., n, d] and [..., m, d] to [..., n, m].
 Status lower_cdist(Lowering& lowering, const Call& call) {
-  if (const double p = call.argument("p").toDouble(); p != 2)
-    return unsupported(call, "a distance of order 2", fmt::format("{}", p));
+  const double p = call.argument("p").toDouble();
+  if (p != 1 && p != 2 && p != std::numeric_limits<double>::infinity())
+    return unsupported(call, "a distance of order 1, 2 or infinity", fmt::format("{}", p));
   BITLAB_TRY(ValueId a, lowering.operand(call, "x1"));
   BITLAB_TRY(ValueId b, lowering.operand(call, "x2"));
   const auto with_1 = [&](ValueId x, int64_t from_end) {
@@ -222,6 +248,11 @@ Status lower_cdist(Lowering& lowering, const Call& call) {
   BITLAB_TRY(a, with_1(a, 1));
   BITLAB_TRY(b, with_1(b, 2));
   BITLAB_TRY(ValueId y, lowering.node(Op::sub, {a, b}));
+  if (p != 2) {
+    BITLAB_TRY(y, lowering.node(Op::abs, {y}));
+    BITLAB_RETURN_IF_ERROR(lowering.lower_to(call, p == 1 ? Op::sum : Op::max, {y}));
+    return {};
+  }
   BITLAB_TRY(y, lowering.node(Op::mul, {y, y}));
   BITLAB_TRY(y, lowering.node(Op::sum, {y}));
   return lowering.lower_to(call, Op::sqrt, {y});
@@ -231,13 +262,18 @@ Status lower_cdist(Lowering& lowering, const Call& call) {
 Status lower_vector_norm(Lowering& lowering, const Call& call) {
   const double p = call.argument("ord").toScalar().toDouble();
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  if (std::isinf(p) && p > 0) {
+  if (std::isinf(p)) {
     BITLAB_TRY(x, lowering.node(Op::abs, {x}));
-    BITLAB_TRY(x, reduced(lowering, call, Op::max, x));
+    BITLAB_TRY(x, reduced(lowering, call, p > 0 ? Op::max : Op::min, x));
+    return lowering.finish(call, x);
+  }
+  if (p == 0) {  // how many are not 0
+    BITLAB_TRY(x, with_number(lowering, Op::not_equal, x, 0));
+    BITLAB_TRY(x, lowering.cast(x, at::kFloat));
+    BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
     return lowering.finish(call, x);
   }
   if (p != 1 && p != 2) {  // the powers as e^(p log |x|)
-    if (p <= 0) return unsupported(call, "a norm of an order above 0", fmt::format("{}", p));
     const auto to_the = [&](double exponent) -> Status {
       BITLAB_TRY(x, lowering.node(Op::log, {x}));
       BITLAB_TRY(x, with_number(lowering, Op::mul, x, exponent));
@@ -294,6 +330,24 @@ Status lower_cumsum(Lowering& lowering, const Call& call) { return lower_scan(lo
 Status lower_cumprod(Lowering& lowering, const Call& call) { return lower_scan(lowering, call, Op::cumprod); }
 Status lower_cummax(Lowering& lowering, const Call& call) { return lower_extremes_so_far(lowering, call, false); }
 Status lower_cummin(Lowering& lowering, const Call& call) { return lower_extremes_so_far(lowering, call, true); }
+
+// max + log(sums so far of e^(x - max))
+Status lower_logcumsumexp(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", at::kFloat));
+  const int64_t dim = dim_of(call);
+  BITLAB_TRY(x, with_dim_last(lowering, x, dim));
+  program::Shape with_1 = lowering.shape(x);
+  with_1.back() = 1;
+  BITLAB_TRY(ValueId most, lowering.node(Op::max, {x}));
+  BITLAB_TRY(most, lowering.reshape(most, with_1));
+  BITLAB_TRY(x, lowering.node(Op::sub, {x, most}));
+  BITLAB_TRY(x, lowering.node(Op::exp, {x}));
+  BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
+  BITLAB_TRY(x, lowering.node(Op::log, {x}));
+  BITLAB_TRY(x, lowering.node(Op::add, {x, most}));
+  BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
+  return lowering.finish(call, x);
+}
 
 namespace {
 

@@ -1,6 +1,7 @@
 // Complex values, as pairs of real ones in a last dimension, and what makes them: Fourier transforms as products with constant matrices.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 #include <numeric>
 
@@ -14,13 +15,40 @@
 namespace bitlab::deploy {
 namespace {
 
-// The pairs of a complex argument.
+// A value of another kind of real ones as pairs: with imaginary parts of 0.
+Result<ValueId> as_pairs(Lowering& lowering, ValueId x) {
+  program::Shape shape = lowering.shape(x);
+  shape.emplace_back(1);
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  BITLAB_TRY(const ValueId zeros, lowering.node(Op::expand, {lowering.constant(at::zeros({1}))}, {{"shape", shape}}));
+  return lowering.node(Op::cat, {x, zeros}, {{"dim", static_cast<int64_t>(shape.size()) - 1}});
+}
+
+// The pairs of a complex argument; of a real one, or a number, its values, with a last dimension of 1.
+Result<ValueId> factor_of(Lowering& lowering, const Call& call, const char* name) {
+  const c10::IValue& argument = call.argument(name);
+  if (argument.isTensor() && argument.toTensor().is_complex()) {
+    if (lowering.is_activation(argument.toTensor())) return lowering.activation(call, name);
+    return lowering.constant_of(call,
+                                [&](const Call& c) { return at::view_as_real(c.argument(name).toTensor().resolve_conj()); });
+  }
+  if (argument.isScalar() && argument.toScalar().isComplex())
+    return unsupported(call, "complex tensors and real numbers", describe(argument));
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, name, at::kFloat));
+  program::Shape shape = lowering.shape(x);
+  shape.emplace_back(1);
+  return lowering.reshape(x, shape);
+}
+
+bool is_complex(const Call& call, const char* name) {
+  return call.argument(name).isTensor() && call.argument(name).toTensor().is_complex();
+}
+
+// The pairs of an argument, complex or real.
 Result<ValueId> pairs_of(Lowering& lowering, const Call& call, const char* name) {
-  const at::Tensor& tensor = call.argument(name).toTensor();
-  if (!tensor.is_complex()) return unsupported(call, "two complex factors", describe(call.argument(name)));
-  if (lowering.is_activation(tensor)) return lowering.activation(call, name);
-  return lowering.constant_of(call,
-                              [&](const Call& c) { return at::view_as_real(c.argument(name).toTensor().resolve_conj()); });
+  if (is_complex(call, name)) return factor_of(lowering, call, name);
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, name, at::kFloat));
+  return as_pairs(lowering, x);
 }
 
 // The real parts, 0, or the imaginary ones, 1, with a last dimension of 1.
@@ -35,19 +63,101 @@ Status finish_real(Lowering& lowering, const Call& call, ValueId y) {
   return lowering.finish(call, y);
 }
 
-// The matrix [2 frequencies, n] of a transform of n real values: cosines and sines, row by row in pairs.
-at::Tensor transform_of(int64_t n, int64_t frequencies, int64_t normalization) {
-  const double scale = normalization == 0   ? 1
-                       : normalization == 1 ? 1 / std::sqrt(static_cast<double>(n))
-                                            : 1 / static_cast<double>(n);
+// What LibTorch multiplies a transform of n values by.
+double scale_of(int64_t n, int64_t normalization) {
+  return normalization == 0 ? 1 : normalization == 1 ? 1 / std::sqrt(static_cast<double>(n)) : 1 / static_cast<double>(n);
+}
+
+// [rows, columns] of cos and sin of 2 pi row column / n, each times a weight.
+template <class Entry>
+at::Tensor matrix_of(int64_t rows, int64_t columns, int64_t n, const Entry& entry) {
   std::vector<float> values;
-  for (int64_t k = 0; k < frequencies; ++k)
-    for (const bool is_sine : {false, true})
-      for (int64_t j = 0; j < n; ++j) {
-        const double angle = 2 * std::numbers::pi * static_cast<double>(j * k % n) / static_cast<double>(n);
-        values.push_back(static_cast<float>(scale * (is_sine ? -std::sin(angle) : std::cos(angle))));
-      }
-  return at::tensor(values).view({2 * frequencies, n});
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) {
+      const auto angle = [n](int64_t product) {
+        return 2 * std::numbers::pi * static_cast<double>(product % n) / static_cast<double>(n);
+      };
+      values.push_back(static_cast<float>(entry(i, j, angle)));
+    }
+  return at::tensor(values).view({rows, columns});
+}
+
+// The matrix [2 frequencies, n] of a transform of n real values: cosines and sines, row by row in pairs.
+at::Tensor transform_of(int64_t n, int64_t frequencies, double scale) {
+  return matrix_of(2 * frequencies, n, n, [&](int64_t i, int64_t j, const auto& angle) {
+    const double a = angle(i / 2 * j);
+    return scale * (i % 2 == 0 ? std::cos(a) : -std::sin(a));
+  });
+}
+
+// The matrix [2 n, 2 n] of a transform of n pairs: (a + b i)(cos -+ sin i).
+at::Tensor complex_transform_of(int64_t n, double scale, bool forward) {
+  return matrix_of(2 * n, 2 * n, n, [&](int64_t i, int64_t j, const auto& angle) {
+    const double a = angle(i / 2 * (j / 2)), sine = forward ? -std::sin(a) : std::sin(a);
+    return scale * (i % 2 == j % 2 ? std::cos(a) : i % 2 == 0 ? -sine : sine);
+  });
+}
+
+// The matrix [n, 2 frequencies] back to n real values: each frequency but the first, and that of n / 2, stands for its mirror image as well.
+at::Tensor real_inverse_of(int64_t n, int64_t frequencies, double scale) {
+  return matrix_of(n, 2 * frequencies, n, [&](int64_t i, int64_t j, const auto& angle) {
+    const int64_t k = j / 2;
+    const double a = angle(i * k), weight = k == 0 || 2 * k == n ? 1 : 2;
+    return scale * weight * (j % 2 == 0 ? std::cos(a) : -std::sin(a));
+  });
+}
+
+// A product with a constant matrix along a dimension of fixed size; of pairs along it and the pair, which stays last.
+Result<ValueId> transformed(Lowering& lowering, const Call& call, ValueId x, int64_t dim, bool of_pairs, bool to_pairs,
+                            const std::function<at::Tensor(int64_t n)>& matrix) {
+  const auto rank = static_cast<int64_t>(lowering.shape(x).size()) - (of_pairs ? 1 : 0);
+  const program::Dim size = lowering.shape(x)[static_cast<size_t>(dim)];
+  if (!size.is_number()) return unsupported(call, "a dimension of fixed size", lowering.show(lowering.shape(x)));
+  Sizes order(static_cast<size_t>(rank + (of_pairs ? 1 : 0)));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  std::rotate(order.begin() + dim, order.begin() + dim + 1, order.begin() + rank);
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  if (of_pairs) {
+    program::Shape joined = lowering.shape(x);
+    joined.pop_back();
+    joined.back() = size * program::Dim(2);
+    BITLAB_TRY(x, lowering.reshape(x, joined));
+  }
+  const program::Shape row = lowering.shape(x);
+  if (row.size() == 1) {
+    BITLAB_TRY(x, lowering.reshape(x, {1, row[0]}));
+  }
+  BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(matrix(size.factor))}));
+  if (row.size() == 1) {
+    BITLAB_TRY(x, lowering.reshape(x, {lowering.shape(x).back()}));
+  }
+  if (to_pairs) {
+    program::Shape split = lowering.shape(x);
+    split.back() = split.back().factor / 2;
+    split.emplace_back(2);
+    BITLAB_TRY(x, lowering.reshape(x, split));
+  }
+  Sizes back(static_cast<size_t>(rank + (to_pairs ? 1 : 0)));
+  std::iota(back.begin(), back.end(), int64_t{0});
+  std::rotate(back.begin() + dim, back.begin() + rank - 1, back.begin() + rank);
+  return permuted(lowering, x, back);
+}
+
+// The dimensions of a transform, from the first.
+Sizes transformed_dims(const Call& call) {
+  Sizes dims = call.argument("dim").toIntVector();
+  for (int64_t& dim : dims) dim = wrap_dim(dim, call.argument("self").toTensor().dim());
+  return dims;
+}
+
+// Pairs transformed along each of some dimensions.
+Result<ValueId> complex_transformed(Lowering& lowering, const Call& call, ValueId x, at::IntArrayRef dims, bool forward) {
+  const int64_t normalization = call.argument("normalization").toInt();
+  for (const int64_t dim : dims) {
+    BITLAB_TRY(x, transformed(lowering, call, x, dim, true, true,
+                              [&](int64_t n) { return complex_transform_of(n, scale_of(n, normalization), forward); }));
+  }
+  return x;
 }
 
 }  // namespace
@@ -58,10 +168,24 @@ Status lower_pairs(Lowering& lowering, const Call& call) {
   return lowering.finish(call, x);
 }
 
+// Sums and differences pair by pair, also with real values; quotients by real values.
+Status lower_complex_arithmetic(Lowering& lowering, const Call& call, Op op) {
+  for (const Argument& argument : call.arguments)
+    if (argument.name == "alpha" && !argument.value.toScalar().equal(1))
+      return unsupported(call, "alpha 1 of complex values", describe(argument.value));
+  if (op == Op::div && is_complex(call, "other")) return unsupported(call, "a real divisor", "a complex one");
+  if (op != Op::add && op != Op::sub && op != Op::div)
+    return unsupported(call, "sums, products and quotients of complex values", call.op);
+  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
+  BITLAB_TRY(const ValueId y, op == Op::div ? factor_of(lowering, call, "other") : pairs_of(lowering, call, "other"));
+  return lowering.lower_to(call, op, {x, y});
+}
+
 // (a + b i)(c + d i) = (a c - b d) + (a d + b c) i
 Status lower_complex_mul(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
-  BITLAB_TRY(const ValueId y, pairs_of(lowering, call, "other"));
+  BITLAB_TRY(const ValueId x, factor_of(lowering, call, "self"));
+  BITLAB_TRY(const ValueId y, factor_of(lowering, call, "other"));
+  if (!is_complex(call, "self") || !is_complex(call, "other")) return lowering.lower_to(call, Op::mul, {x, y});
   BITLAB_TRY(const ValueId a, half_of(lowering, x, 0));
   BITLAB_TRY(const ValueId b, half_of(lowering, x, 1));
   BITLAB_TRY(const ValueId c, half_of(lowering, y, 0));
@@ -96,30 +220,75 @@ Status lower_angle(Lowering& lowering, const Call& call) {
   return finish_real(lowering, call, y);
 }
 
-// A transform of real values along one dimension of fixed size.
+namespace {
+
+// Two real arguments as the parts of pairs.
+Status finish_pairs(Lowering& lowering, const Call& call, ValueId real, ValueId imaginary) {
+  BITLAB_TRY(program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(real, expanded(lowering, real, shape));
+  BITLAB_TRY(imaginary, expanded(lowering, imaginary, shape));
+  shape.emplace_back(1);
+  BITLAB_TRY(real, lowering.reshape(real, shape));
+  BITLAB_TRY(imaginary, lowering.reshape(imaginary, shape));
+  return lowering.lower_to(call, Op::cat, {real, imaginary}, {{"dim", static_cast<int64_t>(shape.size()) - 1}});
+}
+
+}  // namespace
+
+Status lower_complex(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId real, lowering.operand_as(call, "real", at::kFloat));
+  BITLAB_TRY(const ValueId imaginary, lowering.operand_as(call, "imag", at::kFloat));
+  return finish_pairs(lowering, call, real, imaginary);
+}
+Status lower_polar(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId size, lowering.operand_as(call, "abs", at::kFloat));
+  BITLAB_TRY(const ValueId angle, lowering.activation(call, "angle"));
+  BITLAB_TRY(ValueId real, lowering.node(Op::cos, {angle}));
+  BITLAB_TRY(real, lowering.node(Op::mul, {size, real}));
+  BITLAB_TRY(ValueId imaginary, lowering.node(Op::sin, {angle}));
+  BITLAB_TRY(imaginary, lowering.node(Op::mul, {size, imaginary}));
+  return finish_pairs(lowering, call, real, imaginary);
+}
+Status lower_conj(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
+  return lowering.lower_to(call, Op::mul, {x, lowering.constant(at::tensor({1.0F, -1.0F}))});
+}
+
+// A cast of real values to complex ones.
+Status lower_to_complex(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
+  return lowering.finish(call, x);
+}
+
+// Transforms along dimensions of fixed sizes: of real values along the last one, of pairs along the others.
 Status lower_rfft(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  const Sizes dims = call.argument("dim").toIntVector();
-  const auto rank = static_cast<int64_t>(lowering.shape(x).size());
-  const int64_t dim = dims.size() == 1 ? wrap_dim(dims[0], rank) : -1;
-  if (dim < 0 || !lowering.shape(x)[static_cast<size_t>(dim)].is_number())
-    return unsupported(call, "one dimension of fixed size", show(dims));
-  const int64_t n = lowering.shape(x)[static_cast<size_t>(dim)].factor,
-                frequencies = call.argument("onesided").toBool() ? n / 2 + 1 : n;
-  Sizes order(static_cast<size_t>(rank));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::rotate(order.begin() + dim, order.begin() + dim + 1, order.end());
-  BITLAB_TRY(x, lowering.node(Op::permute, {x}, {{"dims", order}}));
-  const ValueId matrix = lowering.constant(transform_of(n, frequencies, call.argument("normalization").toInt()));
-  BITLAB_TRY(x, lowering.node(Op::linear, {x, matrix}));
-  program::Shape shape = lowering.shape(x);
-  shape.back() = frequencies;
-  shape.emplace_back(2);
-  BITLAB_TRY(x, lowering.reshape(x, shape));
-  Sizes back(static_cast<size_t>(rank + 1));
-  std::iota(back.begin(), back.end(), int64_t{0});
-  std::rotate(back.begin() + dim, back.end() - 2, back.end() - 1);
-  return lowering.lower_to(call, Op::permute, {x}, {{"dims", back}});
+  Sizes dims = transformed_dims(call);
+  const int64_t last = dims.back(), normalization = call.argument("normalization").toInt();
+  const bool one_sided = call.argument("onesided").toBool();
+  BITLAB_TRY(x, transformed(lowering, call, x, last, false, true, [&](int64_t n) {
+               return transform_of(n, one_sided ? n / 2 + 1 : n, scale_of(n, normalization));
+             }));
+  dims.pop_back();
+  BITLAB_TRY(x, complex_transformed(lowering, call, x, dims, true));
+  return lowering.finish(call, x);
+}
+Status lower_fft(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, pairs_of(lowering, call, "self"));
+  BITLAB_TRY(x, complex_transformed(lowering, call, x, transformed_dims(call), call.argument("forward").toBool()));
+  return lowering.finish(call, x);
+}
+Status lower_irfft(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(ValueId x, pairs_of(lowering, call, "self"));
+  Sizes dims = transformed_dims(call);
+  const int64_t last = dims.back(), n = call.argument("last_dim_size").toInt(),
+                normalization = call.argument("normalization").toInt();
+  dims.pop_back();
+  BITLAB_TRY(x, complex_transformed(lowering, call, x, dims, false));
+  BITLAB_TRY(x, transformed(lowering, call, x, last, true, false, [&](int64_t frequencies) {
+               return real_inverse_of(n, frequencies, scale_of(n, normalization));
+             }));
+  return finish_real(lowering, call, x);
 }
 
 // Windows that overlap, as a short-time transform takes them: each sample's values at constant places.

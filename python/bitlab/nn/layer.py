@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from bitlab import _core
+from bitlab._calls import is_compiled
 from bitlab._core import BitQuantConfig
 from bitlab._extension import _torch, torch
 
@@ -181,7 +182,7 @@ class TernaryLayer(torch.nn.Module):
 
     def _blend_now(self, suffix: str) -> float:
         # A graph takes the number that was there when it was made; a new one makes another graph.
-        if not torch.compiler.is_compiling():
+        if not is_compiled():
             blend = self._buffers["blend" + suffix]
             assert blend is not None
             # A file, or another process, may write it.
@@ -201,7 +202,7 @@ class TernaryLayer(torch.nn.Module):
     @torch.no_grad()
     def _begin_step(self, x: torch.Tensor, suffix: str) -> None:
         step = getattr(self, "act_scale" + suffix)
-        if torch.compiler.is_compiling():
+        if is_compiled():
             _begin_act_scale(step, x, self._activation)
         else:
             if torch.distributed.is_available() and torch.distributed.is_initialized() and not step.item():

@@ -1,6 +1,8 @@
 // The functions of lowerings.def, and what they share.
 #pragma once
 
+#include <algorithm>
+
 #include "bitlab/deploy/internal/lowering.h"
 
 namespace bitlab::deploy {
@@ -9,14 +11,17 @@ namespace bitlab::deploy {
 #include "bitlab/deploy/lowering/lowerings.def"
 #undef BITLAB_LOWERING
 
+using program::Op;
+
 // spectra.cc: of complex values, which are pairs.
 Status lower_complex_mul(Lowering& lowering, const Call& call);
+Status lower_complex_arithmetic(Lowering& lowering, const Call& call, Op op);
+Status lower_to_complex(Lowering& lowering, const Call& call);
 Status lower_complex_abs(Lowering& lowering, const Call& call);
 // formulas.cc: self / other, rounded down or towards zero.
 Status lower_rounded_division(Lowering& lowering, const Call& call, bool down);
 Status lower_general_pow(Lowering& lowering, const Call& call);  // formulas.cc: any exponent
 
-using program::Op;
 using program::Sizes;
 using program::ValueId;
 
@@ -62,6 +67,12 @@ int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x);
 inline Result<ValueId> expanded(Lowering& lowering, ValueId x, const program::Shape& shape) {
   if (lowering.shape(x) == shape) return x;
   return lowering.node(Op::expand, {x}, {{"shape", shape}});
+}
+
+// x with its dimensions in another order; x itself where that is the one they have.
+inline Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& order) {
+  if (std::is_sorted(order.begin(), order.end())) return x;
+  return lowering.node(Op::permute, {x}, {{"dims", order}});
 }
 
 // Of index and index_put (indices.cc): the tensor that indexes a dimension, the dimensions that one does, and whether they are arange(batch) and a
