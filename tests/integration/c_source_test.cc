@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 #include <set>
 #include <unistd.h>
 
@@ -121,6 +122,7 @@ class CSource : public testing::Test {
 
   void check_everywhere(const Program& p, const program::SymbolSizes& sizes, const std::string& input,
                         const std::string& expected);
+  void check_integers(const Program& p, const program::SymbolSizes& sizes, const std::string& input, double tolerance);
 
   fs::path folder_;
 };
@@ -388,43 +390,324 @@ TEST_F(CSource, TheExampleHasTheRuntimesLogits) {
   }
 }
 
-// Spots keywords: MFCC [49, 10], a convolution, four depthwise and pointwise ones, a mean, 12 classes (arXiv:1711.07128, DS-CNN small).
-Program keyword_network() {
+// Spots keywords: MFCC [49, 10], a convolution, four depthwise and pointwise ones, a mean, 12 classes (arXiv:1711.07128, DS-CNN small). Weights are random.
+// activation: int8, or int8_static with steps that such numbers ask for.
+Program keyword_network(const std::string& activation) {
   ProgramBuilder b;
   int64_t number = 0;
-  const auto layer = [&](ValueId x, int64_t rows, std::vector<int64_t> kernel, const program::Attributes& how) {
+  const auto step = [&](float largest) {
+    return activation == "int8" ? program::kNone : b.floats(fmt::format("step{}", largest), {1}, {largest / 127});
+  };
+  const auto layer = [&](ValueId x, int64_t rows, std::vector<int64_t> kernel, program::Attributes how) {
     const std::string name = fmt::format("l{}", ++number);
     std::vector<int64_t> shape{rows};
     shape.insert(shape.end(), kernel.begin(), kernel.end());
     const int64_t depth = kernel[0] * kernel[1] * kernel[2];
     std::vector<float> scale, shift;
     for (int64_t n = 0; n < rows; ++n)
-      scale.push_back(0.8F + 0.01F * static_cast<float>(n)), shift.push_back(0.3F - 0.007F * static_cast<float>(n));
-    const ValueId w = b.ternary(name + ".w", shape, codes_of(rows, depth, false), {0.07F});
-    const ValueId y = b.node(Op::ternary_conv, name, {x, w}, how).value();
+      scale.push_back((n % 5 == 3 ? -1.0F : 1.0F) * (0.8F + 0.01F * static_cast<float>(n))),
+          shift.push_back(0.3F - 0.007F * static_cast<float>(n));
+    const ValueId w =
+        b.ternary(name + ".w", shape, codes_of(rows, depth, false), {1 / std::sqrt(static_cast<float>(depth))});
+    how["activation"] = activation;
+    const ValueId y = b.node(Op::ternary_conv, name, {x, w, program::kNone, step(number == 1 ? 8.0F : 6.0F)}, how).value();
     const ValueId norm = b.node(Op::batch_norm, name + ".norm",
                                 {y, b.floats(name + ".scale", {rows}, scale), b.floats(name + ".shift", {rows}, shift)})
                              .value();
     return b.node(Op::relu, name + ".relu", {norm}).value();
   };
-  ValueId x = layer(b.input("mfcc", {kBatch, 1, 49, 10}), 64, {10, 4, 1}, window({2, 2}, {5, 1}, 1, "int8"));
+  ValueId x = layer(b.input("mfcc", {kBatch, 1, 49, 10}), 64, {10, 4, 1}, window({2, 2}, {5, 1}, 1, ""));
   for (int i = 0; i < 4; ++i) {
-    x = layer(x, 64, {3, 3, 1}, window({1, 1}, {1, 1}, 64, "int8"));
-    x = layer(x, 64, {1, 1, 64}, window({1, 1}, {0, 0}, 1, "int8"));
+    x = layer(x, 64, {3, 3, 1}, window({1, 1}, {1, 1}, 64, ""));
+    x = layer(x, 64, {1, 1, 64}, window({1, 1}, {0, 0}, 1, ""));
   }
   x = b.node(Op::adaptive_avg_pool, "mean", {x}, {{"output_size", Sizes{1, 1}}}).value();
   x = b.node(Op::reshape, "flat", {x}, {{"shape", Shape{kBatch, 64}}}).value();
   const ValueId head = b.ternary("head.w", {12, 64}, codes_of(12, 64, false), {0.1F});
-  return b.finish({b.node(Op::ternary_linear, "head", {x, head}, {{"activation", std::string("int8")}}).value()}).value();
+  x = b.node(Op::ternary_linear, "head", {x, head, program::kNone, step(3)}, {{"activation", activation}}).value();
+  return b.finish({x}).value();
+}
+
+// A number that a header tells.
+int64_t told(const Program& p, const std::string& variant, const std::string& name) {
+  const std::string header = format::c::serialize(p, {"net", variant}).value().header;
+  return std::stoll(header.substr(header.find(name) + name.size()));
 }
 
 TEST_F(CSource, AKeywordNetworkHasTheRuntimesBits) {
-  const Program p = keyword_network();
+  const Program p = keyword_network("int8");
   const std::string input = inputs_of(p, program::kOnes, elements_of);
   check_everywhere(p, program::kOnes, input, run_here(p, program::kOnes, input));
-  const std::string header = format::c::serialize(p, {"net"}).value().header;
-  const auto number = [&](const std::string& name) { return std::stoll(header.substr(header.find(name) + name.size())); };
-  EXPECT_LT(number("RAM_BYTES "), 96 << 10);
+  EXPECT_LT(told(p, "2bit", "RAM_BYTES "), 96 << 10);
+}
+
+std::vector<float> floats_of(const std::string& bytes) {
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+  return values;
+}
+
+// The largest difference, as a part of the largest of the expected values.
+double apart(const std::string& found, const std::string& expected) {
+  const std::vector<float> a = floats_of(found), b = floats_of(expected);
+  if (a.size() != b.size()) return INFINITY;
+  double most = 0, difference = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    most = std::max(most, std::fabs(double{b[i]}));
+    difference = std::max(difference, std::fabs(double{a[i]} - double{b[i]}));
+  }
+  return difference / most;
+}
+
+// In integers: as near to the runtime as that, and the same bytes on every machine.
+void CSource::check_integers(const Program& p, const program::SymbolSizes& sizes, const std::string& input,
+                             double tolerance) {
+  const std::string checked = run_in_c(p, sizes, input, kChecked, "integer");
+  EXPECT_LE(apart(checked, run_here(p, sizes, input)), tolerance);
+  EXPECT_EQ(differing(run_in_c(p, sizes, input, kOptimized, "integer_base3"), checked), "");
+  if (has("clang-14")) {
+    const Toolchain clang{"clang-14", kOptimized.flags, {}};
+    EXPECT_EQ(differing(run_in_c(p, sizes, input, clang, "integer"), checked), "");
+  }
+  for (const Toolchain& tools : other_machines())
+    EXPECT_EQ(differing(run_in_c(p, sizes, input, tools, "integer"), checked), "") << tools.compiler;
+}
+
+TEST_F(CSource, AKeywordNetworkInIntegers) {
+  const Program p = keyword_network("int8_static");
+  const std::string input = inputs_of(p, program::kOnes, elements_of);
+  check_everywhere(p, program::kOnes, input, run_here(p, program::kOnes, input));
+  check_integers(p, program::kOnes, input, 1e-6);
+  EXPECT_LT(told(p, "integer", "RAM_BYTES "), 33 << 10);
+}
+
+TEST_F(CSource, IntegersNeedNoFloats) {
+  const auto source = format::c::serialize(keyword_network("int8_static"), {"net", "integer"}).value();
+  ASSERT_TRUE(write_file_atomic(folder_ / "net.c", source.source).ok());
+  ASSERT_TRUE(write_file_atomic(folder_ / "net.h", source.header).ok());
+  const auto compile = [&](std::vector<std::string> command, const std::string& object) {
+    command.insert(command.end(), {"-std=c99", "-O1", "-Wall", "-Wextra", "-pedantic", "-Werror", "-c", folder_ / "net.c",
+                                   "-o", folder_ / object});
+    const auto done = run_process(command, Capture::kErrors);
+    return done.ok() && done->exit_code == 0;
+  };
+  // A compiler that may not use the registers of floats refuses an operation of them.
+  const std::vector<std::string> here{"cc", "-mgeneral-regs-only"};
+  EXPECT_TRUE(compile({here[0], here[1], "-DNET_NO_FLOATS"}, "net.o"));
+  EXPECT_FALSE(compile(here, "net.o"));
+  // On a processor without them each is a call.
+  if (!has("arm-none-eabi-gcc")) return;
+  const auto calls_of_floats = [&](const std::string& object) {
+    std::set<std::string> calls;
+    const auto listed = run_process({"arm-none-eabi-nm", "-u", folder_ / object}, Capture::kOutput);
+    EXPECT_TRUE(listed.ok() && listed->exit_code == 0);
+    for (const char* name : {"__aeabi_f", "__aeabi_d", "__aeabi_i2", "__aeabi_ui2", "__aeabi_l2", "__aeabi_ul2"})
+      if (listed->text.find(name) != std::string::npos) calls.insert(name);
+    return calls;
+  };
+  for (const char* core : {"-mcpu=cortex-m0", "-mcpu=cortex-m3"}) {
+    ASSERT_TRUE(compile({"arm-none-eabi-gcc", core, "-mthumb", "-DNET_NO_FLOATS"}, "inside.o"));
+    EXPECT_EQ(calls_of_floats("inside.o"), std::set<std::string>{}) << core;
+    ASSERT_TRUE(compile({"arm-none-eabi-gcc", core, "-mthumb"}, "whole.o"));
+    EXPECT_TRUE(calls_of_floats("whole.o").contains("__aeabi_f")) << core;
+  }
+}
+
+// A product in integers, read by another with weights of an identity, which tells its int8 values.
+struct Product {
+  std::string name;
+  Op op = Op::ternary_linear;
+  std::vector<int64_t> shape{5, 150};
+  program::TernaryScales scales{0.1F};
+  std::string activation = "int8_static";
+  float step = 0.043F;
+  bool all_ones = false, is_int8 = false;
+  std::vector<float> bias{}, norm{};  // and its shift, 0.5
+  float next = 0.7F;
+  std::string clamp{};
+};
+
+Program program_of(const Product& c, bool with_identity) {
+  ProgramBuilder b;
+  const bool is_conv = c.op == Op::ternary_conv;
+  const int64_t rows = c.shape[0],
+                depth = std::accumulate(c.shape.begin() + 1, c.shape.end(), int64_t{1}, std::multiplies<>());
+  const ValueId x = is_conv ? b.input("x", {kBatch, c.shape.back() * 2, 4, 3}) : b.input("x", {kBatch, depth});
+  std::vector<int8_t> t;
+  for (int64_t i = 0; i < rows * depth; ++i) t.push_back(static_cast<int8_t>(c.all_ones ? -127 : i * 37 % 255 - 127));
+  const ValueId w = c.is_int8 ? b.int8("w", c.shape, t, c.scales.scale)
+                              : b.ternary("w", c.shape, codes_of(rows, depth, c.all_ones), c.scales);
+  const ValueId bias = c.bias.empty() ? program::kNone : b.floats("bias", {rows}, c.bias);
+  program::Attributes how{{"activation", c.activation}};
+  if (is_conv) how = window({1, 2}, {2, 1}, 2, c.activation);
+  ValueId y = b.node(c.op, "y", {x, w, bias, b.floats("step", {1}, {c.step})}, how).value();
+  if (!c.norm.empty())
+    y = b.node(Op::batch_norm, "norm",
+               {y, b.floats("alpha", {rows}, c.norm), b.floats("beta", {rows}, std::vector<float>(c.norm.size(), 0.5F))})
+            .value();
+  if (c.clamp == "relu") y = b.node(Op::relu, "relu", {y}).value();
+  if (c.clamp == "relu6") {
+    y = b.node(Op::maximum, "low", {y, b.floats("zero", {1}, {0})}).value();
+    y = b.node(Op::minimum, "high", {y, b.floats("six", {1}, {6})}).value();
+  }
+  if (is_conv) y = b.node(Op::reshape, "flat", {y}, {{"shape", Shape{kBatch, rows * 12}}}).value();
+  if (!with_identity) return b.finish({y}).value();
+  const int64_t n = is_conv ? rows * 12 : rows;
+  std::vector<int8_t> diagonal(static_cast<size_t>(n * n));
+  for (int64_t i = 0; i < n; ++i) diagonal[static_cast<size_t>(i * n + i)] = 1;
+  std::vector<uint8_t> codes(static_cast<size_t>(ternary::code_bytes(n, n)));
+  ternary::pack_codes(diagonal, n, n, codes);
+  y = b.node(Op::ternary_linear, "same",
+             {y, b.ternary("i", {n, n}, codes, {1}), program::kNone, b.floats("next", {1}, {c.next})},
+             {{"activation", std::string("int8_static")}})
+          .value();
+  return b.finish({y}).value();
+}
+
+// Every value is the runtime's, in units of the next step, rounded to the nearest integer in reach.
+TEST_F(CSource, IntegersAreTheNearestOnes) {
+  program::TernaryScales rows({0.1F, 0.0123F, 2.5F, 0.4F, 1e-4F}), two = rows, groups;
+  two.scale_neg = {0.3F, 0.2F, 0.1F, 0.7F, 3.0F};
+  groups.group = 64;
+  for (int i = 0; i < 15; ++i) groups.group_scale.push_back(static_cast<uint16_t>(0x2E00 + 37 * i));
+  program::TernaryScales both({0.1F});
+  both.scale_neg = {0.3F};
+  constexpr int64_t kDeep = 140001;  // beyond 2^24 / 127
+  const std::vector<Product> cases{
+      {.name = "tensor"},
+      {.name = "rows", .scales = rows, .bias = {0.5F, -1, 2, 1e4F, -0.125F}},
+      {.name = "a norm", .scales = rows, .norm = {1, -1.5F, 0, 30, -1e-3F}, .clamp = "relu"},
+      {.name = "bounds", .scales = rows, .bias = {0.5F, -1, 2, 0.25F, 3}, .next = 0.05F, .clamp = "relu6"},
+      {.name = "two scales", .scales = two},
+      {.name = "two scales for all", .scales = both},
+      {.name = "groups", .scales = groups, .bias = {0.5F, -1, 2, 0.25F, 3}},
+      {.name = "int4", .activation = "int4_static", .step = 0.71F},
+      {.name = "int8", .scales = rows, .is_int8 = true, .next = 30},
+      {.name = "a convolution", .op = Op::ternary_conv, .shape = {4, 3, 2, 11}, .bias = {1, 2, 3, 4}, .next = 0.1F},
+      {.name = "the deepest", .shape = {1, kDeep}, .scales = {1e-5F}, .step = 1e-3F, .all_ones = true, .next = 0.002F},
+      {.name = "the deepest, saturated",
+       .shape = {1, kDeep},
+       .scales = {1},
+       .step = 1e-3F,
+       .all_ones = true,
+       .next = 0.002F},
+      {.name = "the deepest of int8",
+       .shape = {1, 1 << 17},
+       .scales = {1e-6F},
+       .step = 1e-3F,
+       .all_ones = true,
+       .is_int8 = true,
+       .next = 0.03F},
+      {.name = "scales of next to nothing", .scales = {1e-30F}, .next = 1e-29F},
+      {.name = "no scale", .scales = {0}, .bias = {1, 2, 3, 4, 5}},
+  };
+  for (const Product& c : cases) {
+    const Program p = program_of(c, true), before = program_of(c, false);
+    std::string input = inputs_of(before, program::kOnes, elements_of);
+    if (c.all_ones)
+      for (size_t i = 0; i < input.size(); i += sizeof(float)) {
+        const float largest = 1;
+        std::memcpy(input.data() + i, &largest, sizeof(largest));
+      }
+    const std::vector<float> y = floats_of(run_here(before, program::kOnes, input)),
+                             q = floats_of(run_in_c(p, program::kOnes, input, kChecked, "integer"));
+    ASSERT_EQ(q.size(), y.size()) << c.name;
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double wanted = std::clamp(double{y[i]} / double{c.next}, -127.0, 127.0), found = double{q[i]} / double{c.next};
+      EXPECT_LE(std::fabs(found - wanted), 0.5001) << c.name << " " << i;
+      EXPECT_LE(std::fabs(found - std::round(found)), 1e-4) << c.name << " " << i;
+    }
+  }
+}
+
+// What lies between products: sums of two values, of which one is read by layers with steps of their own; pools; bounds; norms that follow no product; parts.
+TEST_F(CSource, OperationsInIntegers) {
+  ProgramBuilder b;
+  int64_t number = 0;
+  const auto conv = [&](ValueId x, int64_t from, int64_t to, float step) {
+    const std::string name = fmt::format("c{}", ++number);
+    return b
+        .node(Op::ternary_conv, name,
+              {x, b.ternary(name + ".w", {to, 3, 3, from}, codes_of(to, 9 * from, false), {0.25F}), program::kNone,
+               b.floats(name + ".step", {1}, {step})},
+              window({1, 1}, {1, 1}, 1, "int8_static"))
+        .value();
+  };
+  const auto number_of = [&](const std::string& name, float value) { return b.floats(name, {1}, {value}); };
+  const ValueId x = conv(b.input("x", {kBatch, 3, 10, 9}), 3, 6, 0.06F);
+  const ValueId relu6 = b.node(Op::minimum, "six", {b.node(Op::relu, "relu", {x}).value(), number_of("6", 6)}).value();
+  const ValueId inner = conv(relu6, 6, 6, 0.05F);
+  const ValueId residual = b.node(Op::relu, "behind", {b.node(Op::add, "residual", {inner, relu6}).value()}).value();
+  const ValueId less = b.node(Op::sub, "less", {conv(residual, 6, 6, 0.07F), residual}).value();
+  const ValueId norm =
+      b.node(Op::batch_norm, "norm",
+             {less, b.floats("alpha", {6}, {1, -1, 0.5F, 2, 0, 0.1F}), b.floats("beta", {6}, {0, 1, -1, 0.5F, 2, 3})})
+          .value();
+  const auto pool = [](int64_t kernel, int64_t stride) {
+    return program::Attributes{
+        {"kernel_size", Sizes{kernel, kernel}}, {"stride", Sizes{stride, stride}}, {"padding", Sizes{1, 1}}};
+  };
+  program::Attributes with_dilation = pool(3, 2);
+  with_dilation["dilation"] = Sizes{1, 1};
+  const ValueId most = b.node(Op::max_pool, "most", {norm}, with_dilation).value(),
+                average = b.node(Op::avg_pool, "average", {norm}, pool(3, 2)).value();
+  const ValueId parts =
+      b.node(Op::cat, "parts", {conv(most, 6, 4, 0.09F), conv(most, 6, 2, 0.09F)}, {{"dim", int64_t{1}}}).value();
+  const ValueId turned = b.node(Op::permute, "turned", {parts}, {{"dims", Sizes{0, 1, 3, 2}}}).value();
+  const ValueId low = b.node(Op::maximum, "low", {turned, number_of("-2", -2)}).value();
+  const ValueId last = conv(low, 6, 3, 0.1F);
+  const ValueId rows = b.node(Op::reshape, "rows", {last}, {{"shape", Shape{kBatch, 3, 25}}}).value();
+  const ValueId mean = b.node(Op::mean, "mean", {rows}).value(),
+                global = b.node(Op::adaptive_avg_pool, "global", {average}, {{"output_size", Sizes{1, 1}}}).value();
+  const Program p = b.finish({mean, global, most}).value();
+  for (const int64_t batch : {1, 2}) {
+    const program::SymbolSizes sizes = program::at_batch(batch);
+    check_integers(p, sizes, inputs_of(p, sizes, elements_of), 0.006);
+  }
+}
+
+// The mean of many values, each the largest that there can be but for -128: its sum times a factor of 31 bits would be 2^71.
+TEST_F(CSource, LargestAveragesInIntegers) {
+  constexpr int64_t kDepth = 600, kValues = 1024;
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, kDepth, kValues});
+  const ValueId y =
+      b.node(Op::ternary_conv, "y",
+             {x, b.ternary("w", {1, 1, kDepth}, codes_of(1, kDepth, true), {1}), program::kNone, b.floats("step", {1}, {1})},
+             window({1}, {0}, 1, "int8_static"))
+          .value();
+  const Program p = b.finish({b.node(Op::mean, "mean", {y}).value()}).value();
+  for (const float value : {127.0F, -127.0F}) {
+    const std::vector<float> all(static_cast<size_t>(kDepth * kValues), value);
+    check_integers(p, program::kOnes, {reinterpret_cast<const char*>(all.data()), all.size() * sizeof(float)}, 1e-6);
+  }
+}
+
+// int8 as no layer makes it, and the largest sum that there can be, 2^31 - 2^24: nothing overflows.
+TEST_F(CSource, IntegersOfACallerMayBeAny) {
+  constexpr int64_t kDepth = 1 << 17;
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, kDepth});
+  const ValueId w = b.int8("w", {1, kDepth}, std::vector<int8_t>(static_cast<size_t>(kDepth), 127), {1});
+  const Program p = b.finish({b.node(Op::ternary_linear, "y", {x, w, program::kNone, b.floats("step", {1}, {1})},
+                                     {{"activation", std::string("int8_static")}})
+                                  .value()})
+                        .value();
+  const auto source = format::c::serialize(p, {"net", "integer"}).value();
+  const std::string main = fmt::format(
+      "#include <stdio.h>\n#include <string.h>\n#include \"net.h\"\nstatic int8_t x[{}];\nint main(void) {{\n  int32_t y;\n"
+      "  memset(x, -128, sizeof(x));\n  net_run_integers(x, &y);\n  fprintf(stderr, \"%.0f\", (double)y * "
+      "(double)NET_OUT_OUTPUT_STEP);\n"
+      "  return 0;\n}}\n",
+      kDepth);
+  for (const auto& [name, text] : {std::pair{"net.c", source.source}, {"net.h", source.header}, {"main.c", main}})
+    ASSERT_TRUE(write_file_atomic(folder_ / name, text).ok());
+  std::vector<std::string> command{kChecked.compiler};
+  command.insert(command.end(), kChecked.flags.begin(), kChecked.flags.end());
+  command.insert(command.end(), {folder_ / "net.c", folder_ / "main.c", "-o", folder_ / "net"});
+  const auto compiled = run_process(command, Capture::kErrors);
+  ASSERT_TRUE(compiled.ok() && compiled->exit_code == 0) << compiled->text;
+  EXPECT_EQ(run_process({folder_ / "net"}, Capture::kErrors)->text, std::to_string(-128 * 127 * kDepth));
 }
 
 TEST_F(CSource, ANumberThatIsNotFiniteIsRefusedByItsLayer) {

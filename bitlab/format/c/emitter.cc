@@ -22,13 +22,20 @@ using program::ValueId;
 using program::ValueKind;
 
 std::string_view name(Type type) {
-  constexpr std::array<std::string_view, 5> kNames{"float", "int64_t", "int32_t", "uint8_t", "int8_t"};
+  constexpr std::array<std::string_view, 6> kNames{"float", "int64_t", "int32_t", "uint8_t", "int8_t", "int16_t"};
   return kNames.at(static_cast<size_t>(type));
 }
 
 int64_t size_of(Type type) {
-  constexpr std::array<int64_t, 5> kSizes{4, 8, 4, 1, 1};
+  constexpr std::array<int64_t, 6> kSizes{4, 8, 4, 1, 1, 2};
   return kSizes.at(static_cast<size_t>(type));
+}
+
+bool is_in_integers(std::string_view variant) { return variant.starts_with("integer"); }
+
+std::string_view packing_of(std::string_view variant) {
+  if (!is_in_integers(variant)) return variant;
+  return variant == "integer" ? "2bit" : "base3";
 }
 
 Result<Type> type_of(const Value& value) {
@@ -64,7 +71,7 @@ void Roots::share(ValueId from, ValueId to) {
   last = std::max(last, lives_[static_cast<size_t>(to)].last);
 }
 
-Roots::Roots(const Program& p, const program::SymbolSizes& sizes) : lives_(p.values.size()) {
+Roots::Roots(const Program& p, const program::SymbolSizes& sizes, const std::vector<Type>& types) : lives_(p.values.size()) {
   for (size_t i = 0; i < p.values.size(); ++i) root_.push_back(static_cast<ValueId>(i));
   const auto count = static_cast<int64_t>(p.nodes.size());
   for (int64_t i = 0; i < count; ++i) {
@@ -83,7 +90,8 @@ Roots::Roots(const Program& p, const program::SymbolSizes& sizes) : lives_(p.val
     for (const ValueId id : node.inputs) {
       if (id == kNone || !overwrites(node.op)) continue;
       const Value &x = p.value(id), &y = p.value(node.output());
-      if (p.value(of(id)).kind != ValueKind::kResult || life(of(id)).last != i || x.dtype != y.dtype ||
+      if (p.value(of(id)).kind != ValueKind::kResult || life(of(id)).last != i ||
+          types[static_cast<size_t>(id)] != types[static_cast<size_t>(node.output())] ||
           shape_at(x.shape, sizes) != shape_at(y.shape, sizes))
         continue;
       share(id, node.output());
@@ -92,19 +100,40 @@ Roots::Roots(const Program& p, const program::SymbolSizes& sizes) : lives_(p.val
   }
 }
 
-Emitter::Emitter(const Program& program, const Options& options)
+namespace {
+
+std::vector<Type> types_in_c(const Program& p, const IntegerPlan* plan) {
+  std::vector<Type> types;
+  for (const Value& value : p.values) {
+    const auto type = type_of(value);
+    types.push_back(type.ok() ? *type : Type::kFloat);  // run() refuses others
+    if (plan == nullptr || value.kind == ValueKind::kConstant) continue;
+    const int64_t bytes = plan->grids[types.size() - 1].bytes();
+    types.back() = bytes == 1 ? Type::kInt8 : bytes == 2 ? Type::kInt16 : Type::kInt32;
+  }
+  return types;
+}
+
+}  // namespace
+
+Emitter::Emitter(const Program& program, const Options& options, const IntegerPlan* plan)
     : p_(program),
       options_(options),
+      plan_(plan),
+      types_(types_in_c(program, plan)),
       ports_(port_names(program)),
-      roots_(program, options.sizes),
-      helpers_(options.variant) {}
+      roots_(program, options.sizes, types_),
+      helpers_(packing_of(options.variant)),
+      exact_(plan == nullptr) {}
 
 std::string Emitter::memory(Type type, int64_t offset) const {
   switch (type) {
     case Type::kInt64:
       return fmt::format("(arena64 + {})", offset / 8);
     case Type::kInt32:
-      return fmt::format("(arena32 + {})", offset / 4);
+      return fmt::format("({} + {})", plan_ != nullptr ? "arena" : "arena32", offset / 4);
+    case Type::kInt16:
+      return fmt::format("(arena16 + {})", offset / 2);
     case Type::kFloat:
       return fmt::format("(arena + {})", offset / 4);
     default:
@@ -114,11 +143,14 @@ std::string Emitter::memory(Type type, int64_t offset) const {
 
 namespace {
 
-size_t block_of(Type type) { return type == Type::kInt64 ? 1 : type == Type::kInt32 ? 2 : 0; }
-
 int64_t rounded(Type type, int64_t count) { return round_up(count * size_of(type), 8); }
 
 }  // namespace
+
+size_t Emitter::block_of(Type type) const {
+  const bool is_third = plan_ == nullptr ? type == Type::kInt32 : type == Type::kInt16;
+  return is_third ? 2 : type == Type::kInt64 ? 1 : 0;
+}
 
 std::string Emitter::scratch(Type type, int64_t count) {
   return memory(type, memory_.at(block_of(type)).place(rounded(type, count), {node_, node_}));
@@ -174,7 +206,7 @@ T element(const uint8_t* bytes) {
   return value;
 }
 
-std::vector<std::string> integers(std::span<const uint8_t> bytes, int64_t size) {
+std::vector<std::string> elements_of(std::span<const uint8_t> bytes, int64_t size) {
   std::vector<std::string> numbers;
   for (size_t i = 0; i < bytes.size(); i += static_cast<size_t>(size)) {
     const int64_t value = size == 8   ? element<int64_t>(&bytes[i])
@@ -200,7 +232,7 @@ std::string Emitter::floats(ValueId id) {
   const program::Constant& c = *p_.constant(id);
   if (const auto* raw = std::get_if<program::RawData>(&c.data)) {
     const Type kind = type(id);
-    return array(name(kind), integers(raw->bytes, size_of(kind)), count(id) * size_of(kind));
+    return array(name(kind), elements_of(raw->bytes, size_of(kind)), count(id) * size_of(kind));
   }
   std::vector<float> values;
   if (const auto* plain = std::get_if<program::FloatData>(&c.data)) values.assign(plain->begin(), plain->end());
@@ -209,44 +241,63 @@ std::string Emitter::floats(ValueId id) {
   return array("float", literals(values), count(id) * 4);
 }
 
-std::string Emitter::product(ValueId weight, ValueId bias, double limit, float step) {
+Emitter::Weights Emitter::weights(ValueId weight) {
   const Value& value = p_.value(weight);
   const int64_t rows = program::weight_rows(value.shape), depth = program::weight_depth(value.shape);
-  const bool in_base3 = options_.variant == "base3";
-  int64_t row_bytes = depth, group = 0;
-  std::string row = "row_int8", weights, negative = "NULL";
-  std::vector<float> scale;
-  need("product");
   const program::Constant& c = *p_.constant(weight);
   if (const auto* kept = std::get_if<program::Int8Data>(&c.data)) {
     std::vector<std::string> numbers;
     for (const int8_t t : kept->t) numbers.push_back(std::to_string(t));
-    weights = array("int8_t", numbers, rows * depth);
+    return {array("int8_t", numbers, rows * depth), "int8", depth};
+  }
+  const auto& ternary = std::get<program::TernaryData>(c.data);
+  std::vector<uint8_t> packed(ternary.codes.begin(), ternary.codes.end());
+  int64_t row_bytes = ternary::code_row_bytes(depth);
+  if (packing_of(options_.variant) == "base3") {
+    row_bytes = ternary::trit_row_bytes(depth);
+    packed.resize(static_cast<size_t>(ternary::trit_bytes(rows, depth)));
+    ternary::pack_trits(ternary.codes, rows, depth, packed);
+  }
+  return {array("uint8_t", elements_of(packed, 1), rows * row_bytes),
+          ternary.group != 0          ? "groups"
+          : ternary.scale_neg.empty() ? "plain"
+                                      : "asymmetric",
+          row_bytes};
+}
+
+std::string Emitter::integers(const std::vector<int32_t>& numbers) {
+  if (numbers.empty()) return "NULL";
+  const auto* const first = reinterpret_cast<const uint8_t*>(numbers.data());
+  const auto bytes = static_cast<int64_t>(numbers.size() * sizeof(int32_t));
+  return array("int32_t", elements_of({first, static_cast<size_t>(bytes)}, sizeof(int32_t)), bytes);
+}
+
+std::string Emitter::product(ValueId weight, ValueId bias, double limit, float step) {
+  const Value& value = p_.value(weight);
+  const int64_t rows = program::weight_rows(value.shape), depth = program::weight_depth(value.shape);
+  const Weights packed = weights(weight);
+  int64_t group = 0;
+  std::string negative = "NULL";
+  std::vector<float> scale;
+  need("product");
+  const program::Constant& c = *p_.constant(weight);
+  if (const auto* kept = std::get_if<program::Int8Data>(&c.data)) {
     scale.assign(kept->scale.begin(), kept->scale.end());
   } else {
     const auto& ternary = std::get<program::TernaryData>(c.data);
-    std::vector<uint8_t> packed(ternary.codes.begin(), ternary.codes.end());
-    row_bytes = ternary::code_row_bytes(depth);
-    if (in_base3) {
-      row_bytes = ternary::trit_row_bytes(depth);
-      packed.resize(static_cast<size_t>(ternary::trit_bytes(rows, depth)));
-      ternary::pack_trits(ternary.codes, rows, depth, packed);
-    }
-    weights = array("uint8_t", integers(packed, 1), rows * row_bytes);
-    row = ternary.group != 0 ? "row_groups" : ternary.scale_neg.empty() ? "row_plain" : "row_asymmetric";
     group = ternary.group;
     scale.assign(ternary.scale.begin(), ternary.scale.end());
     for (const uint16_t bits : ternary.group_scale) scale.push_back(half_to_float(bits));
     if (!ternary.scale_neg.empty())
       negative = array("float", literals(ternary.scale_neg), static_cast<int64_t>(ternary.scale_neg.size_bytes()));
   }
-  if (limit == 0) row = "NULL";
+  const std::string row = limit == 0 ? "NULL" : "row_" + packed.kind;
   if (limit != 0) need(row);
   const std::string scales = array("float", literals(scale), static_cast<int64_t>(scale.size()) * 4);
   const std::string biases = bias == kNone ? "NULL" : floats(bias);
   return constant("product",
-                  fmt::format("{{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}}", row, weights, scales, negative,
-                              biases, rows, depth, row_bytes, scale.size() > 1 ? 1 : 0, group,
+                  fmt::format("{{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}}", row, packed.array, scales, negative,
+                              biases, rows, depth, packed.row_bytes, scale.size() > 1 ? 1 : 0, group,
                               group == 0 ? 0 : ceil_div(depth, group), literal(static_cast<float>(limit)), literal(step)));
 }
 

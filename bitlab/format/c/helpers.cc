@@ -4,17 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 namespace bitlab::format::c {
 namespace {
 
-struct Helper {
-  std::string_view name, needs;  // names of earlier ones, which blanks part
-  std::string_view text;
-};
-
 // In the order in which they stand in a file: a helper needs earlier ones alone.
-constexpr std::array kHelpers{
+constexpr std::array kFloatHelpers{
     Helper{"product", "", R"(/* A product with weights that are kept in few bits, and what follows it. */
 typedef struct product product;
 struct product {
@@ -35,19 +31,19 @@ typedef struct {
   int32_t transposed;
 } window;
 )"},
-    Helper{"code_2bit", "product", R"(/* The weight k of a row, -1, 0 or 1: two bits each, from the lowest ones on. */
+    Helper{"code_2bit", "", R"(/* The weight k of a row, -1, 0 or 1: two bits each, from the lowest ones on. */
 static int32_t weight_at(const uint8_t *row, int32_t k) {
   return (int32_t)((row[k / 4] >> (2 * (k % 4))) & 3) - 1;
 }
 )"},
-    Helper{"code_base3", "product",
+    Helper{"code_base3", "",
            R"(/* The weight k of a row, -1, 0 or 1: five digits of base 3 a byte, from the lowest one on. */
 static int32_t weight_at(const uint8_t *row, int32_t k) {
   static const uint8_t powers[5] = {1, 3, 9, 27, 81};
   return (int32_t)(row[k / 5] / powers[k % 5] % 3) - 1;
 }
 )"},
-    Helper{"dot_2bit", "product", R"(/* The sum of weights and activations from k to end. */
+    Helper{"dot_2bit", "", R"(/* The sum of weights and activations from k to end. */
 static int32_t dot(const uint8_t *row, const int8_t *q, int32_t k, int32_t end) {
   int32_t sum = 0;
   while (k < end) {
@@ -59,7 +55,7 @@ static int32_t dot(const uint8_t *row, const int8_t *q, int32_t k, int32_t end) 
   return sum;
 }
 )"},
-    Helper{"dot_base3", "product", R"(/* The sum of weights and activations from k to end. */
+    Helper{"dot_base3", "", R"(/* The sum of weights and activations from k to end. */
 static int32_t dot(const uint8_t *row, const int8_t *q, int32_t k, int32_t end) {
   int32_t sum = 0;
   while (k < end) {
@@ -72,12 +68,12 @@ static int32_t dot(const uint8_t *row, const int8_t *q, int32_t k, int32_t end) 
   return sum;
 }
 )"},
-    Helper{"row_plain", "dot", R"(static float row_plain(const product *p, const int8_t *q, float a, int32_t n) {
+    Helper{"row_plain", "product dot", R"(static float row_plain(const product *p, const int8_t *q, float a, int32_t n) {
   const int32_t sum = dot((const uint8_t *)p->weights + n * p->row_bytes, q, 0, p->depth);
   return ((float)sum * a) * p->scale[n * p->scale_step];
 }
 )"},
-    Helper{"row_groups", "dot", R"(static float row_groups(const product *p, const int8_t *q, float a, int32_t n) {
+    Helper{"row_groups", "product dot", R"(static float row_groups(const product *p, const int8_t *q, float a, int32_t n) {
   const uint8_t *row = (const uint8_t *)p->weights + n * p->row_bytes;
   float total = 0.0f;
   for (int32_t g = 0; g < p->groups; ++g) {
@@ -88,7 +84,8 @@ static int32_t dot(const uint8_t *row, const int8_t *q, int32_t k, int32_t end) 
   return total * a;
 }
 )"},
-    Helper{"row_asymmetric", "code", R"(static float row_asymmetric(const product *p, const int8_t *q, float a, int32_t n) {
+    Helper{"row_asymmetric", "product code",
+           R"(static float row_asymmetric(const product *p, const int8_t *q, float a, int32_t n) {
   const uint8_t *row = (const uint8_t *)p->weights + n * p->row_bytes;
   int32_t positive = 0, negative = 0;
   float plus, minus;
@@ -204,7 +201,7 @@ static float tree_sum(float *lanes) {
   return lanes[0];
 }
 )"},
-    Helper{"weight_only_row", "code lanes", R"(/* Row n of a product with activations that stay floats. */
+    Helper{"weight_only_row", "product code lanes", R"(/* Row n of a product with activations that stay floats. */
 static float weight_only_row(const product *p, const float *x, int32_t n) {
   const uint8_t *row = (const uint8_t *)p->weights + n * p->row_bytes;
   float lanes[16] = {0.0f}, v;
@@ -297,7 +294,7 @@ static void matmul(const float *a, const float *b, int32_t batch, int32_t m, int
       for (int32_t j = 0; j < n; ++j) *y++ = fused_dot(a + (s * m + i) * k, 1, b + s * b_step + j, n, k);
 }
 )"},
-    Helper{"ternary_embedding", "code", R"(/* Rows of a table at indices; 0 where an index is outside of it. */
+    Helper{"ternary_embedding", "product code", R"(/* Rows of a table at indices; 0 where an index is outside of it. */
 static int ternary_embedding(const product *p, const int64_t *index, int32_t tokens, float *y) {
   for (int32_t i = 0; i < tokens; ++i, y += p->depth) {
     int32_t n;
@@ -501,22 +498,31 @@ bool is_named(std::string_view name, std::string_view wanted, std::string_view v
                             name[wanted.size()] == '_' && name.ends_with(variant));
 }
 
+const std::vector<Helper>& all() {
+  static const std::vector<Helper> helpers = [] {
+    std::vector<Helper> list(kFloatHelpers.begin(), kFloatHelpers.end());
+    list.insert(list.end(), integer_helpers().begin(), integer_helpers().end());
+    return list;
+  }();
+  return helpers;
+}
+
 }  // namespace
 
 void Helpers::need(std::string_view names) {
   while (!names.empty()) {
     const std::string_view name = names.substr(0, names.find(' '));
     names.remove_prefix(std::min(names.size(), name.size() + 1));
-    for (size_t i = 0; i < kHelpers.size(); ++i) {
-      if (!is_named(kHelpers[i].name, name, variant_) || !needed_.insert(i).second) continue;
-      need(kHelpers[i].needs);
+    for (size_t i = 0; i < all().size(); ++i) {
+      if (!is_named(all()[i].name, name, variant_) || !needed_.insert(i).second) continue;
+      need(all()[i].needs);
     }
   }
 }
 
 std::string Helpers::text() const {
   std::string text;
-  for (const size_t i : needed_) text.append(kHelpers[i].text).append("\n");
+  for (const size_t i : needed_) text.append(all()[i].text).append("\n");
   return text;
 }
 

@@ -123,12 +123,8 @@ std::array<int64_t, 3> three(std::span<const int64_t> sizes, int64_t fill) {
   return all;
 }
 
-struct Window {
-  std::string name;
-  int64_t pixels, channels, positions, taps;
-};
+}  // namespace
 
-// `kernel`: its sizes; attributes that a node lacks are those of a window that moves by 1.
 Result<Window> window_of(Emitter& e, const Node& node, std::span<const int64_t> kernel, int64_t groups) {
   const std::vector<int64_t> x = e.shape(node.inputs[0]), y = e.shape(node.output());
   const auto attribute = [&](const std::string& key, int64_t fill) {
@@ -154,11 +150,12 @@ Result<Window> window_of(Emitter& e, const Node& node, std::span<const int64_t> 
   return named;
 }
 
-// That of a convolution, whose kernel is its weight's.
 Result<Window> conv_window(Emitter& e, const Node& node, ValueId weight) {
   const std::vector<int64_t> shape = e.shape(weight);
   return window_of(e, node, std::span(shape).subspan(1, shape.size() - 2), node.attribute<int64_t>("groups"));
 }
+
+namespace {
 
 Status ternary_conv(Emitter& e, const Node& node, const Row&) {
   BITLAB_TRY(const double limit, limit_of(node));

@@ -2,10 +2,17 @@
 #pragma once
 
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 
 namespace bitlab::format::c {
+
+struct Helper {
+  std::string_view name, needs;  // names of earlier ones, which blanks part
+  std::string_view text;
+};
+std::span<const Helper> integer_helpers();  // of networks in integers, behind all others
 
 class Helpers {
  public:
