@@ -16,7 +16,7 @@ BUILD = cmake --build --preset $(1) --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 embedded mobile cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes bench-formats
+.PHONY: help demo results test others quick test-full runtime bench lint format coverage asan tsan aarch64 embedded mobile cuda fuzz docs clean setup setup-runtime setup-cuda setup-tests setup-dev setup-peers setup-census micro-bench wheel census bench-training bench-models bench-sizes bench-formats bench-integers
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,12 @@ bench-sizes: build/dev/build.ninja setup-census ## Weigh whole networks on disk 
 bench-formats: build/dev/build.ninja setup-peers setup-census ## Run networks in every format by its own programs (BENCH_ARGS="--take")
 	$(call BUILD,dev) --target python
 	PYTHONPATH=build/dev/python .venv/bin/python -W ignore benchmarks/formats.py $(BENCH_ARGS)
+	python3 tools/results.py
+
+bench-integers: build/release/build.ninja build/dev/build.ninja ## Classify MNIST by networks in C, in floats and in integers (BENCH_ARGS="--take")
+	$(call BUILD,release) --target bitlab
+	$(call BUILD,dev) --target python
+	PYTHONPATH=build/dev/python .venv/bin/python benchmarks/integers.py $(BENCH_ARGS)
 	python3 tools/results.py
 
 bench-training: build/release/build.ninja setup-peers ## Measure training steps beside float32, plain PyTorch and brevitas (BENCH_ARGS="--take")

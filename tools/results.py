@@ -310,6 +310,25 @@ def formats_table() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def integers_table() -> str:
+    r = json.loads((RESULTS / "integers.json").read_text())
+    lines = [
+        f"LeNet-5 with static activations (`{r['training']}`) on MNIST's {r['images']:,} test images; the runtime's accuracy is {r['runtime']['accuracy']:.2f} %. A difference is",
+        "that of a logit from the runtime's, as a part of the largest one. Memory and code of integers are those without floats (`_NO_FLOATS`); code is that of",
+        f"arm-none-eabi-gcc -Os for a Cortex-M3, without the C library's. By `{r['command']}`.",
+        "",
+        "| variant | accuracy | other classes than the runtime | difference: largest, mean | constants | memory | code |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for variant, v in r["forms"].items():
+        code = "" if v["code"] is None else kibibytes(v["code"])
+        lines.append(
+            f"| `{variant}` | {v['accuracy']:.2f} % | {v['other_classes']} | {v['difference']:g}, {v['mean_difference']:g} | {kibibytes(v['constants'])} | "
+            f"{kibibytes(v['memory'])} | {code} |"
+        )
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def cuda_gemm_table() -> str:
     r = json.loads((RESULTS / "cuda_ternary_gemm.json").read_text())
     copy, int8 = r["roofs"]["copy_bytes_per_s"], r["roofs"]["int8_ops_per_s"]
@@ -352,6 +371,7 @@ TABLES: Dict[str, Callable[[], str]] = {
     "models": models_table,
     "sizes": sizes_table,
     "formats": formats_table,
+    "integers": integers_table,
     "cuda_gemm": cuda_gemm_table,
     "cuda_training": cuda_training_table,
 }
