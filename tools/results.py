@@ -312,20 +312,29 @@ def formats_table() -> str:
 
 def integers_table() -> str:
     r = json.loads((RESULTS / "integers.json").read_text())
+    accuracy = r["cases"][0]["forms"]["runtime"]["accuracy"]
     lines = [
-        f"LeNet-5 with static activations (`{r['training']}`) on MNIST's {r['images']:,} test images; the runtime's accuracy is {r['runtime']['accuracy']:.2f} %. A difference is",
-        "that of a logit from the runtime's, as a part of the largest one. Memory and code of integers are those without floats (`_NO_FLOATS`); code is that of",
-        f"arm-none-eabi-gcc -Os for a Cortex-M3, without the C library's. By `{r['command']}`.",
+        f"LeNet-5 is that of `{r['training']}`, and classifies MNIST's test images, the runtime {accuracy:.2f} % of them. A difference is that of an output from the",
+        "runtime's, as a part of the largest one; changed are those samples whose largest output is another one. Memory and code of integers are those without floats",
+        "(`_NO_FLOATS`), code by arm-none-eabi-gcc -Os for a Cortex-M3, without the C library's. Instructions are those of a run from floats to floats, compiled with -O2,",
+        f"as QEMU counts them. By `{r['command']}`.",
         "",
-        "| variant | accuracy | other classes than the runtime | difference: largest, mean | constants | memory | code |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| network | variant | accuracy | changed | difference: largest, mean | constants | memory | code | instructions: Cortex-M0, M3 |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for variant, v in r["forms"].items():
-        code = "" if v["code"] is None else kibibytes(v["code"])
-        lines.append(
-            f"| `{variant}` | {v['accuracy']:.2f} % | {v['other_classes']} | {v['difference']:g}, {v['mean_difference']:g} | {kibibytes(v['constants'])} | "
-            f"{kibibytes(v['memory'])} | {code} |"
-        )
+    for case in r["cases"]:
+        title = case["network"]
+        for variant, v in case["forms"].items():
+            if variant == "runtime":
+                continue
+            share = f"{v['accuracy']:.2f} %" if "accuracy" in v else ""
+            code = "" if v["code"] is None else kibibytes(v["code"])
+            counted = ", ".join("" if n is None else f"{n / 1e6:.1f} M" for n in v["instructions"].values())
+            lines.append(
+                f"| {title} | `{variant}` | {share} | {v['other_classes']} | {v['difference']:g}, {v['mean_difference']:g} | {kibibytes(v['constants'])} | "
+                f"{kibibytes(v['memory'])} | {code} | {counted} |"
+            )
+            title = ""
     return "\n" + "\n".join(lines) + "\n"
 
 
