@@ -5,6 +5,7 @@ An entry makes a model, an example (a tensor, or keyword arguments), and says wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,14 +48,14 @@ _PICTURE = {"image_size": 32, "num_labels": 5}
 
 
 def _hf(config: str, model: str, inputs: str, **sizes: Any) -> Callable[[], tuple[torch.nn.Module, Any]]:
-    def make() -> tuple[torch.nn.Module, Any]:
+    def make(masked: bool = False) -> tuple[torch.nn.Module, Any]:
         import_torchvision()  # which transformers asks for its version
         import transformers
 
         made = getattr(transformers, model)(getattr(transformers, config)(**sizes))
         if hasattr(made.config, "use_cache"):
             made.config.use_cache = False
-        if inputs == "masked":
+        if masked:
             return made, {"input_ids": torch.randint(3, 90, (2, 12)), "attention_mask": torch.ones(2, 12, dtype=torch.int64)}
         if inputs in ("text", "tokens"):
             return made, {"input_ids": torch.randint(3, 90, (2, 12))}
@@ -63,9 +64,14 @@ def _hf(config: str, model: str, inputs: str, **sizes: Any) -> Callable[[], tupl
     return make
 
 
+def _masked(models: dict[str, Any]) -> dict[str, Any]:
+    """Those of text once more, with a mask of padding, as tokenizers give it."""
+    images = ("vit", "deit", "beit", "dinov2", "swin", "convnext", "convnextv2", "resnet", "mobilenet_v2", "regnet", "poolformer", "segformer")
+    return {f"{name}+mask": functools.partial(make, masked=True) for name, make in models.items() if name not in images}
+
+
 _TRANSFORMERS = {
     "bert": _hf("BertConfig", "BertForSequenceClassification", "text", **_TEXT),
-    "bert+mask": _hf("BertConfig", "BertForSequenceClassification", "masked", **_TEXT),
     "distilbert": _hf("DistilBertConfig", "DistilBertForSequenceClassification", "text", vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64),
     "roberta": _hf("RobertaConfig", "RobertaForSequenceClassification", "text", **_TEXT),
     "albert": _hf("AlbertConfig", "AlbertForSequenceClassification", "text", embedding_size=16, **_TEXT),
@@ -152,7 +158,7 @@ def _torchvision(name: str, size: int) -> Callable[[], tuple[torch.nn.Module, An
 
 
 MODELS = {
-    **{f"transformers/{name}": Entry(f"transformers/{name}", make) for name, make in _TRANSFORMERS.items()},
+    **{f"transformers/{name}": Entry(f"transformers/{name}", make) for name, make in (_TRANSFORMERS | _masked(_TRANSFORMERS)).items()},
     **{f"timm/{name}": Entry(f"timm/{name}", _timm(name, size)) for name, size in _TIMM.items()},
     **{f"torchvision/{name}": Entry(f"torchvision/{name}", _torchvision(name, size)) for name, size in _TORCHVISION.items()},
 }

@@ -110,6 +110,12 @@ bool returns_arguments(const Call& call) {
   return all;
 }
 
+// Whether a call takes a part without elements, as what rotary positions leave out of a head may be.
+bool takes_nothing(const Call& call) {
+  return find_view_function(call.op) != nullptr && call.outputs.size() == 1 && call.outputs[0].isTensor() &&
+         output_of(call).numel() == 0;
+}
+
 // The layer that a weight's name is in: "fc" of "fc.weight", "lstm.hh_l0" of "lstm.weight_hh_l0".
 std::optional<std::string> layer_of(const std::string& weight) {
   constexpr std::string_view kWeight = ".weight";
@@ -667,6 +673,10 @@ Status Lowering::lower_call(const Call& call) {
   }
   const LoweringFunction function = find_function(call.op);
   if (function == nullptr && returns_arguments(call)) return {};
+  if (takes_nothing(call)) {
+    lose(output_of(call));
+    return {};
+  }
   if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
   asked_.clear();
   try {

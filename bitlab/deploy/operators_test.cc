@@ -248,6 +248,16 @@ TEST(Operators, Formulas) {
        [](auto& x) {
          return at::hstack({x, x * 2});
        }},
+      {"an empty part",
+       {3, 6},
+       [](auto& x) {
+         return at::cat({x.slice(1, 0, 6) * 2, x.slice(1, 6)}, 1) + 1;
+       }},
+      {"parts of several types",
+       {3, 6},
+       [](auto& x) {
+         return at::cat({x, (x * 2).to(at::kLong), torch::ones({x.size(0), 2}, at::kBool)}, 1);
+       }},
       {"slopes of heads",
        {3, 4, 5},
        [](auto& x) {

@@ -213,12 +213,21 @@ Status lower_unbind(Lowering& lowering, const Call& call) { return parts(lowerin
 
 Status lower_cat(Lowering& lowering, const Call& call) {
   const int64_t dim = wrap_dim(call.argument("dim").toInt(), output_of(call).dim());
-  const size_t count = call.argument("tensors").toTensorVector().size();
+  const std::vector<at::Tensor> tensors = call.argument("tensors").toTensorVector();
+  const at::ScalarType type = output_of(call).scalar_type();
   std::vector<ValueId> parts;
-  for (size_t i = 0; i < count; ++i) {
-    BITLAB_TRY(parts.emplace_back(), lowering.operand(call, "tensors", i));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].numel() == 0) continue;
+    if (lowering.is_activation(tensors[i])) {
+      BITLAB_TRY(const ValueId part, lowering.operand(call, "tensors", i));
+      BITLAB_TRY(parts.emplace_back(), lowering.cast(part, type));
+    } else {
+      BITLAB_TRY(parts.emplace_back(), lowering.constant_of(call, [&](const Call& c) {
+        return c.argument("tensors").toTensorVector().at(i).to(computed_as(type));
+      }));
+    }
   }
-  if (count == 1) return lowering.finish(call, parts[0]);
+  if (parts.size() == 1) return lowering.finish(call, parts[0]);
   return lowering.lower_to(call, Op::cat, std::move(parts), {{"dim", dim}});
 }
 
