@@ -1,8 +1,16 @@
 #include "bitlab/data/internal/tokenizer_json.h"
 
+#include <algorithm>
+#include <array>
+
 #include "bitlab/data/internal/unicode.h"
 
 namespace bitlab::data {
+namespace {
+
+constexpr std::string_view kBase64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+}  // namespace
 
 Error corrupt_tokenizer(std::string_view expectation) {
   return make_error(ErrorCode::kCorrupt, "[tokenizer] {}, got another form", expectation);
@@ -47,6 +55,36 @@ Result<std::string> character_at(const Tree& tree, const char* key) {
   std::string text = text_at(tree, key);
   if (text.empty() || character_end(text, 0) != text.size())
     return corrupt_tokenizer(fmt::format("a {} of one character", key));
+  return text;
+}
+
+std::optional<std::string> from_base64(std::string_view text) {
+  if (text.size() % 4 != 0) return std::nullopt;
+  while (text.ends_with('=')) text.remove_suffix(1);
+  std::array<int8_t, 256> values;
+  values.fill(-1);
+  for (size_t i = 0; i < kBase64.size(); ++i) values[static_cast<uint8_t>(kBase64[i])] = static_cast<int8_t>(i);
+  std::string out;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    const int value = values[static_cast<uint8_t>(c)];
+    if (value < 0) return std::nullopt;
+    bits = bits << 6 | static_cast<uint32_t>(value);
+    count += 6;
+    if (count >= 8) out += static_cast<char>(bits >> (count -= 8) & 0xFF);
+  }
+  return out;
+}
+
+std::string to_base64(std::string_view bytes) {
+  std::string text;
+  for (size_t at = 0; at < bytes.size(); at += 3) {
+    const size_t count = std::min<size_t>(3, bytes.size() - at);
+    uint32_t bits = 0;
+    for (size_t i = 0; i < 3; ++i) bits = bits << 8 | (i < count ? static_cast<uint8_t>(bytes[at + i]) : 0);
+    for (size_t i = 0; i < 4; ++i) text += i <= count ? kBase64[bits >> (18 - 6 * i) & 63] : '=';
+  }
   return text;
 }
 

@@ -29,6 +29,10 @@ Result<Pattern> pattern_at(const Tree& tree, const char* key);
 // One character. Error: Corrupt.
 Result<std::string> character_at(const Tree& tree, const char* key);
 
+// Bytes as RFC 4648 has them. Nothing for a text that is none.
+std::optional<std::string> from_base64(std::string_view text);
+std::string to_base64(std::string_view bytes);
+
 // Calls read(part) for a part, or for each part of a "Sequence", whose list is called `list`. Errors: Corrupt (no list, sequences more than 8 deep), those of read().
 template <class F>
 Status for_each_part(const Tree& tree, const char* list, const F& read, int depth = 0) {

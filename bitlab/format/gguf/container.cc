@@ -18,8 +18,8 @@ constexpr uint32_t kMaxSizes = 4;
 constexpr uint64_t kMaxAlignment = 1 << 20;
 constexpr std::string_view kAlignmentKey = "general.alignment";
 
-// Of values of metadata, in the order of their numbers.
-enum Type : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64, kTypeCount };
+// Of one value of each type; 0 of those without a size of their own.
+constexpr uint64_t kBytes[kTypeCount] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
 template <class... Args>
 Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
@@ -117,10 +117,10 @@ class Reader {
     }
   }
   Result<Metadata> array() {
-    constexpr uint64_t kBytes[kTypeCount] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     BITLAB_TRY(const auto type, number<uint32_t>());
     BITLAB_TRY(const auto count, number<uint64_t>());
     if (type >= kTypeCount || type == kArray) return corrupt("an array of numbers or texts, got the type {}", type);
+    const uint64_t begin = at_;
     if (type == kString) {
       for (uint64_t i = 0; i < count; ++i) {
         BITLAB_TRY(const std::string_view skipped, text());
@@ -131,7 +131,8 @@ class Reader {
       BITLAB_TRY(const std::string_view skipped, take(count * kBytes[type]));
       static_cast<void>(skipped);
     }
-    return Metadata(Array{count});
+    const auto values = bytes_.subspan(begin, at_ - begin);
+    return Metadata(Array{type, count, {reinterpret_cast<const char*>(values.data()), values.size()}});
   }
   Status read_metadata() {
     BITLAB_TRY(std::string key, name("key"));
@@ -227,10 +228,89 @@ struct Writer {
     number(uint32_t{kString});
     text(v);
   }
-  void value(const Array&) {}  // none is written
+  void value(const Array& v) {
+    number(uint32_t{kArray});
+    number(v.type);
+    number(v.count);
+    bytes += v.bytes;
+  }
 };
 
+template <class T>
+Array array_of_numbers(Type type, const std::vector<T>& values) {
+  return {type, values.size(), {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)}};
+}
+
+template <class T>
+std::vector<double> widened(const Array& array) {
+  std::vector<double> values;
+  values.reserve(array.count);
+  for (size_t at = 0; at < array.bytes.size(); at += sizeof(T)) {
+    T value;
+    std::memcpy(&value, array.bytes.data() + at, sizeof(T));
+    values.push_back(static_cast<double>(value));
+  }
+  return values;
+}
+
 }  // namespace
+
+Array array_of(const std::vector<std::string>& texts) {
+  Writer writer;
+  for (const std::string& text : texts) writer.text(text);
+  return {kString, texts.size(), std::move(writer.bytes)};
+}
+Array array_of(const std::vector<float>& values) { return array_of_numbers(kF32, values); }
+Array array_of(const std::vector<int32_t>& values) { return array_of_numbers(kI32, values); }
+Array array_of_bytes(std::string bytes) {
+  const uint64_t count = bytes.size();
+  return {kU8, count, std::move(bytes)};
+}
+
+std::optional<std::vector<std::string>> texts_of(const Array& array) {
+  if (array.type != kString) return std::nullopt;
+  std::vector<std::string> texts;
+  texts.reserve(array.count);
+  for (size_t at = 0; texts.size() < array.count;) {
+    uint64_t size = 0;
+    std::memcpy(&size, array.bytes.data() + at, sizeof(size));
+    texts.push_back(array.bytes.substr(at + sizeof(size), size));
+    at += sizeof(size) + size;
+  }
+  return texts;
+}
+
+std::optional<std::vector<double>> numbers_of(const Array& array) {
+  switch (array.type) {
+    case kU8:
+      return widened<uint8_t>(array);
+    case kI8:
+      return widened<int8_t>(array);
+    case kU16:
+      return widened<uint16_t>(array);
+    case kI16:
+      return widened<int16_t>(array);
+    case kU32:
+      return widened<uint32_t>(array);
+    case kI32:
+      return widened<int32_t>(array);
+    case kF32:
+      return widened<float>(array);
+    case kU64:
+      return widened<uint64_t>(array);
+    case kI64:
+      return widened<int64_t>(array);
+    case kF64:
+      return widened<double>(array);
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<std::string> bytes_of(const Array& array) {
+  if (array.type != kU8 && array.type != kI8) return std::nullopt;
+  return array.bytes;
+}
 
 Result<Contents> read_container(std::span<const uint8_t> bytes) { return Reader(bytes).read(); }
 

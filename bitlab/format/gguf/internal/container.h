@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,10 +22,25 @@
 
 namespace bitlab::format::gguf {
 
+// Of values of metadata, in the order of their numbers.
+enum Type : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64, kTypeCount };
+
+// As it lies in a file: most arrays are large, and few are asked for.
 struct Array {
-  uint64_t count;  // elements are checked, and not kept
+  uint32_t type;  // none of arrays
+  uint64_t count;
+  std::string bytes;
 };
 using Metadata = std::variant<int64_t, double, bool, std::string, Array>;
+
+Array array_of(const std::vector<std::string>& texts);
+Array array_of(const std::vector<float>& values);
+Array array_of(const std::vector<int32_t>& values);
+Array array_of_bytes(std::string bytes);
+// Of an array that was read. Nothing where it is of another type: texts, any numbers, 8-bit numbers.
+std::optional<std::vector<std::string>> texts_of(const Array& array);
+std::optional<std::vector<double>> numbers_of(const Array& array);
+std::optional<std::string> bytes_of(const Array& array);
 
 struct TensorInfo {
   uint32_t type;
