@@ -2,9 +2,11 @@
 #include <array>
 #include <cmath>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/base/internal/half.h"
 #include "bitlab/format/decoder/decoder.h"
 #include "bitlab/program/kv_state.h"
+#include "bitlab/ternary/codes.h"
 
 namespace bitlab::format::decoder {
 namespace {
@@ -41,11 +43,12 @@ class Builder {
 
   Result<program::Program> build() {
     tokens_ = b_.symbol("tokens", 1, c_.context);
-    const ValueId ids = b_.input("input_ids", {kBatch, tokens_}, program::DType::kInt64);
-    BITLAB_TRY(const auto table, weight(Part::kEmbedding, 0));
-    BITLAB_TRY(ValueId x, b_.node(is_ternary(table->weight) ? Op::ternary_embedding : Op::embedding,
-                                  node_name(Part::kEmbedding, 0), {ids, table->weight}));
-    BITLAB_TRY(positions_, b_.node(Op::positions, "positions", {}, {{"size", Shape{tokens_}}, {"continues", int64_t{0}}}));
+    return c_.kind == Kind::kEncoder ? encoder() : decoder();
+  }
+
+ private:
+  Result<program::Program> decoder() {
+    BITLAB_TRY(ValueId x, embedded());
     for (layer_ = 0; layer_ < c_.layers; ++layer_) {
       BITLAB_TRY(x, attention(x));
       BITLAB_TRY(x, feed_forward(x));
@@ -53,12 +56,68 @@ class Builder {
     layer_ = 0;
     BITLAB_TRY(x, norm(Part::kNorm, x));
     BITLAB_TRY(auto head, weight(Part::kHead, 0));
-    BITLAB_TRY(x, product(Part::kHead, x, head ? *head : *table));
+    BITLAB_TRY(x, product(Part::kHead, x, head ? *head : table_));
     BITLAB_TRY(program::Program stateless, b_.finish({{"logits", x}}));
     return program::add_kv_state(std::move(stateless));
   }
 
- private:
+  Result<program::Program> encoder() {
+    BITLAB_TRY(ValueId x, embedded());
+    if (c_.has_types) {
+      BITLAB_TRY(const auto type, weight(Part::kTypeEmbedding, 0));
+      BITLAB_TRY(x, b_.node(Op::add, node_name(Part::kTypeEmbedding, 0), {x, type->weight}));
+    }
+    BITLAB_TRY(const auto places, weight(Part::kPositionEmbedding, 0));
+    const std::string name = node_name(Part::kPositionEmbedding, 0);
+    BITLAB_TRY(const ValueId at, b_.node(Op::embedding, name, {positions_, places->weight}));
+    BITLAB_TRY(x, b_.node(Op::add, name + ".sum", {x, at}));
+    BITLAB_TRY(x, norm(Part::kEmbeddingNorm, x));
+    for (layer_ = 0; layer_ < c_.layers; ++layer_) {
+      BITLAB_TRY(const ValueId q, split(Part::kQuery, x, c_.heads));
+      BITLAB_TRY(const ValueId k, split(Part::kKey, x, c_.kv_heads));
+      BITLAB_TRY(const ValueId v, split(Part::kValue, x, c_.kv_heads));
+      BITLAB_TRY(ValueId y, attended(q, k, v));
+      BITLAB_TRY(y, product(Part::kOutput, y));
+      BITLAB_TRY(y, b_.node(Op::add, this->name("self_attn.sum"), {x, y}));
+      BITLAB_TRY(x, norm(Part::kAttentionOutputNorm, y));
+      BITLAB_TRY(y, product(Part::kUp, x));
+      BITLAB_TRY(y, b_.node(c_.activation == Activation::kGelu ? Op::gelu : Op::gelu_tanh, this->name("mlp.gelu"), {y}));
+      BITLAB_TRY(y, product(Part::kDown, y));
+      BITLAB_TRY(y, b_.node(Op::add, this->name("mlp.sum"), {x, y}));
+      BITLAB_TRY(x, norm(Part::kLayerOutputNorm, y));
+    }
+    layer_ = 0;
+    return pooled(x);
+  }
+
+  Result<program::Program> pooled(ValueId x) {
+    if (c_.pooling == Pooling::kNone) return b_.finish({{"last_hidden_state", x}});
+    if (c_.pooling == Pooling::kMean) {
+      BITLAB_TRY(x, b_.node(Op::permute, "pooled.turned", {x}, {{"dims", Sizes{0, 2, 1}}}));
+      BITLAB_TRY(x, b_.node(Op::mean, "pooled", {x}));
+      return b_.finish({{"embedding", x}});
+    }
+    BITLAB_TRY(x, b_.node(Op::slice, "pooled.first", {x},
+                          {{"dim", int64_t{1}}, {"start", int64_t{0}}, {"length", Shape{1}}, {"step", int64_t{1}}}));
+    BITLAB_TRY(x, b_.node(Op::reshape, "pooled", {x}, {{"shape", Shape{kBatch, c_.dim}}}));
+    if (c_.pooling == Pooling::kFirst) return b_.finish({{"embedding", x}});
+    BITLAB_TRY(x, product(Part::kPooler, x));
+    BITLAB_TRY(x, b_.node(Op::tanh, "pooler.tanh", {x}));
+    BITLAB_TRY(x, product(Part::kClassifier, x));
+    return b_.finish({{"logits", x}});
+  }
+
+  // Also makes the tokens' positions.
+  Result<ValueId> embedded() {
+    const ValueId ids = b_.input("input_ids", {kBatch, tokens_}, program::DType::kInt64);
+    BITLAB_TRY(const auto table, weight(Part::kEmbedding, 0));
+    table_ = *table;
+    BITLAB_TRY(const ValueId x, b_.node(is_ternary(table_.weight) ? Op::ternary_embedding : Op::embedding,
+                                        node_name(Part::kEmbedding, 0), {ids, table_.weight}));
+    BITLAB_TRY(positions_, b_.node(Op::positions, "positions", {}, {{"size", Shape{tokens_}}, {"continues", int64_t{0}}}));
+    return x;
+  }
+
   bool is_ternary(ValueId id) const { return b_.peek().value(id).storage == program::Storage::kTernary; }
   std::string name(std::string_view suffix) const { return fmt::format("layers.{}.{}", layer_, suffix); }
 
@@ -94,7 +153,10 @@ class Builder {
 
   Result<ValueId> norm(Part part, ValueId x) {
     BITLAB_TRY(const auto found, weight(part, layer_));
-    return b_.node(Op::rms_norm, node_name(part, layer_), {x, found->weight}, {{"dims", int64_t{1}}, {"eps", c_.norm_eps}});
+    const program::Attributes attributes{{"dims", int64_t{1}}, {"eps", c_.norm_eps}};
+    if (c_.kind == Kind::kEncoder)
+      return b_.node(Op::layer_norm, node_name(part, layer_), {x, found->weight, found->bias}, attributes);
+    return b_.node(Op::rms_norm, node_name(part, layer_), {x, found->weight}, attributes);
   }
   Result<ValueId> product(Part part, ValueId x, const Found& found) {
     const bool ternary = is_ternary(found.weight);
@@ -119,6 +181,15 @@ class Builder {
     return b_.node(Op::rotary, node_name(part, layer_) + ".rotary", {x, positions_}, {{"theta", c_.rope_theta}});
   }
 
+  // Of heads, side by side.
+  Result<ValueId> attended(ValueId q, ValueId k, ValueId v) {
+    const double scale = 1 / std::sqrt(static_cast<double>(c_.head_dim));
+    const int64_t is_causal = c_.kind == Kind::kDecoder ? 1 : 0;
+    BITLAB_TRY(ValueId y, b_.node(Op::attention, name("self_attn"), {q, k, v}, {{"causal", is_causal}, {"scale", scale}}));
+    BITLAB_TRY(y, b_.node(Op::permute, name("self_attn.tokens"), {y}, {{"dims", Sizes{0, 2, 1, 3}}}));
+    return b_.node(Op::reshape, name("self_attn.joined"), {y}, {{"shape", Shape{kBatch, tokens_, c_.heads * c_.head_dim}}});
+  }
+
   Result<ValueId> attention(ValueId x) {
     BITLAB_TRY(const ValueId n, norm(Part::kAttentionNorm, x));
     BITLAB_TRY(ValueId q, split(Part::kQuery, n, c_.heads));
@@ -126,11 +197,7 @@ class Builder {
     BITLAB_TRY(const ValueId v, split(Part::kValue, n, c_.kv_heads));
     BITLAB_TRY(q, rotary(Part::kQuery, q));
     BITLAB_TRY(k, rotary(Part::kKey, k));
-    const double scale = 1 / std::sqrt(static_cast<double>(c_.head_dim));
-    BITLAB_TRY(ValueId y, b_.node(Op::attention, name("self_attn"), {q, k, v}, {{"causal", int64_t{1}}, {"scale", scale}}));
-    BITLAB_TRY(y, b_.node(Op::permute, name("self_attn.tokens"), {y}, {{"dims", Sizes{0, 2, 1, 3}}}));
-    BITLAB_TRY(
-        y, b_.node(Op::reshape, name("self_attn.joined"), {y}, {{"shape", Shape{kBatch, tokens_, c_.heads * c_.head_dim}}}));
+    BITLAB_TRY(ValueId y, attended(q, k, v));
     if (c_.sub_norms) {
       BITLAB_TRY(y, norm(Part::kAttentionSubNorm, y));
     }
@@ -161,6 +228,7 @@ class Builder {
   std::string_view where_;
   program::ProgramBuilder b_;
   Dim tokens_;
+  Found table_;
   ValueId positions_ = program::kNone;
   int64_t layer_ = 0;
 };
@@ -179,11 +247,14 @@ Status check(const Config& c, std::string_view where) {
   for (const auto& [name, size] : sizes)
     if (size < 1 || size > kMaxSize)
       return make_error(ErrorCode::kCorrupt, "[{}] a size from 1 to {}, got {} (name={})", where, kMaxSize, size, name);
-  if (c.heads % c.kv_heads != 0 || c.head_dim % 2 != 0)
+  const bool is_encoder = c.kind == Kind::kEncoder;
+  if (c.heads % c.kv_heads != 0 || (c.head_dim % 2 != 0 && !is_encoder))
     return make_error(ErrorCode::kCorrupt,
                       "[{}] heads in groups of one size and with an even number of values, got {} and {} of {} values",
                       where, c.heads, c.kv_heads, c.head_dim);
-  if (!(c.norm_eps > 0 && c.norm_eps < 1 && c.rope_theta > 0 && std::isfinite(c.rope_theta)))
+  if (c.pooling == Pooling::kClassifier && (c.classes < 1 || c.classes > kMaxSize))
+    return make_error(ErrorCode::kCorrupt, "[{}] a size from 1 to {}, got {} (name=classes)", where, kMaxSize, c.classes);
+  if (!(c.norm_eps > 0 && c.norm_eps < 1 && (is_encoder || (c.rope_theta > 0 && std::isfinite(c.rope_theta)))))
     return make_error(ErrorCode::kCorrupt,
                       "[{}] an epsilon from 0 to 1 and a positive base of rotary embeddings, got {} and {}", where,
                       c.norm_eps, c.rope_theta);
@@ -208,12 +279,22 @@ std::vector<int64_t> shape_of(const Config& c, Part part) {
       return {c.hidden, c.dim};
     case Part::kDown:
       return {c.dim, c.hidden};
+    case Part::kPositionEmbedding:
+      return {c.context, c.dim};
+    case Part::kPooler:
+      return {c.dim, c.dim};
+    case Part::kClassifier:
+      return {c.classes, c.dim};
     case Part::kAttentionSubNorm:
       return {queries};
     case Part::kFeedForwardSubNorm:
       return {c.hidden};
+    case Part::kTypeEmbedding:
+    case Part::kEmbeddingNorm:
     case Part::kAttentionNorm:
+    case Part::kAttentionOutputNorm:
     case Part::kFeedForwardNorm:
+    case Part::kLayerOutputNorm:
     case Part::kNorm:
       break;
   }
@@ -256,6 +337,19 @@ std::vector<float> floats_of(const Weight& weight) {
   std::vector<float> values;
   if (const auto* halves = std::get_if<Halves>(&weight.data))
     for (const uint16_t bits : halves->bits) values.push_back(program::widened(bits, halves->storage));
+  if (const auto* ternary = std::get_if<Ternary>(&weight.data)) {
+    const int64_t rows = weight.shape[0], depth = weight.shape[1];
+    const program::TernaryScales& s = ternary->scales;
+    const int64_t groups = s.group == 0 ? 0 : ceil_div(depth, s.group);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t k = 0; k < depth; ++k) {
+        const int t = ternary::code_at(ternary->codes.data() + row * ternary::code_row_bytes(depth), k) - 1;
+        const auto& list = t < 0 && !s.scale_neg.empty() ? s.scale_neg : s.scale;
+        values.push_back(static_cast<float>(t) *
+                         (s.group != 0 ? half_to_float(s.group_scale[static_cast<size_t>(row * groups + k / s.group)])
+                                       : list[list.size() == 1 ? 0 : static_cast<size_t>(row)]));
+      }
+  }
   return values;
 }
 

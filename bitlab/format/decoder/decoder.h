@@ -1,4 +1,4 @@
-// The decoders of language models that other formats have names for: Llama, and BitNet b1.58 (arXiv:2402.17764), which is Llama with norms before the
+// The transformers that other formats have names for. Decoders of language models: Llama, and BitNet b1.58 (arXiv:2402.17764), which is Llama with norms before the
 // last projection of each part. As a program, and found again in one.
 //
 //   x = embedding[tokens];   each layer   x += output(sub_norm(attention(rotary(query(n)), rotary(key(n)), value(n)))),   n = norm(x)
@@ -6,6 +6,12 @@
 //   logits = head(norm(x))
 //
 // Norms are of the root mean square; rotary embeddings in the half-rotation form; attention is causal, its scale 1 / sqrt(head_dim).
+//
+// And encoders of BERT's kind (arXiv:1810.04805), whose norms are layer norms behind each sum, and whose attention sees all tokens:
+//
+//   x = norm(embedding[tokens] + type + positions[0, 1, ...]);
+//   each layer   x = norm(x + output(attention(query(x), key(x), value(x))));   x = norm(x + down(gelu(up(x))))
+//   behind them nothing, the mean of the tokens, the first token, or classifier(tanh(pooler(the first token)))
 #pragma once
 
 #include <cstdint>
@@ -40,13 +46,20 @@ const PartInfo& info(Part part);
 std::string gguf_name(Part part, int64_t layer);  // "blk.3.attn_q"
 std::string hf_name(Part part, int64_t layer);    // "model.layers.3.self_attn.q_proj"
 
-enum class Activation { kSilu, kSquaredRelu };
+enum class Kind { kDecoder, kEncoder };
+enum class Activation { kSilu, kSquaredRelu, kGelu, kGeluTanh };
+enum class Pooling { kNone, kMean, kFirst, kClassifier };  // of encoders
 
 struct Config {
   int64_t vocabulary = 0, context = 0, layers = 0, dim = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
   double norm_eps = 0, rope_theta = 0;
   Activation activation = Activation::kSilu;
   bool sub_norms = false;
+  // Of encoders, which have neither rope_theta nor sub-norms.
+  Kind kind = Kind::kDecoder;
+  Pooling pooling = Pooling::kNone;
+  int64_t classes = 0;     // with a classifier
+  bool has_types = false;  // a vector that all tokens are given
 };
 
 // Error: Corrupt, for sizes that are not positive or do not divide each other. `where`: the format, for messages.
@@ -80,8 +93,8 @@ std::vector<T> copied(std::span<const uint8_t> bytes) {
 // What a part's weight is; nothing of a head that is the embedding. Called once a part, in the order of parts.def and of the layers.
 using Source = std::function<Result<std::optional<Weight>>(Part part, int64_t layer)>;
 
-// input_ids int64 [batch, tokens] -> logits [batch, tokens, vocabulary], with states for keys and values. Ternary weights are multiplied by int8
-// activations by token. Errors: those of check(), of the source, Corrupt (a shape, a weight that is missing).
+// A decoder: input_ids int64 [batch, tokens] -> logits [batch, tokens, vocabulary], with states for keys and values. An encoder: -> last_hidden_state
+// [batch, tokens, dim], embedding [batch, dim] of a pooled one, or logits [batch, classes]. Ternary weights are multiplied by int8 activations by token. Errors: those of check(), of the source, Corrupt (a shape, a weight that is missing).
 Result<program::Program> build(const Config& config, const Source& source, std::string_view where);
 
 struct Found {
@@ -98,10 +111,16 @@ struct Decoder {
 // The decoder that a program is, with states or without. Error: Unsupported, naming the node that is none of it.
 Result<Decoder> match(const program::Program& program, std::string_view where);
 
+// The encoder that a program is; attention may be one node, or products and a softmax. A type and a table of positions may have leading sizes of 1. Error:
+// Unsupported, as match().
+Result<Decoder> match_encoder(const program::Program& program, std::string_view where);
+// Which of the two a program is, if it is one: encoders have layer norms, decoders those of the root mean square.
+Kind kind_of(const program::Program& program);
+
 // A part's weight as a program has it. Errors: Unsupported (one in int8).
 Result<Weight> weight_of(const program::Program& program, const Found& found, std::string_view where);
 
-// The float32 values of a weight that is not ternary.
+// The float32 values of a weight, t s of a ternary one.
 std::vector<float> floats_of(const Weight& weight);
 
 // A view of it.

@@ -53,6 +53,72 @@ TEST(Decoder, IsFoundInTheProgramThatItIs) {
       }
 }
 
+TEST(Encoder, IsFoundInTheProgramThatItIs) {
+  for (const Pooling pooling : {Pooling::kNone, Pooling::kMean, Pooling::kFirst, Pooling::kClassifier})
+    for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh}) {
+      const Config config = test::small_encoder(pooling, activation);
+      const Program p = test::random_decoder(config, {.biases = true});
+      EXPECT_EQ(kind_of(p), Kind::kEncoder);
+      const Decoder found = match_encoder(p, "test").value();
+      const Config& c = found.config;
+      EXPECT_EQ(c.pooling, pooling);
+      EXPECT_EQ(c.activation, activation);
+      EXPECT_EQ(c.has_types, config.has_types);
+      EXPECT_EQ(c.classes, config.classes);
+      EXPECT_EQ(std::tuple(c.vocabulary, c.context, c.layers, c.dim, c.heads, c.kv_heads, c.head_dim, c.hidden, c.norm_eps),
+                std::tuple(11, 12, 2, 64, 4, 4, 16, 128, 0x1p-17));
+      // Built again of what was found, it is the same program.
+      const auto source = [&](Part part, int64_t layer) -> Result<std::optional<Weight>> {
+        const auto at = found.parts.find({part, layer});
+        if (at == found.parts.end()) return std::optional<Weight>();
+        BITLAB_TRY(Weight weight, weight_of(p, at->second, "test"));
+        return std::optional(std::move(weight));
+      };
+      const Program again = build(c, source, "test").value();
+      ASSERT_EQ(again.nodes.size(), p.nodes.size());
+      for (size_t i = 0; i < p.nodes.size(); ++i) EXPECT_EQ(again.nodes[i].name, p.nodes[i].name);
+      ASSERT_EQ(again.constants.size(), p.constants.size());
+      for (size_t i = 0; i < p.constants.size(); ++i) {
+        const auto *a = std::get_if<program::TernaryData>(&p.constants[i].data),
+                   *b = std::get_if<program::TernaryData>(&again.constants[i].data);
+        ASSERT_EQ(a == nullptr, b == nullptr);
+        EXPECT_TRUE(a == nullptr || std::equal(a->codes.begin(), a->codes.end(), b->codes.begin(), b->codes.end()));
+      }
+    }
+}
+
+TEST(Encoder, WhatIsNoneIsRefusedByItsNode) {
+  const Program p = test::random_decoder(test::small_encoder(Pooling::kClassifier, Activation::kGelu));
+  const auto error_with = [&](const std::string& node, const auto& change) {
+    Program other = p;
+    const auto found = std::find_if(other.nodes.begin(), other.nodes.end(), [&](const auto& n) { return n.name == node; });
+    EXPECT_NE(found, other.nodes.end()) << node;
+    change(*found);
+    const auto encoder = match_encoder(other, "test");
+    return encoder.ok() ? "no error" : encoder.error().message;
+  };
+  const auto op = [](Op to) { return [to](program::Node& node) { node.op = to; }; };
+  EXPECT_EQ(error_with("layers.1.mlp.gelu", op(Op::silu)), "[test] GELU, got silu (node=layers.1.mlp.gelu)");
+  EXPECT_EQ(error_with("layers.0.mlp.gelu", op(Op::gelu_tanh)),
+            "[test] one activation in all layers, got gelu_tanh (node=layers.0.mlp.gelu)");
+  EXPECT_EQ(error_with("pooler.tanh", op(Op::sigmoid)),
+            "[test] tanh in front of a classifier, got sigmoid (node=pooler.tanh)");
+  EXPECT_EQ(error_with("pooled.first", [](program::Node& n) { n.attributes["start"] = int64_t{1}; }),
+            "[test] the first token, got slice (node=pooled.first)");
+  EXPECT_EQ(error_with("layers.0.self_attn", [](program::Node& n) { n.attributes["causal"] = int64_t{1}; }),
+            "[test] attention to all tokens, without a mask, got attention (node=layers.0.self_attn)");
+  EXPECT_EQ(error_with("layers.0.self_attn", [](program::Node& n) { n.attributes["scale"] = 0.5; }),
+            "[test] a scale of 0.25, got 0.5 (node=layers.0.self_attn)");
+  EXPECT_EQ(error_with("layers.1.self_attn.norm", [](program::Node& n) { n.attributes["eps"] = 0.5; }),
+            "[test] an epsilon of 7.62939453125e-06 in all layers, got 0.5 (node=layers.1.self_attn.norm)");
+  EXPECT_EQ(error_with("layers.0.mlp.sum", [](program::Node& n) { n.inputs[0] = n.inputs[1]; }),
+            "[test] a sum with what the part reads, got gelu (node=layers.0.mlp.gelu)");
+  EXPECT_EQ(error_with("embed_norm", op(Op::rms_norm)), "[test] a layer norm behind a sum, got rms_norm (node=embed_norm)");
+  const Program decoder = test::random_decoder(test::small_config(false, Activation::kSilu));
+  EXPECT_EQ(kind_of(decoder), Kind::kDecoder);
+  EXPECT_EQ(match(p, "test").error().message, "[test] an RMS norm as Norm, got tanh (node=pooler.tanh)");
+}
+
 // A node with something else in its place, or of another part, is named.
 TEST(Decoder, WhatIsNoneIsRefusedByItsNode) {
   const Program p = test::random_decoder(test::small_config(true, Activation::kSilu));

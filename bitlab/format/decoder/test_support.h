@@ -46,6 +46,18 @@ inline Config small_config(bool sub_norms, Activation activation, int64_t times 
           .sub_norms = sub_norms};
 }
 
+// The same of an encoder, of which a token has 64 values, or four times that; heads of an odd number of values are not in it.
+inline Config small_encoder(Pooling pooling, Activation activation, int64_t times = 1) {
+  Config config = small_config(false, activation, times);
+  config.kv_heads = 4;
+  config.rope_theta = 0;
+  config.kind = Kind::kEncoder;
+  config.pooling = pooling;
+  config.classes = pooling == Pooling::kClassifier ? 3 : 0;
+  config.has_types = pooling != Pooling::kMean;
+  return config;
+}
+
 enum class Scales { kTensor, kRows, kGroups };
 
 struct Options {
@@ -62,9 +74,13 @@ inline Source random_source(const Config& config, const Options& options, std::m
     const std::vector<int64_t> shape = shape_of(config, part);
     size_t count = 1;
     for (const int64_t size : shape) count *= static_cast<size_t>(size);
-    if (!info(part).is_matrix) return std::optional(Weight{shape, random_floats(count, random)});
+    if (!info(part).is_matrix) {
+      Weight vector{shape, random_floats(count, random)};
+      if (config.kind == Kind::kEncoder && part != Part::kTypeEmbedding) vector.bias = random_floats(count, random);
+      return std::optional(std::move(vector));
+    }
     const int64_t rows = shape[0], depth = shape[1];
-    if (part == Part::kEmbedding || part == Part::kHead) {
+    if (part == Part::kEmbedding || part == Part::kHead || part == Part::kPositionEmbedding) {
       const std::vector<float> values = random_floats(count, random);
       if (options.table == program::Storage::kPlain) return std::optional(Weight{shape, values});
       Halves halves{{}, options.table};
