@@ -41,6 +41,12 @@ TokenizerPtr byte_tokenizer();
 // Unsupported (anything else, by name).
 Result<TokenizerPtr> parse_tokenizer(std::string_view json);
 
+// The files of a folder of transformers that describe a tokenizer, as they are.
+struct TokenizerFiles {
+  std::string tokenizer{};  // tokenizer.json; empty: none
+  std::string config{};     // tokenizer_config.json, which names special tokens; empty: none
+};
+
 // "bytes", or the path of a tokenizer.json. Errors: NotFound, IoError, those of parse_tokenizer().
 Result<TokenizerPtr> load_tokenizer(const std::string& name);
 

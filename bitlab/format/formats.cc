@@ -118,6 +118,24 @@ int64_t bytes_at(const std::filesystem::path& path) {
   return bytes;
 }
 
+constexpr std::string_view kTokenizerFile = "tokenizer.json", kTokenizerConfig = "tokenizer_config.json";
+
+bool is_gguf(const std::filesystem::path& path) { return path.extension() == ".gguf"; }
+
+// Where tokenizer_files() would find the tokenizer of a network that was read there.
+std::filesystem::path tokenizer_beside(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (path.extension() == ".json") return path;
+  return (std::filesystem::is_directory(path, ignored) ? path : path.parent_path()) / kTokenizerFile;
+}
+
+// What goes with a network that is written.
+Result<data::TokenizerFiles> tokenizer_for(const WriteOptions& options) {
+  Result<data::TokenizerFiles> files = tokenizer_files(options.tokenizer);
+  if (files.ok() || files.error().code != ErrorCode::kUnsupported) return files;
+  return make_error(files.error().code, "{} ({})", files.error().message, gguf::kLeftOut);
+}
+
 Result<std::vector<OutputFile>> one_file(const std::filesystem::path& path, Result<std::string> bytes) {
   BITLAB_RETURN_IF_ERROR(bytes);
   return std::vector<OutputFile>{{path, *std::move(bytes)}};
@@ -129,6 +147,28 @@ Error written_alone(std::string_view format, const std::filesystem::path& path) 
 
 }  // namespace
 
+Result<data::TokenizerFiles> tokenizer_files(const std::string& name) {
+  if (name.empty() || name == "none") return data::TokenizerFiles();
+  const std::filesystem::path path(name);
+  if (is_gguf(path)) return gguf::load_tokenizer_files(path);
+  data::TokenizerFiles files;
+  const std::filesystem::path file = tokenizer_beside(path);
+  BITLAB_TRY(files.tokenizer, read_file(file));
+  std::error_code ignored;
+  if (const auto config = file.parent_path() / kTokenizerConfig; std::filesystem::exists(config, ignored)) {
+    BITLAB_TRY(files.config, read_file(config));
+  }
+  return files;
+}
+
+Result<data::TokenizerPtr> load_tokenizer(const std::string& name) {
+  const std::filesystem::path path(name);
+  if (!is_gguf(path)) return data::load_tokenizer(name == "bytes" ? name : tokenizer_beside(path).string());
+  BITLAB_TRY(const data::TokenizerFiles files, tokenizer_files(name));
+  if (!files.tokenizer.empty()) return data::parse_tokenizer(files.tokenizer);
+  return make_error(ErrorCode::kNotFound, "[gguf] a file with a tokenizer, got one without (path={})", name);
+}
+
 Result<Conversion> convert(const std::filesystem::path& from, const std::filesystem::path& to, const WriteOptions& options) {
   BITLAB_TRY(const std::string_view source, format_of(from));
   BITLAB_RETURN_IF_ERROR(format_of(to, options.format));
@@ -139,7 +179,11 @@ Result<Conversion> convert(const std::filesystem::path& from, const std::filesys
     const program::Value& value = program.value(constant.value);
     if (value.dtype == program::DType::kFloat32) conversion.weights += elements(value.shape, program::kOnes);
   }
-  BITLAB_TRY(conversion.saved, save(program, to, options));
+  WriteOptions written = options;
+  std::error_code ignored;
+  if (written.tokenizer.empty() && (is_gguf(from) || std::filesystem::exists(tokenizer_beside(from), ignored)))
+    written.tokenizer = from.string();
+  BITLAB_TRY(conversion.saved, save(program, to, written));
   return conversion;
 }
 
@@ -168,16 +212,18 @@ Result<program::Program> read_c(const std::filesystem::path& path) { return writ
 
 Result<std::vector<OutputFile>> write_gguf(const program::Program& program, const std::filesystem::path& path,
                                            const WriteOptions& options) {
-  return one_file(path, gguf::serialize(program, options.variant));
-  BITLAB_TRY(std::string bytes, gguf::serialize(program, options.variant));
-  return std::vector<OutputFile>{{path, std::move(bytes)}};
+  BITLAB_TRY(const data::TokenizerFiles tokenizer, tokenizer_for(options));
+  return one_file(path, gguf::serialize(program, options.variant, tokenizer));
 }
 
 Result<program::Program> read_gguf(const std::filesystem::path& path) { return gguf::load(path); }
 
 Result<std::vector<OutputFile>> write_hf(const program::Program& program, const std::filesystem::path& path,
-                                         const WriteOptions&) {
+                                         const WriteOptions& options) {
   BITLAB_TRY(std::vector<hf::File> files, hf::serialize(program));
+  BITLAB_TRY(data::TokenizerFiles tokenizer, tokenizer_for(options));
+  if (!tokenizer.tokenizer.empty()) files.push_back({std::string(kTokenizerFile), std::move(tokenizer.tokenizer)});
+  if (!tokenizer.config.empty()) files.push_back({std::string(kTokenizerConfig), std::move(tokenizer.config)});
   std::vector<OutputFile> placed;
   for (hf::File& file : files) placed.push_back({path / file.name, std::move(file.bytes)});
   return placed;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bitlab/data/tokenizer.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::format {
@@ -23,7 +24,15 @@ std::vector<FormatInfo> format_list();  // in the order of formats.def, then of 
 struct WriteOptions {
   std::string format{};   // by name, for save() and convert(); empty: what the path's extension says
   std::string variant{};  // of the format's; empty: its first
+  // Where formats that have a place for it (gguf, hf) take a tokenizer from: as tokenizer_files(). Empty: from the source, where convert() knows one that has one.
+  std::string tokenizer{};
 };
+
+// The tokenizer of a tokenizer.json, of a GGUF file, of a folder with a tokenizer.json, or of any other file beside one; empty for "none". Errors: NotFound,
+// IoError, those of GGUF.
+Result<data::TokenizerFiles> tokenizer_files(const std::string& name);
+// As data::load_tokenizer() ("bytes", or a tokenizer.json), and of whatever else tokenizer_files() takes. Errors: those of both, NotFound (a GGUF file without one).
+Result<data::TokenizerPtr> load_tokenizer(const std::string& name);
 
 // One of the files that a program becomes. Most formats make a single one, at the path that was asked for.
 struct OutputFile {

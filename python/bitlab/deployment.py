@@ -46,6 +46,7 @@ def deploy(
     metadata: Mapping[str, str] | None = None,
     format: str | None = None,
     variant: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> Deployment:
     """Records the model's forward pass in eval, checks that the runtime computes the same on `example`, and writes a .bit file, or one of another
     format.
@@ -56,6 +57,7 @@ def deploy(
     ranges: the smallest and the largest size of such a name: {"tokens": (1, 128)}.
     metadata: texts for the file.
     format, variant: of bitlab.formats.available(); without them what the path's ending says, and its first variant.
+    tokenizer: for gguf and hf, the path of a tokenizer.json, or of a file or folder that has one.
 
     A model whose forward is all ternary and exact has the same bits in the runtime; where a float operation may round otherwise, `parity` says
     how much. Errors: Unsupported, naming an operation that has no form in the file."""
@@ -73,6 +75,7 @@ def deploy(
                 dict(metadata or {}),
                 format or "",
                 variant or "",
+                os.fspath(tokenizer or ""),
             )
     finally:
         model.train(mode)
@@ -117,7 +120,9 @@ def quantize_for_deployment(
         inputs, by_place = named_inputs(wrapped.model, sample)
         named.append(inputs)
     measure = None if evaluate is None else lambda: float(evaluate(wrapped))
-    report = _torch.fit_samples(wrapped._native, forward_of(wrapped, list(by_place)), named, deployment or DeploymentConfig(), measure)
+    report = _torch.fit_samples(
+        wrapped._native, forward_of(wrapped, list(by_place)), named, deployment or DeploymentConfig(), measure
+    )
     wrapped.eval()
     wrapped._register()  # fitted layers have parameters of their own
     return wrapped, report

@@ -30,12 +30,14 @@ def convert(
     *,
     format: str | None = None,
     variant: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> Conversion:
     """Reads a network in the format of the source's ending, and writes it.
 
-    format, variant: of available(); without them what the target's ending says, and its first variant. Errors: UnknownName, Unsupported, naming what the
-    format has no form for."""
-    return _core.convert_file(source, target, format or "", variant or "")
+    format, variant: of available(); without them what the target's ending says, and its first variant. tokenizer: for gguf and hf, the path of a
+    tokenizer.json, or of a file or folder that has one; "none"; without it the source's own. Errors: UnknownName, Unsupported, naming what the format has no form
+    for."""
+    return _core.convert_file(source, target, format or "", variant or "", os.fspath(tokenizer or ""))
 
 
 def verify(

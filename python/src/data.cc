@@ -10,6 +10,7 @@
 
 #include "bitlab/data/dataset.h"
 #include "bitlab/data/tokenizer.h"
+#include "bitlab/format/formats.h"
 
 namespace nb = nanobind;
 
@@ -87,8 +88,10 @@ void bind_data(nb::module_& m) {
           nb::arg("ids"), "What they say.");
   m.def(
       "load_tokenizer",
-      [](const std::string& name) { return std::const_pointer_cast<data::Tokenizer>(data::load_tokenizer(name).value()); },
-      nb::arg("name") = "bytes", "'bytes', or the path of a tokenizer.json: byte-pair encoding, WordPiece or Unigram.");
+      [](const std::string& name) { return std::const_pointer_cast<data::Tokenizer>(format::load_tokenizer(name).value()); },
+      nb::arg("name") = "bytes",
+      "'bytes', or the path of a tokenizer.json, or of a GGUF file or a folder that has one: byte-pair encoding, WordPiece "
+      "or Unigram.");
   m.def("dataset_names", &data::dataset_names, "The data sets that there are.");
 }
 

@@ -71,11 +71,11 @@ void bind_formats(nb::module_& m) {
   m.def(
       "convert_file",
       [](const std::filesystem::path& source, const std::filesystem::path& target, const std::string& format,
-         const std::string& variant) {
+         const std::string& variant, const std::string& tokenizer) {
         const nb::gil_scoped_release no_gil;
-        return format::convert(source, target, {format, variant}).value();
+        return format::convert(source, target, {format, variant, tokenizer}).value();
       },
-      nb::arg("source"), nb::arg("target"), nb::arg("format"), nb::arg("variant"));
+      nb::arg("source"), nb::arg("target"), nb::arg("format"), nb::arg("variant"), nb::arg("tokenizer"));
 }
 
 }  // namespace bitlab::python

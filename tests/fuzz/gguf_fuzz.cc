@@ -20,6 +20,11 @@ std::vector<std::vector<uint8_t>> seeds() {
     const std::string bytes = format::gguf::serialize(p, "q2_0").value();
     list.emplace_back(bytes.begin(), bytes.end());
   }
+  Config config = test::small_encoder(Pooling::kClassifier, Activation::kGelu);
+  config.layers = 1;
+  config.hidden = 64;
+  const std::string bytes = format::gguf::serialize(test::random_decoder(config), "q2_0").value();
+  list.emplace_back(bytes.begin(), bytes.end());
   return list;
 }
 

@@ -134,12 +134,21 @@ Status deploy_file(DeployOptions& options, std::string_view format) {
   return {};
 }
 
+// What the run's texts became numbers with, or else what lies in its folder; empty where there is none.
+std::string tokenizer_of(const std::string& folder, const DataConfig& data) {
+  std::error_code ignored;
+  if (const auto own = data.options.find("tokenizer"); own != data.options.end() && own->second != "bytes")
+    return own->second;
+  return std::filesystem::exists(std::filesystem::path(folder) / "tokenizer.json", ignored) ? folder : "";
+}
+
 Status deploy_trained(DeployOptions& options) {
   if (const std::string given = options.inputs.empty() ? options.data_flags.given() : "--input"; !given.empty())
     return make_error(ErrorCode::kInvalidArgument, "[deploy] {} with a file, got the run {}, which says it", given,
                       options.source);
   BITLAB_TRY(const std::string_view format, format::format_of(options.output, options.written.format));
   BITLAB_TRY(const Run loaded, network_of(options));
+  if (options.written.tokenizer.empty()) options.written.tokenizer = tokenizer_of(options.source, loaded.config.data);
   const std::filesystem::path output(options.output);
   BITLAB_RETURN_IF_ERROR(make_folder_of(output));
   BITLAB_TRY(const deploy::Deployment d, deploy_run(loaded, output, options.written));
@@ -199,6 +208,10 @@ void add_deploy(CLI::App& app, Action& action) {
   command->add_option("-o,--output", options->output, "The file, or folder, to write")->required();
   command->add_option("--format", options->written.format, format_help());
   command->add_option("--variant", options->written.variant, variant_help());
+  command->add_option("--tokenizer", options->written.tokenizer,
+                      "For gguf and hf: a tokenizer.json, or a file or folder that has one, to go with the network; none: "
+                      "none. Unasked that of the source, "
+                      "in it or beside it, or of the run's data");
   command
       ->add_option("--samples", options->samples,
                    "Make a network that was trained in float ternary, without training, fitted to so many training samples; "

@@ -1,5 +1,6 @@
 #include "bitlab/format/gguf/gguf.h"
 
+#include <cmath>
 #include <cstring>
 
 #include <gtest/gtest.h>
@@ -8,6 +9,8 @@
 #include "bitlab/format/decoder/test_support.h"
 #include "bitlab/format/gguf/internal/container.h"
 #include "bitlab/format/gguf/internal/dialects.h"
+#include "bitlab/format/gguf/internal/tokenizer.h"
+#include "bitlab/format/gguf/test_support.h"
 
 namespace bitlab::format::gguf {
 namespace {
@@ -178,6 +181,30 @@ TEST(Gguf, ProgramsComeBack) {
       }
 }
 
+TEST(Gguf, EncodersComeBack) {
+  using decoder::Pooling;
+  for (const Variant& variant : kVariants)
+    for (const Pooling pooling : {Pooling::kNone, Pooling::kMean, Pooling::kFirst, Pooling::kClassifier})
+      for (const Activation activation : {Activation::kGelu, Activation::kGeluTanh}) {
+        Options options{.biases = pooling != Pooling::kMean, .table = program::Storage::kFloat16};
+        if (variant.times != 2) options.scales = variant.times == 1 ? Scales::kGroups : Scales::kRows;
+        const Program p = random_decoder(decoder::test::small_encoder(pooling, activation, variant.times), options);
+        const std::string bytes = serialize(p, variant.type).value();
+        const Program back = parse(bytes_of(bytes)).value();
+        EXPECT_TRUE(bit::serialize(back).value() == bit::serialize(p).value()) << variant.type;
+        EXPECT_TRUE(serialize(back, variant.type).value() == bytes) << variant.type;
+      }
+}
+
+TEST(Gguf, EncodersThatLlamaCppDoesNotHaveAreRefused) {
+  decoder::Config config = decoder::test::small_encoder(decoder::Pooling::kNone, Activation::kGelu);
+  EXPECT_EQ(serialize(random_decoder(config, {.scale = 0.1F}), "q2_0").error().message,
+            "[gguf] a scale that float16 holds in Q2_0 of bert, got 0.1 (tensor=blk.0.attn_q.weight)");
+  config.head_dim = 8;
+  EXPECT_EQ(serialize(random_decoder(config), "q2_0").error().message,
+            "[gguf] heads that are 64 values together in an encoder, got 4 of 8");
+}
+
 // A scale that float16 does not hold stands beside its tensor, where the architecture has a place for it.
 TEST(Gguf, ScalesOfTensorsAreKept) {
   const Program p = random_decoder(small_config(true, Activation::kSilu), {.scale = 0.1F});
@@ -205,8 +232,8 @@ struct Member {
   std::vector<std::pair<std::string, Metadata>> metadata;
   std::vector<Tensor> tensors;
 
-  Member() {
-    const std::string bytes = serialize(random_decoder(small_config(true, Activation::kSilu)), "q2_0").value();
+  explicit Member(const Program& program = random_decoder(small_config(true, Activation::kSilu))) {
+    const std::string bytes = serialize(program, "q2_0").value();
     const Contents contents = read_container(bytes_of(bytes)).value();
     for (const auto& [key, value] : contents.metadata) metadata.emplace_back(key, value);
     for (const auto& [name, tensor] : contents.tensors) {
@@ -236,16 +263,43 @@ std::string error_with(const Change& change) {
   return file.error();
 }
 
+TEST(Gguf, OtherEncodersAreRefusedByWhatTheyHave) {
+  const Program encoder = random_decoder(decoder::test::small_encoder(decoder::Pooling::kClassifier, Activation::kGelu));
+  const auto error = [&](const auto& change) {
+    Member file(encoder);
+    change(file);
+    return file.error();
+  };
+  EXPECT_EQ(error([](Member&) {}), "no error");
+  EXPECT_EQ(error([](Member& f) { f.value("bert.attention.causal") = true; }),
+            "[gguf] an encoder whose tokens see all others, got a causal one");
+  EXPECT_EQ(error([](Member& f) { f.value("bert.pooling_type") = int64_t{3}; }),
+            "[gguf] a pooling_type of 0, 1, 2, 4, got 3");
+  EXPECT_EQ(error([](Member& f) { f.value("bert.hidden_activation") = std::string("relu"); }),
+            "[gguf] an activation of gelu, gelu_pytorch_tanh, got relu");
+  EXPECT_EQ(error([](Member& f) { f.value("bert.expert_count") = int64_t{4}; }),
+            "[gguf] a plain network, got another (key=bert.expert_count)");
+  EXPECT_EQ(error([](Member& f) { f.value("bert.pooling_type") = int64_t{0}; }),
+            "[gguf] tensors of the architecture bert, got another (tensor=cls.output.weight)");
+  EXPECT_EQ(
+      error([](Member& f) { std::erase_if(f.tensors, [](const Tensor& t) { return t.name == "position_embd.weight"; }); }),
+      "[gguf] weights of every part, got none (part=embed_positions)");
+  EXPECT_EQ(
+      error([](Member& f) { std::erase_if(f.tensors, [](const Tensor& t) { return t.name == "cls.output.weight"; }); }),
+      "[gguf] a size from 1 to 2147483648, got 0 (name=classes)");
+  EXPECT_EQ(error([](Member& f) { f.tensor("token_types.weight").shape = {64}; }), "no error");
+}
+
 TEST(Gguf, OtherNetworksAreRefusedByWhatTheyHave) {
   EXPECT_EQ(Member().error(), "no error");
   EXPECT_EQ(error_with([](Member& f) { f.value("general.architecture") = std::string("falcon"); }),
-            "[gguf] an architecture of llama, bitnet, bitnet-b1.58, bitnet-25, got falcon");
+            "[gguf] an architecture of llama, bitnet, bitnet-b1.58, bitnet-25, bert, got falcon");
   EXPECT_EQ(error_with([](Member& f) { f.value("bitnet.expert_count") = int64_t{8}; }),
-            "[gguf] a plain decoder, got another (key=bitnet.expert_count)");
+            "[gguf] a plain network, got another (key=bitnet.expert_count)");
   EXPECT_EQ(error_with([](Member& f) { f.value("bitnet.rope.scaling.type") = std::string("yarn"); }),
-            "[gguf] a plain decoder, got another (key=bitnet.rope.scaling.type)");
+            "[gguf] a plain network, got another (key=bitnet.rope.scaling.type)");
   EXPECT_EQ(error_with([](Member& f) { f.value("bitnet.rope.dimension_count") = int64_t{8}; }),
-            "[gguf] a plain decoder, got another (key=bitnet.rope.dimension_count)");
+            "[gguf] a plain network, got another (key=bitnet.rope.dimension_count)");
   EXPECT_EQ(error_with([](Member& f) { f.value("bitnet.hidden_activation") = std::string("gelu"); }),
             "[gguf] an activation of silu, relu2, got gelu");
   EXPECT_EQ(error_with([](Member& f) { f.value("bitnet.block_count") = int64_t{3}; }),
@@ -259,7 +313,7 @@ TEST(Gguf, OtherNetworksAreRefusedByWhatTheyHave) {
   EXPECT_EQ(error_with([](Member& f) {
               f.tensors.push_back({"rope_freqs.weight", 0, {8}, std::string(32, '\0')});
             }),
-            "[gguf] tensors of a decoder of bitnet, got another (tensor=rope_freqs.weight)");
+            "[gguf] tensors of the architecture bitnet, got another (tensor=rope_freqs.weight)");
   EXPECT_EQ(error_with([](Member& f) {
               f.tensor("blk.0.attn_k.weight").shape = {64, 32};
             }),
@@ -269,6 +323,108 @@ TEST(Gguf, OtherNetworksAreRefusedByWhatTheyHave) {
               f.tensor("output_norm.weight").shape = {8, 8};
             }),
             "[gguf] [64] as the sizes say, got [8, 8] (part=norm)");
+}
+
+void set_key(Pairs& keys, std::string_view name, std::optional<Metadata> value) {
+  const std::string key = std::string(kTokenizerPrefix) + std::string(name);
+  std::erase_if(keys, [&](const auto& pair) { return pair.first == key; });
+  if (value) keys.emplace_back(key, *std::move(value));
+}
+Result<data::TokenizerFiles> files_of(const Pairs& keys) {
+  return parse_tokenizer_files(bytes_of(write_container(keys, {})));
+}
+
+TEST(Tokenizer, IsReadFromItsKeys) {
+  const auto numbers = [](std::string_view model, std::string_view text) {
+    return data::parse_tokenizer(files_of(test::keys_of(model)).value().tokenizer).value()->encode(text).value();
+  };
+  EXPECT_EQ(numbers("gpt2", "abab<|end|>b"), (std::vector<int64_t>{2, 2, 3, 1}));
+  EXPECT_EQ(numbers("bert", "A bb a"), (std::vector<int64_t>{1, 3, 2, 1}));
+  EXPECT_EQ(numbers("llama", "a<unk>aa"), (std::vector<int64_t>{3, 0, 3, 2}));
+  EXPECT_EQ(numbers("t5", "aa"), (std::vector<int64_t>{2, 2}));
+  EXPECT_TRUE(files_of({}).value().tokenizer.empty());
+  EXPECT_TRUE(files_of(test::keys_of("none")).value().tokenizer.empty());
+}
+
+// What is read and written again is the same keys.
+TEST(Tokenizer, ComesBackAsItWas) {
+  for (const char* model : {"gpt2", "bert", "t5"}) {
+    const data::TokenizerFiles files = files_of(test::keys_of(model)).value();
+    const Pairs keys = tokenizer_metadata(files, model == std::string_view("gpt2") ? 5 : 4).value();
+    const Contents again = read_container(bytes_of(write_container(keys, {}))).value();
+    for (const auto& [key, value] : test::keys_of(model)) {
+      const Metadata& found = again.metadata.at(key);
+      ASSERT_EQ(found.index(), value.index()) << key;
+      if (const auto* array = std::get_if<Array>(&value)) {
+        EXPECT_EQ(std::get<Array>(found).bytes, array->bytes) << model << " " << key;
+      } else {
+        EXPECT_TRUE(std::get_if<std::string>(&value) == nullptr ||
+                    std::get<std::string>(found) == std::get<std::string>(value))
+            << key;
+      }
+    }
+    EXPECT_EQ(files_of(keys).value().tokenizer, files.tokenizer) << model;
+  }
+}
+
+TEST(Tokenizer, KeysThatContradictEachOtherAreErrors) {
+  const auto error = [](std::string_view model, std::string_view name, std::optional<Metadata> value) {
+    Pairs keys = test::keys_of(model);
+    set_key(keys, name, std::move(value));
+    const auto files = files_of(keys);
+    return files.ok() ? "no error" : files.error().message;
+  };
+  const auto texts = [](std::vector<std::string> list) { return Metadata(array_of(list)); };
+  const auto types = [](std::vector<int32_t> list) { return Metadata(array_of(list)); };
+  EXPECT_EQ(error("gpt2", "model", std::string("rwkv")), "[gguf] a tokenizer of gpt2, llama, t5, bert, got rwkv");
+  EXPECT_EQ(error("gpt2", "model", int64_t{3}), "[gguf] a text, got another type (key=tokenizer.ggml.model)");
+  EXPECT_EQ(error("gpt2", "pre", std::string("own")),
+            "[gguf] a way of cutting text that is known here (pre_tokenizers.def), got 'own'");
+  EXPECT_EQ(error("gpt2", "pre", std::nullopt),
+            "[gguf] a way of cutting text that is known here (pre_tokenizers.def), got ''");
+  EXPECT_EQ(error("gpt2", "pre", std::string("qwen2 deepseek-r1-qwen")),
+            "[gguf] a way of cutting text that is known here (pre_tokenizers.def), got 'qwen2 deepseek-r1-qwen'");
+  EXPECT_EQ(error("gpt2", "tokens", std::nullopt), "[gguf] 1 to 16777216 tokens, got 0");
+  EXPECT_EQ(error("gpt2", "tokens", types({1})), "[gguf] an array, got another type (key=tokenizer.ggml.tokens)");
+  EXPECT_EQ(error("gpt2", "tokens", texts({"a", "b"})),
+            "[gguf] a number for each of 2 tokens, got 5 (key=tokenizer.ggml.token_type)");
+  EXPECT_EQ(error("gpt2", "tokens", texts({"a", "b", "ab", "a", "c"})), "[gguf] one token of a text, got two of 'a'");
+  EXPECT_EQ(error("gpt2", "tokens", texts({"a", "b", "ab", "\xFF", "c"})),
+            "[gguf] tokens that are texts in UTF-8, got another one");
+  EXPECT_EQ(error("gpt2", "tokens", texts({"a", "b", "ab", "", "c"})),
+            "[gguf] tokens that are texts in UTF-8, got another one");
+  EXPECT_EQ(error("gpt2", "token_type", types({1, 1, 1, 7, 1})), "[gguf] types of tokens up to 6, got 7 of token 3");
+  EXPECT_EQ(error("gpt2", "token_type", types({1, 1, 1, -1, 1})), "[gguf] types of tokens up to 6, got -1 of token 3");
+  EXPECT_EQ(error("gpt2", "merges", std::nullopt), "[gguf] merges, got none");
+  EXPECT_EQ(error("gpt2", "merges", texts({"ab"})), "[gguf] merges of two tokens, got 'ab'");
+  EXPECT_EQ(error("gpt2", "merges", texts({"a b", "b a"})), "[gguf] merges of tokens into tokens, got one of others at 1");
+  EXPECT_EQ(error("gpt2", "bos_token_id", int64_t{4}), "[gguf] a token below 4, got 4 (key=tokenizer.ggml.bos_token_id)");
+  EXPECT_EQ(error("gpt2", "add_bos_token", int64_t{1}),
+            "[gguf] a bool, got another type (key=tokenizer.ggml.add_bos_token)");
+  EXPECT_EQ(error("bert", "unknown_token_id", std::nullopt), "[gguf] an unknown_token_id, got none");
+  EXPECT_EQ(error("bert", "tokens", texts({"##b", std::string(kSpaceMark) + "a", "b", "c"})),
+            "[gguf] one token of a text, got two of '##b'");
+  EXPECT_EQ(error("llama", "scores", std::nullopt), "[gguf] a score for each of 4 tokens, got 0");
+  EXPECT_EQ(error("llama", "scores", Metadata(array_of(std::vector<float>{0, 0, 0}))),
+            "[gguf] a score for each of 4 tokens, got 3");
+  EXPECT_EQ(error("t5", "scores", Metadata(array_of(std::vector<float>{0, NAN, 0, 0}))), "[gguf] finite scores, got nan");
+  EXPECT_EQ(error("t5", "precompiled_charsmap", types({1})),
+            "[gguf] an array, got another type (key=tokenizer.ggml.precompiled_charsmap)");
+  EXPECT_EQ(error("t5", "precompiled_charsmap", Metadata(array_of_bytes(std::string(8, '\xFF')))),
+            "[tokenizer] a precompiled_charsmap with a trie and texts, got another form");
+  EXPECT_EQ(error("llama", "tokens", texts({"<unk>", std::string(257, 'a'), "a", "b"})),
+            "[gguf] pieces of at most 256 bytes, got 257 of token 1");
+}
+
+// Pieces of one letter: each cut of each is a merge, of which there are more than a vocabulary has.
+TEST(Tokenizer, MergesAreBounded) {
+  Pairs keys = test::keys_of("llama");
+  std::vector<std::string> tokens;
+  for (size_t i = 1; i <= 256; ++i) tokens.push_back(std::string(i, 'a'));
+  set_key(keys, "tokens", Metadata(array_of(tokens)));
+  set_key(keys, "token_type", std::nullopt);
+  set_key(keys, "scores", Metadata(array_of(std::vector<float>(256))));
+  EXPECT_EQ(files_of(keys).error().message, "[gguf] at most 5120 merges of 256 tokens, got more");
 }
 
 // The parts of the container, with numbers that no file has.

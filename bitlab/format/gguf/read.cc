@@ -5,6 +5,7 @@
 #include "bitlab/format/gguf/gguf.h"
 #include "bitlab/format/gguf/internal/architecture.h"
 #include "bitlab/format/gguf/internal/dialects.h"
+#include "bitlab/format/gguf/internal/tokenizer.h"
 
 namespace bitlab::format::gguf {
 namespace {
@@ -47,7 +48,7 @@ struct Keys {
     if ((number != nullptr && *number == harmless) || (real != nullptr && *real == static_cast<double>(harmless)) ||
         (text != nullptr && *text == "none"))
       return {};
-    return make_error(ErrorCode::kUnsupported, "[gguf] a plain decoder, got another (key={}{})", prefix, key);
+    return make_error(ErrorCode::kUnsupported, "[gguf] a plain network, got another (key={}{})", prefix, key);
   }
 };
 
@@ -64,9 +65,34 @@ Result<const Architecture*> architecture_of(const Contents& file) {
 Result<decoder::Activation> activation_of(const Keys& keys, const Architecture& architecture) {
   BITLAB_TRY(const auto name, keys.get<std::string>("hidden_activation"));
   if (!name) return architecture.activation;
+  if (architecture.kind == decoder::Kind::kEncoder) {
+    if (*name == "gelu") return decoder::Activation::kGelu;
+    if (*name == kGeluTanh || *name == "gelu_new") return decoder::Activation::kGeluTanh;
+    return make_error(ErrorCode::kUnsupported, "[gguf] an activation of gelu, {}, got {}", kGeluTanh, *name);
+  }
   if (*name == "silu" || *name == "swish") return decoder::Activation::kSilu;
   if (*name == "relu2") return decoder::Activation::kSquaredRelu;
   return make_error(ErrorCode::kUnsupported, "[gguf] an activation of silu, relu2, got {}", *name);
+}
+
+// What encoders have besides.
+Status read_encoder(const Keys& keys, Config& c) {
+  BITLAB_TRY(c.norm_eps, keys.get<double>("attention.layer_norm_epsilon", std::nullopt));
+  BITLAB_TRY(const bool is_causal, keys.get<bool>("attention.causal", false));
+  if (is_causal)
+    return make_error(ErrorCode::kUnsupported, "[gguf] an encoder whose tokens see all others, got a causal one");
+  BITLAB_RETURN_IF_ERROR(keys.refuse("attention.value_length", c.head_dim));
+  BITLAB_RETURN_IF_ERROR(keys.refuse("expert_count", 0));
+  BITLAB_TRY(const int64_t number, keys.get<int64_t>("pooling_type", 0));
+  const auto* const known =
+      std::find_if(std::begin(kPoolings), std::end(kPoolings), [&](const PoolingName& p) { return p.number == number; });
+  if (known == std::end(kPoolings))
+    return make_error(ErrorCode::kUnsupported, "[gguf] a pooling_type of 0, 1, 2, 4, got {}", number);
+  c.pooling = known->pooling;
+  c.has_types = keys.file.tensors.contains(decoder::gguf_name(Part::kTypeEmbedding, 0) + ".weight");
+  const auto classifier = keys.file.tensors.find(decoder::gguf_name(Part::kClassifier, 0) + ".weight");
+  if (classifier != keys.file.tensors.end()) c.classes = classifier->second.shape.front();
+  return {};
 }
 
 Result<Config> config_of(const Contents& file, const Architecture& architecture) {
@@ -82,9 +108,16 @@ Result<Config> config_of(const Contents& file, const Architecture& architecture)
   BITLAB_TRY(c.heads, size("attention.head_count"));
   BITLAB_TRY(c.kv_heads, size("attention.head_count_kv", c.heads));
   BITLAB_TRY(c.head_dim, size("attention.key_length", c.dim / std::max<int64_t>(c.heads, 1)));
+  BITLAB_TRY(c.activation, activation_of(keys, architecture));
+  c.kind = architecture.kind;
+  const auto table = file.tensors.find(decoder::gguf_name(Part::kEmbedding, 0) + ".weight");
+  if (table != file.tensors.end()) c.vocabulary = table->second.shape.front();
+  if (c.kind == decoder::Kind::kEncoder) {
+    BITLAB_RETURN_IF_ERROR(read_encoder(keys, c));
+    return c;
+  }
   BITLAB_TRY(c.norm_eps, keys.get<double>("attention.layer_norm_rms_epsilon", std::nullopt));
   BITLAB_TRY(c.rope_theta, keys.get<double>("rope.freq_base", 10000.0));
-  BITLAB_TRY(c.activation, activation_of(keys, architecture));
   c.sub_norms = architecture.sub_norms;
   BITLAB_RETURN_IF_ERROR(keys.refuse("rope.dimension_count", c.head_dim));
   BITLAB_RETURN_IF_ERROR(keys.refuse("attention.value_length", c.head_dim));
@@ -92,8 +125,6 @@ Result<Config> config_of(const Contents& file, const Architecture& architecture)
   for (const char* key :
        {"expert_count", "attention.sliding_window", "attention.scale", "attention.clamp_kqv", "rope.scaling.type"})
     BITLAB_RETURN_IF_ERROR(keys.refuse(key, 0));
-  const auto table = file.tensors.find(decoder::gguf_name(Part::kEmbedding, 0) + ".weight");
-  if (table != file.tensors.end()) c.vocabulary = table->second.shape.front();
   return c;
 }
 
@@ -107,6 +138,7 @@ class Weights {
     const TensorInfo* tensor = take(name + ".weight");
     if (tensor == nullptr) return std::optional<Weight>();
     BITLAB_TRY(Weight weight, read(part, name, *tensor));
+    if (part == Part::kTypeEmbedding) keep_first_row(weight);
     if (const TensorInfo* bias = take(name + ".bias")) {
       BITLAB_TRY(weight.bias, floats(name + ".bias", *bias));
     }
@@ -121,12 +153,20 @@ class Weights {
   Status check_rest() const {
     for (const auto& [name, tensor] : file_.tensors)
       if (!taken_.contains(name))
-        return make_error(ErrorCode::kUnsupported, "[gguf] tensors of a decoder of {}, got another (tensor={})",
+        return make_error(ErrorCode::kUnsupported, "[gguf] tensors of the architecture {}, got another (tensor={})",
                           architecture_.name, name);
     return {};
   }
 
  private:
+  // llama.cpp gives all tokens the first type.
+  static void keep_first_row(Weight& weight) {
+    if (weight.shape.size() != 2) return;
+    auto& values = std::get<std::vector<float>>(weight.data);
+    values.resize(static_cast<size_t>(weight.shape[1]));
+    weight.shape.erase(weight.shape.begin());
+  }
+
   const TensorInfo* take(const std::string& name) {
     const auto found = file_.tensors.find(name);
     if (found == file_.tensors.end()) return nullptr;
@@ -183,6 +223,18 @@ Result<program::Program> parse(std::span<const uint8_t> bytes) {
   if (name != file.metadata.end() && std::holds_alternative<std::string>(name->second))
     program.metadata["model"] = std::get<std::string>(name->second);
   return program;
+}
+
+Result<data::TokenizerFiles> parse_tokenizer_files(std::span<const uint8_t> bytes) {
+  BITLAB_TRY(const Contents file, read_container(bytes));
+  return tokenizer_of(file);
+}
+
+Result<data::TokenizerFiles> load_tokenizer_files(const std::filesystem::path& path) {
+  BITLAB_TRY(const auto file, MappedFile::open(path));
+  Result<data::TokenizerFiles> files = parse_tokenizer_files(file->bytes());
+  if (!files.ok()) return make_error(files.error().code, "{} (path={})", files.error().message, path.string());
+  return files;
 }
 
 Result<program::Program> load(const std::filesystem::path& path) {

@@ -5,6 +5,7 @@
 #include "bitlab/format/gguf/gguf.h"
 #include "bitlab/format/gguf/internal/architecture.h"
 #include "bitlab/format/gguf/internal/dialects.h"
+#include "bitlab/format/gguf/internal/tokenizer.h"
 #include "bitlab/program/verify.h"
 
 namespace bitlab::format::gguf {
@@ -19,8 +20,16 @@ Error unsupported_decoder(std::string_view expectation, std::string_view found) 
   return make_error(ErrorCode::kUnsupported, "[gguf] {}, got {}", expectation, found);
 }
 
+Result<const Architecture*> check_encoder(const Config& c, const Architecture& architecture) {
+  if (c.heads * c.head_dim == c.dim) return &architecture;
+  return unsupported_decoder(fmt::format("heads that are {} values together in an encoder", c.dim),
+                             fmt::format("{} of {}", c.heads, c.head_dim));
+}
+
 Result<const Architecture*> architecture_for(const Decoder& d) {
   for (const Architecture& architecture : kArchitectures) {
+    if (architecture.kind != d.config.kind) continue;
+    if (architecture.kind == decoder::Kind::kEncoder) return check_encoder(d.config, architecture);
     if (architecture.sub_norms != d.config.sub_norms || architecture.activation != d.config.activation) continue;
     if (architecture.is_tied && !d.is_tied())
       return unsupported_decoder("a head that is the embedding's table in a decoder with sub-norms", "one of its own");
@@ -33,10 +42,24 @@ Result<const Architecture*> architecture_for(const Decoder& d) {
   return unsupported_decoder("SiLU in a decoder without sub-norms", "squared ReLU");
 }
 
-std::vector<std::pair<std::string, Metadata>> metadata_of(const program::Program& p, const Config& c,
-                                                          std::string_view architecture) {
+void add_encoder(Pairs& list, const Config& c, const std::string& prefix) {
+  list.emplace_back(prefix + "attention.layer_norm_epsilon", c.norm_eps);
+  list.emplace_back(prefix + "attention.causal", false);
+  if (c.activation == decoder::Activation::kGeluTanh)
+    list.emplace_back(prefix + "hidden_activation", std::string(kGeluTanh));
+  for (const PoolingName& known : kPoolings)
+    if (known.pooling == c.pooling) list.emplace_back(prefix + "pooling_type", known.number);
+  if (c.pooling == decoder::Pooling::kClassifier) {
+    std::vector<std::string> labels;
+    for (int64_t i = 0; i < c.classes; ++i) labels.push_back(fmt::format("LABEL_{}", i));
+    list.emplace_back(prefix + "classifier.output_labels", array_of(labels));
+  }
+  list.emplace_back(std::string(kTokenizerPrefix) + "token_type_count", int64_t{1});
+}
+
+Pairs metadata_of(const program::Program& p, const Config& c, std::string_view architecture) {
   const std::string prefix = std::string(architecture) + ".";
-  std::vector<std::pair<std::string, Metadata>> list{{"general.architecture", std::string(architecture)}};
+  Pairs list{{"general.architecture", std::string(architecture)}};
   if (const auto model = p.metadata.find("model"); model != p.metadata.end())
     list.emplace_back("general.name", model->second);
   for (const auto& [key, size] :
@@ -48,12 +71,15 @@ std::vector<std::pair<std::string, Metadata>> metadata_of(const program::Program
                                                               {"attention.head_count", c.heads},
                                                               {"attention.head_count_kv", c.kv_heads},
                                                               {"attention.key_length", c.head_dim},
-                                                              {"attention.value_length", c.head_dim},
-                                                              {"rope.dimension_count", c.head_dim}})
+                                                              {"attention.value_length", c.head_dim}})
     list.emplace_back(prefix + key, size);
+  if (c.kind == decoder::Kind::kEncoder) {
+    add_encoder(list, c, prefix);
+    return list;
+  }
+  list.emplace_back(prefix + "rope.dimension_count", c.head_dim);
   list.emplace_back(prefix + "attention.layer_norm_rms_epsilon", c.norm_eps);
   list.emplace_back(prefix + "rope.freq_base", c.rope_theta);
-  list.emplace_back("tokenizer.ggml.model", std::string("none"));
   return list;
 }
 
@@ -65,11 +91,17 @@ Tensor float_tensor(std::string name, const char* type, std::vector<int64_t> sha
           {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)}};
 }
 
-Status append(const Weight& weight, const TypeInfo& type, const Architecture& architecture, Part part,
-              const std::string& name, std::vector<Tensor>& tensors) {
+Status append(Weight weight, const TypeInfo& type, const Architecture& architecture, Part part, const std::string& name,
+              std::vector<Tensor>& tensors) {
   const std::string full = name + ".weight";
+  const bool is_table = architecture.kind == decoder::Kind::kEncoder && part == Part::kEmbedding;
   if (const auto* ternary = std::get_if<decoder::Ternary>(&weight.data)) {
-    BITLAB_TRY(Packed packed, pack(type, decoder::data_of(*ternary), weight.shape[0], weight.shape[1], full));
+    Result<Packed> tried = pack(type, decoder::data_of(*ternary), weight.shape[0], weight.shape[1], full);
+    if (is_table && (!tried.ok() || tried->factor)) {  // nothing is multiplied by it: its floats are as good
+      tensors.push_back(float_tensor(full, "F32", weight.shape, decoder::floats_of(weight)));
+      return {};
+    }
+    BITLAB_TRY(Packed packed, std::move(tried));
     if (packed.factor && (!architecture.has_factors || part == Part::kEmbedding || part == Part::kHead))
       return make_error(ErrorCode::kUnsupported, "[gguf] a scale that float16 holds in {} of {}, got {} (tensor={})",
                         type.name, architecture.name, *packed.factor, full);
@@ -81,6 +113,10 @@ Status append(const Weight& weight, const TypeInfo& type, const Architecture& ar
   } else {
     tensors.push_back(float_tensor(full, "F32", weight.shape, decoder::floats_of(weight)));
   }
+  // llama.cpp reads no layer norm without a bias.
+  const bool is_norm = !decoder::info(part).is_matrix && part != Part::kTypeEmbedding;
+  if (architecture.kind == decoder::Kind::kEncoder && is_norm && weight.bias.empty())
+    weight.bias.assign(static_cast<size_t>(weight.shape[0]), 0);
   if (!weight.bias.empty()) tensors.push_back(float_tensor(name + ".bias", "F32", {weight.shape[0]}, weight.bias));
   return {};
 }
@@ -123,10 +159,11 @@ void turn_pairs(Weight& weight, int64_t head_dim, bool back) {
   apply(weight.bias);
 }
 
-Result<std::string> serialize(const program::Program& p, std::string_view variant) {
+Result<std::string> serialize(const program::Program& p, std::string_view variant, const data::TokenizerFiles& tokenizer) {
   BITLAB_RETURN_IF_ERROR(verify(p));
   BITLAB_TRY(const TypeInfo* type, ternary_type(variant));
-  BITLAB_TRY(const Decoder decoder, decoder::match(p, "gguf"));
+  BITLAB_TRY(const Decoder decoder,
+             decoder::kind_of(p) == decoder::Kind::kEncoder ? decoder::match_encoder(p, "gguf") : decoder::match(p, "gguf"));
   BITLAB_TRY(const Architecture* architecture, architecture_for(decoder));
   std::vector<Tensor> tensors;
   for (const auto& [key, found] : decoder.parts) {
@@ -135,9 +172,15 @@ Result<std::string> serialize(const program::Program& p, std::string_view varian
     BITLAB_TRY(Weight weight, decoder::weight_of(p, found, "gguf"));
     if (architecture->turns_neighbours && (part == Part::kQuery || part == Part::kKey))
       turn_pairs(weight, decoder.config.head_dim, true);
-    BITLAB_RETURN_IF_ERROR(append(weight, *type, *architecture, part, decoder::gguf_name(part, layer), tensors));
+    // Tables that a network adds may have leading sizes of 1.
+    if (part == Part::kTypeEmbedding) weight.shape = {1, decoder.config.dim};
+    if (part == Part::kPositionEmbedding) weight.shape = decoder::shape_of(decoder.config, part);
+    BITLAB_RETURN_IF_ERROR(append(std::move(weight), *type, *architecture, part, decoder::gguf_name(part, layer), tensors));
   }
-  return write_container(metadata_of(p, decoder.config, architecture->name), tensors);
+  Pairs metadata = metadata_of(p, decoder.config, architecture->name);
+  BITLAB_TRY(const Pairs keys, tokenizer_metadata(tokenizer, decoder.config.vocabulary));
+  metadata.insert(metadata.end(), keys.begin(), keys.end());
+  return write_container(metadata, tensors);
 }
 
 }  // namespace bitlab::format::gguf

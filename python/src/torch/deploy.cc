@@ -53,11 +53,12 @@ std::optional<Signature> signature_of(const std::optional<Inputs>& inputs, const
 deploy::Deployment save(const nb::object& module, const nb::object& forward, const NamedTensors& example,
                         const std::string& path, const std::optional<Inputs>& inputs, const Ranges& ranges,
                         const std::map<std::string, std::string>& metadata, const std::string& format,
-                        const std::string& variant) {
+                        const std::string& variant, const std::string& tokenizer) {
   const auto owner = module_of(module);
   const auto call = forward_of(forward);
   const nb::gil_scoped_release no_gil;
-  return deploy::save(*owner, call, example, path, {signature_of(inputs, ranges), metadata}, {format, variant}).value();
+  return deploy::save(*owner, call, example, path, {signature_of(inputs, ranges), metadata}, {format, variant, tokenizer})
+      .value();
 }
 
 std::vector<deploy::NodeDifference> compare(const std::string& path, const nb::object& module, const nb::object& forward,
@@ -148,7 +149,7 @@ void bind_deploy(nb::module_& m) {
       .def_ro("evaluated_before", &PostTrainingReport::evaluated_before)
       .def_ro("evaluated_after", &PostTrainingReport::evaluated_after);
   m.def("save", &save, nb::arg("module"), nb::arg("forward"), nb::arg("example"), nb::arg("path"), nb::arg("inputs").none(),
-        nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"));
+        nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"), nb::arg("tokenizer"));
   m.def("compare", &compare, nb::arg("path"), nb::arg("module"), nb::arg("forward"), nb::arg("example"),
         nb::arg("inputs").none(), nb::arg("ranges"));
   m.def("script_of", &script_of, nb::arg("path"), nb::arg("variant"));
