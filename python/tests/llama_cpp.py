@@ -1,4 +1,4 @@
-"""llama.cpp itself, as the library that the wheel of xllamacpp has: logits of a GGUF file, and the float values of a row of blocks."""
+"""llama.cpp itself, as the library that the wheel of xllamacpp has: logits and embeddings of a GGUF file, its tokenizer, and the float values of a row of blocks."""
 
 from __future__ import annotations
 
@@ -80,6 +80,23 @@ _decode = _function("llama_decode", ctypes.c_int32, ctypes.c_void_p, _Batch)
 _logits = _function("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_int32)
 _memory = _function("llama_get_memory", ctypes.c_void_p, ctypes.c_void_p)
 _memory_clear = _function("llama_memory_clear", None, ctypes.c_void_p, ctypes.c_bool)
+_set_embeddings = _function("llama_set_embeddings", None, ctypes.c_void_p, ctypes.c_bool)
+_embeddings = _function("llama_get_embeddings_ith", ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_int32)
+_pooled = _function("llama_get_embeddings_seq", ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_int32)
+_pooling = _function("llama_pooling_type", ctypes.c_int32, ctypes.c_void_p)
+_width = _function("llama_model_n_embd", ctypes.c_int32, ctypes.c_void_p)
+_classes = _function("llama_model_n_cls_out", ctypes.c_uint32, ctypes.c_void_p)
+_tokenize = _function(
+    "llama_tokenize",
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.c_int32,
+    ctypes.POINTER(ctypes.c_int32),
+    ctypes.c_int32,
+    ctypes.c_bool,
+    ctypes.c_bool,
+)
 _vocabulary = _function("llama_model_get_vocab", ctypes.c_void_p, ctypes.c_void_p)
 _vocabulary_size = _function("llama_vocab_n_tokens", ctypes.c_int32, ctypes.c_void_p)
 _F32 = 0
@@ -88,7 +105,7 @@ _F32 = 0
 class Model:
     """A GGUF file on the CPU, without flash attention, with keys and values in float32, and one thread."""
 
-    def __init__(self, path: str | os.PathLike[str], context: int = 64) -> None:
+    def __init__(self, path: str | os.PathLike[str], context: int = 64, embeds: bool = False) -> None:
         messages.clear()
         self._model = _load(os.fsencode(path), _model_params())
         assert self._model, "".join(messages)
@@ -102,6 +119,7 @@ class Model:
         params.type_k = params.type_v = _F32
         self._context = _init(self._model, params)
         assert self._context, "".join(messages)
+        _set_embeddings(self._context, embeds)
         self._vocabulary = _vocabulary_size(_vocabulary(self._model))
 
     def __del__(self) -> None:
@@ -110,17 +128,40 @@ class Model:
         if getattr(self, "_model", None):
             _free_model(self._model)
 
-    def logits(self, tokens: list[int]) -> np.ndarray:
-        """[tokens, vocabulary] of a text of its own."""
-        _memory_clear(_memory(self._context), True)
+    def tokens(self, text: str, around: bool = False) -> list[int]:
+        """Of a text, in which special tokens are found; `around`: with those that stand around it."""
+        data = text.encode()
+        found = (ctypes.c_int32 * (len(data) + 8))()
+        count = _tokenize(_vocabulary(self._model), data, len(data), found, len(found), around, True)
+        assert count >= 0
+        return found[:count]
+
+    def _run(self, tokens: list[int]) -> None:
         batch = _batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
             batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = token, i, 1, 0, 1
         assert _decode(self._context, batch) == 0, "".join(messages)
-        rows = [np.ctypeslib.as_array(_logits(self._context, i), shape=(self._vocabulary,)).copy() for i in range(len(tokens))]
         _batch_free(batch)
-        return np.stack(rows)
+
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        """[tokens, vocabulary] of a text of its own."""
+        _memory_clear(_memory(self._context), True)
+        self._run(tokens)
+        return np.stack([_copied(_logits(self._context, i), self._vocabulary) for i in range(len(tokens))])
+
+    def embeddings(self, tokens: list[int]) -> np.ndarray:
+        """What an encoder makes of a text: [tokens, width], or where the file says how they are pooled [width] or [classes]."""
+        self._run(tokens)
+        if _pooling(self._context) == 0:
+            return np.stack([_copied(_embeddings(self._context, i), _width(self._model)) for i in range(len(tokens))])
+        return _copied(
+            _pooled(self._context, 0), _classes(self._model) if _pooling(self._context) == 4 else _width(self._model)
+        )
+
+
+def _copied(values: ctypes._Pointer, count: int) -> np.ndarray:
+    return np.ctypeslib.as_array(values, shape=(count,)).copy()
 
 
 def dequantized(kind: str, blocks: bytes, count: int) -> np.ndarray:

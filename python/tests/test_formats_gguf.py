@@ -37,7 +37,7 @@ def write_model(
     **sizes: int,
 ) -> dict[str, np.ndarray]:
     """A decoder by the gguf package, with its quantizers; returns the float values of each tensor."""
-    dim, hidden = sizes.get("dim", 256), sizes.get("hidden", 512)
+    dim, hidden, vocabulary = sizes.get("dim", 256), sizes.get("hidden", 512), sizes.get("vocabulary", VOCABULARY)
     random = np.random.default_rng(5)
     writer = gguf.GGUFWriter(path, arch)
     writer.add_context_length(64)
@@ -48,7 +48,7 @@ def write_model(
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(dim // HEADS)
-    writer.add_vocab_size(VOCABULARY)
+    writer.add_vocab_size(vocabulary)
     writer.add_string("tokenizer.ggml.model", "none")
     writer.add_array("general.tags", ["a text", "another"])
     truth = {}
@@ -66,10 +66,10 @@ def write_model(
         scale = random.uniform(0.01, 0.05, count).astype(np.float16).astype(np.float32)
         add(name, t * np.repeat(np.broadcast_to(scale, (rows, count[1])), depth // count[1], axis=1), kind)
 
-    add("token_embd.weight", random.normal(size=(VOCABULARY, dim)), table)
+    add("token_embd.weight", random.normal(size=(vocabulary, dim)), table)
     add("output_norm.weight", random.uniform(0.5, 1.5, dim))
     if arch == "llama":
-        add("output.weight", random.normal(size=(VOCABULARY, dim)) * 0.1, table)
+        add("output.weight", random.normal(size=(vocabulary, dim)) * 0.1, table)
     for i in range(2):
         at, keys = f"blk.{i}.", KV_HEADS * dim // HEADS
         norms = {"attn_norm": dim, "ffn_norm": dim} | (
