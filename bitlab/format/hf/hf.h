@@ -5,7 +5,7 @@
 //
 // A packed weight [rows, depth] is U8 [R, depth] with R = ceil(rows / 4): bits 2 j and 2 j + 1 of row r hold t + 1 of row j R + r. Its `weight_scale` [1] is
 // multiplied with (linear_class autobitlinear) or divided by (bitlinear). In the mode `online` weights are floats, from which codes and scale follow by
-// `absmean` (ternary/methods.def). Modules in modules_to_not_convert, and the head, are float. Tokenizers are left out.
+// `absmean` (ternary/methods.def). Modules in modules_to_not_convert, and the head, are float. Tokenizers are files beside these (formats.h).
 #pragma once
 
 #include <filesystem>
