@@ -290,8 +290,9 @@ class Described final : public Tokenizer {
 
 TokenizerPtr byte_tokenizer() { return std::make_shared<Bytes>(); }
 
-Result<TokenizerPtr> parse_tokenizer(std::string_view json) {
-  const Tree tree = Tree::parse(json, nullptr, false);
+Result<TokenizerPtr> parse_tokenizer(std::string_view json) { return read_tokenizer(Tree::parse(json, nullptr, false)); }
+
+Result<TokenizerPtr> read_tokenizer(const Tree& tree) {
   if (!tree.is_object()) return corrupt_tokenizer("a JSON object");
   const auto tokenizer = std::make_shared<Described>();
   BITLAB_RETURN_IF_ERROR(tokenizer->read(tree));

@@ -9,11 +9,15 @@
 
 #include "bitlab/base/result.h"
 #include "bitlab/data/internal/regex.h"
+#include "bitlab/data/tokenizer.h"
 
 namespace bitlab::data {
 
 // Not base's Json, whose objects search all keys for each that is added: a vocabulary has many.
 using Tree = nlohmann::json;
+
+// parse_tokenizer() of what is parsed already.
+Result<TokenizerPtr> read_tokenizer(const Tree& tree);
 
 Error corrupt_tokenizer(std::string_view expectation);
 Error unsupported_tokenizer(std::string_view what, std::string_view name);

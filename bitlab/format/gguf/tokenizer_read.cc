@@ -67,9 +67,8 @@ class TokenizerReader {
     described["added_tokens"] = added();
     data::Tree config{{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
     BITLAB_RETURN_IF_ERROR(read_specials(name, described, config));
-    data::TokenizerFiles files{described.dump(), config.dump(2)};
-    BITLAB_RETURN_IF_ERROR(data::parse_tokenizer(files.tokenizer));
-    return files;
+    BITLAB_RETURN_IF_ERROR(data::read_tokenizer(described));
+    return data::TokenizerFiles{described.dump(), config.dump(2)};
   }
 
  private:
@@ -225,7 +224,7 @@ class TokenizerReader {
     std::vector<Join> joins;
     for (size_t id = 0; id < texts_.size(); ++id) {
       const std::string_view text = texts_[id];
-      if (types_[id] == kUnused) continue;
+      if (types_[id] == kUnused || is_added(id)) continue;  // added tokens are found in a text before
       if (text.size() > kLongest)
         return unsupported_keys("pieces of at most {} bytes, got {} of token {}", kLongest, text.size(), id);
       const auto all =
@@ -260,7 +259,7 @@ class TokenizerReader {
         decoders{replace(kSpaceMark, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
     if (adds_space) {
       normalizers.insert(normalizers.begin(), data::Tree({{"type", "Prepend"}, {"prepend", kSpaceMark}}));
-      decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+      decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1U}, {"stop", 0U}});
     }
     return data::Tree{{"normalizer", sequence("normalizers", std::move(normalizers))},
                       {"pre_tokenizer", data::Tree()},
@@ -287,11 +286,14 @@ class TokenizerReader {
     }
     // Metaspace puts no space in front of a text that begins with one; llama.cpp does.
     if (adds_space && !merges_spaces) normalizers.push_back({{"type", "Prepend"}, {"prepend", kSpaceMark}});
-    return data::Tree{
-        {"normalizer", normalizers.empty() ? data::Tree() : sequence("normalizers", std::move(normalizers))},
-        {"pre_tokenizer", metaspace(adds_space && merges_spaces)},
-        {"decoder", metaspace(adds_space)},
-        {"model", {{"type", "Unigram"}, {"unk_id", *unknown}, {"vocab", std::move(vocabulary)}, {"byte_fallback", false}}}};
+    return data::Tree{{"normalizer", normalizers.empty() ? data::Tree() : sequence("normalizers", std::move(normalizers))},
+                      {"pre_tokenizer", metaspace(adds_space && merges_spaces)},
+                      {"decoder", metaspace(adds_space)},
+                      {"model",
+                       {{"type", "Unigram"},
+                        {"unk_id", static_cast<uint64_t>(*unknown)},
+                        {"vocab", std::move(vocabulary)},
+                        {"byte_fallback", false}}}};
   }
 
   Result<data::Tree> word_piece() {
@@ -318,7 +320,7 @@ class TokenizerReader {
                        {{"type", "WordPiece"},
                         {"unk_token", texts_[static_cast<size_t>(*unknown)]},
                         {"continuing_subword_prefix", "##"},
-                        {"max_input_chars_per_word", 100},
+                        {"max_input_chars_per_word", 100U},
                         {"vocab", vocabulary()}}}};
   }
 
@@ -331,9 +333,10 @@ class TokenizerReader {
     if (said) return said;
     const int64_t unasked = model == "llama"  ? special.of_llama
                             : model == "bert" ? special.of_bert
-                            : model == "gpt2" ? special.of_gpt2
-                                              : special.of_t5;
-    return unasked >= 0 && unasked < size ? std::optional(unasked) : std::nullopt;
+                            : model == "t5"   ? special.of_t5
+                                              : -1;
+    const bool is_one = unasked >= 0 && unasked < size && types_[static_cast<size_t>(unasked)] != kNormal;
+    return is_one ? std::optional(unasked) : std::nullopt;
   }
 
   // What stands around a text, and the names of special tokens.

@@ -244,6 +244,8 @@ class TokenizerWriter {
       splits[left + right].insert(left.size());
     }
     for (const auto& [text, id] : words_) {
+      // Text that is an added token has been found before.
+      if (const int32_t type = types_[static_cast<size_t>(id)]; type == kControl || type == kUserDefined) continue;
       const auto known = splits.find(text);
       for (size_t cut = data::character_end(text, 0); cut < text.size(); cut = data::character_end(text, cut)) {
         if (!words_.contains(std::string_view(text).substr(0, cut)) || !words_.contains(std::string_view(text).substr(cut)))
@@ -262,21 +264,24 @@ class TokenizerWriter {
     const auto unknown = data::id_of(data::at(model_, "unk_id"));
     if (!unknown) return no_tokenizer("Unigram with an unk_id, got none");
     if (data::flag_at(model_, "byte_fallback")) return no_tokenizer("Unigram without a fallback to bytes, got one");
-    bool merges_spaces = false;
+    bool strips = false, replaces = false;
     std::string table;
     for (const data::Tree& step : canonical(data::at(tree_, "normalizer"), "normalizers")) {
       const std::string type = data::text_at(step, "type"), expression = data::text_at(data::at(step, "pattern"), "Regex");
-      if (type == "Precompiled" && table.empty() && !merges_spaces) {
+      if (type == "Precompiled" && table.empty() && !strips && !replaces) {
         table = *data::from_base64(data::text_at(step, "precompiled_charsmap"));  // which parse_tokenizer() has seen
       } else if (type == "Replace" && expression == " {2,}" &&
                  (data::text_at(step, "content") == kSpaceMark || data::text_at(step, "content") == " ")) {
-        merges_spaces = true;
-      } else if (type != "Strip" || data::flag_at(step, "strip_left", true)) {
+        replaces = true;
+      } else if (type == "Strip" && !data::flag_at(step, "strip_left", true) && data::flag_at(step, "strip_right", true)) {
+        strips = true;
+      } else {
         return no_tokenizer("a table of replacements, and spaces that become one, in front of Unigram, got {}",
                             excerpt(step));
       }
     }
     const data::Tree parts = canonical(data::at(tree_, "pre_tokenizer"), "pretokenizers");
+    bool merges_spaces = strips && replaces;
     std::optional<bool> adds_space;
     for (const data::Tree& part : parts) {
       if (data::text_at(part, "type") == "WhitespaceSplit" && !adds_space) {
@@ -289,8 +294,9 @@ class TokenizerWriter {
     }
     if (!adds_space) return no_tokenizer("Metaspace in front of Unigram, got none");
     // llama.cpp puts a space in front of a text that begins with one, too, unless it makes one of several.
-    if (*adds_space && !merges_spaces)
-      return no_tokenizer("spaces that become one behind a space in front of each text, got {}",
+    // Where it does, spaces at the end go.
+    if ((*adds_space || strips || replaces) && !merges_spaces)
+      return no_tokenizer("spaces that become one, and none at the end, behind a space in front of each text, got {}",
                           excerpt(data::at(tree_, "normalizer")));
     for (const data::Tree& item : data::at(model_, "vocab")) scores_.push_back(static_cast<float>(item[1].get<double>()));
     // Numbers without a token are in llama.cpp's vocabulary, too, with a score that no path takes.
@@ -468,8 +474,8 @@ class TokenizerWriter {
 
 Result<Pairs> tokenizer_metadata(const data::TokenizerFiles& files, int64_t vocabulary) {
   if (files.tokenizer.empty()) return Pairs{{std::string(kTokenizerPrefix) + "model", std::string("none")}};
-  BITLAB_TRY(const data::TokenizerPtr known, data::parse_tokenizer(files.tokenizer));
   const data::Tree tree = data::Tree::parse(files.tokenizer, nullptr, false);
+  BITLAB_TRY(const data::TokenizerPtr known, data::read_tokenizer(tree));
   data::Tree config;
   if (!files.config.empty()) {
     config = data::Tree::parse(files.config, nullptr, false);

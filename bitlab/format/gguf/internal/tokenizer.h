@@ -34,16 +34,17 @@ inline constexpr std::string_view kTokenizerPrefix = "tokenizer.ggml.", kChatTem
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 enum TokenType : int32_t { kNormal = 1, kUnknown, kControl, kUserDefined, kUnused, kByte };
 
-// A special token: how tokenizer_config.json and GGUF call it, and its number where a GGUF file of each model does not say it (-1: none).
+// A special token: how tokenizer_config.json and GGUF call it, and its number where a GGUF file of each model does not say it (-1: none). llama.cpp takes 11 of
+// a gpt2 for the first two, whatever it is; that is left out.
 struct Special {
   std::string_view config, key;
-  int64_t of_llama, of_bert, of_gpt2, of_t5;
+  int64_t of_llama, of_bert, of_t5;
 };
 inline constexpr Special kSpecials[] = {
-    {"bos_token", "bos_token_id", 1, -1, 11, -1},     {"eos_token", "eos_token_id", 2, -1, 11, 1},
-    {"unk_token", "unknown_token_id", 0, 100, -1, 2}, {"sep_token", "seperator_token_id", -1, 102, -1, -1},
-    {"pad_token", "padding_token_id", -1, 0, -1, 0},  {"cls_token", "cls_token_id", -1, 101, -1, -1},
-    {"mask_token", "mask_token_id", -1, 103, -1, -1},
+    {"bos_token", "bos_token_id", 1, -1, -1},     {"eos_token", "eos_token_id", 2, -1, 1},
+    {"unk_token", "unknown_token_id", 0, 100, 2}, {"sep_token", "seperator_token_id", -1, 102, -1},
+    {"pad_token", "padding_token_id", -1, 0, 0},  {"cls_token", "cls_token_id", -1, 101, -1},
+    {"mask_token", "mask_token_id", -1, 103, -1},
 };
 inline constexpr const Special& kUnknownToken = kSpecials[2];
 
