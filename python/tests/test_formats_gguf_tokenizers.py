@@ -259,8 +259,8 @@ REFUSED: dict[str, tuple[Callable[[], Tokenizer], str]] = {
         lambda: kinds.with_bytes(LEARNED, None, SPACES, kinds.llama_decoder(), every=2),
         "a fallback to tokens of all 256 bytes, got none of 1",
     ),
-    "a suffix": (lambda: kinds.clip(LEARNED), "byte-pair encoding without a end_of_word_suffix, got '</w>'"),
-    "a prefix": (lambda: kinds.prefixed(LEARNED), "byte-pair encoding without a continuing_subword_prefix, got '##'"),
+    "a suffix": (lambda: kinds.clip(LEARNED), "byte-pair encoding with no end_of_word_suffix, got '</w>'"),
+    "a prefix": (lambda: kinds.prefixed(LEARNED), "byte-pair encoding with no continuing_subword_prefix, got '##'"),
     "Unigram with bytes": (lambda: kinds.unigram_bytes(LEARNED), "Unigram without a fallback to bytes"),
     "Unigram with all spaces": (
         lambda: kinds.unigram(LEARNED, pre_tokenizers.Metaspace()),

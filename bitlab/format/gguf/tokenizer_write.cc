@@ -50,7 +50,7 @@ class TokenizerWriter {
     } else {
       for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
         if (const std::string text = data::text_at(model_, key); !text.empty())
-          return no_tokenizer("byte-pair encoding without a {}, got '{}'", key, text);
+          return no_tokenizer("byte-pair encoding with no {}, got '{}'", key, text);
       const data::Tree parts = canonical(data::at(tree_, "pre_tokenizer"), "pretokenizers");
       const bool is_on_bytes = std::any_of(parts.begin(), parts.end(),
                                            [](const data::Tree& part) { return part.is_array() && part[0] == "ByteLevel"; });
