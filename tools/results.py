@@ -237,20 +237,31 @@ def accuracy_table() -> str:
     lines = [
         f"Test samples; each network beside its float32 twin of the same preset, data and seeds, by `{r['command']}` on {r['cpu']}.",
         "",
-        "| preset | epochs | metric | float32 | ternary | gap | seeds: float32 / ternary |",
-        "|---|---:|---|---:|---:|---:|---|",
+        "| preset | epochs | metric | float32 | as many epochs again | ternary | gap | seeds: float32 / ternary |",
+        "|---|---:|---|---:|---:|---:|---:|---|",
+    ]
+    untrained = [
+        "",
+        "Without training: the float32 twins of seed 1, quantized by `bitlab deploy --samples` and run by the torch-free runtime.",
+        "",
+        "| preset | samples | metric | float32 | int8 | ternary |",
+        "|---|---:|---|---:|---:|---:|",
     ]
     for name, run in r["runs"].items():
         pairs = list(run["seeds"].values())
-        floats, ternary = (statistics.mean(pair[kind]["test"] for pair in pairs) for kind in ("float", "ternary"))
+        means = {kind: statistics.mean(pair[kind]["test"] for pair in pairs) for kind in pairs[0]}
+        ternary, beside = means["ternary"], means.get("float_continued", means["float"])
         is_loss = run["metric"] == "loss"
         show = "{:.3f}".format if is_loss else "{:.2f} %".format
-        gap = f"{100 * (ternary / floats - 1):+.1f} % of it" if is_loss else f"{floats - ternary:+.2f} points"
+        gap = f"{100 * (ternary / beside - 1):+.1f} % of it" if is_loss else f"{beside - ternary:+.2f} points"
         seeds = ", ".join(f"{show(pair['float']['test'])} / {show(pair['ternary']['test'])}" for pair in pairs)
-        epochs = len(pairs[0]["ternary"]["curve"])
+        epochs, again = len(pairs[0]["ternary"]["curve"]), show(means["float_continued"]) if run["from_float"] else ""
         behind = ", from its twin" if run["from_float"] else ""
-        lines.append(f"| `{name}` | {epochs}{behind} | {run['metric']} | {show(floats)} | {show(ternary)} | {gap} | {seeds} |")
-    return "\n" + "\n".join(lines) + "\n"
+        lines.append(f"| `{name}` | {epochs}{behind} | {run['metric']} | {show(means['float'])} | {again} | {show(ternary)} | {gap} | {seeds} |")
+        if (of := run.get("without_training")) is not None:
+            row = f"| `{name}` | {of['samples']} | {run['metric']} | {show(pairs[0]['float']['test'])} | {show(of['int8'])} | {show(of['ternary'])} |"
+            untrained.append(row)
+    return "\n" + "\n".join(lines + untrained) + "\n"
 
 
 def models_table() -> str:

@@ -2,11 +2,13 @@
 """What ternary weights cost in accuracy: networks of presets/ beside their float32 twins, trained by `bitlab train` with the same settings.
 
   python3 benchmarks/accuracy/runs.py                                every run whose data are there
-  python3 benchmarks/accuracy/runs.py gpt_shakespeare --data text=tinyshakespeare.txt
+  python3 benchmarks/accuracy/runs.py text_classifier_sst2 --data labelled_text=sst2
   python3 benchmarks/accuracy/runs.py resnet20_cifar10 --data cifar10=cifar10-jpg --threads 2
 
 Results go to benchmarks/results/accuracy.json after each run, the runs themselves to out/accuracy. A call goes on where another was stopped: runs that
 are finished are not trained again, and the one that was under way continues from its checkpoint to the same bits.
+
+Needs PyYAML and, for text_classifier_sst2, tokenizers; both are in .venv after `make test`.
 
 Pictures of CIFAR-10 that are files in folders (<root>/train/<class>/...) are read in place of the original binary files; the results say which.
 """
@@ -125,7 +127,8 @@ def main() -> int:
                 continue
             if run.word_pieces > 0:
                 tokenizer = made_tokenizer(Path(root) / "train.tsv", run.word_pieces, args.runs_folder / name / "tokenizer.json")
-                flags.append(f"--data-options={{tokenizer: {tokenizer.resolve()}, tokens: 40}}")
+                options = yaml.safe_load(preset.read_text())["data"]["options"]
+                flags.append(f"--data-options={json.dumps({**options, 'tokenizer': str(tokenizer.resolve())})}")
             is_folder = data.startswith("cifar") and (Path(root) / "train").is_dir()
             flags += [f"--data-root={root}", *(["--data=folder"] if is_folder else [])]
             if is_folder:
