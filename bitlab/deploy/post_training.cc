@@ -240,56 +240,119 @@ at::Tensor encoded_scale(const ops::QuantizedWeight& weight, int64_t rows) {
   return weight.scale.to(at::kDouble).expand({rows});
 }
 
-// Fits one layer. Returns the outputs of the network before.
-std::vector<at::Tensor> fit(Layer& l, const Forward& forward, std::span<const NamedTensors> samples,
-                            const DeploymentConfig& config) {
-  const at::NoGradGuard no_grad;
-  const auto view = l.layer->view();
-  const ops::QuantizedWeight encoded = view.quantizer.quantized(view.weight);
-  const at::Tensor codes = encoded.t.to(at::kFloat);
+// A pass over the samples: sums of a layer's products, and the network's outputs.
+struct Pass {
   Sums sums;
+  std::vector<at::Tensor> outputs;
+};
+
+Pass pass_through(const Layer& l, const ops::QuantizedWeight& encoded, const Forward& forward,
+                  std::span<const NamedTensors> samples) {
+  const auto view = l.layer->view();
+  const at::Tensor codes = encoded.t.to(at::kFloat);
+  Pass pass;
   view.quantizer.observe([&](const at::Tensor& x) {
     const at::Tensor y = l.layer->product(x, view.weight, {});
-    sums.add(y, l.layer->product(view.quantizer.activated(x), codes, {}), view.weight.dim() > 2);
+    pass.sums.add(y, l.layer->product(view.quantizer.activated(x), codes, {}), view.weight.dim() > 2);
   });
-  std::vector<at::Tensor> outputs = run(forward, samples);
+  pass.outputs = run(forward, samples);
   view.quantizer.observe({});
-  const int64_t rows = sums.yy.size(0);
-  const auto [gain, offset] = affine_of(l, rows);
-  const at::Tensor none = at::zeros({rows}, at::kDouble), before = gain * encoded_scale(encoded, rows);
-  at::Tensor scale = before;
-  if (config.refit_scales) scale = at::where(sums.zz > 0, gain * sums.yz / sums.zz.clamp_min(1e-30), before);
-  const at::Tensor sign = at::where(scale < 0, -1.0, 1.0).to(at::kFloat);
-  scale = scale.abs().clamp_min(static_cast<double>(ternary::kScaleEpsilon)).to(at::kFloat).to(at::kDouble);
-  const at::Tensor signed_scale = scale * sign.to(at::kDouble);
-  const at::Tensor shift = config.correct_bias ? (gain * sums.y - signed_scale * sums.z) / sums.count : none;
-  at::Tensor bias = shift + offset;
-  if (view.bias.defined()) bias = bias + gain * view.bias.to(at::kDouble);
-  l.fit.error_before = sums.error(gain, before, none);
-  l.fit.error_after = sums.error(gain, signed_scale, shift);
-  const at::Tensor t = codes * view.quantizer.layout(view.weight).spread(sign, nn::frozen_config(view.quant).weight_spec());
-  l.layer->freeze({t, scale.to(at::kFloat), bias.to(at::kFloat)});
-  l.fit.frozen = true;
-  if (l.norm != nullptr) neutralize(*l.norm);
-  l.fit.folded = l.norm != nullptr;
-  return outputs;
+  return pass;
 }
 
-// Fits the layers, one after the other. `expected`: the float network's outputs.
+// A layer as its encoder made it, and what it was fitted to.
+class Fit {
+ public:
+  Fit(Layer& l, const ops::QuantizedWeight& encoded) : layer_(&l) {
+    const auto view = l.layer->view();
+    const int64_t rows = view.quantizer.layout(view.weight).rows().expect_int();
+    encoded_ = {encoded.t.to(at::kFloat).clone(), encoded_scale(encoded, rows).to(at::kFloat).contiguous(),
+                view.bias.defined() ? view.bias.clone() : at::zeros({rows}, at::kFloat)};
+    if (l.norm != nullptr)
+      for (const char* name : {"weight", "bias", "running_mean", "running_var"})
+        if (const at::Tensor own = l.norm->tensor(name); own.defined()) norm_.emplace_back(own, own.clone());
+  }
+
+  // The best scales, and a bias that corrects the mean error, as far as asked for; the BatchNorm in either case.
+  void apply(const Sums& sums, bool refit_scales, bool correct_bias) {
+    const auto view = layer_->layer->view();
+    LayerFit& report = layer_->fit;
+    const int64_t rows = sums.yy.size(0);
+    const auto [gain, offset] = affine_of(*layer_, rows);
+    const at::Tensor none = at::zeros({rows}, at::kDouble), before = gain * encoded_.scale.to(at::kDouble);
+    at::Tensor scale = before;
+    if (refit_scales) scale = at::where(sums.zz > 0, gain * sums.yz / sums.zz.clamp_min(1e-30), before);
+    const at::Tensor sign = at::where(scale < 0, -1.0, 1.0).to(at::kFloat);
+    scale = scale.abs().clamp_min(static_cast<double>(ternary::kScaleEpsilon)).to(at::kFloat).to(at::kDouble);
+    const at::Tensor signed_scale = scale * sign.to(at::kDouble);
+    const at::Tensor shift = correct_bias ? (gain * sums.y - signed_scale * sums.z) / sums.count : none;
+    const at::Tensor bias = shift + offset + gain * encoded_.bias.to(at::kDouble);
+    report.error_before = sums.error(gain, before, none);
+    report.error_after = sums.error(gain, signed_scale, shift);
+    const at::Tensor t =
+        encoded_.t * view.quantizer.layout(view.weight).spread(sign, nn::frozen_config(view.quant).weight_spec());
+    layer_->layer->freeze({t, scale.to(at::kFloat), bias.to(at::kFloat)});
+    report.frozen = true;
+    if (layer_->norm != nullptr) neutralize(*layer_->norm);
+    report.folded = layer_->norm != nullptr;
+  }
+
+  // As encoded, with the BatchNorm.
+  void undo(const Sums& sums) {
+    for (const auto& [own, was] : norm_) own.copy_(was);
+    apply(sums, false, false);
+    layer_->fit.error_after = layer_->fit.error_before;
+    layer_->fit.undone = true;
+  }
+
+  // The network's outputs before this was applied, and behind it.
+  void set_error_before(double error) { layer_->fit.output_error_before = error; }
+  bool made_outputs_worse(double error) const {
+    constexpr double kRoundings = 1e-6;  // which a folded BatchNorm changes
+    return error > layer_->fit.output_error_before * (1 + kRoundings);
+  }
+  void set_error_after(double error) { layer_->fit.output_error_after = error; }
+
+ private:
+  Layer* layer_;
+  nn::FrozenWeight encoded_;
+  std::vector<std::pair<at::Tensor, at::Tensor>> norm_;  // its tensors, and what they held
+};
+
+// Fits the layers, one after the other; one whose fit moves the network's outputs away from the float network's, `expected`, stays as it is encoded. What a
+// fit did shows in the next pass.
 void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const NamedTensors> samples,
              const DeploymentConfig& config, const std::vector<at::Tensor>& expected, PostTrainingReport& report) {
-  LayerFit* last = nullptr;  // the layer that was fitted last, whose effect shows in the next pass
-  const auto note = [&](double error) {
-    if (last == nullptr) report.output_error_encoded = error;
-    if (last != nullptr) last->output_error_after = error;
+  const at::NoGradGuard no_grad;
+  std::optional<Fit> last;
+  Sums sums;  // of the last
+  // The error of the outputs behind the last fit; `again` repeats the pass where that is undone.
+  const auto judged = [&](double error, const auto& again) {
+    if (last && last->made_outputs_worse(error)) {
+      last->undo(sums);
+      error = again();
+    }
+    if (last) last->set_error_after(error);
     return error;
   };
   for (Layer& layer : layers) {
     if (!can_be_fit(layer)) continue;
-    layer.fit.output_error_before = note(relative_error(fit(layer, forward, samples, config), expected));
-    last = &layer.fit;
+    const auto view = layer.layer->view();
+    const ops::QuantizedWeight encoded = view.quantizer.quantized(view.weight);
+    Pass pass = pass_through(layer, encoded, forward, samples);
+    const double error = judged(relative_error(pass.outputs, expected), [&] {
+      pass = pass_through(layer, encoded, forward, samples);
+      return relative_error(pass.outputs, expected);
+    });
+    if (!last) report.output_error_encoded = error;
+    last.emplace(layer, encoded);
+    last->set_error_before(error);
+    sums = std::move(pass.sums);
+    last->apply(sums, config.refit_scales, config.correct_bias);
   }
-  report.output_error = note(relative_error(run(forward, samples), expected));
+  const auto error_now = [&] { return relative_error(run(forward, samples), expected); };
+  report.output_error = judged(error_now(), error_now);
+  if (!last) report.output_error_encoded = report.output_error;
 }
 
 Status measure(PostTrainingReport& report, torch::nn::Module& module, const Forward& forward, const NamedTensors& sample,

@@ -16,12 +16,11 @@ struct LayerFit {
   bool frozen =
       false;  // false, and left as encoded: scales of groups, two scales, int8, or a weight that more than this layer's products read
   bool folded = false;   // a BatchNorm went into it
+  bool undone = false;   // the fit moved the network's outputs away from the float network's: scales and bias as encoded
   double act_scale = 0;  // of static activations
   double error_before = 0, error_after = 0;
   double output_error_before = 0,
          output_error_after = 0;  // of the network, when the layers in front were fitted, and when this one was
-
-  bool made_outputs_worse() const { return output_error_after > output_error_before; }
 };
 
 struct PostTrainingReport {
@@ -48,6 +47,8 @@ struct PostTrainingReport {
 //   folded   a BatchNorm (torch::nn's or BitBatchNorm), which does nothing afterwards: only where the layer computes one product, whose result
 //            the BatchNorm alone reads, and nothing else reads the BatchNorm's statistics
 //   bias     corrected as in Nagel et al. 2019, arXiv:1906.04721
+//
+// What is best for a layer's own outputs may be worse for the network's, as smaller scales in front of a residual sum are: such a fit is undone.
 //
 // Errors: InvalidArgument (no samples, none that reaches a layer), those of capture() and of the layers.
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,

@@ -316,9 +316,30 @@ TEST(PostTraining, ReportsTheNetworksOutputs) {
     EXPECT_EQ(report.layers[i].output_error_before, report.layers[i - 1].output_error_after);
   EXPECT_EQ(report.layers.back().output_error_after, report.output_error);
   EXPECT_LT(report.output_error, report.output_error_encoded);
-  LayerFit fit;
-  fit.output_error_before = 0.1, fit.output_error_after = 0.2;
-  EXPECT_TRUE(fit.made_outputs_worse());
+}
+
+// Of signs the scales mean nothing, and a corrected bias moves some the wrong way.
+TEST(PostTraining, UndoesFitsThatMakeTheOutputsWorse) {
+  torch::manual_seed(3);
+  Net net;
+  nn::BitLinear up = net.register_module("up", nn::BitLinear(32, 64));
+  torch::nn::BatchNorm1d norm = net.register_module("norm", torch::nn::BatchNorm1d(64));
+  nn::BitLinear down = net.register_module("down", nn::BitLinear(64, 2));
+  net.body = [=](Net&, const at::Tensor& x) mutable { return down(at::relu(norm(up(x)))).sign(); };
+  const at::Tensor x = torch::randn({256, 32});
+  for (int i = 0; i < 20; ++i) norm(up(x));
+  net.eval();
+  const at::NoGradGuard no_grad;
+  const auto report = quantize_for_deployment(net, nn::forward_of(net), test::named({x})).value();
+  EXPECT_LE(report.output_error, report.output_error_encoded);
+  int undone = 0;
+  for (const LayerFit& fit : report.layers) {
+    EXPECT_LE(fit.output_error_after, fit.output_error_before) << fit.name;
+    EXPECT_EQ(fit.folded, fit.name == "up") << fit.name;
+    EXPECT_TRUE(!fit.undone || fit.error_after == fit.error_before) << fit.name;
+    undone += fit.undone ? 1 : 0;
+  }
+  EXPECT_GT(undone, 0);
 }
 
 TEST(PostTraining, RefusesWhatItCannotFit) {

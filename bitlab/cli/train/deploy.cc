@@ -40,9 +40,10 @@ Status read_rules(DeployOptions& options) {
 }
 
 void print_fit(const deploy::PostTrainingReport& report, const train::Goal& goal, int64_t samples) {
-  std::vector<std::vector<std::string>> table{{"layer", "error", "fitted"}};
+  std::vector<std::vector<std::string>> table{{"layer", "error", "fitted", "network's error"}};
   for (const deploy::LayerFit& layer : report.layers)
-    table.push_back({layer.name, fmt::format("{:.4g}", layer.error_before), fmt::format("{:.4g}", layer.error_after)});
+    table.push_back({layer.name, fmt::format("{:.4g}", layer.error_before), fmt::format("{:.4g}", layer.error_after),
+                     layer.frozen ? fmt::format("{:.4g}{}", layer.output_error_after, layer.undone ? ", undone" : "") : ""});
   fmt::print("{}{} on the test samples: {:.5g} in float, {:.5g} ternary, {:.5g} fitted to {} samples\n", format_table(table),
              goal.metric, *report.evaluated_float, *report.evaluated_before, *report.evaluated_after, samples);
 }

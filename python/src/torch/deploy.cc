@@ -132,9 +132,12 @@ void bind_deploy(nb::module_& m) {
       .def_ro("name", &LayerFit::name)
       .def_ro("frozen", &LayerFit::frozen, "Whether codes and scales are its own now.")
       .def_ro("folded", &LayerFit::folded, "A BatchNorm went into it.")
+      .def_ro("undone", &LayerFit::undone, "The fit made the network's outputs worse: as encoded again.")
       .def_ro("act_scale", &LayerFit::act_scale, "Of static activations.")
       .def_ro("error_before", &LayerFit::error_before)
-      .def_ro("error_after", &LayerFit::error_after);
+      .def_ro("error_after", &LayerFit::error_after)
+      .def_ro("output_error_before", &LayerFit::output_error_before, "Of the network, before this layer was fitted.")
+      .def_ro("output_error_after", &LayerFit::output_error_after);
   nb::class_<PostTrainingReport>(m, "PostTrainingReport", "What fitting did with each layer, and to the network.")
       .def_ro("layers", &PostTrainingReport::layers, "In the order of execution.")
       .def_ro("unread", &PostTrainingReport::unread, "Ternary layers that no sample reaches.")
