@@ -159,3 +159,35 @@ def test_what_is_no_module_is_refused(tmp_path: Path) -> None:
     with pytest.raises(bitlab.Unsupported, match="a file to write"):
         scripted(pictures(), tmp_path / "m")
         bitlab.to_module(tmp_path / "m.pt")
+
+
+class _Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states, _ = self.lstm(x)
+        return self.head(states[:, -1])
+
+
+def _pictures() -> nn.Module:
+    front = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(3), nn.GroupNorm(2, 8)]
+    return nn.Sequential(*front, nn.Flatten(), nn.Linear(72, 5), nn.LayerNorm(5), nn.GELU(), nn.Softmax(-1))
+
+
+def _encoder() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(_pictures, (2, 3, 16, 16)), (_encoder, (2, 5, 16)), (_Tagger, (2, 5, 8))])
+@torch.no_grad()
+def test_programs_in_core_operators(make: Callable[[], nn.Module], shape: tuple[int, ...], tmp_path: Path) -> None:
+    """As run_decompositions() leaves them, in the operators of Core ATen IR."""
+    model, x = make().eval(), torch.randn(shape)
+    program = torch.export.export(model, (x,), strict=False).run_decompositions()
+    bitlab.deploy(bitlab.to_module(program), (x,), tmp_path / "net.bit", dynamic_axes={})
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    (found,) = session.run({session.model.inputs[0].name: x.numpy()}).values()
+    torch.testing.assert_close(torch.as_tensor(found), model(x), rtol=1e-4, atol=1e-5)
