@@ -48,7 +48,7 @@ struct PostTrainingReport {
 //            the BatchNorm alone reads, and nothing else reads the BatchNorm's statistics
 //   bias     corrected as in Nagel et al. 2019, arXiv:1906.04721
 //
-// What is best for a layer's own outputs may be worse for the network's, as smaller scales in front of a residual sum are: such a fit is undone.
+// What is best for a layer's own outputs may be worse for the network's: a fit that makes their error larger by more than a tenth is undone.
 //
 // Errors: InvalidArgument (no samples, none that reaches a layer), those of capture() and of the layers.
 Result<PostTrainingReport> quantize_for_deployment(torch::nn::Module& module, const Forward& forward,
