@@ -50,7 +50,7 @@ program::Program with_roundings(const program::Program& original, uint32_t seed)
   const auto current = [&](program::ValueId id) { return id == program::kNone ? id : now[static_cast<size_t>(id)]; };
   std::mt19937 generator(seed);
   const auto add_value = [&](program::Value value) {
-    value.name += fmt::format(".{}", result.values.size());  // names are unique
+    value.name += fmt::format("~{}", result.values.size());  // names are unique
     result.values.push_back(std::move(value));
     return static_cast<program::ValueId>(result.values.size() - 1);
   };

@@ -305,13 +305,7 @@ class Fit {
     layer_->fit.undone = true;
   }
 
-  // The network's outputs before this was applied, and behind it.
-  void set_error_before(double error) { layer_->fit.output_error_before = error; }
-  bool made_outputs_worse(double error) const {
-    constexpr double kMost = 1.1;  // what a few samples tell is no better known
-    return error > layer_->fit.output_error_before * kMost;
-  }
-  void set_error_after(double error) { layer_->fit.output_error_after = error; }
+  LayerFit& report() { return layer_->fit; }
 
  private:
   Layer* layer_;
@@ -328,11 +322,12 @@ void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const
   Sums sums;  // of the last
   // The error of the outputs behind the last fit; `again` repeats the pass where that is undone.
   const auto judged = [&](double error, const auto& again) {
-    if (last && last->made_outputs_worse(error)) {
+    constexpr double kMost = 1.1;  // what a few samples tell is no better known
+    if (last && error > last->report().output_error_before * kMost) {
       last->undo(sums);
       error = again();
     }
-    if (last) last->set_error_after(error);
+    if (last) last->report().output_error_after = error;
     return error;
   };
   for (Layer& layer : layers) {
@@ -346,7 +341,7 @@ void fit_all(std::vector<Layer>& layers, const Forward& forward, std::span<const
     });
     if (!last) report.output_error_encoded = error;
     last.emplace(layer, encoded);
-    last->set_error_before(error);
+    last->report().output_error_before = error;
     sums = std::move(pass.sums);
     last->apply(sums, config.refit_scales, config.correct_bias);
   }

@@ -140,7 +140,7 @@ class Recorder final : public ops::CallListener {
         for_each_tensor(output, [&](const at::Tensor& tensor) {
           if (!tensor.defined() || !tensor.has_storage()) return;
           const auto [known, is_new] = digests.try_emplace(memory_of(tensor));
-          if (is_new || made.is_in_place() || made.op.ends_with("out")) known->second = digest_of(tensor);
+          if (is_new || made.is_in_place() || made.is_into_given()) known->second = digest_of(tensor);
         });
     }
     // What inner calls made must be as they left it where another one reads it.
@@ -205,6 +205,11 @@ bool Call::is_in_place() const { return op.substr(0, op.find('.')).ends_with('_'
 bool Call::is_overwriting() const {
   const std::string name = op.substr(0, op.find('.'));
   return name == "aten::copy_" || name == "aten::fill_" || name == "aten::zero_";
+}
+
+bool Call::is_into_given() const {
+  const size_t overload = op.find('.');
+  return overload != std::string::npos && op.find("out", overload) != std::string::npos;
 }
 
 at::IntArrayRef Call::shape_of(const at::Tensor& output) const {

@@ -57,6 +57,16 @@ const Constant* Program::constant(ValueId id) const {
   return found == constants.end() || found->value != id ? nullptr : &*found;
 }
 
+std::vector<float> Program::floats(ValueId id) const {
+  const Constant* found = constant(id);
+  std::vector<float> numbers;
+  if (found == nullptr) return numbers;
+  if (const auto* plain = std::get_if<FloatData>(&found->data)) numbers.assign(plain->begin(), plain->end());
+  if (const auto* halves = std::get_if<HalfData>(&found->data))
+    for (const uint16_t bits : halves->bits) numbers.push_back(widened(bits, value(id).storage));
+  return numbers;
+}
+
 bool Program::is_exact() const {
   return std::none_of(nodes.begin(), nodes.end(), [](const Node& n) { return n.exactness == Exactness::kBounded; });
 }

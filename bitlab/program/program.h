@@ -104,6 +104,8 @@ struct Program {
 
   const Value& value(ValueId id) const { return values[static_cast<size_t>(id)]; }
   const Constant* constant(ValueId id) const;
+  // The values of a float32 constant that is stored as floats, in 32 bits or 16; none of others.
+  std::vector<float> floats(ValueId id) const;
   // The program's inputs and outputs.
   Signature signature() const;
   // A shape or a size in the names of the symbols.

@@ -73,8 +73,8 @@ _recordings = 0
 
 
 @contextmanager
-def recorded() -> Iterator[None]:
-    """While C++ records forward passes. Networks that ask whether they are compiled are told so: those of transformers leave a mask out where this
+def _recorded() -> Iterator[None]:
+    """While a forward pass may be recorded. Networks that ask whether they are compiled are told so: those of transformers leave a mask out where this
     example's says nothing, which would not hold for the next one."""
     global _recordings
     flag, was = "_is_compiling_flag", torch.compiler.is_compiling()
@@ -93,10 +93,11 @@ def is_compiled() -> bool:
 
 
 def forward_of(module: torch.nn.Module, by_place: list[str]) -> Forward:
-    """Calls a module with some inputs by place, and the others by name."""
+    """Calls a module with some inputs by place, and the others by name, as one that is recorded."""
 
     def forward(inputs: Tensors) -> Tensors:
         rest = {name: value for name, value in inputs.items() if name not in by_place}
-        return flatten(module(*(inputs[name] for name in by_place if name in inputs), **rest))
+        with _recorded():
+            return flatten(module(*(inputs[name] for name in by_place if name in inputs), **rest))
 
     return forward

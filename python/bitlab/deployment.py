@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bitlab import _core
-from bitlab._calls import forward_of, named_inputs, recorded
+from bitlab._calls import forward_of, named_inputs
 from bitlab._core import BitQuantConfig, DeploymentConfig, MixedPrecisionConfig
 from bitlab._extension import _torch, torch
 from bitlab.convert import BitModel, native_of
@@ -64,19 +64,18 @@ def deploy(
     inputs, by_place = named_inputs(model, example)
     mode = model.training
     try:
-        with recorded():
-            return _torch.save(
-                native_of(model),
-                forward_of(model, by_place),
-                inputs,
-                os.fspath(path),
-                _signature(inputs, dynamic_axes),
-                dict(ranges or {}),
-                dict(metadata or {}),
-                format or "",
-                variant or "",
-                os.fspath(tokenizer or ""),
-            )
+        return _torch.save(
+            native_of(model),
+            forward_of(model, by_place),
+            inputs,
+            os.fspath(path),
+            _signature(inputs, dynamic_axes),
+            dict(ranges or {}),
+            dict(metadata or {}),
+            format or "",
+            variant or "",
+            os.fspath(tokenizer or ""),
+        )
     finally:
         model.train(mode)
 
@@ -93,10 +92,9 @@ def verify(
     inputs, by_place = named_inputs(model, example)
     mode = model.training
     try:
-        with recorded():
-            return _torch.compare(
-                os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
-            )
+        return _torch.compare(
+            os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
+        )
     finally:
         model.train(mode)
 
@@ -120,9 +118,7 @@ def quantize_for_deployment(
         inputs, by_place = named_inputs(wrapped.model, sample)
         named.append(inputs)
     measure = None if evaluate is None else lambda: float(evaluate(wrapped))
-    report = _torch.fit_samples(
-        wrapped._native, forward_of(wrapped, list(by_place)), named, deployment or DeploymentConfig(), measure
-    )
+    report = _torch.fit_samples(wrapped._native, forward_of(wrapped, list(by_place)), named, deployment or DeploymentConfig(), measure)
     wrapped.eval()
     wrapped._register()  # fitted layers have parameters of their own
     return wrapped, report

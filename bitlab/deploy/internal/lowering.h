@@ -43,6 +43,9 @@ inline at::ScalarType computed_as(at::ScalarType type) {
   return is_rounded(type) || type == at::kComplexFloat ? at::kFloat : type;
 }
 
+// What stands for a tensor in maps.
+inline const void* identity(const at::Tensor& tensor) { return tensor.unsafeGetTensorImpl(); }
+
 // What a call without an activation makes is a constant, with the values that were recorded.
 class Lowering {
  public:

@@ -143,8 +143,7 @@ Status lower_unfold(Lowering& lowering, const Call& call) {
   const int64_t count = (whole.factor - size) / step + 1;
   const at::Tensor places = at::arange(count).unsqueeze(1) * step + at::arange(size);
   BITLAB_TRY(x, lowering.node(Op::take, {x, lowering.constant(places)}, {{"dim", dim}}));
-  Sizes order(static_cast<size_t>(rank + 1));
-  std::iota(order.begin(), order.end(), int64_t{0});
+  Sizes order = counted(static_cast<size_t>(rank + 1));
   std::rotate(order.begin() + dim + 1, order.begin() + dim + 2, order.end());
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", order}});
 }
@@ -161,10 +160,16 @@ std::vector<size_t> indexed_dims(const Call& call) {
 
 namespace {
 
+// Whether a dimension's index is 0, 1, ... up to all that there are.
+bool is_whole(const Call& call, size_t dim) {
+  const at::Tensor& index = index_of(call, dim);
+  const int64_t size = call.argument("self").toTensor().size(static_cast<int64_t>(dim));
+  return index.numel() == size && at::equal(index.reshape({-1}), at::arange(size));
+}
+
 bool counts_samples(const Call& call) {
-  const at::Tensor &samples = index_of(call, 0), &of_each = index_of(call, 1), self = call.argument("self").toTensor();
-  return samples.dim() == 1 && of_each.dim() == 1 && of_each.scalar_type() == at::kLong && samples.size(0) == self.size(0) &&
-         at::equal(samples, at::arange(self.size(0)));
+  const at::Tensor &samples = index_of(call, 0), &of_each = index_of(call, 1);
+  return samples.dim() == 1 && of_each.dim() == 1 && of_each.scalar_type() == at::kLong && is_whole(call, 0);
 }
 
 }  // namespace
@@ -181,7 +186,7 @@ namespace {
 std::optional<int64_t> whole_axis(const Call& call, size_t dim, int64_t rank) {
   const at::Tensor& index = index_of(call, dim);
   const int64_t size = call.argument("self").toTensor().size(static_cast<int64_t>(dim));
-  if (size == 1 || index.numel() != size || !at::equal(index.reshape({-1}), at::arange(size))) return std::nullopt;
+  if (size == 1 || !is_whole(call, dim)) return std::nullopt;
   const auto sizes = index.sizes();
   return std::find(sizes.begin(), sizes.end(), size) - sizes.begin() + rank - index.dim();
 }
@@ -190,12 +195,6 @@ program::Shape joined(std::initializer_list<program::Shape> parts) {
   program::Shape all;
   for (const program::Shape& part : parts) all.insert(all.end(), part.begin(), part.end());
   return all;
-}
-
-Sizes counted(size_t count, size_t first = 0) {
-  Sizes numbers(count);
-  std::iota(numbers.begin(), numbers.end(), static_cast<int64_t>(first));
-  return numbers;
 }
 
 // x[..., rows, columns, ...] of dimensions that have an index each, whose shapes broadcast to one of `axes`.

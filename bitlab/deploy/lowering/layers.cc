@@ -1,4 +1,4 @@
-// Layers with weights, products, norms, windows.
+// Layers with weights, products, norms, attention.
 #include <array>
 #include <cmath>
 #include <limits>
@@ -23,97 +23,17 @@
 namespace bitlab::deploy {
 namespace {
 
-// A list argument of `count` numbers; LibTorch lets one number stand for all, and none for `fallback`.
-Sizes sizes_of(const Call& call, const std::string& argument, size_t count, const Sizes& fallback) {
-  if (call.argument(argument).isString()) return fallback;  // "valid", or "same", whose numbers stand elsewhere
-  Sizes numbers = call.argument(argument).toIntVector();
-  if (numbers.empty()) return fallback;
-  if (numbers.size() == 1) numbers.resize(count, numbers[0]);
-  return numbers;
-}
-
-using program::Attributes;
-
-Attributes window(const Call& call, size_t axes) {
-  return {{"stride", sizes_of(call, "stride", axes, Sizes(axes, 1))},
-          {"padding", sizes_of(call, "padding", axes, Sizes(axes, 0))},
-          {"dilation", sizes_of(call, "dilation", axes, Sizes(axes, 1))}};
-}
-
-// An image or a volume, as a batch of one where it has none, and its spatial dimensions.
-struct Image {
-  ValueId x;
-  size_t axes;
-};
-Result<Image> image_of(Lowering& lowering, const Call& call, const std::string& argument, char last) {
-  const auto axes = static_cast<size_t>(last - '0');  // of "conv2d"
-  BITLAB_TRY(ValueId x, lowering.activation(call, argument));
-  program::Shape shape = lowering.shape(x);
-  if (shape.size() == axes + 1) {
-    shape.insert(shape.begin(), 1);
-    BITLAB_TRY(x, lowering.reshape(x, shape));
-  }
-  if (shape.size() != axes + 2)
-    return unsupported(call, fmt::format("rank {} or {}", axes + 1, axes + 2), fmt::format("{}", shape.size()));
-  return Image{x, axes};
-}
-
 // An argument that may be left out, as a constant or computed.
 Result<ValueId> optional_of(Lowering& lowering, const Call& call, const std::string& argument) {
   const at::Tensor tensor = call.tensor(argument);
   return lowering.is_activation(tensor) ? lowering.value_of(call, tensor) : lowering.floats(call, argument);
 }
-// The same for each channel of [C, spatial...].
-Result<ValueId> by_channel(Lowering& lowering, const Call& call, const std::string& argument, size_t spatial) {
-  const at::Tensor tensor = call.tensor(argument);
-  if (!tensor.defined()) return program::kNone;
-  Sizes sizes(spatial + 1, 1);
-  sizes[0] = tensor.numel();
-  if (!lowering.is_activation(tensor)) return lowering.constant(tensor, tensor.view(sizes));
-  BITLAB_TRY(const ValueId value, lowering.value_of(call, tensor));
-  return lowering.reshape(value, {sizes.begin(), sizes.end()});
-}
-
 // x scaled by a weight and moved by a bias, either of which may be left out.
 Result<ValueId> with_affine(Lowering& lowering, ValueId x, ValueId weight, ValueId bias) {
   if (weight != program::kNone) {
     BITLAB_TRY(x, lowering.node(Op::mul, {x, weight}));
   }
   return bias == program::kNone ? Result<ValueId>(x) : lowering.node(Op::add, {x, bias});
-}
-
-// The digit in an operator's name: 2 of "aten::conv2d", "aten::conv_transpose2d.input".
-char digit_of(const Call& call) { return call.op[call.op.find_first_of("123")]; }
-
-Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
-  const at::Tensor& weight = call.argument("weight").toTensor();
-  if (lowering.is_activation(weight)) return unsupported(call, "a constant as 'weight'", "an activation");
-  const auto digit = static_cast<char>('0' + weight.dim() - 2);
-  BITLAB_TRY(Image image, image_of(lowering, call, "input", digit));
-  auto& [x, axes] = image;
-  const int64_t groups = call.argument("groups").toInt();
-  const ops::WeightLayout layout("capture", weight, transposed, groups);
-  Sizes shape{layout.rows().expect_int()};
-  for (int64_t i = 2; i < weight.dim(); ++i) shape.push_back(weight.size(i));
-  shape.push_back(transposed ? weight.size(0) / groups : weight.size(1));
-  auto attributes = window(call, axes);
-  if (const c10::IValue& padding = call.argument("padding"); padding.isString() && padding.toStringRef() == "same") {
-    const auto [both, odd] = ops::same_padding(weight.sizes().slice(2), call.argument("stride").toIntVector(),
-                                               call.argument("dilation").toIntVector());
-    BITLAB_TRY(x, zeros_around(lowering, call, x, ops::sides(Sizes(axes, 0), odd)));
-    attributes["padding"] = both;
-  }
-  const ValueId w = lowering.constant(weight, layout.to_matrix(weight).view(shape));
-  attributes["groups"] = groups;
-  attributes["transposed"] = int64_t{transposed};
-  attributes["output_padding"] = transposed ? sizes_of(call, "output_padding", axes, Sizes(axes, 0)) : Sizes(axes, 0);
-  if (!lowering.is_activation(call.tensor("bias"))) {
-    BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
-    return lowering.lower_to(call, Op::conv, {x, w, bias}, std::move(attributes));
-  }
-  BITLAB_TRY(const ValueId bias, by_channel(lowering, call, "bias", axes));
-  BITLAB_TRY(const ValueId y, lowering.node(Op::conv, {x, w}, std::move(attributes)));
-  return lowering.lower_to(call, Op::add, {y, bias});
 }
 
 // [n, t, d] as [n, 1, t, d], and [n, windows, heads, t, d] as [n windows, heads, t, d]
@@ -176,6 +96,16 @@ Result<Mask> mask_of(Lowering& lowering, const Call& call) {
 
 }  // namespace
 
+Result<ValueId> by_channel(Lowering& lowering, const Call& call, const std::string& argument, size_t spatial) {
+  const at::Tensor tensor = call.tensor(argument);
+  if (!tensor.defined()) return program::kNone;
+  Sizes sizes(spatial + 1, 1);
+  sizes[0] = tensor.numel();
+  if (!lowering.is_activation(tensor)) return lowering.constant(tensor, tensor.view(sizes));
+  BITLAB_TRY(const ValueId value, lowering.value_of(call, tensor));
+  return lowering.reshape(value, {sizes.begin(), sizes.end()});
+}
+
 Status lower_ternary_linear(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
   const int64_t depth = call.argument("x").toTensor().size(-1), rows = call.argument("codes").toTensor().size(0);
@@ -184,26 +114,6 @@ Status lower_ternary_linear(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
   return lowering.lower_to(call, Op::ternary_linear, {x, weight, bias, act_scale},
                            {{"activation", call.argument("activation").toStringRef()}});
-}
-
-Status lower_ternary_conv(Lowering& lowering, const Call& call) {
-  const Sizes kernel = call.argument("kernel_size").toIntVector();
-  const size_t axes = kernel.size();
-  const at::Tensor& input = call.argument("x").toTensor();
-  const int64_t groups = call.argument("groups").toInt();
-  Sizes shape{call.argument("codes").toTensor().size(0)};
-  shape.insert(shape.end(), kernel.begin(), kernel.end());
-  shape.push_back(input.size(-1 - static_cast<int64_t>(axes)) / groups);
-  BITLAB_TRY(const Image image, image_of(lowering, call, "x", static_cast<char>('0' + axes)));
-  BITLAB_TRY(const ValueId weight, lowering.ternary(call, shape));
-  BITLAB_TRY(const ValueId bias, lowering.floats(call, "bias"));
-  BITLAB_TRY(const ValueId act_scale, lowering.floats(call, "act_scale"));
-  auto attributes = window(call, axes);
-  attributes["groups"] = groups;
-  attributes["transposed"] = int64_t{call.argument("transposed").toBool()};
-  attributes["output_padding"] = sizes_of(call, "output_padding", axes, Sizes(axes, 0));
-  attributes["activation"] = call.argument("activation").toStringRef();
-  return lowering.lower_to(call, Op::ternary_conv, {image.x, weight, bias, act_scale}, std::move(attributes));
 }
 
 Status lower_ternary_recurrent(Lowering& lowering, const Call& call) {
@@ -265,8 +175,7 @@ ValueId weight_of(Lowering& lowering, const at::Tensor& factor) {
 }
 
 Result<ValueId> transposed(Lowering& lowering, ValueId x) {
-  Sizes order(lowering.shape(x).size());
-  std::iota(order.begin(), order.end(), int64_t{0});
+  Sizes order = counted(lowering.shape(x).size());
   std::swap(order[order.size() - 2], order[order.size() - 1]);
   return lowering.node(Op::permute, {x}, {{"dims", order}});
 }
@@ -358,13 +267,8 @@ Status add_product(Lowering& lowering, const Call& call, const char* first, cons
 
 // x W^T and a bias, each constant or computed.
 Status lower_linear(Lowering& lowering, const Call& call) {
-  const auto as_matrix = [&](ValueId value) {
-    program::Shape shape = lowering.shape(value);
-    if (shape.size() == 1) shape.insert(shape.begin(), 1);
-    return lowering.reshape(value, shape);
-  };
   BITLAB_TRY(ValueId x, lowering.operand(call, "input"));
-  BITLAB_TRY(x, as_matrix(x));
+  BITLAB_TRY(x, with_rank(lowering, x, 2));
   BITLAB_TRY(const ValueId bias, optional_of(lowering, call, "bias"));
   const at::Tensor& weight = call.argument("weight").toTensor();
   const bool adds = lowering.is_activation(call.tensor("bias"));
@@ -374,7 +278,7 @@ Status lower_linear(Lowering& lowering, const Call& call) {
     BITLAB_TRY(y, lowering.node(Op::linear, {x, lowering.constant(weight)}));
   } else {
     BITLAB_TRY(ValueId w, lowering.operand(call, "weight"));
-    BITLAB_TRY(w, as_matrix(w));
+    BITLAB_TRY(w, with_rank(lowering, w, 2));
     BITLAB_TRY(w, transposed(lowering, w));
     BITLAB_TRY(y, lowering.node(Op::matmul, {x, w}));
   }
@@ -387,9 +291,7 @@ Status lower_dot(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId a, lowering.operand(call, "self"));
   BITLAB_TRY(const ValueId b, lowering.operand(call, call.op == "aten::dot" ? "tensor" : "other"));
   BITLAB_TRY(ValueId y, lowering.node(Op::mul, {a, b}));
-  program::Shape row = lowering.shape(y);
-  row.insert(row.begin(), 1);
-  BITLAB_TRY(y, lowering.reshape(y, row));
+  BITLAB_TRY(y, with_rank(lowering, y, 2));
   BITLAB_TRY(y, lowering.node(Op::sum, {y}));
   return lowering.finish(call, y);
 }
@@ -409,13 +311,6 @@ Status lower_matmul(Lowering& lowering, const Call& call) {
   return lowering.finish(call, y);
 }
 
-Status lower_conv(Lowering& lowering, const Call& call) { return float_conv(lowering, call, false); }
-// Called as such by traces of TorchScript, and by what has no window of its own.
-Status lower_convolution(Lowering& lowering, const Call& call) {
-  return float_conv(lowering, call, call.argument("transposed").toBool());
-}
-Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float_conv(lowering, call, true); }
-
 // Rows of a table, constant or computed.
 Status lower_embedding(Lowering& lowering, const Call& call) {
   if (lowering.is_activation(call.tensor("weight"))) {
@@ -426,153 +321,6 @@ Status lower_embedding(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId indices, indices_of(lowering, call));
   BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
   return lowering.lower_to(call, Op::embedding, {indices, weight});
-}
-
-Status lower_max_pool(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
-  const auto [x, axes] = image;
-  auto attributes = window(call, axes);
-  const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
-  attributes["kernel_size"] = kernel;
-  attributes["stride"] = sizes_of(call, "stride", axes, kernel);
-  attributes["ceil_mode"] = int64_t{call.argument("ceil_mode").toBool()};
-  for (size_t i = 1; i < call.outputs.size(); ++i)
-    lowering.lose(call.outputs[i].toTensor());  // where the largest values are
-  return lowering.lower_to(call, Op::max_pool, {x}, std::move(attributes));
-}
-
-Status lower_avg_pool(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
-  const auto [x, axes] = image;
-  const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
-  const bool own_divisor = axes > 1 && given(call, "divisor_override");
-  return lowering.lower_to(call, Op::avg_pool, {x},
-                           {{"kernel_size", kernel},
-                            {"stride", sizes_of(call, "stride", axes, kernel)},
-                            {"padding", sizes_of(call, "padding", axes, Sizes(axes, 0))},
-                            {"ceil_mode", int64_t{call.argument("ceil_mode").toBool()}},
-                            {"count_include_pad", int64_t{call.argument("count_include_pad").toBool()}},
-                            {"divisor", own_divisor ? call.argument("divisor_override").toInt() : int64_t{0}}});
-}
-
-namespace {
-
-// A grid that divides the image is one of equal windows, whatever the image's size.
-Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
-  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
-  const auto [x, axes] = image;
-  const Sizes grid = sizes_of(call, "output_size", axes, {});
-  const at::Tensor& self = call.argument("self").toTensor();
-  Sizes kernel, sizes;
-  for (size_t i = 0; i < axes; ++i) {
-    const int64_t size = self.size(static_cast<int64_t>(i) - static_cast<int64_t>(axes));
-    sizes.push_back(grid[i] < 0 ? size : grid[i]);  // None: as many as there are
-    if (sizes[i] < 1) return unsupported(call, "a grid of at least 1 in each dimension", show(grid));
-    if (size % sizes[i] == 0) kernel.push_back(size / sizes[i]);
-  }
-  for (size_t i = 1; i < call.outputs.size(); ++i)
-    lowering.lose(call.outputs[i].toTensor());  // where the largest values are
-  if (kernel.size() < axes) return lowering.lower_to(call, op, {x}, {{"output_size", sizes}});
-  program::Attributes attributes{{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}};
-  if (equal_op == Op::max_pool) attributes["dilation"] = Sizes(axes, 1);
-  return lowering.lower_to(call, equal_op, {x}, std::move(attributes));
-}
-
-}  // namespace
-
-Status lower_adaptive_avg_pool(Lowering& lowering, const Call& call) {
-  return adaptive_pool(lowering, call, Op::adaptive_avg_pool, Op::avg_pool);
-}
-Status lower_adaptive_max_pool(Lowering& lowering, const Call& call) {
-  return adaptive_pool(lowering, call, Op::adaptive_max_pool, Op::max_pool);
-}
-
-namespace {
-
-// The scale that a call has for an axis, where it is another than the sizes' own: of 7 pixels 1.5 times as many are 10, a little less than 1.5 apart.
-std::optional<double> own_scale(const Call& call, size_t axis, int64_t in, int64_t out) {
-  size_t number = 0;
-  for (const Argument& argument : call.arguments) {
-    if (!argument.name.starts_with("scale") || number++ != axis || argument.value.isNone()) continue;
-    const double scale = argument.value.toDouble(), ratio = static_cast<double>(out) / static_cast<double>(in);
-    if (std::fabs(scale / ratio - 1) > 1e-6) return scale;
-  }
-  return std::nullopt;
-}
-
-// What an axis is made of where a scale is not that of the sizes, [out, in]: found by the operator itself, from images that have a 1 in one place each.
-at::Tensor weights_of_axis(const std::string& mode, int64_t in, int64_t out, double scale) {
-  const at::Tensor ones = at::eye(in).view({in, 1, in, 1});
-  const Sizes size{out, 1};
-  const at::Tensor y = mode == "nearest"         ? at::upsample_nearest2d(ones, size, scale, std::nullopt)
-                       : mode == "nearest_exact" ? at::_upsample_nearest_exact2d(ones, size, scale, std::nullopt)
-                       : mode == "cubic"         ? at::upsample_bicubic2d(ones, size, false, scale, std::nullopt)
-                                                 : at::upsample_bilinear2d(ones, size, false, scale, std::nullopt);
-  return y.view({in, out}).t().contiguous();
-}
-
-// The axes one after the other as products, which LibTorch adds up in another order; its nearest pixels as places.
-Status resample_by_weights(Lowering& lowering, const Call& call, ValueId x, const std::string& mode, at::IntArrayRef in,
-                           at::IntArrayRef out) {
-  for (size_t axis = 0; axis < in.size(); ++axis) {
-    const auto dim = static_cast<int64_t>(axis + 2), last = static_cast<int64_t>(in.size()) + 1;
-    const double scale =
-        own_scale(call, axis, in[axis], out[axis]).value_or(static_cast<double>(out[axis]) / static_cast<double>(in[axis]));
-    const at::Tensor weights = weights_of_axis(mode, in[axis], out[axis], scale);
-    if (mode.starts_with("nearest")) {
-      BITLAB_TRY(x, lowering.node(Op::take, {x, lowering.constant(weights.argmax(1))}, {{"dim", dim}}));
-      continue;
-    }
-    Sizes order(in.size() + 2);
-    std::iota(order.begin(), order.end(), int64_t{0});
-    std::swap(order[static_cast<size_t>(dim)], order[static_cast<size_t>(last)]);
-    BITLAB_TRY(x, permuted(lowering, x, order));
-    BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(weights)}));
-    BITLAB_TRY(x, permuted(lowering, x, order));
-  }
-  return lowering.finish(call, x);
-}
-
-}  // namespace
-
-// "aten::upsample_bilinear2d"
-Status lower_upsample(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
-  const auto in = call.argument("self").toTensor().sizes().slice(2), out = output_of(call).sizes().slice(2);
-  const bool is_nearest = call.op.find("nearest") != std::string::npos,
-             is_cubic = call.op.find("cubic") != std::string::npos;
-  std::string mode = is_nearest ? "nearest" : is_cubic ? "cubic" : "linear";
-  if (call.op.find("exact") != std::string::npos) mode += "_exact";
-  const bool align = !is_nearest && call.argument("align_corners").toBool(), antialias = call.op.ends_with("_aa");
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  for (size_t axis = 0; axis < in.size(); ++axis) {
-    const auto scale = align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]);
-    if (!scale) continue;
-    if (antialias || !program::is_fixed({lowering.shape(image.x).begin() + 2, lowering.shape(image.x).end()}))
-      return unsupported(
-          call, fmt::format("the scale of {} to {}, or sizes that are fixed and no antialiasing", in[axis], out[axis]),
-          fmt::format("{}", *scale));
-    return resample_by_weights(lowering, call, image.x, mode, in, out);
-  }
-  if (antialias) mode += "_antialias";
-  const Status status = lowering.lower_to(
-      call, Op::resample, {image.x},
-      {{"output_size", program::Shape(shape.begin() + 2, shape.end())}, {"mode", mode}, {"align_corners", int64_t{align}}});
-  if (status.ok() && is_nearest) lowering.set_exactness(program::Exactness::kIeeeExact);
-  return status;
-}
-
-Status lower_grid_sample(Lowering& lowering, const Call& call) {
-  constexpr std::array<const char*, 3> kPadding{"zeros", "border", "reflection"};
-  const int64_t mode = call.argument("interpolation_mode").toInt();
-  if (mode != 0 && mode != 1) return unsupported(call, "a bilinear or nearest grid", "a bicubic one");
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
-  BITLAB_TRY(const ValueId grid, lowering.operand(call, "grid"));
-  return lowering.lower_to(
-      call, Op::grid_sample, {x, grid},
-      {{"mode", std::string(mode == 1 ? "nearest" : "linear")},
-       {"padding", std::string(kPadding.at(static_cast<size_t>(call.argument("padding_mode").toInt())))},
-       {"align_corners", int64_t{call.argument("align_corners").toBool()}}});
 }
 
 // sum over i, j of input1[i] weight[o, i, j] input2[j], and the bias: torch.nn.Bilinear.
@@ -640,9 +388,7 @@ namespace {
 // A norm of the last dimensions, whose weight and bias may be computed: then they are nodes of their own.
 Status norm(Lowering& lowering, const Call& call, Op op, double eps) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "input"));
-  program::Shape shape = lowering.shape(x);
-  if (shape.size() == 1) shape.insert(shape.begin(), 1);
-  BITLAB_TRY(x, lowering.reshape(x, shape));
+  BITLAB_TRY(x, with_rank(lowering, x, 2));
   const bool has_bias = op == Op::layer_norm;
   BITLAB_TRY(const ValueId weight, optional_of(lowering, call, "weight"));
   BITLAB_TRY(const ValueId bias, has_bias ? optional_of(lowering, call, "bias") : Result<ValueId>(program::kNone));

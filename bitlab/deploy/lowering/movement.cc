@@ -170,8 +170,7 @@ Status lower_permute(Lowering& lowering, const Call& call) {
 
 Status lower_transpose(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  Sizes dims(lowering.shape(x).size());
-  std::iota(dims.begin(), dims.end(), int64_t{0});
+  Sizes dims = counted(lowering.shape(x).size());
   std::swap(dims[static_cast<size_t>(dim_of(call, "dim0"))], dims[static_cast<size_t>(dim_of(call, "dim1"))]);
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", dims}});
 }

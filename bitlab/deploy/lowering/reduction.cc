@@ -24,8 +24,7 @@ Sizes reduced_dims(const Call& call, int64_t rank) {
     dims = argument.value.isInt() ? Sizes{argument.value.toInt()} : argument.value.toIntVector();
   }
   if (dims.empty()) {
-    dims.resize(static_cast<size_t>(rank));
-    std::iota(dims.begin(), dims.end(), int64_t{0});
+    dims = counted(static_cast<size_t>(rank));
   }
   for (int64_t& dim : dims) dim = wrap_dim(dim, rank);
   std::sort(dims.begin(), dims.end());
@@ -152,15 +151,13 @@ Status lower_truth(Lowering& lowering, const Call& call, Op op) {
 
 // x with the dimension `dim` at the end, and back; of a vector a row, which the call's end makes a vector again.
 Result<ValueId> with_dim_last(Lowering& lowering, ValueId x, int64_t dim) {
-  if (lowering.shape(x).size() == 1) return lowering.reshape(x, {1, lowering.shape(x)[0]});
-  Sizes order(lowering.shape(x).size());
-  std::iota(order.begin(), order.end(), int64_t{0});
+  if (lowering.shape(x).size() == 1) return with_rank(lowering, x, 2);
+  Sizes order = counted(lowering.shape(x).size());
   std::rotate(order.begin() + dim, order.begin() + dim + 1, order.end());
   return permuted(lowering, x, order);
 }
 Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim) {
-  Sizes order(lowering.shape(x).size());
-  std::iota(order.begin(), order.end(), int64_t{0});
+  Sizes order = counted(lowering.shape(x).size());
   std::rotate(order.begin() + dim, order.end() - 1, order.end());
   return permuted(lowering, x, order);
 }

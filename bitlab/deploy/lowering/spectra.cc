@@ -113,8 +113,7 @@ Result<ValueId> transformed(Lowering& lowering, const Call& call, ValueId x, int
   const auto rank = static_cast<int64_t>(lowering.shape(x).size()) - (of_pairs ? 1 : 0);
   const program::Dim size = lowering.shape(x)[static_cast<size_t>(dim)];
   if (!size.is_number()) return unsupported(call, "a dimension of fixed size", lowering.show(lowering.shape(x)));
-  Sizes order(static_cast<size_t>(rank + (of_pairs ? 1 : 0)));
-  std::iota(order.begin(), order.end(), int64_t{0});
+  Sizes order = counted(static_cast<size_t>(rank + (of_pairs ? 1 : 0)));
   std::rotate(order.begin() + dim, order.begin() + dim + 1, order.begin() + rank);
   BITLAB_TRY(x, permuted(lowering, x, order));
   if (of_pairs) {
@@ -123,12 +122,10 @@ Result<ValueId> transformed(Lowering& lowering, const Call& call, ValueId x, int
     joined.back() = size * program::Dim(2);
     BITLAB_TRY(x, lowering.reshape(x, joined));
   }
-  const program::Shape row = lowering.shape(x);
-  if (row.size() == 1) {
-    BITLAB_TRY(x, lowering.reshape(x, {1, row[0]}));
-  }
+  const bool is_vector = lowering.shape(x).size() == 1;
+  BITLAB_TRY(x, with_rank(lowering, x, 2));
   BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(matrix(size.factor))}));
-  if (row.size() == 1) {
+  if (is_vector) {
     BITLAB_TRY(x, lowering.reshape(x, {lowering.shape(x).back()}));
   }
   if (to_pairs) {
@@ -137,8 +134,7 @@ Result<ValueId> transformed(Lowering& lowering, const Call& call, ValueId x, int
     split.emplace_back(2);
     BITLAB_TRY(x, lowering.reshape(x, split));
   }
-  Sizes back(static_cast<size_t>(rank + (to_pairs ? 1 : 0)));
-  std::iota(back.begin(), back.end(), int64_t{0});
+  Sizes back = counted(static_cast<size_t>(rank + (to_pairs ? 1 : 0)));
   std::rotate(back.begin() + dim, back.begin() + rank - 1, back.begin() + rank);
   return permuted(lowering, x, back);
 }

@@ -71,8 +71,7 @@ Result<ValueId> put_reshaped(Lowering& lowering, const Call&, const at::Tensor&,
 
 Result<ValueId> put_permuted(Lowering& lowering, const Call& call, const at::Tensor&, ValueId, ValueId part) {
   const auto rank = static_cast<int64_t>(lowering.shape(part).size());
-  Sizes back(static_cast<size_t>(rank));
-  std::iota(back.begin(), back.end(), int64_t{0});
+  Sizes back = counted(static_cast<size_t>(rank));
   if (call.op == "aten::permute") {
     const Sizes dims = call.argument("dims").toIntVector();
     for (int64_t i = 0; i < rank; ++i) back[static_cast<size_t>(wrap_dim(dims[static_cast<size_t>(i)], rank))] = i;

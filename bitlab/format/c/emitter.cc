@@ -234,11 +234,7 @@ std::string Emitter::floats(ValueId id) {
     const Type kind = type(id);
     return array(name(kind), elements_of(raw->bytes, size_of(kind)), count(id) * size_of(kind));
   }
-  std::vector<float> values;
-  if (const auto* plain = std::get_if<program::FloatData>(&c.data)) values.assign(plain->begin(), plain->end());
-  if (const auto* halves = std::get_if<program::HalfData>(&c.data))
-    for (const uint16_t bits : halves->bits) values.push_back(program::widened(bits, p_.value(id).storage));
-  return array("float", literals(values), count(id) * 4);
+  return array("float", literals(p_.floats(id)), count(id) * 4);
 }
 
 Emitter::Weights Emitter::weights(ValueId weight) {

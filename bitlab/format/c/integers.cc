@@ -30,12 +30,8 @@ ternary::ActKind activation_of(const Node& node) {
 }
 
 std::vector<double> numbers(const Program& p, ValueId id) {
-  std::vector<double> values;
-  const program::Constant& c = *p.constant(id);
-  if (const auto* floats = std::get_if<program::FloatData>(&c.data)) values.assign(floats->begin(), floats->end());
-  if (const auto* halves = std::get_if<program::HalfData>(&c.data))
-    for (const uint16_t bits : halves->bits) values.push_back(program::widened(bits, p.value(id).storage));
-  return values;
+  const std::vector<float> values = p.floats(id);
+  return {values.begin(), values.end()};
 }
 
 bool is_constant(const Program& p, ValueId id) { return p.value(id).kind == ValueKind::kConstant; }

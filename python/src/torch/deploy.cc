@@ -95,11 +95,38 @@ deploy::PostTrainingReport fit_model(const std::shared_ptr<convert::BitModel>& m
   return deploy::quantize_for_deployment(*model, call, samples, config, measure).value();
 }
 
+void bind_post_training(nb::module_& m) {
+  using deploy::LayerFit, deploy::PostTrainingReport;
+  nb::class_<LayerFit>(m, "LayerFit")
+      .def_ro("name", &LayerFit::name)
+      .def_ro("frozen", &LayerFit::frozen, "Whether codes and scales are its own now.")
+      .def_ro("folded", &LayerFit::folded, "A BatchNorm went into it.")
+      .def_ro("undone", &LayerFit::undone, "The fit made the network's outputs worse: as encoded again.")
+      .def_ro("act_scale", &LayerFit::act_scale, "Of static activations.")
+      .def_ro("error_before", &LayerFit::error_before)
+      .def_ro("error_after", &LayerFit::error_after)
+      .def_ro("output_error_before", &LayerFit::output_error_before, "Of the network, before this layer was fitted.")
+      .def_ro("output_error_after", &LayerFit::output_error_after);
+  nb::class_<PostTrainingReport>(m, "PostTrainingReport", "What fitting did with each layer, and to the network.")
+      .def_ro("layers", &PostTrainingReport::layers, "In the order of execution.")
+      .def_ro("unread", &PostTrainingReport::unread, "Ternary layers that no sample reaches.")
+      .def_ro("output_error_encoded", &PostTrainingReport::output_error_encoded)
+      .def_ro("output_error", &PostTrainingReport::output_error,
+              "Of the network's outputs, relative to the float network's.")
+      .def_ro("weight_file_bytes", &PostTrainingReport::weight_file_bytes)
+      .def_ro("weight_bytes", &PostTrainingReport::weight_bytes)
+      .def_ro("float32_weight_bytes", &PostTrainingReport::float32_weight_bytes)
+      .def_ro("bits_a_weight", &PostTrainingReport::bits_a_weight)
+      .def_ro("evaluated_float", &PostTrainingReport::evaluated_float)
+      .def_ro("evaluated_before", &PostTrainingReport::evaluated_before)
+      .def_ro("evaluated_after", &PostTrainingReport::evaluated_after);
+}
+
 }  // namespace
 
 void bind_deploy(nb::module_& m) {
   deploy::register_formats();
-  using deploy::Deployment, deploy::LayerFit, deploy::NodeDifference, deploy::Parity, deploy::PostTrainingReport;
+  using deploy::Deployment, deploy::NodeDifference, deploy::Parity;
   nb::class_<Parity>(m, "Parity", "How close the runtime's outputs are to the module's on the example.")
       .def_ro("exact", &Parity::exact, "No node may round otherwise: the outputs are equal bit by bit.")
       .def_ro("max_difference", &Parity::max_difference, "Largest |module - runtime| of any output.")
@@ -128,29 +155,7 @@ void bind_deploy(nb::module_& m) {
       .def_ro("different", &NodeDifference::different, "Values that are not equal bit by bit.")
       .def_ro("max_difference", &NodeDifference::max_difference)
       .def_ro("max_magnitude", &NodeDifference::max_magnitude);
-  nb::class_<LayerFit>(m, "LayerFit")
-      .def_ro("name", &LayerFit::name)
-      .def_ro("frozen", &LayerFit::frozen, "Whether codes and scales are its own now.")
-      .def_ro("folded", &LayerFit::folded, "A BatchNorm went into it.")
-      .def_ro("undone", &LayerFit::undone, "The fit made the network's outputs worse: as encoded again.")
-      .def_ro("act_scale", &LayerFit::act_scale, "Of static activations.")
-      .def_ro("error_before", &LayerFit::error_before)
-      .def_ro("error_after", &LayerFit::error_after)
-      .def_ro("output_error_before", &LayerFit::output_error_before, "Of the network, before this layer was fitted.")
-      .def_ro("output_error_after", &LayerFit::output_error_after);
-  nb::class_<PostTrainingReport>(m, "PostTrainingReport", "What fitting did with each layer, and to the network.")
-      .def_ro("layers", &PostTrainingReport::layers, "In the order of execution.")
-      .def_ro("unread", &PostTrainingReport::unread, "Ternary layers that no sample reaches.")
-      .def_ro("output_error_encoded", &PostTrainingReport::output_error_encoded)
-      .def_ro("output_error", &PostTrainingReport::output_error,
-              "Of the network's outputs, relative to the float network's.")
-      .def_ro("weight_file_bytes", &PostTrainingReport::weight_file_bytes)
-      .def_ro("weight_bytes", &PostTrainingReport::weight_bytes)
-      .def_ro("float32_weight_bytes", &PostTrainingReport::float32_weight_bytes)
-      .def_ro("bits_a_weight", &PostTrainingReport::bits_a_weight)
-      .def_ro("evaluated_float", &PostTrainingReport::evaluated_float)
-      .def_ro("evaluated_before", &PostTrainingReport::evaluated_before)
-      .def_ro("evaluated_after", &PostTrainingReport::evaluated_after);
+  bind_post_training(m);
   m.def("save", &save, nb::arg("module"), nb::arg("forward"), nb::arg("example"), nb::arg("path"), nb::arg("inputs").none(),
         nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"), nb::arg("tokenizer"));
   m.def("compare", &compare, nb::arg("path"), nb::arg("module"), nb::arg("forward"), nb::arg("example"),

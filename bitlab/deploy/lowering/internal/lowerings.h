@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 
 #include "bitlab/deploy/internal/lowering.h"
 
@@ -67,6 +68,23 @@ int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x);
 inline Result<ValueId> expanded(Lowering& lowering, ValueId x, const program::Shape& shape) {
   if (lowering.shape(x) == shape) return x;
   return lowering.node(Op::expand, {x}, {{"shape", shape}});
+}
+
+// x with sizes of one in front until it has that many dimensions; x itself where it has them.
+inline Result<ValueId> with_rank(Lowering& lowering, ValueId x, size_t rank) {
+  program::Shape shape = lowering.shape(x);
+  if (shape.size() < rank) shape.insert(shape.begin(), rank - shape.size(), 1);
+  return lowering.reshape(x, shape);
+}
+
+// An argument with a number for each channel of [C, spatial...], constant or computed; kNone where it is left out (layers.cc).
+Result<ValueId> by_channel(Lowering& lowering, const Call& call, const std::string& argument, size_t spatial);
+
+// first, first + 1, ...
+inline Sizes counted(size_t count, size_t first = 0) {
+  Sizes numbers(count);
+  std::iota(numbers.begin(), numbers.end(), static_cast<int64_t>(first));
+  return numbers;
 }
 
 // x with its dimensions in another order; x itself where that is the one they have.

@@ -1,0 +1,170 @@
+// What stays the same from run to run, as constants of the program.
+#include <algorithm>
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/where.h>
+
+#include "bitlab/deploy/internal/lowering.h"
+#include "bitlab/deploy/lowering/internal/lowerings.h"
+#include "bitlab/ops/weight_cache.h"
+
+namespace bitlab::deploy {
+namespace {
+
+constexpr float kInfinity =
+    1e30F;  // what infinity becomes: a file holds finite numbers, and exp() of its negative is 0, too
+
+at::Tensor infinite_as_large(const at::Tensor& values) {
+  return at::where(values.isinf(), values.sign() * kInfinity, values);
+}
+
+template <class T>
+std::vector<T> values_of(const at::Tensor& tensor) {
+  const at::Tensor plain = tensor.contiguous();
+  return {plain.const_data_ptr<T>(), plain.const_data_ptr<T>() + plain.numel()};
+}
+
+// Constants that are kept as they are.
+bool is_plain(at::ScalarType type) { return type == at::kLong || type == at::kInt || type == at::kBool; }
+
+std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
+  const at::Tensor plain = tensor.contiguous();
+  const auto* bytes = static_cast<const uint8_t*>(plain.const_data_ptr());
+  return {bytes, bytes + plain.nbytes()};
+}
+
+}  // namespace
+
+Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) {
+  const c10::IValue& value = call.argument(argument);
+  if (value.isNone() || !value.toTensor().defined()) return program::kNone;
+  if (is_activation(value.toTensor())) return unsupported(call, "a constant as '" + argument + "'", "an activation");
+  return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor(); });
+}
+
+Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
+  const auto get_of = [&](const Call& c) {
+    const at::Tensor found = get(c);
+    return found.to(is_rounded(found.scalar_type()) ? at::kFloat : found.scalar_type());
+  };
+  const at::Tensor tensor = get_of(call), twin_tensor = get_of(twin());
+  if (tensor.scalar_type() != at::kFloat && !is_plain(tensor.scalar_type()))
+    return unsupported(call, "constants of float32, int64, int32 or bool", c10::toString(tensor.scalar_type()));
+  BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
+  if (is_fixed(shape)) {
+    if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
+      return unsupported(call, "constants that depend on neither sizes nor values of inputs",
+                         fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
+                                     recordings_->sizes[0], recordings_->twin_sizes[0]));
+    return constant(tensor, tensor.dim() == 0 ? tensor.reshape({1}) : tensor);
+  }
+  // Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table. Of a multiple of a symbol, as
+  // batch * heads, each run of as many may be the same.
+  at::Tensor part = tensor;
+  program::Shape whole, rest;
+  for (const program::Dim& size : shape) {
+    const auto dim = static_cast<int64_t>(rest.size());
+    const int64_t runs = size.is_number() ? 1 : part.size(dim) / size.factor;
+    const auto repeats = [&](const at::Tensor& of) { return at::equal(of.narrow(dim, 0, 1).expand_as(of), of); };
+    const at::Tensor split = part.unflatten(dim, {runs, part.size(dim) / runs});
+    if (!size.is_number() && repeats(part)) {
+      part = part.narrow(dim, 0, 1);
+      whole.push_back(size);
+      rest.emplace_back(1);
+    } else if (!size.is_number() && repeats(split)) {
+      part = split.narrow(dim, 0, 1);
+      whole.insert(whole.end(), {with_factor(size, 1), size.factor});
+      rest.insert(rest.end(), {1, size.factor});
+    } else {
+      whole.push_back(size);
+      rest.push_back(size);
+    }
+  }
+  ValueId value = program::kNone;
+  if (is_fixed(rest)) {
+    value = constant(part);
+  } else {
+    BITLAB_TRY(value, table_part(call, tensor, part, rest, get));
+  }
+  BITLAB_TRY(value, node(Op::expand, {value}, {{"shape", whole}}));
+  return reshape(value, shape);
+}
+
+// `part`: the tensor without its repetitions, `rest` its shape. The recording at the largest sizes has the whole table.
+Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
+                                     const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get) {
+  if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return dim.powers[0] != 0; }))
+    return unsupported(call, "constants that are the same for each sample", describe(source) + " with values that differ");
+  if (!recordings_->largest) {
+    for (const program::Dim& dim : rest)
+      for (size_t s = 0; s < recordings_->signature.symbols.size(); ++s)
+        if (dim.powers[s] != 0 && recordings_->signature.symbols[s].max == program::kMaxElements)
+          return unsupported(
+              call,
+              fmt::format("a largest size of '{}', with which a constant grows", recordings_->signature.symbols[s].name),
+              "none");
+    wants_largest_ = true;
+    return unsupported(call, "a recording at the largest sizes", "none");
+  }
+  const auto& calls = recordings_->largest->calls;
+  if (index_ >= calls.size() || calls[index_].op != call.op)
+    return unsupported(call, "the same operators at the largest sizes", index_ < calls.size() ? calls[index_].op : "none");
+  at::Tensor table = get(calls[index_]);
+  for (size_t i = 0; i < rest.size(); ++i)
+    if (rest[i] == program::Dim(1) && part.size(static_cast<int64_t>(i)) == 1)
+      table = table.narrow(static_cast<int64_t>(i), 0, 1);
+  at::Tensor beginning = table;
+  for (int64_t i = 0; i < part.dim(); ++i) {
+    if (beginning.size(i) < part.size(i)) return unsupported(call, "a constant that grows", describe(beginning));
+    beginning = beginning.narrow(i, 0, part.size(i));
+  }
+  if (!at::equal(beginning, part))
+    return unsupported(call, "a constant whose beginning stays as it grows", describe(source) + " with values that change");
+  ValueId value = constant(source, table);
+  for (size_t i = 0; i < rest.size(); ++i) {
+    if (rest[i].is_number()) continue;
+    BITLAB_TRY(value, slice_of(*this, value, static_cast<int64_t>(i), 0, rest[i]));
+  }
+  return value;
+}
+
+ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
+  const auto known = constants_.find(identity(source));
+  if (known != constants_.end()) return known->second;
+  const auto named = names_.find(identity(source));
+  const std::string constant_name = unique_name(named == names_.end() ? "constant" : named->second);
+  ValueId id = program::kNone;
+  if (is_plain(values.scalar_type())) {
+    id = builder_.raw(constant_name, dtype_of(values.scalar_type()), values.sizes().vec(), bytes_of(values));
+  } else {
+    const at::Tensor finite = infinite_as_large(values.to(at::kFloat));
+    id = builder_.floats(constant_name, finite.sizes().vec(), values_of<float>(finite));
+  }
+  constants_[identity(source)] = id;
+  kept_.push_back(source);
+  return id;
+}
+
+Result<ValueId> Lowering::ternary(const Call& call, std::vector<int64_t> shape) {
+  const at::Tensor &codes = call.argument("codes").toTensor(), &scale = call.argument("scale").toTensor();
+  const auto known = constants_.find(identity(codes));
+  if (known != constants_.end()) return known->second;
+  program::TernaryScales scales;
+  scales.group = call.argument("group").toInt();
+  if (scales.group != 0) {
+    for (const at::Half half : values_of<at::Half>(scale)) scales.group_scale.push_back(half.x);
+  } else {
+    scales.scale = values_of<float>(scale);
+    if (given(call, "scale_neg")) scales.scale_neg = values_of<float>(call.argument("scale_neg").toTensor());
+  }
+  const auto sources = ops::sources_of(codes);
+  const auto named = names_.find(identity(sources.empty() ? codes : sources[0]));
+  const std::string weight_name = unique_name(named == names_.end() ? "codes" : named->second);
+  const ValueId id = codes.scalar_type() == at::kChar
+                         ? builder_.int8(weight_name, std::move(shape), values_of<int8_t>(codes), std::move(scales.scale))
+                         : builder_.ternary(weight_name, std::move(shape), values_of<uint8_t>(codes), std::move(scales));
+  constants_[identity(codes)] = id;
+  return id;
+}
+
+}  // namespace bitlab::deploy
