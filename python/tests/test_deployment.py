@@ -195,6 +195,23 @@ def test_networks_of_transformers_take_masks(kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(found[mask.bool()], wanted[mask.bool()], rtol=1e-4, atol=1e-5)
 
 
+def test_masks_are_taken_without_training_as_well(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    model = transformers.BertModel(transformers.BertConfig(**sizes)).eval()
+    ids = torch.randint(0, 90, (3, 12))
+    sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    wrapped, report = bitlab.quantize_for_deployment(model, [sample])
+    assert report.layers
+    bitlab.deploy(wrapped, sample, tmp_path / "net.bit")
+    mask = (torch.arange(12) < torch.tensor([12, 5, 1])[:, None]).long()
+    with torch.no_grad():
+        wanted = wrapped(input_ids=ids, attention_mask=mask).last_hidden_state
+    found = bitlab.runtime.Session(tmp_path / "net.bit").run({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+    near = torch.as_tensor(found["last_hidden_state"])[mask.bool()] - wanted[mask.bool()]
+    assert near.abs().max() <= 0.02 * wanted.abs().max()  # behind quantizers a rounding may move a code
+
+
 class _Doubled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
