@@ -289,8 +289,10 @@ class Experiment(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("same bits", result.stdout)
         for layer in ("conv1", "conv2", "fc1", "fc2"):
-            before, after = map(float, re.search(rf"(?m)^{layer} +([\d.e-]+) +([\d.e-]+)$", result.stdout).groups())
+            row = re.search(rf"(?m)^{layer} +(\S+) +(\S+) +(\S+)(, undone)?$", result.stdout)
+            before, after, of_network = map(float, row.groups()[:3])
             self.assertLess(after, before, layer)
+            self.assertTrue(0 < of_network < 1, row[0])
         in_float, fitted = map(float, re.search(r"accuracy on the test samples: ([\d.]+) in float, .*, ([\d.]+) fitted to 70 samples", result.stdout).groups())
         report = json.loads((folder / "report.json").read_text())
         self.assertAlmostEqual(in_float, report["test"]["accuracy"], delta=1e-4)
