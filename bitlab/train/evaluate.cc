@@ -5,7 +5,10 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
+#include "bitlab/base/aligned_buffer.h"
 #include "bitlab/data/loader.h"
 
 namespace bitlab::train {
@@ -15,20 +18,41 @@ at::ScalarType scalar_type(data::DType dtype) {
   return dtype == data::DType::kUInt8 ? at::kByte : dtype == data::DType::kInt64 ? at::kLong : at::kFloat;
 }
 
-Result<Evaluation> run_batches(Learner& learner, data::Loader& loader, const EvaluateOptions& options) {
-  const std::unique_ptr<Meter> meter = learner.task().meter();
-  int64_t done = 0;
-  for (;;) {
-    BITLAB_TRY(const auto next, loader.next());
-    if (!next) break;
+struct Batches {
+  int64_t begin = 0, end = 0;
+};
+
+// What this process runs of all batches.
+Batches own_batches(int64_t batches, const std::shared_ptr<Peers>& peers) {
+  const int64_t rank = rank_of(peers), size = size_of(peers);
+  return {batches * rank / size, batches * (rank + 1) / size};
+}
+
+// Runs these batches and writes what the meter measures into rows of `numbers`.
+Status run_batches(Learner& learner, const data::DatasetPtr& set, const Batches& batches, const EvaluateOptions& options,
+                   Meter& meter, at::Tensor& numbers) {
+  if (batches.begin == batches.end) return {};
+  BITLAB_TRY(const auto loader, data::Loader::create(set, {.batch_size = options.batch_size, .workers = options.workers}));
+  BITLAB_RETURN_IF_ERROR(loader->seek({.position = batches.begin}));
+  for (int64_t i = batches.begin; i < batches.end; ++i) {
+    BITLAB_TRY(const auto next, loader->next());
     const nn::NamedTensors batch = tensors_of(*next, options.channels_last);
     const nn::NamedTensors outputs = learner.forward(batch);
-    meter->add(outputs, batch);
+    numbers[i].copy_(at::tensor(meter.measure(outputs, batch), at::kDouble));
     if (options.on_batch) options.on_batch(outputs, batch);
-    done = std::min(done + options.batch_size, loader.samples());
-    if (options.progress) options.progress(done);
+    if (options.progress)
+      options.progress(std::min((i + 1) * options.batch_size, set->size()) - batches.begin * options.batch_size);
   }
-  return Evaluation{done, meter->metrics()};
+  return {};
+}
+
+// In the order of the batches, whoever ran them.
+std::vector<double> sums_of(const at::Tensor& numbers) {
+  std::vector<double> sums(static_cast<size_t>(numbers.size(1)), 0);
+  const auto rows = numbers.accessor<double, 2>();
+  for (int64_t i = 0; i < rows.size(0); ++i)
+    for (size_t j = 0; j < sums.size(); ++j) sums[j] += rows[i][static_cast<int64_t>(j)];
+  return sums;
 }
 
 }  // namespace
@@ -61,10 +85,19 @@ double Evaluation::at(std::string_view metric) const {
 }
 
 Result<Evaluation> evaluate(Learner& learner, const data::DatasetPtr& set, const EvaluateOptions& options) try {
-  BITLAB_TRY(const auto loader, data::Loader::create(set, {.batch_size = options.batch_size, .workers = options.workers}));
+  if (set->size() < 1 || options.batch_size < 1)
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[evaluate] at least one sample and a batch_size of at least 1, got {} and {}", set->size(),
+                      options.batch_size);
   learner.train(false);
   const at::NoGradGuard no_grad;
-  return run_batches(learner, *loader, options);
+  const std::unique_ptr<Meter> meter = learner.task().meter();
+  const auto peers = meter->keeps_batches() ? nullptr : options.peers;
+  const int64_t batches = ceil_div(set->size(), options.batch_size);
+  at::Tensor numbers = at::zeros({batches, static_cast<int64_t>(meter->numbers())}, at::kDouble);
+  BITLAB_RETURN_IF_ERROR(run_batches(learner, set, own_batches(batches, peers), options, *meter, numbers));
+  if (peers != nullptr) peers->sum(numbers);  // the rows of other processes are 0 here
+  return Evaluation{set->size(), meter->metrics(sums_of(numbers))};
 } catch (const Exception& error) {
   return error.error();
 } catch (const c10::Error& error) {

@@ -6,6 +6,7 @@
 
 #include "bitlab/data/dataset.h"
 #include "bitlab/train/learner.h"
+#include "bitlab/train/peers.h"
 
 namespace bitlab::train {
 
@@ -26,9 +27,12 @@ struct Evaluation {
 
 struct EvaluateOptions {
   int64_t batch_size = 256;
-  int64_t workers = 0;                              // threads that prepare batches
-  bool channels_last = false;                       // as TrainingConfig's
-  std::function<void(int64_t samples)> progress{};  // gets the number of samples done
+  int64_t workers = 0;         // threads that prepare batches
+  bool channels_last = false;  // as TrainingConfig's
+  // Processes that call this together, each of which runs a part of the batches; the metrics, the same bits as one process has, are those of all samples. Where the
+  // task's meter keeps batches each process runs all of them.
+  std::shared_ptr<Peers> peers{};
+  std::function<void(int64_t samples)> progress{};  // gets the number of samples done by this process
   // Gets what the metrics are computed from, for what is more than metrics.
   std::function<void(const nn::NamedTensors& outputs, const nn::NamedTensors& batch)> on_batch{};
 };

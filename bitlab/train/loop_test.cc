@@ -24,8 +24,11 @@ struct Scripted : Classification {
   struct Score : Meter {
     double value;
     explicit Score(double v) : value(v) {}
-    void add(const nn::NamedTensors&, const nn::NamedTensors&) override {}
-    std::vector<Metric> metrics() const override { return {{"score", value}, {"other", 2 * value}}; }
+    std::vector<double> measure(const nn::NamedTensors&, const nn::NamedTensors&) override { return {}; }
+    size_t numbers() const override { return 0; }
+    std::vector<Metric> metrics(const std::vector<double>&) const override {
+      return {{"score", value}, {"other", 2 * value}};
+    }
   };
   std::unique_ptr<Meter> meter() const override {
     const double next = script.at(0);

@@ -1,5 +1,6 @@
 #include "bitlab/train/task.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <ATen/core/Reduction.h>
@@ -26,20 +27,20 @@ class Means : public Meter {
     double (*finish)(double mean) = nullptr;
   };
   Means(std::function<int64_t(const Tensors& batch)> items, std::vector<Part> parts)
-      : items_(std::move(items)), parts_(std::move(parts)), sums_(parts_.size(), 0) {}
+      : items_(std::move(items)), parts_(std::move(parts)) {}
 
-  void add(const Tensors& outputs, const Tensors& batch) override {
-    count_ += items_(batch);
-    double own = 0;
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      if (parts_[i].sum) own = parts_[i].sum(outputs, batch);
-      sums_[i] += own;
-    }
+  // The sum of each part, and the items.
+  std::vector<double> measure(const Tensors& outputs, const Tensors& batch) override {
+    std::vector<double> numbers;
+    for (const Part& part : parts_) numbers.push_back(part.sum ? part.sum(outputs, batch) : numbers.back());
+    numbers.push_back(static_cast<double>(items_(batch)));
+    return numbers;
   }
-  std::vector<Metric> metrics() const override {
+  size_t numbers() const override { return parts_.size() + 1; }
+  std::vector<Metric> metrics(const std::vector<double>& sums) const override {
     std::vector<Metric> list;
     for (size_t i = 0; i < parts_.size(); ++i) {
-      const double mean = count_ == 0 ? 0 : sums_[i] / static_cast<double>(count_);
+      const double mean = sums.back() == 0 ? 0 : sums[i] / sums.back();
       list.push_back({parts_[i].name, parts_[i].finish == nullptr ? mean : parts_[i].finish(mean)});
     }
     return list;
@@ -48,8 +49,6 @@ class Means : public Meter {
  private:
   std::function<int64_t(const Tensors&)> items_;
   std::vector<Part> parts_;
-  std::vector<double> sums_;
-  int64_t count_ = 0;
 };
 
 // The sum of the task's loss over the items of a batch.
@@ -81,25 +80,42 @@ at::Tensor weighted_sum(const std::vector<MultiTask::Part>& parts, Loss loss) {
   return sum;
 }
 
+// Several meters, whose numbers follow each other; what a name is put in front of is the name and a dot.
 class MultiMeter : public Meter {
  public:
-  MultiMeter(const std::vector<MultiTask::Part>& parts, std::unique_ptr<Meter> whole) : whole_(std::move(whole)) {
-    for (const MultiTask::Part& part : parts) parts_.emplace_back(part.name, part.task->meter());
+  MultiMeter(const std::vector<MultiTask::Part>& parts, std::unique_ptr<Meter> whole) {
+    meters_.emplace_back("", std::move(whole));
+    for (const MultiTask::Part& part : parts) meters_.emplace_back(part.name + ".", part.task->meter());
   }
-  void add(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) override {
-    whole_->add(outputs, batch);
-    for (auto& [name, meter] : parts_) meter->add(outputs, batch);
+  std::vector<double> measure(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) override {
+    std::vector<double> all;
+    for (auto& [prefix, meter] : meters_) {
+      const std::vector<double> own = meter->measure(outputs, batch);
+      all.insert(all.end(), own.begin(), own.end());
+    }
+    return all;
   }
-  std::vector<Metric> metrics() const override {
-    std::vector<Metric> list = whole_->metrics();
-    for (const auto& [name, meter] : parts_)
-      for (const Metric& metric : meter->metrics()) list.push_back({name + "." + metric.name, metric.value});
+  size_t numbers() const override {
+    size_t all = 0;
+    for (const auto& [prefix, meter] : meters_) all += meter->numbers();
+    return all;
+  }
+  std::vector<Metric> metrics(const std::vector<double>& sums) const override {
+    std::vector<Metric> list;
+    auto begin = sums.begin();
+    for (const auto& [prefix, meter] : meters_) {
+      const auto end = begin + static_cast<std::ptrdiff_t>(meter->numbers());
+      for (const Metric& metric : meter->metrics({begin, end})) list.push_back({prefix + metric.name, metric.value});
+      begin = end;
+    }
     return list;
+  }
+  bool keeps_batches() const override {
+    return std::any_of(meters_.begin(), meters_.end(), [](const auto& entry) { return entry.second->keeps_batches(); });
   }
 
  private:
-  std::unique_ptr<Meter> whole_;
-  std::vector<std::pair<std::string, std::unique_ptr<Meter>>> parts_;
+  std::vector<std::pair<std::string, std::unique_ptr<Meter>>> meters_;
 };
 
 }  // namespace

@@ -19,12 +19,16 @@ struct Metric {
 // The value of that name; null where there is none.
 const double* find(const std::vector<Metric>& metrics, std::string_view name);
 
-// Collects metrics batch by batch; nothing of a batch is kept.
+// Metrics over many batches: numbers of each, which are added up over all of them in their order.
 class Meter {
  public:
   virtual ~Meter() = default;
-  virtual void add(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) = 0;
-  virtual std::vector<Metric> metrics() const = 0;
+  // The numbers of a batch, of every batch as many.
+  virtual std::vector<double> measure(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) = 0;
+  virtual size_t numbers() const = 0;  // how many these are
+  virtual std::vector<Metric> metrics(const std::vector<double>& sums) const = 0;
+  // Whether metrics() depends on more of the batches than their numbers, so that processes cannot share them.
+  virtual bool keeps_batches() const { return false; }
 };
 
 // Which metric says that one epoch is better than another.

@@ -13,7 +13,18 @@
 namespace bitlab::train {
 namespace {
 
-double metric(const Meter& meter, const std::string& name) { return Evaluation{0, meter.metrics()}.at(name); }
+// What a task's meter measures over several batches.
+struct Sums {
+  std::unique_ptr<Meter> meter;
+  std::vector<double> sums;
+  explicit Sums(const Task& task) : meter(task.meter()), sums(meter->numbers(), 0) {}
+  void add(const nn::NamedTensors& outputs, const nn::NamedTensors& batch) {
+    const std::vector<double> own = meter->measure(outputs, batch);
+    ASSERT_EQ(own.size(), sums.size());
+    for (size_t i = 0; i < own.size(); ++i) sums[i] += own[i];
+  }
+  double metric(const std::string& name) const { return Evaluation{0, meter->metrics(sums)}.at(name); }
+};
 
 // The mean of -log softmax at the labels, by its definition.
 double cross_entropy(const at::Tensor& logits, const at::Tensor& labels) {
@@ -36,23 +47,23 @@ TEST(Tasks, MetricsAreThoseOfAllSamples) {
   const Classification classification;
   const NextToken language("words");
   const Regression regression("values");
-  const auto a = classification.meter(), b = language.meter(), c = regression.meter();
+  Sums a(classification), b(language), c(regression);
   for (const auto& [begin, size] : {std::pair<int64_t, int64_t>{0, 4}, {4, 1}, {5, 2}}) {
     const auto part = [&, begin = begin, size = size](const at::Tensor& t) { return t.narrow(0, begin, size); };
     const nn::NamedTensors outputs{{"output", part(logits)}, {"words", part(words)}, {"values", part(values)}};
     const nn::NamedTensors batch{{"label", part(labels)}, {"next", part(next)}, {"target", part(targets)}};
-    for (Meter* meter : {a.get(), b.get(), c.get()}) meter->add(outputs, batch);
+    for (Sums* sums : {&a, &b, &c}) sums->add(outputs, batch);
     EXPECT_EQ(classification.items(batch), size);
     EXPECT_EQ(language.items(batch), 3 * size);
     EXPECT_EQ(regression.items(batch), 4 * size);
   }
   double right = 0;
   for (int64_t i = 0; i < 7; ++i) right += logits[i].argmax().item<int64_t>() == labels[i].item<int64_t>() ? 1 : 0;
-  EXPECT_DOUBLE_EQ(metric(*a, "accuracy"), right / 7);
-  EXPECT_NEAR(metric(*a, "loss"), cross_entropy(logits, labels), 1e-6);
-  EXPECT_NEAR(metric(*b, "perplexity"), std::exp(cross_entropy(words, next)), 1e-4);
-  EXPECT_NEAR(metric(*c, "mse"), (values.to(at::kDouble) - targets.to(at::kDouble)).square().mean().item<double>(), 1e-6);
-  EXPECT_THROW(metric(*a, "perplexity"), Exception);
+  EXPECT_DOUBLE_EQ(a.metric("accuracy"), right / 7);
+  EXPECT_NEAR(a.metric("loss"), cross_entropy(logits, labels), 1e-6);
+  EXPECT_NEAR(b.metric("perplexity"), std::exp(cross_entropy(words, next)), 1e-4);
+  EXPECT_NEAR(c.metric("mse"), (values.to(at::kDouble) - targets.to(at::kDouble)).square().mean().item<double>(), 1e-6);
+  EXPECT_THROW(a.metric("perplexity"), Exception);
   EXPECT_TRUE(Goal({"accuracy", true}).better(0.9, 0.8));
   EXPECT_FALSE(Goal({"mse", false}).better(0.9, 0.8));
 }
@@ -127,6 +138,51 @@ TEST(Tasks, TwoInputsTwoOutputsTwoLosses) {
   double best = 1e9;
   for (const EpochReport& epoch : report.epochs) best = std::min(best, Evaluation{0, epoch.metrics}.at("loss"));
   EXPECT_EQ(after.at("loss"), best) << "the goal chooses the epoch";
+}
+
+// One of several processes, which run one after the other here: what all of them together have is known after the first round.
+struct InTurn : Peers {
+  int64_t own, count;
+  std::vector<at::Tensor>& told;
+  InTurn(int64_t rank, int64_t size, std::vector<at::Tensor>& all) : own(rank), count(size), told(all) {}
+  int64_t rank() const override { return own; }
+  int64_t size() const override { return count; }
+  void sum(at::Tensor values) override {
+    told.push_back(values.clone());
+    if (told.size() <= static_cast<size_t>(count)) return;
+    values.zero_();
+    for (int64_t i = 0; i < count; ++i) values.add_(told[static_cast<size_t>(i)]);
+  }
+  void broadcast(at::Tensor) override { FAIL(); }
+  at::Tensor gather(const at::Tensor& values) override { return values; }
+};
+
+// Whatever part of the batches each has, none where there are fewer of them than processes.
+TEST(Tasks, ProcessesShareAnEvaluationToTheSameBits) {
+  torch::manual_seed(5);
+  TwoHeads net;
+  ModuleLearner learner(net, std::make_shared<MultiTask>(
+                                 std::vector<MultiTask::Part>{{"digit", std::make_shared<Classification>("digit"), 1.0},
+                                                              {"value", std::make_shared<Regression>("value"), 4.0}}));
+  const auto set = std::make_shared<Quarters>(23);
+  for (const int64_t batch_size : {4, 23, 5}) {
+    const Evaluation whole = evaluate(learner, set, {.batch_size = batch_size}).value();
+    for (const int64_t processes : {2, 3, 7}) {
+      std::vector<at::Tensor> told;
+      int64_t samples = 0;
+      for (int64_t turn = 0; turn < 2 * processes; ++turn) {
+        EvaluateOptions options{.batch_size = batch_size,
+                                .workers = turn % 2,
+                                .peers = std::make_shared<InTurn>(turn % processes, processes, told)};
+        options.on_batch = [&](const auto&, const nn::NamedTensors& batch) { samples += batch.at("label").numel(); };
+        const Evaluation own = evaluate(learner, set, options).value();
+        if (turn < processes) continue;
+        EXPECT_EQ(own.samples, 23);
+        for (const Metric& metric : whole.metrics) EXPECT_EQ(own.at(metric.name), metric.value) << metric.name;
+      }
+      EXPECT_EQ(samples, 2 * 23) << "each sample once a round";
+    }
+  }
 }
 
 TEST(Tasks, AThousandClasses) {

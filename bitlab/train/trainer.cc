@@ -307,7 +307,8 @@ Status BitTrainer::judge(const data::DatasetPtr& validation) {
   const auto epoch = static_cast<int64_t>(p.report.epochs.size()) + 1;
   if (is_evaluated) {
     BITLAB_TRY(Evaluation evaluation,
-               evaluate(learner_, validation, {.workers = config_.workers, .channels_last = config_.channels_last}));
+               evaluate(learner_, validation,
+                        {.workers = config_.workers, .channels_last = config_.channels_last, .peers = options_.peers}));
     const auto weights = learner_.ternary_weights();
     p.report.evaluations.push_back({epoch, p.updates, std::move(evaluation.metrics), statistics_of(weights, p.codes)});
   }

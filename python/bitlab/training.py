@@ -113,23 +113,27 @@ class _Task:
 class _Meter:
     def __init__(self, trainer: BitTrainer) -> None:
         self.trainer = trainer
-        self.loss = 0.0
-        self.count = 0
         self.outputs: list[Tensors] = []
         self.labels: list[torch.Tensor] = []
 
-    def add(self, outputs: Tensors, batch: Tensors) -> None:
+    def keeps_batches(self) -> bool:
+        return self.trainer.compute_metrics is not None
+
+    def numbers(self) -> int:
+        return 2
+
+    def measure(self, outputs: Tensors, batch: Tensors) -> list[float]:
         count = len(next(iter(batch.values())))
-        self.loss += float(self.trainer._loss_of(outputs, batch)) * count
-        self.count += count
-        if self.trainer.compute_metrics is not None:
+        if self.keeps_batches():
             self.outputs.append({name: value.detach().cpu() for name, value in outputs.items() if name != "loss" and value.dim() > 0})
             label = _label_of(batch)
             if label is not None:
                 self.labels.append(label)
+        return [float(self.trainer._loss_of(outputs, batch)) * count, count]
 
-    def metrics(self) -> dict[str, float]:
-        metrics = {"loss": self.loss / max(self.count, 1)}
+    def metrics(self, sums: list[float]) -> dict[str, float]:
+        loss, count = sums
+        metrics = {"loss": loss / max(count, 1)}
         if self.trainer.compute_metrics is not None:
             predictions = tuple(torch.cat([o[name] for o in self.outputs]).numpy() for name in self.outputs[0])
             labels = torch.cat(self.labels).numpy() if self.labels else None

@@ -77,7 +77,7 @@ std::vector<train::Metric> metrics_of(const nb::object& metrics) {
   return list;
 }
 
-// An object with loss(outputs, batch), smoothed_loss(outputs, batch, smoothing), class_logits(outputs), items(batch), meter() (with add(outputs, batch) and metrics()) and goal().
+// An object with loss(outputs, batch), smoothed_loss(outputs, batch, smoothing), class_logits(outputs), items(batch), meter() (with what train::Meter has) and goal().
 class PythonTask final : public Task {
  public:
   explicit PythonTask(const nb::object& task) : task_(task) {}
@@ -110,13 +110,21 @@ class PythonTask final : public Task {
  private:
   struct PythonMeter final : train::Meter {
     explicit PythonMeter(nb::object object) : meter(std::move(object)) {}
-    void add(const NamedTensors& outputs, const NamedTensors& batch) override {
+    std::vector<double> measure(const NamedTensors& outputs, const NamedTensors& batch) override {
       const nb::gil_scoped_acquire gil;
-      meter.get().attr("add")(nb::cast(outputs), nb::cast(batch));
+      return nb::cast<std::vector<double>>(meter.get().attr("measure")(nb::cast(outputs), nb::cast(batch)));
     }
-    std::vector<train::Metric> metrics() const override {
+    size_t numbers() const override {
       const nb::gil_scoped_acquire gil;
-      return metrics_of(meter.get().attr("metrics")());
+      return nb::cast<size_t>(meter.get().attr("numbers")());
+    }
+    std::vector<train::Metric> metrics(const std::vector<double>& sums) const override {
+      const nb::gil_scoped_acquire gil;
+      return metrics_of(meter.get().attr("metrics")(sums));
+    }
+    bool keeps_batches() const override {
+      const nb::gil_scoped_acquire gil;
+      return nb::cast<bool>(meter.get().attr("keeps_batches")());
     }
     Shared meter;
   };
