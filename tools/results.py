@@ -24,6 +24,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "bitlab" / "kernels" / "README.md",
     ROOT / "docs" / "tutorials" / "quantization.md",
+    ROOT / "docs" / "tutorials" / "training.md",
     ROOT / "docs" / "advanced" / "formats.md",
     ROOT / "docs" / "advanced" / "gpu.md",
     ROOT / "docs" / "benchmarks" / "index.md",
@@ -264,6 +265,23 @@ def accuracy_table() -> str:
     return "\n" + "\n".join(lines + untrained) + "\n"
 
 
+def recipes_table() -> str:
+    r = json.loads((RESULTS / "recipes.json").read_text())
+    means = {recipe: statistics.mean(of) for recipe, of in r["losses"].items()}
+    lines = [
+        f"A language model of bytes (2 blocks, width 64, int8 activations, every layer ternary) on tinyshakespeare, {r['epochs']} epochs; the loss on the test text,",
+        f"mean of {len(r['losses']['ternary'])} seeds. By `{r['command']}` on {r['cpu']}.",
+        "",
+        "| recipe | loss | beside ternary without | seeds |",
+        "|---|---:|---:|---|",
+    ]
+    for recipe, losses in r["losses"].items():
+        beside = "" if recipe == "ternary" else f"{means[recipe] - means['ternary']:+.3f}"
+        name = recipe if recipe in ("float32", "ternary") else f"`{recipe}`"
+        lines.append(f"| {name} | {means[recipe]:.3f} | {beside} | {', '.join(f'{loss:.3f}' for loss in losses)} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def models_table() -> str:
     r = json.loads((RESULTS / "models.json").read_text())
     peers = [name for name in r["cases"][0]["candidates"] if name != "BitLab"]
@@ -388,6 +406,7 @@ TABLES: Dict[str, Callable[[], str]] = {
     "methods": methods_table,
     "training": training_table,
     "accuracy": accuracy_table,
+    "recipes": recipes_table,
     "models": models_table,
     "sizes": sizes_table,
     "formats": formats_table,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -68,6 +69,10 @@ BITLAB_INLINE Floats<kWidth> load_scales(const float* scale, int64_t stride, int
 
 template <int kWidth, class Vector, class T>
 BITLAB_INLINE void store_rows(const Vector& values, T* to, int64_t count) {
+  if (count >= kWidth) {
+    std::memcpy(to, &values, sizeof(values));
+    return;
+  }
 #if defined(BITLAB_MASKS)
   if constexpr (kWidth == 16 && sizeof(T) == 4) {
     _mm512_mask_storeu_epi32(to, mask_of(count), reinterpret_cast<__m512i>(values));
@@ -78,11 +83,7 @@ BITLAB_INLINE void store_rows(const Vector& values, T* to, int64_t count) {
     return;
   }
 #endif
-  if (count >= kWidth) {
-    std::memcpy(to, &values, sizeof(values));
-  } else {
-    for (int64_t i = 0; i < count; ++i) to[i] = values[i];
-  }
+  for (int64_t i = 0; i < count; ++i) to[i] = values[i];
 }
 
 // Half to even, as rint does; |values| is below 2^22.
@@ -119,32 +120,97 @@ struct RowConstants {
   }
 };
 
+// Where the results of some rows go and what is done with them on the way. All that a call's arguments say of it is read once: a store of int8 may
+// change any memory for all that the compiler knows, and between tokens it would read everything again.
+template <int kWidth, bool kInt8>
+class Results {
+ public:
+  __attribute__((always_inline)) Results(const TernaryGemmArgs& p, const RowConstants<kWidth>& c)
+      : c_(c),
+        residual_(p.residual == nullptr ? nullptr : p.residual + c.row),
+        stride_(p.y_stride),
+        has_bias_(p.bias != nullptr),
+        has_affine_(p.alpha != nullptr),
+        relu_(p.relu),
+        clamps_(p.clamps) {
+    if constexpr (kInt8) {
+      // ReLU, clamp and int8's own limits are one clamp behind the product with y_inv, which keeps the order of values.
+      const float first = p.clamps ? p.low : -__builtin_inff(), low = p.relu && first < 0 ? 0 : first;
+      const float high = p.clamps ? p.high : __builtin_inff();
+      inv_ = all_floats<kWidth>(p.y_inv);
+      low_ = all_floats<kWidth>(limited(low * p.y_inv, p.y_limit));
+      high_ = all_floats<kWidth>(limited(high * p.y_inv, p.y_limit));
+      to_ = p.y_q + c.row;
+    } else {
+      low_ = all_floats<kWidth>(p.low);
+      high_ = all_floats<kWidth>(p.high);
+      to_ = p.y + c.row;
+    }
+  }
+
+  // y: the sums with their scales.
+  __attribute__((always_inline)) void put(Floats<kWidth> y, int64_t token) const {
+    if (has_bias_) y = y + c_.bias;
+    if (has_affine_) {
+      y = y * c_.alpha;
+      y = y + c_.beta;
+    }
+    const int64_t at = token * stride_;
+    if (residual_ != nullptr) y = y + load_rows<kWidth>(residual_ + at, c_.count);
+    if constexpr (kInt8) {
+      y = y * inv_;
+      y = y > low_ ? y : low_;
+      y = y < high_ ? y : high_;
+      const auto q = __builtin_convertvector(rounded<kWidth>(y), typename Lanes<kWidth>::Bytes);
+      store_rows<kWidth>(q, to_ + at, c_.count);
+    } else {
+      if (relu_) y = y < Floats<kWidth>{} ? Floats<kWidth>{} : y;
+      if (clamps_) {  // as the functions maximum and minimum of elementwise.def; in this form each is one instruction
+        const Floats<kWidth> raised = y > low_ ? y : low_, between = raised < high_ ? raised : high_;
+        y = y == y ? between : y;
+      }
+      store_rows<kWidth>(y, to_ + at, c_.count);
+    }
+  }
+
+ private:
+  static float limited(float value, float limit) { return value > limit ? limit : value < -limit ? -limit : value; }
+
+  RowConstants<kWidth> c_;
+  const float* residual_;
+  std::conditional_t<kInt8, int8_t, float>* to_;
+  int64_t stride_;
+  bool has_bias_, has_affine_, relu_, clamps_;
+  Floats<kWidth> inv_{}, low_, high_;
+};
+
 template <int kWidth>
 BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
-  const Floats<kWidth> zero{};
-  if (p.bias != nullptr) y = y + c.bias;
-  if (p.alpha != nullptr) {
-    y = y * c.alpha;
-    y = y + c.beta;
-  }
-  const int64_t at = token * p.y_stride + c.row;
-  if (p.residual != nullptr) y = y + load_rows<kWidth>(p.residual + at, c.count);
-  if (p.relu) y = y < zero ? zero : y;
-  if (p.clamps) {  // as the functions maximum and minimum of elementwise.def; in this form each is one instruction
-    const auto low = all_floats<kWidth>(p.low), high = all_floats<kWidth>(p.high);
-    const Floats<kWidth> raised = y > low ? y : low, between = raised < high ? raised : high;
-    y = y == y ? between : y;
-  }
   if (p.y_q == nullptr) {
-    store_rows<kWidth>(y, p.y + at, c.count);
-    return;
+    Results<kWidth, false>(p, c).put(y, token);
+  } else {
+    Results<kWidth, true>(p, c).put(y, token);
   }
-  const auto most = all_floats<kWidth>(p.y_limit), least = all_floats<kWidth>(-p.y_limit);
-  Floats<kWidth> scaled = y * all_floats<kWidth>(p.y_inv);
-  scaled = scaled < most ? scaled : most;
-  scaled = scaled > least ? scaled : least;
-  const auto q = __builtin_convertvector(rounded<kWidth>(scaled), typename Lanes<kWidth>::Bytes);
-  store_rows<kWidth>(q, p.y_q + at, c.count);
+}
+
+// sum(t): the sum of t q of the token `token` + t.
+template <int kWidth, bool kInt8, class Sum>
+BITLAB_INLINE void finish_sums_as(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, int64_t token, int64_t tokens,
+                                  const Sum& sum) {
+  const Results<kWidth, kInt8> results(p, c);
+  const float* a = p.a + token * p.a_stride;
+  const int64_t a_stride = p.a_stride;
+  for (int64_t t = 0; t < tokens; ++t)
+    results.put(to_floats<kWidth>(sum(t)) * all_floats<kWidth>(a[t * a_stride]) * c.scale, token + t);
+}
+template <int kWidth, class Sum>
+BITLAB_INLINE void finish_sums(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, int64_t token, int64_t tokens,
+                               const Sum& sum) {
+  if (p.y_q == nullptr) {
+    finish_sums_as<kWidth, false>(p, c, token, tokens, sum);
+  } else {
+    finish_sums_as<kWidth, true>(p, c, token, tokens, sum);
+  }
 }
 
 // acc: the sum of t q.

@@ -11,8 +11,8 @@ struct Vnni : Avx512Vnni {
   // which matter where codes are used only once or twice. The sums of two tokens have room for two scales, so one shift is left. They are
   // added up before they wrap: 4 x 2 x 64 x 127 a step, times 32,768, is below 2^31.
   template <int kRegs, int kToks>
-  BITLAB_NOINLINE void few_tokens(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row,
-                                  const int32_t* sums) {
+  BITLAB_NOINLINE void few_tokens(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, const int32_t* sums,
+                                  Finished<16, Scales::kPlain>* done) {
     constexpr int64_t kScaledSteps = 32768;
     constexpr int kParts = 4 / kToks;
     __m512i masks[kParts];
@@ -22,7 +22,6 @@ struct Vnni : Avx512Vnni {
     const int64_t step_bytes = w.step_bytes;
     const uint8_t* bytes = w.first;
     const Runs runs = Runs::of(p, w.steps);
-    Finished<16> done[kRegs * kToks];
     Ints<16> acc[kRegs][kToks];
     BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) acc[r][t] =
         all_ints<16>(-sums[t]);
@@ -54,9 +53,8 @@ struct Vnni : Avx512Vnni {
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t)
           BITLAB_UNROLL for (int i = 0; i < kParts; ++i) acc[r][t] += (Ints<16>)part[r][t][i] >> (2 * i);
     }
-    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) done[r * kToks + t].sum =
+    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) done[t * kRegs + r].sum =
         acc[r][t];
-    finish_tile<16, Scales::kPlain>(p, done, kRegs, kToks, token, row);
   }
 };
 

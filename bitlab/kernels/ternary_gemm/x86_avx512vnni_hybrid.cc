@@ -96,16 +96,19 @@ class Tiles {
     const int64_t first = tiles.number_ / tiles.blocks_ * kTileTokens, row = tiles.number_ % tiles.blocks_ * kVnBlock;
     const int64_t tokens = tiles.tokens_ - first < kTileTokens ? tiles.tokens_ - first : kTileTokens;
     for (int64_t r = 0; r < 4; ++r) {
-      const auto constants = RowConstants<16>::of(tiles.p_, tiles.row_ + row + 16 * r);
-      for (int64_t t = 0; t < tokens; ++t) {
-        Ints<16> acc;
-        std::memcpy(&acc, tiles.tile_ + 16 * (4 * r + t), sizeof(acc));
-        if (tiles.products_ == nullptr) {
-          finish_sum<16>(tiles.p_, constants, acc, tiles.token_ + first + t);
-        } else {
-          std::memcpy(tiles.products_ + (first + t) * kMostRows + row + 16 * r, &acc, sizeof(acc));
-        }
+      const int32_t* sums = tiles.tile_ + 16 * 4 * r;
+      if (tiles.products_ != nullptr) {
+        for (int64_t t = 0; t < tokens; ++t)
+          std::memcpy(tiles.products_ + (first + t) * kMostRows + row + 16 * r, sums + 16 * t, 64);
+        continue;
       }
+      const auto constants = RowConstants<16>::of(tiles.p_, tiles.row_ + row + 16 * r);
+      finish_sums<16>(
+          tiles.p_, constants, tiles.token_ + first, tokens, [sums](int64_t t) __attribute__((always_inline)) {
+            Ints<16> sum;
+            std::memcpy(&sum, sums + 16 * t, sizeof(sum));
+            return sum;
+          });
     }
   }
 

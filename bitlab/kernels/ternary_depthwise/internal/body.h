@@ -71,16 +71,18 @@ BITLAB_INLINE void nine_taps(const TernaryDepthwiseArgs& p, const RowConstants<k
   Words t[kTaps];
   _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap)
       std::memcpy(&t[tap], p.t + tap * p.layer.rows + constants.row, sizeof(Words));
-  for (int64_t token = token_begin; token < token_end; ++token) {
-    const int8_t* const* pixels = p.pixels + token * kTaps;
-    Words sum{};
-    _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap) {
-      typename Lanes<kWidth>::Bytes q;
-      std::memcpy(&q, pixels[tap] + constants.row, sizeof(q));
-      sum += words_of<kWidth>(q) * t[tap];
-    }
-    finish_sum<kWidth>(p.layer, constants, ints_of<kWidth>(sum), token);
-  }
+  const int8_t* const* pixels = p.pixels + token_begin * kTaps;
+  const int64_t row = constants.row;
+  finish_sums<kWidth>(
+      p.layer, constants, token_begin, token_end - token_begin, [&](int64_t token) __attribute__((always_inline)) {
+        Words sum{};
+        _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap) {
+          typename Lanes<kWidth>::Bytes q;
+          std::memcpy(&q, pixels[token * kTaps + tap] + row, sizeof(q));
+          sum += words_of<kWidth>(q) * t[tap];
+        }
+        return ints_of<kWidth>(sum);
+      });
 }
 
 template <int kWidth>

@@ -56,6 +56,7 @@ struct ArmDotProduct : Arm {
   }
   BITLAB_INLINE void dot(Sum& sum, Codes codes, Quads q4) { sum = vdotq_s32(sum, vreinterpretq_s8_u8(codes), q4); }
   BITLAB_INLINE Ints<4> widen(Sum sum) { return (Ints<4>)sum; }
+  BITLAB_INLINE Sum sum_from(Ints<4> values) { return (Sum)values; }
 };
 #endif
 

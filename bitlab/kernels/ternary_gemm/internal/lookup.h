@@ -106,14 +106,15 @@ struct Lookup {
         BITLAB_UNROLL for (int i = 0; i < kWide; ++i)
             std::memcpy(&square[i], wide + (r + i) * kTokens + first, sizeof(square[i]));
         transpose(square);
-        for (int64_t t = 0; t < kWide && first + t < tokens; ++t) {
-          Ints<kWide> sum = square[t], added;
-          if (rest != nullptr) {
+        const int64_t count = tokens - first < kWide ? tokens - first : kWide;
+        if (rest != nullptr)
+          for (int64_t t = 0; t < count; ++t) {
+            Ints<kWide> added;
             std::memcpy(&added, rest + (first + t) * rest_stride + r, sizeof(added));
-            sum += added;
+            square[t] += added;
           }
-          finish_sum<kWide>(p, constants, sum, token + first + t);
-        }
+        finish_sums<kWide>(
+            p, constants, token + first, count, [&square](int64_t t) __attribute__((always_inline)) { return square[t]; });
       }
     }
   }

@@ -13,6 +13,7 @@
 //   low_bits             the lowest bit of each field
 //   broadcast4, dot      4 q; sum += codes times q, four products a row
 //   widen                the sums as int32, a row a lane
+//   sum_from             where sums are int32 all the way: a Sum that begins with these, so that what is subtracted takes no registers of its own
 //   sum_of               the sum of q over steps
 //   load_halves          float16 values of consecutive rows
 //   kFewTokens           up to how many tokens there is few_tokens, a tile of its own; 0: there is none
@@ -131,39 +132,48 @@ BITLAB_INLINE void multiply(typename Isa::Sum (&sum)[kRegs][kToks], typename Isa
   }
 }
 
-// What a tile leaves for kRows rows of a token.
-template <int kRows>
+// What tiles leave for kRows rows of a token.
+template <int kRows, Scales kScales>
 struct Finished {
-  union {
-    Ints<kRows> sum;
-    Floats<kRows> total;
-  };
-  Ints<kRows> magnitude;
+  Ints<kRows> sum;
+};
+template <int kRows>
+struct Finished<kRows, Scales::kAsymmetric> {
+  Ints<kRows> sum, magnitude;
+};
+template <int kRows>
+struct Finished<kRows, Scales::kGroups> {
+  Floats<kRows> total;
 };
 
-// Out of line: inlined into every size of tile it would be most of the code.
+// done: [tokens][registers]. Out of line: inlined into every size of tile it would be most of the code. For many tokens at once, since what belongs to rows is
+// loaded once.
 template <int kRows, Scales kScales>
-BITLAB_NOINLINE void finish_tile(const TernaryGemmArgs& p, const Finished<kRows>* done, int registers, int tokens,
-                                 int64_t token, int64_t row) {
+BITLAB_NOINLINE void finish_tiles(const TernaryGemmArgs& p, const Finished<kRows, kScales>* done, int registers,
+                                  int64_t tokens, int64_t token, int64_t row) {
   for (int r = 0; r < registers; ++r) {
     const auto constants = RowConstants<kRows>::of(p, row + r * kRows);
-    for (int t = 0; t < tokens; ++t, ++done) {
-      if constexpr (kScales == Scales::kGroups) {
-        finish_groups<kRows>(p, constants, done->total, token + t);
-      } else if constexpr (kScales == Scales::kAsymmetric) {
-        finish_two_sums<kRows>(p, constants, done->sum, done->magnitude, token + t);
-      } else {
-        finish_sum<kRows>(p, constants, done->sum, token + t);
-      }
+    const auto* own = done + r;
+    if constexpr (kScales == Scales::kPlain) {
+      finish_sums<kRows>(
+          p, constants, token, tokens, [=](int64_t t) __attribute__((always_inline)) { return own[t * registers].sum; });
+      continue;
+    }
+    for (int64_t t = 0; t < tokens; ++t, own += registers) {
+      if constexpr (kScales == Scales::kGroups) finish_groups<kRows>(p, constants, own->total, token + t);
+      if constexpr (kScales == Scales::kAsymmetric)
+        finish_two_sums<kRows>(p, constants, own->sum, own->magnitude, token + t);
     }
   }
 }
 
 // kRegs registers of rows times kToks tokens. sums: of q, [group][kSumTokens]. Out of line, so that each has the registers to itself.
 template <class Isa, int kRegs, int kToks, bool kWhole, Scales kScales>
-BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row, const int32_t* sums) {
+BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row, const int32_t* sums,
+                          Finished<Isa::kRows, kScales>* done) {
   constexpr int kRows = Isa::kRows;
   constexpr bool kTwo = kScales == Scales::kAsymmetric, kGrouped = kScales == Scales::kGroups;
+  constexpr bool kStarts = requires(Ints<kRows> values) { Isa::sum_from(values); };
   const int8_t* q = p.q + token * p.q_stride;
   const int64_t group_steps = kGrouped ? p.group / kVnStep : w.steps;
   const Runs runs = Runs::of(p, w.steps);
@@ -185,6 +195,7 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
       typename Isa::Sum sum[kRegs][kToks], bits[kRegs][kToks];
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
         sum[r][t] = typename Isa::Sum{};
+        if constexpr (kStarts) sum[r][t] = Isa::sum_from(acc[r][t]);
         bits[r][t] = typename Isa::Sum{};
       }
       for (int64_t s = begin, end; s < until; s = end) {
@@ -192,7 +203,7 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
         multiply<Isa, kRegs, kToks, kWhole, kTwo>(sum, bits, w, runs.origin(q, s), p.q_stride, s, end);
       }
       BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
-        acc[r][t] += Isa::widen(sum[r][t]);
+        acc[r][t] = kStarts ? Isa::widen(sum[r][t]) : acc[r][t] + Isa::widen(sum[r][t]);
         if constexpr (kTwo) odd[r][t] += Isa::widen(bits[r][t]);
       }
     }
@@ -202,9 +213,8 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
         BITLAB_UNROLL for (int t = 0; t < kToks; ++t) total[r][t] = total[r][t] + to_floats<kRows>(acc[r][t]) * scale;
       }
   }
-  Finished<kRows> done[kRegs * kToks];
-  BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
-    Finished<kRows>& out = done[r * kToks + t];
+  BITLAB_UNROLL for (int t = 0; t < kToks; ++t) BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+    Finished<kRows, kScales>& out = done[t * kRegs + r];
     if constexpr (kGrouped) {
       out.total = total[r][t];
     } else {
@@ -212,15 +222,15 @@ BITLAB_NOINLINE void tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t 
       if constexpr (kTwo) out.magnitude = all_ints<kRows>(sums[t]) - odd[r][t];  // |t| is 1 less the lowest bit of its code
     }
   }
-  finish_tile<kRows, kScales>(p, done, kRegs, kToks, token, row);
 }
 
 template <class Isa, int kRegs, int kToks, bool kWhole, Scales kScales>
-BITLAB_INLINE void tile_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row, const int32_t* sums) {
+BITLAB_INLINE void tile_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, int64_t row, const int32_t* sums,
+                           Finished<Isa::kRows, kScales>* done) {
   if constexpr (kToks <= Isa::kFewTokens && kScales == Scales::kPlain) {
-    Isa::template few_tokens<kRegs, kToks>(p, w, token, row, sums);
+    Isa::template few_tokens<kRegs, kToks>(p, w, token, sums, done);
   } else {
-    tile<Isa, kRegs, kToks, kWhole, kScales>(p, w, token, row, sums);
+    tile<Isa, kRegs, kToks, kWhole, kScales>(p, w, token, row, sums, done);
   }
 }
 
@@ -230,14 +240,17 @@ BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64
                              const int32_t* sums) {
   // Two sums a product, or sums of groups beside those of a group, take registers of their own.
   constexpr int kMost = kScales == Scales::kPlain ? Isa::kTokens : (Isa::kTokens + 1) / 2;
+  Finished<Isa::kRows, kScales> done[kRegs * kSumTokens];
   for (int64_t token = begin, size; token < end; token += size) {
     const int64_t left = end - token, tiles = (left + kMost - 1) / kMost;
     size = (left + tiles - 1) / tiles;
-    const int32_t* own = sums + (token - begin);
+    const int64_t first = token - begin;
     with_count<kMost>(
-        size, [&](auto n)
-                  __attribute__((always_inline)) { tile_of<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, own); });
+        size, [&](auto n) __attribute__((always_inline)) {
+          tile_of<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, sums + first, done + first * kRegs);
+        });
   }
+  finish_tiles<Isa::kRows, kScales>(p, done, kRegs, end - begin, begin, row);
 }
 
 // Whether a block's last rows go register by register: slower for them alone, and two fifths less code for all tiles.

@@ -48,6 +48,7 @@ struct Avx512Vnni : Avx512 {
     BITLAB_KEEP(sum);
   }
   BITLAB_INLINE Ints<16> widen(Sum sum) { return (Ints<16>)sum; }
+  BITLAB_INLINE Sum sum_from(Ints<16> values) { return (Sum)values; }
   BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
     const __m512i ones = _mm512_set1_epi8(1);
     const int64_t bytes = steps * kVnStep, whole = bytes / 64 * 64;
