@@ -3,7 +3,6 @@
 #include "bitlab/kernels/int8_conv/int8_conv.h"
 #include "bitlab/kernels/internal/patches.h"
 #include "bitlab/kernels/ternary_gemm/internal/cut.h"
-#include "bitlab/ternary/codes.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -56,32 +55,33 @@ int64_t tile_patches(const ConvGeometry& g) {
   return std::min(is_pointwise(g) ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
 }
 
-// Scratch: q of all samples, the same padded where it is read in place, a [batch], expanded codes and a line of zeros of a depthwise one; for
-// each thread a tile (or a table of pixels) and what the kernel asks for.
+// Scratch: q of all samples, the same padded where it is read in place, a [batch], what a depthwise one shares; for each thread a tile and what the kernel
+// asks for.
 struct ConvScratch {
-  int64_t q = 0, padded = 0, a = 0, codes = 0, zeros = 0, tile = 0, thread = 0;  // bytes
-  int64_t shared() const { return q + padded + a + codes + zeros; }
+  int64_t q = 0, padded = 0, a = 0, own = 0, tile = 0, thread = 0;  // bytes
+  int64_t before() const { return q + padded + a; }
+  int64_t shared() const { return before() + own; }
   ConvScratch(const TernaryKernels& kernels, const TernaryWeight& weight, const ConvGeometry& g) {
     if (kernels.get<TernaryGemmF32Row>() != nullptr) {
       thread = tile = float_tile_bytes(g);
       return;
     }
-    const bool depthwise = kernels.get<TernaryDepthwiseRow>() != nullptr;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
     const bool in_place = reads_in_place(kernels, g);
     q = aligned(g.batch * g.sample_values());
     padded = in_place && is_padded(g) ? aligned(g.batch * padded_sample(g)) : 0;
     a = aligned(g.batch * static_cast<int64_t>(sizeof(float)));
-    codes = depthwise ? aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t))) : 0;
-    zeros = depthwise ? aligned(g.channels) : 0;
     if (kernels.get<Int8GemmRow>() != nullptr) {
       thread = int8_conv_scratch_bytes(g, 1);
       return;
     }
-    tile = depthwise                     ? aligned(tile_patches(g) * g.taps() * static_cast<int64_t>(sizeof(void*)))
-           : is_pointwise(g) || in_place ? 0
-                                         : aligned(tile_patches(g) * patch_stride(g));
-    thread = tile + (depthwise ? 0 : ternary_gemm_scratch_bytes(*kernels.get<TernaryGemmRow>(), g.depth(), weight.group));
+    if (kernels.get<TernaryDepthwiseRow>() != nullptr) {
+      own = ternary_depthwise_scratch_bytes(g, 0);
+      thread = ternary_depthwise_scratch_bytes(g, 1) - own;
+      return;
+    }
+    tile = is_pointwise(g) || in_place ? 0 : aligned(tile_patches(g) * patch_stride(g));
+    thread = tile + ternary_gemm_scratch_bytes(*kernels.get<TernaryGemmRow>(), g.depth(), weight.group);
   }
 };
 
@@ -97,9 +97,7 @@ struct Run {
   const ConvGeometry& g;
   TernaryGemmArgs layer;  // results at the first output pixel of the batch
   const int8_t* q;        // [batch, pixels, channels]
-  const int16_t* codes;   // of a depthwise one
-  const int8_t* zeros;
-  int64_t a_stride;  // from sample to sample
+  int64_t a_stride;       // from sample to sample
   const ConvScratch& bytes;
 
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
@@ -110,10 +108,6 @@ struct Run {
     TernaryGemmArgs args = results_at(layer, sample * g.positions() + begin);
     args.a += sample * a_stride;
     args.a_stride = 0;
-    if (const auto* depthwise = kernels.get<TernaryDepthwiseRow>()) {
-      depthwise_tile(*depthwise, args, image, begin, end, reinterpret_cast<const int8_t**>(own));
-      return;
-    }
     const TernaryGemmRow& gemm = *kernels.get<TernaryGemmRow>();
     const int64_t group_bytes = packed_bytes(args.rows / g.groups, args.depth, weight.packed->layout);
     for (int64_t group = 0; group < g.groups; ++group) {
@@ -142,26 +136,6 @@ struct Run {
     kernels.get<TernaryGemmRow>()->run(args, 0, g.out(2), 0, args.rows, own);
   }
 
-  void depthwise_tile(const TernaryDepthwiseRow& row, const TernaryGemmArgs& args, const int8_t* image, int64_t begin,
-                      int64_t end, const int8_t** pixels) const {
-    const int64_t taps = g.taps(), step = g.stride[2] * g.channels;
-    OutputPosition position(g, begin);
-    bool was_inside = false;
-    for (int64_t i = 0; i < end - begin; ++i, position.advance()) {
-      const int8_t** own = pixels + i * taps;
-      const int64_t x0 = position.x * g.stride[2] - g.padding[2];
-      const bool is_inside = !g.transposed && x0 >= 0 && x0 + g.dilation[2] * (g.kernel[2] - 1) < g.input[2];
-      if (is_inside && was_inside && position.x > 0) {  // the pixels of the one before it, moved
-        for (int64_t tap = 0; tap < taps; ++tap) own[tap] = own[tap - taps] == zeros ? zeros : own[tap - taps] + step;
-      } else {
-        for_each_tap(position,
-                     [&](int64_t tap, int64_t pixel) { own[tap] = pixel < 0 ? zeros : image + pixel * g.channels; });
-      }
-      was_inside = is_inside;
-    }
-    row.run({args, codes, taps, pixels}, 0, end - begin);
-  }
-
   // Every tile; where patches are read in place, every line, out of lines that are padded into `memory` first.
   void all(int8_t* memory, uint8_t* threads, ThreadPool& pool) const {
     if (!reads_in_place(kernels, g) || is_pointwise(g)) {
@@ -183,15 +157,6 @@ struct Run {
     });
   }
 };
-
-// Codes [channels, taps] to t [taps, channels].
-void expand_codes(const PackedTernary& w, int16_t* t) {
-  for (int64_t channel = 0; channel < w.rows; ++channel) {
-    const uint8_t* row = w.data.data() + channel * ternary::code_row_bytes(w.depth);
-    for (int64_t tap = 0; tap < w.depth; ++tap)
-      t[tap * w.rows + channel] = static_cast<int16_t>(ternary::code_at(row, tap) - 1);
-  }
-}
 
 // Float activations x [batch, pixels, channels]; `layer` has results at the first output pixel.
 void run_weight_only(const TernaryGemmF32Row& row, const TernaryGemmArgs& layer, const ConvGeometry& g, const float* x,
@@ -264,9 +229,7 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   auto* q = reinterpret_cast<int8_t*>(scratch);
   auto* padded = reinterpret_cast<int8_t*>(scratch + bytes.q);
   auto* a = reinterpret_cast<float*>(scratch + bytes.q + bytes.padded);
-  auto* codes = reinterpret_cast<int16_t*>(scratch + bytes.q + bytes.padded + bytes.a);
-  auto* zeros = reinterpret_cast<int8_t*>(scratch + bytes.q + bytes.padded + bytes.a + bytes.codes);
-  uint8_t* threads = scratch + bytes.shared();
+  uint8_t* threads = scratch + bytes.before();
   const int64_t values = g.sample_values();
 
   TernaryGemmArgs layer = weight.arguments();
@@ -299,11 +262,12 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
   if (input.q == nullptr)
     BITLAB_RETURN_IF_ERROR(activation_quant(*kernels.quant, input.op, input.x, g.batch, values, values, q, values, a, pool,
                                             input.activation.scale()));
-  if (kernels.get<TernaryDepthwiseRow>() != nullptr) {
-    expand_codes(*weight.packed, codes);
-    std::fill_n(zeros, bytes.zeros, int8_t{0});
-  }
   const int8_t* image = input.q == nullptr ? q : input.q;
+  if (const auto* depthwise = kernels.get<TernaryDepthwiseRow>()) {
+    layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
+    ternary_depthwise(*depthwise, *weight.packed, layer, g, image, threads, pool, after);
+    return {};
+  }
   if (const auto* int8 = kernels.get<Int8GemmRow>()) {
     layer.q = image;
     layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
@@ -311,12 +275,9 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     finish_all();
     return {};
   }
-  const Run run{kernels, weight,
-                g,       layer,
-                image,   codes,
-                zeros,   input.q == nullptr ? 1 : input.a_stride,
-                bytes,   bytes.padded == 0 ? image : padded,
-                after};
+  const Run run{
+      kernels, weight, g, layer, image, input.q == nullptr ? 1 : input.a_stride, bytes, bytes.padded == 0 ? image : padded,
+      after};
   run.all(padded, threads, pool);
   return {};
 }

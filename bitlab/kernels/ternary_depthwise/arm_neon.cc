@@ -3,8 +3,6 @@
 
 namespace bitlab::kernels {
 
-void ternary_depthwise_arm_neon(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end) {
-  depthwise<4>(args, token_begin, token_end);
-}
+void ternary_depthwise_arm_neon(const TernaryDepthwiseArgs& args, int64_t lines) { depthwise<4>(args, lines); }
 
 }  // namespace bitlab::kernels

@@ -3,8 +3,6 @@
 
 namespace bitlab::kernels {
 
-void ternary_depthwise_reference(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end) {
-  depthwise<1>(args, token_begin, token_end);
-}
+void ternary_depthwise_reference(const TernaryDepthwiseArgs& args, int64_t lines) { depthwise<1>(args, lines); }
 
 }  // namespace bitlab::kernels

@@ -3,8 +3,6 @@
 
 namespace bitlab::kernels {
 
-void ternary_depthwise_x86_avx512(const TernaryDepthwiseArgs& args, int64_t token_begin, int64_t token_end) {
-  depthwise<16>(args, token_begin, token_end);
-}
+void ternary_depthwise_x86_avx512(const TernaryDepthwiseArgs& args, int64_t lines) { depthwise<16>(args, lines); }
 
 }  // namespace bitlab::kernels

@@ -125,9 +125,13 @@ struct RowConstants {
 template <int kWidth, bool kInt8>
 class Results {
  public:
+  using Value = std::conditional_t<kInt8, Ints<kWidth>, Floats<kWidth>>;
+
   __attribute__((always_inline)) Results(const TernaryGemmArgs& p, const RowConstants<kWidth>& c)
       : c_(c),
+        a_(p.a),
         residual_(p.residual == nullptr ? nullptr : p.residual + c.row),
+        a_stride_(p.a_stride),
         stride_(p.y_stride),
         has_bias_(p.bias != nullptr),
         has_affine_(p.alpha != nullptr),
@@ -148,69 +152,79 @@ class Results {
     }
   }
 
-  // y: the sums with their scales.
-  __attribute__((always_inline)) void put(Floats<kWidth> y, int64_t token) const {
+  // acc: the sum of t q.
+  __attribute__((always_inline)) Floats<kWidth> scaled(const Ints<kWidth>& acc, int64_t token) const {
+    return to_floats<kWidth>(acc) * all_floats<kWidth>(a_[token * a_stride_]) * c_.scale;
+  }
+  // y: the sums with their scales. What is stored of it.
+  __attribute__((always_inline)) Value value(Floats<kWidth> y, int64_t token) const {
     if (has_bias_) y = y + c_.bias;
     if (has_affine_) {
       y = y * c_.alpha;
       y = y + c_.beta;
     }
-    const int64_t at = token * stride_;
-    if (residual_ != nullptr) y = y + load_rows<kWidth>(residual_ + at, c_.count);
+    if (residual_ != nullptr) y = y + load_rows<kWidth>(residual_ + token * stride_, c_.count);
     if constexpr (kInt8) {
       y = y * inv_;
       y = y > low_ ? y : low_;
       y = y < high_ ? y : high_;
-      const auto q = __builtin_convertvector(rounded<kWidth>(y), typename Lanes<kWidth>::Bytes);
-      store_rows<kWidth>(q, to_ + at, c_.count);
+      return rounded<kWidth>(y);
     } else {
       if (relu_) y = y < Floats<kWidth>{} ? Floats<kWidth>{} : y;
       if (clamps_) {  // as the functions maximum and minimum of elementwise.def; in this form each is one instruction
         const Floats<kWidth> raised = y > low_ ? y : low_, between = raised < high_ ? raised : high_;
         y = y == y ? between : y;
       }
-      store_rows<kWidth>(y, to_ + at, c_.count);
+      return y;
     }
+  }
+  __attribute__((always_inline)) void put(const Floats<kWidth>& y, int64_t token) const {
+    const Value out = value(y, token);
+    if constexpr (kInt8) {
+      store_rows<kWidth>(__builtin_convertvector(out, typename Lanes<kWidth>::Bytes), to_ + token * stride_, c_.count);
+    } else {
+      store_rows<kWidth>(out, to_ + token * stride_, c_.count);
+    }
+  }
+  __attribute__((always_inline)) void put_sum(const Ints<kWidth>& acc, int64_t token) const {
+    put(scaled(acc, token), token);
   }
 
  private:
   static float limited(float value, float limit) { return value > limit ? limit : value < -limit ? -limit : value; }
 
   RowConstants<kWidth> c_;
-  const float* residual_;
+  const float *a_, *residual_;
   std::conditional_t<kInt8, int8_t, float>* to_;
-  int64_t stride_;
+  int64_t a_stride_, stride_;
   bool has_bias_, has_affine_, relu_, clamps_;
   Floats<kWidth> inv_{}, low_, high_;
 };
 
-template <int kWidth>
-BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
+// Calls f(results) with the Results of a call.
+template <int kWidth, class F>
+BITLAB_INLINE void with_results(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, const F& f) {
   if (p.y_q == nullptr) {
-    Results<kWidth, false>(p, c).put(y, token);
+    f(Results<kWidth, false>(p, c));
   } else {
-    Results<kWidth, true>(p, c).put(y, token);
+    f(Results<kWidth, true>(p, c));
   }
 }
 
-// sum(t): the sum of t q of the token `token` + t.
-template <int kWidth, bool kInt8, class Sum>
-BITLAB_INLINE void finish_sums_as(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, int64_t token, int64_t tokens,
-                                  const Sum& sum) {
-  const Results<kWidth, kInt8> results(p, c);
-  const float* a = p.a + token * p.a_stride;
-  const int64_t a_stride = p.a_stride;
-  for (int64_t t = 0; t < tokens; ++t)
-    results.put(to_floats<kWidth>(sum(t)) * all_floats<kWidth>(a[t * a_stride]) * c.scale, token + t);
+template <int kWidth>
+BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
+  with_results<kWidth>(
+      p, c, [&](const auto& results) __attribute__((always_inline)) { results.put(y, token); });
 }
+
+// sum(t): the sum of t q of the token `token` + t.
 template <int kWidth, class Sum>
 BITLAB_INLINE void finish_sums(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, int64_t token, int64_t tokens,
                                const Sum& sum) {
-  if (p.y_q == nullptr) {
-    finish_sums_as<kWidth, false>(p, c, token, tokens, sum);
-  } else {
-    finish_sums_as<kWidth, true>(p, c, token, tokens, sum);
-  }
+  with_results<kWidth>(
+      p, c, [&](const auto& results) __attribute__((always_inline)) {
+        for (int64_t t = 0; t < tokens; ++t) results.put_sum(sum(t), token + t);
+      });
 }
 
 // acc: the sum of t q.

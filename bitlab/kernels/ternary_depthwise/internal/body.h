@@ -31,10 +31,11 @@ BITLAB_INLINE Ints<kWidth> ints_of(const typename Lanes<kWidth>::Words& sum) {
   return __builtin_convertvector(sum, Ints<kWidth>);
 }
 
-// kWidth channels of a pixel, of which `count` exist. int16 holds the sums of 256 taps: 256 x 127 = 32,512 < 2^15.
+// kWidth channels of a token, of which `count` exist; `moved` bytes behind the first of its line. int16 holds the sums of 256 taps:
+// 256 x 127 = 32,512 < 2^15.
 template <int kWidth>
-BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t channel,
-                                       int64_t count) {
+BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t moved,
+                                       int64_t channel, int64_t count) {
   using Words = typename Lanes<kWidth>::Words;
   constexpr int64_t kWiden = 256;
   Ints<kWidth> acc{};
@@ -44,7 +45,7 @@ BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8
     for (int64_t tap = begin; tap < end; ++tap) {
       typename Lanes<kWidth>::Bytes q{};
       Words t{};
-      const int8_t* from = pixels[tap] + channel;
+      const int8_t* from = pixels[tap] + moved + channel;
       const int16_t* weights = p.t + tap * p.layer.rows + channel;
       if (count >= kWidth) {
         std::memcpy(&q, from, sizeof(q));
@@ -63,39 +64,45 @@ BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8
 }
 
 // The same of whole kWidth channels for 3 x 3 taps, whose weights stay in registers from token to token.
-template <int kWidth>
-BITLAB_INLINE void nine_taps(const TernaryDepthwiseArgs& p, const RowConstants<kWidth>& constants, int64_t token_begin,
-                             int64_t token_end) {
+template <int kWidth, class Results>
+BITLAB_INLINE void nine_taps(const TernaryDepthwiseArgs& p, int64_t channel, const Results& results, int64_t lines) {
   using Words = typename Lanes<kWidth>::Words;
   constexpr int kTaps = 9;
   Words t[kTaps];
   _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap)
-      std::memcpy(&t[tap], p.t + tap * p.layer.rows + constants.row, sizeof(Words));
-  const int8_t* const* pixels = p.pixels + token_begin * kTaps;
-  const int64_t row = constants.row;
-  finish_sums<kWidth>(
-      p.layer, constants, token_begin, token_end - token_begin, [&](int64_t token) __attribute__((always_inline)) {
-        Words sum{};
-        _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap) {
-          typename Lanes<kWidth>::Bytes q;
-          std::memcpy(&q, pixels[token * kTaps + tap] + row, sizeof(q));
-          sum += words_of<kWidth>(q) * t[tap];
-        }
-        return ints_of<kWidth>(sum);
-      });
+      std::memcpy(&t[tap], p.t + tap * p.layer.rows + channel, sizeof(Words));
+  const int64_t width = p.width, step = p.step;
+  for (int64_t line = 0; line < lines; ++line) {
+    const int8_t* from[kTaps];
+    _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap) from[tap] = p.pixels[line * kTaps + tap] + channel;
+    for (int64_t x = 0, moved = 0; x < width; ++x, moved += step) {
+      Words sum{};
+      _Pragma("GCC unroll 9") for (int tap = 0; tap < kTaps; ++tap) {
+        typename Lanes<kWidth>::Bytes q;
+        std::memcpy(&q, from[tap] + moved, sizeof(q));
+        sum += words_of<kWidth>(q) * t[tap];
+      }
+      results.put_sum(ints_of<kWidth>(sum), line * width + x);
+    }
+  }
 }
 
+// The channels from `channel` on.
 template <int kWidth>
-BITLAB_INLINE void depthwise(const TernaryDepthwiseArgs& p, int64_t token_begin, int64_t token_end) {
-  for (int64_t channel = 0; channel < p.layer.rows; channel += kWidth) {
+BITLAB_INLINE void depthwise(const TernaryDepthwiseArgs& p, int64_t lines, int64_t channel = 0) {
+  for (; channel < p.layer.rows; channel += kWidth) {
     const auto constants = RowConstants<kWidth>::of(p.layer, channel);
-    if (p.taps == 9 && constants.count >= kWidth) {
-      nine_taps<kWidth>(p, constants, token_begin, token_end);
-      continue;
-    }
-    for (int64_t token = token_begin; token < token_end; ++token)
-      finish_sum<kWidth>(p.layer, constants, channels_of<kWidth>(p, p.pixels + token * p.taps, channel, constants.count),
-                         token);
+    with_results<kWidth>(
+        p.layer, constants, [&](const auto& results) __attribute__((always_inline)) {
+          if (p.taps == 9 && constants.count >= kWidth) {
+            nine_taps<kWidth>(p, channel, results, lines);
+            return;
+          }
+          for (int64_t line = 0; line < lines; ++line)
+            for (int64_t x = 0; x < p.width; ++x)
+              results.put_sum(channels_of<kWidth>(p, p.pixels + line * p.taps, x * p.step, channel, constants.count),
+                              line * p.width + x);
+        });
   }
 }
 

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""What each recipe for training ternary weights does to the same network, alone: the loss of a small language model of bytes on tinyshakespeare's test
+text, beside the ternary network without any and its float32 twin, each as the mean of several seeds.
+
+  python3 benchmarks/accuracy/recipes.py --take
+
+Without --take the table is printed and nothing is written. Runs that are finished are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import outcome  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results/recipes.json"
+SETTINGS = ["--model=gpt", "--model.layers=2", "--model.dim=64", "--model.heads=2", "--model.hidden=256", "--model.sub_norm=false",
+            "--data=tinyshakespeare", "--data-options={tokens: 64}", "--quant=absmean", "--granularity=channel",
+            "--train.batch_size=32", "--train.learning_rate=0.003", "--train.weight_decay=0.05", "--train.precision=bfloat16"]  # fmt: skip
+FLOAT = "--quant=none"
+# {float} is the folder of the float32 twin of the same seed.
+TEACHER = ["--train.teacher={float}", "--train.distillation=0.5"]
+RECIPES: dict[str, list[str]] = {
+    "float32": [FLOAT],
+    "ternary": [],
+    "ternary_delay 0.3": ["--train.ternary_delay=0.3"],
+    "ternary_warmup 0.5": ["--train.ternary_warmup=0.5"],
+    "ternary_warmup 0.5, first_to_last": ["--train.ternary_warmup=0.5", "--train.ternary_order=first_to_last"],
+    "ternary_warmup 0.5, last_to_first": ["--train.ternary_warmup=0.5", "--train.ternary_order=last_to_first"],
+    "model.sub_norm": ["--model.sub_norm=true"],
+    "freeze_oscillation 0.02": ["--train.freeze_oscillation=0.02"],
+    "ema 0.99": ["--train.ema=0.99"],
+    "two_phase": ["--train.schedule=two_phase"],
+    "distillation 0.5": TEACHER,
+    "distillation 0.5, feature_distillation 1": [*TEACHER, "--train.feature_distillation=1", "--train.feature_layers=[{{path: '*.down_proj'}}]"],
+    "distillation 0.5, relation_distillation 0.1": [*TEACHER, "--train.relation_distillation=0.1", "--train.relation_heads=2"],
+    "init_from its twin": ["--train.init_from={float}"],
+    "init_from its twin, distillation 0.5": ["--train.init_from={float}", *TEACHER],
+}  # fmt: skip
+
+
+def trained(bitlab: Path, folder: Path, flags: list[str]) -> float:
+    """The loss on the test text."""
+    report = folder / "report.json"
+    if not report.exists():
+        begun = (folder / "last.ckpt").exists()
+        command = [str(bitlab), "train", *(["--resume"] if begun else flags), "-o", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return round(float(json.loads(report.read_text())["test"]["loss"]), 5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bitlab", type=Path, default=ROOT / "build/release/bin/bitlab", help="the program")
+    parser.add_argument("--runs-folder", type=Path, default=ROOT / "out/recipes", help="where runs are kept")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of a run")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds, from 1")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run")
+    parser.add_argument("--take", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    args = parser.parse_args()
+    losses: dict[str, list[float]] = {recipe: [] for recipe in RECIPES}
+    for seed in range(1, args.seeds + 1):
+        twin = args.runs_folder / str(seed) / "float32"
+        for number, (recipe, flags) in enumerate(RECIPES.items()):
+            own = [flag.format(float=twin) for flag in flags]
+            folder = twin if recipe == "float32" else args.runs_folder / str(seed) / str(number)
+            common = [*SETTINGS, f"--train.epochs={args.epochs}", f"--threads={args.threads}", f"--seed={seed}"]
+            given = {flag.partition("=")[0]: flag for flag in [*common, *own]}  # a recipe's win
+            losses[recipe].append(trained(args.bitlab, folder, list(given.values())))
+            print(f"{recipe:45} {losses[recipe][-1]:.4f}  mean {statistics.mean(losses[recipe]):.4f}", flush=True)
+    results: dict[str, Any] = {"command": "python3 benchmarks/accuracy/recipes.py --take", "cpu": outcome.cpu(), "epochs": args.epochs}
+    results |= {"flags": SETTINGS, "losses": losses}
+    if args.take:
+        temporary = RESULTS.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+        temporary.replace(RESULTS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

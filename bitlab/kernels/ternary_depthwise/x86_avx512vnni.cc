@@ -1,0 +1,196 @@
+// AVX-512 VNNI: 3 x 3 taps of 64, 32 or 16 channels by vpdpbusd, which multiplies the three lines of a column of taps at once. A column is brought into that
+// form once, and serves every token that reads it. q + 128, unsigned, is multiplied by t; 128 times the sum of t is subtracted. All else is as in AVX-512.
+#include "bitlab/kernels/ternary_depthwise/internal/body.h"
+
+#define BITLAB_UNROLL _Pragma("GCC unroll 4")
+
+namespace bitlab::kernels {
+namespace {
+
+// Interleaving works within parts of 16 bytes: of four registers of sums, number k has the channels 4 k to 4 k + 3 of each 16.
+template <int kChannels>
+struct Wide;
+template <>
+struct Wide<64> {
+  using Bytes = __m512i;
+  BITLAB_INLINE Bytes load(const int8_t* from) { return _mm512_loadu_si512(from); }
+  BITLAB_INLINE Bytes zero() { return _mm512_setzero_si512(); }
+  BITLAB_INLINE Bytes biased(Bytes q) { return _mm512_xor_si512(q, _mm512_set1_epi8(-128)); }
+  BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a, b); }
+  BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
+  BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm512_unpacklo_epi16(a, b); }
+  BITLAB_INLINE Bytes high16(Bytes a, Bytes b) { return _mm512_unpackhi_epi16(a, b); }
+  BITLAB_INLINE Ints<16> dot(Ints<16> sum, Bytes q, Bytes t) { return (Ints<16>)_mm512_dpbusd_epi32((__m512i)sum, q, t); }
+  BITLAB_INLINE Bytes narrow(const Ints<16> (&y)[4]) {
+    return _mm512_packs_epi16(_mm512_packs_epi32((__m512i)y[0], (__m512i)y[1]),
+                              _mm512_packs_epi32((__m512i)y[2], (__m512i)y[3]));
+  }
+  BITLAB_INLINE void in_order(Floats<16> (&y)[4]) {
+    const __m512 a = _mm512_shuffle_f32x4((__m512)y[0], (__m512)y[1], 0x44),
+                 b = _mm512_shuffle_f32x4((__m512)y[0], (__m512)y[1], 0xEE);
+    const __m512 c = _mm512_shuffle_f32x4((__m512)y[2], (__m512)y[3], 0x44),
+                 d = _mm512_shuffle_f32x4((__m512)y[2], (__m512)y[3], 0xEE);
+    y[0] = (Floats<16>)_mm512_shuffle_f32x4(a, c, 0x88), y[1] = (Floats<16>)_mm512_shuffle_f32x4(a, c, 0xDD);
+    y[2] = (Floats<16>)_mm512_shuffle_f32x4(b, d, 0x88), y[3] = (Floats<16>)_mm512_shuffle_f32x4(b, d, 0xDD);
+  }
+};
+template <>
+struct Wide<32> {
+  using Bytes = __m256i;
+  BITLAB_INLINE Bytes load(const int8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  BITLAB_INLINE Bytes zero() { return _mm256_setzero_si256(); }
+  BITLAB_INLINE Bytes biased(Bytes q) { return _mm256_xor_si256(q, _mm256_set1_epi8(-128)); }
+  BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
+  BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
+  BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm256_unpacklo_epi16(a, b); }
+  BITLAB_INLINE Bytes high16(Bytes a, Bytes b) { return _mm256_unpackhi_epi16(a, b); }
+  BITLAB_INLINE Ints<8> dot(Ints<8> sum, Bytes q, Bytes t) { return (Ints<8>)_mm256_dpbusd_epi32((__m256i)sum, q, t); }
+  BITLAB_INLINE Bytes narrow(const Ints<8> (&y)[4]) {
+    return _mm256_packs_epi16(_mm256_packs_epi32((__m256i)y[0], (__m256i)y[1]),
+                              _mm256_packs_epi32((__m256i)y[2], (__m256i)y[3]));
+  }
+  BITLAB_INLINE void in_order(Floats<8> (&y)[4]) {
+    const __m256 a = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[1], 0x20),
+                 b = _mm256_permute2f128_ps((__m256)y[2], (__m256)y[3], 0x20);
+    const __m256 c = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[1], 0x31),
+                 d = _mm256_permute2f128_ps((__m256)y[2], (__m256)y[3], 0x31);
+    y[0] = (Floats<8>)a, y[1] = (Floats<8>)b, y[2] = (Floats<8>)c, y[3] = (Floats<8>)d;
+  }
+};
+template <>
+struct Wide<16> {
+  using Bytes = __m128i;
+  BITLAB_INLINE Bytes load(const int8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
+  BITLAB_INLINE Bytes zero() { return _mm_setzero_si128(); }
+  BITLAB_INLINE Bytes biased(Bytes q) { return _mm_xor_si128(q, _mm_set1_epi8(-128)); }
+  BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm_unpacklo_epi8(a, b); }
+  BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm_unpackhi_epi8(a, b); }
+  BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm_unpacklo_epi16(a, b); }
+  BITLAB_INLINE Bytes high16(Bytes a, Bytes b) { return _mm_unpackhi_epi16(a, b); }
+  BITLAB_INLINE Ints<4> dot(Ints<4> sum, Bytes q, Bytes t) { return (Ints<4>)_mm_dpbusd_epi32((__m128i)sum, q, t); }
+  BITLAB_INLINE Bytes narrow(const Ints<4> (&y)[4]) {
+    return _mm_packs_epi16(_mm_packs_epi32((__m128i)y[0], (__m128i)y[1]), _mm_packs_epi32((__m128i)y[2], (__m128i)y[3]));
+  }
+  BITLAB_INLINE void in_order(Floats<4> (&)[4]) {}
+};
+
+// kChannels channels for three columns of three taps.
+template <int kChannels>
+struct Columns {
+  using Isa = Wide<kChannels>;
+  using Bytes = typename Isa::Bytes;
+  static constexpr int kLanes = kChannels / 4;
+
+  Bytes t[3][4];
+  Ints<kLanes> start[4];  // -128 times the sum of t
+  RowConstants<kLanes> rows[4];
+
+  // Four bytes for each channel: of a, b, c and c.
+  BITLAB_INLINE void interleave(Bytes a, Bytes b, Bytes c, Bytes d, Bytes (&out)[4]) {
+    const Bytes low = Isa::low8(a, b), high = Isa::high8(a, b), low_rest = Isa::low8(c, d), high_rest = Isa::high8(c, d);
+    out[0] = Isa::low16(low, low_rest), out[1] = Isa::high16(low, low_rest);
+    out[2] = Isa::low16(high, high_rest), out[3] = Isa::high16(high, high_rest);
+  }
+  // Of the pixels that a column of taps reads; the fourth byte is multiplied by 0.
+  BITLAB_INLINE void column(const int8_t* const (&from)[3], int64_t moved, Bytes (&out)[4]) {
+    const Bytes last = Isa::biased(Isa::load(from[2] + moved));
+    interleave(Isa::biased(Isa::load(from[0] + moved)), Isa::biased(Isa::load(from[1] + moved)), last, last, out);
+  }
+
+  BITLAB_INLINE Floats<kLanes> spread(const float* values, int k) {
+    Floats<kLanes> result;
+    for (int part = 0; part < kChannels / 16; ++part)
+      std::memcpy(reinterpret_cast<float*>(&result) + 4 * part, values + 16 * part + 4 * k, 16);
+    return result;
+  }
+
+  __attribute__((always_inline)) Columns(const TernaryDepthwiseArgs& p, int64_t channel) {
+    int8_t narrow[9][kChannels];
+    for (int tap = 0; tap < 9; ++tap)
+      for (int c = 0; c < kChannels; ++c) narrow[tap][c] = static_cast<int8_t>(p.t[tap * p.layer.rows + channel + c]);
+    for (int x = 0; x < 3; ++x)
+      interleave(Isa::load(narrow[x]), Isa::load(narrow[3 + x]), Isa::load(narrow[6 + x]), Isa::zero(), t[x]);
+    const TernaryGemmArgs& layer = p.layer;
+    BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
+      Ints<kLanes> sum{};
+      for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, Isa::biased(Isa::zero()), t[x][k]);
+      start[k] = -sum;
+      rows[k].row = channel, rows[k].count = kChannels;
+      rows[k].scale = layer.scale_stride == 0 ? all_floats<kLanes>(layer.scale[0]) : spread(layer.scale + channel, k);
+      if (layer.bias != nullptr) rows[k].bias = spread(layer.bias + channel, k);
+      if (layer.alpha != nullptr)
+        rows[k].alpha = spread(layer.alpha + channel, k), rows[k].beta = spread(layer.beta + channel, k);
+    }
+  }
+};
+
+// kNew: columns that a token reads and the one before it did not.
+template <int kChannels, int kNew, bool kInt8>
+BITLAB_NOINLINE void three_columns(const TernaryDepthwiseArgs& p, int64_t lines, int64_t channel) {
+  using Own = Columns<kChannels>;
+  using Isa = typename Own::Isa;
+  constexpr int kLanes = Own::kLanes;
+  const Own own(p, channel);
+  const Results<kLanes, kInt8> results[4] = {
+      {p.layer, own.rows[0]}, {p.layer, own.rows[1]}, {p.layer, own.rows[2]}, {p.layer, own.rows[3]}};
+  const int64_t width = p.width, step = p.step, y_stride = p.layer.y_stride, apart = p.pixels[1] - p.pixels[0];
+  for (int64_t line = 0; line < lines; ++line) {
+    const int8_t* from[3];
+    BITLAB_UNROLL for (int y = 0; y < 3; ++y) from[y] = p.pixels[9 * line + 3 * y] + channel;
+    typename Isa::Bytes q[3][4];
+    BITLAB_UNROLL for (int x = kNew; x < 3; ++x) Own::column(from, (x - kNew) * apart, q[x]);
+    for (int64_t i = 0; i < width; ++i) {
+      BITLAB_UNROLL for (int x = 0; x < 3 - kNew; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) q[x][k] = q[x + kNew][k];
+      BITLAB_UNROLL for (int x = 3 - kNew; x < 3; ++x) Own::column(from, i * step + x * apart, q[x]);
+      const int64_t token = line * width + i;
+      typename Results<kLanes, kInt8>::Value y[4];
+      BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
+        Ints<kLanes> sum = own.start[k];
+        BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[x][k], own.t[x][k]);
+        y[k] = results[k].value(results[k].scaled(sum, token), token);
+      }
+      if constexpr (kInt8) {
+        const auto bytes = Isa::narrow(y);
+        std::memcpy(p.layer.y_q + token * y_stride + channel, &bytes, kChannels);
+      } else {
+        Isa::in_order(y);
+        std::memcpy(p.layer.y + token * y_stride + channel, y, sizeof(y));
+      }
+    }
+  }
+}
+
+template <int kChannels, int kNew>
+BITLAB_INLINE void channels_by(const TernaryDepthwiseArgs& p, int64_t lines, int64_t& channel) {
+  for (; channel + kChannels <= p.layer.rows; channel += kChannels) {
+    if (p.layer.y_q == nullptr) {
+      three_columns<kChannels, kNew, false>(p, lines, channel);
+    } else {
+      three_columns<kChannels, kNew, true>(p, lines, channel);
+    }
+  }
+}
+
+}  // namespace
+
+void ternary_depthwise_x86_avx512vnni(const TernaryDepthwiseArgs& p, int64_t lines) {
+  int64_t channel = 0;
+  if (p.taps == 9 && p.columns == 3 && p.step != 0 && p.layer.residual == nullptr && lines > 0) {
+    const int64_t apart = p.pixels[1] - p.pixels[0];
+    const auto all_by = [&](auto fresh) __attribute__((always_inline)) {
+      channels_by<64, fresh.value>(p, lines, channel);
+      channels_by<32, fresh.value>(p, lines, channel);
+      channels_by<16, fresh.value>(p, lines, channel);
+    };
+    if (p.step == apart) {
+      all_by(std::integral_constant<int, 1>{});
+    } else if (p.step == 2 * apart) {
+      all_by(std::integral_constant<int, 2>{});
+    } else {
+      all_by(std::integral_constant<int, 3>{});
+    }
+  }
+  depthwise<16>(p, lines, channel);
+}
+
+}  // namespace bitlab::kernels
