@@ -111,44 +111,72 @@ inline void copy_short(void* to, const void* from, size_t bytes) {
   }
 }
 
+// A patch line by line, for output pixels of one line: where each line of its taps begins for x0 = 0, null where that is outside of the input.
+template <class T, size_t kMost>
+class PatchLines {
+ public:
+  PatchLines() = default;
+  PatchLines(const ConvGeometry& g, const OutputPosition& at, const T* image) {
+    for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
+      const int64_t z = g.input_at(0, at.z, kz);
+      for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
+        const int64_t y = g.input_at(1, at.y, ky);
+        lines_[count_++] = z < 0 || y < 0 ? nullptr : image + (z * g.input[1] + y) * g.input[2] * g.channels;
+      }
+    }
+  }
+  static bool fits(const ConvGeometry& g) { return g.kernel[0] * g.kernel[1] <= static_cast<int64_t>(kMost); }
+
+  // Lines of `values` values, from `offset` on.
+  T* copy(int64_t offset, size_t values, T* out) const {
+    for (size_t i = 0; i < count_; ++i, out += values) {
+      if (lines_[i] == nullptr) {
+        std::memset(out, 0, values * sizeof(T));
+      } else {
+        copy_short(out, lines_[i] + offset, values * sizeof(T));
+      }
+    }
+    return out;
+  }
+
+ private:
+  std::array<const T*, kMost> lines_;
+  size_t count_ = 0;
+};
+
 // Copies the patches of the output pixels [begin, end) of one sample, for one group of channels, into rows of `stride` values: the patch in
 // the order (kd, kh, kw, c), zeros for what lies outside of the input, zeros from depth() to stride.
 template <class T>
 void gather_patches(const ConvGeometry& g, int64_t group, const T* sample, int64_t begin, int64_t end, T* rows,
                     int64_t stride) {
+  using Lines = PatchLines<T, 64>;
   const int64_t count = g.group_channels();
   const T* first = sample + group * count;
   // The taps of a line lie side by side in the input unless they are spread or leave it.
-  const bool in_lines = !g.transposed && g.dilation[2] == 1 && g.groups == 1;
+  const bool in_lines = !g.transposed && g.dilation[2] == 1 && g.groups == 1 && Lines::fits(g);
+  const auto line = static_cast<size_t>(g.kernel[2] * count);
   OutputPosition at(g, begin);
-  for (int64_t position = begin; position < end; ++position, rows += stride, at.advance()) {
-    T* out = rows;
-    const int64_t x0 = at.x * g.stride[2] - g.padding[2];
-    if (in_lines && x0 >= 0 && x0 + g.kernel[2] <= g.input[2]) {
-      const auto line = static_cast<size_t>(g.kernel[2] * count);
-      for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
-        const int64_t z = g.input_at(0, at.z, kz);
-        for (int64_t ky = 0; ky < g.kernel[1]; ++ky, out += line) {
-          const int64_t y = g.input_at(1, at.y, ky);
-          if (z < 0 || y < 0) {
-            std::memset(out, 0, line * sizeof(T));
+  for (int64_t position = begin; position < end;) {
+    const int64_t in_row = std::min(end - position, g.out(2) - at.x);  // the rest of this line of output pixels
+    const Lines lines = in_lines ? Lines(g, at, first) : Lines();
+    for (int64_t i = 0; i < in_row; ++i, ++position, rows += stride, at.advance()) {
+      T* out = rows;
+      const int64_t x0 = at.x * g.stride[2] - g.padding[2];
+      if (in_lines && x0 >= 0 && x0 + g.kernel[2] <= g.input[2]) {
+        out = lines.copy(x0 * g.channels, line, out);
+      } else {
+        const auto bytes = static_cast<size_t>(count) * sizeof(T);
+        for_each_tap(at, [&](int64_t, int64_t pixel) {
+          if (pixel < 0) {
+            std::memset(out, 0, bytes);
           } else {
-            copy_short(out, first + ((z * g.input[1] + y) * g.input[2] + x0) * count, line * sizeof(T));
+            copy_short(out, first + pixel * g.channels, bytes);
           }
-        }
+          out += count;
+        });
       }
-    } else {
-      const auto bytes = static_cast<size_t>(count) * sizeof(T);
-      for_each_tap(at, [&](int64_t, int64_t pixel) {
-        if (pixel < 0) {
-          std::memset(out, 0, bytes);
-        } else {
-          copy_short(out, first + pixel * g.channels, bytes);
-        }
-        out += count;
-      });
+      std::fill(out, rows + stride, T{0});
     }
-    std::fill(out, rows + stride, T{0});
   }
 }
 

@@ -67,36 +67,56 @@ StridedView view_of(std::vector<int64_t> shape, Layout layout) {
 
 namespace {
 
-constexpr size_t kDims = program::kMaxRank;
-using Dims = std::array<int64_t, kDims>;
+// Two views of the same sizes in the fewest dimensions, at least two: without those of size 1, and with those as one that follow each other in both.
+struct Walk {
+  std::vector<int64_t> sizes, from, to;
 
-// Sizes or strides with dimensions of size 1 in front.
-Dims padded(const std::vector<int64_t>& numbers, int64_t fill) {
-  Dims dims;
-  dims.fill(fill);
-  std::copy(numbers.begin(), numbers.end(), dims.end() - static_cast<int64_t>(numbers.size()));
-  return dims;
-}
+  Walk(const StridedView& a, const StridedView& b) {
+    for (size_t d = 0; d < a.sizes.size(); ++d) {
+      const int64_t size = a.sizes[d];
+      if (size == 1) continue;
+      if (!sizes.empty() && from.back() == size * a.strides[d] && to.back() == size * b.strides[d]) {
+        sizes.back() *= size;
+        from.back() = a.strides[d];
+        to.back() = b.strides[d];
+      } else {
+        push(sizes.size(), size, a.strides[d], b.strides[d]);
+      }
+    }
+    while (sizes.size() < 2) push(0, 1, 1, 1);
+  }
+  void push(size_t at, int64_t size, int64_t a, int64_t b) {
+    const auto place = static_cast<std::ptrdiff_t>(at);
+    sizes.insert(sizes.begin() + place, size);
+    from.insert(from.begin() + place, a);
+    to.insert(to.begin() + place, b);
+  }
+};
 
 template <class T>
 void copy_elements(const StridedView& from, const void* source, const StridedView& to, void* target, ThreadPool& pool) {
-  constexpr size_t kRow = kDims - 2, kColumn = kDims - 1;
-  const Dims sizes = padded(from.sizes, 1), s = padded(from.strides, 0), t = padded(to.strides, 0);
-  const bool dense = s[kColumn] == 1 && t[kColumn] == 1;
-  const int64_t planes = std::accumulate(sizes.begin(), sizes.begin() + kRow, int64_t{1}, std::multiplies<>());
-  // A task copies one plane of the last two dimensions.
-  pool.run(planes, [&](int64_t plane, int) {
-    const T* in = static_cast<const T*>(source) + from.offset;
-    T* out = static_cast<T*>(target) + to.offset;
-    for (size_t d = kRow; d-- > 0; plane /= sizes[d]) {
-      in += plane % sizes[d] * s[d];
-      out += plane % sizes[d] * t[d];
+  constexpr int64_t kElements = 1 << 14;  // of a task, about
+  const Walk walk(from, to);
+  const size_t row = walk.sizes.size() - 2, column = row + 1;
+  const int64_t columns = walk.sizes[column], s = walk.from[column], t = walk.to[column];
+  const int64_t rows = walk.sizes[row], some = std::clamp<int64_t>(kElements / columns, 1, rows),
+                parts = ceil_div(rows, some);
+  const int64_t planes = std::accumulate(walk.sizes.begin(), walk.sizes.end() - 2, int64_t{1}, std::multiplies<>());
+  // A task copies some rows of a plane of the last two dimensions.
+  pool.run(planes * parts, [&](int64_t task, int) {
+    const int64_t begin = task % parts * some, end = std::min(begin + some, rows);
+    const T* in = static_cast<const T*>(source) + from.offset + begin * walk.from[row];
+    T* out = static_cast<T*>(target) + to.offset + begin * walk.to[row];
+    int64_t plane = task / parts;
+    for (size_t d = row; d-- > 0; plane /= walk.sizes[d]) {
+      in += plane % walk.sizes[d] * walk.from[d];
+      out += plane % walk.sizes[d] * walk.to[d];
     }
-    for (int64_t i = 0; i < sizes[kRow]; ++i, in += s[kRow], out += t[kRow]) {
-      if (dense) {
-        std::copy_n(in, sizes[kColumn], out);
+    for (int64_t i = begin; i < end; ++i, in += walk.from[row], out += walk.to[row]) {
+      if (s == 1 && t == 1) {
+        std::copy_n(in, columns, out);
       } else {
-        for (int64_t j = 0; j < sizes[kColumn]; ++j) out[j * t[kColumn]] = in[j * s[kColumn]];
+        for (int64_t j = 0; j < columns; ++j) out[j * t] = in[j * s];
       }
     }
   });

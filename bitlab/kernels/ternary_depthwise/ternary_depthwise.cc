@@ -38,10 +38,12 @@ struct Layout {
 
 // Codes [channels, taps] to t [taps, channels].
 void expand_codes(const PackedTernary& w, int16_t* t) {
-  for (int64_t channel = 0; channel < w.rows; ++channel) {
-    const uint8_t* row = w.data.data() + channel * ternary::code_row_bytes(w.depth);
-    for (int64_t tap = 0; tap < w.depth; ++tap)
-      t[tap * w.rows + channel] = static_cast<int16_t>(ternary::code_at(row, tap) - 1);
+  const int64_t bytes = ternary::code_row_bytes(w.depth);
+  for (int64_t tap = 0; tap < w.depth; ++tap) {
+    const uint8_t* own = w.data.data() + tap / 4;
+    const int shift = 2 * static_cast<int>(tap % 4);
+    for (int64_t channel = 0; channel < w.rows; ++channel)
+      *t++ = static_cast<int16_t>((own[channel * bytes] >> shift & 3) - 1);
   }
 }
 
