@@ -131,9 +131,14 @@ BITLAB_NOINLINE void three_columns(const TernaryDepthwiseArgs& p, int64_t lines,
   using Isa = typename Own::Isa;
   constexpr int kLanes = Own::kLanes;
   const Own own(p, channel);
-  const Results<kLanes, kInt8> results[4] = {
-      {p.layer, own.rows[0]}, {p.layer, own.rows[1]}, {p.layer, own.rows[2]}, {p.layer, own.rows[3]}};
+  const Results<kLanes, kInt8> results(p.layer, own.rows[0]);
   const int64_t width = p.width, step = p.step, y_stride = p.layer.y_stride, apart = p.pixels[1] - p.pixels[0];
+  std::conditional_t<kInt8, int8_t, float>* to;
+  if constexpr (kInt8) {
+    to = p.layer.y_q + channel;
+  } else {
+    to = p.layer.y + channel;
+  }
   for (int64_t line = 0; line < lines; ++line) {
     const int8_t* from[3];
     BITLAB_UNROLL for (int y = 0; y < 3; ++y) from[y] = p.pixels[9 * line + 3 * y] + channel;
@@ -147,14 +152,14 @@ BITLAB_NOINLINE void three_columns(const TernaryDepthwiseArgs& p, int64_t lines,
       BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
         Ints<kLanes> sum = own.start[k];
         BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[x][k], own.t[x][k]);
-        y[k] = results[k].value(results[k].scaled(sum, token), token);
+        y[k] = results.value(own.rows[k], results.scaled(own.rows[k], sum, token), token);
       }
       if constexpr (kInt8) {
         const auto bytes = Isa::narrow(y);
-        std::memcpy(p.layer.y_q + token * y_stride + channel, &bytes, kChannels);
+        std::memcpy(to + token * y_stride, &bytes, kChannels);
       } else {
         Isa::in_order(y);
-        std::memcpy(p.layer.y + token * y_stride + channel, y, sizeof(y));
+        std::memcpy(to + token * y_stride, y, sizeof(y));
       }
     }
   }

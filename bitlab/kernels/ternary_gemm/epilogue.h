@@ -133,6 +133,7 @@ class Results {
         residual_(p.residual == nullptr ? nullptr : p.residual + c.row),
         a_stride_(p.a_stride),
         stride_(p.y_stride),
+        a_of_all_(all_floats<kWidth>(p.a[0])),
         has_bias_(p.bias != nullptr),
         has_affine_(p.alpha != nullptr),
         relu_(p.relu),
@@ -152,18 +153,20 @@ class Results {
     }
   }
 
-  // acc: the sum of t q.
-  __attribute__((always_inline)) Floats<kWidth> scaled(const Ints<kWidth>& acc, int64_t token) const {
-    return to_floats<kWidth>(acc) * all_floats<kWidth>(a_[token * a_stride_]) * c_.scale;
+  // acc: the sum of t q; c: what belongs to its rows.
+  __attribute__((always_inline)) Floats<kWidth> scaled(const RowConstants<kWidth>& c, const Ints<kWidth>& acc,
+                                                       int64_t token) const {
+    const Floats<kWidth> a = a_stride_ == 0 ? a_of_all_ : all_floats<kWidth>(a_[token * a_stride_]);
+    return to_floats<kWidth>(acc) * a * c.scale;
   }
   // y: the sums with their scales. What is stored of it.
-  __attribute__((always_inline)) Value value(Floats<kWidth> y, int64_t token) const {
-    if (has_bias_) y = y + c_.bias;
+  __attribute__((always_inline)) Value value(const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) const {
+    if (has_bias_) y = y + c.bias;
     if (has_affine_) {
-      y = y * c_.alpha;
-      y = y + c_.beta;
+      y = y * c.alpha;
+      y = y + c.beta;
     }
-    if (residual_ != nullptr) y = y + load_rows<kWidth>(residual_ + token * stride_, c_.count);
+    if (residual_ != nullptr) y = y + load_rows<kWidth>(residual_ + token * stride_, c.count);
     if constexpr (kInt8) {
       y = y * inv_;
       y = y > low_ ? y : low_;
@@ -179,7 +182,7 @@ class Results {
     }
   }
   __attribute__((always_inline)) void put(const Floats<kWidth>& y, int64_t token) const {
-    const Value out = value(y, token);
+    const Value out = value(c_, y, token);
     if constexpr (kInt8) {
       store_rows<kWidth>(__builtin_convertvector(out, typename Lanes<kWidth>::Bytes), to_ + token * stride_, c_.count);
     } else {
@@ -187,7 +190,7 @@ class Results {
     }
   }
   __attribute__((always_inline)) void put_sum(const Ints<kWidth>& acc, int64_t token) const {
-    put(scaled(acc, token), token);
+    put(scaled(c_, acc, token), token);
   }
 
  private:
@@ -197,6 +200,7 @@ class Results {
   const float *a_, *residual_;
   std::conditional_t<kInt8, int8_t, float>* to_;
   int64_t a_stride_, stride_;
+  Floats<kWidth> a_of_all_;
   bool has_bias_, has_affine_, relu_, clamps_;
   Floats<kWidth> inv_{}, low_, high_;
 };

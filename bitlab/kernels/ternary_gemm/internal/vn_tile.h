@@ -15,6 +15,7 @@
 //   widen                the sums as int32, a row a lane
 //   sum_from             where sums are int32 all the way: a Sum that begins with these, so that what is subtracted takes no registers of its own
 //   sum_of               the sum of q over steps
+//   sums_of_four         where that is quicker: those of four tokens
 //   load_halves          float16 values of consecutive rows
 //   kFewTokens           up to how many tokens there is few_tokens, a tile of its own; 0: there is none
 //   kHasPairs            whether there is multiply_pairs, for tokens two by two
@@ -294,7 +295,12 @@ BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int
   const Runs runs = Runs::of(p, steps);
   for (int64_t begin = token_begin; begin < token_end; begin += kSumTokens) {
     const int64_t end = begin + kSumTokens < token_end ? begin + kSumTokens : token_end;
-    for (int64_t m = begin; m < end; ++m)
+    int64_t m = begin;
+    if constexpr (kScales != Scales::kGroups && requires { Isa::sums_of_four(p.q, p.q_stride, steps, sums); }) {
+      for (; p.run == 0 && m + 4 <= end; m += 4)
+        Isa::sums_of_four(p.q + m * p.q_stride, p.q_stride, steps, sums + (m - begin));
+    }
+    for (; m < end; ++m)
       for (int64_t first = 0, group = 0; first < steps; first += group_steps, ++group) {
         const int64_t last = first + group_steps < steps ? first + group_steps : steps;
         int32_t sum = 0;

@@ -50,12 +50,25 @@ struct Avx512Vnni : Avx512 {
   BITLAB_INLINE Ints<16> widen(Sum sum) { return (Ints<16>)sum; }
   BITLAB_INLINE Sum sum_from(Ints<16> values) { return (Sum)values; }
   BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
+    const __m256i parts = sum_in_parts(q, steps);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(parts), _mm256_extracti128_si256(parts, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_srli_epi64(two, 32)));
+  }
+  BITLAB_INLINE void sums_of_four(const int8_t* q, int64_t stride, int64_t steps, int32_t* sums) {
+    const __m256i ab = _mm256_hadd_epi32(sum_in_parts(q, steps), sum_in_parts(q + stride, steps)),
+                  cd = _mm256_hadd_epi32(sum_in_parts(q + 2 * stride, steps), sum_in_parts(q + 3 * stride, steps)),
+                  all = _mm256_hadd_epi32(ab, cd);
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), four);
+  }
+  BITLAB_INLINE __m256i sum_in_parts(const int8_t* q, int64_t steps) {
     const __m512i ones = _mm512_set1_epi8(1);
     const int64_t bytes = steps * kVnStep, whole = bytes / 64 * 64;
     const __mmask64 rest = (__mmask64{1} << (bytes - whole)) - 1;
     __m512i total = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, _mm512_maskz_loadu_epi8(rest, q + whole));
     for (int64_t i = 0; i < whole; i += 64) total = _mm512_dpbusd_epi32(total, ones, _mm512_loadu_si512(q + i));
-    return _mm512_reduce_add_epi32(total);
+    return _mm256_add_epi32(_mm512_castsi512_si256(total), _mm512_extracti64x4_epi64(total, 1));
   }
 };
 #endif
