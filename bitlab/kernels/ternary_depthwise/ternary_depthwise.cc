@@ -23,7 +23,7 @@ struct Layout {
   int64_t padded = 0, codes = 0, zeros = 0, thread = 0;  // bytes of scratch
 
   explicit Layout(const ConvGeometry& g) : by_lines(goes_by_lines(g)) {
-    constexpr int64_t kTokens = 64;
+    constexpr int64_t kTokens = 128;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
     line_bytes = (by_lines ? g.input[2] + 2 * g.padding[2] : 1) * g.channels;
     width = by_lines ? std::max<int64_t>(g.out(2), 1) : 1;

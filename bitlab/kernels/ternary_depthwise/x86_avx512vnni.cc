@@ -25,6 +25,8 @@ struct Wide<64> {
     return _mm512_packs_epi16(_mm512_packs_epi32((__m512i)y[0], (__m512i)y[1]),
                               _mm512_packs_epi32((__m512i)y[2], (__m512i)y[3]));
   }
+  // In lanes as sums are, from the order of channels, and back.
+  BITLAB_INLINE void in_lanes(Floats<16> (&y)[4]) { in_order(y); }
   BITLAB_INLINE void in_order(Floats<16> (&y)[4]) {
     const __m512 a = _mm512_shuffle_f32x4((__m512)y[0], (__m512)y[1], 0x44),
                  b = _mm512_shuffle_f32x4((__m512)y[0], (__m512)y[1], 0xEE);
@@ -49,6 +51,13 @@ struct Wide<32> {
     return _mm256_packs_epi16(_mm256_packs_epi32((__m256i)y[0], (__m256i)y[1]),
                               _mm256_packs_epi32((__m256i)y[2], (__m256i)y[3]));
   }
+  BITLAB_INLINE void in_lanes(Floats<8> (&y)[4]) {
+    const __m256 a = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[2], 0x20),
+                 b = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[2], 0x31);
+    const __m256 c = _mm256_permute2f128_ps((__m256)y[1], (__m256)y[3], 0x20),
+                 d = _mm256_permute2f128_ps((__m256)y[1], (__m256)y[3], 0x31);
+    y[0] = (Floats<8>)a, y[1] = (Floats<8>)b, y[2] = (Floats<8>)c, y[3] = (Floats<8>)d;
+  }
   BITLAB_INLINE void in_order(Floats<8> (&y)[4]) {
     const __m256 a = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[1], 0x20),
                  b = _mm256_permute2f128_ps((__m256)y[2], (__m256)y[3], 0x20);
@@ -71,6 +80,7 @@ struct Wide<16> {
   BITLAB_INLINE Bytes narrow(const Ints<4> (&y)[4]) {
     return _mm_packs_epi16(_mm_packs_epi32((__m128i)y[0], (__m128i)y[1]), _mm_packs_epi32((__m128i)y[2], (__m128i)y[3]));
   }
+  BITLAB_INLINE void in_lanes(Floats<4> (&)[4]) {}
   BITLAB_INLINE void in_order(Floats<4> (&)[4]) {}
 };
 
@@ -97,11 +107,10 @@ struct Columns {
     interleave(Isa::biased(Isa::load(from[0] + moved)), Isa::biased(Isa::load(from[1] + moved)), last, last, out);
   }
 
-  BITLAB_INLINE Floats<kLanes> spread(const float* values, int k) {
-    Floats<kLanes> result;
-    for (int part = 0; part < kChannels / 16; ++part)
-      std::memcpy(reinterpret_cast<float*>(&result) + 4 * part, values + 16 * part + 4 * k, 16);
-    return result;
+  // Of a value for each channel.
+  BITLAB_INLINE void load_lanes(const float* values, Floats<kLanes> (&out)[4]) {
+    std::memcpy(out, values, sizeof(out));
+    Isa::in_lanes(out);
   }
 
   __attribute__((always_inline)) Columns(const TernaryDepthwiseArgs& p, int64_t channel) {
@@ -111,57 +120,89 @@ struct Columns {
     for (int x = 0; x < 3; ++x)
       interleave(Isa::load(narrow[x]), Isa::load(narrow[3 + x]), Isa::load(narrow[6 + x]), Isa::zero(), t[x]);
     const TernaryGemmArgs& layer = p.layer;
+    Floats<kLanes> scale[4], bias[4]{}, alpha[4]{}, beta[4]{};
+    BITLAB_UNROLL for (int k = 0; k < 4; ++k) scale[k] = all_floats<kLanes>(layer.scale[0]);
+    if (layer.scale_stride != 0) load_lanes(layer.scale + channel, scale);
+    if (layer.bias != nullptr) load_lanes(layer.bias + channel, bias);
+    if (layer.alpha != nullptr) load_lanes(layer.alpha + channel, alpha), load_lanes(layer.beta + channel, beta);
     BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
       Ints<kLanes> sum{};
       for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, Isa::biased(Isa::zero()), t[x][k]);
       start[k] = -sum;
-      rows[k].row = channel, rows[k].count = kChannels;
-      rows[k].scale = layer.scale_stride == 0 ? all_floats<kLanes>(layer.scale[0]) : spread(layer.scale + channel, k);
-      if (layer.bias != nullptr) rows[k].bias = spread(layer.bias + channel, k);
-      if (layer.alpha != nullptr)
-        rows[k].alpha = spread(layer.alpha + channel, k), rows[k].beta = spread(layer.beta + channel, k);
+      rows[k] = {.scale = scale[k], .bias = bias[k], .alpha = alpha[k], .beta = beta[k], .row = channel, .count = kChannels};
     }
   }
 };
 
 // kNew: columns that a token reads and the one before it did not.
 template <int kChannels, int kNew, bool kInt8>
-BITLAB_NOINLINE void three_columns(const TernaryDepthwiseArgs& p, int64_t lines, int64_t channel) {
+struct ThreeColumns {
   using Own = Columns<kChannels>;
   using Isa = typename Own::Isa;
-  constexpr int kLanes = Own::kLanes;
-  const Own own(p, channel);
-  const Results<kLanes, kInt8> results(p.layer, own.rows[0]);
-  const int64_t width = p.width, step = p.step, y_stride = p.layer.y_stride, apart = p.pixels[1] - p.pixels[0];
-  std::conditional_t<kInt8, int8_t, float>* to;
-  if constexpr (kInt8) {
-    to = p.layer.y_q + channel;
-  } else {
-    to = p.layer.y + channel;
+  using Bytes = typename Isa::Bytes;
+  using Result = std::conditional_t<kInt8, int8_t, float>;
+  static constexpr int kLanes = Own::kLanes, kOld = 3 - kNew;
+
+  const Own own;
+  const Results<kLanes, kInt8> results;
+  const int64_t step, apart, y_stride;
+  Result* y;
+
+  __attribute__((always_inline)) ThreeColumns(const TernaryDepthwiseArgs& p, int64_t channel)
+      : own(p, channel),
+        results(p.layer, own.rows[0]),
+        step(p.step),
+        apart(p.pixels[1] - p.pixels[0]),
+        y_stride(p.layer.y_stride) {
+    if constexpr (kInt8) {
+      y = p.layer.y_q + channel;
+    } else {
+      y = p.layer.y + channel;
+    }
   }
+
+  // The results of kTokens tokens, the first of which is number i of its line; what belongs to channels is loaded once for them. old: the columns that the one
+  // before has read, too, and then those that the next one will.
+  template <int kTokens>
+  __attribute__((always_inline)) void tokens(const int8_t* const (&from)[3], int64_t i, int64_t token,
+                                             Bytes (&old)[kOld + 1][4]) const {
+    constexpr int kColumns = 3 + (kTokens - 1) * kNew;
+    Bytes q[kColumns][4];
+    BITLAB_UNROLL for (int x = 0; x < kOld; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) q[x][k] = old[x][k];
+    BITLAB_UNROLL for (int x = kOld; x < kColumns; ++x) Own::column(from, i * step + x * apart, q[x]);
+    typename Results<kLanes, kInt8>::Value out[kTokens][4];
+    BITLAB_UNROLL for (int k = 0; k < 4; ++k) BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
+      Ints<kLanes> sum = own.start[k];
+      BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[n * kNew + x][k], own.t[x][k]);
+      out[n][k] = results.value(own.rows[k], results.scaled(own.rows[k], sum, token + n), token + n);
+    }
+    BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
+      if constexpr (kInt8) {
+        const auto bytes = Isa::narrow(out[n]);
+        std::memcpy(y + (token + n) * y_stride, &bytes, kChannels);
+      } else {
+        Isa::in_order(out[n]);
+        std::memcpy(y + (token + n) * y_stride, out[n], sizeof(out[n]));
+      }
+    }
+    BITLAB_UNROLL for (int x = 0; x < kOld; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) old[x][k] =
+        q[kColumns - kOld + x][k];
+  }
+};
+
+template <int kChannels, int kNew, bool kInt8>
+BITLAB_NOINLINE void three_columns(const TernaryDepthwiseArgs& p, int64_t lines, int64_t channel) {
+  using Three = ThreeColumns<kChannels, kNew, kInt8>;
+  const Three three(p, channel);
+  const int64_t width = p.width;
   for (int64_t line = 0; line < lines; ++line) {
     const int8_t* from[3];
     BITLAB_UNROLL for (int y = 0; y < 3; ++y) from[y] = p.pixels[9 * line + 3 * y] + channel;
-    typename Isa::Bytes q[3][4];
-    BITLAB_UNROLL for (int x = kNew; x < 3; ++x) Own::column(from, (x - kNew) * apart, q[x]);
-    for (int64_t i = 0; i < width; ++i) {
-      BITLAB_UNROLL for (int x = 0; x < 3 - kNew; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) q[x][k] = q[x + kNew][k];
-      BITLAB_UNROLL for (int x = 3 - kNew; x < 3; ++x) Own::column(from, i * step + x * apart, q[x]);
-      const int64_t token = line * width + i;
-      typename Results<kLanes, kInt8>::Value y[4];
-      BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
-        Ints<kLanes> sum = own.start[k];
-        BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[x][k], own.t[x][k]);
-        y[k] = results.value(own.rows[k], results.scaled(own.rows[k], sum, token), token);
-      }
-      if constexpr (kInt8) {
-        const auto bytes = Isa::narrow(y);
-        std::memcpy(to + token * y_stride, &bytes, kChannels);
-      } else {
-        Isa::in_order(y);
-        std::memcpy(to + token * y_stride, y, sizeof(y));
-      }
-    }
+    typename Three::Bytes old[Three::kOld + 1][4];
+    BITLAB_UNROLL for (int x = 0; x < Three::kOld; ++x) Three::Own::column(from, x * three.apart, old[x]);
+    int64_t i = 0;
+    for (; i + 2 <= width; i += 2) three.template tokens<2>(from, i, line * width + i, old);
+    if (i < width) three.template tokens<1>(from, i, line * width + i, old);
   }
 }
 
