@@ -95,28 +95,33 @@ struct Walk {
 
 template <class T>
 void copy_elements(const StridedView& from, const void* source, const StridedView& to, void* target, ThreadPool& pool) {
-  constexpr int64_t kElements = 1 << 14;  // of a task, about
+  constexpr int64_t kElements = 1 << 14,
+                    kColumns = 256;  // of a task, about; and what a cache holds of columns that lie apart
   const Walk walk(from, to);
   const size_t row = walk.sizes.size() - 2, column = row + 1;
-  const int64_t columns = walk.sizes[column], s = walk.from[column], t = walk.to[column];
-  const int64_t rows = walk.sizes[row], some = std::clamp<int64_t>(kElements / columns, 1, rows),
-                parts = ceil_div(rows, some);
+  const int64_t all_rows = walk.sizes[row], all_columns = walk.sizes[column], s = walk.from[column], t = walk.to[column];
+  const bool dense = s == 1 && t == 1;
+  // A task copies some rows, or some columns, of a plane of the last two dimensions.
+  const int64_t rows = dense ? std::clamp<int64_t>(kElements / all_columns, 1, all_rows) : all_rows;
+  const int64_t columns = dense ? all_columns : std::min(kColumns, all_columns);
+  const int64_t in_columns = ceil_div(all_columns, columns), parts = ceil_div(all_rows, rows) * in_columns;
   const int64_t planes = std::accumulate(walk.sizes.begin(), walk.sizes.end() - 2, int64_t{1}, std::multiplies<>());
-  // A task copies some rows of a plane of the last two dimensions.
   pool.run(planes * parts, [&](int64_t task, int) {
-    const int64_t begin = task % parts * some, end = std::min(begin + some, rows);
-    const T* in = static_cast<const T*>(source) + from.offset + begin * walk.from[row];
-    T* out = static_cast<T*>(target) + to.offset + begin * walk.to[row];
+    const int64_t first_row = task % parts / in_columns * rows, first_column = task % in_columns * columns;
+    const T* in = static_cast<const T*>(source) + from.offset + first_row * walk.from[row] + first_column * s;
+    T* out = static_cast<T*>(target) + to.offset + first_row * walk.to[row] + first_column * t;
     int64_t plane = task / parts;
     for (size_t d = row; d-- > 0; plane /= walk.sizes[d]) {
       in += plane % walk.sizes[d] * walk.from[d];
       out += plane % walk.sizes[d] * walk.to[d];
     }
-    for (int64_t i = begin; i < end; ++i, in += walk.from[row], out += walk.to[row]) {
-      if (s == 1 && t == 1) {
-        std::copy_n(in, columns, out);
+    const int64_t own_rows = std::min(rows, all_rows - first_row),
+                  own_columns = std::min(columns, all_columns - first_column);
+    for (int64_t i = 0; i < own_rows; ++i, in += walk.from[row], out += walk.to[row]) {
+      if (dense) {
+        std::copy_n(in, own_columns, out);
       } else {
-        for (int64_t j = 0; j < columns; ++j) out[j * t] = in[j * s];
+        for (int64_t j = 0; j < own_columns; ++j) out[j * t] = in[j * s];
       }
     }
   });
