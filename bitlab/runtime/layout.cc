@@ -69,27 +69,23 @@ namespace {
 
 // Two views of the same sizes in the fewest dimensions, at least two: without those of size 1, and with those as one that follow each other in both.
 struct Walk {
-  std::vector<int64_t> sizes, from, to;
+  using Dims = std::array<int64_t, program::kMaxRank + 2>;
+  Dims sizes{1, 1}, from{1, 1}, to{1, 1};
+  size_t rank = 2;  // the first two stay where there are fewer
 
   Walk(const StridedView& a, const StridedView& b) {
     for (size_t d = 0; d < a.sizes.size(); ++d) {
       const int64_t size = a.sizes[d];
       if (size == 1) continue;
-      if (!sizes.empty() && from.back() == size * a.strides[d] && to.back() == size * b.strides[d]) {
-        sizes.back() *= size;
-        from.back() = a.strides[d];
-        to.back() = b.strides[d];
+      const size_t last = rank - 1;
+      if (rank > 2 && from[last] == size * a.strides[d] && to[last] == size * b.strides[d]) {
+        sizes[last] *= size;
       } else {
-        push(sizes.size(), size, a.strides[d], b.strides[d]);
+        sizes[rank++] = size;
       }
+      from[rank - 1] = a.strides[d];
+      to[rank - 1] = b.strides[d];
     }
-    while (sizes.size() < 2) push(0, 1, 1, 1);
-  }
-  void push(size_t at, int64_t size, int64_t a, int64_t b) {
-    const auto place = static_cast<std::ptrdiff_t>(at);
-    sizes.insert(sizes.begin() + place, size);
-    from.insert(from.begin() + place, a);
-    to.insert(to.begin() + place, b);
   }
 };
 
@@ -98,14 +94,14 @@ void copy_elements(const StridedView& from, const void* source, const StridedVie
   constexpr int64_t kElements = 1 << 14,
                     kColumns = 256;  // of a task, about; and what a cache holds of columns that lie apart
   const Walk walk(from, to);
-  const size_t row = walk.sizes.size() - 2, column = row + 1;
+  const size_t row = walk.rank - 2, column = row + 1;
   const int64_t all_rows = walk.sizes[row], all_columns = walk.sizes[column], s = walk.from[column], t = walk.to[column];
   const bool dense = s == 1 && t == 1;
   // A task copies some rows, or some columns, of a plane of the last two dimensions.
   const int64_t rows = dense ? std::clamp<int64_t>(kElements / all_columns, 1, all_rows) : all_rows;
   const int64_t columns = dense ? all_columns : std::min(kColumns, all_columns);
   const int64_t in_columns = ceil_div(all_columns, columns), parts = ceil_div(all_rows, rows) * in_columns;
-  const int64_t planes = std::accumulate(walk.sizes.begin(), walk.sizes.end() - 2, int64_t{1}, std::multiplies<>());
+  const int64_t planes = std::accumulate(walk.sizes.begin(), walk.sizes.begin() + row, int64_t{1}, std::multiplies<>());
   pool.run(planes * parts, [&](int64_t task, int) {
     const int64_t first_row = task % parts / in_columns * rows, first_column = task % in_columns * columns;
     const T* in = static_cast<const T*>(source) + from.offset + first_row * walk.from[row] + first_column * s;
