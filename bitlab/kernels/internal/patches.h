@@ -19,14 +19,19 @@ inline int64_t float_tile_bytes(const ConvGeometry& g) {
   return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
 
-// Calls f(sample, begin, end, worker) for tiles of up to `patches` output pixels [begin, end) of a sample, on the pool's threads.
+// Calls f(sample, begin, end, part, worker) for tiles of up to `patches` output pixels [begin, end) of a sample, each in so many parts, on the pool's threads.
+template <class F>
+void for_each_tile(const ConvGeometry& g, int64_t patches, int64_t parts, ThreadPool& pool, const F& f) {
+  const int64_t positions = g.positions(), tiles = ceil_div(positions, patches);
+  pool.run(g.batch * tiles * parts, [&](int64_t task, int worker) {
+    const int64_t tile = task / parts, begin = tile % tiles * patches;
+    f(tile / tiles, begin, std::min(begin + patches, positions), task % parts, worker);
+  });
+}
 template <class F>
 void for_each_tile(const ConvGeometry& g, int64_t patches, ThreadPool& pool, const F& f) {
-  const int64_t positions = g.positions(), tiles = ceil_div(positions, patches);
-  pool.run(g.batch * tiles, [&](int64_t task, int worker) {
-    const int64_t begin = task % tiles * patches;
-    f(task / tiles, begin, std::min(begin + patches, positions), worker);
-  });
+  for_each_tile(g, patches, 1, pool,
+                [&](int64_t sample, int64_t begin, int64_t end, int64_t, int worker) { f(sample, begin, end, worker); });
 }
 
 }  // namespace bitlab::kernels

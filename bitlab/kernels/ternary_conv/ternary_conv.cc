@@ -48,11 +48,13 @@ void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out
   std::fill_n(out + margin + line, margin, int8_t{0});
 }
 
-// Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick.
-int64_t tile_patches(const ConvGeometry& g) {
+// Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick. One that looks products up in tables of them
+// makes a table for many.
+int64_t tile_patches(const TernaryGemmRow& gemm, const ConvGeometry& g) {
   constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
   const int64_t fitting = std::clamp(kTileBytes / std::max(patch_stride(g), kVnStep) / kMultiple * kMultiple, kLeast, kMost);
-  return std::min(is_pointwise(g) ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
+  const bool has_tables = gemm.serves == TernaryGemmServes::kPlainOnly;
+  return std::min(is_pointwise(g) || has_tables ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
 }
 
 // Scratch: q of all samples, the same padded where it is read in place, a [batch], what a depthwise one shares; for each thread a tile and what the kernel
@@ -80,7 +82,7 @@ struct ConvScratch {
       thread = ternary_depthwise_scratch_bytes(g, 1) - own;
       return;
     }
-    tile = is_pointwise(g) || in_place ? 0 : aligned(tile_patches(g) * patch_stride(g));
+    tile = is_pointwise(g) || in_place ? 0 : aligned(tile_patches(*kernels.get<TernaryGemmRow>(), g) * patch_stride(g));
     thread = tile + ternary_gemm_scratch_bytes(*kernels.get<TernaryGemmRow>(), g.depth(), weight.group);
   }
 };
@@ -88,6 +90,14 @@ struct ConvScratch {
 // The output pixels [begin, end) of the batch are written.
 void finish(const RangeTask* after, int64_t rows, int64_t begin, int64_t end) {
   if (after != nullptr) (*after)(begin * rows, end * rows);
+}
+
+// All of them, where they were not written in tiles of whole pixels.
+void finish_all(const RangeTask* after, int64_t rows, int64_t pixels, ThreadPool& pool) {
+  constexpr int64_t kPixels = 64;
+  if (after == nullptr) return;
+  pool.run(ceil_div(pixels, kPixels),
+           [&](int64_t i, int) { finish(after, rows, i * kPixels, std::min(pixels, (i + 1) * kPixels)); });
 }
 
 // A convolution under way: everything that its tiles share.
@@ -103,7 +113,8 @@ struct Run {
   const int8_t* padded;  // [batch, padded lines, padded pixels, channels], or q
   const RangeTask* after;
 
-  void tile(int64_t sample, int64_t begin, int64_t end, uint8_t* own) const {
+  // The filters [first, last) of the output pixels [begin, end); of all groups where these are several.
+  void tile(int64_t sample, int64_t begin, int64_t end, int64_t first, int64_t last, uint8_t* own) const {
     const int8_t* image = q + sample * g.sample_values();
     TernaryGemmArgs args = results_at(layer, sample * g.positions() + begin);
     args.a += sample * a_stride;
@@ -120,8 +131,21 @@ struct Run {
         gather_patches(g, group, image, begin, end, patches, part.q_stride);
         part.q = patches;
       }
-      gemm.run(part, 0, end - begin, 0, part.rows, own + bytes.tile);
+      gemm.run(part, 0, end - begin, first, std::min(last, part.rows), own + bytes.tile);
     }
+  }
+
+  // Where there are fewer tiles than threads they share the filters, too.
+  void in_tiles(uint8_t* threads, ThreadPool& pool) const {
+    const int64_t patches = tile_patches(*kernels.get<TernaryGemmRow>(), g), blocks = ceil_div(layer.rows, kVnBlock);
+    const int64_t tiles = g.batch * ceil_div(g.positions(), patches);
+    const int64_t wanted = g.groups > 1 ? 1 : std::clamp<int64_t>(pool.threads() / tiles, 1, blocks);
+    const int64_t filters = ceil_div(blocks, wanted) * kVnBlock, parts = ceil_div(layer.rows, filters);
+    for_each_tile(g, patches, parts, pool, [&](int64_t sample, int64_t begin, int64_t end, int64_t part, int worker) {
+      tile(sample, begin, end, part * filters, (part + 1) * filters, threads + worker * bytes.thread);
+      if (parts == 1) finish(after, layer.rows, sample * g.positions() + begin, sample * g.positions() + end);
+    });
+    if (parts > 1) finish_all(after, layer.rows, g.batch * g.positions(), pool);
   }
 
   // A line of output pixels.
@@ -139,10 +163,7 @@ struct Run {
   // Every tile; where patches are read in place, every line, out of lines that are padded into `memory` first.
   void all(int8_t* memory, uint8_t* threads, ThreadPool& pool) const {
     if (!reads_in_place(kernels, g) || is_pointwise(g)) {
-      for_each_tile(g, tile_patches(g), pool, [&](int64_t sample, int64_t begin, int64_t end, int worker) {
-        tile(sample, begin, end, threads + worker * bytes.thread);
-        finish(after, layer.rows, sample * g.positions() + begin, sample * g.positions() + end);
-      });
+      in_tiles(threads, pool);
       return;
     }
     if (is_padded(g)) {
@@ -192,7 +213,7 @@ Status check_sizes(const char* op, const ConvGeometry& g) {
 }  // namespace
 
 TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, const TernaryConvWeight& w) {
-  return {tile_patches(g), w.rows / g.groups, g.depth(), w.group, w.asymmetric};
+  return {std::min(kSumTokens, g.positions()), w.rows / g.groups, g.depth(), w.group, w.asymmetric};
 }
 
 Result<TernaryLayout> select_ternary_conv_layout(const ConvGeometry& g, const TernaryConvWeight& w, const Machine& machine,
@@ -243,19 +264,13 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     run_weight_only(*weight_only, layer, g, input.x, threads, pool, after);
     return {};
   }
-  const auto finish_all = [&] {  // where the results are not written in tiles of whole pixels
-    constexpr int64_t kPixels = 64;
-    const int64_t pixels = g.batch * g.positions();
-    if (after != nullptr)
-      pool.run(ceil_div(pixels, kPixels),
-               [&](int64_t i, int) { finish(after, layer.rows, i * kPixels, std::min(pixels, (i + 1) * kPixels)); });
-  };
+  const int64_t pixels = g.batch * g.positions();
   if (g.depth() == 0) {  // Without channels every sum is 0, whatever the scale of a sample.
     constexpr float kUnit = 1;
     layer.a = &kUnit;
     layer.a_stride = 0;
-    run_in_parts(ternary_gemm_reference, layer, g.batch * g.positions(), threads, 0, pool);
-    finish_all();
+    run_in_parts(ternary_gemm_reference, layer, pixels, threads, 0, pool);
+    finish_all(after, layer.rows, pixels, pool);
     return {};
   }
   layer.a = input.q == nullptr ? a : input.a;
@@ -272,7 +287,7 @@ Status ternary_conv(const TernaryKernels& kernels, const TernaryWeight& weight, 
     layer.q = image;
     layer.a_stride = input.q == nullptr ? 1 : input.a_stride;
     int8_conv(*int8, layer, g, threads, pool);
-    finish_all();
+    finish_all(after, layer.rows, pixels, pool);
     return {};
   }
   const Run run{
