@@ -8,6 +8,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 #include "bitlab/kernels/ternary_gemm/arguments.h"
@@ -99,6 +101,35 @@ BITLAB_INLINE Ints<kWidth> rounded(Floats<kWidth> values) {
   return __builtin_convertvector((values + integers) - integers, Ints<kWidth>);
 }
 
+// Of integers in [-127, 127]; g++ 12 takes them one by one where there is no instruction for all.
+template <int kWidth>
+BITLAB_INLINE typename Lanes<kWidth>::Bytes bytes_of(const Ints<kWidth>& values) {
+#if defined(__AVX2__)
+  if constexpr (kWidth == 8) {
+    const auto all = reinterpret_cast<__m256i>(values);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    typename Lanes<kWidth>::Bytes bytes;
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(&bytes), _mm_packs_epi16(words, words));
+    return bytes;
+  }
+#elif defined(__ARM_NEON)
+  if constexpr (kWidth == 8) {
+    int32x4_t halves[2];
+    std::memcpy(halves, &values, sizeof(halves));
+    return reinterpret_cast<typename Lanes<kWidth>::Bytes>(
+        vmovn_s16(vcombine_s16(vmovn_s32(halves[0]), vmovn_s32(halves[1]))));
+  }
+  if constexpr (kWidth == 4) {
+    const int16x4_t words = vmovn_s32(reinterpret_cast<int32x4_t>(values));
+    const int8x8_t all = vmovn_s16(vcombine_s16(words, words));
+    typename Lanes<kWidth>::Bytes bytes;
+    std::memcpy(&bytes, &all, sizeof(bytes));
+    return bytes;
+  }
+#endif
+  return __builtin_convertvector(values, typename Lanes<kWidth>::Bytes);
+}
+
 // What belongs to kWidth rows from `row` on, loaded once for all tokens.
 template <int kWidth>
 struct RowConstants {
@@ -184,7 +215,7 @@ class Results {
   __attribute__((always_inline)) void put(const Floats<kWidth>& y, int64_t token) const {
     const Value out = value(c_, y, token);
     if constexpr (kInt8) {
-      store_rows<kWidth>(__builtin_convertvector(out, typename Lanes<kWidth>::Bytes), to_ + token * stride_, c_.count);
+      store_rows<kWidth>(bytes_of<kWidth>(out), to_ + token * stride_, c_.count);
     } else {
       store_rows<kWidth>(out, to_ + token * stride_, c_.count);
     }

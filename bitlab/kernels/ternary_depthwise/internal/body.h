@@ -1,10 +1,6 @@
 // The one source of the ternary_depthwise kernels, compiled by each of them for its instruction set.
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include "bitlab/kernels/ternary_depthwise/arguments.h"
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
 
@@ -20,6 +16,11 @@ BITLAB_INLINE typename Lanes<kWidth>::Words words_of(const typename Lanes<kWidth
     std::memcpy(&bytes, &q, sizeof(bytes));
     return reinterpret_cast<typename Lanes<kWidth>::Words>(_mm256_cvtepi8_epi16(bytes));
   }
+  if constexpr (kWidth == 8)
+    return reinterpret_cast<typename Lanes<kWidth>::Words>(
+        _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&q))));
+#elif defined(__ARM_NEON)
+  if constexpr (kWidth == 8) return reinterpret_cast<typename Lanes<kWidth>::Words>(vmovl_s8(reinterpret_cast<int8x8_t>(q)));
 #endif
   return __builtin_convertvector(q, typename Lanes<kWidth>::Words);
 }
@@ -27,6 +28,17 @@ template <int kWidth>
 BITLAB_INLINE Ints<kWidth> ints_of(const typename Lanes<kWidth>::Words& sum) {
 #if defined(__AVX512F__)
   if constexpr (kWidth == 16) return reinterpret_cast<Ints<kWidth>>(_mm512_cvtepi16_epi32(reinterpret_cast<__m256i>(sum)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (kWidth == 8) return reinterpret_cast<Ints<kWidth>>(_mm256_cvtepi16_epi32(reinterpret_cast<__m128i>(sum)));
+#elif defined(__ARM_NEON)
+  if constexpr (kWidth == 8) {
+    const auto words = reinterpret_cast<int16x8_t>(sum);
+    const int32x4_t halves[2] = {vmovl_s16(vget_low_s16(words)), vmovl_s16(vget_high_s16(words))};
+    Ints<kWidth> values;
+    std::memcpy(&values, halves, sizeof(values));
+    return values;
+  }
 #endif
   return __builtin_convertvector(sum, Ints<kWidth>);
 }
