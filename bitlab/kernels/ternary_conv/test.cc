@@ -27,6 +27,36 @@ struct Layer {
   }
 };
 
+std::string describe(const ConvShape& s) {
+  return fmt::format("input {}x{}x{}x{} kernel {}x{}x{} padding {}x{}x{} groups {} transposed {}", s.channels, s.input[0],
+                     s.input[1], s.input[2], s.kernel[0], s.kernel[1], s.kernel[2], s.padding[0], s.padding[1], s.padding[2],
+                     s.groups, s.transposed);
+}
+
+// int8 in and out with static scales, on the worst case of |q| = 127.
+void check_int8(const TernaryKernels& kernels, TernaryLayout layout, const ConvShape& s) {
+  const ConvGeometry g = test::geometry_of(s);
+  const Layer layer(s.filters, g.depth(), true, true, layout, g.groups);
+  auto q = test::random_int8(s.batch * g.sample_values(), 15, 0, 1);
+  for (int8_t& v : q) v = v == 0 ? int8_t{-127} : int8_t{127};
+  const auto last = test::transposed(q, s.batch, s.channels, g.pixels());
+  const float a = 0.03F, inv = 5.5F;
+  std::vector<int8_t> y(static_cast<size_t>(s.batch * g.positions() * s.filters)), expected;
+  TernaryWeight weight = layer.weight();
+  weight.relu = true;
+  AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(kernels, weight, g, 2)));
+  ASSERT_TRUE(ternary_conv(kernels, weight, g, {.q = last.data(), .a = &a}, {.y_q = y.data(), .y_inv = inv}, scratch.data(),
+                           *make_thread_pool(2))
+                  .ok());
+  const auto sums = ternary::oracle::conv_sums(q, layer.t, s);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const size_t n = i / static_cast<size_t>(s.positions()) % static_cast<size_t>(s.filters);
+    const float value = ternary::oracle::epilogue(sums[i], a, layer.scale[n], &layer.bias[n]);
+    expected.push_back(ternary::oracle::requantize(value < 0 ? 0 : value, inv, 127));
+  }
+  EXPECT_EQ(test::transposed(y, s.batch, g.positions(), s.filters), expected) << describe(s);
+}
+
 class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
  protected:
   const TernaryGemmRow& row() const { return ternary_gemm_kernels().rows[GetParam()]; }
@@ -60,38 +90,6 @@ class EveryTernaryLayer : public ::testing::TestWithParam<size_t> {
                     .ok());
     const auto expected = ternary::oracle::conv(x, layer.t, layer.scale, layer.bias, s);
     EXPECT_TRUE(test::same_bits(test::transposed(y, s.batch, g.positions(), s.filters), expected)) << describe(s);
-  }
-
-  // int8 in and out with static scales, on the worst case of |q| = 127.
-  void check_int8(const ConvShape& s) {
-    const ConvGeometry g = test::geometry_of(s);
-    TernaryLayout layout;
-    const TernaryKernels kernels = kernels_for(g, s.filters, &layout);
-    const Layer layer(s.filters, g.depth(), true, true, layout, g.groups);
-    auto q = test::random_int8(s.batch * g.sample_values(), 15, 0, 1);
-    for (int8_t& v : q) v = v == 0 ? int8_t{-127} : int8_t{127};
-    const auto last = test::transposed(q, s.batch, s.channels, g.pixels());
-    const float a = 0.03F, inv = 5.5F;
-    std::vector<int8_t> y(static_cast<size_t>(s.batch * g.positions() * s.filters)), expected;
-    TernaryWeight weight = layer.weight();
-    weight.relu = true;
-    AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(ternary_conv_scratch_bytes(kernels, weight, g, 2)));
-    ASSERT_TRUE(ternary_conv(kernels, weight, g, {.q = last.data(), .a = &a}, {.y_q = y.data(), .y_inv = inv},
-                             scratch.data(), *make_thread_pool(2))
-                    .ok());
-    const auto sums = ternary::oracle::conv_sums(q, layer.t, s);
-    for (size_t i = 0; i < sums.size(); ++i) {
-      const size_t n = i / static_cast<size_t>(s.positions()) % static_cast<size_t>(s.filters);
-      const float value = ternary::oracle::epilogue(sums[i], a, layer.scale[n], &layer.bias[n]);
-      expected.push_back(ternary::oracle::requantize(value < 0 ? 0 : value, inv, 127));
-    }
-    EXPECT_EQ(test::transposed(y, s.batch, g.positions(), s.filters), expected) << describe(s);
-  }
-
-  static std::string describe(const ConvShape& s) {
-    return fmt::format("input {}x{}x{}x{} kernel {}x{}x{} padding {}x{}x{} groups {} transposed {}", s.channels, s.input[0],
-                       s.input[1], s.input[2], s.kernel[0], s.kernel[1], s.kernel[2], s.padding[0], s.padding[1],
-                       s.padding[2], s.groups, s.transposed);
   }
 };
 
@@ -133,7 +131,11 @@ TEST_P(EveryTernaryLayer, SizesOfZero) {
 }
 
 TEST_P(EveryTernaryLayer, Int8ConvolutionsEqualTheOracle) {
-  for (const ConvShape& shape : conv_shapes()) check_int8(shape);
+  for (const ConvShape& shape : conv_shapes()) {
+    TernaryLayout layout;
+    const TernaryKernels kernels = kernels_for(test::geometry_of(shape), shape.filters, &layout);
+    check_int8(kernels, layout, shape);
+  }
 }
 
 TEST_P(EveryTernaryLayer, LinearLayersEqualTheOracle) {
@@ -176,7 +178,8 @@ TEST(EveryTernaryDepthwise, EqualsTheOracle) {
               .ok());
       EXPECT_TRUE(test::same_bits(test::transposed(y, s.batch, g.positions(), s.filters),
                                   ternary::oracle::conv(x, layer.t, layer.scale, layer.bias, s)))
-          << row->name;
+          << row->name << ' ' << describe(s);
+      check_int8(kernels, TernaryLayout::kRows, s);
     }
   }
 }
