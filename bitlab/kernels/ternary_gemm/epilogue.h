@@ -164,7 +164,7 @@ class Results {
         residual_(p.residual == nullptr ? nullptr : p.residual + c.row),
         a_stride_(p.a_stride),
         stride_(p.y_stride),
-        a_of_all_(all_floats<kWidth>(p.a[0])),
+        a_of_all_(all_floats<kWidth>(p.a == nullptr ? 0 : p.a[0])),  // none behind sums of floats
         has_bias_(p.bias != nullptr),
         has_affine_(p.alpha != nullptr),
         relu_(p.relu),
@@ -265,8 +265,8 @@ BITLAB_INLINE void finish_sums(const TernaryGemmArgs& p, const RowConstants<kWid
 // acc: the sum of t q.
 template <int kWidth>
 BITLAB_INLINE void finish_sum(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Ints<kWidth> acc, int64_t token) {
-  const Floats<kWidth> in_x = to_floats<kWidth>(acc) * all_floats<kWidth>(p.a[token * p.a_stride]);
-  finish<kWidth>(p, c, in_x * c.scale, token);
+  finish_sums<kWidth>(
+      p, c, token, 1, [&](int64_t) __attribute__((always_inline)) { return acc; });
 }
 
 // acc: the sum of t q; magnitude: the sum of |t| q. The sum over t = +1 is their mean, found without overflow; the rest of the magnitude is
