@@ -188,7 +188,7 @@ def support_table() -> str:
             needs = " ".join(re.findall(r"Feature::(\w+)", features)) or "nothing"
             layout = re.search(r"\bk(Rows|Vn)\b", rest)
             serves = {"kAllScales": "every scaling", "kPlainOnly": "one scale a row"}.get((re.search(r"kAllScales|kPlainOnly", rest) or [""])[0], "")
-            where = "" if target == "any" else f" ({target})"
+            where = "" if target in ("any", "spare") else f" ({target})"
             lines.append(f"| `{definition.parent.name}` | `{name}`{where} | {needs} | {layout[1].lower() if layout else ''} | {serves} |")
     return "\n" + "\n".join(lines) + "\n"
 

@@ -17,6 +17,12 @@
 // BITLAB_BUILT_FOR_<target>(function): the function where the build is for that target, null elsewhere. A row of another
 // architecture stays in its list.
 #define BITLAB_BUILT_FOR_any(function) function
+// A reference beside a row for NEON, which every 64-bit Arm has: only where code need not be small.
+#if defined(__aarch64__) && defined(BITLAB_FEW_TILES)
+#define BITLAB_BUILT_FOR_spare(function) (bitlab::kernels::has_isa_of("arm_neon") ? nullptr : function)
+#else
+#define BITLAB_BUILT_FOR_spare(function) function
+#endif
 #if defined(__x86_64__)
 #define BITLAB_BUILT_FOR_x86(function) function
 #define BITLAB_BUILT_FOR_arm(function) nullptr

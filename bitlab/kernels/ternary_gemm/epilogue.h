@@ -16,6 +16,11 @@
 
 #define BITLAB_INLINE static inline __attribute__((always_inline))
 #define BITLAB_NOINLINE static __attribute__((noinline))
+#ifdef BITLAB_FEW_TILES  // code is to be small
+#define BITLAB_INLINE_IF_LARGE BITLAB_NOINLINE
+#else
+#define BITLAB_INLINE_IF_LARGE BITLAB_INLINE
+#endif
 
 namespace bitlab::kernels {
 namespace {
@@ -136,7 +141,7 @@ struct RowConstants {
   Floats<kWidth> scale{}, scale_neg{}, bias{}, alpha{}, beta{};
   int64_t row, count;
 
-  BITLAB_INLINE RowConstants of(const TernaryGemmArgs& p, int64_t row) {
+  BITLAB_INLINE_IF_LARGE RowConstants of(const TernaryGemmArgs& p, int64_t row) {
     RowConstants c;
     c.row = row;
     c.count = p.rows - row;
@@ -247,7 +252,7 @@ BITLAB_INLINE void with_results(const TernaryGemmArgs& p, const RowConstants<kWi
 }
 
 template <int kWidth>
-BITLAB_INLINE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
+BITLAB_INLINE_IF_LARGE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
   with_results<kWidth>(
       p, c, [&](const auto& results) __attribute__((always_inline)) { results.put(y, token); });
 }

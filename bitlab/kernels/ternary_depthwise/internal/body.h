@@ -46,7 +46,7 @@ BITLAB_INLINE Ints<kWidth> ints_of(const typename Lanes<kWidth>::Words& sum) {
 // kWidth channels of a token, of which `count` exist; `moved` bytes behind the first of its line. int16 holds the sums of 256 taps:
 // 256 x 127 = 32,512 < 2^15.
 template <int kWidth>
-BITLAB_INLINE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t moved,
+BITLAB_INLINE_IF_LARGE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t moved,
                                        int64_t channel, int64_t count) {
   using Words = typename Lanes<kWidth>::Words;
   constexpr int64_t kWiden = 256;
@@ -106,7 +106,7 @@ BITLAB_INLINE void depthwise(const TernaryDepthwiseArgs& p, int64_t lines, int64
     const auto constants = RowConstants<kWidth>::of(p.layer, channel);
     with_results<kWidth>(
         p.layer, constants, [&](const auto& results) __attribute__((always_inline)) {
-          if (p.taps == 9 && constants.count >= kWidth) {
+          if (kWidth > 1 && p.taps == 9 && constants.count >= kWidth) {
             nine_taps<kWidth>(p, channel, results, lines);
             return;
           }
