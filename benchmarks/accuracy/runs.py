@@ -49,6 +49,7 @@ RUNS = {
     "gpt_shakespeare": Run("loss", from_float=["--train.distillation=0.5", "--train.temperature=1"]),
     "text_classifier_sst2": Run("accuracy", seeds=3, word_pieces=4000),
     "resnet20_cifar10": Run("accuracy", from_float=["--train.distillation=0.5", "--train.temperature=4"]),
+    "vgg7_cifar10": Run("accuracy"),
 }
 
 
