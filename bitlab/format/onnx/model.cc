@@ -197,12 +197,22 @@ Result<NamedTensor> read_tensor(std::string_view bytes, const Beside& beside) {
                       program::to_string(tensor.sizes), tensor.bytes.size(), named.name);
   if (is_packed) own(tensor, unpacked_bits(tensor.bytes, tensor.type, count));
   tensor.name = named.name;
+  if (tensor.type == ElementType::kFloat16 || tensor.type == ElementType::kBFloat16) tensor.type = ElementType::kFloat;
   return named;
 }
 
 // --- nodes
 
-Status read_attribute_field(const ProtobufReader& field, const Beside& beside, ModelAttribute& attribute) {
+// What the readers of nested messages share.
+struct Source {
+  const Beside& beside;
+  int depth = 0;  // of graphs in attributes
+};
+constexpr int kMostDepth = 8;
+
+Result<ModelGraph> read_graph(std::string_view bytes, const Source& source);
+
+Status read_attribute_field(const ProtobufReader& field, const Source& source, ModelAttribute& attribute) {
   const auto need = [&](ProtobufWire wire) -> Status {
     if (field.wire == wire) return {};
     return broken("AttributeProto", attribute.name, fmt::format("another kind of field {}", field.field), field);
@@ -223,8 +233,14 @@ Status read_attribute_field(const ProtobufReader& field, const Beside& beside, M
       return {};
     case 5: {
       BITLAB_RETURN_IF_ERROR(need(ProtobufWire::kBytes));
-      BITLAB_TRY(NamedTensor named, read_tensor(field.content, beside));
+      BITLAB_TRY(NamedTensor named, read_tensor(field.content, source.beside));
       attribute.tensor = std::move(named.tensor);
+      return {};
+    }
+    case 6: {
+      BITLAB_RETURN_IF_ERROR(need(ProtobufWire::kBytes));
+      BITLAB_TRY(ModelGraph graph, read_graph(field.content, {source.beside, source.depth + 1}));
+      attribute.graph = std::make_shared<const ModelGraph>(std::move(graph));
       return {};
     }
     case 7:
@@ -236,15 +252,31 @@ Status read_attribute_field(const ProtobufReader& field, const Beside& beside, M
     case 8:
       if (append_varints(field, attribute.integers)) return {};
       return need(ProtobufWire::kVarint);
+    case 9:
+      attribute.texts.push_back(field.content);
+      return {};
     case 20:
       attribute.type = static_cast<int64_t>(field.number);
+      return {};
+    case 21:
+      attribute.reference = field.content;
       return {};
     default:
       return {};
   }
 }
 
-Status read_node_field(const ProtobufReader& field, const Beside& beside, ModelNode& node) {
+Result<ModelAttribute> read_attribute(std::string_view bytes, const Source& source) {
+  ModelAttribute attribute;
+  BITLAB_RETURN_IF_ERROR(read_fields(bytes, "AttributeProto", attribute.name, [&](const ProtobufReader& f) {
+    return read_attribute_field(f, source, attribute);
+  }));
+  if (!attribute.name.empty()) return attribute;
+  return make_error(ErrorCode::kCorrupt, "[onnx] a name of an attribute, got none in an AttributeProto of {} bytes",
+                    bytes.size());
+}
+
+Status read_node_field(const ProtobufReader& field, const Source& source, ModelNode& node) {
   if (field.wire != ProtobufWire::kBytes) return {};
   if (field.field == 1) node.inputs.push_back(field.content);
   if (field.field == 2) node.outputs.push_back(field.content);
@@ -252,18 +284,14 @@ Status read_node_field(const ProtobufReader& field, const Beside& beside, ModelN
   if (field.field == 4) node.type = field.content;
   if (field.field == 7) node.domain = field.content;
   if (field.field != 5) return {};
-  ModelAttribute attribute;
-  BITLAB_RETURN_IF_ERROR(read_fields(field.content, "AttributeProto", attribute.name,
-                                     [&](const ProtobufReader& f) { return read_attribute_field(f, beside, attribute); }));
-  if (attribute.name.empty()) return broken("NodeProto", node.name, "a name of an attribute", field);
-  node.attributes.push_back(std::move(attribute));
+  BITLAB_TRY(node.attributes.emplace_back(), read_attribute(field.content, source));
   return {};
 }
 
-Result<ModelNode> read_node(std::string_view bytes, const Beside& beside) {
+Result<ModelNode> read_node(std::string_view bytes, const Source& source) {
   ModelNode node;
   BITLAB_RETURN_IF_ERROR(read_fields(bytes, "NodeProto", node.name,
-                                     [&](const ProtobufReader& field) { return read_node_field(field, beside, node); }));
+                                     [&](const ProtobufReader& field) { return read_node_field(field, source, node); }));
   if (node.type.empty() || node.outputs.empty())
     return make_error(ErrorCode::kCorrupt, "[onnx] a node with an operator and an output, got '{}' with {} (node={})",
                       node.type, node.outputs.size(), node.name);
@@ -310,40 +338,79 @@ Result<ModelPort> read_port(std::string_view bytes) {
   return port;
 }
 
-Status read_graph_field(const ProtobufReader& field, const Beside& beside, ModelFile& model) {
+Status read_graph_field(const ProtobufReader& field, const Source& source, ModelGraph& graph) {
   if (field.field == 1) {
-    BITLAB_TRY(model.nodes.emplace_back(), read_node(field.content, beside));
+    BITLAB_TRY(graph.nodes.emplace_back(), read_node(field.content, source));
   } else if (field.field == 5) {
-    BITLAB_TRY(model.tensors.emplace_back(), read_tensor(field.content, beside));
+    BITLAB_TRY(graph.tensors.emplace_back(), read_tensor(field.content, source.beside));
   } else if (field.field == 11) {
-    BITLAB_TRY(model.inputs.emplace_back(), read_port(field.content));
+    BITLAB_TRY(graph.inputs.emplace_back(), read_port(field.content));
   } else if (field.field == 12) {
-    BITLAB_TRY(model.outputs.emplace_back(), read_port(field.content));
+    BITLAB_TRY(graph.outputs.emplace_back(), read_port(field.content));
   } else if (field.field == 15) {
     return make_error(ErrorCode::kUnsupported, "[onnx] dense tensors, got a sparse one");
   }
   return {};
 }
 
+Result<ModelGraph> read_graph(std::string_view bytes, const Source& source) {
+  if (source.depth > kMostDepth)
+    return make_error(ErrorCode::kUnsupported, "[onnx] graphs in at most {} others, got one in more", kMostDepth);
+  ModelGraph graph;
+  BITLAB_RETURN_IF_ERROR(
+      read_fields(bytes, "GraphProto", {}, [&](const ProtobufReader& f) { return read_graph_field(f, source, graph); }));
+  return graph;
+}
+
+// --- the model
+
 struct OperatorSet {
   std::string_view domain;
   int64_t version = 0;
+  bool is_own() const { return domain.empty() || domain == "ai.onnx"; }
 };
+
+Result<OperatorSet> read_operator_set(std::string_view bytes) {
+  OperatorSet set;
+  BITLAB_RETURN_IF_ERROR(read_fields(bytes, "OperatorSetIdProto", {}, [&](const ProtobufReader& f) -> Status {
+    if (f.field == 1) set.domain = f.content;
+    if (f.field == 2) set.version = static_cast<int64_t>(f.number);
+    return {};
+  }));
+  return set;
+}
+
+Status read_function_field(const ProtobufReader& field, const Source& source, ModelFunction& function) {
+  if (field.wire != ProtobufWire::kBytes) return {};
+  if (field.field == 1) function.name = field.content;
+  if (field.field == 4) function.inputs.push_back(field.content);
+  if (field.field == 5) function.outputs.push_back(field.content);
+  if (field.field == 10) function.domain = field.content;
+  if (field.field == 7) {
+    BITLAB_TRY(function.nodes.emplace_back(), read_node(field.content, source));
+  } else if (field.field == 11) {
+    BITLAB_TRY(function.defaults.emplace_back(), read_attribute(field.content, source));
+  } else if (field.field == 9) {
+    BITLAB_TRY(const OperatorSet set, read_operator_set(field.content));
+    if (set.is_own()) function.opset = set.version;
+  }
+  return {};
+}
 
 Status read_model_field(const ProtobufReader& field, const Beside& beside, ModelFile& model, bool& has_graph) {
   if (field.field == 7) {
     has_graph = true;
     return read_fields(field.content, "GraphProto", {},
-                       [&](const ProtobufReader& f) { return read_graph_field(f, beside, model); });
+                       [&](const ProtobufReader& f) { return read_graph_field(f, {beside}, model); });
   }
   if (field.field == 8) {
-    OperatorSet set;
-    BITLAB_RETURN_IF_ERROR(read_fields(field.content, "OperatorSetIdProto", {}, [&](const ProtobufReader& f) -> Status {
-      if (f.field == 1) set.domain = f.content;
-      if (f.field == 2) set.version = static_cast<int64_t>(f.number);
-      return {};
-    }));
-    if (set.domain.empty() || set.domain == "ai.onnx") model.opset = set.version;
+    BITLAB_TRY(const OperatorSet set, read_operator_set(field.content));
+    if (set.is_own()) model.opset = set.version;
+  }
+  if (field.field == 25) {
+    ModelFunction& function = model.functions.emplace_back();
+    return read_fields(field.content, "FunctionProto", function.name,
+                       [&](const ProtobufReader& f) { return read_function_field(f, {beside}, function); });
   }
   if (field.field == 14) {
     auto& [key, value] = model.metadata.emplace_back();
@@ -373,7 +440,7 @@ Result<ModelFile> read_model(std::span<const uint8_t> bytes, const Beside& besid
   }));
   if (!has_graph)
     return make_error(ErrorCode::kCorrupt, "[onnx] a ModelProto with a graph, got none in {} bytes", bytes.size());
-  constexpr int64_t kLeastOpset = 11;
+  constexpr int64_t kLeastOpset = 7;
   if (model.opset < kLeastOpset)
     return make_error(ErrorCode::kUnsupported, "[onnx] opset {} or later, got {}", kLeastOpset, model.opset);
   return model;

@@ -34,20 +34,6 @@ constexpr UnaryRow kUnary[] = {
     {"Round", Op::round, [](double x) { return std::nearbyint(x); }},
 };
 
-Term input(Reader& r, size_t i) { return {r, r.value(i)}; }
-Term computed_input(Reader& r, size_t i) { return {r, r.activation(i)}; }
-
-bool all_known(const Reader& r) {
-  for (size_t i = 0; i < r.node().inputs.size(); ++i)
-    if (r.has(i) && r.tensor(i) == nullptr) return false;
-  return true;
-}
-
-Status check_floats(const Reader& r) {
-  if (r.type(0) == ElementType::kFloat) return {};
-  return r.refuse("float32 values, got {}", name_of(r.type(0)));
-}
-
 Term softplus(const Term& x) { return max(x, 0) + (x.of(Op::abs) * -1.0).of(Op::exp).of(Op::log1p); }
 
 // scale (max(x, 0) + alpha (e^(min(x, 0) / width) - 1))
@@ -248,7 +234,7 @@ Result<Operands> read_bit_shift(Reader& r) {
       if (b < 0 || b >= most) return int64_t{0};
       return wrapped(is_left ? bits(a) << b : bits(a) >> b);
     }));
-  return r.refuse("shifts of constants, got {}", name_of(r.type(0)));
+  return single(computed_input(r, 0).with(is_left ? Op::shift_left : Op::shift_right, input(r, 1)));
 }
 
 Result<Operands> read_mod(Reader& r) {
@@ -262,20 +248,29 @@ Result<Operands> read_mod(Reader& r) {
           return !is_c && rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
         }));
   const Term a = computed_input(r, 0), b = computed_input(r, 1);
-  if (r.type(0) == ElementType::kFloat) return r.refuse("integers, got float32");
-  return single(a - (is_c ? quotient(a, b) : a.with(Op::floor_divide, b)) * b);
+  if (r.type(0) != ElementType::kFloat) return single(a - (is_c ? quotient(a, b) : a.with(Op::floor_divide, b)) * b);
+  const Term ratio = a / b, down = ratio.of(Op::floor);
+  const Term rest = a - (is_c ? ratio.with(Op::less, 0.0).choose(ratio.of(Op::ceil), down) : down) * b;
+  const Term endless = is_c ? a : (a * b.with(Op::less, 0.0).choose(-1, b.like(1))).with(Op::less, 0.0).choose(b, a);
+  const Term is_endless = b.like(std::numeric_limits<float>::max()).with(Op::less, b.of(Op::abs));
+  return single(is_endless.choose(a - a + endless, rest));  // NaN where a has no end
 }
 
 Result<Operands> read_pow(Reader& r) {
   if (all_known(r))
     return single(r.folding.binary(
         *r.tensor(0), *r.tensor(1), r.type(0), [](double a, double b) { return std::pow(a, b); }, nullptr));
-  BITLAB_RETURN_IF_ERROR(check_floats(r));
   const Term x = computed_input(r, 0);
   const Tensor* exponent = r.tensor(1);
+  constexpr double kMost = 8;
+  if (r.type(0) != ElementType::kFloat) {
+    const double y = exponent != nullptr && exponent->count() == 1 ? exponent->number(0) : -1;
+    if (y != std::floor(y) || y < 1 || y > kMost)
+      return r.refuse("float32 values, or a power from 1 to 8, got {}", name_of(r.type(0)));
+    return single(power_of(x, static_cast<int>(y)));
+  }
   if (exponent != nullptr && exponent->count() == 1) {
     const double y = exponent->number(0);
-    constexpr double kMost = 8;
     if (y == 1) return single(x);
     if (y == 0.5) return single(x.of(Op::sqrt));
     if (y == -0.5) return single(x.of(Op::rsqrt));
@@ -356,6 +351,17 @@ Result<Operands> read_formula(Reader& r) {
   if (type == "Gelu") return single(x.of(r.text("approximate", "none") == "tanh" ? Op::gelu_tanh : Op::gelu));
   if (type == "Swish") return single(alpha(1) == 1 ? x.of(Op::silu) : x * (x * alpha(1)).of(Op::sigmoid));
   if (type == "Atan") return single(x.with(Op::atan2, 1.0));
+  if (type == "Asinh") {
+    const Term size = x.of(Op::abs), square = size * size;
+    const Term y = (size + square / ((square + 1.0).of(Op::sqrt) + 1.0)).of(Op::log1p);
+    return single(x.with(Op::less, 0.0).choose(y * -1.0, y));
+  }
+  if (type == "Acosh") return single((x + ((x + -1.0) * (x + 1.0)).of(Op::sqrt)).of(Op::log));
+  if (type == "Atanh") return single((x.of(Op::log1p) - (x * -1.0).of(Op::log1p)) * 0.5);
+  if (type == "Shrink") {
+    const double bias = r.number("bias", 0), edge = r.number("lambd", 0.5F);
+    return single(x.with(Op::less, -edge).choose(x + bias, x.like(edge).with(Op::less, x).choose(x + -bias, x * 0.0)));
+  }
   const Term other = ((x * x) * -1.0 + 1.0).of(Op::sqrt);
   if (type == "Asin") return single(x.with(Op::atan2, other));
   if (type == "Acos") return single(other.with(Op::atan2, x));
@@ -371,11 +377,21 @@ Result<Operands> read_prelu(Reader& r) {
 }
 
 Result<Operands> read_clip(Reader& r) {
+  constexpr float kMostFloat = std::numeric_limits<float>::max();
   Term x = r.has(1) || r.has(2) ? input(r, 0) : computed_input(r, 0);
   if (r.tensor(0) != nullptr) x = computed_input(r, 0);
-  for (const auto& [place, op] : {std::pair{size_t{1}, Op::maximum}, std::pair{size_t{2}, Op::minimum}})
+  for (const auto& [place, op] : {std::pair{size_t{1}, Op::maximum}, std::pair{size_t{2}, Op::minimum}}) {
     if (r.has(place)) x = x.with(op, input(r, place));
+    if (const ModelAttribute* bound = r.node().find(place == 1 ? "min" : "max"))  // before opset 11
+      x = x.with(op, std::clamp(bound->number, -kMostFloat, kMostFloat));
+  }
   return single(x);
+}
+
+Result<Operands> read_swiglu(Reader& r) {
+  BITLAB_RETURN_IF_ERROR(check_floats(r));
+  const Term a = computed_input(r, 0);
+  return single(a * (a * double{r.number("alpha", 1)}).of(Op::sigmoid) * input(r, 1));
 }
 
 Result<Operands> read_where(Reader& r) {
@@ -407,19 +423,37 @@ Result<Operands> read_where(Reader& r) {
 
 namespace {
 
+// As floats that are marked: floats towards zero and inside the range, integers as many of 256 as they have too many.
+Result<Operands> in_eight_bits(Reader& r, ValueId x, ElementType to) {
+  const double least = to == ElementType::kInt8 ? -128 : 0;
+  const DType dtype = r.of(x).dtype;
+  Term y(r, x);
+  if (dtype == DType::kFloat32) y = min(max(y, least), least + 255).cast(DType::kInt32);
+  if (dtype == DType::kInt64 || dtype == DType::kInt32)
+    y = (y + -least).with(Op::bitwise_and, 255.0) + least;
+  BITLAB_TRY(const ValueId id, y.cast(DType::kFloat32).id());
+  BITLAB_TRY(const ValueId own, r.emit(Op::reshape, {id}, {{"shape", r.shape_of(id)}}));
+  r.keep_as(own, to);
+  return Operands{own};
+}
+
 Result<Operands> cast_to(Reader& r, ElementType to) {
   if (const Tensor* x = r.tensor(0)) return single(r.folding.cast(*x, to));
-  if (const auto list = r.sizes(0); list && (to == ElementType::kInt64 || to == ElementType::kInt32))
-    return Operands{operand_of(*list)};
+  if (const auto list = r.sizes(0); list && is_integer(to) && size_of(to) >= 4) return Operands{operand_of(*list)};
   const ElementType from = r.type(0);
   BITLAB_TRY(const ValueId x, r.activation(0));
   if (from == to) return Operands{x};
-  for (const DType dtype : {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool, DType::kFloat16, DType::kBFloat16})
-    if (element_type(dtype) == to) {
-      BITLAB_TRY(const ValueId floats, r.unmarked(x));
-      return single(r.cast(floats, dtype));
-    }
-  return r.refuse("float32, int64, int32, bool to cast to, got {}", name_of(to));
+  if (to == ElementType::kInt8 || to == ElementType::kUint8) return in_eight_bits(r, x, to);
+  BITLAB_TRY(const ValueId floats, r.unmarked(x));
+  if (to == ElementType::kDouble) return single(r.cast(floats, DType::kFloat32));
+  for (const DType dtype : {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool})
+    if (element_type(dtype) == to) return single(r.cast(floats, dtype));
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    if (element_type(dtype) != to) continue;
+    BITLAB_TRY(const ValueId rounded, r.cast(floats, dtype));
+    return single(r.cast(rounded, DType::kFloat32));
+  }
+  return r.refuse("float32, float16, bfloat16, float64, int64, int32, int8, uint8, bool to cast to, got {}", name_of(to));
 }
 
 }  // namespace

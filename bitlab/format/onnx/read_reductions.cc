@@ -1,4 +1,4 @@
-// Readers of operators that reduce dimensions, and of norms.
+// Readers of operators that reduce dimensions, and of those along one.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,6 +9,7 @@
 namespace bitlab::format::onnx {
 
 using program::Dim;
+using program::DType;
 using program::Op;
 using program::Shape;
 using program::ValueId;
@@ -129,6 +130,10 @@ Result<Operands> read_reduce(Reader& r) {
   BITLAB_TRY(const Reduction reduction, reduction_of(r, x, axes));
   if (const Tensor* known = r.tensor(0)) return fold(r, *known, reduction);
   BITLAB_TRY(ValueId id, r.activation(0));
+  const bool is_bool = r.of(id).dtype == DType::kBool;
+  if (is_bool) {
+    BITLAB_TRY(id, r.cast(id, DType::kInt64));
+  }
   BITLAB_TRY(id, rows(r, id, reduction));
   if (r.node().type == "ReduceLogSumExp") {
     BITLAB_TRY(const Lowered below, lowered(r, id));
@@ -136,11 +141,14 @@ Result<Operands> read_reduce(Reader& r) {
   } else {
     BITLAB_TRY(id, reduced(r, Term(r, id)).id());
   }
+  if (is_bool) {
+    BITLAB_TRY(id, r.cast(id, DType::kBool));
+  }
   return single(r.reshape(id, reduction.result));
 }
 
 Result<Operands> read_arg_most(Reader& r) {
-  if (r.integer("select_last_index", 0) != 0) return r.refuse("the first of equal ones, got the last");
+  const bool is_last = r.integer("select_last_index", 0) != 0;  // of equal ones
   const Shape x = r.shape(0);
   BITLAB_TRY(const Reduction reduction, reduction_of(r, x, {r.integer("axis", 0)}));
   BITLAB_TRY(ValueId id, r.activation(0));
@@ -148,37 +156,58 @@ Result<Operands> read_arg_most(Reader& r) {
     BITLAB_TRY(id, r.with(Op::mul, id, -1));
   }
   BITLAB_TRY(id, rows(r, id, reduction));
+  if (is_last) {
+    if (!reduction.reduced.is_number()) return r.refuse("the last of a number of values that is known, got {}", r.show(x));
+    BITLAB_TRY(id, r.emit(Op::flip, {id}, {{"dims", Ints{static_cast<int64_t>(r.shape_of(id).size()) - 1}}}));
+  }
   BITLAB_TRY(id, r.emit(Op::argmax, {id}));
+  if (is_last) {
+    BITLAB_TRY(id, Term(r, id).behind(Op::sub, static_cast<double>(reduction.reduced.factor - 1)).id());
+  }
   return single(r.reshape(id, reduction.result));
 }
 
-Result<Operands> read_cumsum(Reader& r) {
+// Sums and products of what is in front of each element along an axis, and of the element itself, where they are not exclusive.
+Result<Operands> read_cumulative(Reader& r) {
+  const bool is_sum = r.node().type == "CumSum";
   BITLAB_TRY(const Ints axes, r.integers(1, "an axis"));
   if (axes.size() != 1) return r.corrupt("one axis, got {}", axes.size());
   const Shape shape = r.shape(0);
   BITLAB_TRY(const int64_t dim, r.axis(axes[0], shape.size()));
-  const bool is_reverse = r.integer("reverse", 0) != 0;
-  if (r.integer("exclusive", 0) != 0) return r.refuse("sums with the element itself, got exclusive ones");
+  const bool is_reverse = r.integer("reverse", 0) != 0, is_exclusive = r.integer("exclusive", 0) != 0;
   BITLAB_TRY(ValueId x, r.activation(0));
+  const DType dtype = r.of(x).dtype;
+  if (dtype == DType::kInt32) {
+    BITLAB_TRY(x, r.cast(x, DType::kInt64));
+  }
   const auto turned = [&](ValueId id) {
     return is_reverse ? r.emit(Op::flip, {id}, {{"dims", Ints{dim}}}) : Result<ValueId>(id);
   };
   BITLAB_TRY(x, turned(x));
   BITLAB_TRY(x, r.to_last(x, dim));
   const Shape last = r.shape_of(x);
-  if (last.size() == 1) {
-    BITLAB_TRY(x, r.reshape(x, {1, last[0]}));
+  BITLAB_TRY(x, r.reshape(x, last.size() == 1 ? Shape{1, last[0]} : last));
+  if (is_exclusive) {
+    const Dim size = last.back();
+    if (!size.is_number()) return r.refuse("exclusive ones of a size that is a number, got {}", r.show({size}));
+    const auto at = static_cast<int64_t>(r.shape_of(x).size()) - 1;
+    Ints none(static_cast<size_t>(at) + 1, 0), before = none;
+    before.back() = 1;
+    BITLAB_TRY(x, r.padded(x, before, none, is_sum ? 0 : 1));
+    BITLAB_TRY(x, r.slice(x, at, 0, size));
   }
-  BITLAB_TRY(x, r.emit(Op::cumsum, {x}));
+  BITLAB_TRY(x, r.emit(is_sum ? Op::cumsum : Op::cumprod, {x}));
   BITLAB_TRY(x, r.reshape(x, last));
   BITLAB_TRY(x, r.from_last(x, dim));
+  BITLAB_TRY(x, r.cast(x, dtype));
   return single(turned(x));
 }
 
 Result<Operands> read_top_k(Reader& r) {
   const Shape shape = r.shape(0);
   BITLAB_TRY(const int64_t dim, r.axis(r.integer("axis", -1), shape.size()));
-  const auto k = r.sizes(1);
+  auto k = r.sizes(1);
+  if (r.node().find("k") != nullptr) k = SizeList{{r.integer("k", 0)}, true};  // before opset 10
   if (!k || k->values.size() != 1) return r.refuse("a number of values that is known, got none");
   BITLAB_TRY(ValueId x, r.activation(0));
   BITLAB_TRY(x, r.to_last(x, dim));
@@ -226,125 +255,6 @@ Result<Operands> read_softmax(Reader& r) {
     BITLAB_TRY(x, r.emit(Op::softmax, {x}, {{"dim", static_cast<int64_t>(last.size()) - 1}}));
   }
   return single(is_flat ? r.reshape(x, shape) : r.from_last(x, dim));
-}
-
-// --- norms
-
-namespace {
-
-// x scale[c] + shift[c] of [batch, c, ...].
-Result<ValueId> scaled_channels(Reader& r, ValueId x, const std::vector<double>& scale, const std::vector<double>& shift) {
-  const auto channels = static_cast<int64_t>(scale.size());
-  const auto constant = [&](const std::vector<double>& values, std::string_view name) -> Result<ValueId> {
-    BITLAB_TRY(const Tensor tensor, r.folding.of_numbers(ElementType::kFloat, {channels},
-                                                         [&](int64_t i) { return values[static_cast<size_t>(i)]; }));
-    return r.constant(tensor, name);
-  };
-  const std::string name(r.node().outputs[0]);
-  BITLAB_TRY(const ValueId a, constant(scale, name + ".scale"));
-  BITLAB_TRY(const ValueId b, constant(shift, name + ".shift"));
-  return r.emit(Op::batch_norm, {x, a, b});
-}
-
-std::vector<double> numbers_of(const Tensor& tensor) {
-  std::vector<double> values;
-  for (int64_t i = 0; i < tensor.count(); ++i) values.push_back(tensor.number(i));
-  return values;
-}
-
-}  // namespace
-
-Result<Operands> read_batch_norm(Reader& r) {
-  if (r.integer("training_mode", 0) != 0) return r.refuse("statistics that are known, got those of the batch");
-  const Shape x = r.shape(0);
-  if (x.size() < 2) return r.corrupt("[batch, channels, ...], got {}", r.show(x));
-  std::vector<std::vector<double>> parts;
-  for (size_t i = 1; i < 5; ++i) {
-    BITLAB_TRY(const Tensor tensor, r.known(i, "a norm's numbers"));
-    parts.push_back(numbers_of(tensor));
-    if (Dim(tensor.count()) != x[1]) return r.corrupt("{} channels, got {}", r.show({x[1]}), tensor.count());
-  }
-  const double eps = r.number("epsilon", 1e-5F);
-  std::vector<double> scale, shift;
-  for (size_t c = 0; c < parts[0].size(); ++c) {
-    scale.push_back(parts[0][c] / std::sqrt(parts[3][c] + eps));
-    shift.push_back(parts[1][c] - parts[2][c] * scale.back());
-  }
-  BITLAB_TRY(const ValueId id, r.activation(0));
-  return single(scaled_channels(r, id, scale, shift));
-}
-
-namespace {
-
-// A weight of a norm: a constant of the normalized sizes, or what is multiplied behind it.
-Result<std::optional<ValueId>> norm_weight(Reader& r, size_t input, const Shape& normalized) {
-  const Tensor* w = r.tensor(input);
-  if (w == nullptr || w->type != ElementType::kFloat || !program::is_fixed(normalized)) return std::optional<ValueId>();
-  const Ints sizes = shape_at(normalized, program::kOnes);
-  Ints own = w->sizes;
-  while (own.size() > sizes.size() && own.front() == 1) own.erase(own.begin());
-  if (own.size() > sizes.size() || broadcast_sizes(own, sizes).ok() == false) return std::optional<ValueId>();
-  BITLAB_TRY(const Tensor tensor, r.folding.broadcast(reshaped(*w, own), sizes));
-  if (tensor.sizes != sizes) return std::optional<ValueId>();
-  BITLAB_TRY(const ValueId id, r.constant(tensor, r.node().inputs[input]));
-  return std::optional(id);
-}
-
-Result<Operands> norm(Reader& r, Op op) {
-  const Shape x = r.shape(0);
-  BITLAB_TRY(const int64_t dim, r.axis(r.integer("axis", -1), x.size()));
-  const Shape normalized(x.begin() + dim, x.end());
-  BITLAB_TRY(const ValueId id, r.activation(0));
-  std::vector<ValueId> inputs{id};
-  bool has_weight = r.has(1), has_bias = op == Op::layer_norm && r.has(2);
-  if (has_weight) {
-    BITLAB_TRY(const auto weight, norm_weight(r, 1, normalized));
-    if (weight) {
-      inputs.push_back(*weight);
-      has_weight = false;
-    }
-  }
-  if (has_bias && !has_weight && inputs.size() == 2) {
-    BITLAB_TRY(const auto bias, norm_weight(r, 2, normalized));
-    if (bias) {
-      inputs.push_back(*bias);
-      has_bias = false;
-    }
-  }
-  Term y(r, r.emit(op, inputs,
-                   {{"dims", static_cast<int64_t>(normalized.size())}, {"eps", double{r.number("epsilon", 1e-5F)}}}));
-  if (has_weight) y = y * Term(r, r.value(1));
-  if (has_bias) y = y + Term(r, r.value(2));
-  return single(y);
-}
-
-}  // namespace
-
-Result<Operands> read_layer_norm(Reader& r) { return norm(r, Op::layer_norm); }
-Result<Operands> read_rms_norm(Reader& r) { return norm(r, Op::rms_norm); }
-
-// Groups of channels, normalized; an instance is a group of one. Scale and shift are of channels, up to opset 20 of groups.
-Result<Operands> read_group_norm(Reader& r) {
-  const Shape x = r.shape(0);
-  if (x.size() < 3 || !x[1].is_number()) return r.refuse("[batch, channels, sizes...], got {}", r.show(x));
-  const int64_t channels = x[1].factor;
-  const int64_t groups = r.node().type == "InstanceNormalization" ? channels : r.integer("num_groups", 0);
-  if (groups < 1 || channels % groups != 0) return r.corrupt("groups of {} channels, got {}", channels, groups);
-  BITLAB_TRY(const Tensor scale, r.known(1, "a norm's numbers"));
-  BITLAB_TRY(const Tensor shift, r.known(2, "a norm's numbers"));
-  std::vector<double> by_channel, added;
-  for (const auto& [from, to] : {std::pair{&scale, &by_channel}, std::pair{&shift, &added}}) {
-    if (from->count() != channels && from->count() != groups)
-      return r.corrupt("{} numbers, got {}", channels, from->count());
-    for (int64_t c = 0; c < channels; ++c)
-      to->push_back(from->number(from->count() == channels ? c : c / (channels / groups)));
-  }
-  const Dim size = program::volume({x.begin() + 2, x.end()});
-  BITLAB_TRY(ValueId id, r.activation(0));
-  BITLAB_TRY(id, r.reshape(id, {x[0], groups, size * Dim(channels / groups)}));
-  BITLAB_TRY(id, r.emit(Op::layer_norm, {id}, {{"dims", int64_t{1}}, {"eps", double{r.number("epsilon", 1e-5F)}}}));
-  BITLAB_TRY(id, r.reshape(id, x));
-  return single(scaled_channels(r, id, by_channel, added));
 }
 
 }  // namespace bitlab::format::onnx

@@ -57,7 +57,11 @@ Result<Operands> read_dropout(Reader& r) {
     BITLAB_TRY(const Tensor training, r.known(2, "training or not"));
     if (training.count() != 1 || training.integer(0) != 0) return r.refuse("dropout that is off, got it in training");
   }
-  return Operands{r.operand(0)};
+  Operands results{r.operand(0)};
+  if (r.node().outputs.size() < 2) return results;
+  BITLAB_TRY(const ValueId all, r.number(1, DType::kBool));  // the mask of what stays
+  BITLAB_TRY(results.emplace_back(), r.expand(all, r.shape(0)));
+  return results;
 }
 
 Result<Operands> read_constant(Reader& r) {
@@ -270,12 +274,17 @@ Result<Tensor> picked(Reader& r, const Tensor& x, int64_t dim, const Part& part)
 }  // namespace
 
 Result<Operands> read_slice(Reader& r) {
-  const auto starts = r.sizes(1), ends = r.sizes(2);
+  const auto given = [&](size_t input, std::string_view attribute) -> std::optional<SizeList> {
+    const auto list = r.list(attribute);  // before opset 10
+    return list ? SizeList{{list->begin(), list->end()}} : r.sizes(input);
+  };
+  const auto starts = given(1, "starts"), ends = given(2, "ends");
   const Shape shape = r.shape(0);
   if (!starts || !ends)
-    return r.refuse("starts and ends that are known, got '{}' and '{}'", r.node().inputs[1], r.node().inputs[2]);
+    return r.refuse("starts and ends that are known, got others");
   Ints axes(starts->values.size()), steps(axes.size(), 1);
   std::iota(axes.begin(), axes.end(), int64_t{0});
+  if (const auto list = r.list("axes")) axes = *list;
   if (r.has(3)) {
     BITLAB_TRY(axes, r.integers(3, "axes"));
   }
@@ -342,87 +351,15 @@ Result<Operands> read_split(Reader& r) {
   return results;
 }
 
-namespace {
-
-// Indices as int64 values of the program.
-Result<ValueId> indices_of(Reader& r, size_t input) {
-  BITLAB_TRY(const ValueId id, r.value(input));
-  if (r.of(id).dtype == DType::kInt64) return id;
-  BITLAB_TRY(const ValueId computed, r.as_activation(id));
-  return r.cast(computed, DType::kInt64);
-}
-
-Result<Operands> gathered(Reader& r, const Tensor& x, const Tensor& indices, int64_t dim) {
-  const auto at = static_cast<size_t>(dim);
-  const int64_t size = x.sizes[at];
-  Ints sizes(x.sizes.begin(), x.sizes.begin() + dim);
-  sizes.insert(sizes.end(), indices.sizes.begin(), indices.sizes.end());
-  sizes.insert(sizes.end(), x.sizes.begin() + dim + 1, x.sizes.end());
-  const int64_t inner = elements_of({x.sizes.begin() + dim + 1, x.sizes.end()}), count = indices.count();
-  for (int64_t i = 0; i < count; ++i)
-    if (indices.integer(i) < -size || indices.integer(i) >= size)
-      return r.corrupt("indices below {}, got {}", size, indices.integer(i));
-  return single(r.folding.picked(x, sizes, [&](int64_t i) {
-    const int64_t index = indices.integer(i / inner % count);
-    return (i / inner / count * size + (index < 0 ? index + size : index)) * inner + i % inner;
-  }));
-}
-
-}  // namespace
-
-Result<Operands> read_gather(Reader& r) {
-  const Shape shape = r.shape(0);
-  BITLAB_TRY(const int64_t dim, r.axis(r.integer("axis", 0), shape.size()));
-  const Tensor* indices = r.tensor(1);
-  if (const auto* list = std::get_if<SizeList>(&r.operand(0)); list != nullptr && indices != nullptr) {
-    SizeList chosen{{}, indices->sizes.empty()};
-    const auto size = static_cast<int64_t>(list->values.size());
-    for (const int64_t index : indices->integers()) {
-      if (index < -size || index >= size) return r.corrupt("indices below {}, got {}", size, index);
-      chosen.values.push_back(list->values[static_cast<size_t>(index < 0 ? index + size : index)]);
-    }
-    if (indices->sizes.size() <= 1) return Operands{operand_of(std::move(chosen))};
-  }
-  if (r.tensor(0) != nullptr && indices != nullptr) return gathered(r, *r.tensor(0), *indices, dim);
-  BITLAB_TRY(ValueId x, r.value(0));
-  if (indices != nullptr && indices->sizes.empty()) {  // one part
-    BITLAB_TRY(x, r.slice(x, dim, indices->integer(0), 1));
-    Shape y = shape;
-    y.erase(y.begin() + dim);
-    return single(r.reshape(x, y));
-  }
-  BITLAB_TRY(const ValueId places, indices_of(r, 1));
-  const bool is_table =
-      r.of(x).kind == program::ValueKind::kConstant && shape.size() == 2 && dim == 0 && r.of(x).dtype == DType::kFloat32;
-  if (is_table) return single(r.emit(Op::embedding, {places, x}));
-  return single(r.emit(Op::take, {x, places}, {{"dim", dim}}));
-}
-
-Result<Operands> read_gather_elements(Reader& r) {
-  BITLAB_TRY(const int64_t dim, r.axis(r.integer("axis", 0), r.shape(0).size()));
-  BITLAB_TRY(const ValueId x, r.activation(0));
-  BITLAB_TRY(const ValueId indices, indices_of(r, 1));
-  return single(r.emit(Op::gather, {x, indices}, {{"dim", dim}}));
-}
-
-Result<Operands> read_scatter_elements(Reader& r) {
-  BITLAB_TRY(const int64_t dim, r.axis(r.integer("axis", 0), r.shape(0).size()));
-  BITLAB_TRY(const ValueId x, r.activation(0));
-  BITLAB_TRY(const ValueId indices, indices_of(r, 1));
-  BITLAB_TRY(const ValueId source, r.value(2));
-  const std::string reduction = r.text("reduction", "none");
-  const std::string mode = reduction == "none"  ? "set"
-                           : reduction == "min" ? "minimum"
-                           : reduction == "max" ? "maximum"
-                                                : reduction;
-  return single(r.emit(Op::scatter, {x, indices, source}, {{"dim", dim}, {"mode", mode}}));
-}
-
 // --- more of the same
 
 namespace {
 
-Result<Operands> joined(Reader& r, const std::vector<Tensor>& parts, int64_t dim) {
+Result<Operands> joined(Reader& r, std::vector<Tensor> parts, int64_t dim) {
+  if (std::any_of(parts.begin(), parts.end(), [&](const Tensor& part) { return part.stored != parts[0].stored; }))
+    for (Tensor& part : parts) {
+      BITLAB_TRY(part, r.folding.unpacked(part));
+    }
   Ints sizes = parts[0].sizes;
   const auto at = static_cast<size_t>(dim);
   sizes[at] = 0;
@@ -430,10 +367,9 @@ Result<Operands> joined(Reader& r, const std::vector<Tensor>& parts, int64_t dim
   for (const Tensor& part : parts) {
     Ints others = part.sizes;
     if (others.size() == sizes.size()) others[at] = sizes[at];
-    if (others != sizes || part.stored != parts[0].stored)
-      return r.corrupt("parts of one type that differ in dimension {} alone, got {}{} and {}{}", dim,
-                       name_of(parts[0].stored), program::to_string(parts[0].sizes), name_of(part.stored),
-                       program::to_string(part.sizes));
+    if (others != sizes || part.type != parts[0].type)
+      return r.corrupt("parts of one type that differ in dimension {} alone, got {}{} and {}{}", dim, name_of(parts[0].type),
+                       program::to_string(parts[0].sizes), name_of(part.type), program::to_string(part.sizes));
     sizes[at] += part.sizes[at];
   }
   BITLAB_TRY(Folding::Filled filled, r.folding.make(parts[0].stored, sizes));
@@ -568,7 +504,12 @@ Result<ValueId> mirrored(Reader& r, ValueId x, const Ints& before, const Ints& b
 
 Result<Operands> read_pad(Reader& r) {
   const size_t rank = r.shape(0).size();
-  BITLAB_TRY(const Ints pads, r.integers(1, "pads"));
+  Ints pads;
+  if (const auto given = r.list("pads")) {  // before opset 11
+    pads = *given;
+  } else {
+    BITLAB_TRY(pads, r.integers(1, "pads"));
+  }
   Ints axes(rank);
   std::iota(axes.begin(), axes.end(), int64_t{0});
   if (r.has(3)) {
@@ -593,7 +534,7 @@ Result<Operands> read_pad(Reader& r) {
   }
   const std::string mode = r.text("mode", "constant");
   if (mode != "constant") return single(mirrored(r, x, before, behind, mode));
-  float value = 0;
+  float value = r.number("value", 0);
   if (r.has(2)) {
     BITLAB_TRY(const Tensor given, r.known(2, "values of padding"));
     if (given.count() != 1) return r.corrupt("one value of padding, got {}", given.count());

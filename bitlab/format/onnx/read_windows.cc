@@ -1,4 +1,4 @@
-// Readers of pools and of what resizes images.
+// Readers of pools.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -180,94 +180,31 @@ Result<Operands> read_global_pool(Reader& r) {
   return single(r.reshape(id, y));
 }
 
-// --- sizes of images
-
-namespace {
-
-struct Resizing {
-  Shape sizes;
-  bool is_exact = true;  // the scales are the ratios of the sizes
-};
-
-// Of all dimensions, from `sizes` or `scales`.
-Result<Resizing> resizing_of(Reader& r, const Shape& x) {
-  Ints axes(x.size());
-  std::iota(axes.begin(), axes.end(), int64_t{0});
-  if (const auto given = r.list("axes")) axes = *given;
-  Resizing result{x};
-  const auto sizes = r.has(3) ? r.sizes(3) : std::nullopt;
-  const Tensor* scales = r.has(2) ? r.tensor(2) : nullptr;
-  if (!sizes && (scales == nullptr || scales->count() == 0)) return r.refuse("scales or sizes that are known, got none");
-  if (static_cast<size_t>(sizes ? static_cast<int64_t>(sizes->values.size()) : scales->count()) != axes.size())
-    return r.corrupt("a size for each of {} axes, got another number", axes.size());
-  for (size_t i = 0; i < axes.size(); ++i) {
-    BITLAB_TRY(const int64_t dim, r.axis(axes[i], x.size()));
-    Dim& size = result.sizes[static_cast<size_t>(dim)];
-    if (sizes) {
-      size = sizes->values[i];
-      continue;
-    }
-    const double scaled = static_cast<double>(size.factor) * scales->number(static_cast<int64_t>(i));
-    if (!(scaled >= 1 && scaled < static_cast<double>(program::kMaxElements)))
-      return r.refuse("sizes from 1, got {}", scaled);
-    result.is_exact = result.is_exact && scaled == std::floor(scaled);
-    size.factor = static_cast<int64_t>(std::floor(scaled));
-  }
-  return result;
-}
-
-// The program's name of the mode; empty where it has none.
-std::string mode_of(const Reader& r, const Shape& x, const Shape& y) {
-  const std::string mode = r.text("mode", "nearest");
-  const std::string where = r.text("coordinate_transformation_mode", "half_pixel");
-  const bool antialias = r.integer("antialias", 0) != 0, centered = where == "half_pixel" || where == "pytorch_half_pixel";
-  bool grows = true, has_many = true;  // by whole numbers; more than one value
-  for (size_t i = 2; i < x.size(); ++i) {
-    grows = grows && y[i].factor % x[i].factor == 0;
-    has_many = has_many && (y[i].factor > 1 || where == "half_pixel");
-  }
-  if (mode == "nearest") {
-    const std::string nearest = r.text("nearest_mode", "round_prefer_floor");
-    if (where == "asymmetric" && nearest == "floor") return "nearest";
-    const bool is_round = nearest == "round_prefer_ceil" || (nearest == "round_prefer_floor" && grows);
-    return centered && has_many && is_round ? "nearest_exact" : "";
-  }
-  // With antialiasing windows end at the image's border, which ONNX says apart.
-  if (!has_many || (!centered && where != "align_corners") || (r.integer("exclude_outside", 0) != 0) != antialias) return "";
-  if (mode == "linear") return antialias ? "linear_antialias" : "linear";
-  if (mode != "cubic" || r.number("cubic_coeff_a", -0.75F) != (antialias ? -0.5F : -0.75F)) return "";
-  return antialias ? "cubic_antialias" : "cubic";
-}
-
-}  // namespace
-
-Result<Operands> read_resize(Reader& r) {
-  const Shape x = r.shape(0);
-  if (x.size() < 3) return r.refuse("images, got {}", r.show(x));
-  if (r.text("keep_aspect_ratio_policy", "stretch") != "stretch")
-    return r.refuse("sizes as they are, got an aspect ratio that is kept");
-  BITLAB_TRY(const Resizing to, resizing_of(r, x));
-  if (to.sizes[0] != x[0] || to.sizes[1] != x[1]) return r.refuse("batch and channels that stay, got {}", r.show(to.sizes));
-  const bool aligned = r.text("coordinate_transformation_mode", "half_pixel") == "align_corners";
-  const std::string mode = mode_of(r, x, to.sizes);
-  if (mode.empty() || !to.is_exact)
-    return r.refuse("a mode that the program has, got {} with {}, {}", r.text("mode", "nearest"),
-                    r.text("coordinate_transformation_mode", "half_pixel"), r.text("nearest_mode", "round_prefer_floor"));
-  BITLAB_TRY(const ValueId id, r.activation(0));
-  return single(r.emit(Op::resample, {id},
-                       {{"output_size", Shape(to.sizes.begin() + 2, to.sizes.end())},
-                        {"mode", mode},
-                        {"align_corners", int64_t{aligned ? 1 : 0}}}));
-}
-
-Result<Operands> read_grid_sample(Reader& r) {
-  std::string mode = r.text("mode", "linear");
-  if (mode == "bilinear") mode = "linear";
-  BITLAB_TRY(const ValueId x, r.activation(0));
-  BITLAB_TRY(const ValueId grid, r.activation(1));
-  return single(r.emit(
-      Op::grid_sample, {x, grid},
-      {{"mode", mode}, {"padding", r.text("padding_mode", "zeros")}, {"align_corners", r.integer("align_corners", 0)}}));
+// (the sum of |x|^p over a window)^(1/p)
+Result<Operands> read_lp_pool(Reader& r) {
+  const int64_t p = r.integer("p", 2);
+  if (p < 1 || p > 8) return r.refuse("p from 1 to 8, got {}", p);
+  const auto kernel = r.list("kernel_shape");
+  if (!kernel) return r.corrupt("a kernel_shape, got none");
+  BITLAB_TRY(const WindowSizes w, window_sizes(r, *kernel, false));
+  if (w.dilation != Ints(kernel->size(), 1) || r.integer("ceil_mode", 0) != 0)
+    return r.refuse("windows without dilation and without ceil_mode, got others");
+  const Term x = computed_input(r, 0).of(Op::abs);
+  Term power = x;
+  for (int64_t i = 1; i < p; ++i) power = power * x;
+  BITLAB_TRY(ValueId id, power.id());
+  BITLAB_TRY(id, padded_image(r, id, w, 0));
+  BITLAB_TRY(id, r.emit(Op::avg_pool, {id},
+                        {{"kernel_size", w.kernel},
+                         {"stride", w.stride},
+                         {"padding", Ints(kernel->size(), 0)},
+                         {"ceil_mode", int64_t{0}},
+                         {"count_include_pad", int64_t{1}},
+                         {"divisor", int64_t{1}}}));
+  const Term sum(r, id);
+  if (p == 1) return single(sum);
+  if (p == 2) return single(sum.of(Op::sqrt));
+  return single((sum.of(Op::log) * (1.0 / static_cast<double>(p))).of(Op::exp));
 }
 
 }  // namespace bitlab::format::onnx

@@ -36,6 +36,14 @@ std::vector<uint8_t> raw_bytes(const std::vector<T>& values) {
   return {data, data + values.size() * sizeof(T)};
 }
 
+bool is_half(ElementType type) { return type == ElementType::kFloat16 || type == ElementType::kBFloat16; }
+
+// Models in halves are computed in float32.
+Tensor in_float32(Tensor tensor) {
+  if (is_half(tensor.type)) tensor.type = ElementType::kFloat;
+  return tensor;
+}
+
 }  // namespace
 
 Tensor tensor_of(const Ints& integers, bool is_scalar) {
@@ -61,11 +69,22 @@ std::optional<Dim> divided(const Dim& a, const Dim& b) {
   return quotient;
 }
 
+bool all_known(const Reader& r) {
+  for (size_t i = 0; i < r.node().inputs.size(); ++i)
+    if (r.has(i) && r.tensor(i) == nullptr) return false;
+  return true;
+}
+
+Status check_floats(const Reader& r, size_t input) {
+  if (r.type(input) == ElementType::kFloat) return {};
+  return r.refuse("float32 values, got {}", name_of(r.type(input)));
+}
+
 // --- the node that is read
 
 const Operand& Reader::operand(size_t input) const {
   if (!has(input)) return kAbsent;
-  return operands_.at(node_->inputs[input]);
+  return *find(node_->inputs[input]);
 }
 
 ElementType Reader::type(size_t input) const {
@@ -128,6 +147,11 @@ std::optional<Ints> Reader::list(std::string_view attribute) const {
   return found == nullptr ? std::nullopt : std::optional(found->integers);
 }
 
+std::vector<std::string_view> Reader::texts(std::string_view attribute) const {
+  const ModelAttribute* found = node_->find(attribute);
+  return found == nullptr ? std::vector<std::string_view>() : found->texts;
+}
+
 Result<int64_t> Reader::axis(int64_t dim, size_t rank) const {
   const auto all = static_cast<int64_t>(rank);
   if (dim >= -all && dim < all) return dim < 0 ? dim + all : dim;
@@ -153,17 +177,21 @@ Result<ValueId> Reader::number(double value, DType dtype) {
 
 // Constants are finite; infinite ones are twice the largest number, chosen where they are.
 Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
-  const auto dtype = dtype_of(tensor.type);
+  const auto dtype = tensor.type == ElementType::kDouble ? DType::kFloat32 : dtype_of(tensor.type);
   const bool is_narrow = tensor.type == ElementType::kInt8 || tensor.type == ElementType::kUint8;
   if (!dtype && !is_narrow)
     return refuse("values of float32, int64, int32, bool, got {} in '{}'", name_of(tensor.type), name);
   if (elements_of(tensor.sizes) == 0) return refuse("values, got none in '{}'", name);
   const std::string_view given = tensor.name.empty() ? name : tensor.name;
   const std::string own = unique(given.empty() ? fmt::format("{}/constant", scope_) : std::string(given));
-  if (tensor.stored != tensor.type || (dtype && *dtype != DType::kFloat32 && size_of(tensor.type) == 2)) {
+  const auto is_finite = [&] {
+    for (int64_t i = 0; i < tensor.count(); ++i)
+      if (!std::isfinite(tensor.number(i))) return false;
+    return true;
+  };
+  if (tensor.stored != tensor.type && is_finite()) {
     std::vector<uint16_t> bits(static_cast<size_t>(tensor.count()));
     std::memcpy(bits.data(), tensor.bytes.data(), tensor.bytes.size());
-    if (tensor.stored == tensor.type) return builder_.raw(own, *dtype, tensor.sizes, raw_bytes(bits));
     const auto kept = tensor.stored == ElementType::kFloat16 ? program::Storage::kFloat16 : program::Storage::kBFloat16;
     return builder_.halves(own, tensor.sizes, std::move(bits), kept);
   }
@@ -229,6 +257,9 @@ Result<ValueId> Reader::activation(size_t input) {
 }
 
 Result<std::vector<ValueId>> Reader::emit_all(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
+  constexpr size_t kMost = 32768;  // behind what a node of the model may become
+  if (builder_.peek().nodes.size() >= kMost + 16 * model_.nodes.size())
+    return refuse("a program of at most {} operations, got more", builder_.peek().nodes.size());
   const std::string name = unique(fmt::format("{}/{}", scope_, program::name(op)));
   auto ids = builder_.nodes(op, name, std::move(inputs), std::move(attributes));
   if (!ids.ok()) return refuse("what the program can say, got: {}", ids.error().message);
@@ -371,82 +402,197 @@ Status Reader::declare_symbols() {
   return {};
 }
 
-Status Reader::add_inputs() {
-  for (const NamedTensor& named : model_.tensors) {
-    operands_[named.name] = named.tensor;
+Result<ValueId> Reader::input_of(const ModelPort& port, DType dtype) {
+  if (!port.has_shape)
+    return make_error(ErrorCode::kUnsupported, "[onnx] inputs with a shape, got none (value={})", port.name);
+  Shape shape;
+  for (size_t axis = 0; axis < port.shape.size(); ++axis) {
+    BITLAB_TRY(shape.emplace_back(), size_of_port(port, axis));
   }
+  if (!is_valid(shape) || shape.size() > static_cast<size_t>(program::kMaxRank))
+    return make_error(ErrorCode::kUnsupported, "[onnx] at most {} sizes and 2^40 values, got {} (value={})",
+                      program::kMaxRank, show(shape), port.name);
+  names_.insert(std::string(port.name));
+  const ValueId id = builder_.input(std::string(port.name), shape, dtype);
+  return is_half(port.type) ? cast(id, DType::kFloat32) : Result<ValueId>(id);
+}
+
+Status Reader::add_inputs() {
+  const ModelNode none{"inputs", "input", "", {}, {}, {}};
+  node_ = &none, scope_ = "inputs";
+  for (const NamedTensor& named : model_.tensors) whole_.operands[named.name] = named.tensor;
   BITLAB_RETURN_IF_ERROR(declare_symbols());
   for (const ModelPort& port : model_.inputs) {
-    if (operands_.contains(port.name)) continue;
+    if (whole_.operands.contains(port.name)) continue;
     const auto dtype = dtype_of(port.type);
     if (!dtype)
       return make_error(ErrorCode::kUnsupported,
                         "[onnx] inputs of float32, float16, bfloat16, int64, int32, bool, got {} (value={})",
                         name_of(port.type), port.name);
-    if (!port.has_shape)
-      return make_error(ErrorCode::kUnsupported, "[onnx] inputs with a shape, got none (value={})", port.name);
-    Shape shape;
-    for (size_t axis = 0; axis < port.shape.size(); ++axis) {
-      BITLAB_TRY(shape.emplace_back(), size_of_port(port, axis));
-    }
-    if (!is_valid(shape) || shape.size() > static_cast<size_t>(program::kMaxRank))
-      return make_error(ErrorCode::kUnsupported, "[onnx] at most {} sizes and 2^40 values, got {} (value={})",
-                        program::kMaxRank, show(shape), port.name);
-    names_.insert(std::string(port.name));
-    operands_[port.name] = builder_.input(std::string(port.name), shape, *dtype);
+    BITLAB_TRY(whole_.operands[port.name], input_of(port, *dtype));
   }
   return {};
 }
 
+Operand* Reader::find(std::string_view name) const {
+  for (Scope* scope = names_of_; scope != nullptr; scope = scope->around) {
+    const auto found = scope->operands.find(name);
+    if (found != scope->operands.end()) return &found->second;
+  }
+  return nullptr;
+}
+
 std::optional<ElementType> Reader::narrow(std::string_view name) const {
-  const auto* id = name.empty() ? nullptr : std::get_if<ValueId>(&operands_.at(name));
+  const auto* id = name.empty() ? nullptr : std::get_if<ValueId>(find(name));
   const auto found = id == nullptr ? narrow_.end() : narrow_.find(*id);
   return found == narrow_.end() ? std::nullopt : std::optional(found->second);
 }
 
 namespace {
 
-// Integers of eight bits that are computed can be moved and dequantized.
+// Integers of eight bits that are computed can be moved, multiplied and dequantized.
 constexpr std::string_view kMovements[] = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose",
-                                           "Concat",   "Split",   "Slice",   "Gather",  "Expand",    "Tile"};
+                                           "Concat",   "Split",   "Slice",   "Gather",  "Expand",    "Tile",
+                                           "MaxPool",  "Pad"};
 bool is_movement(std::string_view type) {
   return std::find(std::begin(kMovements), std::end(kMovements), type) != std::end(kMovements);
+}
+bool takes_narrow(const ModelNode& node) {
+  constexpr std::string_view kOthers[] = {"DequantizeLinear", "Cast", "Shape", "MatMulInteger", "ConvInteger", "QGemm", "If"};
+  return is_movement(node.type) || node.type.starts_with("QLinear") || node.type.ends_with("IntegerToFloat") ||
+         std::find(std::begin(kOthers), std::end(kOthers), node.type) != std::end(kOthers);
 }
 
 }  // namespace
 
-Status Reader::check_types(const ModelNode& node) const {
-  if (is_movement(node.type) || node.type == "DequantizeLinear" || node.type == "Cast" || node.type == "Shape") return {};
-  for (const std::string_view input : node.inputs)
-    if (const auto type = narrow(input)) return refuse("an operation of floats on '{}', got {}", input, name_of(*type));
+// Sums become int32 where something else than a product's scale reads them.
+Status Reader::settle_inputs(const ModelNode& node) {
+  if (takes_narrow(node)) return {};
+  for (const std::string_view input : node.inputs) {
+    const auto type = narrow(input);
+    if (!type) continue;
+    if (*type != ElementType::kInt32) return refuse("an operation of floats on '{}', got {}", input, name_of(*type));
+    BITLAB_TRY(*find(input), cast(std::get<ValueId>(*find(input)), DType::kInt32));
+  }
   return {};
 }
 
+const ModelFunction* Reader::function_of(const ModelNode& node) const {
+  const auto found = std::find_if(model_.functions.begin(), model_.functions.end(), [&](const ModelFunction& function) {
+    return function.name == node.type && function.domain == node.domain;
+  });
+  return found == model_.functions.end() ? nullptr : &*found;
+}
+
+// A node of a function with the attributes that its call gives.
+ModelNode Reader::with_attributes(const ModelNode& node) const {
+  ModelNode given = node;
+  given.attributes.clear();
+  for (const ModelAttribute& attribute : node.attributes) {
+    if (attribute.reference.empty()) {
+      given.attributes.push_back(attribute);
+      continue;
+    }
+    const ModelAttribute* from = names_of_->call == nullptr ? nullptr : names_of_->call->find(attribute.reference);
+    if (from == nullptr && names_of_->function != nullptr)
+      for (const ModelAttribute& other : names_of_->function->defaults)
+        if (other.name == attribute.reference) from = &other;
+    if (from == nullptr) continue;  // left out
+    given.attributes.push_back(*from);
+    given.attributes.back().name = attribute.name;
+  }
+  return given;
+}
+
+Result<Operands> Reader::inner(const InnerGraph& graph) {
+  constexpr int kMostDepth = 16;
+  constexpr int64_t kMostNodes = 65536;
+  if (depth_ == kMostDepth) return refuse("graphs in at most {} others, got one in more", kMostDepth);
+  inner_nodes_ += 1 + static_cast<int64_t>(graph.nodes->size());
+  if (inner_nodes_ > kMostNodes) return refuse("at most {} nodes of inner graphs, got more", kMostNodes);
+  const bool is_function = graph.function != nullptr;
+  Scope scope;
+  scope.around = is_function ? nullptr : names_of_;
+  scope.function = is_function ? graph.function : names_of_->function;
+  scope.call = is_function ? node_ : names_of_->call;
+  if (graph.tensors != nullptr)
+    for (const NamedTensor& named : *graph.tensors) scope.operands[named.name] = named.tensor;
+  for (const auto& [name, operand] : graph.inputs) scope.operands[name] = operand;
+
+  const ModelNode* const outer_node = node_;
+  const std::string outer_scope = scope_;
+  const int64_t outer_opset = opset_;
+  Scope* const outer_names = names_of_;
+  if (is_function && graph.function->opset != 0) opset_ = graph.function->opset;
+  names_of_ = &scope, ++depth_;
+  Operands results;
+  Status status;
+  for (const ModelNode& node : *graph.nodes)
+    if (status = add_node(node); !status.ok()) break;
+  for (const std::string_view output : graph.outputs) {
+    const Operand* found = find(output);
+    results.push_back(found == nullptr ? kAbsent : *found);
+  }
+  node_ = outer_node, scope_ = outer_scope, opset_ = outer_opset, names_of_ = outer_names, --depth_;
+  if (!status.ok()) return status.error();
+  return results;
+}
+
+Result<Operands> Reader::call(const ModelFunction& function) {
+  InnerGraph body{&function.nodes, nullptr, {}, function.outputs, &function};
+  for (size_t i = 0; i < function.inputs.size(); ++i) body.inputs.emplace_back(function.inputs[i], operand(i));
+  return inner(body);
+}
+
 Status Reader::add_node(const ModelNode& node) {
-  node_ = &node;
+  std::optional<ModelNode> given;
+  if (std::any_of(node.attributes.begin(), node.attributes.end(), [](const auto& a) { return !a.reference.empty(); }))
+    given = with_attributes(node);
+  node_ = given ? &*given : &node;
   scope_ = node.name.empty() ? node.outputs.front() : node.name;
   for (const std::string_view input : node.inputs) {
-    if (input.empty() || operands_.contains(input)) continue;
+    if (input.empty() || find(input) != nullptr) continue;
     return corrupt("inputs that are defined before, got '{}'", input);
+  }
+  if (const ModelFunction* function = function_of(node)) {
+    BITLAB_TRY(Operands results, call(*function));
+    return add_results(node, std::move(results));
   }
   const OperatorReader read = reader_of(node.domain, node.type);
   if (read == nullptr)
     return refuse("an operator that the program has, got {}{}{}", node.domain, node.domain.empty() ? "" : ".", node.type);
-  BITLAB_RETURN_IF_ERROR(check_types(node));
+  BITLAB_RETURN_IF_ERROR(settle_inputs(node));
   BITLAB_TRY(Operands results, read(*this));
+  return add_results(node, std::move(results));
+}
+
+Status Reader::add_results(const ModelNode& node, Operands results) {
   const bool has_type = is_movement(node.type) && !node.inputs.empty() && !node.inputs[0].empty();
-  const bool is_narrow = has_type && (type(0) == ElementType::kInt8 || type(0) == ElementType::kUint8);
+  const bool is_narrow = has_type && narrow(node.inputs[0]).has_value();
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i].empty()) continue;
     if (i >= results.size() || std::holds_alternative<std::monostate>(results[i]))
       return refuse("{} outputs, got one named '{}', too", std::min(i, results.size()), node.outputs[i]);
     const auto* id = std::get_if<ValueId>(&results[i]);
     if (id != nullptr && is_narrow) keep_as(*id, type(0));
-    if (id != nullptr && of(*id).kind == ValueKind::kResult) wanted_names_.try_emplace(*id, node.outputs[i]);
-    if (!operands_.emplace(node.outputs[i], std::move(results[i])).second)
+    if (id != nullptr && depth_ == 0 && of(*id).kind == ValueKind::kResult) wanted_names_.try_emplace(*id, node.outputs[i]);
+    if (auto* known = std::get_if<Tensor>(&results[i])) *known = in_float32(std::move(*known));
+    if (!names_of_->operands.emplace(node.outputs[i], std::move(results[i])).second)
       return corrupt("names that are defined once, got '{}' again", node.outputs[i]);
   }
   return {};
+}
+
+// An output in the type that the model says.
+Result<ValueId> Reader::as_declared(ValueId id, const ModelPort& port) {
+  const auto narrow = narrow_.find(id);
+  const bool is_sum = narrow != narrow_.end() && narrow->second == ElementType::kInt32;
+  if (port.type == ElementType::kDouble || (narrow != narrow_.end() && !is_sum))
+    return refuse("outputs of float32, float16, bfloat16, int64, int32, bool, got '{}'", port.name);
+  if (is_sum) return cast(id, DType::kInt32);
+  if (!is_half(port.type) || of(id).dtype != DType::kFloat32) return id;
+  BITLAB_TRY(id, as_activation(id));
+  return cast(id, *dtype_of(port.type));
 }
 
 Result<Program> Reader::finish() {
@@ -454,10 +600,10 @@ Result<Program> Reader::finish() {
   const ModelNode none{"outputs", "output", "", {}, {}, {}};
   node_ = &none, scope_ = "outputs";
   for (const ModelPort& port : model_.outputs) {
-    const auto found = operands_.find(port.name);
-    if (found == operands_.end()) return corrupt("outputs that are defined, got '{}'", port.name);
-    BITLAB_TRY(ValueId id, computed(found->second, port.name));
-    if (narrow_.contains(id)) return refuse("outputs of float32, int64, int32, bool, got '{}'", port.name);
+    const Operand* found = find(port.name);
+    if (found == nullptr) return corrupt("outputs that are defined, got '{}'", port.name);
+    BITLAB_TRY(ValueId id, computed(*found, port.name));
+    BITLAB_TRY(id, as_declared(id, port));
     if (of(id).kind != ValueKind::kResult) {
       const Shape shape = shape_of(id);
       BITLAB_TRY(id, emit(Op::expand, {id}, {{"shape", shape}}));

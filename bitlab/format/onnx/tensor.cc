@@ -262,6 +262,11 @@ Result<Tensor> Folding::cast(const Tensor& x, ElementType type) {
                x.name);
 }
 
+Result<Tensor> Folding::unpacked(const Tensor& x) {
+  if (x.stored == x.type) return x;
+  return named(of_numbers(x.type, x.sizes, [&](int64_t i) { return x.number(i); }), x.name);
+}
+
 Result<Tensor> Folding::binary(const Tensor& a, const Tensor& b, ElementType type,
                                const std::function<double(double, double)>& f,
                                const std::function<int64_t(int64_t, int64_t)>& g) {

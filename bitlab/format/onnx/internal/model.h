@@ -16,6 +16,8 @@ namespace bitlab::format::onnx {
 // The bytes of a file beside the model's that tensors lie in. Error: Unsupported, where models of no folder are read.
 using Beside = std::function<Result<Tensor>(std::string_view location)>;
 
+struct ModelGraph;
+
 struct ModelAttribute {
   std::string_view name;
   int64_t type = 0;  // AttributeProto.AttributeType; 0: none was given
@@ -24,7 +26,10 @@ struct ModelAttribute {
   std::string_view text;
   Ints integers{};
   std::vector<float> numbers{};
+  std::vector<std::string_view> texts{};
   std::optional<Tensor> tensor{};
+  std::shared_ptr<const ModelGraph> graph = nullptr;
+  std::string_view reference{};  // in a function: the attribute of its call that this one is
 };
 
 struct ModelNode {
@@ -48,11 +53,24 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-struct ModelFile {
-  int64_t opset = 0;  // of ONNX's own operators
+struct ModelGraph {
   std::vector<ModelNode> nodes;
   std::vector<NamedTensor> tensors;
   std::vector<ModelPort> inputs, outputs;
+};
+
+// An operator that the model defines by nodes.
+struct ModelFunction {
+  std::string_view name, domain;
+  int64_t opset = 0;  // of ONNX's own operators; 0: the model's
+  std::vector<std::string_view> inputs, outputs;
+  std::vector<ModelAttribute> defaults;  // of attributes that a call may leave out
+  std::vector<ModelNode> nodes;
+};
+
+struct ModelFile : ModelGraph {
+  int64_t opset = 0;  // of ONNX's own operators
+  std::vector<ModelFunction> functions;
   std::vector<std::pair<std::string_view, std::string_view>> metadata;
 };
 

@@ -25,16 +25,25 @@ struct SizeList {
 using Operand = std::variant<std::monostate, program::ValueId, Tensor, SizeList>;
 using Operands = std::vector<Operand>;
 
+// Nodes that are read in place of one, with names of their own: a branch, a step of a loop, the body of a function.
+struct InnerGraph {
+  const std::vector<ModelNode>* nodes = nullptr;
+  const std::vector<NamedTensor>* tensors = nullptr;  // null: none
+  std::vector<std::pair<std::string_view, Operand>> inputs;
+  std::vector<std::string_view> outputs;
+  const ModelFunction* function = nullptr;  // which sees no names around it; null: a graph, which does
+};
+
 class Reader {
  public:
   // `batch`: the name of the size that is the batch; empty: none is.
   Reader(const ModelFile& model, size_t file_bytes, std::string batch)
-      : model_(model), batch_(std::move(batch)), folding(file_bytes) {}
+      : model_(model), batch_(std::move(batch)), opset_(model.opset), folding(file_bytes) {}
   Result<program::Program> program();
 
   // --- the node that is read
   const ModelNode& node() const { return *node_; }
-  int64_t opset() const { return model_.opset; }
+  int64_t opset() const { return opset_; }
   bool has(size_t input) const { return input < node_->inputs.size() && !node_->inputs[input].empty(); }
   // An input; nothing where it is left out.
   const Operand& operand(size_t input) const;
@@ -51,6 +60,9 @@ class Reader {
   float number(std::string_view attribute, float otherwise) const;
   std::string text(std::string_view attribute, std::string_view otherwise) const;
   std::optional<Ints> list(std::string_view attribute) const;
+  std::vector<std::string_view> texts(std::string_view attribute) const;
+  // The results of an inner graph.
+  Result<Operands> inner(const InnerGraph& graph);
   // A dimension of x, which counts from the end where it is negative. Error: Corrupt.
   Result<int64_t> axis(int64_t dim, size_t rank) const;
 
@@ -88,7 +100,7 @@ class Reader {
                                  int64_t step = 1);
   // `before` and `behind` x along each dimension: of a constant.
   Result<program::ValueId> padded(program::ValueId x, const Ints& before, const Ints& behind, float value);
-  // Integers of eight bits that the program keeps as floats.
+  // Integers of eight bits, or sums of their products (int32), that the program keeps as floats.
   void keep_as(program::ValueId id, ElementType type) { narrow_[id] = type; }
   // The same floats, which stand for themselves.
   Result<program::ValueId> unmarked(program::ValueId id);
@@ -102,7 +114,17 @@ class Reader {
   program::ProgramBuilder builder_;
   const ModelNode* node_ = nullptr;
   std::string scope_;
-  std::unordered_map<std::string_view, Operand> operands_;
+  int64_t opset_;
+  struct Scope {
+    std::unordered_map<std::string_view, Operand> operands{};
+    Scope* around = nullptr;  // whose names are seen, too
+    const ModelFunction* function = nullptr;
+    const ModelNode* call = nullptr;  // of the function
+  };
+  Scope whole_;
+  Scope* names_of_ = &whole_;
+  int depth_ = 0;
+  int64_t inner_nodes_ = 0;
   std::map<program::ValueId, ElementType> narrow_;
   std::set<std::string> names_;
   std::map<program::ValueId, std::string_view> wanted_names_;
@@ -110,10 +132,17 @@ class Reader {
   Error failure(ErrorCode code, std::string_view why) const;
   Status declare_symbols();
   Result<program::Dim> size_of_port(const ModelPort& port, size_t axis);
+  Result<program::ValueId> input_of(const ModelPort& port, program::DType dtype);
   Status add_inputs();
+  Operand* find(std::string_view name) const;
+  const ModelFunction* function_of(const ModelNode& node) const;
+  Result<Operands> call(const ModelFunction& function);
+  ModelNode with_attributes(const ModelNode& node) const;
+  Status settle_inputs(const ModelNode& node);
   Status add_node(const ModelNode& node);
-  Status check_types(const ModelNode& node) const;
+  Status add_results(const ModelNode& node, Operands results);
   std::optional<ElementType> narrow(std::string_view name) const;
+  Result<program::ValueId> as_declared(program::ValueId id, const ModelPort& port);
   Result<program::Program> finish();
 
  public:
@@ -155,6 +184,12 @@ inline Term operator*(const Term& a, double b) { return a.with(program::Op::mul,
 inline Term operator/(const Term& a, double b) { return a.with(program::Op::div, b); }
 inline Term max(const Term& a, double b) { return a.with(program::Op::maximum, b); }
 inline Term min(const Term& a, double b) { return a.with(program::Op::minimum, b); }
+
+// Inputs: as values, which constants may be, and as what is computed.
+inline Term input(Reader& r, size_t i) { return {r, r.value(i)}; }
+inline Term computed_input(Reader& r, size_t i) { return {r, r.activation(i)}; }
+bool all_known(const Reader& r);
+Status check_floats(const Reader& r, size_t input = 0);  // error: Unsupported
 
 using OperatorReader = Result<Operands> (*)(Reader& r);
 // The reader of an operator; null where there is none.

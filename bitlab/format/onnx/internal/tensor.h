@@ -19,7 +19,7 @@ std::string name_of(ElementType type);
 bool is_float(ElementType type);
 bool is_integer(ElementType type);  // without bool
 
-// Row-major elements.
+// Row-major elements. Models in 16 bits are computed in float32: what is read as float16 or bfloat16 is kFloat that is stored so.
 struct Tensor {
   ElementType type = ElementType::kFloat;
   ElementType stored = ElementType::kFloat;  // of floats that are kept in 16 bits: kFloat16 or kBFloat16; else `type`
@@ -57,6 +57,7 @@ class Folding {
   Result<Tensor> permuted(const Tensor& x, const Ints& dims);
   Result<Tensor> broadcast(const Tensor& x, const Ints& sizes);  // x must broadcast
   Result<Tensor> cast(const Tensor& x, ElementType type);
+  Result<Tensor> unpacked(const Tensor& x);  // stored as its type says
   // f of elements that broadcast, as doubles or, where both are integers or bool, as int64.
   Result<Tensor> binary(const Tensor& a, const Tensor& b, ElementType type, const std::function<double(double, double)>& f,
                         const std::function<int64_t(int64_t, int64_t)>& g);

@@ -1,0 +1,19 @@
+// Products that several operators are read as.
+#pragma once
+
+#include "bitlab/format/onnx/internal/reader.h"
+
+namespace bitlab::format::onnx {
+
+// x [..., k] by w [n, k]: [..., n].
+Result<program::ValueId> linear(Reader& r, program::ValueId x, const Tensor& w, std::string_view name,
+                                std::optional<program::ValueId> bias = std::nullopt);
+// Matrices of two values, of two or more dimensions; those in front broadcast. Error: Unsupported.
+Result<program::ValueId> product(Reader& r, program::ValueId a, program::ValueId b);
+// The same, in which a value may be a vector, as in MatMul.
+Result<program::ValueId> vectors_product(Reader& r, program::ValueId x, program::ValueId y);
+// A convolution with weights in ONNX's order, and the windows that the node has.
+Result<program::ValueId> convolved(Reader& r, program::ValueId x, const Tensor& w, std::optional<program::ValueId> bias,
+                                   bool transposed);
+
+}  // namespace bitlab::format::onnx
