@@ -268,9 +268,8 @@ Status read_attribute_field(const ProtobufReader& field, const Source& source, M
 
 Result<ModelAttribute> read_attribute(std::string_view bytes, const Source& source) {
   ModelAttribute attribute;
-  BITLAB_RETURN_IF_ERROR(read_fields(bytes, "AttributeProto", attribute.name, [&](const ProtobufReader& f) {
-    return read_attribute_field(f, source, attribute);
-  }));
+  BITLAB_RETURN_IF_ERROR(read_fields(bytes, "AttributeProto", attribute.name,
+                                     [&](const ProtobufReader& f) { return read_attribute_field(f, source, attribute); }));
   if (!attribute.name.empty()) return attribute;
   return make_error(ErrorCode::kCorrupt, "[onnx] a name of an attribute, got none in an AttributeProto of {} bytes",
                     bytes.size());

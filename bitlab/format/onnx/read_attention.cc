@@ -20,8 +20,9 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Heads {
   ValueId q = program::kNone, k = program::kNone, v = program::kNone;  // [batch, heads, tokens, size]
-  std::optional<ValueId> mask;  // bool, true where a query looks, or what is added: broadcast to [batch, heads, queries, keys]
-  bool causal = false;          // of as many keys as queries
+  std::optional<ValueId>
+      mask;             // bool, true where a query looks, or what is added: broadcast to [batch, heads, queries, keys]
+  bool causal = false;  // of as many keys as queries
   double scale = 1, softcap = 0;
 };
 
@@ -86,7 +87,7 @@ Result<Term> scores_of(Reader& r, const Heads& heads) {
 }
 
 struct Attended {
-  ValueId y = program::kNone;  // [batch, heads, queries, size]
+  ValueId y = program::kNone;                                                          // [batch, heads, queries, size]
   ValueId scores = program::kNone, masked = program::kNone, weights = program::kNone;  // where they are wanted
 };
 
@@ -213,7 +214,8 @@ Status add_masks(Reader& r, Heads& heads, bool wants_steps) {
 Result<Operands> read_attention(Reader& r) {
   const Shape q = r.shape(kQueries);
   if ((q.size() != 3 && q.size() != 4) || r.shape(kKeys).size() != q.size() || r.shape(kValues).size() != q.size())
-    return r.corrupt("three inputs of 3 or of 4 sizes, got {}, {}, {}", r.show(q), r.show(r.shape(kKeys)), r.show(r.shape(kValues)));
+    return r.corrupt("three inputs of 3 or of 4 sizes, got {}, {}, {}", r.show(q), r.show(r.shape(kKeys)),
+                     r.show(r.shape(kValues)));
   const int64_t heads = r.integer("q_num_heads", 0), groups = r.integer("kv_num_heads", 0);
   Heads a;
   for (const auto& [to, from, count] :
@@ -225,7 +227,8 @@ Result<Operands> read_attention(Reader& r) {
   BITLAB_TRY(a.v, with_past(r, a.v, kPastValues));
   const Dim size = r.shape_of(a.q)[3];
   if (!size.is_number()) return r.refuse("heads of a size that is a number, got {}", r.show(q));
-  a.scale = r.node().find("scale") != nullptr ? double{r.number("scale", 1)} : 1 / std::sqrt(static_cast<double>(size.factor));
+  a.scale =
+      r.node().find("scale") != nullptr ? double{r.number("scale", 1)} : 1 / std::sqrt(static_cast<double>(size.factor));
   a.softcap = r.number("softcap", 0);
   const int64_t mode = r.integer("qk_matmul_output_mode", 0);
   const bool wants_scores = r.node().outputs.size() > 3 && !r.node().outputs[3].empty();

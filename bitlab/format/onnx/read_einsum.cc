@@ -83,8 +83,7 @@ Result<Equation> equation_of(const Reader& r) {
 
 Result<Labelled> permuted(Reader& r, const Labelled& x, const Labels& order) {
   Ints dims;
-  for (const int label : order)
-    dims.push_back(std::find(x.labels.begin(), x.labels.end(), label) - x.labels.begin());
+  for (const int label : order) dims.push_back(std::find(x.labels.begin(), x.labels.end(), label) - x.labels.begin());
   BITLAB_TRY(const ValueId id, r.permute(x.id, dims));
   return Labelled{id, order};
 }
@@ -172,8 +171,7 @@ Result<Labelled> contracted(Reader& r, Labelled a, Labelled b, const Labels& kep
   BITLAB_TRY(a, as_wide(r, a, b));
   BITLAB_TRY(b, as_wide(r, b, a));
   Labels batch, inner, rows, columns;
-  for (const int label : a.labels)
-    (!has(b.labels, label) ? rows : has(kept, label) ? batch : inner).push_back(label);
+  for (const int label : a.labels) (!has(b.labels, label) ? rows : has(kept, label) ? batch : inner).push_back(label);
   for (const int label : b.labels)
     if (!has(a.labels, label)) columns.push_back(label);
   const auto joined = [](const Labels& x, const Labels& y, const Labels& z) {

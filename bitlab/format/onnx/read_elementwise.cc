@@ -429,8 +429,7 @@ Result<Operands> in_eight_bits(Reader& r, ValueId x, ElementType to) {
   const DType dtype = r.of(x).dtype;
   Term y(r, x);
   if (dtype == DType::kFloat32) y = min(max(y, least), least + 255).cast(DType::kInt32);
-  if (dtype == DType::kInt64 || dtype == DType::kInt32)
-    y = (y + -least).with(Op::bitwise_and, 255.0) + least;
+  if (dtype == DType::kInt64 || dtype == DType::kInt32) y = (y + -least).with(Op::bitwise_and, 255.0) + least;
   BITLAB_TRY(const ValueId id, y.cast(DType::kFloat32).id());
   BITLAB_TRY(const ValueId own, r.emit(Op::reshape, {id}, {{"shape", r.shape_of(id)}}));
   r.keep_as(own, to);

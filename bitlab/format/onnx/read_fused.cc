@@ -32,7 +32,7 @@ Result<ValueId> turns(Reader& r, size_t table, std::optional<ValueId> places, co
 struct Rotation {
   ValueId x = program::kNone;  // [batch, heads, tokens, size]
   ValueId cos = program::kNone, sin = program::kNone;
-  int64_t turned = 0;          // values of a head that are turned
+  int64_t turned = 0;  // values of a head that are turned
   bool interleaved = false;
 };
 
@@ -85,8 +85,7 @@ Result<Operands> rotary(Reader& r, size_t cos, size_t sin, std::optional<size_t>
     BITLAB_TRY(id, r.cast(id, DType::kInt64));
     if (r.shape_of(id).size() == 1) {  // where the first token is
       if (r.shape_of(id)[0] != Dim(1)) return r.corrupt("one position, got {}", r.show(r.shape_of(id)));
-      BITLAB_TRY(const ValueId steps,
-                 r.emit(Op::positions, {}, {{"size", Shape{shape[2]}}, {"continues", int64_t{0}}}));
+      BITLAB_TRY(const ValueId steps, r.emit(Op::positions, {}, {{"size", Shape{shape[2]}}, {"continues", int64_t{0}}}));
       BITLAB_TRY(id, r.emit(Op::add, {id, steps}));
       BITLAB_TRY(id, r.reshape(id, {1, shape[2]}));
     }
@@ -144,12 +143,11 @@ Result<Operands> read_embed_norm(Reader& r) {
     BITLAB_TRY(const ValueId id, r.emit(Op::positions, {}, {{"size", Shape{words[1]}}, {"continues", int64_t{0}}}));
     places = e.given(id);
   }
-  std::string_view sum = e.node("Add", {e.node("Gather", {e.input(kTable), e.input(kWords)}),
-                                        e.node("Gather", {e.input(kPlaceTable), places})});
+  std::string_view sum = e.node(
+      "Add", {e.node("Gather", {e.input(kTable), e.input(kWords)}), e.node("Gather", {e.input(kPlaceTable), places})});
   if (r.has(kSegments)) sum = e.node("Add", {sum, e.node("Gather", {e.input(kSegmentTable), e.input(kSegments)})});
-  const std::string_view y =
-      e.node("LayerNormalization", {sum, e.input(kGamma), e.input(kBeta)},
-             {with_integer("axis", -1), with_number("epsilon", r.number("epsilon", 1e-12F))});
+  const std::string_view y = e.node("LayerNormalization", {sum, e.input(kGamma), e.input(kBeta)},
+                                    {with_integer("axis", -1), with_number("epsilon", r.number("epsilon", 1e-12F))});
   std::string_view count;
   if (r.has(kMask)) {
     const auto cast_to = [&](std::string_view x, ElementType type) {
@@ -207,7 +205,8 @@ Result<Operands> read_fused_layer(Reader& r) {
         {e.node(activation, {y}, {with_number("alpha", parameter(0, 0.2F)), with_number("beta", parameter(1, 0.5F))})});
   if (activation == "Clip") {
     constexpr float kMost = std::numeric_limits<float>::max();
-    return e.results({e.node(activation, {y}, {with_number("min", parameter(0, -kMost)), with_number("max", parameter(1, kMost))})});
+    return e.results(
+        {e.node(activation, {y}, {with_number("min", parameter(0, -kMost)), with_number("max", parameter(1, kMost))})});
   }
   if (activation != "Relu" && activation != "Sigmoid" && activation != "Tanh")
     return r.refuse("an activation of Relu, LeakyRelu, Sigmoid, Tanh, HardSigmoid, Clip, got {}", activation);

@@ -142,7 +142,10 @@ double place_on(const Line& line, const std::string& where, int64_t i) {
 
 int64_t nearest_to(double place, const std::string& mode) {
   const double below = std::floor(place), part = place - below;
-  const bool goes_up = mode == "ceil" ? part > 0 : mode == "floor" ? false : mode == "round_prefer_ceil" ? part >= 0.5 : part > 0.5;
+  const bool goes_up = mode == "ceil"                ? part > 0
+                       : mode == "floor"             ? false
+                       : mode == "round_prefer_ceil" ? part >= 0.5
+                                                     : part > 0.5;
   return static_cast<int64_t>(below) + (goes_up ? 1 : 0);
 }
 
@@ -165,7 +168,8 @@ std::vector<double> weights_of(const Reader& r, const Resizing& to, const Line& 
     const auto row = weights.begin() + i * line.n;
     if (to.where == "tf_crop_and_resize" && (place < 0 || place > static_cast<double>(line.n - 1))) continue;
     double sum = 0;
-    for (auto k = static_cast<int64_t>(std::floor(place - reach)); k <= static_cast<int64_t>(std::ceil(place + reach)); ++k) {
+    for (auto k = static_cast<int64_t>(std::floor(place - reach)); k <= static_cast<int64_t>(std::ceil(place + reach));
+         ++k) {
       const bool is_outside = k < 0 || k >= line.n;
       const double weight = is_outside && excludes ? 0 : weight_at((static_cast<double>(k) - place) * step, is_cubic, a);
       sum += weight;
@@ -334,9 +338,8 @@ Result<Operands> read_col_to_image(Reader& r) {
   Ints sizes{channels->factor};
   sizes.insert(sizes.end(), block.begin(), block.end());
   sizes.push_back(each);  // [rows, kernel..., channels / groups]
-  BITLAB_TRY(const Tensor ones, r.folding.of_integers(ElementType::kFloat, sizes, [&](int64_t i) {
-    return i / each % each == i % each ? 1 : 0;
-  }));
+  BITLAB_TRY(const Tensor ones, r.folding.of_integers(ElementType::kFloat, sizes,
+                                                      [&](int64_t i) { return i / each % each == i % each ? 1 : 0; }));
   BITLAB_TRY(const ValueId weight, r.constant(ones, r.node().outputs[0]));
   BITLAB_TRY(ValueId id, r.activation(0));
   places.insert(places.begin(), {x[0], x[1]});

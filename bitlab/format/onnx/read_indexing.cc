@@ -125,7 +125,10 @@ Result<Rows> rows_of(Reader& r, size_t batches) {
   BITLAB_TRY(const ValueId id, indices_of(r, 1));
   BITLAB_TRY(const ValueId indices, r.as_activation(id));
   const auto last = static_cast<int64_t>(shape.size()) - 1;
-  Rows rows{program::kNone, program::kNone, {shape.begin(), shape.end() - 1}, {x.begin() + static_cast<int64_t>(batches + k), x.end()}};
+  Rows rows{program::kNone,
+            program::kNone,
+            {shape.begin(), shape.end() - 1},
+            {x.begin() + static_cast<int64_t>(batches + k), x.end()}};
   Shape column = shape;
   column.back() = 1;
   std::optional<Term> place;
@@ -160,7 +163,8 @@ Result<Rows> rows_of(Reader& r, size_t batches) {
 
 Result<Operands> read_gather_nd(Reader& r) {
   const int64_t batches = r.integer("batch_dims", 0);
-  if (batches < 0 || batches > program::kMaxRank) return r.corrupt("batch_dims up to {}, got {}", program::kMaxRank, batches);
+  if (batches < 0 || batches > program::kMaxRank)
+    return r.corrupt("batch_dims up to {}, got {}", program::kMaxRank, batches);
   BITLAB_TRY(const Rows rows, rows_of(r, static_cast<size_t>(batches)));
   BITLAB_TRY(const ValueId y, r.emit(Op::take, {rows.x, rows.places}, {{"dim", int64_t{0}}}));
   Shape shape = rows.front;
@@ -245,9 +249,8 @@ Result<Operands> read_eye_like(Reader& r) {
   if (shape.size() != 2) return r.corrupt("a matrix, got {}", r.show(shape));
   if (!program::is_fixed(shape)) return r.refuse("a matrix of fixed size, got {}", r.show(shape));
   const int64_t type = r.integer("dtype", static_cast<int64_t>(r.type(0)));
-  return single(r.folding.of_integers(static_cast<ElementType>(type), shape_at(shape, program::kOnes), [&](int64_t i) {
-    return i % shape[1].factor - i / shape[1].factor == k ? 1 : 0;
-  }));
+  return single(r.folding.of_integers(static_cast<ElementType>(type), shape_at(shape, program::kOnes),
+                                      [&](int64_t i) { return i % shape[1].factor - i / shape[1].factor == k ? 1 : 0; }));
 }
 
 // The first values of each sample in turned order, and the others as they are.
@@ -263,8 +266,8 @@ Result<Operands> read_reverse_sequence(Reader& r) {
   BITLAB_TRY(ValueId lengths, indices_of(r, 1));
   BITLAB_TRY(lengths, r.as_activation(lengths));
   BITLAB_TRY(lengths, r.reshape(lengths, by_sample));
-  BITLAB_TRY(ValueId steps, r.emit(Op::positions, {},
-                                   {{"size", Shape{shape[static_cast<size_t>(tokens)]}}, {"continues", int64_t{0}}}));
+  BITLAB_TRY(ValueId steps,
+             r.emit(Op::positions, {}, {{"size", Shape{shape[static_cast<size_t>(tokens)]}}, {"continues", int64_t{0}}}));
   BITLAB_TRY(steps, r.reshape(steps, by_token));
   const Term t(r, steps), n(r, lengths);
   BITLAB_TRY(ValueId places, t.with(Op::less, n).choose(n - t + -1.0, t).id());

@@ -1,10 +1,11 @@
 // Readers of products with weights.
+#include "bitlab/format/onnx/internal/read_products.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/format/onnx/internal/read_products.h"
 #include "bitlab/format/onnx/internal/readers.h"
 #include "bitlab/format/onnx/internal/windows.h"
 

@@ -163,8 +163,8 @@ Result<Shifted> shifted(Reader& r, size_t x_input, size_t zero_input, int64_t ax
   if (const Tensor* x = r.tensor(x_input); x != nullptr && (zero || !r.has(zero_input))) {
     BITLAB_TRY(Tensor floats, r.folding.cast(*x, ElementType::kFloat));
     if (zero) {
-      BITLAB_TRY(floats, r.folding.binary(*x, *zero, ElementType::kFloat, nullptr,
-                                          [](int64_t a, int64_t b) { return a - b; }));
+      BITLAB_TRY(floats,
+                 r.folding.binary(*x, *zero, ElementType::kFloat, nullptr, [](int64_t a, int64_t b) { return a - b; }));
     }
     floats.name = x->name;
     return Shifted{std::move(floats), program::kNone};

@@ -15,7 +15,16 @@ namespace {
 
 constexpr int64_t kMostTokens = 1024;
 
-enum RecurrentInput : size_t { kTokens, kInputWeights, kStateWeights, kBiases, kSampleLengths, kFirstState, kFirstCell, kPeepholes };
+enum RecurrentInput : size_t {
+  kTokens,
+  kInputWeights,
+  kStateWeights,
+  kBiases,
+  kSampleLengths,
+  kFirstState,
+  kFirstCell,
+  kPeepholes
+};
 
 // What a layer is in all of its directions.
 struct Layer {
@@ -32,9 +41,9 @@ struct Layer {
 // One direction of it.
 struct Direction {
   size_t index = 0;
-  ValueId gates = program::kNone;      // [tokens, batch, gates hidden], what inputs make
-  std::vector<Tensor> recurrent;       // matrices of hidden states
-  std::vector<Tensor> hidden_bias;     // of each of them; empty: none
+  ValueId gates = program::kNone;                   // [tokens, batch, gates hidden], what inputs make
+  std::vector<Tensor> recurrent;                    // matrices of hidden states
+  std::vector<Tensor> hidden_bias;                  // of each of them; empty: none
   std::array<std::optional<ValueId>, 3> peepholes;  // i, o, f
 };
 
@@ -149,7 +158,8 @@ class Cell {
   // h, and c of an LSTM, behind a token.
   Result<std::vector<ValueId>> step(ValueId token, const std::vector<ValueId>& state) {
     if (layer_.type == "LSTM") return lstm(token, state[0], state[1]);
-    const Term next = layer_.type == "GRU" ? gru(Term(r_, token), state[0]) : active(0, Term(r_, token) + product(0, state[0]));
+    const Term next =
+        layer_.type == "GRU" ? gru(Term(r_, token), state[0]) : active(0, Term(r_, token) + product(0, state[0]));
     BITLAB_TRY(const ValueId h, next.id());
     return std::vector<ValueId>{h};
   }

@@ -185,6 +185,8 @@ inline Term operator/(const Term& a, double b) { return a.with(program::Op::div,
 inline Term max(const Term& a, double b) { return a.with(program::Op::maximum, b); }
 inline Term min(const Term& a, double b) { return a.with(program::Op::minimum, b); }
 
+// The program's type of elements; nothing where it has none.
+std::optional<program::DType> dtype_of(ElementType type);
 // Inputs: as values, which constants may be, and as what is computed.
 inline Term input(Reader& r, size_t i) { return {r, r.value(i)}; }
 inline Term computed_input(Reader& r, size_t i) { return {r, r.activation(i)}; }
