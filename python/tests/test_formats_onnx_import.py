@@ -55,7 +55,7 @@ def ops_of(path: Path) -> set[str]:
 # Whose references loop in Python for seconds; pools stand below, beside ONNX Runtime.
 SLOW = {"averagepool", "maxpool", "lppool"}
 # What was read when this was written, of all; less is a step back. Others are refused.
-LEAST_READ = 1091
+LEAST_READ = 1113
 # ONNX rounds float32 where its tests have other numbers of their own.
 NODE_ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 

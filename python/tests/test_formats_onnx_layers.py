@@ -345,6 +345,18 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], tmp_path: Path) ->
     )
 
 
+class Causal(nn.Module):
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def test_causal_attention_of_any_number_of_tokens(tmp_path: Path) -> None:
+    x = {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 5, 8, seed=1), "v": floats(2, 4, 5, 8, seed=2)}
+    exported(Causal(), tuple(map(torch.from_numpy, x.values())), list(x), {0: "batch", 2: "tokens"}, tmp_path / "m.onnx")
+    check(tmp_path / "m.onnx", x)
+    check(tmp_path / "m.onnx", {name: np.concatenate([v, v[:1]])[:, :, :4] for name, v in x.items()})
+
+
 # --- what ONNX Runtime's optimizers write
 
 
@@ -489,6 +501,28 @@ def test_networks_of_old_opsets(opset: int, tmp_path: Path) -> None:
         tensors["k"] = np.array([1, 1, 2, 3], np.float32)
     nodes.append(helper.make_node("Softmax", ["u"], ["y"], axis=1))
     check(written(tmp_path / "m.onnx", nodes, x, {"y": 4}, tensors, opset), x)
+
+
+@pytest.mark.parametrize(("opset", "inverse", "half"), [(17, 0, 0), (17, 0, 1), (20, 1, 0)])
+def test_fourier_transforms(opset: int, inverse: int, half: int, tmp_path: Path) -> None:
+    x = {"x": floats(2, 12, 3, 2 if inverse or not half else 1)}
+    tensors = {"n": np.array(10), "axis": np.array(1)}
+    by_input = ["x", "n", "axis"] if opset == 20 else ["x", "n"]
+    attributes = {} if opset == 20 else {"axis": 1}
+    tensors = {name: tensors[name] for name in by_input[1:]}
+    node = helper.make_node("DFT", by_input, ["y"], inverse=inverse, onesided=half, **attributes)
+    check(written(tmp_path / "m.onnx", [node], x, {"y": 4}, tensors, opset), x)
+
+
+@pytest.mark.parametrize("window", ["HannWindow", "HammingWindow", "BlackmanWindow"])
+@pytest.mark.parametrize("half", [0, 1])
+def test_spectrograms(window: str, half: int, tmp_path: Path) -> None:
+    x = {"x": floats(2, 50, 1)}
+    nodes = [
+        helper.make_node(window, ["size"], ["w"], periodic=half),
+        helper.make_node("STFT", ["x", "step", "w", "size"], ["y"], onesided=half),
+    ]
+    check(written(tmp_path / "m.onnx", nodes, x, {"y": 4}, {"size": np.array(14), "step": np.array(4)}), x, 2e-5)
 
 
 # --- control flow

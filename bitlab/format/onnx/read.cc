@@ -20,21 +20,28 @@ constexpr ReaderRow kReaders[] = {
 #include "bitlab/format/onnx/readers.def"
 };
 
-// Names of sizes at the front of inputs, those first that are called like a batch; then none, for models whose samples do not stand apart.
+bool is_called_batch(std::string_view name) {
+  return name.find("batch") != std::string_view::npos || name == "N" || name == "n";
+}
+
+// The size of inputs that is called like a batch, one in front before others; else the first that has no number, in front. Then none, for models
+// whose samples do not stand apart.
 std::vector<std::string> batches_of(const ModelFile& model) {
-  std::vector<std::string> names;
-  for (const ModelPort& port : model.inputs) {
-    if (port.shape.empty() || std::holds_alternative<int64_t>(port.shape[0])) continue;
-    const auto* text = std::get_if<std::string_view>(&port.shape[0]);
-    std::string name = text == nullptr ? fmt::format("{}_0", port.name) : std::string(*text);
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(std::move(name));
-  }
-  std::stable_partition(names.begin(), names.end(), [](const std::string& name) {
-    return name.find("batch") != std::string::npos || name == "N" || name == "n";
-  });
-  if (names.size() > 1) names.resize(1);
-  names.emplace_back();
-  return names;
+  std::string front, called_front, called;
+  const auto keep_first = [](std::string& to, std::string_view name) {
+    if (to.empty()) to = name;
+  };
+  for (const ModelPort& port : model.inputs)
+    for (size_t axis = 0; axis < port.shape.size(); ++axis) {
+      const auto* text = std::get_if<std::string_view>(&port.shape[axis]);
+      const bool has_number = std::holds_alternative<int64_t>(port.shape[axis]);
+      if (axis == 0 && !has_number) keep_first(front, text == nullptr ? fmt::format("{}_0", port.name) : std::string(*text));
+      if (text == nullptr || !is_called_batch(*text)) continue;
+      keep_first(axis == 0 ? called_front : called, *text);
+    }
+  for (const std::string& name : {called_front, called, front})
+    if (!name.empty()) return {name, ""};
+  return {""};
 }
 
 Result<Program> parse_beside(std::span<const uint8_t> bytes, const Beside& beside) {

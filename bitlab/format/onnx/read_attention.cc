@@ -53,13 +53,7 @@ Result<ValueId> repeated(Reader& r, ValueId x, const Dim& heads) {
   return r.reshape(x, {shape[0], heads, shape[2], shape[3]});
 }
 
-Term positions(Reader& r, const Dim& size, const Shape& shape) {
-  const auto made = [&]() -> Result<ValueId> {
-    BITLAB_TRY(const ValueId id, r.emit(Op::positions, {}, {{"size", Shape{size}}, {"continues", int64_t{0}}}));
-    return r.reshape(id, shape);
-  };
-  return {r, made()};
-}
+Term positions(Reader& r, const Dim& size, const Shape& shape) { return {r, r.positions(size, shape)}; }
 
 Term both(const std::optional<Term>& a, const Term& b) { return a ? a->with(Op::minimum, b) : b; }
 
@@ -296,7 +290,7 @@ Result<Operands> fused(Reader& r, Heads& heads) {
 Result<Operands> read_multi_head_attention(Reader& r) {
   enum : size_t { kQuery, kKey, kValue, kBias, kPadding, kAdded, kPast };
   for (size_t i = kPast; i < r.node().inputs.size(); ++i)
-    if (r.has(i)) return r.refuse("attention without a cache, got '{}'", r.node().inputs[i]);
+    if (r.has(i)) return r.refuse("attention without a cache, got '{}'", r.input_name(i));
   if (!r.has(kKey) || !r.has(kValue) || r.shape(kQuery).size() != 3)
     return r.refuse("queries, keys and values apart, got packed ones");
   Heads heads;
@@ -320,7 +314,7 @@ Result<Operands> read_multi_head_attention(Reader& r) {
 // The products of queries, keys and values in one: weights [inputs, 3 hidden].
 Result<Operands> read_fused_attention(Reader& r) {
   enum : size_t { kX, kWeights, kBias, kPadding, kPast, kAdded, kPastLength };
-  if (r.has(kPast) || r.has(kPastLength)) return r.refuse("attention without a cache, got '{}'", r.node().inputs[kPast]);
+  if (r.has(kPast) || r.has(kPastLength)) return r.refuse("attention without a cache, got '{}'", r.input_name(kPast));
   if (r.integer("do_rotary", 0) != 0) return r.refuse("attention without a rotation, got do_rotary");
   BITLAB_TRY(const Tensor weights, r.known(kWeights, "weights"));
   if (weights.type != ElementType::kFloat || weights.sizes.size() != 2)
@@ -335,10 +329,10 @@ Result<Operands> read_fused_attention(Reader& r) {
   std::optional<ValueId> bias;
   if (r.has(kBias)) {
     BITLAB_TRY(const Tensor given, r.known(kBias, "a bias"));
-    BITLAB_TRY(bias, r.constant(given, r.node().inputs[kBias]));
+    BITLAB_TRY(bias, r.constant(given, r.input_name(kBias)));
   }
   BITLAB_TRY(const ValueId x, r.activation(kX));
-  BITLAB_TRY(const ValueId all, linear(r, x, rows, r.node().inputs[kWeights], bias));
+  BITLAB_TRY(const ValueId all, linear(r, x, rows, r.input_name(kWeights), bias));
   BITLAB_TRY(const auto parts,
              r.emit_all(Op::split, {all}, {{"dim", int64_t{2}}, {"sizes", Shape(sizes.begin(), sizes.end())}}));
   Heads heads;

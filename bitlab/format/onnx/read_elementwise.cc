@@ -174,6 +174,7 @@ const BinaryRow& row_of(const Reader& r) {
 Result<Operands> fold_binary(Reader& r, const BinaryRow& row) {
   Tensor y = *r.tensor(0);
   for (size_t i = 1; i < r.node().inputs.size(); ++i) {
+    if (!r.has(i)) return r.corrupt("input {}, got none", i);
     const Tensor& b = *r.tensor(i);
     if ((is_float(y.type) || is_float(b.type)) && row.f == nullptr) return r.refuse("integers, got {}", name_of(y.type));
     BITLAB_TRY(y, r.folding.binary(y, b, row.is_comparison ? ElementType::kBool : y.type, row.f,
@@ -206,7 +207,7 @@ Result<Operands> read_unary(Reader& r) {
 
 Result<Operands> read_binary(Reader& r) {
   const BinaryRow& row = row_of(r);
-  if (all_known(r)) return fold_binary(r, row);
+  if (all_known(r, 1)) return fold_binary(r, row);
   if (const auto folded = of_sizes(r)) return Operands{*folded};
   if (row.type == "Equal") {
     if (const auto same = equal_sizes(r)) return single(r.folding.cast(*same, ElementType::kBool));
@@ -228,7 +229,7 @@ Result<Operands> read_mean_of(Reader& r) {
 
 Result<Operands> read_bit_shift(Reader& r) {
   const bool is_left = r.text("direction", "") == "LEFT";
-  if (all_known(r))
+  if (all_known(r, 2))
     return single(r.folding.binary(*r.tensor(0), *r.tensor(1), r.type(0), nullptr, [&](int64_t a, int64_t b) {
       const int64_t most = 8 * size_of(r.type(0));
       if (b < 0 || b >= most) return int64_t{0};
@@ -239,7 +240,7 @@ Result<Operands> read_bit_shift(Reader& r) {
 
 Result<Operands> read_mod(Reader& r) {
   const bool is_c = r.integer("fmod", 0) == 1;
-  if (all_known(r))
+  if (all_known(r, 2))
     return single(r.folding.binary(
         *r.tensor(0), *r.tensor(1), r.type(0),
         [&](double a, double b) { return is_c ? std::fmod(a, b) : a - b * std::floor(a / b); },
@@ -257,7 +258,7 @@ Result<Operands> read_mod(Reader& r) {
 }
 
 Result<Operands> read_pow(Reader& r) {
-  if (all_known(r))
+  if (all_known(r, 2))
     return single(r.folding.binary(
         *r.tensor(0), *r.tensor(1), r.type(0), [](double a, double b) { return std::pow(a, b); }, nullptr));
   const Term x = computed_input(r, 0);
@@ -409,7 +410,7 @@ Result<Operands> read_where(Reader& r) {
       return Operands{operand_of(std::move(chosen))};
     }
   }
-  if (all_known(r)) {
+  if (all_known(r, 3)) {
     BITLAB_TRY(const Ints values, broadcast_sizes(r.tensor(1)->sizes, r.tensor(2)->sizes));
     BITLAB_TRY(const Ints sizes, broadcast_sizes(condition->sizes, values));
     BITLAB_TRY(const Tensor c, r.folding.broadcast(*condition, sizes));

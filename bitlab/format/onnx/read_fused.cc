@@ -85,7 +85,7 @@ Result<Operands> rotary(Reader& r, size_t cos, size_t sin, std::optional<size_t>
     BITLAB_TRY(id, r.cast(id, DType::kInt64));
     if (r.shape_of(id).size() == 1) {  // where the first token is
       if (r.shape_of(id)[0] != Dim(1)) return r.corrupt("one position, got {}", r.show(r.shape_of(id)));
-      BITLAB_TRY(const ValueId steps, r.emit(Op::positions, {}, {{"size", Shape{shape[2]}}, {"continues", int64_t{0}}}));
+      BITLAB_TRY(const ValueId steps, r.positions(shape[2]));
       BITLAB_TRY(id, r.emit(Op::add, {id, steps}));
       BITLAB_TRY(id, r.reshape(id, {1, shape[2]}));
     }
@@ -140,7 +140,7 @@ Result<Operands> read_embed_norm(Reader& r) {
   if (places.empty()) {
     const Shape table = r.shape(kPlaceTable);
     if (table.size() == 2 && table[0].is_number()) r.bound(words[1], table[0].factor);
-    BITLAB_TRY(const ValueId id, r.emit(Op::positions, {}, {{"size", Shape{words[1]}}, {"continues", int64_t{0}}}));
+    BITLAB_TRY(const ValueId id, r.positions(words[1]));
     places = e.given(id);
   }
   std::string_view sum = e.node(

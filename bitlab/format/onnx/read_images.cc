@@ -20,6 +20,7 @@ struct Resizing {
   std::vector<double> scales;
   std::string mode, where, nearest;
   bool is_exact = true;  // the scales are the ratios of the sizes
+  Ints axes{};           // that sizes and scales were given of
 };
 
 // What is given beside x: scales or sizes, of all dimensions or of axes.
@@ -91,6 +92,7 @@ Result<Resizing> resizing_of(Reader& r, const Shape& x) {
     size.factor = static_cast<int64_t>(std::floor(scaled));
   }
   if (given.sizes) BITLAB_RETURN_IF_ERROR(keep_ratio(r, x, axes, result));
+  result.axes = std::move(axes);
   return result;
 }
 
@@ -157,27 +159,23 @@ double weight_at(double x, bool is_cubic, double a) {
   return x < 2 ? ((a * x - 5 * a) * x + 8 * a) * x - 4 * a : 0;
 }
 
-// Weights [m, n] of a line; what lies beyond an end counts for the value there, or not at all.
-std::vector<double> weights_of(const Reader& r, const Resizing& to, const Line& line) {
+// The n weights of value i of a line; what lies beyond an end counts for the value there, or not at all.
+std::vector<double> weights_of(const Reader& r, const Resizing& to, const Line& line, int64_t i) {
   const bool is_cubic = to.mode == "cubic", excludes = r.integer("exclude_outside", 0) != 0;
   const double a = r.number("cubic_coeff_a", -0.75F);
   const double step = r.integer("antialias", 0) != 0 ? std::min(line.scale, 1.0) : 1, reach = (is_cubic ? 2 : 1) / step;
-  std::vector<double> weights(static_cast<size_t>(line.m * line.n), 0);
-  for (int64_t i = 0; i < line.m; ++i) {
-    const double place = place_on(line, to.where, i);
-    const auto row = weights.begin() + i * line.n;
-    if (to.where == "tf_crop_and_resize" && (place < 0 || place > static_cast<double>(line.n - 1))) continue;
-    double sum = 0;
-    for (auto k = static_cast<int64_t>(std::floor(place - reach)); k <= static_cast<int64_t>(std::ceil(place + reach));
-         ++k) {
-      const bool is_outside = k < 0 || k >= line.n;
-      const double weight = is_outside && excludes ? 0 : weight_at((static_cast<double>(k) - place) * step, is_cubic, a);
-      sum += weight;
-      *(row + std::clamp<int64_t>(k, 0, line.n - 1)) += weight;
-    }
-    if (sum != 0 && (excludes || step != 1))
-      for (auto w = row; w != row + line.n; ++w) *w /= sum;
+  std::vector<double> weights(static_cast<size_t>(line.n), 0);
+  const double place = place_on(line, to.where, i);
+  if (to.where == "tf_crop_and_resize" && (place < 0 || place > static_cast<double>(line.n - 1))) return weights;
+  double sum = 0;
+  for (auto k = static_cast<int64_t>(std::floor(place - reach)); k <= static_cast<int64_t>(std::ceil(place + reach)); ++k) {
+    const bool is_outside = k < 0 || k >= line.n;
+    const double weight = is_outside && excludes ? 0 : weight_at((static_cast<double>(k) - place) * step, is_cubic, a);
+    sum += weight;
+    weights[static_cast<size_t>(std::clamp<int64_t>(k, 0, line.n - 1))] += weight;
   }
+  if (sum != 0 && (excludes || step != 1))
+    for (double& weight : weights) weight /= sum;
   return weights;
 }
 
@@ -189,12 +187,11 @@ Result<ValueId> resized_line(Reader& r, ValueId x, int64_t dim, const Resizing& 
     BITLAB_TRY(const ValueId indices, r.constant(places, r.node().outputs[0]));
     return r.emit(Op::take, {x, indices}, {{"dim", dim}});
   }
-  constexpr int64_t kMostWeights = 1 << 24;
-  if (program::saturated_product(line.m, line.n) > kMostWeights)
-    return r.refuse("at most 2^24 weights of a dimension, got {} x {}", line.m, line.n);
-  const std::vector<double> weights = weights_of(r, to, line);
-  BITLAB_TRY(const Tensor matrix, r.folding.of_numbers(ElementType::kFloat, {line.m, line.n},
-                                                       [&](int64_t i) { return weights[static_cast<size_t>(i)]; }));
+  std::vector<double> row;
+  BITLAB_TRY(const Tensor matrix, r.folding.of_numbers(ElementType::kFloat, {line.m, line.n}, [&](int64_t i) {
+    if (i % line.n == 0) row = weights_of(r, to, line, i / line.n);
+    return row[static_cast<size_t>(i % line.n)];
+  }));
   BITLAB_TRY(x, r.to_last(x, dim));
   BITLAB_TRY(x, linear(r, x, matrix, r.node().outputs[0]));
   return r.from_last(x, dim);
@@ -210,14 +207,20 @@ Result<Operands> resized(Reader& r, const Shape& x, const Resizing& to) {
   if (to.mode != "nearest" && to.mode != "linear" && to.mode != "cubic")
     return r.corrupt("a mode of nearest, linear, cubic, got {}", to.mode);
   const Tensor* region = is_crop ? r.tensor(1) : nullptr;
-  if (is_crop && (region == nullptr || (region->count() != 2 * static_cast<int64_t>(x.size())) || to.mode == "nearest" ||
-                  r.number("extrapolation_value", 0) != 0))
-    return r.refuse("a known region of all dimensions, in mode linear or cubic, 0 around it, got another");
+  if (is_crop && (region == nullptr || (region->count() != 2 * static_cast<int64_t>(to.axes.size())) ||
+                  to.mode == "nearest" || r.number("extrapolation_value", 0) != 0))
+    return r.refuse("a known region of the axes, in mode linear or cubic, 0 around it, got another");
+  for (int64_t i = 0; region != nullptr && i < region->count(); ++i)
+    if (!std::isfinite(region->number(i))) return r.corrupt("a region of numbers, got NaN or infinity");
   BITLAB_TRY(ValueId id, r.activation(0));
   for (size_t d = 0; d < x.size(); ++d) {
     const auto axis = static_cast<int64_t>(d);
     Line line{x[d].factor, to.sizes[d].factor, to.scales[d]};
-    if (is_crop) line.start = region->number(axis), line.end = region->number(axis + static_cast<int64_t>(x.size()));
+    const auto given = std::find(to.axes.begin(), to.axes.end(), axis);
+    if (is_crop && given != to.axes.end()) {
+      const int64_t place = given - to.axes.begin();
+      line.start = region->number(place), line.end = region->number(place + static_cast<int64_t>(to.axes.size()));
+    }
     if (x[d] == to.sizes[d] && line.scale == 1 && line.start == 0 && line.end == 1) continue;
     if (!x[d].is_number() || !to.sizes[d].is_number())
       return r.refuse("sizes that are numbers for {} with {}, {}, got {} to {}", to.mode, to.where, to.nearest, r.show(x),

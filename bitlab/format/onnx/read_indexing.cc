@@ -137,8 +137,7 @@ Result<Rows> rows_of(Reader& r, size_t batches) {
     if (d < batches) {  // the batch's own number
       Shape apart(shape.size(), 1);
       apart[d] = x[d];
-      BITLAB_TRY(ValueId steps, r.emit(Op::positions, {}, {{"size", Shape{x[d]}}, {"continues", int64_t{0}}}));
-      BITLAB_TRY(steps, r.reshape(steps, apart));
+      BITLAB_TRY(const ValueId steps, r.positions(x[d], apart));
       index = Term(r, r.expand(steps, column));
     } else {
       BITLAB_TRY(const ValueId one, r.slice(indices, last, static_cast<int64_t>(d - batches), 1));
@@ -184,6 +183,32 @@ Result<Operands> read_scatter_nd(Reader& r) {
   return single(r.reshape(y, r.shape(0)));
 }
 
+// A cache with new values from a place of each sample on; circular: behind the end they go on at the beginning.
+Result<Operands> read_tensor_scatter(Reader& r) {
+  const Shape cache = r.shape(0), update = r.shape(1);
+  BITLAB_TRY(const int64_t dim, r.axis(r.integer("axis", -2), cache.size()));
+  if (update.size() != cache.size() || dim == 0) return r.corrupt("a part of {}, got {}", r.show(cache), r.show(update));
+  const auto at = static_cast<size_t>(dim);
+  Shape by_token(cache.size(), 1), by_sample = by_token;
+  by_token[at] = update[at], by_sample[0] = cache[0];
+  BITLAB_TRY(ValueId places, r.positions(update[at], by_token));
+  if (r.has(2)) {
+    BITLAB_TRY(ValueId starts, indices_of(r, 2));
+    BITLAB_TRY(starts, r.as_activation(starts));
+    BITLAB_TRY(starts, r.reshape(starts, by_sample));
+    BITLAB_TRY(places, r.emit(Op::add, {starts, places}));
+  }
+  if (r.text("mode", "linear") == "circular") {
+    BITLAB_TRY(const ValueId size, size_value(r, cache[at]));
+    const Term place(r, places), count(r, size);
+    BITLAB_TRY(places, (place - place.with(Op::floor_divide, count) * count).id());
+  }
+  BITLAB_TRY(places, r.expand(places, update));
+  BITLAB_TRY(const ValueId x, r.activation(0));
+  BITLAB_TRY(const ValueId source, r.value(1));
+  return single(r.emit(Op::scatter, {x, places, source}, {{"dim", dim}, {"mode", std::string("set")}}));
+}
+
 // --- where values are equal to places
 
 namespace {
@@ -195,8 +220,7 @@ Result<Term> at_places(Reader& r, ValueId x, int64_t dim, const Dim& count) {
   BITLAB_TRY(x, r.reshape(x, apart));
   Shape steps(apart.size(), 1);
   steps[static_cast<size_t>(dim)] = count;
-  BITLAB_TRY(ValueId places, r.emit(Op::positions, {}, {{"size", Shape{count}}, {"continues", int64_t{0}}}));
-  BITLAB_TRY(places, r.reshape(places, steps));
+  BITLAB_TRY(const ValueId places, r.positions(count, steps));
   return Term(r, x).with(Op::equal, Term(r, places));
 }
 
@@ -266,9 +290,7 @@ Result<Operands> read_reverse_sequence(Reader& r) {
   BITLAB_TRY(ValueId lengths, indices_of(r, 1));
   BITLAB_TRY(lengths, r.as_activation(lengths));
   BITLAB_TRY(lengths, r.reshape(lengths, by_sample));
-  BITLAB_TRY(ValueId steps,
-             r.emit(Op::positions, {}, {{"size", Shape{shape[static_cast<size_t>(tokens)]}}, {"continues", int64_t{0}}}));
-  BITLAB_TRY(steps, r.reshape(steps, by_token));
+  BITLAB_TRY(const ValueId steps, r.positions(shape[static_cast<size_t>(tokens)], by_token));
   const Term t(r, steps), n(r, lengths);
   BITLAB_TRY(ValueId places, t.with(Op::less, n).choose(n - t + -1.0, t).id());
   BITLAB_TRY(places, r.expand(places, shape));

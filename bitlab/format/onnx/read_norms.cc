@@ -67,7 +67,7 @@ Result<std::optional<ValueId>> norm_weight(Reader& r, size_t input, const Shape&
   if (own.size() > sizes.size() || broadcast_sizes(own, sizes).ok() == false) return std::optional<ValueId>();
   BITLAB_TRY(const Tensor tensor, r.folding.broadcast(reshaped(*w, own), sizes));
   if (tensor.sizes != sizes) return std::optional<ValueId>();
-  BITLAB_TRY(const ValueId id, r.constant(tensor, r.node().inputs[input]));
+  BITLAB_TRY(const ValueId id, r.constant(tensor, r.input_name(input)));
   return std::optional(id);
 }
 

@@ -62,9 +62,16 @@ Result<Part> part_of_symbol(const Reader& r, const Dim& size, int64_t start, con
                   step);
 }
 
+// A part without values: known, since it is the same in every run.
+Result<Tensor> nothing(Reader& r, ValueId x, int64_t dim) {
+  Shape shape = r.shape_of(x);
+  shape[static_cast<size_t>(dim)] = 0;
+  if (!program::is_fixed(shape)) return r.refuse("parts with values, got an empty one");
+  return r.folding.of_numbers(element_type(r.of(x).dtype), shape_at(shape, program::kOnes), [](int64_t) { return 0.0; });
+}
+
 Result<ValueId> emitted(Reader& r, ValueId x, int64_t dim, const Part& part) {
   if (part.is_whole) return x;
-  if (part.length.factor == 0) return r.refuse("parts with values, got an empty one");
   if (part.step > 0) return r.slice(x, dim, part.start, part.length, part.step);
   const Dim& size = r.shape_of(x)[static_cast<size_t>(dim)];
   const int64_t start = part.start < 0 ? 0 : size.factor - 1 - part.start;
@@ -121,7 +128,11 @@ Result<Operands> read_slice(Reader& r) {
     } else if (const auto* known = std::get_if<Tensor>(&x); known != nullptr && has_numbers) {
       BITLAB_TRY(x, picked(r, *known, dim, part));
     } else {
-      BITLAB_TRY(ValueId id, r.computed(x, r.node().inputs[0]));
+      BITLAB_TRY(ValueId id, r.computed(x, r.input_name(0)));
+      if (part.length == Dim(0)) {
+        BITLAB_TRY(x, nothing(r, id, dim));
+        continue;
+      }
       BITLAB_TRY(x, emitted(r, id, dim, part));
     }
   }
@@ -135,7 +146,7 @@ Result<Operands> read_split(Reader& r) {
   const auto parts = static_cast<int64_t>(r.node().outputs.size());
   Shape sizes;
   const auto parted = r.sizes(1);
-  if (r.has(1) && !parted) return r.refuse("sizes that are known, got '{}'", r.node().inputs[1]);
+  if (r.has(1) && !parted) return r.refuse("sizes that are known, got '{}'", r.input_name(1));
   if (parted) sizes = parted->values;
   if (const auto given = r.list("split")) sizes.assign(given->begin(), given->end());
   if (sizes.empty()) {
@@ -155,8 +166,16 @@ Result<Operands> read_split(Reader& r) {
     return results;
   }
   BITLAB_TRY(const ValueId x, r.activation(0));
-  BITLAB_TRY(const auto ids, r.emit_all(Op::split, {x}, {{"dim", dim}, {"sizes", sizes}}));
-  results.assign(ids.begin(), ids.end());
+  Shape some = sizes;
+  std::erase(some, Dim(0));
+  BITLAB_TRY(const auto ids, r.emit_all(Op::split, {x}, {{"dim", dim}, {"sizes", some}}));
+  for (auto id = ids.begin(); const Dim& part : sizes) {
+    if (part != Dim(0)) {
+      results.emplace_back(*id++);
+      continue;
+    }
+    BITLAB_TRY(results.emplace_back(), nothing(r, x, dim));
+  }
   return results;
 }
 
@@ -225,7 +244,7 @@ Result<Operands> read_concat(Reader& r) {
 
 Result<Operands> read_expand(Reader& r) {
   const auto target = r.sizes(1);
-  if (!target) return r.refuse("a shape that is known, got '{}', which is computed", r.node().inputs[1]);
+  if (!target) return r.refuse("a shape that is known, got '{}', which is computed", r.input_name(1));
   const Shape x = r.shape(0);
   Shape y(std::max(x.size(), target->values.size()), 1);
   for (size_t i = 0; i < y.size(); ++i) {
@@ -363,7 +382,12 @@ Result<Operands> read_trilu(Reader& r) {
   }
   const bool is_upper = r.integer("upper", 1) != 0;
   const Dim &rows = shape[shape.size() - 2], &columns = shape.back();
-  if (!program::is_fixed({rows, columns})) return r.refuse("a matrix of fixed size, got {}", r.show(shape));
+  if (!program::is_fixed({rows, columns})) {
+    BITLAB_TRY(const ValueId row, r.positions(rows, {rows, 1}));
+    BITLAB_TRY(const ValueId column, r.positions(columns, {1, columns}));
+    const Term x(r, r.value(0)), edge = Term(r, row) + static_cast<double>(k), at(r, column);
+    return single((is_upper ? edge.with(Op::less_equal, at) : at.with(Op::less_equal, edge)).choose(x, x.like(0)));
+  }
   const auto keeps = [&](int64_t i) {
     const int64_t row = i / columns.factor % rows.factor, column = i % columns.factor;
     return is_upper ? column - row >= k : column - row <= k;

@@ -93,7 +93,7 @@ Result<Operands> read_matmul(Reader& r) {
   BITLAB_TRY(const ValueId x, r.activation(0));
   if (const Tensor* w = weight(r, 1, 2); w != nullptr && !r.shape_of(x).empty()) {
     BITLAB_TRY(const Tensor across, r.folding.permuted(*w, {1, 0}));
-    return single(linear(r, x, across, r.node().inputs[1]));
+    return single(linear(r, x, across, r.input_name(1)));
   }
   BITLAB_TRY(const ValueId y, r.value(1));
   return single(vectors_product(r, x, y));
@@ -134,11 +134,11 @@ Result<Operands> read_gemm(Reader& r) {
     if (has_bias && alpha == 1 && beta == 1) {
       BITLAB_TRY(const auto row, row_bias(r, 2, w.sizes[0]));
       if (row) {
-        BITLAB_TRY(bias, r.constant(*row, r.node().inputs[2]));
+        BITLAB_TRY(bias, r.constant(*row, r.input_name(2)));
       }
     }
     has_bias = has_bias && !bias;
-    BITLAB_TRY(y, linear(r, x, w, r.node().inputs[1], bias));
+    BITLAB_TRY(y, linear(r, x, w, r.input_name(1), bias));
   } else {
     BITLAB_TRY(ValueId b_id, r.value(1));
     if (turns_b) {
@@ -214,7 +214,7 @@ Result<Operands> read_conv(Reader& r) {
   std::optional<ValueId> bias;
   if (r.has(2)) {
     BITLAB_TRY(const Tensor given, r.known(2, "a bias"));
-    BITLAB_TRY(bias, r.constant(given, r.node().inputs[2]));
+    BITLAB_TRY(bias, r.constant(given, r.input_name(2)));
   }
   BITLAB_TRY(const ValueId x, r.activation(0));
   return single(convolved(r, x, w, bias, r.node().type == "ConvTranspose"));

@@ -248,7 +248,7 @@ Result<std::optional<ValueId>> sum_bias(Reader& r, size_t input) {
   if (!r.has(input)) return std::optional<ValueId>();
   BITLAB_TRY(const Tensor given, r.known(input, "a bias"));
   BITLAB_TRY(const Tensor floats, r.folding.cast(given, ElementType::kFloat));
-  BITLAB_TRY(const ValueId id, r.constant(floats, r.node().inputs[input]));
+  BITLAB_TRY(const ValueId id, r.constant(floats, r.input_name(input)));
   return std::optional(id);
 }
 
@@ -260,10 +260,35 @@ Result<Operands> read_matmul_integer(Reader& r) {
   return as_sums(r, integer_product(r, a, b));
 }
 
+namespace {
+
+// Sums of integers in steps of two scales, and a bias.
+std::string_view scaled_sums(Expansion& e, std::string_view sums, std::string_view scale, std::string_view other,
+                             std::string_view bias) {
+  const std::string_view floats = e.node("Cast", {sums}, {with_integer("to", static_cast<int64_t>(ElementType::kFloat))});
+  const std::string_view y = e.node("Mul", {floats, e.node("Mul", {scale, other})});
+  return bias.empty() ? y : e.node("Add", {y, bias});
+}
+
+}  // namespace
+
+Result<Operands> read_matmul_integer_to_float(Reader& r) {
+  Expansion e(r);
+  const std::string_view sums = e.node("MatMulInteger", {e.input(0), e.input(1), e.input(4), e.input(5)});
+  return e.results({scaled_sums(e, sums, e.input(2), e.input(3), e.input(6))});
+}
+
+Result<Operands> read_dynamic_quantize_matmul(Reader& r) {
+  Expansion e(r);
+  const auto a = e.nodes("DynamicQuantizeLinear", {e.input(0)}, 3);
+  const std::string_view sums = e.node("MatMulInteger", {a[0], e.input(1), a[2], e.input(3)});
+  return e.results({scaled_sums(e, sums, a[1], e.input(2), e.input(4))});
+}
+
 Result<Operands> read_conv_integer(Reader& r) {
   BITLAB_TRY(const Shifted x, shifted(r, 0, 2, 1));
   BITLAB_TRY(const Shifted w, shifted(r, 1, 3, 0));
-  if (!w.known) return r.refuse("weights of convolutions as constants, got '{}'", r.node().inputs[1]);
+  if (!w.known) return r.refuse("weights of convolutions as constants, got '{}'", r.input_name(1));
   BITLAB_TRY(const ValueId id, computed_of(r, x));
   return as_sums(r, convolved(r, id, *w.known, std::nullopt, false));
 }
@@ -282,7 +307,7 @@ Result<Operands> read_qlinear_conv(Reader& r) {
   if (rank < 3) return r.corrupt("an image, got {}", r.show(r.shape(0)));
   BITLAB_TRY(const Shifted x, shifted(r, 0, 2, 1));
   BITLAB_TRY(const Shifted w, shifted(r, 3, 5, 0));
-  if (!w.known) return r.refuse("weights of convolutions as constants, got '{}'", r.node().inputs[3]);
+  if (!w.known) return r.refuse("weights of convolutions as constants, got '{}'", r.input_name(3));
   BITLAB_TRY(const ValueId id, computed_of(r, x));
   BITLAB_TRY(const auto bias, sum_bias(r, 8));
   BITLAB_TRY(const ValueId sums, convolved(r, id, *w.known, bias, false));
@@ -414,9 +439,9 @@ Result<Operands> read_matmul_nbits(Reader& r) {
   std::optional<ValueId> bias;
   if (r.has(5)) {
     BITLAB_TRY(const Tensor given, r.known(5, "a bias"));
-    BITLAB_TRY(bias, r.constant(given, r.node().inputs[5]));
+    BITLAB_TRY(bias, r.constant(given, r.input_name(5)));
   }
-  return single(linear(r, x, w, r.node().inputs[1], bias));
+  return single(linear(r, x, w, r.input_name(1), bias));
 }
 
 }  // namespace bitlab::format::onnx

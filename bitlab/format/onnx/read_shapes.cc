@@ -77,7 +77,7 @@ Result<Operands> read_constant(Reader& r) {
 
 Result<Operands> read_constant_of_shape(Reader& r) {
   const std::optional<SizeList> sizes = r.sizes(0);
-  if (!sizes) return r.refuse("sizes that are known, got those of '{}'", r.node().inputs[0]);
+  if (!sizes) return r.refuse("sizes that are known, got those of '{}'", r.input_name(0));
   const ModelAttribute* given = r.node().find("value");
   Tensor value = given != nullptr && given->tensor ? *given->tensor : Tensor{};
   if (value.bytes.empty()) {
@@ -116,14 +116,14 @@ Result<Operands> read_range(Reader& r) {
   const auto start = r.sizes(0), limit = r.sizes(1), delta = r.sizes(2);
   if (!start || !limit || !delta || delta->values[0] != Dim(1) || start->values[0] != Dim(0))
     return r.refuse("a range from 0 in steps of 1 to a size, got another");
-  return single(r.emit(Op::positions, {}, {{"size", Shape{limit->values[0]}}, {"continues", int64_t{0}}}));
+  return single(r.positions(limit->values[0]));
 }
 
 // --- the same values in another shape
 
 Result<Operands> read_reshape(Reader& r) {
   const std::optional<SizeList> target = r.sizes(1);
-  if (!target) return r.refuse("a shape that is known, got '{}', which is computed", r.node().inputs[1]);
+  if (!target) return r.refuse("a shape that is known, got '{}', which is computed", r.input_name(1));
   const Shape from = r.shape(0);
   Shape shape = target->values;
   Dim rest = program::volume(from);

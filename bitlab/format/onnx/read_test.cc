@@ -6,45 +6,28 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/base/file.h"
-#include "bitlab/base/protobuf.h"
 #include "bitlab/format/bit/test_support.h"
 #include "bitlab/format/onnx/onnx.h"
+#include "bitlab/format/onnx/test_support.h"
 
 namespace bitlab::format::onnx {
 namespace {
 
-using Message = ProtobufMessage;
+using test::Message;
+using test::model_of;
+using test::port_of;
 
-// A ValueInfoProto of float32; a name stands for a size that differs from run to run.
-Message port_of(std::string_view name, const std::vector<std::string>& sizes) {
-  Message shape;
-  for (const std::string& size : sizes)
-    shape.message(1, std::isdigit(static_cast<unsigned char>(size[0])) != 0 ? Message().number(1, std::stoll(size))
-                                                                            : Message().text(2, size));
-  return Message().text(1, name).message(2, Message().message(1, Message().number(1, 1).message(2, shape)));
-}
-
-Message node_of(std::string_view type, const std::vector<std::string>& inputs, std::string_view output) {
-  Message node;
-  for (const std::string& input : inputs) node.text(1, input);
-  return node.text(2, output).text(3, "the_" + std::string(output)).text(4, type);
-}
-
-std::string model_of(const Message& graph, int64_t opset = 17) {
-  return Message().number(1, 8).message(7, graph).message(8, Message().number(2, opset)).bytes();
+Message node_of(std::string_view type, const test::Texts& inputs, const std::string& output) {
+  return test::node_of(type, inputs, {output});
 }
 
 // x [batch, 3] through one node of two inputs, the second a tensor.
 std::string model_with(const Message& node, const Message& tensor, int64_t opset = 17) {
-  return model_of(
-      Message().message(1, node).message(5, tensor).message(11, port_of("x", {"batch", "3"})).message(12, port_of("y", {})),
-      opset);
+  return model_of(test::graph_of({{node}, {tensor}, {port_of("x", {"batch", "3"})}, {port_of("y", {})}}), opset);
 }
 
-Message tensor_of(std::vector<int64_t> sizes, std::string_view bytes) {
-  Message tensor;
-  for (const int64_t size : sizes) tensor.number(1, size);
-  return tensor.number(2, 1).text(8, "w").text(9, bytes);
+Message tensor_of(const std::vector<int64_t>& sizes, std::string_view bytes) {
+  return test::tensor_of("w", 1, sizes, std::vector<char>(bytes.begin(), bytes.end()));
 }
 
 Result<program::Program> parsed(std::string_view bytes) {
@@ -106,6 +89,56 @@ TEST(OnnxRead, WhatAProgramCannotSayIsNamed) {
     EXPECT_EQ(read.error().code, ErrorCode::kUnsupported) << read.error().message;
     EXPECT_NE(read.error().message.find(message), std::string::npos) << read.error().message;
   }
+}
+
+TEST(OnnxRead, OperatorsOfManyNodes) {
+  const std::vector<std::string> models = test::models();
+  const std::array<std::pair<const char*, program::Op>, 5> expected{{
+      {"(x: float32[3, batch, 2]) -> (y: float32[3, 1, batch, 2], z: float32[3, 1, batch, 2])", program::Op::tanh},
+      {"(q: float32[batch, 3, 8], k: float32[batch, 5, 4]) -> (y: float32[batch, 3, 3])", program::Op::softmax},
+      {"(x: float32[batch, 3]) -> (y: float32[batch, 3])", program::Op::mul},
+      {"(x: float32[n, 2, 5, 4]) -> (y: float32[n, 3, 4, 3])", program::Op::round},
+      {"(x: float32[2, 1, 4, 3]) -> (y: float32[4])", program::Op::scatter},
+  }};
+  ASSERT_EQ(models.size(), expected.size());
+  for (size_t i = 0; i < models.size(); ++i) {
+    const auto p = parsed(models[i]);
+    ASSERT_TRUE(p.ok()) << p.error().message;
+    EXPECT_EQ(to_string(p->signature()), expected[i].first);
+    EXPECT_TRUE(std::any_of(p->nodes.begin(), p->nodes.end(), [&](const auto& node) {
+      return node.op == expected[i].second;
+    })) << i;
+  }
+}
+
+TEST(OnnxRead, TheBranchThatAConditionSays) {
+  const auto p = parsed(test::control_model());
+  ASSERT_TRUE(p.ok()) << p.error().message;
+  for (const program::Node& node : p->nodes) EXPECT_NE(node.op, program::Op::exp);  // of the other one
+  EXPECT_EQ(std::count_if(p->nodes.begin(), p->nodes.end(), [](const auto& node) { return node.op == program::Op::mul; }),
+            1 + 3 + 1);  // -x, three steps, a slope
+}
+
+// A function of functions of functions: each name stands for twice as many nodes.
+TEST(OnnxRead, FunctionsDoNotGrowWithoutEnd) {
+  std::vector<Message> functions;
+  for (int i = 0; i < 12; ++i) {
+    Message function = Message().text(1, fmt::format("F{}", i)).text(4, "a").text(5, "d").text(10, "own");
+    const std::string called = i == 0 ? "Neg" : fmt::format("F{}", i - 1);
+    std::string from = "a";
+    for (const std::string to : {"b", "c", "e", "d"}) {
+      function.message(7, test::node_of(called, {from}, {to}, {}, i == 0 ? "" : "own"));
+      from = to;
+    }
+    functions.push_back(function);
+  }
+  const auto p = parsed(model_of(
+      test::graph_of(
+          {{test::node_of("F11", {"x"}, {"y"}, {}, "own")}, {}, {port_of("x", {"batch", "3"})}, {port_of("y", {})}}),
+      17, functions));
+  ASSERT_FALSE(p.ok());
+  EXPECT_EQ(p.error().code, ErrorCode::kUnsupported);
+  EXPECT_NE(p.error().message.find("got more"), std::string::npos) << p.error().message;
 }
 
 TEST(OnnxRead, FilesBesideStayInTheFolder) {

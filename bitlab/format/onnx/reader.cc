@@ -57,9 +57,9 @@ std::optional<Dim> divided(const Dim& a, const Dim& b) {
   return quotient;
 }
 
-bool all_known(const Reader& r) {
-  for (size_t i = 0; i < r.node().inputs.size(); ++i)
-    if (r.has(i) && r.tensor(i) == nullptr) return false;
+bool all_known(const Reader& r, size_t least) {
+  for (size_t i = 0; i < std::max(least, r.node().inputs.size()); ++i)
+    if ((i < least || r.has(i)) && r.tensor(i) == nullptr) return false;
   return true;
 }
 
@@ -153,8 +153,10 @@ Error Reader::failure(ErrorCode code, std::string_view why) const {
 // --- the program
 
 std::string Reader::unique(std::string_view wanted) {
-  std::string name(wanted.empty() ? "value" : wanted);
-  for (int i = 1; !names_.insert(name).second; ++i) name = fmt::format("{}_{}", wanted, i);
+  const std::string base(wanted.empty() ? "value" : wanted);
+  if (names_.insert(base).second) return base;
+  std::string name;
+  for (int64_t& i = suffixes_[base]; name.empty() || !names_.insert(name).second;) name = fmt::format("{}_{}", base, ++i);
   return name;
 }
 
@@ -219,8 +221,7 @@ Result<ValueId> Reader::computed(const Operand& operand, std::string_view name) 
       BITLAB_TRY(parts.emplace_back(), constant(tensor_of({dim.factor})));
       continue;
     }
-    BITLAB_TRY(ValueId part, emit(Op::positions, {}, {{"size", Shape{dim}}, {"continues", int64_t{0}}}));
-    BITLAB_TRY(part, reshape(part, {1, dim}));
+    BITLAB_TRY(ValueId part, positions(dim, {1, dim}));
     BITLAB_TRY(part, emit(Op::max, {part}));
     BITLAB_TRY(parts.emplace_back(), with(Op::add, part, 1));
   }
@@ -282,6 +283,15 @@ Result<ValueId> Reader::expand(ValueId x, const Shape& shape) {
 Result<ValueId> Reader::cast(ValueId x, DType dtype) {
   if (of(x).dtype == dtype) return x;
   return emit(Op::cast, {x}, {{"dtype", std::string(program::name(dtype))}});
+}
+
+Result<ValueId> Reader::positions(const Dim& size) {
+  return emit(Op::positions, {}, {{"size", Shape{size}}, {"continues", int64_t{0}}});
+}
+
+Result<ValueId> Reader::positions(const Dim& size, const Shape& shape) {
+  BITLAB_TRY(const ValueId id, positions(size));
+  return reshape(id, shape);
 }
 
 Result<ValueId> Reader::to_last(ValueId x, int64_t dim) {

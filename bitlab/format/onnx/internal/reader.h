@@ -45,7 +45,8 @@ class Reader {
   const ModelNode& node() const { return *node_; }
   int64_t opset() const { return opset_; }
   bool has(size_t input) const { return input < node_->inputs.size() && !node_->inputs[input].empty(); }
-  // An input; nothing where it is left out.
+  // The name of an input, empty where it is left out; and what it is.
+  std::string_view input_name(size_t input) const { return has(input) ? node_->inputs[input] : std::string_view(); }
   const Operand& operand(size_t input) const;
   const Tensor* tensor(size_t input) const { return std::get_if<Tensor>(&operand(input)); }
   ElementType type(size_t input) const;
@@ -93,6 +94,9 @@ class Reader {
   Result<program::ValueId> permute(program::ValueId x, const Ints& dims);
   Result<program::ValueId> expand(program::ValueId x, const program::Shape& shape);
   Result<program::ValueId> cast(program::ValueId x, program::DType dtype);
+  Result<program::ValueId> positions(const program::Dim& size);  // int64 [size]: 0, 1, ...
+  // The same, in another shape of as many values.
+  Result<program::ValueId> positions(const program::Dim& size, const program::Shape& shape);
   // x with a dimension moved to the end, or the last one to where it was.
   Result<program::ValueId> to_last(program::ValueId x, int64_t dim);
   Result<program::ValueId> from_last(program::ValueId x, int64_t dim);
@@ -127,6 +131,7 @@ class Reader {
   int64_t inner_nodes_ = 0;
   std::map<program::ValueId, ElementType> narrow_;
   std::set<std::string> names_;
+  std::unordered_map<std::string, int64_t> suffixes_;  // the last one of each name that was wanted again
   std::map<program::ValueId, std::string_view> wanted_names_;
 
   Error failure(ErrorCode code, std::string_view why) const;
@@ -190,7 +195,8 @@ std::optional<program::DType> dtype_of(ElementType type);
 // Inputs: as values, which constants may be, and as what is computed.
 inline Term input(Reader& r, size_t i) { return {r, r.value(i)}; }
 inline Term computed_input(Reader& r, size_t i) { return {r, r.activation(i)}; }
-bool all_known(const Reader& r);
+// Whether the inputs, of which there are at least so many, are known.
+bool all_known(const Reader& r, size_t least);
 Status check_floats(const Reader& r, size_t input = 0);  // error: Unsupported
 
 using OperatorReader = Result<Operands> (*)(Reader& r);
