@@ -18,7 +18,8 @@ if sys.version_info < (3, 11):
     pytest.skip("no ONNX Runtime for this Python", allow_module_level=True)
 import onnx  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from test_formats_onnx import onnx_outputs  # noqa: E402
+from products import deployed, ops_of  # noqa: E402
+from test_formats_onnx import VARIANTS, onnx_outputs  # noqa: E402
 from test_formats_onnx_import import ROUNDING, Arrays, Network, check, exported, read, transformer  # noqa: E402
 
 quantization = pytest.importorskip("onnxruntime.quantization")
@@ -150,6 +151,20 @@ def test_what_a_cell_cannot_say_is_named(tmp_path: Path) -> None:
             read(written(tmp_path / "m.onnx", nodes, x, {"y": 4}, tensors))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("layer", [bitlab.nn.BitLSTM, bitlab.nn.BitGRU])
+def test_our_recurrent_layers_come_back(layer: type[nn.Module], variant: str, tmp_path: Path) -> None:
+    """A Scan of a known number of tokens, step by step: the same bits."""
+    model = layer(4, 6, batch_first=True, bidirectional=True, quant=bitlab.BitQuantConfig())
+    inputs = deployed(model, torch.randn(2, 5, 4), tmp_path / "m.bit")
+    bitlab.formats.convert(tmp_path / "m.bit", tmp_path / "m.onnx", variant=variant)
+    bitlab.formats.convert(tmp_path / "m.onnx", tmp_path / "again.bit")
+    assert "ternary_linear" in ops_of(tmp_path / "again.bit") and "linear" not in ops_of(tmp_path / "again.bit")
+    expected = bitlab.runtime.Session(tmp_path / "m.bit").run(inputs)
+    found = bitlab.runtime.Session(tmp_path / "again.bit").run(inputs)
+    assert all(np.array_equal(found[name], y) for name, y in expected.items())
+
+
 # --- quantized networks
 
 
@@ -211,6 +226,21 @@ def test_dynamically_quantized(name: str, kind: str, tmp_path: Path) -> None:
     assert {"DynamicQuantizeLinear", "MatMulInteger"} <= op_types(tmp_path / "m.onnx")
     arrays = {key: value.numpy() for key, value in zip(names, inputs, strict=True)}
     check(tmp_path / "m.onnx", arrays, 1e-2)  # steps of quantizers
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_dynamically_quantized_and_optimized(bias: bool, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32, bias=bias), nn.ReLU(), nn.Linear(32, 4, bias=bias))
+    exported(net, (torch.randn(2, 3, 16),), ["x"], {0: "batch"}, tmp_path / "float.onnx")
+    quantization.quantize_dynamic(str(tmp_path / "float.onnx"), str(tmp_path / "q.onnx"))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "m.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "q.onnx"), options, providers=["CPUExecutionProvider"])
+    assert op_types(tmp_path / "m.onnx") & {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+    check(tmp_path / "m.onnx", {"x": floats(2, 3, 16)})
 
 
 # --- halves
