@@ -28,7 +28,7 @@ inline constexpr const char* kVariants = "float matmulnbits int2 int8";
 // or the variant has no form for a node, naming it, or where the file would pass protobuf's two gigabytes.
 Result<std::string> serialize(const program::Program& program, std::string_view variant);
 
-// The program of a model of opset 11 or later, whoever wrote it: readers.def lists the operators. Names of sizes become symbols, the batch first; what can be
+// The program of a model of opset 7 or later, whoever wrote it: readers.def lists the operators. Names of sizes become symbols, the batch first; what can be
 // computed of constants and sizes is. Errors: Corrupt, saying what was expected and where; Unsupported, naming the node, its operator and why.
 Result<program::Program> parse(std::span<const uint8_t> bytes);
 // The same of a file, with tensors in files of its folder. Errors besides: NotFound, IoError.
