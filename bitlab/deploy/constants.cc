@@ -1,8 +1,12 @@
 // What stays the same from run to run, as constants of the program.
 #include <algorithm>
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/view_as_real.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include "bitlab/deploy/internal/lowering.h"
 #include "bitlab/deploy/lowering/internal/lowerings.h"
@@ -27,6 +31,11 @@ std::vector<T> values_of(const at::Tensor& tensor) {
 // Constants that are kept as they are.
 bool is_plain(at::ScalarType type) { return type == at::kLong || type == at::kInt || type == at::kBool; }
 
+bool same_values(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.is_floating_point()) return at::equal(a, b);
+  return a.sizes() == b.sizes() && a.eq(b).logical_or(a.isnan().logical_and(b.isnan())).all().item<bool>();
+}
+
 std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
   const at::Tensor plain = tensor.contiguous();
   const auto* bytes = static_cast<const uint8_t*>(plain.const_data_ptr());
@@ -45,18 +54,31 @@ Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) 
 Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
   const auto get_of = [&](const Call& c) {
     const at::Tensor found = get(c);
+    if (found.is_complex()) return at::view_as_real(found.resolve_conj().to(at::kComplexFloat));
     return found.to(is_rounded(found.scalar_type()) ? at::kFloat : found.scalar_type());
   };
   const at::Tensor tensor = get_of(call), twin_tensor = get_of(twin());
+  if (const at::Tensor now = get(call); now.has_storage() && states_.contains(memory_of(now)))
+    return unsupported(call, "a network without a memory of earlier runs", describe(tensor) + " that each run changes");
+  const auto differs = [&](std::string expected, const std::string& found) -> Error {
+    const std::string source = random_source(get(call));
+    if (source.empty()) return unsupported(call, expected, found);
+    return unsupported(call, "the same values in every run", "random ones of " + source);
+  };
   if (tensor.scalar_type() != at::kFloat && !is_plain(tensor.scalar_type()))
     return unsupported(call, "constants of float32, int64, int32 or bool", c10::toString(tensor.scalar_type()));
   BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
   if (is_fixed(shape)) {
-    if (!tensor.is_same(twin_tensor) && !at::equal(tensor, twin_tensor))
-      return unsupported(call, "constants that depend on neither sizes nor values of inputs",
-                         fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
-                                     recordings_->sizes[0], recordings_->twin_sizes[0]));
-    return constant(tensor, tensor.dim() == 0 ? tensor.reshape({1}) : tensor);
+    if (!tensor.is_same(twin_tensor) && !same_values(tensor, twin_tensor))
+      return differs("constants that depend on neither sizes nor values of inputs",
+                     fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
+                                 recordings_->sizes[0], recordings_->twin_sizes[0]));
+    const at::Tensor values = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
+    if (tensor.scalar_type() != at::kFloat || !tensor.isnan().any().item<bool>()) return constant(tensor, values);
+    // Constants are numbers: what is none is computed.
+    BITLAB_TRY(const ValueId nan, node(Op::log, {constant(at::full({1}, -1, at::kFloat))}));
+    const ValueId numbers = constant(at::where(values.isnan(), at::zeros_like(values), values));
+    return node(Op::where, {constant(values.isnan()), nan, numbers});
   }
   // Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table. Of a multiple of a symbol, as
   // batch * heads, each run of as many may be the same.
@@ -75,6 +97,11 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
       part = split.narrow(dim, 0, 1);
       whole.insert(whole.end(), {with_factor(size, 1), size.factor});
       rest.insert(rest.end(), {1, size.factor});
+    } else if (const at::Tensor blocks = size.is_number() ? split : part.unflatten(dim, {size.factor, runs});
+               !size.is_number() && at::equal(blocks.narrow(dim + 1, 0, 1).expand_as(blocks), blocks)) {
+      part = blocks.narrow(dim + 1, 0, 1);  // as many parts, each of which repeats one slice
+      whole.insert(whole.end(), {size.factor, with_factor(size, 1)});
+      rest.insert(rest.end(), {size.factor, 1});
     } else {
       whole.push_back(size);
       rest.push_back(size);
@@ -94,7 +121,10 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
 Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                      const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get) {
   if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return dim.powers[0] != 0; }))
-    return unsupported(call, "constants that are the same for each sample", describe(source) + " with values that differ");
+    return random_source(source).empty()
+               ? unsupported(call, "constants that are the same for each sample",
+                             describe(source) + " with values that differ")
+               : unsupported(call, "the same values in every run", "random ones of " + random_source(source));
   if (!recordings_->largest) {
     for (const program::Dim& dim : rest)
       for (size_t s = 0; s < recordings_->signature.symbols.size(); ++s)
@@ -126,6 +156,90 @@ Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source,
     BITLAB_TRY(value, slice_of(*this, value, static_cast<int64_t>(i), 0, rest[i]));
   }
   return value;
+}
+
+// The operator that drew random numbers for a tensor; nothing where none did.
+std::string Lowering::random_source(const at::Tensor& tensor) const {
+  std::unordered_set<const void*> wanted{
+      memory_of(tensor)};  // what PyTorch's factories return shares it, and is another tensor
+  for (size_t i = recordings_->first.calls.size(); i-- > 0;) {
+    const Call& call = recordings_->first.calls[i];
+    bool makes = false;
+    const auto is_wanted = [&](const at::Tensor& made) {
+      makes = makes || (made.defined() && wanted.contains(memory_of(made)));
+    };
+    for (const c10::IValue& output : call.outputs) for_each_tensor(output, is_wanted);
+    if (!makes) continue;
+    const size_t dot = call.op.find('.');
+    const auto handle = c10::Dispatcher::singleton().findSchema(
+        {call.op.substr(0, dot), dot == std::string::npos ? "" : call.op.substr(dot + 1)});
+    if (handle && handle->hasTag(at::Tag::nondeterministic_seeded)) return call.op;
+    for (const Argument& argument : call.arguments)
+      for_each_tensor(argument.value, [&](const at::Tensor& read) {
+        if (read.defined()) wanted.insert(memory_of(read));
+      });
+  }
+  return {};
+}
+
+// Memory that was there before the forward pass, and that each pass changes: counters, running means.
+std::unordered_set<const void*> changed_memory(const Recording& recording) {
+  std::unordered_set<const void*> made, changed;
+  for (const auto& [name, input] : recording.inputs) made.insert(memory_of(input));
+  for (const Call& call : recording.calls) {
+    std::unordered_set<const void*> given;
+    for (const Argument& argument : call.arguments)
+      for_each_tensor(argument.value, [&](const at::Tensor& tensor) {
+        if (tensor.defined()) given.insert(memory_of(tensor));
+      });
+    for (const c10::IValue& output : call.outputs)
+      for_each_tensor(output, [&](const at::Tensor& tensor) {
+        if (tensor.defined() && !given.contains(memory_of(tensor))) made.insert(memory_of(tensor));
+      });
+    if (!call.is_in_place() || !call.before.defined()) continue;
+    const at::Tensor& now = call.arguments.at(0).value.toTensor();
+    if (!made.contains(memory_of(now)) && now.sizes() == call.before.sizes() && !at::equal(call.before, now))
+      changed.insert(memory_of(now));
+  }
+  return changed;
+}
+
+Lowering::Writes Lowering::writes_of(const Recording& recording) {
+  Writes writes;
+  for (size_t i = 0; i < recording.calls.size(); ++i)
+    if (const Call& call = recording.calls[i]; call.is_in_place() && call.before.defined())
+      writes[memory_of(call.arguments.at(0).value.toTensor())].push_back(i);
+  return writes;
+}
+
+bool Lowering::set_back(Call& call, const Call& recorded, const Recording& recording, const Writes& writes) const {
+  bool any = false;
+  const auto as_it_was = [&](const at::Tensor& key, const at::Tensor& now) {
+    if (!key.defined() || is_activation(key) || !now.has_storage()) return now;
+    const auto found = writes.find(memory_of(now));
+    if (found == writes.end()) return now;
+    const auto next = std::upper_bound(found->second.begin(), found->second.end(), index_);
+    if (next == found->second.end()) return now;
+    const Call& write = recording.calls[*next];
+    const at::Tensor& then = write.memory.defined() ? write.memory : write.before;
+    if (then.scalar_type() != now.scalar_type()) return now;
+    any = true;
+    return then.as_strided(now.sizes(), now.strides(), now.storage_offset()).clone();
+  };
+  for (size_t i = 0; i < call.arguments.size(); ++i) {
+    if ((i == 0 && call.is_in_place()) || call.arguments[i].name == "out") continue;  // what it writes into
+    c10::IValue& value = call.arguments[i].value;
+    const c10::IValue& key = recorded.arguments[i].value;
+    if (value.isTensor() && value.toTensor().defined()) {
+      value = as_it_was(key.toTensor(), value.toTensor());
+    } else if (value.isTensorList()) {
+      const auto keys = key.toTensorVector(), now = value.toTensorVector();
+      c10::List<at::Tensor> list;
+      for (size_t j = 0; j < now.size(); ++j) list.push_back(as_it_was(keys[j], now[j]));
+      value = list;
+    }
+  }
+  return any;
 }
 
 ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {

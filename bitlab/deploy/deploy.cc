@@ -18,6 +18,8 @@ Result<Deployment> save(torch::nn::Module& module, const Forward& forward, const
   Deployment deployment;
   deployment.unread = std::move(captured.unread);
   BITLAB_TRY(deployment.parity, check_parity(program, module, forward, example));
+  BITLAB_TRY(const Signature signature, signature_of(example, options.signature));
+  BITLAB_RETURN_IF_ERROR(check_one_sample(program, module, forward, example, signature));
   BITLAB_TRY(const auto model, runtime::Model::create(program));
   for (const program::Constant& constant : program.constants)
     deployment.weight_file_bytes += format::bit::stored_bytes(program, constant);

@@ -26,6 +26,11 @@ inline constexpr double kSensitivities = 4;
 Result<Parity> check_parity(const program::Program& program, torch::nn::Module& module, const Forward& forward,
                             const NamedTensors& example);
 
+// The same for the example's first sample alone, of a signature with a batch: a network that asks how many samples there are may compute something else
+// then. It may leave out sizes of 1, as squeeze() does, or take no single sample. Error: Unsupported.
+Status check_one_sample(const program::Program& program, torch::nn::Module& module, const Forward& forward,
+                        const NamedTensors& example, const Signature& signature);
+
 struct Deployment {
   int64_t file_bytes = 0;            // of the whole file, or of all files
   int64_t weight_file_bytes = 0;     // of the weights in a .bit file: codes, scales, float constants

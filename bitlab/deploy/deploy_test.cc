@@ -190,7 +190,7 @@ TEST(Capture, SaysWhatIsWrongWithTheExample) {
   net.body = [](Net&, const at::Tensor& x) { return at::relu(x); };
   EXPECT_EQ(refusal(net, torch::randn({0, 3, 4})),
             "[capture] an example with one element or more, got shape [0, 3, 4] (input=input)");
-  EXPECT_EQ(refusal(net, torch::randn({5})), "[capture] an example of shape [batch, ...], got [5] (input=input)");
+  EXPECT_EQ(refusal(net, torch::tensor(5.0F)), "[capture] an example of shape [batch, ...], got [] (input=input)");
   EXPECT_EQ(refusal(net, torch::randn({2, 6}).to(at::kDouble)),
             "[capture] an example of float32, float16, bfloat16, int64, int32 or bool values, got Double (input=input)");
 }

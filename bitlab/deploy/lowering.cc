@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <tuple>
 #include <variant>
 
 #include <ATen/ops/arange.h>
@@ -16,29 +15,6 @@
 
 namespace bitlab::deploy {
 namespace {
-
-using LoweringFunction = Status (*)(Lowering&, const Call&);
-
-LoweringFunction find_function(std::string_view op) {
-  static const std::unordered_map<std::string_view, LoweringFunction> functions{
-#define BITLAB_LOWERING(name, function) {name, function},
-#include "bitlab/deploy/lowering/lowerings.def"
-#undef BITLAB_LOWERING
-  };
-  constexpr std::string_view kOut = ".out";  // the same into memory that is given
-  auto found = functions.find(op);
-  if (found == functions.end() && op.ends_with(kOut)) {
-    op.remove_suffix(kOut.size());
-    found = functions.find(op);
-    if (found == functions.end()) found = functions.find(std::string(op) + ".Tensor");
-  }
-  return found == functions.end() ? nullptr : found->second;
-}
-
-bool same_operators(const Recording& a, const Recording& b) {
-  return std::equal(a.calls.begin(), a.calls.end(), b.calls.begin(), b.calls.end(),
-                    [](const Call& x, const Call& y) { return x.op == y.op; });
-}
 
 // Whether both recordings have the same operator as their call number i.
 Status check_same_call(const Recordings& recordings, size_t i) {
@@ -84,18 +60,13 @@ bool returns_arguments(const Call& call) {
   return all;
 }
 
+// Whether a call writes values by a mask, into another tensor than these.
+bool puts_values(const Call& call) { return call.op.starts_with("aten::index_put"); }
+
 // Whether a call takes a part without elements, as what rotary positions leave out of a head may be.
 bool takes_nothing(const Call& call) {
   return find_view_function(call.op) != nullptr && call.outputs.size() == 1 && call.outputs[0].isTensor() &&
          output_of(call).numel() == 0;
-}
-
-// The inputs with other floats, so that no constant is what a forward pass computed of them by ways that nobody sees: NumPy, numbers of Python.
-NamedTensors with_other_floats(const NamedTensors& inputs) {
-  constexpr double kFactor = 0.75;
-  NamedTensors others;
-  for (const auto& [name, tensor] : inputs) others.set(name, tensor.is_floating_point() ? tensor * kFactor : tensor);
-  return others;
 }
 
 // The layer that a weight's name is in: "fc" of "fc.weight", "lstm.hh_l0" of "lstm.weight_hh_l0".
@@ -110,30 +81,23 @@ std::optional<std::string> layer_of(const std::string& weight) {
 
 }  // namespace
 
-bool has_lowering(std::string_view op) { return find_function(op) != nullptr; }
-
-std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module) {
-  std::unordered_map<const void*, std::string> names;
-  for (const auto& parameter : module.named_parameters()) names[parameter.value().unsafeGetTensorImpl()] = parameter.key();
-  for (const auto& buffer : module.named_buffers()) names[buffer.value().unsafeGetTensorImpl()] = buffer.key();
-  return names;
-}
-
-Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                                const std::optional<Signature>& signature) {
-  Recordings recordings;
-  BITLAB_TRY(recordings.signature, signature_of(example, signature));
-  BITLAB_TRY(std::tie(recordings.sizes, recordings.twin_sizes), recording_sizes(recordings.signature.symbols));
-  module.eval();
-  BITLAB_TRY(recordings.first, record(forward, resized(recordings.signature, example, recordings.sizes)));
-  const NamedTensors other = with_other_floats(resized(recordings.signature, example, recordings.twin_sizes));
-  BITLAB_TRY(recordings.twin, record(forward, other));
-  // The first pass in eval may have filled a cache that later ones read, as of attention's biases.
-  if (!same_operators(recordings.first, recordings.twin)) {
-    BITLAB_TRY(recordings.first, record(forward, resized(recordings.signature, example, recordings.sizes)));
+LoweringFunction find_lowering(std::string_view op) {
+  static const std::unordered_map<std::string_view, LoweringFunction> functions{
+#define BITLAB_LOWERING(name, function) {name, function},
+#include "bitlab/deploy/lowering/lowerings.def"
+#undef BITLAB_LOWERING
+  };
+  constexpr std::string_view kOut = ".out";  // the same into memory that is given
+  auto found = functions.find(op);
+  if (found == functions.end() && op.ends_with(kOut)) {
+    op.remove_suffix(kOut.size());
+    found = functions.find(op);
+    if (found == functions.end()) found = functions.find(std::string(op) + ".Tensor");
   }
-  return recordings;
+  return found == functions.end() ? nullptr : found->second;
 }
+
+bool has_lowering(std::string_view op) { return find_lowering(op) != nullptr; }
 
 std::string describe(const c10::IValue& value) {
   if (value.isNone()) return "none";
@@ -203,6 +167,8 @@ class Lowering::Written {
 Result<ValueId> Lowering::activation(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
   if (value.isTensor() && is_activation(value.toTensor())) return value_of(call, value.toTensor());
+  if (value.isTensor() && value.toTensor().defined() && !value.toTensor().is_complex())
+    return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor(); });
   return unsupported(call, "the input or a result of a captured operator as '" + argument + "'", describe(value));
 }
 
@@ -220,7 +186,7 @@ Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) {
     const View view = found->second;
     BITLAB_RETURN_IF_ERROR(value_of(call, view.base));
     const Call& made_by = recordings_->first.calls[view.call];
-    BITLAB_RETURN_IF_ERROR(within(view.call, [&] { return find_function(made_by.op)(*this, made_by); }));
+    BITLAB_RETURN_IF_ERROR(within(view.call, [&] { return find_lowering(made_by.op)(*this, made_by); }));
     return values_.at(key);
   }
   return unsupported(call, "a value that was not changed in place as a part of another, and no index of a max pool",
@@ -269,6 +235,13 @@ std::string Lowering::unique_name(const std::string& name) {
 }
 
 Result<std::vector<ValueId>> Lowering::nodes(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
+  for (size_t i = 0; i < inputs.size(); ++i) {  // a constant where an activation is taken becomes one
+    const program::InputKind kind = program::schema(op).input(i).kind;
+    if (inputs[i] == program::kNone || (kind != program::InputKind::kActivation && kind != program::InputKind::kIndex))
+      continue;
+    if (builder_.peek().value(inputs[i]).kind != program::ValueKind::kConstant) continue;
+    BITLAB_TRY(inputs[i], node(Op::reshape, {inputs[i]}, {{"shape", shape(inputs[i])}}));
+  }
   const int index = counts_[std::string(name(op))]++;
   std::string node_name = index == 0 ? std::string(name(op)) : fmt::format("{}_{}", name(op), index);
   const auto weight = inputs.size() > 1 && inputs[1] != program::kNone ? builder_.peek().value(inputs[1]) : program::Value{};
@@ -369,6 +342,12 @@ Result<program::Shape> Lowering::shape_of(const Call& call, at::IntArrayRef size
                          deploy::show(sizes) + " and " + deploy::show(twin_sizes));
     shape.push_back(*dim);
   }
+  return shape;
+}
+
+Result<program::Shape> Lowering::shape_of_output(const Call& call) const {
+  BITLAB_TRY(program::Shape shape, shape_of(call, call.shapes.at(0), twin().shapes.at(0)));
+  if (output_of(call).is_complex()) shape.emplace_back(2);
   return shape;
 }
 
@@ -509,15 +488,28 @@ Status Lowering::lower_call(const Call& call) {
       if (from_tensor && output.isTensor()) derive(output.toTensor(), call.arguments[0].value.toTensor());
     return {};
   }
-  const LoweringFunction function = find_function(call.op);
+  if (writes_.empty()) return lower_function(call);
+  Call as_it_was = call, twin_as_it_was = *twin_;
+  const bool is_set_back = set_back(as_it_was, call, recordings_->first, writes_);
+  if (!set_back(twin_as_it_was, call, recordings_->twin, twin_writes_) && !is_set_back) return lower_function(call);
+  twin_ = &twin_as_it_was;
+  return lower_function(as_it_was);
+}
+
+Status Lowering::lower_function(const Call& call) {
+  const LoweringFunction function = find_lowering(call.op);
   if (function == nullptr && returns_arguments(call)) return {};
   if (takes_nothing(call)) {
     lose(output_of(call));
     return {};
   }
   if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
+  for (const c10::IValue& output : call.outputs)
+    if (output.isTensor() && output.toTensor().defined() && output.toTensor().scalar_type() == at::kDouble)
+      return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
   asked_.clear();
   try {
+    if (reads_selection(call) && (!puts_values(call) || is_selection(call.tensor("self")))) return lower_on_all_rows(call);
     // A constant that is changed in place enters as it was.
     if (!call.before.defined() || is_activation(call.arguments.at(0).value.toTensor())) {
       BITLAB_RETURN_IF_ERROR(function(*this, call));
@@ -535,6 +527,11 @@ Status Lowering::lower_call(const Call& call) {
 
 Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<std::string, std::string> metadata) {
   recordings_ = &recordings;
+  writes_ = writes_of(recordings.first);
+  twin_writes_ = writes_of(recordings.twin);
+  states_ = changed_memory(recordings.first);
+  const auto changed_again = changed_memory(recordings.twin);  // a cache is filled once
+  std::erase_if(states_, [&](const void* memory) { return !changed_again.contains(memory); });
   for (const program::Symbol& symbol : recordings.signature.symbols) builder_.declare(symbol);
   for (const program::Port& port : recordings.signature.inputs)
     values_[identity(recordings.first.inputs.at(port.name))] =
@@ -550,7 +547,7 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
     BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }
   std::vector<program::Output> outputs;
-  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends;
+  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends;
   twin_ = &twin_ends;
   for (const auto& [output_name, tensor] : recordings.first.outputs) {
     const auto of_recording = [&, &found = tensor, &twin_found = recordings.twin.outputs.at(output_name)](const Call& c) {
@@ -564,7 +561,7 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
       return make_error(ErrorCode::kUnsupported, "[capture] real outputs, got {} (output={})", describe(tensor),
                         output_name);
     if (builder_.peek().value(value).kind != program::ValueKind::kResult) {  // an output is what a node makes
-      const program::Shape shape = builder_.peek().value(value).shape;
+      const program::Shape shape = tensor.dim() == 0 ? program::Shape() : builder_.peek().value(value).shape;
       BITLAB_TRY(value, node(program::Op::reshape, {value}, {{"shape", shape}}));
     }
     outputs.push_back({output_name, value});

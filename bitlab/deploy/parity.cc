@@ -121,4 +121,31 @@ Result<Parity> check_parity(const program::Program& program, torch::nn::Module& 
   return parity;
 }
 
+Status check_one_sample(const program::Program& program, torch::nn::Module& module, const Forward& forward,
+                        const NamedTensors& example, const Signature& signature) {
+  program::SymbolSizes sizes;
+  sizes.fill(program::kUnbound);
+  for (const program::Port& port : signature.inputs) bind_sizes(port.type.shape, example.at(port.name).sizes(), sizes);
+  if (sizes[0] <= 1 || signature.symbols[0].min > 1) return {};
+  sizes[0] = 1;
+  const NamedTensors one = resized(signature, example, sizes);
+  BITLAB_TRY(const NamedTensors deployed, run(program, one));
+  const auto in_shape = [&](const NamedTensors& inputs) {
+    NamedTensors outputs = forward(inputs);
+    for (const auto& [name, found] : deployed)
+      if (const at::Tensor* tensor = outputs.find(name); tensor != nullptr && tensor->numel() == found.numel())
+        outputs.set(name, tensor->reshape(found.sizes()));
+    return outputs;
+  };
+  Result<Parity> parity = Parity{};
+  try {
+    parity = check_parity(program, module, in_shape, one);
+  } catch (const std::exception&) {
+    return {};  // a network that takes no single sample
+  }
+  if (parity.ok()) return {};
+  return make_error(ErrorCode::kUnsupported, "[deploy] one function for batches of every size, got another one for 1: {}",
+                    parity.error().message);
+}
+
 }  // namespace bitlab::deploy

@@ -58,6 +58,25 @@ size_t digest_of(const at::Tensor& tensor) {
   return std::hash<std::string_view>()({static_cast<const char*>(storage.data()), storage.nbytes()});
 }
 
+// A tensor of torch.func, around another one: the operators on it call those on what is in it, which are recorded.
+bool is_wrapper(const at::Tensor& tensor) {
+  return tensor.defined() && (tensor.key_set().has(c10::DispatchKey::FuncTorchBatched) ||
+                              tensor.key_set().has(c10::DispatchKey::FuncTorchGradWrapper));
+}
+bool have_wrapper(c10::ArrayRef<const c10::IValue> values) {
+  bool found = false;
+  for (const c10::IValue& value : values)
+    for_each_tensor(value, [&](const at::Tensor& tensor) { found = found || is_wrapper(tensor); });
+  return found;
+}
+
+bool takes_by_mask(const Call& call) {
+  if (call.op != "aten::index.Tensor") return false;
+  const auto indices = call.arguments.at(1).value.toListRef();
+  return !indices.empty() && indices[0].isTensor() && indices[0].toTensor().defined() &&
+         indices[0].toTensor().scalar_type() == at::kBool;
+}
+
 // An operator that reads values of an argument as numbers, beside the calls that it makes.
 bool reads_numbers(const Call& call) { return call.op == "aten::tensor_split.tensor_indices_or_sections"; }
 
@@ -65,7 +84,10 @@ class Recorder final : public ops::CallListener {
  public:
   Recorder(nn::NamedTensors inputs, Keep keep) : keep_(keep) {
     recording.inputs = std::move(inputs);
-    for (const auto& [name, tensor] : recording.inputs) mark(tensor);
+    for (const auto& [name, tensor] : recording.inputs) {
+      mark(tensor);
+      see(tensor);
+    }
   }
 
   void enter(const at::RecordFunction& fn) override {
@@ -81,10 +103,21 @@ class Recorder final : public ops::CallListener {
     if (frames_.size() > 1) call.within = frames_.front().call.op;
     const auto schema = fn.operator_schema();
     frame.is_operator = schema.has_value();
-    const auto inputs = ops::inputs_of(fn);
-    if (frames_.size() > 1) frames_[frames_.size() - 2].check_unchanged(inputs);
+    const auto given = ops::inputs_of(fn);
+    if (have_wrapper(given)) {
+      frame.is_whole = frame.is_operator = false;
+      return;
+    }
+    std::vector<c10::IValue> inputs(given.begin(), given.end());
+    for (c10::IValue& input : inputs) {
+      if (input.isTensor()) input = known(input.toTensor());
+      for_each_tensor(input, [&](const at::Tensor& tensor) { see(tensor); });
+    }
+    if (frames_.size() > 1)
+      frames_[frames_.size() - 2].check_unchanged(c10::ArrayRef<const c10::IValue>(inputs.data(), inputs.size()));
     for (size_t i = 0; i < inputs.size(); ++i)
       call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
+    if (takes_by_mask(call)) call.read = copy_of(inputs[0].toTensor());
     if (!call.is_in_place() || inputs.empty() || !inputs[0].isTensor()) return;
     const at::Tensor& changed = inputs[0].toTensor();
     call.before = copy_of(changed);
@@ -98,7 +131,11 @@ class Recorder final : public ops::CallListener {
     std::vector<Call>& calls = frames_.empty() ? recording.calls : frames_.back().inner;
     const auto outputs = ops::outputs_of(fn);
     Call& call = frame.call;
+    if (have_wrapper(outputs)) frame.is_whole = frame.is_operator = false;
     call.outputs.assign(outputs.begin(), outputs.end());
+    if (call.is_in_place())
+      for (c10::IValue& output : call.outputs)
+        if (output.isTensor()) output = known(output.toTensor());
     for (const c10::IValue& output : call.outputs)
       call.shapes.push_back(output.isTensor() && output.toTensor().defined() ? output.toTensor().sizes().vec() : Sizes());
     clear_unwritten(call);
@@ -110,6 +147,7 @@ class Recorder final : public ops::CallListener {
     if (!frames_.empty() && frames_.back().is_operator) frames_.back().remember(call);
     if (keep_ == Keep::kCopies && !outputs.empty() && outputs[0].isTensor()) call.copy = copy_of(outputs[0].toTensor());
     if (reads_activations(call)) mark(call);
+    for (const c10::IValue& output : call.outputs) for_each_tensor(output, [&](const at::Tensor& tensor) { see(tensor); });
     calls.push_back(std::move(call));
   }
 
@@ -122,6 +160,19 @@ class Recorder final : public ops::CallListener {
     frame.inner.clear();
   }
 
+  // x.data of Python is another tensor of the same memory, which no operator makes: the one that it was taken of stands for it.
+  at::Tensor known(const at::Tensor& tensor) const {
+    if (!tensor.defined() || !is_activation(tensor) || seen_.contains(tensor.unsafeGetTensorImpl())) return tensor;
+    const auto found = by_memory_.find(memory_of(tensor));
+    if (found == by_memory_.end()) return tensor;
+    // What a factory of Python returns is another tensor than its operator made, too, and comes behind it.
+    for (auto it = found->second.rbegin(); it != found->second.rend(); ++it)
+      if (const at::Tensor& other = *it; other.scalar_type() == tensor.scalar_type() && other.sizes() == tensor.sizes() &&
+                                         other.strides() == tensor.strides() &&
+                                         other.storage_offset() == tensor.storage_offset())
+        return other;
+    return tensor;
+  }
   Recording recording;
 
  private:
@@ -156,6 +207,11 @@ class Recorder final : public ops::CallListener {
     }
   };
 
+  void see(const at::Tensor& tensor) {
+    if (tensor.defined() && tensor.has_storage() && seen_.insert(tensor.unsafeGetTensorImpl()).second)
+      by_memory_[memory_of(tensor)].push_back(tensor);
+  }
+
   bool is_activation(const at::Tensor& tensor) const { return tensor.defined() && activations_.contains(memory_of(tensor)); }
   void mark(const at::Tensor& tensor) {
     if (tensor.defined()) activations_.insert(memory_of(tensor));
@@ -182,7 +238,9 @@ class Recorder final : public ops::CallListener {
   }
 
   Keep keep_;
-  std::vector<Frame> frames_;                    // the calls under way
+  std::vector<Frame> frames_;                                           // the calls under way
+  std::unordered_set<const void*> seen_;                                // tensors that are inputs or that calls made
+  std::unordered_map<const void*, std::vector<at::Tensor>> by_memory_;  // the same
   std::unordered_set<const void*> activations_;  // by memory: the inputs, and what calls that read activations make
 };
 
@@ -276,7 +334,8 @@ Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inp
     const at::NoGradGuard no_grad;
     const PlainBackends plain;
     const ops::CallObserver observer(recorder);
-    recorder.recording.outputs = forward(recorder.recording.inputs);
+    for (const auto& [name, output] : forward(recorder.recording.inputs))
+      recorder.recording.outputs.set(name, recorder.known(output));
   } catch (const Exception& error) {
     return error.error();
   } catch (const c10::Error& error) {

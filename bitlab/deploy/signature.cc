@@ -37,7 +37,7 @@ Status check_tensor(const std::string& name, const at::Tensor& tensor) {
 Result<Signature> by_default(const NamedTensors& example) {
   Signature signature;
   for (const auto& [name, tensor] : example) {
-    if (tensor.dim() < 2) return refuse("an example of shape [batch, ...], got {} (input={})", shape_text(tensor), name);
+    if (tensor.dim() < 1) return refuse("an example of shape [batch, ...], got {} (input={})", shape_text(tensor), name);
     program::Shape shape{program::kBatch};
     for (int64_t i = 1; i < tensor.dim(); ++i) shape.emplace_back(tensor.size(i));
     signature.inputs.push_back({name, {dtype_of(tensor.scalar_type()), std::move(shape)}});
@@ -93,12 +93,12 @@ Result<Signature> signature_of(const NamedTensors& example, const std::optional<
   return signature;
 }
 
-Result<std::pair<SymbolSizes, SymbolSizes>> recording_sizes(const program::Symbols& symbols) {
+Result<std::pair<SymbolSizes, SymbolSizes>> recording_sizes(const program::Symbols& symbols, const SymbolSizes& least) {
   constexpr int64_t kMostPrime = 1 << 12;
   SymbolSizes first = program::kOnes, second = program::kOnes;
   std::vector<int64_t> used;
-  const auto take = [&](const program::Symbol& symbol) -> int64_t {
-    for (int64_t number = std::max<int64_t>(symbol.min, 2); number <= std::min(symbol.max, kMostPrime); ++number)
+  const auto take = [&](const program::Symbol& symbol, int64_t from) -> int64_t {
+    for (int64_t number = std::max<int64_t>({symbol.min, from, 2}); number <= std::min(symbol.max, kMostPrime); ++number)
       if (is_prime(number) && std::find(used.begin(), used.end(), number) == used.end()) {
         used.push_back(number);
         return number;
@@ -106,7 +106,7 @@ Result<std::pair<SymbolSizes, SymbolSizes>> recording_sizes(const program::Symbo
     return 0;
   };
   for (size_t i = 0; i < symbols.size(); ++i) {
-    first[i] = take(symbols[i]), second[i] = take(symbols[i]);
+    first[i] = take(symbols[i], least[i]), second[i] = take(symbols[i], least[i]);
     if (first[i] == 0 || second[i] == 0)
       return make_error(ErrorCode::kUnsupported,
                         "[capture] a range with two primes of its own to record at, got {} to {} (symbol={})",

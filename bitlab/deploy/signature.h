@@ -22,7 +22,8 @@ Result<Signature> signature_of(const NamedTensors& example, const std::optional<
 
 // Two sizes for every symbol, all primes and no two the same: sizes in two recordings tell which product of symbols they are a multiple of.
 // Error: Unsupported, for a range without two such numbers.
-Result<std::pair<program::SymbolSizes, program::SymbolSizes>> recording_sizes(const program::Symbols& symbols);
+Result<std::pair<program::SymbolSizes, program::SymbolSizes>> recording_sizes(
+    const program::Symbols& symbols, const program::SymbolSizes& least = program::kOnes);
 
 // The largest size of each symbol that has a bound; of others, that in `otherwise`.
 program::SymbolSizes largest_sizes(const program::Symbols& symbols, const program::SymbolSizes& otherwise);

@@ -355,8 +355,8 @@ TEST(Signatures, SayWhatDoesNotFit) {
   signature.inputs = {{"x", {DType::kFloat32, {kBatch, tokens}}}};
   EXPECT_EQ(message_of({{"x", torch::randn({2, 2})}}),
             "[capture] a range with two primes of its own to record at, got 1 to 2 (symbol=tokens)");
-  EXPECT_EQ(capture(net, {{"x", torch::randn({3})}}).error().message,
-            "[capture] an example of shape [batch, ...], got [3] (input=x)");
+  EXPECT_EQ(capture(net, {{"x", torch::tensor(3.0F)}}).error().message,
+            "[capture] an example of shape [batch, ...], got [] (input=x)");
 }
 
 // A size that is no multiple of a symbol is found by the second recording.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from bitlab import _core
 from bitlab._extension import torch
+
+Distribution = torch.distributions.Distribution
 
 Tensors = dict[str, torch.Tensor]
 Forward = Callable[[Tensors], Tensors]
@@ -75,15 +78,22 @@ _recordings = 0
 @contextmanager
 def _recorded() -> Iterator[None]:
     """While a forward pass may be recorded. Networks that ask whether they are compiled are told so: those of transformers leave a mask out where this
-    example's says nothing, which would not hold for the next one."""
+    example's says nothing, which would not hold for the next one. What torch.compile() made runs as it was written; attention and the layers of
+    encoders run operator by operator, rather than in one; distributions do not ask whether their arguments are valid, which is asked of values."""
     global _recordings
     flag, was = "_is_compiling_flag", torch.compiler.is_compiling()
+    fused, validated = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
     _recordings += 1
-    setattr(torch.compiler, flag, True)
+    torch.backends.mha.set_fastpath_enabled(False)
+    Distribution.set_default_validate_args(False)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            setattr(torch.compiler, flag, True)
+            yield
     finally:
         setattr(torch.compiler, flag, was)
+        Distribution.set_default_validate_args(validated)
+        torch.backends.mha.set_fastpath_enabled(fused)
         _recordings -= 1
 
 
@@ -97,7 +107,16 @@ def forward_of(module: torch.nn.Module, by_place: list[str]) -> Forward:
 
     def forward(inputs: Tensors) -> Tensors:
         rest = {name: value for name, value in inputs.items() if name not in by_place}
-        with _recorded():
-            return flatten(module(*(inputs[name] for name in by_place if name in inputs), **rest))
+        try:
+            with _recorded():
+                outputs = flatten(module(*(inputs[name] for name in by_place if name in inputs), **rest))
+        except Exception as error:
+            if sys.version_info >= (3, 11):
+                sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+                error.add_note(f"[forward] a forward pass that succeeds at every size of a symbol, got this at {sizes}")
+            raise
+        if not outputs:
+            raise _core.TypeMismatch("[forward] one tensor or more, got none")
+        return outputs
 
     return forward

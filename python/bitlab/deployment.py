@@ -21,6 +21,14 @@ Ranges = Mapping[str, tuple[int, int]]
 Inputs = list[tuple[str, str, list[int | tuple[str, int]]]]
 
 
+def _multiple(symbol: str) -> tuple[str, int]:
+    """A symbol's name, and what it is multiplied by: "32*height"."""
+    factor, star, name = symbol.partition("*")
+    if star and factor.strip().isdecimal() and int(factor) > 0:
+        return name.strip(), int(factor)
+    return symbol, 1
+
+
 def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs | None:
     """An example's names, dtypes and sizes as C++ takes them."""
     if axes is None:
@@ -30,8 +38,8 @@ def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs
             raise _core.UnknownName(f"[deploy] dynamic_axes of inputs {', '.join(example)}, got {name!r}")
     inputs: Inputs = []
     for name, tensor in example.items():
-        named = {axis % max(tensor.dim(), 1): symbol for axis, symbol in axes.get(name, {}).items()}
-        sizes: list[int | tuple[str, int]] = [(named[i], 1) if i in named else size for i, size in enumerate(tensor.shape)]
+        named = {axis % max(tensor.dim(), 1): _multiple(symbol) for axis, symbol in axes.get(name, {}).items()}
+        sizes: list[int | tuple[str, int]] = [named.get(i, size) for i, size in enumerate(tensor.shape)]
         inputs.append((name, str(tensor.dtype).removeprefix("torch."), sizes))
     return inputs
 
@@ -53,7 +61,7 @@ def deploy(
 
     example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU.
     dynamic_axes: sizes that differ from run to run, by input and axis: {"input_ids": {0: "batch", 1: "tokens"}}. Without it the first size of every
-    input is the batch, and the others are the example's.
+    input is the batch, and the others are the example's. A multiple of a name, {2: "32*height"}, is a size in steps.
     ranges: the smallest and the largest size of such a name: {"tokens": (1, 128)}.
     metadata: texts for the file.
     format, variant: of bitlab.formats.available(); without them what the path's ending says, and its first variant.

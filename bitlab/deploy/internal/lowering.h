@@ -32,9 +32,12 @@ struct Recordings {
   std::optional<Recording> largest;
 };
 
-// Sets the module to eval and records it at both sizes. Errors: those of signature_of(), recording_sizes() and record().
+// Sets the module to eval and records it at both sizes: small ones, or, where the forward pass fails at these, as it does with indices of a larger
+// example, ones above the example's. Errors: those of signature_of(), recording_sizes() and record().
+// Varied: with more samples, which are the example's in turn, each time with its values moved along: where masks of the small recordings are of one value.
+enum class Samples { kFew, kVaried };
 Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                                const std::optional<Signature>& signature);
+                                const std::optional<Signature>& signature, Samples samples = Samples::kFew);
 
 // Floats of fewer bits: programs compute with float32 and round what each operator makes, as LibTorch does on CPUs.
 inline bool is_rounded(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
@@ -43,8 +46,16 @@ inline at::ScalarType computed_as(at::ScalarType type) {
   return is_rounded(type) || type == at::kComplexFloat ? at::kFloat : type;
 }
 
+// constants.cc: memory that was there before a forward pass, and that it changed.
+std::unordered_set<const void*> changed_memory(const Recording& recording);
+
 // What stands for a tensor in maps.
 inline const void* identity(const at::Tensor& tensor) { return tensor.unsafeGetTensorImpl(); }
+
+// The function of lowerings.def for an operator; null where there is none.
+class Lowering;
+using LoweringFunction = Status (*)(Lowering& lowering, const Call& call);
+LoweringFunction find_lowering(std::string_view op);
 
 // What a call without an activation makes is a constant, with the values that were recorded.
 class Lowering {
@@ -57,6 +68,8 @@ class Lowering {
 
   // Whether it failed for want of a recording at the largest sizes.
   bool wants_largest() const { return wants_largest_; }
+  // Whether it failed for masks that select too few or too many rows of the recordings.
+  bool wants_variety() const { return wants_variety_; }
   // By node: the number of the call that it computes; nothing for nodes that are parts of one.
   const std::vector<std::optional<size_t>>& calls() const { return calls_; }
   // Calls that an output depends on, and those of them that made constants.
@@ -65,9 +78,17 @@ class Lowering {
 
   // --- for the functions of lowering/
 
+  // selections.cc: x[mask], of a computed mask of x's first dimensions. Error: Unsupported, where the mask selects all or none of an example.
+  Status select(const Call& call);
+  // Whether a tensor holds rows that a computed mask selected.
+  bool is_selection(const at::Tensor& tensor) const;
+  // All rows of which such a tensor holds those that a mask selects, as [rows, ...]. Error: Unsupported, for those of another mask.
+  Result<program::ValueId> unselected(const Call& call, const at::Tensor& selected, const at::Tensor& mask,
+                                      const at::Tensor& twin_mask);
+
   // Whether its values depend on the inputs.
   bool is_activation(const at::Tensor& tensor) const;
-  // The activation that a tensor is. Error: Unsupported, for another one.
+  // The activation that a tensor is, or a constant, of which nodes that take activations make one. Error: Unsupported, for what is no tensor.
   Result<program::ValueId> activation(const Call& call, const std::string& argument);
   Result<program::ValueId> value_of(const Call& call, const at::Tensor& tensor);
   // An activation, or a float constant: a tensor or a number.
@@ -116,9 +137,8 @@ class Lowering {
   Result<program::ValueId> reshape(program::ValueId x, const program::Shape& shape);
   // The shape of a tensor that both recordings have. Error: Unsupported, for sizes that are no multiples of symbols.
   Result<program::Shape> shape_of(const Call& call, at::IntArrayRef sizes, at::IntArrayRef twin_sizes) const;
-  Result<program::Shape> shape_of_output(const Call& call) const {
-    return shape_of(call, call.shapes.at(0), twin().shapes.at(0));
-  }
+  // Of complex values with their pairs.
+  Result<program::Shape> shape_of_output(const Call& call) const;
   // The size that is `size` here and `twin_size` in the other recording.
   Result<program::Dim> dim_of(const Call& call, int64_t size, int64_t twin_size) const;
   // The same call in the other recording.
@@ -134,6 +154,7 @@ class Lowering {
 
  private:
   Status lower_call(const Call& call);
+  Status lower_function(const Call& call);
   Result<program::ValueId> rounded(program::ValueId value, at::ScalarType type);
   Result<program::ValueId> with_ones_of(const Call& call, program::ValueId value, const at::Tensor& output);
   bool is_only_written(const Call& call) const;
@@ -143,7 +164,10 @@ class Lowering {
   template <class Function>
   auto within(size_t call, Function function);
   bool reads_activations(const Call& call) const;
+  bool reads_selection(const Call& call) const;
+  Status lower_on_all_rows(const Call& call);
   Status check_read(const Call& call) const;
+  std::string random_source(const at::Tensor& tensor) const;
   // The name, or with the next free number behind it. Each result is given once.
   std::string unique_name(const std::string& name);
   Status lower_symbolic_source(const Call& call);
@@ -155,7 +179,7 @@ class Lowering {
   const Live* live_ = nullptr;
   size_t index_ = 0;  // of the call
   const Call* twin_ = nullptr;
-  bool wants_largest_ = false;
+  bool wants_largest_ = false, wants_variety_ = false;
   int64_t live_calls_ = 0, constant_calls_ = 0;
   std::unordered_map<const void*, std::string> names_;
   std::unordered_map<const void*, program::ValueId> values_;      // activations, by tensor
@@ -172,6 +196,24 @@ class Lowering {
   // What a tensor holds behind a write into a view of it: made where something reads it.
   class Written;
   std::unordered_map<const void*, std::shared_ptr<Written>> written_;
+  // Rows that a mask selected: the value of all rows, and for each recording the mask, all rows, and the selected ones.
+  struct Selection {
+    struct Rows {
+      at::Tensor mask, all, part;
+    };
+    at::Tensor by;  // the first recording's very mask
+    program::ValueId value;
+    std::vector<Rows> of;
+  };
+  std::unordered_map<const void*, Selection> selections_;
+  Status check_variety(const Call& call, const Selection& selection);
+  std::unordered_set<const void*> states_;  // that both recordings changed
+  // In each recording the calls that changed memory in place.
+  using Writes = std::unordered_map<const void*, std::vector<size_t>>;
+  Writes writes_, twin_writes_;
+  static Writes writes_of(const Recording& recording);
+  // A call whose constants are as they were when it ran, where later ones changed them. Whether any was.
+  bool set_back(Call& call, const Call& recorded, const Recording& recording, const Writes& writes) const;
   std::vector<at::Tensor> overwritten_;  // constants until an operator wrote activations into them
   std::unordered_map<const void*, at::Tensor> transposes_;
   std::vector<std::optional<size_t>> calls_;          // by node

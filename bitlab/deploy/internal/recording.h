@@ -31,6 +31,7 @@ struct Call {
   std::vector<std::vector<int64_t>> shapes;  // of the outputs when the call ended; empty for what is no tensor
   at::Tensor before;                         // of an in-place operator: what it changed, as it was
   at::Tensor memory;                         // the memory that this is a part of, as it was; undefined where it is all of it
+  at::Tensor read;                           // by an index with a mask: what it takes rows of, as it was
   at::Tensor copy;  // of the first output as it was when the call ended, if asked for: later calls may work in place
 
   // The value of an argument that the operator's schema has.

@@ -53,10 +53,10 @@ char digit_of(const Call& call) { return call.op[call.op.find_first_of("123")]; 
 
 Status float_conv(Lowering& lowering, const Call& call, bool transposed) {
   const at::Tensor& weight = call.argument("weight").toTensor();
-  if (lowering.is_activation(weight)) return unsupported(call, "a constant as 'weight'", "an activation");
   const auto digit = static_cast<char>('0' + weight.dim() - 2);
   BITLAB_TRY(Image image, image_of(lowering, call, "input", digit));
   auto& [x, axes] = image;
+  if (lowering.is_activation(weight)) return computed_conv(lowering, call, x, transposed);
   const int64_t groups = call.argument("groups").toInt();
   const ops::WeightLayout layout("capture", weight, transposed, groups);
   Sizes shape{layout.rows().expect_int()};
@@ -111,6 +111,64 @@ Status lower_convolution(Lowering& lowering, const Call& call) {
 }
 Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float_conv(lowering, call, true); }
 
+namespace {
+
+// One value for each whole axis that has a grid of 1, of an image whose sizes differ from run to run; other axes stay as they are.
+Status pool_of_axes(Lowering& lowering, const Call& call, Op op, ValueId x, const Sizes& grid) {
+  Sizes order{0, 1}, whole;
+  program::Shape shape = lowering.shape(x), kept{shape[0], shape[1]};
+  program::Dim values = 1;
+  const auto is_kept = [&](size_t axis) {  // with as many values as there are
+    const int64_t from_end = static_cast<int64_t>(axis) - static_cast<int64_t>(grid.size());
+    return output_of(call).size(from_end) == call.argument("self").toTensor().size(from_end) &&
+           output_of(lowering.twin()).size(from_end) == lowering.twin().argument("self").toTensor().size(from_end);
+  };
+  for (size_t i = 0; i < grid.size(); ++i) {
+    const auto dim = static_cast<int64_t>(i) + 2;
+    const program::Dim& size = shape[i + 2];
+    if (grid[i] == 1) {
+      whole.push_back(dim);
+      values = values * size;
+    } else if (is_kept(i)) {
+      order.push_back(dim);
+      kept.push_back(size);
+    } else {
+      return unsupported(call, "a grid of 1 for sizes that differ from run to run",
+                         show(grid) + " of " + lowering.show(shape));
+    }
+  }
+  order.insert(order.end(), whole.begin(), whole.end());
+  kept.push_back(values);
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  BITLAB_TRY(x, lowering.reshape(x, kept));
+  BITLAB_TRY(x, lowering.node(op, {x}));
+  for (size_t i = 0; i < grid.size(); ++i)
+    if (grid[i] == 1) shape[i + 2] = 1;
+  BITLAB_TRY(x, lowering.reshape(x, shape));
+  return lowering.finish(call, x);
+}
+
+// Whether a pool's windows are all that there is along each axis of an image whose sizes differ from run to run.
+bool has_whole_windows(Lowering& lowering, const Call& call, size_t axes) {
+  const auto is_whole = [&](const Call& c) {
+    const Sizes kernel = sizes_of(c, "kernel_size", axes, {});
+    return c.argument("self").toTensor().sizes().slice(static_cast<size_t>(c.argument("self").toTensor().dim()) - axes) ==
+           at::IntArrayRef(kernel);
+  };
+  const auto are = [&](const char* name, int64_t number) {
+    const Sizes numbers = sizes_of(call, name, axes, {});
+    return std::all_of(numbers.begin(), numbers.end(), [&](int64_t n) { return n == number; });
+  };
+  return is_whole(call) && is_whole(lowering.twin()) && are("padding", 0);
+}
+
+bool is_sized(Lowering& lowering, ValueId x) {
+  const program::Shape& shape = lowering.shape(x);
+  return program::is_fixed({shape.begin() + 2, shape.end()});
+}
+
+}  // namespace
+
 Status lower_max_pool(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
   const auto [x, axes] = image;
@@ -119,8 +177,13 @@ Status lower_max_pool(Lowering& lowering, const Call& call) {
   attributes["kernel_size"] = kernel;
   attributes["stride"] = sizes_of(call, "stride", axes, kernel);
   attributes["ceil_mode"] = int64_t{call.argument("ceil_mode").toBool()};
-  for (size_t i = 1; i < call.outputs.size(); ++i)
-    lowering.lose(call.outputs[i].toTensor());  // where the largest values are
+  if (!is_sized(lowering, x) && has_whole_windows(lowering, call, axes)) {
+    for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+    return pool_of_axes(lowering, call, Op::max, x, Sizes(axes, 1));
+  }
+  BITLAB_RETURN_IF_ERROR(finish_pool_places(lowering, call, x,
+                                            {kernel, sizes_of(call, "stride", axes, kernel),
+                                             sizes_of(call, "padding", axes, {}), sizes_of(call, "dilation", axes, {})}));
   return lowering.lower_to(call, Op::max_pool, {x}, std::move(attributes));
 }
 
@@ -128,6 +191,8 @@ Status lower_avg_pool(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const Image image, image_of(lowering, call, "self", digit_of(call)));
   const auto [x, axes] = image;
   const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
+  if (!is_sized(lowering, x) && has_whole_windows(lowering, call, axes))
+    return pool_of_axes(lowering, call, Op::mean, x, Sizes(axes, 1));
   const bool own_divisor = axes > 1 && given(call, "divisor_override");
   return lowering.lower_to(call, Op::avg_pool, {x},
                            {{"kernel_size", kernel},
@@ -146,6 +211,10 @@ Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
   const auto [x, axes] = image;
   const Sizes grid = sizes_of(call, "output_size", axes, {});
   const at::Tensor& self = call.argument("self").toTensor();
+  if (!is_sized(lowering, x)) {
+    for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+    return pool_of_axes(lowering, call, equal_op == Op::max_pool ? Op::max : Op::mean, x, grid);
+  }
   Sizes kernel, sizes;
   for (size_t i = 0; i < axes; ++i) {
     const int64_t size = self.size(static_cast<int64_t>(i) - static_cast<int64_t>(axes));
@@ -153,8 +222,7 @@ Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
     if (sizes[i] < 1) return unsupported(call, "a grid of at least 1 in each dimension", show(grid));
     if (size % sizes[i] == 0) kernel.push_back(size / sizes[i]);
   }
-  for (size_t i = 1; i < call.outputs.size(); ++i)
-    lowering.lose(call.outputs[i].toTensor());  // where the largest values are
+  BITLAB_RETURN_IF_ERROR(finish_adaptive_places(lowering, call, x, sizes));
   if (kernel.size() < axes) return lowering.lower_to(call, op, {x}, {{"output_size", sizes}});
   program::Attributes attributes{{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}};
   if (equal_op == Op::max_pool) attributes["dilation"] = Sizes(axes, 1);
@@ -227,6 +295,10 @@ Status lower_upsample(Lowering& lowering, const Call& call) {
   if (call.op.find("exact") != std::string::npos) mode += "_exact";
   const bool align = !is_nearest && call.argument("align_corners").toBool(), antialias = call.op.ends_with("_aa");
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  if (std::all_of(in.begin(), in.end(), [](int64_t size) { return size == 1; })) {  // one value everywhere
+    BITLAB_TRY(const ValueId y, expanded(lowering, image.x, shape));
+    return lowering.finish(call, y);
+  }
   for (size_t axis = 0; axis < in.size(); ++axis) {
     const auto scale = align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]);
     if (!scale) continue;

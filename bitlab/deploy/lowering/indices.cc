@@ -139,6 +139,16 @@ Status lower_unfold(Lowering& lowering, const Call& call) {
   const int64_t dim = wrap_dim(call.argument("dimension").toInt(), rank), size = call.argument("size").toInt(),
                 step = call.argument("step").toInt();
   const program::Dim& whole = lowering.shape(x)[static_cast<size_t>(dim)];
+  if (const auto count = divided(whole, size); size >= 1 && size == step && count) {  // side by side
+    program::Shape split = lowering.shape(x);
+    split[static_cast<size_t>(dim)] = *count;
+    split.insert(split.begin() + dim + 1, size);
+    BITLAB_TRY(x, lowering.reshape(x, split));
+    Sizes order = counted(static_cast<size_t>(rank + 1));
+    std::rotate(order.begin() + dim + 1, order.begin() + dim + 2, order.end());
+    BITLAB_TRY(x, permuted(lowering, x, order));
+    return lowering.finish(call, x);
+  }
   if (!whole.is_number() || size < 1) return unsupported(call, "a dimension of fixed size", lowering.show({whole}));
   const int64_t count = (whole.factor - size) / step + 1;
   const at::Tensor places = at::arange(count).unsqueeze(1) * step + at::arange(size);
@@ -181,14 +191,19 @@ bool indexes_samples(Lowering& lowering, const Call& call) {
 
 namespace {
 
-// The axis of the indices' common shape, of `rank`, along which a dimension's index is 0, 1, ... up to all that there are: the dimension stays whole.
-// Nothing for an index of another kind.
+// The axis of the indices' common shape, of `rank`, along which a dimension's index is 0, 1, ... up to all that there are, and the same along the others:
+// the dimension stays whole. Nothing for an index of another kind.
 std::optional<int64_t> whole_axis(const Call& call, size_t dim, int64_t rank) {
   const at::Tensor& index = index_of(call, dim);
   const int64_t size = call.argument("self").toTensor().size(static_cast<int64_t>(dim));
-  if (size == 1 || !is_whole(call, dim)) return std::nullopt;
-  const auto sizes = index.sizes();
-  return std::find(sizes.begin(), sizes.end(), size) - sizes.begin() + rank - index.dim();
+  if (size == 1 || index.scalar_type() != at::kLong) return std::nullopt;
+  for (int64_t axis = 0; axis < index.dim(); ++axis) {
+    Sizes shape(static_cast<size_t>(index.dim()), 1);
+    shape[static_cast<size_t>(axis)] = size;
+    if (index.size(axis) == size && at::equal(at::arange(size).view(shape).expand_as(index), index))
+      return axis + rank - index.dim();
+  }
+  return std::nullopt;
 }
 
 program::Shape joined(std::initializer_list<program::Shape> parts) {
@@ -206,6 +221,20 @@ struct Indexing {
   program::Shape front = {}, behind = {},
                  axes = {};  // sizes: in front of the first of `dims`, behind it without an index, of the indices
 
+  static Result<Indexing> of(const Lowering& lowering, const Call& call, ValueId x, std::vector<size_t> indexed) {
+    Indexing indexing(lowering, call, x, std::move(indexed));
+    // An index of a whole dimension may be repeated along other axes.
+    for (const auto& [axis, dim] : indexing.whole) {
+      const at::Tensor &index = index_of(call, dim), &twin = index_of(lowering.twin(), dim);
+      BITLAB_TRY(const program::Shape sizes, lowering.shape_of(call, index.sizes(), twin.sizes()));
+      for (size_t i = 0; i < sizes.size(); ++i)
+        if (program::Dim& size = indexing.axes[indexing.axes.size() - sizes.size() + i]; size == program::Dim(1))
+          size = sizes[i];
+    }
+    return indexing;
+  }
+
+ private:
   Indexing(const Lowering& lowering, const Call& call, ValueId x, std::vector<size_t> indexed)
       : shape(lowering.shape(x)), dims(std::move(indexed)) {
     int64_t rank = 0;
@@ -223,6 +252,7 @@ struct Indexing {
       if (!has_index(dim)) behind.push_back(shape[dim]);
   }
 
+ public:
   bool has_index(size_t dim) const { return std::find(dims.begin(), dims.end(), dim) != dims.end(); }
   bool are_side_by_side() const { return dims.back() - dims[0] + 1 == dims.size(); }
   // x's dimensions as [front, whole ones by axis, picked ones, behind].
@@ -280,65 +310,140 @@ Result<ValueId> joined_places(Lowering& lowering, const Call& call, const progra
   return places;
 }
 
+// The indices' axes, those along which dimensions stay whole first, and their sizes.
+struct ByKind {
+  Sizes order;
+  program::Shape sizes, wholes;
+  program::Dim taken;  // places for each element of the whole ones
+
+  explicit ByKind(const Indexing& indexing) : order(indexing.axes_by_kind()) {
+    for (const int64_t axis : order) sizes.push_back(indexing.axes[static_cast<size_t>(axis)]);
+    const auto count = static_cast<std::ptrdiff_t>(indexing.whole.size());
+    wholes.assign(sizes.begin(), sizes.begin() + count);
+    taken = program::volume({sizes.begin() + count, sizes.end()});
+  }
+};
+
+// The axes that places tell the sizes of.
+void add_axes_of(const Lowering& lowering, Indexing& indexing, ValueId places) {
+  const program::Shape& sizes = lowering.shape(places);
+  auto& axes = indexing.axes;
+  for (size_t i = 0; i < sizes.size(); ++i)
+    if (program::Dim& size = axes[axes.size() - sizes.size() + i]; size == program::Dim(1)) size = sizes[i];
+}
+
+// Places of the picked dimensions, which are one, as [front, wholes, taken, behind].
+Result<ValueId> places_of_each(Lowering& lowering, const Indexing& indexing, const ByKind& kinds, ValueId places) {
+  const program::Shape &front = indexing.front, &behind = indexing.behind;
+  BITLAB_TRY(places, with_rank(lowering, places, indexing.axes.size()));
+  BITLAB_TRY(places, expanded(lowering, places, indexing.axes));
+  BITLAB_TRY(places, permuted(lowering, places, kinds.order));
+  const program::Shape ones(front.size(), 1), ones_behind(behind.size(), 1);
+  BITLAB_TRY(places, lowering.reshape(places, joined({ones, kinds.wholes, {kinds.taken}, ones_behind})));
+  return expanded(lowering, places, joined({front, kinds.wholes, {kinds.taken}, behind}));
+}
+
 // The picked dimensions of x, which are one, read at places; for each element of the whole ones at places of its own. x is [front, whole, all of the picked,
 // behind] before, [front, axes, behind] after.
 Result<ValueId> picked_at(Lowering& lowering, Indexing& indexing, ValueId x, ValueId places) {
-  auto& [shape, dims, whole, picked, front, behind, axes] = indexing;
-  program::Shape of_places = lowering.shape(places);
-  of_places.insert(of_places.begin(), axes.size() - of_places.size(), 1);
-  for (size_t axis = 0; axis < axes.size(); ++axis)
-    if (!whole.contains(static_cast<int64_t>(axis))) axes[axis] = of_places[axis];
+  add_axes_of(lowering, indexing, places);
+  const auto& [shape, dims, whole, picked, front, behind, axes] = indexing;
   const auto dim = static_cast<int64_t>(front.size() + whole.size());
   if (whole.empty()) {
     BITLAB_TRY(places, lowering.reshape(places, axes));
     return lowering.node(Op::take, {x, places}, {{"dim", dim}});
   }
-  const Sizes order = indexing.axes_by_kind();
-  program::Shape by_kind;
-  for (const int64_t axis : order) by_kind.push_back(axes[static_cast<size_t>(axis)]);
-  const program::Shape wholes(by_kind.begin(), by_kind.begin() + static_cast<std::ptrdiff_t>(whole.size()));
-  const program::Dim taken = program::volume({by_kind.begin() + static_cast<std::ptrdiff_t>(whole.size()), by_kind.end()});
-  BITLAB_TRY(places, lowering.reshape(places, of_places));
-  BITLAB_TRY(places, expanded(lowering, places, axes));
-  BITLAB_TRY(places, permuted(lowering, places, order));
-  BITLAB_TRY(places,
-             lowering.reshape(places,
-                              joined({program::Shape(front.size(), 1), wholes, {taken}, program::Shape(behind.size(), 1)})));
-  BITLAB_TRY(places, expanded(lowering, places, joined({front, wholes, {taken}, behind})));
+  const ByKind kinds(indexing);
+  BITLAB_TRY(places, places_of_each(lowering, indexing, kinds, places));
   BITLAB_TRY(x, lowering.node(Op::gather, {x, places}, {{"dim", dim}}));
-  BITLAB_TRY(x, lowering.reshape(x, joined({front, by_kind, behind})));
+  BITLAB_TRY(x, lowering.reshape(x, joined({front, kinds.sizes, behind})));
   Sizes back = counted(front.size() + axes.size() + behind.size());
   for (size_t i = 0; i < axes.size(); ++i)
-    back[front.size() + static_cast<size_t>(order[i])] = static_cast<int64_t>(front.size() + i);
+    back[front.size() + static_cast<size_t>(kinds.order[i])] = static_cast<int64_t>(front.size() + i);
   return permuted(lowering, x, back);
+}
+
+// The picked dimensions of x, joined: [front, wholes, all of them, behind].
+program::Shape with_picked_joined(const Indexing& indexing) {
+  program::Shape whole;
+  for (const auto& [axis, dim] : indexing.whole) whole.push_back(indexing.shape[dim]);
+  program::Dim all = 1;
+  for (const size_t dim : indexing.picked) all = all * indexing.shape[dim];
+  return joined({indexing.front, whole, {all}, indexing.behind});
+}
+
+// Where other dimensions lie between those that have an index, the indices' axes come first: their order in [front, axes, behind].
+Sizes axes_first(const Indexing& indexing) {
+  const size_t front = indexing.front.size(), rank = indexing.axes.size();
+  Sizes order = counted(rank, front);
+  for (const int64_t dim : counted(front)) order.push_back(dim);
+  for (const int64_t dim : counted(indexing.behind.size(), front + rank)) order.push_back(dim);
+  return order;
+}
+
+Sizes inverse_of(const Sizes& order) {
+  Sizes back(order.size());
+  for (size_t i = 0; i < order.size(); ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
+  return back;
+}
+
+program::Dim whole_volume(const Indexing& indexing) {
+  program::Dim all = 1;
+  for (const auto& [axis, dim] : indexing.whole) all = all * indexing.shape[dim];
+  return all;
 }
 
 // Dimensions that stay whole lie still, the others are taken as one, for each element of the whole ones. So x[arange(batch), place] is an index for each
 // sample, and mask[samples, keys] a mask in another shape.
 Status lower_index_of_dims(Lowering& lowering, const Call& call, ValueId x, const std::vector<size_t>& dims) {
-  Indexing indexing(lowering, call, x, dims);
+  BITLAB_TRY(Indexing indexing, Indexing::of(lowering, call, x, dims));
   BITLAB_TRY(x, permuted(lowering, x, indexing.order()));
-  if (!indexing.picked.empty()) {
+  const bool is_picked = !indexing.picked.empty() || program::volume(indexing.axes) != whole_volume(indexing);
+  if (is_picked) {
     BITLAB_TRY(const ValueId places, joined_places(lowering, call, indexing.shape, indexing.picked));
-    program::Shape whole;
-    for (const auto& [axis, dim] : indexing.whole) whole.push_back(indexing.shape[dim]);
-    program::Dim all = 1;
-    for (const size_t dim : indexing.picked) all = all * indexing.shape[dim];
-    BITLAB_TRY(x, lowering.reshape(x, joined({indexing.front, whole, {all}, indexing.behind})));
+    BITLAB_TRY(x, lowering.reshape(x, with_picked_joined(indexing)));
     BITLAB_TRY(x, picked_at(lowering, indexing, x, places));
   }
   BITLAB_TRY(x, lowering.reshape(x, joined({indexing.front, indexing.axes, indexing.behind})));
   if (indexing.are_side_by_side()) return lowering.finish(call, x);
-  // Where other dimensions lie between those that have an index, the indices' axes come first.
-  const size_t front = indexing.front.size(), rank = indexing.axes.size();
-  Sizes order = counted(rank, front);
-  for (const int64_t dim : counted(front)) order.push_back(dim);
-  for (const int64_t dim : counted(indexing.behind.size(), front + rank)) order.push_back(dim);
-  BITLAB_TRY(x, permuted(lowering, x, order));
+  BITLAB_TRY(x, permuted(lowering, x, axes_first(indexing)));
   return lowering.finish(call, x);
 }
 
 }  // namespace
+
+// x[rows, columns, ...] = values, the other way round: the values go where index would read.
+Result<ValueId> put_at_places(Lowering& lowering, const Call& call, ValueId x, ValueId values, const std::string& mode) {
+  BITLAB_TRY(Indexing indexing, Indexing::of(lowering, call, x, indexed_dims(call)));
+  const Sizes order = indexing.order();
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  const program::Shape ordered = lowering.shape(x);
+  BITLAB_TRY(ValueId places, joined_places(lowering, call, indexing.shape, indexing.picked));
+  add_axes_of(lowering, indexing, places);
+  const ByKind kinds(indexing);
+  BITLAB_TRY(places, places_of_each(lowering, indexing, kinds, places));
+  BITLAB_TRY(x, lowering.reshape(x, with_picked_joined(indexing)));
+  program::Shape written = joined({indexing.front, indexing.axes, indexing.behind});
+  if (indexing.are_side_by_side()) {
+    BITLAB_TRY(values, expanded(lowering, values, written));
+  } else {
+    const Sizes first = axes_first(indexing);
+    program::Shape moved;
+    for (const int64_t dim : first) moved.push_back(written[static_cast<size_t>(dim)]);
+    BITLAB_TRY(values, expanded(lowering, values, moved));
+    BITLAB_TRY(values, permuted(lowering, values, inverse_of(first)));
+  }
+  const size_t front = indexing.front.size();
+  Sizes by_kind = counted(lowering.shape(values).size());
+  for (size_t i = 0; i < kinds.order.size(); ++i) by_kind[front + i] = static_cast<int64_t>(front) + kinds.order[i];
+  BITLAB_TRY(values, permuted(lowering, values, by_kind));
+  BITLAB_TRY(values, lowering.reshape(values, lowering.shape(places)));
+  const auto dim = static_cast<int64_t>(front + indexing.whole.size());
+  BITLAB_TRY(x, lowering.node(Op::scatter, {x, places, values}, {{"dim", dim}, {"mode", mode}}));
+  if (mode == "set") lowering.set_exactness(program::Exactness::kIeeeExact);
+  BITLAB_TRY(x, lowering.reshape(x, ordered));
+  return permuted(lowering, x, inverse_of(order));
+}
 
 // x[:, indices]: of one dimension, or of several.
 Status lower_index(Lowering& lowering, const Call& call) {
@@ -346,6 +451,8 @@ Status lower_index(Lowering& lowering, const Call& call) {
   const std::vector<size_t> dims = indexed_dims(call);
   if (dims.empty()) return lowering.finish(call, x);
   const at::Tensor& index = index_of(call, dims[0]);
+  if (dims == std::vector<size_t>{0} && index.scalar_type() == at::kBool && lowering.is_activation(index))
+    return lowering.select(call);
   const bool is_mask =
       dims.size() == 1 && index.scalar_type() == at::kBool && index.dim() == 1 && !lowering.is_activation(index);
   const auto is_long = [&](size_t dim) { return index_of(call, dim).scalar_type() == at::kLong; };

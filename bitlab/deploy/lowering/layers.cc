@@ -198,6 +198,19 @@ program::Shape common_batch(const program::Shape& a, const program::Shape& b) {
   return batch;
 }
 
+}  // namespace
+
+Result<ValueId> multiplied(Lowering& lowering, ValueId a, ValueId b) {
+  const program::Shape batch = common_batch(lowering.shape(a), lowering.shape(b));
+  BITLAB_TRY(a, with_batch(lowering, a, batch));
+  if (lowering.shape(b).size() > 2) {
+    BITLAB_TRY(b, with_batch(lowering, b, batch));
+  }
+  return lowering.node(Op::matmul, {a, b});
+}
+
+namespace {
+
 // The product of two arguments, of which one may be a constant in any orientation, with a layer's bias or without.
 Result<ValueId> product(Lowering& lowering, const Call& call, const std::string& first, const std::string& second,
                         ValueId bias = program::kNone) {
@@ -220,17 +233,7 @@ Result<ValueId> product(Lowering& lowering, const Call& call, const std::string&
   if (right.dim() == 1) {
     BITLAB_TRY(b, lowering.reshape(b, {lowering.shape(b)[0], 1}));
   }
-  const program::Shape batch = common_batch(lowering.shape(a), lowering.shape(b));
-  if (!lowering.is_activation(left)) {  // what is expanded is computed
-    program::Shape shape = batch;
-    shape.insert(shape.end(), lowering.shape(a).end() - 2, lowering.shape(a).end());
-    BITLAB_TRY(a, lowering.node(Op::expand, {a}, {{"shape", shape}}));
-  }
-  BITLAB_TRY(a, with_batch(lowering, a, batch));
-  if (lowering.shape(b).size() > 2) {
-    BITLAB_TRY(b, with_batch(lowering, b, batch));
-  }
-  return lowering.node(Op::matmul, {a, b});
+  return multiplied(lowering, a, b);
 }
 
 // beta self + alpha product
@@ -303,6 +306,7 @@ Status lower_baddbmm(Lowering& lowering, const Call& call) { return add_product(
 
 // torch::nn::Linear of other ranks is matmul(x, weight.t()), and add_.
 Status lower_matmul(Lowering& lowering, const Call& call) {
+  if (output_of(call).is_complex()) return lower_complex_matmul(lowering, call);
   const char* second = call.op == "aten::matmul" ? "other" : call.op == "aten::mv" ? "vec" : "mat2";
   BITLAB_TRY(ValueId y, product(lowering, call, "self", second));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));

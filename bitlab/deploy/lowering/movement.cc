@@ -165,6 +165,7 @@ Status lower_permute(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   Sizes dims = call.argument("dims").toIntVector();
   for (int64_t& dim : dims) dim = wrap_dim(dim, static_cast<int64_t>(dims.size()));
+  if (output_of(call).is_complex()) dims.push_back(static_cast<int64_t>(dims.size()));
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", dims}});
 }
 

@@ -20,10 +20,13 @@ Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType 
       return lower_rounded_division(lowering, call, argument.value.toStringRef() == "floor");
   }
   BITLAB_TRY(const ValueId a, lowering.operand_as(call, "self", type));
-  BITLAB_TRY(ValueId b, lowering.operand_as(call, "other", type));
-  if (alpha != 1 && !lowering.is_activation(call.tensor("other")))
-    return unsupported(call, "alpha 1 with a constant", fmt::format("{}", alpha));
-  BITLAB_TRY(b, scaled(lowering, b, alpha));
+  ValueId b = program::kNone;
+  if (const at::Tensor other = call.tensor("other"); alpha != 1 && other.defined() && !lowering.is_activation(other)) {
+    BITLAB_TRY(b, lowering.constant_of(call, [&](const Call& c) { return c.tensor("other").to(type).mul(alpha).to(type); }));
+  } else {
+    BITLAB_TRY(b, lowering.operand_as(call, "other", type));
+    BITLAB_TRY(b, scaled(lowering, b, alpha));
+  }
   return lowering.lower_to(call, op, {a, b});
 }
 
@@ -48,6 +51,7 @@ Status lower_comparison(Lowering& lowering, const Call& call, Op op, bool swappe
 // LibTorch's gelu has two forms.
 Status lower_unary(Lowering& lowering, const Call& call, Op op) {
   if (op == Op::abs && call.argument("self").toTensor().is_complex()) return lower_complex_abs(lowering, call);
+  if (output_of(call).is_complex()) return lower_complex_unary(lowering, call, op);
   if (op == Op::gelu && call.argument("approximate").toStringRef() == "tanh") op = Op::gelu_tanh;
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
   return lowering.lower_to(call, op, {x});
@@ -319,6 +323,7 @@ Status lower_square(Lowering& lowering, const Call& call) {
 
 // Of the exponents that LibTorch computes by products and roots.
 Status lower_pow(Lowering& lowering, const Call& call) {
+  if (output_of(call).is_complex()) return lower_complex_pow(lowering, call);
   const double exponent = call.argument("exponent").toScalar().toDouble();
   if (exponent == 2) return lower_square(lowering, call);
   if (exponent == 0.5) return lower_unary(lowering, call, Op::sqrt);

@@ -1,12 +1,10 @@
 // Sums, means, extremes, softmax: what reduces dimensions.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <numeric>
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/result_type.h>
@@ -430,25 +428,42 @@ Status lower_kthvalue(Lowering& lowering, const Call& call) {
   return lower_kth(lowering, call, rows, call.argument("k").toInt() - 1);
 }
 
-// One quantile, between the two values around its place in the order.
+namespace {
+
+// A quantile of rows in order, between the two values around its place.
+Result<ValueId> quantile_of(Lowering& lowering, const Ordered& rows, double q) {
+  const float place = static_cast<float>(q) * static_cast<float>(rows.count - 1), whole = std::floor(place);
+  const auto k = static_cast<int64_t>(whole);
+  BITLAB_TRY(ValueId y, rows.at(lowering, 0, k));
+  if (place <= whole) return y;
+  BITLAB_TRY(ValueId more, rows.at(lowering, 0, k + 1));
+  BITLAB_TRY(more, lowering.node(Op::sub, {more, y}));
+  BITLAB_TRY(more, with_number(lowering, Op::mul, more, double{place - whole}));
+  BITLAB_TRY(y, lowering.node(Op::add, {y, more}));
+  lowering.set_exactness(program::Exactness::kBounded);  // LibTorch goes from the nearer of both
+  return y;
+}
+
+}  // namespace
+
+// One quantile, or those of a constant list, which become the first dimension.
 Status lower_quantile(Lowering& lowering, const Call& call) {
   if (const std::string mode = call.argument("interpolation").toStringRef(); mode != "linear")
     return unsupported(call, "a linear quantile", mode);
+  const c10::IValue& q = call.argument("q");
+  if (q.isTensor() && lowering.is_activation(q.toTensor())) return unsupported(call, "a constant as 'q'", "an activation");
+  const at::Tensor list = q.isTensor() ? q.toTensor().reshape({-1}) : at::full({1}, q.toDouble(), at::kDouble);
   BITLAB_TRY(const Ordered rows, ordered(lowering, call, true));
-  const float place = static_cast<float>(call.argument("q").toDouble()) * static_cast<float>(rows.count - 1);
-  const float whole = std::floor(place);
-  const auto k = static_cast<int64_t>(whole);
-  BITLAB_TRY(ValueId y, rows.at(lowering, 0, k));
-  if (place > whole) {
-    BITLAB_TRY(ValueId more, rows.at(lowering, 0, k + 1));
-    BITLAB_TRY(more, lowering.node(Op::sub, {more, y}));
-    BITLAB_TRY(more, with_number(lowering, Op::mul, more, double{place - whole}));
-    BITLAB_TRY(y, lowering.node(Op::add, {y, more}));
-    lowering.set_exactness(program::Exactness::kBounded);  // LibTorch goes from the nearer of both
-  }
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  BITLAB_TRY(y, lowering.reshape(y, shape));
-  return lowering.finish(call, y);
+  program::Shape of_one = shape;
+  if (q.isTensor() && q.toTensor().dim() == 1) of_one[0] = 1;
+  std::vector<ValueId> all;
+  for (int64_t i = 0; i < list.numel(); ++i) {
+    BITLAB_TRY(const ValueId y, quantile_of(lowering, rows, list[i].item<double>()));
+    BITLAB_TRY(all.emplace_back(), lowering.reshape(y, of_one));
+  }
+  if (all.size() == 1) return lowering.finish(call, all[0]);
+  return lowering.lower_to(call, Op::cat, all, {{"dim", int64_t{0}}});
 }
 
 // max + log(sum of e^(x - max)); what is infinite is not taken away.
@@ -528,49 +543,6 @@ Status lower_log_softmax(Lowering& lowering, const Call& call) {
   BITLAB_TRY(total, lowering.node(Op::log, {total}));
   BITLAB_TRY(x, minus(x, total));
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
-  return lowering.finish(call, x);
-}
-
-namespace {
-
-// The rows in each bag, where all bags have as many; else 0.
-int64_t bag_size(const Call& call) {
-  const at::Tensor offsets = call.argument("offsets").toTensor().to(at::kLong);
-  const int64_t rows = call.argument("indices").toTensor().numel(), bags = offsets.numel();
-  if (bags == 0 || rows == 0 || rows % bags != 0) return 0;
-  return offsets.equal(at::arange(0, rows, rows / bags)) ? rows / bags : 0;
-}
-
-// Of an argument that not every overload has.
-bool is_given(const Call& call, std::string_view name) {
-  const auto found = std::ranges::find(call.arguments, name, &Argument::name);
-  if (found == call.arguments.end()) return false;
-  const c10::IValue& value = found->value;
-  return value.isTensor() ? value.toTensor().defined() : value.isInt() ? value.toInt() >= 0 : !value.isNone();
-}
-
-}  // namespace
-
-// Rows of a table, then the sum, the mean or the maximum of each bag's.
-Status lower_embedding_bag(Lowering& lowering, const Call& call) {
-  constexpr std::array kModes{Op::sum, Op::mean, Op::max};
-  const int64_t size = bag_size(call), twin_size = bag_size(lowering.twin());
-  if (size == 0 || twin_size == 0 || is_given(call, "padding_idx") || is_given(call, "per_sample_weights") ||
-      call.argument("include_last_offset").toBool())
-    return unsupported(call, "bags of one size, without padding, weights of samples or a last offset",
-                       describe(call.argument("offsets")));
-  BITLAB_TRY(ValueId x, lowering.activation(call, "indices"));
-  BITLAB_TRY(x, lowering.cast(x, at::kLong));
-  const auto bags = [](const Call& c) { return c.argument("offsets").toTensor().numel(); };
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of(call, {bags(call), size}, {bags(lowering.twin()), twin_size}));
-  BITLAB_TRY(x, lowering.reshape(x, shape));
-  BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
-  BITLAB_TRY(x, lowering.node(Op::embedding, {x, weight}));
-  BITLAB_TRY(x, permuted(lowering, x, {0, 2, 1}));
-  BITLAB_TRY(x, lowering.node(kModes.at(static_cast<size_t>(call.argument("mode").toInt())), {x}));
-  BITLAB_TRY(const program::Shape result, lowering.shape_of_output(call));
-  BITLAB_TRY(x, lowering.reshape(x, result));
-  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
   return lowering.finish(call, x);
 }
 

@@ -1,5 +1,6 @@
 // Complex values, as pairs of real ones in a last dimension, and what makes them: Fourier transforms as products with constant matrices.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <numbers>
@@ -29,8 +30,9 @@ Result<ValueId> factor_of(Lowering& lowering, const Call& call, const char* name
   const c10::IValue& argument = call.argument(name);
   if (argument.isTensor() && argument.toTensor().is_complex()) {
     if (lowering.is_activation(argument.toTensor())) return lowering.activation(call, name);
-    return lowering.constant_of(call,
-                                [&](const Call& c) { return at::view_as_real(c.argument(name).toTensor().resolve_conj()); });
+    return lowering.constant_of(call, [&](const Call& c) {
+      return at::view_as_real(c.argument(name).toTensor().resolve_conj().to(at::kComplexFloat));
+    });
   }
   if (argument.isScalar() && argument.toScalar().isComplex())
     return unsupported(call, "complex tensors and real numbers", describe(argument));
@@ -164,12 +166,78 @@ Status lower_pairs(Lowering& lowering, const Call& call) {
   return lowering.finish(call, x);
 }
 
-// Sums and differences pair by pair, also with real values; quotients by real values.
+namespace {
+
+// The pairs (a c -+ b d, a d +- b c) of (a, b) and (c, d): their product, or with the second conjugated.
+Result<ValueId> pair_product(Lowering& lowering, ValueId x, ValueId y, bool conjugated) {
+  BITLAB_TRY(const ValueId a, half_of(lowering, x, 0));
+  BITLAB_TRY(const ValueId b, half_of(lowering, x, 1));
+  BITLAB_TRY(const ValueId c, half_of(lowering, y, 0));
+  BITLAB_TRY(const ValueId d, half_of(lowering, y, 1));
+  const auto combined = [&](Op op, ValueId p, ValueId q, ValueId r, ValueId s) -> Result<ValueId> {
+    BITLAB_TRY(const ValueId left, lowering.node(Op::mul, {p, q}));
+    BITLAB_TRY(const ValueId right, lowering.node(Op::mul, {r, s}));
+    BITLAB_TRY(const ValueId part, lowering.node(op, {left, right}));
+    lowering.set_exactness(program::Exactness::kBounded);  // LibTorch may round a product and the sum at once
+    return part;
+  };
+  BITLAB_TRY(const ValueId real, combined(conjugated ? Op::add : Op::sub, a, c, b, d));
+  BITLAB_TRY(const ValueId imaginary, conjugated ? combined(Op::sub, b, c, a, d) : combined(Op::add, a, d, b, c));
+  return lowering.node(Op::cat, {real, imaginary}, {{"dim", static_cast<int64_t>(lowering.shape(real).size()) - 1}});
+}
+
+// x / y = x conj(y) / |y|^2
+Status lower_complex_div(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
+  BITLAB_TRY(const ValueId y, pairs_of(lowering, call, "other"));
+  BITLAB_TRY(const ValueId product, pair_product(lowering, x, y, true));
+  BITLAB_TRY(ValueId square, lowering.node(Op::mul, {y, y}));
+  BITLAB_TRY(square, lowering.node(Op::sum, {square}));
+  program::Shape shape = lowering.shape(square);
+  shape.emplace_back(1);
+  BITLAB_TRY(square, lowering.reshape(square, shape));
+  return lowering.lower_to(call, Op::div, {product, square});
+}
+
+}  // namespace
+
+// Whole powers, factor by factor.
+Status lower_complex_pow(Lowering& lowering, const Call& call) {
+  constexpr int64_t kMost = 16;
+  const c10::Scalar exponent = call.argument("exponent").toScalar();
+  const int64_t power = exponent.isComplex() ? 0 : static_cast<int64_t>(exponent.toDouble());
+  if (power < 1 || power > kMost || static_cast<double>(power) != exponent.toDouble())
+    return unsupported(call, fmt::format("an exponent of 1 to {} for complex values", kMost),
+                       describe(call.argument("exponent")));
+  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
+  ValueId y = x;
+  for (int64_t i = 1; i < power; ++i) {
+    BITLAB_TRY(y, pair_product(lowering, y, x, false));
+  }
+  return lowering.finish(call, y);
+}
+
+// e^(a + b i) = e^a (cos b + sin b i)
+Status lower_complex_unary(Lowering& lowering, const Call& call, Op op) {
+  if (op != Op::exp) return unsupported(call, "a function of complex values that can be deployed", call.op);
+  BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
+  BITLAB_TRY(ValueId size, half_of(lowering, x, 0));
+  BITLAB_TRY(size, lowering.node(Op::exp, {size}));
+  BITLAB_TRY(const ValueId angle, half_of(lowering, x, 1));
+  std::vector<ValueId> parts;
+  for (const Op part : {Op::cos, Op::sin}) {
+    BITLAB_TRY(const ValueId y, lowering.node(part, {angle}));
+    BITLAB_TRY(parts.emplace_back(), lowering.node(Op::mul, {size, y}));
+  }
+  return lowering.lower_to(call, Op::cat, parts, {{"dim", static_cast<int64_t>(lowering.shape(x).size()) - 1}});
+}
+
+// Sums and differences pair by pair, also with real values; quotients.
 Status lower_complex_arithmetic(Lowering& lowering, const Call& call, Op op) {
   for (const Argument& argument : call.arguments)
     if (argument.name == "alpha" && !argument.value.toScalar().equal(1))
       return unsupported(call, "alpha 1 of complex values", describe(argument.value));
-  if (op == Op::div && is_complex(call, "other")) return unsupported(call, "a real divisor", "a complex one");
+  if (op == Op::div && is_complex(call, "other")) return lower_complex_div(lowering, call);
   if (op != Op::add && op != Op::sub && op != Op::div)
     return unsupported(call, "sums, products and quotients of complex values", call.op);
   BITLAB_TRY(const ValueId x, pairs_of(lowering, call, "self"));
@@ -182,22 +250,55 @@ Status lower_complex_mul(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, factor_of(lowering, call, "self"));
   BITLAB_TRY(const ValueId y, factor_of(lowering, call, "other"));
   if (!is_complex(call, "self") || !is_complex(call, "other")) return lowering.lower_to(call, Op::mul, {x, y});
-  BITLAB_TRY(const ValueId a, half_of(lowering, x, 0));
-  BITLAB_TRY(const ValueId b, half_of(lowering, x, 1));
-  BITLAB_TRY(const ValueId c, half_of(lowering, y, 0));
-  BITLAB_TRY(const ValueId d, half_of(lowering, y, 1));
+  BITLAB_TRY(const ValueId pairs, pair_product(lowering, x, y, false));
+  return lowering.finish(call, pairs);
+}
+
+namespace {
+
+// Two real arguments as the parts of pairs.
+Status finish_pairs(Lowering& lowering, const Call& call, ValueId real, ValueId imaginary) {
+  BITLAB_TRY(program::Shape shape, lowering.shape_of_output(call));
+  shape.pop_back();
+  BITLAB_TRY(real, expanded(lowering, real, shape));
+  BITLAB_TRY(imaginary, expanded(lowering, imaginary, shape));
+  shape.emplace_back(1);
+  BITLAB_TRY(real, lowering.reshape(real, shape));
+  BITLAB_TRY(imaginary, lowering.reshape(imaginary, shape));
+  return lowering.lower_to(call, Op::cat, {real, imaginary}, {{"dim", static_cast<int64_t>(shape.size()) - 1}});
+}
+
+}  // namespace
+
+// (A + B i)(C + D i) = (A C - B D) + (A D + B C) i
+Status lower_complex_matmul(Lowering& lowering, const Call& call) {
+  const char* second = call.op == "aten::matmul" ? "other" : call.op == "aten::mv" ? "vec" : "mat2";
+  const std::array<const char*, 2> names{"self", second};
+  std::array<std::array<ValueId, 2>, 2> parts{};
+  for (size_t factor = 0; factor < 2; ++factor) {
+    BITLAB_TRY(const ValueId pairs, pairs_of(lowering, call, names.at(factor)));
+    for (size_t half = 0; half < 2; ++half) {
+      BITLAB_TRY(ValueId part, half_of(lowering, pairs, static_cast<int64_t>(half)));
+      program::Shape shape = lowering.shape(part);
+      shape.pop_back();
+      if (shape.size() == 1) shape.insert(factor == 0 ? shape.begin() : shape.end(), 1);
+      BITLAB_TRY(parts.at(factor).at(half), lowering.reshape(part, shape));
+    }
+  }
+  const auto [a, b] = parts[0];
+  const auto [c, d] = parts[1];
   const auto combined = [&](Op op, ValueId p, ValueId q, ValueId r, ValueId s) -> Result<ValueId> {
-    BITLAB_TRY(const ValueId left, lowering.node(Op::mul, {p, q}));
-    BITLAB_TRY(const ValueId right, lowering.node(Op::mul, {r, s}));
-    BITLAB_TRY(const ValueId y_part, lowering.node(op, {left, right}));
-    lowering.set_exactness(program::Exactness::kBounded);  // LibTorch may round a product and the sum at once
-    return y_part;
+    BITLAB_TRY(const ValueId left, multiplied(lowering, p, q));
+    BITLAB_TRY(const ValueId right, multiplied(lowering, r, s));
+    return lowering.node(op, {left, right});
   };
   BITLAB_TRY(const ValueId real, combined(Op::sub, a, c, b, d));
   BITLAB_TRY(const ValueId imaginary, combined(Op::add, a, d, b, c));
-  const auto last = static_cast<int64_t>(lowering.shape(real).size()) - 1;
-  BITLAB_TRY(const ValueId pairs, lowering.node(Op::cat, {real, imaginary}, {{"dim", last}}));
-  return lowering.finish(call, pairs);
+  BITLAB_TRY(program::Shape shape, lowering.shape_of_output(call));
+  shape.pop_back();
+  BITLAB_TRY(const ValueId x, lowering.reshape(real, shape));
+  BITLAB_TRY(const ValueId y, lowering.reshape(imaginary, shape));
+  return finish_pairs(lowering, call, x, y);
 }
 
 Status lower_complex_abs(Lowering& lowering, const Call& call) {
@@ -215,21 +316,6 @@ Status lower_angle(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId y, lowering.node(Op::atan2, {imaginary, real}));
   return finish_real(lowering, call, y);
 }
-
-namespace {
-
-// Two real arguments as the parts of pairs.
-Status finish_pairs(Lowering& lowering, const Call& call, ValueId real, ValueId imaginary) {
-  BITLAB_TRY(program::Shape shape, lowering.shape_of_output(call));
-  BITLAB_TRY(real, expanded(lowering, real, shape));
-  BITLAB_TRY(imaginary, expanded(lowering, imaginary, shape));
-  shape.emplace_back(1);
-  BITLAB_TRY(real, lowering.reshape(real, shape));
-  BITLAB_TRY(imaginary, lowering.reshape(imaginary, shape));
-  return lowering.lower_to(call, Op::cat, {real, imaginary}, {{"dim", static_cast<int64_t>(shape.size()) - 1}});
-}
-
-}  // namespace
 
 Status lower_complex(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId real, lowering.operand_as(call, "real", at::kFloat));

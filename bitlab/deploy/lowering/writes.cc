@@ -275,22 +275,30 @@ Result<ValueId> index_value(Lowering& lowering, const Call& call, size_t dim) {
   return lowering.constant_of(call, [&](const Call& c) { return index_of(c, dim); });
 }
 
+Status put_where(Lowering& lowering, const Call& call, ValueId x, ValueId values, size_t dim) {
+  BITLAB_TRY(ValueId condition, index_value(lowering, call, dim));
+  Shape aligned = lowering.shape(condition);
+  aligned.insert(aligned.end(), lowering.shape(x).size() - dim - aligned.size(), 1);
+  BITLAB_TRY(condition, lowering.reshape(condition, aligned));
+  return lowering.lower_to(call, Op::where, {condition, values, x});
+}
+
 // x[:, mask] = value, of a mask of some dimensions: a choice at each of its places.
 Status put_masked(Lowering& lowering, const Call& call, ValueId x, ValueId values, size_t dim) {
   const at::Tensor& mask = index_of(call, dim);
   const Shape shape = lowering.shape(x);
+  if (call.argument("accumulate").toBool()) return unsupported(call, "values that are set with a mask", "added ones");
+  if (lowering.is_selection(call.tensor("values"))) {
+    BITLAB_TRY(values, lowering.reshape(values, shape));
+    return put_where(lowering, call, x, values, dim);
+  }
   const size_t behind = shape.size() - dim - static_cast<size_t>(mask.dim());
   if (call.tensor("values").numel() != 1 && call.tensor("values").dim() > static_cast<int64_t>(behind))
     return unsupported(call, "values that are the same wherever the mask is true", describe(call.argument("values")));
-  if (call.argument("accumulate").toBool()) return unsupported(call, "values that are set with a mask", "added ones");
-  BITLAB_TRY(ValueId condition, index_value(lowering, call, dim));
-  Shape aligned = lowering.shape(condition);
-  aligned.insert(aligned.end(), behind, 1);
-  BITLAB_TRY(condition, lowering.reshape(condition, aligned));
   if (call.tensor("values").numel() == 1) {
     BITLAB_TRY(values, lowering.reshape(values, {1}));
   }
-  return lowering.lower_to(call, Op::where, {condition, values, x});
+  return put_where(lowering, call, x, values, dim);
 }
 
 // x[arange(batch), index] = values: each sample at indices of its own.
@@ -328,18 +336,27 @@ Result<ValueId> put_at_indices(Lowering& lowering, const Call& call, ValueId x, 
 // x[...] = values, by a mask, by indices of one dimension, or of each sample.
 Status lower_index_put(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", result_type(call)));
-  BITLAB_TRY(const ValueId values, lowering.operand_as(call, "values", result_type(call)));
   const std::vector<size_t> dims = indexed_dims(call);
+  const bool by_mask = dims.size() == 1 && index_of(call, dims[0]).scalar_type() == at::kBool;
+  ValueId values = program::kNone;
+  if (by_mask && dims[0] == 0 && lowering.is_selection(call.tensor("values"))) {
+    BITLAB_TRY(values, lowering.unselected(call, call.tensor("values"), index_of(call, 0), index_of(lowering.twin(), 0)));
+    BITLAB_TRY(values, lowering.cast(values, result_type(call)));
+  } else {
+    BITLAB_TRY(values, lowering.operand_as(call, "values", result_type(call)));
+  }
   const std::string mode = call.argument("accumulate").toBool() ? "add" : "set";
   ValueId y = program::kNone;
-  if (dims.size() == 1 && index_of(call, dims[0]).scalar_type() == at::kBool)
-    return put_masked(lowering, call, x, values, dims[0]);
+  if (by_mask) return put_masked(lowering, call, x, values, dims[0]);
   if (indexes_samples(lowering, call)) {
     BITLAB_TRY(y, put_in_samples(lowering, call, x, values, mode));
   } else if (dims.size() == 1 && index_of(call, dims[0]).scalar_type() == at::kLong) {
     BITLAB_TRY(y, put_at_indices(lowering, call, x, values, dims[0], mode));
+  } else if (std::all_of(dims.begin(), dims.end(),
+                         [&](size_t dim) { return index_of(call, dim).scalar_type() == at::kLong; })) {
+    BITLAB_TRY(y, put_at_places(lowering, call, x, values, mode));
   } else {
-    return unsupported(call, "a mask, or one tensor of int64 indices", describe(call.argument("indices")));
+    return unsupported(call, "a mask, or int64 indices", describe(call.argument("indices")));
   }
   return lowering.finish(call, y);
 }

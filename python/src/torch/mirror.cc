@@ -2,7 +2,9 @@
 
 #include <functional>
 #include <map>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/conv.h>
@@ -171,12 +173,23 @@ class Mirror {
   void fill(Module& module, const nb::handle& source) {
     auto& parameters = Opened::parameters_of(module);
     parameters.clear();
-    for (const auto& [name, tensor] : nb::cast<nb::dict>(source.attr("_parameters")))
-      if (!tensor.is_none()) parameters.insert(nb::cast<std::string>(name), nb::cast<at::Tensor>(tensor));
-    for (const auto& [name, tensor] : nb::cast<nb::dict>(source.attr("_buffers")))
-      if (!tensor.is_none()) module.register_buffer(nb::cast<std::string>(name), nb::cast<at::Tensor>(tensor));
-    for (const auto& [name, child] : nb::cast<nb::dict>(source.attr("_modules")))
-      if (!child.is_none()) module.register_module(nb::cast<std::string>(name), of(child, false));
+    for_each(source, "_parameters", [&](const std::string& name, const nb::handle& tensor) {
+      parameters.insert(name, nb::cast<at::Tensor>(tensor));
+    });
+    for_each(source, "_buffers", [&](const std::string& name, const nb::handle& tensor) {
+      module.register_buffer(name, nb::cast<at::Tensor>(tensor));
+    });
+    for_each(source, "_modules",
+             [&](const std::string& name, const nb::handle& child) { module.register_module(name, of(child, false)); });
+  }
+
+  // Those of modules of TorchScript are no dicts, but have their items.
+  template <class Visit>
+  static void for_each(const nb::handle& source, const char* members, const Visit& visit) {
+    for (const nb::handle item : source.attr(members).attr("items")()) {
+      const auto [name, member] = nb::cast<std::pair<std::string, nb::object>>(item);
+      if (!member.is_none()) visit(name, member);
+    }
   }
 
   std::map<PyObject*, ModulePtr> seen_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "bitlab/deploy/internal/lowering.h"
 
@@ -17,7 +18,10 @@ using program::Op;
 // spectra.cc: of complex values, which are pairs.
 Status lower_complex_mul(Lowering& lowering, const Call& call);
 Status lower_complex_arithmetic(Lowering& lowering, const Call& call, Op op);
+Status lower_complex_matmul(Lowering& lowering, const Call& call);
 Status lower_to_complex(Lowering& lowering, const Call& call);
+Status lower_complex_unary(Lowering& lowering, const Call& call, Op op);
+Status lower_complex_pow(Lowering& lowering, const Call& call);
 Status lower_complex_abs(Lowering& lowering, const Call& call);
 // formulas.cc: self / other, rounded down or towards zero.
 Status lower_rounded_division(Lowering& lowering, const Call& call, bool down);
@@ -93,11 +97,36 @@ inline Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& orde
   return lowering.node(Op::permute, {x}, {{"dims", order}});
 }
 
+// a / b; nothing where that is no size.
+inline std::optional<program::Dim> divided(program::Dim a, const program::Dim& b) {
+  if (b.factor == 0 || a.factor % b.factor != 0) return std::nullopt;
+  a.factor /= b.factor;
+  for (size_t i = 0; i < a.powers.size(); ++i) {
+    if (a.powers[i] < b.powers[i]) return std::nullopt;
+    a.powers[i] = static_cast<uint8_t>(a.powers[i] - b.powers[i]);
+  }
+  return a;
+}
+
+// windows.cc: a convolution of x [n, c, sizes...], of fixed sizes, whose weight is computed.
+Status computed_conv(Lowering& lowering, const Call& call, ValueId x, bool is_transposed);
+// windows.cc: a pool's second output, where its largest values are, where something reads it. x: [n, c, sizes...]
+struct PoolWindow {
+  Sizes kernel, stride, padding, dilation;
+};
+Status finish_pool_places(Lowering& lowering, const Call& call, ValueId x, const PoolWindow& pool);
+Status finish_adaptive_places(Lowering& lowering, const Call& call, ValueId x, const Sizes& grid);
+
+// a b of [..., m, k] and [..., k, n], whose sizes in front broadcast (layers.cc).
+Result<ValueId> multiplied(Lowering& lowering, ValueId a, ValueId b);
+
 // Of index and index_put (indices.cc): the tensor that indexes a dimension, the dimensions that one does, and whether they are arange(batch) and a
 // computed place for each sample.
 const at::Tensor& index_of(const Call& call, size_t dim);
 std::vector<size_t> indexed_dims(const Call& call);
 bool indexes_samples(Lowering& lowering, const Call& call);
+// x with values written where index would read them, by int64 indices of several dimensions.
+Result<ValueId> put_at_places(Lowering& lowering, const Call& call, ValueId x, ValueId values, const std::string& mode);
 
 // x with zeros in front of and behind its dimensions, the last one first.
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides);
