@@ -45,11 +45,11 @@ void clear_unwritten(const Call& call) {
 
 // Operators that look at a tensor's shape, dtype and device alone.
 bool reads_shapes(const Call& call) {
-  constexpr std::string_view kNames[] = {"aten::empty_like", "aten::zeros_like", "aten::ones_like",
-                                         "aten::full_like",  "aten::new_empty",  "aten::new_zeros",
-                                         "aten::new_ones",   "aten::new_full",   "aten::new_empty_strided",
-                                         "aten::rand_like",  "aten::randn_like", "aten::cudnn_is_acceptable"};
-  return std::find(std::begin(kNames), std::end(kNames), call.op) != std::end(kNames);
+  constexpr std::string_view kNames[] = {
+      "aten::empty_like", "aten::zeros_like",   "aten::ones_like",          "aten::full_like",         "aten::new_empty",
+      "aten::new_zeros",  "aten::new_ones",     "aten::new_full",           "aten::new_empty_strided", "aten::rand_like",
+      "aten::randn_like", "aten::randint_like", "aten::cudnn_is_acceptable"};
+  return std::find(std::begin(kNames), std::end(kNames), call.op.substr(0, call.op.find('.'))) != std::end(kNames);
 }
 
 // The bytes of a tensor's memory, as one number.
