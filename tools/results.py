@@ -262,7 +262,12 @@ def accuracy_table() -> str:
         if (of := run.get("without_training")) is not None:
             row = f"| `{name}` | {of['samples']} | {run['metric']} | {show(pairs[0]['float']['test'])} | {show(of['int8'])} | {show(of['ternary'])} |"
             untrained.append(row)
-    return "\n" + "\n".join(lines + untrained) + "\n"
+    under_way = []
+    for name, run in r.get("under_way", {}).items():
+        done = min(len(run["float"]), len(run["ternary"]))
+        curves = ("{}: {}".format(kind, ", ".join(f"{100 * epoch['accuracy']:.2f} %" for epoch in run[kind][:done])) for kind in ("float", "ternary"))
+        under_way += ["", f"Under way, `{name}` after {done} of {run['epochs']} epochs, on the validation samples: {'; '.join(curves)}."]
+    return "\n" + "\n".join(lines + untrained + under_way) + "\n"
 
 
 def recipes_table() -> str:

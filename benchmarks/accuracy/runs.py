@@ -85,6 +85,23 @@ def train(bitlab: Path, folder: Path, flags: list[str]) -> dict[str, Any]:
     return dict(json.loads(report.read_text()))
 
 
+def so_far(folder: Path) -> list[dict[str, float]]:
+    """What a run that is under way has reached on its validation samples, epoch by epoch."""
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    evaluations = [event for event in events if event["event"] == "evaluation"]
+    return [{kind: round(event[f"validation.{kind}"], 5) for kind in ("accuracy", "loss") if f"validation.{kind}" in event} for event in evaluations]
+
+
+def write(path: Path, part: str, name: str, results: dict[str, Any]) -> None:
+    known = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    known |= {"command": "python3 benchmarks/accuracy/runs.py", "cpu": outcome.cpu()}
+    known.get("under_way", {}).pop(name, None)
+    known.setdefault(part, {})[name] = results
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(known, indent=1) + "\n")
+    temporary.replace(path)
+
+
 def without_training(bitlab: Path, twin: Path, preset: Path, samples: int, threads: int) -> dict[str, Any]:
     """The test samples' results of float twins that `bitlab deploy` quantizes, by what is quantized: as run by the torch-free runtime."""
     quant, data = (yaml.safe_load((preset if key == "quant" else twin / "config.yaml").read_text())[key] for key in ("quant", "data"))
@@ -117,9 +134,15 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="where results are kept")
     parser.add_argument("--samples", type=int, default=512, help="training samples that quantization without training sees")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run")
+    parser.add_argument("--so-far", action="store_true", help="train nothing: keep what runs that are under way have reached")
     args = parser.parse_args()
     for name in args.runs or RUNS:
         run, preset = RUNS[name], ROOT / "presets" / f"{name}.yaml"
+        if args.so_far:
+            epochs = yaml.safe_load(preset.read_text())["train"]["epochs"]
+            curves = {kind: so_far(args.runs_folder / name / "1" / kind) for kind in ("float", "ternary")}
+            write(args.output, "under_way", name, {"epochs": epochs, **curves})
+            continue
         source = "the data set of the preset"
         flags = [f"--config={preset}", f"--threads={args.threads}"]
         for entry in args.data:
@@ -151,12 +174,7 @@ def main() -> int:
                 results["without_training"] = without_training(args.bitlab, folder / "float", preset, args.samples, args.threads)
             results["seeds"][str(seed)] = pair
             print(name, seed, {kind: of["test"] for kind, of in pair.items()}, flush=True)
-        known = json.loads(args.output.read_text()) if args.output.exists() else {"runs": {}}
-        known |= {"command": "python3 benchmarks/accuracy/runs.py", "cpu": outcome.cpu()}
-        known["runs"][name] = results
-        temporary = args.output.with_suffix(".tmp")
-        temporary.write_text(json.dumps(known, indent=1) + "\n")
-        temporary.replace(args.output)
+        write(args.output, "runs", name, results)
     return 0
 
 
