@@ -132,7 +132,7 @@ def main() -> int:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=ROOT", help="where the data set of that name is")
     parser.add_argument("--runs-folder", type=Path, default=ROOT / "out/accuracy", help="where runs are kept")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where results are kept")
-    parser.add_argument("--samples", type=int, default=512, help="training samples that quantization without training sees")
+    parser.add_argument("--samples", type=int, default=512, help="training samples that quantization without training sees; 0: that is left out")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run")
     parser.add_argument("--so-far", action="store_true", help="train nothing: keep what runs that are under way have reached")
     args = parser.parse_args()
@@ -170,7 +170,7 @@ def main() -> int:
                 pair["float_continued"] = outcome_of(train(args.bitlab, folder / "float_continued", own + FLOAT), run.metric)
                 own += [f"--train.teacher={twin}", *run.from_float]
             pair["ternary"] = outcome_of(train(args.bitlab, folder / "ternary", own), run.metric)
-            if seed == 1:
+            if seed == 1 and args.samples > 0:
                 results["without_training"] = without_training(args.bitlab, folder / "float", preset, args.samples, args.threads)
             results["seeds"][str(seed)] = pair
             print(name, seed, {kind: of["test"] for kind, of in pair.items()}, flush=True)
