@@ -65,21 +65,29 @@ struct OutputPosition {
   }
 };
 
+// Calls f(line) for every line of taps, in the order (kd, kh); line is that of the input in its sample, -1 outside.
+template <class F>
+void for_each_tap_line(const OutputPosition& at, const F& f) {
+  const ConvGeometry& g = at.g;
+  for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
+    const int64_t z = g.input_at(0, at.z, kz);
+    for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
+      const int64_t y = g.input_at(1, at.y, ky);
+      f(z < 0 || y < 0 ? int64_t{-1} : z * g.input[1] + y);
+    }
+  }
+}
 // Calls f(tap, pixel) for every tap, in the order (kd, kh, kw); pixel is the input pixel's number in its sample, -1 outside.
 template <class F>
 void for_each_tap(const OutputPosition& at, const F& f) {
   const ConvGeometry& g = at.g;
   int64_t tap = 0;
-  for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
-    const int64_t z = g.input_at(0, at.z, kz);
-    for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
-      const int64_t y = g.input_at(1, at.y, ky);
-      for (int64_t kx = 0; kx < g.kernel[2]; ++kx, ++tap) {
-        const int64_t x = g.input_at(2, at.x, kx);
-        f(tap, z < 0 || y < 0 || x < 0 ? int64_t{-1} : (z * g.input[1] + y) * g.input[2] + x);
-      }
+  for_each_tap_line(at, [&](int64_t line) {
+    for (int64_t kx = 0; kx < g.kernel[2]; ++kx, ++tap) {
+      const int64_t x = g.input_at(2, at.x, kx);
+      f(tap, line < 0 || x < 0 ? int64_t{-1} : line * g.input[2] + x);
     }
-  }
+  });
 }
 
 // memcpy for the short runs of a patch, where a call would cost more than the copy.
@@ -117,13 +125,8 @@ class PatchLines {
  public:
   PatchLines() = default;
   PatchLines(const ConvGeometry& g, const OutputPosition& at, const T* image) {
-    for (int64_t kz = 0; kz < g.kernel[0]; ++kz) {
-      const int64_t z = g.input_at(0, at.z, kz);
-      for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
-        const int64_t y = g.input_at(1, at.y, ky);
-        lines_[count_++] = z < 0 || y < 0 ? nullptr : image + (z * g.input[1] + y) * g.input[2] * g.channels;
-      }
-    }
+    for_each_tap_line(at,
+                      [&](int64_t line) { lines_[count_++] = line < 0 ? nullptr : image + line * g.input[2] * g.channels; });
   }
   static bool fits(const ConvGeometry& g) { return g.kernel[0] * g.kernel[1] <= static_cast<int64_t>(kMost); }
 

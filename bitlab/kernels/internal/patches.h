@@ -19,6 +19,14 @@ inline int64_t float_tile_bytes(const ConvGeometry& g) {
   return round_up(kFloatPatches * g.depth() * static_cast<int64_t>(sizeof(float)), kAlignment);
 }
 
+// A line of an image with the zeros of its padding on both sides.
+inline void pad_sides(const ConvGeometry& g, const int8_t* line, int8_t* out) {
+  const int64_t values = g.input[2] * g.channels, margin = g.padding[2] * g.channels;
+  std::fill_n(out, margin, int8_t{0});
+  std::copy_n(line, values, out + margin);
+  std::fill_n(out + margin + values, margin, int8_t{0});
+}
+
 // Calls f(sample, begin, end, part, worker) for tiles of up to `patches` output pixels [begin, end) of a sample, each in so many parts, on the pool's threads.
 template <class F>
 void for_each_tile(const ConvGeometry& g, int64_t patches, int64_t parts, ThreadPool& pool, const F& f) {

@@ -38,14 +38,12 @@ int64_t padded_sample(const ConvGeometry& g) { return (g.input[1] + 2 * g.paddin
 
 // Line y of a padded image.
 void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out) {
-  const int64_t line = g.input[2] * g.channels, margin = g.padding[2] * g.channels, from = y - g.padding[1];
+  const int64_t from = y - g.padding[1];
   if (from < 0 || from >= g.input[1]) {
     std::fill_n(out, padded_line(g), int8_t{0});
     return;
   }
-  std::fill_n(out, margin, int8_t{0});
-  std::copy_n(image + from * line, line, out + margin);
-  std::fill_n(out + margin + line, margin, int8_t{0});
+  pad_sides(g, image + from * g.input[2] * g.channels, out);
 }
 
 // Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick. One that looks products up in tables of them

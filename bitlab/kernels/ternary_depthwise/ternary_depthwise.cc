@@ -1,6 +1,7 @@
 #include "bitlab/kernels/ternary_depthwise/ternary_depthwise.h"
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/internal/patches.h"
 #include "bitlab/kernels/ternary_gemm/internal/cut.h"
 #include "bitlab/ternary/codes.h"
 
@@ -47,16 +48,6 @@ void expand_codes(const PackedTernary& w, int16_t* t) {
   }
 }
 
-void pad_lines(const ConvGeometry& g, const int8_t* q, int8_t* padded, ThreadPool& pool) {
-  const int64_t bytes = g.input[2] * g.channels, margin = g.padding[2] * g.channels;
-  pool.run(g.batch * g.input[0] * g.input[1], [&](int64_t line, int) {
-    int8_t* out = padded + line * (bytes + 2 * margin);
-    std::fill_n(out, margin, int8_t{0});
-    std::copy_n(q + line * bytes, bytes, out + margin);
-    std::fill_n(out + margin + bytes, margin, int8_t{0});
-  });
-}
-
 // What the taps of the first token of a line read.
 void find_pixels(const ConvGeometry& g, const Layout& layout, int64_t sample, int64_t line, const int8_t* input,
                  const int8_t* zeros, const int8_t** pixels) {
@@ -66,12 +57,11 @@ void find_pixels(const ConvGeometry& g, const Layout& layout, int64_t sample, in
                  [&](int64_t tap, int64_t pixel) { pixels[tap] = pixel < 0 ? zeros : image + pixel * g.channels; });
     return;
   }
-  for (int64_t kz = 0; kz < g.kernel[0]; ++kz)
-    for (int64_t ky = 0; ky < g.kernel[1]; ++ky) {
-      const int64_t z = g.input_at(0, line / g.out(1), kz), y = g.input_at(1, line % g.out(1), ky);
-      const int8_t* from = z < 0 || y < 0 ? zeros : input + ((sample * g.input[0] + z) * g.input[1] + y) * layout.line_bytes;
-      for (int64_t kx = 0; kx < g.kernel[2]; ++kx) *pixels++ = from + kx * g.dilation[2] * g.channels;
-    }
+  const int8_t* image = input + sample * g.input[0] * g.input[1] * layout.line_bytes;
+  for_each_tap_line(OutputPosition(g, line * layout.width), [&](int64_t of_taps) {
+    const int8_t* from = of_taps < 0 ? zeros : image + of_taps * layout.line_bytes;
+    for (int64_t kx = 0; kx < g.kernel[2]; ++kx) *pixels++ = from + kx * g.dilation[2] * g.channels;
+  });
 }
 
 }  // namespace
@@ -93,7 +83,10 @@ void ternary_depthwise(const TernaryDepthwiseRow& row, const PackedTernary& weig
   uint8_t* threads = scratch + layout.padded + layout.codes + layout.zeros;
   expand_codes(weights, codes);
   std::fill_n(zeros, layout.zeros, int8_t{0});
-  if (layout.padded != 0) pad_lines(g, q, padded, pool);
+  if (layout.padded != 0)
+    pool.run(g.batch * g.input[0] * g.input[1], [&](int64_t line, int) {
+      pad_sides(g, q + line * g.input[2] * g.channels, padded + line * layout.line_bytes);
+    });
   const int8_t* input = layout.padded != 0 ? padded : q;
   const int64_t calls = ceil_div(layout.lines, layout.lines_of_call), step = layout.by_lines ? g.stride[2] * g.channels : 0;
   pool.run(g.batch * calls, [&](int64_t call, int worker) {

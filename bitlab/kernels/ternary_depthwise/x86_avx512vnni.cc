@@ -13,9 +13,6 @@ struct Wide;
 template <>
 struct Wide<64> {
   using Bytes = __m512i;
-  BITLAB_INLINE Bytes load(const int8_t* from) { return _mm512_loadu_si512(from); }
-  BITLAB_INLINE Bytes zero() { return _mm512_setzero_si512(); }
-  BITLAB_INLINE Bytes biased(Bytes q) { return _mm512_xor_si512(q, _mm512_set1_epi8(-128)); }
   BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a, b); }
   BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
   BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm512_unpacklo_epi16(a, b); }
@@ -39,9 +36,6 @@ struct Wide<64> {
 template <>
 struct Wide<32> {
   using Bytes = __m256i;
-  BITLAB_INLINE Bytes load(const int8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
-  BITLAB_INLINE Bytes zero() { return _mm256_setzero_si256(); }
-  BITLAB_INLINE Bytes biased(Bytes q) { return _mm256_xor_si256(q, _mm256_set1_epi8(-128)); }
   BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
   BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
   BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm256_unpacklo_epi16(a, b); }
@@ -69,9 +63,6 @@ struct Wide<32> {
 template <>
 struct Wide<16> {
   using Bytes = __m128i;
-  BITLAB_INLINE Bytes load(const int8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
-  BITLAB_INLINE Bytes zero() { return _mm_setzero_si128(); }
-  BITLAB_INLINE Bytes biased(Bytes q) { return _mm_xor_si128(q, _mm_set1_epi8(-128)); }
   BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm_unpacklo_epi8(a, b); }
   BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm_unpackhi_epi8(a, b); }
   BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm_unpacklo_epi16(a, b); }
@@ -95,7 +86,14 @@ struct Columns {
   Ints<kLanes> start[4];  // -128 times the sum of t
   RowConstants<kLanes> rows[4];
 
-  // Four bytes for each channel: of a, b, c and c.
+  BITLAB_INLINE Bytes load(const int8_t* from) {
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof(bytes));
+    return bytes;
+  }
+  BITLAB_INLINE Bytes biased(Bytes q) { return q ^ static_cast<long long>(0x8080808080808080U); }
+
+  // Four bytes for each channel: of a, b, c and d.
   BITLAB_INLINE void interleave(Bytes a, Bytes b, Bytes c, Bytes d, Bytes (&out)[4]) {
     const Bytes low = Isa::low8(a, b), high = Isa::high8(a, b), low_rest = Isa::low8(c, d), high_rest = Isa::high8(c, d);
     out[0] = Isa::low16(low, low_rest), out[1] = Isa::high16(low, low_rest);
@@ -103,8 +101,8 @@ struct Columns {
   }
   // Of the pixels that a column of taps reads; the fourth byte is multiplied by 0.
   BITLAB_INLINE void column(const int8_t* const (&from)[3], int64_t moved, Bytes (&out)[4]) {
-    const Bytes last = Isa::biased(Isa::load(from[2] + moved));
-    interleave(Isa::biased(Isa::load(from[0] + moved)), Isa::biased(Isa::load(from[1] + moved)), last, last, out);
+    const Bytes last = biased(load(from[2] + moved));
+    interleave(biased(load(from[0] + moved)), biased(load(from[1] + moved)), last, last, out);
   }
 
   // Of a value for each channel.
@@ -117,8 +115,7 @@ struct Columns {
     int8_t narrow[9][kChannels];
     for (int tap = 0; tap < 9; ++tap)
       for (int c = 0; c < kChannels; ++c) narrow[tap][c] = static_cast<int8_t>(p.t[tap * p.layer.rows + channel + c]);
-    for (int x = 0; x < 3; ++x)
-      interleave(Isa::load(narrow[x]), Isa::load(narrow[3 + x]), Isa::load(narrow[6 + x]), Isa::zero(), t[x]);
+    for (int x = 0; x < 3; ++x) interleave(load(narrow[x]), load(narrow[3 + x]), load(narrow[6 + x]), Bytes{}, t[x]);
     const TernaryGemmArgs& layer = p.layer;
     Floats<kLanes> scale[4], bias[4]{}, alpha[4]{}, beta[4]{};
     BITLAB_UNROLL for (int k = 0; k < 4; ++k) scale[k] = all_floats<kLanes>(layer.scale[0]);
@@ -127,7 +124,7 @@ struct Columns {
     if (layer.alpha != nullptr) load_lanes(layer.alpha + channel, alpha), load_lanes(layer.beta + channel, beta);
     BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
       Ints<kLanes> sum{};
-      for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, Isa::biased(Isa::zero()), t[x][k]);
+      for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, biased(Bytes{}), t[x][k]);
       start[k] = -sum;
       rows[k] = {.scale = scale[k], .bias = bias[k], .alpha = alpha[k], .beta = beta[k], .row = channel, .count = kChannels};
     }
