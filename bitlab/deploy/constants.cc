@@ -42,6 +42,43 @@ std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
   return {bytes, bytes + plain.nbytes()};
 }
 
+// A tensor without what repeats along symbols; `whole` and `rest` are its sizes with and without, of the same rank.
+struct Unrepeated {
+  at::Tensor part;
+  program::Shape whole, rest;
+};
+
+// Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table. Of a multiple of a symbol, as
+// batch * heads, each run of as many may be the same.
+Unrepeated without_repetitions(const at::Tensor& tensor, const program::Shape& shape) {
+  Unrepeated unrepeated{tensor, {}, {}};
+  auto& [part, whole, rest] = unrepeated;
+  for (const program::Dim& size : shape) {
+    const auto dim = static_cast<int64_t>(rest.size());
+    const int64_t runs = size.is_number() ? 1 : part.size(dim) / size.factor;
+    const auto repeats = [&](const at::Tensor& of) { return at::equal(of.narrow(dim, 0, 1).expand_as(of), of); };
+    const at::Tensor split = part.unflatten(dim, {runs, part.size(dim) / runs});
+    if (!size.is_number() && repeats(part)) {
+      part = part.narrow(dim, 0, 1);
+      whole.push_back(size);
+      rest.emplace_back(1);
+    } else if (!size.is_number() && repeats(split)) {
+      part = split.narrow(dim, 0, 1);
+      whole.insert(whole.end(), {with_factor(size, 1), size.factor});
+      rest.insert(rest.end(), {1, size.factor});
+    } else if (const at::Tensor blocks = size.is_number() ? split : part.unflatten(dim, {size.factor, runs});
+               !size.is_number() && at::equal(blocks.narrow(dim + 1, 0, 1).expand_as(blocks), blocks)) {
+      part = blocks.narrow(dim + 1, 0, 1);  // as many parts, each of which repeats one slice
+      whole.insert(whole.end(), {size.factor, with_factor(size, 1)});
+      rest.insert(rest.end(), {size.factor, 1});
+    } else {
+      whole.push_back(size);
+      rest.push_back(size);
+    }
+  }
+  return unrepeated;
+}
+
 }  // namespace
 
 Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) {
@@ -76,37 +113,11 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
     const at::Tensor values = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
     if (tensor.scalar_type() != at::kFloat || !tensor.isnan().any().item<bool>()) return constant(tensor, values);
     // Constants are numbers: what is none is computed.
-    BITLAB_TRY(const ValueId nan, node(Op::log, {constant(at::full({1}, -1, at::kFloat))}));
+    BITLAB_TRY(const ValueId nan, node(Op::log, {number(-1, at::kFloat)}));
     const ValueId numbers = constant(at::where(values.isnan(), at::zeros_like(values), values));
     return node(Op::where, {constant(values.isnan()), nan, numbers});
   }
-  // Along a symbol either all slices are the same, and one is enough, or the tensor is the beginning of a table. Of a multiple of a symbol, as
-  // batch * heads, each run of as many may be the same.
-  at::Tensor part = tensor;
-  program::Shape whole, rest;
-  for (const program::Dim& size : shape) {
-    const auto dim = static_cast<int64_t>(rest.size());
-    const int64_t runs = size.is_number() ? 1 : part.size(dim) / size.factor;
-    const auto repeats = [&](const at::Tensor& of) { return at::equal(of.narrow(dim, 0, 1).expand_as(of), of); };
-    const at::Tensor split = part.unflatten(dim, {runs, part.size(dim) / runs});
-    if (!size.is_number() && repeats(part)) {
-      part = part.narrow(dim, 0, 1);
-      whole.push_back(size);
-      rest.emplace_back(1);
-    } else if (!size.is_number() && repeats(split)) {
-      part = split.narrow(dim, 0, 1);
-      whole.insert(whole.end(), {with_factor(size, 1), size.factor});
-      rest.insert(rest.end(), {1, size.factor});
-    } else if (const at::Tensor blocks = size.is_number() ? split : part.unflatten(dim, {size.factor, runs});
-               !size.is_number() && at::equal(blocks.narrow(dim + 1, 0, 1).expand_as(blocks), blocks)) {
-      part = blocks.narrow(dim + 1, 0, 1);  // as many parts, each of which repeats one slice
-      whole.insert(whole.end(), {size.factor, with_factor(size, 1)});
-      rest.insert(rest.end(), {size.factor, 1});
-    } else {
-      whole.push_back(size);
-      rest.push_back(size);
-    }
-  }
+  const auto [part, whole, rest] = without_repetitions(tensor, shape);
   ValueId value = program::kNone;
   if (is_fixed(rest)) {
     value = constant(part);
@@ -158,6 +169,10 @@ Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source,
   return value;
 }
 
+std::optional<c10::OperatorHandle> operator_of(const Call& call) {
+  return c10::Dispatcher::singleton().findSchema({call.function(), call.overload()});
+}
+
 // The operator that drew random numbers for a tensor; nothing where none did.
 std::string Lowering::random_source(const at::Tensor& tensor) const {
   std::unordered_set<const void*> wanted{
@@ -170,9 +185,7 @@ std::string Lowering::random_source(const at::Tensor& tensor) const {
     };
     for (const c10::IValue& output : call.outputs) for_each_tensor(output, is_wanted);
     if (!makes) continue;
-    const size_t dot = call.op.find('.');
-    const auto handle = c10::Dispatcher::singleton().findSchema(
-        {call.op.substr(0, dot), dot == std::string::npos ? "" : call.op.substr(dot + 1)});
+    const auto handle = operator_of(call);
     if (handle && handle->hasTag(at::Tag::nondeterministic_seeded)) return call.op;
     for (const Argument& argument : call.arguments)
       for_each_tensor(argument.value, [&](const at::Tensor& read) {
@@ -241,6 +254,8 @@ bool Lowering::set_back(Call& call, const Call& recorded, const Recording& recor
   }
   return any;
 }
+
+ValueId Lowering::number(const at::Scalar& value, at::ScalarType type) { return constant(at::full({1}, value, type)); }
 
 ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
   const auto known = constants_.find(identity(source));

@@ -34,7 +34,7 @@ at::Tensor tensor_of(const at::TensorImpl* impl) {
 bool is_reshaping_in_place(const Call& call) {
   constexpr std::string_view kNames[] = {"aten::transpose_", "aten::t_",          "aten::squeeze_", "aten::unsqueeze_",
                                          "aten::swapaxes_",  "aten::as_strided_", "aten::swapdims_"};
-  return std::find(std::begin(kNames), std::end(kNames), call.op.substr(0, call.op.find('.'))) != std::end(kNames);
+  return std::find(std::begin(kNames), std::end(kNames), call.function()) != std::end(kNames);
 }
 
 // Whether two tensors of one storage have an element in common.
@@ -195,7 +195,7 @@ Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) {
 
 Result<ValueId> Lowering::operand(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
-  if (value.isScalar()) return constant(at::full({1}, value.toScalar(), at::kFloat));
+  if (value.isScalar()) return number(value.toScalar(), at::kFloat);
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
   if (is_activation(value.toTensor())) return activation(call, argument);
   // A number of Python is a tensor without dimensions, of double or int64, which LibTorch takes in the type of the other operand.
@@ -208,7 +208,7 @@ Result<ValueId> Lowering::operand(const Call& call, const std::string& argument)
 Result<ValueId> Lowering::operand_as(const Call& call, const std::string& argument, at::ScalarType of_result) {
   const at::ScalarType type = computed_as(of_result);
   const c10::IValue& value = call.argument(argument);
-  if (value.isScalar()) return constant(at::full({1}, value.toScalar(), type));
+  if (value.isScalar()) return number(value.toScalar(), type);
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
   if (!is_activation(value.toTensor()))
     return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor().to(type); });

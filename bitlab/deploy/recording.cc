@@ -38,7 +38,7 @@ at::Tensor copy_of_memory(const at::Tensor& tensor) {
 // What nothing was written to is the same in every recording.
 void clear_unwritten(const Call& call) {
   constexpr std::string_view kNames[] = {"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided"};
-  if (std::find(std::begin(kNames), std::end(kNames), call.op.substr(0, call.op.find('.'))) == std::end(kNames)) return;
+  if (std::find(std::begin(kNames), std::end(kNames), call.function()) == std::end(kNames)) return;
   const ops::ObservationPause pause;
   call.outputs.at(0).toTensor().zero_();
 }
@@ -49,7 +49,7 @@ bool reads_shapes(const Call& call) {
       "aten::empty_like", "aten::zeros_like",   "aten::ones_like",          "aten::full_like",         "aten::new_empty",
       "aten::new_zeros",  "aten::new_ones",     "aten::new_full",           "aten::new_empty_strided", "aten::rand_like",
       "aten::randn_like", "aten::randint_like", "aten::cudnn_is_acceptable"};
-  return std::find(std::begin(kNames), std::end(kNames), call.op.substr(0, call.op.find('.'))) != std::end(kNames);
+  return std::find(std::begin(kNames), std::end(kNames), call.function()) != std::end(kNames);
 }
 
 // The bytes of a tensor's memory, as one number.
@@ -258,17 +258,21 @@ class PlainBackends {
 
 }  // namespace
 
-bool Call::is_in_place() const { return op.substr(0, op.find('.')).ends_with('_'); }
+std::string Call::function() const { return op.substr(0, op.find('.')); }
+
+std::string Call::overload() const {
+  const size_t dot = op.find('.');
+  return dot == std::string::npos ? "" : op.substr(dot + 1);
+}
+
+bool Call::is_in_place() const { return function().ends_with('_'); }
 
 bool Call::is_overwriting() const {
-  const std::string name = op.substr(0, op.find('.'));
+  const std::string name = function();
   return name == "aten::copy_" || name == "aten::fill_" || name == "aten::zero_";
 }
 
-bool Call::is_into_given() const {
-  const size_t overload = op.find('.');
-  return overload != std::string::npos && op.find("out", overload) != std::string::npos;
-}
+bool Call::is_into_given() const { return overload().find("out") != std::string::npos; }
 
 at::IntArrayRef Call::shape_of(const at::Tensor& output) const {
   for (size_t i = 0; i < outputs.size(); ++i)

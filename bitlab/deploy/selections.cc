@@ -42,12 +42,23 @@ std::vector<at::Tensor> tensors_of(const std::vector<c10::IValue>& values) {
 }
 
 std::vector<c10::IValue> rerun(const Call& call, std::vector<c10::IValue> arguments) {
-  const size_t dot = call.op.find('.');
-  const auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(
-      call.op.substr(0, dot).c_str(), dot == std::string::npos ? "" : call.op.substr(dot + 1).c_str());
   const at::NoGradGuard no_grad;
-  handle.callBoxed(&arguments);
+  operator_of(call).value().callBoxed(&arguments);
   return arguments;
+}
+
+// Whether the outputs of an operator on the selected rows are those rows of its outputs on all.
+bool is_by_row(const at::Tensor& mask, size_t outputs, const std::vector<at::Tensor>& all,
+               const std::vector<at::Tensor>& parts) {
+  if (outputs == 0 || all.size() != outputs || parts.size() != outputs) return false;
+  for (size_t o = 0; o < outputs; ++o) {
+    const at::Tensor &whole = all[o], &part = parts[o];
+    if (whole.dim() == 0 || part.dim() != whole.dim() || whole.size(0) != mask.numel()) return false;
+    const at::Tensor selected = selected_of(whole, mask);
+    if (selected.sizes() != part.sizes() || !at::allclose(selected.to(at::kDouble), part.to(at::kDouble), 1e-4, 1e-5, true))
+      return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -91,8 +102,8 @@ Status Lowering::select(const Call& call) {
   return {};
 }
 
-// The operator on all rows.
-Status Lowering::lower_on_all_rows(const Call& call) {
+// The rows that a call reads, which one mask selects.
+Result<Lowering::Selection> Lowering::selection_of(const Call& call) {
   const Selection* first = nullptr;
   bool same = true;
   for (const Argument& argument : call.arguments)
@@ -102,25 +113,25 @@ Status Lowering::lower_on_all_rows(const Call& call) {
       if (first == nullptr) first = &found->second;
       for (size_t i = 0; i < first->of.size(); ++i) same = same && at::equal(first->of[i].mask, found->second.of[i].mask);
     });
-  const Selection chosen = *first;
   if (!same) return unsupported(call, "rows that one mask selects", "those of several masks");
-  BITLAB_RETURN_IF_ERROR(check_variety(call, chosen));
-  const LoweringFunction function = find_lowering(call.op);
-  if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
+  BITLAB_RETURN_IF_ERROR(check_variety(call, *first));
+  return *first;
+}
+
+Lowering::OnAllRows Lowering::run_on_all_rows(const Call& call) {
   const std::array<const Call*, 2> calls{&call, &twin()};
-  std::array<Call, 2> on_all;
-  std::array<std::vector<at::Tensor>, 2> parts;
+  OnAllRows run;
   for (size_t i = 0; i < calls.size(); ++i) {
-    std::vector<c10::IValue> of_part;
-    on_all.at(i) = Call{call.op, call.within, {}, {}, {}, {}, {}, {}, {}};
+    std::vector<c10::IValue> of_part, of_all;
+    Call& whole = run.calls.at(i);
+    whole = Call{call.op, call.within, {}, {}, {}, {}, {}, {}, {}};
     for (size_t a = 0; a < call.arguments.size(); ++a) {
-      std::vector<at::Tensor> recorded = tensors_of({call.arguments[a].value});
+      const std::vector<at::Tensor> recorded = tensors_of({call.arguments[a].value});
       const auto replaced = [&](bool all) {
         size_t place = 0;
         return with_tensors(calls.at(i)->arguments[a].value, [&](const at::Tensor& tensor) -> at::Tensor {
           while (place < recorded.size() && !recorded[place].defined()) ++place;
-          const at::Tensor& key = recorded[place++];
-          const auto found = selections_.find(identity(key));
+          const auto found = selections_.find(identity(recorded[place++]));
           if (found == selections_.end()) return tensor;
           const auto& rows = found->second.of[i];
           const at::Tensor copy = (all ? rows.all : rows.part).clone();
@@ -132,34 +143,33 @@ Status Lowering::lower_on_all_rows(const Call& call) {
         });
       };
       of_part.push_back(replaced(false));
-      on_all.at(i).arguments.push_back({call.arguments[a].name, replaced(true)});
+      of_all.push_back(replaced(true));
+      whole.arguments.push_back({call.arguments[a].name, of_all.back()});
     }
-    std::vector<c10::IValue> of_all;
-    for (const Argument& argument : on_all.at(i).arguments) of_all.push_back(argument.value);
-    on_all.at(i).outputs = rerun(call, std::move(of_all));
-    for (const c10::IValue& output : on_all.at(i).outputs)
-      on_all.at(i).shapes.push_back(output.isTensor() && output.toTensor().defined() ? output.toTensor().sizes().vec()
-                                                                                     : std::vector<int64_t>());
-    parts.at(i) = tensors_of(rerun(call, std::move(of_part)));
+    whole.outputs = rerun(call, std::move(of_all));
+    for (const c10::IValue& output : whole.outputs)
+      whole.shapes.push_back(output.isTensor() && output.toTensor().defined() ? output.toTensor().sizes().vec()
+                                                                              : std::vector<int64_t>());
+    run.all.at(i) = tensors_of(whole.outputs);
+    run.parts.at(i) = tensors_of(rerun(call, std::move(of_part)));
   }
+  return run;
+}
+
+// The operator on all rows.
+Status Lowering::lower_on_all_rows(const Call& call) {
+  BITLAB_TRY(const Selection chosen, selection_of(call));
+  const LoweringFunction function = find_lowering(call.op);
+  if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
+  const OnAllRows run = run_on_all_rows(call);
   const std::vector<at::Tensor> recorded = tensors_of(call.outputs);
-  std::array<std::vector<at::Tensor>, 2> all{tensors_of(on_all[0].outputs), tensors_of(on_all[1].outputs)};
-  for (size_t i = 0; i < calls.size(); ++i) {
-    const auto& rows = chosen.of[i];
-    bool by_row = !parts.at(i).empty() && parts.at(i).size() == recorded.size() && all.at(i).size() == recorded.size();
-    for (size_t o = 0; by_row && o < recorded.size(); ++o) {
-      const at::Tensor &whole = all.at(i)[o], &part = parts.at(i)[o];
-      by_row = whole.dim() > 0 && part.dim() == whole.dim() && whole.size(0) == rows.all.size(0) &&
-               part.size(0) == rows.part.size(0) && selected_of(whole, rows.mask).sizes() == part.sizes() &&
-               at::allclose(selected_of(whole, rows.mask).to(at::kDouble), part.to(at::kDouble), 1e-4, 1e-5, true);
-    }
-    if (!by_row)
+  for (size_t i = 0; i < run.calls.size(); ++i)
+    if (!is_by_row(chosen.of[i].mask, recorded.size(), run.all.at(i), run.parts.at(i)))
       return unsupported(call, "an operator that treats the rows that a mask selects one by one, since all are computed",
-                         call.op + " of " + describe(rows.part));
-  }
-  twin_ = &on_all[1];
+                         call.op + " of " + describe(chosen.of[i].part));
+  twin_ = &run.calls[1];
   asked_.clear();
-  BITLAB_RETURN_IF_ERROR(function(*this, on_all[0]));
+  BITLAB_RETURN_IF_ERROR(function(*this, run.calls[0]));
   if (call.is_in_place())  // other views of what it changed
     std::erase_if(selections_, [&](const auto& entry) {
       const at::Tensor& changed = call.arguments[0].value.toTensor();
@@ -169,10 +179,11 @@ Status Lowering::lower_on_all_rows(const Call& call) {
   for (size_t o = 0; o < recorded.size(); ++o) {
     Selection selection{chosen.by, program::kNone, {}};
     if (is_read(recorded[o]) || call.is_in_place()) {
-      BITLAB_TRY(selection.value, value_of(on_all[0], all[0][o]));
+      BITLAB_TRY(selection.value, value_of(run.calls[0], run.all[0][o]));
     }
-    for (size_t i = 0; i < calls.size(); ++i) selection.of.push_back({chosen.of[i].mask, all.at(i)[o], parts.at(i)[o]});
-    kept_.push_back(all[0][o]);
+    for (size_t i = 0; i < run.calls.size(); ++i)
+      selection.of.push_back({chosen.of[i].mask, run.all.at(i)[o], run.parts.at(i)[o]});
+    kept_.push_back(run.all[0][o]);
     lose(recorded[o]);
     selections_[identity(recorded[o])] = std::move(selection);
   }

@@ -1,6 +1,7 @@
 // Lowers recorded calls, one by one, into a program under construction.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/nn/module.h>
 
 #include "bitlab/deploy/internal/recording.h"
@@ -46,6 +48,8 @@ inline at::ScalarType computed_as(at::ScalarType type) {
   return is_rounded(type) || type == at::kComplexFloat ? at::kFloat : type;
 }
 
+// constants.cc: the operator that a call is of; nothing for a frame that is none.
+std::optional<c10::OperatorHandle> operator_of(const Call& call);
 // constants.cc: memory that was there before a forward pass, and that it changed.
 std::unordered_set<const void*> changed_memory(const Recording& recording);
 
@@ -107,6 +111,7 @@ class Lowering {
   // The same with values that were computed from it, in the canonical order of a layer's weight.
   program::ValueId constant(const at::Tensor& source, const at::Tensor& values);
   program::ValueId constant(const at::Tensor& values) { return constant(values, values); }
+  program::ValueId number(const at::Scalar& value, at::ScalarType type);
   // A constant from packed codes, or from weights kept in int8. `shape` is [rows, depth] or [rows, kernel..., channels / groups].
   Result<program::ValueId> ternary(const Call& call, std::vector<int64_t> shape);
 
@@ -207,6 +212,13 @@ class Lowering {
   };
   std::unordered_map<const void*, Selection> selections_;
   Status check_variety(const Call& call, const Selection& selection);
+  // A call on all rows in place of those that were selected, in both recordings, with what it gives; and what it gives of the selected ones.
+  struct OnAllRows {
+    std::array<Call, 2> calls;
+    std::array<std::vector<at::Tensor>, 2> all, parts;
+  };
+  Result<Selection> selection_of(const Call& call);
+  OnAllRows run_on_all_rows(const Call& call);
   std::unordered_set<const void*> states_;  // that both recordings changed
   // In each recording the calls that changed memory in place.
   using Writes = std::unordered_map<const void*, std::vector<size_t>>;

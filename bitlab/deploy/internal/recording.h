@@ -38,9 +38,11 @@ struct Call {
   const c10::IValue& argument(const std::string& name) const;
   // A tensor argument; undefined where there is none.
   at::Tensor tensor(const std::string& name) const;
-  bool is_in_place() const;     // "aten::add_.Tensor"
-  bool is_overwriting() const;  // an in-place one that reads nothing of what is there: "aten::copy_"
-  bool is_into_given() const;   // writes into memory that an argument has: "aten::mul.out", "aten::frexp.Tensor_out"
+  std::string function() const;  // "aten::add_" of "aten::add_.Tensor"
+  std::string overload() const;  // "Tensor"; empty where there is none
+  bool is_in_place() const;      // "aten::add_.Tensor"
+  bool is_overwriting() const;   // an in-place one that reads nothing of what is there: "aten::copy_"
+  bool is_into_given() const;    // writes into memory that an argument has: "aten::mul.out", "aten::frexp.Tensor_out"
   // The shape that an output had; a later call may have given the tensor another.
   at::IntArrayRef shape_of(const at::Tensor& output) const;
 };

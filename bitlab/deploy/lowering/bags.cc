@@ -50,11 +50,11 @@ Status lower_embedding_bag(Lowering& lowering, const Call& call) {
     BITLAB_TRY(x, lowering.node(Op::mul, {x, by}));
   }
   const Op mode = kModes.at(static_cast<size_t>(call.argument("mode").toInt()));
-  const auto number = [&](float value) { return lowering.constant(at::full({1}, value, at::kFloat)); };
+  const auto number = [&](float value) { return lowering.number(value, at::kFloat); };
   ValueId is_padding = program::kNone, is_empty = program::kNone, kept = program::kNone;
   if (is_given(call, "padding_idx")) {
     const int64_t padding = wrap_dim(call.argument("padding_idx").toInt(), call.tensor("weight").size(0));
-    BITLAB_TRY(is_padding, lowering.node(Op::equal, {indices, lowering.constant(at::full({1}, padding, at::kLong))}));
+    BITLAB_TRY(is_padding, lowering.node(Op::equal, {indices, lowering.number(padding, at::kLong)}));
     BITLAB_TRY(const ValueId counted, lowering.node(Op::where, {is_padding, number(0), number(1)}));
     BITLAB_TRY(kept, lowering.node(Op::sum, {counted}));
     BITLAB_TRY(kept, lowering.reshape(kept, {shape[0], 1}));
@@ -74,7 +74,7 @@ Status lower_embedding_bag(Lowering& lowering, const Call& call) {
   }
   BITLAB_TRY(const program::Shape result, lowering.shape_of_output(call));
   BITLAB_TRY(x, lowering.reshape(x, result));
-  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+  lose_from(lowering, call, 1);
   return lowering.finish(call, x);
 }
 

@@ -29,7 +29,7 @@ class Term {
   Term behind(Op op, double number) const { return constant(number).with(op, *this); }
   Term constant(double number) const {
     if (!value_.ok()) return *this;
-    return {*lowering_, lowering_->constant(at::full({1}, number, scalar_type(lowering_->dtype(*value_))))};
+    return {*lowering_, lowering_->number(number, scalar_type(lowering_->dtype(*value_)))};
   }
   Term cast(at::ScalarType type) const { return value_.ok() ? Term(*lowering_, lowering_->cast(*value_, type)) : *this; }
   Term cast_like(const Term& other) const {
@@ -316,8 +316,7 @@ Status lower_isin(Lowering& l, const Call& call) {
   BITLAB_TRY(ValueId found, l.node(Op::equal, {x, among}));
   BITLAB_TRY(found, l.cast(found, at::kLong));
   BITLAB_TRY(found, l.node(Op::max, {found}));
-  return l.lower_to(call, Op::equal,
-                    {found, l.constant(at::full({1}, call.argument("invert").toBool() ? 0 : 1, at::kLong))});
+  return l.lower_to(call, Op::equal, {found, l.number(call.argument("invert").toBool() ? 0 : 1, at::kLong)});
 }
 Status lower_xlogy(Lowering& l, const Call& call) {
   return lower_formula(l, call,

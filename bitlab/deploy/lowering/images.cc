@@ -178,7 +178,7 @@ Status lower_max_pool(Lowering& lowering, const Call& call) {
   attributes["stride"] = sizes_of(call, "stride", axes, kernel);
   attributes["ceil_mode"] = int64_t{call.argument("ceil_mode").toBool()};
   if (!is_sized(lowering, x) && has_whole_windows(lowering, call, axes)) {
-    for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+    lose_from(lowering, call, 1);
     return pool_of_axes(lowering, call, Op::max, x, Sizes(axes, 1));
   }
   BITLAB_RETURN_IF_ERROR(finish_pool_places(lowering, call, x,
@@ -212,7 +212,7 @@ Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
   const Sizes grid = sizes_of(call, "output_size", axes, {});
   const at::Tensor& self = call.argument("self").toTensor();
   if (!is_sized(lowering, x)) {
-    for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+    lose_from(lowering, call, 1);
     return pool_of_axes(lowering, call, equal_op == Op::max_pool ? Op::max : Op::mean, x, grid);
   }
   Sizes kernel, sizes;

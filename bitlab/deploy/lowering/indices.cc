@@ -114,7 +114,7 @@ Status lower_diag_embed(Lowering& lowering, const Call& call) {
   BITLAB_TRY(x, zeros_around(lowering, call, x, {std::max<int64_t>(offset, 0), std::max<int64_t>(-offset, 0)}));
   const at::Tensor diagonal =
       at::ones({size, size}, at::kBool).triu(offset).logical_and(at::ones({size, size}, at::kBool).tril(offset));
-  const ValueId zero = lowering.constant(at::full({1}, 0, output_of(call).scalar_type()));
+  const ValueId zero = lowering.number(0, output_of(call).scalar_type());
   BITLAB_TRY(x, lowering.node(Op::where, {lowering.constant(diagonal), x, zero}));
   Sizes order(static_cast<size_t>(rank));
   for (int64_t dim = 0, next = 0; dim < rank; ++dim)
@@ -297,7 +297,7 @@ Result<ValueId> joined_places(Lowering& lowering, const Call& call, const progra
     }
     return constant;
   }));
-  const auto number = [&](int64_t value) { return lowering.constant(at::full({1}, value, at::kLong)); };
+  const auto number = [&](int64_t value) { return lowering.number(value, at::kLong); };
   for (const size_t dim : dims) {
     if (!is_activation(dim)) continue;
     BITLAB_TRY(ValueId index, lowering.value_of(call, index_of(call, dim)));

@@ -371,7 +371,7 @@ std::optional<FloatAffine> affine_of(Lowering& lowering, const Call& call) {
 // bitlab::batch_norm computes the node's product and sum itself; LibTorch's own orders them in another way.
 Status lower_affine(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
-  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+  lose_from(lowering, call, 1);
   const auto affine = affine_of(lowering, call);
   if (!affine) return lowering.finish(call, x);
   BITLAB_RETURN_IF_ERROR(
@@ -398,8 +398,7 @@ Status norm(Lowering& lowering, const Call& call, Op op, double eps) {
   BITLAB_TRY(const ValueId bias, has_bias ? optional_of(lowering, call, "bias") : Result<ValueId>(program::kNone));
   const auto dims = static_cast<int64_t>(call.argument("normalized_shape").toIntVector().size());
   const program::Attributes attributes{{"dims", dims}, {"eps", eps}};
-  for (size_t i = 1; i < call.outputs.size(); ++i)
-    lowering.lose(call.outputs[i].toTensor());  // of a native form: statistics
+  lose_from(lowering, call, 1);  // of a native form: statistics
   if (!lowering.is_activation(call.tensor("weight")) && !(has_bias && lowering.is_activation(call.tensor("bias"))))
     return lowering.lower_to(call, op, has_bias ? std::vector{x, weight, bias} : std::vector{x, weight}, attributes);
   BITLAB_TRY(ValueId y, lowering.node(op, {x}, attributes));
@@ -432,7 +431,7 @@ Status group_norm(Lowering& lowering, const Call& call, int64_t groups) {
   BITLAB_TRY(const ValueId weight, by_channel(lowering, call, "weight", shape.size() - 2));
   BITLAB_TRY(const ValueId bias, by_channel(lowering, call, "bias", shape.size() - 2));
   BITLAB_TRY(y, with_affine(lowering, y, weight, bias));
-  for (size_t i = 1; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+  lose_from(lowering, call, 1);
   return lowering.finish(call, y);
 }
 

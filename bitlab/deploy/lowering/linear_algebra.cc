@@ -67,7 +67,7 @@ struct Eliminated {
 Result<Eliminated> eliminated(Lowering& lowering, ValueId x, int64_t n) {
   Eliminated done{x, {}};
   const int64_t dim = rows_dim(lowering, x);
-  const auto number = [&](float value) { return lowering.constant(at::full({1}, value, at::kFloat)); };
+  const auto number = [&](float value) { return lowering.number(value, at::kFloat); };
   for (int64_t k = 0; k < n; ++k) {
     // The row with the largest element of the column takes the place of the k-th.
     BITLAB_TRY(ValueId column, columns_from(lowering, x, k, 1));
@@ -77,12 +77,11 @@ Result<Eliminated> eliminated(Lowering& lowering, ValueId x, int64_t n) {
     BITLAB_TRY(column, lowering.reshape(column, shape));
     BITLAB_TRY(column, lowering.node(Op::abs, {column}));
     BITLAB_TRY(ValueId place, lowering.node(Op::argmax, {column}));
-    BITLAB_TRY(place, lowering.node(Op::add, {place, lowering.constant(at::full({1}, k, at::kLong))}));
+    BITLAB_TRY(place, lowering.node(Op::add, {place, lowering.number(k, at::kLong)}));
     shape.back() = 1;
     shape.emplace_back(1);
     BITLAB_TRY(place, lowering.reshape(place, shape));
-    BITLAB_TRY(const ValueId is_moved,
-               lowering.node(Op::not_equal, {place, lowering.constant(at::full({1}, k, at::kLong))}));
+    BITLAB_TRY(const ValueId is_moved, lowering.node(Op::not_equal, {place, lowering.number(k, at::kLong)}));
     Shape of_row = lowering.shape(x);
     of_row[static_cast<size_t>(dim)] = 1;
     BITLAB_TRY(place, expanded(lowering, place, of_row));
@@ -126,11 +125,6 @@ Result<ValueId> triangle_of(Lowering& lowering, ValueId a, int64_t n, bool upper
   return lowering.node(Op::where, {lowering.constant(kept), a, lowering.constant(otherwise)});
 }
 
-// The outputs behind the first ones, which nobody but LibTorch itself reads.
-void lose_from(Lowering& lowering, const Call& call, size_t first) {
-  for (size_t i = first; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
-}
-
 // The product of the pivots as [...]; with `logarithm` the sum of the logarithms of their sizes, and the product of their signs as the second value.
 Result<std::pair<ValueId, ValueId>> determinant(Lowering& lowering, const Call& call, const char* name, bool logarithm) {
   BITLAB_TRY(const SquareMatrix a, square_of(lowering, call, name));
@@ -150,7 +144,7 @@ Result<std::pair<ValueId, ValueId>> determinant(Lowering& lowering, const Call& 
     BITLAB_TRY(const ValueId y, over(Op::prod, pivots));
     return std::pair(y, program::kNone);
   }
-  const auto number = [&](float value) { return lowering.constant(at::full({1}, value, at::kFloat)); };
+  const auto number = [&](float value) { return lowering.number(value, at::kFloat); };
   BITLAB_TRY(ValueId size, lowering.node(Op::abs, {pivots}));
   BITLAB_TRY(size, lowering.node(Op::log, {size}));
   BITLAB_TRY(size, over(Op::sum, size));
@@ -241,8 +235,7 @@ Status lower_cholesky(Lowering& lowering, const Call& call) {
     BITLAB_TRY(pivot, lowering.node(Op::sqrt, {pivot}));
     BITLAB_TRY(column, lowering.node(Op::div, {column, pivot}));
     const at::Tensor kept = at::arange(a.rows).ge(k).unsqueeze(1);
-    BITLAB_TRY(column,
-               lowering.node(Op::where, {lowering.constant(kept), column, lowering.constant(at::full({1}, 0, at::kFloat))}));
+    BITLAB_TRY(column, lowering.node(Op::where, {lowering.constant(kept), column, lowering.number(0, at::kFloat)}));
     columns.push_back(column);
     BITLAB_TRY(const ValueId row, transpose_of(lowering, column));
     BITLAB_TRY(const ValueId product, lowering.node(Op::mul, {column, row}));

@@ -102,7 +102,7 @@ Status lower_clamped(Lowering& lowering, const Call& call, const char* low, cons
 }  // namespace
 
 Result<ValueId> with_number(Lowering& lowering, Op op, ValueId x, double number) {
-  return lowering.node(op, {x, lowering.constant(at::full({1}, number, scalar_type(lowering.dtype(x))))});
+  return lowering.node(op, {x, lowering.number(number, scalar_type(lowering.dtype(x)))});
 }
 
 Result<ValueId> scaled(Lowering& lowering, ValueId x, double number) {
@@ -143,8 +143,8 @@ Status lower_xor(Lowering& lowering, const Call& call) {
 Status lower_not(Lowering& lowering, const Call& call) {
   const at::ScalarType type = output_of(call).scalar_type();
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
-  if (type != at::kBool) return lowering.lower_to(call, Op::bitwise_xor, {x, lowering.constant(at::full({1}, -1, type))});
-  return lowering.lower_to(call, Op::equal, {x, lowering.constant(at::full({1}, false, at::kBool))});
+  if (type != at::kBool) return lowering.lower_to(call, Op::bitwise_xor, {x, lowering.number(-1, type)});
+  return lowering.lower_to(call, Op::equal, {x, lowering.number(false, at::kBool)});
 }
 
 Status lower_where(Lowering& lowering, const Call& call) {
@@ -166,7 +166,7 @@ Status lower_triangle(Lowering& lowering, const Call& call, bool is_lower) {
     const at::Tensor ones = at::ones({self.size(-2), self.size(-1)}, at::kBool);
     return is_lower ? ones.tril(diagonal) : ones.triu(diagonal);
   }));
-  const ValueId zero = lowering.constant(at::full({1}, 0, output_of(call).scalar_type()));
+  const ValueId zero = lowering.number(0, output_of(call).scalar_type());
   return lowering.lower_to(call, Op::where, {kept, x, zero});
 }
 
@@ -291,7 +291,7 @@ Status lower_addcmul(Lowering& lowering, const Call& call) {
 
 Status lower_reciprocal(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  return lowering.lower_to(call, Op::div, {lowering.constant(at::full({1}, 1, at::kFloat)), x});
+  return lowering.lower_to(call, Op::div, {lowering.number(1, at::kFloat), x});
 }
 
 // Into memory of another dtype and shape.
@@ -334,7 +334,7 @@ Status lower_pow(Lowering& lowering, const Call& call) {
 
 Status lower_neg(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  return lowering.lower_to(call, Op::mul, {x, lowering.constant(at::full({1}, -1, output_of(call).scalar_type()))});
+  return lowering.lower_to(call, Op::mul, {x, lowering.number(-1, output_of(call).scalar_type())});
 }
 
 Status lower_rsub(Lowering& lowering, const Call& call) {

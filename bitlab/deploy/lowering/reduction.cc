@@ -86,7 +86,7 @@ Status lower_reduction(Lowering& lowering, const Call& call, Op op, at::ScalarTy
 }
 
 Result<ValueId> negative(Lowering& lowering, ValueId x, at::ScalarType type) {
-  return lowering.node(Op::mul, {x, lowering.constant(at::full({1}, -1, type))});
+  return lowering.node(Op::mul, {x, lowering.number(-1, type)});
 }
 
 // The largest values, or the least, and where something reads them the places of the first of these.
@@ -169,13 +169,13 @@ Status lower_nansum(Lowering& lowering, const Call& call) {
   const at::ScalarType type = output_of(call).scalar_type();
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type));
   BITLAB_TRY(const ValueId is_number, lowering.node(Op::equal, {x, x}));
-  BITLAB_TRY(x, lowering.node(Op::where, {is_number, x, lowering.constant(at::full({1}, 0, type))}));
+  BITLAB_TRY(x, lowering.node(Op::where, {is_number, x, lowering.number(0, type)}));
   BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
   return lowering.finish(call, x);
 }
 Status lower_count_nonzero(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
-  BITLAB_TRY(x, lowering.node(Op::not_equal, {x, lowering.constant(at::full({1}, 0, type_of(call)))}));
+  BITLAB_TRY(x, lowering.node(Op::not_equal, {x, lowering.number(0, type_of(call))}));
   BITLAB_TRY(x, lowering.cast(x, at::kLong));
   BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
   return lowering.finish(call, x);
@@ -188,7 +188,7 @@ Status lower_trace(Lowering& lowering, const Call& call) {
     const at::Tensor self = c.argument("self").toTensor();
     return at::eye(self.size(0), self.size(1), at::kBool);
   }));
-  BITLAB_TRY(x, lowering.node(Op::where, {diagonal, x, lowering.constant(at::full({1}, 0, type))}));
+  BITLAB_TRY(x, lowering.node(Op::where, {diagonal, x, lowering.number(0, type)}));
   BITLAB_TRY(x, reduced(lowering, call, Op::sum, x));
   return lowering.finish(call, x);
 }
@@ -476,7 +476,7 @@ Status lower_logsumexp(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId size, lowering.node(Op::abs, {most}));
   BITLAB_TRY(const ValueId is_finite,
              with_number(lowering, Op::less_equal, size, double{std::numeric_limits<float>::max()}));
-  BITLAB_TRY(most, lowering.node(Op::where, {is_finite, most, lowering.constant(at::full({1}, 0, at::kFloat))}));
+  BITLAB_TRY(most, lowering.node(Op::where, {is_finite, most, lowering.number(0, at::kFloat)}));
   BITLAB_TRY(const ValueId center, lowering.reshape(most, with_1));
   BITLAB_TRY(ValueId y, lowering.node(Op::sub, {rows.x, center}));
   BITLAB_TRY(y, lowering.node(Op::exp, {y}));
@@ -508,7 +508,7 @@ Status lower_searchsorted(Lowering& lowering, const Call& call) {
   }
   BITLAB_TRY(ValueId y,
              lowering.node(is_right ? Op::less : Op::less_equal, {x, in_order}));  // false for NaN, which is behind all
-  BITLAB_TRY(y, lowering.node(Op::equal, {y, lowering.constant(at::full({1}, false, at::kBool))}));
+  BITLAB_TRY(y, lowering.node(Op::equal, {y, lowering.number(false, at::kBool)}));
   BITLAB_TRY(y, lowering.cast(y, at::kLong));
   BITLAB_TRY(y, lowering.node(Op::sum, {y}));
   BITLAB_TRY(y, lowering.cast(y, output_of(call).scalar_type()));

@@ -144,7 +144,7 @@ Result<ValueId> scattered_to_rows(Lowering& lowering, ValueId x, int64_t dim, Va
 at::ScalarType result_type(const Call& call) { return output_of(call).scalar_type(); }
 
 Result<ValueId> filled(Lowering& lowering, const Shape& shape, double value, at::ScalarType type) {
-  return lowering.node(Op::expand, {lowering.constant(at::full({1}, value, type))}, {{"shape", shape}});
+  return lowering.node(Op::expand, {lowering.number(value, type)}, {{"shape", shape}});
 }
 
 // What a scatter writes: a number, or the beginning of a tensor that may be larger than the indices.
@@ -260,7 +260,7 @@ Status lower_select_scatter(Lowering& lowering, const Call& call) {
 Status lower_fill(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const Shape shape, lowering.shape_of_output(call));
   const bool is_zero = call.op.starts_with("aten::zero");
-  BITLAB_TRY(ValueId value, is_zero ? Result<ValueId>(lowering.constant(at::full({1}, 0, result_type(call))))
+  BITLAB_TRY(ValueId value, is_zero ? Result<ValueId>(lowering.number(0, result_type(call)))
                                     : lowering.operand_as(call, "value", result_type(call)));
   BITLAB_TRY(value, lowering.node(Op::expand, {value}, {{"shape", shape}}));
   return lowering.finish(call, value);

@@ -84,6 +84,11 @@ inline Result<ValueId> with_rank(Lowering& lowering, ValueId x, size_t rank) {
 // An argument with a number for each channel of [C, spatial...], constant or computed; kNone where it is left out (layers.cc).
 Result<ValueId> by_channel(Lowering& lowering, const Call& call, const std::string& argument, size_t spatial);
 
+// The outputs behind the first ones, which nobody but LibTorch itself reads.
+inline void lose_from(Lowering& lowering, const Call& call, size_t first) {
+  for (size_t i = first; i < call.outputs.size(); ++i) lowering.lose(call.outputs[i].toTensor());
+}
+
 // first, first + 1, ...
 inline Sizes counted(size_t count, size_t first = 0) {
   Sizes numbers(count);
