@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import outcome  # noqa: E402
 
 # What is trained, the ones that a reader asks for first in front. ttq's published threshold of 0.05 max|w| was chosen for networks with
 # wider layers; 0.2 leaves about as many zeros here as the other methods do.
@@ -69,9 +71,7 @@ def main() -> int:
             return
         row["accuracy"][str(seed)] = round(train(args.bitlab, case, results["settings"], seed), 4)
         results["rows"] = [rows[key] for key in (json.dumps(c, sort_keys=True) for c in CASES) if key in rows]
-        temporary = args.output.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-        temporary.replace(args.output)
+        outcome.replace(args.output, results)
         print(case, seed, row["accuracy"][str(seed)], flush=True)
 
     with ThreadPoolExecutor(args.jobs) as pool:

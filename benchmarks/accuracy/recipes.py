@@ -10,9 +10,7 @@ Without --take the table is printed and nothing is written. Runs that are finish
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import outcome  # noqa: E402
+import training  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/recipes.json"
 SETTINGS = ["--model=gpt", "--model.layers=2", "--model.dim=64", "--model.heads=2", "--model.hidden=256", "--model.sub_norm=false",
@@ -47,16 +46,6 @@ RECIPES: dict[str, list[str]] = {
 }  # fmt: skip
 
 
-def trained(bitlab: Path, folder: Path, flags: list[str]) -> float:
-    """The loss on the test text."""
-    report = folder / "report.json"
-    if not report.exists():
-        begun = (folder / "last.ckpt").exists()
-        command = [str(bitlab), "train", *(["--resume"] if begun else flags), "-o", str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return round(float(json.loads(report.read_text())["test"]["loss"]), 5)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bitlab", type=Path, default=ROOT / "build/release/bin/bitlab", help="the program")
@@ -74,14 +63,13 @@ def main() -> int:
             folder = twin if recipe == "float32" else args.runs_folder / str(seed) / str(number)
             common = [*SETTINGS, f"--train.epochs={args.epochs}", f"--threads={args.threads}", f"--seed={seed}"]
             given = {flag.partition("=")[0]: flag for flag in [*common, *own]}  # a recipe's win
-            losses[recipe].append(trained(args.bitlab, folder, list(given.values())))
+            report = training.report_of(args.bitlab, folder, list(given.values()), quiet=True)
+            losses[recipe].append(round(float(report["test"]["loss"]), 5))
             print(f"{recipe:45} {losses[recipe][-1]:.4f}  mean {statistics.mean(losses[recipe]):.4f}", flush=True)
     results: dict[str, Any] = {"command": f"python3 benchmarks/accuracy/recipes.py --take --seeds {args.seeds}", "cpu": outcome.cpu(), "epochs": args.epochs}
     results |= {"flags": SETTINGS, "losses": losses}
     if args.take:
-        temporary = RESULTS.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-        temporary.replace(RESULTS)
+        outcome.replace(RESULTS, results)
     return 0
 
 

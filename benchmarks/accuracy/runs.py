@@ -30,6 +30,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import outcome  # noqa: E402
+import training  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/accuracy.json"
 FLOAT = ["--quant=none", "--quant.rules=[]"]
@@ -76,15 +77,6 @@ def value(report: dict[str, Any], metric: str) -> float:
     return 100 * float(test["accuracy"]) if metric == "accuracy" else float(test["loss"])
 
 
-def train(bitlab: Path, folder: Path, flags: list[str]) -> dict[str, Any]:
-    """The report of the run in the folder, which is trained where it is not there."""
-    report = folder / "report.json"
-    if not report.exists():
-        begun = (folder / "last.ckpt").exists()
-        subprocess.run([str(bitlab), "train", *(["--resume"] if begun else flags), "-o", str(folder)], check=True)
-    return dict(json.loads(report.read_text()))
-
-
 def so_far(folder: Path) -> list[dict[str, float]]:
     """What a run that is under way has reached on its validation samples, epoch by epoch."""
     events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -97,9 +89,7 @@ def write(path: Path, part: str, name: str, results: dict[str, Any]) -> None:
     known |= {"command": "python3 benchmarks/accuracy/runs.py", "cpu": outcome.cpu()}
     known.get("under_way", {}).pop(name, None)
     known.setdefault(part, {})[name] = results
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(known, indent=1) + "\n")
-    temporary.replace(path)
+    outcome.replace(path, known)
 
 
 def without_training(bitlab: Path, twin: Path, preset: Path, samples: int, threads: int) -> dict[str, Any]:
@@ -162,14 +152,14 @@ def main() -> int:
         for seed in range(1, run.seeds + 1):
             folder = args.runs_folder / name / str(seed)
             own = [*flags, f"--seed={seed}"]
-            pair = {"float": outcome_of(train(args.bitlab, folder / "float", own + FLOAT), run.metric)}
+            pair = {"float": outcome_of(training.report_of(args.bitlab, folder / "float", own + FLOAT), run.metric)}
             if run.from_float:
                 twin = folder / "float"
                 own.append(f"--train.init_from={twin}")
                 # What as many epochs more bring to the float network itself.
-                pair["float_continued"] = outcome_of(train(args.bitlab, folder / "float_continued", own + FLOAT), run.metric)
+                pair["float_continued"] = outcome_of(training.report_of(args.bitlab, folder / "float_continued", own + FLOAT), run.metric)
                 own += [f"--train.teacher={twin}", *run.from_float]
-            pair["ternary"] = outcome_of(train(args.bitlab, folder / "ternary", own), run.metric)
+            pair["ternary"] = outcome_of(training.report_of(args.bitlab, folder / "ternary", own), run.metric)
             if seed == 1 and args.samples > 0:
                 results["without_training"] = without_training(args.bitlab, folder / "float", preset, args.samples, args.threads)
             results["seeds"][str(seed)] = pair

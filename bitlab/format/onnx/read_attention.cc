@@ -14,19 +14,6 @@ using program::Op;
 using program::Shape;
 using program::ValueId;
 
-namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-struct Heads {
-  ValueId q = program::kNone, k = program::kNone, v = program::kNone;  // [batch, heads, tokens, size]
-  std::optional<ValueId>
-      mask;             // bool, true where a query looks, or what is added: broadcast to [batch, heads, queries, keys]
-  bool causal = false;  // of as many keys as queries
-  double scale = 1, softcap = 0;
-};
-
-// [batch, tokens, heads size] as [batch, heads, tokens, size].
 Result<ValueId> in_heads(Reader& r, ValueId x, int64_t heads) {
   const Shape shape = r.shape_of(x);
   if (shape.size() == 4) return x;
@@ -42,6 +29,18 @@ Result<ValueId> out_of_heads(Reader& r, ValueId y) {
   return r.reshape(y, {shape[0], shape[1], shape[2] * shape[3]});
 }
 
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+struct Heads {
+  ValueId q = program::kNone, k = program::kNone, v = program::kNone;  // [batch, heads, tokens, size]
+  std::optional<ValueId>
+      mask;             // bool, true where a query looks, or what is added: broadcast to [batch, heads, queries, keys]
+  bool causal = false;  // of as many keys as queries
+  double scale = 1, softcap = 0;
+};
+
 // Every head with keys or values of its own: head i has those of group i groups / heads.
 Result<ValueId> repeated(Reader& r, ValueId x, const Dim& heads) {
   const Shape shape = r.shape_of(x);
@@ -54,6 +53,11 @@ Result<ValueId> repeated(Reader& r, ValueId x, const Dim& heads) {
 }
 
 Term positions(Reader& r, const Dim& size, const Shape& shape) { return {r, r.positions(size, shape)}; }
+
+// Whether a key is no later than a query: bool [queries, keys].
+Term not_behind(Reader& r, const Dim& queries, const Dim& keys) {
+  return positions(r, keys, {1, keys}).with(Op::less_equal, positions(r, queries, {queries, 1}));
+}
 
 Term both(const std::optional<Term>& a, const Term& b) { return a ? a->with(Op::minimum, b) : b; }
 
@@ -92,7 +96,7 @@ Result<Attended> attend_in_steps(Reader& r, Heads heads) {
   BITLAB_TRY(result.scores, scores.id());
   const Shape shape = r.shape_of(result.scores);
   if (heads.causal) {
-    const Term seen = positions(r, shape[3], {1, shape[3]}).with(Op::less_equal, positions(r, shape[2], {shape[2], 1}));
+    const Term seen = not_behind(r, shape[2], shape[3]);
     BITLAB_TRY(heads.mask, seen.id());
   }
   Term masked = scores;
@@ -270,7 +274,7 @@ Status add_biases(Reader& r, Heads& heads, size_t padding, size_t added) {
     return {};
   }
   const Dim queries = r.shape_of(heads.q)[2], keys = r.shape_of(heads.k)[2];
-  const Term seen = positions(r, keys, {1, keys}).with(Op::less_equal, positions(r, queries, {queries, 1}));
+  const Term seen = not_behind(r, queries, keys);
   BITLAB_TRY(heads.mask, joined(r, *heads.mask, seen));
   return {};
 }

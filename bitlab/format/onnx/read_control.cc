@@ -61,19 +61,6 @@ Result<Operands> read_if(Reader& r) {
 
 namespace {
 
-// Results of all steps along a new dimension.
-Result<ValueId> beside_each_other(Reader& r, const std::vector<ValueId>& steps, int64_t dim) {
-  std::vector<ValueId> parts;
-  for (const ValueId step : steps) {
-    Shape shape = r.shape_of(step);
-    if (shape != r.shape_of(steps[0])) return r.refuse("steps of one shape, got {}", r.show(shape));
-    shape.insert(shape.begin() + dim, 1);
-    BITLAB_TRY(const ValueId value, r.as_activation(step));
-    BITLAB_TRY(parts.emplace_back(), r.reshape(value, shape));
-  }
-  return parts.size() == 1 ? Result<ValueId>(parts[0]) : r.emit(Op::cat, parts, {{"dim", dim}});
-}
-
 struct Steps {
   Operands states;
   std::vector<std::vector<ValueId>> shown;  // of each output that is collected, step by step
@@ -121,7 +108,7 @@ Result<Operands> read_loop(Reader& r) {
   }
   Operands results = steps.states;
   for (const std::vector<ValueId>& shown : steps.shown) {
-    BITLAB_TRY(results.emplace_back(), beside_each_other(r, shown, 0));
+    BITLAB_TRY(results.emplace_back(), r.stack(shown, 0));
   }
   return results;
 }
@@ -192,7 +179,7 @@ Result<Operands> read_scan(Reader& r) {
     std::vector<ValueId>& shown = steps.shown[k];
     if (scan.output_directions[k] != 0) std::reverse(shown.begin(), shown.end());
     BITLAB_TRY(const int64_t dim, r.axis(scan.output_axes[k], r.shape_of(shown[0]).size() + 1));
-    BITLAB_TRY(results.emplace_back(), beside_each_other(r, shown, dim));
+    BITLAB_TRY(results.emplace_back(), r.stack(shown, dim));
   }
   return results;
 }

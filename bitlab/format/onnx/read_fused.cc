@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "bitlab/format/onnx/internal/expansion.h"
+#include "bitlab/format/onnx/internal/read_products.h"
 #include "bitlab/format/onnx/internal/readers.h"
 
 namespace bitlab::format::onnx {
@@ -69,10 +70,7 @@ Result<Operands> rotary(Reader& r, size_t cos, size_t sin, std::optional<size_t>
   BITLAB_TRY(rotation.x, r.activation(0));
   if (x.size() == 3) {
     const int64_t count = heads > 0 ? heads : x[2].factor / std::max<int64_t>(2 * r.shape(cos).back().factor, 1);
-    const auto size = divided(x[2], count);
-    if (!size) return r.corrupt("[batch, tokens, {} heads], got {}", count, r.show(x));
-    BITLAB_TRY(rotation.x, r.reshape(rotation.x, {x[0], x[1], count, *size}));
-    BITLAB_TRY(rotation.x, r.permute(rotation.x, {0, 2, 1, 3}));
+    BITLAB_TRY(rotation.x, in_heads(r, rotation.x, count));
   }
   const Shape shape = r.shape_of(rotation.x);
   if (shape.size() != 4 || !shape[3].is_number()) return r.refuse("x of 3 or 4 sizes, got {}", r.show(x));
@@ -97,9 +95,7 @@ Result<Operands> rotary(Reader& r, size_t cos, size_t sin, std::optional<size_t>
   if (r.shape_of(rotation.cos)[3] != half || r.shape_of(rotation.sin)[3] != half)
     return r.corrupt("tables of {} values, got {}", rotation.turned / 2, r.show(r.shape_of(rotation.cos)));
   BITLAB_TRY(ValueId y, rotated(r, rotation));
-  if (x.size() == 4) return Operands{y};
-  BITLAB_TRY(y, r.permute(y, {0, 2, 1, 3}));
-  return single(r.reshape(y, x));
+  return single(x.size() == 4 ? Result<ValueId>(y) : out_of_heads(r, y));
 }
 
 }  // namespace

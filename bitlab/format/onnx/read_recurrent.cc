@@ -261,9 +261,9 @@ struct Run {
 };
 
 // Behind the end of a sample its state stays, and what it shows is 0.
-Result<Run> run_of(Reader& r, const Layer& layer, const Direction& direction, std::vector<ValueId> state) {
+Result<Run> run_of(Reader& r, const Layer& layer, const Direction& direction, std::vector<ValueId> state,
+                   const std::optional<ValueId>& lengths) {
   Cell cell(r, layer, direction);
-  BITLAB_TRY(const std::optional<ValueId> lengths, lengths_of(r, layer));
   std::vector<ValueId> shown(static_cast<size_t>(layer.tokens), program::kNone);
   for (int64_t i = 0; i < layer.tokens; ++i) {
     const int64_t at = layer.reverses[direction.index] ? layer.tokens - 1 - i : i;
@@ -279,24 +279,12 @@ Result<Run> run_of(Reader& r, const Layer& layer, const Direction& direction, st
       }
     }
     state = std::move(next);
-    BITLAB_TRY(const ValueId id, y.id());
-    BITLAB_TRY(shown[static_cast<size_t>(at)], r.reshape(id, {1, layer.batch, layer.hidden}));
+    BITLAB_TRY(shown[static_cast<size_t>(at)], y.id());
   }
   Run run;
   run.last = std::move(state);
-  BITLAB_TRY(run.all, r.emit(Op::cat, shown, {{"dim", int64_t{0}}}));
+  BITLAB_TRY(run.all, r.stack(shown, 0));
   return run;
-}
-
-// Of directions: each with a dimension for them, side by side.
-Result<ValueId> stacked(Reader& r, const std::vector<ValueId>& parts, int64_t dim) {
-  std::vector<ValueId> apart;
-  for (const ValueId part : parts) {
-    Shape shape = r.shape_of(part);
-    shape.insert(shape.begin() + dim, 1);
-    BITLAB_TRY(apart.emplace_back(), r.reshape(part, shape));
-  }
-  return apart.size() == 1 ? Result<ValueId>(apart[0]) : r.emit(Op::cat, apart, {{"dim", dim}});
 }
 
 }  // namespace
@@ -307,6 +295,7 @@ Result<Operands> read_recurrent(Reader& r) {
   if (layer.by_sample) {
     BITLAB_TRY(x, r.permute(x, {1, 0, 2}));
   }
+  BITLAB_TRY(const std::optional<ValueId> lengths, lengths_of(r, layer));
   const size_t states = layer.has_cell() ? 2 : 1;
   std::vector<ValueId> all;
   std::vector<std::vector<ValueId>> last(states);
@@ -316,15 +305,15 @@ Result<Operands> read_recurrent(Reader& r) {
     for (size_t k = 0; k < states; ++k) {
       BITLAB_TRY(state.emplace_back(), initial_state(r, layer, k == 0 ? kFirstState : kFirstCell, d));
     }
-    BITLAB_TRY(Run run, run_of(r, layer, direction, std::move(state)));
+    BITLAB_TRY(Run run, run_of(r, layer, direction, std::move(state), lengths));
     all.push_back(run.all);
     for (size_t k = 0; k < states; ++k) last[k].push_back(run.last[k]);
   }
   Operands results;
-  BITLAB_TRY(ValueId y, stacked(r, all, 1));
+  BITLAB_TRY(ValueId y, r.stack(all, 1));
   BITLAB_TRY(results.emplace_back(), layer.by_sample ? r.permute(y, {2, 0, 1, 3}) : Result<ValueId>(y));
   for (const std::vector<ValueId>& parts : last) {
-    BITLAB_TRY(results.emplace_back(), stacked(r, parts, layer.by_sample ? 1 : 0));
+    BITLAB_TRY(results.emplace_back(), r.stack(parts, layer.by_sample ? 1 : 0));
   }
   return results;
 }

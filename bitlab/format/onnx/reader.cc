@@ -313,6 +313,19 @@ Result<ValueId> Reader::slice(ValueId x, int64_t dim, int64_t start, const Dim& 
   return emit(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", Shape{length}}, {"step", step}});
 }
 
+Result<ValueId> Reader::stack(const std::vector<ValueId>& parts, int64_t dim) {
+  std::vector<ValueId> apart;
+  for (const ValueId part : parts) {
+    Shape shape = shape_of(part);
+    if (shape != shape_of(parts[0]))
+      return refuse("parts of one shape, got {} and {}", show(shape_of(parts[0])), show(shape));
+    shape.insert(shape.begin() + dim, 1);
+    BITLAB_TRY(const ValueId value, as_activation(part));
+    BITLAB_TRY(apart.emplace_back(), reshape(value, shape));
+  }
+  return apart.size() == 1 ? Result<ValueId>(apart[0]) : emit(Op::cat, apart, {{"dim", dim}});
+}
+
 Result<ValueId> Reader::padded(ValueId x, const Ints& before, const Ints& behind, float value) {
   const DType dtype = of(x).dtype;
   for (size_t dim = 0; dim < before.size(); ++dim) {

@@ -12,6 +12,9 @@ Result<program::ValueId> linear(Reader& r, program::ValueId x, const Tensor& w, 
 Result<program::ValueId> product(Reader& r, program::ValueId a, program::ValueId b);
 // The same, in which a value may be a vector, as in MatMul.
 Result<program::ValueId> vectors_product(Reader& r, program::ValueId x, program::ValueId y);
+// [batch, tokens, heads size] as [batch, heads, tokens, size], which stays as it is; and back.
+Result<program::ValueId> in_heads(Reader& r, program::ValueId x, int64_t heads);
+Result<program::ValueId> out_of_heads(Reader& r, program::ValueId y);
 // A convolution with weights in ONNX's order, and the windows that the node has.
 Result<program::ValueId> convolved(Reader& r, program::ValueId x, const Tensor& w, std::optional<program::ValueId> bias,
                                    bool transposed);

@@ -102,6 +102,8 @@ class Reader {
   Result<program::ValueId> from_last(program::ValueId x, int64_t dim);
   Result<program::ValueId> slice(program::ValueId x, int64_t dim, int64_t start, const program::Dim& length,
                                  int64_t step = 1);
+  // Values of one shape side by side along a new dimension. Error: Unsupported, for others.
+  Result<program::ValueId> stack(const std::vector<program::ValueId>& parts, int64_t dim);
   // `before` and `behind` x along each dimension: of a constant.
   Result<program::ValueId> padded(program::ValueId x, const Ints& before, const Ints& behind, float value);
   // Integers of eight bits, or sums of their products (int32), that the program keeps as floats.
