@@ -126,6 +126,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of a run")
     parser.add_argument("--so-far", action="store_true", help="train nothing: keep what runs that are under way have reached")
     args = parser.parse_args()
+    if unknown := [name for name in args.runs if name not in RUNS]:
+        parser.error(f"expected runs of {', '.join(RUNS)}, got {', '.join(unknown)}")
     for name in args.runs or RUNS:
         run, preset = RUNS[name], ROOT / "presets" / f"{name}.yaml"
         if args.so_far:
