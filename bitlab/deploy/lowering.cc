@@ -97,7 +97,7 @@ LoweringFunction find_lowering(std::string_view op) {
   return found == functions.end() ? nullptr : found->second;
 }
 
-bool has_lowering(std::string_view op) { return find_lowering(op) != nullptr; }
+bool has_lowering(const Call& call) { return find_lowering(call.op) != nullptr && is_recurrent_node(call); }
 
 std::string describe(const c10::IValue& value) {
   if (value.isNone()) return "none";

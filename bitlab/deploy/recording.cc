@@ -99,13 +99,12 @@ class Recorder final : public ops::CallListener {
     frame.recorded = true;
     Call& call = frame.call;
     call.op = full_name(fn);
-    frame.is_whole = has_lowering(call.op);
     if (frames_.size() > 1) call.within = frames_.front().call.op;
     const auto schema = fn.operator_schema();
     frame.is_operator = schema.has_value();
     const auto given = ops::inputs_of(fn);
     if (have_wrapper(given)) {
-      frame.is_whole = frame.is_operator = false;
+      frame.is_operator = false;
       return;
     }
     std::vector<c10::IValue> inputs(given.begin(), given.end());
@@ -117,6 +116,7 @@ class Recorder final : public ops::CallListener {
       frames_[frames_.size() - 2].check_unchanged(c10::ArrayRef<const c10::IValue>(inputs.data(), inputs.size()));
     for (size_t i = 0; i < inputs.size(); ++i)
       call.arguments.push_back({schema && i < schema->arguments().size() ? schema->arguments()[i].name() : "?", inputs[i]});
+    frame.is_whole = has_lowering(call);
     if (takes_by_mask(call)) call.read = copy_of(inputs[0].toTensor());
     if (!call.is_in_place() || inputs.empty() || !inputs[0].isTensor()) return;
     const at::Tensor& changed = inputs[0].toTensor();

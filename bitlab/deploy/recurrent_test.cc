@@ -166,5 +166,82 @@ TEST(RecurrentDeployment, ATaggerTrainsDeploysAndRuns) {
   }
 }
 
+// Layers of LibTorch are nodes, too, within rounding; the net's states come in and go out.
+template <class Layer>
+struct FloatNet : torch::nn::Module {
+  template <class Options>
+  explicit FloatNet(const Options& options) : layer(register_module("rnn", Layer(options))) {}
+  NamedTensors forward(const NamedTensors& inputs) {
+    if constexpr (std::is_same_v<Layer, torch::nn::LSTM>) {
+      const auto [y, last] = layer->forward(inputs.at("x"), std::tuple(inputs.at("h0"), inputs.at("c0")));
+      return {{"y", y}, {"h_n", std::get<0>(last)}, {"c_n", std::get<1>(last)}};
+    } else {
+      const auto [y, last] = layer->forward(inputs.at("x"));
+      return {{"y", y}, {"h_n", last}};
+    }
+  }
+  Layer layer;
+};
+
+template <class Layer, class Options>
+void expect_float(const Options& o) {
+  constexpr bool kIsLstm = std::is_same_v<Layer, torch::nn::LSTM>;
+  FloatNet<Layer> net(o);
+  SCOPED_TRACE(c10::str(*net.layer));
+  const auto same = nn::BitRecurrentOptions(o.input_size(), o.hidden_size())
+                        .num_layers(o.num_layers())
+                        .bidirectional(o.bidirectional())
+                        .batch_first(o.batch_first());
+  const NamedTensors example = recurrent_inputs(same, kIsLstm, kIsLstm, 2, 3);
+  const auto program = capture(net, example, {.signature = recurrent_signature(same, example)});
+  ASSERT_TRUE(program.ok()) << program.error().message;
+  const auto nodes = std::count_if(program->nodes.begin(), program->nodes.end(),
+                                   [](const program::Node& node) { return node.op == Op::recurrent; });
+  EXPECT_EQ(nodes, o.num_layers() * (o.bidirectional() ? 2 : 1)) << print(*program);
+  const auto session = runtime::Session::create(runtime::Model::create(*program).value()).value();
+  const at::NoGradGuard no_grad;
+  for (const int64_t tokens : {1, 7})
+    for (const int64_t batch : {1, 3}) {
+      const NamedTensors inputs = recurrent_inputs(same, kIsLstm, kIsLstm, batch, tokens);
+      const NamedTensors expected = net.forward(inputs), found = run(*session, inputs).value();
+      for (const auto& [name, tensor] : expected)
+        EXPECT_TRUE(torch::allclose(found.at(name), tensor, 1e-5, 1e-6))
+            << name << " tokens " << tokens << " batch " << batch;
+    }
+}
+
+TEST(RecurrentDeployment, FloatLayersAreNodesForAnyNumberOfTokens) {
+  torch::manual_seed(6);
+  for (const int64_t hidden : {1, 17}) {
+    for (const bool both : {false, true}) {
+      expect_float<torch::nn::LSTM>(torch::nn::LSTMOptions(5, hidden)
+                                        .num_layers(both ? 2 : 1)
+                                        .bidirectional(both)
+                                        .batch_first(hidden == 17)
+                                        .bias(!both));
+      expect_float<torch::nn::GRU>(
+          torch::nn::GRUOptions(5, hidden).num_layers(both ? 1 : 3).bidirectional(both).batch_first(hidden == 1));
+    }
+  }
+}
+
+// What nodes are not, as a projection of the hidden states, is the calls of LibTorch, for a number of tokens that is known.
+TEST(RecurrentDeployment, FloatLayersOfOtherFormsGoStepByStep) {
+  torch::manual_seed(7);
+  FloatNet<torch::nn::LSTM> net(torch::nn::LSTMOptions(5, 6).proj_size(4).batch_first(true));
+  NamedTensors inputs{{"x", torch::randn({2, 3, 5})}};
+  inputs.set("h0", torch::randn({1, 2, 4})), inputs.set("c0", torch::randn({1, 2, 6}));
+  Signature signature;
+  for (const auto& [name, tensor] : inputs)
+    signature.inputs.push_back(
+        {name, {DType::kFloat32, name == "x" ? program::Shape{kBatch, 3, 5} : program::Shape{1, kBatch, tensor.size(2)}}});
+  const auto program = capture(net, inputs, {.signature = signature});
+  ASSERT_TRUE(program.ok()) << program.error().message;
+  for (const program::Node& node : program->nodes) EXPECT_NE(node.op, Op::recurrent);
+  const auto session = runtime::Session::create(runtime::Model::create(*program).value()).value();
+  const NamedTensors expected = net.forward(inputs), found = run(*session, inputs).value();
+  for (const auto& [name, tensor] : expected) EXPECT_TRUE(torch::allclose(found.at(name), tensor, 1e-5, 1e-6)) << name;
+}
+
 }  // namespace
 }  // namespace bitlab::deploy

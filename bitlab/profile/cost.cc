@@ -86,6 +86,7 @@ int64_t macs(const Program& p, const Node& node, const SymbolSizes& sizes) {
     case Op::linear:
     case Op::ternary_linear:
       return times_output(weight_depth(p.value(node.inputs[program::input_of(Op::linear, "weight")]).shape));
+    case Op::recurrent:
     case Op::ternary_recurrent:
       return saturated_product(elements(p.value(node.inputs[0]).shape, sizes),
                                weight_depth(p.value(node.inputs[program::input_of(Op::ternary_recurrent, "weight")]).shape));
@@ -109,6 +110,7 @@ Arithmetic arithmetic(const Node& node) {
       return node.attribute<std::string>("activation") == "none" ? Arithmetic::kFloat32 : Arithmetic::kInt8;
     case Op::linear:
     case Op::conv:
+    case Op::recurrent:
     case Op::matmul:
     case Op::attention:
       return Arithmetic::kFloat32;

@@ -17,7 +17,7 @@ std::string_view name(Arithmetic arithmetic);  // "none", "int8", "float32"
 //   linear, ternary_linear    elements(y) K, with K columns of the weight
 //   conv, ternary_conv        elements(y) K, with K = taps channels / groups, padding counted; of a depthwise one K = taps.
 //                             Transposed: elements(x) taps filters / groups
-//   ternary_recurrent         elements(x) K, of hidden states: x are the gates of all tokens, K the hidden size
+//   ternary_recurrent, recurrent   elements(x) K, of hidden states: x are the gates of all tokens, K the hidden size
 //   matmul                    elements(y) k, for [..., m, k] by [..., k, n]
 //   attention                 batch heads pairs (d + e), with the pairs of a query and a key that it may see: t s, or those up to the query
 //                             where causal; states count as long as the context is

@@ -55,6 +55,7 @@ struct Tokens {
       case Op::matmul:
         return in(shape(node, 0).back()) || in(shape(node, 1));
       case Op::ternary_recurrent:
+      case Op::recurrent:
         return in(shape(node, 0)[1]);
       case Op::conv:
       case Op::ternary_conv:

@@ -305,6 +305,15 @@ TEST(ShapeRules, RecurrentLayers) {
   EXPECT_EQ(refused({x, w, kNone, kNone, x}, "lstm"), "[ternary_recurrent] h0 of shape [batch, 3], got [batch, tokens, 12]");
   const ValueId h4 = b.input("h4", {kBatch, 4});
   EXPECT_EQ(refused({x, w4, kNone, kNone, h4, h4}, "gru"), "[ternary_recurrent] no c0 of a gru, got one");
+  const ValueId floats = b.floats("floats", {12, 3}, std::vector<float>(36)),
+                floats4 = b.floats("floats4", {12, 4}, std::vector<float>(48));
+  const auto of_floats = [&](std::vector<ValueId> inputs, const std::string& cell) {
+    return b.nodes(Op::recurrent, "f" + std::to_string(b.peek().nodes.size()), std::move(inputs), {{"cell", cell}});
+  };
+  EXPECT_EQ(of_floats({x, floats, kNone, h, h}, "lstm").value().size(), 3U);
+  EXPECT_EQ(of_floats({x, floats4, kNone, h4}, "gru").value().size(), 2U);
+  const std::string message = of_floats({x, floats4, kNone, h4, h4}, "gru").error().message;
+  EXPECT_EQ(message.substr(0, message.find(" (node=")), "[recurrent] no c0 of a gru, got one");
 }
 
 TEST(Ops, ListHasEveryRow) {

@@ -205,7 +205,8 @@ Result<int64_t> gates_of(const Node& node) {
 }
 
 // What a sample gets must not depend on its place in the batch: steps run along another dimension.
-Result<Types> recurrent_types(const Program& p, const Node& node) {
+// h0: the place of that input, which c0 follows.
+Result<Types> recurrent_types(const Program& p, const Node& node, size_t h0) {
   const Shape &x = shape_of(p, node, kX), &weight = shape_of(p, node, kWeight);
   BITLAB_TRY(const int64_t gates, gates_of(node));
   BITLAB_RETURN_IF_ERROR(check_flag(node, "reverse"));
@@ -220,11 +221,10 @@ Result<Types> recurrent_types(const Program& p, const Node& node) {
                   p.show(weight), p.show(x));
   if (uses(x[1], 0)) return refuse(ErrorCode::kUnsupported, node, "tokens within samples, got {}", p.show(x));
   BITLAB_RETURN_IF_ERROR(check_constant(p, node, kBias, {weight[0]}));
-  constexpr size_t kH0 = input_of(Op::ternary_recurrent, "h0"), kC0 = input_of(Op::ternary_recurrent, "c0");
   const Shape state{x[0], hidden};
-  for (const size_t input : {kH0, kC0}) BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, state));
+  for (const size_t input : {h0, h0 + 1}) BITLAB_RETURN_IF_ERROR(check_constant(p, node, input, state));
   const bool has_cell = gates == 4;
-  if (!has_cell && node.inputs[kC0] != kNone) return refuse(ErrorCode::kInvalidArgument, node, "no c0 of a gru, got one");
+  if (!has_cell && node.inputs[h0 + 1] != kNone) return refuse(ErrorCode::kInvalidArgument, node, "no c0 of a gru, got one");
   Types types{{DType::kFloat32, {x[0], x[1], hidden}}, {DType::kFloat32, state}};
   if (has_cell) types.push_back({DType::kFloat32, state});
   return types;
@@ -258,10 +258,13 @@ Result<Types> infer_ternary_conv(const Program& p, const Node& node) {
 
 Result<Types> infer_ternary_recurrent(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_activation(p, node));
-  return recurrent_types(p, node);
+  return recurrent_types(p, node, input_of(Op::ternary_recurrent, "h0"));
 }
 
 Result<Types> infer_ternary_embedding(const Program& p, const Node& node) { return one(embedding_shape(p, node)); }
+Result<Types> infer_recurrent(const Program& p, const Node& node) {
+  return recurrent_types(p, node, input_of(Op::recurrent, "h0"));
+}
 Result<Types> infer_linear(const Program& p, const Node& node) { return one(linear_shape(p, node)); }
 Result<Types> infer_conv(const Program& p, const Node& node) { return one(conv_shape(p, node)); }
 Result<Types> infer_embedding(const Program& p, const Node& node) { return one(embedding_shape(p, node)); }

@@ -105,6 +105,8 @@ std::vector<Variant> variants(Op op) {
     case Op::slice_scatter:
     case Op::grid_sample:
       return {{}, {.form = 1}};
+    case Op::recurrent:
+      return {{}, {.form = 1}};
     case Op::resample:
     case Op::scatter:
       return {{}, {.form = 1}, {.form = 2}};
@@ -145,6 +147,10 @@ class Example {
         if (other) return made({x({2, 9}), weights({9, 3}), floats({9}), program::kNone, x({3})}, cell);
         return made({x({kTokensDim, 12}), weights({12, 3}), floats({12}), program::kNone, x({3}), x({3})}, cell);
       }
+      case Op::recurrent:
+        if (other) return made({x({2, 9}), floats({9, 3}), floats({9}), x({3})}, {{"cell", std::string("gru")}});
+        return made({x({kTokensDim, 12}), floats({12, 3}), floats({12}), x({3}), x({3})},
+                    {{"cell", std::string("lstm")}, {"reverse", int64_t{1}}});
       case Op::linear:
         return made({x({3, 8}), floats({5, 8}), floats({5})});
       case Op::ternary_conv:

@@ -95,7 +95,8 @@ std::vector<FloatReaders> float_readers_of(const Program& p) {
     for (size_t place = 0; place < node.inputs.size(); ++place) {
       if (node.inputs[place] == program::kNone) continue;
       FloatReaders& of = readers[static_cast<size_t>(node.inputs[place])];
-      const bool is_product = node.op == program::Op::linear || node.op == program::Op::conv;
+      const bool is_product =
+          node.op == program::Op::linear || node.op == program::Op::conv || node.op == program::Op::recurrent;
       if (node.op == program::Op::embedding) {
         of.tables = true;
       } else if (is_product && place == program::input_of(program::Op::linear, "weight")) {
@@ -104,7 +105,8 @@ std::vector<FloatReaders> float_readers_of(const Program& p) {
         of.others = true;
       }
     }
-  static_assert(program::input_of(program::Op::linear, "weight") == program::input_of(program::Op::conv, "weight"));
+  static_assert(program::input_of(program::Op::linear, "weight") == program::input_of(program::Op::conv, "weight") &&
+                program::input_of(program::Op::linear, "weight") == program::input_of(program::Op::recurrent, "weight"));
   return readers;
 }
 

@@ -223,6 +223,13 @@ def test_recurrent_layers(layer: type[nn.Module], tmp_path: Path) -> None:
 
 
 @with_executorch
+def test_float_recurrent_layers(tmp_path: Path) -> None:
+    inputs = deployed(nn.GRU(4, 6, batch_first=True), torch.randn(2, 5, 4), tmp_path / "m.bit")
+    assert "recurrent" in ops_of(tmp_path / "m.bit")
+    assert difference(tmp_path / "m.bit", first(inputs)) < ROUNDING
+
+
+@with_executorch
 def test_a_module_with_several_inputs_and_outputs(tmp_path: Path) -> None:
     model, axes = bitlab.BitModel(Several()).eval(), {0: "batch", 1: "tokens"}
     example = dict(zip(("ids", "mask", "shift"), several(2, 5), strict=True))

@@ -101,6 +101,15 @@ def test_recurrent_layers(layer: type[nn.Module], variant: str, tmp_path: Path) 
     assert difference(tmp_path / "m.bit", inputs, variant) < BEHIND_QUANTIZERS
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_float_recurrent_layers(layer: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = layer(4, 6, num_layers=2, batch_first=True, bidirectional=True)
+    inputs = deployed(model, torch.randn(2, 5, 4), tmp_path / "m.bit")
+    assert "recurrent" in ops_of(tmp_path / "m.bit")
+    assert difference(tmp_path / "m.bit", inputs, "float") < ROUNDING
+
+
 def test_bytes_of_weights(tmp_path: Path) -> None:
     model = bitlab.BitModel(nn.Sequential(nn.Linear(1024, 1024, bias=False), nn.Linear(1024, 512, bias=False)))
     deployed(model, torch.randn(1, 1024), tmp_path / "m.bit")
@@ -229,7 +238,7 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor]] = {
     "conv": (lambda x: (F.conv2d(x, FILTERS, stride=2, padding=1), F.conv_transpose2d(x, FILTERS.transpose(0, 1), stride=2)), floats(2, 3, 7, 8)),
     "embedding": (lambda x: F.embedding(x, TABLE), torch.randint(0, 9, (2, 5))),
 }  # fmt: skip
-ELSEWHERE = {"positions", "rotary", "ternary_linear", "ternary_conv", "ternary_embedding", "ternary_recurrent"}
+ELSEWHERE = {"positions", "rotary", "ternary_linear", "ternary_conv", "ternary_embedding", "ternary_recurrent", "recurrent"}
 
 
 @pytest.mark.parametrize("op", CASES)

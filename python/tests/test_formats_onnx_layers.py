@@ -92,15 +92,26 @@ def test_taggers(kind: str, both: bool, tmp_path: Path) -> None:
         check(tmp_path / "m.onnx", {"ids": torch.randint(0, 50, (batch, 6)).numpy()})
 
 
-def test_a_number_of_tokens_must_be_known(tmp_path: Path) -> None:
-    ids = torch.randint(0, 50, (3, 6))
-    exported(Tagger("LSTM", False), (ids,), ["ids"], {0: "batch", 1: "tokens"}, tmp_path / "m.onnx")
-    with pytest.raises(bitlab.Unsupported, match=r"a number of tokens that is known, up to 1024, got \[tokens\].*LSTM"):
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "bidirectional"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_taggers_of_any_number_of_tokens(kind: str, both: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    exported(Tagger(kind, both), (torch.randint(0, 50, (3, 6)),), ["ids"], {0: "batch", 1: "tokens"}, tmp_path / "m.onnx")
+    for batch, tokens in [(1, 1), (5, 13), (2, 60)]:
+        check(tmp_path / "m.onnx", {"ids": torch.randint(0, 50, (batch, tokens)).numpy()})
+    bitlab.formats.convert(tmp_path / "m.onnx", tmp_path / "m.bit")
+    assert "recurrent" in ops_of(tmp_path / "m.bit")
+
+
+def test_the_number_of_tokens_of_other_layers_must_be_known(tmp_path: Path) -> None:
+    exported(Tagger("RNN", False), (torch.randint(0, 50, (3, 6)),), ["ids"], {0: "batch", 1: "tokens"}, tmp_path / "m.onnx")
+    with pytest.raises(bitlab.Unsupported, match=r"a number of tokens that is known, up to 1024, .* got \[tokens\].*RNN"):
         read(tmp_path / "m.onnx")
 
 
 RECURRENT = [
     ("LSTM", {}),
+    ("LSTM", {"direction": "bidirectional", "peepholes": 0}),
     ("LSTM", {"direction": "reverse", "clip": 0.4}),
     ("LSTM", {"direction": "bidirectional", "activations": ["Tanh", "Relu", "Sigmoid", "Sigmoid", "Tanh", "Relu"]}),
     ("GRU", {"direction": "reverse", "linear_before_reset": 1}),
@@ -114,6 +125,8 @@ RECURRENT = [
 @pytest.mark.parametrize(("kind", "attributes"), RECURRENT, ids=str)
 def test_recurrent_operators(kind: str, attributes: dict[str, Any], lengths: bool, tmp_path: Path) -> None:
     """By themselves: initial states, peepholes, samples that end earlier."""
+    attributes = dict(attributes)
+    peepholes = ["p"] if kind == "LSTM" and attributes.pop("peepholes", 1) else []
     gates, tokens, batch, width, hidden = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], 5, 3, 4, 6
     sides = 2 if attributes.get("direction") == "bidirectional" else 1
     tensors = {
@@ -121,14 +134,14 @@ def test_recurrent_operators(kind: str, attributes: dict[str, Any], lengths: boo
         "r": floats(sides, gates * hidden, hidden, seed=2),
         "b": floats(sides, 2 * gates * hidden, seed=3),
     }
-    if kind == "LSTM":
+    if peepholes:
         tensors["p"] = floats(sides, 3 * hidden, seed=4)
     states = ["h0", "c0"] if kind == "LSTM" else ["h0"]
     x = {"x": floats(batch, tokens, width)} | {name: floats(batch, sides, hidden, seed=5) for name in states}
     if lengths:
         x["n"] = np.array([2, 5, 4], np.int32)
     nodes = [helper.make_node("Transpose", [name], [f"{name}t"], perm=[1, 0, 2]) for name in ["x", *states]]
-    inputs = ["xt", "w", "r", "b", "n" if lengths else "", "h0t"] + (["c0t", "p"] if kind == "LSTM" else [])
+    inputs = ["xt", "w", "r", "b", "n" if lengths else "", "h0t"] + (["c0t", *peepholes] if kind == "LSTM" else [])
     outputs = ["y", "h"] + (["c"] if kind == "LSTM" else [])
     nodes.append(helper.make_node(kind, inputs, outputs, hidden_size=hidden, **attributes))
     nodes += [helper.make_node("Identity", [name], [f"{name}_out"]) for name in outputs]

@@ -127,6 +127,14 @@ def test_recurrent_layers(layer: type[nn.Module], tmp_path: Path) -> None:
     assert difference(tmp_path / "m.bit", inputs, "portable") < BEHIND_QUANTIZERS
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_float_recurrent_layers(layer: type[nn.Module], tmp_path: Path) -> None:
+    inputs = deployed(layer(4, 6, num_layers=2, batch_first=True, bidirectional=True), torch.randn(2, 5, 4), tmp_path / "m.bit")
+    assert "recurrent" in ops_of(tmp_path / "m.bit")
+    for variant in VARIANTS:
+        assert difference(tmp_path / "m.bit", inputs, variant) < ROUNDING
+
+
 # --- each operation
 
 

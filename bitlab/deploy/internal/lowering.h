@@ -19,8 +19,8 @@
 
 namespace bitlab::deploy {
 
-// Whether lowerings.def has a row for the operator.
-bool has_lowering(std::string_view op);
+// Whether lowerings.def has a row for the operator, and its function takes a call of these arguments.
+bool has_lowering(const Call& call);
 
 // The names of a module's parameters and buffers, by tensor.
 std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Module& module);

@@ -178,6 +178,18 @@ def row_scales(self, scale: Tensor, rows: Tensor) -> Tensor:
         return scale
     return torch.index_select(scale, 0, rows)
 )"},
+    Method{"recurrent_step", R"(
+def recurrent_step(self, x: Tensor, u: Tensor, h: Tensor, c: Tensor, cell: str) -> Tuple[Tensor, Tensor]:
+    if cell == "lstm":
+        parts = torch.chunk(x + u, 4, 1)
+        c = torch.sigmoid(parts[1]) * c + torch.sigmoid(parts[0]) * torch.tanh(parts[2])
+        return torch.sigmoid(parts[3]) * torch.tanh(c), c
+    inputs = torch.chunk(x, 3, 1)
+    parts = torch.chunk(u, 3, 1)
+    update = torch.sigmoid(inputs[1] + parts[1])
+    new = torch.tanh(inputs[2] + torch.sigmoid(inputs[0] + parts[0]) * parts[2])
+    return new + update * (h - new), c
+)"},
     Method{"ternary_recurrent", R"(
 def ternary_recurrent(self, x: Tensor, codes: Tensor, scale: Tensor, scale_neg: Optional[Tensor], bias: Optional[Tensor], h0: Optional[Tensor], c0: Optional[Tensor], act_scale: Optional[Tensor], cell: str, reverse: bool, activation: str, group: int) -> Tuple[Tensor, Tensor, Tensor]:
     hidden = x.size(2) // (4 if cell == "lstm" else 3)
@@ -187,16 +199,20 @@ def ternary_recurrent(self, x: Tensor, codes: Tensor, scale: Tensor, scale_neg: 
     for i in range(x.size(1)):
         gates = torch.select(x, 1, x.size(1) - 1 - i if reverse else i)
         u = self.ternary_linear(h, codes, scale, scale_neg, bias, act_scale, activation, group)
-        if cell == "lstm":
-            parts = torch.chunk(gates + u, 4, 1)
-            c = torch.sigmoid(parts[1]) * c + torch.sigmoid(parts[0]) * torch.tanh(parts[2])
-            h = torch.sigmoid(parts[3]) * torch.tanh(c)
-        else:
-            inputs = torch.chunk(gates, 3, 1)
-            parts = torch.chunk(u, 3, 1)
-            update = torch.sigmoid(inputs[1] + parts[1])
-            new = torch.tanh(inputs[2] + torch.sigmoid(inputs[0] + parts[0]) * parts[2])
-            h = new + update * (h - new)
+        h, c = self.recurrent_step(gates, u, h, c, cell)
+        states.append(h)
+    if reverse:
+        states.reverse()
+    return torch.stack(states, 1), h, c
+)"},
+    Method{"recurrent", R"(
+def recurrent(self, x: Tensor, weight: Tensor, bias: Optional[Tensor], h0: Optional[Tensor], c0: Optional[Tensor], cell: str, reverse: bool) -> Tuple[Tensor, Tensor, Tensor]:
+    h = h0 if h0 is not None else torch.zeros([x.size(0), weight.size(1)], device=x.device)
+    c = c0 if c0 is not None else torch.zeros([x.size(0), weight.size(1)], device=x.device)
+    states: List[Tensor] = []
+    for i in range(x.size(1)):
+        gates = torch.select(x, 1, x.size(1) - 1 - i if reverse else i)
+        h, c = self.recurrent_step(gates, torch.linear(h, weight, bias), h, c, cell)
         states.append(h)
     if reverse:
         states.reverse()

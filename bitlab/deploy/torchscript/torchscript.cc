@@ -280,7 +280,8 @@ Status Writer::add_node(const Node& node) {
   }
   std::vector<std::string> results;
   for (const ValueId id : node.outputs) results.push_back(names_[id] = unique(p.value(id).name));
-  if (node.op == Op::ternary_recurrent && results.size() == 2) results.push_back(unique("unused"));  // a GRU has no c
+  const bool is_recurrent = node.op == Op::ternary_recurrent || node.op == Op::recurrent;
+  if (is_recurrent && results.size() == 2) results.push_back(unique("unused"));  // a GRU has no c
   add(joined(results) + " = " + expression);
   return {};
 }

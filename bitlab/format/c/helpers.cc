@@ -140,6 +140,43 @@ static int ternary_linear(const product *p, const float *x, int32_t tokens, floa
   return 1;
 }
 )"},
+    Helper{
+        "lstm_step", "",
+        R"(/* Token t of each sample: from x [batch, tokens, 4 hidden] and u [batch, 4 hidden] the next h and c [batch, hidden]; h into y [batch, tokens, hidden]. */
+static void lstm_step(const float *x, const float *u, int32_t batch, int32_t tokens, int32_t t, int32_t hidden, float *h, float *c, float *y) {
+  for (int32_t b = 0; b < batch; ++b, u += 4 * hidden, h += hidden, c += hidden) {
+    const float *const g = x + (b * tokens + t) * 4 * hidden;
+    for (int32_t i = 0; i < hidden; ++i) {
+      const float in = 1.0f / (1.0f + expf(-(g[i] + u[i])));
+      const float kept = 1.0f / (1.0f + expf(-(g[hidden + i] + u[hidden + i])));
+      const float added = tanhf(g[2 * hidden + i] + u[2 * hidden + i]);
+      const float out = 1.0f / (1.0f + expf(-(g[3 * hidden + i] + u[3 * hidden + i])));
+      const float before = kept * c[i], after = in * added;
+      c[i] = before + after;
+      h[i] = out * tanhf(c[i]);
+      y[(b * tokens + t) * hidden + i] = h[i];
+    }
+  }
+}
+)"},
+    Helper{"gru_step", "",
+           R"(/* The same of a GRU, of three gates and without c. */
+static void gru_step(const float *x, const float *u, int32_t batch, int32_t tokens, int32_t t, int32_t hidden, float *h, float *c, float *y) {
+  (void)c;
+  for (int32_t b = 0; b < batch; ++b, u += 3 * hidden, h += hidden) {
+    const float *const g = x + (b * tokens + t) * 3 * hidden;
+    for (int32_t i = 0; i < hidden; ++i) {
+      const float reset = 1.0f / (1.0f + expf(-(g[i] + u[i])));
+      const float update = 1.0f / (1.0f + expf(-(g[hidden + i] + u[hidden + i])));
+      const float part = reset * u[2 * hidden + i];
+      const float next = tanhf(g[2 * hidden + i] + part);
+      const float step = update * (h[i] - next);
+      h[i] = next + step;
+      y[(b * tokens + t) * hidden + i] = h[i];
+    }
+  }
+}
+)"},
     Helper{"patch", "window",
            R"(/* The input of an output coordinate through tap k along dimension d; -1 where there is none. */
 static int32_t input_at(const window *w, int d, int32_t o, int32_t k) {

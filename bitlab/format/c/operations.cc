@@ -189,6 +189,60 @@ Status linear(Emitter& e, const Node& node, const Row&) {
   return {};
 }
 
+// Steps over the tokens of all samples. h0: the place of that input, which c0 follows. product(h, u): a line that computes the gates of hidden states.
+template <class Product>
+Status recurrent_steps(Emitter& e, const Node& node, size_t h0, const Product& product) {
+  const std::vector<int64_t> y = e.shape(node.output());
+  const bool is_lstm = node.attribute<std::string>("cell") == "lstm", reverse = node.attribute<int64_t>("reverse") == 1;
+  const int64_t batch = y[0], tokens = y[1], hidden = y[2], gates = (is_lstm ? 4 : 3) * hidden;
+  e.uses_libm();
+  const std::string u = e.scratch(Type::kFloat, batch * gates), h = e.pointer(node.outputs[1]),
+                    c = is_lstm ? e.pointer(node.outputs[2]) : "NULL";
+  const std::string step = is_lstm ? "lstm_step" : "gru_step";
+  e.need(step);
+  const auto begin = [&](const std::string& state, ValueId from) {
+    e.line(fmt::format("for (int32_t i = 0; i < {}; ++i) {}[i] = {};", batch * hidden, state,
+                       from == kNone ? "0.0f" : e.pointer(from) + "[i]"));
+  };
+  begin(h, node.inputs[h0]);
+  if (is_lstm) begin(c, node.inputs[h0 + 1]);
+  e.line(fmt::format("for (int32_t i = 0; i < {}; ++i) {{", tokens));
+  product(h, u);
+  const std::string token = reverse ? fmt::format("{} - i", tokens - 1) : "i";
+  e.line(fmt::format("  {}({}, {}, {}, {}, {}, {}, {}, {}, {});", step, e.pointer(node.inputs[0]), u, batch, tokens, token,
+                     hidden, h, c, e.pointer(node.output())));
+  e.line("}");
+  return {};
+}
+
+Status ternary_recurrent(Emitter& e, const Node& node, const Row&) {
+  BITLAB_TRY(const double limit, limit_of(node));
+  const ValueId weight = node.inputs[input_of(Op::ternary_recurrent, "weight")];
+  const std::string p = e.product(weight, node.inputs[input_of(Op::ternary_recurrent, "bias")], limit,
+                                  step_of(e, node.inputs[input_of(Op::ternary_recurrent, "act_scale")]));
+  const std::vector<int64_t> y = e.shape(node.output());
+  e.add_macs(y[0] * y[1] * e.count(weight));
+  const std::string q = limit == 0 ? "" : e.scratch(Type::kInt8, y[2]);
+  e.need(limit == 0 ? "weight_only_linear" : "ternary_linear");
+  return recurrent_steps(e, node, input_of(Op::ternary_recurrent, "h0"), [&](const std::string& h, const std::string& u) {
+    if (limit == 0) {
+      e.line(fmt::format("  weight_only_linear(&{}, {}, {}, {});", p, h, y[0], u));
+    } else {
+      e.check(fmt::format("ternary_linear(&{}, {}, {}, {}, {})", p, h, y[0], u, q));
+    }
+  });
+}
+
+Status recurrent(Emitter& e, const Node& node, const Row&) {
+  const std::vector<int64_t> y = e.shape(node.output()), weight = e.shape(node.inputs[1]);
+  e.add_macs(y[0] * y[1] * weight[0] * weight[1]);
+  e.need("linear");
+  return recurrent_steps(e, node, input_of(Op::recurrent, "h0"), [&](const std::string& h, const std::string& u) {
+    e.line(fmt::format("  linear({}, {}, {}, {}, {}, {}, {});", e.pointer(node.inputs[1]), e.pointer(node.inputs[2]),
+                       weight[0], weight[1], h, y[0], u));
+  });
+}
+
 Status conv(Emitter& e, const Node& node, const Row&) {
   BITLAB_TRY(const Window w, conv_window(e, node, node.inputs[1]));
   const std::vector<int64_t> weight = e.shape(node.inputs[1]);
@@ -398,7 +452,9 @@ constexpr std::array kRows{
     Row{Op::ternary_linear, ternary_linear},
     Row{Op::ternary_conv, ternary_conv},
     Row{Op::ternary_embedding, ternary_embedding},
+    Row{Op::ternary_recurrent, ternary_recurrent},
     Row{Op::linear, linear},
+    Row{Op::recurrent, recurrent},
     Row{Op::conv, conv},
     Row{Op::matmul, matmul},
     Row{Op::embedding, embedding},

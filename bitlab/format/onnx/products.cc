@@ -358,7 +358,7 @@ Result<Names> write_ternary_embedding(Writer& w, const Node& node) {
   return Names{w.g.node("Mul", {t, scale})};
 }
 
-Result<Names> write_linear(Writer& w, const Node& node) {
+std::string float_product(Writer& w, const Node& node, const std::string& x) {
   const program::ValueId id = node.inputs[kWeight];
   // A table, too, as of tied embeddings: there once, and transposed when the model is loaded.
   const bool is_table = std::any_of(w.p.nodes.begin(), w.p.nodes.end(), [&](const Node& other) {
@@ -366,9 +366,11 @@ Result<Names> write_linear(Writer& w, const Node& node) {
   });
   const std::string weight = is_table ? w.g.node("Transpose", {w.in(node, kWeight)}, {{"perm", Ints{1, 0}}})
                                       : w.constant(id, permuted(shape_at(w.shape(node, kWeight), program::kOnes), {1, 0}));
-  const std::string y = w.g.node("MatMul", {w.in(node, 0), weight});
-  return Names{w.has(node, kBias) ? w.g.node("Add", {y, w.in(node, kBias)}) : y};
+  const std::string y = w.g.node("MatMul", {x, weight});
+  return w.has(node, kBias) ? w.g.node("Add", {y, w.in(node, kBias)}) : y;
 }
+
+Result<Names> write_linear(Writer& w, const Node& node) { return Names{float_product(w, node, w.in(node, 0))}; }
 
 Result<Names> write_conv(Writer& w, const Node& node) {
   Names inputs{w.in(node, 0), w.constant(node.inputs[kWeight], order_of_conv(w, node))};

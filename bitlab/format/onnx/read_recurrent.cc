@@ -1,4 +1,4 @@
-// Readers of recurrent layers: step by step, for a number of tokens that is known.
+// Readers of recurrent layers: as one node where it computes what they say, else step by step, for a number of tokens that is known.
 #include <algorithm>
 #include <array>
 
@@ -29,12 +29,13 @@ enum RecurrentInput : size_t {
 // What a layer is in all of its directions.
 struct Layer {
   std::string_view type;
-  int64_t gates = 0, hidden = 0, tokens = 0;
-  program::Dim batch;
+  int64_t gates = 0, hidden = 0;
+  program::Dim tokens, batch;
   std::vector<bool> reverses;  // a direction each
   bool by_sample = false;      // layout 1: [batch, tokens, ...]
   float clip = 0;              // 0: none
   std::vector<std::string> activations;
+  bool is_usual = false;  // in activations
   bool has_cell() const { return type == "LSTM"; }
 };
 
@@ -68,6 +69,15 @@ Result<Tensor> weight_of(Reader& r, size_t input, std::string_view what, size_t 
   return one;
 }
 
+std::vector<std::string> usual_activations(std::string_view type, size_t directions) {
+  const std::vector<std::string> own = type == "LSTM"  ? std::vector<std::string>{"Sigmoid", "Tanh", "Tanh"}
+                                       : type == "GRU" ? std::vector<std::string>{"Sigmoid", "Tanh"}
+                                                       : std::vector<std::string>{"Tanh"};
+  std::vector<std::string> names;
+  for (size_t i = 0; i < directions; ++i) names.insert(names.end(), own.begin(), own.end());
+  return names;
+}
+
 Result<std::vector<std::string>> activations_of(const Reader& r, std::string_view type, size_t directions) {
   std::vector<std::string> names;
   for (const std::string_view name : r.texts("activations")) {
@@ -75,13 +85,9 @@ Result<std::vector<std::string>> activations_of(const Reader& r, std::string_vie
     if (name != "Sigmoid" && name != "Tanh" && name != "Relu")
       return r.refuse("activations of Sigmoid, Tanh, Relu, got {}", name);
   }
-  const std::vector<std::string> own = type == "LSTM"  ? std::vector<std::string>{"Sigmoid", "Tanh", "Tanh"}
-                                       : type == "GRU" ? std::vector<std::string>{"Sigmoid", "Tanh"}
-                                                       : std::vector<std::string>{"Tanh"};
-  if (names.empty())
-    for (size_t i = 0; i < directions; ++i) names.insert(names.end(), own.begin(), own.end());
-  if (names.size() != own.size() * directions)
-    return r.corrupt("{} activations, got {}", own.size() * directions, names.size());
+  const std::vector<std::string> usual = usual_activations(type, directions);
+  if (names.empty()) return usual;
+  if (names.size() != usual.size()) return r.corrupt("{} activations, got {}", usual.size(), names.size());
   return names;
 }
 
@@ -94,10 +100,7 @@ Result<Layer> layer_of(const Reader& r) {
   if (x.size() != 3 || recurrent.size() != 3 || r.type(kTokens) != ElementType::kFloat)
     return r.corrupt("float32 x [tokens, batch, inputs] and R [directions, gates hidden, hidden], got {} and {}", r.show(x),
                      r.show(recurrent));
-  const program::Dim& tokens = x[layer.by_sample ? 1 : 0];
-  if (!tokens.is_number() || tokens.factor > kMostTokens)
-    return r.refuse("a number of tokens that is known, up to {}, got {}", kMostTokens, r.show({tokens}));
-  layer.tokens = tokens.factor, layer.batch = x[layer.by_sample ? 0 : 1], layer.hidden = recurrent[2].factor;
+  layer.tokens = x[layer.by_sample ? 1 : 0], layer.batch = x[layer.by_sample ? 0 : 1], layer.hidden = recurrent[2].factor;
   if (layer.hidden < 1 || layer.hidden > program::kMaxElements / 8 || r.integer("hidden_size", layer.hidden) != layer.hidden)
     return r.corrupt("a hidden_size of R's, got {} and {}", r.integer("hidden_size", layer.hidden), r.show(recurrent));
   const std::string direction = r.text("direction", "forward");
@@ -107,6 +110,7 @@ Result<Layer> layer_of(const Reader& r) {
   if (r.integer("input_forget", 0) != 0) return r.refuse("gates apart, got input_forget");
   layer.clip = std::max(r.number("clip", 0), 0.0F);
   BITLAB_TRY(layer.activations, activations_of(r, layer.type, layer.reverses.size()));
+  layer.is_usual = layer.activations == usual_activations(layer.type, layer.reverses.size());
   return layer;
 }
 
@@ -223,13 +227,11 @@ class Cell {
   const Direction& direction_;
 };
 
-// [batch, hidden] of a direction: what is given as [directions, batch, hidden], by sample [batch, directions, hidden], or zeros.
+// [batch, hidden] of a direction: what is given as [directions, batch, hidden], by sample [batch, directions, hidden].
+// kNone for zeros.
 Result<ValueId> initial_state(Reader& r, const Layer& layer, size_t input, size_t direction) {
+  if (!r.has(input)) return program::kNone;
   const Shape state{layer.batch, layer.hidden};
-  if (!r.has(input)) {
-    BITLAB_TRY(const ValueId zero, r.number(0, DType::kFloat32));
-    return r.expand(zero, state);
-  }
   const int64_t dim = layer.by_sample ? 1 : 0;
   Shape expected = state;
   expected.insert(expected.begin() + dim, static_cast<int64_t>(layer.reverses.size()));
@@ -245,7 +247,7 @@ Result<std::optional<ValueId>> lengths_of(Reader& r, const Layer& layer) {
   if (!r.has(kSampleLengths)) return std::optional<ValueId>();
   if (const Tensor* known = r.tensor(kSampleLengths)) {
     const std::vector<int64_t> numbers = known->integers();
-    if (std::all_of(numbers.begin(), numbers.end(), [&](int64_t n) { return n == layer.tokens; }))
+    if (std::all_of(numbers.begin(), numbers.end(), [&](int64_t n) { return layer.tokens == program::Dim(n); }))
       return std::optional<ValueId>();
   }
   if (r.shape(kSampleLengths) != Shape{layer.batch} || r.type(kSampleLengths) != ElementType::kInt32)
@@ -260,13 +262,69 @@ struct Run {
   std::vector<ValueId> last;     // h, and c
 };
 
+// Whether the node `recurrent` is this layer.
+bool is_node(const Reader& r, const Layer& layer, const std::optional<ValueId>& lengths) {
+  if (!layer.is_usual || layer.clip > 0 || lengths) return false;
+  return layer.has_cell() ? !r.has(kPeepholes) : layer.type == "GRU" && r.integer("linear_before_reset", 0) != 0;
+}
+
+// The rows of a weight or a bias of one direction from `start` on, its gates in the node's order.
+Result<ValueId> in_order(Reader& r, const Layer& layer, const Tensor& x, int64_t start = 0) {
+  constexpr std::array<int64_t, 4> kLstm{0, 2, 3, 1};  // of i, o, f, c
+  constexpr std::array<int64_t, 3> kGru{1, 0, 2};      // of z, r, h
+  const std::span<const int64_t> order = layer.has_cell() ? std::span<const int64_t>(kLstm) : kGru;
+  Ints sizes = x.sizes;
+  sizes[0] = layer.gates * layer.hidden;
+  const int64_t each = elements_of({sizes.begin() + 1, sizes.end()}), gate = layer.hidden * each;
+  BITLAB_TRY(const Tensor ordered, r.folding.picked(x, sizes, [&](int64_t i) {
+    return start * each + order[static_cast<size_t>(i / gate)] * gate + i % gate;
+  }));
+  return r.constant(ordered, r.node().outputs[0]);
+}
+
+// x [batch, tokens, inputs]
+Result<Run> node_of(Reader& r, const Layer& layer, size_t direction, ValueId x, const std::vector<ValueId>& state) {
+  const int64_t wide = layer.gates * layer.hidden;
+  BITLAB_TRY(const Tensor w, weight_of(r, kInputWeights, "W", direction, {wide, r.shape_of(x)[2].factor}));
+  BITLAB_TRY(const Tensor recurrent, weight_of(r, kStateWeights, "R", direction, {wide, layer.hidden}));
+  std::vector<ValueId> in{x}, steps{program::kNone};
+  BITLAB_TRY(in.emplace_back(), in_order(r, layer, w));
+  BITLAB_TRY(steps.emplace_back(), in_order(r, layer, recurrent));
+  steps.push_back(program::kNone);
+  if (r.has(kBiases)) {
+    BITLAB_TRY(const Tensor both, weight_of(r, kBiases, "B", direction, {2 * wide}));
+    BITLAB_TRY(in.emplace_back(), in_order(r, layer, both));
+    BITLAB_TRY(steps[2], in_order(r, layer, both, wide));
+  }
+  BITLAB_TRY(steps[0], r.emit(Op::linear, in));
+  steps.insert(steps.end(), state.begin(), state.end());
+  BITLAB_TRY(std::vector<ValueId> made, r.emit_all(Op::recurrent, steps,
+                                                   {{"cell", std::string(layer.has_cell() ? "lstm" : "gru")},
+                                                    {"reverse", int64_t{layer.reverses[direction]}}}));
+  Run run;
+  BITLAB_TRY(run.all, r.permute(made[0], {1, 0, 2}));
+  run.last.assign(made.begin() + 1, made.end());
+  return run;
+}
+
 // Behind the end of a sample its state stays, and what it shows is 0.
-Result<Run> run_of(Reader& r, const Layer& layer, const Direction& direction, std::vector<ValueId> state,
-                   const std::optional<ValueId>& lengths) {
+// x [tokens, batch, inputs]
+Result<Run> steps_of(Reader& r, const Layer& layer, size_t place, ValueId x, std::vector<ValueId> state,
+                     const std::optional<ValueId>& lengths) {
+  if (!layer.tokens.is_number() || layer.tokens.factor > kMostTokens)
+    return r.refuse("a number of tokens that is known, up to {}, of a layer that goes step by step, got {}", kMostTokens,
+                    r.show({layer.tokens}));
+  const int64_t tokens = layer.tokens.factor;
+  for (ValueId& zeros : state) {
+    if (zeros != program::kNone) continue;
+    BITLAB_TRY(zeros, r.number(0, DType::kFloat32));
+    BITLAB_TRY(zeros, r.expand(zeros, {layer.batch, layer.hidden}));
+  }
+  BITLAB_TRY(const Direction direction, direction_of(r, layer, place, x));
   Cell cell(r, layer, direction);
-  std::vector<ValueId> shown(static_cast<size_t>(layer.tokens), program::kNone);
-  for (int64_t i = 0; i < layer.tokens; ++i) {
-    const int64_t at = layer.reverses[direction.index] ? layer.tokens - 1 - i : i;
+  std::vector<ValueId> shown(static_cast<size_t>(tokens), program::kNone);
+  for (int64_t i = 0; i < tokens; ++i) {
+    const int64_t at = layer.reverses[direction.index] ? tokens - 1 - i : i;
     BITLAB_TRY(ValueId token, r.slice(direction.gates, 0, at, 1));
     BITLAB_TRY(token, r.reshape(token, {layer.batch, layer.gates * layer.hidden}));
     BITLAB_TRY(std::vector<ValueId> next, cell.step(token, state));
@@ -292,20 +350,21 @@ Result<Run> run_of(Reader& r, const Layer& layer, const Direction& direction, st
 Result<Operands> read_recurrent(Reader& r) {
   BITLAB_TRY(const Layer layer, layer_of(r));
   BITLAB_TRY(ValueId x, r.activation(kTokens));
-  if (layer.by_sample) {
+  BITLAB_TRY(const std::optional<ValueId> lengths, lengths_of(r, layer));
+  const bool as_node = is_node(r, layer, lengths);
+  if (layer.by_sample != as_node) {
     BITLAB_TRY(x, r.permute(x, {1, 0, 2}));
   }
-  BITLAB_TRY(const std::optional<ValueId> lengths, lengths_of(r, layer));
   const size_t states = layer.has_cell() ? 2 : 1;
   std::vector<ValueId> all;
   std::vector<std::vector<ValueId>> last(states);
   for (size_t d = 0; d < layer.reverses.size(); ++d) {
-    BITLAB_TRY(const Direction direction, direction_of(r, layer, d, x));
     std::vector<ValueId> state;
     for (size_t k = 0; k < states; ++k) {
       BITLAB_TRY(state.emplace_back(), initial_state(r, layer, k == 0 ? kFirstState : kFirstCell, d));
     }
-    BITLAB_TRY(Run run, run_of(r, layer, direction, std::move(state), lengths));
+    BITLAB_TRY(const Run run,
+               as_node ? node_of(r, layer, d, x, state) : steps_of(r, layer, d, x, std::move(state), lengths));
     all.push_back(run.all);
     for (size_t k = 0; k < states; ++k) last[k].push_back(run.last[k]);
   }

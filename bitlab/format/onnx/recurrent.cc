@@ -14,8 +14,6 @@ using program::Shape;
 
 namespace {
 
-constexpr size_t kH0 = input_of(Op::ternary_recurrent, "h0"), kC0 = input_of(Op::ternary_recurrent, "c0");
-
 std::string initial_state(Writer& w, const Node& node, size_t input, const Shape& state) {
   return w.has(node, input) ? w.in(node, input) : w.g.node("Expand", {w.g.number(0), w.sizes(state)});
 }
@@ -39,19 +37,19 @@ std::string gru_step(Writer& w, const std::string& x, const std::string& u, cons
   return w.g.node("Add", {next, w.g.node("Mul", {update, w.g.node("Sub", {h, next})})});
 }
 
-}  // namespace
-
-Result<Names> write_ternary_recurrent(Writer& w, const Node& node) {
+// h0: the place of that input, which c0 follows. product(h): the gates that hidden states make.
+template <class Product>
+Result<Names> scan(Writer& w, const Node& node, size_t h0, const Product& product) {
   const bool is_lstm = node.attribute<std::string>("cell") == "lstm";
   const int64_t reverse = node.attribute<int64_t>("reverse");
   const Shape &x = w.shape(node, 0), &state = w.p.value(node.outputs[1]).shape;
-  Names inputs{initial_state(w, node, kH0, state)};
-  if (is_lstm) inputs.push_back(initial_state(w, node, kC0, state));
+  Names inputs{initial_state(w, node, h0, state)};
+  if (is_lstm) inputs.push_back(initial_state(w, node, h0 + 1, state));
   inputs.push_back(w.in(node, 0));
 
   w.g.begin_body();
   const std::string h = w.g.unique(node.name + "/h"), c = w.g.unique(node.name + "/c"), token = w.g.unique(node.name + "/x");
-  BITLAB_TRY(const std::string u, ternary_product(w, node, h, state));
+  BITLAB_TRY(const std::string u, product(h));
   std::string next_h, next_c;
   if (is_lstm) {
     const Names next = lstm_step(w, w.g.node("Add", {token, u}), c);
@@ -75,6 +73,19 @@ Result<Names> write_ternary_recurrent(Writer& w, const Node& node) {
                              {"scan_output_directions", Ints{reverse}}});
   std::rotate(results.begin(), results.end() - 1, results.end());  // the states of all tokens come first
   return results;
+}
+
+}  // namespace
+
+Result<Names> write_ternary_recurrent(Writer& w, const Node& node) {
+  const Shape& state = w.p.value(node.outputs[1]).shape;
+  return scan(w, node, input_of(Op::ternary_recurrent, "h0"),
+              [&](const std::string& h) { return ternary_product(w, node, h, state); });
+}
+
+Result<Names> write_recurrent(Writer& w, const Node& node) {
+  return scan(w, node, input_of(Op::recurrent, "h0"),
+              [&](const std::string& h) -> Result<std::string> { return float_product(w, node, h); });
 }
 
 }  // namespace bitlab::format::onnx

@@ -53,6 +53,30 @@ void begin(const float* from, int64_t count, float* state) {
   }
 }
 
+// product(h, u): u [batch, gates hidden] of all samples' h.
+template <class Product>
+Status run(const ElementwiseRow& elementwise, const RecurrentArgs& p, float* u, ThreadPool& pool, const Product& product) {
+  const int64_t n = p.hidden, gates = gates_of(p.cell) * n;
+  const Functions functions{elementwise};
+  begin(p.h0, p.batch * n, p.h_n);
+  if (p.cell == RecurrentCell::kLstm) begin(p.c0, p.batch * n, p.c_n);
+  for (int64_t step = 0; step < p.tokens; ++step) {
+    const int64_t t = p.reverse ? p.tokens - 1 - step : step;
+    BITLAB_RETURN_IF_ERROR(product(p.h_n, u));
+    pool.run(p.batch, [&](int64_t b, int) {
+      const int64_t token = b * p.tokens + t;
+      float* h = p.h_n + b * n;
+      if (p.cell == RecurrentCell::kLstm) {
+        lstm_step(functions, n, p.x + token * gates, u + b * gates, h, p.c_n + b * n);
+      } else {
+        gru_step(functions, n, p.x + token * gates, u + b * gates, h);
+      }
+      std::copy_n(h, n, p.y + token * n);
+    });
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<RecurrentCell> parse_recurrent_cell(std::string_view name) {
@@ -68,29 +92,21 @@ int64_t recurrent_scratch_bytes(const RecurrentKernels& kernels, const TernaryWe
 
 Status recurrent(const RecurrentKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
                  const RecurrentArgs& args, uint8_t* scratch, ThreadPool& pool) {
-  const RecurrentArgs& p = args;
-  const int64_t n = p.hidden, gates = gates_of(p.cell) * n;
-  const Functions functions{*kernels.elementwise};
-  auto* u = reinterpret_cast<float*>(scratch);
-  uint8_t* rest = scratch + gate_bytes(p);
-  begin(p.h0, p.batch * n, p.h_n);
-  if (p.cell == RecurrentCell::kLstm) begin(p.c0, p.batch * n, p.c_n);
-  for (int64_t step = 0; step < p.tokens; ++step) {
-    const int64_t t = p.reverse ? p.tokens - 1 - step : step;
-    BITLAB_RETURN_IF_ERROR(ternary_linear(
-        kernels.product, weight, {.op = "ternary_recurrent", .x = p.h_n, .activation = activation}, p.batch, u, rest, pool));
-    pool.run(p.batch, [&](int64_t b, int) {
-      const int64_t token = b * p.tokens + t;
-      float* h = p.h_n + b * n;
-      if (p.cell == RecurrentCell::kLstm) {
-        lstm_step(functions, n, p.x + token * gates, u + b * gates, h, p.c_n + b * n);
-      } else {
-        gru_step(functions, n, p.x + token * gates, u + b * gates, h);
-      }
-      std::copy_n(h, n, p.y + token * n);
-    });
-  }
-  return {};
+  uint8_t* rest = scratch + gate_bytes(args);
+  return run(*kernels.elementwise, args, reinterpret_cast<float*>(scratch), pool, [&](const float* h, float* u) {
+    const LayerInput input{.op = "ternary_recurrent", .x = h, .activation = activation};
+    return ternary_linear(kernels.product, weight, input, args.batch, u, rest, pool);
+  });
+}
+
+int64_t float_recurrent_scratch_bytes(const RecurrentArgs& args) { return gate_bytes(args); }
+
+Status float_recurrent(const FloatRecurrent& layer, const RecurrentArgs& args, uint8_t* scratch, ThreadPool& pool) {
+  const int64_t n = args.hidden, gates = gates_of(args.cell) * n;
+  return run(*layer.elementwise, args, reinterpret_cast<float*>(scratch), pool, [&](const float* h, float* u) -> Status {
+    float_gemm(*layer.product, {layer.panels, gates, n, h, n, layer.bias, u, gates}, args.batch, pool);
+    return {};
+  });
 }
 
 }  // namespace bitlab::kernels

@@ -1,5 +1,5 @@
-// A recurrent layer in one direction, on the products of its inputs; what it multiplies its hidden states with is ternary. From gates
-// x[b, t] = W_ih input[b, t] + b_ih, made for all steps at once, and u = W_hh h + b_hh, a ternary_linear of one row a sample:
+// A recurrent layer in one direction, on the products of its inputs; what it multiplies its hidden states with is ternary or float. From gates
+// x[b, t] = W_ih input[b, t] + b_ih, made for all steps at once, and u = W_hh h + b_hh, a ternary_linear or float_gemm of one row a sample:
 //
 //   LSTM (Hochreiter and Schmidhuber 1997)   i, f, g, o = x + u, of `hidden` values each
 //                                            c = sigmoid(f) c + sigmoid(i) tanh(g),  h = sigmoid(o) tanh(c)
@@ -11,13 +11,14 @@
 //
 // Order of gates, and the place of the GRU's second bias, are those of torch.nn. `reverse`: the steps run from the last token to the first. Each
 // operation rounds to float32, sigmoid and tanh are those of elementwise: neither the machine, nor the threads, nor the other samples change a bit.
-// This is the one implementation behind the operator bitlab::ternary_recurrent of LibTorch and the node ternary_recurrent of the runtime.
+// This is the one implementation behind the operator bitlab::ternary_recurrent of LibTorch and the nodes ternary_recurrent and recurrent of the runtime.
 #pragma once
 
 #include <optional>
 #include <string_view>
 
 #include "bitlab/kernels/elementwise/elementwise.h"
+#include "bitlab/kernels/float_gemm/float_gemm.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 
 namespace bitlab::kernels {
@@ -50,5 +51,15 @@ int64_t recurrent_scratch_bytes(const RecurrentKernels& kernels, const TernaryWe
 // least 1. Error: NotFinite, of a state.
 Status recurrent(const RecurrentKernels& kernels, const TernaryWeight& weight, const LayerActivation& activation,
                  const RecurrentArgs& args, uint8_t* scratch, ThreadPool& pool);
+
+// With a float weight; it refuses nothing.
+struct FloatRecurrent {
+  const FloatGemmRow* product = nullptr;
+  const ElementwiseRow* elementwise = nullptr;
+  const float* panels = nullptr;  // of the weight (float_gemm.h)
+  const float* bias = nullptr;    // null: none
+};
+int64_t float_recurrent_scratch_bytes(const RecurrentArgs& args);
+Status float_recurrent(const FloatRecurrent& layer, const RecurrentArgs& args, uint8_t* scratch, ThreadPool& pool);
 
 }  // namespace bitlab::kernels

@@ -215,5 +215,81 @@ TEST(Recurrent, StatesAreFinite) {
   EXPECT_EQ(parse_recurrent_cell("rnn").error().message, "a cell of lstm, gru, got 'rnn'");
 }
 
+struct FloatRun {
+  const FloatGemmRow* product = *select(float_gemm_kernels(), this_machine(), {});
+  const ElementwiseRow* elementwise = *select(elementwise_kernels(), this_machine(), {});
+  int threads = 1;
+
+  // With the codes as weights.
+  RecurrentResult operator()(const RecurrentLayer& l) const {
+    const RecurrentCase& c = l.c;
+    AlignedBuffer panels = *AlignedBuffer::allocate(static_cast<size_t>(float_panel_bytes(l.gates, c.hidden)));
+    pack_float_rows(weights(l).data(), l.gates, c.hidden, reinterpret_cast<float*>(panels.data()));
+    const auto values = static_cast<size_t>(c.batch * c.hidden);
+    test::GuardedBytes x(l.x.size() * 4), h0(l.h0.size() * 4), c0(l.c0.size() * 4);
+    test::GuardedBytes y(values * static_cast<size_t>(c.tokens) * 4), h_n(values * 4), c_n(values * 4);
+    RecurrentArgs args{c.cell, c.batch, c.tokens, c.hidden, c.reverse, x.fill<float>(l.x)};
+    if (c.begins) args.h0 = h0.fill<float>(l.h0), args.c0 = c0.fill<float>(l.c0);
+    args.y = y.as<float>(), args.h_n = h_n.as<float>(), args.c_n = c_n.as<float>();
+    AlignedBuffer scratch = *AlignedBuffer::allocate(static_cast<size_t>(float_recurrent_scratch_bytes(args)));
+    const FloatRecurrent layer{product, elementwise, reinterpret_cast<const float*>(panels.data()),
+                               l.bias.empty() ? nullptr : l.bias.data()};
+    EXPECT_TRUE(float_recurrent(layer, args, scratch.data(), *make_thread_pool(threads)).ok());
+    RecurrentResult result{{args.y, args.y + values * static_cast<size_t>(c.tokens)}, {args.h_n, args.h_n + values}, {}};
+    if (c.cell == RecurrentCell::kLstm) result.c_n.assign(args.c_n, args.c_n + values);
+    return result;
+  }
+  static std::vector<float> weights(const RecurrentLayer& l) {
+    return test::random_floats(l.gates * l.c.hidden, 7, 1.0F / std::sqrt(static_cast<float>(l.c.hidden)));
+  }
+};
+
+// All in double.
+std::vector<double> float_steps(const RecurrentLayer& l) {
+  const RecurrentCase& c = l.c;
+  const std::vector<float> w = FloatRun::weights(l);
+  const auto n = static_cast<size_t>(c.hidden), tokens = static_cast<size_t>(c.tokens), gates = static_cast<size_t>(l.gates);
+  std::vector<double> y(static_cast<size_t>(c.batch) * tokens * n);
+  for (size_t b = 0; b < static_cast<size_t>(c.batch); ++b) {
+    std::vector<double> h(n), state(n), u(gates);
+    for (size_t i = 0; c.begins && i < n; ++i) h[i] = l.h0[b * n + i], state[i] = l.c0[b * n + i];
+    for (size_t step = 0; step < tokens; ++step) {
+      const size_t token = b * tokens + (c.reverse ? tokens - 1 - step : step);
+      for (size_t row = 0; row < gates; ++row) {
+        u[row] = l.bias.empty() ? 0 : static_cast<double>(l.bias[row]);
+        for (size_t k = 0; k < n; ++k) u[row] += static_cast<double>(w[row * n + k]) * h[k];
+      }
+      for (size_t i = 0; i < n; ++i) {
+        const auto x = [&](size_t gate) { return static_cast<double>(l.x[token * gates + gate * n + i]); };
+        const auto sum = [&](size_t gate) { return x(gate) + u[gate * n + i]; };
+        if (c.cell == RecurrentCell::kLstm) {
+          state[i] = logistic(sum(1)) * state[i] + logistic(sum(0)) * std::tanh(sum(2));
+          h[i] = logistic(sum(3)) * std::tanh(state[i]);
+        } else {
+          const double z = logistic(sum(1)), next = std::tanh(x(2) + logistic(sum(0)) * u[2 * n + i]);
+          h[i] = (1 - z) * next + z * h[i];
+        }
+        y[token * n + i] = h[i];
+      }
+    }
+  }
+  return y;
+}
+
+TEST(Recurrent, FloatWeightsAreWithinRoundingAndOfTheSameBits) {
+  for (const RecurrentCase& c : recurrent_cases()) {
+    SCOPED_TRACE(describe(c));
+    const RecurrentLayer layer(c);
+    const RecurrentResult whole = FloatRun()(layer);
+    const std::vector<double> expected = float_steps(layer);
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(whole.y[i], expected[i], 5e-6) << i;
+    for (const FloatGemmRow* product : test::runnable(float_gemm_kernels()))
+      for (const int threads : {1, 3})
+        EXPECT_EQ((FloatRun{.product = product, .threads = threads}(layer)), whole) << product->name;
+    for (const ElementwiseRow* elementwise : test::runnable(elementwise_kernels()))
+      EXPECT_EQ((FloatRun{.elementwise = elementwise}(layer)), whole) << elementwise->name;
+  }
+}
+
 }  // namespace
 }  // namespace bitlab::kernels

@@ -5,6 +5,7 @@
 #include "bitlab/kernels/matmul/matmul.h"
 #include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
+#include "bitlab/runtime/internal/recurrent.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
@@ -29,6 +30,17 @@ Result<Step> make_linear_step(const StepContext& context) {
                 return {};
               },
               0, fmt::format("float_gemm:{}", row->name)};
+}
+
+Result<Step> make_recurrent_step(const StepContext& context) {
+  constexpr size_t kH0 = program::input_of(program::Op::recurrent, "h0");
+  kernels::FloatRecurrent weight{.panels = context.panels(1), .bias = context.floats(2)};
+  BITLAB_TRY(weight.product, gemm_for(context));
+  BITLAB_TRY(weight.elementwise, elementwise_row(context));
+  BITLAB_TRY(const kernels::RecurrentArgs layer, recurrent_layer(context));
+  return Step{[=](const StepBuffers& b) { return float_recurrent(weight, bound(layer, b, kH0), b.scratch, *b.pool); },
+              float_recurrent_scratch_bytes(layer),
+              fmt::format("float_gemm:{} {}", weight.product->name, label(*weight.elementwise))};
 }
 
 Result<Step> make_conv_step(const StepContext& context) {

@@ -2,13 +2,13 @@
 #include <cmath>
 #include <limits>
 
-#include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
 #include "bitlab/runtime/internal/narrow.h"
+#include "bitlab/runtime/internal/recurrent.h"
 #include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
@@ -160,28 +160,18 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
 Result<Step> make_ternary_recurrent_step(const StepContext& context) {
   const kernels::TernaryWeight weight = weight_of(context, input_of(Op::ternary_recurrent, "bias"));
   const LoadOptions& options = context.model.options();
-  const std::vector<int64_t> x = context.input_shape(0);
-  kernels::RecurrentArgs layer{.batch = x[0],
-                               .tokens = x[1],
-                               .hidden = weight.packed->depth,
-                               .reverse = context.node.attribute<int64_t>("reverse") == 1};
-  BITLAB_TRY(layer.cell, kernels::parse_recurrent_cell(context.node.attribute<std::string>("cell")));
+  BITLAB_TRY(const kernels::RecurrentArgs layer, recurrent_layer(context));
   BITLAB_TRY(const kernels::LayerActivation activation,
              activation_of(context, input_of(Op::ternary_recurrent, "act_scale")));
   kernels::RecurrentKernels chosen;
   BITLAB_TRY(chosen.product, select_ternary(activation.kind, weight.problem(layer.batch), weight.packed->layout,
                                             options.machine, options.policy));
   BITLAB_TRY(chosen.elementwise, elementwise_row(context));
-  constexpr size_t kH0 = input_of(Op::ternary_recurrent, "h0"), kC0 = input_of(Op::ternary_recurrent, "c0");
-  return Step{[=](const StepBuffers& b) {
-                kernels::RecurrentArgs args = layer;
-                args.x = b.input(0), args.h0 = b.input(kH0), args.c0 = b.input(kC0);
-                args.y = b.output(0), args.h_n = b.output(1);
-                if (args.cell == kernels::RecurrentCell::kLstm) args.c_n = b.output(2);
-                return recurrent(chosen, weight, activation, args, b.scratch, *b.pool);
-              },
-              recurrent_scratch_bytes(chosen, weight, layer, context.threads),
-              fmt::format("{} {}", chosen.product.names(), label(*chosen.elementwise))};
+  constexpr size_t kH0 = input_of(Op::ternary_recurrent, "h0");
+  return Step{
+      [=](const StepBuffers& b) { return recurrent(chosen, weight, activation, bound(layer, b, kH0), b.scratch, *b.pool); },
+      recurrent_scratch_bytes(chosen, weight, layer, context.threads),
+      fmt::format("{} {}", chosen.product.names(), label(*chosen.elementwise))};
 }
 
 Result<Step> make_ternary_embedding_step(const StepContext& context) {

@@ -15,6 +15,9 @@ namespace bitlab::deploy {
 
 using program::Op;
 
+// recurrent.cc: whether an LSTM or GRU is one that nodes compute, and not one of other calls; true for all other operators.
+bool is_recurrent_node(const Call& call);
+
 // spectra.cc: of complex values, which are pairs.
 Status lower_complex_mul(Lowering& lowering, const Call& call);
 Status lower_complex_arithmetic(Lowering& lowering, const Call& call, Op op);
