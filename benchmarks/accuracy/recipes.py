@@ -10,6 +10,7 @@ Without --take the table is printed and nothing is written. Runs that are finish
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ SETTINGS = ["--model=gpt", "--model.layers=2", "--model.dim=64", "--model.heads=
 FLOAT = "--quant=none"
 # {float} is the folder of the float32 twin of the same seed.
 TEACHER = ["--train.teacher={float}", "--train.distillation=0.5"]
+MUON = ["--train.optimizer=muon", "--train.momentum=0.95", "--train.learning_rate=0.01"]
 RECIPES: dict[str, list[str]] = {
     "float32": [FLOAT],
     "ternary": [],
@@ -37,6 +39,10 @@ RECIPES: dict[str, list[str]] = {
     "model.sub_norm": ["--model.sub_norm=true"],
     "freeze_oscillation 0.02": ["--train.freeze_oscillation=0.02"],
     "ema 0.99": ["--train.ema=0.99"],
+    "muon": MUON,
+    "float32, muon": [FLOAT, *MUON],
+    "adamw, learning_rate 0.006": ["--train.learning_rate=0.006"],
+    "float32, adamw, learning_rate 0.006": [FLOAT, "--train.learning_rate=0.006"],
     "two_phase": ["--train.schedule=two_phase"],
     "distillation 0.5": TEACHER,
     "distillation 0.5, feature_distillation 1": [*TEACHER, "--train.feature_distillation=1", "--train.feature_layers=[{{path: '*.down_proj'}}]"],
@@ -58,9 +64,9 @@ def main() -> int:
     losses: dict[str, list[float]] = {recipe: [] for recipe in RECIPES}
     for seed in range(1, args.seeds + 1):
         twin = args.runs_folder / str(seed) / "float32"
-        for number, (recipe, flags) in enumerate(RECIPES.items()):
+        for recipe, flags in RECIPES.items():
             own = [flag.format(float=twin) for flag in flags]
-            folder = twin if recipe == "float32" else args.runs_folder / str(seed) / str(number)
+            folder = args.runs_folder / str(seed) / re.sub(r"[^a-z0-9.]+", "_", recipe)
             common = [*SETTINGS, f"--train.epochs={args.epochs}", f"--threads={args.threads}", f"--seed={seed}"]
             given = {flag.partition("=")[0]: flag for flag in [*common, *own]}  # a recipe's win
             report = training.report_of(args.bitlab, folder, list(given.values()), quiet=True)

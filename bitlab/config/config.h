@@ -159,6 +159,7 @@ struct ParameterRule {
   std::string path;
   double rate = 1.0;
   double decay = -1.0;
+  config::ParameterOptimizer optimizer = config::ParameterOptimizer::kSame;
 
   void visit(config::Fields& f) {
     f("path", path,
@@ -167,6 +168,7 @@ struct ParameterRule {
     f("rate", rate, "by which the learning rate is multiplied; 0: it stays as it is", config::at_least(0));
     f("decay", decay,
       "by which weight_decay is multiplied; below 0: as without a rule, 1 for weights, 0 for biases, norms and scales");
+    f("optimizer", optimizer, "where the optimizer is muon: adamw for these");
   }
 };
 
@@ -247,11 +249,16 @@ struct TrainingConfig {
   void visit_optimizer(config::Fields& f) {
     f("epochs", epochs, "passes over the training data", config::at_least(1));
     f("batch_size", batch_size, "samples a batch", config::at_least(1));
-    f("optimizer", optimizer, "adamw, with decoupled weight decay; adam and sgd, where the decay is a part of the gradient");
+    f("optimizer", optimizer,
+      "adamw, with decoupled weight decay; adam and sgd, where the decay is a part of the gradient; muon, which makes the "
+      "momentum of matrices and filters orthogonal, with the rate and decay of adamw, and adamw for biases, norms and "
+      "scales");
     f("learning_rate", learning_rate, "highest learning rate of the schedule", config::above(0));
-    f("momentum", momentum, "momentum of sgd", config::at_least(0));
+    f("momentum", momentum, "momentum of sgd and muon", config::at_least(0));
     f("nesterov", nesterov, "sgd looks ahead, as Nesterov's");
-    f("beta1", beta1, "share of the past in the mean of gradients of adam and adamw", config::from_to_below(0, 1));
+    f("beta1", beta1,
+      "share of the past in the mean of gradients of adam and adamw, of parameters that muon leaves to it, too",
+      config::from_to_below(0, 1));
     f("beta2", beta2, "share of the past in the mean of their squares", config::from_to_below(0, 1));
     f("epsilon", epsilon, "added to the root of that mean", config::at_least(0));
     f("weight_decay", weight_decay, "of weights; biases, norms and scales have none", config::at_least(0));

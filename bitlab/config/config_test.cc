@@ -229,7 +229,7 @@ TEST(Io, ErrorsNameThePath) {
   EXPECT_EQ(from_json<Whole>("{\"train\": {\"seed\": 18446744073709551615}}").error().code, ErrorCode::kTypeMismatch);
   EXPECT_EQ(from_yaml<Whole>("train: 3").error().message, "[config] a mapping for 'train', got 3");
   const Error choice = from_yaml<Whole>("train: {optimizer: adamm}").error();
-  EXPECT_EQ(choice.message, "[config] one of {adamw, adam, sgd}, got 'adamm' (key=train.optimizer)");
+  EXPECT_EQ(choice.message, "[config] one of {adamw, adam, sgd, muon}, got 'adamm' (key=train.optimizer)");
   EXPECT_EQ(choice.code, ErrorCode::kUnknownName);
   EXPECT_EQ(from_yaml<Whole>("a: [").error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(from_yaml<Whole>("[1]: 2").error().message, "[config] keys that are names, got a list");

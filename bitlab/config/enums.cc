@@ -54,12 +54,14 @@ Status assign(Result<T> parsed, T& value) {
 }  // namespace
 
 std::string_view name(Optimizer optimizer) { return text_of("Optimizer", static_cast<int>(optimizer)); }
+std::string_view name(ParameterOptimizer optimizer) { return text_of("ParameterOptimizer", static_cast<int>(optimizer)); }
 std::string_view name(Schedule schedule) { return text_of("Schedule", static_cast<int>(schedule)); }
 std::string_view name(Precision precision) { return text_of("Precision", static_cast<int>(precision)); }
 std::string_view name(TernaryOrder order) { return text_of("TernaryOrder", static_cast<int>(order)); }
 std::string_view name(Position position) { return text_of("Position", static_cast<int>(position)); }
 std::string_view name(LogFormat format) { return text_of("LogFormat", static_cast<int>(format)); }
 std::vector<std::string_view> names_of(Optimizer) { return texts_of_type("Optimizer"); }
+std::vector<std::string_view> names_of(ParameterOptimizer) { return texts_of_type("ParameterOptimizer"); }
 std::vector<std::string_view> names_of(Schedule) { return texts_of_type("Schedule"); }
 std::vector<std::string_view> names_of(Precision) { return texts_of_type("Precision"); }
 std::vector<std::string_view> names_of(TernaryOrder) { return texts_of_type("TernaryOrder"); }
@@ -70,6 +72,7 @@ Status parse(std::string_view text, TernaryOrder& value) { return parse_choice("
 Status parse(std::string_view text, Position& value) { return parse_choice("Position", text, value); }
 Status parse(std::string_view text, LogFormat& value) { return parse_choice("LogFormat", text, value); }
 Status parse(std::string_view text, Optimizer& value) { return parse_choice("Optimizer", text, value); }
+Status parse(std::string_view text, ParameterOptimizer& value) { return parse_choice("ParameterOptimizer", text, value); }
 Status parse(std::string_view text, Schedule& value) { return parse_choice("Schedule", text, value); }
 Status parse(std::string_view text, ternary::Method& value) { return assign(ternary::parse_method(text), value); }
 Status parse(std::string_view text, ternary::Granularity& value) { return assign(ternary::parse_granularity(text), value); }

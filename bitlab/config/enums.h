@@ -11,7 +11,8 @@
 
 namespace bitlab::config {
 
-enum class Optimizer { kAdamW, kAdam, kSgd };
+enum class Optimizer { kAdamW, kAdam, kSgd, kMuon };
+enum class ParameterOptimizer { kSame, kAdamW };
 enum class Schedule { kCosine, kConstant, kLinear, kPolynomial, kStep, kOneCycle, kTwoPhase };
 enum class Precision { kFloat32, kBFloat16, kFloat16 };
 enum class TernaryOrder { kTogether, kFirstToLast, kLastToFirst };
@@ -19,6 +20,7 @@ enum class Position { kAny, kFirst, kLast };
 enum class LogFormat { kJsonLines, kCsv, kTensorBoard };
 
 std::string_view name(Optimizer optimizer);
+std::string_view name(ParameterOptimizer optimizer);
 std::string_view name(Schedule schedule);
 std::string_view name(Precision precision);
 std::string_view name(TernaryOrder order);
@@ -27,6 +29,7 @@ std::string_view name(LogFormat format);
 
 // Every text form, in the order of the enumeration.
 std::vector<std::string_view> names_of(Optimizer);
+std::vector<std::string_view> names_of(ParameterOptimizer);
 std::vector<std::string_view> names_of(Schedule);
 std::vector<std::string_view> names_of(Precision);
 std::vector<std::string_view> names_of(TernaryOrder);
@@ -35,6 +38,7 @@ std::vector<std::string_view> names_of(LogFormat);
 
 // Reads the text form. Error: UnknownName, listing the choices.
 Status parse(std::string_view text, Optimizer& value);
+Status parse(std::string_view text, ParameterOptimizer& value);
 Status parse(std::string_view text, Schedule& value);
 Status parse(std::string_view text, Precision& value);
 Status parse(std::string_view text, TernaryOrder& value);

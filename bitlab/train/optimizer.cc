@@ -8,6 +8,7 @@
 #include <torch/optim/sgd.h>
 
 #include "bitlab/config/path_pattern.h"
+#include "bitlab/train/internal/muon.h"
 
 namespace bitlab::train {
 namespace {
@@ -23,16 +24,25 @@ std::unique_ptr<torch::optim::Optimizer> with_groups(const std::vector<Parameter
 template <class Set>
 void with_options(torch::optim::OptimizerOptions& options, Set set) {
   using namespace torch::optim;
+  if (auto* muon = dynamic_cast<MuonOptions*>(&options); muon != nullptr) return set(*muon);
   if (auto* adamw = dynamic_cast<AdamWOptions*>(&options); adamw != nullptr) return set(*adamw);
   if (auto* adam = dynamic_cast<AdamOptions*>(&options); adam != nullptr) return set(*adam);
   set(dynamic_cast<SGDOptions&>(options));
 }
 
 ParameterGroup shares_of(const NamedParameter& parameter, const TrainingConfig& config) {
-  const double decay = parameter.tensor.dim() > 1 ? 1 : 0;
-  for (const ParameterRule& rule : config.parameters)
-    if (config::matches_path(rule.path, parameter.name)) return {rule.rate, rule.decay < 0 ? decay : rule.decay};
-  return {1, decay};
+  ParameterGroup group;
+  const bool is_weight = parameter.tensor.dim() > 1;
+  group.decay = is_weight ? 1 : 0;
+  group.orthogonal = is_weight && config.optimizer == config::Optimizer::kMuon;
+  for (const ParameterRule& rule : config.parameters) {
+    if (!config::matches_path(rule.path, parameter.name)) continue;
+    group.rate = rule.rate;
+    if (rule.decay >= 0) group.decay = rule.decay;
+    group.orthogonal = group.orthogonal && rule.optimizer == config::ParameterOptimizer::kSame;
+    break;
+  }
+  return group;
 }
 
 // What an optimizer keeps for one parameter, as references to its tensors; `step` has none of its own.
@@ -54,8 +64,11 @@ Slots slots_of(torch::optim::OptimizerParamState& state) {
   return {{{"momentum_buffer", &dynamic_cast<SGDParamState&>(state).momentum_buffer()}}, {}, {}};
 }
 
-std::unique_ptr<torch::optim::OptimizerParamState> new_slots(const torch::optim::Optimizer& optimizer) {
-  if (dynamic_cast<const torch::optim::AdamW*>(&optimizer) != nullptr)
+std::unique_ptr<torch::optim::OptimizerParamState> new_slots(const torch::optim::Optimizer& optimizer,
+                                                             const at::Tensor& parameter) {
+  const auto* muon = dynamic_cast<const Muon*>(&optimizer);
+  if (dynamic_cast<const torch::optim::AdamW*>(&optimizer) != nullptr ||
+      (muon != nullptr && !muon->is_orthogonal(parameter)))
     return std::make_unique<torch::optim::AdamWParamState>();
   if (dynamic_cast<const torch::optim::Adam*>(&optimizer) != nullptr)
     return std::make_unique<torch::optim::AdamParamState>();
@@ -69,7 +82,7 @@ const at::Tensor* find(const State& state, const std::string& name) {
 
 // One parameter's slots from a state; nothing where it has none, as before its first step. Returns how many tensors it took.
 Result<size_t> load_slots(torch::optim::Optimizer& optimizer, const NamedParameter& parameter, const State& state) {
-  auto own = new_slots(optimizer);
+  auto own = new_slots(optimizer, parameter.tensor);
   const Slots slots = slots_of(*own);
   size_t taken = 0;
   for (const auto& [key, tensor] : slots.tensors) {
@@ -97,7 +110,7 @@ std::vector<ParameterGroup> groups_of(const std::vector<NamedParameter>& paramet
   for (const NamedParameter& parameter : parameters) {
     const ParameterGroup shares = shares_of(parameter, config);
     auto group = std::find_if(groups.begin(), groups.end(), [&](const ParameterGroup& other) {
-      return other.rate == shares.rate && other.decay == shares.decay;
+      return other.rate == shares.rate && other.decay == shares.decay && other.orthogonal == shares.orthogonal;
     });
     if (group == groups.end()) group = groups.insert(group, shares);
     group->tensors.push_back(parameter.tensor);
@@ -115,6 +128,10 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::vector<Parame
     optimizer = with_groups<SGD>(groups, SGDOptions(rate).momentum(config.momentum).nesterov(config.nesterov));
   } else if (config.optimizer == config::Optimizer::kAdam) {
     optimizer = with_groups<Adam>(groups, adam_like(AdamOptions(rate)));
+  } else if (config.optimizer == config::Optimizer::kMuon) {
+    optimizer = with_groups<Muon>(groups, adam_like(MuonOptions(rate)).momentum(config.momentum));
+    for (size_t i = 0; i < groups.size(); ++i)  // LibTorch gives new groups the defaults of fields that are not its own
+      static_cast<MuonOptions&>(optimizer->param_groups()[i].options()).orthogonal(groups[i].orthogonal);
   } else {
     optimizer = with_groups<AdamW>(groups, adam_like(AdamWOptions(rate)));
   }

@@ -128,7 +128,8 @@ TrainingConfig full_config(config::Optimizer optimizer) {
 TEST_F(ResumeTest, GoesOnToTheSameBits) {
   const auto training = data::load_dataset("synthetic", data::Split::kTrain, {.root = {}, .limit = 130}).value();
   const auto validation = data::load_dataset("synthetic", data::Split::kTest, {.root = {}, .limit = 60}).value();
-  for (const auto optimizer : {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd}) {
+  for (const auto optimizer :
+       {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd, config::Optimizer::kMuon}) {
     const bool is_adam = optimizer == config::Optimizer::kAdamW;
     const TrainingConfig config = full_config(optimizer);
     // Trains until the end, or until `stop` batches were seen; from the beginning or from a checkpoint.
@@ -202,7 +203,8 @@ std::vector<at::Tensor> trained(const TrainingConfig& config, int64_t rows) {
 
 // 29 samples: the last of four steps has five of them, in batches of 4 and 1.
 TEST(Hooks, AccumulatedBatchesAreOneLargeBatch) {
-  for (const auto optimizer : {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd}) {
+  for (const auto optimizer :
+       {config::Optimizer::kAdamW, config::Optimizer::kAdam, config::Optimizer::kSgd, config::Optimizer::kMuon}) {
     TrainingConfig large{
         .epochs = 3, .batch_size = 8, .optimizer = optimizer, .learning_rate = 0.05, .threads = 1, .clip_norm = 0.2};
     TrainingConfig small = large;

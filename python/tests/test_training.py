@@ -232,6 +232,27 @@ def check_close(ours: nn.Module, theirs: nn.Module) -> None:
         assert torch.allclose(ours.state_dict()[name], value, 1e-4, 1e-6), name
 
 
+def test_muon_is_that_of_pytorch() -> None:
+    """Which multiplies in bfloat16: a few hundredths of a step."""
+    rules = [bitlab.ParameterRule(path="2.weight", optimizer="adamw")]
+    muon = {"optimizer": "muon", "momentum": 0.95, "learning_rate": 0.02, "weight_decay": 0.1, "parameters": rules}
+    ours, theirs, data, before = network(), network(), Blobs(24), network()
+    bitlab.BitTrainer(ours, bitlab.TrainingConfig(**PLAIN | muon), Blobs(24)).train()
+    optimizers = [
+        torch.optim.Muon([theirs[0].weight], 0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([theirs[2].weight], 0.02, weight_decay=0.1),
+        torch.optim.AdamW([theirs[0].bias, theirs[2].bias], 0.02, weight_decay=0),
+    ]
+    for _ in range(5):
+        theirs.zero_grad()
+        nn.functional.cross_entropy(theirs(data.x), data.y).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, value in theirs.state_dict().items():
+        moved = (value - before.state_dict()[name]).norm()
+        assert (ours.state_dict()[name] - value).norm() < 0.04 * moved, name
+
+
 def test_label_smoothing_is_that_of_pytorch() -> None:
     expected = by_hand(lambda output, label: nn.functional.cross_entropy(output, label, label_smoothing=0.3))
     check_close(trained(label_smoothing=0.3), expected)

@@ -1,4 +1,4 @@
-// LibTorch's optimizers as configs name them, and their state by the names of parameters.
+// Optimizers as configs name them, LibTorch's and muon, and their state by the names of parameters.
 #pragma once
 
 #include <memory>
@@ -16,6 +16,7 @@ namespace bitlab::train {
 // Parameters with one learning rate and one weight decay: shares of those of the config.
 struct ParameterGroup {
   double rate = 1, decay = 1;
+  bool orthogonal = false;  // stepped by muon, and not by adamw beside it
   std::vector<at::Tensor> tensors{};
 };
 
@@ -29,7 +30,7 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::vector<Parame
 // The rate and decay of its next step, before the shares of the groups.
 void set_rates(torch::optim::Optimizer& optimizer, const std::vector<ParameterGroup>& groups, double rate, double decay);
 
-// "<parameter>.step", "<parameter>.exp_avg", "<parameter>.exp_avg_sq" of adam and adamw; "<parameter>.momentum_buffer" of sgd. A copy.
+// "<parameter>.step", "<parameter>.exp_avg", "<parameter>.exp_avg_sq" of adam and adamw; "<parameter>.momentum_buffer" of sgd and muon. A copy.
 State optimizer_state(torch::optim::Optimizer& optimizer, const std::vector<NamedParameter>& parameters);
 
 // Bytes of the tensors that it keeps for a parameter; 0 before its first step.
