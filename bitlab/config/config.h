@@ -159,7 +159,7 @@ struct ParameterRule {
   std::string path;
   double rate = 1.0;
   double decay = -1.0;
-  config::ParameterOptimizer optimizer = config::ParameterOptimizer::kSame;
+  config::ParameterOptimizer optimizer = config::ParameterOptimizer::kDefault;
 
   void visit(config::Fields& f) {
     f("path", path,
@@ -168,7 +168,10 @@ struct ParameterRule {
     f("rate", rate, "by which the learning rate is multiplied; 0: it stays as it is", config::at_least(0));
     f("decay", decay,
       "by which weight_decay is multiplied; below 0: as without a rule, 1 for weights, 0 for biases, norms and scales");
-    f("optimizer", optimizer, "where the optimizer is muon: adamw for these");
+    f("optimizer", optimizer,
+      "where the run's is muon: muon or adamw for these; default: muon for matrices and filters, but of embeddings and of "
+      "the "
+      "last layer");
   }
 };
 
@@ -251,8 +254,8 @@ struct TrainingConfig {
     f("batch_size", batch_size, "samples a batch", config::at_least(1));
     f("optimizer", optimizer,
       "adamw, with decoupled weight decay; adam and sgd, where the decay is a part of the gradient; muon, which makes the "
-      "momentum of matrices and filters orthogonal, with the rate and decay of adamw, and adamw for biases, norms and "
-      "scales");
+      "momentum of hidden layers' matrices and filters orthogonal, with the rate and decay of adamw, and adamw for all "
+      "others");
     f("learning_rate", learning_rate, "highest learning rate of the schedule", config::above(0));
     f("momentum", momentum, "momentum of sgd and muon", config::at_least(0));
     f("nesterov", nesterov, "sgd looks ahead, as Nesterov's");

@@ -12,7 +12,7 @@
 namespace bitlab::config {
 
 enum class Optimizer { kAdamW, kAdam, kSgd, kMuon };
-enum class ParameterOptimizer { kSame, kAdamW };
+enum class ParameterOptimizer { kDefault, kMuon, kAdamW };
 enum class Schedule { kCosine, kConstant, kLinear, kPolynomial, kStep, kOneCycle, kTwoPhase };
 enum class Precision { kFloat32, kBFloat16, kFloat16 };
 enum class TernaryOrder { kTogether, kFirstToLast, kLastToFirst };

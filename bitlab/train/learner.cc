@@ -1,6 +1,7 @@
 #include "bitlab/train/learner.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include <ATen/core/grad_mode.h>
 
@@ -18,8 +19,13 @@ State ModuleLearner::state() {
 Status ModuleLearner::load(const State& state) { return load_into(module_, state); }
 
 std::vector<NamedParameter> parameters_of(const torch::nn::Module& module) {
+  std::unordered_set<const void*> tables;  // of modules whose class is called so, whoever wrote it
+  for (const auto& part : module.modules(false))
+    if (part->name().find("Embedding") != std::string::npos)
+      for (const at::Tensor& own : part->parameters(false)) tables.insert(own.unsafeGetTensorImpl());
   std::vector<NamedParameter> list;
-  for (const auto& item : module.named_parameters()) list.push_back({item.key(), item.value()});
+  for (const auto& item : module.named_parameters())
+    list.push_back({item.key(), item.value(), tables.contains(item.value().unsafeGetTensorImpl())});
   return list;
 }
 

@@ -19,6 +19,7 @@ namespace bitlab::train {
 struct NamedParameter {
   std::string name;
   at::Tensor tensor;
+  bool is_table = false;  // of an embedding
 };
 
 std::vector<NamedParameter> parameters_of(const torch::nn::Module& module);

@@ -30,18 +30,20 @@ void with_options(torch::optim::OptimizerOptions& options, Set set) {
   set(dynamic_cast<SGDOptions&>(options));
 }
 
-ParameterGroup shares_of(const NamedParameter& parameter, const TrainingConfig& config) {
+// is_hidden: of a layer between embeddings and the last one.
+ParameterGroup shares_of(const NamedParameter& parameter, bool is_hidden, const TrainingConfig& config) {
   ParameterGroup group;
   const bool is_weight = parameter.tensor.dim() > 1;
+  auto by = is_hidden ? config::ParameterOptimizer::kMuon : config::ParameterOptimizer::kAdamW;
   group.decay = is_weight ? 1 : 0;
-  group.orthogonal = is_weight && config.optimizer == config::Optimizer::kMuon;
   for (const ParameterRule& rule : config.parameters) {
     if (!config::matches_path(rule.path, parameter.name)) continue;
     group.rate = rule.rate;
     if (rule.decay >= 0) group.decay = rule.decay;
-    group.orthogonal = group.orthogonal && rule.optimizer == config::ParameterOptimizer::kSame;
+    if (rule.optimizer != config::ParameterOptimizer::kDefault) by = rule.optimizer;
     break;
   }
+  group.orthogonal = config.optimizer == config::Optimizer::kMuon && is_weight && by == config::ParameterOptimizer::kMuon;
   return group;
 }
 
@@ -107,8 +109,11 @@ Result<size_t> load_slots(torch::optim::Optimizer& optimizer, const NamedParamet
 
 std::vector<ParameterGroup> groups_of(const std::vector<NamedParameter>& parameters, const TrainingConfig& config) {
   std::vector<ParameterGroup> groups;
+  const auto last = std::find_if(parameters.rbegin(), parameters.rend(),
+                                 [](const NamedParameter& parameter) { return parameter.tensor.dim() > 1; });
   for (const NamedParameter& parameter : parameters) {
-    const ParameterGroup shares = shares_of(parameter, config);
+    const bool is_last = last != parameters.rend() && &*last == &parameter;
+    const ParameterGroup shares = shares_of(parameter, !parameter.is_table && !is_last, config);
     auto group = std::find_if(groups.begin(), groups.end(), [&](const ParameterGroup& other) {
       return other.rate == shares.rate && other.decay == shares.decay && other.orthogonal == shares.orthogonal;
     });

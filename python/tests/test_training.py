@@ -234,8 +234,7 @@ def check_close(ours: nn.Module, theirs: nn.Module) -> None:
 
 def test_muon_is_that_of_pytorch() -> None:
     """Which multiplies in bfloat16: a few hundredths of a step."""
-    rules = [bitlab.ParameterRule(path="2.weight", optimizer="adamw")]
-    muon = {"optimizer": "muon", "momentum": 0.95, "learning_rate": 0.02, "weight_decay": 0.1, "parameters": rules}
+    muon = {"optimizer": "muon", "momentum": 0.95, "learning_rate": 0.02, "weight_decay": 0.1}
     ours, theirs, data, before = network(), network(), Blobs(24), network()
     bitlab.BitTrainer(ours, bitlab.TrainingConfig(**PLAIN | muon), Blobs(24)).train()
     optimizers = [

@@ -15,7 +15,7 @@ struct MuonOptions : public torch::optim::OptimizerCloneableOptions<MuonOptions>
   explicit MuonOptions(double rate) : lr_(rate) {}
   TORCH_ARG(double, lr);
   TORCH_ARG(double, weight_decay) = 0;
-  TORCH_ARG(bool, orthogonal) = true;  // of weights of two dimensions and more
+  TORCH_ARG(bool, orthogonal) = true;
   TORCH_ARG(double, momentum) = 0.95;
   // Of AdamW's.
   using Betas = std::tuple<double, double>;
