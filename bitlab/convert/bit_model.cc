@@ -68,7 +68,7 @@ std::vector<Interception> without_ties(std::vector<Interception> all, const torc
     }
     if (!config::equal(tied->quant, i.quant) || tied->is_master != i.is_master)
       refuse(tied->layer, nn::describe(tied->quant), i.layer, nn::describe(i.quant));
-    tied->is_table = tied->is_table && i.is_table;
+    if (i.use == nn::Quantizer::Use::kProduct) tied->use = i.use;  // of a table and a head
   }
   for (const auto& item : model.named_parameters())
     for (const Interception& i : list) {
@@ -90,14 +90,11 @@ BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward
   register_module("model", model_);
   const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());
   for (const Interception& i : without_ties(std::move(conversion.interceptions), *model_, report_)) {
-    using Use = nn::Quantizer::Use;
     std::shared_ptr<InterceptedWeight> weight;
-    if (i.is_table) {
-      weight =
-          std::make_shared<InterceptedWeight>(i.path, i.layer, i.weight, i.quant, i.window.get(), Use::kValue, i.is_master);
+    if (i.use == nn::Quantizer::Use::kProduct) {
+      weight = std::make_shared<InterceptedProduct>(i.path, i.layer, i.weight, i.quant, i.window.get(), i.use, i.is_master);
     } else {
-      weight = std::make_shared<InterceptedProduct>(i.path, i.layer, i.weight, i.quant, i.window.get(), Use::kProduct,
-                                                    i.is_master);
+      weight = std::make_shared<InterceptedWeight>(i.path, i.layer, i.weight, i.quant, i.window.get(), i.use, i.is_master);
     }
     std::string key = i.path;
     std::replace(key.begin(), key.end(), '.', '/');

@@ -8,6 +8,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "bitlab/nn/bit_recurrent.h"
+#include "bitlab/nn/layer.h"
+
 namespace bitlab::convert {
 namespace {
 
@@ -184,6 +187,57 @@ TEST(BitModel, AttentionOfLibTorch) {
 }
 
 // One weight, read by a convolution and by its transpose: each has scales and codes of its own, in training and in eval.
+// LSTM and GRU of LibTorch as members: what BitLSTM and BitGRU compute with the same weights, values and gradients.
+struct RecurrentMembers : tnn::Module {
+  RecurrentMembers() {
+    lstm = register_module("lstm", tnn::LSTM(tnn::LSTMOptions(5, 7).num_layers(2).bidirectional(true).batch_first(true)));
+    gru = register_module("gru", tnn::GRU(tnn::GRUOptions(14, 6).bias(false)));
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const auto [y, states] = lstm->forward(x);
+    const auto [z, last] = gru->forward(y.transpose(0, 1));
+    return torch::cat({z.flatten(), last.flatten(), std::get<0>(states).flatten(), std::get<1>(states).flatten()});
+  }
+  tnn::LSTM lstm{nullptr};
+  tnn::GRU gru{nullptr};
+};
+
+TEST(BitModel, RecurrentLayersAreThoseOfOurs) {
+  torch::manual_seed(4);
+  BitQuantConfig channel, learned;
+  channel.granularity = ternary::Granularity::kChannel;
+  learned.method = ternary::Method::kLsq, learned.activation = ternary::ActKind::kInt8Static;
+  for (const BitQuantConfig& quant : {BitQuantConfig{}, channel, learned}) {
+    SCOPED_TRACE(nn::describe(quant));
+    const auto net = std::make_shared<RecurrentMembers>();
+    tnn::ModuleDict twins;  // the same tensors in layers of ours
+    twins->update({{"lstm", net->lstm.ptr()}, {"gru", net->gru.ptr()}});
+    BitConverter::convert(*twins, {.quant = quant}).value();
+    auto& lstm = *twins["lstm"]->as<nn::BitLSTM>();
+    auto& gru = *twins["gru"]->as<nn::BitGRU>();
+    const auto expected_of = [&](const at::Tensor& x) {
+      const auto [y, states] = lstm.forward(x);
+      const auto [z, last] = gru.forward(y.transpose(0, 1));
+      return torch::cat({z.flatten(), last.flatten(), std::get<0>(states).flatten(), std::get<1>(states).flatten()});
+    };
+    const auto model = BitModel::wrap(net, {.quant = quant});
+    ASSERT_EQ(model->report().layers.size(), 2U);
+    for (const LayerReport& layer : model->report().layers) EXPECT_EQ(layer.action, Action::kIntercepted) << layer.path;
+    for (const bool training : {true, false}) {
+      model->train(training), twins->train(training);
+      const at::Tensor x = torch::randn({3, 4, 5});
+      const at::Tensor expected = expected_of(x), found = model->forward(x);
+      EXPECT_TRUE(torch::equal(found, expected)) << training;
+      if (!training) continue;
+      expected.square().sum().backward();
+      const auto wanted = gradients(*net);
+      found.square().sum().backward();
+      const auto own = gradients(*net);
+      for (size_t i = 0; i < own.size(); ++i) EXPECT_TRUE(torch::allclose(own[i], wanted[i], 1e-5, 1e-6)) << i;
+    }
+  }
+}
+
 TEST(BitModel, OneWeightInTwoConvolutions) {
   struct Net : tnn::Module {
     tnn::Conv2d conv{nullptr};

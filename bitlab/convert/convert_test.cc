@@ -316,15 +316,29 @@ TEST(Converter, SaysWhyARecurrentLayerStays) {
   EXPECT_EQ(BitConverter::convert(*net, {}).error().message,
             "[convert] lstm without proj_size, got proj_size 3 (layer=lstm)");
   struct Typed : tnn::Module {
-    tnn::GRU gru{register_module("gru", tnn::GRU(5, 7))};
-  } typed;
-  for (const Outside outside : {Outside::kSkipped, Outside::kIntercepted}) {
-    const auto conversion = convert_module(typed, {}, {}, outside).value();
-    ASSERT_EQ(conversion.report.layers.size(), 1U);
-    EXPECT_EQ(conversion.report.layers[0].action, Action::kSkipped);
-    EXPECT_EQ(conversion.report.layers[0].reason, "gru outside of a container");
-    EXPECT_TRUE(conversion.interceptions.empty());
-  }
+    explicit Typed(int64_t projection) {
+      gru = register_module("gru", tnn::GRU(5, 7));
+      if (projection > 0) lstm = register_module("lstm", tnn::LSTM(tnn::LSTMOptions(5, 7).proj_size(projection)));
+    }
+    tnn::GRU gru{nullptr};
+    tnn::LSTM lstm{nullptr};
+  };
+  Typed typed(0);
+  const auto skipped = convert_module(typed, {}, {}, Outside::kSkipped).value();
+  ASSERT_EQ(skipped.report.layers.size(), 1U);
+  EXPECT_EQ(skipped.report.layers[0].action, Action::kSkipped);
+  EXPECT_EQ(skipped.report.layers[0].reason, "a typed member: BitModel intercepts these");
+  Typed projected(3);
+  const auto conversion = convert_module(projected, {}, {}, Outside::kIntercepted).value();
+  ASSERT_EQ(conversion.report.layers.size(), 2U);
+  EXPECT_EQ(conversion.report.layers[0].action, Action::kIntercepted);
+  EXPECT_EQ(conversion.report.layers[1].action, Action::kSkipped);
+  EXPECT_EQ(conversion.report.layers[1].reason, "lstm with proj_size");
+  ASSERT_EQ(conversion.interceptions.size(), 2U);
+  EXPECT_EQ(conversion.interceptions[0].path, "gru.weight_ih_l0");
+  EXPECT_EQ(conversion.interceptions[0].layer, "gru");
+  EXPECT_EQ(conversion.interceptions[1].path, "gru.weight_hh_l0");
+  EXPECT_EQ(conversion.interceptions[1].use, nn::Quantizer::Use::kHiddenProduct);
 }
 
 }  // namespace

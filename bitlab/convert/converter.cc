@@ -124,8 +124,14 @@ bool is_replaceable(const Candidate& c) {
          std::all_of(c.places.begin(), c.places.end(), [](const Candidate::Place& at) { return is_container(*at.parent); });
 }
 
-// Whether products or lookups alone read a layer's one weight, so that others can stand in their place.
-bool can_be_intercepted(const Candidate& c) { return c.weight.defined() && c.facts.type != "embedding_bag"; }
+bool is_recurrent(const Candidate& c) { return c.facts.type == "lstm" || c.facts.type == "gru"; }
+
+// Why others cannot stand in the place of what reads a layer's weights; empty: they can.
+std::string why_not_intercepted(const Candidate& c) {
+  if (c.facts.type == "embedding_bag") return "embedding_bag outside of a container";
+  const bool has_projections = is_recurrent(c) && c.module->named_parameters(false).contains("weight_hr_l0");
+  return has_projections ? c.facts.type + " with proj_size" : "";
+}
 
 // Decides for one candidate after the other, and changes the module at the end alone.
 struct Converter {
@@ -146,19 +152,34 @@ struct Converter {
     if (is_replaceable(c) && !decision.master) {
       report.action = Action::kReplaced;
       twins.emplace_back(c, make_twin(*c.module, decision.quant));
-    } else if (outside == Outside::kListed || (outside == Outside::kIntercepted && can_be_intercepted(c))) {
+    } else if (outside == Outside::kListed || (outside == Outside::kIntercepted && why_not_intercepted(c).empty())) {
       report.action = Action::kIntercepted;
-      conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, "weight") : c.facts.path, c.facts.path, c.weight,
-                                          decision.quant, window_of(*c.module), c.facts.type == "embedding",
-                                          decision.master});
+      intercept(c, decision);
     } else {
       report.action = Action::kSkipped;
-      report.reason = !can_be_intercepted(c) ? c.facts.type + " outside of a container"
-                      : decision.master      ? "a master weight: BitModel intercepts these"
-                                             : "a typed member: BitModel intercepts these";
+      report.reason = why_not_intercepted(c);
+      if (report.reason.empty())
+        report.reason =
+            decision.master ? "a master weight: BitModel intercepts these" : "a typed member: BitModel intercepts these";
       return;
     }
     report.quant = nn::describe(decision.quant);
+  }
+
+  void intercept(const Candidate& c, const Decision& decision) {
+    using Use = nn::Quantizer::Use;
+    const auto add = [&](const std::string& name, const at::Tensor& weight, BitQuantConfig quant, Use use) {
+      conversion.interceptions.push_back({c.is_layer ? join(c.facts.path, name) : c.facts.path, c.facts.path, weight,
+                                          std::move(quant), window_of(*c.module), use, decision.master});
+    };
+    if (!is_recurrent(c) || outside == Outside::kListed)
+      return add("weight", c.weight, decision.quant, c.facts.type == "embedding" ? Use::kValue : Use::kProduct);
+    BitQuantConfig quant = decision.quant;
+    quant.smoothing = 0;
+    for (const auto& p : c.module->named_parameters(false)) {
+      if (p.value().dim() != 2) continue;
+      add(p.key(), p.value(), quant, p.key().starts_with("weight_hh") ? Use::kHiddenProduct : Use::kProduct);
+    }
   }
 
   void report_rest(const Module& module, const std::vector<Candidate>& list) {

@@ -9,6 +9,7 @@
 
 #include "bitlab/convert/report.h"
 #include "bitlab/convert/rules.h"
+#include "bitlab/nn/quantizer.h"
 #include "bitlab/ops/ops.h"
 
 namespace bitlab::convert {
@@ -23,7 +24,7 @@ struct Interception {
   at::Tensor weight;
   BitQuantConfig quant;
   std::unique_ptr<ops::ConvWindow> window;  // of a convolution, else null
-  bool is_table = false;                    // of an embedding
+  nn::Quantizer::Use use = nn::Quantizer::Use::kProduct;
   bool is_master = false;
 };
 

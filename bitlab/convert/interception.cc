@@ -1,6 +1,8 @@
 #include "bitlab/convert/interception.h"
 
+#include <array>
 #include <set>
+#include <span>
 #include <tuple>
 
 #include <ATen/RedispatchFunctions.h>
@@ -14,13 +16,16 @@
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/gru.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/lstm.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/pad.h>
 #include <ATen/record_function.h>
 #include <torch/library.h>
 
+#include "bitlab/nn/recurrent_layers.h"
 #include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/ops/padding.h"
 
@@ -58,8 +63,9 @@ Found find(const at::Tensor& tensor) {
 // Everything that a replacement calls runs as it is.
 struct Replacement {
   c10::impl::ExcludeDispatchKeyGuard excluded{kKey};
-  explicit Replacement(InterceptedWeight& weight) {
-    ++weight.hits;
+  explicit Replacement(InterceptedWeight& weight) : Replacement(std::array{&weight}) {}
+  explicit Replacement(std::span<InterceptedWeight* const> weights) {
+    for (InterceptedWeight* weight : weights) ++weight->hits;
     ops::notify_rewritten();
   }
 };
@@ -300,6 +306,92 @@ at::Tensor embedding(c10::DispatchKeySet keys, const at::Tensor& weight, const a
                                                         scale_grad_by_freq, sparse);
 }
 
+// The layers and directions of an LSTM or GRU whose weights are all registered; nothing where they are not.
+std::optional<nn::RecurrentOutputs> recurrent(const nn::RecurrentLayers& layers, const at::Tensor& x, const at::Tensor& h0,
+                                              const at::Tensor& c0, at::TensorList parameters, bool has_biases) {
+  const int64_t each = has_biases ? 4 : 2, all = layers.layers * (layers.bidirectional ? 2 : 1);
+  if (static_cast<int64_t>(parameters.size()) != each * all) return std::nullopt;  // projections
+  const auto at = [&](int64_t i, int64_t place) { return parameters[static_cast<size_t>(i * each + place)]; };
+  const auto bias = [&](int64_t i, int64_t place) { return has_biases ? at(i, place) : at::Tensor(); };
+  std::vector<InterceptedWeight*> weights;
+  for (int64_t i = 0; i < all; ++i)
+    for (const int64_t place : {0, 1}) {
+      const Found found = find(at(i, place));
+      if (found.weight == nullptr || found.form != Found::Form::kWhole || !found.weight->has_product() ||
+          !found.weight->quantizer.is_active())
+        return std::nullopt;
+      weights.push_back(found.weight);
+    }
+  const auto weight = [&](int64_t i, int64_t place) -> InterceptedWeight& {
+    return *weights[static_cast<size_t>(2 * i + place)];
+  };
+  const Replacement replacement(weights);
+  return nn::run_recurrent(
+      layers, x, h0, c0,
+      [&](int64_t i, const at::Tensor& read) { return weight(i, 0).linear(read, 0, at(i, 0).size(0), bias(i, 2)); },
+      [&](int64_t i, const ops::RecurrentInputs& inputs) { return weight(i, 1).recurrent(inputs, bias(i, 3)); });
+}
+
+// The values of master weights among them; nothing where there are none.
+std::vector<at::Tensor> values_among(at::TensorList tensors) {
+  const WeightRegistry* registry = current_registry();
+  if (registry == nullptr || !registry->has_masters()) return {};
+  std::vector<at::Tensor> values;
+  bool changed = false;
+  for (const at::Tensor& tensor : tensors) {
+    values.push_back(as_read(tensor));
+    changed = changed || !values.back().is_same(tensor);
+  }
+  return changed ? values : std::vector<at::Tensor>();
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm(c10::DispatchKeySet keys, const at::Tensor& x, at::TensorList hx,
+                                                    at::TensorList parameters, bool has_biases, int64_t layers,
+                                                    double dropout, bool train, bool bidirectional, bool batch_first) {
+  using ops::RecurrentCell;
+  const nn::RecurrentLayers all{RecurrentCell::kLstm, layers, bidirectional, batch_first, train ? dropout : 0};
+  if (auto found = recurrent(all, x, hx[0], hx[1], parameters, has_biases)) return {found->y, found->h, found->c};
+  if (const auto values = values_among(parameters); !values.empty())
+    return at::lstm(x, hx, values, has_biases, layers, dropout, train, bidirectional, batch_first);
+  return at::redispatch::lstm(below(keys), x, hx, parameters, has_biases, layers, dropout, train, bidirectional,
+                              batch_first);
+}
+
+std::tuple<at::Tensor, at::Tensor> gru(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& hx,
+                                       at::TensorList parameters, bool has_biases, int64_t layers, double dropout,
+                                       bool train, bool bidirectional, bool batch_first) {
+  using ops::RecurrentCell;
+  const nn::RecurrentLayers all{RecurrentCell::kGru, layers, bidirectional, batch_first, train ? dropout : 0};
+  if (auto found = recurrent(all, x, hx, {}, parameters, has_biases)) return {found->y, found->h};
+  if (const auto values = values_among(parameters); !values.empty())
+    return at::gru(x, hx, values, has_biases, layers, dropout, train, bidirectional, batch_first);
+  return at::redispatch::gru(below(keys), x, hx, parameters, has_biases, layers, dropout, train, bidirectional, batch_first);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> packed_lstm(c10::DispatchKeySet keys, const at::Tensor& x,
+                                                           const at::Tensor& batch_sizes, at::TensorList hx,
+                                                           at::TensorList parameters, bool has_biases, int64_t layers,
+                                                           double dropout, bool train, bool bidirectional) {
+  using ops::RecurrentCell;
+  const nn::RecurrentLayers all{RecurrentCell::kLstm, layers, bidirectional, false, train ? dropout : 0, batch_sizes};
+  if (auto found = recurrent(all, x, hx[0], hx[1], parameters, has_biases)) return {found->y, found->h, found->c};
+  if (const auto values = values_among(parameters); !values.empty())
+    return at::lstm(x, batch_sizes, hx, values, has_biases, layers, dropout, train, bidirectional);
+  return at::redispatch::lstm(below(keys), x, batch_sizes, hx, parameters, has_biases, layers, dropout, train,
+                              bidirectional);
+}
+
+std::tuple<at::Tensor, at::Tensor> packed_gru(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& batch_sizes,
+                                              const at::Tensor& hx, at::TensorList parameters, bool has_biases,
+                                              int64_t layers, double dropout, bool train, bool bidirectional) {
+  using ops::RecurrentCell;
+  const nn::RecurrentLayers all{RecurrentCell::kGru, layers, bidirectional, false, train ? dropout : 0, batch_sizes};
+  if (auto found = recurrent(all, x, hx, {}, parameters, has_biases)) return {found->y, found->h};
+  if (const auto values = values_among(parameters); !values.empty())
+    return at::gru(x, batch_sizes, hx, values, has_biases, layers, dropout, train, bidirectional);
+  return at::redispatch::gru(below(keys), x, batch_sizes, hx, parameters, has_biases, layers, dropout, train, bidirectional);
+}
+
 }  // namespace
 
 InterceptedWeight::InterceptedWeight(std::string path_, std::string layer_, at::Tensor tensor, const BitQuantConfig& quant,
@@ -369,6 +461,11 @@ void InterceptedProduct::freeze(const nn::FrozenWeight& frozen) {
 
 at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t padding_idx) {
   return quantizer.embedding(*this, weight.tensor, indices, padding_idx, false);
+}
+
+ops::RecurrentStates InterceptedWeight::recurrent(const ops::RecurrentInputs& inputs, const at::Tensor& bias) {
+  last_bias_ = bias;
+  return quantizer.recurrent(*this, inputs, weight.tensor, bias);
 }
 
 at::Tensor InterceptedWeight::value_of(const at::Tensor& tensor) const {
@@ -499,6 +596,10 @@ TORCH_LIBRARY_IMPL(aten, DeferredInit, m) {
   m.impl("convolution", aten_convolution);
   m.impl("_convolution", aten_convolution_of_backend);
   m.impl("embedding", embedding);
+  m.impl("lstm.input", lstm);
+  m.impl("gru.input", gru);
+  m.impl("lstm.data", packed_lstm);
+  m.impl("gru.data", packed_gru);
   m.impl("batch_norm", batch_norm);
 }
 

@@ -2,7 +2,7 @@
 // ternary without a change of its source.
 //
 // The guard includes a dispatch key that LibTorch's release builds leave free (DeferredInit), with kernels for aten::linear, addmm, matmul, mm,
-// conv1d to 3d, conv_transpose1d to 3d, convolution and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
+// conv1d to 3d, conv_transpose1d to 3d, convolution, lstm, gru and embedding: where the weight argument lies in the storage of a registered weight, as a whole, as its
 // transpose or as a block of its rows, the operators of ops.h run; a batch norm in eval becomes the contract's affine step
 // (ops::batch_norm); all else goes on as it was, but that any operator which reads a master weight, or a view of one, reads its quantized
 // value. The registry travels with at::ThreadLocalState, so threads of ATen see it; a plain std::thread needs a guard of its own.
@@ -34,6 +34,7 @@ class InterceptedWeight : public torch::nn::Module, public nn::Quantized {
   at::Tensor linear(const at::Tensor& x, int64_t begin, int64_t rows, const at::Tensor& bias);
   at::Tensor conv(const at::Tensor& x, const at::Tensor& bias, const ops::ConvWindow& window);
   at::Tensor embedding(const at::Tensor& indices, int64_t padding_idx);
+  ops::RecurrentStates recurrent(const ops::RecurrentInputs& inputs, const at::Tensor& bias);
   // Whether products of the weight are computed by linear() and conv(); those of master weights in int8 go on as they are.
   bool has_product() const { return !is_master() || is_ternary(*quant_.method); }
 

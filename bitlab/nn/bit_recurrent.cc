@@ -3,12 +3,9 @@
 #include <cmath>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gru.h>
 #include <ATen/ops/lstm.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <torch/nn/init.h>
 
@@ -31,9 +28,6 @@ void check_options(const char* name, const BitRecurrentOptions& o) {
 }
 
 int64_t directions_of(const BitRecurrentOptions& o) { return o.bidirectional() ? 2 : 1; }
-
-// Row i of states [layers, B, H]; undefined where they are.
-at::Tensor row_of(const at::Tensor& states, int64_t i) { return states.defined() ? states.select(0, i) : at::Tensor(); }
 
 }  // namespace
 
@@ -137,8 +131,7 @@ void BitRecurrent<Derived>::check(const at::Tensor& x, const at::Tensor& h0, con
 }
 
 template <class Derived>
-typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run(const at::Tensor& x, const at::Tensor& h0,
-                                                                  const at::Tensor& c0) {
+RecurrentOutputs BitRecurrent<Derived>::run(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0) {
   check(x, h0, c0);
   const bool is_batch = x.dim() == 3, is_active = directions_[0].ih.quantizer.is_active();
   const int64_t batch_dim = options.batch_first() ? 0 : 1;
@@ -146,14 +139,14 @@ typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run(const at::Tens
     return is_batch || !tensor.defined() ? tensor : tensor.unsqueeze(dim);
   };
   const at::Tensor batch = batch_of_one(x, batch_dim);
-  const States begin{{}, batch_of_one(h0, 1), batch_of_one(c0, 1)};
-  States states = is_active ? run_ternary(batch, begin) : run_float(batch, begin);
+  const RecurrentOutputs begin{{}, batch_of_one(h0, 1), batch_of_one(c0, 1)};
+  RecurrentOutputs states = is_active ? run_ternary(batch, begin) : run_float(batch, begin);
   if (is_batch) return states;
   return {states.y.squeeze(batch_dim), states.h.squeeze(1), states.c.defined() ? states.c.squeeze(1) : at::Tensor()};
 }
 
 template <class Derived>
-typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run_float(const at::Tensor& x, const States& begin) {
+RecurrentOutputs BitRecurrent<Derived>::run_float(const at::Tensor& x, const RecurrentOutputs& begin) {
   std::vector<at::Tensor> weights;
   for (const Direction& direction : directions_) {
     weights.insert(weights.end(), {direction.ih.weight, direction.hh.weight});
@@ -178,28 +171,18 @@ typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run_float(const at
 }
 
 template <class Derived>
-typename BitRecurrent<Derived>::States BitRecurrent<Derived>::run_ternary(const at::Tensor& x, const States& begin) {
-  const auto both = static_cast<size_t>(directions_of(options));
-  at::Tensor read = options.batch_first() ? x : x.transpose(0, 1);
-  std::vector<at::Tensor> h_n, c_n;
-  for (size_t i = 0; i < directions_.size(); i += both) {
-    std::vector<at::Tensor> outputs;
-    for (size_t j = i; j < i + both; ++j) {
-      auto& [ih, hh] = directions_[j];
-      const auto row = static_cast<int64_t>(j);
-      const at::Tensor gates = ih.quantizer.forward(*this, read, ih.weight, ih.bias);
-      const ops::RecurrentInputs inputs{Derived::kCell, gates, row_of(begin.h, row), row_of(begin.c, row), j != i};
-      const ops::RecurrentStates states = hh.quantizer.recurrent(*this, inputs, hh.weight, hh.bias);
-      outputs.push_back(states.y);
-      h_n.push_back(states.h_n);
-      if (states.c_n.defined()) c_n.push_back(states.c_n);
-    }
-    read = both == 1 ? outputs[0] : at::cat(outputs, -1);
-    if (options.dropout() > 0 && this->is_training() && i + both < directions_.size())
-      read = at::dropout(read, options.dropout(), true);
-  }
-  return {options.batch_first() ? read : read.transpose(0, 1), at::stack(h_n, 0),
-          c_n.empty() ? at::Tensor() : at::stack(c_n, 0)};
+RecurrentOutputs BitRecurrent<Derived>::run_ternary(const at::Tensor& x, const RecurrentOutputs& begin) {
+  const RecurrentLayers layers{Derived::kCell, options.num_layers(), options.bidirectional(), options.batch_first(),
+                               this->is_training() ? options.dropout() : 0};
+  const auto gates = [this](int64_t i, const at::Tensor& read) {
+    Product& ih = directions_[static_cast<size_t>(i)].ih;
+    return ih.quantizer.forward(*this, read, ih.weight, ih.bias);
+  };
+  const auto steps = [this](int64_t i, const ops::RecurrentInputs& inputs) {
+    const Product& hh = directions_[static_cast<size_t>(i)].hh;
+    return hh.quantizer.recurrent(*this, inputs, hh.weight, hh.bias);
+  };
+  return run_recurrent(layers, x, begin.h, begin.c, gates, steps);
 }
 
 template class BitRecurrent<BitLSTMImpl>;
@@ -207,12 +190,12 @@ template class BitRecurrent<BitGRUImpl>;
 
 std::tuple<at::Tensor, BitLSTMImpl::Hidden> BitLSTMImpl::forward(const at::Tensor& x, const std::optional<Hidden>& hx) {
   const auto [h0, c0] = hx.value_or(Hidden());
-  States states = run(x, h0, c0);
+  RecurrentOutputs states = run(x, h0, c0);
   return {std::move(states.y), {std::move(states.h), std::move(states.c)}};
 }
 
 std::tuple<at::Tensor, at::Tensor> BitGRUImpl::forward(const at::Tensor& x, const at::Tensor& hx) {
-  States states = run(x, hx, {});
+  RecurrentOutputs states = run(x, hx, {});
   return {std::move(states.y), std::move(states.h)};
 }
 

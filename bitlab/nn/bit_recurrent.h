@@ -13,6 +13,7 @@
 #include <torch/nn/pimpl.h>
 
 #include "bitlab/nn/quantizer.h"
+#include "bitlab/nn/recurrent_layers.h"
 
 namespace bitlab::nn {
 
@@ -62,11 +63,8 @@ class BitRecurrent : public torch::nn::Cloneable<Derived>, public Quantized {
  protected:
   explicit BitRecurrent(const BitRecurrentOptions& options_) : options(options_) { reset(); }
 
-  struct States {
-    at::Tensor y, h, c;  // c is undefined for a GRU
-  };
   // Of x and of the states to begin with, which may be undefined.
-  States run(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0);
+  RecurrentOutputs run(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0);
 
  private:
   // A weight with what belongs to it.
@@ -79,8 +77,8 @@ class BitRecurrent : public torch::nn::Cloneable<Derived>, public Quantized {
   };
   void register_product(Product& product, const std::string& suffix, int64_t depth, Quantizer::Use use);
   void check(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0) const;
-  States run_float(const at::Tensor& x, const States& begin);
-  States run_ternary(const at::Tensor& x, const States& begin);
+  RecurrentOutputs run_float(const at::Tensor& x, const RecurrentOutputs& begin);
+  RecurrentOutputs run_ternary(const at::Tensor& x, const RecurrentOutputs& begin);
 
   std::vector<Direction> directions_;  // of layer 0, then of layer 1, ...
 };

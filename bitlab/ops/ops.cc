@@ -187,9 +187,13 @@ at::Tensor ternary_embedding(const PackedWeight& weight, const at::Tensor& indic
 
 RecurrentStates bit_recurrent(const RecurrentInputs& inputs, const at::Tensor& weight, const OptionalTensor& bias,
                               const WeightQuant& quant, const ActQuant& activation, double blend) {
-  auto [y, h_n, c_n] = redispatch::bit_recurrent(
-      {inputs.x, weight, bias, optional(inputs.h0), optional(inputs.c0), kernels::name(inputs.cell), inputs.reverse,
-       to_text(quant.spec), name(activation.kind), quant.learned, optional(activation.act_scale), blend});
+  const std::string spec = to_text(quant.spec);
+  const OptionalTensor h0 = optional(inputs.h0), c0 = optional(inputs.c0), step = optional(activation.act_scale);
+  const BitRecurrentCall call{
+      inputs.x,      weight, bias, h0, c0, kernels::name(inputs.cell), inputs.reverse, spec, name(activation.kind),
+      quant.learned, step,   blend};
+  auto [y, h_n, c_n] =
+      inputs.batch_sizes.defined() ? packed_bit_recurrent(call, inputs.batch_sizes) : redispatch::bit_recurrent(call);
   return {std::move(y), std::move(h_n), inputs.cell == kernels::RecurrentCell::kLstm ? std::move(c_n) : at::Tensor()};
 }
 

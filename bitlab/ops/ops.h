@@ -121,6 +121,9 @@ struct RecurrentInputs {
   at::Tensor x;           // float32 [B, T, gates H], T at least 1: what the inputs of all steps make, bit_linear's result
   at::Tensor h0{}, c0{};  // float32 [B, H]; undefined: zeros. c0 of an LSTM alone
   bool reverse = false;   // from the last token to the first
+  // Of a packed sequence, as torch.nn.utils.rnn has it: int64 [T] on the CPU, how many of the samples, the longest first, have a t-th token. x is
+  // [sum, gates H] then, and so is y.
+  at::Tensor batch_sizes{};
 };
 struct RecurrentStates {
   at::Tensor y;         // [B, T, H]

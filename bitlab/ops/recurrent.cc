@@ -2,8 +2,10 @@
 #include "bitlab/ops/internal/recurrent.h"
 
 #include <algorithm>
+#include <span>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/sigmoid.h>
@@ -80,6 +82,30 @@ struct Cell {
   }
 };
 
+// Of a packed sequence: tokens that as many samples have, from a row of x on.
+struct Segment {
+  int64_t first, tokens, batch;
+};
+std::vector<Segment> segments_of(const char* op, const at::Tensor& x, const at::Tensor& batch_sizes) {
+  require(
+      batch_sizes.dim() == 1 && batch_sizes.scalar_type() == at::kLong && batch_sizes.is_cpu() && batch_sizes.numel() > 0,
+      ErrorCode::kShapeMismatch, "[{}] batch_sizes int64 [T] on the CPU, got {}", op, show(batch_sizes));
+  const at::Tensor plain = batch_sizes.contiguous();
+  const std::span<const int64_t> sizes(plain.const_data_ptr<int64_t>(), static_cast<size_t>(plain.numel()));
+  std::vector<Segment> segments;
+  int64_t row = 0;
+  for (const int64_t size : sizes) {
+    require(size > 0 && (segments.empty() || size <= segments.back().batch), ErrorCode::kInvalidArgument,
+            "[{}] batch_sizes from 1 that do not grow, got {}", op, size);
+    if (segments.empty() || size < segments.back().batch) segments.push_back({row, 0, size});
+    ++segments.back().tokens;
+    row += size;
+  }
+  require(x.dim() == 2 && x.size(0) == row, ErrorCode::kShapeMismatch, "[{}] x [{}, gates H] of as many tokens, got {}", op,
+          row, show(x));
+  return segments;
+}
+
 }  // namespace
 
 ThreeTensors recurrent_outputs(const char* op, const RecurrentFacts& f) {
@@ -103,6 +129,41 @@ void check_recurrent_weight(const BitRecurrentCall& c) {
   const int64_t gates = kernels::gates_of(cell_of("bit_recurrent", c.cell));
   require(c.weight.dim() == 2 && c.weight.sym_size(0) == gates * c.weight.sym_size(1), ErrorCode::kShapeMismatch,
           "[bit_recurrent] a weight [{} H, H], got {}", gates, show(c.weight));
+}
+
+// Tokens that as many samples have are a sequence of its own, which begins with the states that the one before it left; samples that end, or have not
+// begun, keep theirs.
+ThreeTensors packed_bit_recurrent(const BitRecurrentCall& c, const at::Tensor& batch_sizes) {
+  constexpr const char* kOp = "bit_recurrent";
+  check_recurrent_weight(c);
+  const std::vector<Segment> segments = segments_of(kOp, c.x, batch_sizes);
+  const int64_t batch = segments[0].batch, hidden = c.weight.size(1);
+  const bool is_lstm = cell_of(kOp, c.cell) == RecurrentCell::kLstm;
+  check_state(kOp, "h0", c.h0, batch, hidden);
+  check_state(kOp, "c0", c.c0, batch, hidden);
+  const auto begin = [&](const OptionalTensor& state) {
+    return given(state) ? *state : at::zeros({batch, hidden}, c.x.options());
+  };
+  OptionalTensor h = begin(c.h0), state = is_lstm ? OptionalTensor(begin(c.c0)) : c.c0;
+  std::vector<at::Tensor> outputs(segments.size());
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const size_t at = c.reverse ? segments.size() - 1 - i : i;
+    const auto [first, tokens, samples] = segments[at];
+    const at::Tensor x = c.x.narrow(0, first, tokens * samples).unflatten(0, {tokens, samples}).transpose(0, 1);
+    const auto of_samples = [n = samples](const OptionalTensor& all) {
+      return given(all) ? OptionalTensor(all->narrow(0, 0, n)) : all;
+    };
+    const auto with_rest = [&, n = samples](const at::Tensor& next, const OptionalTensor& all) {
+      return at::cat({next, all->narrow(0, n, batch - n)});
+    };
+    const OptionalTensor h0 = of_samples(h), c0 = of_samples(state);
+    const auto [y, h_n, c_n] = redispatch::bit_recurrent(
+        {x, c.weight, c.bias, h0, c0, c.cell, c.reverse, c.spec, c.activation, c.learned, c.act_scale, c.blend});
+    outputs[at] = y.transpose(0, 1).flatten(0, 1);
+    h = with_rest(h_n, h);
+    if (is_lstm) state = with_rest(c_n, state);
+  }
+  return {at::cat(outputs), *h, is_lstm ? *state : at::empty({0}, c.x.options())};
 }
 
 namespace cpu {

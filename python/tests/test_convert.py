@@ -239,3 +239,15 @@ def test_analyze_finds_the_layer_that_suffers(images: torch.Tensor) -> None:
     (rule,) = found.propose_rules(losses["hard"] / 2)
     assert rule.path == "hard" and rule.quant["method"] == "none"
     assert torch.equal(model(x), expected)
+
+
+LAYERS = [(nn.Linear(5, 4), torch.randn(3, 5)), (nn.Conv2d(2, 4, 3, stride=2), torch.randn(2, 2, 7, 7)), (nn.Embedding(9, 4), torch.arange(9))]
+
+
+@pytest.mark.parametrize(("layer", "x"), LAYERS, ids=lambda value: type(value).__name__)
+def test_a_layer_by_itself(layer: nn.Module, x: torch.Tensor) -> None:
+    model = bitlab.BitModel(layer).eval()
+    assert [row.action for row in model.report.layers if row.path == "weight"] == ["intercepted"]
+    ternary = nn.Sequential(layer)
+    bitlab.BitConverter.convert(ternary)
+    assert torch.equal(model(x), ternary.eval()(x)) and not torch.equal(model(x), layer(x))

@@ -74,6 +74,8 @@ ThreeTensors bit_recurrent_operator(const at::Tensor& x, const at::Tensor& weigh
   return implementation({x, weight, bias, h0, c0, cell, reverse, spec, activation, learned, act_scale, blend});
 }
 
+// Of a packed sequence, x [sum, gates H]: what depends on the values of a tensor is no operator.
+ThreeTensors packed_bit_recurrent(const BitRecurrentCall& call, const at::Tensor& batch_sizes);
 using TernaryRecurrentOp = ThreeTensors(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
                                         const OptionalTensor& scale_neg, const OptionalTensor& bias,
                                         const OptionalTensor& h0, const OptionalTensor& c0, const OptionalTensor& act_scale,

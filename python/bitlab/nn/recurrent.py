@@ -9,6 +9,8 @@ from bitlab._core import BitQuantConfig
 from bitlab._extension import _torch, torch
 from bitlab.nn.layer import TernaryLayer
 
+rnn = torch.nn.utils.rnn
+
 _bit_linear = torch.ops.bitlab.bit_linear.default
 _bit_recurrent = torch.ops.bitlab.bit_recurrent.default
 
@@ -18,7 +20,7 @@ States = tuple[torch.Tensor, torch.Tensor | None]
 class _BitRecurrent(TernaryLayer):
     """Inputs, outputs, parameters and their names are the twin's. Weights of inputs and of hidden states are ternary; the products of all inputs are one, those
     of hidden states one row a sample in each step. Those of TernaryLayer are there for each weight: weight_scale_ih_l0, act_scale_hh_l0_reverse. A
-    static step of hidden states begins at 1 / limit, since they lie in (-1, 1). No PackedSequence, and no proj_size: Unsupported."""
+    static step of hidden states begins at 1 / limit, since they lie in (-1, 1). Packed sequences are evaluated and trained, not deployed; no proj_size: Unsupported."""
 
     _cell: ClassVar[str]
 
@@ -59,46 +61,70 @@ class _BitRecurrent(TernaryLayer):
         if proj_size != 0 and (quant is None or quant.enabled):
             raise _core.Unsupported(f"[convert] {cls._cell} without proj_size, got proj_size {proj_size}")
 
-    def _ternary(self, x: torch.Tensor, h0: torch.Tensor | None, c0: torch.Tensor | None) -> tuple[torch.Tensor, States]:
+    def _ternary(self, x: Any, h0: torch.Tensor | None, c0: torch.Tensor | None) -> tuple[Any, States]:
         """The states of all tokens and the last ones; c is None for a GRU."""
+        if isinstance(x, rnn.PackedSequence):
+            return self._packed(x, h0, c0)
         self._check_inputs(x, h0, c0)
         is_batch, batch_dim = x.dim() == 3, 0 if self.batch_first else 1
         if not is_batch:
             x = x.unsqueeze(batch_dim)
             h0, c0 = (None if state is None else state.unsqueeze(1) for state in (h0, c0))
-        read = x if self.batch_first else x.transpose(0, 1)
+        read, (h_n, c_n) = self._layers(x if self.batch_first else x.transpose(0, 1), h0, c0)
+        y = read if self.batch_first else read.transpose(0, 1)
+        if is_batch:
+            return y, (h_n, c_n)
+        return y.squeeze(batch_dim), (h_n.squeeze(1), None if c_n is None else c_n.squeeze(1))
+
+    def _packed(self, x: Any, h0: torch.Tensor | None, c0: torch.Tensor | None) -> tuple[Any, States]:
+        data, sizes, order, back = x
+        self._check_inputs(x, h0, c0)
+
+        def permuted(state: torch.Tensor | None, by: torch.Tensor | None) -> torch.Tensor | None:
+            return state if state is None or by is None else state.index_select(1, by)
+
+        y, (h_n, c_n) = self._layers(data, permuted(h0, order), permuted(c0, order), sizes)
+        last = permuted(h_n, back)
+        assert last is not None
+        return rnn.PackedSequence(y, sizes, order, back), (last, permuted(c_n, back))
+
+    def _layers(
+        self, read: torch.Tensor, h0: torch.Tensor | None, c0: torch.Tensor | None, sizes: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, States]:
+        """Of x [B, T, inputs], or [sum, inputs] of a packed sequence with these batch sizes."""
         last_h, last_c = [], []
         ways = 2 if self.bidirectional else 1
         for layer in range(self.num_layers):
             outputs = []
             for way in range(ways):
                 row = layer * ways + way
-                begin = [None if state is None else state[row] for state in (h0, c0)]
-                y, h, c = self._direction(read, layer, way == 1, *begin)
+                h, c = (None if state is None else state[row] for state in (h0, c0))
+                y, h_n, c_n = self._direction(read, layer, way == 1, h, c, sizes)
                 outputs.append(y)
-                last_h.append(h)
-                last_c.append(c)
+                last_h.append(h_n)
+                last_c.append(c_n)
             read = outputs[0] if ways == 1 else torch.cat(outputs, -1)
             if self.dropout > 0 and self.training and layer + 1 < self.num_layers:
                 read = torch.nn.functional.dropout(read, self.dropout)
-        y = read if self.batch_first else read.transpose(0, 1)
-        h_n = torch.stack(last_h)
-        c_n = torch.stack(last_c) if self._cell == "lstm" else None
-        if is_batch:
-            return y, (h_n, c_n)
-        return y.squeeze(batch_dim), (h_n.squeeze(1), None if c_n is None else c_n.squeeze(1))
+        return read, (torch.stack(last_h), torch.stack(last_c) if self._cell == "lstm" else None)
 
     def _direction(
-        self, x: torch.Tensor, layer: int, reverse: bool, h0: torch.Tensor | None, c0: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        layer: int,
+        reverse: bool,
+        h0: torch.Tensor | None,
+        c0: torch.Tensor | None,
+        sizes: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         way = "_reverse" if reverse else ""
         ih, hh = f"_ih_l{layer}{way}", f"_hh_l{layer}{way}"
 
         def call() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             gates = _bit_linear(x, *self._product_of(ih), *self._how(x, ih))
-            weight, bias = self._product_of(hh)
-            states: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _bit_recurrent(
-                gates, weight, bias, h0, c0, self._cell, reverse, *self._how(None, hh)
+            rest = (*self._product_of(hh), h0, c0, self._cell, reverse, *self._how(None, hh))
+            states: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = (
+                _bit_recurrent(gates, *rest) if sizes is None else _torch.packed_bit_recurrent(gates, sizes, *rest)
             )
             return states
 
@@ -107,17 +133,20 @@ class _BitRecurrent(TernaryLayer):
     def _product_of(self, suffix: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         return getattr(self, "weight" + suffix), getattr(self, "bias" + suffix) if self.bias else None
 
-    def _check_inputs(self, x: torch.Tensor, h0: torch.Tensor | None, c0: torch.Tensor | None) -> None:
+    def _check_inputs(self, x: Any, h0: torch.Tensor | None, c0: torch.Tensor | None) -> None:
         name = type(self).__name__
-        if isinstance(x, torch.nn.utils.rnn.PackedSequence):
-            raise _core.Unsupported(f"[{name}] a padded sequence, got a PackedSequence")
-        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
+        if isinstance(x, rnn.PackedSequence):
+            if x.data.dim() != 2 or x.data.shape[-1] != self.input_size:
+                raise _core.ShapeMismatch(f"[{name}] a packed sequence of [{self.input_size}], got {list(x.data.shape)}")
+        elif x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
             batch = "B, T" if self.batch_first else "T, B"
             raise _core.ShapeMismatch(
                 f"[{name}] x [{batch}, {self.input_size}] or [T, {self.input_size}], got {list(x.shape)}"
             )
         expected = [self.num_layers * (2 if self.bidirectional else 1), self.hidden_size]
-        if x.dim() == 3:
+        if isinstance(x, rnn.PackedSequence):
+            expected.insert(1, int(x.batch_sizes[0]))
+        elif x.dim() == 3:
             expected.insert(1, x.shape[0 if self.batch_first else 1])
         for state in (h0, c0):
             if state is not None and list(state.shape) != expected:

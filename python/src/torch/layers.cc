@@ -31,6 +31,20 @@ nn::NamedTensors quantizer_state(const at::Tensor& weight, const BitQuantConfig&
   return state;
 }
 
+// ops::bit_recurrent of a packed sequence: y [sum, H], h_n and c_n [batch, H], the last empty for a GRU. What the operator bit_recurrent takes, otherwise.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> packed_bit_recurrent(
+    const at::Tensor& x, const at::Tensor& batch_sizes, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+    const std::optional<at::Tensor>& h0, const std::optional<at::Tensor>& c0, std::string_view cell, bool reverse,
+    std::string_view spec, std::string_view activation, std::vector<at::Tensor> learned,
+    const std::optional<at::Tensor>& act_scale, double blend) {
+  const ops::RecurrentInputs inputs{
+      kernels::parse_recurrent_cell(cell).value(), x, ops::tensor_of(h0), ops::tensor_of(c0), reverse, batch_sizes};
+  const ops::WeightQuant quant{ternary::parse_weight_spec(spec).value(), std::move(learned)};
+  const ops::ActQuant act{ternary::parse_act_kind(activation).value(), ops::tensor_of(act_scale)};
+  auto [y, h_n, c_n] = ops::bit_recurrent(inputs, weight, bias, quant, act, blend);
+  return {std::move(y), std::move(h_n), c_n.defined() ? std::move(c_n) : at::empty({0}, x.options())};
+}
+
 }  // namespace
 
 void bind_layers(nb::module_& m) {
@@ -48,6 +62,10 @@ void bind_layers(nb::module_& m) {
       },
       nb::arg("act_scale"), nb::arg("x"), nb::arg("quant"),
       "Sets a static step that no forward pass in training has set yet.");
+  m.def("packed_bit_recurrent", &packed_bit_recurrent, nb::arg("x"), nb::arg("batch_sizes"), nb::arg("weight"),
+        nb::arg("bias").none(), nb::arg("h0").none(), nb::arg("c0").none(), nb::arg("cell"), nb::arg("reverse"),
+        nb::arg("spec"), nb::arg("activation"), nb::arg("learned"), nb::arg("act_scale").none() = nb::none(),
+        nb::arg("blend") = 1.0, "The operator bit_recurrent of a packed sequence: x [sum, gates H], batch_sizes int64 [T].");
   m.def(
       "forget_codes", [](const at::Tensor& weight) { ops::forget_codes(weight); }, nb::arg("weight"),
       "Packed codes of the weight are made anew: after a change that leaves no trace, through `.data`.");

@@ -156,8 +156,9 @@ class Mirror {
     const nb::handle type = source.type();
     const auto maker = makers().find(get<std::string>(type, "__module__") + "." + get<std::string>(type, "__qualname__"));
     Made made{nullptr, [] {}};
-    if (is_root) {
-      made.module = std::make_shared<Root>(name_of(type), nb::borrow(source));
+    if (is_root) {  // a layer by itself is somebody's class with parameters
+      made.module = std::make_shared<Root>(maker == makers().end() ? name_of(type) : get<std::string>(type, "__qualname__"),
+                                           nb::borrow(source));
     } else if (maker != makers().end()) {
       made = maker->second(source);
     } else {
