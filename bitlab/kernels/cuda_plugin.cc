@@ -1,5 +1,6 @@
 #include "bitlab/kernels/cuda_plugin.h"
 
+#include <cstdlib>
 #include <dlfcn.h>
 #include <filesystem>
 
@@ -16,8 +17,9 @@ std::string own_folder() {
 }
 
 Result<const CudaPlugin*> load() {
-  void* library = dlopen((own_folder() + "/" + kName).c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) library = dlopen(kName, RTLD_NOW | RTLD_LOCAL);
+  const char* named = std::getenv("BITLAB_CUDA_PLUGIN");
+  void* library = dlopen(named != nullptr ? named : (own_folder() + "/" + kName).c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr && named == nullptr) library = dlopen(kName, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* reason = dlerror();
     return make_error(ErrorCode::kUnsupported, "[cuda] {}, which a build with BITLAB_CUDA makes, got: {}", kName,

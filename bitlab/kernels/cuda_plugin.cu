@@ -1,18 +1,72 @@
-#include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
 #include "bitlab/kernels/cuda_plugin.h"
+
+#include "bitlab/base/internal/cuda_error.h"
+#include "bitlab/kernels/internal/cuda_operations.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 #include "bitlab/ternary/cuda/encode.h"
 
+namespace bitlab::kernels {
 namespace {
 
-const char* ternary_gemm(const bitlab::kernels::TernaryGemmArgs* args, int64_t tokens, int32_t product, void* stream) {
-  return bitlab::kernels::cuda_ternary_gemm(*args, tokens, static_cast<bitlab::kernels::CudaProduct>(product), stream);
+using cuda::problem;
+
+cudaStream_t of(void* stream) { return static_cast<cudaStream_t>(stream); }
+
+void add_memory(CudaPlugin& table) {
+  table.count_devices = [](int32_t* count) { return problem(cudaGetDeviceCount(count)); };
+  table.use_device = [](int32_t device) { return problem(cudaSetDevice(device)); };
+  table.allocate = [](int64_t bytes, void** memory) { return problem(cudaMalloc(memory, static_cast<size_t>(bytes))); };
+  table.release = [](void* memory) { static_cast<void>(cudaFree(memory)); };
+  table.copy = [](void* to, const void* from, int64_t bytes, void* stream) {
+    return problem(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, of(stream)));
+  };
+  table.zero = [](void* to, int64_t bytes, void* stream) {
+    return problem(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), of(stream)));
+  };
+}
+
+void add_streams(CudaPlugin& table) {
+  table.make_stream = [](void** stream) {
+    cudaStream_t made = nullptr;
+    const char* wrong = problem(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking));
+    *stream = made;
+    return wrong;
+  };
+  table.release_stream = [](void* stream) { static_cast<void>(cudaStreamDestroy(of(stream))); };
+  table.synchronize = [](void* stream) { return problem(cudaStreamSynchronize(of(stream))); };
+  table.begin_graph = [](void* stream) { return problem(cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal)); };
+  table.end_graph = [](void* stream, void** graph) {
+    cudaGraph_t captured = nullptr;
+    cudaGraphExec_t made = nullptr;
+    cudaError_t error = cudaStreamEndCapture(of(stream), &captured);
+    if (error == cudaSuccess) error = cudaGraphInstantiate(&made, captured, 0);
+    if (captured != nullptr) cudaGraphDestroy(captured);
+    *graph = made;
+    return problem(error);
+  };
+  table.run_graph = [](void* graph, void* stream) {
+    return problem(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), of(stream)));
+  };
+  table.release_graph = [](void* graph) { static_cast<void>(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); };
+}
+
+CudaPlugin make_table() {
+  CudaPlugin table{};
+  add_operations(table);
+  add_memory(table);
+  add_streams(table);
+  table.encode_absmean = ternary::cuda_encode_absmean;
+  table.finish_sums = cuda_finish_sums;
+  table.ternary_gemm = [](const TernaryGemmArgs* args, int64_t tokens, int32_t product, void* stream) {
+    return cuda_ternary_gemm(*args, tokens, static_cast<CudaProduct>(product), stream);
+  };
+  return table;
 }
 
 }  // namespace
+}  // namespace bitlab::kernels
 
 extern "C" __attribute__((visibility("default"))) const bitlab::kernels::CudaPlugin* bitlab_cuda_plugin() {
-  static const bitlab::kernels::CudaPlugin plugin{bitlab::kernels::CudaPlugin::kVersion, bitlab::kernels::cuda_activation_quant,
-                                                  bitlab::ternary::cuda_encode_absmean, bitlab::kernels::cuda_finish_sums, ternary_gemm};
+  static const bitlab::kernels::CudaPlugin plugin = bitlab::kernels::make_table();
   return &plugin;
 }

@@ -224,7 +224,7 @@ void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, co
   const at::Tensor scratch = at::empty({rows}, a.options().dtype(at::kInt));
   check(plugin()->activation_quant(x.const_data_ptr<float>(), rows, columns, limit, inv, q.mutable_data_ptr<int8_t>(),
                                    q_stride, a.mutable_data_ptr<float>(), static_cast<uint32_t*>(scratch.mutable_data_ptr()),
-                                   stream_of(x)));
+                                   nullptr, stream_of(x)));
 }
 
 }  // namespace cuda

@@ -64,6 +64,31 @@ struct PerThread {
 
 constexpr int kWarp = 32;
 
+// The greatest of the threads' values, for all of them.
+template <int kThreads>
+BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, PerThread<uint32_t, kThreads>& own,
+                                     uint32_t (&of_warp)[kThreads / kWarp]) {
+#if defined(__CUDA_ARCH__)
+  const uint32_t most = __reduce_max_sync(0xFFFFFFFFU, own[0]);
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = most;
+  block.sync();
+  return __reduce_max_sync(0xFFFFFFFFU, threadIdx.x % kWarp < kThreads / kWarp ? of_warp[threadIdx.x % kWarp] : 0);
+#else
+  uint32_t& most = of_warp[0] = 0;
+  block.each([&](int thread) { most = most < own[thread] ? own[thread] : most; });
+  return most;
+#endif
+}
+
+// *to = max(*to, value), while other blocks do the same.
+BITLAB_HOST_DEVICE void raise(uint32_t* to, uint32_t value) {
+#if defined(__CUDA_ARCH__)
+  atomicMax(to, value);
+#else
+  *to = *to < value ? value : *to;
+#endif
+}
+
 // The operands of mma.sync.m16n8k32 on int8 with int32 sums, as PTX lays them over a warp. Lane l has g = l / 4 and c = l % 4:
 //   a[i]      row g + 8 (i % 2), k = 16 (i / 2) + 4 c + byte
 //   b[i]      k = 16 i + 4 c + byte, column g

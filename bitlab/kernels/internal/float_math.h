@@ -6,7 +6,11 @@
 // Polynomials: minimax fits of the ranges that their comments name.
 #pragma once
 
+#if defined(__CUDACC__) || defined(BITLAB_ONE_LANE)  // of a CUDA device's kernels, and of those that the host runs
+#include "bitlab/kernels/internal/lane.h"
+#else
 #include "bitlab/kernels/internal/simd.h"
+#endif
 
 namespace bitlab::kernels {
 namespace {
@@ -15,7 +19,7 @@ namespace {
 template <int kCount>
 BITLAB_ALWAYS_INLINE F32x16 polynomial(const float (&c)[kCount], const F32x16& x) {
   F32x16 y = c[kCount - 1];
-  _Pragma("GCC unroll 8") for (int i = kCount - 2; i >= 0; --i) y = y * x + c[i];
+  BITLAB_UNROLL_LANES for (int i = kCount - 2; i >= 0; --i) y = y * x + c[i];
   return y;
 }
 
@@ -40,7 +44,7 @@ BITLAB_ALWAYS_INLINE F32x16 floor(const F32x16& x) {
 // 2^n for -126 <= n <= 127, by its bits.
 BITLAB_ALWAYS_INLINE F32x16 power_of_two(const I32x16& n) {
   F32x16 y;
-  _Pragma("GCC unroll 4") for (int i = 0; i < kRegisters; ++i) {
+  BITLAB_UNROLL_LANES for (int i = 0; i < kRegisters; ++i) {
     const IntRegister bits = (n.part[i] + 127) << 23;
     std::memcpy(&y.part[i], &bits, sizeof(bits));
   }
@@ -127,13 +131,15 @@ BITLAB_ALWAYS_INLINE F32x16 tanh(const F32x16& x) {
 }
 
 // erf(u) / u as a polynomial in u^2 for |u| <= 1; erfc(u) e^(u^2) / t as one in t = 1 / (1 + kErfcSpread u) for 1 <= u <= 10.
-constexpr float kErf[] = {1.12837917F,    -0.376126258F,    0.112835851F,   -0.0268538119F,
-                          0.00518832767F, -0.000801019351F, 7.85386097e-05F};
-constexpr float kErfc[] = {0.184833149F, 0.18464305F,    0.176272379F, 0.149936588F,  0.135032561F,
-                           0.101021654F, 0.00435702124F, 0.125860677F, -0.0620130757F};
-BITLAB_ALWAYS_INLINE F32x16 erf_inside(const F32x16& u) { return u * polynomial(kErf, u * u); }
+BITLAB_ALWAYS_INLINE F32x16 erf_inside(const F32x16& u) {
+  constexpr float kErf[] = {1.12837917F,    -0.376126258F,    0.112835851F,   -0.0268538119F,
+                            0.00518832767F, -0.000801019351F, 7.85386097e-05F};
+  return u * polynomial(kErf, u * u);
+}
 BITLAB_ALWAYS_INLINE F32x16 erfc_factor(const F32x16& size) {
   constexpr float kErfcSpread = 0.3275911F;
+  constexpr float kErfc[] = {0.184833149F, 0.18464305F,    0.176272379F, 0.149936588F,  0.135032561F,
+                             0.101021654F, 0.00435702124F, 0.125860677F, -0.0620130757F};
   const F32x16 t = F32x16(1.0F) / (size * kErfcSpread + 1.0F);
   return t * polynomial(kErfc, t);
 }
@@ -195,6 +201,13 @@ BITLAB_ALWAYS_INLINE F32x16 sine_of(const F32x16& x, int32_t quarters) {
 }
 BITLAB_ALWAYS_INLINE F32x16 sin(const F32x16& x) { return select(x == 0.0F, x, sine_of(x, 0)); }
 BITLAB_ALWAYS_INLINE F32x16 cos(const F32x16& x) { return sine_of(x, 1); }
+
+BITLAB_ALWAYS_INLINE F32x16 relu(const F32x16& x) { return select(x < 0.0F, 0.0F, x); }
+
+BITLAB_ALWAYS_INLINE F32x16 gelu_tanh(const F32x16& x) {
+  constexpr float kRootTwoOverPi = 0.797884561F, kCubic = 0.044715F;
+  return (x * 0.5F) * (tanh((x + (x * x * x) * kCubic) * kRootTwoOverPi) + 1.0F);
+}
 
 }  // namespace
 }  // namespace bitlab::kernels

@@ -16,6 +16,7 @@
 
 #define BITLAB_ALWAYS_INLINE inline __attribute__((always_inline))
 #define BITLAB_INLINE_LAMBDA __attribute__((always_inline))  // behind a lambda's parameters
+#define BITLAB_UNROLL_LANES _Pragma("GCC unroll 8")          // in front of a loop over registers or a few constants
 
 namespace bitlab::kernels {
 namespace {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "bitlab/base/result.h"
 #include "bitlab/base/thread_pool.h"
@@ -22,6 +23,9 @@ struct RotaryShape {
 };
 
 inline constexpr int64_t kMaxPosition = 1 << 24;  // up to which the reduction of angles is exact
+
+// theta^(-2 i / depth) for i < depth / 2, each a product of the one before it.
+std::vector<double> rotary_frequencies(double theta, int64_t depth);
 
 // The table that rotary() rotates by, [tokens, depth / 2] each. Error: InvalidArgument, for a position outside [0, kMaxPosition].
 Status rotary_table(double theta, int64_t depth, std::span<const int64_t> positions, float* cosines, float* sines);

@@ -13,12 +13,6 @@ bool is_depthwise(const ConvGeometry& g, const TernaryConvWeight& w) {
          w.activation != ternary::ActKind::kNone;
 }
 
-// A pixel is its own patch, readable as ternary_gemm wants it.
-bool is_pointwise(const ConvGeometry& g) {
-  return g.taps() == 1 && g.groups == 1 && !g.transposed && g.channels % kVnStep == 0 &&
-         g.stride == ConvGeometry::Sizes{1, 1, 1} && g.padding == ConvGeometry::Sizes{0, 0, 0};
-}
-
 // Whether a copy of the image with its padding is worth its memory.
 bool can_be_padded(const ConvGeometry& g) {
   constexpr int64_t kMostTimes = 64;
@@ -209,6 +203,11 @@ Status check_sizes(const char* op, const ConvGeometry& g) {
 }
 
 }  // namespace
+
+bool is_pointwise(const ConvGeometry& g) {
+  return g.taps() == 1 && g.groups == 1 && !g.transposed && g.channels % kVnStep == 0 &&
+         g.stride == ConvGeometry::Sizes{1, 1, 1} && g.padding == ConvGeometry::Sizes{0, 0, 0};
+}
 
 TernaryGemmProblem ternary_conv_problem(const ConvGeometry& g, const TernaryConvWeight& w) {
   return {std::min(kSumTokens, g.positions()), w.rows / g.groups, g.depth(), w.group, w.asymmetric};

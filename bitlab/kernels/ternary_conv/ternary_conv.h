@@ -21,6 +21,9 @@ struct TernaryConvWeight {
   ternary::ActKind activation = ternary::ActKind::kInt8;
 };
 
+// Whether a pixel is its own patch, readable as ternary_gemm wants it.
+bool is_pointwise(const ConvGeometry& geometry);
+
 // What a tile of patches asks of ternary_gemm.
 TernaryGemmProblem ternary_conv_problem(const ConvGeometry& geometry, const TernaryConvWeight& weight);
 

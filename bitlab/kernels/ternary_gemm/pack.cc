@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 #include "bitlab/ternary/codes.h"
@@ -43,14 +44,21 @@ void pack_vn(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_
   }
 }
 
+// The weights t(k) of a row, into bytes that are 0.
+template <class Weight>
+void put_mma_row(int64_t row, int64_t depth, const Weight& t, uint8_t* out) {
+  for (int64_t k = 0; k < depth; ++k) {
+    const MmaPlace at = mma_place(row, k, depth);
+    out[at.byte] = static_cast<uint8_t>(out[at.byte] | (t(k) & 3) << at.shift);
+  }
+}
+
 void pack_mma(std::span<const uint8_t> codes, int64_t rows, int64_t depth, uint8_t* out) {
   std::fill_n(out, mma_bytes(rows, depth), uint8_t{0});
   for (int64_t row = 0; row < rows; ++row) {
     const uint8_t* from = codes.data() + row * ternary::code_row_bytes(depth);
-    for (int64_t k = 0; k < depth; ++k) {
-      const MmaPlace at = mma_place(row, k, depth);
-      out[at.byte] = static_cast<uint8_t>(out[at.byte] | ((ternary::code_at(from, k) - 1) & 3) << at.shift);
-    }
+    put_mma_row(
+        row, depth, [&](int64_t k) { return ternary::code_at(from, k) - 1; }, out);
   }
 }
 
@@ -83,14 +91,26 @@ Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows,
   return packed;
 }
 
-void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::span<int8_t> t) {
-  const uint8_t* data = packed.data.data();
+namespace {
+
+// Of one matrix, in any layout.
+int64_t matrix_bytes(int64_t rows, int64_t depth, TernaryLayout layout) {
+  if (layout == TernaryLayout::kInt8Rows) return rows * depth;
+  return layout == TernaryLayout::kInt8 ? rows * round_up(depth, kVnStep) : packed_bytes(rows, depth, layout);
+}
+
+}  // namespace
+
+void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::span<int8_t> t, int64_t groups) {
+  const int64_t rows = packed.rows / groups;  // of a group's matrix
+  const uint8_t* data = packed.data.data() + row / rows * matrix_bytes(rows, packed.depth, packed.layout);
+  row %= rows;
   const auto fill = [&](auto weight_at) {
     for (size_t i = 0; i < t.size(); ++i) t[i] = static_cast<int8_t>(weight_at(begin + static_cast<int64_t>(i)));
   };
   // Layouts in blocks: four k of a row lie together, those of the block's other rows behind them.
-  const int64_t block = row / kVnBlock * kVnBlock, height = std::min(packed.rows - block, kVnBlock),
-                within = 4 * (row - block), steps = ceil_div(packed.depth, kVnStep);
+  const int64_t block = row / kVnBlock * kVnBlock, height = std::min(rows - block, kVnBlock), within = 4 * (row - block),
+                steps = ceil_div(packed.depth, kVnStep);
   switch (packed.layout) {
     case TernaryLayout::kRows:
       data += row * ternary::code_row_bytes(packed.depth);
@@ -110,6 +130,18 @@ void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::sp
       data += block * steps * kVnStep + within;
       return fill([=](int64_t k) { return data[k / 4 * 4 * height + k % 4]; });
   }
+}
+
+Result<PackedTernary> repack_mma(const PackedTernary& packed) {
+  PackedTernary mma{{}, packed.rows, packed.depth, TernaryLayout::kMma};
+  BITLAB_TRY(mma.data, AlignedBuffer::allocate(static_cast<size_t>(mma_bytes(packed.rows, packed.depth))));
+  std::vector<int8_t> t(static_cast<size_t>(packed.depth));
+  for (int64_t row = 0; row < packed.rows; ++row) {
+    unpack_row(packed, row, 0, t);
+    put_mma_row(
+        row, packed.depth, [&](int64_t k) { return t[static_cast<size_t>(k)]; }, mma.data.data());
+  }
+  return mma;
 }
 
 Result<AlignedBuffer> pack_group_scales(std::span<const uint16_t> scales, int64_t rows, int64_t groups) {

@@ -28,8 +28,11 @@ Result<PackedTernary> pack_ternary(std::span<const uint8_t> codes, int64_t rows,
 // Scales of groups, float16: [rows, groups] as stored, to [groups, rows] as kernels read them. Error: OutOfMemory.
 Result<AlignedBuffer> pack_group_scales(std::span<const uint16_t> scales, int64_t rows, int64_t groups);
 
-// The weights k = begin, begin + 1, ... of a row, as many as `t` holds, from any layout of a matrix without groups of channels: so that a table
-// which is also the weight of a product needs no second copy.
-void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::span<int8_t> t);
+// The weights k = begin, begin + 1, ... of a row, as many as `t` holds, from any layout of `groups` matrices: so that a table which is also the weight of a
+// product needs no second copy.
+void unpack_row(const PackedTernary& packed, int64_t row, int64_t begin, std::span<int8_t> t, int64_t groups = 1);
+
+// The same ternary matrix, of one group, in kMma. Error: OutOfMemory.
+Result<PackedTernary> repack_mma(const PackedTernary& packed);
 
 }  // namespace bitlab::kernels

@@ -1,28 +1,27 @@
 #include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
 
-#include "bitlab/base/internal/cuda_error.h"
-#include "bitlab/kernels/internal/cuda_block.h"
+#include <cmath>
+
+#include "bitlab/kernels/internal/cuda_launch.h"
 
 namespace bitlab::kernels {
 namespace {
 
-using cuda::kWarp;
+using cuda::Block;
+using cuda::PerThread;
 
-constexpr int kMostThreads = 1024;
 constexpr float kEpsilon = 1e-5F;
 constexpr uint32_t kInfinity = 0x7F800000U;
 
-// The greatest of |x| as its bits, which are in the order of the magnitudes; those of infinity and NaN are above all others.
-__device__ uint32_t greatest(const float* x, int64_t columns) {
-  __shared__ uint32_t of_warp[kMostThreads / kWarp];
-  uint32_t most = 0;
-#pragma unroll 4
-  for (int64_t k = threadIdx.x; k < columns; k += blockDim.x) most = max(most, __float_as_uint(x[k]) & 0x7FFFFFFFU);
-  most = __reduce_max_sync(0xFFFFFFFFU, most);
-  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = most;
-  __syncthreads();
-  const uint32_t own = threadIdx.x % kWarp < blockDim.x / kWarp ? of_warp[threadIdx.x % kWarp] : 0;
-  return __reduce_max_sync(0xFFFFFFFFU, own);
+BITLAB_HOST_DEVICE uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+BITLAB_HOST_DEVICE float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
 struct Rows {
@@ -32,66 +31,122 @@ struct Rows {
   int8_t* q;
   int64_t q_stride;
   float* a;
+  uint32_t* most;    // [rows], where several blocks take a row
+  uint32_t* failed;  // or null
+  int64_t parts;     // blocks a row
 };
 
-// The part of a row that one of gridDim.y blocks takes.
+// The part of a row that a block takes.
 struct Part {
   int64_t begin, end;
-  __device__ explicit Part(int64_t columns) {
-    const int64_t each = (columns + gridDim.y - 1) / gridDim.y;
-    begin = min(blockIdx.y * each, columns);
-    end = min(begin + each, columns);
+  BITLAB_HOST_DEVICE Part(const Rows& r, int64_t part) {
+    const int64_t each = (r.columns + r.parts - 1) / r.parts;
+    begin = part * each < r.columns ? part * each : r.columns;
+    end = begin + each < r.columns ? begin + each : r.columns;
   }
 };
 
-__device__ void write(const Rows& r, uint32_t most, Part part) {
-  const float* from = r.x + blockIdx.x * r.columns;
-  int8_t* to = r.q + blockIdx.x * r.q_stride;
-  const float size = __uint_as_float(most), inv = r.inv > 0 ? r.inv : r.limit / (size < kEpsilon ? kEpsilon : size);
+template <int kThreads>
+struct Shared {
+  uint32_t of_warp[kThreads / cuda::kWarp];
+};
+
+// The greatest of |x| as its bits, which are in the order of the magnitudes; those of infinity and NaN are above all others.
+template <int kThreads>
+BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, const float* x, const Part& part,
+                                     Shared<kThreads>& shared) {
+  PerThread<uint32_t, kThreads> most;
+  block.each([&](int thread) {
+    uint32_t own = 0;
+#if defined(__CUDACC__)
 #pragma unroll 4
-  for (int64_t k = part.begin + threadIdx.x; k < part.end; k += blockDim.x) {
-    float value = rintf(from[k] * inv);
-    value = value < r.limit ? value : r.limit;
-    value = value > -r.limit ? value : -r.limit;
-    to[k] = static_cast<int8_t>(value);
-  }
-  if (blockIdx.y != 0) return;
-  for (int64_t k = r.columns + threadIdx.x; k < r.q_stride; k += blockDim.x) to[k] = 0;
-  if (threadIdx.x == 0) r.a[blockIdx.x] = most >= kInfinity ? __uint_as_float(0x7FC00000U) : 1.0F / inv;
+#endif
+    for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
+      const uint32_t bits = bits_of(x[k]) & 0x7FFFFFFFU;
+      own = own < bits ? bits : own;
+    }
+    most[thread] = own;
+  });
+  return cuda::greatest(block, most, shared.of_warp);
+}
+
+template <int kThreads>
+BITLAB_HOST_DEVICE void write(const Block<kThreads>& block, const Rows& r, uint32_t most, const Part& part) {
+  const float* from = r.x + block.x * r.columns;
+  int8_t* to = r.q + block.x * r.q_stride;
+  const float size = float_of(most), inv = r.inv > 0 ? r.inv : r.limit / (size < kEpsilon ? kEpsilon : size);
+  block.each([&](int thread) {
+#if defined(__CUDACC__)
+#pragma unroll 4
+#endif
+    for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
+      float value = rintf(from[k] * inv);
+      value = value < r.limit ? value : r.limit;
+      value = value > -r.limit ? value : -r.limit;
+      to[k] = static_cast<int8_t>(value);
+    }
+    if (block.y != 0) return;
+    for (int64_t k = r.columns + thread; k < r.q_stride; k += kThreads) to[k] = 0;
+    if (thread != 0) return;
+    r.a[block.x] = most >= kInfinity ? float_of(0x7FC00000U) : 1.0F / inv;
+    if (most >= kInfinity && r.failed != nullptr) *r.failed = 1;
+  });
 }
 
 // A block takes a row.
-__global__ void quantize(Rows r) {
-  write(r, greatest(r.x + blockIdx.x * r.columns, r.columns), Part(r.columns));
-}
+template <int kBlock>
+struct Quantize {
+  static constexpr int kThreads = kBlock;
+  using Args = Rows;
+  using Shared = kernels::Shared<kThreads>;
+  static BITLAB_HOST_DEVICE void run(const Block<kThreads>& block, const Rows& r, Shared& shared) {
+    const Part all(r, 0);
+    write(block, r, greatest(block, r.x + block.x * r.columns, all, shared), all);
+  }
+};
 
 // Several blocks take a row: first its greatest value, then its integers.
-__global__ void find_greatest(Rows r, uint32_t* most) {
-  const Part part(r.columns);
-  const uint32_t own = greatest(r.x + blockIdx.x * r.columns + part.begin, part.end - part.begin);
-  if (threadIdx.x == 0) atomicMax(most + blockIdx.x, own);
-}
-__global__ void quantize_by(Rows r, const uint32_t* most) { write(r, most[blockIdx.x], Part(r.columns)); }
+struct FindGreatest {
+  static constexpr int kThreads = 512;
+  using Args = Rows;
+  using Shared = kernels::Shared<kThreads>;
+  static BITLAB_HOST_DEVICE void run(const Block<kThreads>& block, const Rows& r, Shared& shared) {
+    const uint32_t own = greatest(block, r.x + block.x * r.columns, Part(r, block.y), shared);
+    block.each([&](int thread) {
+      if (thread == 0) cuda::raise(r.most + block.x, own);
+    });
+  }
+};
+struct QuantizeBy {
+  static constexpr int kThreads = 512;
+  using Args = Rows;
+  struct Shared {};
+  static BITLAB_HOST_DEVICE void run(const Block<kThreads>& block, const Rows& r, Shared&) {
+    write(block, r, r.most[block.x], Part(r, block.y));
+  }
+};
+
+struct EachZero {
+  uint32_t* to;
+  int64_t count;
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const { to[i] = 0; }
+};
 
 }  // namespace
 
 const char* cuda_activation_quant(const float* x, int64_t rows, int64_t columns, float limit, float inv, int8_t* q, int64_t q_stride, float* a,
-                                  uint32_t* scratch, void* stream_) {
+                                  uint32_t* scratch, uint32_t* failed, void* stream) {
   if (rows == 0) return nullptr;
   if (rows > INT32_MAX) return "fewer than 2^31 rows";
-  const auto stream = static_cast<cudaStream_t>(stream_);
-  const Rows r{x, columns, limit, inv, q, q_stride, a};
   constexpr int64_t kWide = 32768, kColumns = 8192;  // from where on a row is cut, and how long a part is
-  if (columns < kWide) {
-    const int threads = columns >= 8192 ? kMostThreads : columns >= 1024 ? 256 : 64;
-    quantize<<<static_cast<unsigned>(rows), threads, 0, stream>>>(r);
-  } else {
-    const dim3 grid(static_cast<unsigned>(rows), static_cast<unsigned>(columns / kColumns < 65535 ? columns / kColumns : 65535));
-    cudaMemsetAsync(scratch, 0, static_cast<size_t>(rows) * sizeof(uint32_t), stream);
-    find_greatest<<<grid, 512, 0, stream>>>(r, scratch);
-    quantize_by<<<grid, 512, 0, stream>>>(r, scratch);
-  }
-  return cuda::launch_problem();
+  Rows r{x, columns, limit, inv, q, q_stride, a, scratch, failed, 1};
+  if (columns < 1024) return cuda::launch<Quantize<64>>({rows}, r, stream);
+  if (columns < 8192) return cuda::launch<Quantize<256>>({rows}, r, stream);
+  if (columns < kWide) return cuda::launch<Quantize<1024>>({rows}, r, stream);
+  r.parts = columns / kColumns < cuda::kMostBlocksY ? columns / kColumns : cuda::kMostBlocksY;
+  if (const char* wrong = cuda::for_each(EachZero{scratch, rows}, stream)) return wrong;
+  if (const char* wrong = cuda::launch<FindGreatest>({rows, r.parts}, r, stream)) return wrong;
+  return cuda::launch<QuantizeBy>({rows, r.parts}, r, stream);
 }
 
 }  // namespace bitlab::kernels

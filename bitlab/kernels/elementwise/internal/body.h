@@ -69,13 +69,6 @@ BITLAB_ALWAYS_INLINE void zip(const ElementwiseArgs& p, int64_t begin, int64_t e
   }
 }
 
-BITLAB_ALWAYS_INLINE F32x16 relu(const F32x16& x) { return select(x < 0.0F, 0.0F, x); }
-
-BITLAB_ALWAYS_INLINE F32x16 gelu_tanh(const F32x16& x) {
-  constexpr float kRootTwoOverPi = 0.797884561F, kCubic = 0.044715F;
-  return (x * 0.5F) * (tanh((x + (x * x * x) * kCubic) * kRootTwoOverPi) + 1.0F);
-}
-
 BITLAB_ALWAYS_INLINE void elementwise_body(const ElementwiseArgs& p, int64_t begin, int64_t end) {
   switch (p.op) {
 #define BITLAB_UNARY(name, formula) \

@@ -14,13 +14,17 @@
 
 namespace bitlab::kernels {
 
-BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group, int64_t row) {
-  const uint16_t bits = p.group_scale[group * p.rows + row];
+// Of a float16's bits.
+BITLAB_HOST_DEVICE float half_value(uint16_t bits) {
 #if defined(__CUDACC__)
   return __half2float(__ushort_as_half(bits));
 #else
   return half_to_float(bits);
 #endif
+}
+
+BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group, int64_t row) {
+  return half_value(p.group_scale[group * p.rows + row]);
 }
 
 // A value that nothing writes meanwhile, so that it may be read ahead of results that are stored.
@@ -61,14 +65,20 @@ BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, int32_t magn
   return plus * c.scale - minus * c.scale_neg;
 }
 
-// What follows the scales. Residuals and clamps are the runtime's, which runs on CPUs.
-BITLAB_HOST_DEVICE float finished(const TernaryGemmArgs& p, const RowConstants& c, float y) {
+// What follows the scales, of the result that lies at `at` from the first one.
+BITLAB_HOST_DEVICE float finished(const TernaryGemmArgs& p, const RowConstants& c, float y, int64_t at) {
   if (p.bias != nullptr) y = y + c.bias;
   if (p.alpha != nullptr) {
     y = y * c.alpha;
     y = y + c.beta;
   }
-  return p.relu && y < 0 ? 0 : y;
+  if (p.residual != nullptr) y = y + p.residual[at];
+  if (p.relu && y < 0) y = 0;
+  if (p.clamps && y == y) {
+    const float raised = y > p.low ? y : p.low;
+    y = raised < p.high ? raised : p.high;
+  }
+  return y;
 }
 
 BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
@@ -81,7 +91,7 @@ BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
 // y: scaled.
 BITLAB_HOST_DEVICE void finish(const TernaryGemmArgs& p, const RowConstants& c, float y, int64_t token, int64_t row) {
   const int64_t at = token * p.y_stride + row;
-  y = finished(p, c, y);
+  y = finished(p, c, y, at);
   if (p.y_q == nullptr) {
     p.y[at] = y;
   } else {

@@ -7,17 +7,13 @@
 #include <cudaTypedefs.h>
 
 #include "bitlab/base/internal/cuda_error.h"
-#include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
+#include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/cuda/wgmma_body.cuh"
 
 namespace bitlab::kernels {
 namespace {
 
 constexpr int64_t parts(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
-
-TernaryScaling scaling_of(const TernaryGemmArgs& p) {
-  return p.group != 0 ? TernaryScaling::kGroups : p.scale_neg != nullptr ? TernaryScaling::kTwo : TernaryScaling::kOne;
-}
 
 struct Device {
   bool is_hopper = false;
@@ -57,44 +53,6 @@ struct Launch {
   }
 };
 
-// --- a thread for each result
-
-__global__ void reference_kernel(TernaryGemmArgs p, int64_t tokens) {
-  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, token = blockIdx.y;
-  if (row >= p.rows) return;
-  const int8_t* q = p.q + token * p.q_stride;
-  const int64_t group = p.group == 0 ? p.depth : p.group;
-  int32_t sum = 0, magnitude = 0;
-  float total = 0;
-  for (int64_t k = 0; k < p.depth; ++k) {
-    const int t = mma_weight(p.weights, row, k, p.depth);
-    sum += t * q[k];
-    magnitude += (t & 1) * q[k];
-    if (p.group == 0 || ((k + 1) % group != 0 && k + 1 < p.depth)) continue;
-    total = total + static_cast<float>(sum) * group_scale_at(p, k / group, row);
-    sum = 0;
-  }
-  const RowConstants constants = RowConstants::of(p, row);
-  const float a = token_scale(p, token);
-  const float y = p.group != 0               ? total * a
-                  : p.scale_neg != nullptr ? scaled(constants, sum, magnitude, a)
-                                           : scaled(constants, sum, a);
-  finish(p, constants, y, token, row);
-}
-
-const char* run_reference(const TernaryGemmArgs& p, int64_t tokens, cudaStream_t stream) {
-  constexpr int64_t kThreads = 128, kMostTokens = 65535;  // of a grid's y
-  for (int64_t first = 0; first < tokens; first += kMostTokens) {
-    TernaryGemmArgs part = p;
-    part.q += first * p.q_stride, part.a += first * p.a_stride;
-    if (part.y != nullptr) part.y += first * p.y_stride;
-    if (part.y_q != nullptr) part.y_q += first * p.y_stride;
-    const auto count = static_cast<unsigned>(tokens - first < kMostTokens ? tokens - first : kMostTokens);
-    reference_kernel<<<dim3(static_cast<unsigned>(parts(p.rows, kThreads)), count), kThreads, 0, stream>>>(part, tokens);
-  }
-  return cuda::launch_problem();
-}
-
 // --- mma.sync
 
 template <class Product>
@@ -109,21 +67,6 @@ const char* start_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& de
   const dim3 grid(static_cast<unsigned>(parts(p.rows, Product::kRows)), static_cast<unsigned>(parts(tokens, Product::kTokens)));
   const Launch launch(grid, Product::kThreads, device.is_hopper, stream);
   return cuda::problem(cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, p, tokens));
-}
-
-template <TernaryScaling kScaling>
-const char* run_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& device, cudaStream_t stream) {
-  if constexpr (kScaling == TernaryScaling::kGroups) {
-    if (tokens > 8) return start_mma<MmaProduct<2, 2, 4, 1, kScaling>>(p, tokens, device, stream);
-    return start_mma<MmaProduct<1, 1, 8, 1, kScaling>>(p, tokens, device, stream);
-  } else {
-    if (tokens > 8) return start_mma<MmaProduct<2, 2, kScaling == TernaryScaling::kOne ? 8 : 4, 1, kScaling>>(p, tokens, device, stream);
-    // Taller blocks read q less often, which counts where its rows do not stay in the first cache.
-    if constexpr (kScaling == TernaryScaling::kOne)
-      if (tokens > 4 && p.depth >= 16384) return start_mma<MmaProduct<4, 1, 16, 1, kScaling>>(p, tokens, device, stream);
-    if (tokens > 2) return start_mma<MmaProduct<2, 1, 8, 2, kScaling>>(p, tokens, device, stream);
-    return start_mma<MmaProduct<1, 1, 4, 4, kScaling>>(p, tokens, device, stream);
-  }
 }
 
 // --- wgmma
@@ -276,24 +219,20 @@ const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProd
   const auto stream = static_cast<cudaStream_t>(stream_);
   Device device;
   if (const char* wrong = device.find()) return wrong;
-  const TernaryScaling scaling = scaling_of(p);
-  const bool fits = p.depth <= kMmaMaxDepth && p.depth > 0;
-  const bool has_wgmma = fits && device.is_hopper && scaling == TernaryScaling::kOne;
+  const bool fits = fits_mma(p), has_wgmma = fits && device.is_hopper && scaling_of(p) == TernaryScaling::kOne;
   if (product == CudaProduct::kAny)
     product = !fits ? CudaProduct::kReference : has_wgmma && !is_for_mma(p, tokens) ? CudaProduct::kWgmma : CudaProduct::kMma;
   switch (product) {
     case CudaProduct::kMma:
       if (!fits) return "a depth from 1 to 264192 for mma";
-      return scaling == TernaryScaling::kGroups ? run_mma<TernaryScaling::kGroups>(p, tokens, device, stream)
-             : scaling == TernaryScaling::kTwo  ? run_mma<TernaryScaling::kTwo>(p, tokens, device, stream)
-                                                : run_mma<TernaryScaling::kOne>(p, tokens, device, stream);
+      return with_mma_product(p, tokens, [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); });
     case CudaProduct::kWgmma: {
       if (!has_wgmma) return "one scale a row, a depth from 1 to 264192 and a Hopper GPU for wgmma";
       const Choice choice = choose(p, tokens);
       return choice.shape == nullptr ? "a device with shared memory for wgmma" : choice.shape->start(p, tokens, choice.share, stream);
     }
     default:
-      return run_reference(p, tokens, stream);
+      return cuda::for_each(EachResult{p, p.rows * tokens}, stream);
   }
 }
 

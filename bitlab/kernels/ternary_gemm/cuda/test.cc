@@ -27,6 +27,7 @@ class MmaProblem {
         q_stride_(mma_chunks(c.depth) * kMmaDepth),
         q_(static_cast<size_t>(c.tokens * q_stride_)),
         scales_(test::random_floats(4 * c.rows, 2)),
+        residual_(test::random_floats(c.tokens * (c.rows + 2), 6)),
         a_(test::random_floats(c.tokens, 3)) {
     const std::vector<int8_t> values = test::random_int8(c.tokens * q_stride_, 4, -127, 127);
     int8_t* q = q_.fill(std::span(values));
@@ -47,6 +48,8 @@ class MmaProblem {
     if (c.number % 2 == 0) args_.bias = scales_.data() + 2 * c.rows;
     if (c.number % 5 == 1) args_.alpha = scales_.data(), args_.beta = scales_.data() + 3 * c.rows;
     args_.relu = c.number % 7 == 3;
+    if (c.number % 3 == 1) args_.residual = residual_.data();
+    if (c.number % 4 >= 2) args_.clamps = true, args_.low = c.number % 2 == 0 ? -0.5F : args_.low, args_.high = 1.5F;
     args_.y_inv = 0.37F, args_.y_stride = c.rows + 2;
     codes_ = test::packed(t_, c.rows, c.depth);
     packed_ = pack_ternary(codes_, c.rows, c.depth, TernaryLayout::kMma).value();
@@ -93,7 +96,7 @@ class MmaProblem {
   std::vector<int8_t> t_;
   int64_t q_stride_;
   GuardedBytes q_;
-  std::vector<float> scales_, a_;
+  std::vector<float> scales_, residual_, a_;
   std::vector<uint16_t> halves_;
   TernaryGemmArgs args_;
   std::vector<uint8_t> codes_;

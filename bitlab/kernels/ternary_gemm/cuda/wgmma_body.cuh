@@ -225,10 +225,11 @@ struct WgmmaProduct {
           const int64_t token = begin + i * step;
           if (token >= count) break;
           const int32_t of[4] = {sum[i].x, sum[i].y, sum[i].z, sum[i].w};
+          const int64_t at = (tile.token + token) * p.y_stride + row;
           float y[4];
 #pragma unroll
-          for (int r = 0; r < 4; ++r) y[r] = finished(p, constants[r], scaled(constants[r], of[r], a[i]));
-          const int64_t at = (tile.token + token) * p.y_stride + row;
+          for (int r = 0; r < 4; ++r)
+            y[r] = finished(p, constants[r], scaled(constants[r], of[r], a[i]), r < exist ? at + r : at);
           if (p.y_q == nullptr) {
             if (whole_words && exist >= 4) {
               *reinterpret_cast<float4*>(p.y + at) = make_float4(y[0], y[1], y[2], y[3]);

@@ -1,0 +1,188 @@
+#include "bitlab/kernels/elementwise/cuda/elementwise.h"
+
+#include "bitlab/kernels/internal/cuda_launch.h"
+#include "bitlab/kernels/internal/float_math.h"
+
+namespace bitlab::kernels {
+namespace {
+
+BITLAB_HOST_DEVICE float unary(Elementwise op, float value) {
+  const F32x16 x = value;
+  switch (op) {
+#define BITLAB_UNARY(name, formula) \
+  case Elementwise::name:           \
+    return lane(formula);
+#define BITLAB_BINARY(name, formula)
+#include "bitlab/kernels/elementwise/elementwise.def"
+    default:
+      return value;
+  }
+}
+
+BITLAB_HOST_DEVICE float binary(Elementwise op, float left, float right) {
+  const F32x16 a = left, b = right;
+  switch (op) {
+#define BITLAB_UNARY(name, formula)
+#define BITLAB_BINARY(name, formula) \
+  case Elementwise::name:            \
+    return lane(formula);
+#include "bitlab/kernels/elementwise/elementwise.def"
+    default:
+      return left;
+  }
+}
+
+BITLAB_HOST_DEVICE int64_t place(int64_t i, int64_t period, int64_t count) {
+  if (period == count) return i;
+  return period == 1 ? 0 : i - cuda::divided(i, period) * period;
+}
+
+struct EachOfChain : CudaChain {
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    float value = x[i];
+    for (int j = 0; j < length; ++j) {
+      const Function& f = functions[j];
+      value = f.b_count == 0 ? unary(f.op, value) : binary(f.op, value, f.b[place(i, f.b_count, count)]);
+    }
+    y[i] = value;
+  }
+};
+
+// An integer as the unsigned one that wraps; floats as they are.
+BITLAB_HOST_DEVICE uint64_t wrapping(int64_t v) { return static_cast<uint64_t>(v); }
+BITLAB_HOST_DEVICE uint32_t wrapping(int32_t v) { return static_cast<uint32_t>(v); }
+BITLAB_HOST_DEVICE uint32_t wrapping(uint8_t v) { return v; }
+BITLAB_HOST_DEVICE float wrapping(float v) { return v; }
+
+template <class T>
+struct EachOfZip : CudaZip {
+  explicit EachOfZip(const CudaZip& zip) : CudaZip(zip) {}
+
+  BITLAB_HOST_DEVICE bool compared(T left, T right) const {
+    switch (op) {
+      case CudaBinary::kEqual:
+        return left == right;
+      case CudaBinary::kNotEqual:
+        return left != right;
+      case CudaBinary::kLess:
+        return left < right;
+      default:
+        return left <= right;
+    }
+  }
+  BITLAB_HOST_DEVICE T bits(T left, T right) const {
+    if constexpr (static_cast<T>(0.5) == 0) {  // of integers
+      if (op == CudaBinary::kAnd) return static_cast<T>(left & right);
+      if (op == CudaBinary::kOr) return static_cast<T>(left | right);
+      return static_cast<T>(left ^ right);
+    }
+    return left;
+  }
+  BITLAB_HOST_DEVICE T combined(T left, T right) const {
+    switch (op) {
+      case CudaBinary::kAdd:
+        return static_cast<T>(wrapping(left) + wrapping(right));
+      case CudaBinary::kSub:
+        return static_cast<T>(wrapping(left) - wrapping(right));
+      case CudaBinary::kMul:
+        return static_cast<T>(wrapping(left) * wrapping(right));
+      case CudaBinary::kMinimum:
+        return right < left ? right : left;
+      case CudaBinary::kMaximum:
+        return left < right ? right : left;
+      default:
+        return bits(left, right);
+    }
+  }
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    const T left = static_cast<const T*>(a)[i], right = static_cast<const T*>(b)[place(i, b_count, count)];
+    if (is_comparison(op)) {
+      static_cast<uint8_t*>(y)[i] = compared(left, right) ? 1 : 0;
+    } else {
+      static_cast<T*>(y)[i] = combined(left, right);
+    }
+  }
+};
+
+template <class T>
+struct EachOfWhere : CudaWhere {
+  explicit EachOfWhere(const CudaWhere& where) : CudaWhere(where) {}
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    static_cast<T*>(y)[i] = static_cast<const T*>(condition[i] != 0 ? a : b)[i];
+  }
+};
+
+// As an integer: cut off, the nearest value where there is none, 0 of NaN.
+template <class To, class From>
+BITLAB_HOST_DEVICE To whole(From value) {
+  if constexpr (static_cast<From>(0.5) != 0) {
+    constexpr To kLeast = static_cast<To>(To{1} << (8 * sizeof(To) - 2)) * -2, kMost = -(kLeast + 1);
+    if (value != value) return 0;
+    if (value >= -static_cast<From>(kLeast)) return kMost;
+    if (value <= static_cast<From>(kLeast)) return kLeast;
+  }
+  return static_cast<To>(value);
+}
+
+template <class From>
+struct EachOfCast : CudaCast {
+  explicit EachOfCast(const CudaCast& cast) : CudaCast(cast) {}
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    const From value = static_cast<const From*>(x)[i];
+    switch (to) {
+      case CudaType::kFloat32:
+        static_cast<float*>(y)[i] = static_cast<float>(value);
+        return;
+      case CudaType::kInt64:
+        static_cast<int64_t*>(y)[i] = whole<int64_t>(value);
+        return;
+      case CudaType::kInt32:
+        static_cast<int32_t*>(y)[i] = whole<int32_t>(value);
+        return;
+      case CudaType::kBool:
+        static_cast<uint8_t*>(y)[i] = value != 0 ? 1 : 0;
+    }
+  }
+};
+
+// Calls with a value of the type.
+template <class F>
+const char* with_type(CudaType type, const F& f) {
+  switch (type) {
+    case CudaType::kFloat32:
+      return f(float{});
+    case CudaType::kInt64:
+      return f(int64_t{});
+    case CudaType::kInt32:
+      return f(int32_t{});
+    default:
+      return f(uint8_t{});
+  }
+}
+
+}  // namespace
+
+const char* cuda_elementwise(const CudaChain& chain, void* stream) { return cuda::for_each(EachOfChain{chain}, stream); }
+
+const char* cuda_zip(const CudaZip& zip, void* stream) {
+  return with_type(zip.type, [&](auto zero) { return cuda::for_each(EachOfZip<decltype(zero)>(zip), stream); });
+}
+
+const char* cuda_where(const CudaWhere& where, void* stream) {
+  switch (where.element_bytes) {
+    case 1:
+      return cuda::for_each(EachOfWhere<uint8_t>(where), stream);
+    case 2:
+      return cuda::for_each(EachOfWhere<uint16_t>(where), stream);
+    case 4:
+      return cuda::for_each(EachOfWhere<uint32_t>(where), stream);
+    default:
+      return cuda::for_each(EachOfWhere<uint64_t>(where), stream);
+  }
+}
+
+const char* cuda_cast(const CudaCast& cast, void* stream) {
+  return with_type(cast.from, [&](auto zero) { return cuda::for_each(EachOfCast<decltype(zero)>(cast), stream); });
+}
+
+}  // namespace bitlab::kernels

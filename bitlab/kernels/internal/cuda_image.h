@@ -1,0 +1,59 @@
+// The windows of a convolution, channels last, as a CUDA device's kernels read them; conv_geometry.h has the terms.
+#pragma once
+
+#include <cstdint>
+
+#include "bitlab/kernels/internal/cuda_launch.h"
+
+namespace bitlab::kernels {
+
+struct CudaImage {
+  int64_t channels = 1, group_channels = 1;
+  int64_t input[3], kernel[3], stride[3], padding[3], dilation[3], out[3];
+  bool transposed = false;
+
+  // From a ConvGeometry.
+  template <class Geometry>
+  static CudaImage of(const Geometry& g) {
+    CudaImage image{};
+    image.channels = g.channels, image.group_channels = g.group_channels(), image.transposed = g.transposed;
+    for (size_t d = 0; d < 3; ++d) {
+      image.input[d] = g.input[d], image.kernel[d] = g.kernel[d], image.stride[d] = g.stride[d];
+      image.padding[d] = g.padding[d], image.dilation[d] = g.dilation[d], image.out[d] = g.out(d);
+    }
+    return image;
+  }
+
+  BITLAB_HOST_DEVICE int64_t positions() const { return out[0] * out[1] * out[2]; }
+  BITLAB_HOST_DEVICE int64_t sample_values() const { return input[0] * input[1] * input[2] * channels; }
+
+  // An output pixel of the batch, a token.
+  struct Pixel {
+    int64_t sample, at[3];
+  };
+  BITLAB_HOST_DEVICE Pixel pixel(int64_t token) const {
+    const int64_t line = cuda::divided(token, out[2]), plane = cuda::divided(line, out[1]),
+                  sample = cuda::divided(plane, out[0]);
+    return {sample, {plane - sample * out[0], line - plane * out[1], token - line * out[2]}};
+  }
+  BITLAB_HOST_DEVICE int64_t input_at(int d, int64_t o, int64_t tap) const {
+    int64_t i = o * stride[d] - padding[d] + tap * dilation[d];
+    if (transposed) {
+      const int64_t spread = o + padding[d] - tap * dilation[d];
+      if (spread < 0 || spread % stride[d] != 0) return -1;
+      i = cuda::divided(spread, stride[d]);
+    }
+    return i >= 0 && i < input[d] ? i : -1;
+  }
+  // Where the value k of a patch lies in the batch, from the first channel of the group on; -1: in the padding.
+  BITLAB_HOST_DEVICE int64_t place(const Pixel& pixel, int64_t k) const {
+    const int64_t tap = cuda::divided(k, group_channels), line = cuda::divided(tap, kernel[2]),
+                  plane = cuda::divided(line, kernel[1]);
+    const int64_t z = input_at(0, pixel.at[0], plane), y = input_at(1, pixel.at[1], line - plane * kernel[1]),
+                  x = input_at(2, pixel.at[2], tap - line * kernel[2]);
+    if (z < 0 || y < 0 || x < 0) return -1;
+    return (((pixel.sample * input[0] + z) * input[1] + y) * input[2] + x) * channels + k - tap * group_channels;
+  }
+};
+
+}  // namespace bitlab::kernels

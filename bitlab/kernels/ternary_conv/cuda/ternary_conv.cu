@@ -1,0 +1,93 @@
+#include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
+
+#include "bitlab/kernels/internal/cuda_product.h"
+#include "bitlab/kernels/ternary_gemm/cuda/epilogue.h"
+
+namespace bitlab::kernels {
+namespace {
+
+// A thread takes four values that lie side by side in a patch: q_stride is a multiple of 16.
+struct EachOfPatches : CudaPatches {
+  static constexpr int kWord = 4;
+  int64_t words, count;
+
+  explicit EachOfPatches(const CudaPatches& work)
+      : CudaPatches(work), words(work.copies ? work.q_stride / kWord : 1), count(work.tokens * words) {}
+
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t token = cuda::divided(i, words), word = i - token * words;
+    const CudaImage::Pixel pixel = image.pixel(first + token);
+    if (word == 0) patch_a[token] = a[pixel.sample * a_stride];
+    if (!copies) return;
+    int8_t values[kWord];
+    const int64_t k0 = word * kWord;
+    const bool at_once = image.group_channels % kWord == 0;  // one tap has all four
+    int64_t place = -1;
+    for (int j = 0; j < kWord; ++j) {
+      if (j == 0 || !at_once) place = k0 + j < depth ? image.place(pixel, k0 + j) : -1;
+      values[j] = place < 0 ? static_cast<int8_t>(0) : q[at_once ? place + j : place];
+    }
+    std::memcpy(patches + token * q_stride + k0, values, kWord);
+  }
+};
+
+template <bool kGathers>
+struct Int8Product {
+  using Element = int8_t;
+  struct Both {  // of t q and of |t| q
+    int32_t plain, magnitude;
+    Both() = default;
+    BITLAB_HOST_DEVICE Both(int) : plain(0), magnitude(0) {}  // NOLINT(google-explicit-constructor)
+  };
+  using Sum = Both;
+  struct Token {
+    const int8_t* row;
+    CudaImage::Pixel pixel;
+  };
+  CudaInt8Gemm g;
+  int64_t batches, tokens, rows, depth;
+
+  explicit Int8Product(const CudaInt8Gemm& product)
+      : g(product), batches(product.groups), tokens(product.tokens), rows(product.p.rows / product.groups), depth(product.p.depth) {}
+
+  BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const {
+    if constexpr (kGathers) return {g.p.q + batch * g.image.group_channels, g.image.pixel(token)};
+    return {g.p.q + token * g.p.q_stride, {}};
+  }
+  BITLAB_HOST_DEVICE int8_t x(int64_t, const Token& token, int64_t k) const {
+    if constexpr (kGathers) {
+      const int64_t place = g.image.place(token.pixel, k);
+      return place < 0 ? static_cast<int8_t>(0) : token.row[place];
+    }
+    return token.row[k];
+  }
+  BITLAB_HOST_DEVICE int8_t w(int64_t batch, int64_t row, int64_t k) const {
+    return static_cast<int8_t>(g.p.weights[(batch * rows + row) * depth + k]);
+  }
+  BITLAB_HOST_DEVICE Both add(Both sum, int8_t q, int8_t t) const {
+    sum.plain += t * q;
+    if (g.p.scale_neg != nullptr) sum.magnitude += (t & 1) * q;  // of ternary weights alone
+    return sum;
+  }
+  BITLAB_HOST_DEVICE void finish(int64_t batch, int64_t token, int64_t row, Both sum) const {
+    row += batch * rows;
+    int64_t scale_of = token;
+    if constexpr (kGathers) scale_of = g.image.pixel(token).sample;
+    const RowConstants constants = RowConstants::of(g.p, row);
+    const float a = token_scale(g.p, scale_of);
+    kernels::finish(g.p, constants,
+                    g.p.scale_neg != nullptr ? scaled(constants, sum.plain, sum.magnitude, a) : scaled(constants, sum.plain, a),
+                    token, row);
+  }
+};
+
+}  // namespace
+
+const char* cuda_patches(const CudaPatches& patches, void* stream) { return cuda::for_each(EachOfPatches(patches), stream); }
+
+const char* cuda_int8_gemm(const CudaInt8Gemm& product, void* stream) {
+  if (product.gathers) return cuda::start_product(Int8Product<true>(product), stream);
+  return cuda::start_product(Int8Product<false>(product), stream);
+}
+
+}  // namespace bitlab::kernels

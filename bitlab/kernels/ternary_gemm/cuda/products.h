@@ -1,0 +1,69 @@
+// Products that the host runs, too, and which of them serves a problem.
+#pragma once
+
+#include "bitlab/kernels/internal/cuda_launch.h"
+#include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
+
+namespace bitlab::kernels {
+
+BITLAB_HOST_DEVICE TernaryScaling scaling_of(const TernaryGemmArgs& p) {
+  return p.group != 0 ? TernaryScaling::kGroups : p.scale_neg != nullptr ? TernaryScaling::kTwo : TernaryScaling::kOne;
+}
+BITLAB_HOST_DEVICE bool fits_mma(const TernaryGemmArgs& p) { return p.depth > 0 && p.depth <= kMmaMaxDepth; }
+
+// A thread for each result; every depth.
+struct EachResult {
+  TernaryGemmArgs p;
+  int64_t count;  // results
+
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t token = cuda::divided(i, p.rows), row = i - token * p.rows;
+    const int8_t* q = p.q + token * p.q_stride;
+    int32_t sum = 0, magnitude = 0;
+    float total = 0;
+    for (int64_t k = 0; k < p.depth; ++k) {
+      const int t = mma_weight(p.weights, row, k, p.depth);
+      sum += t * q[k];
+      magnitude += (t & 1) * q[k];
+      if (p.group == 0 || ((k + 1) % p.group != 0 && k + 1 < p.depth)) continue;
+      total = total + static_cast<float>(sum) * group_scale_at(p, k / p.group, row);
+      sum = 0;
+    }
+    const RowConstants constants = RowConstants::of(p, row);
+    const float a = token_scale(p, token);
+    const TernaryScaling scaling = scaling_of(p);
+    const float y = scaling == TernaryScaling::kGroups ? total * a
+                    : scaling == TernaryScaling::kTwo  ? scaled(constants, sum, magnitude, a)
+                                                       : scaled(constants, sum, a);
+    finish(p, constants, y, token, row);
+  }
+};
+
+// Calls with the product of mma.sync for so many tokens.
+template <TernaryScaling kScaling, class Start>
+const char* with_product_of(const TernaryGemmArgs& p, int64_t tokens, const Start& start) {
+  if constexpr (kScaling == TernaryScaling::kGroups) {
+    if (tokens > 8) return start(MmaProduct<2, 2, 4, 1, kScaling>());
+    return start(MmaProduct<1, 1, 8, 1, kScaling>());
+  } else {
+    if (tokens > 8) return start(MmaProduct < 2, 2, kScaling == TernaryScaling::kOne ? 8 : 4, 1, kScaling > ());
+    // Taller blocks read q less often, which counts where its rows do not stay in the first cache.
+    if constexpr (kScaling == TernaryScaling::kOne)
+      if (tokens > 4 && p.depth >= 16384) return start(MmaProduct<4, 1, 16, 1, kScaling>());
+    if (tokens > 2) return start(MmaProduct<2, 1, 8, 2, kScaling>());
+    return start(MmaProduct<1, 1, 4, 4, kScaling>());
+  }
+}
+template <class Start>
+const char* with_mma_product(const TernaryGemmArgs& p, int64_t tokens, const Start& start) {
+  switch (scaling_of(p)) {
+    case TernaryScaling::kGroups:
+      return with_product_of<TernaryScaling::kGroups>(p, tokens, start);
+    case TernaryScaling::kTwo:
+      return with_product_of<TernaryScaling::kTwo>(p, tokens, start);
+    default:
+      return with_product_of<TernaryScaling::kOne>(p, tokens, start);
+  }
+}
+
+}  // namespace bitlab::kernels
