@@ -4,6 +4,9 @@
 #include <functional>
 #include <numeric>
 
+#include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/movement/cuda/movement.h"
+
 namespace bitlab::runtime {
 namespace {
 
@@ -142,6 +145,21 @@ void StridedCopy::run(const void* source, void* target, ThreadPool& pool) const 
     default:
       return copy_elements<uint64_t>(from, source, to, target, pool);
   }
+}
+
+kernels::CudaCopy StridedCopy::on_device() const {
+  kernels::CudaCopy copy{};
+  const Walk walk(from, to);
+  static_assert(std::tuple_size_v<Walk::Dims> <= kernels::kCudaCopyRank);
+  copy.rank = static_cast<int32_t>(walk.rank);
+  std::copy_n(walk.sizes.begin(), walk.rank, copy.sizes);
+  std::copy_n(walk.from.begin(), walk.rank, copy.from);
+  std::copy_n(walk.to.begin(), walk.rank, copy.to);
+  copy.from_offset = from.offset, copy.to_offset = to.offset;
+  copy.element_bytes = element_bytes;
+  copy.count = std::accumulate(walk.sizes.begin(), walk.sizes.begin() + static_cast<std::ptrdiff_t>(walk.rank), int64_t{1},
+                               std::multiplies<>());
+  return copy;
 }
 
 }  // namespace bitlab::runtime

@@ -10,6 +10,10 @@
 #include "bitlab/program/program.h"
 #include "bitlab/program/strided_view.h"
 
+namespace bitlab::kernels {
+struct CudaCopy;
+}
+
 namespace bitlab::runtime {
 
 using program::StridedView;
@@ -44,6 +48,8 @@ struct StridedCopy {
   static StridedCopy in_rows(StridedView from, int64_t element_bytes);
   // On the pool's threads.
   void run(const void* source, void* target, ThreadPool& pool) const;
+  // The same for a device's memory (kernels/movement/cuda/movement.h), without its pointers.
+  kernels::CudaCopy on_device() const;
 };
 
 }  // namespace bitlab::runtime

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,7 +15,13 @@
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/program/program.h"
 
+namespace bitlab::kernels {
+struct CudaPlugin;
+}
+
 namespace bitlab::runtime {
+
+class DeviceWeights;
 
 struct LoadOptions {
   Machine machine = this_machine();
@@ -74,6 +82,8 @@ class Model {
     return copies.empty() || copies[0].plain.size() == 0 ? nullptr : copies[0].plain.data();
   }
   const LoadOptions& options() const { return options_; }
+  // What sessions on a device share of the model; made for the first of them, and gone with the last. `plugin`: of that device.
+  std::shared_ptr<DeviceWeights> on_device(const kernels::CudaPlugin& plugin, int device) const;
   // Bytes that the weights take in memory: codes, scales and float constants.
   int64_t weight_bytes() const;
   // Bytes that the same weights take as float32.
@@ -88,6 +98,8 @@ class Model {
   std::vector<std::vector<ResidentConstant>> constants_;  // by value
   std::vector<const ResidentConstant*> weights_;          // by node
   LoadOptions options_;
+  mutable std::mutex device_mutex_;
+  mutable std::map<int, std::weak_ptr<DeviceWeights>> on_devices_;
 };
 
 }  // namespace bitlab::runtime

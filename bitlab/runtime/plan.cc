@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bitlab/runtime/internal/chain.h"
+#include "bitlab/runtime/internal/device.h"
 #include "bitlab/runtime/internal/narrow.h"
 
 namespace bitlab::runtime {
@@ -36,6 +37,29 @@ Result<std::vector<Chain>> chains_of(const Model& model, const Plan& plan, std::
   return chains;
 }
 
+// Says of the steps which are a device's, and has their constants there.
+Status put_on_device(const Model& model, DeviceWeights& device, Plan& plan) {
+  int64_t scratch = 0;
+  for (PlannedStep& planned : plan.steps) {
+    Step& step = planned.step;
+    if (!planned.is_on_device()) {
+      step.kernels.insert(0, step.kernels.empty() ? "host" : "host ");
+      continue;
+    }
+    step.kernels = step.device.kernels;
+    scratch = std::max(scratch, step.device.scratch_bytes);
+    for (const ValueId id : planned.inputs) {
+      planned.device_constants.push_back(nullptr);
+      if (id == program::kNone || model.plain(id) == nullptr) continue;
+      BITLAB_TRY(planned.device_constants.back(), device.copy_of(model.constant(id)[0].plain));
+    }
+  }
+  // Kernels of patches read a bit beyond a value, whatever stands there.
+  constexpr int64_t kSlack = 256;
+  plan.device_bytes = round_up(plan.scratch_offset, kSlack) + scratch + kSlack;
+  return {};
+}
+
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
 
 }  // namespace
@@ -60,9 +84,9 @@ int64_t Plan::bytes_of(const Program& p, ValueId id) const {
   return round_up(elements(value.shape, sizes) * element, kAlignment);  // make_plan() has seen that it can be counted
 }
 
-Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads) {
+Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads, DeviceWeights* device) {
   const Program& p = model.program();
-  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, {}, 0, 0};
+  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, {}};
   for (const program::Value& value : p.values)  // before anything multiplies their sizes; states are a session's memory
     if (value.kind != program::ValueKind::kConstant) BITLAB_RETURN_IF_ERROR(value_bytes(value, sizes));
   std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
@@ -89,12 +113,15 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
     if (!fusion.inputs.empty() && fusion.inputs[0] != program::kNone)
       context.from = plan.narrow[static_cast<size_t>(fusion.inputs[0])];
     context.to = plan.narrow[static_cast<size_t>(outputs[0])];
+    context.device = device;
     BITLAB_TRY(Step step, make_step(context));
     scratch = std::max(scratch, step.scratch_bytes);
     plan.steps.push_back(
         {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
   }
   plan.arena_bytes = plan.scratch_offset + scratch;
+  if constexpr (kHasDevices)
+    if (device != nullptr) BITLAB_RETURN_IF_ERROR(put_on_device(model, *device, plan));
   return plan;
 }
 

@@ -15,7 +15,9 @@ struct PlannedStep {
   Step step;
   std::vector<const program::Node*> nodes;
   std::vector<program::ValueId> inputs, outputs;
+  std::vector<const void*> device_constants{};  // by input, of a step on a device: its constants there; null: no constant
   const std::string& name() const { return nodes.front()->name; }
+  bool is_on_device() const { return step.device.run != nullptr; }
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };
 
@@ -30,6 +32,7 @@ struct Plan {
   std::vector<Narrow> narrow;    // by value: what lies in memory as int8
   int64_t arena_bytes = 0;       // values, then the scratch of the largest step
   int64_t scratch_offset = 0;    // bytes of values
+  int64_t device_bytes = 0;      // of a plan for a device: the same there, 0 without
 
   // Bytes that a value takes, as it lies in memory, a multiple of the alignment.
   int64_t bytes_of(const program::Program& program, program::ValueId id) const;
@@ -38,8 +41,8 @@ struct Plan {
 // Bytes that a value of its type takes, a multiple of the alignment. Error: Unsupported, where they cannot be counted.
 Result<int64_t> value_bytes(const program::Value& value, const program::SymbolSizes& sizes);
 
-// Errors: NoKernel, Unsupported (more memory than can be addressed).
-Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads);
+// `device`: for a session there, else null. Errors: NoKernel, Unsupported (more memory than can be addressed); OutOfMemory, of weights on a device.
+Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads, DeviceWeights* device = nullptr);
 
 // Bytes of values, Plan::bytes_of() each, that live at the same time: of the inputs before the first step, at each step, and of the outputs behind the
 // last. The largest of them is the least memory that any placement of these values takes; Plan::scratch_offset is what this one does.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bitlab/runtime/internal/device_run.h"
+
 namespace bitlab::runtime {
 namespace {
 
@@ -44,11 +46,18 @@ Session::Session(std::shared_ptr<const Model> model, SessionOptions options)
 }
 
 Session::~Session() = default;
+Session::Prepared::~Prepared() = default;
 
 Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Model> model, SessionOptions options) {
   if (options.threads < 0 || options.threads > kMaxThreads)
     return make_error(ErrorCode::kInvalidArgument, "[session] 0 to {} threads, got {}", kMaxThreads, options.threads);
-  return std::unique_ptr<Session>(new Session(std::move(model), std::move(options)));
+  BITLAB_TRY(const std::optional<int> device, parse_device(options.device));
+  options.device = device ? fmt::format("cuda:{}", *device) : "cpu";
+  std::unique_ptr<Session> session(new Session(std::move(model), std::move(options)));
+  if (device) {
+    BITLAB_TRY(session->device_, DeviceRun::open(*session->model_, *device, session->states_.size()));
+  }
+  return session;
 }
 
 int64_t Session::max_position() const { return context_ ? model_->program().symbols[*context_].max : 0; }
@@ -135,6 +144,7 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
       needed <= capacity_ ? capacity_ : std::min(max_position(), std::max({needed, 2 * capacity_, kFirstCapacity}));
   program::SymbolSizes room = sizes;
   room[*context_] = capacity;
+  if (device_ != nullptr) BITLAB_RETURN_IF_ERROR(device_->fetch_states(states_));
   std::vector<AlignedBuffer> grown;
   for (size_t i = 0; i < states_.size(); ++i) {
     BITLAB_RETURN_IF_ERROR(value_bytes(p.value(p.states[i]), room));
@@ -148,6 +158,7 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
                   static_cast<size_t>(position_) * bytes);
   }
   states_ = std::move(grown);
+  if (device_ != nullptr) BITLAB_RETURN_IF_ERROR(device_->reserve_states(states_));
   state_batch_ = sizes[0];
   if (capacity == capacity_) return {};
   capacity_ = capacity;
@@ -158,7 +169,9 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
 
 Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program::SymbolSizes& sizes) const {
   auto prepared = std::make_unique<Prepared>();
-  BITLAB_TRY(prepared->plan, make_plan(*model_, sizes, pool_->threads()));
+  BITLAB_TRY(prepared->plan,
+             make_plan(*model_, sizes, pool_->threads(), device_ == nullptr ? nullptr : &device_->weights()));
+  if (device_ != nullptr) prepared->on_device = std::make_unique<DevicePlan>(*model_, prepared->plan);
   const program::Program& p = model_->program();
   for (const program::ValueId id : p.inputs) {
     const std::vector<int64_t> shape = shape_at(p.value(id).shape, sizes);
@@ -199,6 +212,7 @@ Status Session::prepare(const program::SymbolSizes& actual) {
     arena_ = {};  // before there is another one
     BITLAB_TRY(arena_, AlignedBuffer::allocate(static_cast<size_t>(bytes)));
   }
+  if (device_ != nullptr) BITLAB_RETURN_IF_ERROR(device_->reserve(prepared_.back()->plan));
   current_ = prepared_.back().get();
   return {};
 }
@@ -216,25 +230,54 @@ const void* Session::source(program::ValueId id) const {
   return state_of_[at] >= 0 ? states_[static_cast<size_t>(state_of_[at])].data() : model_->plain(id);
 }
 
-Status Session::run_steps() {
+Status Session::check_abort(const PlannedStep& planned) const {
+  if (!options_.abort || !options_.abort()) return {};
+  return make_error(ErrorCode::kCancelled, "[session] a run to its end, got a request to stop (node={})", planned.name());
+}
+
+// On the host.
+Status Session::run_step(const PlannedStep& planned) {
   StepBuffers buffers;
   buffers.scratch = arena_.data() + current_->plan.scratch_offset;
   buffers.pool = pool_.get();
   buffers.position = position_, buffers.capacity = capacity_;
+  step_inputs_.clear();
+  step_outputs_.clear();
+  for (const program::ValueId id : planned.inputs) step_inputs_.push_back(source(id));
+  for (const program::ValueId id : planned.outputs) step_outputs_.push_back(buffer(id));
+  buffers.inputs = step_inputs_, buffers.outputs = step_outputs_;
+  if (Status status = planned.step.run(buffers); !status.ok())
+    return make_error(status.error().code, "{} (node={})", status.error().message, planned.name());
+  return {};
+}
+
+Status Session::run_steps() {
   for (const PlannedStep& planned : current_->plan.steps) {
-    if (options_.abort && options_.abort())
-      return make_error(ErrorCode::kCancelled, "[session] a run to its end, got a request to stop (node={})",
-                        planned.name());
+    BITLAB_RETURN_IF_ERROR(check_abort(planned));
     const TraceScope scope(options_.trace, "step", planned.name());
-    step_inputs_.clear();
-    step_outputs_.clear();
-    for (const program::ValueId id : planned.inputs) step_inputs_.push_back(source(id));
-    for (const program::ValueId id : planned.outputs) step_outputs_.push_back(buffer(id));
-    buffers.inputs = step_inputs_, buffers.outputs = step_outputs_;
-    if (Status status = planned.step.run(buffers); !status.ok())
-      return make_error(status.error().code, "{} (node={})", status.error().message, planned.name());
+    BITLAB_RETURN_IF_ERROR(run_step(planned));
   }
   return {};
+}
+
+Status Session::run_on_device(std::span<const TensorView> inputs) {
+  const DeviceRun::Work work{.model = *model_,
+                             .plan = current_->plan,
+                             .own = *current_->on_device,
+                             .arena = arena_.data(),
+                             .states = states_,
+                             .state_of = state_of_,
+                             .position = position_,
+                             .capacity = capacity_,
+                             .trace = options_.trace,
+                             .before = [this](const PlannedStep& planned) { return check_abort(planned); },
+                             .run_on_host = [this](const PlannedStep& planned) { return run_step(planned); }};
+  BITLAB_TRY(const bool succeeded, device_->run(work));
+  if (succeeded) return {};
+  BITLAB_RETURN_IF_ERROR(device_->fetch_states(states_));
+  read_inputs(inputs);
+  BITLAB_RETURN_IF_ERROR(run_steps());
+  return make_error(ErrorCode::kInternal, "[session] the error of a run on {}, got none on the host", options_.device);
 }
 
 void Session::write_outputs() {
@@ -257,7 +300,7 @@ Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inp
   BITLAB_RETURN_IF_ERROR(reserve(sizes));
   BITLAB_RETURN_IF_ERROR(prepare(sizes));
   read_inputs(inputs);
-  BITLAB_RETURN_IF_ERROR(run_steps());
+  BITLAB_RETURN_IF_ERROR(device_ == nullptr ? run_steps() : run_on_device(inputs));
   write_outputs();
   has_outputs_ = true;
   if (context_) position_ = sizes[*context_];

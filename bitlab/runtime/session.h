@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,11 +15,18 @@
 
 namespace bitlab::runtime {
 
+class DevicePlan;
+class DeviceRun;
+
 struct SessionOptions {
   int threads = 1;       // 0: all cores that the process may use
   TraceSink trace = {};  // gets an event of category "step" for every step, and one of "run" behind them
   // Asked before each step, on the thread that runs; true: the run ends with the error Cancelled. For deadlines, and for users who changed their mind.
+  // On a device, where all steps are one piece of work from the second run of a size on: before that.
   std::function<bool()> abort = nullptr;
+  // Where steps run: "cpu"; "cuda" or "cuda:<number>", an NVIDIA GPU, for what has kernels there (docs/advanced/gpu.md), with the bits of the CPU.
+  // "": what the environment variable BITLAB_DEVICE says, else "cpu".
+  std::string device = {};
 };
 
 // A tensor of the caller's or of the session's, row-major; images are [batch, channels, height, width].
@@ -49,7 +57,7 @@ struct NamedView {
 
 class Session {
  public:
-  // Error: InvalidArgument (threads).
+  // Errors: InvalidArgument (threads, device); Unsupported, where there is no such device, driver or plug-in.
   static Result<std::unique_ptr<Session>> create(std::shared_ptr<const Model> model, SessionOptions options = {});
 
   ~Session();
@@ -77,6 +85,8 @@ class Session {
 
   const Model& model() const { return *model_; }
   int threads() const { return pool_->threads(); }
+  // "cpu" or "cuda:<number>".
+  const std::string& device() const { return options_.device; }
   // Of the last run; null before the first.
   const Plan* plan() const { return current_ == nullptr ? nullptr : &current_->plan; }
   // Plans that were made so far. Sizes that come back find theirs.
@@ -96,6 +106,8 @@ class Session {
     std::vector<StridedCopy> inputs;     // from the caller's order
     std::vector<Reordered> reorderings;  // by output
     std::vector<TensorView> outputs;
+    std::unique_ptr<DevicePlan> on_device;  // of a session on a device
+    ~Prepared();
   };
 
   Session(std::shared_ptr<const Model> model, SessionOptions options);
@@ -107,7 +119,10 @@ class Session {
   Status prepare(const program::SymbolSizes& sizes);
   Result<std::unique_ptr<Prepared>> make_prepared(const program::SymbolSizes& sizes) const;
   void read_inputs(std::span<const TensorView> inputs);
+  Status check_abort(const PlannedStep& planned) const;
+  Status run_step(const PlannedStep& planned);
   Status run_steps();
+  Status run_on_device(std::span<const TensorView> inputs);
   void write_outputs();
   const void* source(program::ValueId id) const;
   uint8_t* buffer(program::ValueId id) { return arena_.data() + current_->plan.offsets[static_cast<size_t>(id)]; }
@@ -115,6 +130,7 @@ class Session {
   std::shared_ptr<const Model> model_;
   SessionOptions options_;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<DeviceRun> device_;                // null: the host
   std::vector<std::unique_ptr<Prepared>> prepared_;  // the last used is the last
   Prepared* current_ = nullptr;
   bool has_outputs_ = false;  // of the last run, which did not fail

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "bitlab/runtime/internal/chain.h"
+#include "bitlab/runtime/internal/device_step.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -46,10 +46,35 @@ std::vector<Reordering> reorderings_of(const StepContext& context, int64_t scrat
   return list;
 }
 
+// The same in front of a device's step.
+void reorder_on_device(const StepContext& context, DeviceStep& step) {
+  constexpr int64_t kDeviceAlignment = 256;
+  const std::vector<Reordering> reorderings = reorderings_of(context, round_up(step.scratch_bytes, kDeviceAlignment));
+  step.scratch_bytes = reorderings.back().end;
+  step.run = [inner = std::move(step.run), reorderings](const DeviceBuffers& buffers) {
+    std::array<const void*, kMostInputs> inputs;
+    std::copy(buffers.inputs.begin(), buffers.inputs.end(), inputs.begin());
+    const char* wrong = nullptr;
+    for (const Reordering& r : reorderings) {
+      uint8_t* to = buffers.scratch + r.begin;
+      if (wrong == nullptr) wrong = run_copy(buffers, r.copy.on_device(), buffers.inputs[r.input], to);
+      inputs[r.input] = to;
+    }
+    DeviceBuffers reordered = buffers;
+    reordered.inputs = {inputs.data(), buffers.inputs.size()};
+    return wrong != nullptr ? wrong : inner(reordered);
+  };
+}
+
 }  // namespace
 
 Result<Step> make_step(const StepContext& context) {
-  if (context.output_elements() == 0) return Step{[](const StepBuffers&) -> Status { return {}; }, 0, ""};
+  if (context.output_elements() == 0) {
+    Step nothing{[](const StepBuffers&) -> Status { return {}; }, 0, ""};
+    return with_device(context, std::move(nothing), [](DeviceWeights&) -> Result<DeviceStep> {
+      return DeviceStep{[](const DeviceBuffers&) -> const char* { return nullptr; }, 0, ""};
+    });
+  }
   BITLAB_TRY(Step step, kMakers.at(static_cast<size_t>(context.node.op))(context));
   const std::vector<Reordering> reorderings = reorderings_of(context, step.scratch_bytes);
   if (reorderings.empty()) return step;
@@ -67,6 +92,8 @@ Result<Step> make_step(const StepContext& context) {
     reordered.inputs = {inputs.data(), buffers.inputs.size()};
     return inner(reordered);
   };
+  if constexpr (kHasDevices)
+    if (step.device.run != nullptr) reorder_on_device(context, step.device);
   return step;
 }
 

@@ -9,7 +9,13 @@
 #include "bitlab/runtime/layout.h"
 #include "bitlab/runtime/model.h"
 
+namespace bitlab::kernels {
+struct CudaPlugin;
+}
+
 namespace bitlab::runtime {
+
+class DeviceWeights;
 
 // Where a step finds its data in one run. Places are those of the schema and of the node's outputs.
 struct StepBuffers {
@@ -31,11 +37,48 @@ struct StepBuffers {
   }
 };
 
+// Sessions on devices (SessionOptions::device): not where the library is to be small.
+#if defined(BITLAB_FEW_TILES)
+inline constexpr bool kHasDevices = false;
+#else
+inline constexpr bool kHasDevices = true;
+#endif
+
+// Where a step on a device finds its data: StepBuffers with pointers to the device's memory.
+struct DeviceBuffers {
+  std::span<const void* const> inputs;  // activations, states and constants that have one copy
+  std::span<void* const> outputs;
+  uint8_t* scratch = nullptr;  // aligned to 256
+  const kernels::CudaPlugin* plugin = nullptr;
+  void* stream = nullptr;
+  const int64_t* position = nullptr;  // of the device, so that a run that was written down serves every position
+  uint32_t* failed = nullptr;         // becomes other than 0 where a run on the host would fail
+  int64_t capacity = 0;
+
+  template <class T = float>
+  const T* input(size_t place) const {
+    return static_cast<const T*>(inputs[place]);
+  }
+  template <class T = float>
+  T* output(size_t place = 0) const {
+    return static_cast<T*>(outputs[place]);
+  }
+};
+
+// What a step is on a device.
+struct DeviceStep {
+  std::function<const char*(const DeviceBuffers&)>
+      run;  // puts the work on the stream; null, or what is wrong. Empty: the step is the host's
+  int64_t scratch_bytes = 0;
+  std::string kernels;  // "ternary_gemm:cuda"
+};
+
 struct Step {
   std::function<Status(const StepBuffers&)> run;
   int64_t scratch_bytes = 0;
   std::string kernels;       // the rows that were chosen, "" where there is one implementation
   int reordered_inputs = 0;  // that are copied to scratch in the order that the kernel reads
+  DeviceStep device{};       // of a plan for a device
 };
 
 // A value that does not lie in memory as its type says, but as int8.
@@ -54,8 +97,9 @@ struct StepContext {
   const program::Node& node;
   const program::SymbolSizes& sizes;  // the context: the most that a run with this plan can have
   int threads;
-  const Chain* chain = nullptr;  // what the step computes on its output, too (internal/chain.h); null: nothing
-  Narrow from{}, to{};           // how the first input and the step's output lie in memory (internal/narrow.h)
+  const Chain* chain = nullptr;     // what the step computes on its output, too (internal/chain.h); null: nothing
+  Narrow from{}, to{};              // how the first input and the step's output lie in memory (internal/narrow.h)
+  DeviceWeights* device = nullptr;  // of the device that the plan is for; null: the host
 
   const program::Value& input(size_t place) const { return model.program().value(node.inputs[place]); }
   bool has_input(size_t place) const { return node.inputs[place] != program::kNone; }

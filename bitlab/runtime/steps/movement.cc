@@ -6,18 +6,37 @@
 #include <type_traits>
 
 #include "bitlab/runtime/internal/cast.h"
-#include "bitlab/runtime/step.h"
+#include "bitlab/runtime/internal/device_step.h"
 
 namespace bitlab::runtime {
 namespace {
 
-Step copy_step(const StepContext& context, StridedView view) {
-  return Step{
-      [copy = StridedCopy::in_rows(std::move(view), size_of(context.input(0).dtype))](const StepBuffers& b) -> Status {
-        copy.run(b.inputs[0], b.outputs[0], *b.pool);
-        return {};
-      },
-      0, ""};
+// Copies from inputs to outputs, the places of which are what copies[i] goes between.
+struct PlacedCopy {
+  StridedCopy copy;
+  size_t input = 0, output = 0;
+};
+
+Result<Step> copies_step(const StepContext& context, std::vector<PlacedCopy> copies) {
+  Step step{[copies](const StepBuffers& b) -> Status {
+              for (const PlacedCopy& c : copies) c.copy.run(b.inputs[c.input], b.outputs[c.output], *b.pool);
+              return {};
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    return DeviceStep{[copies](const DeviceBuffers& b) {
+                        const char* wrong = nullptr;
+                        for (size_t i = 0; i < copies.size() && wrong == nullptr; ++i)
+                          wrong = run_copy(b, copies[i].copy.on_device(), b.inputs[copies[i].input],
+                                           b.outputs[copies[i].output]);
+                        return wrong;
+                      },
+                      0, "copy:cuda"};
+  });
+}
+
+Result<Step> copy_step(const StepContext& context, StridedView view) {
+  return copies_step(context, {{StridedCopy::in_rows(std::move(view), size_of(context.input(0).dtype))}});
 }
 
 size_t dim_of(const StepContext& context) { return static_cast<size_t>(context.node.attribute<int64_t>("dim")); }
@@ -69,40 +88,56 @@ Indexed indexed(const StepContext& context) {
           elements(context.input(1).shape, context.sizes)};
 }
 
+Result<DeviceStep> device_take(const StepContext& context, const Indexed& at, bool by_outer) {
+  kernels::CudaTake args{};
+  args.outer = at.outer, args.size = at.size, args.inner = at.inner;
+  args.indexed = by_outer ? at.count / at.outer : at.count * at.inner;
+  args.element_bytes = size_of(context.input(0).dtype), args.count = at.outer * args.indexed;
+  args.by_outer = by_outer, args.from_end = true;
+  return DeviceStep{[args](const DeviceBuffers& b) {
+                      kernels::CudaTake own = args;
+                      own.x = b.inputs[0], own.indices = b.input<int64_t>(1), own.y = b.outputs[0], own.failed = b.failed;
+                      return b.plugin->take(&own, b.stream);
+                    },
+                    0, "take:cuda"};
+}
+
 }  // namespace
 
 Result<Step> make_take_step(const StepContext& context) {
   const Indexed at = indexed(context);
   const int64_t run = at.inner * size_of(context.input(0).dtype);  // bytes that lie side by side
-  return Step{[=, &node = context.node](const StepBuffers& b) -> Status {
-                const auto* indices = b.input<int64_t>(1);
-                BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
-                b.pool->run(at.outer, [&](int64_t o, int) {
-                  const auto* in = b.input<uint8_t>(0) + o * at.size * run;
-                  auto* out = b.output<uint8_t>() + o * at.count * run;
-                  for (int64_t i = 0; i < at.count; ++i) std::copy_n(in + at.place(indices[i]) * run, run, out + i * run);
-                });
-                return {};
-              },
-              0, ""};
+  Step step{[=, &node = context.node](const StepBuffers& b) -> Status {
+              const auto* indices = b.input<int64_t>(1);
+              BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
+              b.pool->run(at.outer, [&](int64_t o, int) {
+                const auto* in = b.input<uint8_t>(0) + o * at.size * run;
+                auto* out = b.output<uint8_t>() + o * at.count * run;
+                for (int64_t i = 0; i < at.count; ++i) std::copy_n(in + at.place(indices[i]) * run, run, out + i * run);
+              });
+              return {};
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) { return device_take(context, at, false); });
 }
 
 Result<Step> make_gather_step(const StepContext& context) {
   const Indexed at = indexed(context);
   const int64_t bytes = size_of(context.input(0).dtype), block = at.count / at.outer;  // indices of one of `outer`
-  return Step{[=, &node = context.node](const StepBuffers& b) -> Status {
-                const auto* indices = b.input<int64_t>(1);
-                BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
-                b.pool->run(at.outer, [&](int64_t o, int) {
-                  const auto* in = b.input<uint8_t>(0) + o * at.size * at.inner * bytes;
-                  for (int64_t i = 0; i < block; ++i) {
-                    const int64_t from = at.place(indices[o * block + i]) * at.inner + i % at.inner;
-                    std::copy_n(in + from * bytes, bytes, b.output<uint8_t>() + (o * block + i) * bytes);
-                  }
-                });
-                return {};
-              },
-              0, ""};
+  Step step{[=, &node = context.node](const StepBuffers& b) -> Status {
+              const auto* indices = b.input<int64_t>(1);
+              BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
+              b.pool->run(at.outer, [&](int64_t o, int) {
+                const auto* in = b.input<uint8_t>(0) + o * at.size * at.inner * bytes;
+                for (int64_t i = 0; i < block; ++i) {
+                  const int64_t from = at.place(indices[o * block + i]) * at.inner + i % at.inner;
+                  std::copy_n(in + from * bytes, bytes, b.output<uint8_t>() + (o * block + i) * bytes);
+                }
+              });
+              return {};
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) { return device_take(context, at, true); });
 }
 
 namespace {
@@ -174,13 +209,8 @@ Result<Step> make_slice_scatter_step(const StepContext& context) {
   StridedView whole = context.output_view();
   StridedView part =
       whole.part(dim, context.node.attribute<int64_t>("start"), source.sizes[dim], context.node.attribute<int64_t>("step"));
-  return Step{[all = StridedCopy{context.input_view(0), std::move(whole), bytes},
-               over = StridedCopy{std::move(source), std::move(part), bytes}](const StepBuffers& b) -> Status {
-                all.run(b.inputs[0], b.outputs[0], *b.pool);
-                over.run(b.inputs[1], b.outputs[0], *b.pool);
-                return {};
-              },
-              0, ""};
+  return copies_step(
+      context, {{{context.input_view(0), std::move(whole), bytes}, 0}, {{std::move(source), std::move(part), bytes}, 1}});
 }
 
 Result<Step> make_expand_step(const StepContext& context) {
@@ -189,46 +219,49 @@ Result<Step> make_expand_step(const StepContext& context) {
 
 Result<Step> make_cat_step(const StepContext& context) {
   const size_t dim = dim_of(context);
-  std::vector<StridedCopy> copies;
+  std::vector<PlacedCopy> copies;
   int64_t start = 0;
   for (size_t i = 0; i < context.node.inputs.size(); ++i) {
     StridedView from = context.input_view(i);
     const int64_t length = from.sizes[dim];
-    copies.push_back({std::move(from), context.output_view().part(dim, start, length), size_of(context.input(i).dtype)});
+    copies.push_back(
+        {{std::move(from), context.output_view().part(dim, start, length), size_of(context.input(i).dtype)}, i});
     start += length;
   }
-  return Step{[copies = std::move(copies)](const StepBuffers& b) -> Status {
-                for (size_t i = 0; i < copies.size(); ++i) copies[i].run(b.inputs[i], b.outputs[0], *b.pool);
-                return {};
-              },
-              0, ""};
+  return copies_step(context, std::move(copies));
 }
 
 Result<Step> make_split_step(const StepContext& context) {
   const size_t dim = dim_of(context);
-  std::vector<StridedCopy> copies;
+  std::vector<PlacedCopy> copies;
   int64_t start = 0;
   for (size_t i = 0; i < context.node.outputs.size(); ++i) {
     const int64_t length = context.output_shape(i)[dim];
-    copies.push_back(StridedCopy::in_rows(context.input_view(0).part(dim, start, length), size_of(context.input(0).dtype)));
+    copies.push_back(
+        {StridedCopy::in_rows(context.input_view(0).part(dim, start, length), size_of(context.input(0).dtype)), 0, i});
     start += length;
   }
-  return Step{[copies = std::move(copies)](const StepBuffers& b) -> Status {
-                for (size_t i = 0; i < copies.size(); ++i) copies[i].run(b.inputs[0], b.outputs[i], *b.pool);
-                return {};
-              },
-              0, ""};
+  return copies_step(context, std::move(copies));
 }
 
 Result<Step> make_cast_step(const StepContext& context) {
   BITLAB_TRY(const program::DType to, program::parse_dtype(context.node.attribute<std::string>("dtype")));
   const program::DType from = context.input(0).dtype;
   const int64_t count = context.output_elements();
-  return Step{[=](const StepBuffers& b) -> Status {
-                cast(from, b.inputs[0], to, b.outputs[0], count);
-                return {};
-              },
-              0, ""};
+  Step step{[=](const StepBuffers& b) -> Status {
+              cast(from, b.inputs[0], to, b.outputs[0], count);
+              return {};
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    const auto device_from = device_type(from), device_to = device_type(to);
+    if (!device_from || !device_to) return DeviceStep{};  // of floats in 16 bits
+    return DeviceStep{[=](const DeviceBuffers& b) {
+                        const kernels::CudaCast args{*device_from, *device_to, b.inputs[0], b.outputs[0], count};
+                        return b.plugin->cast(&args, b.stream);
+                      },
+                      0, "cast:cuda"};
+  });
 }
 
 }  // namespace bitlab::runtime

@@ -6,11 +6,12 @@
 #include <type_traits>
 #include <utility>
 
-#include "bitlab/runtime/internal/chain.h"
+#include "bitlab/runtime/internal/device_step.h"
 
 namespace bitlab::runtime {
 namespace {
 
+using kernels::CudaBinary;
 using kernels::Elementwise;
 using kernels::ElementwiseRow;
 
@@ -41,16 +42,21 @@ Operand operand_of(const StepContext& context, size_t input) {
 }
 
 // What a step whose node is such a function computes: the node's functions, and those of nodes behind it.
-Step chain_step(const StepContext& context, const ElementwiseRow& row) {
+Result<Step> chain_step(const StepContext& context, const ElementwiseRow& row) {
   const int64_t count = context.output_elements();
-  return Step{[chain = *context.chain, count](const StepBuffers& b) -> Status {
-                chain.with(b, b.input(0), b.output(), [&](const auto& range) {
-                  b.pool->run(ceil_div(count, kTask),
-                              [&](int64_t i, int) { range(i * kTask, std::min(count, (i + 1) * kTask)); });
-                });
-                return {};
-              },
-              0, label(row)};
+  Step step{[chain = *context.chain, count](const StepBuffers& b) -> Status {
+              chain.with(b, b.input(0), b.output(), [&](const auto& range) {
+                b.pool->run(ceil_div(count, kTask),
+                            [&](int64_t i, int) { range(i * kTask, std::min(count, (i + 1) * kTask)); });
+              });
+              return {};
+            },
+            0, label(row)};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
+    BITLAB_TRY(const DeviceChain chain, DeviceChain::of(*context.chain, count, device));
+    return DeviceStep{[chain](const DeviceBuffers& b) { return chain.run(b, b.input(0), b.output()); }, 0,
+                      "elementwise:cuda"};
+  });
 }
 
 Result<Step> unary_step(const StepContext& context) {
@@ -81,6 +87,13 @@ class Operands {
     list_[i].copy.run(data, b.scratch + offsets_[i], *b.pool);
     return b.scratch + offsets_[i];
   }
+  // The same on a device; what is wrong into `wrong`, if nothing was before.
+  const void* get(size_t i, const DeviceBuffers& b, const char*& wrong) const {
+    const void* data = b.inputs[list_[i].input];
+    if (offsets_[i] < 0 || wrong != nullptr) return data;
+    wrong = run_copy(b, list_[i].copy.on_device(), data, b.scratch + offsets_[i]);
+    return b.scratch + offsets_[i];
+  }
 
  private:
   std::vector<Operand> list_;
@@ -108,24 +121,34 @@ void zip(const Operands& operands, const StepBuffers& buffers, Function f) {
   });
 }
 
-// A step of a form for each dtype that f(zero of its type) can be called with.
+// A step of a form for each dtype that f(zero of its type) can be called with; `binary` is what f does, where a device has a kernel for it.
 template <class Y, class Function>
-Step typed_step(const StepContext& context, Function f) {
+Result<Step> typed_step(const StepContext& context, Function f, std::optional<CudaBinary> binary = std::nullopt) {
   const Operands operands(context, {operand_of(context, 0), operand_of(context, 1)}, true);
   const program::DType dtype = context.input(0).dtype;
-  return Step{[=](const StepBuffers& b) -> Status {
-                const auto run = [&](auto zero) {
-                  using T = decltype(zero);
-                  using Result = std::conditional_t<std::is_void_v<Y>, T, Y>;
-                  zip<T, Result>(operands, b, [f](T x, T y) { return static_cast<Result>(f(x, y)); });
-                };
-                if (dtype == program::DType::kFloat32) run(0.0F);
-                if (dtype == program::DType::kInt64) run(int64_t{0});
-                if (dtype == program::DType::kInt32) run(int32_t{0});
-                if (dtype == program::DType::kBool) run(uint8_t{0});
-                return {};
-              },
-              operands.scratch_bytes(), ""};
+  Step step{[=](const StepBuffers& b) -> Status {
+              const auto run = [&](auto zero) {
+                using T = decltype(zero);
+                using Result = std::conditional_t<std::is_void_v<Y>, T, Y>;
+                zip<T, Result>(operands, b, [f](T x, T y) { return static_cast<Result>(f(x, y)); });
+              };
+              if (dtype == program::DType::kFloat32) run(0.0F);
+              if (dtype == program::DType::kInt64) run(int64_t{0});
+              if (dtype == program::DType::kInt32) run(int32_t{0});
+              if (dtype == program::DType::kBool) run(uint8_t{0});
+              return {};
+            },
+            operands.scratch_bytes(), ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    if (!binary || !device_type(dtype)) return DeviceStep{};
+    return DeviceStep{[=, op = *binary, type = *device_type(dtype)](const DeviceBuffers& b) {
+                        const char* wrong = nullptr;
+                        const void *x = operands.get(0, b, wrong), *y = operands.get(1, b, wrong);
+                        const kernels::CudaZip args{op, type, x, y, operands.last_period(), b.outputs[0], operands.count()};
+                        return wrong != nullptr ? wrong : b.plugin->zip(&args, b.stream);
+                      },
+                      operands.scratch_bytes(), "elementwise:cuda"};
+  });
 }
 
 // Of integers, as unsigned ones, which wrap.
@@ -144,15 +167,17 @@ auto wrapping(Function f) {
 Result<Step> integer_step(const StepContext& context, Elementwise op) {
   switch (op) {
     case Elementwise::add:
-      return typed_step<void>(context, wrapping(std::plus<>()));
+      return typed_step<void>(context, wrapping(std::plus<>()), CudaBinary::kAdd);
     case Elementwise::sub:
-      return typed_step<void>(context, wrapping(std::minus<>()));
+      return typed_step<void>(context, wrapping(std::minus<>()), CudaBinary::kSub);
     case Elementwise::mul:
-      return typed_step<void>(context, wrapping(std::multiplies<>()));
+      return typed_step<void>(context, wrapping(std::multiplies<>()), CudaBinary::kMul);
     case Elementwise::minimum:
-      return typed_step<void>(context, [](auto a, auto b) { return std::min(a, b); });
+      return typed_step<void>(
+          context, [](auto a, auto b) { return std::min(a, b); }, CudaBinary::kMinimum);
     default:
-      return typed_step<void>(context, [](auto a, auto b) { return std::max(a, b); });
+      return typed_step<void>(
+          context, [](auto a, auto b) { return std::max(a, b); }, CudaBinary::kMaximum);
   }
 }
 
@@ -165,14 +190,25 @@ Result<Step> binary_step(const StepContext& context, Elementwise op) {
   const bool commutes = op == Elementwise::add || op == Elementwise::mul;
   if (commutes && list[0].period != count && list[1].period == count) std::swap(list[0], list[1]);
   const Operands operands(context, std::move(list), true);
-  return Step{[=](const StepBuffers& b) -> Status {
-                const auto *x = static_cast<const float*>(operands.get(0, b)),
-                           *other = static_cast<const float*>(operands.get(1, b));
-                elementwise(*row, {.op = op, .a = x, .b = other, .b_count = operands.last_period(), .y = b.output()}, count,
-                            *b.pool);
-                return {};
-              },
-              operands.scratch_bytes(), label(*row)};
+  Step step{[=](const StepBuffers& b) -> Status {
+              const auto *x = static_cast<const float*>(operands.get(0, b)),
+                         *other = static_cast<const float*>(operands.get(1, b));
+              elementwise(*row, {.op = op, .a = x, .b = other, .b_count = operands.last_period(), .y = b.output()}, count,
+                          *b.pool);
+              return {};
+            },
+            operands.scratch_bytes(), label(*row)};
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    return DeviceStep{
+        [=](const DeviceBuffers& b) {
+          kernels::CudaChain args{};
+          const char* wrong = nullptr;
+          args.x = static_cast<const float*>(operands.get(0, b, wrong)), args.y = b.output(), args.count = count;
+          args.functions[args.length++] = {op, static_cast<const float*>(operands.get(1, b, wrong)), operands.last_period()};
+          return wrong != nullptr ? wrong : b.plugin->elementwise(&args, b.stream);
+        },
+        operands.scratch_bytes(), "elementwise:cuda"};
+  });
 }
 
 std::vector<ChainFunction> norm_functions(const StepContext& context) {
@@ -222,29 +258,38 @@ std::vector<ChainFunction> functions_of(const StepContext& node, size_t place, s
   Result<Step> make_##name##_step(const StepContext& context) { return binary_step(context, Elementwise::name); }
 #include "bitlab/program/elementwise.def"
 
-Result<Step> make_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::equal_to<>()); }
-Result<Step> make_not_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::not_equal_to<>()); }
-Result<Step> make_less_step(const StepContext& context) { return typed_step<uint8_t>(context, std::less<>()); }
-Result<Step> make_less_equal_step(const StepContext& context) { return typed_step<uint8_t>(context, std::less_equal<>()); }
+Result<Step> make_equal_step(const StepContext& context) {
+  return typed_step<uint8_t>(context, std::equal_to<>(), CudaBinary::kEqual);
+}
+Result<Step> make_not_equal_step(const StepContext& context) {
+  return typed_step<uint8_t>(context, std::not_equal_to<>(), CudaBinary::kNotEqual);
+}
+Result<Step> make_less_step(const StepContext& context) {
+  return typed_step<uint8_t>(context, std::less<>(), CudaBinary::kLess);
+}
+Result<Step> make_less_equal_step(const StepContext& context) {
+  return typed_step<uint8_t>(context, std::less_equal<>(), CudaBinary::kLessEqual);
+}
 
 namespace {
 
 // Of int64 and int32, as the operation's rule has them.
 template <class Function>
-Step step_of_integers(const StepContext& context, Function f) {
-  return typed_step<void>(context, [f](auto a, auto b) {
+Result<Step> step_of_integers(const StepContext& context, Function f, std::optional<CudaBinary> binary = std::nullopt) {
+  const auto of_type = [f](auto a, auto b) {
     using T = decltype(a);
     if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, int32_t>) {
       return static_cast<T>(f(a, b));
     } else {
       return a;
     }
-  });
+  };
+  return typed_step<void>(context, of_type, binary);
 }
 
 // A shift by an amount within the bits, or else f of the value.
 template <class Shift, class Otherwise>
-Step shift_step(const StepContext& context, Shift shift, Otherwise otherwise) {
+Result<Step> shift_step(const StepContext& context, Shift shift, Otherwise otherwise) {
   return step_of_integers(context, [=](auto a, auto b) {
     constexpr decltype(b) kBits = 8 * sizeof(a);
     return b >= 0 && b < kBits ? shift(a, b) : otherwise(a);
@@ -252,7 +297,8 @@ Step shift_step(const StepContext& context, Shift shift, Otherwise otherwise) {
 }
 
 // The step, behind a look for a divisor of 0, which is an error of the run.
-Step with_divisors_checked(const StepContext& context, Step step) {
+Result<Step> with_divisors_checked(const StepContext& context, Result<Step> made) {
+  BITLAB_TRY(Step step, std::move(made));
   const int64_t count = elements(context.input(1).shape, context.sizes);
   const bool is_long = context.input(1).dtype == program::DType::kInt64;
   return Step{[=, run = std::move(step.run), &node = context.node](const StepBuffers& b) -> Status {
@@ -276,9 +322,15 @@ Result<Step> make_floor_divide_step(const StepContext& context) {
                                  return static_cast<T>(a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0));
                                }));
 }
-Result<Step> make_bitwise_and_step(const StepContext& context) { return step_of_integers(context, std::bit_and<>()); }
-Result<Step> make_bitwise_or_step(const StepContext& context) { return step_of_integers(context, std::bit_or<>()); }
-Result<Step> make_bitwise_xor_step(const StepContext& context) { return step_of_integers(context, std::bit_xor<>()); }
+Result<Step> make_bitwise_and_step(const StepContext& context) {
+  return step_of_integers(context, std::bit_and<>(), CudaBinary::kAnd);
+}
+Result<Step> make_bitwise_or_step(const StepContext& context) {
+  return step_of_integers(context, std::bit_or<>(), CudaBinary::kOr);
+}
+Result<Step> make_bitwise_xor_step(const StepContext& context) {
+  return step_of_integers(context, std::bit_xor<>(), CudaBinary::kXor);
+}
 Result<Step> make_shift_left_step(const StepContext& context) {
   const auto shift = [](auto a, auto b) {
     return static_cast<decltype(a)>(static_cast<std::make_unsigned_t<decltype(a)>>(a) << b);
@@ -293,25 +345,36 @@ Result<Step> make_shift_right_step(const StepContext& context) {
 Result<Step> make_where_step(const StepContext& context) {
   const Operands operands(context, {operand_of(context, 0), operand_of(context, 1), operand_of(context, 2)}, false);
   const int64_t bytes = size_of(context.input(1).dtype);
-  return Step{[=](const StepBuffers& b) -> Status {
-                const auto *condition = static_cast<const uint8_t*>(operands.get(0, b)),
-                           *x = static_cast<const uint8_t*>(operands.get(1, b)),
-                           *y = static_cast<const uint8_t*>(operands.get(2, b));
-                const int64_t count = operands.count();
-                const auto run = [&](auto zero) {
-                  using T = decltype(zero);
-                  b.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
-                    for (int64_t i = task * kTask; i < std::min(count, (task + 1) * kTask); ++i)
-                      std::memcpy(b.output<T>() + i, (condition[i] != 0 ? x : y) + i * bytes, sizeof(T));
-                  });
-                };
-                if (bytes == 8) run(uint64_t{0});
-                if (bytes == 4) run(uint32_t{0});
-                if (bytes == 2) run(uint16_t{0});
-                if (bytes == 1) run(uint8_t{0});
-                return {};
-              },
-              operands.scratch_bytes(), ""};
+  Step step{[=](const StepBuffers& b) -> Status {
+              const auto *condition = static_cast<const uint8_t*>(operands.get(0, b)),
+                         *x = static_cast<const uint8_t*>(operands.get(1, b)),
+                         *y = static_cast<const uint8_t*>(operands.get(2, b));
+              const int64_t count = operands.count();
+              const auto run = [&](auto zero) {
+                using T = decltype(zero);
+                b.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
+                  for (int64_t i = task * kTask; i < std::min(count, (task + 1) * kTask); ++i)
+                    std::memcpy(b.output<T>() + i, (condition[i] != 0 ? x : y) + i * bytes, sizeof(T));
+                });
+              };
+              if (bytes == 8) run(uint64_t{0});
+              if (bytes == 4) run(uint32_t{0});
+              if (bytes == 2) run(uint16_t{0});
+              if (bytes == 1) run(uint8_t{0});
+              return {};
+            },
+            operands.scratch_bytes(), ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    return DeviceStep{[=](const DeviceBuffers& b) {
+                        const char* wrong = nullptr;
+                        kernels::CudaWhere args{};
+                        args.condition = static_cast<const uint8_t*>(operands.get(0, b, wrong));
+                        args.a = operands.get(1, b, wrong), args.b = operands.get(2, b, wrong), args.y = b.outputs[0];
+                        args.element_bytes = bytes, args.count = operands.count();
+                        return wrong != nullptr ? wrong : b.plugin->where(&args, b.stream);
+                      },
+                      operands.scratch_bytes(), "elementwise:cuda"};
+  });
 }
 
 Result<Step> make_batch_norm_step(const StepContext& context) {

@@ -2,9 +2,9 @@
 #include "bitlab/kernels/pool/pool.h"
 
 #include "bitlab/kernels/grid_sample/grid_sample.h"
+#include "bitlab/kernels/pool/cuda/pool.h"
 #include "bitlab/kernels/resample/resample.h"
-#include "bitlab/runtime/internal/chain.h"
-#include "bitlab/runtime/step.h"
+#include "bitlab/runtime/internal/device_step.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -38,22 +38,48 @@ PoolShape adaptive(const StepContext& context) {
                                 [](size_t, int64_t input, int64_t out) { return kernels::adaptive_windows(input, out); });
 }
 
+// divisor: null for the largest value.
+Result<DeviceStep> device_pool(DeviceWeights& device, const PoolShape& shape, const kernels::PoolDivisor* divisor) {
+  kernels::CudaPool args{};
+  std::vector<kernels::CudaWindow> windows;
+  args.count = shape.batch * shape.channels;
+  for (size_t d = 0; d < 3; ++d) {
+    const PoolAxis& axis = shape.axes[d];
+    args.out[d] = shape.out(d), args.input[d] = axis.input, args.dilation[d] = axis.dilation;
+    args.count *= args.out[d];
+    for (const kernels::PoolWindow& window : axis.windows) windows.push_back({window.first, window.taps, window.span});
+  }
+  args.channels = shape.channels, args.is_max = divisor == nullptr;
+  if (divisor != nullptr) args.counts_padding = divisor->counts_padding, args.number = divisor->number;
+  BITLAB_TRY(const auto kept,
+             device.keep({reinterpret_cast<const uint8_t*>(windows.data()), windows.size() * sizeof(windows[0])}));
+  args.windows = reinterpret_cast<const kernels::CudaWindow*>(kept->data());
+  return DeviceStep{[args, kept](const DeviceBuffers& b) {
+                      kernels::CudaPool own = args;
+                      own.x = b.input(0), own.y = b.output();
+                      return b.plugin->pool(&own, b.stream);
+                    },
+                    0, "pool:cuda"};
+}
+
 Result<Step> max_step(const StepContext& context, PoolShape shape) {
   BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row(context));
-  return Step{[row, shape = std::move(shape)](const StepBuffers& b) -> Status {
-                max_pool(*row, shape, b.input(0), b.output(), *b.pool);
-                return {};
-              },
-              0, label(*row)};
+  Step step{[row, shape](const StepBuffers& b) -> Status {
+              max_pool(*row, shape, b.input(0), b.output(), *b.pool);
+              return {};
+            },
+            0, label(*row)};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) { return device_pool(device, shape, nullptr); });
 }
 
 Result<Step> average_step(const StepContext& context, PoolShape shape, kernels::PoolDivisor divisor) {
   BITLAB_TRY(const kernels::ElementwiseRow* row, elementwise_row(context));
-  return Step{[row, shape = std::move(shape), divisor](const StepBuffers& b) -> Status {
-                avg_pool(*row, shape, divisor, b.input(0), b.output(), *b.pool);
-                return {};
-              },
-              0, label(*row)};
+  Step step{[row, shape, divisor](const StepBuffers& b) -> Status {
+              avg_pool(*row, shape, divisor, b.input(0), b.output(), *b.pool);
+              return {};
+            },
+            0, label(*row)};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) { return device_pool(device, shape, &divisor); });
 }
 
 }  // namespace

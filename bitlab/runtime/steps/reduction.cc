@@ -5,10 +5,21 @@
 #include <functional>
 #include <numeric>
 
-#include "bitlab/runtime/step.h"
+#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/runtime/internal/device_step.h"
 
 namespace bitlab::runtime {
 namespace {
+
+// What a norm's constants are on a device.
+Result<kernels::ReductionArgs> on_device(const kernels::ReductionArgs& layer, DeviceWeights& device) {
+  kernels::ReductionArgs own = layer;
+  for (const float** constant : {&own.weight, &own.bias}) {
+    BITLAB_TRY(const uint8_t* copy, device.copy_of(*constant, layer.columns * int64_t{sizeof(float)}));
+    *constant = reinterpret_cast<const float*>(copy);
+  }
+  return own;
+}
 
 // `layer` says what, of rows of `columns` values.
 Result<Step> reduction_step(const StepContext& context, kernels::ReductionArgs layer, int64_t columns) {
@@ -16,14 +27,24 @@ Result<Step> reduction_step(const StepContext& context, kernels::ReductionArgs l
   BITLAB_TRY(const kernels::ReductionRow* row, select(kernels::reduction_kernels(), options.machine, options.policy));
   layer.columns = columns;
   const int64_t rows = elements(context.input(0).shape, context.sizes) / columns;
-  return Step{[=](const StepBuffers& b) -> Status {
-                kernels::ReductionArgs args = layer;
-                args.x = b.input(0);
-                args.y = b.output();
-                reduction(*row, args, rows, *b.pool);
-                return {};
-              },
-              0, fmt::format("reduction:{}", row->name)};
+  Step step{[=](const StepBuffers& b) -> Status {
+              kernels::ReductionArgs args = layer;
+              args.x = b.input(0);
+              args.y = b.output();
+              reduction(*row, args, rows, *b.pool);
+              return {};
+            },
+            0, fmt::format("reduction:{}", row->name)};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
+    BITLAB_TRY(const kernels::ReductionArgs own, on_device(layer, device));
+    return DeviceStep{[own, rows](const DeviceBuffers& b) {
+                        kernels::ReductionArgs args = own;
+                        args.x = b.input(0);
+                        args.y = b.output();
+                        return b.plugin->reduction(&args, rows, b.stream);
+                      },
+                      0, "reduction:cuda"};
+  });
 }
 
 Result<Step> norm_step(const StepContext& context, kernels::Reduction op, const float* bias) {
@@ -120,8 +141,15 @@ Result<Step> make_argmax_step(const StepContext& context) {
       if (x[i] > x[most] || x[i] != x[i]) most = i;
     return most;
   };
-  if (context.input(0).dtype == program::DType::kInt64) return row_step<int64_t, int64_t>(context, place);
-  return row_step<float, int64_t>(context, place);
+  const bool is_float = context.input(0).dtype != program::DType::kInt64;
+  Step step = is_float ? row_step<float, int64_t>(context, place) : row_step<int64_t, int64_t>(context, place);
+  const int64_t columns = context.input_shape(0).back(), rows = context.output_elements();
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    return DeviceStep{[=](const DeviceBuffers& b) {
+                        return b.plugin->argmax(b.inputs[0], is_float ? 1 : 0, rows, columns, b.output<int64_t>(), b.stream);
+                      },
+                      0, "reduction:cuda"};
+  });
 }
 
 Result<Step> make_cumsum_step(const StepContext& context) { return scan_step(context, 0, std::plus<>()); }

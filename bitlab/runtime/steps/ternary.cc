@@ -2,14 +2,17 @@
 #include <cmath>
 #include <limits>
 
+#include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
+#include "bitlab/kernels/ternary_gemm/cuda/layout.h"
+#include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
+#include "bitlab/kernels/ternary_gemm/internal/cut.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
-#include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
+#include "bitlab/runtime/internal/device_step.h"
 #include "bitlab/runtime/internal/narrow.h"
 #include "bitlab/runtime/internal/recurrent.h"
-#include "bitlab/runtime/step.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -91,6 +94,167 @@ bool stays_finite(const kernels::TernaryWeight& w, float step) {
   return most <= kMost;
 }
 
+// --- on a device
+
+constexpr int64_t kDeviceAlignment = 256;
+
+// Whether the matrix units multiply by the weight, of two bits; else it is there with a byte a weight.
+bool is_for_mma(const ResidentConstant& weight) { return !is_int8(weight.packed.layout) && weight.packing.groups == 1; }
+
+// The weight with all that follows the product, in the device's memory.
+Result<kernels::TernaryGemmArgs> device_arguments(DeviceWeights& device, const ResidentConstant& resident,
+                                                  const kernels::TernaryWeight& weight) {
+  kernels::TernaryGemmArgs args = weight.arguments();
+  BITLAB_TRY(args.weights, is_for_mma(resident) ? device.mma_of(resident) : device.bytes_of(resident));
+  const int64_t floats = args.rows * int64_t{sizeof(float)};
+  const auto copy = [&](const float*& values, int64_t bytes) -> Status {
+    BITLAB_TRY(const uint8_t* copied, device.copy_of(values, bytes));
+    values = reinterpret_cast<const float*>(copied);
+    return {};
+  };
+  BITLAB_RETURN_IF_ERROR(copy(args.scale, static_cast<int64_t>(resident.scale.size())));
+  BITLAB_RETURN_IF_ERROR(copy(args.scale_neg, static_cast<int64_t>(resident.scale_neg.size())));
+  for (const float** values : {&args.bias, &args.alpha, &args.beta}) BITLAB_RETURN_IF_ERROR(copy(*values, floats));
+  if (resident.group_scale.size() != 0) {
+    BITLAB_TRY(const uint8_t* copied, device.copy_of(resident.group_scale));
+    args.group_scale = reinterpret_cast<const uint16_t*>(copied);
+  }
+  return args;
+}
+
+// Rows of floats as int8 in scratch: q, the scale of each row, and what the kernel asks for.
+class DeviceRows {
+ public:
+  DeviceRows() = default;
+  // `slack`: bytes behind q that may be read.
+  DeviceRows(int64_t rows, int64_t columns, int64_t q_stride, int64_t slack, kernels::ActivationScale scale)
+      : rows_(rows),
+        columns_(columns),
+        q_stride_(q_stride),
+        scale_(scale),
+        a_(round_up(rows * q_stride + slack, kDeviceAlignment)),
+        own_(a_ + round_up(rows * int64_t{sizeof(float)}, kDeviceAlignment)) {}
+  int64_t scratch_bytes() const { return own_ + round_up(rows_ * int64_t{sizeof(uint32_t)}, kDeviceAlignment); }
+  const int8_t* q(const DeviceBuffers& b) const { return reinterpret_cast<const int8_t*>(b.scratch); }
+  const float* a(const DeviceBuffers& b) const { return reinterpret_cast<const float*>(b.scratch + a_); }
+  const char* run(const DeviceBuffers& b, const float* x) const {
+    return b.plugin->activation_quant(x, rows_, columns_, scale_.limit, scale_.inv, reinterpret_cast<int8_t*>(b.scratch),
+                                      q_stride_, reinterpret_cast<float*>(b.scratch + a_),
+                                      reinterpret_cast<uint32_t*>(b.scratch + own_), b.failed, b.stream);
+  }
+
+ private:
+  int64_t rows_ = 0, columns_ = 0, q_stride_ = 0;
+  kernels::ActivationScale scale_{};
+  int64_t a_ = 0, own_ = 0;  // bytes from the scratch's begin
+};
+
+const char* multiply(const DeviceBuffers& b, const kernels::TernaryGemmArgs& args, int64_t tokens) {
+  return b.plugin->ternary_gemm(&args, tokens, static_cast<int32_t>(kernels::CudaProduct::kAny), b.stream);
+}
+
+Result<DeviceStep> device_linear(DeviceWeights& device, const StepContext& context, const kernels::TernaryWeight& weight,
+                                 const kernels::LayerActivation& activation, int64_t tokens) {
+  const ResidentConstant& resident = context.weight();
+  const int64_t depth = weight.packed->depth;
+  if (activation.kind == ternary::ActKind::kNone || depth == 0) return DeviceStep{};
+  BITLAB_TRY(kernels::TernaryGemmArgs layer, device_arguments(device, resident, weight));
+  layer.q_stride = round_up(depth, kernels::kMmaDepth), layer.y_stride = layer.rows;
+  const DeviceRows rows(tokens, depth, layer.q_stride, 0, activation.scale());
+  const bool mma = is_for_mma(resident);
+  return DeviceStep{[=](const DeviceBuffers& b) {
+                      if (const char* wrong = rows.run(b, b.input(0)); wrong != nullptr) return wrong;
+                      kernels::TernaryGemmArgs args = layer;
+                      args.q = rows.q(b), args.a = rows.a(b), args.y = b.output();
+                      if (mma) return multiply(b, args, tokens);
+                      const kernels::CudaInt8Gemm product{args, tokens, false, {}, 1};
+                      return b.plugin->int8_gemm(&product, b.stream);
+                    },
+                    rows.scratch_bytes(),
+                    mma ? "activation_quant:cuda ternary_gemm:cuda" : "activation_quant:cuda int8_gemm:cuda"};
+}
+
+// A convolution: q of the samples, then patches of them in parts that a bounded memory holds, each a product.
+class DeviceConv {
+ public:
+  static Result<DeviceConv> of(DeviceWeights& device, const StepContext& context, const kernels::TernaryWeight& weight,
+                               const kernels::ConvGeometry& geometry, const kernels::LayerActivation& activation) {
+    DeviceConv conv;
+    const ResidentConstant& resident = context.weight();
+    BITLAB_TRY(conv.layer_, device_arguments(device, resident, weight));
+    conv.layer_.y_stride = conv.layer_.rows;
+    conv.mma_ = is_for_mma(resident);
+    conv.image_ = kernels::CudaImage::of(geometry);
+    conv.groups_ = geometry.groups, conv.pixels_ = geometry.batch * geometry.positions();
+    conv.in_place_ = is_pointwise(geometry);
+    conv.q_stride_ = conv.in_place_ ? geometry.channels : round_up(geometry.depth(), kernels::kMmaDepth);
+    conv.from_ = context.from, conv.to_ = context.to;
+    const int64_t values = geometry.sample_values();
+    if (conv.from_) {
+      BITLAB_TRY(conv.step_, device.keep({reinterpret_cast<const uint8_t*>(&conv.from_.step), sizeof(float)}));
+    } else {
+      conv.rows_ = DeviceRows(geometry.batch, values, values, kernels::kMmaDepth, activation.scale());
+      conv.patches_ = conv.rows_.scratch_bytes();
+    }
+    constexpr int64_t kPatchBytes = int64_t{64} << 20, kLeast = 1024;  // of a part, about
+    conv.part_ = conv.in_place_ ? conv.pixels_ : std::min(conv.pixels_, std::max(kLeast, kPatchBytes / conv.q_stride_));
+    conv.scales_ = conv.patches_ + (conv.in_place_ ? 0 : round_up(conv.part_ * conv.q_stride_, kDeviceAlignment));
+    return conv;
+  }
+  int64_t scratch_bytes() const { return mma_ ? scales_ + part_ * int64_t{sizeof(float)} : patches_; }
+  const char* kernels() const {
+    if (from_) return mma_ ? "ternary_gemm:cuda" : "int8_gemm:cuda";
+    return mma_ ? "activation_quant:cuda ternary_gemm:cuda" : "activation_quant:cuda int8_gemm:cuda";
+  }
+
+  // residual: null, or what is added.
+  const char* run(const DeviceBuffers& b, const float* residual) const {
+    kernels::TernaryGemmArgs args = layer_;
+    args.residual = residual;
+    if (to_) {
+      args.y_q = b.output<int8_t>(), args.y_inv = 1.0F / to_.step, args.y_limit = to_.limit;
+    } else {
+      args.y = b.output();
+    }
+    args.a_stride = from_ ? 0 : 1;
+    args.q = from_ ? b.input<int8_t>(0) : rows_.q(b);
+    args.a = from_ ? reinterpret_cast<const float*>(step_->data()) : rows_.a(b);
+    if (!from_)
+      if (const char* wrong = rows_.run(b, b.input(0)); wrong != nullptr) return wrong;
+    if (!mma_) {
+      const kernels::CudaInt8Gemm product{args, pixels_, true, image_, groups_};
+      return b.plugin->int8_gemm(&product, b.stream);
+    }
+    const char* wrong = nullptr;
+    for (int64_t first = 0; first < pixels_ && wrong == nullptr; first += part_)
+      wrong = part(b, args, first, std::min(part_, pixels_ - first));
+    return wrong;
+  }
+
+ private:
+  // The output pixels [first, first + count).
+  const char* part(const DeviceBuffers& b, const kernels::TernaryGemmArgs& layer, int64_t first, int64_t count) const {
+    kernels::TernaryGemmArgs args = kernels::results_at(layer, first);
+    auto* patches = reinterpret_cast<int8_t*>(b.scratch + patches_);
+    auto* scales = reinterpret_cast<float*>(b.scratch + scales_);
+    const kernels::CudaPatches gather{image_,      layer.q,    layer.a, layer.a_stride, first, count,
+                                      layer.depth, !in_place_, patches, q_stride_,      scales};
+    if (const char* wrong = b.plugin->patches(&gather, b.stream); wrong != nullptr) return wrong;
+    if (!in_place_) args.q = patches;
+    args.q_stride = q_stride_, args.a = scales, args.a_stride = 1;
+    return multiply(b, args, count);
+  }
+
+  kernels::TernaryGemmArgs layer_;
+  kernels::CudaImage image_{};
+  DeviceRows rows_;
+  std::shared_ptr<const DeviceMemory> step_;  // of a narrow input
+  Narrow from_{}, to_{};
+  bool mma_ = false, in_place_ = false;
+  int64_t groups_ = 1, pixels_ = 0, part_ = 0, q_stride_ = 0;
+  int64_t patches_ = 0, scales_ = 0;  // bytes from the scratch's begin
+};
+
 }  // namespace
 
 Narrow narrow_input(const StepContext& context) {
@@ -117,11 +281,13 @@ Result<Step> make_ternary_linear_step(const StepContext& context) {
   BITLAB_TRY(const kernels::LayerActivation activation, activation_of(context, input_of(Op::ternary_linear, "act_scale")));
   BITLAB_TRY(const kernels::TernaryKernels chosen, select_ternary(activation.kind, weight.problem(tokens),
                                                                   weight.packed->layout, options.machine, options.policy));
-  return Step{[=](const StepBuffers& b) {
-                return ternary_linear(chosen, weight, {.op = "ternary_linear", .x = b.input(0), .activation = activation},
-                                      tokens, b.output(), b.scratch, *b.pool);
-              },
-              ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), chosen.names()};
+  Step step{[=](const StepBuffers& b) {
+              return ternary_linear(chosen, weight, {.op = "ternary_linear", .x = b.input(0), .activation = activation},
+                                    tokens, b.output(), b.scratch, *b.pool);
+            },
+            ternary_linear_scratch_bytes(chosen, weight, tokens, context.threads), chosen.names()};
+  return with_device(context, std::move(step),
+                     [&](DeviceWeights& device) { return device_linear(device, context, weight, activation, tokens); });
 }
 
 Result<Step> make_ternary_conv_step(const StepContext& context) {
@@ -135,26 +301,36 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
   const Chain chain = chain_of(context);
   const Epilogue epilogue = Epilogue::of(chain, context.output_elements(), weight);
   const Narrow from = context.from, to = context.to;
-  return Step{[=, rest = chain.without(epilogue.taken)](const StepBuffers& b) {
-                kernels::TernaryGemmArgs results;
-                if (to) {
-                  results.y_q = b.output<int8_t>(), results.y_inv = 1.0F / to.step, results.y_limit = to.limit;
-                } else {
-                  results.y = b.output();
-                }
-                kernels::LayerInput input{.op = "ternary_conv", .activation = activation};
-                if (from) {
-                  input.q = b.input<int8_t>(0), input.a = &from.step;
-                } else {
-                  input.x = b.input(0);
-                }
-                if (epilogue.residual != 0) results.residual = b.input(epilogue.residual);
-                const auto run = [&](const RangeTask* after) {
-                  return ternary_conv(chosen, weight, geometry, input, results, b.scratch, *b.pool, after);
-                };
-                return rest.behind(b, run);
-              },
-              ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), chosen.names()};
+  Step step{[=, rest = chain.without(epilogue.taken)](const StepBuffers& b) {
+              kernels::TernaryGemmArgs results;
+              if (to) {
+                results.y_q = b.output<int8_t>(), results.y_inv = 1.0F / to.step, results.y_limit = to.limit;
+              } else {
+                results.y = b.output();
+              }
+              kernels::LayerInput input{.op = "ternary_conv", .activation = activation};
+              if (from) {
+                input.q = b.input<int8_t>(0), input.a = &from.step;
+              } else {
+                input.x = b.input(0);
+              }
+              if (epilogue.residual != 0) results.residual = b.input(epilogue.residual);
+              const auto run = [&](const RangeTask* after) {
+                return ternary_conv(chosen, weight, geometry, input, results, b.scratch, *b.pool, after);
+              };
+              return rest.behind(b, run);
+            },
+            ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), chosen.names()};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
+    if (activation.kind == ternary::ActKind::kNone || geometry.depth() == 0) return DeviceStep{};
+    BITLAB_TRY(const DeviceConv conv, DeviceConv::of(device, context, weight, geometry, activation));
+    BITLAB_TRY(const DeviceChain rest, DeviceChain::of(chain.without(epilogue.taken), context.output_elements(), device));
+    return DeviceStep{[=](const DeviceBuffers& b) {
+                        const char* wrong = conv.run(b, epilogue.residual != 0 ? b.input(epilogue.residual) : nullptr);
+                        return wrong != nullptr ? wrong : rest.run_behind(b);
+                      },
+                      conv.scratch_bytes(), conv.kernels()};
+  });
 }
 
 Result<Step> make_ternary_recurrent_step(const StepContext& context) {
@@ -186,10 +362,19 @@ Result<Step> make_ternary_embedding_step(const StepContext& context) {
     table.group_scale = reinterpret_cast<const uint16_t*>(weight.group_scale.data());
     table.group_row_stride = 1, table.group_stride = weight.packed.rows;
   }
-  return Step{[=](const StepBuffers& b) {
-                return ternary_embedding("ternary_embedding", table, b.input<int64_t>(0), tokens, b.output(), *b.pool);
-              },
-              0, ""};
+  Step step{[=](const StepBuffers& b) {
+              return ternary_embedding("ternary_embedding", table, b.input<int64_t>(0), tokens, b.output(), *b.pool);
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
+    kernels::TernaryWeight own{&weight.packed, table.scale, table.scale_stride};
+    own.scale_neg = table.scale_neg, own.group = table.group, own.group_scale = table.group_scale;
+    kernels::CudaEmbedding args{};
+    args.table = is_for_mma(weight) ? kernels::CudaTable::kTernary : kernels::CudaTable::kInt8;
+    BITLAB_TRY(args.p, device_arguments(device, weight, own));
+    args.count = tokens * args.p.depth;
+    return embedding_on_device(args);
+  });
 }
 
 }  // namespace bitlab::runtime

@@ -1,0 +1,202 @@
+#include "bitlab/runtime/internal/device_run.h"
+
+#include <algorithm>
+
+namespace bitlab::runtime {
+
+using program::ValueId;
+
+DevicePlan::DevicePlan(const Model& model, const Plan& plan) : over_(plan.steps.size()) {
+  const program::Program& p = model.program();
+  struct Sides {
+    bool host = false, device = false;
+  };
+  std::vector<Sides> valid(p.values.size());
+  std::vector<bool> is_input(p.values.size());
+  for (const ValueId id : p.inputs) valid[static_cast<size_t>(id)].host = is_input[static_cast<size_t>(id)] = true;
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const PlannedStep& step = plan.steps[i];
+    const bool on_device = step.is_on_device();
+    all_on_device_ = all_on_device_ && on_device;
+    for (const ValueId id : step.inputs) {
+      if (id == program::kNone || plan.offsets[static_cast<size_t>(id)] < 0) continue;
+      Sides& sides = valid[static_cast<size_t>(id)];
+      bool& side = on_device ? sides.device : sides.host;
+      if (side) continue;
+      side = true;
+      (is_input[static_cast<size_t>(id)] ? inputs_ : over_[i]).push_back(id);
+    }
+    for (const ValueId id : step.outputs) valid[static_cast<size_t>(id)] = {!on_device, on_device};
+  }
+  for (const program::Output& output : p.outputs) {
+    Sides& sides = valid[static_cast<size_t>(output.value)];
+    if (!sides.host && plan.offsets[static_cast<size_t>(output.value)] >= 0) outputs_.push_back(output.value);
+    sides.host = true;
+  }
+}
+
+void DevicePlan::forget_graph(const kernels::CudaPlugin* plugin) {
+  if (graph_ != nullptr) plugin_->release_graph(graph_);
+  graph_ = nullptr;
+  plugin_ = plugin;
+}
+
+Result<std::unique_ptr<DeviceRun>> DeviceRun::open(const Model& model, int device, size_t states) {
+  std::unique_ptr<DeviceRun> run(new DeviceRun);
+  BITLAB_TRY(run->stream_, DeviceStream::open(device));
+  run->weights_ = model.on_device(run->stream_->plugin(), device);
+  BITLAB_TRY(run->word_, DeviceMemory::allocate(run->stream_->plugin(), sizeof(Word)));
+  run->states_.resize(states);
+  run->state_on_device_.resize(states);
+  return run;
+}
+
+DeviceRun::~DeviceRun() {
+  if (stream_ != nullptr && stream_->use().ok()) static_cast<void>(stream_->synchronize());
+}
+
+Status DeviceRun::reserve(const Plan& plan) {
+  if (arena_.size() >= plan.device_bytes) return {};
+  BITLAB_RETURN_IF_ERROR(stream_->use());
+  BITLAB_RETURN_IF_ERROR(stream_->synchronize());
+  arena_ = {};  // before there is another one
+  ++generation_;
+  BITLAB_TRY(arena_, DeviceMemory::allocate(stream_->plugin(), plan.device_bytes));
+  return {};
+}
+
+Status DeviceRun::reserve_states(const std::vector<AlignedBuffer>& states) {
+  BITLAB_RETURN_IF_ERROR(stream_->use());
+  BITLAB_RETURN_IF_ERROR(stream_->synchronize());
+  ++generation_;
+  for (size_t i = 0; i < states.size(); ++i) {
+    states_[i] = {};
+    BITLAB_TRY(states_[i], DeviceMemory::allocate(stream_->plugin(), static_cast<int64_t>(states[i].size())));
+    state_on_device_[i] = false;
+  }
+  return {};
+}
+
+Status DeviceRun::fetch_states(std::vector<AlignedBuffer>& states) {
+  BITLAB_RETURN_IF_ERROR(stream_->use());
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (state_on_device_[i])
+      BITLAB_RETURN_IF_ERROR(stream_->copy(states[i].data(), states_[i].data(), static_cast<int64_t>(states[i].size())));
+    state_on_device_[i] = false;
+  }
+  return stream_->synchronize();
+}
+
+Status DeviceRun::to_device(const Work& work, ValueId id) {
+  return stream_->copy(at(work, id), work.arena + work.plan.offsets[static_cast<size_t>(id)],
+                       work.plan.bytes_of(work.model.program(), id));
+}
+Status DeviceRun::to_host(const Work& work, ValueId id) {
+  return stream_->copy(work.arena + work.plan.offsets[static_cast<size_t>(id)], at(work, id),
+                       work.plan.bytes_of(work.model.program(), id));
+}
+
+// States are where the last step that read them ran.
+Status DeviceRun::bring_states(const Work& work, const PlannedStep& planned) {
+  for (const ValueId id : planned.inputs) {
+    const int64_t state = id == program::kNone ? -1 : work.state_of[static_cast<size_t>(id)];
+    if (state < 0) continue;
+    const auto i = static_cast<size_t>(state);
+    if (state_on_device_[i] == planned.is_on_device()) continue;
+    AlignedBuffer& host = work.states[i];
+    const auto bytes = static_cast<int64_t>(host.size());
+    BITLAB_RETURN_IF_ERROR(planned.is_on_device() ? stream_->copy(states_[i].data(), host.data(), bytes)
+                                                  : stream_->copy(host.data(), states_[i].data(), bytes));
+    state_on_device_[i] = planned.is_on_device();
+  }
+  return {};
+}
+
+// What a step reads, to its side. In front of one on the host the device is done.
+Status DeviceRun::bring(const Work& work, const PlannedStep& planned, size_t index) {
+  for (const ValueId id : work.own.over_[index])
+    BITLAB_RETURN_IF_ERROR(planned.is_on_device() ? to_device(work, id) : to_host(work, id));
+  BITLAB_RETURN_IF_ERROR(bring_states(work, planned));
+  return planned.is_on_device() ? Status() : stream_->synchronize();
+}
+
+Status DeviceRun::run_step(const Work& work, const PlannedStep& planned) {
+  inputs_.clear();
+  outputs_.clear();
+  for (size_t place = 0; place < planned.inputs.size(); ++place) {
+    const ValueId id = planned.inputs[place];
+    const auto i = static_cast<size_t>(id);
+    if (id == program::kNone) {
+      inputs_.push_back(nullptr);
+    } else if (work.plan.offsets[i] >= 0) {
+      inputs_.push_back(at(work, id));
+    } else {
+      inputs_.push_back(work.state_of[i] >= 0 ? states_[static_cast<size_t>(work.state_of[i])].data()
+                                              : planned.device_constants[place]);
+    }
+  }
+  for (const ValueId id : planned.outputs) outputs_.push_back(at(work, id));
+  auto* word = reinterpret_cast<Word*>(word_.data());
+  DeviceBuffers buffers;
+  buffers.inputs = inputs_, buffers.outputs = outputs_;
+  buffers.scratch = arena_.data() + round_up(work.plan.scratch_offset, 256);
+  buffers.plugin = &stream_->plugin(), buffers.stream = stream_->get();
+  buffers.position = &word->position, buffers.failed = &word->failed, buffers.capacity = work.capacity;
+  const Status status = device_status(planned.step.device.run(buffers));
+  if (!status.ok()) return make_error(status.error().code, "{} (node={})", status.error().message, planned.name());
+  return {};
+}
+
+Status DeviceRun::run_steps(const Work& work) {
+  for (size_t i = 0; i < work.plan.steps.size(); ++i) {
+    const PlannedStep& planned = work.plan.steps[i];
+    BITLAB_RETURN_IF_ERROR(work.before(planned));
+    const TraceScope scope(work.trace, "step", planned.name());
+    BITLAB_RETURN_IF_ERROR(bring(work, planned, i));
+    BITLAB_RETURN_IF_ERROR(planned.is_on_device() ? run_step(work, planned) : work.run_on_host(planned));
+    if (work.trace) BITLAB_RETURN_IF_ERROR(stream_->synchronize());
+  }
+  return {};
+}
+
+// The steps as one piece of work, which is written down once: behind a first run, when everything that a kernel needs is on the device.
+Status DeviceRun::run_graph(const Work& work) {
+  DevicePlan& own = work.own;
+  for (const PlannedStep& planned : work.plan.steps) BITLAB_RETURN_IF_ERROR(bring_states(work, planned));
+  const kernels::CudaPlugin& plugin = stream_->plugin();
+  if (own.graph_ == nullptr) {
+    own.forget_graph(&plugin);
+    BITLAB_RETURN_IF_ERROR(device_status(plugin.begin_graph(stream_->get())));
+    Status steps;
+    for (size_t i = 0; i < work.plan.steps.size() && steps.ok(); ++i) steps = run_step(work, work.plan.steps[i]);
+    const Status ended = device_status(plugin.end_graph(stream_->get(), &own.graph_));
+    BITLAB_RETURN_IF_ERROR(steps);
+    BITLAB_RETURN_IF_ERROR(ended);
+  }
+  return device_status(plugin.run_graph(own.graph_, stream_->get()));
+}
+
+Result<bool> DeviceRun::run(const Work& work) {
+  BITLAB_RETURN_IF_ERROR(stream_->use());
+  Word word{work.position, 0, 0};
+  BITLAB_RETURN_IF_ERROR(stream_->copy(word_.data(), &word, sizeof(word)));
+  for (const ValueId id : work.own.inputs_) BITLAB_RETURN_IF_ERROR(to_device(work, id));
+  DevicePlan& own = work.own;
+  const bool ran_before = own.generation_ == generation_;
+  if (!ran_before) own.forget_graph(nullptr);
+  const bool as_graph = own.all_on_device_ && ran_before && !work.trace && !work.plan.steps.empty();
+  if (as_graph) BITLAB_RETURN_IF_ERROR(work.before(work.plan.steps.front()));
+  Status status = as_graph ? run_graph(work) : run_steps(work);
+  // A step on the host may fail by what failed on the device before, which is the error to tell then.
+  for (const ValueId id : own.outputs_)
+    if (status.ok()) status = to_host(work, id);
+  BITLAB_RETURN_IF_ERROR(stream_->copy(&word, word_.data(), sizeof(word)));
+  BITLAB_RETURN_IF_ERROR(stream_->synchronize());
+  if (!status.ok() && status.error().code == ErrorCode::kCancelled) return status.error();
+  if (word.failed != 0) return false;
+  BITLAB_RETURN_IF_ERROR(status);
+  own.generation_ = generation_;
+  return true;
+}
+
+}  // namespace bitlab::runtime

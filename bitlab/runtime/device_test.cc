@@ -1,0 +1,245 @@
+// Sessions on a device beside those of the CPU, to the bit. The device is the one that the host plays (tests/cuda/emulated_plugin.cc): a ctest entry of its
+// own sets BITLAB_CUDA_PLUGIN and BITLAB_DEVICE, and runs the other suites of the runtime on it, too.
+#include <cstdlib>
+#include <limits>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/test_support.h"
+#include "bitlab/runtime/edges_test_support.h"
+#include "bitlab/runtime/random_inputs.h"
+#include "bitlab/runtime/test_support.h"
+
+namespace bitlab::runtime {
+namespace {
+
+using kernels::test::packed;
+using kernels::test::random_floats;
+using kernels::test::random_int8;
+
+bool is_emulated() { return std::getenv("BITLAB_CUDA_PLUGIN") != nullptr; }
+#define BITLAB_NEEDS_THE_EMULATED_DEVICE() \
+  if (!is_emulated()) GTEST_SKIP() << "of the ctest entry runtime_test_device"
+
+std::unique_ptr<Session> session_on(const std::shared_ptr<const Model>& model, std::string device) {
+  return Session::create(model, {.threads = 1, .trace = {}, .abort = nullptr, .device = std::move(device)}).value();
+}
+
+// The bytes of all outputs, or the error.
+std::string outcome(Session& session, const program::SymbolSizes& sizes, const std::vector<std::vector<uint8_t>>& data) {
+  const Program& p = session.model().program();
+  std::vector<TensorView> views;
+  for (size_t i = 0; i < p.inputs.size(); ++i) {
+    const Value& v = p.value(p.inputs[i]);
+    views.emplace_back(shape_at(v.shape, sizes), v.dtype, data[i].data());
+  }
+  const auto outputs = session.run(views);
+  if (!outputs.ok()) return outputs.error().message;
+  std::string bytes;
+  for (const TensorView& view : *outputs)
+    bytes.append(view.as<char>(), static_cast<size_t>(test::count_of(view.shape) * size_of(view.dtype)));
+  return bytes;
+}
+
+// A device's session and one of the CPU, which get the same inputs.
+class Pair {
+ public:
+  explicit Pair(const std::shared_ptr<const Model>& model)
+      : cpu(session_on(model, "cpu")), device(session_on(model, "cuda")) {}
+  explicit Pair(Program p) : Pair(Model::create(std::move(p)).value()) {}
+
+  void expect_same(const program::SymbolSizes& sizes, const std::vector<std::vector<uint8_t>>& data) {
+    const std::string expected = outcome(*cpu, sizes, data), found = outcome(*device, sizes, data);
+    EXPECT_EQ(found.size(), expected.size());
+    EXPECT_TRUE(found == expected) << (expected.starts_with("[") ? expected + " / " + found : std::string("other bits"));
+  }
+  // Runs with other inputs each, of which the first is put together step by step, and the second is a graph's.
+  void expect_same_runs(const program::SymbolSizes& sizes, int runs = 3) {
+    for (int i = 0; i < runs; ++i)
+      expect_same(sizes, random_inputs(cpu->model().program(), sizes, static_cast<uint32_t>(i) + 1));
+  }
+
+  std::unique_ptr<Session> cpu, device;
+};
+
+TEST(Device, NamesThatAreNoneAreRefused) {
+  const auto model = Model::create(example_of(Op::relu, {})).value();
+  for (const char* name : {"gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:1 ", "CPU"}) {
+    const auto session = Session::create(model, {.device = name});
+    ASSERT_FALSE(session.ok()) << name;
+    EXPECT_EQ(session.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(session.error().message, fmt::format("[session] a device 'cpu', 'cuda' or 'cuda:<number>', got '{}'", name));
+  }
+}
+
+TEST(Device, WithoutAPlugInIsOneLineAndACapability) {
+  if (kernels::cuda_plugin().ok()) GTEST_SKIP() << "where there is a plug-in";
+  const auto model = Model::create(example_of(Op::relu, {})).value();
+  const auto session = Session::create(model, {.device = "cuda"});
+  ASSERT_FALSE(session.ok());
+  EXPECT_EQ(error_group(session.error().code), ErrorGroup::kCapability);
+  EXPECT_TRUE(session.error().message.starts_with("[cuda] libbitlab_cuda.so")) << session.error().message;
+  EXPECT_EQ(session.error().message.find('\n'), std::string::npos);
+}
+
+TEST(Device, ThatIsNotThereIsOneLineAndACapability) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  const auto model = Model::create(example_of(Op::relu, {})).value();
+  const auto session = Session::create(model, {.device = "cuda:1"});
+  ASSERT_FALSE(session.ok());
+  EXPECT_EQ(error_group(session.error().code), ErrorGroup::kCapability);
+  EXPECT_EQ(session.error().message, "[session] a device from 'cuda:0' to 'cuda:0', got 'cuda:1'");
+}
+
+TEST(Device, EveryOperationInEveryFormHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  for (const Op op : all_ops())
+    for (const Variant& variant : variants(op)) {
+      SCOPED_TRACE(name(op));
+      Pair pair(example_of(op, variant));
+      for (const int64_t batch : {3, 1, 0}) {
+        program::SymbolSizes sizes = program::at_batch(batch);
+        sizes[1] = 5, sizes[2] = 5;
+        pair.expect_same_runs(sizes);
+        pair.cpu->reset(), pair.device->reset();
+      }
+    }
+}
+
+// Sizes that whole tiles do not divide, in each of the products' forms.
+TEST(Device, ProductsOfOddShapesHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  constexpr int64_t kDepth = 131, kRows = 67;
+  for (const int64_t tokens : {1, 3, 17, 49, 130}) {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, kDepth});
+    const auto t = random_int8(kRows * kDepth, 1, -1, 1), w = random_int8(kRows * kDepth, 2, -127, 127);
+    const ValueId ternary =
+        *b.node(Op::ternary_linear, "ternary",
+                {x, b.ternary("t", {kRows, kDepth}, packed(t, kRows, kDepth), random_floats(kRows, 3, 0.1F))}, test::kInt8);
+    const ValueId int8 = *b.node(Op::ternary_linear, "int8",
+                                 {x, b.int8("w", {kRows, kDepth}, w, random_floats(kRows, 4, 0.1F))}, test::kInt8);
+    const ValueId linear = *b.node(Op::linear, "linear",
+                                   {x, b.floats("f", {kRows, kDepth}, random_floats(kRows * kDepth, 5)),
+                                    b.floats("bias", {kRows}, random_floats(kRows, 6))});
+    const ValueId turned = *b.node(Op::permute, "turned", {linear}, {{"dims", Sizes{1, 0}}});
+    const ValueId squared = *b.node(Op::matmul, "squared", {turned, x});
+    Pair pair(*b.finish({ternary, int8, linear, squared}));
+    pair.expect_same_runs(program::at_batch(tokens), 2);
+  }
+}
+
+TEST(Device, ConvolutionsOfOddShapesHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  struct Case {
+    int64_t channels, rows, groups, kernel, stride, padding, dilation;
+  };
+  for (const Case& c : {Case{3, 19, 1, 5, 2, 2, 1}, Case{16, 33, 1, 1, 1, 0, 1}, Case{16, 5, 1, 3, 1, 1, 2},
+                        Case{20, 20, 20, 3, 1, 1, 1}, Case{12, 18, 3, 3, 1, 0, 1}, Case{32, 16, 1, 1, 2, 0, 1}}) {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, c.channels, 11, 9});
+    const int64_t own = c.channels / c.groups, depth = c.kernel * c.kernel * own;
+    const auto sizes = [](int64_t value) { return Sizes{value, value}; };
+    program::Attributes window{{"stride", sizes(c.stride)}, {"padding", sizes(c.padding)}, {"dilation", sizes(c.dilation)},
+                               {"transposed", int64_t{0}},  {"output_padding", sizes(0)},  {"groups", c.groups}};
+    const std::vector<int64_t> shape{c.rows, c.kernel, c.kernel, own};
+    const ValueId kept = *b.node(
+        Op::conv, "kept",
+        {x, b.floats("f", shape, random_floats(c.rows * depth, 3)), b.floats("bias", {c.rows}, random_floats(c.rows, 4))},
+        window);
+    window.emplace("activation", std::string("int8"));
+    const ValueId ternary = *b.node(Op::ternary_conv, "ternary",
+                                    {x, b.ternary("t", shape, packed(random_int8(c.rows * depth, 1, -1, 1), c.rows, depth),
+                                                  random_floats(c.rows, 2, 0.1F))},
+                                    window);
+    const ValueId int8 =
+        *b.node(Op::ternary_conv, "int8",
+                {x, b.int8("w", shape, random_int8(c.rows * depth, 5, -127, 127), random_floats(c.rows, 6, 0.1F))}, window);
+    const ValueId sum = *b.node(Op::add, "sum", {ternary, kept});  // behind a convolution: a residual
+    const ValueId bent = *b.node(Op::relu, "bent", {sum});
+    Pair pair(*b.finish({bent, int8}));
+    pair.expect_same_runs(program::at_batch(2), 2);
+  }
+}
+
+// An error has the CPU's words, whatever ran behind it, and leaves a session that goes on.
+TEST(Device, ErrorsAreThoseOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  ProgramBuilder b;
+  const ValueId ids = b.input("ids", {kBatch}, DType::kInt64), gain = b.input("gain", {1});
+  const ValueId rows = *b.node(Op::embedding, "rows", {ids, b.floats("table", {5, 8}, random_floats(40, 1))});
+  const ValueId gained = *b.node(Op::mul, "gained", {rows, gain});
+  const auto t = random_int8(64, 2, -1, 1);
+  const ValueId y =
+      *b.node(Op::ternary_linear, "y", {gained, b.ternary("w", {8, 8}, packed(t, 8, 8), random_floats(1, 3))}, test::kInt8);
+  Pair pair(*b.finish({y}));
+  const auto bytes_of = [](const auto& values) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+    return std::vector<uint8_t>(bytes, bytes + values.size() * sizeof(values[0]));
+  };
+  const float infinity = std::numeric_limits<float>::infinity();
+  const program::SymbolSizes sizes = program::at_batch(3);
+  for (int round = 0; round < 2; ++round) {  // the second as a graph
+    for (const auto& [third, factor] :
+         {std::pair<int64_t, float>{4, 1.0F}, {5, 1.0F}, {1, infinity}, {-1, infinity}, {0, 2.0F}})
+      pair.expect_same(sizes, {bytes_of(std::vector<int64_t>{0, 3, third}), bytes_of(std::vector<float>{factor})});
+    const std::string wrong =
+        outcome(*pair.device, sizes, {bytes_of(std::vector<int64_t>{0, 3, 9}), bytes_of(std::vector<float>{1})});
+    EXPECT_EQ(wrong, "[embedding] indices from 0 to 4, got 9 (node=rows)");
+  }
+}
+
+// Steps say where they run, and what the host has between two of the device's costs copies alone.
+TEST(Device, StepsOfTheHostStandBetweenThoseOfTheDevice) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, 9});
+  const ValueId bent = *b.node(Op::tanh, "bent", {x}), sums = *b.node(Op::cumsum, "sums", {bent});
+  const ValueId y = *b.node(Op::mul, "y", {sums, bent}), twice = *b.node(Op::cumsum, "twice", {y});
+  Pair pair(*b.finish({twice, y}));
+  pair.expect_same_runs(program::at_batch(7));
+  std::vector<std::string> kernels;
+  for (const PlannedStep& step : pair.device->plan()->steps) kernels.push_back(step.step.kernels);
+  EXPECT_EQ(kernels, (std::vector<std::string>{"elementwise:cuda", "host", "elementwise:cuda", "host"}));
+  EXPECT_EQ(pair.device->device(), "cuda:0");
+}
+
+TEST(Device, AbortEndsARunBeforeItsNextStep) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, 4}), y = *b.node(Op::softmax, "y", {x}, {{"dim", int64_t{1}}});
+  const auto model = Model::create(*b.finish({*b.node(Op::relu, "z", {y})})).value();
+  bool stop = false;
+  const auto session =
+      Session::create(model, {.threads = 1, .trace = {}, .abort = [&] { return stop; }, .device = "cuda"}).value();
+  const std::vector<float> values = random_floats(8, 1);
+  const TensorView input({2, 4}, values.data());
+  for (int i = 0; i < 3; ++i) {
+    stop = true;
+    EXPECT_EQ(session->run({&input, 1}).error().code, ErrorCode::kCancelled);
+    stop = false;
+    EXPECT_TRUE(session->run({&input, 1}).ok());
+  }
+}
+
+// Sessions of one model share its weights there, on threads of their own.
+TEST(Device, SessionsOfAModelMayRunAtOnce) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  const auto model = Model::create(example_of(Op::ternary_linear, {})).value();
+  program::SymbolSizes sizes = program::at_batch(2);
+  sizes[1] = 3, sizes[2] = 3;
+  const auto data = random_inputs(model->program(), sizes, 1);
+  const std::string expected = outcome(*session_on(model, "cpu"), sizes, data);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      const auto session = session_on(model, "cuda");
+      for (int run = 0; run < 5; ++run) EXPECT_TRUE(outcome(*session, sizes, data) == expected);
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace bitlab::runtime

@@ -1,0 +1,204 @@
+// The plug-in for NVIDIA GPUs as the host can run it: one device, whose memory is the host's and whose kernels run block after block, lane after lane
+// (cuda_launch.h). For tests alone. What the host cannot run is left out: wgmma, and the encoders of training.
+#define BITLAB_ONE_LANE
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+#include "bitlab/kernels/activation_quant/cuda/activation_quant.cu"
+#include "bitlab/kernels/attention/cuda/attention.cu"
+#include "bitlab/kernels/elementwise/cuda/elementwise.cu"
+#include "bitlab/kernels/float_gemm/cuda/float_gemm.cu"
+#include "bitlab/kernels/internal/cuda_operations.h"
+#include "bitlab/kernels/movement/cuda/movement.cu"
+#include "bitlab/kernels/pool/cuda/pool.cu"
+#include "bitlab/kernels/reduction/cuda/reduction.cu"
+#include "bitlab/kernels/rotary/cuda/rotary.cu"
+#include "bitlab/kernels/ternary_conv/cuda/ternary_conv.cu"
+#include "bitlab/kernels/ternary_embedding/cuda/embedding.cu"
+#include "bitlab/kernels/ternary_gemm/cuda/products.h"
+#include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
+
+namespace bitlab::cuda {
+namespace {
+
+// Memory of the device: a range of addresses that faults unless work of a stream is under way. So a step of the host that reads it ends the test, as
+// does a kernel with memory that was given back.
+class Memory {
+ public:
+  static Memory& instance() {
+    static Memory memory;
+    return memory;
+  }
+
+  const char* allocate(int64_t bytes, void** to) {
+    const std::lock_guard lock(mutex_);
+    const size_t size = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + kPage - 1) / kPage * kPage + kPage;  // and a gap
+    if (bytes > static_cast<int64_t>(kBytes) || top_ + size > kBytes) return "out of memory";
+    if (const auto known = free_.find(size); known != free_.end()) {
+      *to = known->second;
+      free_.erase(known);
+    } else {
+      *to = base_ + top_;
+      top_ += size;
+    }
+    sizes_[*to] = size;
+    open();
+    std::memset(*to, 0xA5, size - kPage);  // of a device that was used before
+    close();
+    return nullptr;
+  }
+  void release(void* memory) {
+    if (memory == nullptr) return;
+    const std::lock_guard lock(mutex_);
+    const auto at = sizes_.find(memory);
+    madvise(memory, at->second, MADV_DONTNEED);
+    free_.emplace(at->second, memory);
+    sizes_.erase(at);
+  }
+  bool has(uint64_t address) const {
+    return address >= reinterpret_cast<uint64_t>(base_) && address < reinterpret_cast<uint64_t>(base_) + kBytes;
+  }
+  // One stream works at a time.
+  template <class Work>
+  void run(const Work& work) {
+    const std::lock_guard lock(mutex_);
+    open();
+    work();
+    close();
+  }
+
+ private:
+  static constexpr size_t kBytes = size_t{1} << 36, kPage = 4096;
+
+  Memory()
+      : base_(static_cast<uint8_t*>(mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {}
+  void open() const { mprotect(base_, top_, PROT_READ | PROT_WRITE); }
+  void close() const { mprotect(base_, top_, PROT_NONE); }
+
+  uint8_t* base_;
+  size_t top_ = 0;
+  std::map<void*, size_t> sizes_;
+  std::multimap<size_t, void*> free_;
+  std::mutex mutex_;
+};
+
+using Work = std::function<void()>;
+
+struct Graph {
+  std::vector<Work> work;
+};
+
+// A stream does at once what it is given, unless a graph writes it down.
+struct Stream {
+  std::unique_ptr<Graph> graph;
+};
+
+}  // namespace
+
+void start_on_host(void* stream, std::function<void()> work) {
+  auto* own = static_cast<Stream*>(stream);
+  if (own != nullptr && own->graph != nullptr) {
+    own->graph->work.push_back(std::move(work));
+  } else {
+    Memory::instance().run(work);
+  }
+}
+
+// A word that is the address of memory which is there, but not the device's.
+const char* check_on_host(const void* args, size_t bytes) {
+  constexpr uint64_t kFirst = uint64_t{1} << 32, kLast = uint64_t{1} << 47;
+  for (size_t at = 0; at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, static_cast<const uint8_t*>(args) + at, sizeof(word));
+    if (word < kFirst || word >= kLast || Memory::instance().has(word)) continue;
+    const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    if (msync(reinterpret_cast<void*>(word / page * page), 1, MS_ASYNC) == 0)
+      return "pointers to the device's memory, got the host's";
+  }
+  return nullptr;
+}
+
+}  // namespace bitlab::cuda
+
+namespace bitlab::kernels {
+namespace {
+
+using cuda::Graph;
+using cuda::Memory;
+using cuda::Stream;
+
+template <class Product>
+void run_product(const TernaryGemmArgs& args, int64_t tokens) {
+  const auto shared = std::make_unique<typename Product::Shared>();
+  for (int64_t x = 0; x * Product::kRows < args.rows; ++x)
+    for (int64_t y = 0; y * Product::kTokens < tokens; ++y) {
+      const auto threads = std::make_unique<typename Product::Threads>();
+      Product::run({x, y}, args, tokens, *threads, *shared);
+    }
+}
+
+const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t, void* stream) {
+  if (tokens == 0 || args->rows == 0) return nullptr;
+  if (reinterpret_cast<uintptr_t>(args->weights) % 16 != 0 || reinterpret_cast<uintptr_t>(args->q) % 16 != 0 ||
+      args->q_stride % 16 != 0)
+    return "weights and q aligned to 16";
+  if (const char* wrong = cuda::check_args(*args)) return wrong;
+  if (!fits_mma(*args)) return cuda::for_each(EachResult{*args, args->rows * tokens}, stream);
+  return with_mma_product(*args, tokens, [&](auto product) -> const char* {
+    cuda::start_on_host(stream, [args = *args, tokens] { run_product<decltype(product)>(args, tokens); });
+    return nullptr;
+  });
+}
+
+CudaPlugin make_table() {
+  CudaPlugin table{};
+  add_operations(table);
+  table.ternary_gemm = emulated_gemm;
+  table.count_devices = [](int32_t* count) -> const char* {
+    *count = 1;
+    return nullptr;
+  };
+  table.use_device = [](int32_t device) -> const char* { return device == 0 ? nullptr : "invalid device ordinal"; };
+  table.allocate = [](int64_t bytes, void** memory) { return Memory::instance().allocate(bytes, memory); };
+  table.release = [](void* memory) { Memory::instance().release(memory); };
+  table.copy = [](void* to, const void* from, int64_t bytes, void* stream) -> const char* {
+    cuda::start_on_host(stream, [=] { std::memmove(to, from, static_cast<size_t>(bytes)); });
+    return nullptr;
+  };
+  table.zero = [](void* to, int64_t bytes, void* stream) -> const char* {
+    cuda::start_on_host(stream, [=] { std::memset(to, 0, static_cast<size_t>(bytes)); });
+    return nullptr;
+  };
+  table.make_stream = [](void** stream) -> const char* {
+    *stream = new Stream;
+    return nullptr;
+  };
+  table.release_stream = [](void* stream) { delete static_cast<Stream*>(stream); };
+  table.synchronize = [](void*) -> const char* { return nullptr; };
+  table.begin_graph = [](void* stream) -> const char* {
+    static_cast<Stream*>(stream)->graph = std::make_unique<Graph>();
+    return nullptr;
+  };
+  table.end_graph = [](void* stream, void** graph) -> const char* {
+    *graph = static_cast<Stream*>(stream)->graph.release();
+    return nullptr;
+  };
+  table.run_graph = [](void* graph, void*) -> const char* {
+    for (const cuda::Work& work : static_cast<Graph*>(graph)->work) Memory::instance().run(work);
+    return nullptr;
+  };
+  table.release_graph = [](void* graph) { delete static_cast<Graph*>(graph); };
+  return table;
+}
+
+}  // namespace
+}  // namespace bitlab::kernels
+
+extern "C" __attribute__((visibility("default"))) const bitlab::kernels::CudaPlugin* bitlab_cuda_plugin() {
+  static const bitlab::kernels::CudaPlugin plugin = bitlab::kernels::make_table();
+  return &plugin;
+}
