@@ -28,6 +28,12 @@ inline void add_threads(CLI::App& command, int& threads) {
   command.add_option("--threads", threads, "Threads; 0: all cores")->capture_default_str()->check(CLI::Range(0, 1024));
 }
 
+inline void add_device(CLI::App& command, std::string& device) {
+  command
+      .add_option("--device", device, "Where steps run: cpu, cuda or cuda:1; otherwise what BITLAB_DEVICE says, or the CPU")
+      ->type_name("DEVICE");
+}
+
 inline void add_json(CLI::App& command, bool& json) { command.add_flag("--json", json, "Print JSON"); }
 
 }  // namespace bitlab::cli

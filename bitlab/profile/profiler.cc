@@ -104,14 +104,16 @@ Result<Profile> profile_runs(const std::shared_ptr<const runtime::Model>& model,
     return make_error(ErrorCode::kInvalidArgument, "[profile] one run and more after none and more, got {} after {}",
                       options.runs, options.warmup);
   BitProfiler profiler;
-  BITLAB_TRY(const auto session, runtime::Session::create(model, {.threads = options.threads, .trace = profiler.sink()}));
+  BITLAB_TRY(
+      const auto session,
+      runtime::Session::create(model, {.threads = options.threads, .trace = profiler.sink(), .device = options.device}));
   for (int64_t i = 0; i < options.warmup + options.runs; ++i) {
     if (i == options.warmup) profiler.clear();
     session->reset();
     BITLAB_RETURN_IF_ERROR(session->run(inputs));
   }
   BITLAB_TRY(Profile result, profile(profiler, *session));
-  if (options.roofs) {
+  if (options.roofs && session->device() == "cpu") {
     BITLAB_TRY(const Roofs roofs, measure_roofs(session->threads()));
     result.set_roofs(roofs);
   }

@@ -108,8 +108,9 @@ Result<Profile> profile(const BitProfiler& profiler, const runtime::Session& ses
 struct ProfileOptions {
   int threads = 1;  // 0: all cores
   int64_t runs = 20;
-  int64_t warmup = 3;  // runs before those
-  bool roofs = true;   // whether they are measured, which takes part of a second
+  int64_t warmup = 3;       // runs before those
+  bool roofs = true;        // whether they are measured, which takes part of a second; of the CPU alone
+  std::string device = {};  // SessionOptions::device
 };
 
 // Runs the model on the inputs, each time from an empty state. Errors: InvalidArgument (below one run), those of Session.

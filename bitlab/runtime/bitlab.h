@@ -95,9 +95,12 @@ typedef struct bitlab_session_options {
   /* Unless NULL, called with abort_data before each step of a run, on the thread that runs; not 0: the run ends with status 6. */
   int (*abort)(void* abort_data);
   void* abort_data;
+  /* Where steps run: "cpu"; "cuda" or "cuda:1", an NVIDIA GPU, with the bits of the CPU. NULL or "": what the environment variable BITLAB_DEVICE says,
+   * else "cpu". Status 4 where there is no such device. Read by bitlab_session_create alone. */
+  const char* device;
 } bitlab_session_options;
 #define BITLAB_SESSION_OPTIONS \
-  { sizeof(bitlab_session_options), 1, NULL, NULL }
+  { sizeof(bitlab_session_options), 1, NULL, NULL, NULL }
 
 /* options: NULL for the defaults, one thread. The session keeps the model alive. *session is set on success only. */
 int bitlab_session_create(const bitlab_model* model, const bitlab_session_options* options, bitlab_session** session);

@@ -202,6 +202,7 @@ int bitlab_session_create(const bitlab_model* model, const bitlab_session_option
   if (options != nullptr) std::memcpy(&known, options, std::min(options->size, sizeof(known)));
   return guarded([&] {
     bitlab::runtime::SessionOptions wanted{.threads = known.threads};
+    if (known.device != nullptr) wanted.device = known.device;
     if (known.abort != nullptr) wanted.abort = [known] { return known.abort(known.abort_data) != 0; };
     auto created = bitlab::runtime::Session::create(model->model, std::move(wanted));
     if (!created.ok()) return fail(created.error());

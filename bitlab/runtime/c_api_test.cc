@@ -156,7 +156,7 @@ TEST_F(CApi, ReportsErrorsWithGroupAndMessage) {
   struct {
     bitlab_session_options known;
     int unknown;
-  } later{{sizeof(later), 1, nullptr, nullptr}, 7};  // of a library that has more options
+  } later{{sizeof(later), 1, nullptr, nullptr, nullptr}, 7};  // of a library that has more options
   ASSERT_EQ(bitlab_session_create(model, &later.known, &session), 0) << bitlab_last_error();
   bitlab_session_free(session);
   ASSERT_EQ(bitlab_session_create(model, nullptr, &session), 0) << bitlab_last_error();

@@ -1,6 +1,6 @@
 """Runs .bit files without PyTorch.
 
-    session = bitlab.runtime.Session("lenet5.bit", threads=2)
+    session = bitlab.runtime.Session("lenet5.bit", threads=2)   # device="cuda" for an NVIDIA GPU
     outputs = session.run({"image": images})    # by name
     logits = session(images)                    # in the model's order
     print(bitlab.profile("lenet5.bit", images).table())
@@ -31,16 +31,17 @@ def profile(
     warmup: int = 3,
     threads: int = 1,
     roofs: bool = True,
+    device: str = "",
 ) -> Profile:
     """Runs a model, and tells where time and memory go: node by node, beside what this machine can do.
 
     model: a .bit file, or a loaded one. inputs: arrays by name, a tuple of them in the model's order, or the only one.
     runs: that are measured, behind `warmup` ones; states begin empty in each. threads: 0 for all cores.
-    roofs: measure the machine as well, which takes part of a second."""
+    roofs: measure the machine as well, which takes part of a second; the CPU alone. device: as of Session."""
     name = "" if isinstance(model, Model) else os.fspath(model)
     loaded = model if isinstance(model, Model) else Model.load(model)
     if not isinstance(inputs, Mapping):
         arrays = inputs if isinstance(inputs, tuple) else (inputs,)
         names = [port.name for port in loaded.inputs]
         inputs = {names[i] if i < len(names) else str(i): array for i, array in enumerate(arrays)}
-    return Profile.take(loaded, dict(inputs), name, runs, warmup, threads, roofs)
+    return Profile.take(loaded, dict(inputs), name, runs, warmup, threads, roofs, device)

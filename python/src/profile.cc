@@ -27,16 +27,16 @@ void bind_profile(nb::module_& m) {
       .def_static(
           "take",
           [](const std::shared_ptr<const runtime::Model>& model, const nb::dict& inputs, std::string name, int64_t runs,
-             int64_t warmup, int threads, bool roofs) {
-            Profile taken =
-                take_profile(model, inputs, {.threads = threads, .runs = runs, .warmup = warmup, .roofs = roofs});
+             int64_t warmup, int threads, bool roofs, const std::string& device) {
+            Profile taken = take_profile(
+                model, inputs, {.threads = threads, .runs = runs, .warmup = warmup, .roofs = roofs, .device = device});
             taken.model = std::move(name);
             return taken;
           },
           nb::arg("model"), nb::arg("inputs"), nb::arg("name") = "", nb::arg("runs") = 20, nb::arg("warmup") = 3,
-          nb::arg("threads") = 1, nb::arg("roofs") = true,
+          nb::arg("threads") = 1, nb::arg("roofs") = true, nb::arg("device") = "",
           nb::sig("def take(model: Model, inputs: dict[str, typing.Any], name: str = '', runs: int = 20, warmup: int = 3, "
-                  "threads: int = 1, roofs: bool = True) -> Profile"),
+                  "threads: int = 1, roofs: bool = True, device: str = '') -> Profile"),
           "Runs a model on inputs by name: what bitlab.profile() does.")
       .def_rw("model", &Profile::model, "The file, where it was named.")
       .def(

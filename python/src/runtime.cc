@@ -67,10 +67,11 @@ class Signals {
 // A session that threads may share: one runs, the others wait.
 class Session {
  public:
-  Session(std::shared_ptr<const Model> model, int threads)
+  Session(std::shared_ptr<const Model> model, int threads, const std::string& device)
       : model_(model),
-        session_(runtime::Session::create(std::move(model), {.threads = threads, .trace = {}, .abort = Signals()}).value()) {
-  }
+        session_(runtime::Session::create(std::move(model),
+                                          {.threads = threads, .trace = {}, .abort = Signals(), .device = device})
+                     .value()) {}
 
   nb::dict run(const nb::handle& self, const nb::dict& inputs, bool copy) {
     const NamedArrays arrays(inputs);
@@ -201,12 +202,17 @@ void bind_runtime(nb::module_& m) {
       m, "Session",
       "Runs a model, without Python's lock; Ctrl-C ends a run. Results do not depend on the machine, on `threads` or on how "
       "samples are split into batches.")
-      .def(nb::init<std::shared_ptr<const Model>, int>(), nb::arg("model"), nb::arg("threads") = 1,
-           "threads: 0 for all cores.")
+      .def(nb::init<std::shared_ptr<const Model>, int, const std::string&>(), nb::arg("model"), nb::arg("threads") = 1,
+           nb::arg("device") = "",
+           "threads: 0 for all cores. device: 'cpu', 'cuda' or 'cuda:1', which gives the same bits; '': what the "
+           "environment variable "
+           "BITLAB_DEVICE says, else the CPU.")
       .def(
           "__init__",
-          [](Session* self, const std::filesystem::path& path, int threads) { new (self) Session(load(path), threads); },
-          nb::arg("path"), nb::arg("threads") = 1)
+          [](Session* self, const std::filesystem::path& path, int threads, const std::string& device) {
+            new (self) Session(load(path), threads, device);
+          },
+          nb::arg("path"), nb::arg("threads") = 1, nb::arg("device") = "")
       .def(
           "run",
           [](const nb::handle& self, const nb::dict& inputs, bool copy) {
@@ -226,6 +232,7 @@ void bind_runtime(nb::module_& m) {
           "The output for inputs in the model's order; a tuple where there are several outputs.")
       .def_prop_ro(
           "model", [](const Session& s) { return s.model(); }, "The model that it runs.")
+      .def_prop_ro("device", [](Session& s) { return s.session().device(); })
       .def_prop_ro("threads", [](Session& s) { return s.session().threads(); })
       .def_prop_ro(
           "position", [](Session& s) { return s.locked([](auto& session) { return session.position(); }); },

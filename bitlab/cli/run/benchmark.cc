@@ -22,6 +22,7 @@ struct BenchmarkOptions {
   int64_t batch = 1;
   std::vector<std::string> sizes;
   int threads = 0;
+  std::string device;
   double seconds = 2;
   bool json = false;
 };
@@ -55,12 +56,14 @@ Result<Measurement> run_benchmark(const std::shared_ptr<const runtime::Model>& m
   BITLAB_TRY(const program::SymbolSizes sizes, symbol_sizes(model->program(), options.batch, options.sizes));
   const Inputs inputs(model->program(), sizes);
   Measurement m;
-  BITLAB_TRY(m.session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
+  BITLAB_TRY(m.session,
+             runtime::Session::create(model, {.threads = options.threads, .trace = {}, .device = options.device}));
   BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds / 10, nullptr));  // warm
   BITLAB_RETURN_IF_ERROR(measure(*m.session, inputs, options.seconds, &m.seconds));
   std::sort(m.seconds.begin(), m.seconds.end());
   profile::BitProfiler profiler;  // in a session of its own, so that it costs the others nothing
-  BITLAB_TRY(auto traced, runtime::Session::create(model, {.threads = options.threads, .trace = profiler.sink()}));
+  BITLAB_TRY(auto traced, runtime::Session::create(
+                              model, {.threads = options.threads, .trace = profiler.sink(), .device = options.device}));
   BITLAB_RETURN_IF_ERROR(measure(*traced, inputs, options.seconds / 4, nullptr, kTracedRuns));
   BITLAB_TRY(m.traced, profile::profile(profiler, *traced));
   return m;
@@ -74,6 +77,7 @@ Json report_of(const runtime::Model& model, const BenchmarkOptions& options, con
   const double median = percentile(m.seconds, 0.5);
   return {{"model", options.model},
           {"cpu", this_machine().cpu},
+          {"device", session.device()},
           {"threads", session.threads()},
           {"batch", options.batch},
           {"runs", m.seconds.size()},
@@ -91,8 +95,10 @@ Json report_of(const runtime::Model& model, const BenchmarkOptions& options, con
 
 void print_measurement(const Json& r) {
   const Json& latency = r["latency_ms"];
-  fmt::print("{}\n{}, {} threads, batch {}, {} runs\n\n", r["model"].get<std::string>(), r["cpu"].get<std::string>(),
-             r["threads"].get<int>(), r["batch"].get<int64_t>(), r["runs"].get<int64_t>());
+  const auto device = r["device"].get<std::string>();
+  fmt::print("{}\n{}{}, {} threads, batch {}, {} runs\n\n", r["model"].get<std::string>(),
+             device == "cpu" ? "" : device + ", ", r["cpu"].get<std::string>(), r["threads"].get<int>(),
+             r["batch"].get<int64_t>(), r["runs"].get<int64_t>());
   fmt::print("latency      {:.3f} ms median, {:.3f} ms p90, {:.3f} ms p99, {:.3f} ms least\n", latency["p50"].get<double>(),
              latency["p90"].get<double>(), latency["p99"].get<double>(), latency["least"].get<double>());
   fmt::print("throughput   {:.1f} samples/s\n", r["samples_per_s"].get<double>());
@@ -126,6 +132,7 @@ void add_benchmark(CLI::App& app, Action& action) {
   add_batch(*command, options->batch, "Samples a run");
   add_sizes(*command, options->sizes);
   add_threads(*command, options->threads);
+  add_device(*command, options->device);
   command->add_option("--seconds", options->seconds, "How long to measure")
       ->capture_default_str()
       ->check(CLI::Range(0.01, 3600.0));

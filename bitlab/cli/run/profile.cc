@@ -49,6 +49,7 @@ void add_profile(CLI::App& app, Action& action) {
   add_batch(*command, options->batch, "Samples a run");
   add_sizes(*command, options->sizes);
   add_threads(*command, options->options.threads);
+  add_device(*command, options->options.device);
   command->add_option("--runs", options->options.runs, "Runs that are measured")
       ->capture_default_str()
       ->check(CLI::Range(1, 1'000'000));

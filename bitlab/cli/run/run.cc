@@ -23,6 +23,7 @@ struct RunOptions {
   std::vector<std::string> inputs;
   std::string logits;
   int threads = 0;
+  std::string device;
   int64_t batch = 64;
   int64_t limit = 0;
   bool json = false;
@@ -131,6 +132,7 @@ void print_report(const Json& report, const std::string& what) {
 Result<std::string> measure(runtime::Session& session, const DatasetRun& data, const RunOptions& options, Json& report) {
   const auto add = [&](const std::string& what, int64_t count, double seconds) {
     report[what] = count;
+    report["device"] = session.device();
     report["threads"] = session.threads();
     report["batch"] = options.batch;
     report["seconds"] = seconds;
@@ -158,7 +160,8 @@ Status run(const RunOptions& options) {
   BITLAB_TRY(auto model, runtime::Model::load(options.model));
   BITLAB_TRY(const data::Preprocess preprocess, preprocess_of(*model));
   BITLAB_TRY(const data::DatasetPtr set, load_data(options, preprocess));
-  BITLAB_TRY(auto session, runtime::Session::create(model, {.threads = options.threads, .trace = {}}));
+  BITLAB_TRY(auto session,
+             runtime::Session::create(model, {.threads = options.threads, .trace = {}, .device = options.device}));
   ProgressBar bar;
   Json report{{"model", options.model}};
   const DatasetRun data{*set, preprocess, options.batch, [&](int64_t done) { bar.show(done, set->size(), "samples"); }};
@@ -191,6 +194,7 @@ void add_run(CLI::App& app, Action& action) {
   command->add_option("--logits", options->logits,
                       "Write the logits of a classifier to this file: raw little-endian float32, sample by sample");
   add_threads(*command, options->threads);
+  add_device(*command, options->device);
   add_batch(*command, options->batch, "Samples a run");
   command->add_option("--limit", options->limit, "Use at most this many samples; 0: all")->check(CLI::Range(0, 1 << 30));
   add_json(*command, options->json);
