@@ -30,12 +30,12 @@ An error is one line on stderr. Exit codes:
 | 1 | nobody's | `verify` found a difference |
 | 2 | the input | an unknown option, a wrong shape, a name that no list has |
 | 3 | a file | missing, damaged, not writable |
-| 4 | a capability | no kernel for this machine under this policy, an operator that cannot be deployed |
+| 4 | a capability | no kernel for this machine under this policy, no GPU where one is asked for, an operator that cannot be deployed |
 | 5 | BitLab | an invariant that does not hold: please report it |
 | 130, 143 | nobody's | Ctrl-C or SIGTERM, behind which `bitlab train` wrote a checkpoint |
 
-Environment: `BITLAB_KERNEL` restricts kernels (`ternary_gemm:x86_avx2,float_gemm:reference`); `BITLAB_DATA_DIR` is where data sets are
-looked for first. Colours are not used, and progress bars only where stderr is a terminal.
+Environment: `BITLAB_KERNEL` restricts kernels (`ternary_gemm:x86_avx2,float_gemm:reference`); `BITLAB_DEVICE` is the device of sessions
+that name none; `BITLAB_CUDA_PLUGIN` is the file of the kernels for NVIDIA GPUs; `BITLAB_DATA_DIR` is where data sets are looked for first. Colours are not used, and progress bars only where stderr is a terminal.
 
 Shell completion: `source <(bitlab-run completion bash)`, or `zsh`.
 """

@@ -1,5 +1,7 @@
 // Sessions on a device beside those of the CPU, to the bit. The device is the one that the host plays (tests/cuda/emulated_plugin.cc): a ctest entry of its
 // own sets BITLAB_CUDA_PLUGIN and BITLAB_DEVICE, and runs the other suites of the runtime on it, too.
+#include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <thread>
@@ -106,6 +108,35 @@ TEST(Device, EveryOperationInEveryFormHasTheBitsOfTheCpu) {
         pair.cpu->reset(), pair.device->reset();
       }
     }
+}
+
+// Zeros, subnormals, infinities, NaN and bits as they come. NaN is compared as NaN: its sign and payload are a processor's.
+TEST(Device, FunctionsOfAnyValueHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x{0.0F,          -0.0F, 1e-45F, -1e-45F, 1.17549435e-38F, kInfinity, -kInfinity,
+                       std::nanf(""), 1,     -1,     88.72F,  -87.3F,          3e38F};
+  for (uint32_t bits = 12345; x.size() < 4099; bits = bits * 1664525U + 1013904223U) x.push_back(std::bit_cast<float>(bits));
+  for (const float value : random_floats(997, 1)) x.push_back(4 * value);
+  const auto count = static_cast<int64_t>(x.size());
+  const auto same = [](float a, float b) {
+    return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) || (a != a && b != b);
+  };
+  const auto check = [&](Op op, bool is_binary) {
+    ProgramBuilder b;
+    const ValueId in = b.input("x", {kBatch, count}), turned = *b.node(Op::flip, "turned", {in}, {{"dims", Sizes{1}}});
+    const ValueId y = *b.node(op, "y", is_binary ? std::vector{in, turned} : std::vector{in});
+    Pair pair(*b.finish({y}));
+    const TensorView input({1, count}, x.data());
+    const float *expected = pair.cpu->run({&input, 1}).value()[0].as(),
+                *found = pair.device->run({&input, 1}).value()[0].as();
+    for (int64_t i = 0; i < count; ++i)
+      ASSERT_TRUE(same(found[i], expected[i]))
+          << name(op) << " of " << x[static_cast<size_t>(i)] << ": " << found[i] << ", not " << expected[i];
+  };
+#define BITLAB_UNARY(name, exactness) check(Op::name, false);
+#define BITLAB_BINARY(name, exactness) check(Op::name, true);
+#include "bitlab/program/elementwise.def"
 }
 
 // Sizes that whole tiles do not divide, in each of the products' forms.

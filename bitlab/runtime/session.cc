@@ -55,6 +55,9 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Model> mo
   options.device = device ? fmt::format("cuda:{}", *device) : "cpu";
   std::unique_ptr<Session> session(new Session(std::move(model), std::move(options)));
   if (device) {
+    if constexpr (!kHasDevices)
+      return make_error(ErrorCode::kUnsupported, "[session] the device 'cpu', which is all that this build has, got '{}'",
+                        session->options_.device);
     BITLAB_TRY(session->device_, DeviceRun::open(*session->model_, *device, session->states_.size()));
   }
   return session;
@@ -144,7 +147,7 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
       needed <= capacity_ ? capacity_ : std::min(max_position(), std::max({needed, 2 * capacity_, kFirstCapacity}));
   program::SymbolSizes room = sizes;
   room[*context_] = capacity;
-  if (device_ != nullptr) BITLAB_RETURN_IF_ERROR(device_->fetch_states(states_));
+  if (is_on_device()) BITLAB_RETURN_IF_ERROR(device_->fetch_states(states_));
   std::vector<AlignedBuffer> grown;
   for (size_t i = 0; i < states_.size(); ++i) {
     BITLAB_RETURN_IF_ERROR(value_bytes(p.value(p.states[i]), room));
@@ -158,7 +161,7 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
                   static_cast<size_t>(position_) * bytes);
   }
   states_ = std::move(grown);
-  if (device_ != nullptr) BITLAB_RETURN_IF_ERROR(device_->reserve_states(states_));
+  if (is_on_device()) BITLAB_RETURN_IF_ERROR(device_->reserve_states(states_));
   state_batch_ = sizes[0];
   if (capacity == capacity_) return {};
   capacity_ = capacity;
@@ -169,9 +172,8 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
 
 Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program::SymbolSizes& sizes) const {
   auto prepared = std::make_unique<Prepared>();
-  BITLAB_TRY(prepared->plan,
-             make_plan(*model_, sizes, pool_->threads(), device_ == nullptr ? nullptr : &device_->weights()));
-  if (device_ != nullptr) prepared->on_device = std::make_unique<DevicePlan>(*model_, prepared->plan);
+  BITLAB_TRY(prepared->plan, make_plan(*model_, sizes, pool_->threads(), is_on_device() ? &device_->weights() : nullptr));
+  if (is_on_device()) prepared->on_device = std::make_unique<DevicePlan>(*model_, prepared->plan);
   const program::Program& p = model_->program();
   for (const program::ValueId id : p.inputs) {
     const std::vector<int64_t> shape = shape_at(p.value(id).shape, sizes);
@@ -212,7 +214,7 @@ Status Session::prepare(const program::SymbolSizes& actual) {
     arena_ = {};  // before there is another one
     BITLAB_TRY(arena_, AlignedBuffer::allocate(static_cast<size_t>(bytes)));
   }
-  if (device_ != nullptr) BITLAB_RETURN_IF_ERROR(device_->reserve(prepared_.back()->plan));
+  if (is_on_device()) BITLAB_RETURN_IF_ERROR(device_->reserve(prepared_.back()->plan));
   current_ = prepared_.back().get();
   return {};
 }
@@ -300,7 +302,7 @@ Result<std::span<const TensorView>> Session::run(std::span<const TensorView> inp
   BITLAB_RETURN_IF_ERROR(reserve(sizes));
   BITLAB_RETURN_IF_ERROR(prepare(sizes));
   read_inputs(inputs);
-  BITLAB_RETURN_IF_ERROR(device_ == nullptr ? run_steps() : run_on_device(inputs));
+  BITLAB_RETURN_IF_ERROR(is_on_device() ? run_on_device(inputs) : run_steps());
   write_outputs();
   has_outputs_ = true;
   if (context_) position_ = sizes[*context_];

@@ -122,6 +122,7 @@ class Session {
   Status check_abort(const PlannedStep& planned) const;
   Status run_step(const PlannedStep& planned);
   Status run_steps();
+  bool is_on_device() const { return kHasDevices && device_ != nullptr; }
   Status run_on_device(std::span<const TensorView> inputs);
   void write_outputs();
   const void* source(program::ValueId id) const;

@@ -87,6 +87,7 @@ def test_layouts_of_arrays(x: np.ndarray) -> None:
         (lambda s, x: bitlab.runtime.Session("nowhere.bit"), bitlab.NotFound, "nowhere.bit"),
         (lambda s, x: bitlab.runtime.Model.from_bytes(b"nothing"), bitlab.Corrupt, "got"),
         (lambda s, x: bitlab.runtime.Session(GOLDEN, threads=-1), bitlab.InvalidArgument, "threads"),
+        (lambda s, x: bitlab.runtime.Session(GOLDEN, device="gpu"), bitlab.InvalidArgument, "'cuda:<number>', got 'gpu'"),
     ],
 )
 def test_errors(call: object, error: type[Exception], text: str, x: np.ndarray) -> None:

@@ -8,10 +8,11 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from programs import check_refused, run
+from programs import BINARY, check_refused, run
 
 SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 MODEL = SOURCE / "tests" / "golden" / "lenet5.bit"
+EMULATED = BINARY / "lib" / "libbitlab_cuda_emulated.so"  # a device that the host plays
 
 
 class Manners(unittest.TestCase):
@@ -38,6 +39,13 @@ class Manners(unittest.TestCase):
             check_refused(self, run("bitlab-run", "kernels", "list", kernel=policy), 2, f"'{policy}'")
         check_refused(self, run("bitlab-run", "run", "a.bit"), 2, "--data or --input")
         check_refused(self, run("bitlab-run", "run", "a.bit", "--data", "mnist", "--batch", "0"), 2, "--batch")
+
+    def test_a_device_that_is_none_and_one_that_is_not_there(self):
+        check_refused(self, run("bitlab-run", "benchmark", MODEL, "--device", "gpu"), 2, "'cuda:<number>'", "'gpu'")
+        nowhere = {"BITLAB_CUDA_PLUGIN": "/none/libbitlab_cuda.so"}
+        for command in (("run", "--data", "synthetic"), ("benchmark",), ("profile",)):
+            refused = run("bitlab-run", command[0], MODEL, *command[1:], "--device", "cuda", env=nowhere)
+            check_refused(self, refused, 4, "libbitlab_cuda.so", "BITLAB_CUDA", "/none/")
 
     def test_missing_model(self):
         check_refused(self, run("bitlab-run", "run", "/none/a.bit", "--data", "mnist"), 3, "/none/a.bit")
@@ -93,6 +101,22 @@ class Commands(unittest.TestCase):
         facts = json.loads(self.ok("inspect", MODEL, "--json", kernel="ternary_gemm:reference"))
         self.assertIn("ternary_gemm:reference", facts["nodes"][0]["kernels"])
         self.assertEqual(facts["nodes"][0]["weights"][0]["layout"], "rows")
+
+    @unittest.skipUnless(EMULATED.exists(), "sanitizers and other architectures have no emulated device")
+    def test_a_device_gives_the_bits_of_the_cpu(self):
+        device = {"BITLAB_CUDA_PLUGIN": str(EMULATED)}
+        with tempfile.TemporaryDirectory() as folder:
+            command = ("run", MODEL, "--data", "synthetic", "--limit", "21", "--batch", "8", "--logits")
+            self.ok(*command, Path(folder) / "cpu")
+            self.ok(*command, Path(folder) / "cuda", "--device", "cuda", env=device)
+            logits = (Path(folder) / "cpu").read_bytes()
+            self.assertEqual((Path(folder) / "cuda").read_bytes(), logits)
+            self.assertGreater(len(set(logits)), 2)
+        facts = json.loads(
+            self.ok("benchmark", MODEL, "--seconds", "0.05", "--json", env={**device, "BITLAB_DEVICE": "cuda:0"})
+        )
+        self.assertEqual(facts["device"], "cuda:0")
+        self.assertTrue(all("cuda" in node["kernels"] for node in facts["nodes"]), facts["nodes"])
 
     def test_benchmark(self):
         facts = json.loads(self.ok("benchmark", MODEL, "--batch", "3", "--threads", "1", "--seconds", "0.05", "--json"))
