@@ -148,6 +148,13 @@ TEST_F(CApi, ReportsErrorsWithGroupAndMessage) {
   options.threads = -5;
   EXPECT_EQ(bitlab_session_create(model, &options, &session), 2);
   EXPECT_STREQ(bitlab_last_error(), "[session] 0 to 1024 threads, got -5");
+  options.threads = 1, options.device = "gpu";
+  EXPECT_EQ(bitlab_session_create(model, &options, &session), 2);
+  EXPECT_STREQ(bitlab_last_error(), "[session] a device 'cpu', 'cuda' or 'cuda:<number>', got 'gpu'");
+  options.size = offsetof(bitlab_session_options, device);  // of a caller that knows of no device
+  ASSERT_EQ(bitlab_session_create(model, &options, &session), 0) << bitlab_last_error();
+  bitlab_session_free(session);
+  session = nullptr;
   options = {};  // a struct that was set to zero
   EXPECT_EQ(bitlab_session_create(model, &options, &session), 2);
   EXPECT_EQ(std::string(bitlab_last_error()),

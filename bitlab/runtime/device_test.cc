@@ -195,6 +195,42 @@ TEST(Device, ConvolutionsOfOddShapesHaveTheBitsOfTheCpu) {
   }
 }
 
+// Rows as long as some lanes, and longer than the lanes of a block.
+TEST(Device, RowsOfAnyLengthHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  for (const int64_t columns : {1, 15, 16, 17, 301}) {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, 3, columns});
+    const ValueId weight = b.floats("weight", {columns}, random_floats(columns, 1)),
+                  bias = b.floats("bias", {columns}, random_floats(columns, 2));
+    const program::Attributes norm{{"dims", int64_t{1}}, {"eps", 1e-5}};
+    std::vector<ValueId> outputs{*b.node(Op::softmax, "softmax", {x}, {{"dim", int64_t{2}}}),
+                                 *b.node(Op::layer_norm, "layer_norm", {x, weight, bias}, norm),
+                                 *b.node(Op::rms_norm, "rms_norm", {x, weight}, norm)};
+    for (const Op op : {Op::mean, Op::sum, Op::max, Op::min, Op::argmax})
+      outputs.push_back(*b.node(op, std::string(name(op)), {x}));
+    Pair pair(*b.finish(outputs));
+    pair.expect_same_runs(program::at_batch(5), 2);
+  }
+}
+
+// More keys and wider values than a block has threads, with every kind of mask, and heads that share keys.
+TEST(Device, AttentionOfOddShapesHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  constexpr int64_t kHeads = 4, kGroups = 2, kQueries = 5, kKeys = 131, kDepth = 9, kValues = 130;
+  for (const int form : {0, 1, 2, 3}) {  // none, causal, added, bools
+    ProgramBuilder b;
+    std::vector<ValueId> inputs{b.input("q", {kBatch, kHeads, kQueries, kDepth}),
+                                b.input("k", {kBatch, kGroups, form == 1 ? kQueries : kKeys, kDepth}),
+                                b.input("v", {kBatch, kGroups, form == 1 ? kQueries : kKeys, kValues})};
+    if (form == 2) inputs.push_back(b.input("mask", {1, kHeads, kQueries, kKeys}));
+    if (form == 3) inputs.push_back(b.input("mask", {kBatch, 1, 1, kKeys}, DType::kBool));
+    const ValueId y = *b.node(Op::attention, "y", inputs, {{"causal", int64_t{form == 1}}, {"scale", 0.3}});
+    Pair pair(*b.finish({y}));
+    pair.expect_same_runs(program::at_batch(2), 2);
+  }
+}
+
 // An error has the CPU's words, whatever ran behind it, and leaves a session that goes on.
 TEST(Device, ErrorsAreThoseOfTheCpu) {
   BITLAB_NEEDS_THE_EMULATED_DEVICE();
