@@ -14,7 +14,11 @@ cudaStream_t of(void* stream) { return static_cast<cudaStream_t>(stream); }
 
 void add_memory(CudaPlugin& table) {
   table.count_devices = [](int32_t* count) { return problem(cudaGetDeviceCount(count)); };
-  table.use_device = [](int32_t device) { return problem(cudaSetDevice(device)); };
+  table.use_device = [](int32_t device, int32_t* before) {
+    if (before != nullptr)
+      if (const char* wrong = problem(cudaGetDevice(before))) return wrong;
+    return problem(cudaSetDevice(device));
+  };
   table.allocate = [](int64_t bytes, void** memory) { return problem(cudaMalloc(memory, static_cast<size_t>(bytes))); };
   table.release = [](void* memory) { static_cast<void>(cudaFree(memory)); };
   table.copy = [](void* to, const void* from, int64_t bytes, void* stream) {
@@ -42,6 +46,7 @@ void add_streams(CudaPlugin& table) {
     if (error == cudaSuccess) error = cudaGraphInstantiate(&made, captured, 0);
     if (captured != nullptr) cudaGraphDestroy(captured);
     *graph = made;
+    if (error != cudaSuccess) cudaGetLastError();  // what follows is no graph's
     return problem(error);
   };
   table.run_graph = [](void* graph, void* stream) {

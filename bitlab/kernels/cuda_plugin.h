@@ -25,8 +25,10 @@ struct CudaFloatGemm;
 struct CudaInt8Gemm;
 struct CudaPatches;
 struct CudaPool;
+struct CudaResample;
 struct CudaRotary;
 struct CudaTake;
+struct CudaTernaryF32;
 struct CudaWhere;
 struct CudaZip;
 
@@ -54,8 +56,8 @@ struct CudaPlugin {
   const char* (*ternary_gemm)(const TernaryGemmArgs* args, int64_t tokens, int32_t product, void* stream);
 
   // --- Devices, memory and streams, for callers without a CUDA runtime of their own.
-  const char* (*count_devices)(int32_t* count);  // wrong where there is no driver
-  const char* (*use_device)(int32_t device);     // for the calling thread
+  const char* (*count_devices)(int32_t* count);                // wrong where there is no driver
+  const char* (*use_device)(int32_t device, int32_t* before);  // of the calling thread; before: null, or the one that it had
   const char* (*allocate)(int64_t bytes, void** memory);
   void (*release)(void* memory);  // null: nothing
   // Between the host's memory and a device's, or within one. Memory of the host is free to change when this returns; what it holds is there behind
@@ -82,9 +84,11 @@ struct CudaPlugin {
   const char* (*append)(const CudaAppend*, void* stream);
   const char* (*patches)(const CudaPatches*, void* stream);
   const char* (*int8_gemm)(const CudaInt8Gemm*, void* stream);
+  const char* (*ternary_gemm_f32)(const CudaTernaryF32*, void* stream);
   const char* (*float_gemm)(const CudaFloatGemm*, void* stream);
   const char* (*embedding)(const CudaEmbedding*, void* stream);
   const char* (*pool)(const CudaPool*, void* stream);
+  const char* (*resample)(const CudaResample*, void* stream);
   const char* (*rotary)(const CudaRotary*, void* stream);
   const char* (*attention)(const CudaAttention*, void* stream);
   const char* (*reduction)(const ReductionArgs*, int64_t rows, void* stream);

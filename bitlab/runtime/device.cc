@@ -43,7 +43,8 @@ Result<DeviceMemory> DeviceMemory::allocate(const kernels::CudaPlugin& plugin, i
 }
 
 Result<DeviceMemory> DeviceWeights::upload(std::span<const uint8_t> bytes) {
-  BITLAB_RETURN_IF_ERROR(device_status(plugin_.use_device(device_)));
+  const DeviceScope scope(plugin_, device_);
+  BITLAB_RETURN_IF_ERROR(scope.status());
   BITLAB_TRY(DeviceMemory memory, DeviceMemory::allocate(plugin_, static_cast<int64_t>(bytes.size())));
   BITLAB_RETURN_IF_ERROR(
       device_status(plugin_.copy(memory.data(), bytes.data(), static_cast<int64_t>(bytes.size()), nullptr)));
@@ -114,14 +115,15 @@ Result<std::unique_ptr<DeviceStream>> DeviceStream::open(int device) {
     return make_error(ErrorCode::kUnsupported, "[session] a device from 'cuda:0' to 'cuda:{}', got 'cuda:{}'", count - 1,
                       device);
   std::unique_ptr<DeviceStream> opened(new DeviceStream(*plugin, device));
-  BITLAB_RETURN_IF_ERROR(opened->use());
+  const DeviceScope scope = opened->use();
+  BITLAB_RETURN_IF_ERROR(scope.status());
   BITLAB_RETURN_IF_ERROR(device_status(plugin->make_stream(&opened->stream_)));
   return opened;
 }
 
 DeviceStream::~DeviceStream() {
   if (stream_ == nullptr) return;
-  static_cast<void>(plugin_.use_device(device_));
+  const DeviceScope scope = use();
   plugin_.release_stream(stream_);
 }
 

@@ -17,7 +17,7 @@ DevicePlan::DevicePlan(const Model& model, const Plan& plan) : over_(plan.steps.
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const PlannedStep& step = plan.steps[i];
     const bool on_device = step.is_on_device();
-    all_on_device_ = all_on_device_ && on_device;
+    takes_graph_ = takes_graph_ && on_device;
     for (const ValueId id : step.inputs) {
       if (id == program::kNone || plan.offsets[static_cast<size_t>(id)] < 0) continue;
       Sides& sides = valid[static_cast<size_t>(id)];
@@ -44,6 +44,7 @@ void DevicePlan::forget_graph(const kernels::CudaPlugin* plugin) {
 Result<std::unique_ptr<DeviceRun>> DeviceRun::open(const Model& model, int device, size_t states) {
   std::unique_ptr<DeviceRun> run(new DeviceRun);
   BITLAB_TRY(run->stream_, DeviceStream::open(device));
+  const DeviceScope scope = run->stream_->use();
   run->weights_ = model.on_device(run->stream_->plugin(), device);
   BITLAB_TRY(run->word_, DeviceMemory::allocate(run->stream_->plugin(), sizeof(Word)));
   run->states_.resize(states);
@@ -52,12 +53,21 @@ Result<std::unique_ptr<DeviceRun>> DeviceRun::open(const Model& model, int devic
 }
 
 DeviceRun::~DeviceRun() {
-  if (stream_ != nullptr && stream_->use().ok()) static_cast<void>(stream_->synchronize());
+  if (stream_ == nullptr) return;
+  const DeviceScope scope = stream_->use();
+  static_cast<void>(stream_->synchronize());
+}
+
+int64_t DeviceRun::bytes() const {
+  int64_t bytes = word_.size() + arena_.size() + weights_->bytes();
+  for (const DeviceMemory& state : states_) bytes += state.size();
+  return bytes;
 }
 
 Status DeviceRun::reserve(const Plan& plan) {
   if (arena_.size() >= plan.device_bytes) return {};
-  BITLAB_RETURN_IF_ERROR(stream_->use());
+  const DeviceScope scope = stream_->use();
+  BITLAB_RETURN_IF_ERROR(scope.status());
   BITLAB_RETURN_IF_ERROR(stream_->synchronize());
   arena_ = {};  // before there is another one
   ++generation_;
@@ -66,7 +76,8 @@ Status DeviceRun::reserve(const Plan& plan) {
 }
 
 Status DeviceRun::reserve_states(const std::vector<AlignedBuffer>& states) {
-  BITLAB_RETURN_IF_ERROR(stream_->use());
+  const DeviceScope scope = stream_->use();
+  BITLAB_RETURN_IF_ERROR(scope.status());
   BITLAB_RETURN_IF_ERROR(stream_->synchronize());
   ++generation_;
   for (size_t i = 0; i < states.size(); ++i) {
@@ -78,7 +89,8 @@ Status DeviceRun::reserve_states(const std::vector<AlignedBuffer>& states) {
 }
 
 Status DeviceRun::fetch_states(std::vector<AlignedBuffer>& states) {
-  BITLAB_RETURN_IF_ERROR(stream_->use());
+  const DeviceScope scope = stream_->use();
+  BITLAB_RETURN_IF_ERROR(scope.status());
   for (size_t i = 0; i < states.size(); ++i) {
     if (state_on_device_[i])
       BITLAB_RETURN_IF_ERROR(stream_->copy(states[i].data(), states_[i].data(), static_cast<int64_t>(states[i].size())));
@@ -159,32 +171,39 @@ Status DeviceRun::run_steps(const Work& work) {
   return {};
 }
 
-// The steps as one piece of work, which is written down once: behind a first run, when everything that a kernel needs is on the device.
+// The steps as one piece of work, which is written down once: behind a first run, when everything that a kernel needs is on the device. Where the driver
+// makes no graph of it, steps run one by one for ever.
 Status DeviceRun::run_graph(const Work& work) {
   DevicePlan& own = work.own;
   for (const PlannedStep& planned : work.plan.steps) BITLAB_RETURN_IF_ERROR(bring_states(work, planned));
   const kernels::CudaPlugin& plugin = stream_->plugin();
   if (own.graph_ == nullptr) {
     own.forget_graph(&plugin);
-    BITLAB_RETURN_IF_ERROR(device_status(plugin.begin_graph(stream_->get())));
-    Status steps;
-    for (size_t i = 0; i < work.plan.steps.size() && steps.ok(); ++i) steps = run_step(work, work.plan.steps[i]);
-    const Status ended = device_status(plugin.end_graph(stream_->get(), &own.graph_));
-    BITLAB_RETURN_IF_ERROR(steps);
-    BITLAB_RETURN_IF_ERROR(ended);
+    Status made = device_status(plugin.begin_graph(stream_->get()));
+    if (made.ok()) {
+      for (size_t i = 0; i < work.plan.steps.size() && made.ok(); ++i) made = run_step(work, work.plan.steps[i]);
+      const Status ended = device_status(plugin.end_graph(stream_->get(), &own.graph_));
+      if (made.ok()) made = ended;
+    }
+    if (!made.ok()) {
+      own.forget_graph(nullptr);
+      own.takes_graph_ = false;
+      return run_steps(work);
+    }
   }
   return device_status(plugin.run_graph(own.graph_, stream_->get()));
 }
 
 Result<bool> DeviceRun::run(const Work& work) {
-  BITLAB_RETURN_IF_ERROR(stream_->use());
+  const DeviceScope scope = stream_->use();
+  BITLAB_RETURN_IF_ERROR(scope.status());
   Word word{work.position, 0, 0};
   BITLAB_RETURN_IF_ERROR(stream_->copy(word_.data(), &word, sizeof(word)));
   for (const ValueId id : work.own.inputs_) BITLAB_RETURN_IF_ERROR(to_device(work, id));
   DevicePlan& own = work.own;
   const bool ran_before = own.generation_ == generation_;
   if (!ran_before) own.forget_graph(nullptr);
-  const bool as_graph = own.all_on_device_ && ran_before && !work.trace && !work.plan.steps.empty();
+  const bool as_graph = own.takes_graph_ && ran_before && !work.trace && !work.plan.steps.empty();
   if (as_graph) BITLAB_RETURN_IF_ERROR(work.before(work.plan.steps.front()));
   Status status = as_graph ? run_graph(work) : run_steps(work);
   // A step on the host may fail by what failed on the device before, which is the error to tell then.

@@ -152,12 +152,16 @@ TEST(Device, ProductsOfOddShapesHaveTheBitsOfTheCpu) {
                 {x, b.ternary("t", {kRows, kDepth}, packed(t, kRows, kDepth), random_floats(kRows, 3, 0.1F))}, test::kInt8);
     const ValueId int8 = *b.node(Op::ternary_linear, "int8",
                                  {x, b.int8("w", {kRows, kDepth}, w, random_floats(kRows, 4, 0.1F))}, test::kInt8);
+    const ValueId floats =
+        *b.node(Op::ternary_linear, "floats",
+                {x, b.ternary("tf", {kRows, kDepth}, packed(t, kRows, kDepth), random_floats(kRows, 7, 0.1F))},
+                {{"activation", std::string("none")}});
     const ValueId linear = *b.node(Op::linear, "linear",
                                    {x, b.floats("f", {kRows, kDepth}, random_floats(kRows * kDepth, 5)),
                                     b.floats("bias", {kRows}, random_floats(kRows, 6))});
     const ValueId turned = *b.node(Op::permute, "turned", {linear}, {{"dims", Sizes{1, 0}}});
     const ValueId squared = *b.node(Op::matmul, "squared", {turned, x});
-    Pair pair(*b.finish({ternary, int8, linear, squared}));
+    Pair pair(*b.finish({ternary, int8, floats, linear, squared}));
     pair.expect_same_runs(program::at_batch(tokens), 2);
   }
 }
@@ -185,12 +189,18 @@ TEST(Device, ConvolutionsOfOddShapesHaveTheBitsOfTheCpu) {
                                     {x, b.ternary("t", shape, packed(random_int8(c.rows * depth, 1, -1, 1), c.rows, depth),
                                                   random_floats(c.rows, 2, 0.1F))},
                                     window);
+    program::Attributes unrounded = window;
+    unrounded["activation"] = std::string("none");
+    const ValueId floats = *b.node(Op::ternary_conv, "floats",
+                                   {x, b.ternary("tf", shape, packed(random_int8(c.rows * depth, 7, -1, 1), c.rows, depth),
+                                                 random_floats(c.rows, 8, 0.1F))},
+                                   unrounded);
     const ValueId int8 =
         *b.node(Op::ternary_conv, "int8",
                 {x, b.int8("w", shape, random_int8(c.rows * depth, 5, -127, 127), random_floats(c.rows, 6, 0.1F))}, window);
     const ValueId sum = *b.node(Op::add, "sum", {ternary, kept});  // behind a convolution: a residual
     const ValueId bent = *b.node(Op::relu, "bent", {sum});
-    Pair pair(*b.finish({bent, int8}));
+    Pair pair(*b.finish({bent, int8, floats}));
     pair.expect_same_runs(program::at_batch(2), 2);
   }
 }
@@ -289,6 +299,16 @@ TEST(Device, AbortEndsARunBeforeItsNextStep) {
     stop = false;
     EXPECT_TRUE(session->run({&input, 1}).ok());
   }
+}
+
+TEST(Device, ADriverThatMakesNoGraphRunsStepByStep) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  Pair pair(example_of(Op::ternary_linear, {}));
+  program::SymbolSizes sizes = program::at_batch(2);
+  sizes[1] = 3, sizes[2] = 3;
+  setenv("BITLAB_EMULATED_WITHOUT_GRAPHS", "1", 1);
+  pair.expect_same_runs(sizes);
+  unsetenv("BITLAB_EMULATED_WITHOUT_GRAPHS");
 }
 
 // Sessions of one model share its weights there, on threads of their own.

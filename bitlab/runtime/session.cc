@@ -79,6 +79,8 @@ int64_t Session::state_bytes() const {
   return bytes;
 }
 
+int64_t Session::device_bytes() const { return is_on_device() ? device_->bytes() : 0; }
+
 // Takes the sizes of symbols from an input. What follows from them is compared later.
 Status Session::bind(const program::Value& expected, const TensorView& input, program::SymbolSizes& sizes) const {
   const program::Program& p = model_->program();

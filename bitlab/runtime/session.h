@@ -94,6 +94,8 @@ class Session {
   // Memory of activations and scratch, and of states.
   int64_t arena_bytes() const { return static_cast<int64_t>(arena_.size()); }
   int64_t state_bytes() const;
+  // Memory of the device: of activations, scratch and states, and of the weights, which the model's sessions there share. 0 on the CPU.
+  int64_t device_bytes() const;
 
  private:
   // What stays the same as long as sizes do.

@@ -16,9 +16,11 @@
 #include "bitlab/kernels/movement/cuda/movement.cu"
 #include "bitlab/kernels/pool/cuda/pool.cu"
 #include "bitlab/kernels/reduction/cuda/reduction.cu"
+#include "bitlab/kernels/resample/cuda/resample.cu"
 #include "bitlab/kernels/rotary/cuda/rotary.cu"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.cu"
 #include "bitlab/kernels/ternary_embedding/cuda/embedding.cu"
+#include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.cu"
 #include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 
@@ -162,7 +164,10 @@ CudaPlugin make_table() {
     *count = 1;
     return nullptr;
   };
-  table.use_device = [](int32_t device) -> const char* { return device == 0 ? nullptr : "invalid device ordinal"; };
+  table.use_device = [](int32_t device, int32_t* before) -> const char* {
+    if (before != nullptr) *before = 0;
+    return device == 0 ? nullptr : "invalid device ordinal";
+  };
   table.allocate = [](int64_t bytes, void** memory) { return Memory::instance().allocate(bytes, memory); };
   table.release = [](void* memory) { Memory::instance().release(memory); };
   table.copy = [](void* to, const void* from, int64_t bytes, void* stream) -> const char* {
@@ -180,6 +185,7 @@ CudaPlugin make_table() {
   table.release_stream = [](void* stream) { delete static_cast<Stream*>(stream); };
   table.synchronize = [](void*) -> const char* { return nullptr; };
   table.begin_graph = [](void* stream) -> const char* {
+    if (std::getenv("BITLAB_EMULATED_WITHOUT_GRAPHS") != nullptr) return "operation not supported";
     static_cast<Stream*>(stream)->graph = std::make_unique<Graph>();
     return nullptr;
   };

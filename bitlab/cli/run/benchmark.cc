@@ -89,6 +89,7 @@ Json report_of(const runtime::Model& model, const BenchmarkOptions& options, con
           {"samples_per_s", static_cast<double>(options.batch) / median},
           {"weight_bytes", model.weight_bytes()},
           {"activation_bytes", session.arena_bytes()},
+          {"device_bytes", session.device_bytes()},
           {"peak_process_bytes", m.traced.memory.process_peak_bytes},
           {"nodes", nodes}};
 }
@@ -102,8 +103,10 @@ void print_measurement(const Json& r) {
   fmt::print("latency      {:.3f} ms median, {:.3f} ms p90, {:.3f} ms p99, {:.3f} ms least\n", latency["p50"].get<double>(),
              latency["p90"].get<double>(), latency["p99"].get<double>(), latency["least"].get<double>());
   fmt::print("throughput   {:.1f} samples/s\n", r["samples_per_s"].get<double>());
-  fmt::print("memory       {} weights, {} activations, {} process peak\n\n", format_bytes(r["weight_bytes"].get<int64_t>()),
-             format_bytes(r["activation_bytes"].get<int64_t>()), format_bytes(r["peak_process_bytes"].get<int64_t>()));
+  fmt::print("memory       {} weights, {} activations, {} process peak{}\n\n",
+             format_bytes(r["weight_bytes"].get<int64_t>()), format_bytes(r["activation_bytes"].get<int64_t>()),
+             format_bytes(r["peak_process_bytes"].get<int64_t>()),
+             device == "cpu" ? "" : fmt::format(", {} on the device", format_bytes(r["device_bytes"].get<int64_t>())));
   std::vector<std::vector<std::string>> table{{"node", "op", "time", "kernels"}};
   for (const Json& node : r["nodes"])
     table.push_back({node["node"].get<std::string>(), node["op"].get<std::string>(),

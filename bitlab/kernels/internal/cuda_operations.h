@@ -9,9 +9,11 @@
 #include "bitlab/kernels/movement/cuda/movement.h"
 #include "bitlab/kernels/pool/cuda/pool.h"
 #include "bitlab/kernels/reduction/cuda/reduction.h"
+#include "bitlab/kernels/resample/cuda/resample.h"
 #include "bitlab/kernels/rotary/cuda/rotary.h"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/cuda/embedding.h"
+#include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.h"
 
 namespace bitlab::kernels {
 
@@ -36,9 +38,11 @@ inline void add_operations(CudaPlugin& table) {
   table.append = OfPointer<cuda_append>::call;
   table.patches = OfPointer<cuda_patches>::call;
   table.int8_gemm = OfPointer<cuda_int8_gemm>::call;
+  table.ternary_gemm_f32 = OfPointer<cuda_ternary_gemm_f32>::call;
   table.float_gemm = OfPointer<cuda_float_gemm>::call;
   table.embedding = OfPointer<cuda_embedding>::call;
   table.pool = OfPointer<cuda_pool>::call;
+  table.resample = OfPointer<cuda_resample>::call;
   table.rotary = OfPointer<cuda_rotary>::call;
   table.attention = OfPointer<cuda_attention>::call;
   table.reduction = [](const ReductionArgs* args, int64_t rows, void* stream) {

@@ -19,6 +19,27 @@ Result<std::optional<int>> parse_device(std::string_view text);
 // An error of what a function of the plug-in returns: OutOfMemory, or Internal.
 Status device_status(const char* wrong);
 
+// Makes a device the calling thread's, and at the end the one that was it: a program may use others.
+class DeviceScope {
+ public:
+  DeviceScope(const kernels::CudaPlugin& plugin, int device) : plugin_(plugin) {
+    int32_t before = device;
+    status_ = device_status(plugin.use_device(device, &before));
+    if (status_.ok() && before != device) before_ = before;
+  }
+  ~DeviceScope() {
+    if (before_) static_cast<void>(plugin_.use_device(*before_, nullptr));
+  }
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+  const Status& status() const { return status_; }
+
+ private:
+  const kernels::CudaPlugin& plugin_;
+  std::optional<int> before_;
+  Status status_;
+};
+
 struct ReleaseDeviceMemory {
   const kernels::CudaPlugin* plugin = nullptr;
   void operator()(uint8_t* data) const { plugin->release(data); }
@@ -85,8 +106,7 @@ class DeviceStream {
   const kernels::CudaPlugin& plugin() const { return plugin_; }
   int device() const { return device_; }
   void* get() const { return stream_; }
-  // Makes the device the calling thread's.
-  Status use() const { return device_status(plugin_.use_device(device_)); }
+  DeviceScope use() const { return {plugin_, device_}; }
   Status copy(void* to, const void* from, int64_t bytes) const {
     return bytes == 0 ? Status() : device_status(plugin_.copy(to, from, bytes, stream_));
   }

@@ -28,7 +28,7 @@ class DevicePlan {
   std::vector<program::ValueId> inputs_;             // that a step on the device reads
   std::vector<std::vector<program::ValueId>> over_;  // before each step: values that were written on the other side
   std::vector<program::ValueId> outputs_;            // that are the device's behind the last step
-  bool all_on_device_ = true;
+  bool takes_graph_ = true;                          // all steps are the device's
   void* graph_ = nullptr;
   const kernels::CudaPlugin* plugin_ = nullptr;  // of the graph
   int64_t generation_ = -1;                      // of the memory that it was written for; -1: no run yet
@@ -41,7 +41,8 @@ class DeviceRun {
   ~DeviceRun();
 
   DeviceWeights& weights() { return *weights_; }
-  const DeviceStream& stream() const { return *stream_; }
+  // Of the device's memory, the weights' too.
+  int64_t bytes() const;
   // Makes room for a plan.
   Status reserve(const Plan& plan);
   // New memory for the states, which are the host's then.

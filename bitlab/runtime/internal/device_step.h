@@ -23,6 +23,11 @@ Result<Step> with_device(const StepContext& context, Step step, const Make& make
   return step;
 }
 
+template <class T>
+std::span<const uint8_t> bytes_of(const std::vector<T>& values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)};
+}
+
 // A floating-point constant's copy on the device; null where it is left out.
 inline Result<const float*> device_floats(DeviceWeights& device, const StepContext& context, size_t place) {
   if (context.floats(place) == nullptr) return static_cast<const float*>(nullptr);

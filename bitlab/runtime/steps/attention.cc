@@ -155,8 +155,7 @@ Result<Step> make_rotary_step(const StepContext& context) {
             rotary_scratch_bytes(shape), ""};
   return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
     const std::vector<double> frequencies = kernels::rotary_frequencies(theta, shape.depth);
-    BITLAB_TRY(const auto kept, device.keep({reinterpret_cast<const uint8_t*>(frequencies.data()),
-                                             frequencies.size() * sizeof(frequencies[0])}));
+    BITLAB_TRY(const auto kept, device.keep(bytes_of(frequencies)));
     return DeviceStep{[=](const DeviceBuffers& b) {
                         kernels::CudaRotary args{};
                         args.positions = b.input<int64_t>(1), args.x = b.input(0), args.y = b.output(),

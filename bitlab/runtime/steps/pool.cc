@@ -3,6 +3,7 @@
 
 #include "bitlab/kernels/grid_sample/grid_sample.h"
 #include "bitlab/kernels/pool/cuda/pool.h"
+#include "bitlab/kernels/resample/cuda/resample.h"
 #include "bitlab/kernels/resample/resample.h"
 #include "bitlab/runtime/internal/device_step.h"
 
@@ -51,8 +52,7 @@ Result<DeviceStep> device_pool(DeviceWeights& device, const PoolShape& shape, co
   }
   args.channels = shape.channels, args.is_max = divisor == nullptr;
   if (divisor != nullptr) args.counts_padding = divisor->counts_padding, args.number = divisor->number;
-  BITLAB_TRY(const auto kept,
-             device.keep({reinterpret_cast<const uint8_t*>(windows.data()), windows.size() * sizeof(windows[0])}));
+  BITLAB_TRY(const auto kept, device.keep(bytes_of(windows)));
   args.windows = reinterpret_cast<const kernels::CudaWindow*>(kept->data());
   return DeviceStep{[args, kept](const DeviceBuffers& b) {
                       kernels::CudaPool own = args;
@@ -104,6 +104,35 @@ kernels::ResampleMode resample_mode(const std::string& mode) {
   return mode == "cubic" ? Mode::kCubic : Mode::kCubicAntialias;
 }
 
+// What each output reads goes to the device once: places of all dimensions, then their weights.
+Result<DeviceStep> device_resample(DeviceWeights& device, const kernels::ResampleShape& shape) {
+  kernels::CudaResample args{};
+  std::vector<int64_t> places;
+  std::vector<float> weights;
+  args.count = shape.batch * shape.channels, args.channels = shape.channels;
+  for (size_t d = 0; d < 3; ++d) {
+    const kernels::ResampleAxis& axis = shape.axes[d];
+    args.taps[d] = axis.taps, args.out[d] = axis.out(), args.input[d] = axis.input;
+    args.count *= axis.out();
+    places.insert(places.end(), axis.places.begin(), axis.places.end());
+    weights.insert(weights.end(), axis.weights.begin(), axis.weights.end());
+  }
+  BITLAB_TRY(const auto kept_places, device.keep(bytes_of(places)));
+  BITLAB_TRY(const auto kept_weights, device.keep(bytes_of(weights)));
+  const auto* place = reinterpret_cast<const int64_t*>(kept_places->data());
+  const auto* weight = reinterpret_cast<const float*>(kept_weights->data());
+  for (size_t d = 0; d < 3; ++d) {
+    args.places[d] = place, args.weights[d] = weight;
+    place += shape.axes[d].places.size(), weight += shape.axes[d].weights.size();
+  }
+  return DeviceStep{[args, kept_places, kept_weights](const DeviceBuffers& b) {
+                      kernels::CudaResample own = args;
+                      own.x = b.input(0), own.y = b.output();
+                      return b.plugin->resample(&own, b.stream);
+                    },
+                    0, "resample:cuda"};
+}
+
 }  // namespace
 
 Result<Step> make_grid_sample_step(const StepContext& context) {
@@ -131,11 +160,12 @@ Result<Step> make_resample_step(const StepContext& context) {
   const bool align = context.node.attribute<int64_t>("align_corners") == 1;
   auto shape = image_shape<kernels::ResampleShape>(
       context, [&](size_t, int64_t input, int64_t out) { return kernels::resample_axis(kind, align, input, out); });
-  return Step{[shape = std::move(shape)](const StepBuffers& b) -> Status {
-                resample(shape, b.input(0), b.output(), *b.pool);
-                return {};
-              },
-              0, ""};
+  Step step{[shape](const StepBuffers& b) -> Status {
+              resample(shape, b.input(0), b.output(), *b.pool);
+              return {};
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) { return device_resample(device, shape); });
 }
 
 }  // namespace bitlab::runtime

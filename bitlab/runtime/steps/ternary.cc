@@ -8,6 +8,7 @@
 #include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 #include "bitlab/kernels/ternary_gemm/internal/cut.h"
+#include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.h"
 #include "bitlab/kernels/ternary_linear/ternary_linear.h"
 #include "bitlab/runtime/internal/conv_geometry.h"
 #include "bitlab/runtime/internal/device_step.h"
@@ -153,11 +154,34 @@ const char* multiply(const DeviceBuffers& b, const kernels::TernaryGemmArgs& arg
   return b.plugin->ternary_gemm(&args, tokens, static_cast<int32_t>(kernels::CudaProduct::kAny), b.stream);
 }
 
+// A product of activations that stay float, of rows or of patches, and what is behind it.
+Result<DeviceStep> device_weight_only(DeviceWeights& device, const StepContext& context,
+                                      const kernels::TernaryWeight& weight, const kernels::CudaTernaryF32& input,
+                                      size_t residual = 0, DeviceChain rest = {}) {
+  kernels::CudaTernaryF32 product = input;
+  BITLAB_TRY(product.p, device_arguments(device, context.weight(), weight));
+  product.p.y_stride = product.p.rows;
+  product.bytes = !is_for_mma(context.weight());
+  return DeviceStep{[=](const DeviceBuffers& b) {
+                      kernels::CudaTernaryF32 args = product;
+                      args.x = b.input(0), args.p.y = b.output();
+                      if (residual != 0) args.p.residual = b.input(residual);
+                      const char* wrong = b.plugin->ternary_gemm_f32(&args, b.stream);
+                      return wrong != nullptr ? wrong : rest.run_behind(b);
+                    },
+                    0, "ternary_gemm_f32:cuda"};
+}
+
 Result<DeviceStep> device_linear(DeviceWeights& device, const StepContext& context, const kernels::TernaryWeight& weight,
                                  const kernels::LayerActivation& activation, int64_t tokens) {
   const ResidentConstant& resident = context.weight();
   const int64_t depth = weight.packed->depth;
-  if (activation.kind == ternary::ActKind::kNone || depth == 0) return DeviceStep{};
+  if (depth == 0) return DeviceStep{};
+  if (activation.kind == ternary::ActKind::kNone) {
+    kernels::CudaTernaryF32 input{};
+    input.x_stride = depth, input.tokens = tokens, input.groups = 1;
+    return device_weight_only(device, context, weight, input);
+  }
   BITLAB_TRY(kernels::TernaryGemmArgs layer, device_arguments(device, resident, weight));
   layer.q_stride = round_up(depth, kernels::kMmaDepth), layer.y_stride = layer.rows;
   const DeviceRows rows(tokens, depth, layer.q_stride, 0, activation.scale());
@@ -322,9 +346,15 @@ Result<Step> make_ternary_conv_step(const StepContext& context) {
             },
             ternary_conv_scratch_bytes(chosen, weight, geometry, context.threads), chosen.names()};
   return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
-    if (activation.kind == ternary::ActKind::kNone || geometry.depth() == 0) return DeviceStep{};
-    BITLAB_TRY(const DeviceConv conv, DeviceConv::of(device, context, weight, geometry, activation));
+    if (geometry.depth() == 0) return DeviceStep{};
     BITLAB_TRY(const DeviceChain rest, DeviceChain::of(chain.without(epilogue.taken), context.output_elements(), device));
+    if (activation.kind == ternary::ActKind::kNone) {
+      kernels::CudaTernaryF32 input{};
+      input.tokens = geometry.batch * geometry.positions(), input.gathers = true;
+      input.image = kernels::CudaImage::of(geometry), input.groups = geometry.groups;
+      return device_weight_only(device, context, weight, input, epilogue.residual, rest);
+    }
+    BITLAB_TRY(const DeviceConv conv, DeviceConv::of(device, context, weight, geometry, activation));
     return DeviceStep{[=](const DeviceBuffers& b) {
                         const char* wrong = conv.run(b, epilogue.residual != 0 ? b.input(epilogue.residual) : nullptr);
                         return wrong != nullptr ? wrong : rest.run_behind(b);

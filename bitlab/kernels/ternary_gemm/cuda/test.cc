@@ -143,6 +143,29 @@ TEST(CudaTernaryGemm, GroupsHaveTheBitsOfTheCpu) {
 
 TEST(CudaTernaryGemm, SumsAtTheDepthLimitFit) { EXPECT_LT(64 * 127 * kMmaMaxDepth, int64_t{1} << 31); }
 
+TEST(CudaTernaryGemm, EveryLayoutIsTheSameMatrix) {
+  for (const auto& [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {66, 37}, {130, 129}}) {
+    const std::vector<int8_t> t = test::random_int8(rows * depth, 1, -1, 1);
+    const std::vector<uint8_t> codes = test::packed(t, rows, depth);
+    const PackedTernary expected = pack_ternary(codes, rows, depth, TernaryLayout::kMma).value();
+    for (const TernaryLayout layout : {TernaryLayout::kRows, TernaryLayout::kVn, TernaryLayout::kMma}) {
+      const PackedTernary mma = repack_mma(pack_ternary(codes, rows, depth, layout).value()).value();
+      EXPECT_EQ(mma.layout, TernaryLayout::kMma);
+      ASSERT_EQ(mma.data.size(), expected.data.size());
+      EXPECT_TRUE(std::equal(mma.data.data(), mma.data.data() + mma.data.size(), expected.data.data())) << name(layout);
+      for (const int64_t groups : {1, 2}) {
+        if (rows % groups != 0) continue;
+        const PackedTernary packed = pack_ternary(codes, rows, depth, layout, groups).value();
+        std::vector<int8_t> found(t.size());
+        for (int64_t row = 0; row < rows; ++row)
+          unpack_row(packed, row, 0, std::span(found).subspan(static_cast<size_t>(row * depth), static_cast<size_t>(depth)),
+                     groups);
+        EXPECT_EQ(found, t) << name(layout) << " " << groups;
+      }
+    }
+  }
+}
+
 TEST(CudaTernaryGemm, APackedWeightTakesTwoBitsAWeight) {
   EXPECT_EQ(packed_bytes(4096, 4096, TernaryLayout::kMma), 4096 * 4096 / 4);
   EXPECT_EQ(packed_bytes(1, 1, TernaryLayout::kMma), kMmaTileBytes);
