@@ -9,12 +9,16 @@
 #include <cstdint>
 #include <cstring>
 
+// BITLAB_UNROLL_BY(n), in front of a loop of any length: so many of its loads are under way at once.
+#define BITLAB_PRAGMA(text) _Pragma(#text)
 #if defined(__CUDACC__)
 #define BITLAB_HOST_DEVICE __host__ __device__ __forceinline__
 #define BITLAB_UNROLL _Pragma("unroll")
+#define BITLAB_UNROLL_BY(n) BITLAB_PRAGMA(unroll n)
 #else
 #define BITLAB_HOST_DEVICE inline
 #define BITLAB_UNROLL
+#define BITLAB_UNROLL_BY(n)
 #endif
 
 namespace bitlab::cuda {

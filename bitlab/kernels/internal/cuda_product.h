@@ -92,7 +92,7 @@ struct EachSum {
                   batch = rest - token * p.batches;
     const typename Problem::Token at = p.token(batch, token);
     typename Problem::Sum sum = 0;
-    for (int64_t k = 0; k < p.depth; ++k) sum = p.add(sum, p.x(batch, at, k), p.w(batch, row, k));
+    BITLAB_UNROLL_BY(8) for (int64_t k = 0; k < p.depth; ++k) sum = p.add(sum, p.x(batch, at, k), p.w(batch, row, k));
     p.finish(batch, token, row, sum);
   }
 };

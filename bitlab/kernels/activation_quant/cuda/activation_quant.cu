@@ -58,10 +58,7 @@ BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, const float* 
   PerThread<uint32_t, kThreads> most;
   block.each([&](int thread) {
     uint32_t own = 0;
-#if defined(__CUDACC__)
-#pragma unroll 4
-#endif
-    for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
+    BITLAB_UNROLL_BY(4) for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
       const uint32_t bits = bits_of(x[k]) & 0x7FFFFFFFU;
       own = own < bits ? bits : own;
     }
@@ -76,10 +73,7 @@ BITLAB_HOST_DEVICE void write(const Block<kThreads>& block, const Rows& r, uint3
   int8_t* to = r.q + block.x * r.q_stride;
   const float size = float_of(most), inv = r.inv > 0 ? r.inv : r.limit / (size < kEpsilon ? kEpsilon : size);
   block.each([&](int thread) {
-#if defined(__CUDACC__)
-#pragma unroll 4
-#endif
-    for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
+    BITLAB_UNROLL_BY(4) for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
       float value = rintf(from[k] * inv);
       value = value < r.limit ? value : r.limit;
       value = value > -r.limit ? value : -r.limit;

@@ -41,7 +41,7 @@ struct Attend {
   static BITLAB_HOST_DEVICE float score(const CudaAttention& p, const Query& at, int64_t key) {
     const float* k = at.k + key * p.depth;
     float sum = 0;
-    for (int64_t d = 0; d < p.depth; ++d) sum = fmaf(at.q[d], k[d], sum);
+    BITLAB_UNROLL_BY(8) for (int64_t d = 0; d < p.depth; ++d) sum = fmaf(at.q[d], k[d], sum);
     float z = lane(one_nan(sum)) * p.scale;
     const int64_t place = at.sample * p.mask_strides[0] + at.head * p.mask_strides[1] + at.query * p.mask_strides[2] +
                           key * p.mask_strides[3];
@@ -75,7 +75,8 @@ struct Attend {
     block.sync();
     block.each([&](int thread) {
       float sum = 0;
-      for (int64_t key = thread; key < at.seen && thread < cuda::kSumLanes; key += cuda::kSumLanes) sum = sum + at.scores[key];
+      if (thread < cuda::kSumLanes)
+        BITLAB_UNROLL_BY(8) for (int64_t key = thread; key < at.seen; key += cuda::kSumLanes) sum = sum + at.scores[key];
       shared.lanes[thread] = sum;
     });
     cuda::tree_sum(block, shared.lanes);
@@ -83,10 +84,7 @@ struct Attend {
       const float total = shared.lanes[0] == 0 ? 1.0F : shared.lanes[0];
       for (int64_t d = thread; d < p.value_depth; d += kThreads) {
         float sum = 0;
-#if defined(__CUDACC__)
-#pragma unroll 8
-#endif
-        for (int64_t key = 0; key < at.seen; ++key) sum = fmaf(at.scores[key], at.v[key * p.value_depth + d], sum);
+        BITLAB_UNROLL_BY(8) for (int64_t key = 0; key < at.seen; ++key) sum = fmaf(at.scores[key], at.v[key * p.value_depth + d], sum);
         at.y[d] = lane(one_nan(sum)) / total;
       }
     });

@@ -37,7 +37,7 @@ struct Reduce {
       if (at.row < args.rows) {
         const float* from = x + at.row * args.p.columns;
         const int64_t padded = (args.p.columns + cuda::kSumLanes - 1) / cuda::kSumLanes * cuda::kSumLanes;
-        for (int64_t i = at.lane; i < padded; i += cuda::kSumLanes)
+        BITLAB_UNROLL_BY(8) for (int64_t i = at.lane; i < padded; i += cuda::kSumLanes)
           value = f(thread, value, i < args.p.columns ? from[i] : padding, i);
       }
       shared.lanes[thread] = value;
@@ -49,7 +49,7 @@ struct Reduce {
     block.each([&](int thread) {
       const Place at(block, thread);
       if (at.row >= args.rows) return;
-      for (int64_t i = at.lane; i < args.p.columns; i += cuda::kSumLanes) f(thread, at.row * args.p.columns + i, i);
+      BITLAB_UNROLL_BY(4) for (int64_t i = at.lane; i < args.p.columns; i += cuda::kSumLanes) f(thread, at.row * args.p.columns + i, i);
     });
   }
   static BITLAB_HOST_DEVICE float first_lane(const Shared& shared, int thread) {
