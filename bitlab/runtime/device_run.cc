@@ -79,12 +79,13 @@ Status DeviceRun::reserve_states(const std::vector<AlignedBuffer>& states) {
   const DeviceScope scope = stream_->use();
   BITLAB_RETURN_IF_ERROR(scope.status());
   BITLAB_RETURN_IF_ERROR(stream_->synchronize());
-  ++generation_;
-  for (size_t i = 0; i < states.size(); ++i) {
-    states_[i] = {};
-    BITLAB_TRY(states_[i], DeviceMemory::allocate(stream_->plugin(), static_cast<int64_t>(states[i].size())));
-    state_on_device_[i] = false;
+  std::vector<DeviceMemory> grown;
+  for (const AlignedBuffer& state : states) {
+    BITLAB_TRY(grown.emplace_back(), DeviceMemory::allocate(stream_->plugin(), static_cast<int64_t>(state.size())));
   }
+  ++generation_;
+  states_ = std::move(grown);
+  state_on_device_.assign(states.size(), false);
   return {};
 }
 
@@ -151,7 +152,7 @@ Status DeviceRun::run_step(const Work& work, const PlannedStep& planned) {
   auto* word = reinterpret_cast<Word*>(word_.data());
   DeviceBuffers buffers;
   buffers.inputs = inputs_, buffers.outputs = outputs_;
-  buffers.scratch = arena_.data() + round_up(work.plan.scratch_offset, 256);
+  buffers.scratch = arena_.data() + round_up(work.plan.scratch_offset, kDeviceAlignment);
   buffers.plugin = &stream_->plugin(), buffers.stream = stream_->get();
   buffers.position = &word->position, buffers.failed = &word->failed, buffers.capacity = work.capacity;
   const Status status = device_status(planned.step.device.run(buffers));

@@ -54,9 +54,8 @@ Status put_on_device(const Model& model, DeviceWeights& device, Plan& plan) {
       BITLAB_TRY(planned.device_constants.back(), device.copy_of(model.constant(id)[0].plain));
     }
   }
-  // Kernels of patches read a bit beyond a value, whatever stands there.
-  constexpr int64_t kSlack = 256;
-  plan.device_bytes = round_up(plan.scratch_offset, kSlack) + scratch + kSlack;
+  constexpr int64_t kSlack = kDeviceAlignment;  // Kernels of patches read a bit beyond a value, whatever stands there.
+  plan.device_bytes = round_up(plan.scratch_offset, kDeviceAlignment) + scratch + kSlack;
   return {};
 }
 

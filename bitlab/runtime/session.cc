@@ -55,10 +55,12 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const Model> mo
   options.device = device ? fmt::format("cuda:{}", *device) : "cpu";
   std::unique_ptr<Session> session(new Session(std::move(model), std::move(options)));
   if (device) {
-    if constexpr (!kHasDevices)
+    if constexpr (kHasDevices) {
+      BITLAB_TRY(session->device_, DeviceRun::open(*session->model_, *device, session->states_.size()));
+    } else {
       return make_error(ErrorCode::kUnsupported, "[session] the device 'cpu', which is all that this build has, got '{}'",
                         session->options_.device);
-    BITLAB_TRY(session->device_, DeviceRun::open(*session->model_, *device, session->states_.size()));
+    }
   }
   return session;
 }
@@ -162,8 +164,8 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
                   states_[i].data() + static_cast<size_t>(outer * capacity_) * bytes,
                   static_cast<size_t>(position_) * bytes);
   }
+  if (is_on_device()) BITLAB_RETURN_IF_ERROR(device_->reserve_states(grown));
   states_ = std::move(grown);
-  if (is_on_device()) BITLAB_RETURN_IF_ERROR(device_->reserve_states(states_));
   state_batch_ = sizes[0];
   if (capacity == capacity_) return {};
   capacity_ = capacity;

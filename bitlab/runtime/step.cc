@@ -48,7 +48,6 @@ std::vector<Reordering> reorderings_of(const StepContext& context, int64_t scrat
 
 // The same in front of a device's step.
 void reorder_on_device(const StepContext& context, DeviceStep& step) {
-  constexpr int64_t kDeviceAlignment = 256;
   const std::vector<Reordering> reorderings = reorderings_of(context, round_up(step.scratch_bytes, kDeviceAlignment));
   step.scratch_bytes = reorderings.back().end;
   step.run = [inner = std::move(step.run), reorderings](const DeviceBuffers& buffers) {

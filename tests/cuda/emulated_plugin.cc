@@ -20,9 +20,9 @@
 #include "bitlab/kernels/rotary/cuda/rotary.cu"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.cu"
 #include "bitlab/kernels/ternary_embedding/cuda/embedding.cu"
-#include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.cu"
 #include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
+#include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.cu"
 
 namespace bitlab::cuda {
 namespace {

@@ -12,6 +12,8 @@
 
 namespace bitlab::runtime {
 
+inline constexpr int64_t kDeviceAlignment = 256;  // of memory there, and of what steps have in it
+
 // The number of "cuda" (0) or "cuda:<number>"; nothing for "cpu". "": what the environment variable BITLAB_DEVICE says, else "cpu". Error:
 // InvalidArgument.
 Result<std::optional<int>> parse_device(std::string_view text);
@@ -47,7 +49,7 @@ struct ReleaseDeviceMemory {
 
 class DeviceMemory {
  public:
-  // Of the thread's current device, aligned to 256; whatever stands there. Error: OutOfMemory.
+  // Of the thread's current device, aligned to kDeviceAlignment; whatever stands there. Error: OutOfMemory.
   static Result<DeviceMemory> allocate(const kernels::CudaPlugin& plugin, int64_t bytes);
 
   uint8_t* data() const { return data_.get(); }

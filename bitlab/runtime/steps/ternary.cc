@@ -97,8 +97,6 @@ bool stays_finite(const kernels::TernaryWeight& w, float step) {
 
 // --- on a device
 
-constexpr int64_t kDeviceAlignment = 256;
-
 // Whether the matrix units multiply by the weight, of two bits; else it is there with a byte a weight.
 bool is_for_mma(const ResidentConstant& weight) { return !is_int8(weight.packed.layout) && weight.packing.groups == 1; }
 
