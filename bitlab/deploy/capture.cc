@@ -1,5 +1,8 @@
 #include "bitlab/deploy/capture.h"
 
+#include <algorithm>
+#include <exception>
+
 #include "bitlab/deploy/internal/lowering.h"
 #include "bitlab/deploy/internal/readers.h"
 #include "bitlab/program/print.h"
@@ -27,19 +30,11 @@ Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Record
                   lowering.live_calls(), lowering.constant_calls()};
 }
 
-}  // namespace
-
-Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                                const CaptureOptions& options) {
-  BITLAB_TRY(Recordings recordings, record_twice(module, forward, example, options.signature));
-  bool varied = false;
-  Result<Captured> lowered = lower(module, forward, recordings, example, options, varied);
-  if (!lowered.ok() && varied) {
-    BITLAB_TRY(recordings, record_twice(module, forward, example, options.signature, Samples::kVaried));
-    lowered = lower(module, forward, recordings, example, options, varied);
-  }
-  if (!lowered.ok()) return lowered.error();
-  Captured captured = *std::move(lowered);
+// What capture_module() does with the recordings of such samples.
+Result<Captured> capture_of(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                            const CaptureOptions& options, Samples samples, bool& varied) {
+  BITLAB_TRY(Recordings recordings, record_all(module, forward, example, options.signature, samples));
+  BITLAB_TRY(Captured captured, lower(module, forward, recordings, example, options, varied));
   captured.unread = unread_modules(module, Readers(recordings.first));
   std::swap(recordings.first, recordings.twin);
   std::swap(recordings.sizes, recordings.twin_sizes);
@@ -49,6 +44,30 @@ Result<Captured> capture_module(torch::nn::Module& module, const Forward& forwar
                       "[capture] the same arguments for every batch size, got some for {} that differ from those for {}",
                       recordings.twin_sizes[0], recordings.sizes[0]);
   return captured;
+}
+
+// The first recordings again in another way, where that does better; what failed in the first one tells more.
+Result<Captured> or_again(const Result<Captured>& first, torch::nn::Module& module, const Forward& forward,
+                          const NamedTensors& example, const CaptureOptions& options, Samples samples) {
+  bool varied = false;
+  try {
+    Result<Captured> again = capture_of(module, forward, example, options, samples, varied);
+    return again.ok() ? std::move(again) : first.error();
+  } catch (const std::exception&) {  // of Python
+    return first.error();
+  }
+}
+
+}  // namespace
+
+Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                                const CaptureOptions& options) {
+  bool varied = false;
+  Result<Captured> captured = capture_of(module, forward, example, options, Samples::kFew, varied);
+  if (captured.ok()) return captured;
+  if (varied) return or_again(captured, module, forward, example, options, Samples::kVaried);
+  const bool has_sizes = options.signature && options.signature->symbols.size() > 1;
+  return has_sizes ? or_again(captured, module, forward, example, options, Samples::kLarge) : captured;
 }
 
 Result<program::Program> capture(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,

@@ -32,8 +32,9 @@ struct Captured {
 };
 
 // `module` owns the parameters that `forward` uses, and is set to eval. The forward pass is recorded twice, at two sizes of every symbol, on the
-// example's elements repeated in turn: both recordings must agree, and the sizes in them tell which symbols a dimension is a multiple of. Where a
-// constant grows with symbols, a third recording at the largest sizes makes the table that it is a part of; so such symbols need a bound.
+// example's elements repeated in turn: both recordings must agree, and the sizes in them tell which symbols a dimension is a multiple of, and what is added;
+// with symbols besides the batch a third one tells that sooner, and must agree. Where a constant grows with symbols, a recording at the largest sizes makes the table that it is a part of; so
+// such symbols need a bound. The least sizes of symbols are raised to those that LibTorch's operators take.
 //
 // Operators that can be lowered: lowering/lowerings.def. Errors: those of signature_of() and recording_sizes(); Unsupported (an operator, a tensor
 // that is neither input nor parameter, a forward pass that depends on a symbol in another way), and what shape rules and verify() find.

@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/view_as_real.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
@@ -42,6 +43,14 @@ std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
   return {bytes, bytes + plain.nbytes()};
 }
 
+// Whether both have the same values; of samples those that a product makes, which may round otherwise for each.
+bool is_repeated(const at::Tensor& one, const at::Tensor& all, bool of_samples) {
+  constexpr double kRoundings = 1e-6;
+  if (at::equal(one, all)) return true;
+  return of_samples && all.scalar_type() == at::kFloat && at::isfinite(all).all().item<bool>() &&
+         (all - one).abs().max().item<double>() <= kRoundings * all.abs().max().item<double>();
+}
+
 // A tensor without what repeats along symbols; `whole` and `rest` are its sizes with and without, of the same rank.
 struct Unrepeated {
   at::Tensor part;
@@ -56,7 +65,9 @@ Unrepeated without_repetitions(const at::Tensor& tensor, const program::Shape& s
   for (const program::Dim& size : shape) {
     const auto dim = static_cast<int64_t>(rest.size());
     const int64_t runs = size.is_number() ? 1 : part.size(dim) / size.factor;
-    const auto repeats = [&](const at::Tensor& of) { return at::equal(of.narrow(dim, 0, 1).expand_as(of), of); };
+    const auto repeats = [&](const at::Tensor& of) {
+      return is_repeated(of.narrow(dim, 0, 1).expand_as(of), of, uses(size, 0));
+    };
     const at::Tensor split = part.unflatten(dim, {runs, part.size(dim) / runs});
     if (!size.is_number() && repeats(part)) {
       part = part.narrow(dim, 0, 1);
@@ -67,7 +78,7 @@ Unrepeated without_repetitions(const at::Tensor& tensor, const program::Shape& s
       whole.insert(whole.end(), {with_factor(size, 1), size.factor});
       rest.insert(rest.end(), {1, size.factor});
     } else if (const at::Tensor blocks = size.is_number() ? split : part.unflatten(dim, {size.factor, runs});
-               !size.is_number() && at::equal(blocks.narrow(dim + 1, 0, 1).expand_as(blocks), blocks)) {
+               !size.is_number() && is_repeated(blocks.narrow(dim + 1, 0, 1).expand_as(blocks), blocks, uses(size, 0))) {
       part = blocks.narrow(dim + 1, 0, 1);  // as many parts, each of which repeats one slice
       whole.insert(whole.end(), {size.factor, with_factor(size, 1)});
       rest.insert(rest.end(), {size.factor, 1});
@@ -92,7 +103,7 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   const auto get_of = [&](const Call& c) {
     const at::Tensor found = get(c);
     if (found.is_complex()) return at::view_as_real(found.resolve_conj().to(at::kComplexFloat));
-    return found.to(is_rounded(found.scalar_type()) ? at::kFloat : found.scalar_type());
+    return found.to(computed_as(found.scalar_type()));
   };
   const at::Tensor tensor = get_of(call), twin_tensor = get_of(twin());
   if (const at::Tensor now = get(call); now.has_storage() && states_.contains(memory_of(now)))
@@ -104,7 +115,7 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   };
   if (tensor.scalar_type() != at::kFloat && !is_plain(tensor.scalar_type()))
     return unsupported(call, "constants of float32, int64, int32 or bool", c10::toString(tensor.scalar_type()));
-  BITLAB_TRY(const program::Shape shape, shape_of(call, tensor.sizes(), twin_tensor.sizes()));
+  BITLAB_TRY(const program::Shape shape, shape_of(call, [&](const Call& c) { return get_of(c).sizes().vec(); }));
   if (is_fixed(shape)) {
     if (!tensor.is_same(twin_tensor) && !same_values(tensor, twin_tensor))
       return differs("constants that depend on neither sizes nor values of inputs",
@@ -131,7 +142,7 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
 // `part`: the tensor without its repetitions, `rest` its shape. The recording at the largest sizes has the whole table.
 Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                      const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get) {
-  if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return dim.powers[0] != 0; }))
+  if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return uses(dim, 0); }))
     return random_source(source).empty()
                ? unsupported(call, "constants that are the same for each sample",
                              describe(source) + " with values that differ")
@@ -139,7 +150,7 @@ Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source,
   if (!recordings_->largest) {
     for (const program::Dim& dim : rest)
       for (size_t s = 0; s < recordings_->signature.symbols.size(); ++s)
-        if (dim.powers[s] != 0 && recordings_->signature.symbols[s].max == program::kMaxElements)
+        if (uses(dim, s) && recordings_->signature.symbols[s].max == program::kMaxElements)
           return unsupported(
               call,
               fmt::format("a largest size of '{}', with which a constant grows", recordings_->signature.symbols[s].name),
@@ -255,7 +266,9 @@ bool Lowering::set_back(Call& call, const Call& recorded, const Recording& recor
   return any;
 }
 
-ValueId Lowering::number(const at::Scalar& value, at::ScalarType type) { return constant(at::full({1}, value, type)); }
+ValueId Lowering::number(const at::Scalar& value, at::ScalarType type) {
+  return constant(at::full({1}, value, is_narrow(type) ? at::kInt : type));
+}
 
 ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
   const auto known = constants_.find(identity(source));

@@ -9,6 +9,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <fmt/format.h>
 
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 #include "bitlab/ops/weight_cache.h"
@@ -58,6 +59,12 @@ bool returns_arguments(const Call& call) {
     for_each_tensor(output, [&](const at::Tensor& tensor) { all = all && given.contains(identity(tensor)); });
   }
   return all;
+}
+
+// Whether a call looks at a float64 input in another way: rounded, it is one of float32.
+bool is_view_of_double(const Call& call) {
+  return find_view_function(call.op) != nullptr && !call.arguments.empty() && call.arguments[0].value.isTensor() &&
+         call.arguments[0].value.toTensor().scalar_type() == at::kDouble;
 }
 
 // Whether a call writes values by a mask, into another tensor than these.
@@ -111,13 +118,20 @@ std::string describe(const c10::IValue& value) {
   return "[" + items + "]";
 }
 
+void Lowering::move_to(size_t call) {
+  index_ = call;
+  twin_ = &recordings_->twin.calls[call];
+  third_ = recordings_->third ? &recordings_->third->calls[call] : nullptr;
+}
+
 template <class Function>
 auto Lowering::within(size_t call, Function function) {
-  const size_t index = std::exchange(index_, call), nodes = calls_.size();
-  const Call* twin = std::exchange(twin_, &recordings_->twin.calls[call]);
+  const size_t index = index_, nodes = calls_.size();
+  const Call *twin = twin_, *third = third_;
+  move_to(call);
   auto result = function();
   index_ = index;
-  twin_ = twin;
+  twin_ = twin, third_ = third;
   std::fill(calls_.begin() + static_cast<std::ptrdiff_t>(nodes), calls_.end(), std::nullopt);
   return result;
 }
@@ -151,7 +165,10 @@ class Lowering::Written {
     return lowering_.within(write, [&] {
       return lowering_.constant_of(all.first.calls[write], [&](const Call& c) {
         const auto holds = [&](const Recording& recording) { return &c == &recording.calls[write]; };
-        const Recording& recording = holds(all.first) ? all.first : holds(all.twin) ? all.twin : *all.largest;
+        const Recording& recording = holds(all.first)                 ? all.first
+                                     : holds(all.twin)                ? all.twin
+                                     : all.third && holds(*all.third) ? *all.third
+                                                                      : *all.largest;
         const at::Tensor base = recording.calls[view_.call].arguments.at(0).value.toTensor();
         return c.memory.as_strided(base.sizes(), base.strides(), base.storage_offset());
       });
@@ -189,6 +206,7 @@ Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) {
     BITLAB_RETURN_IF_ERROR(within(view.call, [&] { return find_lowering(made_by.op)(*this, made_by); }));
     return values_.at(key);
   }
+  if (rows_.contains(key)) return unsupported(call, "rows of all samples to index one tensor by", describe(tensor));
   return unsupported(call, "a value that was not changed in place as a part of another, and no index of a max pool",
                      describe(tensor));
 }
@@ -257,7 +275,10 @@ Result<ValueId> Lowering::node(Op op, std::vector<ValueId> inputs, program::Attr
 }
 
 Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& output) {
-  if (is_rounded(output.scalar_type()) && dtype(value) == program::DType::kFloat32) {
+  if (computed_as(output.scalar_type()) == at::kInt && dtype(value) == program::DType::kInt64) {
+    BITLAB_TRY(value, cast(value, at::kInt));
+  }
+  if ((is_rounded(output.scalar_type()) && dtype(value) == program::DType::kFloat32) || is_narrow(output.scalar_type())) {
     BITLAB_TRY(value, rounded(value, output.scalar_type()));
   }
   BITLAB_TRY(value, with_ones_of(call, value, output));
@@ -266,7 +287,13 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
   std::vector<int64_t> found = call.shape_of(output).vec();
   if (output.is_complex()) found.push_back(2);  // as pairs
   if (found != expected) return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(found));
-  if (computed_as(output.scalar_type()) != scalar_type(dtype(value)) && output.scalar_type() != scalar_type(dtype(value)))
+  for (size_t i = 0; third_ != nullptr && i < call.outputs.size(); ++i) {
+    if (!call.outputs[i].isTensor() || !call.outputs[i].toTensor().is_same(output) || output.is_complex()) continue;
+    if (const auto third = shape_at(shape(value), recordings_->third_sizes); third != third_->shapes.at(i))
+      return unsupported(call, "a result of shape " + program::to_string(third), deploy::show(third_->shapes[i]));
+  }
+  const at::ScalarType type = output.scalar_type() == at::kDouble ? at::kFloat : computed_as(output.scalar_type());
+  if (type != scalar_type(dtype(value)) && output.scalar_type() != scalar_type(dtype(value)))
     return unsupported(call, fmt::format("a result of {}", name(dtype(value))), c10::toString(output.scalar_type()));
   values_[identity(output)] = value;
   lost_.erase(identity(output));
@@ -284,13 +311,21 @@ Result<ValueId> Lowering::with_ones_of(const Call& call, ValueId value, const at
   if (now == found || output.is_complex() || without_ones(now) != without_ones(found)) return value;
   for (size_t i = 0; i < call.outputs.size(); ++i) {
     if (!call.outputs[i].isTensor() || !call.outputs[i].toTensor().is_same(output)) continue;
-    BITLAB_TRY(const program::Shape wanted, shape_of(call, call.shapes[i], twin().shapes.at(i)));
+    BITLAB_TRY(const program::Shape wanted, shape_of(call, [&](const Call& c) { return c.shapes.at(i); }));
     return reshape(value, wanted);
   }
   return value;
 }
 
-// What a value of fewer bits holds, as float32. What moves such values has no others.
+// What an int32 value holds in fewer bits.
+Result<ValueId> Lowering::cut(ValueId value, at::ScalarType type) {
+  if (type == at::kByte) return node(Op::bitwise_and, {value, number(255, at::kInt)});
+  const ValueId bits = number(type == at::kChar ? 24 : 16, at::kInt);
+  BITLAB_TRY(value, node(Op::shift_left, {value, bits}));
+  return node(Op::shift_right, {value, bits});
+}
+
+// What a value of fewer bits holds, as float32 or int32. What moves such values has no others.
 Result<ValueId> Lowering::rounded(ValueId value, at::ScalarType type) {
   const auto holds = [&](ValueId id) {
     const auto found = rounded_.find(id);
@@ -305,7 +340,9 @@ Result<ValueId> Lowering::rounded(ValueId value, at::ScalarType type) {
   const bool is_moved = maker != all.rend() &&
                         std::find(std::begin(kMoves), std::end(kMoves), maker->op) != std::end(kMoves) &&
                         std::all_of(maker->inputs.begin(), maker->inputs.end(), holds);
-  if (!is_moved) {
+  if (!is_moved && is_narrow(type)) {
+    BITLAB_TRY(value, cut(value, type));
+  } else if (!is_moved) {
     BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string(name(dtype_of(type)))}}));
     BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string("float32")}}));
   }
@@ -324,40 +361,70 @@ Result<ValueId> Lowering::reshape(ValueId x, const program::Shape& target) {
   return node(Op::reshape, {x}, {{"shape", target}});
 }
 
-Result<program::Dim> Lowering::dim_of(const Call& call, int64_t size, int64_t twin_size) const {
-  if (const auto dim = deploy::dim_of(size, twin_size, recordings_->sizes, recordings_->twin_sizes,
-                                      recordings_->signature.symbols.size()))
-    return *dim;
-  return unsupported(call, "sizes that are fixed or multiples of symbols", fmt::format("{} and {}", size, twin_size));
+// The sums in the shapes of values so far.
+std::span<const program::Dim> Lowering::known_sums() {
+  const std::vector<program::Value>& values = builder_.peek().values;
+  for (; values_seen_ < values.size(); ++values_seen_)
+    for (const program::Dim& dim : values[values_seen_].shape)
+      for (const program::Sum& sum : dim.sums) {
+        program::Dim alone(1);
+        alone.sums.push_back(sum);
+        if (std::find(sums_.begin(), sums_.end(), alone) == sums_.end()) sums_.push_back(std::move(alone));
+      }
+  return sums_;
 }
 
-Result<program::Shape> Lowering::shape_of(const Call& call, at::IntArrayRef sizes, at::IntArrayRef twin_sizes) const {
-  if (sizes.size() != twin_sizes.size())
-    return unsupported(call, "one rank for all sizes", deploy::show(sizes) + " and " + deploy::show(twin_sizes));
+std::vector<program::SymbolSizes> Lowering::all_sizes() const {
+  std::vector<program::SymbolSizes> sizes{recordings_->sizes, recordings_->twin_sizes};
+  if (third_ != nullptr) sizes.push_back(recordings_->third_sizes);
+  return sizes;
+}
+
+Result<program::Dim> Lowering::dim_of(const Call& call, const std::function<int64_t(const Call&)>& size) {
+  std::vector<int64_t> found{size(call), size(*twin_)};
+  if (third_ != nullptr) found.push_back(size(*third_));
+  if (const auto dim = deploy::dim_of(found, all_sizes(), recordings_->signature.symbols.size(), known_sums())) return *dim;
+  return unsupported(call, "sizes that are fixed, or follow from symbols", fmt::format("{}", fmt::join(found, " and ")));
+}
+
+bool Lowering::is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const {
+  return dim.at(recordings_->sizes) == size(call) && dim.at(recordings_->twin_sizes) == size(*twin_) &&
+         (third_ == nullptr || dim.at(recordings_->third_sizes) == size(*third_));
+}
+
+Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<std::vector<int64_t>(const Call&)>& sizes) {
+  std::vector<std::vector<int64_t>> found{sizes(call), sizes(*twin_)};
+  if (third_ != nullptr) found.push_back(sizes(*third_));
+  std::string texts;
+  for (const std::vector<int64_t>& each : found) texts += (texts.empty() ? "" : " and ") + deploy::show(each);
   program::Shape shape;
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    const Result<program::Dim> dim = dim_of(call, sizes[i], twin_sizes[i]);
-    if (!dim.ok())
-      return unsupported(call, "sizes that are fixed or multiples of symbols",
-                         deploy::show(sizes) + " and " + deploy::show(twin_sizes));
+  for (const std::vector<int64_t>& each : found)
+    if (each.size() != found[0].size()) return unsupported(call, "one rank for all sizes", texts);
+  for (size_t i = 0; i < found[0].size(); ++i) {
+    std::vector<int64_t> of_axis;
+    for (const std::vector<int64_t>& each : found) of_axis.push_back(each[i]);
+    const auto dim = deploy::dim_of(of_axis, all_sizes(), recordings_->signature.symbols.size(), known_sums());
+    if (!dim) return unsupported(call, "sizes that are fixed, or follow from symbols", texts);
     shape.push_back(*dim);
   }
   return shape;
 }
 
-Result<program::Shape> Lowering::shape_of_output(const Call& call) const {
-  BITLAB_TRY(program::Shape shape, shape_of(call, call.shapes.at(0), twin().shapes.at(0)));
+Result<program::Shape> Lowering::shape_of_output(const Call& call) {
+  BITLAB_TRY(program::Shape shape, shape_of(call, [](const Call& c) { return c.shapes.at(0); }));
   if (output_of(call).is_complex()) shape.emplace_back(2);
   return shape;
 }
 
-Result<ValueId> Lowering::positions(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor) {
+Result<ValueId> Lowering::positions(const Call& call, const std::function<at::Tensor(const Call&)>& get_tensor) {
+  const at::Tensor tensor = get_tensor(call), twin_tensor = get_tensor(twin());
+  const auto get = [&](const Call& c) { return get_tensor(c).size(0); };
   if (values_.contains(identity(tensor))) return value_of(call, tensor);
   for (const at::Tensor& t : {tensor, twin_tensor})
     if (t.dim() != 1 || t.scalar_type() != at::kLong || !at::equal(t, at::arange(t.size(0))))
       return unsupported(call, "the int64 positions 0, 1, ...", describe(t) + " of others");
-  BITLAB_TRY(const program::Dim size, dim_of(call, tensor.size(0), twin_tensor.size(0)));
-  if (size.powers[0] != 0)  // what a sample gets would depend on its place in the batch
+  BITLAB_TRY(const program::Dim size, dim_of(call, get));
+  if (uses(size, 0))  // what a sample gets would depend on its place in the batch
     return unsupported(call, "positions that are the same for each sample", "as many as the batch has");
   BITLAB_TRY(const ValueId id, node(Op::positions, {}, {{"size", program::Shape{size}}, {"continues", int64_t{0}}}));
   values_[identity(tensor)] = id;
@@ -453,7 +520,7 @@ bool Lowering::is_only_written(const Call& call) const {
 Status Lowering::lower_symbolic_source(const Call& call) {
   const at::Tensor &made = output_of(call), &twin_made = output_of(twin());
   if (made.sizes() == twin_made.sizes() || made.scalar_type() != at::kLong) return {};
-  BITLAB_TRY(const ValueId id, positions(call, made, twin_made));
+  BITLAB_TRY(const ValueId id, positions(call, [](const Call& c) { return output_of(c); }));
   calls_.back() = index_;
   return finish(call, id);
 }
@@ -505,10 +572,13 @@ Status Lowering::lower_function(const Call& call) {
   }
   if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
   for (const c10::IValue& output : call.outputs)
-    if (output.isTensor() && output.toTensor().defined() && output.toTensor().scalar_type() == at::kDouble)
+    if (output.isTensor() && output.toTensor().defined() && output.toTensor().scalar_type() == at::kDouble &&
+        !is_view_of_double(call))
       return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
   asked_.clear();
   try {
+    BITLAB_TRY(const bool is_of_rows, lower_rows_of_samples(call));
+    if (is_of_rows) return {};
     if (reads_selection(call) && (!puts_values(call) || is_selection(call.tensor("self")))) return lower_on_all_rows(call);
     // A constant that is changed in place enters as it was.
     if (!call.before.defined() || is_activation(call.arguments.at(0).value.toTensor())) {
@@ -533,9 +603,12 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
   const auto changed_again = changed_memory(recordings.twin);  // a cache is filled once
   std::erase_if(states_, [&](const void* memory) { return !changed_again.contains(memory); });
   for (const program::Symbol& symbol : recordings.signature.symbols) builder_.declare(symbol);
-  for (const program::Port& port : recordings.signature.inputs)
-    values_[identity(recordings.first.inputs.at(port.name))] =
-        builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
+  for (const program::Port& port : recordings.signature.inputs) {
+    const at::Tensor& input = recordings.first.inputs.at(port.name);
+    const ValueId value = builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
+    values_[identity(input)] = value;
+    if (is_narrow(input.scalar_type())) rounded_[value] = input.scalar_type();
+  }
   const Live live = live_parts(recordings.first);
   live_ = &live;
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
@@ -543,20 +616,24 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
     BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
     if (!live.calls[index_]) continue;
     ++live_calls_;
-    twin_ = &recordings.twin.calls[index_];
+    move_to(index_);
     BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
   }
   std::vector<program::Output> outputs;
-  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends;
-  twin_ = &twin_ends;
+  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends, third_ends = ends;
+  twin_ = &twin_ends, third_ = recordings.third ? &third_ends : nullptr;
   for (const auto& [output_name, tensor] : recordings.first.outputs) {
-    const auto of_recording = [&, &found = tensor, &twin_found = recordings.twin.outputs.at(output_name)](const Call& c) {
-      return &c == &ends ? found : twin_found;
+    const auto of_recording = [&, &name = output_name](const Call& c) {
+      return (&c == &ends ? recordings.first : &c == &twin_ends ? recordings.twin : *recordings.third).outputs.at(name);
     };
     BITLAB_TRY(program::ValueId value, is_activation(tensor) ? value_of(ends, tensor) : constant_of(ends, of_recording));
     if (is_rounded(tensor.scalar_type()) && dtype(value) == program::DType::kFloat32) {
       BITLAB_TRY(value, node(Op::cast, {value}, {{"dtype", std::string(name(dtype_of(tensor.scalar_type())))}}));
     }
+    if (tensor.scalar_type() == at::kDouble)
+      return make_error(ErrorCode::kUnsupported,
+                        "[capture] outputs of float32, in which programs compute, got {} (output={})", describe(tensor),
+                        output_name);
     if (tensor.is_complex())
       return make_error(ErrorCode::kUnsupported, "[capture] real outputs, got {} (output={})", describe(tensor),
                         output_name);

@@ -20,8 +20,9 @@ bool same_bits(const at::Tensor& a, const at::Tensor& b) {
 double largest(const at::Tensor& tensor) { return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>(); }
 
 // Of one output, whose difference may be `allowed`.
-Status compare(const std::string& name, const at::Tensor& expected, const at::Tensor& deployed, double allowed,
+Status compare(const std::string& name, const at::Tensor& of_module, const at::Tensor& deployed, double allowed,
                Parity& parity) {
+  const at::Tensor expected = is_narrow(of_module.scalar_type()) ? of_module.to(at::kInt) : of_module;
   if (expected.sizes() != deployed.sizes() || expected.scalar_type() != deployed.scalar_type())
     return make_error(ErrorCode::kInternal, "[deploy] an output {} {}, got {} {} (output={})",
                       c10::toString(expected.scalar_type()), c10::str(expected.sizes()),

@@ -1,7 +1,6 @@
 // The forward passes that a program is made of.
 #include <algorithm>
 #include <exception>
-#include <tuple>
 
 #include <ATen/ops/cat.h>
 
@@ -37,10 +36,11 @@ NamedTensors varied(const NamedTensors& inputs, const NamedTensors& example) {
 }
 
 Result<Recordings> record_above(const Forward& forward, const NamedTensors& example, const Signature& signature,
-                                const program::SymbolSizes& least, Samples samples) {
+                                const program::SymbolSizes& least, Samples samples, bool apart = false) {
   Recordings recordings;
   recordings.signature = signature;
-  BITLAB_TRY(std::tie(recordings.sizes, recordings.twin_sizes), recording_sizes(signature.symbols, least));
+  BITLAB_TRY(const std::vector<program::SymbolSizes> all, recording_sizes(signature.symbols, least, apart));
+  recordings.sizes = all[0], recordings.twin_sizes = all[1];
   const auto inputs_at = [&](const program::SymbolSizes& sizes) {
     const NamedTensors inputs = resized(signature, example, sizes);
     return samples == Samples::kVaried ? varied(inputs, example) : inputs;
@@ -52,30 +52,59 @@ Result<Recordings> record_above(const Forward& forward, const NamedTensors& exam
   if (!same_operators(recordings.first, recordings.twin)) {
     BITLAB_TRY(recordings.first, record(forward, inputs_at(recordings.sizes)));
   }
+  // Of a batch alone two tell all; a network may take no larger sizes.
+  if (signature.symbols.size() == 1 || all.size() < 3) return recordings;
+  try {
+    Result<Recording> third = record(forward, inputs_at(all[2]));
+    if (!third.ok() || !same_operators(recordings.first, *third)) return recordings;
+    recordings.third = *std::move(third), recordings.third_sizes = all[2];
+  } catch (const std::exception&) {
+    return recordings;
+  }
   return recordings;
+}
+
+// The example's sizes of symbols.
+program::SymbolSizes sizes_of(const Signature& signature, const NamedTensors& example) {
+  program::SymbolSizes sizes;
+  sizes.fill(program::kUnbound);
+  for (const program::Port& port : signature.inputs) bind_sizes(port.type.shape, example.at(port.name).sizes(), sizes);
+  return sizes;
+}
+
+// At sizes above the example's, of few samples. All that a network computes is kept: of large inputs that is too much.
+Result<Recordings> record_large(const Forward& forward, const NamedTensors& example, const Signature& signature) {
+  constexpr int64_t kMostElements = 1 << 18;
+  program::SymbolSizes least = sizes_of(signature, example);
+  least[0] = 1;
+  BITLAB_TRY(const std::vector<program::SymbolSizes> all, recording_sizes(signature.symbols, least, true));
+  int64_t count = 0;
+  for (const program::Port& port : signature.inputs) count += elements(port.type.shape, all[0]);
+  if (count > kMostElements)
+    return make_error(ErrorCode::kUnsupported, "[capture] at most {} values of inputs to record at large sizes, got {}",
+                      kMostElements, count);
+  return record_above(forward, example, signature, least, Samples::kLarge, true);
 }
 
 }  // namespace
 
 // At small sizes; where the forward pass fails there, as it does with indices of an example that is larger, at sizes above the example's.
-Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                                const std::optional<Signature>& declared, Samples samples) {
+Result<Recordings> record_all(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                              const std::optional<Signature>& declared, Samples samples) {
   BITLAB_TRY(const Signature signature, signature_of(example, declared));
   module.eval();
   constexpr int64_t kManySamples = 29;
   program::SymbolSizes small = program::kOnes;
   if (samples == Samples::kVaried) small[0] = kManySamples;
   const auto above_example = [&]() -> std::optional<Recordings> {
-    program::SymbolSizes least;
-    least.fill(program::kUnbound);
-    for (const program::Port& port : signature.inputs) bind_sizes(port.type.shape, example.at(port.name).sizes(), least);
     try {
-      Result<Recordings> larger = record_above(forward, example, signature, least, samples);
+      Result<Recordings> larger = record_above(forward, example, signature, sizes_of(signature, example), samples);
       return larger.ok() ? std::optional(*std::move(larger)) : std::nullopt;
     } catch (const std::exception&) {  // of Python; what failed at small sizes tells more
       return std::nullopt;
     }
   };
+  if (samples == Samples::kLarge) return record_large(forward, example, signature);
   try {
     Result<Recordings> recordings = record_above(forward, example, signature, small, samples);
     if (recordings.ok() || recordings.error().code != ErrorCode::kInvalidArgument) return recordings;

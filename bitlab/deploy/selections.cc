@@ -167,7 +167,7 @@ Status Lowering::lower_on_all_rows(const Call& call) {
     if (!is_by_row(chosen.of[i].mask, recorded.size(), run.all.at(i), run.parts.at(i)))
       return unsupported(call, "an operator that treats the rows that a mask selects one by one, since all are computed",
                          call.op + " of " + describe(chosen.of[i].part));
-  twin_ = &run.calls[1];
+  twin_ = &run.calls[1], third_ = nullptr;
   asked_.clear();
   BITLAB_RETURN_IF_ERROR(function(*this, run.calls[0]));
   if (call.is_in_place())  // other views of what it changed

@@ -359,17 +359,57 @@ TEST(Signatures, SayWhatDoesNotFit) {
             "[capture] an example of shape [batch, ...], got [] (input=x)");
 }
 
-// A size that is no multiple of a symbol is found by the second recording.
-TEST(Signatures, SizesThatAreNoMultiplesAreRefused) {
+// A causal convolution: padding in front, a window that leaves fewer, and what is read of the end.
+TEST(Signatures, SizesMayHaveNumbersAdded) {
+  torch::manual_seed(4);
+  const at::Tensor weight = torch::randn({3, 2, 4});
   NamedNet net;
-  net.body = [](const NamedTensors& inputs) -> NamedTensors {
-    return {{"y", F::pad(inputs.at("x"), F::PadFuncOptions({1, 0}))}};
+  net.body = [&](const NamedTensors& inputs) -> NamedTensors {
+    const at::Tensor &x = inputs.at("x"), y = at::conv1d(F::pad(x, F::PadFuncOptions({2, 0})), weight);
+    return {{"y", y},
+            {"steps", y.slice(2, 1) - y.slice(2, 0, -1)},
+            {"rows", y.slice(2, 0, c10::nullopt, 2).transpose(1, 2).reshape({-1, 3})}};
   };
   Signature signature;
-  signature.inputs = {{"x", {DType::kFloat32, {kBatch, signature.symbol("tokens")}}}};
-  const auto refused = capture(net, {{"x", torch::randn({2, 4})}}, {.signature = signature});
-  ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+  signature.inputs = {{"x", {DType::kFloat32, {kBatch, 2, signature.symbol("tokens")}}}};
+  const auto program = written_and_read(capture(net, {{"x", torch::randn({2, 2, 9})}}, {.signature = signature}).value());
+  EXPECT_EQ(to_string(program.signature()),
+            "(x: float32[batch, 2, tokens]) -> (y: float32[batch, 3, tokens-1], steps: float32[batch, 3, tokens-2], rows: "
+            "float32[batch*(tokens/2), 3])");
+  EXPECT_EQ(program.symbols[1].min, 3) << "what two differences need";
+  for (const auto& [batch, tokens] : {std::pair{1, 3}, {3, 4}, {2, 5}, {5, 64}}) {
+    const NamedTensors inputs{{"x", torch::randn({batch, 2, tokens})}};
+    expect_same(run(program, inputs).value(), net.forward(inputs), Promise::kBounded, fmt::format("{} x {}", batch, tokens));
+  }
+  EXPECT_EQ(run(program, {{"x", torch::randn({2, 2, 2})}}).error().message,
+            "[session] tokens from 3 to 1099511627776, got 2");
+}
+
+// Two recordings could not tell 4 and 6 as a token less than 5 and 7 from twice 2 and 3 samples.
+TEST(Signatures, ThreeRecordingsTellSizes) {
+  program::Symbols symbols{{"batch", 0}, {"tokens"}, {"frames"}};
+  const std::vector<program::SymbolSizes> sizes = recording_sizes(symbols).value();
+  ASSERT_EQ(sizes.size(), 3U);
+  const program::Dim tokens = program::Dim::of_symbol(1), frames = program::Dim::of_symbol(2);
+  std::vector<program::Dim> dims{kBatch, tokens * kBatch * program::Dim(6), tokens * frames};
+  for (int64_t factor = 1; factor <= 3; ++factor)
+    for (int64_t offset = -4; offset <= 9; ++offset)
+      for (const program::Dim& unit : {tokens, frames, tokens * frames}) {
+        const auto dim = sum(with_factor(unit, factor), offset);
+        dims.push_back(*dim);
+        dims.push_back(kBatch * *dim);
+      }
+  for (const program::Dim& dim : dims) {
+    std::vector<int64_t> found;
+    for (const program::SymbolSizes& at : sizes) found.push_back(dim.at(at));
+    if (found[0] < 1) continue;
+    const auto told = dim_of(found, sizes, symbols.size());
+    ASSERT_TRUE(told.has_value()) << to_string(dim, symbols);
+    EXPECT_EQ(to_string(*told, symbols), to_string(dim, symbols));
+  }
+  symbols[1].max = 6;  // primes from 2 to 5
+  symbols[2].max = 8;
+  EXPECT_EQ(recording_sizes(symbols).value().size(), 2U) << "no third prime of the small ranges";
 }
 
 TEST(KvStates, AreRefusedWhereTokensMix) {

@@ -6,7 +6,7 @@ Result<NamedTensors> run(runtime::Session& session, const NamedTensors& inputs) 
   std::vector<at::Tensor> kept;
   std::vector<runtime::NamedView> views;
   for (const auto& [name, tensor] : inputs) {
-    kept.push_back(tensor.contiguous());
+    kept.push_back(tensor.to(scalar_type(input_dtype(tensor.scalar_type()))).contiguous());
     views.push_back({name, view_of(kept.back())});
   }
   BITLAB_TRY(const auto outputs, session.run(views));

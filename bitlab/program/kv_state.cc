@@ -30,7 +30,8 @@ struct Tokens {
     for (size_t i = shape.size(); i-- > 0;) {
       if (in(shape[i])) {
         const bool is_one = !in(Shape(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(i)));
-        return is_one && shape[i].powers[symbol] == 1 && shape[i].factor == 1 ? std::optional(count) : std::nullopt;
+        const std::optional<Dim> others = divided(shape[i], Dim::of_symbol(symbol));
+        return is_one && others && !in(*others) && shape[i].factor == 1 ? std::optional(count) : std::nullopt;
       }
       count = count * shape[i];
     }

@@ -110,7 +110,13 @@ void ProgramBuilder::declare(const Symbol& symbol) {
       symbol;
 }
 
+void ProgramBuilder::at_least(const Dim& dim, int64_t least) {
+  if (!dim.is_number() && !uses(dim, 0)) raise_least(Sum{{dim}, 1 - least}, program_.symbols);
+}
+
 ValueId ProgramBuilder::add(std::string name, ValueKind kind, TensorType type, Storage storage) {
+  for (const Dim& dim : type.shape)
+    for (const Sum& sum : dim.sums) raise_least(sum, program_.symbols);
   program_.values.push_back({std::move(type), std::move(name), kind, storage});
   return static_cast<ValueId>(program_.values.size()) - 1;
 }

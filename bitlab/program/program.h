@@ -153,6 +153,8 @@ class ProgramBuilder {
   }
   // The same with all that a symbol says; the one of that name is replaced.
   void declare(const Symbol& symbol);
+  // Raises the least sizes of symbols so that a size without the batch is at least a number.
+  void at_least(const Dim& dim, int64_t least);
   ValueId input(std::string name, Shape shape, DType dtype = DType::kFloat32);
   // What a session keeps: a float32 shape with the context as one of its sizes.
   ValueId state(std::string name, Shape shape);

@@ -1,7 +1,6 @@
 #include "bitlab/program/shape.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/core.h>
 
@@ -14,8 +13,6 @@ struct DTypeInfo {
 };
 constexpr std::array<DTypeInfo, 6> kDTypes{
     {{"float32", 4}, {"float16", 2}, {"bfloat16", 2}, {"int64", 8}, {"int32", 4}, {"bool", 1}}};
-
-constexpr uint8_t kMaxPower = 8;
 
 std::string joined(const std::vector<Port>& ports, const Symbols& symbols) {
   std::string text;
@@ -42,31 +39,6 @@ int64_t saturated_product(int64_t a, int64_t b) {
   return __builtin_mul_overflow(a, b, &product) ? kManyElements : std::min(product, kManyElements);
 }
 
-int64_t Dim::at(const SymbolSizes& sizes) const {
-  int64_t size = factor;
-  for (size_t i = 0; i < kMaxSymbols; ++i)
-    for (uint8_t power = 0; power < powers[i]; ++power) size = saturated_product(size, sizes[i]);
-  return size;
-}
-
-Dim operator*(const Dim& a, const Dim& b) {
-  Dim product(a.factor * b.factor);
-  for (size_t i = 0; i < kMaxSymbols; ++i) product.powers[i] = static_cast<uint8_t>(a.powers[i] + b.powers[i]);
-  return product;
-}
-
-std::string to_string(const Dim& dim, const Symbols& symbols) {
-  if (dim.is_number()) return std::to_string(dim.factor);
-  std::string text = dim.factor == 1 ? "" : std::to_string(dim.factor);
-  for (size_t i = 0; i < kMaxSymbols; ++i) {
-    if (dim.powers[i] == 0) continue;
-    if (!text.empty()) text += '*';
-    text += i < symbols.size() ? symbols[i].name : fmt::format("s{}", i);
-    if (dim.powers[i] > 1) text += fmt::format("^{}", dim.powers[i]);
-  }
-  return text;
-}
-
 std::string to_string(const Shape& shape, const Symbols& symbols) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + to_string(shape[i], symbols);
@@ -77,36 +49,6 @@ std::string to_string(std::span<const int64_t> sizes) {
   std::string text = "[";
   for (size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
   return text + "]";
-}
-
-Result<Dim> parse_dim(std::string_view text, const Symbols& symbols) {
-  const auto refuse = [whole = text] {
-    return make_error(ErrorCode::kCorrupt, "[program] a number, a symbol or their product as a size, got '{}'", whole);
-  };
-  if (text.ends_with('*')) return refuse();
-  Dim dim(1);
-  for (bool first = true; first || !text.empty(); first = false) {
-    const std::string_view item = text.substr(0, text.find('*'));
-    text.remove_prefix(std::min(text.size(), item.size() + 1));
-    const size_t caret = item.find('^');
-    const std::string_view base = item.substr(0, caret);
-    int64_t number = 1;
-    const bool has_power = caret != std::string_view::npos;
-    const std::string_view digits = has_power ? item.substr(caret + 1) : base;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-    const bool is_number = error == std::errc() && end == digits.data() + digits.size();
-    if (first && is_number && !has_power) {
-      dim.factor = number;
-      continue;
-    }
-    const auto found = std::find_if(symbols.begin(), symbols.end(), [&](const Symbol& s) { return s.name == base; });
-    if (found == symbols.end() || (has_power && (!is_number || number < 1 || number > kMaxPower))) return refuse();
-    uint8_t& power = dim.powers[static_cast<size_t>(found - symbols.begin())];
-    const int64_t sum = power + (has_power ? number : 1);
-    if (sum > kMaxPower) return refuse();
-    power = static_cast<uint8_t>(sum);
-  }
-  return dim;
 }
 
 std::vector<int64_t> shape_at(const Shape& shape, const SymbolSizes& sizes) {
@@ -134,7 +76,7 @@ bool is_fixed(const Shape& shape) {
 bool is_valid(const Shape& shape) {
   int64_t count = 1;
   for (const Dim& dim : shape) {
-    if (dim.factor < 1 || dim.factor > kMaxElements / count) return false;
+    if (dim.factor < 1 || dim.factor > kMaxElements / count || dim.sums.size() > kMaxParts) return false;
     if (std::any_of(dim.powers.begin(), dim.powers.end(), [](uint8_t power) { return power > kMaxPower; })) return false;
     count *= dim.factor;
   }
@@ -149,7 +91,7 @@ std::optional<size_t> single_symbol(const Dim& dim) {
   std::optional<size_t> symbol;
   for (size_t i = 0; i < kMaxSymbols; ++i) {
     if (!uses(dim, i)) continue;
-    if (symbol || dim.powers[i] > 1) return std::nullopt;
+    if (symbol || dim.powers[i] != 1 || !dim.sums.empty()) return std::nullopt;
     symbol = i;
   }
   return symbol;

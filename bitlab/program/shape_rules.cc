@@ -73,15 +73,8 @@ Status check_dim(const Program& p, const Node& node, int64_t dim, const Shape& x
   return refuse(ErrorCode::kInvalidArgument, node, "a dimension of {}, got {}", p.show(x), dim);
 }
 
-// A bound of a size. A program that is being read may have ranges, and more symbols, that verify() refuses later.
-int64_t bound_of(const Program& p, const Dim& dim, int64_t Symbol::*bound) {
-  SymbolSizes sizes = kOnes;
-  for (size_t i = 0; i < std::min(p.symbols.size(), kMaxSymbols); ++i)
-    sizes[i] = std::clamp<int64_t>(p.symbols[i].*bound, 0, kMaxElements);
-  return dim.at(sizes);
-}
-int64_t least_of(const Program& p, const Dim& dim) { return bound_of(p, dim, &Symbol::min); }
-int64_t most_of(const Program& p, const Dim& dim) { return bound_of(p, dim, &Symbol::max); }
+// A size at the least of its symbols. A program that is being read may have ranges, and more symbols, that verify() refuses later.
+int64_t least_of(const Program& p, const Dim& dim) { return dim.at(sizes_at(&Symbol::min, p.symbols)); }
 
 // The attribute that is a shape of one size.
 Result<Dim> size_attribute(const Program& p, const Node& node, const char* key) {
@@ -102,7 +95,7 @@ Result<Dim> attention_keys(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, keys, 4, 4));
   const Shape expected_keys{k[0], k[1], keys[2], k[3]}, expected_values{v[0], v[1], keys[2], v[3]};
   const std::optional<size_t> context = context_symbol(p);
-  const bool holds = context && keys[2] == Dim::of_symbol(*context) && k[2].powers[*context] == 0;
+  const bool holds = context && keys[2] == Dim::of_symbol(*context) && !uses(k[2], *context);
   const bool is_own = k[2] == q[2] && node.attribute<int64_t>("causal") == 1;
   if (!holds || !is_own || keys != expected_keys || values != expected_values)
     return refuse(ErrorCode::kShapeMismatch, node,
@@ -207,14 +200,14 @@ Status check_part(const Program& p, const Node& node, const Shape& x, const Dim&
   if (step < 1 || step > kMaxElements)
     return refuse(ErrorCode::kInvalidArgument, node, "a step from 1 to 2^40, got {}", step);
   const Dim& sliced = x[static_cast<size_t>(dim)];
-  const int64_t most = most_of(p, length), room = least_of(p, sliced);
-  // How far the part reaches, from its first value to its last.
-  const bool is_short = most <= room && (most < 1 || (most - 1) <= (room - 1) / step);
-  const int64_t reach = is_short ? std::max<int64_t>(most - 1, 0) * step + 1 : kManyElements;
-  const bool whole = start == 0 && step == 1 && length.powers == sliced.powers && length.factor <= sliced.factor;
+  if (std::abs(start) > kMaxElements)
+    return refuse(ErrorCode::kInvalidArgument, node, "a start from -2^40 to 2^40, got {}", start);
+  // How far the part reaches, from its first value to its last; from the end on it may go so far.
+  const int64_t behind = start + 1 - step;
   const bool fits =
-      start < 0 ? start >= -room && length.is_number() && reach <= -start : reach <= room && start <= room - reach;
-  if (whole || fits) return {};
+      start < 0 ? length.is_number() && start >= -least_of(p, sliced) && is_within(length, step, behind, 0, p.symbols)
+                : is_within(length, step, behind, sliced, p.symbols);
+  if (fits) return {};
   return refuse(ErrorCode::kInvalidArgument, node, "a part of dimension {} of {}, got {} from {} in steps of {}", dim,
                 p.show(x), p.show(length), start, step);
 }
@@ -323,13 +316,14 @@ Result<Types> infer_cat(const Program& p, const Node& node) {
   const auto at = static_cast<size_t>(dim);
   for (size_t part = 1; part < node.inputs.size(); ++part) {
     const Shape& b = shape_of(p, node, part);
-    bool fits = b.size() == y.size() && y[at].powers == b[at].powers && dtype_of(p, node, part) == dtype_of(p, node, 0);
+    bool fits = b.size() == y.size() && dtype_of(p, node, part) == dtype_of(p, node, 0);
     for (size_t i = 0; fits && i < y.size(); ++i) fits = i == at || y[i] == b[i];
-    if (!fits)
+    const std::optional<Dim> size = fits ? sum(y[at], b[at]) : std::nullopt;
+    if (!size)
       return refuse(ErrorCode::kShapeMismatch, node,
                     "parts of one dtype that differ in dimension {} alone, got {}{} and {}{}", dim,
                     name(dtype_of(p, node, 0)), p.show(y), name(dtype_of(p, node, part)), p.show(b));
-    y[at].factor += b[at].factor;
+    y[at] = *size;
     BITLAB_RETURN_IF_ERROR(check_size(p, node, y));
   }
   return one(std::move(y), dtype_of(p, node, 0));
@@ -342,14 +336,14 @@ Result<Types> infer_split(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_dim(p, node, dim, x));
   const Dim& whole = x[static_cast<size_t>(dim)];
   Types types;
-  int64_t left = whole.factor;
+  std::optional<Dim> all = Dim(0);
   for (const Dim& size : sizes) {
-    if (size.powers != whole.powers || size.factor < 1 || size.factor > left) break;
-    left -= size.factor;
+    all = size.factor < 1 ? std::nullopt : sum(*all, size);
+    if (!all) break;
     types.push_back({dtype_of(p, node, 0), x});
     types.back().shape[static_cast<size_t>(dim)] = size;
   }
-  if (left != 0 || types.empty() || types.size() != sizes.size())
+  if (types.empty() || all != whole)
     return refuse(ErrorCode::kShapeMismatch, node, "sizes that add up to {}, got {}", p.show(whole), p.show(sizes));
   return types;
 }
@@ -490,8 +484,7 @@ Result<Types> infer_sort(const Program& p, const Node& node) {
   BITLAB_TRY(const Dim length, size_attribute(p, node, "length"));
   Shape y = shape_of(p, node, 0);
   const Dim all = std::exchange(y.back(), length);
-  const bool is_part = length.powers == all.powers && length.factor <= all.factor;
-  if (!is_part && most_of(p, length) > least_of(p, all))
+  if (!is_within(length, 1, 0, all, p.symbols))
     return refuse(ErrorCode::kInvalidArgument, node, "a length of at most {}, got {}", p.show(all), p.show(length));
   return Types{{dtype_of(p, node, 0), y}, {DType::kInt64, y}};
 }

@@ -83,16 +83,27 @@ Result<int64_t> window_size(const Node& node, const Window& w, size_t axis, int6
   return out;
 }
 
-// Of f times a symbol: what is left is a multiple of it, too, whatever its size, where it is at one size and behind the next.
+// Of a size that differs from run to run. What is left of f times a symbol is a multiple of it where it is at one size and behind the next.
 Result<Dim> symbolic_window_size(const Program& p, const Node& node, const Window& w, size_t axis, const Dim& size) {
-  const int64_t stride = w.stride[axis];
-  if (w.transposed || size.factor % stride == 0) {
-    BITLAB_TRY(const int64_t once, window_size(node, w, axis, size.factor));
-    BITLAB_TRY(const int64_t twice, window_size(node, w, axis, 2 * size.factor));
-    if (twice == 2 * once) return with_factor(size, once);
+  const int64_t stride = w.stride[axis], margins = 2 * w.padding[axis], extent = w.dilation[axis] * (w.kernel[axis] - 1) + 1;
+  // With ceil_mode a window may begin behind the image, and is left out, at some sizes alone.
+  if (w.ceil_mode && extent < stride + w.padding[axis]) {
+    if (size.factor % stride == 0) {
+      BITLAB_TRY(const int64_t once, window_size(node, w, axis, size.factor));
+      BITLAB_TRY(const int64_t twice, window_size(node, w, axis, 2 * size.factor));
+      if (twice == 2 * once) return with_factor(size, once);
+    }
+    return refuse(ErrorCode::kUnsupported, node,
+                  "windows in ceil_mode that begin inside images of every size, got stride {}, padding {} of {}", stride,
+                  w.padding[axis], p.show(size));
   }
+  const std::optional<Dim> y = w.transposed
+                                   ? sum(Dim(extent - margins + w.output_padding[axis] - stride), size, stride)
+                                   : quotient(size, margins - extent + (w.ceil_mode ? stride - 1 : 0) + stride, stride);
+  const bool is_short = !w.transposed && w.ceil_mode && !is_within(extent - margins, 1, 0, size, p.symbols);
+  if (y && !is_short) return *y;
   return refuse(ErrorCode::kUnsupported, node,
-                "a window that leaves a multiple of the symbols of {}, got stride {}, padding {}", p.show(size), stride,
+                "a window that leaves a size that can be written of {}, got stride {}, padding {}", p.show(size), stride,
                 w.padding[axis]);
 }
 
@@ -213,7 +224,7 @@ Result<Types> recurrent_types(const Program& p, const Node& node, size_t h0) {
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, 3));
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, weight, 2, 2));
   const Dim& hidden = weight[1];
-  const bool fits = weight[0].powers == hidden.powers && weight[0].factor % gates == 0 &&
+  const bool fits = same_unit(weight[0], hidden) && weight[0].factor % gates == 0 &&
                     weight[0].factor / gates == hidden.factor && x[2] == weight[0];
   if (!fits)
     return refuse(ErrorCode::kShapeMismatch, node,
@@ -282,7 +293,7 @@ Result<Types> infer_avg_pool(const Program& p, const Node& node) {
 Result<Types> infer_adaptive_max_pool(const Program& p, const Node& node) { return one(adaptive_shape(p, node)); }
 Result<Types> infer_adaptive_avg_pool(const Program& p, const Node& node) { return one(adaptive_shape(p, node)); }
 
-// Sizes stay multiples of the same symbols, so that the ratio is the same in every run.
+// The ratio of sizes may be another in every run.
 Result<Types> infer_resample(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_flag(node, "align_corners"));
   const auto& mode = node.attribute<std::string>("mode");
@@ -296,8 +307,8 @@ Result<Types> infer_resample(const Program& p, const Node& node) {
   BITLAB_TRY(Shape y, resized_shape(p, node, sizes));
   const Shape& x = shape_of(p, node, kX);
   for (size_t i = 2; i < x.size(); ++i)
-    if (x[i].powers != y[i].powers || uses(x[i], 0))
-      return refuse(ErrorCode::kUnsupported, node, "multiples of the sizes of {}, got {}", p.show(x), p.show(sizes));
+    if (uses(x[i], 0) || uses(y[i], 0))
+      return refuse(ErrorCode::kUnsupported, node, "sizes within samples, got {} of {}", p.show(sizes), p.show(x));
   return one(std::move(y));
 }
 

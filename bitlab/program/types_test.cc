@@ -1,5 +1,7 @@
 // Sizes that are products of symbols, types, states: what they are written as, and every way in which they can be wrong.
+#include <cmath>
 #include <functional>
+#include <random>
 
 #include <gtest/gtest.h>
 
@@ -60,7 +62,7 @@ TEST(Dim, IsWrittenAndRead) {
     const auto parsed = parse_dim(text, kSymbols);
     ASSERT_FALSE(parsed.ok()) << text;
     EXPECT_EQ(parsed.error().message,
-              std::string("[program] a number, a symbol or their product as a size, got '") + text + "'");
+              std::string("[program] a number, symbols, their products and sums as a size, got '") + text + "'");
   }
 }
 
@@ -291,8 +293,13 @@ TEST(ShapeRules, HoldForAllSizesOfSymbols) {
   EXPECT_EQ(slice(x, 2, 0, frames), "[batch, tokens, frames]");
   EXPECT_EQ(slice(x, 2, 4, frames), "[batch, tokens, frames]");
   EXPECT_EQ(slice(x, 2, -12, Dim(12)), "[batch, tokens, 12]");
-  EXPECT_EQ(slice(x, 2, 5, frames),
-            "[slice] a part of dimension 2 of [batch, tokens, 3*frames], got frames from 5 in steps of 1");
+  EXPECT_EQ(slice(x, 2, 8, frames), "[batch, tokens, frames]") << "of 12 to 24, 4 to 8";
+  EXPECT_EQ(slice(x, 2, 9, frames),
+            "[slice] a part of dimension 2 of [batch, tokens, 3*frames], got frames from 9 in steps of 1");
+  EXPECT_EQ(slice(x, 2, 9, *sum(frames, Dim(-2))), "[batch, tokens, frames-2]");
+  EXPECT_EQ(slice(x, 2, 1, *sum(with_factor(frames, 3), -1)), "[batch, tokens, 3*frames-1]");
+  EXPECT_EQ(slice(x, 2, 2, *sum(with_factor(frames, 3), -1)),
+            "[slice] a part of dimension 2 of [batch, tokens, 3*frames], got 3*frames-1 from 2 in steps of 1");
   EXPECT_EQ(slice(x, 1, 0, Dim(2)),
             "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 2 from 0 in steps of 1");
   EXPECT_EQ(slice(x, 1, 1, Dim(1)),
@@ -307,7 +314,7 @@ TEST(ShapeRules, HoldForAllSizesOfSymbols) {
   EXPECT_TRUE(b.node(Op::mean, "frames", {x}).ok());
 }
 
-TEST(ShapeRules, WindowsOfSymbolsLeaveMultiplesOfThem) {
+TEST(ShapeRules, WindowsOfSymbolsLeaveSizesThatFollowFromThem) {
   ProgramBuilder b;
   const Dim height = b.symbol("height");
   const ValueId x = b.input("x", {kBatch, 1, with_factor(height, 32)});
@@ -327,16 +334,147 @@ TEST(ShapeRules, WindowsOfSymbolsLeaveMultiplesOfThem) {
   EXPECT_EQ(conv(3, 2, 1, 0), "[batch, 1, 16*height]");
   EXPECT_EQ(conv(32, 32, 0, 0), "[batch, 1, height]");
   EXPECT_EQ(conv(2, 2, 0, 1), "[batch, 1, 64*height]");
-  EXPECT_EQ(conv(2, 1, 0, 0), "[conv] a window that leaves a multiple of the symbols of 32*height, got stride 1, padding 0");
-  EXPECT_EQ(conv(3, 3, 1, 0), "[conv] a window that leaves a multiple of the symbols of 32*height, got stride 3, padding 1");
-  EXPECT_EQ(conv(3, 2, 0, 1), "[conv] a window that leaves a multiple of the symbols of 32*height, got stride 2, padding 0");
+  EXPECT_EQ(conv(2, 1, 0, 0), "[batch, 1, 32*height-1]");
+  EXPECT_EQ(conv(3, 3, 1, 0), "[batch, 1, (32*height+2)/3]");
+  EXPECT_EQ(conv(3, 2, 0, 1), "[batch, 1, 64*height+1]");
+  EXPECT_EQ(b.peek().symbols[1].min, 1);
+  EXPECT_EQ(conv(100, 2, 0, 0), "[batch, 1, 16*height-49]");
+  EXPECT_EQ(b.peek().symbols[1].min, 4) << "a window needs an image of its size";
+}
+
+// Independent of how they are written: sizes of sums and floors at many sizes of symbols.
+TEST(Dim, OfSumsIsWhatIntegersSay) {
+  const Symbols symbols{{"batch", 0}, {"tokens"}, {"frames"}};
+  std::mt19937 generator(3);
+  const auto between = [&](int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(generator() % static_cast<uint64_t>(high - low + 1));
+  };
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<Dim> dims{Dim::of_symbol(1)};
+    SymbolSizes sizes = kOnes;
+    sizes[1] = between(20, 90), sizes[2] = between(20, 90);
+    std::vector<int64_t> numbers{sizes[1]};
+    for (int step = 0; step < 4; ++step) {
+      const int64_t offset = between(-9, 9), divisor = between(1, 5), factor = between(1, 4);
+      std::optional<Dim> next;
+      int64_t expected = 0;
+      switch (between(0, 3)) {
+        case 0:
+          next = quotient(dims.back(), offset, divisor);
+          expected =
+              static_cast<int64_t>(std::floor(static_cast<double>(numbers.back() + offset) / static_cast<double>(divisor)));
+          break;
+        case 1:
+          next = sum(dims.back(), dims.front(), factor);
+          expected = numbers.back() + factor * numbers.front();
+          break;
+        case 2:
+          next = sum(dims.back(), Dim::of_symbol(2), factor);
+          expected = numbers.back() + factor * sizes[2];
+          break;
+        default:
+          next = dims.back() * Dim(factor);
+          expected = numbers.back() * factor;
+      }
+      if (!next || expected < 1) break;  // too deep, or no size
+      ASSERT_EQ(next->at(sizes), expected) << to_string(*next, symbols);
+      const auto read = parse_dim(to_string(*next, symbols), symbols);
+      ASSERT_TRUE(read.ok()) << to_string(*next, symbols);
+      ASSERT_EQ(*read, *next) << to_string(*next, symbols);
+      dims.push_back(*next), numbers.push_back(expected);
+    }
+  }
+}
+
+TEST(Dim, OfSumsHasOneForm) {
+  const Symbols symbols{{"batch", 0}, {"tokens"}, {"frames"}};
+  const Dim tokens = Dim::of_symbol(1), frames = Dim::of_symbol(2);
+  const auto text = [&](const std::optional<Dim>& dim) { return dim ? to_string(*dim, symbols) : "none"; };
+  EXPECT_EQ(text(sum(tokens, 1)), "tokens+1");
+  EXPECT_EQ(text(sum(*sum(tokens, 1), -1)), "tokens");
+  EXPECT_EQ(text(sum(with_factor(tokens, 6), 4)), "2*(3*tokens+2)");
+  EXPECT_EQ(text(sum(with_factor(*sum(tokens, 1), 2), -2)), "2*tokens");
+  EXPECT_EQ(text(sum(frames, tokens)), "tokens+frames");
+  EXPECT_EQ(text(sum(tokens, tokens, -1)), "0");
+  EXPECT_EQ(text(sum(tokens, frames, -1)), "none") << "a size that falls as a symbol grows";
+  EXPECT_EQ(text(quotient(tokens, 1, 2)), "(tokens+1)/2");
+  EXPECT_EQ(text(quotient(*quotient(tokens, 1, 2), 1, 2)), "(tokens+3)/4");
+  EXPECT_EQ(text(quotient(with_factor(tokens, 4), 3, 2)), "2*tokens+1");
+  EXPECT_EQ(text(sum(*quotient(tokens, 1, 2), 5)), "(tokens+11)/2");
+  EXPECT_EQ(text(sum(with_factor(*quotient(tokens, 0, 2), 2), 1)), "2*(tokens/2)+1");
+  EXPECT_EQ(text(kBatch * *sum(tokens, 1) * *quotient(frames, 0, 3)), "batch*(tokens+1)*(frames/3)");
+  EXPECT_EQ(text(divided(kBatch * with_factor(*sum(tokens, 1), 6), with_factor(*sum(tokens, 1), 3))), "2*batch");
+  EXPECT_EQ(text(divided(*sum(tokens, 1), tokens)), "none");
+  EXPECT_EQ(text(sum(tokens, kMaxElements + 1)), "none");
+  std::optional<Dim> deep = tokens;
+  for (size_t i = 0; i <= kMaxDepth && deep; ++i) deep = sum(with_factor(*quotient(*deep, 0, 3), 2), 1);
+  EXPECT_EQ(text(deep), "none") << "deeper than a reader goes";
+  const Symbols signs{{"batch", 0}, {"seq-len"}, {"seq"}};  // names that files had before there were sums
+  EXPECT_EQ(parse_dim("2*seq-len+1", signs).value(), *sum(with_factor(Dim::of_symbol(1), 2), 1));
+  EXPECT_EQ(parse_dim("seq-2", signs).value(), *sum(Dim::of_symbol(2), -2));
+}
+
+// What is_within() says is true at every size of the ranges.
+TEST(Dim, IsWithinAnotherAtAllSizes) {
+  const Symbols symbols{{"batch", 0}, {"tokens", 3, 9}, {"frames", 1, 6}};
+  std::mt19937 generator(4);
+  const auto between = [&](int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(generator() % static_cast<uint64_t>(high - low + 1));
+  };
+  const auto some = [&] {
+    Dim dim = with_factor(Dim::of_symbol(static_cast<size_t>(between(1, 2))), between(1, 3));
+    if (between(0, 1) == 0) dim = *sum(dim, between(-2, 4));
+    if (between(0, 1) == 0) dim = *quotient(dim, between(0, 4), between(1, 3));
+    return between(0, 4) == 0 ? Dim(between(1, 12)) : dim;
+  };
+  int said = 0, true_of_all = 0;
+  for (int round = 0; round < 3000; ++round) {
+    const Dim a = some(), b = some();
+    const int64_t times = between(1, 2), offset = between(-4, 4);
+    bool holds = true;
+    for (int64_t tokens = 3; tokens <= 9; ++tokens)
+      for (int64_t frames = 1; frames <= 6; ++frames) {
+        SymbolSizes sizes = kOnes;
+        sizes[1] = tokens, sizes[2] = frames;
+        if (a.at(sizes) < 1 || b.at(sizes) < 1) continue;
+        holds = holds && times * a.at(sizes) + offset <= b.at(sizes);
+      }
+    const bool found = is_within(a, times, offset, b, symbols);
+    ASSERT_FALSE(found && !holds) << to_string(a, symbols) << " * " << times << " + " << offset << " in "
+                                  << to_string(b, symbols);
+    said += found, true_of_all += holds;
+  }
+  EXPECT_GT(said * 10, true_of_all * 7) << "of most it is known";
+}
+
+TEST(Verify, SumsAreOfSamplesAndPositive) {
+  ProgramBuilder b;
+  const Dim tokens = b.symbol("tokens", 3);
+  const ValueId x = b.input("x", {kBatch, tokens});
+  const ValueId y =
+      b.node(Op::slice, "y", {x},
+             {{"dim", int64_t{1}}, {"start", int64_t{2}}, {"length", Shape{*sum(tokens, -2)}}, {"step", int64_t{1}}})
+          .value();
+  const Program good = b.finish({y}).value();
+  const auto error_of = [&](const std::function<void(Program&)>& change) {
+    Program p = good;
+    change(p);
+    const Status status = verify(p);
+    return status.ok() ? std::string() : status.error().message;
+  };
+  EXPECT_EQ(error_of([](Program& p) { p.symbols[1].min = 2; }),
+            "[verify] sizes of at least 1, got tokens-2 at the least of its symbols (value=y)");
+  EXPECT_EQ(error_of([](Program& p) { p.values[0].shape[1] = *sum(kBatch, 1); }),
+            "[verify] sums without the batch and the context, got batch+1 (value=x)");
+  EXPECT_EQ(error_of([](Program& p) { p.symbols.push_back({"tokens-2"}); }),
+            "[verify] names of symbols that can be told from sums, got tokens-2 (value=y)");
 }
 
 TEST(ShapeRules, SplitAndCatOfManyParts) {
   ProgramBuilder b;
   const Dim tokens = b.symbol("tokens");
   const ValueId x = b.input("x", {kBatch, with_factor(tokens, 6), 5}, DType::kBool), y = b.input("y", {kBatch, tokens, 5}),
-                z = b.input("z", {kBatch, 4, 5}, DType::kBool);
+                z = b.input("z", {kBatch, 4, 6}, DType::kBool), four = b.input("four", {kBatch, 4, 5}, DType::kBool);
   const auto parts =
       b.nodes(Op::split, "parts", {x},
               {{"dim", int64_t{1}}, {"sizes", Shape{tokens, with_factor(tokens, 2), with_factor(tokens, 3)}}});
@@ -363,8 +501,10 @@ TEST(ShapeRules, SplitAndCatOfManyParts) {
       "[cat] parts of one dtype that differ in dimension 1 alone, got bool[batch, 6*tokens, 5] and float32[batch, tokens, "
       "5] (node=n)");
   EXPECT_EQ(b.node(Op::cat, "n", {x, z}, dim).error().message,
-            "[cat] parts of one dtype that differ in dimension 1 alone, got bool[batch, 6*tokens, 5] and bool[batch, 4, 5] "
+            "[cat] parts of one dtype that differ in dimension 1 alone, got bool[batch, 6*tokens, 5] and bool[batch, 4, 6] "
             "(node=n)");
+  EXPECT_EQ(b.peek().show(b.peek().value(b.node(Op::cat, "more", {x, four}, dim).value()).shape),
+            "[batch, 2*(3*tokens+2), 5]");
   EXPECT_EQ(b.node(Op::cat, "n", {}, dim).error().message, "[verify] 1 inputs of cat, got 0 (node=n)");
 }
 

@@ -47,6 +47,21 @@ Status verify_storage(const Value& v) {
                  kKinds.at(static_cast<size_t>(v.kind)), name(v.dtype), v.name);
 }
 
+// A sum is a size of every sample alike, 1 at least, and can be read again.
+Status verify_sums(const Program& p, const Value& v, const Dim& dim) {
+  const std::optional<size_t> context = context_symbol(p);
+  for (const Sum& sum : dim.sums) {
+    if (uses(sum, 0) || (context && uses(sum, *context)))
+      return corrupt("sums without the batch and the context, got {} (value={})", p.show(dim), v.name);
+    if (sum.at(sizes_at(&Symbol::min, p.symbols)) < 1)
+      return corrupt("sizes of at least 1, got {} at the least of its symbols (value={})", p.show(dim), v.name);
+  }
+  if (dim.sums.empty()) return {};
+  const Result<Dim> read = parse_dim(p.show(dim), p.symbols);
+  if (read.ok() && *read == dim) return {};
+  return corrupt("names of symbols that can be told from sums, got {} (value={})", p.show(dim), v.name);
+}
+
 Status verify_values(const Program& p) {
   std::set<std::string_view> names;
   for (const Value& v : p.values) {
@@ -54,9 +69,9 @@ Status verify_values(const Program& p) {
       return corrupt("unique value names, got '{}' again or empty", v.name);
     if (!is_valid(v.shape) || static_cast<int64_t>(v.shape.size()) > kMaxRank)
       return corrupt("at most {} positive sizes, got {} (value={})", kMaxRank, p.show(v.shape), v.name);
-    for (const Dim& dim : v.shape)
-      for (size_t i = p.symbols.size(); i < kMaxSymbols; ++i)
-        if (dim.powers[i] != 0) return corrupt("symbols that are declared, got {} (value={})", p.show(v.shape), v.name);
+    for (size_t i = p.symbols.size(); i < kMaxSymbols; ++i)
+      if (uses(v.shape, i)) return corrupt("symbols that are declared, got {} (value={})", p.show(v.shape), v.name);
+    for (const Dim& dim : v.shape) BITLAB_RETURN_IF_ERROR(verify_sums(p, v, dim));
     if (!is_fixed(v.shape) && v.kind == ValueKind::kConstant)
       return corrupt("constants of fixed shape, got {} (value={})", p.show(v.shape), v.name);
     BITLAB_RETURN_IF_ERROR(verify_storage(v));

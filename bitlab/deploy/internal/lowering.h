@@ -29,22 +29,24 @@ std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Modul
 // grows with symbols, one at their largest sizes.
 struct Recordings {
   Signature signature;  // of the inputs
-  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes;
+  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes, third_sizes = program::kOnes;
   Recording first, twin;
+  std::optional<Recording> third;  // whose sizes alone are read
   std::optional<Recording> largest;
 };
 
-// Sets the module to eval and records it at both sizes: small ones, or, where the forward pass fails at these, as it does with indices of a larger
+// Sets the module to eval and records it at two sizes of each symbol, and at a third where there are symbols besides the batch: small ones, or, where the forward pass fails at these, as it does with indices of a larger
 // example, ones above the example's. Errors: those of signature_of(), recording_sizes() and record().
-// Varied: with more samples, which are the example's in turn, each time with its values moved along: where masks of the small recordings are of one value.
-enum class Samples { kFew, kVaried };
-Result<Recordings> record_twice(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
-                                const std::optional<Signature>& signature, Samples samples = Samples::kFew);
+// Large: above the example's, and far apart. Varied: with more samples, which are the example's in turn, each time with its values moved along: where masks of the small recordings are of one value.
+enum class Samples { kFew, kLarge, kVaried };
+Result<Recordings> record_all(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
+                              const std::optional<Signature>& signature, Samples samples = Samples::kFew);
 
 // Floats of fewer bits: programs compute with float32 and round what each operator makes, as LibTorch does on CPUs.
 inline bool is_rounded(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
 // The type of a program's values for those of a tensor: of complex ones pairs.
 inline at::ScalarType computed_as(at::ScalarType type) {
+  if (is_narrow(type)) return at::kInt;
   return is_rounded(type) || type == at::kComplexFloat ? at::kFloat : type;
 }
 
@@ -140,16 +142,22 @@ class Lowering {
   std::string show(const program::Shape& shape) const { return builder_.peek().show(shape); }
   // x in another shape; x itself where it has that.
   Result<program::ValueId> reshape(program::ValueId x, const program::Shape& shape);
-  // The shape of a tensor that both recordings have. Error: Unsupported, for sizes that are no multiples of symbols.
-  Result<program::Shape> shape_of(const Call& call, at::IntArrayRef sizes, at::IntArrayRef twin_sizes) const;
+  // The shape of a tensor that is made of each recording's call. Error: Unsupported, for sizes that dim_of() in signature.h has no form of.
+  Result<program::Shape> shape_of(const Call& call, const std::function<std::vector<int64_t>(const Call&)>& sizes);
   // Of complex values with their pairs.
-  Result<program::Shape> shape_of_output(const Call& call) const;
-  // The size that is `size` here and `twin_size` in the other recording.
-  Result<program::Dim> dim_of(const Call& call, int64_t size, int64_t twin_size) const;
+  Result<program::Shape> shape_of_output(const Call& call);
+  // A size that is read from each recording's call.
+  Result<program::Dim> dim_of(const Call& call, const std::function<int64_t(const Call&)>& size);
+  // Whether a size is what all recordings say.
+  bool is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const;
+  // Leaves out the sizes of symbols at which a size that is no number is below `least`: LibTorch refuses them, or does something else there.
+  void at_least(const program::Dim& dim, int64_t least) { builder_.at_least(dim, least); }
   // The same call in the other recording.
   const Call& twin() const { return *twin_; }
+  // The same in the third one, whose sizes alone are known; null where there is none.
+  const Call* third() const { return third_; }
   // 0, 1, ..., as many as a tensor of integers has that holds these; nothing where it holds others.
-  Result<program::ValueId> positions(const Call& call, const at::Tensor& tensor, const at::Tensor& twin_tensor);
+  Result<program::ValueId> positions(const Call& call, const std::function<at::Tensor(const Call&)>& get_tensor);
 
   // Remembers that `tensor` is derived from the parameter that `source` is or is derived from.
   void derive(const at::Tensor& tensor, const at::Tensor& source);
@@ -161,6 +169,7 @@ class Lowering {
   Status lower_call(const Call& call);
   Status lower_function(const Call& call);
   Result<program::ValueId> rounded(program::ValueId value, at::ScalarType type);
+  Result<program::ValueId> cut(program::ValueId value, at::ScalarType type);
   Result<program::ValueId> with_ones_of(const Call& call, program::ValueId value, const at::Tensor& output);
   bool is_only_written(const Call& call) const;
   void change_in_place(const at::Tensor& changed, program::ValueId value);
@@ -168,6 +177,9 @@ class Lowering {
   // Runs a function as if the call with this number were under way. The nodes that it adds are parts of none.
   template <class Function>
   auto within(size_t call, Function function);
+  std::span<const program::Dim> known_sums();
+  std::vector<program::SymbolSizes> all_sizes() const;
+  void move_to(size_t call);
   bool reads_activations(const Call& call) const;
   bool reads_selection(const Call& call) const;
   Status lower_on_all_rows(const Call& call);
@@ -180,16 +192,18 @@ class Lowering {
                                       const program::Shape& shape, const std::function<at::Tensor(const Call&)>& get);
 
   program::ProgramBuilder builder_;
+  std::vector<program::Dim> sums_;  // of the first values_seen_ values
+  size_t values_seen_ = 0;
   const Recordings* recordings_ = nullptr;
   const Live* live_ = nullptr;
   size_t index_ = 0;  // of the call
-  const Call* twin_ = nullptr;
+  const Call *twin_ = nullptr, *third_ = nullptr;
   bool wants_largest_ = false, wants_variety_ = false;
   int64_t live_calls_ = 0, constant_calls_ = 0;
   std::unordered_map<const void*, std::string> names_;
   std::unordered_map<const void*, program::ValueId> values_;      // activations, by tensor
   std::unordered_map<const void*, program::ValueId> constants_;   // by tensor
-  std::unordered_map<program::ValueId, at::ScalarType> rounded_;  // float32 values that hold what fewer bits can
+  std::unordered_map<program::ValueId, at::ScalarType> rounded_;  // float32 and int32 values that hold what fewer bits can
   std::unordered_set<const void*> lost_;                          // activations that no value stands for
   std::unordered_set<const void*> asked_;                         // activations that the call under way has asked for
   // How a tensor came to be a part of another one's memory.
@@ -212,6 +226,16 @@ class Lowering {
   };
   std::unordered_map<const void*, Selection> selections_;
   Status check_variety(const Call& call, const Selection& selection);
+  // Rows of all samples, by the places within each (sample_rows.cc): row = place + sample * rows.
+  struct RowsOfSamples {
+    program::ValueId value = program::kNone;
+    program::Dim rows;
+  };
+  std::unordered_map<const void*, RowsOfSamples> rows_;
+  // Lowers a call that makes, moves or reads such; false for others.
+  Result<bool> lower_rows_of_samples(const Call& call);
+  Result<bool> count_rows(const Call& call);
+  Status take_rows(const Call& call, const RowsOfSamples& by);
   // A call on all rows in place of those that were selected, in both recordings, with what it gives; and what it gives of the selected ones.
   struct OnAllRows {
     std::array<Call, 2> calls;

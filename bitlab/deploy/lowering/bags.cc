@@ -38,8 +38,9 @@ Status lower_embedding_bag(Lowering& lowering, const Call& call) {
     return unsupported(call, "bags of one size, as indices of two dimensions have", describe(call.argument("offsets")));
   BITLAB_TRY(ValueId x, lowering.activation(call, "indices"));
   BITLAB_TRY(x, lowering.cast(x, at::kLong));
-  const auto bags = [&](const Call& c) { return output_of(c).size(0); };
-  BITLAB_TRY(program::Shape shape, lowering.shape_of(call, {bags(call), size}, {bags(lowering.twin()), twin_size}));
+  BITLAB_TRY(program::Shape shape, lowering.shape_of(call, [](const Call& c) {
+    return Sizes{output_of(c).size(0), bag_size(c)};
+  }));
   BITLAB_TRY(const ValueId indices, lowering.reshape(x, shape));
   BITLAB_TRY(const ValueId weight, lowering.floats(call, "weight"));
   BITLAB_TRY(x, lowering.node(Op::embedding, {indices, weight}));

@@ -162,6 +162,14 @@ bool has_whole_windows(Lowering& lowering, const Call& call, size_t axes) {
   return is_whole(call) && is_whole(lowering.twin()) && are("padding", 0);
 }
 
+// A pool's first window lies inside images of every size.
+void leave_room(Lowering& lowering, const Call& call, ValueId x, const Sizes& kernel) {
+  const size_t axes = kernel.size();
+  const Sizes padding = sizes_of(call, "padding", axes, Sizes(axes, 0));
+  for (size_t axis = 0; axis < axes; ++axis)
+    lowering.at_least(lowering.shape(x)[axis + 2], kernel[axis] - 2 * padding[axis]);
+}
+
 bool is_sized(Lowering& lowering, ValueId x) {
   const program::Shape& shape = lowering.shape(x);
   return program::is_fixed({shape.begin() + 2, shape.end()});
@@ -181,6 +189,7 @@ Status lower_max_pool(Lowering& lowering, const Call& call) {
     lose_from(lowering, call, 1);
     return pool_of_axes(lowering, call, Op::max, x, Sizes(axes, 1));
   }
+  leave_room(lowering, call, x, kernel);
   BITLAB_RETURN_IF_ERROR(finish_pool_places(lowering, call, x,
                                             {kernel, sizes_of(call, "stride", axes, kernel),
                                              sizes_of(call, "padding", axes, {}), sizes_of(call, "dilation", axes, {})}));
@@ -193,6 +202,7 @@ Status lower_avg_pool(Lowering& lowering, const Call& call) {
   const Sizes kernel = sizes_of(call, "kernel_size", axes, {});
   if (!is_sized(lowering, x) && has_whole_windows(lowering, call, axes))
     return pool_of_axes(lowering, call, Op::mean, x, Sizes(axes, 1));
+  leave_room(lowering, call, x, kernel);
   const bool own_divisor = axes > 1 && given(call, "divisor_override");
   return lowering.lower_to(call, Op::avg_pool, {x},
                            {{"kernel_size", kernel},
@@ -240,15 +250,18 @@ Status lower_adaptive_max_pool(Lowering& lowering, const Call& call) {
 
 namespace {
 
+std::optional<double> scale_of(const Call& call, size_t axis) {
+  size_t number = 0;
+  for (const Argument& argument : call.arguments)
+    if (argument.name.starts_with("scale") && number++ == axis && !argument.value.isNone()) return argument.value.toDouble();
+  return std::nullopt;
+}
+
 // The scale that a call has for an axis, where it is another than the sizes' own: of 7 pixels 1.5 times as many are 10, a little less than 1.5 apart.
 std::optional<double> own_scale(const Call& call, size_t axis, int64_t in, int64_t out) {
-  size_t number = 0;
-  for (const Argument& argument : call.arguments) {
-    if (!argument.name.starts_with("scale") || number++ != axis || argument.value.isNone()) continue;
-    const double scale = argument.value.toDouble(), ratio = static_cast<double>(out) / static_cast<double>(in);
-    if (std::fabs(scale / ratio - 1) > 1e-6) return scale;
-  }
-  return std::nullopt;
+  const std::optional<double> scale = scale_of(call, axis);
+  const double ratio = static_cast<double>(out) / static_cast<double>(in);
+  return scale && std::fabs(*scale / ratio - 1) > 1e-6 ? scale : std::nullopt;
 }
 
 // What an axis is made of where a scale is not that of the sizes, [out, in]: found by the operator itself, from images that have a 1 in one place each.
@@ -295,14 +308,23 @@ Status lower_upsample(Lowering& lowering, const Call& call) {
   if (call.op.find("exact") != std::string::npos) mode += "_exact";
   const bool align = !is_nearest && call.argument("align_corners").toBool(), antialias = call.op.ends_with("_aa");
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  if (std::all_of(in.begin(), in.end(), [](int64_t size) { return size == 1; })) {  // one value everywhere
+  const program::Shape from(lowering.shape(image.x).begin() + 2, lowering.shape(image.x).end());
+  if (std::all_of(from.begin(), from.end(),
+                  [](const program::Dim& size) { return size == program::Dim(1); })) {  // one value everywhere
     BITLAB_TRY(const ValueId y, expanded(lowering, image.x, shape));
     return lowering.finish(call, y);
   }
   for (size_t axis = 0; axis < in.size(); ++axis) {
-    const auto scale = align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]);
+    auto scale = align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]);
+    if (!scale && !align && !is_fixed(from)) {
+      const auto at = static_cast<int64_t>(axis + 2);
+      scale = own_scale(lowering.twin(), axis, lowering.twin().argument("self").toTensor().size(at),
+                        output_of(lowering.twin()).size(at));
+    }
+    // Where the ratio of the sizes changes with them, a scale of the caller's own is not theirs at all of them.
+    if (!scale && !align && !same_unit(from[axis], shape[axis + 2])) scale = scale_of(call, axis);
     if (!scale) continue;
-    if (antialias || !program::is_fixed({lowering.shape(image.x).begin() + 2, lowering.shape(image.x).end()}))
+    if (antialias || !is_fixed(from))
       return unsupported(
           call, fmt::format("the scale of {} to {}, or sizes that are fixed and no antialiasing", in[axis], out[axis]),
           fmt::format("{}", *scale));

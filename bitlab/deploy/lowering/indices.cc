@@ -132,6 +132,20 @@ Status lower_take(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::take, {x, places}, {{"dim", int64_t{0}}});
 }
 
+Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& count, int64_t size,
+                          int64_t step) {
+  ValueId places = program::kNone;
+  if (count.is_number()) {
+    places = lowering.constant(at::arange(count.factor).unsqueeze(1) * step + at::arange(size));
+  } else {
+    BITLAB_TRY(places, lowering.node(Op::positions, {}, {{"size", program::Shape{count}}, {"continues", int64_t{0}}}));
+    BITLAB_TRY(places, lowering.reshape(places, {count, 1}));
+    BITLAB_TRY(places, lowering.node(Op::mul, {places, lowering.number(step, at::kLong)}));
+    BITLAB_TRY(places, lowering.node(Op::add, {places, lowering.constant(at::arange(size))}));
+  }
+  return lowering.node(Op::take, {x, places}, {{"dim", dim}});
+}
+
 // Windows of a dimension, which stand at the end: taken by their indices.
 Status lower_unfold(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
@@ -149,10 +163,10 @@ Status lower_unfold(Lowering& lowering, const Call& call) {
     BITLAB_TRY(x, permuted(lowering, x, order));
     return lowering.finish(call, x);
   }
-  if (!whole.is_number() || size < 1) return unsupported(call, "a dimension of fixed size", lowering.show({whole}));
-  const int64_t count = (whole.factor - size) / step + 1;
-  const at::Tensor places = at::arange(count).unsqueeze(1) * step + at::arange(size);
-  BITLAB_TRY(x, lowering.node(Op::take, {x, lowering.constant(places)}, {{"dim", dim}}));
+  const std::optional<program::Dim> count = quotient(whole, step - size, step);
+  if (uses(whole, 0) || size < 1 || !count) return unsupported(call, "a dimension within samples", lowering.show({whole}));
+  lowering.at_least(whole, size);
+  BITLAB_TRY(x, frames_of(lowering, x, dim, *count, size, step));
   Sizes order = counted(static_cast<size_t>(rank + 1));
   std::rotate(order.begin() + dim + 1, order.begin() + dim + 2, order.end());
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", order}});
@@ -221,12 +235,12 @@ struct Indexing {
   program::Shape front = {}, behind = {},
                  axes = {};  // sizes: in front of the first of `dims`, behind it without an index, of the indices
 
-  static Result<Indexing> of(const Lowering& lowering, const Call& call, ValueId x, std::vector<size_t> indexed) {
+  static Result<Indexing> of(Lowering& lowering, const Call& call, ValueId x, std::vector<size_t> indexed) {
     Indexing indexing(lowering, call, x, std::move(indexed));
     // An index of a whole dimension may be repeated along other axes.
     for (const auto& [axis, dim] : indexing.whole) {
-      const at::Tensor &index = index_of(call, dim), &twin = index_of(lowering.twin(), dim);
-      BITLAB_TRY(const program::Shape sizes, lowering.shape_of(call, index.sizes(), twin.sizes()));
+      const auto sizes_of = [&, at = dim](const Call& c) { return index_of(c, at).sizes().vec(); };
+      BITLAB_TRY(const program::Shape sizes, lowering.shape_of(call, sizes_of));
       for (size_t i = 0; i < sizes.size(); ++i)
         if (program::Dim& size = indexing.axes[indexing.axes.size() - sizes.size() + i]; size == program::Dim(1))
           size = sizes[i];

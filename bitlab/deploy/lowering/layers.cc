@@ -419,14 +419,31 @@ Status lower_rms_norm(Lowering& lowering, const Call& call) {
 
 namespace {
 
+// The last dimension with mean 0 and variance 1.
+Result<ValueId> normalized(Lowering& lowering, ValueId x, double eps) {
+  if (lowering.shape(x).back().is_number()) return lowering.node(Op::layer_norm, {x}, {{"dims", int64_t{1}}, {"eps", eps}});
+  program::Shape ones = lowering.shape(x);
+  ones.back() = 1;
+  BITLAB_TRY(ValueId mean, lowering.node(Op::mean, {x}));
+  BITLAB_TRY(mean, lowering.reshape(mean, ones));
+  BITLAB_TRY(x, lowering.node(Op::sub, {x, mean}));
+  BITLAB_TRY(ValueId y, lowering.node(Op::mul, {x, x}));
+  BITLAB_TRY(y, lowering.node(Op::mean, {y}));
+  BITLAB_TRY(y, with_number(lowering, Op::add, y, eps));
+  BITLAB_TRY(y, lowering.node(Op::rsqrt, {y}));
+  BITLAB_TRY(y, lowering.reshape(y, ones));
+  return lowering.node(Op::mul, {x, y});
+}
+
 // A layer norm of each group, then the affine by channel.
 Status group_norm(Lowering& lowering, const Call& call, int64_t groups) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "input"));
   const program::Shape shape = lowering.shape(x);
   const program::Dim values = program::volume({shape.begin() + 1, shape.end()});
-  if (!values.is_number()) return unsupported(call, "groups of fixed size", lowering.show(shape));
-  BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], groups, values.factor / groups}));
-  BITLAB_TRY(y, lowering.node(Op::layer_norm, {y}, {{"dims", int64_t{1}}, {"eps", call.argument("eps").toDouble()}}));
+  const std::optional<program::Dim> each = divided(values, groups);
+  if (!each || uses(values, 0)) return unsupported(call, "groups of equal sizes", lowering.show(shape));
+  BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], groups, *each}));
+  BITLAB_TRY(y, normalized(lowering, y, call.argument("eps").toDouble()));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   BITLAB_TRY(const ValueId weight, by_channel(lowering, call, "weight", shape.size() - 2));
   BITLAB_TRY(const ValueId bias, by_channel(lowering, call, "bias", shape.size() - 2));
@@ -449,8 +466,7 @@ Status lower_instance_norm(Lowering& lowering, const Call& call) {
 
 Status lower_rotary(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "x"));
-  const at::Tensor& positions = call.argument("positions").toTensor();
-  BITLAB_TRY(const ValueId at, lowering.positions(call, positions, lowering.twin().argument("positions").toTensor()));
+  BITLAB_TRY(const ValueId at, lowering.positions(call, [](const Call& c) { return c.argument("positions").toTensor(); }));
   return lowering.lower_to(call, Op::rotary, {x, at}, {{"theta", call.argument("theta").toDouble()}});
 }
 

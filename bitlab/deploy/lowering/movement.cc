@@ -1,5 +1,6 @@
 // Reshaping, reordering, cutting, joining.
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include <ATen/ops/full.h>
@@ -14,12 +15,19 @@ namespace {
 Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
   const int64_t dim = dim_of(call);
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
-  if (lowering.shape(x) == shape) return lowering.finish(call, x);
+  const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
+  const auto size = [&](const Call& c) { return output_of(c).size(dim); };
+  if (lowering.is_at(whole, call, size)) return lowering.finish(call, x);
   BITLAB_TRY(const int64_t start, start_of(lowering, call, dim));
-  return lowering.lower_to(
-      call, Op::slice, {x},
-      {{"dim", dim}, {"start", start}, {"length", program::Shape{shape[static_cast<size_t>(dim)]}}, {"step", step}});
+  // Up to the end, or as much as the recordings say.
+  std::optional<program::Dim> length;
+  if (!whole.is_number() && start >= 0) length = quotient(whole, step - 1 - start, step);
+  if (!length || !lowering.is_at(*length, call, size)) {
+    BITLAB_TRY(length, lowering.dim_of(call, size));
+  }
+  if (length->is_number()) lowering.at_least(whole, start < 0 ? -start : start + (length->factor - 1) * step + 1);
+  return lowering.lower_to(call, Op::slice, {x},
+                           {{"dim", dim}, {"start", start}, {"length", program::Shape{*length}}, {"step", step}});
 }
 
 // The parts that a call returns as a list, without their dimension where `drops`.
@@ -31,8 +39,8 @@ Status parts(Lowering& lowering, const Call& call, bool drops) {
     return unsupported(call, "as many parts for all sizes", fmt::format("{} and {}", tensors.size(), twins.size()));
   program::Shape sizes;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    BITLAB_TRY(const program::Dim size,
-               drops ? program::Dim(1) : lowering.dim_of(call, tensors[i].size(dim), twins[i].size(dim)));
+    const auto size_of = [&](const Call& c) { return c.outputs.at(0).toTensorVector().at(i).size(dim); };
+    BITLAB_TRY(const program::Dim size, drops ? program::Dim(1) : lowering.dim_of(call, size_of));
     sizes.push_back(size);
   }
   BITLAB_TRY(const std::vector<ValueId> values, lowering.nodes(Op::split, {x}, {{"dim", dim}, {"sizes", sizes}}));
@@ -51,10 +59,15 @@ enum class Padding { kConstant, kReflect, kReplicate, kCircular };
 struct Axis {
   Lowering& lowering;
   ValueId x;
-  int64_t dim, size;
+  int64_t dim;
   double value = 0;  // of kConstant
 
   Result<ValueId> part(int64_t start, int64_t length) const { return slice_of(lowering, x, dim, start, length); }
+  // From `start` values in front of the end on.
+  Result<ValueId> last(int64_t start, int64_t length) const {
+    const program::Dim& size = lowering.shape(x)[static_cast<size_t>(dim)];
+    return part(size.is_number() ? size.factor - start : -start, length);
+  }
   Result<ValueId> join(std::vector<ValueId> list) const {
     std::erase(list, program::kNone);
     return list.size() == 1 ? Result<ValueId>(list[0]) : lowering.node(Op::cat, std::move(list), {{"dim", dim}});
@@ -69,11 +82,14 @@ struct Axis {
   Result<ValueId> edge(Padding mode, int64_t length, bool front) const {
     if (length == 0) return program::kNone;
     if (mode == Padding::kConstant) return constant(length);
-    if (mode == Padding::kCircular) return part(front ? size - length : 0, length);
+    const bool mirrors = mode == Padding::kReflect;
+    lowering.at_least(lowering.shape(x)[static_cast<size_t>(dim)], mirrors                      ? length + 1
+                                                                   : mode == Padding::kCircular ? length
+                                                                                                : 1);
+    if (mode == Padding::kCircular) return front ? last(length, length) : part(0, length);
     std::vector<ValueId> list;
     for (int64_t i = 0; i < length; ++i) {
-      const int64_t mirrored = front ? length - i : size - 2 - i, last = front ? 0 : size - 1;
-      BITLAB_TRY(list.emplace_back(), part(mode == Padding::kReflect ? mirrored : last, 1));
+      BITLAB_TRY(list.emplace_back(), front ? part(mirrors ? length - i : 0, 1) : last(mirrors ? 2 + i : 1, 1));
     }
     return join(std::move(list));
   }
@@ -84,14 +100,16 @@ Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding 
   for (size_t i = 0; i + 1 < sides.size(); i += 2) {
     const size_t dim = lowering.shape(x).size() - 1 - i / 2;
     if (sides[i] == 0 && sides[i + 1] == 0) continue;
-    if (!lowering.shape(x)[dim].is_number()) return unsupported(call, "padding within samples", show(sides));
+    const program::Dim size = lowering.shape(x)[dim];
+    if (uses(size, 0)) return unsupported(call, "padding within samples", show(sides));
     // What is below 0 cuts off.
-    const int64_t cut = std::max<int64_t>(-sides[i], 0),
-                  left = lowering.shape(x)[dim].factor - cut - std::max<int64_t>(-sides[i + 1], 0);
-    if (left < lowering.shape(x)[dim].factor) {
-      BITLAB_TRY(x, slice_of(lowering, x, static_cast<int64_t>(dim), cut, left));
+    const int64_t cut = std::max<int64_t>(-sides[i], 0), cut_behind = std::max<int64_t>(-sides[i + 1], 0);
+    const std::optional<program::Dim> left = sum(size, -cut - cut_behind);
+    if (!left) return unsupported(call, "padding that leaves a size that can be written", show(sides));
+    if (*left != size) {
+      BITLAB_TRY(x, slice_of(lowering, x, static_cast<int64_t>(dim), cut, *left));
     }
-    const Axis axis{lowering, x, static_cast<int64_t>(dim), left, value};
+    const Axis axis{lowering, x, static_cast<int64_t>(dim), value};
     BITLAB_TRY(const ValueId front, axis.edge(mode, std::max<int64_t>(sides[i], 0), true));
     BITLAB_TRY(const ValueId behind, axis.edge(mode, std::max<int64_t>(sides[i + 1], 0), false));
     BITLAB_TRY(x, axis.join({front, x, behind}));
@@ -146,7 +164,7 @@ Status lower_circular_pad(Lowering& lowering, const Call& call) {
 Status lower_cast(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   const at::ScalarType type = output_of(call).scalar_type();
-  if (type == at::kDouble)
+  if (type == at::kDouble && call.argument("self").toTensor().scalar_type() != at::kDouble)
     return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
   if (at::isComplexType(type)) return lower_to_complex(lowering, call);
   const at::ScalarType computed = computed_as(type);
@@ -201,8 +219,9 @@ int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x) {
 
 Status lower_select(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = dim_of(call);
-  BITLAB_TRY(ValueId y, slice_of(lowering, x, dim, index_of_part(lowering, call, x), 1));
+  const int64_t dim = dim_of(call), index = index_of_part(lowering, call, x);
+  lowering.at_least(lowering.shape(x)[static_cast<size_t>(dim)], index < 0 ? -index : index + 1);
+  BITLAB_TRY(ValueId y, slice_of(lowering, x, dim, index, 1));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return lowering.finish(call, y);
@@ -261,11 +280,20 @@ Status lower_roll(Lowering& lowering, const Call& call) {
   for (size_t i = 0; i < dims.size(); ++i) {
     const int64_t dim = wrap_dim(dims[i], static_cast<int64_t>(lowering.shape(x).size()));
     const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
-    if (!whole.is_number()) return unsupported(call, "dimensions of fixed size", lowering.show(lowering.shape(x)));
-    const int64_t size = whole.factor, shift = ((shifts[i] % size) + size) % size;
+    if (uses(whole, 0) || shifts != lowering.twin().argument("shifts").toIntVector())
+      return unsupported(call, "the same shift within samples of all sizes", lowering.show(lowering.shape(x)));
+    const int64_t shift = whole.is_number() ? ((shifts[i] % whole.factor) + whole.factor) % whole.factor : shifts[i];
     if (shift == 0) continue;
-    BITLAB_TRY(const ValueId front, slice_of(lowering, x, dim, size - shift, shift));
-    BITLAB_TRY(const ValueId rest, slice_of(lowering, x, dim, 0, size - shift));
+    lowering.at_least(whole, std::abs(shift) + 1);
+    const std::optional<program::Dim> most = sum(whole, -std::abs(shift));
+    if (!most) return unsupported(call, "a shift that leaves a size that can be written", show(shifts));
+    const program::Dim first = shift > 0 ? *most : program::Dim(-shift), second = shift > 0 ? program::Dim(shift) : *most;
+    BITLAB_TRY(const ValueId rest, slice_of(lowering, x, dim, 0, first));
+    BITLAB_TRY(const ValueId front, slice_of(lowering, x, dim,
+                                             shift < 0           ? -shift
+                                             : whole.is_number() ? whole.factor - shift
+                                                                 : -shift,
+                                             second));
     BITLAB_TRY(x, lowering.node(Op::cat, {front, rest}, {{"dim", dim}}));
   }
   return lowering.finish(call, x);
@@ -283,7 +311,7 @@ Status lower_repeat(Lowering& lowering, const Call& call) {
     program::Shape apart = shape;
     apart.insert(apart.begin() + static_cast<int64_t>(i), 1);
     BITLAB_TRY(x, lowering.reshape(x, apart));
-    BITLAB_TRY(apart[i], lowering.dim_of(call, repeats[i], lowering.twin().argument("repeats").toIntVector()[i]));
+    BITLAB_TRY(apart[i], lowering.dim_of(call, [&](const Call& c) { return c.argument("repeats").toIntVector().at(i); }));
     BITLAB_TRY(x, lowering.node(Op::expand, {x}, {{"shape", apart}}));
     shape[i] = shape[i] * apart[i];
     BITLAB_TRY(x, lowering.reshape(x, shape));
@@ -292,10 +320,16 @@ Status lower_repeat(Lowering& lowering, const Call& call) {
 }
 
 Status lower_broadcast(Lowering& lowering, const Call& call) {
-  const auto tensors = call.outputs.at(0).toTensorVector(), twins = lowering.twin().outputs.at(0).toTensorVector();
+  const auto tensors = call.outputs.at(0).toTensorVector();
+  const auto given = call.argument("tensors").toTensorVector();
   for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].is_same(given.at(i))) {
+      if (lowering.is_activation(given[i])) BITLAB_RETURN_IF_ERROR(lowering.value_of(call, given[i]));
+      continue;
+    }
     BITLAB_TRY(ValueId x, lowering.operand(call, "tensors", i));
-    BITLAB_TRY(const program::Shape shape, lowering.shape_of(call, tensors[i].sizes(), twins[i].sizes()));
+    const auto sizes_of = [&](const Call& c) { return c.outputs.at(0).toTensorVector().at(i).sizes().vec(); };
+    BITLAB_TRY(const program::Shape shape, lowering.shape_of(call, sizes_of));
     BITLAB_TRY(x, expanded(lowering, x, shape));
     BITLAB_RETURN_IF_ERROR(lowering.finish(call, x, tensors[i]));
   }
@@ -382,12 +416,51 @@ Result<ValueId> taken(Lowering& lowering, const Call& call, ValueId x, const std
 
 }  // namespace
 
+namespace {
+
+// Of images whose sizes differ from run to run: tap by tap, a pixel of each window.
+Status symbolic_im2col(Lowering& lowering, const Call& call, ValueId x) {
+  const auto numbers = [&](const char* argument) { return call.argument(argument).toIntVector(); };
+  const Sizes kernel = numbers("kernel_size"), stride = numbers("stride"), padding = numbers("padding"),
+              dilation = numbers("dilation");
+  BITLAB_TRY(x, zeros_around(lowering, call, x, {padding[1], padding[1], padding[0], padding[0]}));
+  std::array<program::Dim, 2> counts;
+  for (size_t axis = 0; axis < 2; ++axis) {
+    const program::Dim size = lowering.shape(x)[axis + 2];
+    const auto count = quotient(size, stride[axis] - dilation[axis] * (kernel[axis] - 1) - 1, stride[axis]);
+    if (!count) return unsupported(call, "windows whose number can be written", lowering.show(lowering.shape(x)));
+    counts[axis] = *count;
+  }
+  const auto tap_of = [&](ValueId of, size_t axis, int64_t tap) {
+    return lowering.node(Op::slice, {of},
+                         {{"dim", static_cast<int64_t>(axis + 2)},
+                          {"start", tap * dilation[axis]},
+                          {"length", program::Shape{counts[axis]}},
+                          {"step", stride[axis]}});
+  };
+  std::vector<ValueId> taps;
+  for (int64_t row = 0; row < kernel[0]; ++row) {
+    BITLAB_TRY(const ValueId rows, tap_of(x, 0, row));
+    for (int64_t column = 0; column < kernel[1]; ++column) {
+      BITLAB_TRY(const ValueId pixels, tap_of(rows, 1, column));
+      const program::Shape shape = lowering.shape(pixels);
+      BITLAB_TRY(taps.emplace_back(), lowering.reshape(pixels, {shape[0], shape[1], 1, shape[2] * shape[3]}));
+    }
+  }
+  BITLAB_TRY(x, taps.size() == 1 ? Result<ValueId>(taps[0]) : lowering.node(Op::cat, taps, {{"dim", int64_t{2}}}));
+  const program::Shape shape = lowering.shape(x);
+  BITLAB_TRY(x, lowering.reshape(x, {shape[0], shape[1] * shape[2], shape[3]}));
+  return lowering.finish(call, x);
+}
+
+}  // namespace
+
 // [n, c, h, w] to [n, c taps, windows]: torch.nn.Unfold.
 Status lower_im2col(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const program::Shape image, image_of(lowering, call));
-  if (!image[2].is_number() || !image[3].is_number()) return unsupported(call, "images of fixed size", lowering.show(image));
-  const Windows windows(call, image[2].factor, image[3].factor);
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
+  if (!image[2].is_number() || !image[3].is_number()) return symbolic_im2col(lowering, call, x);
+  const Windows windows(call, image[2].factor, image[3].factor);
   const int64_t above = windows.padding[0], left = windows.padding[1];
   BITLAB_TRY(x, zeros_around(lowering, call, x, {left, left, above, above}));
   BITLAB_TRY(x, lowering.reshape(x, {image[0], image[1], windows.height * windows.width}));

@@ -89,9 +89,15 @@ Result<ValueId> negative(Lowering& lowering, ValueId x, at::ScalarType type) {
   return lowering.node(Op::mul, {x, lowering.number(-1, type)});
 }
 
+// What is reduced and ordered: there are no forms for int32.
+at::ScalarType type_of(const Call& call) {
+  const at::ScalarType type = call.argument("self").toTensor().scalar_type();
+  return computed_as(type) == at::kInt ? at::kLong : type;
+}
+
 // The largest values, or the least, and where something reads them the places of the first of these.
 Status lower_extreme(Lowering& lowering, const Call& call, Op op) {
-  const at::ScalarType type = call.argument("self").toTensor().scalar_type();
+  const at::ScalarType type = type_of(call);
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
   BITLAB_TRY(Rows rows, rows_of(lowering, call, x));
   BITLAB_TRY(const ValueId y, reduced(lowering, call, op, rows));
@@ -159,8 +165,6 @@ Result<ValueId> with_last_dim_at(Lowering& lowering, ValueId x, int64_t dim) {
   std::rotate(order.begin() + dim, order.end() - 1, order.end());
   return permuted(lowering, x, order);
 }
-
-at::ScalarType type_of(const Call& call) { return call.argument("self").toTensor().scalar_type(); }
 
 }  // namespace
 
@@ -351,7 +355,7 @@ Status lower_order(Lowering& lowering, const Call& call, bool descending, const 
                    bool values = true) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
   const int64_t dim = dim_of(call);
-  BITLAB_TRY(const program::Dim kept, lowering.dim_of(call, length(call), length(lowering.twin())));
+  BITLAB_TRY(const program::Dim kept, lowering.dim_of(call, length));
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   BITLAB_TRY(std::vector<ValueId> y,
              lowering.nodes(Op::sort, {x}, {{"length", program::Shape{kept}}, {"descending", int64_t{descending}}}));

@@ -373,6 +373,25 @@ Status lower_irfft(Lowering& lowering, const Call& call) {
   return finish_real(lowering, call, x);
 }
 
+namespace {
+
+// [n, frames, length] of [n, values]: a frame begins a fixed number of values behind the one before.
+Status lower_frames(Lowering& lowering, const Call& call, ValueId x, const program::Dim& values) {
+  const int64_t length = call.argument("size").toIntVector()[2], hop = call.argument("stride").toIntVector()[1];
+  const program::Dim samples = lowering.shape(x)[0];
+  const auto count = [](const Call& c) { return output_of(c).size(1); };
+  std::optional<program::Dim> frames = quotient(values, hop - length, hop);  // as many as there are
+  if (!frames || !lowering.is_at(*frames, call, count)) {
+    BITLAB_TRY(frames, lowering.dim_of(call, count));
+  }
+  lowering.at_least(values, length);
+  BITLAB_TRY(x, lowering.reshape(x, {samples, values}));
+  BITLAB_TRY(x, frames_of(lowering, x, 1, *frames, length, hop));
+  return finish_real(lowering, call, x);
+}
+
+}  // namespace
+
 // Windows that overlap, as a short-time transform takes them: each sample's values at constant places.
 Status lower_as_strided(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
@@ -383,6 +402,9 @@ Status lower_as_strided(Lowering& lowering, const Call& call) {
   const bool by_sample =
       self.is_contiguous() && !sizes.empty() && sizes[0] == self.size(0) && strides[0] == self.stride(0) &&
       (!given(call, "storage_offset") || call.argument("storage_offset").toInt() == self.storage_offset());
+  // Frames of a signal whose length differs from run to run.
+  if (by_sample && !values.is_number() && sizes.size() == 3 && strides[2] == 1)
+    return lower_frames(lowering, call, x, values);
   if (!by_sample || !values.is_number()) return unsupported(call, "strides within samples of fixed size", show(strides));
   at::Tensor places = at::zeros({1}, at::kLong);
   for (size_t i = 1; i < sizes.size(); ++i) places = places.unsqueeze(-1) + at::arange(sizes[i]) * strides[i];

@@ -132,8 +132,7 @@ Status computed_conv(Lowering& lowering, const Call& call, ValueId x, bool is_tr
     if (numbers.size() == 1) numbers.resize(axes, numbers[0]);
     return numbers;
   };
-  const auto groups_of = [](const Call& c) { return c.argument("groups").toInt(); };
-  BITLAB_TRY(const Dim groups, lowering.dim_of(call, groups_of(call), groups_of(lowering.twin())));
+  BITLAB_TRY(const Dim groups, lowering.dim_of(call, [](const Call& c) { return c.argument("groups").toInt(); }));
   Convolution conv{list("stride", 1), list("dilation", 1), list("padding", 0), list("padding", 0), groups};
   if (const c10::IValue& padding = call.argument("padding"); padding.isString() && padding.toStringRef() == "same")
     for (size_t axis = 0; axis < axes; ++axis) {

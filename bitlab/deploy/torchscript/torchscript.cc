@@ -189,6 +189,13 @@ std::string Writer::size(const Dim& dim) {
   std::string product = dim.factor == 1 && !dim.is_number() ? "" : std::to_string(dim.factor);
   for (size_t i = 0; i < p.symbols.size(); ++i)
     for (int power = 0; power < dim.powers[i]; ++power) product += (product.empty() ? "" : " * ") + symbols_.at(i);
+  for (const program::Sum& sum : dim.sums) {
+    std::string total;
+    for (const Dim& term : sum.terms) total += (total.empty() ? "" : " + ") + size(term);
+    if (sum.offset != 0) total += fmt::format(" {} {}", sum.offset < 0 ? '-' : '+', std::abs(sum.offset));
+    if (sum.divisor != 1) total = fmt::format("({}) // {}", total, sum.divisor);
+    product += fmt::format("{}({})", product.empty() ? "" : " * ", total);
+  }
   return product;
 }
 

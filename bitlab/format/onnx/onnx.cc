@@ -122,7 +122,18 @@ std::string Writer::size(const Dim& dim) {
   for (size_t i = 0; i < p.symbols.size(); ++i)
     for (int power = 0; power < dim.powers[i]; ++power)
       product = product.empty() ? symbols_[i] : g.node("Mul", {product, symbols_[i]});
+  for (const program::Sum& sum : dim.sums) {
+    const std::string part = size(sum);
+    product = product.empty() ? part : g.node("Mul", {product, part});
+  }
   return dim.factor == 1 ? product : g.node("Mul", {product, g.ints({dim.factor})});
+}
+
+std::string Writer::size(const program::Sum& sum) {
+  std::string total = size(sum.terms[0]);
+  for (size_t i = 1; i < sum.terms.size(); ++i) total = g.node("Add", {total, size(sum.terms[i])});
+  if (sum.offset != 0) total = g.node("Add", {total, g.ints({sum.offset})});
+  return sum.divisor == 1 ? total : g.node("Div", {total, g.ints({sum.divisor})});
 }
 
 std::string Writer::sizes(const Shape& shape) {

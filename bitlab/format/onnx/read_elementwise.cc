@@ -69,10 +69,10 @@ Term quotient(const Term& a, const Term& b) {
 
 // --- sizes
 
-std::optional<program::Dim> sum(const program::Dim& a, const program::Dim& b, int64_t sign) {
-  if (b.factor == 0) return a;
-  if (a.factor != 0 && a.powers != b.powers) return std::nullopt;
-  return with_factor(b, a.factor + sign * b.factor);
+// Of sizes, which are 0 at least, what ONNX cuts off is what a floor does.
+std::optional<program::Dim> divided_down(const program::Dim& a, const program::Dim& b) {
+  if (const auto whole = divided(a, b)) return whole;
+  return b.is_number() && b.factor >= 1 && !a.is_number() ? quotient(a, 0, b.factor) : std::nullopt;
 }
 
 std::optional<program::Dim> combined(std::string_view type, const program::Dim& a, const program::Dim& b) {
@@ -83,7 +83,7 @@ std::optional<program::Dim> combined(std::string_view type, const program::Dim& 
     if (__builtin_mul_overflow(a.factor, b.factor, &product)) return std::nullopt;
     return product == 0 ? program::Dim(0) : a * b;
   }
-  return type == "Div" ? divided(a, b) : std::nullopt;
+  return type == "Div" ? divided_down(a, b) : std::nullopt;
 }
 
 // Arithmetic of sizes; nothing where an input is none, or what comes out.

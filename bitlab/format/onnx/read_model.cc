@@ -21,7 +21,7 @@ bool is_half(ElementType type) { return type == ElementType::kFloat16 || type ==
 
 bool is_symbol_name(std::string_view name) {
   return !name.empty() && std::isalpha(static_cast<unsigned char>(name[0])) != 0 &&
-         name.find_first_of("*^ ,[]") == std::string_view::npos;
+         name.find_first_of("*^+/() ,[]") == std::string_view::npos;
 }
 
 std::string symbol_name(std::string_view text) {

@@ -46,18 +46,27 @@ Result<Part> part_of_number(const Reader& r, int64_t n, int64_t start, int64_t e
 }
 
 // Of a size that differs from run to run: a part that has the same place in every one.
-Result<Part> part_of_symbol(const Reader& r, const Dim& size, int64_t start, const Dim& end, int64_t step) {
+Result<Part> part_of_symbol(Reader& r, const Dim& size, int64_t start, const Dim& end, int64_t step) {
   const bool to_end = end == size || (end.is_number() && end.factor >= kFar);
   const bool from_first = start == 0 || start <= -kFar;
   if (step == 1 && from_first && to_end) return Part{0, size, 1, true};
   if (step == -1 && end.is_number() && end.factor <= -kFar && (start == -1 || start >= kFar)) return Part{-1, size, -1};
-  if (step == 1 && from_first && !end.is_number() && end.factor > 0) return Part{0, end};
-  if (step > 1 && from_first && to_end && size.factor % step == 0)
-    return Part{0, with_factor(size, size.factor / step), step};
-  if (step > 0 && start < 0 && start > -kFar && to_end) return Part{start, (-start - 1) / step + 1, step};
+  const bool is_before_end = end.is_number() && end.factor < 0 && end.factor > -kFar;
+  if (step > 0 && (from_first || start > 0) && (to_end || is_before_end || (!end.is_number() && end.factor > 0))) {
+    const int64_t first = std::max<int64_t>(start, 0);
+    const std::optional<Dim> stop = to_end ? size : is_before_end ? sum(size, end) : end;
+    const std::optional<Dim> length = stop && first < kFar ? quotient(*stop, step - 1 - first, step) : std::nullopt;
+    if (length) return Part{first, *length, step};
+  }
+  if (step > 0 && start < 0 && start > -kFar && to_end) {
+    r.at_least(size, -start);
+    return Part{start, (-start - 1) / step + 1, step};
+  }
   const int64_t last = end.factor;
-  if (step > 0 && end.is_number() && (start < 0) == (last < 0) && last > start)
+  if (step > 0 && end.is_number() && (start < 0) == (last < 0) && last > start) {
+    r.at_least(size, start < 0 ? -start : last);
     return Part{start, (last - start - 1) / step + 1, step};
+  }
   return r.refuse("a part of {} that is a size again, got {} to {} in steps of {}", r.show({size}), start, r.show({end}),
                   step);
 }

@@ -47,16 +47,6 @@ Operand operand_of(SizeList sizes) {
   return tensor_of(shape_at(sizes.values, program::kOnes), sizes.is_scalar);
 }
 
-std::optional<Dim> divided(const Dim& a, const Dim& b) {
-  if (b.factor == 0 || a.factor % b.factor != 0) return std::nullopt;
-  Dim quotient = with_factor(a, a.factor / b.factor);
-  for (size_t i = 0; i < program::kMaxSymbols; ++i) {
-    if (a.powers[i] < b.powers[i]) return std::nullopt;
-    quotient.powers[i] = static_cast<uint8_t>(a.powers[i] - b.powers[i]);
-  }
-  return quotient;
-}
-
 bool all_known(const Reader& r, size_t least) {
   for (size_t i = 0; i < std::max(least, r.node().inputs.size()); ++i)
     if ((i < least || r.has(i)) && r.tensor(i) == nullptr) return false;

@@ -105,17 +105,6 @@ inline Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& orde
   return lowering.node(Op::permute, {x}, {{"dims", order}});
 }
 
-// a / b; nothing where that is no size.
-inline std::optional<program::Dim> divided(program::Dim a, const program::Dim& b) {
-  if (b.factor == 0 || a.factor % b.factor != 0) return std::nullopt;
-  a.factor /= b.factor;
-  for (size_t i = 0; i < a.powers.size(); ++i) {
-    if (a.powers[i] < b.powers[i]) return std::nullopt;
-    a.powers[i] = static_cast<uint8_t>(a.powers[i] - b.powers[i]);
-  }
-  return a;
-}
-
 // windows.cc: a convolution of x [n, c, sizes...], of fixed sizes, whose weight is computed.
 Status computed_conv(Lowering& lowering, const Call& call, ValueId x, bool is_transposed);
 // windows.cc: a pool's second output, where its largest values are, where something reads it. x: [n, c, sizes...]
@@ -135,6 +124,9 @@ std::vector<size_t> indexed_dims(const Call& call);
 bool indexes_samples(Lowering& lowering, const Call& call);
 // x with values written where index would read them, by int64 indices of several dimensions.
 Result<ValueId> put_at_places(Lowering& lowering, const Call& call, ValueId x, ValueId values, const std::string& mode);
+
+// indices.cc: `count` parts of x's dimension, [..., count, size, ...], each `step` behind the one before.
+Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& count, int64_t size, int64_t step);
 
 // x with zeros in front of and behind its dimensions, the last one first.
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides);

@@ -112,6 +112,8 @@ class Reader {
   Result<program::ValueId> unmarked(program::ValueId id);
   // A size that is at most n: that of a part of n values.
   void bound(const program::Dim& dim, int64_t most);
+  // What ONNX cuts of a smaller size has another shape, which a program has not.
+  void at_least(const program::Dim& dim, int64_t least) { builder_.at_least(dim, least); }
   std::string unique(std::string_view wanted);
 
  private:
@@ -218,7 +220,5 @@ inline Result<Operands> single(Result<Tensor> tensor) {
 // Sizes; a tensor where they are numbers alone.
 Operand operand_of(SizeList sizes);
 Tensor tensor_of(const Ints& integers, bool is_scalar = false);  // int64 [n]
-// a / b, where that is a size or a number; nothing where it is not.
-std::optional<program::Dim> divided(const program::Dim& a, const program::Dim& b);
 
 }  // namespace bitlab::format::onnx

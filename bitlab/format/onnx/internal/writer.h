@@ -54,6 +54,7 @@ class Writer {
 
   // int64 [1], and [rank]: sizes as tensors, which differ from run to run where they have symbols.
   std::string size(const program::Dim& dim);
+  std::string size(const program::Sum& sum);
   std::string sizes(const program::Shape& shape);
   std::string scalar(const std::string& one) { return g.node("Squeeze", {one, g.ints({0})}); }
   // How many positions the states hold before the run, int64 [1].
