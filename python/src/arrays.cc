@@ -29,6 +29,15 @@ const std::array<Type, 6>& types() {
   return types;
 }
 
+enum class NumberKind { kInteger, kFloat, kOther };
+
+// bfloat16 is no type of NumPy's.
+NumberKind kind_of(nb::dlpack::dtype type) {
+  using Code = nb::dlpack::dtype_code;
+  const auto is = [&](Code code) { return type.code == static_cast<uint8_t>(code); };
+  return is(Code::Int) || is(Code::UInt) ? NumberKind::kInteger : is(Code::Float) ? NumberKind::kFloat : NumberKind::kOther;
+}
+
 DType dtype_of(const Array& array, std::string_view name) {
   for (const Type& type : types())
     if (type.dlpack == array.dtype()) return type.dtype;
@@ -46,12 +55,36 @@ nb::dlpack::dtype dlpack_of(DType dtype) {
   return std::find_if(types().begin(), types().end(), [&](const Type& type) { return type.dtype == dtype; })->dlpack;
 }
 
-Array array_of(const nb::handle& object, std::string_view name) {
+Array array_of(const nb::handle& object, std::string_view name, std::optional<DType> wanted) {
   Array array;
   if (!nb::try_cast(object, array))
     throw Exception(make_error(ErrorCode::kTypeMismatch, "[session] an array of numbers on the CPU, got {} (input={})",
                                nb::cast<std::string>(nb::str(object.type().attr("__name__"))), name));
+  if (!wanted || *wanted == DType::kBFloat16 || dlpack_of(*wanted) == array.dtype() ||
+      kind_of(dlpack_of(*wanted)) != kind_of(array.dtype()) || kind_of(array.dtype()) == NumberKind::kOther)
+    return array;
+  const nb::object numpy = nb::module_::import_("numpy"), given = numpy.attr("asarray")(object),
+                   converted = numpy.attr("ascontiguousarray")(given, std::string(program::name(*wanted)));
+  const nb::object is_equal = numpy.attr("array_equal")(given, converted);
+  if (kind_of(array.dtype()) == NumberKind::kInteger && PyObject_IsTrue(is_equal.ptr()) != 1)
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[session] values that {} has, got others of {} (input={})",
+                               program::name(*wanted), nb::cast<std::string>(nb::object(given.attr("dtype").attr("name"))),
+                               name));
+  if (!nb::try_cast(converted, array))
+    throw Exception(make_error(ErrorCode::kTypeMismatch, "[session] an array that NumPy converts, got one of {} (input={})",
+                               nb::cast<std::string>(nb::object(given.attr("dtype").attr("name"))), name));
   return array;
+}
+
+std::optional<DType> input_type(const program::Program& program, std::string_view name) {
+  for (const program::ValueId id : program.inputs)
+    if (program.value(id).name == name) return program.value(id).dtype;
+  return std::nullopt;
+}
+
+std::optional<DType> input_type(const program::Program& program, size_t place) {
+  if (place >= program.inputs.size()) return std::nullopt;
+  return program.value(program.inputs[place]).dtype;
 }
 
 runtime::TensorView view_of(const Array& array, std::string_view name) {
@@ -60,10 +93,10 @@ runtime::TensorView view_of(const Array& array, std::string_view name) {
   return {std::move(shape), dtype_of(array, name), array.data()};
 }
 
-NamedArrays::NamedArrays(const nb::dict& inputs) {
+NamedArrays::NamedArrays(const nb::dict& inputs, const program::Program& program) {
   for (const auto& [name, value] : inputs) {
     names_.push_back(nb::cast<std::string>(name));
-    arrays_.push_back(array_of(value, names_.back()));
+    arrays_.push_back(array_of(value, names_.back(), input_type(program, names_.back())));
   }
   for (size_t i = 0; i < names_.size(); ++i) views_.push_back({names_[i], view_of(arrays_[i], names_[i])});
 }

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,14 +18,18 @@ using Array = nanobind::ndarray<nanobind::ro, nanobind::c_contig, nanobind::devi
 // The type of an array's elements. NumPy has no bfloat16: its bits, as uint16.
 nanobind::dlpack::dtype dlpack_of(program::DType dtype);
 
-// An input by its name, or place. Throws TypeMismatch.
-Array array_of(const nanobind::handle& object, std::string_view name);
+// An input by its name, or place. An array of another type of the same kind, integers or floats, is converted to `wanted`. Throws TypeMismatch, for integers
+// that it has not, too.
+Array array_of(const nanobind::handle& object, std::string_view name, std::optional<program::DType> wanted);
+// The type of an input by its name, or place; nothing where there is no such.
+std::optional<program::DType> input_type(const program::Program& program, std::string_view name);
+std::optional<program::DType> input_type(const program::Program& program, size_t place);
 runtime::TensorView view_of(const Array& array, std::string_view name);
 
 // Inputs by name, which are held as long as it lives.
 class NamedArrays {
  public:
-  explicit NamedArrays(const nanobind::dict& inputs);
+  NamedArrays(const nanobind::dict& inputs, const program::Program& program);
   NamedArrays(const NamedArrays&) = delete;
   std::span<const runtime::NamedView> views() const { return views_; }
 

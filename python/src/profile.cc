@@ -14,7 +14,7 @@ namespace {
 
 profile::Profile take_profile(const std::shared_ptr<const runtime::Model>& model, const nb::dict& inputs,
                               const profile::ProfileOptions& options) {
-  const NamedArrays arrays(inputs);
+  const NamedArrays arrays(inputs, model->program());
   const nb::gil_scoped_release no_gil;
   return profile::profile(model, arrays.views(), options).value();
 }

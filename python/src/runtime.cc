@@ -74,7 +74,7 @@ class Session {
                      .value()) {}
 
   nb::dict run(const nb::handle& self, const nb::dict& inputs, bool copy) {
-    const NamedArrays arrays(inputs);
+    const NamedArrays arrays(inputs, model_->program());
     return call(self, copy, [&] { return session_->run(arrays.views()); });
   }
 
@@ -83,7 +83,7 @@ class Session {
     std::vector<runtime::TensorView> views;
     for (const auto& input : inputs) {
       const std::string place = std::to_string(arrays.size());
-      arrays.push_back(array_of(input, place));
+      arrays.push_back(array_of(input, place, input_type(model_->program(), arrays.size())));
       views.push_back(view_of(arrays.back(), place));
     }
     nb::dict outputs = call(self, copy, [&] { return session_->run(std::span<const runtime::TensorView>(views)); });

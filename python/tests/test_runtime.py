@@ -77,7 +77,7 @@ def test_layouts_of_arrays(x: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda s, x: s(x.astype(np.float64)), bitlab.TypeMismatch, "float64"),
+        (lambda s, x: s(x.astype(np.int64)), bitlab.TypeMismatch, "float32 values, got int64"),
         (lambda s, x: s(x[:, :, :5]), bitlab.ShapeMismatch, r"\[5, 1, 5, 28\]"),
         (lambda s, x: s.run({"image": x}), bitlab.InvalidArgument, "'?input"),
         (lambda s, x: s(), bitlab.InvalidArgument, "1"),
