@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bitlab import _core
@@ -19,6 +20,10 @@ PostTrainingReport = _torch.PostTrainingReport
 Axes = Mapping[str, Mapping[int, str]]
 Ranges = Mapping[str, tuple[int, int]]
 Inputs = list[tuple[str, str, list[int | tuple[str, int]]]]
+
+
+# Types of inputs that programs have not.
+_TAKEN_AS = {"uint8": "int32", "int8": "int32", "int16": "int32", "float64": "float32"}
 
 
 def _multiple(symbol: str) -> tuple[str, int]:
@@ -40,8 +45,24 @@ def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs
     for name, tensor in example.items():
         named = {axis % max(tensor.dim(), 1): _multiple(symbol) for axis, symbol in axes.get(name, {}).items()}
         sizes: list[int | tuple[str, int]] = [named.get(i, size) for i, size in enumerate(tensor.shape)]
-        inputs.append((name, str(tensor.dtype).removeprefix("torch."), sizes))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        inputs.append((name, _TAKEN_AS.get(dtype, dtype), sizes))
     return inputs
+
+
+@contextmanager
+def _experts_by_gathering(model: torch.nn.Module) -> Iterator[None]:
+    """Mixtures of experts of transformers choose tokens for each expert, as many as there happen to be; while they are recorded they gather weights for
+    each token, which is the same in sizes that are known."""
+    configs = {id(part.config): part.config for part in model.modules() if getattr(getattr(part, "config", None), "_experts_implementation", None)}
+    before = {key: config._experts_implementation for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._experts_implementation = "batched_mm"
+        yield
+    finally:
+        for key, config in configs.items():
+            config._experts_implementation = before[key]
 
 
 def deploy(
@@ -59,7 +80,8 @@ def deploy(
     """Records the model's forward pass in eval, checks that the runtime computes the same on `example`, and writes a .bit file, or one of another
     format.
 
-    example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU.
+    example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU. What is of uint8, int8 or int16 enters the file as int32, float64 as
+    float32; a session takes arrays of either.
     dynamic_axes: sizes that differ from run to run, by input and axis: {"input_ids": {0: "batch", 1: "tokens"}}. Without it the first size of every
     input is the batch, and the others are the example's. A multiple of a name, {2: "32*height"}, is a size in steps.
     ranges: the smallest and the largest size of such a name: {"tokens": (1, 128)}.
@@ -72,18 +94,19 @@ def deploy(
     inputs, by_place = named_inputs(model, example)
     mode = model.training
     try:
-        return _torch.save(
-            native_of(model),
-            forward_of(model, by_place),
-            inputs,
-            os.fspath(path),
-            _signature(inputs, dynamic_axes),
-            dict(ranges or {}),
-            dict(metadata or {}),
-            format or "",
-            variant or "",
-            os.fspath(tokenizer or ""),
-        )
+        with _experts_by_gathering(model):
+            return _torch.save(
+                native_of(model),
+                forward_of(model, by_place),
+                inputs,
+                os.fspath(path),
+                _signature(inputs, dynamic_axes),
+                dict(ranges or {}),
+                dict(metadata or {}),
+                format or "",
+                variant or "",
+                os.fspath(tokenizer or ""),
+            )
     finally:
         model.train(mode)
 
@@ -100,9 +123,10 @@ def verify(
     inputs, by_place = named_inputs(model, example)
     mode = model.training
     try:
-        return _torch.compare(
-            os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
-        )
+        with _experts_by_gathering(model):
+            return _torch.compare(
+                os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
+            )
     finally:
         model.train(mode)
 
