@@ -190,6 +190,44 @@ def bag(**options: object) -> Callable[[], nn.Module]:
     return lambda: nn.EmbeddingBag(10, 4, **options)  # type: ignore[arg-type]
 
 
+def neighbours_of_all_samples(x: Tensor) -> Tensor:
+    """As DGCNN takes them: rows of all samples, one behind the other."""
+    batch, features, points = x.shape
+    squared = (x**2).sum(1, keepdim=True)
+    near = (2 * x.transpose(2, 1) @ x - squared - squared.transpose(2, 1)).topk(3, -1)[1]
+    rows = (near + torch.arange(0, batch).view(-1, 1, 1) * points).view(-1)
+    x = x.transpose(2, 1).contiguous()
+    found = x.view(batch * points, -1)[rows, :].view(batch, points, 3, features)
+    centers = torch.index_select(x.view(batch * points, -1), 0, rows).view(batch, points, 3, features).mean(2, keepdim=True)
+    return torch.cat((found - x.unsqueeze(2), centers.expand_as(found)), 3).permute(0, 3, 1, 2)
+
+
+def in_volumes(x: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
+    return tuple(
+        F.grid_sample(x, grid, mode, padding, align)
+        for mode, padding, align in (("bilinear", "zeros", False), ("nearest", "border", True), ("bilinear", "reflection", False), ("bilinear", "reflection", True))
+    )
+
+
+class LocationAttention(nn.Module):
+    """As Tacotron attends: its first steps are made of nothing but zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.query, self.location, self.score = nn.GRUCell(5, 6), nn.Linear(6, 8), nn.Conv1d(2, 8, 5, padding=2), nn.Linear(8, 1)
+
+    def forward(self, memory: Tensor) -> Tensor:
+        batch, length, _ = memory.shape
+        weights, total, state, context = torch.zeros(batch, length), torch.zeros(batch, length), torch.zeros(batch, 6), torch.zeros(batch, 5)
+        for _ in range(2):
+            state = self.cell(context, state)
+            near = self.location(torch.stack((weights, total), 1)).transpose(1, 2)
+            weights = self.score(torch.tanh(self.query(state).unsqueeze(1) + near + memory.mean(-1, keepdim=True))).squeeze(-1).softmax(-1)
+            total = total + weights
+            context = torch.bmm(weights.unsqueeze(1), memory).squeeze(1)
+        return context
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "encoder": (Encoder, (floats(5, 8), lambda batch: torch.arange(5)[None] >= torch.randint(2, 6, (batch, 1)))),
     "latents": (Latents, (floats(9, 5),)),
@@ -218,6 +256,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "bag with weights": (
         lambda: (lambda layer: Net(lambda i, w: layer(i, per_sample_weights=w)))(nn.EmbeddingBag(10, 4, mode="sum")), (ids(10, 5), floats(5))
     ),
+    "neighbours of all samples": (lambda: Net(neighbours_of_all_samples), (floats(3, 9),)),
+    "grids in volumes": (lambda: Net(in_volumes), (floats(2, 3, 4, 5), lambda batch: torch.rand(batch, 2, 1, 5, 3) * 3 - 1.5)),
+    "gamma functions": (lambda: Net(lambda x: (torch.lgamma(x * 4), torch.digamma(x.abs() * 9 + 0.01))), (floats(11),)),
+    "Bessel functions": (lambda: Net(lambda x: (torch.i0(x * 3), torch.special.i0e(x * 9))), (floats(11),)),
+    "location attention": (LocationAttention, (floats(7, 5),)),
     "bias of a constant": (lambda: Net(lambda x: torch.copysign(torch.tensor(1.0), x) + torch.add(x, torch.arange(4.0), alpha=3)), (floats(4),)),
 }  # fmt: skip
 
@@ -262,6 +305,207 @@ def test_images_of_sizes_in_steps(name: str, tmp_path: Path) -> None:
     for batch, height, width in ((1, 4, 12), (3, 20, 8)):
         x = torch.randn(batch, 3, height, width)
         np.testing.assert_allclose(session(x.numpy()), model(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Causal(nn.Module):
+    """Padded in front, or cut behind, as temporal convolutional networks do either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.padded = nn.ModuleList(nn.Conv1d(3, 3, 2, dilation=2**i) for i in range(3))
+        self.cut = nn.ModuleList(nn.Conv1d(3, 3, 3, padding=2 * 2**i, dilation=2**i) for i in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, (padded, cut) in enumerate(zip(self.padded, self.cut, strict=True)):
+            x = x + torch.tanh(padded(F.pad(x, (2**i, 0)))) + cut(x)[:, :, : -2 * 2**i]
+        return x
+
+
+class WaveNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv1d(3, 6, 2, dilation=2**i) for i in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = x[:, :, 15:] * 0
+        for layer in self.layers:
+            y = F.glu(layer(x), 1)
+            x = y + x[:, :, -y.size(2) :]
+            skips = skips + y[:, :, -skips.size(2) :]
+        return skips
+
+
+class VisionTransformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.first, self.table = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 200, 8))
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.cat([self.first.expand(len(x), -1, -1), self.patches(x).flatten(2).transpose(1, 2)], 1)
+        y = self.layer(y + self.table[:, : y.size(1)])
+        return y[:, 0], y[:, 1:]
+
+
+class UNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)])
+        self.up = nn.ModuleList([nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(7, 2, 3, padding=1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.down[0](x))
+        b = F.relu(self.down[2](F.relu(self.down[1](a))))
+        y = F.relu(self.up[0](torch.cat([F.interpolate(b, size=a.shape[2:], mode="bilinear"), a], 1)))
+        return self.up[1](torch.cat([F.interpolate(y, size=x.shape[2:]), x], 1))
+
+
+class Separation(nn.Module):
+    """An encoder of overlapping frames, masks for two speakers, and its transpose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.masks, self.decoder = nn.Conv1d(1, 8, 4, 2), nn.Conv1d(8, 16, 3, padding=1), nn.ConvTranspose1d(8, 1, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = self.encoder(x.unsqueeze(1)).relu()
+        batch, channels, count = frames.shape
+        parts = torch.sigmoid(self.masks(frames)).view(batch, 2, channels, count) * frames.unsqueeze(1)
+        return self.decoder(parts.view(batch * 2, channels, count)).view(batch, 2, -1)
+
+
+def signals(*lead: int) -> Callable[[int, int, int], tuple[Tensor, ...]]:
+    return lambda batch, first, second: (torch.randn(batch, *lead, first),)
+
+
+def images(batch: int, height: int, width: int) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, 3, height, width),)
+
+
+LENGTH, IMAGE = {0: "batch", -1: "length"}, {0: "batch", 2: "height", 3: "width"}
+# A network, its inputs from a batch and two sizes, and which of their sizes have names.
+OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[Tensor, ...]], dict[int, str]]] = {
+    "causal convolutions": (Causal, signals(3), LENGTH),
+    "wavenet": (WaveNet, signals(3), LENGTH),
+    "vision transformer": (VisionTransformer, images, {0: "batch", 2: "4*rows", 3: "4*columns"}),
+    "u-net": (UNet, images, IMAGE),
+    "separation": (Separation, signals(), LENGTH),
+    "differences": (lambda: Net(lambda x: (torch.diff(x), x[:, :, 1:] * x[:, :, :-1], x[:, :, ::3].sum(-1), x[:, :, -5:], x[:, :, 2:7])), signals(2), LENGTH),
+    "shifted targets": (lambda: Net(lambda x: torch.cat([torch.zeros(len(x), 1), x[:, :-1]], 1)), signals(), LENGTH),
+    "frames": (lambda: Net(lambda x: x.unfold(-1, 8, 3) * torch.hann_window(8)), signals(2), LENGTH),
+    "spectrogram": (lambda: Net(lambda x: torch.stft(x, 16, 4, window=torch.hann_window(16), return_complex=True).abs()), signals(), LENGTH),
+    "padded in every way": (lambda: Net(lambda x: tuple(F.pad(x, (3, 2), mode) for mode in ("constant", "reflect", "replicate", "circular"))), signals(2), LENGTH),
+    "shifts": (lambda: Net(lambda x: x.roll(2, 2) - x.roll(-3, 2)), signals(2), LENGTH),
+    "norms of what is left": (lambda: nn.Sequential(nn.Conv1d(2, 6, 3), nn.GroupNorm(2, 6), nn.Conv1d(6, 6, 4, 2), nn.InstanceNorm1d(6)), signals(2), LENGTH),
+    "windows of images": (lambda: Net(lambda x: F.unfold(x, (3, 2), padding=1, stride=(2, 3))), images, IMAGE),
+    "pools with ceilings": (lambda: Net(lambda x: F.avg_pool2d(F.max_pool2d(x, 3, 2, 1, ceil_mode=False), 2, 2, ceil_mode=True)), images, IMAGE),
+    "patches of any image": (lambda: Net(lambda x: F.avg_pool2d(x, 5, 4).flatten(2).transpose(1, 2).softmax(1)), images, IMAGE),
+    "a decoder": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReflectionPad2d(2), nn.ConvTranspose2d(4, 2, 3, 2, 1, 1)), images, IMAGE),
+    "a half": (lambda: Net(lambda x: x[:, :, : x.size(2) // 2].mean(-1)), signals(2), LENGTH),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_sizes_follow_from_others(name: str, tmp_path: Path) -> None:
+    make, inputs, names = OPEN[name]
+    torch.manual_seed(0)
+    model = make().eval()
+    example = inputs(2, 28, 36)
+    axes = {axis % example[0].dim(): text for axis, text in names.items()}
+    bitlab.deploy(model, example[0], tmp_path / "net.bit", dynamic_axes={"input": axes}, ranges={"rows": (1, 12), "columns": (1, 12)})
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    for sizes in ((1, 32, 24), (3, 44, 32)) if "rows" in str(names) else ((1, 31, 24), (3, 42, 33), (2, 53, 19)):
+        given = inputs(*sizes)
+        found = session.run({"input": given[0].numpy()})
+        for key, tensor in evaluated(model, list(given)).items():
+            np.testing.assert_allclose(found[key], tensor.numpy(), rtol=1e-3, atol=1e-4 * max(1.0, float(tensor.abs().max())), err_msg=f"{key} {sizes}")
+
+
+@pytest.mark.parametrize("name", ["causal convolutions", "vision transformer", "u-net", "separation", "frames", "windows of images", "differences"])
+def test_sizes_in_other_formats(name: str, tmp_path: Path) -> None:
+    """ONNX Runtime and TorchScript compute them, and ONNX is read back."""
+    runtime = pytest.importorskip("onnxruntime")
+    make, inputs, names = OPEN[name]
+    torch.manual_seed(0)
+    model = make().eval()
+    example = inputs(2, 28, 36)
+    axes = {"input": {axis % example[0].dim(): text for axis, text in names.items()}}
+    for ending in ("onnx", "pt"):
+        bitlab.deploy(model, example[0], tmp_path / f"net.{ending}", dynamic_axes=axes, ranges={"rows": (1, 12), "columns": (1, 12)})
+    onnx, script = runtime.InferenceSession(str(tmp_path / "net.onnx")), torch.jit.load(tmp_path / "net.pt")
+    x = inputs(3, 44, 32)[0] if "rows" in str(names) else inputs(3, 41, 30)[0]
+    wanted = list(evaluated(model, [x]).values())
+    of_script = script(x)
+    found = [
+        onnx.run(None, {"input": x.numpy()}),
+        [tensor.detach().numpy() for tensor in ([of_script] if isinstance(of_script, Tensor) else of_script)],
+    ]
+    if "rows" not in str(names):  # a table needs their largest sizes, which ONNX does not say
+        bitlab.formats.convert(tmp_path / "net.onnx", tmp_path / "again.bit")
+        found.append(list(bitlab.runtime.Session(tmp_path / "again.bit").run({"input": x.numpy()}).values()))
+    for outputs in found:
+        assert len(outputs) == len(wanted)
+        for array, tensor in zip(outputs, wanted, strict=True):
+            np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-3, atol=1e-4 * max(1.0, float(tensor.abs().max())))
+
+
+def test_what_is_too_short_is_refused(tmp_path: Path) -> None:
+    bitlab.deploy(nn.Conv1d(2, 3, 5).eval(), torch.randn(2, 2, 9), tmp_path / "net.bit", dynamic_axes={"input": {0: "batch", 2: "length"}})
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    assert session.model.symbols["length"][0] == 5 and session.model.outputs[0].shape == ["batch", 3, "length-4"]
+    assert session(np.zeros((1, 2, 5), np.float32)).shape == (1, 3, 1)
+    with pytest.raises(bitlab.InvalidArgument, match="length from 5 to .*, got 4"):
+        session(np.zeros((1, 2, 4), np.float32))
+
+
+def whole(dtype: torch.dtype, *shape: int) -> Sample:
+    limits = torch.iinfo(dtype)
+    return lambda batch: torch.randint(limits.min, limits.max + 1, (batch, *shape), dtype=dtype)
+
+
+TYPES: dict[str, tuple[Callable[[], nn.Module], Sample]] = {
+    "pictures": (lambda: (lambda conv: Net(lambda x: conv(x.permute(0, 3, 1, 2).float() / 255)))(nn.Conv2d(3, 4, 3)), whole(torch.uint8, 6, 5, 3)),
+    "pictures as they are": (lambda: Net(lambda x: (x / 255.0 - 0.5) / 0.25), whole(torch.uint8, 3, 4)),
+    "sums that wrap": (lambda: Net(lambda x: ((x + 200) * 3 - x // 2, x > 128, x.sum(-1), x.max(-1)[0].float())), whole(torch.uint8, 7)),
+    "to bytes": (lambda: Net(lambda x: (x.float() * 0.7).to(torch.uint8).flip(-1)), whole(torch.uint8, 7)),
+    "audio": (lambda: Net(lambda x: (x.float() / 32768, x + x, -x)), whole(torch.int16, 9)),
+    "codes": (lambda: Net(lambda x: (x.float() * 0.05, x * 3, x >> 1)), whole(torch.int8, 9)),
+    "bytes as ids": (lambda: (lambda table: Net(lambda x: table(x.long())))(nn.Embedding(256, 3)), whole(torch.uint8, 5)),
+    "small ids": (lambda: nn.Embedding(9, 3), lambda batch: torch.randint(0, 9, (batch, 5), dtype=torch.int32)),
+    "doubles": (lambda: (lambda fc: Net(lambda x: fc(x[:, 1:].float())))(nn.Linear(3, 2)), lambda batch: torch.randn(batch, 4, dtype=torch.float64)),
+    "halves": (lambda: (lambda fc: Net(lambda x: fc(x.float())))(nn.Linear(4, 2)), lambda batch: torch.randn(batch, 4).half()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_inputs_of_every_type(name: str, tmp_path: Path) -> None:
+    """Results of integers of fewer bits are int32, of the same values."""
+    make, sample = TYPES[name]
+    torch.manual_seed(0)
+    model = make().eval()
+    bitlab.deploy(model, sample(4), tmp_path / "net.bit", dynamic_axes={"input": {0: "batch"}})
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    for batch in (1, 3):
+        x = sample(batch)
+        found = session.run({"input": x.numpy()})
+        for key, tensor in evaluated(model, [x]).items():
+            np.testing.assert_allclose(found[key], tensor.numpy(), rtol=1e-5, atol=1e-6, err_msg=key)
+            assert found[key].dtype == (np.int32 if tensor.dtype in (torch.uint8, torch.int8, torch.int16) else tensor.numpy().dtype)
+
+
+def test_arrays_of_other_types_are_converted(tmp_path: Path) -> None:
+    bitlab.deploy(Net(lambda x, i: x[:, 0] * 2 + i).eval(), (torch.randn(2, 3), torch.tensor([1, 2], dtype=torch.int32)), tmp_path / "net.bit")
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    x = np.array([[0.1, 2, 3]])
+    for ids in (np.array([4]), np.array([4], np.uint8), np.array([4], np.int16)):
+        np.testing.assert_array_equal(session(x, ids), x[:, 0].astype(np.float32) * 2 + np.float32(4))
+        np.testing.assert_array_equal(session.run({"input_0": x.astype(np.float16), "input_1": ids})["output"], x[:, 0].astype(np.float16).astype(np.float32) * 2 + 4)
+    with pytest.raises(bitlab.TypeMismatch, match="values that int32 has, got others of int64"):
+        session(x, np.array([2**40]))
+    with pytest.raises(bitlab.TypeMismatch, match="float32 values, got int64 ones"):
+        session(x.astype(np.int64), np.array([4]))
+    with pytest.raises(bitlab.TypeMismatch, match="int32 values, got float32 ones"):
+        session(x, np.array([4], np.float32))
 
 
 def test_an_example_tells_which_sizes_its_indices_need(tmp_path: Path) -> None:
