@@ -1,7 +1,9 @@
 // What stays the same from run to run, as constants of the program.
 #include <algorithm>
+#include <cmath>
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
@@ -139,6 +141,41 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   return reshape(value, shape);
 }
 
+// Numbers that grow by the same from one to the next along the one size that has a symbol: of arange(), which needs no largest size.
+Result<ValueId> Lowering::counted(const Call& call, const at::Tensor& source, const at::Tensor& part,
+                                  const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get,
+                                  size_t symbol) {
+  const auto none = [&] {
+    return unsupported(
+        call,
+        fmt::format("a largest size of '{}', with which a constant grows", recordings_->signature.symbols[symbol].name),
+        "none");
+  };
+  const auto open = std::find_if(rest.begin(), rest.end(), [](const program::Dim& dim) { return dim != program::Dim(1); });
+  if (part.scalar_type() != at::kLong && part.scalar_type() != at::kInt && part.scalar_type() != at::kFloat) return none();
+  const at::Tensor numbers = part.reshape({-1}).to(at::kDouble);
+  if (numbers.numel() < 2 || open == rest.end() || open->is_number() || program::volume(rest) != *open) return none();
+  const double first = numbers[0].item<double>(), step = numbers[1].item<double>() - first;
+  const auto are_counted = [&](const at::Tensor& found) {
+    return at::equal(found, at::arange(found.numel(), at::kDouble) * step + first);
+  };
+  const bool is_whole = first == std::floor(first) && step == std::floor(step);
+  at::Tensor twin_numbers = get(twin());
+  if (!is_whole || !are_counted(numbers) || twin_numbers.dim() != static_cast<int64_t>(rest.size())) return none();
+  for (size_t i = 0; i < rest.size(); ++i)
+    if (rest[i] == program::Dim(1)) twin_numbers = twin_numbers.narrow(static_cast<int64_t>(i), 0, 1);
+  if (!are_counted(twin_numbers.reshape({-1}).to(at::kDouble))) return none();
+  BITLAB_TRY(ValueId value, counted_to(*this, *open));
+  if (step != 1) {
+    BITLAB_TRY(value, with_number(*this, Op::mul, value, step));
+  }
+  if (first != 0) {
+    BITLAB_TRY(value, with_number(*this, Op::add, value, first));
+  }
+  BITLAB_TRY(value, cast(value, source.scalar_type()));
+  return reshape(value, rest);
+}
+
 // `part`: the tensor without its repetitions, `rest` its shape. The recording at the largest sizes has the whole table.
 Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                      const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get) {
@@ -151,10 +188,7 @@ Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source,
     for (const program::Dim& dim : rest)
       for (size_t s = 0; s < recordings_->signature.symbols.size(); ++s)
         if (uses(dim, s) && recordings_->signature.symbols[s].max == program::kMaxElements)
-          return unsupported(
-              call,
-              fmt::format("a largest size of '{}', with which a constant grows", recordings_->signature.symbols[s].name),
-              "none");
+          return counted(call, source, part, rest, get, s);
     wants_largest_ = true;
     return unsupported(call, "a recording at the largest sizes", "none");
   }

@@ -426,7 +426,7 @@ Result<ValueId> Lowering::positions(const Call& call, const std::function<at::Te
   BITLAB_TRY(const program::Dim size, dim_of(call, get));
   if (uses(size, 0))  // what a sample gets would depend on its place in the batch
     return unsupported(call, "positions that are the same for each sample", "as many as the batch has");
-  BITLAB_TRY(const ValueId id, node(Op::positions, {}, {{"size", program::Shape{size}}, {"continues", int64_t{0}}}));
+  BITLAB_TRY(const ValueId id, counted_to(*this, size));
   values_[identity(tensor)] = id;
   return value_of(call, tensor);
 }

@@ -191,6 +191,10 @@ class Lowering {
   Result<program::ValueId> table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                       const program::Shape& shape, const std::function<at::Tensor(const Call&)>& get);
 
+  Result<program::ValueId> counted(const Call& call, const at::Tensor& source, const at::Tensor& part,
+                                   const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get,
+                                   size_t symbol);
+
   program::ProgramBuilder builder_;
   std::vector<program::Dim> sums_;  // of the first values_seen_ values
   size_t values_seen_ = 0;

@@ -106,16 +106,24 @@ Status lower_diag_embed(Lowering& lowering, const Call& call) {
                 columns = wrap_dim(call.argument("dim2").toInt(), rank), offset = call.argument("offset").toInt();
   program::Shape shape = lowering.shape(x);
   const program::Dim length = shape.back();
-  if (!length.is_number()) return unsupported(call, "a dimension of fixed size", lowering.show(shape));
+  if (uses(length, 0) || (!length.is_number() && offset != 0))
+    return unsupported(call, "a dimension within samples, of fixed size beside the main diagonal", lowering.show(shape));
   // [..., 1, n] where the matrix has a diagonal, of which row i has element i, or i + offset of a diagonal below.
   const int64_t size = length.factor + std::abs(offset);
   shape.insert(shape.end() - 1, 1);
   BITLAB_TRY(x, lowering.reshape(x, shape));
   BITLAB_TRY(x, zeros_around(lowering, call, x, {std::max<int64_t>(offset, 0), std::max<int64_t>(-offset, 0)}));
-  const at::Tensor diagonal =
-      at::ones({size, size}, at::kBool).triu(offset).logical_and(at::ones({size, size}, at::kBool).tril(offset));
+  ValueId diagonal = program::kNone;
+  if (length.is_number()) {
+    const at::Tensor all = at::ones({size, size}, at::kBool);
+    diagonal = lowering.constant(all.triu(offset).logical_and(all.tril(offset)));
+  } else {
+    BITLAB_TRY(const ValueId columns_of, counted_to(lowering, length));
+    BITLAB_TRY(const ValueId rows_of, lowering.reshape(columns_of, {length, 1}));
+    BITLAB_TRY(diagonal, lowering.node(Op::equal, {rows_of, columns_of}));
+  }
   const ValueId zero = lowering.number(0, output_of(call).scalar_type());
-  BITLAB_TRY(x, lowering.node(Op::where, {lowering.constant(diagonal), x, zero}));
+  BITLAB_TRY(x, lowering.node(Op::where, {diagonal, x, zero}));
   Sizes order(static_cast<size_t>(rank));
   for (int64_t dim = 0, next = 0; dim < rank; ++dim)
     order[static_cast<size_t>(dim)] = dim == rows ? rank - 2 : dim == columns ? rank - 1 : next++;
@@ -138,7 +146,7 @@ Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const prog
   if (count.is_number()) {
     places = lowering.constant(at::arange(count.factor).unsqueeze(1) * step + at::arange(size));
   } else {
-    BITLAB_TRY(places, lowering.node(Op::positions, {}, {{"size", program::Shape{count}}, {"continues", int64_t{0}}}));
+    BITLAB_TRY(places, counted_to(lowering, count));
     BITLAB_TRY(places, lowering.reshape(places, {count, 1}));
     BITLAB_TRY(places, lowering.node(Op::mul, {places, lowering.number(step, at::kLong)}));
     BITLAB_TRY(places, lowering.node(Op::add, {places, lowering.constant(at::arange(size))}));

@@ -11,6 +11,24 @@
 namespace bitlab::deploy {
 namespace {
 
+// Up to the end of a dimension, from a place that differs from run to run: the first values of it turned around.
+Status last_part(Lowering& lowering, const Call& call, ValueId x, int64_t dim) {
+  const auto size_of = [&](const Call& c) { return c.argument("self").toTensor().size(dim); };
+  const auto ends = [&](const Call& c) {
+    const int64_t end = given(c, "end") ? c.argument("end").toInt() : size_of(c);
+    return end >= size_of(c);
+  };
+  const bool is_slice = call.op == "aten::slice.Tensor";
+  if (!is_slice || !ends(call) || !ends(lowering.twin()))
+    return unsupported(call, "a part that begins or ends at a fixed place, from the beginning or from the end",
+                       describe(call.outputs[0]));
+  BITLAB_TRY(const program::Dim length, lowering.dim_of(call, [&](const Call& c) { return output_of(c).size(dim); }));
+  const program::Attributes turned{{"dims", Sizes{dim}}};
+  BITLAB_TRY(ValueId y, lowering.node(Op::flip, {x}, turned));
+  BITLAB_TRY(y, slice_of(lowering, y, dim, 0, length));
+  return lowering.lower_to(call, Op::flip, {y}, turned);
+}
+
 // The values of a dimension from the call's beginning on; its size in the other recording tells what the length is a multiple of.
 Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
   const int64_t dim = dim_of(call);
@@ -18,7 +36,10 @@ Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
   const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
   const auto size = [&](const Call& c) { return output_of(c).size(dim); };
   if (lowering.is_at(whole, call, size)) return lowering.finish(call, x);
-  BITLAB_TRY(const int64_t start, start_of(lowering, call, dim));
+  const Result<int64_t> place = start_of(lowering, call, dim);
+  if (!place.ok() && step == 1) return last_part(lowering, call, x, dim);
+  if (!place.ok()) return place.error();
+  const int64_t start = *place;
   // Up to the end, or as much as the recordings say.
   std::optional<program::Dim> length;
   if (!whole.is_number() && start >= 0) length = quotient(whole, step - 1 - start, step);

@@ -356,6 +356,7 @@ Status lower_order(Lowering& lowering, const Call& call, bool descending, const 
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", type_of(call)));
   const int64_t dim = dim_of(call);
   BITLAB_TRY(const program::Dim kept, lowering.dim_of(call, length));
+  if (kept.is_number()) lowering.at_least(lowering.shape(x)[static_cast<size_t>(dim)], kept.factor);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
   BITLAB_TRY(std::vector<ValueId> y,
              lowering.nodes(Op::sort, {x}, {{"length", program::Shape{kept}}, {"descending", int64_t{descending}}}));

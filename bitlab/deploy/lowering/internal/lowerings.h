@@ -71,6 +71,11 @@ Result<int64_t> start_of(Lowering& lowering, const Call& call, int64_t dim);
 // The place that a select of x is at: from the end where the dimension's size differs from run to run and it counts from there (movement.cc).
 int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x);
 
+// 0, 1, ..., as many as a size says.
+inline Result<ValueId> counted_to(Lowering& lowering, const program::Dim& size) {
+  return lowering.node(Op::positions, {}, {{"size", program::Shape{size}}, {"continues", int64_t{0}}});
+}
+
 // x broadcast to a shape; x itself where it has that.
 inline Result<ValueId> expanded(Lowering& lowering, ValueId x, const program::Shape& shape) {
   if (lowering.shape(x) == shape) return x;
