@@ -414,6 +414,34 @@ TEST(Dim, OfSumsHasOneForm) {
   EXPECT_EQ(parse_dim("seq-2", signs).value(), *sum(Dim::of_symbol(2), -2));
 }
 
+// Texts of files, which may be anything: what can be read is written in one way, which is read as the same size.
+TEST(Dim, OfAnyTextIsReadOrRefused) {
+  const Symbols symbols{{"batch", 0}, {"t"}, {"u"}};
+  constexpr std::string_view kParts[] = {
+      "t", "u", "batch", "+", "-", "*", "/", "(", ")", "^", "1", "2", "3", "12", "1099511627776", "99999999999999999999"};
+  std::mt19937 generator(5);
+  int read = 0;
+  for (int round = 0; round < 200000; ++round) {
+    std::string text;
+    for (size_t count = 1 + generator() % 12; count > 0; --count) text += kParts[generator() % std::size(kParts)];
+    const auto dim = parse_dim(text, symbols);
+    if (!dim.ok()) continue;
+    ++read;
+    const std::string written = to_string(*dim, symbols);
+    const auto again = parse_dim(written, symbols);
+    ASSERT_TRUE(again.ok() || dim->factor < 0) << text << " as " << written;
+    if (again.ok()) {
+      ASSERT_EQ(*again, *dim) << text << " as " << written;
+    }
+    EXPECT_GE(dim->at(kOnes), dim->is_number() ? -kManyElements : 0) << text;
+  }
+  EXPECT_GT(read, 2000);
+  EXPECT_FALSE(parse_dim(std::string(100000, '('), symbols).ok());
+  std::string deep = "t";
+  for (int i = 0; i < 40; ++i) deep = "2*((" + deep + ")/3)+1";
+  EXPECT_FALSE(parse_dim(deep, symbols).ok());
+}
+
 // What is_within() says is true at every size of the ranges.
 TEST(Dim, IsWithinAnotherAtAllSizes) {
   const Symbols symbols{{"batch", 0}, {"tokens", 3, 9}, {"frames", 1, 6}};

@@ -402,7 +402,9 @@ OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[T
     "patches of any image": (lambda: Net(lambda x: F.avg_pool2d(x, 5, 4).flatten(2).transpose(1, 2).softmax(1)), images, IMAGE),
     "a decoder": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReflectionPad2d(2), nn.ConvTranspose2d(4, 2, 3, 2, 1, 1)), images, IMAGE),
     "halves": (lambda: Net(lambda x: (x[:, :, : x.size(2) // 2].mean(-1), x[:, :, x.size(2) // 2 :])), signals(2), LENGTH),
-    "steps that count": (lambda: Net(lambda x: torch.where(torch.arange(x.size(2)) % 3 < 2, x, 0) * torch.arange(1.0, x.size(2) + 1)), signals(2), LENGTH),
+    "steps that count": (
+        lambda: Net(lambda x: x * torch.arange(1.0, x.size(2) + 1) + (torch.arange(x.size(2)) < x.sum((1, 2))[:, None, None])), signals(2), LENGTH
+    ),
     "the largest": (lambda: Net(lambda x: (x.topk(4)[0], torch.diag_embed(x)[..., 1:, :])), signals(2), LENGTH),
 }  # fmt: skip
 
