@@ -96,7 +96,7 @@ class Linear {
  private:
   bool add(const Sum& sum, int64_t factor, int64_t times) {
     int64_t both = 0;
-    if (__builtin_mul_overflow(factor, times, &both) || std::abs(both) > kMaxElements) return false;
+    if (__builtin_mul_overflow(factor, times, &both) || both < -kMaxElements || both > kMaxElements) return false;
     return std::all_of(sum.terms.begin(), sum.terms.end(), [&](const Dim& term) { return add(term, both); }) &&
            add_product(offset, sum.offset, both);
   }

@@ -200,7 +200,7 @@ Status check_part(const Program& p, const Node& node, const Shape& x, const Dim&
   if (step < 1 || step > kMaxElements)
     return refuse(ErrorCode::kInvalidArgument, node, "a step from 1 to 2^40, got {}", step);
   const Dim& sliced = x[static_cast<size_t>(dim)];
-  if (std::abs(start) > kMaxElements)
+  if (start < -kMaxElements || start > kMaxElements)
     return refuse(ErrorCode::kInvalidArgument, node, "a start from -2^40 to 2^40, got {}", start);
   // How far the part reaches, from its first value to its last; from the end on it may go so far.
   const int64_t behind = start + 1 - step;
