@@ -308,8 +308,7 @@ TEST(ShapeRules, HoldForAllSizesOfSymbols) {
             "[slice] a part of dimension 0 of [batch, tokens, 3*frames], got 1 from 0 in steps of 1");
   EXPECT_EQ(slice(x, 0, -1, Dim(1)),
             "[slice] a part of dimension 0 of [batch, tokens, 3*frames], got 1 from -1 in steps of 1");
-  EXPECT_EQ(slice(x, 1, INT64_MIN, Dim(1)),
-            "[slice] a part of dimension 1 of [batch, tokens, 3*frames], got 1 from -9223372036854775808 in steps of 1");
+  EXPECT_EQ(slice(x, 1, INT64_MIN, Dim(1)), "[slice] a start from -2^40 to 2^40, got -9223372036854775808");
   EXPECT_EQ(b.node(Op::mean, "m", {by_batch}).error().message, "[mean] values within samples, got batch (node=m)");
   EXPECT_TRUE(b.node(Op::mean, "frames", {x}).ok());
 }
