@@ -4,8 +4,6 @@
 #include <iterator>
 #include <variant>
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -359,76 +357,6 @@ Status Lowering::lower_to(const Call& call, Op op, std::vector<ValueId> inputs, 
 Result<ValueId> Lowering::reshape(ValueId x, const program::Shape& target) {
   if (shape(x) == target) return x;
   return node(Op::reshape, {x}, {{"shape", target}});
-}
-
-// The sums in the shapes of values so far.
-std::span<const program::Dim> Lowering::known_sums() {
-  const std::vector<program::Value>& values = builder_.peek().values;
-  for (; values_seen_ < values.size(); ++values_seen_)
-    for (const program::Dim& dim : values[values_seen_].shape)
-      for (const program::Sum& sum : dim.sums) {
-        program::Dim alone(1);
-        alone.sums.push_back(sum);
-        if (std::find(sums_.begin(), sums_.end(), alone) == sums_.end()) sums_.push_back(std::move(alone));
-      }
-  return sums_;
-}
-
-std::vector<program::SymbolSizes> Lowering::all_sizes() const {
-  std::vector<program::SymbolSizes> sizes{recordings_->sizes, recordings_->twin_sizes};
-  if (third_ != nullptr) sizes.push_back(recordings_->third_sizes);
-  return sizes;
-}
-
-Result<program::Dim> Lowering::dim_of(const Call& call, const std::function<int64_t(const Call&)>& size) {
-  std::vector<int64_t> found{size(call), size(*twin_)};
-  if (third_ != nullptr) found.push_back(size(*third_));
-  if (const auto dim = deploy::dim_of(found, all_sizes(), recordings_->signature.symbols.size(), known_sums())) return *dim;
-  return unsupported(call, "sizes that are fixed, or follow from symbols", fmt::format("{}", fmt::join(found, " and ")));
-}
-
-bool Lowering::is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const {
-  return dim.at(recordings_->sizes) == size(call) && dim.at(recordings_->twin_sizes) == size(*twin_) &&
-         (third_ == nullptr || dim.at(recordings_->third_sizes) == size(*third_));
-}
-
-Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<std::vector<int64_t>(const Call&)>& sizes) {
-  std::vector<std::vector<int64_t>> found{sizes(call), sizes(*twin_)};
-  if (third_ != nullptr) found.push_back(sizes(*third_));
-  std::string texts;
-  for (const std::vector<int64_t>& each : found) texts += (texts.empty() ? "" : " and ") + deploy::show(each);
-  program::Shape shape;
-  for (const std::vector<int64_t>& each : found)
-    if (each.size() != found[0].size()) return unsupported(call, "one rank for all sizes", texts);
-  for (size_t i = 0; i < found[0].size(); ++i) {
-    std::vector<int64_t> of_axis;
-    for (const std::vector<int64_t>& each : found) of_axis.push_back(each[i]);
-    const auto dim = deploy::dim_of(of_axis, all_sizes(), recordings_->signature.symbols.size(), known_sums());
-    if (!dim) return unsupported(call, "sizes that are fixed, or follow from symbols", texts);
-    shape.push_back(*dim);
-  }
-  return shape;
-}
-
-Result<program::Shape> Lowering::shape_of_output(const Call& call) {
-  BITLAB_TRY(program::Shape shape, shape_of(call, [](const Call& c) { return c.shapes.at(0); }));
-  if (output_of(call).is_complex()) shape.emplace_back(2);
-  return shape;
-}
-
-Result<ValueId> Lowering::positions(const Call& call, const std::function<at::Tensor(const Call&)>& get_tensor) {
-  const at::Tensor tensor = get_tensor(call), twin_tensor = get_tensor(twin());
-  const auto get = [&](const Call& c) { return get_tensor(c).size(0); };
-  if (values_.contains(identity(tensor))) return value_of(call, tensor);
-  for (const at::Tensor& t : {tensor, twin_tensor})
-    if (t.dim() != 1 || t.scalar_type() != at::kLong || !at::equal(t, at::arange(t.size(0))))
-      return unsupported(call, "the int64 positions 0, 1, ...", describe(t) + " of others");
-  BITLAB_TRY(const program::Dim size, dim_of(call, get));
-  if (uses(size, 0))  // what a sample gets would depend on its place in the batch
-    return unsupported(call, "positions that are the same for each sample", "as many as the batch has");
-  BITLAB_TRY(const ValueId id, counted_to(*this, size));
-  values_[identity(tensor)] = id;
-  return value_of(call, tensor);
 }
 
 void Lowering::derive(const at::Tensor& tensor, const at::Tensor& source) {
