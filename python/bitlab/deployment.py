@@ -54,7 +54,8 @@ def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs
 def _experts_by_gathering(model: torch.nn.Module) -> Iterator[None]:
     """Mixtures of experts of transformers choose tokens for each expert, as many as there happen to be; while they are recorded they gather weights for
     each token, which is the same in sizes that are known."""
-    configs = {id(part.config): part.config for part in model.modules() if getattr(getattr(part, "config", None), "_experts_implementation", None)}
+    parts: list[Any] = [getattr(part, "config", None) for part in model.modules()]
+    configs = {id(config): config for config in parts if getattr(config, "_experts_implementation", None)}
     before = {key: config._experts_implementation for key, config in configs.items()}
     try:
         for config in configs.values():

@@ -44,8 +44,9 @@ void print_fit(const deploy::PostTrainingReport& report, const train::Goal& goal
   for (const deploy::LayerFit& layer : report.layers)
     table.push_back({layer.name, fmt::format("{:.4g}", layer.error_before), fmt::format("{:.4g}", layer.error_after),
                      layer.frozen ? fmt::format("{:.4g}{}", layer.output_error_after, layer.undone ? ", undone" : "") : ""});
-  fmt::print("{}{} on the test samples: {:.5g} in float, {:.5g} quantized, {:.5g} fitted to {} samples\n", format_table(table),
-             goal.metric, *report.evaluated_float, *report.evaluated_before, *report.evaluated_after, samples);
+  fmt::print("{}{} on the test samples: {:.5g} in float, {:.5g} quantized, {:.5g} fitted to {} samples\n",
+             format_table(table), goal.metric, *report.evaluated_float, *report.evaluated_before, *report.evaluated_after,
+             samples);
 }
 
 // The run's network made ternary without training, where that is asked for, with what it cost.

@@ -252,7 +252,8 @@ BITLAB_INLINE void with_results(const TernaryGemmArgs& p, const RowConstants<kWi
 }
 
 template <int kWidth>
-BITLAB_INLINE_IF_LARGE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) {
+BITLAB_INLINE_IF_LARGE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y,
+                                   int64_t token) {
   with_results<kWidth>(
       p, c, [&](const auto& results) __attribute__((always_inline)) { results.put(y, token); });
 }

@@ -47,7 +47,7 @@ BITLAB_INLINE Ints<kWidth> ints_of(const typename Lanes<kWidth>::Words& sum) {
 // 256 x 127 = 32,512 < 2^15.
 template <int kWidth>
 BITLAB_INLINE_IF_LARGE Ints<kWidth> channels_of(const TernaryDepthwiseArgs& p, const int8_t* const* pixels, int64_t moved,
-                                       int64_t channel, int64_t count) {
+                                                int64_t channel, int64_t count) {
   using Words = typename Lanes<kWidth>::Words;
   constexpr int64_t kWiden = 256;
   Ints<kWidth> acc{};
