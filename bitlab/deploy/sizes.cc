@@ -29,21 +29,29 @@ std::vector<program::SymbolSizes> Lowering::all_sizes() const {
   return sizes;
 }
 
+template <class T>
+std::vector<T> Lowering::in_all(const Call& call, const std::function<T(const Call&)>& get) const {
+  std::vector<T> found{get(call), get(*twin_)};
+  if (third_ != nullptr) found.push_back(get(*third_));
+  return found;
+}
+
+std::optional<program::Dim> Lowering::found_as(std::span<const int64_t> found) {
+  return deploy::dim_of(found, all_sizes(), recordings_->signature.symbols.size(), known_sums());
+}
+
 Result<program::Dim> Lowering::dim_of(const Call& call, const std::function<int64_t(const Call&)>& size) {
-  std::vector<int64_t> found{size(call), size(*twin_)};
-  if (third_ != nullptr) found.push_back(size(*third_));
-  if (const auto dim = deploy::dim_of(found, all_sizes(), recordings_->signature.symbols.size(), known_sums())) return *dim;
+  const std::vector<int64_t> found = in_all(call, size);
+  if (const auto dim = found_as(found)) return *dim;
   return unsupported(call, "sizes that are fixed, or follow from symbols", fmt::format("{}", fmt::join(found, " and ")));
 }
 
 bool Lowering::is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const {
-  return dim.at(recordings_->sizes) == size(call) && dim.at(recordings_->twin_sizes) == size(*twin_) &&
-         (third_ == nullptr || dim.at(recordings_->third_sizes) == size(*third_));
+  return std::ranges::equal(in_all(call, size), all_sizes(), {}, {}, [&](const auto& sizes) { return dim.at(sizes); });
 }
 
 Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<std::vector<int64_t>(const Call&)>& sizes) {
-  std::vector<std::vector<int64_t>> found{sizes(call), sizes(*twin_)};
-  if (third_ != nullptr) found.push_back(sizes(*third_));
+  const std::vector<std::vector<int64_t>> found = in_all(call, sizes);
   std::string texts;
   for (const std::vector<int64_t>& each : found) texts += (texts.empty() ? "" : " and ") + deploy::show(each);
   program::Shape shape;
@@ -52,7 +60,7 @@ Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<
   for (size_t i = 0; i < found[0].size(); ++i) {
     std::vector<int64_t> of_axis;
     for (const std::vector<int64_t>& each : found) of_axis.push_back(each[i]);
-    const auto dim = deploy::dim_of(of_axis, all_sizes(), recordings_->signature.symbols.size(), known_sums());
+    const auto dim = found_as(of_axis);
     if (!dim) return unsupported(call, "sizes that are fixed, or follow from symbols", texts);
     shape.push_back(*dim);
   }

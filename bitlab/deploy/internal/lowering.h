@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -179,6 +180,11 @@ class Lowering {
   auto within(size_t call, Function function);
   std::span<const program::Dim> known_sums();
   std::vector<program::SymbolSizes> all_sizes() const;
+  // What `get` gives of the call in each recording.
+  template <class T>
+  std::vector<T> in_all(const Call& call, const std::function<T(const Call&)>& get) const;
+  // The size that these are in the recordings.
+  std::optional<program::Dim> found_as(std::span<const int64_t> found);
   void move_to(size_t call);
   bool reads_activations(const Call& call) const;
   bool reads_selection(const Call& call) const;

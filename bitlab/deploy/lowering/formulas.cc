@@ -9,63 +9,11 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/result_type.h>
 
-#include "bitlab/deploy/lowering/internal/lowerings.h"
+#include "bitlab/deploy/lowering/internal/terms.h"
 
 namespace bitlab::deploy {
 namespace {
 
-// A value, or why there is none, so that a formula reads as it is written. The first error stays. Operands have no order in C++: where two of them
-// make nodes, one is made before, so that a network gives the same program with every compiler.
-class Term {
- public:
-  Term(Lowering& lowering, Result<ValueId> value) : lowering_(&lowering), value_(std::move(value)) {}
-
-  Term with(Op op, const Term& other) const { return of(op, {*this, other}); }
-  Term with(Op op, double number) const {
-    return value_.ok() ? Term(*lowering_, with_number(*lowering_, op, *value_, number)) : *this;
-  }
-  Term of(Op op) const { return of(op, {*this}); }
-  // A number of this one's dtype, op, this one.
-  Term behind(Op op, double number) const { return constant(number).with(op, *this); }
-  Term constant(double number) const {
-    if (!value_.ok()) return *this;
-    return {*lowering_, lowering_->number(number, scalar_type(lowering_->dtype(*value_)))};
-  }
-  Term cast(at::ScalarType type) const { return value_.ok() ? Term(*lowering_, lowering_->cast(*value_, type)) : *this; }
-  Term cast_like(const Term& other) const {
-    return other.value_.ok() ? cast(scalar_type(lowering_->dtype(*other.value_))) : other;
-  }
-  // This one, of bools, ? a : b.
-  Term choose(const Term& a, const Term& b) const { return of(Op::where, {*this, a, b}); }
-  Term choose(double a, const Term& b) const { return choose(b.constant(a), b); }
-
-  const Result<ValueId>& value() const { return value_; }
-
- private:
-  Term of(Op op, std::initializer_list<Term> terms) const {
-    std::vector<ValueId> ids;
-    for (const Term& term : terms) {
-      if (!term.value_.ok()) return term;
-      ids.push_back(*term.value_);
-    }
-    return {*lowering_, lowering_->node(op, std::move(ids))};
-  }
-
-  Lowering* lowering_;
-  Result<ValueId> value_;
-};
-
-Term operator+(const Term& a, const Term& b) { return a.with(Op::add, b); }
-Term operator-(const Term& a, const Term& b) { return a.with(Op::sub, b); }
-Term operator*(const Term& a, const Term& b) { return a.with(Op::mul, b); }
-Term operator/(const Term& a, const Term& b) { return a.with(Op::div, b); }
-Term operator+(const Term& a, double b) { return a.with(Op::add, b); }
-Term operator*(const Term& a, double b) { return a.with(Op::mul, b); }
-Term operator-(const Term& a) { return a * -1.0; }
-Term operator<(const Term& a, const Term& b) { return a.with(Op::less, b); }
-Term operator<(const Term& a, double b) { return a.with(Op::less, b); }
-Term operator>(const Term& a, double b) { return a.behind(Op::less, b); }
-Term is_nan(const Term& x) { return x.with(Op::not_equal, x); }
 // The quotient of integers, rounded down and then towards zero: one more where it was not whole and below 0.
 Term truncated_quotient(const Term& a, const Term& b) {
   const Term quotient = a.with(Op::floor_divide, b), is_part = (quotient * b).with(Op::not_equal, a),
@@ -77,26 +25,7 @@ Term truncated(const Term& x) {
   return (x < 0).choose(up, down);
 }
 
-// An operand in the dtype of the result.
-Term operand(Lowering& lowering, const Call& call, const char* name = "self") {
-  return {lowering, lowering.operand_as(call, name, output_of(call).scalar_type())};
-}
-
-// LibTorch's own form may round elsewhere, where a formula rounds more than once.
-enum class Rounds { kOnce, kOften };
-
-Status finish(Lowering& lowering, const Call& call, const Term& y, Rounds rounds = Rounds::kOften) {
-  BITLAB_TRY(const ValueId value, y.value());
-  if (rounds == Rounds::kOften) lowering.set_exactness(program::Exactness::kBounded);
-  return lowering.finish(call, value);
-}
-
 double number_of(const Call& call, const char* name) { return call.argument(name).toScalar().toDouble(); }
-
-Status check_float(const Call& call) {
-  if (computed_as(output_of(call).scalar_type()) == at::kFloat) return {};
-  return unsupported(call, "values of float32", c10::toString(output_of(call).scalar_type()));
-}
 
 // x^n by squaring.
 Term whole_power(const Term& x, int n) {
@@ -117,12 +46,6 @@ Term power(const Term& x, const Term& exponent) {
   const Term with_sign = odd.choose(-size, size), none = x.of(Op::log);
   const Term negative = whole.with(Op::equal, y).choose(with_sign, none);
   return y.with(Op::equal, 0).choose(1, (x < 0).choose(negative, size));
-}
-
-using OneTerm = Term (*)(const Term& x);
-Status lower_formula(Lowering& lowering, const Call& call, OneTerm f, Rounds rounds = Rounds::kOften) {
-  BITLAB_RETURN_IF_ERROR(check_float(call));
-  return finish(lowering, call, f(operand(lowering, call)), rounds);
 }
 
 using TwoTerms = Term (*)(const Term& x, const Term& y);
@@ -407,159 +330,6 @@ Status lower_isfinite(Lowering& l, const Call& call) {
 Status lower_isinf(Lowering& l, const Call& call) {
   const Term x(l, l.operand_as(call, "self", at::kFloat));
   return finish(l, call, x.of(Op::abs) > std::numeric_limits<float>::max(), Rounds::kOnce);
-}
-
-namespace {
-
-// The coefficients' polynomial, that of the highest power first.
-Term polynomial(const Term& x, std::initializer_list<double> coefficients) {
-  Term y = x * *coefficients.begin() + *std::next(coefficients.begin());
-  for (const auto* next = std::next(coefficients.begin(), 2); next != coefficients.end(); ++next) y = y * x + *next;
-  return y;
-}
-
-// How far x is from the next whole number: sines and cosines of pi x are exact at these.
-Term from_whole(const Term& x) { return x - x.of(Op::round); }
-
-// Below a half gamma functions are reflected, to 1 - x.
-struct Reflected {
-  Term is_below, x;
-};
-Reflected reflected(const Term& x) {
-  const Term is_below = x < 0.5, other = x.behind(Op::sub, 1);
-  return {is_below, is_below.choose(other, x)};
-}
-
-// Stirling's series at x + 8, and gamma(x + 1) = x gamma(x) back to x.
-Term log_gamma(const Term& x) {
-  constexpr int kSteps = 8;
-  const Term z = x + kSteps, square = (z * z).behind(Op::div, 1);
-  const Term series = polynomial(square, {1.0 / 1260, -1.0 / 360, 1.0 / 12}) / z;
-  const Term logarithm = z.of(Op::log), main = (z + -0.5) * logarithm - z + 0.5 * std::log(2 * std::numbers::pi);
-  Term product = x;
-  for (int i = 1; i < kSteps; ++i) product = product * (x + i);
-  return main + series - product.of(Op::log);
-}
-
-// The same for the derivative: 1/x and so on are what it grows by.
-Term digamma(const Term& x) {
-  constexpr int kSteps = 6;
-  const Term z = x + kSteps, square = (z * z).behind(Op::div, 1);
-  const Term series = polynomial(square, {-1.0 / 252, 1.0 / 120, -1.0 / 12}) * square;
-  const Term half = z.behind(Op::div, 0.5);
-  Term y = z.of(Op::log) - half + series;
-  for (int i = 0; i < kSteps; ++i) y = y - (x + i).behind(Op::div, 1);
-  return y;
-}
-
-// The modified Bessel function of order 0, times e^-|x|. Polynomials: Abramowitz and Stegun 1964, 9.8.1 and 9.8.2.
-Term scaled_bessel(const Term& x) {
-  constexpr double kBorder = 3.75;
-  const Term size = x.of(Op::abs), small = size.with(Op::minimum, kBorder).with(Op::div, kBorder);
-  const Term near = polynomial(small * small, {0.0045813, 0.0360768, 0.2659732, 1.2067492, 3.0899424, 3.5156229, 1});
-  const Term large = size.with(Op::maximum, kBorder), inverse = large.behind(Op::div, kBorder);
-  const Term far = polynomial(inverse, {0.00392377, -0.01647633, 0.02635537, -0.02057706, 0.00916281, -0.00157565,
-                                        0.00225319, 0.01328592, 0.39894228});
-  const Term shrunk = near * (-size).of(Op::exp), rooted = far / large.of(Op::sqrt);
-  return (size > kBorder).choose(rooted, shrunk);
-}
-
-}  // namespace
-
-Status lower_lgamma(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x) {
-    const auto [is_below, other] = reflected(x);
-    const Term y = log_gamma(other), sine = (from_whole(x) * std::numbers::pi).of(Op::sin).of(Op::abs);
-    const Term below = sine.behind(Op::div, std::numbers::pi).of(Op::log) - y;
-    return is_below.choose(below, y);
-  });
-}
-Status lower_digamma(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x) {
-    const auto [is_below, other] = reflected(x);
-    const Term y = digamma(other), angle = from_whole(x) * std::numbers::pi, sine = angle.of(Op::sin);
-    const Term below = y - angle.of(Op::cos) * std::numbers::pi / sine;
-    const Term is_pole = (x < 0).with(Op::minimum, x.of(Op::floor).with(Op::equal, x)), none = x.of(Op::log);
-    return is_pole.choose(none, is_below.choose(below, y));
-  });
-}
-Status lower_i0(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x) {
-    const Term scaled = scaled_bessel(x);
-    return scaled * x.of(Op::abs).of(Op::exp);
-  });
-}
-Status lower_i0e(Lowering& l, const Call& call) { return lower_formula(l, call, scaled_bessel); }
-
-namespace {
-
-// One axis of a grid: the whole place below each point, and how far the point is from there.
-struct Places {
-  Term floor, rest;
-};
-
-enum class Outside { kZeros, kBorder, kReflection };
-
-// `x`: from -1 to 1, the middles of the first and the last pixel of `size` where `align`, else their outer edges.
-Places places_of(const Term& x, int64_t size, bool align, bool is_nearest, Outside outside) {
-  const double last = static_cast<double>(size) - 1, low = align ? 0 : -0.5, span = align ? last : last + 1;
-  Term place = align ? (x + 1) * (last / 2) : (x + 1) * ((last + 1) / 2) + -0.5;
-  if (outside == Outside::kReflection && span > 0) {
-    const Term way = (place + -low).of(Op::abs), turns = (way * (1 / span)).of(Op::floor), part = way - turns * span;
-    const Term is_odd = (turns * 0.5).of(Op::floor) * 2.0 < turns, back = part.behind(Op::sub, span);
-    place = is_odd.choose(back, part) + low;
-  }
-  if (outside != Outside::kZeros) place = place.with(Op::maximum, 0).with(Op::minimum, last);
-  if (is_nearest) place = place.of(Op::round);
-  const Term floor = place.of(Op::floor);
-  return {floor, place - floor};
-}
-
-}  // namespace
-
-// x [n, c, d, h, w] at grid [n, ..., 3]: the eight pixels around each place, by how near they are.
-Status lower_grid_sample_3d(Lowering& l, const Call& call) {
-  const int64_t mode = call.argument("interpolation_mode").toInt();
-  BITLAB_TRY(const ValueId x, l.activation(call, "input"));
-  BITLAB_TRY(const ValueId grid, l.operand(call, "grid"));
-  const program::Shape image = l.shape(x), points = l.shape(grid);
-  if (mode > 1 || !program::is_fixed({image.begin() + 1, image.end()}))
-    return unsupported(call, "a linear or nearest grid in volumes of fixed size", l.show(image));
-  const program::Dim count = program::volume({points.begin() + 1, points.end() - 1});
-  const bool align = call.argument("align_corners").toBool();
-  const auto outside = static_cast<Outside>(call.argument("padding_mode").toInt());
-  std::vector<Places> axes;  // width, height, depth
-  for (int64_t axis = 0; axis < 3; ++axis) {
-    BITLAB_TRY(ValueId part, slice_of(l, grid, 4, axis, 1));
-    BITLAB_TRY(part, l.reshape(part, {points[0], 1, count}));
-    axes.push_back(places_of(Term(l, part), image[static_cast<size_t>(4 - axis)].factor, align, mode == 1, outside));
-  }
-  BITLAB_TRY(const ValueId pixels, l.reshape(x, {image[0], image[1], program::volume({image.begin() + 2, image.end()})}));
-  std::optional<Term> total;
-  for (int corner = 0; corner < (mode == 1 ? 1 : 8); ++corner) {
-    std::optional<Term> weight, index;
-    for (int axis = 2; axis >= 0; --axis) {
-      const auto& [floor, rest] = axes[static_cast<size_t>(axis)];
-      const bool is_next = ((corner >> axis) & 1) != 0;
-      const int64_t size = image[static_cast<size_t>(4 - axis)].factor;
-      const double last = static_cast<double>(size) - 1;
-      const Term place = is_next ? floor + 1 : floor, inside = place.with(Op::maximum, 0).with(Op::minimum, last),
-                 near = is_next ? rest : rest.behind(Op::sub, 1),
-                 share = place.with(Op::equal, inside).choose(near, near.constant(0)), whole = inside.cast(at::kLong);
-      weight = weight ? *weight * share : share;
-      index = index ? *index * static_cast<double>(size) + whole : whole;
-    }
-    BITLAB_TRY(ValueId indices, index->value());
-    BITLAB_TRY(indices, expanded(l, indices, {image[0], image[1], count}));
-    const Term values(l, l.node(Op::gather, {pixels, indices}, {{"dim", int64_t{2}}}));
-    total = total ? *total + values * *weight : values * *weight;
-  }
-  BITLAB_TRY(const ValueId sum, total->value());
-  l.set_exactness(program::Exactness::kBounded);
-  program::Shape shape{image[0], image[1]};
-  shape.insert(shape.end(), points.begin() + 1, points.end() - 1);
-  BITLAB_TRY(const ValueId y, l.reshape(sum, shape));
-  return l.finish(call, y);
 }
 
 // Which dtype a result will have is no value that a program computes.

@@ -435,10 +435,6 @@ Result<ValueId> taken(Lowering& lowering, const Call& call, ValueId x, const std
   return lowering.node(Op::take, {x, list}, {{"dim", int64_t{2}}});
 }
 
-}  // namespace
-
-namespace {
-
 // Of images whose sizes differ from run to run: tap by tap, a pixel of each window.
 Status symbolic_im2col(Lowering& lowering, const Call& call, ValueId x) {
   const auto numbers = [&](const char* argument) { return call.argument(argument).toIntVector(); };
