@@ -3,6 +3,7 @@
 #include <optional>
 #include <span>
 #include <tuple>
+#include <type_traits>
 
 #include <ATen/RedispatchFunctions.h>
 #include <ATen/ops/addmm.h>
@@ -69,27 +70,38 @@ at::Tensor of_values(F f, const Tensors&... tensors) {
   return changed ? std::apply(f, values) : at::Tensor();
 }
 
+// The values of master weights among them; nothing where there are none.
+std::vector<at::Tensor> values_among(at::TensorList tensors) {
+  const WeightRegistry* registry = current_registry();
+  if (registry == nullptr || !registry->has_masters()) return {};
+  std::vector<at::Tensor> values;
+  bool changed = false;
+  for (const at::Tensor& tensor : tensors) {
+    values.push_back(as_read(tensor));
+    changed = changed || !values.back().is_same(tensor);
+  }
+  return changed ? values : std::vector<at::Tensor>();
+}
+
 // The same for every operator without a kernel of its own here; what it writes to is left alone.
 bool reads_values(const c10::FunctionSchema& schema, torch::jit::Stack& stack) {
   const WeightRegistry* registry = current_registry();
   if (registry == nullptr || !registry->has_masters() || is_view(schema.name())) return false;
   bool changed = false;
-  const auto read = [&](const at::Tensor& tensor) {
-    const at::Tensor value = as_read(tensor);
-    changed = changed || !value.is_same(tensor);
-    return value;
-  };
   const size_t count = schema.arguments().size();
   for (size_t i = 0; i < count; ++i) {
     c10::IValue& argument = stack[stack.size() - count + i];
     const c10::AliasInfo* alias = schema.arguments()[i].alias_info();
     if (alias != nullptr && alias->isWrite()) continue;
     if (argument.isTensor()) {
-      argument = read(argument.toTensor());
+      const at::Tensor value = as_read(argument.toTensor());
+      changed = changed || !value.is_same(argument.toTensor());
+      argument = value;
     } else if (argument.isTensorList()) {
-      auto list = argument.toTensorList().copy();
-      for (size_t j = 0; j < list.size(); ++j) list[j] = read(list.get(j));
-      argument = std::move(list);
+      const std::vector<at::Tensor> values = values_among(argument.toTensorVector());
+      if (values.empty()) continue;
+      argument = values;
+      changed = true;
     }
   }
   return changed;
@@ -296,64 +308,81 @@ std::optional<nn::RecurrentOutputs> recurrent(const nn::RecurrentLayers& layers,
       [&](int64_t i, const ops::RecurrentInputs& inputs) { return weight(i, 1).recurrent(inputs, bias(i, 3)); });
 }
 
-// The values of master weights among them; nothing where there are none.
-std::vector<at::Tensor> values_among(at::TensorList tensors) {
-  const WeightRegistry* registry = current_registry();
-  if (registry == nullptr || !registry->has_masters()) return {};
-  std::vector<at::Tensor> values;
-  bool changed = false;
-  for (const at::Tensor& tensor : tensors) {
-    values.push_back(as_read(tensor));
-    changed = changed || !values.back().is_same(tensor);
+// What a call of an LSTM or GRU gives where its weights are registered; else again(their values) of masters, or it goes on as it was.
+template <class Again, class GoOn>
+std::invoke_result_t<GoOn> recurrent_or(const nn::RecurrentLayers& layers, const at::Tensor& x, const at::Tensor& h0,
+                                        const at::Tensor& c0, at::TensorList parameters, bool has_biases, const Again& again,
+                                        const GoOn& go_on) {
+  if (auto found = recurrent(layers, x, h0, c0, parameters, has_biases)) {
+    if constexpr (std::tuple_size_v<std::invoke_result_t<GoOn>> == 3) {
+      return {found->y, found->h, found->c};
+    } else {
+      return {found->y, found->h};
+    }
   }
-  return changed ? values : std::vector<at::Tensor>();
+  const std::vector<at::Tensor> values = values_among(parameters);
+  return values.empty() ? go_on() : again(values);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> lstm(c10::DispatchKeySet keys, const at::Tensor& x, at::TensorList hx,
-                                                    at::TensorList parameters, bool has_biases, int64_t layers,
-                                                    double dropout, bool train, bool bidirectional, bool batch_first) {
-  using ops::RecurrentCell;
-  const nn::RecurrentLayers all{RecurrentCell::kLstm, layers, bidirectional, batch_first, train ? dropout : 0};
-  if (auto found = recurrent(all, x, hx[0], hx[1], parameters, has_biases)) return {found->y, found->h, found->c};
-  if (const auto values = values_among(parameters); !values.empty())
-    return at::lstm(x, hx, values, has_biases, layers, dropout, train, bidirectional, batch_first);
-  return at::redispatch::lstm(below(keys), x, hx, parameters, has_biases, layers, dropout, train, bidirectional,
-                              batch_first);
+using LstmStates = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using GruStates = std::tuple<at::Tensor, at::Tensor>;
+using ops::RecurrentCell;
+
+LstmStates lstm(c10::DispatchKeySet keys, const at::Tensor& x, at::TensorList hx, at::TensorList parameters, bool has_biases,
+                int64_t layers, double dropout, bool train, bool bidirectional, bool batch_first) {
+  return recurrent_or(
+      {RecurrentCell::kLstm, layers, bidirectional, batch_first, train ? dropout : 0}, x, hx[0], hx[1], parameters,
+      has_biases,
+      [&](at::TensorList values) {
+        return at::lstm(x, hx, values, has_biases, layers, dropout, train, bidirectional, batch_first);
+      },
+      [&] {
+        return at::redispatch::lstm(below(keys), x, hx, parameters, has_biases, layers, dropout, train, bidirectional,
+                                    batch_first);
+      });
 }
 
-std::tuple<at::Tensor, at::Tensor> gru(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& hx,
-                                       at::TensorList parameters, bool has_biases, int64_t layers, double dropout,
-                                       bool train, bool bidirectional, bool batch_first) {
-  using ops::RecurrentCell;
-  const nn::RecurrentLayers all{RecurrentCell::kGru, layers, bidirectional, batch_first, train ? dropout : 0};
-  if (auto found = recurrent(all, x, hx, {}, parameters, has_biases)) return {found->y, found->h};
-  if (const auto values = values_among(parameters); !values.empty())
-    return at::gru(x, hx, values, has_biases, layers, dropout, train, bidirectional, batch_first);
-  return at::redispatch::gru(below(keys), x, hx, parameters, has_biases, layers, dropout, train, bidirectional, batch_first);
+GruStates gru(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& hx, at::TensorList parameters,
+              bool has_biases, int64_t layers, double dropout, bool train, bool bidirectional, bool batch_first) {
+  return recurrent_or(
+      {RecurrentCell::kGru, layers, bidirectional, batch_first, train ? dropout : 0}, x, hx, {}, parameters, has_biases,
+      [&](at::TensorList values) {
+        return at::gru(x, hx, values, has_biases, layers, dropout, train, bidirectional, batch_first);
+      },
+      [&] {
+        return at::redispatch::gru(below(keys), x, hx, parameters, has_biases, layers, dropout, train, bidirectional,
+                                   batch_first);
+      });
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> packed_lstm(c10::DispatchKeySet keys, const at::Tensor& x,
-                                                           const at::Tensor& batch_sizes, at::TensorList hx,
-                                                           at::TensorList parameters, bool has_biases, int64_t layers,
-                                                           double dropout, bool train, bool bidirectional) {
-  using ops::RecurrentCell;
-  const nn::RecurrentLayers all{RecurrentCell::kLstm, layers, bidirectional, false, train ? dropout : 0, batch_sizes};
-  if (auto found = recurrent(all, x, hx[0], hx[1], parameters, has_biases)) return {found->y, found->h, found->c};
-  if (const auto values = values_among(parameters); !values.empty())
-    return at::lstm(x, batch_sizes, hx, values, has_biases, layers, dropout, train, bidirectional);
-  return at::redispatch::lstm(below(keys), x, batch_sizes, hx, parameters, has_biases, layers, dropout, train,
-                              bidirectional);
+LstmStates packed_lstm(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& batch_sizes, at::TensorList hx,
+                       at::TensorList parameters, bool has_biases, int64_t layers, double dropout, bool train,
+                       bool bidirectional) {
+  return recurrent_or(
+      {RecurrentCell::kLstm, layers, bidirectional, false, train ? dropout : 0, batch_sizes}, x, hx[0], hx[1], parameters,
+      has_biases,
+      [&](at::TensorList values) {
+        return at::lstm(x, batch_sizes, hx, values, has_biases, layers, dropout, train, bidirectional);
+      },
+      [&] {
+        return at::redispatch::lstm(below(keys), x, batch_sizes, hx, parameters, has_biases, layers, dropout, train,
+                                    bidirectional);
+      });
 }
 
-std::tuple<at::Tensor, at::Tensor> packed_gru(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& batch_sizes,
-                                              const at::Tensor& hx, at::TensorList parameters, bool has_biases,
-                                              int64_t layers, double dropout, bool train, bool bidirectional) {
-  using ops::RecurrentCell;
-  const nn::RecurrentLayers all{RecurrentCell::kGru, layers, bidirectional, false, train ? dropout : 0, batch_sizes};
-  if (auto found = recurrent(all, x, hx, {}, parameters, has_biases)) return {found->y, found->h};
-  if (const auto values = values_among(parameters); !values.empty())
-    return at::gru(x, batch_sizes, hx, values, has_biases, layers, dropout, train, bidirectional);
-  return at::redispatch::gru(below(keys), x, batch_sizes, hx, parameters, has_biases, layers, dropout, train, bidirectional);
+GruStates packed_gru(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& batch_sizes, const at::Tensor& hx,
+                     at::TensorList parameters, bool has_biases, int64_t layers, double dropout, bool train,
+                     bool bidirectional) {
+  return recurrent_or(
+      {RecurrentCell::kGru, layers, bidirectional, false, train ? dropout : 0, batch_sizes}, x, hx, {}, parameters,
+      has_biases,
+      [&](at::TensorList values) {
+        return at::gru(x, batch_sizes, hx, values, has_biases, layers, dropout, train, bidirectional);
+      },
+      [&] {
+        return at::redispatch::gru(below(keys), x, batch_sizes, hx, parameters, has_biases, layers, dropout, train,
+                                   bidirectional);
+      });
 }
 
 }  // namespace
