@@ -1,4 +1,4 @@
-// The windows of a convolution, channels last, as a CUDA device's kernels read them; conv_geometry.h has the terms.
+// Images, channels last, and the windows of a convolution over them, as a CUDA device's kernels read them; conv_geometry.h has the terms.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,16 @@
 #include "bitlab/kernels/internal/cuda_launch.h"
 
 namespace bitlab::kernels {
+
+// A pixel of images of these sizes, which lie one behind the other.
+struct CudaPixel {
+  int64_t sample, at[3];
+};
+BITLAB_HOST_DEVICE CudaPixel cuda_pixel(int64_t number, const int64_t (&sizes)[3]) {
+  const int64_t line = cuda::divided(number, sizes[2]), plane = cuda::divided(line, sizes[1]),
+                sample = cuda::divided(plane, sizes[0]);
+  return {sample, {plane - sample * sizes[0], line - plane * sizes[1], number - line * sizes[2]}};
+}
 
 struct CudaImage {
   int64_t channels = 1, group_channels = 1;
@@ -28,14 +38,8 @@ struct CudaImage {
   BITLAB_HOST_DEVICE int64_t sample_values() const { return input[0] * input[1] * input[2] * channels; }
 
   // An output pixel of the batch, a token.
-  struct Pixel {
-    int64_t sample, at[3];
-  };
-  BITLAB_HOST_DEVICE Pixel pixel(int64_t token) const {
-    const int64_t line = cuda::divided(token, out[2]), plane = cuda::divided(line, out[1]),
-                  sample = cuda::divided(plane, out[0]);
-    return {sample, {plane - sample * out[0], line - plane * out[1], token - line * out[2]}};
-  }
+  using Pixel = CudaPixel;
+  BITLAB_HOST_DEVICE Pixel pixel(int64_t token) const { return cuda_pixel(token, out); }
   BITLAB_HOST_DEVICE int64_t input_at(int d, int64_t o, int64_t tap) const {
     int64_t i = o * stride[d] - padding[d] + tap * dilation[d];
     if (transposed) {
@@ -53,6 +57,30 @@ struct CudaImage {
                   x = input_at(2, pixel.at[2], tap - line * kernel[2]);
     if (z < 0 || y < 0 || x < 0) return -1;
     return (((pixel.sample * input[0] + z) * input[1] + y) * input[2] + x) * channels + k - tap * group_channels;
+  }
+};
+
+// What a product reads, by token and k: rows of a matrix, or, where kGathers, the windows of an image, whose groups are batches.
+template <class Element, bool kGathers>
+struct CudaProductInput {
+  const Element* values;
+  CudaImage image;
+  int64_t batch_stride, row_stride;  // of a matrix
+
+  struct Token {
+    const Element* row;
+    CudaPixel pixel;
+  };
+  BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const {
+    if constexpr (kGathers) return {values + batch * image.group_channels, image.pixel(token)};
+    return {values + batch * batch_stride + token * row_stride, {}};
+  }
+  BITLAB_HOST_DEVICE Element at(const Token& token, int64_t k) const {
+    if constexpr (kGathers) {
+      const int64_t place = image.place(token.pixel, k);
+      return place < 0 ? Element{0} : token.row[place];
+    }
+    return token.row[k];
   }
 };
 

@@ -1,7 +1,6 @@
-#include "bitlab/kernels/float_gemm/cuda/float_gemm.h"
-
 #include <cmath>
 
+#include "bitlab/kernels/float_gemm/cuda/float_gemm.h"
 #include "bitlab/kernels/internal/cuda_product.h"
 
 namespace bitlab::kernels {
@@ -11,31 +10,22 @@ template <bool kGathers>
 struct FloatProduct {
   using Element = float;
   using Sum = float;
-  struct Token {
-    const float* row;
-    CudaImage::Pixel pixel;
-  };
+  using Input = CudaProductInput<Element, kGathers>;
+  using Token = typename Input::Token;
   CudaFloatGemm g;
+  Input input;
   int64_t batches, tokens, rows, depth;
 
   explicit FloatProduct(const CudaFloatGemm& product)
       : g(product),
+        input{product.p.x, product.image, product.x_batch, product.p.x_stride},
         batches(kGathers ? product.groups : product.batches),
         tokens(product.tokens),
         rows(product.p.rows / product.groups),
         depth(product.p.depth) {}
 
-  BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const {
-    if constexpr (kGathers) return {g.p.x + batch * g.image.group_channels, g.image.pixel(token)};
-    return {g.p.x + batch * g.x_batch + token * g.p.x_stride, {}};
-  }
-  BITLAB_HOST_DEVICE float x(int64_t, const Token& token, int64_t k) const {
-    if constexpr (kGathers) {
-      const int64_t place = g.image.place(token.pixel, k);
-      return place < 0 ? 0 : token.row[place];
-    }
-    return token.row[k];
-  }
+  BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const { return input.token(batch, token); }
+  BITLAB_HOST_DEVICE Element x(int64_t, const Token& token, int64_t k) const { return input.at(token, k); }
   BITLAB_HOST_DEVICE float w(int64_t batch, int64_t row, int64_t k) const {
     if (g.by_columns) return g.p.panels[batch * g.w_batch + k * g.p.rows + row];
     if constexpr (kGathers) row += batch * rows;

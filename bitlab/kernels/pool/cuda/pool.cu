@@ -1,6 +1,5 @@
+#include "bitlab/kernels/internal/cuda_image.h"
 #include "bitlab/kernels/pool/cuda/pool.h"
-
-#include "bitlab/kernels/internal/cuda_launch.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -15,10 +14,9 @@ struct EachPooled : CudaPool {
   }
 
   BITLAB_HOST_DEVICE void operator()(int64_t i) const {
-    const int64_t pixel = cuda::divided(i, channels), line = cuda::divided(pixel, out[2]), plane = cuda::divided(line, out[1]),
-                  sample = cuda::divided(plane, out[0]);
-    const CudaWindow &wz = windows[plane - sample * out[0]], &wy = windows[out[0] + line - plane * out[1]],
-                     &wx = windows[out[0] + out[1] + pixel - line * out[2]];
+    const int64_t pixel = cuda::divided(i, channels);
+    const auto [sample, at] = cuda_pixel(pixel, out);
+    const CudaWindow &wz = windows[at[0]], &wy = windows[out[0] + at[1]], &wx = windows[out[0] + out[1] + at[2]];
     const float* in = x + sample * input[0] * input[1] * input[2] * channels + i - pixel * channels;
     float value = is_max ? -__builtin_inff() : 0;
     for (int64_t kz = 0; kz < wz.taps; ++kz)

@@ -1,16 +1,14 @@
+#include "bitlab/kernels/internal/cuda_image.h"
 #include "bitlab/kernels/resample/cuda/resample.h"
-
-#include "bitlab/kernels/internal/cuda_launch.h"
 
 namespace bitlab::kernels {
 namespace {
 
 struct EachResampled : CudaResample {
   BITLAB_HOST_DEVICE void operator()(int64_t i) const {
-    const int64_t pixel = cuda::divided(i, channels), line = cuda::divided(pixel, out[2]), plane = cuda::divided(line, out[1]),
-                  sample = cuda::divided(plane, out[0]);
-    const int64_t oz = (plane - sample * out[0]) * taps[0], oy = (line - plane * out[1]) * taps[1],
-                  ox = (pixel - line * out[2]) * taps[2];
+    const int64_t pixel = cuda::divided(i, channels);
+    const auto [sample, at] = cuda_pixel(pixel, out);
+    const int64_t oz = at[0] * taps[0], oy = at[1] * taps[1], ox = at[2] * taps[2];
     const float* in = x + sample * input[0] * input[1] * input[2] * channels + i - pixel * channels;
     float value = 0;
     bool is_first = true;
@@ -32,6 +30,8 @@ struct EachResampled : CudaResample {
 
 }  // namespace
 
-const char* cuda_resample(const CudaResample& resample, void* stream) { return cuda::for_each(EachResampled{resample}, stream); }
+const char* cuda_resample(const CudaResample& resample, void* stream) {
+  return cuda::for_each(EachResampled{resample}, stream);
+}
 
 }  // namespace bitlab::kernels

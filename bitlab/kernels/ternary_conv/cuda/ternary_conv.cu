@@ -1,6 +1,5 @@
-#include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
-
 #include "bitlab/kernels/internal/cuda_product.h"
+#include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
 #include "bitlab/kernels/ternary_gemm/cuda/epilogue.h"
 
 namespace bitlab::kernels {
@@ -40,27 +39,22 @@ struct Int8Product {
     BITLAB_HOST_DEVICE Both(int) : plain(0), magnitude(0) {}  // NOLINT(google-explicit-constructor)
   };
   using Sum = Both;
-  struct Token {
-    const int8_t* row;
-    CudaImage::Pixel pixel;
-  };
+  using Input = CudaProductInput<Element, kGathers>;
+  using Token = typename Input::Token;
   CudaInt8Gemm g;
+  Input input;
   int64_t batches, tokens, rows, depth;
 
   explicit Int8Product(const CudaInt8Gemm& product)
-      : g(product), batches(product.groups), tokens(product.tokens), rows(product.p.rows / product.groups), depth(product.p.depth) {}
+      : g(product),
+        input{product.p.q, product.image, 0, product.p.q_stride},
+        batches(product.groups),
+        tokens(product.tokens),
+        rows(product.p.rows / product.groups),
+        depth(product.p.depth) {}
 
-  BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const {
-    if constexpr (kGathers) return {g.p.q + batch * g.image.group_channels, g.image.pixel(token)};
-    return {g.p.q + token * g.p.q_stride, {}};
-  }
-  BITLAB_HOST_DEVICE int8_t x(int64_t, const Token& token, int64_t k) const {
-    if constexpr (kGathers) {
-      const int64_t place = g.image.place(token.pixel, k);
-      return place < 0 ? static_cast<int8_t>(0) : token.row[place];
-    }
-    return token.row[k];
-  }
+  BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const { return input.token(batch, token); }
+  BITLAB_HOST_DEVICE Element x(int64_t, const Token& token, int64_t k) const { return input.at(token, k); }
   BITLAB_HOST_DEVICE int8_t w(int64_t batch, int64_t row, int64_t k) const {
     return static_cast<int8_t>(g.p.weights[(batch * rows + row) * depth + k]);
   }
@@ -75,9 +69,10 @@ struct Int8Product {
     if constexpr (kGathers) scale_of = g.image.pixel(token).sample;
     const RowConstants constants = RowConstants::of(g.p, row);
     const float a = token_scale(g.p, scale_of);
-    kernels::finish(g.p, constants,
-                    g.p.scale_neg != nullptr ? scaled(constants, sum.plain, sum.magnitude, a) : scaled(constants, sum.plain, a),
-                    token, row);
+    kernels::finish(
+        g.p, constants,
+        g.p.scale_neg != nullptr ? scaled(constants, sum.plain, sum.magnitude, a) : scaled(constants, sum.plain, a), token,
+        row);
   }
 };
 
