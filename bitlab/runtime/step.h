@@ -17,14 +17,11 @@ namespace bitlab::runtime {
 
 class DeviceWeights;
 
-// Where a step finds its data in one run. Places are those of the schema and of the node's outputs.
-struct StepBuffers {
-  std::span<const void* const>
-      inputs;  // activations, states and float32 constants; null for what is left out, and for weights of integers
+// Where a step finds its data in one run, in the memory of the side that it runs on. Places are those of the schema and of the node's outputs.
+struct BuffersOfSide {
+  std::span<const void* const> inputs;  // activations, states and constants; null for what is left out, and for weights
   std::span<void* const> outputs;
-  uint8_t* scratch = nullptr;  // aligned to 64
-  ThreadPool* pool = nullptr;
-  int64_t position = 0;  // of the first token, in a session with states
+  uint8_t* scratch = nullptr;
   int64_t capacity = 0;  // positions that the states have room for
 
   template <class T = float>
@@ -37,6 +34,12 @@ struct StepBuffers {
   }
 };
 
+// On the host: float32 constants are among the inputs, and scratch is aligned to 64.
+struct StepBuffers : BuffersOfSide {
+  ThreadPool* pool = nullptr;
+  int64_t position = 0;  // of the first token, in a session with states
+};
+
 // Sessions on devices (SessionOptions::device): not where the library is to be small.
 #if defined(BITLAB_FEW_TILES)
 inline constexpr bool kHasDevices = false;
@@ -44,25 +47,12 @@ inline constexpr bool kHasDevices = false;
 inline constexpr bool kHasDevices = true;
 #endif
 
-// Where a step on a device finds its data: StepBuffers with pointers to the device's memory.
-struct DeviceBuffers {
-  std::span<const void* const> inputs;  // activations, states and constants that have one copy
-  std::span<void* const> outputs;
-  uint8_t* scratch = nullptr;  // aligned to 256
+// On a device: constants that have one copy are among the inputs, and scratch is aligned to 256.
+struct DeviceBuffers : BuffersOfSide {
   const kernels::CudaPlugin* plugin = nullptr;
   void* stream = nullptr;
   const int64_t* position = nullptr;  // of the device, so that a run that was written down serves every position
   uint32_t* failed = nullptr;         // becomes other than 0 where a run on the host would fail
-  int64_t capacity = 0;
-
-  template <class T = float>
-  const T* input(size_t place) const {
-    return static_cast<const T*>(inputs[place]);
-  }
-  template <class T = float>
-  T* output(size_t place = 0) const {
-    return static_cast<T*>(outputs[place]);
-  }
 };
 
 // What a step is on a device.
