@@ -92,6 +92,19 @@ RecurrentRun reference_run() {
 
 double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
+// The next h of value i of a sample whose token is this one, in double, from its own gates and those of the hidden states; c becomes the next one.
+double next_h(const RecurrentLayer& l, size_t token, size_t i, const auto& u, double h, double& c) {
+  const auto n = static_cast<size_t>(l.c.hidden);
+  const auto x = [&](size_t gate) { return static_cast<double>(l.x[token * static_cast<size_t>(l.gates) + gate * n + i]); };
+  const auto sum = [&](size_t gate) { return x(gate) + static_cast<double>(u[gate * n + i]); };
+  if (l.c.cell == RecurrentCell::kLstm) {
+    c = logistic(sum(1)) * c + logistic(sum(0)) * std::tanh(sum(2));
+    return logistic(sum(3)) * std::tanh(c);
+  }
+  const double z = logistic(sum(1)), next = std::tanh(x(2) + logistic(sum(0)) * static_cast<double>(u[2 * n + i]));
+  return (1 - z) * next + z * h;
+}
+
 // Every step of a result, from the h that the step before it gave: its product is the oracle's, its cell is computed in double.
 void expect_steps(const RecurrentLayer& l, const RecurrentResult& found, ternary::oracle::Activation activation) {
   const RecurrentCase& c = l.c;
@@ -108,18 +121,7 @@ void expect_steps(const RecurrentLayer& l, const RecurrentResult& found, ternary
       const ternary::oracle::Weight weight{.t = l.t, .scale = l.scale, .bias = l.bias};
       const auto u = ternary::oracle::linear(h, 1, weight, l.gates, c.hidden, activation);
       for (size_t i = 0; i < n; ++i) {
-        const auto x = [&](size_t gate) {
-          return static_cast<double>(l.x[token * static_cast<size_t>(l.gates) + gate * n + i]);
-        };
-        const auto sum = [&](size_t gate) { return x(gate) + static_cast<double>(u[gate * n + i]); };
-        double expected = 0;
-        if (c.cell == RecurrentCell::kLstm) {
-          state[i] = logistic(sum(1)) * state[i] + logistic(sum(0)) * std::tanh(sum(2));
-          expected = logistic(sum(3)) * std::tanh(state[i]);
-        } else {
-          const double z = logistic(sum(1)), next = std::tanh(x(2) + logistic(sum(0)) * static_cast<double>(u[2 * n + i]));
-          expected = (1 - z) * next + z * static_cast<double>(h[i]);
-        }
+        const double expected = next_h(l, token, i, u, static_cast<double>(h[i]), state[i]);
         EXPECT_NEAR(found.y[token * n + i], expected, 2e-6) << "token " << token << " value " << i;
       }
       std::copy_n(found.y.begin() + static_cast<std::ptrdiff_t>(token * n), n, h.begin());
@@ -260,15 +262,7 @@ std::vector<double> float_steps(const RecurrentLayer& l) {
         for (size_t k = 0; k < n; ++k) u[row] += static_cast<double>(w[row * n + k]) * h[k];
       }
       for (size_t i = 0; i < n; ++i) {
-        const auto x = [&](size_t gate) { return static_cast<double>(l.x[token * gates + gate * n + i]); };
-        const auto sum = [&](size_t gate) { return x(gate) + u[gate * n + i]; };
-        if (c.cell == RecurrentCell::kLstm) {
-          state[i] = logistic(sum(1)) * state[i] + logistic(sum(0)) * std::tanh(sum(2));
-          h[i] = logistic(sum(3)) * std::tanh(state[i]);
-        } else {
-          const double z = logistic(sum(1)), next = std::tanh(x(2) + logistic(sum(0)) * u[2 * n + i]);
-          h[i] = (1 - z) * next + z * h[i];
-        }
+        h[i] = next_h(l, token, i, u, h[i], state[i]);
         y[token * n + i] = h[i];
       }
     }
