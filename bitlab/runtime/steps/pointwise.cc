@@ -101,41 +101,58 @@ class Operands {
   int64_t count_, period_ = 0, scratch_bytes_ = 0;
 };
 
-// y[i] = f(a[i], b[i % period]) on the pool's threads.
+// y[i] = f(a[i], b[i * step]) of n elements; step: 0 or 1.
+using Zip = void (*)(const void* a, const void* b, int64_t step, void* y, int64_t n);
+
 template <class T, class Y, class Function>
-void zip(const Operands& operands, const StepBuffers& buffers, Function f) {
-  const auto *a = static_cast<const T*>(operands.get(0, buffers)), *b = static_cast<const T*>(operands.get(1, buffers));
-  auto* y = buffers.output<Y>();
-  const int64_t count = operands.count(), period = operands.last_period();
-  buffers.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
-    const int64_t begin = task * kTask, end = std::min(count, begin + kTask);
-    if (period == 1) {
-      for (int64_t i = begin; i < end; ++i) y[i] = f(a[i], b[0]);
-      return;
-    }
-    for (int64_t i = begin; i < end;) {  // in runs that meet b side by side
-      const int64_t first = i % period, run = std::min(period - first, end - i);
-      for (int64_t j = 0; j < run; ++j) y[i + j] = f(a[i + j], b[first + j]);
-      i += run;
-    }
-  });
+void zip(const void* a, const void* b, int64_t step, void* y, int64_t n) {
+  const auto *x = static_cast<const T*>(a), *other = static_cast<const T*>(b);
+  auto* out = static_cast<Y*>(y);
+  if (step == 0) {
+    const T same = *other;
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<Y>(Function{}(x[i], same));
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<Y>(Function{}(x[i], other[i]));
+  }
 }
 
-// A step of a form for each dtype that f(zero of its type) can be called with; `binary` is what f does, where a device has a kernel for it.
+// Y: of the result; void: that of the operands.
 template <class Y, class Function>
-Result<Step> typed_step(const StepContext& context, Function f, std::optional<CudaBinary> binary = std::nullopt) {
+Zip zip_of(program::DType dtype) {
+  const auto of = [](auto zero) -> Zip {
+    using T = decltype(zero);
+    return zip<T, std::conditional_t<std::is_void_v<Y>, T, Y>, Function>;
+  };
+  switch (dtype) {
+    case program::DType::kFloat32:
+      return of(0.0F);
+    case program::DType::kInt64:
+      return of(int64_t{0});
+    case program::DType::kInt32:
+      return of(int32_t{0});
+    default:
+      return of(uint8_t{0});
+  }
+}
+
+// y[i] = f(a[i], b[i % period]) on the pool's threads.
+Result<Step> zip_step(const StepContext& context, Zip f, std::optional<CudaBinary> binary) {
   const Operands operands(context, {operand_of(context, 0), operand_of(context, 1)}, true);
   const program::DType dtype = context.input(0).dtype;
-  Step step{[=](const StepBuffers& b) -> Status {
-              const auto run = [&](auto zero) {
-                using T = decltype(zero);
-                using Result = std::conditional_t<std::is_void_v<Y>, T, Y>;
-                zip<T, Result>(operands, b, [f](T x, T y) { return static_cast<Result>(f(x, y)); });
-              };
-              if (dtype == program::DType::kFloat32) run(0.0F);
-              if (dtype == program::DType::kInt64) run(int64_t{0});
-              if (dtype == program::DType::kInt32) run(int32_t{0});
-              if (dtype == program::DType::kBool) run(uint8_t{0});
+  const int64_t size = size_of(dtype), y_size = size_of(context.model.program().value(context.node.output()).dtype);
+  Step step{[=](const StepBuffers& buffers) -> Status {
+              const auto *a = static_cast<const std::byte*>(operands.get(0, buffers)),
+                         *b = static_cast<const std::byte*>(operands.get(1, buffers));
+              auto* y = static_cast<std::byte*>(buffers.outputs[0]);
+              const int64_t count = operands.count(), period = operands.last_period();
+              buffers.pool->run(ceil_div(count, kTask), [&](int64_t task, int) {
+                const int64_t end = std::min(count, (task + 1) * kTask);
+                for (int64_t i = task * kTask, run; i < end; i += run) {  // in runs that meet b side by side
+                  const int64_t first = i % period;
+                  run = period == 1 ? end - i : std::min(period - first, end - i);
+                  f(a + i * size, b + first * size, period == 1 ? 0 : 1, y + i * y_size, run);
+                }
+              });
               return {};
             },
             operands.scratch_bytes(), ""};
@@ -151,15 +168,21 @@ Result<Step> typed_step(const StepContext& context, Function f, std::optional<Cu
   });
 }
 
+// A step of a function of no state, for each dtype; `binary` is what it does, where a device has a kernel for it.
+template <class Y, class Function>
+Result<Step> typed_step(const StepContext& context, Function, std::optional<CudaBinary> binary = std::nullopt) {
+  return zip_step(context, zip_of<Y, Function>(context.input(0).dtype), binary);
+}
+
 // Of integers, as unsigned ones, which wrap.
 template <class Function>
-auto wrapping(Function f) {
-  return [f](auto a, auto b) {
+auto wrapping(Function) {
+  return [](auto a, auto b) {
     using T = decltype(a);
     if constexpr (std::is_integral_v<T>) {
-      return f(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b));
+      return Function{}(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b));
     } else {
-      return f(a, b);
+      return Function{}(a, b);
     }
   };
 }
@@ -275,11 +298,11 @@ namespace {
 
 // Of int64 and int32, as the operation's rule has them.
 template <class Function>
-Result<Step> step_of_integers(const StepContext& context, Function f, std::optional<CudaBinary> binary = std::nullopt) {
-  const auto of_type = [f](auto a, auto b) {
+Result<Step> step_of_integers(const StepContext& context, Function, std::optional<CudaBinary> binary = std::nullopt) {
+  const auto of_type = [](auto a, auto b) {
     using T = decltype(a);
     if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, int32_t>) {
-      return static_cast<T>(f(a, b));
+      return static_cast<T>(Function{}(a, b));
     } else {
       return a;
     }
@@ -289,10 +312,10 @@ Result<Step> step_of_integers(const StepContext& context, Function f, std::optio
 
 // A shift by an amount within the bits, or else f of the value.
 template <class Shift, class Otherwise>
-Result<Step> shift_step(const StepContext& context, Shift shift, Otherwise otherwise) {
-  return step_of_integers(context, [=](auto a, auto b) {
+Result<Step> shift_step(const StepContext& context, Shift, Otherwise) {
+  return step_of_integers(context, [](auto a, auto b) {
     constexpr decltype(b) kBits = 8 * sizeof(a);
-    return b >= 0 && b < kBits ? shift(a, b) : otherwise(a);
+    return b >= 0 && b < kBits ? Shift{}(a, b) : Otherwise{}(a);
   });
 }
 

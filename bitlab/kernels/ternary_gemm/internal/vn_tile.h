@@ -59,12 +59,19 @@ struct Count {
   static constexpr int value = kValue;
 };
 
-// Calls f(Count<n>) for n in [1, kMost].
+// Whether tiles are of one size and of singles alone: slower for what is left over, and half the code.
+#ifdef BITLAB_FEW_TILES
+inline constexpr bool kFewTiles = true;
+#else
+inline constexpr bool kFewTiles = false;
+#endif
+
+// Calls f(Count<n>) for n in [1, kMost]; where there are few tiles, n is 1 or kMost.
 template <int kMost, class F>
 BITLAB_INLINE void with_count(int64_t n, const F& f) {
   if constexpr (kMost > 1) {
     if (n < kMost) {
-      with_count<kMost - 1>(n, f);
+      with_count<kFewTiles ? 1 : kMost - 1>(n, f);
       return;
     }
   }
@@ -236,15 +243,13 @@ BITLAB_INLINE void tile_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t
 }
 
 // kRegs registers of rows times all tokens of [begin, end), in tiles of nearly equal size.
-template <class Isa, int kRegs, bool kWhole, Scales kScales>
+template <class Isa, int kRegs, int kMost, bool kWhole, Scales kScales>
 BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t begin, int64_t end, int64_t row,
                              const int32_t* sums) {
-  // Two sums a product, or sums of groups beside those of a group, take registers of their own.
-  constexpr int kMost = kScales == Scales::kPlain ? Isa::kTokens : (Isa::kTokens + 1) / 2;
   Finished<Isa::kRows, kScales> done[kRegs * kSumTokens];
   for (int64_t token = begin, size; token < end; token += size) {
     const int64_t left = end - token, tiles = (left + kMost - 1) / kMost;
-    size = (left + tiles - 1) / tiles;
+    size = !kFewTiles ? (left + tiles - 1) / tiles : left < kMost ? 1 : kMost;
     const int64_t first = token - begin;
     with_count<kMost>(
         size, [&](auto n) __attribute__((always_inline)) {
@@ -254,33 +259,22 @@ BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64
   finish_tiles<Isa::kRows, kScales>(p, done, kRegs, end - begin, begin, row);
 }
 
-// Whether a block's last rows go register by register: slower for them alone, and two fifths less code for all tiles.
-#ifdef BITLAB_FEW_TILES
-inline constexpr bool kFewTiles = true;
-#else
-inline constexpr bool kFewTiles = false;
-#endif
-
-// One block of rows: tiles of kMost registers, then what is left.
-template <class Isa, int kMost, Scales kScales>
+// One block of rows: tiles of kMost registers and at most kTokens tokens, then what is left.
+template <class Isa, int kMost, int kTokens, Scales kScales>
 BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin, int64_t end, int64_t row,
                             const int32_t* sums) {
   constexpr int64_t kRows = Isa::kRows;
   while (w.rows > 0) {
     const int64_t registers = (w.rows + (Isa::kFreeMask ? kRows - 1 : 0)) / kRows;
     if (registers == 0) {
-      tokens_of<Isa, 1, false, kScales>(p, w, begin, end, row, sums);
+      tokens_of<Isa, 1, kTokens, false, kScales>(p, w, begin, end, row, sums);
       return;
     }
     const int64_t taken = registers >= kMost ? kMost : kFewTiles ? 1 : registers;
-    const auto multiply_by = [&](auto n) __attribute__((always_inline)) {
-      tokens_of<Isa, n.value, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
-    };
-    if constexpr (kFewTiles) {
-      taken == 1 ? multiply_by(Count<1>{}) : multiply_by(Count<kMost>{});
-    } else {
-      with_count<kMost>(taken, multiply_by);
-    }
+    with_count<kMost>(
+        taken, [&](auto n) __attribute__((always_inline)) {
+          tokens_of<Isa, n.value, kTokens, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
+        });
     w.first += 4 * kRows * taken;
     w.rows -= kRows * taken;
     row += kRows * taken;
@@ -315,9 +309,11 @@ BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int
       constexpr int64_t kRowBytes = Isa::kInt8 ? kVnStep : kVnStep / 4;  // of a step
       const VnWeights w{p.weights + row * steps * kRowBytes, kRowBytes * rows, steps, rows};
       if (end - begin == 1 && kScales == Scales::kPlain) {
-        block_of<Isa, Isa::kOneTokenRegisters, kScales>(p, w, begin, end, row, sums);
+        block_of<Isa, Isa::kOneTokenRegisters, 1, kScales>(p, w, begin, end, row, sums);
       } else {
-        block_of<Isa, Isa::kRegisters, kScales>(p, w, begin, end, row, sums);
+        // Two sums a product, or sums of groups beside those of a group, take registers of their own.
+        constexpr int kTokens = kScales == Scales::kPlain ? Isa::kTokens : (Isa::kTokens + 1) / 2;
+        block_of<Isa, Isa::kRegisters, kTokens, kScales>(p, w, begin, end, row, sums);
       }
     }
   }
