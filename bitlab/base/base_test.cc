@@ -1,9 +1,11 @@
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <set>
 #include <sys/resource.h>
+#include <thread>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
@@ -176,6 +178,18 @@ TEST(ThreadPool, WorkersThatRunTogetherHaveTheirOwnNumbers) {
     --mine;
   });
   EXPECT_FALSE(shared);
+}
+
+// Workers wake up while a run ends and the next one begins, with a task of its own; what they write is there when it ends.
+TEST(ThreadPool, RunsThatFollowEachOtherDoNotMeet) {
+  const auto pool = make_thread_pool(5);
+  std::vector<int64_t> values(64);
+  for (int64_t round = 0; round < 3000; ++round) {
+    const int64_t count = 2 + round % 63;
+    pool->run(count, [&values, round](int64_t i, int) { values[static_cast<size_t>(i)] = round * i; });
+    for (int64_t i = 0; i < count; ++i) ASSERT_EQ(values[static_cast<size_t>(i)], round * i);
+    if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // they fall asleep
+  }
 }
 
 #if defined(__x86_64__)
