@@ -28,7 +28,7 @@ void relax() {
 #endif
 }
 
-// Waits busily until `done`, for so long: whether it is.
+// Waits busily until `done`, for so long: whether it is. Whoever else wants this processor has it.
 template <class Done>
 bool spin(std::chrono::microseconds limit, const Done& done) {
   constexpr int kLooks = 64;  // between two looks at the clock
@@ -36,6 +36,7 @@ bool spin(std::chrono::microseconds limit, const Done& done) {
   do {
     for (int look = 0; look < kLooks; ++look, relax())
       if (done()) return true;
+    std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < end);
   return false;
 }

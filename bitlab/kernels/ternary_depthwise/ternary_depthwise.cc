@@ -24,12 +24,12 @@ struct Layout {
   int64_t padded = 0, codes = 0, zeros = 0, thread = 0;  // bytes of scratch
 
   explicit Layout(const ConvGeometry& g) : by_lines(goes_by_lines(g)) {
-    constexpr int64_t kTokens = 128;
+    constexpr int64_t kTokens = 128, kValues = 1 << 15;
     const auto aligned = [](int64_t bytes) { return round_up(bytes, kAlignment); };
     line_bytes = (by_lines ? g.input[2] + 2 * g.padding[2] : 1) * g.channels;
     width = by_lines ? std::max<int64_t>(g.out(2), 1) : 1;
     lines = g.positions() / width;
-    lines_of_call = std::max<int64_t>(kTokens / width, 1);
+    lines_of_call = std::max<int64_t>(std::min(kTokens, kValues / g.channels) / width, 1);
     if (by_lines && g.padding[2] != 0) padded = aligned(g.batch * g.input[0] * g.input[1] * line_bytes);
     codes = aligned(g.taps() * g.channels * static_cast<int64_t>(sizeof(int16_t)));
     zeros = aligned(line_bytes);
@@ -83,10 +83,14 @@ void ternary_depthwise(const TernaryDepthwiseRow& row, const PackedTernary& weig
   uint8_t* threads = scratch + layout.padded + layout.codes + layout.zeros;
   expand_codes(weights, codes);
   std::fill_n(zeros, layout.zeros, int8_t{0});
-  if (layout.padded != 0)
-    pool.run(g.batch * g.input[0] * g.input[1], [&](int64_t line, int) {
-      pad_sides(g, q + line * g.input[2] * g.channels, padded + line * layout.line_bytes);
+  if (layout.padded != 0) {
+    constexpr int64_t kTask = 1 << 16;  // bytes
+    const int64_t all = g.batch * g.input[0] * g.input[1], lines = std::max<int64_t>(kTask / layout.line_bytes, 1);
+    pool.run(ceil_div(all, lines), [&](int64_t task, int) {
+      for (int64_t line = task * lines; line < std::min(all, (task + 1) * lines); ++line)
+        pad_sides(g, q + line * g.input[2] * g.channels, padded + line * layout.line_bytes);
     });
+  }
   const int8_t* input = layout.padded != 0 ? padded : q;
   const int64_t calls = ceil_div(layout.lines, layout.lines_of_call), step = layout.by_lines ? g.stride[2] * g.channels : 0;
   pool.run(g.batch * calls, [&](int64_t call, int worker) {
