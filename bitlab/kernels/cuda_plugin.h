@@ -17,23 +17,28 @@ namespace bitlab::kernels {
 struct CudaAppend;
 struct CudaAttention;
 struct CudaCast;
+struct CudaCell;
 struct CudaChain;
 struct CudaCopy;
 struct CudaCount;
 struct CudaEmbedding;
 struct CudaFloatGemm;
+struct CudaGridSample;
 struct CudaInt8Gemm;
 struct CudaPatches;
 struct CudaPool;
 struct CudaResample;
 struct CudaRotary;
+struct CudaRows;
+struct CudaScatter;
+struct CudaSort;
 struct CudaTake;
 struct CudaTernaryF32;
 struct CudaWhere;
 struct CudaZip;
 
 struct CudaPlugin {
-  static constexpr int32_t kVersion = 2;  // of this struct
+  static constexpr int32_t kVersion = 3;  // of this struct
   int32_t version;
 
   // activation_quant/activation_quant.h: x float32 [rows, columns] -> q int8 [rows, columns], rows q_stride bytes apart and zero between them,
@@ -93,6 +98,11 @@ struct CudaPlugin {
   const char* (*attention)(const CudaAttention*, void* stream);
   const char* (*reduction)(const ReductionArgs*, int64_t rows, void* stream);
   const char* (*argmax)(const void* x, int32_t is_float, int64_t rows, int64_t columns, int64_t* y, void* stream);
+  const char* (*rows)(const CudaRows*, void* stream);
+  const char* (*sort)(const CudaSort*, void* stream);
+  const char* (*scatter)(const CudaScatter*, void* stream);
+  const char* (*grid_sample)(const CudaGridSample*, void* stream);
+  const char* (*cell)(const CudaCell*, void* stream);
 };
 
 // Looked for once: the file that the environment variable BITLAB_CUDA_PLUGIN names, if it is set; else beside the library that this code is part of, then

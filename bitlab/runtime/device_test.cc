@@ -1,9 +1,13 @@
 // Sessions on a device beside those of the CPU, to the bit. The device is the one that the host plays (tests/cuda/emulated_plugin.cc): a ctest entry of its
 // own sets BITLAB_CUDA_PLUGIN and BITLAB_DEVICE, and runs the other suites of the runtime on it, too.
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
+#include <ranges>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -29,7 +33,7 @@ std::unique_ptr<Session> session_on(const std::shared_ptr<const Model>& model, s
   return Session::create(model, {.threads = 1, .trace = {}, .abort = nullptr, .device = std::move(device)}).value();
 }
 
-// The bytes of all outputs, or the error.
+// The bytes of all outputs, with one NaN for all, whose sign and payload are a processor's; or the error.
 std::string outcome(Session& session, const program::SymbolSizes& sizes, const std::vector<std::vector<uint8_t>>& data) {
   const Program& p = session.model().program();
   std::vector<TensorView> views;
@@ -40,8 +44,13 @@ std::string outcome(Session& session, const program::SymbolSizes& sizes, const s
   const auto outputs = session.run(views);
   if (!outputs.ok()) return outputs.error().message;
   std::string bytes;
-  for (const TensorView& view : *outputs)
+  for (const TensorView& view : *outputs) {
+    const size_t begin = bytes.size();
     bytes.append(view.as<char>(), static_cast<size_t>(test::count_of(view.shape) * size_of(view.dtype)));
+    for (size_t at = begin; at < bytes.size() && view.dtype == DType::kFloat32; at += sizeof(float))
+      if (float value; std::memcpy(&value, bytes.data() + at, sizeof(value)), std::isnan(value))
+        bytes.replace(at, sizeof(value), "NaN.");
+  }
   return bytes;
 }
 
@@ -241,6 +250,162 @@ TEST(Device, AttentionOfOddShapesHasTheBitsOfTheCpu) {
   }
 }
 
+template <class T>
+std::vector<uint8_t> as_bytes(const std::vector<T>& values) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+  return {bytes, bytes + values.size() * sizeof(T)};
+}
+
+// Values that are hard for their type, some of them several times, `count` in all.
+template <class T>
+std::vector<T> hard_values(int64_t count) {
+  using Limits = std::numeric_limits<T>;
+  std::vector<T> known{0, 1, 1, 2, 3, 7};
+  if constexpr (std::is_same_v<T, uint8_t>) {
+    known = {0, 1, 1};
+  } else if constexpr (std::is_same_v<T, float>) {
+    for (const float value : {-0.0F, -1.0F, 0.5F, 1.5F, 2.5F, 65503.9F, 65519.9F, 65520.0F, 5.9e-8F, 1e-45F, 3e38F, -3e38F,
+                              1e10F, -3.7F, 9.3e18F, Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()})
+      known.push_back(value);
+  } else {
+    for (const T value :
+         {T(-1), T(-1), T(-5), T(31), T(32), T(63), T(64), Limits::min(), Limits::max(), T(Limits::min() + 1)})
+      known.push_back(value);
+  }
+  std::vector<T> values;
+  for (uint32_t i = 0, state = 99; static_cast<int64_t>(values.size()) < count; ++i, state = state * 1664525U + 1013904223U)
+    values.push_back(known[(state >> 8) % known.size()]);
+  return values;
+}
+
+std::vector<uint8_t> hard_bytes(DType dtype, int64_t count) {
+  if (dtype == DType::kFloat32) return as_bytes(hard_values<float>(count));
+  if (dtype == DType::kInt64) return as_bytes(hard_values<int64_t>(count));
+  if (dtype == DType::kInt32) return as_bytes(hard_values<int32_t>(count));
+  if (dtype == DType::kBool) return as_bytes(hard_values<uint8_t>(count));
+  std::vector<uint16_t> all;
+  for (int64_t i = 0; i < count; ++i) all.push_back(static_cast<uint16_t>(i * 257));
+  return as_bytes(all);
+}
+
+// Runs a program of one node twice, the second time as a graph.
+void expect_same_node(Op op, const std::vector<std::pair<Shape, std::vector<uint8_t>>>& inputs,
+                      const std::vector<DType>& dtypes, const program::Attributes& attributes = {}) {
+  SCOPED_TRACE(name(op));
+  ProgramBuilder b;
+  std::vector<ValueId> ids;
+  std::vector<std::vector<uint8_t>> data;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    ids.push_back(b.input(fmt::format("x{}", i), inputs[i].first, dtypes[i]));
+    data.push_back(inputs[i].second);
+  }
+  Pair pair(*b.finish(*b.nodes(op, "y", ids, attributes)));
+  for (int run = 0; run < 2; ++run) pair.expect_same(program::at_batch(2), data);
+  for (const PlannedStep& step : pair.device->plan()->steps) EXPECT_TRUE(step.is_on_device());
+}
+
+TEST(Device, ScansAndOrdersOfHardValuesHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  for (const DType dtype : {DType::kFloat32, DType::kInt64})
+    for (const int64_t columns : {1, 37, 1025, 3000}) {
+      const std::vector<std::pair<Shape, std::vector<uint8_t>>> x{{{kBatch, columns}, hard_bytes(dtype, 2 * columns)}};
+      for (const Op op : {Op::cumsum, Op::cumprod, Op::cummax, Op::prod, Op::sum, Op::max, Op::min, Op::argmax})
+        expect_same_node(op, x, {dtype});
+      for (const int64_t descending : {0, 1})
+        for (const int64_t length : {columns, std::min<int64_t>(columns, 5)})
+          expect_same_node(Op::sort, x, {dtype}, {{"length", Shape{length}}, {"descending", descending}});
+    }
+}
+
+TEST(Device, ScatteredValuesHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  for (const int64_t wrong : {0, 1}) {
+    std::vector<int64_t> indices;
+    for (int64_t i = 0; i < 2 * 9 * 3; ++i) indices.push_back(i * i % 5 - (i % 2 == 0 ? 5 : 0));
+    if (wrong == 1) indices[40] = -6;
+    for (const DType dtype : {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool, DType::kFloat16})
+      for (const char* mode : {"set", "add", "mul", "minimum", "maximum"}) {
+        const bool is_plain = dtype == DType::kFloat32 || dtype == DType::kInt64;
+        if (std::string_view(mode) != "set" && !is_plain) continue;
+        expect_same_node(Op::scatter,
+                         {{{kBatch, 5, 3}, hard_bytes(dtype, 30)},
+                          {{kBatch, 9, 3}, as_bytes(indices)},
+                          {{kBatch, 9, 3}, hard_bytes(dtype, 54)}},
+                         {dtype, DType::kInt64, dtype}, {{"dim", int64_t{1}}, {"mode", std::string(mode)}});
+      }
+  }
+}
+
+// With divisors of 0, which the CPU refuses, and without.
+TEST(Device, IntegersThatOverflowHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  for (const Op op : {Op::floor_divide, Op::shift_left, Op::shift_right, Op::bitwise_xor, Op::add, Op::sub, Op::mul}) {
+    auto longs = hard_values<int64_t>(2 * 101);
+    auto shorts = hard_values<int32_t>(2 * 101);
+    for (const bool with_zeros : {true, false}) {
+      if (!with_zeros) std::ranges::replace(longs, 0, 3), std::ranges::replace(shorts, 0, -3);
+      const Shape shape{kBatch, 101};
+      expect_same_node(op, {{shape, hard_bytes(DType::kInt64, 202)}, {shape, as_bytes(longs)}},
+                       {DType::kInt64, DType::kInt64});
+      expect_same_node(op, {{shape, hard_bytes(DType::kInt32, 202)}, {shape, as_bytes(shorts)}},
+                       {DType::kInt32, DType::kInt32});
+    }
+  }
+}
+
+TEST(Device, CastsHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  constexpr std::array kAll{DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kInt64, DType::kInt32, DType::kBool};
+  for (const DType from : kAll)
+    for (const DType to : kAll)
+      expect_same_node(Op::cast, {{{kBatch, 255}, hard_bytes(from, 510)}}, {from}, {{"dtype", std::string(name(to))}});
+}
+
+TEST(Device, PlacesOfGridsHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  auto places = hard_values<float>(2 * 7 * 11 * 2);
+  for (size_t i = 0; i < places.size(); i += 3) places[i] = static_cast<float>(i) / 97 - 1.5F;
+  for (const char* mode : {"nearest", "linear"})
+    for (const char* padding : {"zeros", "border", "reflection"})
+      for (const int64_t align : {0, 1})
+        expect_same_node(
+            Op::grid_sample,
+            {{{kBatch, 3, 5, 6}, as_bytes(random_floats(2 * 3 * 5 * 6, 4))}, {{kBatch, 7, 11, 2}, as_bytes(places)}},
+            {DType::kFloat32, DType::kFloat32},
+            {{"mode", std::string(mode)}, {"padding", std::string(padding)}, {"align_corners", align}});
+}
+
+// States that begin at zero, in both directions; with hidden states that are not finite, which ternary layers refuse.
+TEST(Device, RecurrentLayersHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  constexpr int64_t kHidden = 21, kTokens = 6;
+  for (const char* cell : {"lstm", "gru"})
+    for (const int64_t reverse : {0, 1})
+      for (const char* activation : {"", "int8", "none"}) {
+        SCOPED_TRACE(fmt::format("{} {} {}", cell, reverse, activation));
+        const int64_t gates = (std::string_view(cell) == "lstm" ? 4 : 3) * kHidden;
+        ProgramBuilder b;
+        const ValueId x = b.input("x", {kBatch, kTokens, gates});
+        program::Attributes attributes{{"cell", std::string(cell)}, {"reverse", reverse}};
+        const auto t = random_int8(gates * kHidden, 3, -1, 1);
+        std::vector<ValueId> inputs{x};
+        const bool is_float = std::string_view(activation).empty();
+        if (is_float) {
+          inputs.push_back(b.floats("w", {gates, kHidden}, random_floats(gates * kHidden, 5)));
+        } else {
+          inputs.push_back(b.ternary("w", {gates, kHidden}, packed(t, gates, kHidden), random_floats(1, 5)));
+          attributes.emplace("activation", std::string(activation));
+        }
+        inputs.push_back(b.floats("bias", {gates}, random_floats(gates, 6)));
+        Pair pair(*b.finish(*b.nodes(is_float ? Op::recurrent : Op::ternary_recurrent, "y", inputs, attributes)));
+        pair.expect_same_runs(program::at_batch(3));
+        std::vector<float> hard = random_floats(3 * kTokens * gates, 8);
+        hard[static_cast<size_t>(gates) + 3] = std::numeric_limits<float>::quiet_NaN();
+        pair.expect_same(program::at_batch(3), {as_bytes(hard)});
+        for (const PlannedStep& step : pair.device->plan()->steps) EXPECT_TRUE(step.is_on_device());
+      }
+}
+
 // An error has the CPU's words, whatever ran behind it, and leaves a session that goes on.
 TEST(Device, ErrorsAreThoseOfTheCpu) {
   BITLAB_NEEDS_THE_EMULATED_DEVICE();
@@ -252,18 +417,14 @@ TEST(Device, ErrorsAreThoseOfTheCpu) {
   const ValueId y =
       *b.node(Op::ternary_linear, "y", {gained, b.ternary("w", {8, 8}, packed(t, 8, 8), random_floats(1, 3))}, test::kInt8);
   Pair pair(*b.finish({y}));
-  const auto bytes_of = [](const auto& values) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
-    return std::vector<uint8_t>(bytes, bytes + values.size() * sizeof(values[0]));
-  };
   const float infinity = std::numeric_limits<float>::infinity();
   const program::SymbolSizes sizes = program::at_batch(3);
   for (int round = 0; round < 2; ++round) {  // the second as a graph
     for (const auto& [third, factor] :
          {std::pair<int64_t, float>{4, 1.0F}, {5, 1.0F}, {1, infinity}, {-1, infinity}, {0, 2.0F}})
-      pair.expect_same(sizes, {bytes_of(std::vector<int64_t>{0, 3, third}), bytes_of(std::vector<float>{factor})});
+      pair.expect_same(sizes, {as_bytes(std::vector<int64_t>{0, 3, third}), as_bytes(std::vector<float>{factor})});
     const std::string wrong =
-        outcome(*pair.device, sizes, {bytes_of(std::vector<int64_t>{0, 3, 9}), bytes_of(std::vector<float>{1})});
+        outcome(*pair.device, sizes, {as_bytes(std::vector<int64_t>{0, 3, 9}), as_bytes(std::vector<float>{1})});
     EXPECT_EQ(wrong, "[embedding] indices from 0 to 4, got 9 (node=rows)");
   }
 }
@@ -276,7 +437,9 @@ TEST(Device, StepsOfTheHostStandBetweenThoseOfTheDevice) {
   const ValueId bent = *b.node(Op::tanh, "bent", {x}), sums = *b.node(Op::cumsum, "sums", {bent});
   const ValueId y = *b.node(Op::mul, "y", {sums, bent}), twice = *b.node(Op::cumsum, "twice", {y});
   Pair pair(*b.finish({twice, y}));
+  setenv("BITLAB_HOST_OPS", "sort,cumsum", 1);
   pair.expect_same_runs(program::at_batch(7));
+  unsetenv("BITLAB_HOST_OPS");
   std::vector<std::string> kernels;
   for (const PlannedStep& step : pair.device->plan()->steps) kernels.push_back(step.step.kernels);
   EXPECT_EQ(kernels, (std::vector<std::string>{"elementwise:cuda", "host", "elementwise:cuda", "host"}));

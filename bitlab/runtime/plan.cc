@@ -1,6 +1,7 @@
 #include "bitlab/runtime/plan.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "bitlab/runtime/internal/chain.h"
 #include "bitlab/runtime/internal/device.h"
@@ -37,11 +38,22 @@ Result<std::vector<Chain>> chains_of(const Model& model, const Plan& plan, std::
   return chains;
 }
 
+// Whether the environment variable BITLAB_HOST_OPS, "sort,softmax", names one of the step's operations: of those the host's kernels run.
+bool is_left_to_host(const PlannedStep& step) {
+  const char* text = std::getenv("BITLAB_HOST_OPS");
+  if (text == nullptr) return false;
+  const std::string names = fmt::format(",{},", text);
+  return std::ranges::any_of(step.nodes, [&](const program::Node* node) {
+    return names.find(fmt::format(",{},", program::name(node->op))) != std::string::npos;
+  });
+}
+
 // Says of the steps which are a device's, and has their constants there.
 Status put_on_device(const Model& model, DeviceWeights& device, Plan& plan) {
   int64_t scratch = 0;
   for (PlannedStep& planned : plan.steps) {
     Step& step = planned.step;
+    if (is_left_to_host(planned)) step.device = {};
     if (!planned.is_on_device()) {
       step.kernels.insert(0, step.kernels.empty() ? "host" : "host ");
       continue;

@@ -81,6 +81,10 @@ int64_t Session::state_bytes() const {
   return bytes;
 }
 
+Result<Plan> Session::plan_for(const program::SymbolSizes& sizes) const {
+  return make_plan(*model_, sizes, pool_->threads(), is_on_device() ? &device_->weights() : nullptr);
+}
+
 int64_t Session::device_bytes() const { return is_on_device() ? device_->bytes() : 0; }
 
 // Takes the sizes of symbols from an input. What follows from them is compared later.
@@ -176,7 +180,7 @@ Status Session::reserve(const program::SymbolSizes& sizes) {
 
 Result<std::unique_ptr<Session::Prepared>> Session::make_prepared(const program::SymbolSizes& sizes) const {
   auto prepared = std::make_unique<Prepared>();
-  BITLAB_TRY(prepared->plan, make_plan(*model_, sizes, pool_->threads(), is_on_device() ? &device_->weights() : nullptr));
+  BITLAB_TRY(prepared->plan, plan_for(sizes));
   if (is_on_device()) prepared->on_device = std::make_unique<DevicePlan>(*model_, prepared->plan);
   const program::Program& p = model_->program();
   for (const program::ValueId id : p.inputs) {

@@ -89,6 +89,8 @@ class Session {
   const std::string& device() const { return options_.device; }
   // Of the last run; null before the first.
   const Plan* plan() const { return current_ == nullptr ? nullptr : &current_->plan; }
+  // That of a run with these sizes, made for the session's device. Errors: those of make_plan().
+  Result<Plan> plan_for(const program::SymbolSizes& sizes) const;
   // Plans that were made so far. Sizes that come back find theirs.
   int64_t plans_made() const { return plans_made_; }
   // Memory of activations and scratch, and of states.

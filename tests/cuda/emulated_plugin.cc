@@ -1,5 +1,5 @@
 // The plug-in for NVIDIA GPUs as the host can run it: one device, whose memory is the host's and whose kernels run block after block, lane after lane
-// (cuda_launch.h). For tests alone. What the host cannot run is left out: wgmma, and the encoders of training.
+// (cuda_launch.h). For tests alone. What CUDA alone can write has a plain form here: wgmma's products, and what training calls.
 #define BITLAB_ONE_LANE
 #include <cstdlib>
 #include <map>
@@ -12,9 +12,11 @@
 #include "bitlab/kernels/attention/cuda/attention.cu"
 #include "bitlab/kernels/elementwise/cuda/elementwise.cu"
 #include "bitlab/kernels/float_gemm/cuda/float_gemm.cu"
+#include "bitlab/kernels/grid_sample/cuda/grid_sample.cu"
 #include "bitlab/kernels/internal/cuda_operations.h"
 #include "bitlab/kernels/movement/cuda/movement.cu"
 #include "bitlab/kernels/pool/cuda/pool.cu"
+#include "bitlab/kernels/recurrent/cuda/recurrent.cu"
 #include "bitlab/kernels/reduction/cuda/reduction.cu"
 #include "bitlab/kernels/resample/cuda/resample.cu"
 #include "bitlab/kernels/rotary/cuda/rotary.cu"
@@ -23,6 +25,8 @@
 #include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 #include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.cu"
+#include "bitlab/ternary/spec.h"
+#include "bitlab/ternary/sum.h"
 
 namespace bitlab::cuda {
 namespace {
@@ -79,7 +83,12 @@ class Memory {
   Memory()
       : base_(static_cast<uint8_t*>(mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {}
   void open() const { mprotect(base_, top_, PROT_READ | PROT_WRITE); }
-  void close() const { mprotect(base_, top_, PROT_NONE); }
+  void close() const {
+    if (!is_open_) mprotect(base_, top_, PROT_NONE);
+  }
+
+  // Where the host plays LibTorch's kernels as well (played_libtorch.cc), which no stream sees.
+  const bool is_open_ = std::getenv("BITLAB_EMULATED_OPEN_MEMORY") != nullptr;
 
   uint8_t* base_;
   size_t top_ = 0;
@@ -156,10 +165,44 @@ const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t, 
   });
 }
 
+// ternary/cuda/encode.cu, by the sums that the CPU has.
+const char* emulated_encode_absmean(const float* w, int64_t parts, int64_t length, int8_t* t, float* scale, float* threshold,
+                                    double*, void* stream) {
+  cuda::start_on_host(stream, [=] {
+    for (int64_t part = 0; part < parts; ++part) {
+      const std::span values(w + part * length, static_cast<size_t>(length));
+      const double sum = ternary::ordered_sum(values, [](float value) { return std::abs(static_cast<double>(value)); });
+      const auto mean = static_cast<float>(sum / static_cast<double>(length));
+      scale[part] = mean < ternary::kScaleEpsilon ? ternary::kScaleEpsilon : mean;
+      const float d = threshold[part] = scale[part] * 0.5F;
+      for (int64_t i = 0; i < length; ++i)
+        t[part * length + i] =
+            static_cast<int8_t>((values[static_cast<size_t>(i)] > d) - (values[static_cast<size_t>(i)] < -d));
+    }
+  });
+  return nullptr;
+}
+
+const char* emulated_finish_sums(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a,
+                                 int64_t tokens_a_scale, const float* scale, int64_t scale_stride, const float* bias,
+                                 float* y, void* stream) {
+  cuda::start_on_host(stream, [=] {
+    for (int64_t token = 0; token < tokens; ++token)
+      for (int64_t row = 0; row < rows; ++row) {
+        const float sum = static_cast<float>(sums[token * sum_stride + row]) * a[token / tokens_a_scale];
+        const float value = sum * scale[row * scale_stride];
+        y[token * rows + row] = bias == nullptr ? value : value + bias[row];
+      }
+  });
+  return nullptr;
+}
+
 CudaPlugin make_table() {
   CudaPlugin table{};
   add_operations(table);
   table.ternary_gemm = emulated_gemm;
+  table.encode_absmean = emulated_encode_absmean;
+  table.finish_sums = emulated_finish_sums;
   table.count_devices = [](int32_t* count) -> const char* {
     *count = 1;
     return nullptr;

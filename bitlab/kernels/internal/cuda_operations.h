@@ -6,8 +6,10 @@
 #include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/kernels/elementwise/cuda/elementwise.h"
 #include "bitlab/kernels/float_gemm/cuda/float_gemm.h"
+#include "bitlab/kernels/grid_sample/cuda/grid_sample.h"
 #include "bitlab/kernels/movement/cuda/movement.h"
 #include "bitlab/kernels/pool/cuda/pool.h"
+#include "bitlab/kernels/recurrent/cuda/recurrent.h"
 #include "bitlab/kernels/reduction/cuda/reduction.h"
 #include "bitlab/kernels/resample/cuda/resample.h"
 #include "bitlab/kernels/rotary/cuda/rotary.h"
@@ -45,6 +47,11 @@ inline void add_operations(CudaPlugin& table) {
   table.resample = OfPointer<cuda_resample>::call;
   table.rotary = OfPointer<cuda_rotary>::call;
   table.attention = OfPointer<cuda_attention>::call;
+  table.rows = OfPointer<cuda_rows>::call;
+  table.sort = OfPointer<cuda_sort>::call;
+  table.scatter = OfPointer<cuda_scatter>::call;
+  table.grid_sample = OfPointer<cuda_grid_sample>::call;
+  table.cell = OfPointer<cuda_cell>::call;
   table.reduction = [](const ReductionArgs* args, int64_t rows, void* stream) {
     return cuda_reduction(*args, rows, stream);
   };

@@ -35,8 +35,8 @@ inline Result<const float*> device_floats(DeviceWeights& device, const StepConte
   return reinterpret_cast<const float*>(copy);
 }
 
-// How a type's elements are called on a device; nothing for floats in 16 bits.
-inline std::optional<kernels::CudaType> device_type(program::DType dtype) {
+// How a type's elements are called on a device.
+inline kernels::CudaType device_type(program::DType dtype) {
   switch (dtype) {
     case program::DType::kFloat32:
       return kernels::CudaType::kFloat32;
@@ -44,10 +44,12 @@ inline std::optional<kernels::CudaType> device_type(program::DType dtype) {
       return kernels::CudaType::kInt64;
     case program::DType::kInt32:
       return kernels::CudaType::kInt32;
-    case program::DType::kBool:
-      return kernels::CudaType::kBool;
+    case program::DType::kFloat16:
+      return kernels::CudaType::kFloat16;
+    case program::DType::kBFloat16:
+      return kernels::CudaType::kBFloat16;
     default:
-      return std::nullopt;
+      return kernels::CudaType::kBool;
   }
 }
 

@@ -65,9 +65,14 @@ Result<Step> make_recurrent_step(const StepContext& context) {
   BITLAB_TRY(weight.product, gemm_for(context));
   BITLAB_TRY(weight.elementwise, elementwise_row(context));
   BITLAB_TRY(const kernels::RecurrentArgs layer, recurrent_layer(context));
-  return Step{[=](const StepBuffers& b) { return float_recurrent(weight, bound(layer, b, kH0), b.scratch, *b.pool); },
-              float_recurrent_scratch_bytes(layer),
-              fmt::format("float_gemm:{} {}", weight.product->name, label(*weight.elementwise))};
+  Step step{[=](const StepBuffers& b) { return float_recurrent(weight, bound(layer, b, kH0), b.scratch, *b.pool); },
+            float_recurrent_scratch_bytes(layer),
+            fmt::format("float_gemm:{} {}", weight.product->name, label(*weight.elementwise))};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
+    BITLAB_TRY(kernels::CudaFloatGemm product, device_product(device, context, layer.hidden));
+    product.tokens = layer.batch, product.p.x_stride = layer.hidden, product.p.y_stride = product.p.rows;
+    return device_recurrent(layer, device_step(product, false), kH0);
+  });
 }
 
 Result<Step> make_conv_step(const StepContext& context) {

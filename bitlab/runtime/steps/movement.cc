@@ -185,9 +185,7 @@ Step scatter_step(const StepContext& context) {
   return step;
 }
 
-}  // namespace
-
-Result<Step> make_scatter_step(const StepContext& context) {
+Step host_scatter(const StepContext& context) {
   const program::DType dtype = context.input(0).dtype;
   if (dtype == program::DType::kFloat32) return scatter_step<float>(context);
   switch (size_of(dtype)) {
@@ -200,6 +198,36 @@ Result<Step> make_scatter_step(const StepContext& context) {
     default:
       return scatter_step<uint8_t>(context);
   }
+}
+
+kernels::CudaScatterMode device_mode(const std::string& mode) {
+  using Mode = kernels::CudaScatterMode;
+  if (mode == "add") return Mode::kAdd;
+  if (mode == "mul") return Mode::kMultiply;
+  if (mode == "minimum") return Mode::kMinimum;
+  return mode == "maximum" ? Mode::kMaximum : Mode::kReplace;
+}
+
+}  // namespace
+
+Result<Step> make_scatter_step(const StepContext& context) {
+  return with_device(context, host_scatter(context), [&](DeviceWeights&) -> Result<DeviceStep> {
+    const Indexed at = indexed(context);
+    kernels::CudaScatter args{};
+    args.mode = device_mode(context.node.attribute<std::string>("mode"));
+    args.outer = at.outer, args.size = at.size, args.inner = at.inner, args.indexed = at.count / at.outer;
+    args.is_float = context.input(0).dtype == program::DType::kFloat32;
+    args.element_bytes = size_of(context.input(0).dtype), args.count = at.outer * at.inner;
+    const int64_t bytes = at.outer * at.size * at.inner * args.element_bytes;
+    return DeviceStep{[args, bytes](const DeviceBuffers& b) {
+                        kernels::CudaScatter own = args;
+                        own.indices = b.input<int64_t>(1), own.values = b.inputs[2], own.y = b.outputs[0],
+                        own.failed = b.failed;
+                        const char* wrong = b.plugin->copy(b.outputs[0], b.inputs[0], bytes, b.stream);
+                        return wrong != nullptr ? wrong : b.plugin->scatter(&own, b.stream);
+                      },
+                      0, "scatter:cuda"};
+  });
 }
 
 Result<Step> make_slice_scatter_step(const StepContext& context) {
@@ -254,10 +282,8 @@ Result<Step> make_cast_step(const StepContext& context) {
             },
             0, ""};
   return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
-    const auto device_from = device_type(from), device_to = device_type(to);
-    if (!device_from || !device_to) return DeviceStep{};  // of floats in 16 bits
     return DeviceStep{[=](const DeviceBuffers& b) {
-                        const kernels::CudaCast args{*device_from, *device_to, b.inputs[0], b.outputs[0], count};
+                        const kernels::CudaCast args{device_type(from), device_type(to), b.inputs[0], b.outputs[0], count};
                         return b.plugin->cast(&args, b.stream);
                       },
                       0, "cast:cuda"};

@@ -136,7 +136,7 @@ Zip zip_of(program::DType dtype) {
 }
 
 // y[i] = f(a[i], b[i % period]) on the pool's threads.
-Result<Step> zip_step(const StepContext& context, Zip f, std::optional<CudaBinary> binary) {
+Result<Step> zip_step(const StepContext& context, Zip f, CudaBinary binary) {
   const Operands operands(context, {operand_of(context, 0), operand_of(context, 1)}, true);
   const program::DType dtype = context.input(0).dtype;
   const int64_t size = size_of(dtype), y_size = size_of(context.model.program().value(context.node.output()).dtype);
@@ -157,20 +157,20 @@ Result<Step> zip_step(const StepContext& context, Zip f, std::optional<CudaBinar
             },
             operands.scratch_bytes(), ""};
   return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
-    if (!binary || !device_type(dtype)) return DeviceStep{};
-    return DeviceStep{[=, op = *binary, type = *device_type(dtype)](const DeviceBuffers& b) {
+    return DeviceStep{[=, op = binary, type = device_type(dtype)](const DeviceBuffers& b) {
                         const char* wrong = nullptr;
                         const void *x = operands.get(0, b, wrong), *y = operands.get(1, b, wrong);
-                        const kernels::CudaZip args{op, type, x, y, operands.last_period(), b.outputs[0], operands.count()};
+                        const kernels::CudaZip args{
+                            op, type, x, y, operands.last_period(), b.outputs[0], operands.count(), b.failed};
                         return wrong != nullptr ? wrong : b.plugin->zip(&args, b.stream);
                       },
                       operands.scratch_bytes(), "elementwise:cuda"};
   });
 }
 
-// A step of a function of no state, for each dtype; `binary` is what it does, where a device has a kernel for it.
+// A step of a function of no state, for each dtype; `binary` is what it does.
 template <class Y, class Function>
-Result<Step> typed_step(const StepContext& context, Function, std::optional<CudaBinary> binary = std::nullopt) {
+Result<Step> typed_step(const StepContext& context, Function, CudaBinary binary) {
   return zip_step(context, zip_of<Y, Function>(context.input(0).dtype), binary);
 }
 
@@ -298,7 +298,7 @@ namespace {
 
 // Of int64 and int32, as the operation's rule has them.
 template <class Function>
-Result<Step> step_of_integers(const StepContext& context, Function, std::optional<CudaBinary> binary = std::nullopt) {
+Result<Step> step_of_integers(const StepContext& context, Function, CudaBinary binary) {
   const auto of_type = [](auto a, auto b) {
     using T = decltype(a);
     if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, int32_t>) {
@@ -312,38 +312,38 @@ Result<Step> step_of_integers(const StepContext& context, Function, std::optiona
 
 // A shift by an amount within the bits, or else f of the value.
 template <class Shift, class Otherwise>
-Result<Step> shift_step(const StepContext& context, Shift, Otherwise) {
-  return step_of_integers(context, [](auto a, auto b) {
+Result<Step> shift_step(const StepContext& context, Shift, Otherwise, CudaBinary binary) {
+  const auto shifted = [](auto a, auto b) {
     constexpr decltype(b) kBits = 8 * sizeof(a);
     return b >= 0 && b < kBits ? Shift{}(a, b) : Otherwise{}(a);
-  });
+  };
+  return step_of_integers(context, shifted, binary);
 }
 
-// The step, behind a look for a divisor of 0, which is an error of the run.
+// The step, behind a look for a divisor of 0, which is an error of the run; on a device the kernel looks.
 Result<Step> with_divisors_checked(const StepContext& context, Result<Step> made) {
   BITLAB_TRY(Step step, std::move(made));
   const int64_t count = elements(context.input(1).shape, context.sizes);
   const bool is_long = context.input(1).dtype == program::DType::kInt64;
-  return Step{[=, run = std::move(step.run), &node = context.node](const StepBuffers& b) -> Status {
-                const auto has_zero = [&](const auto* values) {
-                  return std::find(values, values + count, 0) != values + count;
-                };
-                if (is_long ? has_zero(b.input<int64_t>(1)) : has_zero(b.input<int32_t>(1)))
-                  return make_error(ErrorCode::kInvalidArgument, "[{}] divisors other than 0, got 0 (node={})",
-                                    program::name(node.op), node.name);
-                return run(b);
-              },
-              step.scratch_bytes, step.kernels};
+  step.run = [=, run = std::move(step.run), &node = context.node](const StepBuffers& b) -> Status {
+    const auto has_zero = [&](const auto* values) { return std::find(values, values + count, 0) != values + count; };
+    if (is_long ? has_zero(b.input<int64_t>(1)) : has_zero(b.input<int32_t>(1)))
+      return make_error(ErrorCode::kInvalidArgument, "[{}] divisors other than 0, got 0 (node={})", program::name(node.op),
+                        node.name);
+    return run(b);
+  };
+  return step;
 }
 
 }  // namespace
 
 Result<Step> make_floor_divide_step(const StepContext& context) {
-  return with_divisors_checked(context, step_of_integers(context, [](auto a, auto b) {
-                                 using T = decltype(a);
-                                 if (b == -1) return static_cast<T>(-static_cast<std::make_unsigned_t<T>>(a));  // wraps
-                                 return static_cast<T>(a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0));
-                               }));
+  const auto divided = [](auto a, auto b) {
+    using T = decltype(a);
+    if (b == -1) return static_cast<T>(-static_cast<std::make_unsigned_t<T>>(a));  // wraps
+    return static_cast<T>(a / b - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0));
+  };
+  return with_divisors_checked(context, step_of_integers(context, divided, CudaBinary::kFloorDivide));
 }
 Result<Step> make_bitwise_and_step(const StepContext& context) {
   return step_of_integers(context, std::bit_and<>(), CudaBinary::kAnd);
@@ -358,11 +358,13 @@ Result<Step> make_shift_left_step(const StepContext& context) {
   const auto shift = [](auto a, auto b) {
     return static_cast<decltype(a)>(static_cast<std::make_unsigned_t<decltype(a)>>(a) << b);
   };
-  return shift_step(context, shift, [](auto a) { return decltype(a){0}; });
+  return shift_step(
+      context, shift, [](auto a) { return decltype(a){0}; }, CudaBinary::kShiftLeft);
 }
 Result<Step> make_shift_right_step(const StepContext& context) {
   const auto shift = [](auto a, auto b) { return static_cast<decltype(a)>(a >> b); };
-  return shift_step(context, shift, [](auto a) { return static_cast<decltype(a)>(a < 0 ? -1 : 0); });
+  return shift_step(
+      context, shift, [](auto a) { return static_cast<decltype(a)>(a < 0 ? -1 : 0); }, CudaBinary::kShiftRight);
 }
 
 Result<Step> make_where_step(const StepContext& context) {

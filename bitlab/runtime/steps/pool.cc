@@ -1,6 +1,7 @@
 // Steps of pooling, and of images in another size.
 #include "bitlab/kernels/pool/pool.h"
 
+#include "bitlab/kernels/grid_sample/cuda/grid_sample.h"
 #include "bitlab/kernels/grid_sample/grid_sample.h"
 #include "bitlab/kernels/pool/cuda/pool.h"
 #include "bitlab/kernels/resample/cuda/resample.h"
@@ -148,11 +149,25 @@ Result<Step> make_grid_sample_step(const StepContext& context) {
                                   .padding = padding == "zeros"    ? kernels::GridPadding::kZeros
                                              : padding == "border" ? kernels::GridPadding::kBorder
                                                                    : kernels::GridPadding::kReflection};
-  return Step{[layer](const StepBuffers& b) -> Status {
-                grid_sample(layer, b.input(0), b.input(1), b.output(), *b.pool);
-                return {};
-              },
-              0, ""};
+  Step step{[layer](const StepBuffers& b) -> Status {
+              grid_sample(layer, b.input(0), b.input(1), b.output(), *b.pool);
+              return {};
+            },
+            0, ""};
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    kernels::CudaGridSample args{};
+    args.channels = layer.channels, args.height = layer.height, args.width = layer.width, args.places = layer.places;
+    args.is_nearest = layer.is_nearest, args.align_corners = layer.align_corners;
+    args.moves = layer.padding != kernels::GridPadding::kZeros;
+    args.reflects = layer.padding == kernels::GridPadding::kReflection;
+    args.count = layer.batch * layer.places;
+    return DeviceStep{[args](const DeviceBuffers& b) {
+                        kernels::CudaGridSample own = args;
+                        own.x = b.input(0), own.grid = b.input(1), own.y = b.output();
+                        return b.plugin->grid_sample(&own, b.stream);
+                      },
+                      0, "grid_sample:cuda"};
+  });
 }
 
 Result<Step> make_resample_step(const StepContext& context) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/reduction/cuda/reduction.h"
 #include "bitlab/runtime/internal/device_step.h"
 
 namespace bitlab::runtime {
@@ -59,6 +60,24 @@ Result<Step> norm_step(const StepContext& context, kernels::Reduction op, const 
                         columns);
 }
 
+// The step, and on a device what is computed of its rows by one function, an element after another.
+Result<Step> with_device_rows(const StepContext& context, Step step, kernels::CudaRow op) {
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    const int64_t columns = context.input_shape(0).back();
+    kernels::CudaRows args{};
+    args.op = op, args.is_float = context.input(0).dtype == program::DType::kFloat32;
+    args.columns = columns, args.rows = elements(context.input(0).shape, context.sizes) / columns;
+    const bool has_places = context.node.outputs.size() > 1;
+    return DeviceStep{[=](const DeviceBuffers& b) {
+                        kernels::CudaRows own = args;
+                        own.x = b.inputs[0], own.y = b.outputs[0];
+                        if (has_places) own.places = b.output<int64_t>(1);
+                        return b.plugin->rows(&own, b.stream);
+                      },
+                      0, "reduction:cuda"};
+  });
+}
+
 // y[row] = f(x + row columns, columns), for rows of the last dimension.
 template <class X, class Y, class Function>
 Step row_step(const StepContext& context, Function f) {
@@ -72,10 +91,11 @@ Step row_step(const StepContext& context, Function f) {
               0, ""};
 }
 
-// A reduction of float32 by a kernel, or one of int64 by f.
+// A reduction of float32 by a kernel, or one of int64 by f, which is `of_integers` on a device.
 template <class Function>
-Result<Step> reduced(const StepContext& context, kernels::Reduction op, Function f) {
-  if (context.input(0).dtype == program::DType::kInt64) return row_step<int64_t, int64_t>(context, f);
+Result<Step> reduced(const StepContext& context, kernels::Reduction op, kernels::CudaRow of_integers, Function f) {
+  if (context.input(0).dtype == program::DType::kInt64)
+    return with_device_rows(context, row_step<int64_t, int64_t>(context, f), of_integers);
   return reduction_step(context, {.op = op}, context.input_shape(0).back());
 }
 
@@ -115,7 +135,7 @@ Result<Step> make_mean_step(const StepContext& context) {
 }
 
 Result<Step> make_sum_step(const StepContext& context) {
-  return reduced(context, kernels::Reduction::kSum, [](const auto* x, int64_t n) {
+  return reduced(context, kernels::Reduction::kSum, kernels::CudaRow::kSum, [](const auto* x, int64_t n) {
     return std::accumulate(x, x + n, uint64_t{0}, [](uint64_t sum, int64_t v) { return sum + static_cast<uint64_t>(v); });
   });
 }
@@ -123,15 +143,19 @@ Result<Step> make_prod_step(const StepContext& context) {
   const auto product = [](const auto* x, int64_t n, auto one) {
     return std::accumulate(x, x + n, one, std::multiplies<>());
   };
-  if (context.input(0).dtype == program::DType::kInt64)
-    return row_step<uint64_t, uint64_t>(context, [=](const auto* x, int64_t n) { return product(x, n, uint64_t{1}); });
-  return row_step<float, float>(context, [=](const auto* x, int64_t n) { return product(x, n, 1.0); });
+  const bool is_float = context.input(0).dtype != program::DType::kInt64;
+  Step step =
+      is_float ? row_step<float, float>(context, [=](const auto* x, int64_t n) { return product(x, n, 1.0); })
+               : row_step<uint64_t, uint64_t>(context, [=](const auto* x, int64_t n) { return product(x, n, uint64_t{1}); });
+  return with_device_rows(context, std::move(step), kernels::CudaRow::kProduct);
 }
 Result<Step> make_max_step(const StepContext& context) {
-  return reduced(context, kernels::Reduction::kMax, [](const auto* x, int64_t n) { return *std::max_element(x, x + n); });
+  return reduced(context, kernels::Reduction::kMax, kernels::CudaRow::kMax,
+                 [](const auto* x, int64_t n) { return *std::max_element(x, x + n); });
 }
 Result<Step> make_min_step(const StepContext& context) {
-  return reduced(context, kernels::Reduction::kMin, [](const auto* x, int64_t n) { return *std::min_element(x, x + n); });
+  return reduced(context, kernels::Reduction::kMin, kernels::CudaRow::kMin,
+                 [](const auto* x, int64_t n) { return *std::min_element(x, x + n); });
 }
 
 Result<Step> make_argmax_step(const StepContext& context) {
@@ -152,8 +176,12 @@ Result<Step> make_argmax_step(const StepContext& context) {
   });
 }
 
-Result<Step> make_cumsum_step(const StepContext& context) { return scan_step(context, 0, std::plus<>()); }
-Result<Step> make_cumprod_step(const StepContext& context) { return scan_step(context, 1, std::multiplies<>()); }
+Result<Step> make_cumsum_step(const StepContext& context) {
+  return with_device_rows(context, scan_step(context, 0, std::plus<>()), kernels::CudaRow::kSums);
+}
+Result<Step> make_cumprod_step(const StepContext& context) {
+  return with_device_rows(context, scan_step(context, 1, std::multiplies<>()), kernels::CudaRow::kProducts);
+}
 
 namespace {
 
@@ -178,7 +206,9 @@ Step cummax_step(const StepContext& context) {
 }  // namespace
 
 Result<Step> make_cummax_step(const StepContext& context) {
-  return context.input(0).dtype == program::DType::kInt64 ? cummax_step<int64_t>(context) : cummax_step<float>(context);
+  const bool is_float = context.input(0).dtype != program::DType::kInt64;
+  return with_device_rows(context, is_float ? cummax_step<float>(context) : cummax_step<int64_t>(context),
+                          kernels::CudaRow::kMaxima);
 }
 
 namespace {
@@ -210,8 +240,21 @@ Step sort_step(const StepContext& context, bool descending) {
 
 Result<Step> make_sort_step(const StepContext& context) {
   const bool descending = context.node.attribute<int64_t>("descending") == 1;
-  if (context.input(0).dtype == program::DType::kInt64) return sort_step<int64_t>(context, descending);
-  return sort_step<float>(context, descending);
+  const bool is_float = context.input(0).dtype != program::DType::kInt64;
+  Step step = is_float ? sort_step<float>(context, descending) : sort_step<int64_t>(context, descending);
+  return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
+    kernels::CudaSort args{};
+    args.is_float = is_float, args.descending = descending;
+    args.columns = context.input_shape(0).back(), args.length = context.output_shape().back();
+    args.rows = context.output_elements() / args.length;
+    return DeviceStep{[args](const DeviceBuffers& b) {
+                        kernels::CudaSort own = args;
+                        own.x = b.inputs[0], own.y = b.outputs[0], own.places = b.output<int64_t>(1);
+                        own.scratch = reinterpret_cast<int64_t*>(b.scratch);
+                        return b.plugin->sort(&own, b.stream);
+                      },
+                      args.rows * kernels::cuda_sort_stride(args.columns) * int64_t{sizeof(int64_t)}, "sort:cuda"};
+  });
 }
 
 Result<Step> make_layer_norm_step(const StepContext& context) {

@@ -372,10 +372,14 @@ Result<Step> make_ternary_recurrent_step(const StepContext& context) {
                                             options.machine, options.policy));
   BITLAB_TRY(chosen.elementwise, elementwise_row(context));
   constexpr size_t kH0 = input_of(Op::ternary_recurrent, "h0");
-  return Step{
+  Step step{
       [=](const StepBuffers& b) { return recurrent(chosen, weight, activation, bound(layer, b, kH0), b.scratch, *b.pool); },
       recurrent_scratch_bytes(chosen, weight, layer, context.threads),
       fmt::format("{} {}", chosen.product.names(), label(*chosen.elementwise))};
+  return with_device(context, std::move(step), [&](DeviceWeights& device) -> Result<DeviceStep> {
+    BITLAB_TRY(const DeviceStep product, device_linear(device, context, weight, activation, layer.batch));
+    return device_recurrent(layer, product, kH0);
+  });
 }
 
 Result<Step> make_ternary_embedding_step(const StepContext& context) {

@@ -1,5 +1,7 @@
 #include "bitlab/kernels/elementwise/cuda/elementwise.h"
 
+#include "bitlab/kernels/internal/cuda_half.h"
+#include "bitlab/kernels/internal/cuda_integers.h"
 #include "bitlab/kernels/internal/cuda_launch.h"
 #include "bitlab/kernels/internal/float_math.h"
 
@@ -48,12 +50,6 @@ struct EachOfChain : CudaChain {
   }
 };
 
-// An integer as the unsigned one that wraps; floats as they are.
-BITLAB_HOST_DEVICE uint64_t wrapping(int64_t v) { return static_cast<uint64_t>(v); }
-BITLAB_HOST_DEVICE uint32_t wrapping(int32_t v) { return static_cast<uint32_t>(v); }
-BITLAB_HOST_DEVICE uint32_t wrapping(uint8_t v) { return v; }
-BITLAB_HOST_DEVICE float wrapping(float v) { return v; }
-
 template <class T>
 struct EachOfZip : CudaZip {
   explicit EachOfZip(const CudaZip& zip) : CudaZip(zip) {}
@@ -71,25 +67,51 @@ struct EachOfZip : CudaZip {
     }
   }
   BITLAB_HOST_DEVICE T bits(T left, T right) const {
-    if constexpr (static_cast<T>(0.5) == 0) {  // of integers
+    if constexpr (std::is_integral_v<T>) {
       if (op == CudaBinary::kAnd) return static_cast<T>(left & right);
       if (op == CudaBinary::kOr) return static_cast<T>(left | right);
       return static_cast<T>(left ^ right);
     }
     return left;
   }
+  // Of int64 and int32.
+  BITLAB_HOST_DEVICE T divided(T left, T right) const {
+    if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) {
+      if (right == 0) {
+        *failed = 1;
+        return 0;
+      }
+      if (right == -1) return wrapped_difference(T{0}, left);  // the least one wraps
+      return static_cast<T>(left / right - (left % right != 0 && (left < 0) != (right < 0) ? 1 : 0));
+    }
+    return left;
+  }
+  BITLAB_HOST_DEVICE T shifted(T left, T right) const {
+    if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) {
+      constexpr T kBits = 8 * sizeof(T);
+      const bool is_within = right >= 0 && right < kBits;
+      if (op == CudaBinary::kShiftLeft) return is_within ? static_cast<T>(wrapping(left) << right) : 0;
+      return is_within ? static_cast<T>(left >> right) : left < 0 ? -1 : 0;
+    }
+    return left;
+  }
   BITLAB_HOST_DEVICE T combined(T left, T right) const {
     switch (op) {
       case CudaBinary::kAdd:
-        return static_cast<T>(wrapping(left) + wrapping(right));
+        return wrapped_sum(left, right);
       case CudaBinary::kSub:
-        return static_cast<T>(wrapping(left) - wrapping(right));
+        return wrapped_difference(left, right);
       case CudaBinary::kMul:
-        return static_cast<T>(wrapping(left) * wrapping(right));
+        return wrapped_product(left, right);
       case CudaBinary::kMinimum:
         return right < left ? right : left;
       case CudaBinary::kMaximum:
         return left < right ? right : left;
+      case CudaBinary::kFloorDivide:
+        return divided(left, right);
+      case CudaBinary::kShiftLeft:
+      case CudaBinary::kShiftRight:
+        return shifted(left, right);
       default:
         return bits(left, right);
     }
@@ -115,7 +137,7 @@ struct EachOfWhere : CudaWhere {
 // As an integer: cut off, the nearest value where there is none, 0 of NaN.
 template <class To, class From>
 BITLAB_HOST_DEVICE To whole(From value) {
-  if constexpr (static_cast<From>(0.5) != 0) {
+  if constexpr (!std::is_integral_v<From>) {
     constexpr To kLeast = static_cast<To>(To{1} << (8 * sizeof(To) - 2)) * -2, kMost = -(kLeast + 1);
     if (value != value) return 0;
     if (value >= -static_cast<From>(kLeast)) return kMost;
@@ -124,12 +146,32 @@ BITLAB_HOST_DEVICE To whole(From value) {
   return static_cast<To>(value);
 }
 
+// Floats in 16 bits, whose values are float32.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+BITLAB_HOST_DEVICE float value_of(Float16 stored) { return half_value(stored.bits); }
+BITLAB_HOST_DEVICE float value_of(BFloat16 stored) { return bfloat_value(stored.bits); }
+template <class T>
+BITLAB_HOST_DEVICE T value_of(T stored) {
+  return stored;
+}
+
 template <class From>
 struct EachOfCast : CudaCast {
   explicit EachOfCast(const CudaCast& cast) : CudaCast(cast) {}
   BITLAB_HOST_DEVICE void operator()(int64_t i) const {
-    const From value = static_cast<const From*>(x)[i];
+    const auto value = value_of(static_cast<const From*>(x)[i]);
     switch (to) {
+      case CudaType::kFloat16:
+        static_cast<uint16_t*>(y)[i] = half_bits(static_cast<float>(value));
+        return;
+      case CudaType::kBFloat16:
+        static_cast<uint16_t*>(y)[i] = bfloat_bits(static_cast<float>(value));
+        return;
       case CudaType::kFloat32:
         static_cast<float*>(y)[i] = static_cast<float>(value);
         return;
@@ -145,7 +187,7 @@ struct EachOfCast : CudaCast {
   }
 };
 
-// Calls with a value of the type.
+// Calls with a value of the type, which is of no float in 16 bits.
 template <class F>
 const char* with_type(CudaType type, const F& f) {
   switch (type) {
@@ -182,6 +224,8 @@ const char* cuda_where(const CudaWhere& where, void* stream) {
 }
 
 const char* cuda_cast(const CudaCast& cast, void* stream) {
+  if (cast.from == CudaType::kFloat16) return cuda::for_each(EachOfCast<Float16>(cast), stream);
+  if (cast.from == CudaType::kBFloat16) return cuda::for_each(EachOfCast<BFloat16>(cast), stream);
   return with_type(cast.from, [&](auto zero) { return cuda::for_each(EachOfCast<decltype(zero)>(cast), stream); });
 }
 

@@ -24,9 +24,10 @@ struct CudaChain {
 };
 const char* cuda_elementwise(const CudaChain& chain, void* stream);
 
-enum class CudaType : int32_t { kFloat32, kInt64, kInt32, kBool };
+enum class CudaType : int32_t { kFloat32, kInt64, kInt32, kBool, kFloat16, kBFloat16 };
 
-// What is computed of two values of one type: arithmetic of integers (which wraps), comparisons (to bool) of all types.
+// What is computed of two values of one type, of no float in 16 bits: arithmetic of integers (which wraps), comparisons (to bool) of all types. Of
+// int64 and int32 alone: quotients that are rounded down, and shifts, by less than 0 or more than all bits to 0, or to the right to the sign.
 enum class CudaBinary : int32_t {
   kAdd,
   kSub,
@@ -40,10 +41,13 @@ enum class CudaBinary : int32_t {
   kAnd,
   kOr,
   kXor,
+  kFloorDivide,
+  kShiftLeft,
+  kShiftRight,
 };
 constexpr bool is_comparison(CudaBinary op) { return op >= CudaBinary::kEqual && op <= CudaBinary::kLessEqual; }
 
-// y_i = op(a_i, b[i % b_count]).
+// y_i = op(a_i, b[i % b_count]). `failed` becomes other than 0 where a divisor is 0.
 struct CudaZip {
   CudaBinary op;
   CudaType type;
@@ -51,6 +55,7 @@ struct CudaZip {
   int64_t b_count;
   void* y;
   int64_t count;
+  uint32_t* failed;
 };
 const char* cuda_zip(const CudaZip& zip, void* stream);
 

@@ -35,6 +35,25 @@ struct CudaTake {
 };
 const char* cuda_take(const CudaTake& take, void* stream);
 
+// What becomes of a value that is there, and one that is scattered to it; integers wrap, and NaN stays NaN.
+enum class CudaScatterMode : int32_t { kReplace, kAdd, kMultiply, kMinimum, kMaximum };
+
+// y[o, indices[o, i, c], c] = mode(there, values[o, i, c]), of y [outer, size, inner] and indices and values [outer, indexed / inner, inner], in the order of i.
+// An index below 0 counts from the end. Elements are float32, or integers of element_bytes.
+struct CudaScatter {
+  CudaScatterMode mode;
+  const int64_t* indices;
+  const void* values;
+  void* y;
+  int64_t outer, size, inner;
+  int64_t indexed;  // indices of one of `outer`
+  bool is_float;
+  int64_t element_bytes;
+  int64_t count;     // outer inner: those that do not meet
+  uint32_t* failed;  // becomes other than 0 where an index is outside
+};
+const char* cuda_scatter(const CudaScatter& scatter, void* stream);
+
 // y_i = (*first, where it is given, else 0) + i
 struct CudaCount {
   const int64_t* first;

@@ -1,5 +1,6 @@
 #include "bitlab/kernels/reduction/cuda/reduction.h"
 
+#include "bitlab/kernels/internal/cuda_integers.h"
 #include "bitlab/kernels/internal/cuda_launch.h"
 #include "bitlab/kernels/internal/float_math.h"
 #include "bitlab/kernels/reduction/cuda/lanes.h"
@@ -174,7 +175,142 @@ struct EachArgmax {
   }
 };
 
+// A thread takes a row.
+template <class T, class Wide>
+struct EachRow : CudaRows {
+  int64_t count;
+  explicit EachRow(const CudaRows& args) : CudaRows(args), count(args.rows) {}
+
+  // value = f(value, x_i) for each i, which follow(i, value) is told.
+  template <class Function, class Follow>
+  BITLAB_HOST_DEVICE Wide fold(const T* from, Wide value, const Function& f, const Follow& follow) const {
+    for (int64_t i = 0; i < columns; ++i) follow(i, value = f(value, static_cast<Wide>(from[i])));
+    return value;
+  }
+  BITLAB_HOST_DEVICE void maxima(const T* from, int64_t row) const {
+    int64_t most = 0;
+    for (int64_t i = 0; i < columns; ++i) {
+      if (from[i] >= from[most] || from[i] != from[i]) most = i;
+      static_cast<T*>(y)[row * columns + i] = from[most];
+      places[row * columns + i] = most;
+    }
+  }
+  BITLAB_HOST_DEVICE void operator()(int64_t row) const {
+    const T* from = static_cast<const T*>(x) + row * columns;
+    T* to = static_cast<T*>(y);
+    const auto nobody = [](int64_t, Wide) {};
+    const auto keep = [to, first = row * columns](int64_t i, Wide value) { to[first + i] = static_cast<T>(value); };
+    const auto sum = [](Wide a, Wide b) { return wrapped_sum(a, b); };
+    const auto product = [](Wide a, Wide b) { return wrapped_product(a, b); };
+    switch (op) {
+      case CudaRow::kSum:
+        to[row] = static_cast<T>(fold(from, 0, sum, nobody));
+        return;
+      case CudaRow::kMax:
+        to[row] = static_cast<T>(fold(from, static_cast<Wide>(from[0]), [](Wide a, Wide b) { return a < b ? b : a; }, nobody));
+        return;
+      case CudaRow::kMin:
+        to[row] = static_cast<T>(fold(from, static_cast<Wide>(from[0]), [](Wide a, Wide b) { return b < a ? b : a; }, nobody));
+        return;
+      case CudaRow::kProduct:
+        to[row] = static_cast<T>(fold(from, 1, product, nobody));
+        return;
+      case CudaRow::kSums:
+        fold(from, 0, sum, keep);
+        return;
+      case CudaRow::kProducts:
+        fold(from, 1, product, keep);
+        return;
+      case CudaRow::kMaxima:
+        maxima(from, row);
+    }
+  }
+};
+
+// Whether place i of a row comes in front of place j: an order without equals.
+template <class T>
+BITLAB_HOST_DEVICE bool is_before(const T* x, bool descending, int64_t i, int64_t j) {
+  const T a = descending ? x[j] : x[i], b = descending ? x[i] : x[j];
+  if (a < b || (a == a && b != b)) return true;
+  return !(b < a || (b == b && a != a)) && i < j;
+}
+
+// A thread counts how many elements are in front of one.
+template <class T>
+struct EachRank : CudaSort {
+  int64_t count;
+  explicit EachRank(const CudaSort& sort) : CudaSort(sort), count(sort.rows * sort.columns) {}
+  BITLAB_HOST_DEVICE void operator()(int64_t at) const {
+    const int64_t row = cuda::divided(at, columns), i = at - row * columns;
+    const T* from = static_cast<const T*>(x) + row * columns;
+    int64_t rank = 0;
+    for (int64_t j = 0; j < columns; ++j) rank += is_before(from, descending, j, i) ? 1 : 0;
+    if (rank >= length) return;
+    static_cast<T*>(y)[row * length + rank] = from[i];
+    places[row * length + rank] = i;
+  }
+};
+
+struct EachBegun {
+  int64_t* scratch;
+  int64_t stride, count;
+  BITLAB_HOST_DEVICE void operator()(int64_t at) const { scratch[at] = at - cuda::divided(at, stride) * stride; }
+};
+
+// A comparison of a bitonic network (Batcher 1968) over the places of each row; those behind its columns come last.
+template <class T>
+struct EachComparison : CudaSort {
+  int64_t stride, run, step;  // runs of 2 run become sorted; elements `step` apart are compared
+  int64_t count;
+  EachComparison(const CudaSort& sort, int64_t stride_, int64_t run_, int64_t step_)
+      : CudaSort(sort), stride(stride_), run(run_), step(step_), count(sort.rows * stride_ / 2) {}
+  BITLAB_HOST_DEVICE bool in_order(const T* from, int64_t i, int64_t j) const {
+    if (i >= columns || j >= columns) return i < j;
+    return is_before(from, descending, i, j);
+  }
+  BITLAB_HOST_DEVICE void operator()(int64_t at) const {
+    const int64_t half = stride / 2, row = cuda::divided(at, half), pair = at - row * half;
+    const int64_t first = pair / step * step * 2 + pair % step;
+    int64_t &low = scratch[row * stride + first], &high = scratch[row * stride + first + step];
+    const bool rises = first / (2 * run) % 2 == 0;
+    if (in_order(static_cast<const T*>(x) + row * columns, low, high) == rises) return;
+    const int64_t other = low;
+    low = high, high = other;
+  }
+};
+
+template <class T>
+struct EachSorted : CudaSort {
+  int64_t stride, count;
+  EachSorted(const CudaSort& sort, int64_t stride_) : CudaSort(sort), stride(stride_), count(sort.rows * sort.length) {}
+  BITLAB_HOST_DEVICE void operator()(int64_t at) const {
+    const int64_t row = cuda::divided(at, length), place = scratch[row * stride + at - row * length];
+    static_cast<T*>(y)[at] = static_cast<const T*>(x)[row * columns + place];
+    places[at] = place;
+  }
+};
+
+template <class T>
+const char* sort_rows(const CudaSort& sort, void* stream) {
+  const int64_t stride = cuda_sort_stride(sort.columns);
+  if (stride == 0) return cuda::for_each(EachRank<T>(sort), stream);
+  const char* wrong = cuda::for_each(EachBegun{sort.scratch, stride, sort.rows * stride}, stream);
+  for (int64_t run = 1; run < stride; run *= 2)
+    for (int64_t step = run; step > 0 && wrong == nullptr; step /= 2)
+      wrong = cuda::for_each(EachComparison<T>(sort, stride, run, step), stream);
+  return wrong != nullptr ? wrong : cuda::for_each(EachSorted<T>(sort, stride), stream);
+}
+
 }  // namespace
+
+const char* cuda_rows(const CudaRows& rows, void* stream) {
+  if (rows.is_float) return cuda::for_each(EachRow<float, double>(rows), stream);
+  return cuda::for_each(EachRow<int64_t, int64_t>(rows), stream);
+}
+
+const char* cuda_sort(const CudaSort& sort, void* stream) {
+  return sort.is_float ? sort_rows<float>(sort, stream) : sort_rows<int64_t>(sort, stream);
+}
 
 const char* cuda_reduction(const ReductionArgs& args, int64_t rows, void* stream) {
   return cuda::launch<Reduce>({cuda::blocks_for(rows, Reduce::kRows)}, {args, rows}, stream);

@@ -16,12 +16,7 @@ struct EachOfEmbedding : CudaEmbedding {
   BITLAB_HOST_DEVICE float of_floats(int64_t row, int64_t k) const {
     if (table == CudaTable::kFloat32) return element<float>(row * p.depth + k);
     if (table == CudaTable::kFloat16) return half_value(element<uint16_t>(row * p.depth + k));
-    if (table == CudaTable::kBFloat16) {
-      const uint32_t bits = static_cast<uint32_t>(element<uint16_t>(row * p.depth + k)) << 16;
-      float value;
-      std::memcpy(&value, &bits, sizeof(value));
-      return value;
-    }
+    if (table == CudaTable::kBFloat16) return bfloat_value(element<uint16_t>(row * p.depth + k));
     const int64_t panel = row / kFloatPanel * kFloatPanel, width = p.rows - panel;
     return element<float>(panel * p.depth + k * (width < kFloatPanel ? width : kFloatPanel) + row - panel);
   }

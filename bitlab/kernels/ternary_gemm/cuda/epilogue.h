@@ -3,25 +3,10 @@
 
 #include <cmath>
 
-#include "bitlab/kernels/internal/cuda_block.h"
+#include "bitlab/kernels/internal/cuda_half.h"
 #include "bitlab/kernels/ternary_gemm/arguments.h"
 
-#if defined(__CUDACC__)
-#include <cuda_fp16.h>
-#else
-#include "bitlab/base/internal/half.h"
-#endif
-
 namespace bitlab::kernels {
-
-// Of a float16's bits.
-BITLAB_HOST_DEVICE float half_value(uint16_t bits) {
-#if defined(__CUDACC__)
-  return __half2float(__ushort_as_half(bits));
-#else
-  return half_to_float(bits);
-#endif
-}
 
 BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group, int64_t row) {
   return half_value(p.group_scale[group * p.rows + row]);
