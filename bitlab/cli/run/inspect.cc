@@ -16,6 +16,7 @@ struct InspectOptions {
   int64_t batch = 1;
   std::vector<std::string> sizes;
   int threads = 1;
+  std::string device;
   bool passes = false;
 };
 
@@ -161,7 +162,8 @@ void print_dot(const Inspection& m) {
 }
 
 Status run(const InspectOptions& options) {
-  BITLAB_TRY(const Inspection inspection, inspect(options.model, options.batch, options.sizes, options.threads));
+  BITLAB_TRY(const Inspection inspection,
+             inspect(options.model, options.batch, options.sizes, options.threads, options.device));
   if (options.format == "json") {
     fmt::print("{}\n", json_text(to_json(inspection), 2));
   } else if (options.format == "dot") {
@@ -194,10 +196,12 @@ void add_inspect(CLI::App& app, Action& action) {
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
   add_sizes(*command, options->sizes);
+  add_device(*command, options->device);
   command->footer(
       "Examples:\n"
       "  bitlab-run inspect lenet5.bit\n"
       "  bitlab-run inspect lenet5.bit --passes --batch 64\n"
+      "  bitlab-run inspect lenet5.bit --device cuda\n"
       "  bitlab-run inspect lenet5.bit --dot | dot -Tsvg > lenet5.svg");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

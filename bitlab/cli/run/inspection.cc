@@ -5,7 +5,7 @@
 #include "bitlab/cli/run/passes.h"
 #include "bitlab/cli/run/sizes.h"
 #include "bitlab/format/bit/bit.h"
-#include "bitlab/runtime/plan.h"
+#include "bitlab/runtime/session.h"
 #include "bitlab/ternary/codes.h"
 
 namespace bitlab::cli {
@@ -85,11 +85,13 @@ std::string describe_symbol(const program::Symbol& symbol) {
 }  // namespace
 
 Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, const std::vector<std::string>& sizes,
-                           int threads) {
+                           int threads, const std::string& device) {
   BITLAB_TRY(const Program p, format::bit::load(path));
   BITLAB_TRY(const auto model, runtime::Model::create(p));
   BITLAB_TRY(const program::SymbolSizes run_sizes, symbol_sizes(p, batch, sizes));
-  BITLAB_TRY(const runtime::Plan plan, runtime::make_plan(*model, run_sizes, threads));
+  BITLAB_TRY(const auto session,
+             runtime::Session::create(model, {.threads = threads, .trace = {}, .abort = {}, .device = device}));
+  BITLAB_TRY(const runtime::Plan plan, session->plan_for(run_sizes));
   Inspection facts;
   std::error_code ignored;
   facts.path = path;

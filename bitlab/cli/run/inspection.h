@@ -53,9 +53,9 @@ struct Inspection {
   std::vector<PassFacts> passes;     // in their order
 };
 
-// Loads the model for this machine and plans it for `batch` samples and `sizes` (sizes.h). Errors: those of Model::load(), symbol_sizes() and
-// make_plan().
+// Loads the model for this machine and plans it for `batch` samples and `sizes` (sizes.h), on `device` (SessionOptions). Errors: those of Model::load(),
+// symbol_sizes(), Session::create() and Session::plan_for().
 Result<Inspection> inspect(const std::filesystem::path& path, int64_t batch, const std::vector<std::string>& sizes,
-                           int threads);
+                           int threads, const std::string& device);
 
 }  // namespace bitlab::cli
