@@ -1,6 +1,7 @@
 #include "bitlab/ops/internal/cuda.h"
 
 #include <algorithm>
+#include <limits>
 
 #include <ATen/ops/_int_mm.h>
 #include <ATen/ops/cat.h>
@@ -11,8 +12,11 @@
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
+#include "bitlab/kernels/ternary_embedding/cuda/embedding.h"
 #include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
+#include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.h"
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/encode.h"
 #include "bitlab/ops/internal/tensor_cache.h"
@@ -85,32 +89,117 @@ std::vector<int64_t> output_sizes(const at::Tensor& q, at::IntArrayRef kernel, c
   return out;
 }
 
-// What ternary_gemm reads on a device.
+// A weight as products on a device read it.
 struct DeviceWeight {
-  at::Tensor codes;        // uint8, in kMma
-  at::Tensor group_scale;  // float16 [groups, N], where there are groups
+  bool is_mma = false;
+  at::Tensor values;       // uint8, in kMma; else int8 [N, depth]
+  at::Tensor group_scale;  // float16 [groups, N], where there are groups of k
+};
+struct WeightForm {
+  int64_t depth, groups;
+  bool operator==(const WeightForm&) const = default;
 };
 
 // Never destroyed: tensors may outlive static objects.
-TensorCache<int64_t, DeviceWeight>& device_weights() {
-  static auto* instance = new TensorCache<int64_t, DeviceWeight>;  // by depth
+TensorCache<WeightForm, DeviceWeight>& device_weights() {
+  static auto* instance = new TensorCache<WeightForm, DeviceWeight>;
   return *instance;
 }
 
-std::shared_ptr<const DeviceWeight> device_weight(const cuda::TernaryLinear& l, int64_t depth) {
+// The matrix units read ternary weights of one group of channels.
+at::Tensor packed_values(const char* op, const at::Tensor& codes, const WeightForm& form, bool is_mma) {
+  using kernels::TernaryLayout;
+  const TernaryLayout layout = codes.scalar_type() == at::kChar ? TernaryLayout::kInt8Rows
+                               : is_mma                         ? TernaryLayout::kMma
+                                                                : TernaryLayout::kRows;
+  const auto packed = pack_weight(op, codes.cpu(), {.depth = form.depth, .groups = form.groups, .layout = layout});
+  if (is_mma) {
+    const AlignedBuffer& data = packed->packed.data;
+    const at::Tensor bytes = at::empty({static_cast<int64_t>(data.size())}, at::kByte);
+    std::copy_n(data.data(), data.size(), bytes.mutable_data_ptr<uint8_t>());
+    return bytes.to(codes.device());
+  }
+  const at::Tensor rows = at::empty({codes.size(0), form.depth}, at::kChar);
+  for (int64_t row = 0; row < codes.size(0); ++row)
+    kernels::unpack_row(packed->packed, row, 0,
+                        {rows.mutable_data_ptr<int8_t>() + row * form.depth, static_cast<size_t>(form.depth)}, form.groups);
+  return rows.to(codes.device());
+}
+
+std::shared_ptr<const DeviceWeight> device_weight(const cuda::TernaryLayer& l, const WeightForm& form) {
   std::vector<at::Tensor> sources{l.codes};
   if (l.group != 0) sources.push_back(l.scale);
-  return device_weights().get(sources, depth, [&] {
-    const at::Tensor host = l.codes.cpu();
-    const auto packed = pack_weight("ternary_linear", host, {.depth = depth, .layout = kernels::TernaryLayout::kMma});
-    const AlignedBuffer& data = packed->packed.data;
-    const at::Tensor bytes = at::empty({static_cast<int64_t>(data.size())}, host.options());
-    std::copy_n(data.data(), data.size(), bytes.mutable_data_ptr<uint8_t>());
+  return device_weights().get(sources, form, [&] {
     auto weight = std::make_shared<DeviceWeight>();
-    weight->codes = bytes.to(l.codes.device());
+    weight->is_mma = l.codes.scalar_type() == at::kByte && form.groups == 1;
+    weight->values = packed_values(l.op, l.codes, form, weight->is_mma);
     if (l.group != 0) weight->group_scale = l.scale.t().contiguous();
     return weight;
   });
+}
+
+// A layer's operands as kernels read them; keeps contiguous copies alive.
+struct BoundLayer {
+  std::shared_ptr<const DeviceWeight> weight;
+  at::Tensor scale, scale_neg, bias;
+  kernels::TernaryGemmArgs args;
+
+  BoundLayer(const cuda::TernaryLayer& l, const WeightForm& form) : weight(device_weight(l, form)) {
+    const auto plain = [](const OptionalTensor& tensor) { return given(tensor) ? tensor->contiguous() : at::Tensor(); };
+    const auto floats = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; };
+    scale_neg = plain(l.scale_neg), bias = plain(l.bias);
+    args.weights = static_cast<const uint8_t*>(weight->values.const_data_ptr());
+    args.rows = args.y_stride = l.codes.size(0), args.depth = form.depth;
+    args.scale_neg = floats(scale_neg), args.bias = floats(bias), args.group = l.group;
+    if (l.group != 0) {
+      args.group_scale = static_cast<const uint16_t*>(weight->group_scale.const_data_ptr());
+    } else {
+      scale = l.scale.contiguous();
+      args.scale = floats(scale), args.scale_stride = scale.numel() > 1 ? 1 : 0;
+    }
+  }
+};
+
+// Rows of floats as int8, `stride` bytes apart, with `slack` bytes behind them that may be read.
+struct QuantizedRows {
+  at::Tensor q, a;
+  QuantizedRows(const cuda::TernaryLayer& l, const at::Tensor& x, int64_t rows, int64_t stride, int64_t slack)
+      : q(at::empty({rows * stride + slack}, x.options().dtype(at::kChar))), a(at::empty({rows}, x.options())) {
+    const auto limit = static_cast<float>(act_limit(l.kind));
+    cuda::quantize_rows(x, rows, limit, l.step == 0 ? 0 : 1.0F / l.step, q.narrow(0, 0, rows * stride), a);
+  }
+};
+
+void multiply(const kernels::TernaryGemmArgs& args, int64_t tokens, void* stream) {
+  check(plugin()->ternary_gemm(&args, tokens, static_cast<int32_t>(kernels::CudaProduct::kAny), stream));
+}
+
+// A convolution of one group by matrix units: patches of q in parts that a bounded memory holds, each a product.
+void multiply_patches(const QuantizedRows& rows, kernels::TernaryGemmArgs args, const kernels::ConvGeometry& g,
+                      void* stream) {
+  constexpr int64_t kPatchBytes = int64_t{64} << 20, kLeast = 1024;  // of a part, about
+  const int64_t pixels = g.batch * g.positions(), stride = round_up(args.depth, kernels::kMmaDepth),
+                part = std::min(pixels, std::max(kLeast, kPatchBytes / stride));
+  const at::Tensor patches = at::empty({part * stride}, rows.q.options()), scales = at::empty({part}, rows.a.options());
+  float* y = args.y;
+  args.q = patches.const_data_ptr<int8_t>(), args.q_stride = stride, args.a = scales.const_data_ptr<float>();
+  for (int64_t first = 0; first < pixels; first += part) {
+    const int64_t count = std::min(part, pixels - first);
+    const kernels::CudaPatches gather{kernels::CudaImage::of(g),
+                                      rows.q.const_data_ptr<int8_t>(),
+                                      rows.a.const_data_ptr<float>(),
+                                      1,
+                                      first,
+                                      count,
+                                      args.depth,
+                                      true,
+                                      patches.mutable_data_ptr<int8_t>(),
+                                      stride,
+                                      scales.mutable_data_ptr<float>()};
+    check(plugin()->patches(&gather, stream));
+    args.y = y + first * args.y_stride;
+    multiply(args, count, stream);
+  }
 }
 
 // The commonest encoder; others, and sparse or drawn codes, are any_device's.
@@ -124,38 +213,68 @@ bool encodes(const Latent& from) {
 
 namespace cuda {
 
-at::Tensor run(const TernaryLinear& l) {
-  const kernels::CudaPlugin& table = *kernels::cuda_plugin().value();
-  const c10::DeviceGuard guard(l.x.device());
-  const int64_t depth = l.x.size(-1), rows = l.codes.size(0), tokens = l.x.numel() / depth;
-  const auto weight = device_weight(l, depth);
-  const at::Tensor x = l.x.contiguous(), scale = l.scale.contiguous();
-  const at::Tensor scale_neg = given(l.scale_neg) ? l.scale_neg->contiguous() : at::Tensor();
-  const at::Tensor bias = given(l.bias) ? l.bias->contiguous() : at::Tensor();
-  const at::Tensor q = at::empty({tokens, round_up(depth, kernels::kMmaDepth)}, x.options().dtype(at::kChar));
-  const at::Tensor a = at::empty({tokens}, x.options()), y = at::empty({tokens, rows}, x.options());
-  quantize_rows(x, tokens, l.limit, l.step == 0 ? 0 : 1.0F / l.step, q, a);
-  const auto floats = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; };
-  kernels::TernaryGemmArgs args{.weights = weight->codes.const_data_ptr<uint8_t>(),
-                                .rows = rows,
-                                .depth = depth,
-                                .scale_neg = floats(scale_neg),
-                                .group = l.group,
-                                .q = q.const_data_ptr<int8_t>(),
-                                .q_stride = q.size(1),
-                                .a = a.const_data_ptr<float>(),
-                                .bias = floats(bias),
-                                .y = y.mutable_data_ptr<float>(),
-                                .y_stride = rows};
-  if (l.group != 0) {
-    args.group_scale = static_cast<const uint16_t*>(weight->group_scale.const_data_ptr());
+at::Tensor linear(const TernaryLayer& l, const at::Tensor& x) {
+  const c10::DeviceGuard guard(x.device());
+  const int64_t depth = x.size(-1), rows = l.codes.size(0), tokens = x.numel() / depth;
+  BoundLayer layer(l, {depth, 1});
+  const at::Tensor plain = x.contiguous(), y = at::empty({tokens, rows}, x.options());
+  layer.args.y = y.mutable_data_ptr<float>();
+  void* stream = stream_of(x);
+  if (l.kind == ternary::ActKind::kNone) {
+    kernels::CudaTernaryF32 product{
+        layer.args, !layer.weight->is_mma, plain.const_data_ptr<float>(), depth, tokens, false, {}, 1};
+    check(plugin()->ternary_gemm_f32(&product, stream));
   } else {
-    args.scale = floats(scale), args.scale_stride = scale.numel() > 1 ? 1 : 0;
+    const int64_t stride = round_up(depth, kernels::kMmaDepth);
+    const QuantizedRows input(l, plain, tokens, stride, 0);
+    layer.args.q = input.q.const_data_ptr<int8_t>(), layer.args.q_stride = stride;
+    layer.args.a = input.a.const_data_ptr<float>();
+    if (layer.weight->is_mma) {
+      multiply(layer.args, tokens, stream);
+    } else {
+      const kernels::CudaInt8Gemm product{layer.args, tokens, false, {}, 1};
+      check(plugin()->int8_gemm(&product, stream));
+    }
   }
-  check(table.ternary_gemm(&args, tokens, static_cast<int32_t>(kernels::CudaProduct::kAny), stream_of(x)));
-  std::vector<int64_t> shape = l.x.sizes().vec();
+  std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = rows;
   return y.view(shape);
+}
+
+void conv(const TernaryLayer& l, const kernels::ConvGeometry& g, const at::Tensor& x, const at::Tensor& y) {
+  const c10::DeviceGuard guard(x.device());
+  BoundLayer layer(l, {g.depth(), g.groups});
+  layer.args.y = y.mutable_data_ptr<float>();
+  const int64_t pixels = g.batch * g.positions();
+  void* stream = stream_of(x);
+  if (l.kind == ternary::ActKind::kNone) {
+    const kernels::CudaTernaryF32 product{
+        layer.args, !layer.weight->is_mma, x.const_data_ptr<float>(), 0, pixels, true, kernels::CudaImage::of(g), g.groups};
+    check(plugin()->ternary_gemm_f32(&product, stream));
+    return;
+  }
+  const QuantizedRows input(l, x, g.batch, g.sample_values(), kernels::kMmaDepth);
+  if (layer.weight->is_mma) {
+    multiply_patches(input, layer.args, g, stream);
+    return;
+  }
+  layer.args.q = input.q.const_data_ptr<int8_t>(), layer.args.a = input.a.const_data_ptr<float>();
+  const kernels::CudaInt8Gemm product{layer.args, pixels, true, kernels::CudaImage::of(g), g.groups};
+  check(plugin()->int8_gemm(&product, stream));
+}
+
+void embedding(const TernaryLayer& l, const at::Tensor& indices, int64_t depth, const at::Tensor& y) {
+  const c10::DeviceGuard guard(y.device());
+  const BoundLayer layer(l, {depth, 1});
+  const at::Tensor plain = indices.contiguous(), failed = at::empty({1}, y.options().dtype(at::kInt));
+  y.fill_(std::numeric_limits<float>::quiet_NaN());
+  const kernels::CudaEmbedding args{layer.weight->is_mma ? kernels::CudaTable::kTernary : kernels::CudaTable::kInt8,
+                                    layer.args,
+                                    plain.const_data_ptr<int64_t>(),
+                                    y.mutable_data_ptr<float>(),
+                                    y.numel(),
+                                    static_cast<uint32_t*>(failed.mutable_data_ptr())};
+  check(plugin()->embedding(&args, stream_of(y)));
 }
 
 bool serves(const at::Tensor& tensor) {

@@ -247,6 +247,8 @@ TORCH_LIBRARY_IMPL(bitlab, CUDA, m) {
   m.impl("quantize_weight", cuda::quantize_weight);
   m.impl("quantize_activation", cuda::quantize_activation);
   m.impl("ternary_linear", cuda::ternary_linear);
+  m.impl("ternary_conv", cuda::ternary_conv);
+  m.impl("ternary_embedding", cuda::ternary_embedding);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {

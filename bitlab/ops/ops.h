@@ -20,7 +20,7 @@
 // With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32, with and without gradients.
 //
 // On CUDA the operators of training have the CPU's bits, and gradients from products in autocast's type where it is on; values that are not finite
-// raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). ternary_linear runs there as well.
+// raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). So does the ternary_ family, but ternary_recurrent.
 //
 // On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv, bit_recurrent and bit_embedding are what they stand for:
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that

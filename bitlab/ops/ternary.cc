@@ -6,6 +6,7 @@
 #include <ATen/ops/empty_like.h>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
@@ -42,6 +43,10 @@ struct TernaryOperands {
             "[{}] codes [N, ceil(K / 4)] of one row or more, got {}", op, show(codes));
     const c10::SymInt rows = codes.sym_size(0);
     require_float32(op, "x", x);
+    check_device("codes", codes);
+    check_device("scale", scale);
+    if (given(scale_neg)) check_device("scale_neg", *scale_neg);
+    if (given(bias)) check_device("bias", *bias);
     if (group != 0) {
       require(scale.scalar_type() == at::kHalf && scale.dim() == 2 && scale.sym_size(0) == rows && !given(scale_neg),
               ErrorCode::kShapeMismatch, "[{}] a float16 scale [N, groups] alone, got {} {}", op,
@@ -68,12 +73,21 @@ struct TernaryOperands {
   }
 
  private:
+  void check_device(const char* argument, const at::Tensor& tensor) const {
+    require(tensor.device() == x.device(), ErrorCode::kInvalidArgument, "[{}] tensors on {}, as x, got one on {} (name={})",
+            op, x.device().str(), tensor.device().str(), argument);
+  }
   void check_scale(const char* argument, const at::Tensor& tensor, const c10::SymInt& rows) const {
     require_float32(op, argument, tensor);
     require(tensor.dim() == 1 && (tensor.sym_size(0) == 1 || tensor.sym_size(0) == rows), ErrorCode::kShapeMismatch,
             "[{}] a {} [1] or [N], got {}", op, argument, show(tensor));
   }
 };
+
+void check_indices(const char* op, const at::Tensor& indices) {
+  require(indices.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[{}] int64, got {} (name=indices)", op,
+          c10::toString(indices.scalar_type()));
+}
 
 // The operands as kernels read them; keeps contiguous copies alive.
 struct Prepared {
@@ -315,8 +329,7 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
                              const at::Tensor& indices, int64_t depth, int64_t group) {
   constexpr const char* kOp = "ternary_embedding";
   const at::Tensor y = meta::ternary_embedding(codes, scale, scale_neg, indices, depth, group);
-  require(indices.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[{}] int64, got {} (name=indices)", kOp,
-          c10::toString(indices.scalar_type()));
+  check_indices(kOp, indices);
   const OptionalTensor none;
   const Prepared p(
       {kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group},
@@ -379,22 +392,83 @@ std::optional<at::Tensor> contract(const Settings& s, const Operands& o, const O
 }  // namespace cpu
 
 namespace cuda {
+namespace {
+
+// What the plug-in computes with, checked but for what depends on the depth.
+TernaryLayer layer_of(const TernaryOperands& o) {
+  kernels::cuda_plugin().value();
+  require(o.kind != ternary::ActKind::kNone || (o.group == 0 && !given(o.scale_neg)), ErrorCode::kUnsupported,
+          "[{}] one scale a tensor or channel where activations stay float, got {}", o.op,
+          o.group != 0 ? "groups" : "two scales");
+  return {
+      o.op,   o.codes, o.scale, o.scale_neg, o.bias, o.kind, given(o.act_scale) ? checked_step(o.op, *o.act_scale) : 0.0F,
+      o.group};
+}
+
+void check_depth(const TernaryOperands& o, int64_t depth) {
+  check_codes(o.op, o.codes,
+              {.depth = depth, .layout = has_int8(o.codes) ? kernels::TernaryLayout::kInt8 : kernels::TernaryLayout::kRows});
+  o.check_groups(depth);
+}
+
+// The sums of nothing, and the bias.
+at::Tensor without_depth(const at::Tensor& y, const OptionalTensor& bias, int64_t channel) {
+  y.zero_();
+  if (given(bias)) y.movedim(channel, -1).add_(*bias);
+  return y;
+}
+
+}  // namespace
 
 at::Tensor ternary_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
                           const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
                           std::string_view activation, int64_t group) {
   constexpr const char* kOp = "ternary_linear";
   const at::Tensor y = meta::ternary_linear(x, codes, scale, scale_neg, bias, act_scale, activation, group);
-  const ternary::ActKind kind = ternary::parse_act_kind(activation).value();
-  const int64_t depth = x.size(-1);
-  require(!has_int8(codes) && kind != ternary::ActKind::kNone, ErrorCode::kUnsupported,
-          "[{}] ternary codes and int8 or int4 activations on CUDA, got {} and {}", kOp, c10::toString(codes.scalar_type()),
-          activation);
-  check_codes(kOp, codes, {.depth = depth, .layout = kernels::TernaryLayout::kMma});
-  TernaryOperands{kOp, x, codes, scale, scale_neg, bias, act_scale, kind, group}.check_groups(depth);
+  const TernaryOperands o{kOp,  x, codes, scale, scale_neg, bias, act_scale, ternary::parse_act_kind(activation).value(),
+                          group};
+  check_depth(o, x.size(-1));
+  const TernaryLayer layer = layer_of(o);
   if (y.numel() == 0) return y;
-  const float step = given(act_scale) ? checked_step(kOp, *act_scale) : 0.0F;
-  return run({x, codes, scale, scale_neg, bias, static_cast<float>(act_limit(kind)), step, group});
+  return x.size(-1) == 0 ? without_depth(y, bias, -1) : linear(layer, x);
+}
+
+at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
+                        const OptionalTensor& scale_neg, const OptionalTensor& bias, const OptionalTensor& act_scale,
+                        at::IntArrayRef kernel_size, at::IntArrayRef stride, at::IntArrayRef padding,
+                        at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding, int64_t groups,
+                        std::string_view activation, int64_t group) {
+  constexpr const char* kOp = "ternary_conv";
+  const at::Tensor y = meta::ternary_conv(x, codes, scale, scale_neg, bias, act_scale, kernel_size, stride, padding,
+                                          dilation, transposed, output_padding, groups, activation, group);
+  const Window window(kOp, kernel_size, stride, padding, dilation, transposed, output_padding, groups);
+  const TernaryOperands o{kOp,  x, codes, scale, scale_neg, bias, act_scale, ternary::parse_act_kind(activation).value(),
+                          group};
+  const auto dimensions = static_cast<int64_t>(window.dimensions);
+  const at::Tensor batch = x.dim() == dimensions + 2 ? x : x.unsqueeze(0);
+  const kernels::ConvGeometry g = window.geometry(batch);
+  check_depth(o, g.depth());
+  const TernaryLayer layer = layer_of(o);
+  if (y.numel() == 0) return y;
+  if (g.depth() == 0) return without_depth(y, bias, -1 - dimensions);
+  // Kernels read and write the channels last.
+  const at::Tensor last = y.movedim(-1 - dimensions, -1), written = last.contiguous();
+  conv(layer, g, batch.movedim(1, -1).contiguous(), written);
+  if (!written.is_same(last)) last.copy_(written);
+  return y;
+}
+
+at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, const OptionalTensor& scale_neg,
+                             const at::Tensor& indices, int64_t depth, int64_t group) {
+  constexpr const char* kOp = "ternary_embedding";
+  const at::Tensor y = meta::ternary_embedding(codes, scale, scale_neg, indices, depth, group);
+  check_indices(kOp, indices);
+  const OptionalTensor none;
+  const TernaryOperands o{kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group};
+  check_depth(o, depth);
+  kernels::cuda_plugin().value();
+  if (y.numel() > 0) embedding({kOp, codes, scale, scale_neg, none, o.kind, 0.0F, group}, indices, depth, y);
+  return y;
 }
 
 }  // namespace cuda

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "bitlab/kernels/conv_geometry.h"
 #include "bitlab/ops/internal/bit_operands.h"
 
 namespace bitlab::ops::cuda {
@@ -18,16 +19,21 @@ void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, co
 // first: cuDNN transforms what it convolves (Winograd, FFT), which rounds. None for what it does not serve: two scales, transposed convolutions.
 std::optional<at::Tensor> contract(const Product& product, const Operands& operands, const OptionalTensor& bias);
 
-// A ternary linear layer on packed codes, uint8 [N, ceil(K / 4)], checked but for their values. bias and scale_neg may be none; step: 0, or that of
-// static activations.
-struct TernaryLinear {
-  const at::Tensor &x, &codes, &scale;
+// A layer on packed codes, uint8 [N, ceil(K / 4)], or int8 [N, K] of weights kept in int8, checked but for their values. bias and scale_neg may be none;
+// step: 0, or that of static activations. Codes are packed once for a device, and kept with them (tensor_cache.h). Errors (bitlab::Exception): Corrupt.
+struct TernaryLayer {
+  const char* op;
+  const at::Tensor &codes, &scale;
   const OptionalTensor &scale_neg, &bias;
-  float limit, step;
+  ternary::ActKind kind;
+  float step;
   int64_t group;
 };
-// From the one copy of codes as ternary_gemm reads them, which is kept with `codes` (tensor_cache.h). Errors (bitlab::Exception): Unsupported (no
-// plug-in), Corrupt.
-at::Tensor run(const TernaryLinear& layer);
+// y [..., N] of x [..., K].
+at::Tensor linear(const TernaryLayer& layer, const at::Tensor& x);
+// x [B, sizes..., C], contiguous, into y [B, sizes..., N], contiguous.
+void conv(const TernaryLayer& layer, const kernels::ConvGeometry& geometry, const at::Tensor& x, const at::Tensor& y);
+// Into y [..., depth]; NaN where an index is outside the table.
+void embedding(const TernaryLayer& layer, const at::Tensor& indices, int64_t depth, const at::Tensor& y);
 
 }  // namespace bitlab::ops::cuda

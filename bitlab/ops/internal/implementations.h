@@ -119,6 +119,8 @@ namespace cuda {
 QuantizeWeightOp quantize_weight;
 QuantizeActivationOp quantize_activation;
 TernaryLinearOp ternary_linear;
+TernaryConvOp ternary_conv;
+TernaryEmbeddingOp ternary_embedding;
 }  // namespace cuda
 
 // Devices without kernels of their own.

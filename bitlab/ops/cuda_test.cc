@@ -1,0 +1,145 @@
+// Operators on a CUDA device beside those of the CPU. The device is the one that the host plays: a ctest entry of its own loads it
+// (tests/cuda/played_libtorch.cc).
+#include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randint.h>
+#include <fmt/ranges.h>
+
+#include "bitlab/ops/test_support.h"
+
+namespace bitlab::ops {
+namespace {
+
+using test::act_of, test::ActKind, test::Granularity, test::Method, test::same_bits, test::WeightSpec;
+
+#define BITLAB_NEEDS_A_DEVICE() \
+  if (!at::hasCUDA()) GTEST_SKIP() << "of the ctest entry torch_test_device"
+
+at::Tensor moved(const at::Tensor& tensor) { return tensor.defined() ? tensor.to(at::kCUDA) : tensor; }
+OptionalTensor moved(const OptionalTensor& tensor) { return tensor ? OptionalTensor(moved(*tensor)) : tensor; }
+PackedWeight moved(const PackedWeight& w) { return {moved(w.codes), moved(w.scale), moved(w.scale_neg), w.group}; }
+ActQuant moved(const ActQuant& act) { return {act.kind, moved(act.act_scale)}; }
+
+void expect_same(const at::Tensor& found, const at::Tensor& expected) {
+  EXPECT_TRUE(found.is_cuda());
+  EXPECT_EQ(found.strides(), expected.strides());
+  EXPECT_TRUE(same_bits(found.cpu(), expected));
+}
+
+std::vector<ActQuant> activations(const WeightSpec& spec) {
+  std::vector<ActQuant> list;
+  for (const ActKind kind : test::kQuantizing) list.push_back(act_of(kind));
+  const bool stays_float =
+      is_ternary(spec.method) && spec.granularity != Granularity::kGroup && !info(spec.method).asymmetric;
+  if (stays_float) list.push_back(act_of(ActKind::kNone));
+  return list;
+}
+
+TEST(Cuda, TernaryLinearHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(1);
+  for (const WeightSpec& spec : test::specs(true))
+    for (const ActQuant& act : activations(spec))
+      for (const auto& [rows, depth] : {std::pair<int64_t, int64_t>{5, 131}, {67, 192}}) {
+        SCOPED_TRACE(fmt::format("{} {}", to_text(spec), name(act.kind)));
+        const PackedWeight weight = ternary_pack(at::randn({rows, depth}), test::quant_of(spec, rows));
+        const at::Tensor x = at::randn({3, 2, depth}).transpose(0, 1);
+        for (const OptionalTensor& bias : {OptionalTensor(), OptionalTensor(at::randn({rows}))})
+          expect_same(ternary_linear(moved(x), moved(weight), moved(bias), moved(act)),
+                      ternary_linear(x, weight, bias, act));
+      }
+}
+
+TEST(Cuda, TernaryConvHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(2);
+  for (const test::ConvCase& c : test::conv_cases())
+    for (const Method method : {Method::kAbsmean, Method::kTtq, Method::kInt8})
+      for (const Granularity granularity : {Granularity::kTensor, Granularity::kChannel}) {
+        const WeightSpec spec{.method = method, .granularity = granularity};
+        if (!validate(spec).ok()) continue;
+        const at::Tensor x = at::randn(test::concat({c.batch, c.channels}, c.input));
+        const PackedWeight weight = ternary_pack(test::random_weight(c), test::quant_of(spec, c.filters), &c.window);
+        const at::Tensor bias = at::randn({c.filters});
+        for (const ActQuant& act : activations(spec)) {
+          SCOPED_TRACE(fmt::format("{} {} {}", to_text(spec), name(act.kind), fmt::join(c.kernel, "x")));
+          const at::Tensor expected = ternary_conv(x, weight, bias, c.kernel, c.window, act);
+          expect_same(ternary_conv(moved(x), moved(weight), moved(bias), c.kernel, c.window, moved(act)), expected);
+          expect_same(ternary_conv(moved(x[0]), moved(weight), moved(bias), c.kernel, c.window, moved(act)),
+                      ternary_conv(x[0], weight, bias, c.kernel, c.window, act));
+          if (x.dim() != 4) continue;
+          const at::Tensor last = x.contiguous(at::MemoryFormat::ChannelsLast);
+          expect_same(ternary_conv(moved(last), moved(weight), moved(bias), c.kernel, c.window, moved(act)),
+                      ternary_conv(last, weight, bias, c.kernel, c.window, act));
+        }
+      }
+}
+
+TEST(Cuda, TernaryEmbeddingHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(3);
+  constexpr int64_t kRows = 21, kDepth = 70;
+  const at::Tensor indices = at::randint(kRows, {4, 5}).t();
+  for (const WeightSpec& spec : test::specs(true)) {
+    SCOPED_TRACE(to_text(spec));
+    const PackedWeight table = ternary_pack(at::randn({kRows, kDepth}), test::quant_of(spec, kRows));
+    expect_same(ternary_embedding(moved(table), moved(indices), kDepth), ternary_embedding(table, indices, kDepth));
+    const at::Tensor outside = at::tensor({int64_t{3}, kRows, int64_t{-1}});
+    const at::Tensor found = ternary_embedding(moved(table), moved(outside), kDepth).cpu();
+    EXPECT_TRUE(same_bits(found[0], ternary_embedding(table, outside.narrow(0, 0, 1), kDepth)[0]));
+    EXPECT_TRUE(found.narrow(0, 1, 2).isnan().all().item<bool>());
+  }
+}
+
+// Forward and back, by the encoders and products of the plug-in and by LibTorch's operators.
+TEST(Cuda, LayersInTrainingHaveTheBitsOfTheCpu) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(4);
+  for (const WeightSpec& spec : test::specs(true))
+    for (const double blend : {1.0, 0.25}) {
+      SCOPED_TRACE(fmt::format("{} {}", to_text(spec), blend));
+      const WeightQuant quant = test::quant_of(spec, 9);
+      WeightQuant other{spec, {}};
+      for (const at::Tensor& learned : quant.learned) other.learned.push_back(moved(learned));
+      const at::Tensor x = at::randn({7, 70}), bias = at::randn({9});
+      const at::Tensor weight = at::randn({9, 70}).requires_grad_(), device_weight = moved(weight.detach()).requires_grad_();
+      const at::Tensor y = bit_linear(x, weight, bias, quant, {}, blend),
+                       found = bit_linear(moved(x), device_weight, moved(bias), other, {}, blend);
+      if (blend == 1) {
+        expect_same(found.detach(), y.detach());
+      } else {
+        EXPECT_TRUE(at::allclose(found.detach().cpu(), y.detach(), 1e-5, 1e-5));
+      }
+      y.square().sum().backward();
+      found.square().sum().backward();
+      EXPECT_TRUE(at::allclose(device_weight.grad().cpu(), weight.grad(), 1e-4, 1e-4));
+    }
+}
+
+TEST(Cuda, WhatCannotBeIsRefused) {
+  BITLAB_NEEDS_A_DEVICE();
+  const PackedWeight weight = ternary_pack(at::randn({4, 8}), {});
+  const at::Tensor x = at::randn({2, 8});
+  EXPECT_EQ(test::code_of([&] { ternary_linear(moved(x), weight, {}, {}); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(test::code_of([&] { ternary_linear(moved(x), moved(weight), at::randn({4}), {}); }),
+            ErrorCode::kInvalidArgument);
+  EXPECT_EQ(test::code_of([&] {
+              ternary_linear(moved(at::randn({2, 9})), moved(weight), {}, {});
+            }),
+            ErrorCode::kShapeMismatch);
+  PackedWeight broken = moved(weight);
+  broken.codes = at::full_like(broken.codes, 0xFF);
+  EXPECT_EQ(test::code_of([&] { ternary_linear(moved(x), broken, {}, {}); }), ErrorCode::kCorrupt);
+  EXPECT_EQ(test::code_of([&] { ternary_embedding(broken, moved(at::tensor({int64_t{0}})), 8); }), ErrorCode::kCorrupt);
+  // Without inputs there is the bias.
+  const PackedWeight empty{at::empty({4, 0}, at::kByte), at::ones({1}), {}, 0};
+  const at::Tensor bias = at::randn({4});
+  EXPECT_TRUE(same_bits(ternary_linear(moved(at::empty({2, 0})), moved(empty), moved(bias), {}).cpu(), bias.expand({2, 4})));
+}
+
+}  // namespace
+}  // namespace bitlab::ops
