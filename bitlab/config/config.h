@@ -212,6 +212,7 @@ struct TrainingConfig {
   config::TernaryOrder ternary_order = config::TernaryOrder::kTogether;
   int64_t seed = 1;
   int64_t threads = 0;
+  std::string device{};
   int64_t accumulate = 1;
   double clip_norm = 0.0;
   double label_smoothing = 0.0;
@@ -290,6 +291,9 @@ struct TrainingConfig {
   void visit_step(config::Fields& f) {
     f("seed", seed, "seed of initialization and shuffling");
     f("threads", threads, "threads of LibTorch; 0: all cores", config::at_least(0));
+    f("device", device,
+      "where it trains: cpu, cuda or, as the second NVIDIA GPU, cuda:1; empty: where the network is, on the CPU for bitlab "
+      "train");
     f("accumulate", accumulate, "batches whose gradients make one step of the optimizer", config::at_least(1));
     f("clip_norm", clip_norm, "largest L2 norm of all gradients together; larger ones are scaled down; 0: any",
       config::at_least(0));

@@ -64,6 +64,7 @@ void Quantizer::reset(torch::nn::Module& layer, const BitQuantConfig& quant, con
   use_ = use;
   learned_.clear();
   act_scale = blend = draw = input_scale = at::Tensor();
+  blend_now_ = {}, draw_now_ = {};
   if (!quant.enabled()) return;
   validate(quant.weight_spec()).value();
   check_smoothing(quant.smoothing);
@@ -119,8 +120,7 @@ void Quantizer::initialize_step() {
 }
 
 void Quantizer::set_blend(double share) {
-  const at::NoGradGuard no_grad;
-  if (blend.defined()) blend.fill_(share);
+  if (blend.defined()) blend_now_.set(blend, share);
 }
 
 void set_blend(torch::nn::Module& network, const Blend& blend) {
@@ -181,8 +181,8 @@ std::vector<std::string> Quantizer::state_names() {
 ops::WeightQuant Quantizer::weight_quant(const torch::nn::Module& layer) const {
   ops::WeightQuant quant = weight_quant();
   if (!draw.defined() || !layer.is_training()) return quant;
-  const at::NoGradGuard no_grad;
-  quant.spec.draw = at::Tensor(draw).add_(1).item<int64_t>();
+  quant.spec.draw = draw_now_.of(draw) + 1;
+  draw_now_.set(draw, quant.spec.draw);
   return quant;
 }
 

@@ -21,6 +21,29 @@ struct FrozenWeight {
   at::Tensor bias;   // float32 [N]
 };
 
+// A number of a tensor, which checkpoints hold and the host reads in each forward pass. Of a tensor on a device, which the host would wait for, it is
+// read again only where somebody else wrote it.
+template <class Number>
+class HostNumber {
+ public:
+  Number of(const at::Tensor& tensor) {
+    if (tensor.is_cpu()) return tensor.item<Number>();
+    const SeenAt now{tensor.unsafeGetTensorImpl(), tensor._version()};
+    if (seen_ != now) value_ = tensor.item<Number>(), seen_ = now;
+    return value_;
+  }
+  void set(const at::Tensor& tensor, Number value) {
+    const at::NoGradGuard no_grad;
+    tensor.fill_(value);
+    value_ = value, seen_ = {tensor.unsafeGetTensorImpl(), tensor._version()};
+  }
+
+ private:
+  using SeenAt = std::pair<const void*, int64_t>;
+  Number value_{};
+  SeenAt seen_{};
+};
+
 // Gives a static step its beginning where it has none, LSQ's (arXiv:1902.08153, section 2.1): 2 mean|x| / sqrt(limit), with the largest |q| as limit.
 // act_scale float32 [1], 0 where it has not begun.
 void begin_act_scale(at::Tensor& act_scale, const at::Tensor& x, ternary::ActKind activation);
@@ -125,7 +148,7 @@ class Quantizer {
   void register_state(torch::nn::Module& layer, const at::Tensor& weight);
   int64_t scales_of(const at::Tensor& weight) const;
   std::vector<int64_t> input_scale_shape(const at::Tensor& weight) const;
-  double blend_of(const torch::nn::Module& layer) const { return layer.is_training() ? blend.item<double>() : 1; }
+  double blend_of(const torch::nn::Module& layer) const { return layer.is_training() ? blend_now_.of(blend) : 1; }
 
   BitQuantConfig quant_;
   std::optional<ops::ConvWindow> window_;
@@ -134,6 +157,8 @@ class Quantizer {
   std::vector<at::Tensor> learned_;  // in the order of methods.def
   bool bypassed_ = false;
   Observer observer_;
+  mutable HostNumber<double> blend_now_;
+  mutable HostNumber<int64_t> draw_now_;
 };
 
 // A module with quantizers of its own, one for each weight, whatever else it is: what trainers find.

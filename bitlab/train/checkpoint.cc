@@ -36,7 +36,7 @@ std::string archive_of(const c10::IValue& value) {
 
 Status save_checkpoint(const State& state, const std::filesystem::path& path) {
   c10::Dict<std::string, at::Tensor> dictionary;
-  for (const auto& [name, tensor] : state) dictionary.insert(name, tensor.contiguous());
+  for (const auto& [name, tensor] : state) dictionary.insert(name, tensor.cpu().contiguous());
   return write_file_atomic(path, std::string_view(archive_of(dictionary)));
 }
 

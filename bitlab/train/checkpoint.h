@@ -7,7 +7,7 @@
 
 namespace bitlab::train {
 
-// Written atomically. Error: IoError.
+// Written atomically, with tensors of the CPU, wherever they are: a machine without the device reads them. Error: IoError.
 Status save_checkpoint(const State& state, const std::filesystem::path& path);
 
 // Errors: those of read_pytorch_file().

@@ -4,7 +4,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -34,9 +33,10 @@ Status run_batches(Learner& learner, const data::DatasetPtr& set, const Batches&
   if (batches.begin == batches.end) return {};
   BITLAB_TRY(const auto loader, data::Loader::create(set, {.batch_size = options.batch_size, .workers = options.workers}));
   BITLAB_RETURN_IF_ERROR(loader->seek({.position = batches.begin}));
+  const at::Device device = device_of(learner.parameters());
   for (int64_t i = batches.begin; i < batches.end; ++i) {
     BITLAB_TRY(const auto next, loader->next());
-    const nn::NamedTensors batch = tensors_of(*next, options.channels_last);
+    const nn::NamedTensors batch = moved_to(device, tensors_of(*next, options.channels_last, device));
     const nn::NamedTensors outputs = learner.forward(batch);
     numbers[i].copy_(at::tensor(meter.measure(outputs, batch), at::kDouble));
     if (options.on_batch) options.on_batch(outputs, batch);
@@ -57,16 +57,23 @@ std::vector<double> sums_of(const at::Tensor& numbers) {
 
 }  // namespace
 
-nn::NamedTensors tensors_of(const data::Sample& sample, bool channels_last) {
+nn::NamedTensors tensors_of(const data::Sample& sample, bool channels_last, at::Device device) {
   nn::NamedTensors tensors;
   for (const data::Array& array : sample.arrays) {
-    at::Tensor tensor = at::empty(array.shape, scalar_type(array.dtype));
+    const auto options = at::TensorOptions(scalar_type(array.dtype)).pinned_memory(device.is_cuda());
+    at::Tensor tensor = at::empty(array.shape, options);
     std::memcpy(tensor.mutable_data_ptr(), array.bytes.data(), array.bytes.size());
     if (channels_last && tensor.dim() == 4 && tensor.is_floating_point())
-      tensor = at::empty_like(tensor, at::MemoryFormat::ChannelsLast).copy_(tensor);
+      tensor = at::empty(array.shape, options, at::MemoryFormat::ChannelsLast).copy_(tensor);
     tensors.set(array.name, std::move(tensor));
   }
   return tensors;
+}
+
+nn::NamedTensors moved_to(at::Device device, const nn::NamedTensors& tensors) {
+  nn::NamedTensors moved;
+  for (const auto& [name, tensor] : tensors) moved.set(name, tensor.to(device, tensor.scalar_type(), /*non_blocking=*/true));
+  return moved;
 }
 
 Result<nn::NamedTensors> make_batch(const data::Dataset& set, std::span<const int64_t> indices) {

@@ -10,8 +10,12 @@
 
 namespace bitlab::train {
 
-// The arrays of a sample or batch as tensors of their own; with `channels_last` pictures [B, C, H, W] lie so in memory.
-nn::NamedTensors tensors_of(const data::Sample& sample, bool channels_last = false);
+// The arrays of a sample or batch as tensors of their own; with `channels_last` pictures [B, C, H, W] lie so in memory. Those that a device is to get lie
+// where it copies from while the host goes on (pinned memory).
+nn::NamedTensors tensors_of(const data::Sample& sample, bool channels_last = false, at::Device device = at::kCPU);
+
+// On a device, where they are not there yet, without waiting for the copies.
+nn::NamedTensors moved_to(at::Device device, const nn::NamedTensors& tensors);
 
 // The samples with these indices as a batch, preprocessed as the data set says. Errors: InvalidArgument (no index, one beyond the set), those of the
 // data set.
@@ -37,7 +41,7 @@ struct EvaluateOptions {
   std::function<void(const nn::NamedTensors& outputs, const nn::NamedTensors& batch)> on_batch{};
 };
 
-// Sets the learner to eval and runs it without gradients. Errors: InvalidArgument (no samples), those of the model and of the data set.
+// Sets the learner to eval and runs it without gradients, on the device that has its parameters. Errors: InvalidArgument (no samples), those of the model and of the data set.
 Result<Evaluation> evaluate(Learner& learner, const data::DatasetPtr& set, const EvaluateOptions& options = {});
 
 }  // namespace bitlab::train

@@ -13,6 +13,7 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
@@ -26,6 +27,20 @@ void scale_gradients(const std::vector<NamedParameter>& parameters, double facto
   const at::NoGradGuard no_grad;
   for (const NamedParameter& parameter : parameters)
     if (at::Tensor& gradient = parameter.tensor.mutable_grad(); gradient.defined()) gradient.mul_(factor);
+}
+
+// of(gradient), a scalar, of each one that is there.
+template <class F>
+std::vector<at::Tensor> of_gradients(const std::vector<NamedParameter>& parameters, F of) {
+  std::vector<at::Tensor> numbers;
+  for (const NamedParameter& parameter : parameters)
+    if (const at::Tensor& gradient = parameter.tensor.grad(); gradient.defined()) numbers.push_back(of(gradient));
+  return numbers;
+}
+
+// What a checkpoint of another device has left there moves to where it is needed.
+void follow(at::Tensor& tensor, at::Device device) {
+  if (tensor.defined()) tensor = tensor.to(device);
 }
 
 }  // namespace
@@ -77,10 +92,11 @@ void LossScaling::after_backward(StepContext& step) {
   step.loss_scale = scale_;
   if (!step.updates) return;
   scale_gradients(step.parameters, 1 / scale_);
-  const bool is_finite = std::all_of(step.parameters.begin(), step.parameters.end(), [](const NamedParameter& parameter) {
-    const at::Tensor& gradient = parameter.tensor.grad();
-    return !gradient.defined() || gradient.isfinite().all().item<bool>();
-  });
+  const bool is_finite = [&] {
+    const std::vector<at::Tensor> finite =
+        of_gradients(step.parameters, [](const at::Tensor& gradient) { return gradient.isfinite().all(); });
+    return finite.empty() || at::stack(finite).all().item<bool>();
+  }();
   adapt(is_finite);
   step.skips = !is_finite;
   step.loss_scale = scale_;
@@ -113,12 +129,13 @@ Status LossScaling::load(const State& state) {
 }
 
 void ClipGradients::before_update(StepContext& step) {
+  const std::vector<at::Tensor> norms = of_gradients(step.parameters, [](const at::Tensor& gradient) {
+    return at::linalg_vector_norm(gradient.detach(), 2, {}, false, at::kDouble);
+  });
+  if (norms.empty()) return;
+  const at::Tensor numbers = at::stack(norms).cpu();  // a device is waited for once
   double squares = 0;
-  for (const NamedParameter& parameter : step.parameters)
-    if (const at::Tensor& gradient = parameter.tensor.grad(); gradient.defined()) {
-      const auto norm = at::linalg_vector_norm(gradient.detach(), 2, {}, false, at::kDouble).item<double>();
-      squares += norm * norm;
-    }
+  for (int64_t i = 0; i < numbers.numel(); ++i) squares += std::pow(numbers.const_data_ptr<double>()[i], 2);
   const double norm = std::sqrt(squares);
   if (norm > max_norm_) scale_gradients(step.parameters, max_norm_ / norm);
 }
@@ -137,9 +154,10 @@ void Mixup::before_forward(StepContext& step) {
   share_ = draw.share;
   own_ = step.batch;
   others_ = {};
+  const at::Tensor order = count == 0 ? draw.order : draw.order.to(own_[0].second.device());
   bool is_mixed = false;
   for (const auto& [name, tensor] : own_) {
-    const at::Tensor other = tensor.index_select(0, draw.order.to(tensor.device()));
+    const at::Tensor other = tensor.index_select(0, order);
     others_.set(name, other);
     if (!tensor.is_floating_point()) continue;
     step.batch.set(name, tensor * share_ + other * (1 - share_));
@@ -159,6 +177,7 @@ void FreezeOscillation::follow(const TernaryWeight& weight) {
   const at::Tensor now = weight.codes.to(at::kFloat);
   at::Tensor &codes = track("codes"), &direction = track("direction"), &frequency = track("frequency"),
              &mean = track("mean"), &held = track("held"), &is_held = track("is_held");
+  for (at::Tensor* kept : {&codes, &direction, &frequency, &mean, &held, &is_held}) train::follow(*kept, now.device());
   if (!codes.defined() || codes.sizes() != now.sizes()) {
     codes = now, mean = now.clone();
     direction = at::zeros_like(now), frequency = at::zeros_like(now), held = at::zeros_like(now);
@@ -193,6 +212,7 @@ void MovingAverage::after_update(StepContext& step) {
   const at::NoGradGuard no_grad;
   for (const NamedParameter& parameter : step.parameters) {
     at::Tensor& mean = mean_[parameter.name];
+    follow(mean, parameter.tensor.device());
     if (mean.defined())
       mean.lerp_(parameter.tensor, 1 - decay_);
     else

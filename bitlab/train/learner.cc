@@ -29,6 +29,16 @@ std::vector<NamedParameter> parameters_of(const torch::nn::Module& module) {
   return list;
 }
 
+at::Device device_of(const std::vector<NamedParameter>& parameters) {
+  return parameters.empty() ? at::Device(at::kCPU) : parameters[0].tensor.device();
+}
+
+void ModuleLearner::to(at::Device device) {
+  module_.to(device);
+  for (at::Tensor& parameter : module_.parameters())
+    if (at::Tensor& gradient = parameter.mutable_grad(); gradient.defined()) gradient = gradient.to(device);
+}
+
 std::vector<NamedParameter> ModuleLearner::parameters() { return parameters_of(module_); }
 
 TernaryWeight ternary_weight(std::string name, const at::Tensor& latent, const ops::WeightQuant& quant,

@@ -24,6 +24,9 @@ struct NamedParameter {
 
 std::vector<NamedParameter> parameters_of(const torch::nn::Module& module);
 
+// Where these are: on the device of the first, or on the CPU where there are none.
+at::Device device_of(const std::vector<NamedParameter>& parameters);
+
 // A ternary weight of a product, as it is evaluated now.
 struct TernaryWeight {
   std::string name;        // of the parameter
@@ -46,6 +49,8 @@ class Learner {
   virtual Status load(const State& state) = 0;  // Errors: those of load_into() (state_dict.h)
   virtual void train(bool on) = 0;
   virtual std::vector<NamedParameter> parameters() = 0;
+  // Moves parameters and buffers; they stay the tensors that they are.
+  virtual void to(at::Device device) = 0;
   // The network's outputs for a batch, which holds its inputs and whatever else the task compares them with.
   virtual nn::NamedTensors forward(const nn::NamedTensors& batch) = 0;
   virtual const Task& task() const = 0;
@@ -73,6 +78,7 @@ class ModuleLearner : public Learner {
   Status load(const State& state) override;
   void train(bool on) override { module_.train(on); }
   std::vector<NamedParameter> parameters() override;
+  void to(at::Device device) override;
   nn::NamedTensors forward(const nn::NamedTensors& batch) override { return forward_(batch); }
   const Task& task() const override { return *task_; }
   using Learner::set_blend;

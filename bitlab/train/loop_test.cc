@@ -8,6 +8,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/device.h"
 #include "bitlab/train/test_support.h"
 #include "bitlab/train/trainer.h"
 
@@ -86,6 +87,37 @@ TEST_F(LoopTest, EndsEarlyWhereNothingGetsBetter) {
   // NaN is worse than any number.
   const double nan = std::nan("");
   EXPECT_EQ(fit(config, {nan, -5, nan, nan, nan}).value().best_epoch, 2);
+}
+
+// Training on a device is tests/integration/device_test.py's.
+TEST_F(LoopTest, TrainsOnTheDeviceThatItsConfigNames) {
+  auto config = with([](TrainingConfig& c) { c.epochs = 1, c.device = "cpu"; });
+  EXPECT_TRUE(fit(config, {1}).ok());
+  EXPECT_FALSE(find_device("").value());
+  for (const char* name : {"meta", "gpu", "cuda:", "cuda:x", "cpu:0", "cuda:-1", "cuda:4294967296"}) {
+    config.device = name;
+    const Status refused = check(config);
+    ASSERT_EQ(refused.error().code, ErrorCode::kInvalidArgument) << name;
+    EXPECT_EQ(refused.error().message, fmt::format("[train] a device 'cpu', 'cuda' or 'cuda:<number>', got '{}'", name));
+  }
+  config.device = "cuda:3";
+  EXPECT_TRUE(check(config).ok()) << "which need not be here";
+  if (at::hasCUDA()) return;
+  EXPECT_EQ(fit(config, {1}).error().code, ErrorCode::kUnsupported);
+  BitTrainer steps(*learner_, config);
+  EXPECT_EQ(steps.step({{"x", torch::zeros({2, 6})}}).error().code, ErrorCode::kUnsupported);
+}
+
+// What stood on the other device follows, gradients that nobody has used yet among it.
+TEST_F(LoopTest, ALearnerMovesItsTensorsInPlace) {
+  ModuleLearner learner(*net_, std::make_shared<Classification>());
+  const std::vector<NamedParameter> before = learner.parameters();
+  before[0].tensor.mutable_grad() = torch::ones_like(before[0].tensor);
+  learner.to(at::kMeta);
+  EXPECT_EQ(device_of(learner.parameters()), at::Device(at::kMeta));
+  EXPECT_TRUE(before[0].tensor.is_same(learner.parameters()[0].tensor));
+  EXPECT_TRUE(before[0].tensor.grad().is_meta());
+  EXPECT_EQ(device_of(std::vector<NamedParameter>()), at::Device(at::kCPU));
 }
 
 TEST_F(LoopTest, EvaluatesBySteps) {

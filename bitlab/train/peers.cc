@@ -34,12 +34,10 @@ class GlooPeers final : public Peers {
   int64_t rank() const override { return rank_; }
   int64_t size() const override { return size_; }
   void sum(at::Tensor values) override {
-    std::vector<at::Tensor> list{std::move(values)};
-    wait([&] { return group_->allreduce(list); });
+    on_host(values, [&](std::vector<at::Tensor>& list) { return group_->allreduce(list); });
   }
   void broadcast(at::Tensor values) override {
-    std::vector<at::Tensor> list{std::move(values)};
-    wait([&] { return group_->broadcast(list); });
+    on_host(values, [&](std::vector<at::Tensor>& list) { return group_->broadcast(list); });
   }
   at::Tensor gather(const at::Tensor& values) override {
     std::vector<int64_t> shape{size_};
@@ -52,6 +50,13 @@ class GlooPeers final : public Peers {
   }
 
  private:
+  // start(values on the CPU), whose results become the values.
+  template <class Start>
+  void on_host(const at::Tensor& values, Start start) const {
+    std::vector<at::Tensor> list{values.cpu()};
+    wait([&] { return start(list); });
+    if (!values.is_cpu()) values.copy_(list[0]);
+  }
   template <class Start>
   void wait(Start start) const try {
     start()->wait();

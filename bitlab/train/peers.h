@@ -15,7 +15,7 @@
 
 namespace bitlab::train {
 
-// The processes, all of which call the same functions in the same order, on CPU tensors of the same shapes. Error of each (bitlab::Exception): IoError, where another
+// The processes, all of which call the same functions in the same order, on tensors of the same shapes. Sums and broadcasts of tensors on devices travel through the host. Error of each (bitlab::Exception): IoError, where another
 // process is gone.
 class Peers {
  public:
@@ -24,7 +24,7 @@ class Peers {
   virtual int64_t size() const = 0;
   virtual void sum(at::Tensor values) = 0;                  // of all, in place; every process has the same bits
   virtual void broadcast(at::Tensor values) = 0;            // those of process 0, in place
-  virtual at::Tensor gather(const at::Tensor& values) = 0;  // [size, ...], in the order of ranks
+  virtual at::Tensor gather(const at::Tensor& values) = 0;  // [size, ...], in the order of ranks; of the CPU
 };
 
 // Of processes, where null is this one alone.

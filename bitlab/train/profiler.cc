@@ -298,6 +298,10 @@ void TrainingProfiler::Watch::begin_step() {
 
 // The batch is there.
 void TrainingProfiler::Watch::begin(StepContext& step) {
+  if (const at::Device device = device_of(step.parameters); !device.is_cpu())
+    throw Exception(make_error(ErrorCode::kUnsupported,
+                               "[profile] a network on the CPU, whose operators are done when they return, got one on {}",
+                               device.str()));
   row_by_storage_.clear();
   parameter_bytes_ = optimizer_bytes_ = 0;
   int64_t gradients = 0, batch = 0;

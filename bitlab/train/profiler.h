@@ -23,7 +23,7 @@ struct TrainingProfileOptions {
   int64_t warmup = 3;  // steps before those
 };
 
-// For the thread that trains, and the CPU. The first of a trainer's hooks, so that the others count to the parts of the step around which they work.
+// For the thread that trains, and the CPU: a step on another device throws Unsupported (bitlab::Exception). The first of a trainer's hooks, so that the others count to the parts of the step around which they work.
 //
 // Of the result: `runs` are the steps, from the batch's making on; `phases` data, forward (with the loss), backward and optimizer; `steps` the layers;
 // a layer's MACs are those of its forward pass, of linear layers, convolutions, products of matrices, attention and recurrent layers. All

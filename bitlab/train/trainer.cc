@@ -15,6 +15,7 @@
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/device.h"
 #include "bitlab/train/internal/autocast.h"
 #include "bitlab/train/internal/event_stream.h"
 #include "bitlab/train/internal/kept_files.h"
@@ -127,11 +128,14 @@ double BitTrainer::seconds_so_far() const {
   return seconds;
 }
 
-void BitTrainer::begin() {
+Status BitTrainer::begin() {
+  BITLAB_TRY(const auto device, find_device(config_.device));
+  if (device) learner_.to(*device);
   parameters_ = learner_.parameters();
   groups_ = groups_of(parameters_, config_);
   optimizer_ = make_optimizer(groups_, config_);
   *progress_ = {};
+  return {};
 }
 
 // The network's outputs, with its operators shown to the hooks that look at them.
@@ -145,8 +149,9 @@ nn::NamedTensors BitTrainer::watched_forward(const nn::NamedTensors& batch) {
 
 // The batch through the network and the loss, with an error that says where the first number that is none comes from.
 Result<double> BitTrainer::forward(StepContext& step) {
-  const Autocast autocast(config_.precision, parameters_.empty() ? at::kCPU : parameters_[0].tensor.device().type());
-  const at::Tensor random = random_numbers().get_state();
+  const at::Device device = device_of(parameters_);
+  const Autocast autocast(config_.precision, device.type());
+  const RandomState random = random_state(device);
   std::string problem;
   try {
     for (const auto& hook : hooks_) hook->before_forward(step);
@@ -161,19 +166,19 @@ Result<double> BitTrainer::forward(StepContext& step) {
     if (error.error().code != ErrorCode::kNotFinite) throw;
     problem = error.error().message;
   }
-  random_numbers().set_state(random);
+  set_random_state(device, random);
   return make_error(ErrorCode::kNotFinite, "{}: {}; a lower learning_rate may help", problem, origin_of_not_finite(step));
 }
 
 Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool ends_epoch) {
-  if (optimizer_ == nullptr) begin();
+  if (optimizer_ == nullptr) BITLAB_RETURN_IF_ERROR(begin());
   PhaseClock clock;
   PhaseSeconds& phases = progress_->phases;
-  const int64_t items = learner_.task().items(batch);
+  const int64_t items = learner_.task().items(batch);  // of the host's batch, so that it waits for no device
   StepContext context{.learner = learner_,
                       .parameters = parameters_,
                       .optimizer = *optimizer_,
-                      .batch = std::move(batch),
+                      .batch = moved_to(device_of(parameters_), batch),
                       .criterion = criterion_,
                       .step = progress_->steps,
                       .items = items,
@@ -269,7 +274,7 @@ Status BitTrainer::run_epoch(data::Loader& loader, const data::DatasetPtr& valid
     PhaseClock clock;
     BITLAB_TRY(auto batch, loader.next());
     if (!batch) break;
-    nn::NamedTensors tensors = tensors_of(*batch, config_.channels_last);
+    nn::NamedTensors tensors = tensors_of(*batch, config_.channels_last, device_of(parameters_));
     clock.charge(p.phases.data);
     BITLAB_TRY(const StepResult result, take_step(loader, std::move(tensors)));
     p.seconds = before + seconds_since(start);
@@ -326,17 +331,18 @@ Status BitTrainer::judge(const data::DatasetPtr& validation) {
 // parameters, as they are evaluated. The random numbers of training stay.
 Status BitTrainer::renew_statistics() {
   const at::NoGradGuard no_grad;
-  const at::Tensor random = random_numbers().get_state();
+  const at::Device device = device_of(parameters_);
+  const RandomState random = random_state(device);
   BITLAB_TRY(const auto loader, data::Loader::create(training_, loader_options()));
   learner_.train(true);
   if (turns_ternary()) learner_.set_blend(1);
   for (int64_t passed = 0; passed < config_.statistics_batches;) {
     BITLAB_TRY(const auto batch, loader->next());
     if (!batch) continue;  // the next epoch begins
-    learner_.forward(tensors_of(*batch, config_.channels_last));
+    learner_.forward(moved_to(device, tensors_of(*batch, config_.channels_last, device)));
     ++passed;
   }
-  random_numbers().set_state(random);
+  set_random_state(device, random);
   return {};
 }
 
@@ -350,7 +356,8 @@ Status BitTrainer::keep_if_best(bool is_evaluated) {
   }
   const auto kept = static_cast<size_t>(config_.keep_best);
   if (rank >= kept) return {};
-  const State state = learner_.state();
+  State state = learner_.state();
+  for (auto& [name, tensor] : state) tensor = tensor.cpu();  // the memory of a device is for training
   if (rank == 0) {
     report.best_epoch = static_cast<int64_t>(report.epochs.size()) + 1;
     report.best_step = progress_->updates;
@@ -394,8 +401,12 @@ Status BitTrainer::save_checkpoint(const data::Loader& loader) {
   add_part(state, "model.", learner_.state());
   add_part(state, "optimizer.", optimizer_state(*optimizer_, parameters_));
   for (size_t i = 0; i < hooks_.size(); ++i) add_part(state, fmt::format("hook{}.", i), hooks_[i]->state());
-  const at::Tensor random = random_numbers().get_state();
-  state["random.cpu"] = options_.peers == nullptr ? random.unsqueeze(0) : options_.peers->gather(random);
+  const RandomState random = random_state(device_of(parameters_));
+  const auto of_all = [&](const at::Tensor& own) {
+    return options_.peers == nullptr ? own.unsqueeze(0) : options_.peers->gather(own);
+  };
+  state["random.cpu"] = of_all(random.cpu);
+  if (random.device.defined()) state["random.device"] = of_all(random.device);
   if (!is_writer()) return {};
   const auto [epoch, position] = loader.state();
   state["data.epoch"] = at::scalar_tensor(epoch, at::kLong);
@@ -428,7 +439,12 @@ Status BitTrainer::load_checkpoint(data::Loader& loader) {
   if (random.dim() != 2 || random.size(0) != processes)
     return make_error(ErrorCode::kInvalidArgument, "[train] as many processes as the checkpoint is of, {}, got {}",
                       random.dim() == 2 ? random.size(0) : 1, processes);
-  random_numbers().set_state(random[rank_of(options_.peers)].clone());
+  RandomState own{random[rank_of(options_.peers)].clone()};
+  const at::Device device = device_of(parameters_);
+  // A run may go on on another device, with other random numbers there.
+  if (const auto found = state.find("random.device"); found != state.end() && !device.is_cpu())
+    own.device = found->second[rank_of(options_.peers)].clone();
+  set_random_state(device, own);
   if (is_writer()) remove_old_checkpoints();  // the run may have been killed before it could
   return loader.seek({state.at("data.epoch").item<int64_t>(), state.at("data.position").item<int64_t>()});
 }
@@ -452,7 +468,7 @@ Status BitTrainer::check_run(const data::DatasetPtr& validation) const {
 Result<TrainingReport> BitTrainer::run(const data::DatasetPtr& training, const data::DatasetPtr& validation) {
   training_ = training;
   BITLAB_TRY(const auto loader, data::Loader::create(training, loader_options()));
-  begin();
+  BITLAB_RETURN_IF_ERROR(begin());
   if (options_.resume) {
     if (Status status = load_checkpoint(*loader); !status.ok())
       return make_error(status.error().code, "{} (checkpoint={})", status.error().message, options_.checkpoint.string());

@@ -139,7 +139,7 @@ class BitTrainer {
   struct Progress;
   Status check_run(const data::DatasetPtr& validation) const;
   void add_hooks();
-  void begin();
+  Status begin();
   void begin_together();
   void take_from_first(bool parameters);
   void count_together(double& loss, StepContext& step) const;

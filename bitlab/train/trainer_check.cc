@@ -3,12 +3,14 @@
 
 #include "bitlab/config/io.h"
 #include "bitlab/config/path_pattern.h"
+#include "bitlab/train/device.h"
 #include "bitlab/train/trainer.h"
 
 namespace bitlab::train {
 
 Status check(TrainingConfig c) {
   BITLAB_RETURN_IF_ERROR(config::check_ranges(config::table_of(c)));
+  BITLAB_RETURN_IF_ERROR(check_device_name(c.device));
   if (c.nesterov && !(c.momentum > 0))
     return make_error(ErrorCode::kInvalidArgument, "[train] momentum > 0 with nesterov, got {}", c.momentum);
   if (c.ternary_delay + c.ternary_warmup > 1)

@@ -25,8 +25,11 @@ void BitTrainer::take_from_first(bool parameters) {
 // All processes have the network of process 0, and random numbers of their own.
 void BitTrainer::begin_together() {
   take_from_first(/*parameters=*/true);
-  at::Generator random = random_numbers();
-  random.set_current_seed(random.current_seed() + static_cast<uint64_t>(options_.peers->rank()));
+  const at::Device device = device_of(parameters_);
+  for (at::Generator random : {random_numbers(), random_numbers(device)}) {
+    random.set_current_seed(random.current_seed() + static_cast<uint64_t>(options_.peers->rank()));
+    if (device.is_cpu()) break;
+  }
 }
 
 // The mean loss over the items of all processes, and how many these are.

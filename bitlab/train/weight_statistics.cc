@@ -19,7 +19,7 @@ std::vector<WeightStatistics> statistics_of(const std::vector<TernaryWeight>& we
     const bool is_comparable = last.defined() && last.sizes() == weight.rows.sizes();
     const at::Tensor is_zero = weight.rows.eq(0);
     list.push_back({.name = weight.name,
-                    .flips = is_comparable ? share_of(weight.rows.ne(last)) : 0,
+                    .flips = is_comparable ? share_of(weight.rows.ne(last.to(weight.rows.device()))) : 0,
                     .zeros = share_of(is_zero),
                     .dead = share_of(is_zero.all(1))});
     last = weight.rows;

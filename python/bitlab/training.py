@@ -128,7 +128,7 @@ class _Meter:
             self.outputs.append({name: value.detach().cpu() for name, value in outputs.items() if name != "loss" and value.dim() > 0})
             label = _label_of(batch)
             if label is not None:
-                self.labels.append(label)
+                self.labels.append(label.cpu())
         return [float(self.trainer._loss_of(outputs, batch)) * count, count]
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
@@ -162,6 +162,8 @@ class BitTrainer:
     best, checkpoint: files for the best epoch's state, and for all that training needs to go on (resume=True).
     teacher: a module that takes what the model takes, for config.distillation; of its output, and the model's, the logits are the one called "logits", else the
     first but "loss": [items, classes], or with the classes last. For feature_distillation and relation_distillation layers are known by their parameters' paths.
+    config.device moves the model, and the teacher, to a GPU, where they stay: "cuda", "cuda:1"; samples stay the host's until they are a batch. Without it the
+    model trains where it is. Checkpoints are read on machines without the device.
     on_step(StepReport), on_evaluation(EvaluationReport), on_epoch(EpochReport): called with what happened, in this order.
     sinks: where every step, epoch and the end are written as events: those of bitlab.sinks, or objects with write(event).
     Under torchrun all processes train one model, each on batches of config.batch_size samples of its own; the first one writes files and sinks.
@@ -214,6 +216,8 @@ class BitTrainer:
         """Trains, and leaves the best epoch's state in the model. What a data set, the model, the loss or a callback raises comes through."""
         if self.train_dataset is None:
             raise _core.InvalidArgument("[train] a train_dataset, got none")
+        if self.teacher is not None and self.config.device:
+            self.teacher.to(_torch.find_device(self.config.device))
         self._profiler = _torch.TrainingProfiler(self.profile_steps, WARMUP_STEPS) if self.profile_steps > 0 else None
         with _watched(self.model, self._profiler):
             return _torch.fit(

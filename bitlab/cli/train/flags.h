@@ -44,10 +44,10 @@ class ConfigFlags {
     return {};
   }
 
-  // The first that was given; empty: none.
-  std::string given() const {
+  // The first that was given, but for `except`; empty: none.
+  std::string given(std::string_view except = {}) const {
     for (const Flag& flag : flags_)
-      if (flag.option->count() > 0) return flag.name;
+      if (flag.option->count() > 0 && flag.name != except) return flag.name;
     return "";
   }
 
@@ -81,10 +81,10 @@ class PathFlags {
           BITLAB_RETURN_IF_ERROR(config::assign_at(config::table_of(config), flag.info.path, *flag.text));
     return {};
   }
-  // The first that was given; empty: none.
-  std::string given() const {
+  // As ConfigFlags::given().
+  std::string given(std::string_view except = {}) const {
     for (const Flag& flag : flags_)
-      if (flag.option->count() > 0) return "--" + flag.info.path;
+      if (const std::string name = "--" + flag.info.path; flag.option->count() > 0 && name != except) return name;
     return "";
   }
 

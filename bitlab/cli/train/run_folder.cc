@@ -20,6 +20,7 @@
 #include "bitlab/nn/product_layer.h"
 #include "bitlab/profile/profiler.h"
 #include "bitlab/train/checkpoint.h"
+#include "bitlab/train/device.h"
 #include "bitlab/train/profiler.h"
 #include "bitlab/train/state_dict.h"
 
@@ -142,6 +143,7 @@ Status save_environment(const RunConfig& config, int64_t processes, const fs::pa
                   {"cpu", machine.cpu},
                   {"cores", machine.cores},
                   {"features", machine.features.to_string()},
+                  {"device", config.train.device.empty() ? "cpu" : config.train.device},
                   {"processes", processes},
                   {"threads", config.train.threads == 0 ? at::get_num_threads() : config.train.threads},
                   {"began", fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)))}};
@@ -164,7 +166,8 @@ Result<train::Evaluation> evaluate_test(train::Learner& learner, const Run& run,
   if (!names.empty() && names.size() <= kMostClasses) {
     confusion = {names, std::vector<std::vector<int64_t>>(names.size(), std::vector<int64_t>(names.size()))};
     options.on_batch = [&confusion](const nn::NamedTensors& outputs, const nn::NamedTensors& batch) {
-      const at::Tensor taken = outputs.at(nn::kOutput).argmax(1).contiguous(), label = batch.at("label").contiguous();
+      const at::Tensor taken = outputs.at(nn::kOutput).argmax(1).cpu().contiguous(),
+                       label = batch.at("label").cpu().contiguous();
       const auto classes = static_cast<int64_t>(confusion.classes.size());
       for (int64_t i = 0; i < label.numel(); ++i) {
         const int64_t row = label.const_data_ptr<int64_t>()[i], column = taken.const_data_ptr<int64_t>()[i];
@@ -176,10 +179,11 @@ Result<train::Evaluation> evaluate_test(train::Learner& learner, const Run& run,
   return train::evaluate(learner, test, options);
 }
 
-// The network of a run becomes the teacher.
-Status take_teacher(const std::string& folder, train::TrainerOptions& options) {
+// The network of a run becomes the teacher, on the device on which the network trains.
+Status take_teacher(const std::string& folder, const std::optional<at::Device>& device, train::TrainerOptions& options) {
   BITLAB_TRY(const Run run, load_run(folder));
   run.model->eval();
+  if (device) run.model->to(*device);
   options.teacher = [model = run.model](const nn::NamedTensors& batch) { return model->forward(batch); };
   options.teacher_parameters = train::parameters_of(*run.model);
   return {};
@@ -228,8 +232,10 @@ Status begin_run(const Run& run, const Datasets& datasets, const fs::path& folde
   }
   if (!run.config.log.folder.empty()) BITLAB_RETURN_IF_ERROR(ensure_writable_folder(run.config.log.folder));
   if (!run.config.quant.rules.empty()) fmt::print("{}", run.model->report().to_text());
-  fmt::print("{}: {} training, {} validation, {} test samples of {}{}\n", options.heading, datasets.training->size(),
+  const std::string& device = run.config.train.device;
+  fmt::print("{}: {} training, {} validation, {} test samples of {}{}{}\n", options.heading, datasets.training->size(),
              datasets.validation->size(), datasets.test->size(), run.config.data.name,
+             device.empty() ? "" : fmt::format(", on {}", device),
              processes > 1 ? fmt::format(", {} processes", processes) : "");
   return {};
 }
@@ -308,6 +314,7 @@ Result<std::shared_ptr<models::Model>> requantized(const Run& run, const MixedPr
 Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const fs::path& folder,
                              const TrainRunOptions& options) {
   keep_freed_memory();
+  BITLAB_TRY(const auto device, train::find_device(config.train.device));
   BITLAB_TRY(const Run run, make_run(std::move(config), datasets.training->preprocess()));
   if (const std::string& init_from = run.config.train.init_from; !init_from.empty() && !options.resume) {
     BITLAB_TRY(const Run from, load_run(init_from));
@@ -322,7 +329,7 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
     trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
   }
   if (const std::string& teacher = run.config.train.teacher; !teacher.empty())
-    BITLAB_RETURN_IF_ERROR(take_teacher(teacher, trainer_settings));
+    BITLAB_RETURN_IF_ERROR(take_teacher(teacher, device, trainer_settings));
   std::shared_ptr<train::TrainingProfiler> profiler;
   if (options.profile_steps > 0) {
     profiler = std::make_shared<train::TrainingProfiler>(train::TrainingProfileOptions{.steps = options.profile_steps});
@@ -334,6 +341,7 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
   if (!is_first_of(options.peers)) return trained;
   if (profiler) BITLAB_RETURN_IF_ERROR(report_profile(*profiler, run.config.model.name(), Paths(folder)));
   BITLAB_TRY(trained.test, evaluate_test(learner, run, datasets.test, trained.confusion));
+  run.model->to(at::kCPU);  // whatever comes behind training is the host's
   fmt::print("  test {} (epoch {})\n", goal_text(goal, trained.test.metrics), trained.training.best_epoch);
   BITLAB_RETURN_IF_ERROR(write_file_atomic(Paths(folder).report, std::string_view(json_text(report_of(trained), 2) + "\n")));
   return trained;

@@ -54,17 +54,19 @@ Status assemble(TrainOptions& options) {
   return {};
 }
 
-// The config of the run that is in the folder.
+// The config of the run that is in the folder, which may go on on another device.
 Status take_up(TrainOptions& options) {
-  std::string given = options.flags.given() + options.paths.given();
+  std::string given = options.flags.given("--device") + options.paths.given("--train.device");
   if (!options.config_file.empty()) given = "--config";
   if (!options.preset.empty()) given = "--preset";
   if (!options.rules_file.empty()) given = "--rules";
   if (!options.settings.empty()) given = "--set";
   if (!given.empty())
-    return make_error(ErrorCode::kInvalidArgument, "[train] --resume with the run's own config alone, got {}", given);
+    return make_error(ErrorCode::kInvalidArgument,
+                      "[train] --resume with the run's own config alone, but for --device, got {}", given);
   BITLAB_TRY(options.config, load_run_config(options.output));
-  return {};
+  BITLAB_RETURN_IF_ERROR(options.flags.apply());
+  return options.paths.apply(options.config);
 }
 
 // A file whose every value is of its type and in its range, about a network that can be made and data that have a name.
@@ -169,6 +171,7 @@ void add_train(CLI::App& app, Action& action) {
       "  bitlab train --example > exp.yaml; bitlab train --config exp.yaml --train.learning_rate 0.1 -o runs/exp\n"
       "  bitlab train --model mlp --model.hidden '[256, 64]' --rules rules.yaml -o runs/mlp\n"
       "  bitlab train --resume -o runs/mlp\n"
+      "  bitlab train --preset gpt_shakespeare --device cuda -o runs/gpt\n"
       "  bitlab train --model lenet5 --data mnist --epochs 1 --profile 20 -o runs/profiled\n"
       "  torchrun --nproc-per-node 2 --no-python bitlab train --model lenet5 --data mnist -o runs/two");
   command->callback([options, &action] { action = [options] { return run(*options); }; });

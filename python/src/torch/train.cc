@@ -10,6 +10,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "bitlab/train/device.h"
 #include "bitlab/train/learner.h"
 #include "bitlab/train/profiler.h"
 #include "bitlab/train/trainer.h"
@@ -297,6 +298,14 @@ void bind_train(nb::module_& m) {
   nb::class_<Learner>(m, "Learner")
       .def(nb::new_(&make_learner), nb::arg("module"), nb::arg("forward"), nb::arg("task"), nb::arg("set_blend"),
            nb::arg("ternary"));
+  m.def(
+      "find_device",
+      [](const std::string& name) {
+        const auto device = train::find_device(name).value();
+        return device ? device->str() : std::string();
+      },
+      nb::arg("name"),
+      "The device that TrainingConfig.device names, with its number. Errors: InvalidArgument, Unsupported.");
   m.def("fit", &run, nb::arg("learner"), nb::arg("config"), nb::arg("training"), nb::arg("validation").none(),
         nb::arg("best"), nb::arg("checkpoint"), nb::arg("resume"), nb::arg("on_step").none(),
         nb::arg("on_evaluation").none(), nb::arg("on_epoch").none(), nb::arg("profiler").none(), nb::arg("teacher").none(),

@@ -1,0 +1,158 @@
+"""Training on the device that the host plays (tests/cuda/played_libtorch.cc): steps of the CPU, checkpoints that a machine without a device reads, and
+how often the host waits for it."""
+
+import collections
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from programs import BINARY, check_refused, command_of, run
+
+DEVICE = {
+    "LD_PRELOAD": str(BINARY / "lib" / "libbitlab_played_libtorch.so"),
+    "BITLAB_CUDA_PLUGIN": str(BINARY / "lib" / "libbitlab_cuda_emulated.so"),
+    "BITLAB_EMULATED_OPEN_MEMORY": "1",
+}
+PICTURES = ["train", "--data", "synthetic", "--limit", "96", "--batch-size", "24", "--threads", "1", "--log.steps", "1"]
+MLP = [*PICTURES, "--model", "mlp", "--set", "model.hidden=[40]"]
+TEXT = ["train", "--model", "gpt", "--data", "tinyshakespeare", "--limit", "48", "--batch-size", "8", "--threads", "1", "--log.steps", "1",
+        "--data-options", "{tokens: 24}", "--model.dim", "32", "--model.layers", "2", "--model.heads", "2"]  # fmt: skip
+
+
+def losses(folder):
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [event["loss"] for event in events if event["event"] == "step"]
+
+
+class Device(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="bitlab_device_"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def train(self, name, *arguments, epochs=2, **environment):
+        """The folder of a run, on the device where `environment` has one."""
+        folder = self.folder / name
+        device = ["--device", "cuda"] if environment else []
+        result = run("bitlab", *arguments, "--epochs", epochs, *device, "-o", folder, env=environment)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stderr, "")
+        return folder
+
+    def check_same_steps(self, found, expected, tolerance=2e-3):
+        self.assertEqual(len(found), len(expected))
+        for a, b in zip(found, expected, strict=True):
+            self.assertAlmostEqual(a, b, delta=tolerance * abs(b))
+
+    def test_steps_are_those_of_the_cpu(self):
+        teacher = self.train("teacher", *MLP, "--quant", "none")
+        for name, arguments in {
+            "pictures": [*PICTURES, "--model", "lenet5"],
+            "text": TEXT,
+            "static activations by channel": [*MLP, "--activation", "int8_static", "--granularity", "channel"],
+            "learned scales": [*MLP, "--quant", "lsq"],
+            "warm-up, stochastic rounding": [*MLP, "--ternary-warmup", "0.5", "--rounding", "stochastic"],
+            "averages, clipping, mixup": [*MLP, "--ema", "0.9", "--clip-norm", "0.5", "--mixup", "0.2", "--accumulate", "2"],
+            "muon, statistics": [*MLP, "--optimizer", "muon", "--statistics-batches", "2", "--freeze-oscillation", "0.05"],
+            "sgd, a teacher": [*MLP, "--optimizer", "sgd", "--teacher", teacher, "--distillation", "0.5"],
+        }.items():
+            with self.subTest(name):
+                cpu, device = self.train("cpu " + name, *arguments), self.train(name, *arguments, **DEVICE)
+                self.check_same_steps(losses(device), losses(cpu))
+                self.assertEqual(json.loads((device / "environment.json").read_text())["device"], "cuda")
+
+    def test_half_precision_scales_the_loss(self):
+        half = [*MLP, "--precision", "float16"]
+        self.check_same_steps(losses(self.train("half", *half, **DEVICE)), losses(self.train("cpu", *half)), 2e-2)
+
+    def test_checkpoints_are_read_without_a_device(self):
+        device = self.train("device", *PICTURES, "--model", "lenet5", **DEVICE)
+        bit = self.folder / "lenet5.bit"
+        for command in (["deploy", device, "-o", bit], ["verify", bit, "--against", device]):
+            result = run("bitlab", *command)
+            self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("agree", result.stdout)
+        (device / "report.json").unlink()
+        result = run("bitlab", "train", "--resume", "--device", "cpu", "--train.device", "cpu", "-o", device)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertTrue((device / "report.json").exists())
+
+    def test_goes_on_to_the_same_bits(self):
+        """Random numbers of the device among them, as dropout draws."""
+        arguments = [*TEXT, "--model.dropout", "0.2", "--ema", "0.9", "--precision", "float16", "--freeze-oscillation", "0.05"]
+        whole = self.train("whole", *arguments, "--keep-last", "20", "--checkpoint-steps", "1", **DEVICE)
+        begun = self.folder / "begun"
+        shutil.copytree(whole, begun)
+        for name in ("last.ckpt", "best.ckpt", "report.json"):
+            (begun / name).unlink()
+        shutil.copy(begun / "last-000004.ckpt", begun / "last.ckpt")
+        result = run("bitlab", "train", "--resume", "-o", begun, env=DEVICE)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(losses(begun), losses(whole))
+        self.assertEqual((begun / "best.ckpt").read_bytes(), (whole / "best.ckpt").read_bytes())
+
+    def waits(self, name, *arguments):
+        """What the host waited for in a step, and how often: of two runs that differ in their steps alone."""
+        counts, steps = [], []
+        for samples in (96, 192):
+            log, limit = self.folder / f"{name} {samples}", ["--data.limit", samples]
+            environment = {**DEVICE, "BITLAB_PLAYED_WAITS": str(log)}
+            folder = self.train(f"{name} {samples} run", *arguments, *limit, "--validation", "0", epochs=1, **environment)
+            counts.append(collections.Counter(log.read_text().splitlines()))
+            steps.append(len(losses(folder)))
+        counts[1].subtract(counts[0])
+        return {what: count / (steps[1] - steps[0]) for what, count in counts[1].items() if count > 0}
+
+    def test_how_often_the_host_waits(self):
+        for name, arguments, expected in (
+            ("loss", MLP, {"aten::item": 1}),
+            ("convolutions", [*PICTURES, "--model", "lenet5"], {"aten::item": 1}),
+            ("warm-up", [*MLP, "--ternary-warmup", "0.5", "--ema", "0.9", "--accumulate", "2"], {"aten::item": 1}),
+            ("stochastic", [*MLP, "--rounding", "stochastic"], {"aten::item": 1 + 2}),
+            ("norm", [*MLP, "--clip-norm", "1", "--optimizer", "muon"], {"aten::item": 1, "copy to the host": 1}),
+            ("scaled", [*MLP, "--precision", "float16"], {"aten::item": 2}),
+            ("mixup", [*MLP, "--mixup", "0.2"], {"aten::item": 1, "copy from the host": 1}),
+            # In each of the two layers: the step is looked at and read; other encoders than the plug-in's look for NaN.
+            ("static", [*MLP, "--activation", "int8_static"], {"aten::item": 1 + 2 * 2}),
+            ("lsq", [*MLP, "--quant", "lsq"], {"aten::item": 1 + 2}),
+        ):
+            with self.subTest(name):
+                self.assertEqual(self.waits(name, *arguments), expected)
+
+    def test_processes_share_gradients(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        found = []
+        for name, more in (("cpu", {}), ("device", DEVICE)):
+            folder = self.folder / name
+            arguments = [*MLP, "--epochs", "2", *(["--device", "cuda"] if more else []), "-o", folder]
+            environment = {**os.environ, **more, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            processes = [
+                subprocess.Popen(command_of("bitlab", *arguments), env={**environment, "RANK": rank, "LOCAL_RANK": "0"}, stdout=subprocess.PIPE)
+                for rank in ("0", "1")
+            ]
+            for process in processes:
+                process.communicate(timeout=120)
+            self.assertEqual([process.returncode for process in processes], [0, 0])
+            found.append(losses(folder))
+        self.check_same_steps(found[1], found[0])
+
+    def test_a_device_that_is_not_there(self):
+        folder = self.folder / "run"
+        check_refused(self, run("bitlab", *MLP, "--device", "cuda", "-o", folder), 4, "[train] a LibTorch with CUDA", "'cuda'")
+        self.assertFalse(folder.exists())
+        refused = run("bitlab", *MLP, "--device", "cuda:1", "-o", folder, env=DEVICE)
+        check_refused(self, refused, 4, "[train] a device from 'cuda:0' to 'cuda:0', got 'cuda:1'")
+        for name in ("tpu", "cuda:-1", "cpu:1"):
+            check_refused(self, run("bitlab", *MLP, "--device", name, "-o", folder), 2, "[train] a device 'cpu', 'cuda' or 'cuda:<number>'", name)
+        profiled = run("bitlab", *MLP, "--device", "cuda", "--profile", "2", "-o", folder, env=DEVICE)
+        check_refused(self, profiled, 4, "[profile] a network on the CPU", "cuda:0")
+
+
+if __name__ == "__main__":
+    unittest.main()
