@@ -204,6 +204,19 @@ def test_schedules_are_those_of_pytorch(schedule: str) -> None:
     assert rates == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+# Training on a device is tests/integration/device_test.py's, as the tests of Python have none.
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    report = bitlab.BitTrainer(network(), CONFIG.replace(device="cpu"), Blobs(32)).train()
+    assert len(report.epochs) == 3
+    for teacher in (None, network()):
+        config = CONFIG.replace(device="gpu", distillation=0.5 if teacher else 0.0)
+        with pytest.raises(bitlab.InvalidArgument, match="a device 'cpu', 'cuda' or 'cuda:<number>', got 'gpu'"):
+            bitlab.BitTrainer(network(), config, Blobs(32), teacher=teacher).train()
+        if not torch.cuda.is_available():
+            with pytest.raises(bitlab.Unsupported, match="for the device 'cuda:1', got"):
+                bitlab.BitTrainer(network(), config.replace(device="cuda:1"), Blobs(32), teacher=teacher).train()
+
+
 # --- what a config adds to a step, against PyTorch
 
 PLAIN = {"epochs": 5, "batch_size": 24, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant", "warmup": 0, "threads": 1}

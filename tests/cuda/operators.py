@@ -3,7 +3,10 @@
 
     python3 tests/cuda/operators.py build/release/lib/libbitlab_ops.so
 
-A machine with a GPU runs it; the tests of the operators themselves (bitlab/ops/*_test.cc) need none.
+A machine with a GPU runs it; the tests of the operators themselves (bitlab/ops/*_test.cc) need none. Without one the host can play the device, in minutes:
+
+    LD_PRELOAD=build/dev/lib/libbitlab_played_libtorch.so BITLAB_CUDA_PLUGIN=build/dev/lib/libbitlab_cuda_emulated.so \\
+    BITLAB_EMULATED_OPEN_MEMORY=1 python3 tests/cuda/operators.py --played build/dev/lib/libbitlab_ops.so
 """
 
 # ruff: noqa: B023 (functions in loops are called at once)
@@ -16,6 +19,16 @@ import torch
 ops = torch.ops.bitlab
 METHODS = {"absmean": 0, "absmedian": 0, "twn": 0, "twn_asymmetric": 0, "ttq": 2, "lsq": 1, "tga": 1, "fixed": 0, "int8": 0}
 GROUPED = ("absmean", "absmedian", "twn", "fixed")
+CONVOLUTIONS = [  # x, weight, stride, padding, dilation, transposed, output padding, groups
+    ((2, 3, 9, 7), (17, 3, 3, 2), [2, 1], [1, 3], [1, 2], False, [0, 0], 1),
+    ((1, 1, 28, 28), (20, 1, 5, 5), [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+    ((2, 64, 8, 8), (64, 64, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+    ((2, 12, 9, 9), (18, 4, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 3),
+    ((2, 7, 9, 8), (7, 1, 3, 3), [2, 1], [1, 1], [1, 1], False, [0, 0], 7),
+    ((2, 5, 40), (6, 5, 7), [2], [3], [2], False, [0], 1),
+    ((1, 4, 5, 6, 7), (6, 4, 3, 2, 3), [2, 1, 1], [1, 0, 1], [1, 2, 1], False, [0, 0, 0], 1),
+    ((2, 6, 6, 5), (6, 3, 4, 3), [2, 3], [1, 1], [1, 1], True, [1, 2], 3),
+]
 failures = []
 checks = 0
 
@@ -104,20 +117,10 @@ def check_products():
         compare(f"bit_linear {spec} {kind} {tokens}x{depth}x{rows}", exact, [x, weight, bias, *learned],
                 lambda x, weight, bias, *learned: ops.bit_linear(x, weight, bias, spec, kind, list(learned),
                                                                  None if step is None else step.to(x.device)))  # fmt: skip
-    convolutions = [  # x, weight, stride, padding, dilation, transposed, output padding, groups
-        ((2, 3, 9, 7), (17, 3, 3, 2), [2, 1], [1, 3], [1, 2], False, [0, 0], 1),
-        ((1, 1, 28, 28), (20, 1, 5, 5), [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
-        ((2, 64, 8, 8), (64, 64, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
-        ((2, 12, 9, 9), (18, 4, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 3),
-        ((2, 7, 9, 8), (7, 1, 3, 3), [2, 1], [1, 1], [1, 1], False, [0, 0], 7),
-        ((2, 5, 40), (6, 5, 7), [2], [3], [2], False, [0], 1),
-        ((1, 4, 5, 6, 7), (6, 4, 3, 2, 3), [2, 1, 1], [1, 0, 1], [1, 2, 1], False, [0, 0, 0], 1),
-        ((2, 6, 6, 5), (6, 3, 4, 3), [2, 3], [1, 1], [1, 1], True, [1, 2], 3),
-    ]
     for spec, count, granularity in specs():
         if granularity == "group64":
             continue
-        for shape, kernel, stride, padding, dilation, transposed, output, groups in convolutions:
+        for shape, kernel, stride, padding, dilation, transposed, output, groups in CONVOLUTIONS:
             torch.manual_seed(4)
             rows = kernel[1] * groups if transposed else kernel[0]
             x, weight, bias, learned = torch.randn(shape), torch.randn(kernel), torch.randn(rows), learned_of(count, granularity, rows)
@@ -151,29 +154,59 @@ def compare(what, exact, tensors, call):
             expect(close(a, b, 3e-5 if i < 3 else 1e-3), f"{what}: gradient {i}")
 
 
+PACKED = ("absmean/tensor", "absmean/channel", "twn_asymmetric/channel", "absmean/group64", "twn/group64", "int8/channel")
+
+
 def check_packed():
-    """ternary_linear, which reads codes as ternary_pack makes them."""
-    for spec in ("absmean/tensor", "absmean/channel", "twn_asymmetric/channel", "absmean/group64", "twn/group64"):
-        for kind, (tokens, depth, rows) in itertools.product(("int8", "int4", "int8_static"), ((1, 1, 1), (5, 33, 7), (40, 128, 64), (3, 1000, 130), (70, 4096, 260))):
+    """Operators that read codes as ternary_pack makes them, or weights in int8."""
+    for spec in PACKED:
+        for kind, (tokens, depth, rows) in itertools.product(
+            ("int8", "int4", "int8_static", "none"), ((1, 1, 1), (5, 33, 7), (40, 128, 64), (3, 1000, 130), (70, 4096, 260))
+        ):
+            if kind == "none" and spec not in ("absmean/tensor", "absmean/channel"):
+                continue
             torch.manual_seed(9)
             x, bias = torch.randn(tokens, depth), torch.randn(rows)
-            codes, scale, scale_neg = ops.ternary_pack(torch.randn(rows, depth), spec, [])
-            scale_neg, step = scale_neg if scale_neg.numel() else None, torch.tensor([0.03]) if kind.endswith("static") else None
-            arguments = (x, codes, scale, scale_neg, bias, step, kind, 64 if "group" in spec else 0)
-            what = f"ternary_linear {spec} {kind} {tokens}x{depth}x{rows}"
-            with torch.no_grad():
-                on_device = [on_cuda(a) for a in arguments]
-                found = attempt(what, lambda: ops.ternary_linear(*on_device))
-                if found is not None:
-                    expected = ops.ternary_linear(*arguments)
-                    expect(same(found, expected), what)
-                    expect(same(ops.ternary_linear(*on_device), expected), f"{what}, again")
+            arguments = (x, *packed(torch.randn(rows, depth), spec), bias, step_of(kind), kind, 64 if "group" in spec else 0)
+            compare_packed(f"ternary_linear {spec} {kind} {tokens}x{depth}x{rows}", ops.ternary_linear, arguments)
+        torch.manual_seed(10)
+        arguments = (*packed(torch.randn(33, 130), spec), torch.randint(33, (4, 5)), 130, 64 if "group" in spec else 0)
+        compare_packed(f"ternary_embedding {spec}", ops.ternary_embedding, arguments)
+    for spec, kind in itertools.product(("absmean/channel", "twn_asymmetric/tensor", "int8/channel"), ("int8", "int8_static", "none")):
+        if kind == "none" and spec != "absmean/channel":
+            continue
+        for shape, kernel, *window, groups in CONVOLUTIONS:
+            torch.manual_seed(11)
+            x, rows = torch.randn(shape), kernel[1] * groups if window[3] else kernel[0]
+            weight = packed(torch.randn(kernel), spec, window[3], groups)
+            arguments = (x, *weight, torch.randn(rows), step_of(kind), kernel[2:], *(tuple(v) if isinstance(v, list) else v for v in window), groups, kind, 0)
+            compare_packed(f"ternary_conv {spec} {kind} {shape} {kernel} groups={groups}", ops.ternary_conv, arguments)
     codes = torch.full((4, 8), 0xFF, dtype=torch.uint8, device="cuda")
     try:
         ops.ternary_linear(torch.randn(2, 32, device="cuda"), codes, torch.ones(1, device="cuda"), None, None, None, "int8", 0)
         expect(False, "codes that do not exist are taken")
     except RuntimeError as error:
         expect("code" in str(error), f"codes that do not exist: {error}")
+
+
+def packed(weight, spec, transposed=False, groups=1):
+    codes, scale, scale_neg = ops.ternary_pack(weight, spec, [], transposed, groups)
+    return codes, scale, scale_neg if scale_neg.numel() else None
+
+
+def step_of(kind):
+    return torch.tensor([0.03]) if kind.endswith("static") else None
+
+
+def compare_packed(what, operator, arguments):
+    """An operator twice on the device: as it packs the codes, and by those that it kept."""
+    with torch.no_grad():
+        on_device = [on_cuda(a) for a in arguments]
+        found = attempt(what, lambda: operator(*on_device))
+        if found is not None:
+            expected = operator(*arguments)
+            expect(same(found, expected), what)
+            expect(same(operator(*on_device), expected), f"{what}, again")
 
 
 def check_autocast():
@@ -213,14 +246,18 @@ def check_streams_and_nan():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", help="libbitlab_ops.so, with libbitlab_cuda.so beside libbitlab.so or on the loader's path")
+    parser.add_argument("--played", action="store_true", help="the device is the one that the host plays, whose library is loaded first")
     options = parser.parse_args()
+    if options.played:
+        torch.cuda._lazy_init = lambda: None
     torch.ops.load_library(options.library)
     torch.backends.cudnn.allow_tf32 = False  # whose gradients have 10 bits
     check_encoders()
     check_products()
     check_packed()
     check_autocast()
-    check_streams_and_nan()
+    if not options.played:
+        check_streams_and_nan()
     for line in failures[:60]:
         print("  " + line)
     print(f"{checks - len(failures)} passed, {len(failures)} failed")

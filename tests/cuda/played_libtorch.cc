@@ -349,6 +349,9 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("copy_", copy);
   m.impl("_local_scalar_dense", number);
   m.impl("_fused_sdp_choice", attention_kind);
+  // These would choose kernels by the device's kind.
+  m.impl("convolution", torch::CppFunction::makeFromBoxedFunction<&play>());
+  m.impl("convolution_backward", torch::CppFunction::makeFromBoxedFunction<&play>());
   m.impl("as_strided", as_strided);
   m.impl("view", TORCH_FN(at::native::view));
   m.impl("unfold", TORCH_FN(at::native::unfold));

@@ -43,7 +43,7 @@ class Manners(unittest.TestCase):
     def test_a_device_that_is_none_and_one_that_is_not_there(self):
         check_refused(self, run("bitlab-run", "benchmark", MODEL, "--device", "gpu"), 2, "'cuda:<number>'", "'gpu'")
         nowhere = {"BITLAB_CUDA_PLUGIN": "/none/libbitlab_cuda.so"}
-        for command in (("run", "--data", "synthetic"), ("benchmark",), ("profile",)):
+        for command in (("run", "--data", "synthetic"), ("benchmark",), ("profile",), ("inspect",)):
             refused = run("bitlab-run", command[0], MODEL, *command[1:], "--device", "cuda", env=nowhere)
             check_refused(self, refused, 4, "libbitlab_cuda.so", "BITLAB_CUDA", "/none/")
 
@@ -101,6 +101,20 @@ class Commands(unittest.TestCase):
         facts = json.loads(self.ok("inspect", MODEL, "--json", kernel="ternary_gemm:reference"))
         self.assertIn("ternary_gemm:reference", facts["nodes"][0]["kernels"])
         self.assertEqual(facts["nodes"][0]["weights"][0]["layout"], "rows")
+
+    @unittest.skipUnless(EMULATED.exists(), "sanitizers and other architectures have no emulated device")
+    def test_inspect_shows_where_nodes_run(self):
+        def kernels(**environment):
+            facts = json.loads(self.ok("inspect", MODEL, "--json", "--device", "cuda", env={"BITLAB_CUDA_PLUGIN": str(EMULATED), **environment}))
+            return {node["node"]: node["kernels"] for node in facts["nodes"]}
+
+        everywhere = kernels()
+        self.assertEqual(everywhere["fc1"], "activation_quant:cuda ternary_gemm:cuda")
+        for node, names in everywhere.items():
+            self.assertTrue(names.startswith("within ") or all(name.endswith(":cuda") for name in names.split()), (node, names))
+        some = kernels(BITLAB_HOST_OPS="ternary_linear")
+        self.assertTrue(some["fc1"].startswith("host activation_quant:"), some["fc1"])
+        self.assertEqual(some["conv1"], everywhere["conv1"])
 
     @unittest.skipUnless(EMULATED.exists(), "sanitizers and other architectures have no emulated device")
     def test_a_device_gives_the_bits_of_the_cpu(self):
