@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
@@ -11,6 +12,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/where.h>
+#include <c10/core/InferenceMode.h>
 
 #include "bitlab/nn/layer.h"
 #include "bitlab/ops/ops.h"
@@ -67,9 +69,29 @@ at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, -1}).transpose(1, 2);
 }
 
+// The positions of `count` tokens from `first` on. Those of a device that were asked for last are kept: the table of their angles, which the host makes, is
+// kept with them (ops/rotary.cc), and not made in every layer.
+at::Tensor positions_of(int64_t first, int64_t count, const at::Tensor& x) {
+  const auto make = [&] { return at::arange(first, first + count, x.options().dtype(at::kLong)); };
+  if (!x.is_cuda()) return make();
+  struct Last {
+    std::mutex mutex;
+    int64_t first = 0;
+    at::Tensor positions;
+  };
+  static auto* last = new Last;  // never destroyed: a device may be gone by then
+  const std::lock_guard lock(last->mutex);
+  at::Tensor& known = last->positions;
+  if (!known.defined() || last->first != first || known.size(0) != count || known.device() != x.device()) {
+    const c10::InferenceMode normal(false);  // whose tensors nothing can be kept with
+    known = make(), last->first = first;
+  }
+  return known;
+}
+
 // x [B, H, T, D] at the positions from `first` on.
 at::Tensor rotated(const at::Tensor& x, int64_t first, double theta) {
-  return ops::rotary(x, at::arange(first, first + x.size(2), x.options().dtype(at::kLong)), theta);
+  return ops::rotary(x, positions_of(first, x.size(2), x), theta);
 }
 
 constexpr int64_t kFirstCapacity = 64;  // tokens that a state has room for at first

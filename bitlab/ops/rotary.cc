@@ -4,9 +4,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 
 #include "bitlab/ops/internal/check.h"
 #include "bitlab/ops/internal/implementations.h"
+#include "bitlab/ops/internal/tensor_cache.h"
 #include "bitlab/ops/internal/traced.h"
 
 namespace bitlab::ops {
@@ -41,9 +43,14 @@ TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double /*thet
 
 namespace any_device {
 
+// The host makes the table, and waits for the positions: so it is kept with them.
 TwoTensors rotary_table(const at::Tensor& positions, int64_t size, double theta) {
-  const auto [cosines, sines] = cpu::rotary_table(positions.cpu(), size, theta);
-  return {cosines.to(positions.device()), sines.to(positions.device())};
+  static auto* tables = new TensorCache<std::pair<int64_t, double>, TwoTensors>;  // never destroyed: tensors may outlive it
+  return *tables->get({positions}, {size, theta}, [&] {
+    const c10::InferenceMode normal(false);  // whose tensors no gradient may need
+    const auto [cosines, sines] = cpu::rotary_table(positions.cpu(), size, theta);
+    return std::make_shared<const TwoTensors>(cosines.to(positions.device()), sines.to(positions.device()));
+  });
 }
 
 at::Tensor rotary(const at::Tensor& x, const at::Tensor& positions, double theta) {

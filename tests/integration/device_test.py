@@ -110,6 +110,7 @@ class Device(unittest.TestCase):
     def test_how_often_the_host_waits(self):
         for name, arguments, expected in (
             ("loss", MLP, {"aten::item": 1}),
+            ("positions", TEXT, {"aten::item": 1}),
             ("convolutions", [*PICTURES, "--model", "lenet5"], {"aten::item": 1}),
             ("warm-up", [*MLP, "--ternary-warmup", "0.5", "--ema", "0.9", "--accumulate", "2"], {"aten::item": 1}),
             ("stochastic", [*MLP, "--rounding", "stochastic"], {"aten::item": 1 + 2}),

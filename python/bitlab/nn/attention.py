@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from bitlab import _core
@@ -11,6 +12,20 @@ from bitlab.nn.linear import BitLinear
 from bitlab.nn.norm import make_norm
 
 _rotary = torch.ops.bitlab.rotary.default
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_positions(first: int, count: int, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(False):  # whose tensors nothing can be kept with
+        return torch.arange(first, first + count, device=device)
+
+
+def _positions(first: int, count: int, x: torch.Tensor) -> torch.Tensor:
+    """Those of a device are kept: the table of their angles, which the host makes, is kept with them."""
+    if x.is_cuda and not torch.compiler.is_compiling():
+        return _kept_positions(first, count, x.device)
+    return torch.arange(first, first + count, device=x.device)
+
 
 _FIRST_CAPACITY = 64  # tokens that a state has room for at first
 
@@ -194,7 +209,7 @@ class BitMultiheadAttention(torch.nn.Module):
         return q, k, v
 
     def _rotated(self, x: torch.Tensor, first: int) -> torch.Tensor:
-        y: torch.Tensor = _rotary(x, torch.arange(first, first + x.shape[2], device=x.device), self.rope_theta)
+        y: torch.Tensor = _rotary(x, _positions(first, x.shape[2], x), self.rope_theta)
         return y
 
     def _attend(
