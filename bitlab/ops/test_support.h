@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/rand.h>
