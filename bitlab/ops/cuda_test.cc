@@ -1,13 +1,7 @@
 // Operators on a CUDA device beside those of the CPU. The device is the one that the host plays: a ctest entry of its own loads it
 // (tests/cuda/played_libtorch.cc).
-#include <ATen/Context.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/allclose.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full_like.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/randint.h>
 #include <fmt/ranges.h>
+#include <torch/torch.h>
 
 #include "bitlab/ops/test_support.h"
 
