@@ -13,16 +13,31 @@ namespace {
 // The program of the recordings; those at the largest sizes are made where a constant asks for them. `varied`: becomes true where masks ask for more
 // samples.
 Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Recordings& recordings,
-                       const NamedTensors& example, const CaptureOptions& options, bool& varied) {
+                       const NamedTensors& example, const CaptureOptions& options, Samples samples, bool& varied) {
+  constexpr size_t kMostOthers = 8;
   const auto names = tensor_names(module);
-  Lowering lowering(names);
+  bool computes_tables = false;
+  std::optional<Error> refused;  // where constants are taken as they are
+  size_t refused_at = 0;
+  Lowering lowering(names, computes_tables);
   Result<program::Program> program = lowering.lower(recordings, options.metadata);
-  if (!program.ok() && lowering.wants_largest()) {
-    const program::SymbolSizes largest = largest_sizes(recordings.signature.symbols, recordings.sizes);
-    BITLAB_TRY(recordings.largest, record(forward, resized(recordings.signature, example, largest)));
-    lowering = Lowering(names);
+  while (!program.ok()) {
+    if (lowering.wants_largest() && !recordings.largest) {
+      recordings.largest_sizes = largest_sizes(recordings.signature.symbols, recordings.sizes);
+      BITLAB_TRY(recordings.largest, record(forward, resized(recordings.signature, example, recordings.largest_sizes)));
+    } else if (lowering.wants_sizes() && recordings.others.size() < kMostOthers) {
+      if (!record_other(forward, example, *lowering.wants_sizes(), samples, recordings)) break;
+    } else if (lowering.wants_tables() && !computes_tables) {
+      computes_tables = true;
+      refused = program.error();
+      refused_at = lowering.failed_at();
+    } else {
+      break;
+    }
+    lowering = Lowering(names, computes_tables);
     program = lowering.lower(recordings, options.metadata);
   }
+  if (!program.ok() && refused && lowering.failed_at() <= refused_at) return *refused;
   varied = lowering.wants_variety();
   if (!program.ok()) return program.error();
   return Captured{*std::move(program),   {},
@@ -34,11 +49,11 @@ Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Record
 Result<Captured> capture_of(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                             const CaptureOptions& options, Samples samples, bool& varied) {
   BITLAB_TRY(Recordings recordings, record_all(module, forward, example, options.signature, samples));
-  BITLAB_TRY(Captured captured, lower(module, forward, recordings, example, options, varied));
+  BITLAB_TRY(Captured captured, lower(module, forward, recordings, example, options, samples, varied));
   captured.unread = unread_modules(module, Readers(recordings.first));
   std::swap(recordings.first, recordings.twin);
   std::swap(recordings.sizes, recordings.twin_sizes);
-  BITLAB_TRY(const Captured other, lower(module, forward, recordings, example, options, varied));
+  BITLAB_TRY(const Captured other, lower(module, forward, recordings, example, options, samples, varied));
   if (print(captured.program) != print(other.program))
     return make_error(ErrorCode::kUnsupported,
                       "[capture] the same arguments for every batch size, got some for {} that differ from those for {}",
@@ -62,6 +77,7 @@ Result<Captured> or_again(const Result<Captured>& first, torch::nn::Module& modu
 
 Result<Captured> capture_module(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                                 const CaptureOptions& options) {
+  const LineScope lines(options.line);
   bool varied = false;
   Result<Captured> captured = capture_of(module, forward, example, options, Samples::kFew, varied);
   if (captured.ok()) return captured;

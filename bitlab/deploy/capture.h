@@ -1,6 +1,7 @@
 // From a LibTorch module to a Program: eval forward passes are recorded and every operator call is lowered to a node.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -13,11 +14,15 @@
 
 namespace bitlab::deploy {
 
+using LineOfCall = std::function<std::string()>;
+
 struct CaptureOptions {
   // Names, dtypes and sizes of the inputs: which of them differ from run to run, and in which range. Without it the first size of every input is
   // the batch, and the others are the example's. Outputs follow from the network.
   std::optional<Signature> signature = std::nullopt;
   std::map<std::string, std::string> metadata{};  // texts for the file ("model", "preprocess")
+  // The line of the network that is under way, "net.py:12", for errors: called before each operator of a forward pass.
+  LineOfCall line{};
 };
 
 struct Captured {

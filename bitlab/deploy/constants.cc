@@ -1,6 +1,8 @@
 // What stays the same from run to run, as constants of the program.
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/arange.h>
@@ -111,6 +113,7 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   if (const at::Tensor now = get(call); now.has_storage() && states_.contains(memory_of(now)))
     return unsupported(call, "a network without a memory of earlier runs", describe(tensor) + " that each run changes");
   const auto differs = [&](std::string expected, const std::string& found) -> Error {
+    wants_tables_ = true;
     const std::string source = random_source(get(call));
     if (source.empty()) return unsupported(call, expected, found);
     return unsupported(call, "the same values in every run", "random ones of " + source);
@@ -118,11 +121,15 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   if (tensor.scalar_type() != at::kFloat && !is_plain(tensor.scalar_type()))
     return unsupported(call, "constants of float32, int64, int32 or bool", c10::toString(tensor.scalar_type()));
   BITLAB_TRY(const program::Shape shape, shape_of(call, [&](const Call& c) { return get_of(c).sizes().vec(); }));
+  const auto of_sizes = [&](const std::function<at::Tensor(const Call&)>& get_part) -> Result<ValueId> {
+    BITLAB_TRY(const auto numbers, numbers_of_sizes(call, get_part));
+    if (numbers) return *numbers;
+    return differs("constants that depend on neither sizes nor values of inputs",
+                   fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
+                               recordings_->sizes[0], recordings_->twin_sizes[0]));
+  };
   if (is_fixed(shape)) {
-    if (!tensor.is_same(twin_tensor) && !same_values(tensor, twin_tensor))
-      return differs("constants that depend on neither sizes nor values of inputs",
-                     fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
-                                 recordings_->sizes[0], recordings_->twin_sizes[0]));
+    if (!tensor.is_same(twin_tensor) && !same_values(tensor, twin_tensor)) return of_sizes(get_of);
     const at::Tensor values = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
     if (tensor.scalar_type() != at::kFloat || !tensor.isnan().any().item<bool>()) return constant(tensor, values);
     // Constants are numbers: what is none is computed.
@@ -130,12 +137,25 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
     const ValueId numbers = constant(at::where(values.isnan(), at::zeros_like(values), values));
     return node(Op::where, {constant(values.isnan()), nan, numbers});
   }
-  const auto [part, whole, rest] = without_repetitions(tensor, shape);
+  const Unrepeated unrepeated = without_repetitions(tensor, shape);
+  const auto& [part, whole, rest] = unrepeated;
   ValueId value = program::kNone;
   if (is_fixed(rest)) {
-    value = constant(part);
+    const auto part_in = [&, &whole = whole, &rest = rest](const Call& c) {
+      at::Tensor found = get_of(c).reshape(shape_at(whole, sizes_in(c)));
+      for (size_t i = 0; i < rest.size(); ++i)
+        if (rest[i] != whole[i]) found = found.narrow(static_cast<int64_t>(i), 0, 1);
+      return found;
+    };
+    const at::Tensor twin_part = part_in(twin());
+    const bool of_samples = std::any_of(whole.begin(), whole.end(), [](const program::Dim& size) { return uses(size, 0); });
+    if (same_values(part, twin_part) || is_repeated(part, twin_part, of_samples)) {
+      value = constant(part);
+    } else {
+      BITLAB_TRY(value, of_sizes(part_in));
+    }
   } else {
-    BITLAB_TRY(value, table_part(call, tensor, part, rest, get));
+    BITLAB_TRY(value, table_part(call, tensor, part, whole, rest, get));
   }
   BITLAB_TRY(value, node(Op::expand, {value}, {{"shape", whole}}));
   return reshape(value, shape);
@@ -146,6 +166,7 @@ Result<ValueId> Lowering::counted(const Call& call, const at::Tensor& source, co
                                   const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get,
                                   size_t symbol) {
   const auto none = [&] {
+    wants_tables_ = true;
     return unsupported(
         call,
         fmt::format("a largest size of '{}', with which a constant grows", recordings_->signature.symbols[symbol].name),
@@ -176,9 +197,10 @@ Result<ValueId> Lowering::counted(const Call& call, const at::Tensor& source, co
   return reshape(value, rest);
 }
 
-// `part`: the tensor without its repetitions, `rest` its shape. The recording at the largest sizes has the whole table.
+// `part`: the tensor without its repetitions, `rest` its shape, `whole` that with them. The recording at the largest sizes has the whole table.
 Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
-                                     const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get) {
+                                     const program::Shape& whole, const program::Shape& rest,
+                                     const std::function<at::Tensor(const Call&)>& get) {
   if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return uses(dim, 0); }))
     return random_source(source).empty()
                ? unsupported(call, "constants that are the same for each sample",
@@ -196,16 +218,25 @@ Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source,
   if (index_ >= calls.size() || calls[index_].op != call.op)
     return unsupported(call, "the same operators at the largest sizes", index_ < calls.size() ? calls[index_].op : "none");
   at::Tensor table = get(calls[index_]);
+  const std::vector<int64_t> sizes = shape_at(whole, recordings_->largest_sizes);
+  if (std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<>()) != table.numel())
+    return unsupported(call, "a constant of shape " + program::to_string(sizes), describe(table));
+  table = table.reshape(sizes);
   for (size_t i = 0; i < rest.size(); ++i)
     if (rest[i] == program::Dim(1) && part.size(static_cast<int64_t>(i)) == 1)
       table = table.narrow(static_cast<int64_t>(i), 0, 1);
   at::Tensor beginning = table;
   for (int64_t i = 0; i < part.dim(); ++i) {
-    if (beginning.size(i) < part.size(i)) return unsupported(call, "a constant that grows", describe(beginning));
+    if (beginning.size(i) < part.size(i)) {
+      wants_tables_ = true;
+      return unsupported(call, "a constant that grows", describe(beginning));
+    }
     beginning = beginning.narrow(i, 0, part.size(i));
   }
-  if (!at::equal(beginning, part))
+  if (!at::equal(beginning, part)) {
+    wants_tables_ = true;
     return unsupported(call, "a constant whose beginning stays as it grows", describe(source) + " with values that change");
+  }
   ValueId value = constant(source, table);
   for (size_t i = 0; i < rest.size(); ++i) {
     if (rest[i].is_number()) continue;
@@ -305,8 +336,10 @@ ValueId Lowering::number(const at::Scalar& value, at::ScalarType type) {
 }
 
 ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
+  // One tensor may be read in several orders, as the weight of a convolution and of its transpose; the builder knows equal ones.
+  const bool is_as_read = values.is_same(source);
   const auto known = constants_.find(identity(source));
-  if (known != constants_.end()) return known->second;
+  if (known != constants_.end() && is_as_read) return known->second;
   const auto named = names_.find(identity(source));
   const std::string constant_name = unique_name(named == names_.end() ? "constant" : named->second);
   ValueId id = program::kNone;
@@ -316,7 +349,7 @@ ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
     const at::Tensor finite = infinite_as_large(values.to(at::kFloat));
     id = builder_.floats(constant_name, finite.sizes().vec(), values_of<float>(finite));
   }
-  constants_[identity(source)] = id;
+  if (is_as_read) constants_[identity(source)] = id;
   kept_.push_back(source);
   return id;
 }

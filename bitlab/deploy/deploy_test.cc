@@ -165,7 +165,8 @@ TEST(Capture, RefusesByName) {
       {[](Net&, const at::Tensor& x) { return x * torch::full({1}, static_cast<float>(x.size(0))); },
        "neither sizes nor values"},
       {[](Net&, const at::Tensor& x) { return at::softmax(x, 0); }, "within samples"},
-      {[](Net&, const at::Tensor& x) { return x.size(0) == 2 ? at::relu(x) : at::relu(at::relu(x)); }, "every batch size"},
+      {[](Net&, const at::Tensor& x) { return x.size(0) == 2 ? at::relu(x) : at::relu(at::relu(x)); },
+       "the same operators for every size"},
   };
   for (const Case& c : cases) {
     Net net;

@@ -15,13 +15,44 @@
 namespace bitlab::deploy {
 namespace {
 
+// An error with the line of the call that it is about: "... (operator=aten::nonzero, line=net.py:12)".
+Error at_line(Error error, const Call& call) {
+  if (call.line.empty()) return error;
+  const bool has_list = error.message.ends_with(")");
+  if (has_list) error.message.pop_back();
+  error.message += fmt::format("{}line={})", has_list ? ", " : " (", call.line);
+  return error;
+}
+
+// The sizes of symbols, for messages: "batch 2, tokens 5".
+std::string text_of(const program::Symbols& symbols, const program::SymbolSizes& sizes) {
+  std::string text;
+  for (size_t i = 0; i < symbols.size(); ++i)
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", symbols[i].name, sizes[i]);
+  return text;
+}
+
 // Whether both recordings have the same operator as their call number i.
 Status check_same_call(const Recordings& recordings, size_t i) {
   const auto &a = recordings.first.calls, &b = recordings.twin.calls;
   if (i < a.size() && i < b.size() && a[i].op == b[i].op) return {};
-  return make_error(
-      ErrorCode::kUnsupported, "[capture] the same operators for every batch size, got {} for {} and {} for {}",
-      i < a.size() ? a[i].op : "none", recordings.sizes[0], i < b.size() ? b[i].op : "none", recordings.twin_sizes[0]);
+  const program::Symbols& symbols = recordings.signature.symbols;
+  const Error error = make_error(ErrorCode::kUnsupported,
+                                 "[capture] the same operators for every size (no 'if' and no loop over one, unless "
+                                 "dynamic_axes fix it), got {} for {} and {} for {}",
+                                 i < a.size() ? a[i].op : "none", text_of(symbols, recordings.sizes),
+                                 i < b.size() ? b[i].op : "none", text_of(symbols, recordings.twin_sizes));
+  return i < a.size() ? at_line(error, a[i]) : i < b.size() ? at_line(error, b[i]) : error;
+}
+
+// Where the recordings have other operators, that is why; what is found before may follow from it, but for an operator that nothing lowers.
+Error explained(const Recordings& recordings, size_t from, Error error) {
+  if (find_lowering(recordings.first.calls[from].op) == nullptr)
+    return at_line(std::move(error), recordings.first.calls[from]);
+  const size_t calls = std::max(recordings.first.calls.size(), recordings.twin.calls.size());
+  for (size_t i = from; i < calls; ++i)
+    if (Status status = check_same_call(recordings, i); !status.ok()) return status.error();
+  return at_line(std::move(error), recordings.first.calls[from]);
 }
 
 // The tensor that an identity stands for, which lives.
@@ -119,17 +150,19 @@ std::string describe(const c10::IValue& value) {
 void Lowering::move_to(size_t call) {
   index_ = call;
   twin_ = &recordings_->twin.calls[call];
-  third_ = recordings_->third ? &recordings_->third->calls[call] : nullptr;
+  others_.clear();
+  for (const Recording& other : recordings_->others) others_.push_back(&other.calls[call]);
 }
 
 template <class Function>
 auto Lowering::within(size_t call, Function function) {
   const size_t index = index_, nodes = calls_.size();
-  const Call *twin = twin_, *third = third_;
+  const Call* twin = twin_;
+  const std::vector<const Call*> others = others_;
   move_to(call);
   auto result = function();
   index_ = index;
-  twin_ = twin, third_ = third;
+  twin_ = twin, others_ = others;
   std::fill(calls_.begin() + static_cast<std::ptrdiff_t>(nodes), calls_.end(), std::nullopt);
   return result;
 }
@@ -163,10 +196,11 @@ class Lowering::Written {
     return lowering_.within(write, [&] {
       return lowering_.constant_of(all.first.calls[write], [&](const Call& c) {
         const auto holds = [&](const Recording& recording) { return &c == &recording.calls[write]; };
-        const Recording& recording = holds(all.first)                 ? all.first
-                                     : holds(all.twin)                ? all.twin
-                                     : all.third && holds(*all.third) ? *all.third
-                                                                      : *all.largest;
+        const auto other = std::find_if(all.others.begin(), all.others.end(), holds);
+        const Recording& recording = holds(all.first)            ? all.first
+                                     : holds(all.twin)           ? all.twin
+                                     : other != all.others.end() ? *other
+                                                                 : *all.largest;
         const at::Tensor base = recording.calls[view_.call].arguments.at(0).value.toTensor();
         return c.memory.as_strided(base.sizes(), base.strides(), base.storage_offset());
       });
@@ -209,8 +243,26 @@ Result<ValueId> Lowering::value_of(const Call& call, const at::Tensor& tensor) {
                      describe(tensor));
 }
 
+// A number, or a tensor without dimensions that holds one and is not computed, as it is in each recording.
+Result<std::optional<ValueId>> Lowering::sized_number(const Call& call, const std::string& argument, at::ScalarType type) {
+  const c10::IValue& value = call.argument(argument);
+  const bool is_tensor = value.isTensor() && value.toTensor().defined() && value.toTensor().dim() == 0 &&
+                         !is_activation(value.toTensor()) && !value.toTensor().is_complex();
+  const bool is_exact =
+      !is_tensor || value.toTensor().scalar_type() == at::kDouble || value.toTensor().scalar_type() == at::kLong;
+  if ((!is_tensor && !value.isScalar()) || !is_exact || (value.isScalar() && value.toScalar().isComplex()))
+    return std::optional<ValueId>();
+  const auto get = [&](const Call& c) {
+    const c10::IValue& number = c.argument(argument);
+    return number.isScalar() ? number.toScalar().toDouble() : number.toTensor().to(at::kDouble).item<double>();
+  };
+  return number_of_sizes(call, get, type, Precision::kDouble);
+}
+
 Result<ValueId> Lowering::operand(const Call& call, const std::string& argument) {
   const c10::IValue& value = call.argument(argument);
+  BITLAB_TRY(const auto sized, sized_number(call, argument, at::kFloat));
+  if (sized) return *sized;
   if (value.isScalar()) return number(value.toScalar(), at::kFloat);
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
   if (is_activation(value.toTensor())) return activation(call, argument);
@@ -224,6 +276,8 @@ Result<ValueId> Lowering::operand(const Call& call, const std::string& argument)
 Result<ValueId> Lowering::operand_as(const Call& call, const std::string& argument, at::ScalarType of_result) {
   const at::ScalarType type = computed_as(of_result);
   const c10::IValue& value = call.argument(argument);
+  BITLAB_TRY(const auto sized, sized_number(call, argument, type));
+  if (sized) return *sized;
   if (value.isScalar()) return number(value.toScalar(), type);
   if (!value.isTensor()) return unsupported(call, "a tensor or a number as '" + argument + "'", describe(value));
   if (!is_activation(value.toTensor()))
@@ -285,10 +339,11 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
   std::vector<int64_t> found = call.shape_of(output).vec();
   if (output.is_complex()) found.push_back(2);  // as pairs
   if (found != expected) return unsupported(call, "a result of shape " + program::to_string(expected), deploy::show(found));
-  for (size_t i = 0; third_ != nullptr && i < call.outputs.size(); ++i) {
+  for (size_t i = 0; i < call.outputs.size(); ++i) {
     if (!call.outputs[i].isTensor() || !call.outputs[i].toTensor().is_same(output) || output.is_complex()) continue;
-    if (const auto third = shape_at(shape(value), recordings_->third_sizes); third != third_->shapes.at(i))
-      return unsupported(call, "a result of shape " + program::to_string(third), deploy::show(third_->shapes[i]));
+    for (size_t k = 0; k < others_.size(); ++k)
+      if (const auto wanted = shape_at(shape(value), recordings_->other_sizes[k]); wanted != others_[k]->shapes.at(i))
+        return unsupported(call, "a result of shape " + program::to_string(wanted), deploy::show(others_[k]->shapes[i]));
   }
   const at::ScalarType type = output.scalar_type() == at::kDouble ? at::kFloat : computed_as(output.scalar_type());
   if (type != scalar_type(dtype(value)) && output.scalar_type() != scalar_type(dtype(value)))
@@ -346,6 +401,17 @@ Result<ValueId> Lowering::rounded(ValueId value, at::ScalarType type) {
   }
   rounded_[value] = type;
   return value;
+}
+
+bool Lowering::is_read_by(const Call& call, std::string_view name) const {
+  const at::Tensor& made = output_of(call);
+  const auto is_it = [&](const at::Tensor& tensor) { return tensor.is_same(made); };
+  for (const auto& [output, tensor] : recordings_->first.outputs)
+    if (is_it(tensor)) return false;
+  const auto& calls = recordings_->first.calls;
+  return std::all_of(calls.begin() + static_cast<std::ptrdiff_t>(index_) + 1, calls.end(), [&](const Call& reader) {
+    return !reads_any(reader, is_it) || reader.op.find(name) != std::string::npos;
+  });
 }
 
 Status Lowering::lower_to(const Call& call, Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
@@ -444,15 +510,6 @@ bool Lowering::is_only_written(const Call& call) const {
          views_.contains(identity(output_of(call))) && !live_->read.contains(identity(output_of(call)));
 }
 
-// What is made of nothing but a symbol's size, and of integers: positions.
-Status Lowering::lower_symbolic_source(const Call& call) {
-  const at::Tensor &made = output_of(call), &twin_made = output_of(twin());
-  if (made.sizes() == twin_made.sizes() || made.scalar_type() != at::kLong) return {};
-  BITLAB_TRY(const ValueId id, positions(call, [](const Call& c) { return output_of(c); }));
-  calls_.back() = index_;
-  return finish(call, id);
-}
-
 // What a function takes for a constant, though it is computed, would hold for the recorded values alone.
 Status Lowering::check_read(const Call& call) const {
   constexpr std::string_view kUnread[] = {"aten::expand_as", "aten::to.other", "aten::copy_",
@@ -475,7 +532,13 @@ Status Lowering::lower_call(const Call& call) {
     return {};
   }
   if (!reads_activations(call)) {
-    if (call.op.starts_with("aten::arange")) return lower_symbolic_source(call);
+    const bool is_of_positions = call.op.starts_with("aten::arange") && output_of(call).scalar_type() == at::kLong &&
+                                 output_of(call).sizes() != output_of(twin()).sizes();
+    if (computes_tables_) {
+      BITLAB_TRY(const bool is_computed, lower_table(call));
+      if (is_computed) return {};
+    }
+    if (is_of_positions) return lower_arange(call);
     ++constant_calls_;
     if (call.op == "aten::t") remember_transpose(output_of(call), call.arguments.at(0).value.toTensor());
     const bool from_tensor = !call.arguments.empty() && call.arguments[0].value.isTensor();
@@ -491,6 +554,24 @@ Status Lowering::lower_call(const Call& call) {
   return lower_function(as_it_was);
 }
 
+// Why an operator has no lowering.
+Error Lowering::unknown(const Call& call) {
+  constexpr std::string_view kBySize[] = {"aten::nonzero",   "aten::masked_select", "aten::_unique",
+                                          "aten::_unique2",  "aten::unique_dim",    "aten::unique_consecutive",
+                                          "torchvision::nms"};
+  constexpr std::string_view kNumbers[] = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"};
+  const auto is_one_of = [&](std::span<const std::string_view> names) {
+    return std::find(names.begin(), names.end(), call.function()) != names.end();
+  };
+  if (is_one_of(kBySize))
+    return unsupported(call, "sizes that no values decide: weights of 0 and torch.where() rather than a choice of rows",
+                       call.op);
+  if (is_one_of(kNumbers))
+    return unsupported(call, "values that stay in tensors: torch.where() rather than a number of Python or an 'if'",
+                       call.op);
+  return unsupported(call, "an operator that can be deployed", call.op);
+}
+
 Status Lowering::lower_function(const Call& call) {
   const LoweringFunction function = find_lowering(call.op);
   if (function == nullptr && returns_arguments(call)) return {};
@@ -498,7 +579,7 @@ Status Lowering::lower_function(const Call& call) {
     lose(output_of(call));
     return {};
   }
-  if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
+  if (function == nullptr) return unknown(call);
   for (const c10::IValue& output : call.outputs)
     if (output.isTensor() && output.toTensor().defined() && output.toTensor().scalar_type() == at::kDouble &&
         !is_view_of_double(call))
@@ -542,17 +623,31 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
   for (index_ = 0; index_ < std::max(recordings.first.calls.size(), recordings.twin.calls.size()); ++index_) {
     BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
-    if (!live.calls[index_]) continue;
+    if (!live.calls[index_]) {
+      const Call& call = recordings.first.calls[index_];  // a table is read by what Python returns
+      if (!computes_tables_ || !makes_table(call)) continue;
+      move_to(index_);
+      BITLAB_TRY([[maybe_unused]] const bool is_computed, lower_table(call));
+      continue;
+    }
     ++live_calls_;
     move_to(index_);
-    BITLAB_RETURN_IF_ERROR(lower_call(recordings.first.calls[index_]));
+    const size_t at = index_;
+    if (const Status status = lower_call(recordings.first.calls[at]); !status.ok())
+      return explained(recordings, at, status.error());
   }
   std::vector<program::Output> outputs;
-  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends, third_ends = ends;
-  twin_ = &twin_ends, third_ = recordings.third ? &third_ends : nullptr;
+  const Call ends{"the network's end", {}, {}, {}, {}, {}, {}, {}, {}, {}}, twin_ends = ends;
+  const std::vector<Call> other_ends(recordings.others.size(), ends);
+  twin_ = &twin_ends;
+  others_.clear();
+  for (const Call& other : other_ends) others_.push_back(&other);
   for (const auto& [output_name, tensor] : recordings.first.outputs) {
     const auto of_recording = [&, &name = output_name](const Call& c) {
-      return (&c == &ends ? recordings.first : &c == &twin_ends ? recordings.twin : *recordings.third).outputs.at(name);
+      return (&c == &ends        ? recordings.first
+              : &c == &twin_ends ? recordings.twin
+                                 : recordings.others.at(static_cast<size_t>(&c - other_ends.data())))
+          .outputs.at(name);
     };
     BITLAB_TRY(program::ValueId value, is_activation(tensor) ? value_of(ends, tensor) : constant_of(ends, of_recording));
     if (is_rounded(tensor.scalar_type()) && dtype(value) == program::DType::kFloat32) {

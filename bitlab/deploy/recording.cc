@@ -5,6 +5,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
@@ -70,6 +71,12 @@ bool have_wrapper(c10::ArrayRef<const c10::IValue> values) {
   return found;
 }
 
+// Whether tensors of one memory are the same part of it.
+bool is_alike(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() && a.strides() == b.strides() &&
+         a.storage_offset() == b.storage_offset();
+}
+
 bool takes_by_mask(const Call& call) {
   if (call.op != "aten::index.Tensor") return false;
   const auto indices = call.arguments.at(1).value.toListRef();
@@ -79,6 +86,8 @@ bool takes_by_mask(const Call& call) {
 
 // An operator that reads values of an argument as numbers, beside the calls that it makes.
 bool reads_numbers(const Call& call) { return call.op == "aten::tensor_split.tensor_indices_or_sections"; }
+
+thread_local std::function<std::string()> line_of_call;
 
 class Recorder final : public ops::CallListener {
  public:
@@ -99,7 +108,8 @@ class Recorder final : public ops::CallListener {
     frame.recorded = true;
     Call& call = frame.call;
     call.op = full_name(fn);
-    if (frames_.size() > 1) call.within = frames_.front().call.op;
+    if (frames_.size() > 1) call.within = frames_.front().call.op, call.line = frames_.front().call.line;
+    if (frames_.size() == 1 && line_of_call) call.line = line_of_call();
     const auto schema = fn.operator_schema();
     frame.is_operator = schema.has_value();
     const auto given = ops::inputs_of(fn);
@@ -147,6 +157,11 @@ class Recorder final : public ops::CallListener {
     if (!frames_.empty() && frames_.back().is_operator) frames_.back().remember(call);
     if (keep_ == Keep::kCopies && !outputs.empty() && outputs[0].isTensor()) call.copy = copy_of(outputs[0].toTensor());
     if (reads_activations(call)) mark(call);
+    if (makes_table(call) || reads_any(call, [&](const at::Tensor& tensor) { return is_of_table(tensor); }))
+      for (const c10::IValue& output : call.outputs)
+        for_each_tensor(output, [&](const at::Tensor& tensor) {
+          if (tensor.defined()) tables_.insert(memory_of(tensor));
+        });
     for (const c10::IValue& output : call.outputs) for_each_tensor(output, [&](const at::Tensor& tensor) { see(tensor); });
     calls.push_back(std::move(call));
   }
@@ -167,13 +182,19 @@ class Recorder final : public ops::CallListener {
     if (found == by_memory_.end()) return tensor;
     // What a factory of Python returns is another tensor than its operator made, too, and comes behind it.
     for (auto it = found->second.rbegin(); it != found->second.rend(); ++it)
-      if (const at::Tensor& other = *it; other.scalar_type() == tensor.scalar_type() && other.sizes() == tensor.sizes() &&
-                                         other.strides() == tensor.strides() &&
-                                         other.storage_offset() == tensor.storage_offset())
-        return other;
+      if (is_alike(*it, tensor)) return *it;
     return tensor;
   }
   Recording recording;
+
+  void remember_tables() {
+    for (const Call& call : recording.calls) {
+      if (!makes_table(call) || call.outputs.size() != 1 || !call.outputs[0].isTensor()) continue;
+      const at::Tensor& made = call.outputs[0].toTensor();
+      for (const at::Tensor& other : by_memory_[memory_of(made)])
+        if (!other.is_same(made) && is_alike(other, made)) recording.returned[made.unsafeGetTensorImpl()].push_back(other);
+    }
+  }
 
  private:
   struct Frame {
@@ -216,22 +237,23 @@ class Recorder final : public ops::CallListener {
   void mark(const at::Tensor& tensor) {
     if (tensor.defined()) activations_.insert(memory_of(tensor));
   }
+  bool is_of_table(const at::Tensor& tensor) const { return tensor.defined() && tables_.contains(memory_of(tensor)); }
   bool reads_activations(const Call& call) const {
     return reads_any(call, [&](const at::Tensor& tensor) { return is_activation(tensor); });
   }
   void mark(const Call& call) {
     for (const c10::IValue& output : call.outputs) for_each_tensor(output, [&](const at::Tensor& tensor) { mark(tensor); });
   }
-  // A call that computes something of activations, gives way to calls that make all that it returns: others compute in a kernel of their own.
+  // A call that computes something of activations, or of tables, gives way to calls that make all that it returns: others compute in a kernel of their own.
   bool gives_way(const Frame& frame) const {
     if (!frame.is_operator) return true;
-    if (frame.is_whole || frame.inner.empty() || !reads_activations(frame.call) || reads_numbers(frame.call) || frame.writes)
+    if (frame.is_whole || frame.inner.empty() || makes_table(frame.call) || reads_numbers(frame.call) || frame.writes)
       return false;
     bool makes_all = !frame.call.outputs.empty();
     for (const c10::IValue& output : frame.call.outputs) {
       makes_all = makes_all && (output.isTensor() || output.isTensorList());
       for_each_tensor(output, [&](const at::Tensor& tensor) {
-        makes_all = makes_all && is_activation(tensor) && !frame.has_changed(tensor);
+        makes_all = makes_all && (is_activation(tensor) || is_of_table(tensor)) && !frame.has_changed(tensor);
       });
     }
     return makes_all;
@@ -242,6 +264,8 @@ class Recorder final : public ops::CallListener {
   std::unordered_set<const void*> seen_;                                // tensors that are inputs or that calls made
   std::unordered_map<const void*, std::vector<at::Tensor>> by_memory_;  // the same
   std::unordered_set<const void*> activations_;  // by memory: the inputs, and what calls that read activations make
+  std::unordered_set<const void*>
+      tables_;  // by memory: what calls make that are given numbers alone, and calls that read that
 };
 
 // MKL-DNN computes recurrent layers in one call.
@@ -298,6 +322,11 @@ void for_each_tensor(const c10::IValue& value, const std::function<void(const at
     if (item.isTensor()) visit(item.toTensor());
 }
 
+bool makes_table(const Call& call) {
+  const std::string function = call.function();
+  return function == "aten::arange" || function == "aten::linspace" || function == "aten::eye";
+}
+
 bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains) {
   if (reads_shapes(call)) return false;
   bool reads = false;
@@ -332,6 +361,9 @@ Live live_parts(const Recording& recording) {
   return live;
 }
 
+LineScope::LineScope(std::function<std::string()> line) : before_(std::exchange(line_of_call, std::move(line))) {}
+LineScope::~LineScope() { line_of_call = std::move(before_); }
+
 Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inputs, Keep keep) {
   Recorder recorder(inputs.clone(), keep);
   try {
@@ -346,6 +378,7 @@ Result<Recording> record(const nn::Forward& forward, const nn::NamedTensors& inp
     return make_error(ErrorCode::kInvalidArgument, "[capture] a forward pass that succeeds, got '{}'",
                       error.what_without_backtrace());
   }
+  recorder.remember_tables();
   for (const auto& [name, tensor] : recorder.recording.outputs)
     if (!tensor.defined())
       return make_error(ErrorCode::kInvalidArgument, "[capture] tensors as outputs, got an undefined one (output={})", name);

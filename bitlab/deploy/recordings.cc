@@ -1,6 +1,10 @@
 // The forward passes that a program is made of.
 #include <algorithm>
 #include <exception>
+#include <iterator>
+#include <span>
+#include <string_view>
+#include <unordered_map>
 
 #include <ATen/ops/cat.h>
 
@@ -12,6 +16,51 @@ namespace {
 bool same_operators(const Recording& a, const Recording& b) {
   return std::equal(a.calls.begin(), a.calls.end(), b.calls.begin(), b.calls.end(),
                     [](const Call& x, const Call& y) { return x.op == y.op; });
+}
+
+// Python makes an alias where a part is all of a dimension, and networks pad where there is something to pad: calls that `like` has, and that would do
+// nothing in the other recording, are put into it there.
+void add_idle_calls(const Recording& like, Recording& other) {
+  constexpr std::string_view kParts[] = {"aten::slice.Tensor", "aten::narrow"};
+  constexpr std::string_view kPads[] = {"aten::pad", "aten::constant_pad_nd"};
+  const auto is_one_of = [](const Call& call, std::span<const std::string_view> names) {
+    return std::find(names.begin(), names.end(), call.op) != names.end();
+  };
+  std::unordered_map<const void*, at::Tensor> same;  // tensors of `other` by those of `like`
+  for (const auto& [name, tensor] : like.inputs) same[identity(tensor)] = other.inputs.at(name);
+  const auto remember = [&](const Call& a, const Call& b) {
+    for (size_t i = 0; i < std::min(a.outputs.size(), b.outputs.size()); ++i)
+      if (a.outputs[i].isTensor() && b.outputs[i].isTensor())
+        same[identity(a.outputs[i].toTensor())] = b.outputs[i].toTensor();
+  };
+  std::vector<Call> calls;
+  size_t next = 0;
+  for (const Call& call : like.calls) {
+    if (next < other.calls.size() && other.calls[next].op == call.op) {
+      remember(call, other.calls[next]);
+      calls.push_back(std::move(other.calls[next++]));
+      continue;
+    }
+    const auto self = same.find(identity(call.arguments.empty() ? at::Tensor() : call.tensor(call.arguments[0].name)));
+    if (self == same.end() || (!is_one_of(call, kPads) && !is_one_of(call, kParts))) return;
+    Call idle = call;
+    const at::Tensor tensor = self->second;
+    const bool is_alias = next < other.calls.size() && other.calls[next].op == "aten::alias";
+    const at::Tensor made = is_alias ? other.calls[next++].outputs.at(0).toTensor() : tensor;
+    idle.arguments[0].value = tensor;
+    for (Argument& argument : idle.arguments) {
+      if (argument.name == "pad") argument.value = std::vector<int64_t>(call.argument("pad").toIntVector().size(), 0);
+      if (argument.name == "start") argument.value = 0;
+      if (argument.name == "end" || argument.name == "length") argument.value = tensor.size(call.argument("dim").toInt());
+    }
+    idle.outputs = {made};
+    idle.shapes = {made.sizes().vec()};
+    remember(call, idle);
+    calls.push_back(std::move(idle));
+  }
+  calls.insert(calls.end(), std::make_move_iterator(other.calls.begin() + static_cast<std::ptrdiff_t>(next)),
+               std::make_move_iterator(other.calls.end()));
+  other.calls = std::move(calls);
 }
 
 // The inputs with other floats, so that no constant is what a forward pass computed of them by ways that nobody sees: NumPy, numbers of Python.
@@ -35,32 +84,28 @@ NamedTensors varied(const NamedTensors& inputs, const NamedTensors& example) {
   return result;
 }
 
+NamedTensors inputs_at(const Signature& signature, const NamedTensors& example, const program::SymbolSizes& sizes,
+                       Samples samples) {
+  const NamedTensors inputs = resized(signature, example, sizes);
+  return samples == Samples::kVaried ? varied(inputs, example) : inputs;
+}
+
 Result<Recordings> record_above(const Forward& forward, const NamedTensors& example, const Signature& signature,
                                 const program::SymbolSizes& least, Samples samples, bool apart = false) {
   Recordings recordings;
   recordings.signature = signature;
   BITLAB_TRY(const std::vector<program::SymbolSizes> all, recording_sizes(signature.symbols, least, apart));
   recordings.sizes = all[0], recordings.twin_sizes = all[1];
-  const auto inputs_at = [&](const program::SymbolSizes& sizes) {
-    const NamedTensors inputs = resized(signature, example, sizes);
-    return samples == Samples::kVaried ? varied(inputs, example) : inputs;
-  };
-  BITLAB_TRY(recordings.first, record(forward, inputs_at(recordings.sizes)));
-  const NamedTensors other = with_other_floats(inputs_at(recordings.twin_sizes));
+  const auto first_inputs = [&] { return inputs_at(signature, example, recordings.sizes, samples); };
+  BITLAB_TRY(recordings.first, record(forward, first_inputs()));
+  const NamedTensors other = with_other_floats(inputs_at(signature, example, recordings.twin_sizes, samples));
   BITLAB_TRY(recordings.twin, record(forward, other));
   // The first pass in eval may have filled a cache that later ones read, as of attention's biases.
   if (!same_operators(recordings.first, recordings.twin)) {
-    BITLAB_TRY(recordings.first, record(forward, inputs_at(recordings.sizes)));
+    BITLAB_TRY(recordings.first, record(forward, first_inputs()));
   }
   // Of a batch alone two tell all; a network may take no larger sizes.
-  if (signature.symbols.size() == 1 || all.size() < 3) return recordings;
-  try {
-    Result<Recording> third = record(forward, inputs_at(all[2]));
-    if (!third.ok() || !same_operators(recordings.first, *third)) return recordings;
-    recordings.third = *std::move(third), recordings.third_sizes = all[2];
-  } catch (const std::exception&) {
-    return recordings;
-  }
+  if (signature.symbols.size() > 1 && all.size() > 2) record_other(forward, example, all[2], samples, recordings);
   return recordings;
 }
 
@@ -87,6 +132,21 @@ Result<Recordings> record_large(const Forward& forward, const NamedTensors& exam
 }
 
 }  // namespace
+
+bool record_other(const Forward& forward, const NamedTensors& example, const program::SymbolSizes& sizes, Samples samples,
+                  Recordings& recordings) {
+  try {
+    Result<Recording> other = record(forward, inputs_at(recordings.signature, example, sizes, samples));
+    if (!other.ok()) return false;
+    if (!same_operators(recordings.first, *other)) add_idle_calls(recordings.first, *other);
+    if (!same_operators(recordings.first, *other)) return false;
+    recordings.others.push_back(*std::move(other));
+    recordings.other_sizes.push_back(sizes);
+    return true;
+  } catch (const std::exception&) {  // of Python
+    return false;
+  }
+}
 
 // At small sizes; where the forward pass fails there, as it does with indices of an example that is larger, at sizes above the example's.
 Result<Recordings> record_all(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,

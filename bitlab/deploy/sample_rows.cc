@@ -79,7 +79,8 @@ Result<bool> Lowering::count_rows(const Call& call) {
     return tensor.defined() && tensor.dim() == output_of(c).dim() ? rows_counted_by(tensor, sizes[0]) : 0;
   };
   if (rows_at(call, recordings_->sizes) == 0 || rows_at(*twin_, recordings_->twin_sizes) == 0) return false;
-  if (third_ != nullptr && rows_at(*third_, recordings_->third_sizes) == 0) return false;
+  for (size_t i = 0; i < others_.size(); ++i)
+    if (rows_at(*others_[i], recordings_->other_sizes[i]) == 0) return false;
   BITLAB_TRY(const program::Dim rows,
              dim_of(call, [&](const Call& c) { return c.tensor(addend).reshape({-1})[1].item<int64_t>(); }));
   BITLAB_TRY(ValueId value, activation(call, places));

@@ -124,7 +124,7 @@ Lowering::OnAllRows Lowering::run_on_all_rows(const Call& call) {
   for (size_t i = 0; i < calls.size(); ++i) {
     std::vector<c10::IValue> of_part, of_all;
     Call& whole = run.calls.at(i);
-    whole = Call{call.op, call.within, {}, {}, {}, {}, {}, {}, {}};
+    whole = Call{call.op, call.within, call.line, {}, {}, {}, {}, {}, {}, {}};
     for (size_t a = 0; a < call.arguments.size(); ++a) {
       const std::vector<at::Tensor> recorded = tensors_of({call.arguments[a].value});
       const auto replaced = [&](bool all) {
@@ -160,14 +160,15 @@ Lowering::OnAllRows Lowering::run_on_all_rows(const Call& call) {
 Status Lowering::lower_on_all_rows(const Call& call) {
   BITLAB_TRY(const Selection chosen, selection_of(call));
   const LoweringFunction function = find_lowering(call.op);
-  if (function == nullptr) return unsupported(call, "an operator that can be deployed", call.op);
+  if (function == nullptr) return unknown(call);
   const OnAllRows run = run_on_all_rows(call);
   const std::vector<at::Tensor> recorded = tensors_of(call.outputs);
   for (size_t i = 0; i < run.calls.size(); ++i)
     if (!is_by_row(chosen.of[i].mask, recorded.size(), run.all.at(i), run.parts.at(i)))
       return unsupported(call, "an operator that treats the rows that a mask selects one by one, since all are computed",
                          call.op + " of " + describe(chosen.of[i].part));
-  twin_ = &run.calls[1], third_ = nullptr;
+  twin_ = &run.calls[1];
+  others_.clear();
   asked_.clear();
   BITLAB_RETURN_IF_ERROR(function(*this, run.calls[0]));
   if (call.is_in_place())  // other views of what it changed

@@ -4,6 +4,7 @@
 #include <array>
 #include <functional>
 #include <numeric>
+#include <set>
 
 #include <ATen/ops/arange.h>
 
@@ -244,28 +245,36 @@ struct Recorded {
     return best;
   }
 
-  // unit / d, rounded down or up, and a small number. Where the third size is a multiple of d and others are none, nothing else is the same.
-  std::optional<Dim> whole_part(const Found& found, const std::vector<Dim>& units) const {
-    constexpr int64_t kMostParts = 64;
-    if (sizes.size() < 3 || found[0] == found[1] || found[1] == found[2]) return std::nullopt;
-    for (const Dim& unit : units)
-      for (int64_t parts = 2; parts <= kMostParts; ++parts)
-        for (const int64_t number : {0, 1, -1, 2, -2})
-          for (const int64_t more : {int64_t{0}, parts - 1}) {
-            const auto dim = of(unit)[2] % parts == 0 ? quotient(unit, more + number * parts, parts) : std::nullopt;
-            if (dim && of(*dim) == found) return dim;
-          }
-    return std::nullopt;
+  // unit / d, rounded down or up, that or the multiple of d that it makes, and a small number.
+  void add_whole_parts(const Found& found, const Dim& unit, std::vector<Dim>& forms) const {
+    constexpr int64_t kMostParts = 64, kMostOfPart = 2, kMostOfMultiple = 8;
+    const Found at = of(unit);
+    for (int64_t parts = 2; parts <= kMostParts; ++parts)
+      for (const int64_t more : {int64_t{0}, parts - 1})
+        for (const int64_t factor : {int64_t{1}, parts}) {
+          const int64_t number = found[0] - (at[0] + more) / parts * factor;
+          if (std::abs(number) > (factor == 1 ? kMostOfPart : kMostOfMultiple)) continue;
+          const auto part = quotient(unit, more, parts);
+          const auto dim = part ? sum(with_factor(*part, part->factor * factor), number) : std::nullopt;
+          if (dim && of(*dim) == found && std::find(forms.begin(), forms.end(), *dim) == forms.end()) forms.push_back(*dim);
+        }
+  }
+
+  std::vector<Dim> whole_parts(const Found& found, const std::vector<Dim>& units) const {
+    std::vector<Dim> forms;
+    const bool differs = std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) != found.end();
+    for (size_t i = 0; sizes.size() > 2 && differs && i < units.size(); ++i) add_whole_parts(found, units[i], forms);
+    return forms;
   }
 };
 
 }  // namespace
 
-std::optional<Dim> dim_of(std::span<const int64_t> found, std::span<const SymbolSizes> sizes, size_t symbols,
-                          std::span<const Dim> known) {
+std::vector<Dim> dims_of(std::span<const int64_t> found, std::span<const SymbolSizes> sizes, size_t symbols,
+                         std::span<const Dim> known) {
   const Recorded all{sizes, symbols};
   const Found whole(found.begin(), found.end());
-  if (const auto dim = all.product(whole, known, 2)) return dim;
+  if (const auto dim = all.product(whole, known, 2)) return {*dim};
   // No size has a number added to the batch.
   std::vector<Dim> units;
   for (size_t i = 1; i < symbols; ++i) units.push_back(Dim::of_symbol(i));
@@ -273,11 +282,36 @@ std::optional<Dim> dim_of(std::span<const int64_t> found, std::span<const Symbol
   std::vector<Dim> products = units;
   for (size_t i = 0; i < units.size(); ++i)
     for (size_t k = i; k < units.size(); ++k) products.push_back(units[i] * units[k]);
-  if (const auto dim = all.multiple_and_number(whole, products)) return dim;
+  if (const auto dim = all.multiple_and_number(whole, products)) return {*dim};
   const auto of_sample = Recorded::divided(whole, all.of(program::kBatch));
   if (const auto dim = of_sample ? all.multiple_and_number(*of_sample, products) : std::nullopt)
-    return program::kBatch * *dim;
-  return all.whole_part(whole, units);
+    return {program::kBatch * *dim};
+  return all.whole_parts(whole, units);
+}
+
+std::optional<Dim> dim_of(std::span<const int64_t> found, std::span<const SymbolSizes> sizes, size_t symbols,
+                          std::span<const Dim> known) {
+  const std::vector<Dim> forms = dims_of(found, sizes, symbols, known);
+  return forms.empty() ? std::nullopt : std::optional(forms.front());
+}
+
+std::optional<SymbolSizes> telling_sizes(std::span<const Dim> forms, const program::Symbols& symbols,
+                                         const SymbolSizes& least, const SymbolSizes& otherwise) {
+  constexpr int64_t kUsuallyMore = 192, kMostMore = 2048;
+  std::optional<SymbolSizes> best;
+  size_t most = 1;
+  for (size_t i = 1; i < symbols.size(); ++i) {
+    if (std::none_of(forms.begin(), forms.end(), [&](const Dim& form) { return uses(form, i); })) continue;
+    SymbolSizes at = otherwise;
+    for (at[i] = least[i]; at[i] <= std::min(symbols[i].max, least[i] + (best ? kUsuallyMore : kMostMore)); ++at[i]) {
+      std::set<int64_t> values;
+      for (const Dim& form : forms) values.insert(form.at(at));
+      if (values.size() <= most) continue;
+      most = values.size();
+      best = at;
+    }
+  }
+  return best;
 }
 
 }  // namespace bitlab::deploy

@@ -38,9 +38,15 @@ program::SymbolSizes largest_sizes(const program::Symbols& symbols, const progra
 NamedTensors resized(const Signature& signature, const NamedTensors& example, const program::SymbolSizes& sizes);
 
 // The size that is `found` at each of these sizes of symbols, two or three from recording_sizes: a multiple of a product of symbols; or else one of these
-// and of the sums that are `known`; or else a multiple of either with a number added, the smallest there is; or else a whole part of one. Nothing where it
-// is none of them.
+// and of the sums that are `known`; or else a multiple of either with a number added, the smallest there is; or else a whole part of one, or of
+// that a multiple which is no larger or no smaller than the whole. Nothing where it is none of them.
 std::optional<program::Dim> dim_of(std::span<const int64_t> found, std::span<const program::SymbolSizes> sizes,
                                    size_t symbols, std::span<const program::Dim> known = {});
+// All forms of these, best first: parts that are rounded may be the same at these sizes, and differ at others.
+std::vector<program::Dim> dims_of(std::span<const int64_t> found, std::span<const program::SymbolSizes> sizes,
+                                  size_t symbols, std::span<const program::Dim> known = {});
+// Sizes of symbols, from the least ones on, at which most of these forms differ: `otherwise`, but for one symbol. Nothing where they do not differ.
+std::optional<program::SymbolSizes> telling_sizes(std::span<const program::Dim> forms, const program::Symbols& symbols,
+                                                  const program::SymbolSizes& least, const program::SymbolSizes& otherwise);
 
 }  // namespace bitlab::deploy

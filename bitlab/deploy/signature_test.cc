@@ -412,6 +412,41 @@ TEST(Signatures, ThreeRecordingsTellSizes) {
   EXPECT_EQ(recording_sizes(symbols).value().size(), 2U) << "no third prime of the small ranges";
 }
 
+// Multiples of 4 and of 8 above 5, 7 and 24 are the same: a size at which they differ is asked for.
+TEST(Signatures, MoreRecordingsTellRoundedParts) {
+  const program::Symbols symbols{{"batch", 0}, {"tokens"}, {"frames"}};
+  const std::vector<program::SymbolSizes> recorded = recording_sizes(symbols).value();
+  for (const size_t symbol : {size_t{1}, size_t{2}})
+    for (const int64_t parts : {2, 3, 4, 7, 8, 16, 32, 64})
+      for (const bool is_multiple : {false, true})
+        for (const int64_t more : {int64_t{0}, parts - 1})
+          for (const int64_t number : {-1, 0, 2}) {
+            const auto wanted = [&](const program::SymbolSizes& at) {
+              return (at[symbol] + more) / parts * (is_multiple ? parts : 1) + number;
+            };
+            const auto is_empty = [&](const program::SymbolSizes& at) { return wanted(at) < 1; };
+            if (std::any_of(recorded.begin(), recorded.end(), is_empty)) continue;
+            std::vector<program::SymbolSizes> sizes = recorded;
+            std::vector<program::Dim> forms;
+            for (bool is_told = false; !is_told;) {
+              std::vector<int64_t> found;
+              for (const program::SymbolSizes& at : sizes) found.push_back(wanted(at));
+              forms = dims_of(found, sizes, symbols.size());
+              const auto telling = forms.size() < 2 ? std::nullopt : telling_sizes(forms, symbols, sizes[0], sizes.back());
+              is_told = !telling;
+              if (telling) sizes.push_back(*telling);
+            }
+            const std::string name =
+                fmt::format("{} parts of {}, {} more, {} multiple, and {}", parts, symbol, more, is_multiple, number);
+            ASSERT_FALSE(forms.empty()) << name;
+            if (forms[0].is_number()) continue;  // the same at all of these sizes, which tell nothing else
+            program::SymbolSizes at = program::kOnes;
+            for (at[symbol] = recorded[0][symbol]; at[symbol] < 200; ++at[symbol])
+              ASSERT_EQ(forms[0].at(at), std::max<int64_t>(wanted(at), 0)) << name << " at " << at[symbol];
+            EXPECT_LE(sizes.size(), 8U) << name;
+          }
+}
+
 TEST(KvStates, AreRefusedWhereTokensMix) {
   NamedNet net;
   net.body = [](const NamedTensors& inputs) -> NamedTensors {

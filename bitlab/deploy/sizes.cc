@@ -23,21 +23,34 @@ std::span<const program::Dim> Lowering::known_sums() {
   return sums_;
 }
 
+const program::SymbolSizes& Lowering::sizes_in(const Call& call) const {
+  if (&call == twin_) return recordings_->twin_sizes;
+  const auto other = std::find(others_.begin(), others_.end(), &call);
+  return other == others_.end() ? recordings_->sizes
+                                : recordings_->other_sizes.at(static_cast<size_t>(other - others_.begin()));
+}
+
 std::vector<program::SymbolSizes> Lowering::all_sizes() const {
   std::vector<program::SymbolSizes> sizes{recordings_->sizes, recordings_->twin_sizes};
-  if (third_ != nullptr) sizes.push_back(recordings_->third_sizes);
+  sizes.insert(sizes.end(), recordings_->other_sizes.begin(),
+               recordings_->other_sizes.begin() + static_cast<std::ptrdiff_t>(others_.size()));
   return sizes;
 }
 
-template <class T>
-std::vector<T> Lowering::in_all(const Call& call, const std::function<T(const Call&)>& get) const {
-  std::vector<T> found{get(call), get(*twin_)};
-  if (third_ != nullptr) found.push_back(get(*third_));
-  return found;
+std::optional<program::Dim> Lowering::found_as(std::span<const int64_t> found) {
+  const program::Symbols& symbols = recordings_->signature.symbols;
+  const std::vector<program::SymbolSizes> sizes = all_sizes();
+  std::vector<program::Dim> forms = dims_of(found, sizes, symbols.size(), known_sums());
+  if (forms.empty()) return std::nullopt;
+  if (forms.size() > 1 && !is_told(forms)) return std::nullopt;
+  return std::move(forms.front());
 }
 
-std::optional<program::Dim> Lowering::found_as(std::span<const int64_t> found) {
-  return deploy::dim_of(found, all_sizes(), recordings_->signature.symbols.size(), known_sums());
+bool Lowering::is_told(const std::vector<program::Dim>& forms) {
+  const std::vector<program::SymbolSizes> sizes = all_sizes();
+  const auto telling = telling_sizes(forms, recordings_->signature.symbols, sizes.front(), sizes.back());
+  if (telling) wants_sizes_ = telling;
+  return !telling;
 }
 
 Result<program::Dim> Lowering::dim_of(const Call& call, const std::function<int64_t(const Call&)>& size) {
@@ -48,6 +61,11 @@ Result<program::Dim> Lowering::dim_of(const Call& call, const std::function<int6
 
 bool Lowering::is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const {
   return std::ranges::equal(in_all(call, size), all_sizes(), {}, {}, [&](const auto& sizes) { return dim.at(sizes); });
+}
+
+bool Lowering::is_same(const Call& call, const std::function<int64_t(const Call&)>& number) const {
+  const std::vector<int64_t> found = in_all(call, number);
+  return std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) == found.end();
 }
 
 Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<std::vector<int64_t>(const Call&)>& sizes) {

@@ -380,9 +380,13 @@ SymbolSizes sizes_at(int64_t Symbol::*bound, const Symbols& symbols) {
 bool is_within(const Dim& a, int64_t times, int64_t offset, const Dim& b, const Symbols& symbols) {
   Linear room;
   if (!room.add(b, 1) || !room.add(a, -times) || !room.add(offset, -1)) return false;
-  if (is_never_negative(room, symbols)) return true;
-  const std::optional<Linear> without = without_floors(room);
-  return without && is_never_negative(*without, symbols);
+  for (size_t depth = 0; depth <= kMaxDepth; ++depth) {  // of floors within floors
+    if (is_never_negative(room, symbols)) return true;
+    std::optional<Linear> without = without_floors(room);
+    if (!without) return false;
+    room = *std::move(without);
+  }
+  return false;
 }
 
 void raise_least(const Sum& sum, Symbols& symbols) {

@@ -191,12 +191,15 @@ Result<Shape> resized_shape(const Program& p, const Node& node, const Shape& siz
   return y;
 }
 
-Result<Shape> adaptive_shape(const Program& p, const Node& node) {
+// The ratio of sizes may be another in every run.
+Result<Shape> resized_in_samples(const Program& p, const Node& node) {
+  const auto& sizes = node.attribute<Shape>("output_size");
+  BITLAB_TRY(Shape y, resized_shape(p, node, sizes));
   const Shape& x = shape_of(p, node, kX);
-  if (x.size() < 3 || !is_fixed({x.begin() + 2, x.end()}))
-    return refuse(ErrorCode::kUnsupported, node, "images of fixed size, got {}", p.show(x));
-  const auto& sizes = node.attribute<Sizes>("output_size");
-  return resized_shape(p, node, {sizes.begin(), sizes.end()});
+  for (size_t i = 2; i < x.size(); ++i)
+    if (uses(x[i], 0) || uses(y[i], 0))
+      return refuse(ErrorCode::kUnsupported, node, "sizes within samples, got {} of {}", p.show(sizes), p.show(x));
+  return y;
 }
 
 Result<Shape> embedding_shape(const Program& p, const Node& node) {
@@ -290,10 +293,9 @@ Result<Types> infer_avg_pool(const Program& p, const Node& node) {
   return one(pool_shape(p, node, nullptr));
 }
 
-Result<Types> infer_adaptive_max_pool(const Program& p, const Node& node) { return one(adaptive_shape(p, node)); }
-Result<Types> infer_adaptive_avg_pool(const Program& p, const Node& node) { return one(adaptive_shape(p, node)); }
+Result<Types> infer_adaptive_max_pool(const Program& p, const Node& node) { return one(resized_in_samples(p, node)); }
+Result<Types> infer_adaptive_avg_pool(const Program& p, const Node& node) { return one(resized_in_samples(p, node)); }
 
-// The ratio of sizes may be another in every run.
 Result<Types> infer_resample(const Program& p, const Node& node) {
   BITLAB_RETURN_IF_ERROR(check_flag(node, "align_corners"));
   const auto& mode = node.attribute<std::string>("mode");
@@ -303,13 +305,7 @@ Result<Types> infer_resample(const Program& p, const Node& node) {
     return refuse(ErrorCode::kInvalidArgument, node, "a mode of nearest, linear, cubic, one of its forms, got '{}'", mode);
   if (mode.ends_with("antialias") && node.attribute<int64_t>("align_corners") == 1)
     return refuse(ErrorCode::kUnsupported, node, "align_corners 0 with '{}', got 1", mode);
-  const auto& sizes = node.attribute<Shape>("output_size");
-  BITLAB_TRY(Shape y, resized_shape(p, node, sizes));
-  const Shape& x = shape_of(p, node, kX);
-  for (size_t i = 2; i < x.size(); ++i)
-    if (uses(x[i], 0) || uses(y[i], 0))
-      return refuse(ErrorCode::kUnsupported, node, "sizes within samples, got {} of {}", p.show(sizes), p.show(x));
-  return one(std::move(y));
+  return one(resized_in_samples(p, node));
 }
 
 Result<Types> infer_grid_sample(const Program& p, const Node& node) {

@@ -217,7 +217,7 @@ class Example {
         return made({x({4, 5, 3}), x({4, 2, 3}, DType::kInt64)}, {{"dim", int64_t{2}}});
       case Op::adaptive_max_pool:
       case Op::adaptive_avg_pool:
-        return made({x({4, 5, 6})}, {{"output_size", Sizes{3, 8}}});
+        return made({x({4, 5, 6})}, {{"output_size", Shape{3, 8}}});
       case Op::resample:
         return made({x({4, 5, 6})}, {{"output_size", Shape{7, 3}},
                                      {"mode", std::string(other                ? "cubic"

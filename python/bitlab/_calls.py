@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import replace as dataclass_replace
 from typing import Any
 
 from bitlab import _core
@@ -17,6 +20,7 @@ Tensors = dict[str, torch.Tensor]
 Forward = Callable[[Tensors], Tensors]
 
 INPUT, OUTPUT = "input", "output"  # of a network of one tensor, as in C++
+_OWN_FILES = tuple(os.path.dirname(file) + os.sep for file in (__file__, torch.__file__) if file)
 
 
 def parameter_names(function: Callable[..., Any]) -> list[str]:
@@ -52,24 +56,66 @@ def flatten(value: Any, name: str = "") -> Tensors:
     return result
 
 
-def named_inputs(module: torch.nn.Module, example: Any) -> tuple[Tensors, list[str]]:
-    """An example's tensors by name, and the names of those that are passed by place. A tensor is called "input", those of a tuple as forward()
-    calls them; a dict is keyword arguments."""
+@dataclass(frozen=True)
+class _Input:
+    """The place of a tensor in an argument."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a network is called with: arguments by place and by name, with an _Input where each tensor goes."""
+
+    by_place: Sequence[Any]
+    by_name: Mapping[str, Any]
+
+
+def _with_inputs(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """A tuple, a list, a dict or a dataclass with other leaves; a leaf itself."""
+    if isinstance(value, Mapping):
+        return {key: _with_inputs(item, replace) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_with_inputs(item, replace) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_with_inputs(item, replace) for item in value)
+    if is_dataclass(value) and not isinstance(value, (type, _Input)):
+        return dataclass_replace(value, **{field.name: _with_inputs(getattr(value, field.name), replace) for field in fields(value) if field.init})
+    return replace(value)
+
+
+def _of_structure(value: Any, name: str, tensors: Tensors) -> Any:
+    """An argument with an _Input in place of each tensor, which `tensors` gets: "batch.mask" of a dict, "images.0" of a list."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return _Input(name)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _of_structure(item, f"{name}.{key}", tensors) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        keys = getattr(value, "_fields", None) or range(len(value))
+        items = [_of_structure(item, f"{name}.{key}", tensors) for key, item in zip(keys, value, strict=True)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in fields(value) if field.init]
+        return dataclass_replace(value, **{key: _of_structure(getattr(value, key), f"{name}.{key}", tensors) for key in names})
+    raise _core.TypeMismatch(f"[forward] an example of tensors, and of tuples and dicts of them, got {type(value).__name__} (input={name})")
+
+
+def named_inputs(module: torch.nn.Module, example: Any) -> tuple[Tensors, Arguments]:
+    """An example's tensors by name, and how the network takes them. A tensor is called "input", those of a tuple as forward() calls them; a dict is
+    keyword arguments. An argument may be a tuple, a list, a dict or a dataclass of tensors ("batch.mask"); numbers, texts, flags and None stay what they are."""
+    tensors: Tensors = {}
     if isinstance(example, torch.Tensor):
-        return {INPUT: example}, [INPUT]
+        return {INPUT: example}, Arguments([_Input(INPUT)], {})
     if isinstance(example, Mapping):
-        tensors = {key: value for key, value in example.items() if value is not None}
-        names: list[str] = []
-    elif isinstance(example, (tuple, list)):
-        names = parameter_names(module.forward)[: len(example)]
-        names += [f"{INPUT}_{i}" for i in range(len(names), len(example))]
-        tensors = dict(zip(names, example, strict=True))
-    else:
+        return tensors, Arguments([], {key: _of_structure(value, key, tensors) for key, value in example.items()})
+    if not isinstance(example, (tuple, list)):
         raise _core.TypeMismatch(f"[forward] an example: a tensor, a tuple or a dict of tensors, got {type(example).__name__}")
-    for name, value in tensors.items():
-        if not isinstance(value, torch.Tensor):
-            raise _core.TypeMismatch(f"[forward] an example of tensors, got {type(value).__name__} (input={name})")
-    return tensors, names
+    names = parameter_names(module.forward)[: len(example)]
+    names += [f"{INPUT}_{i}" for i in range(len(names), len(example))]
+    return tensors, Arguments([_of_structure(value, name, tensors) for name, value in zip(names, example, strict=True)], {})
 
 
 _recordings = 0
@@ -102,14 +148,24 @@ def is_compiled() -> bool:
     return torch.compiler.is_compiling() and _recordings == 0
 
 
-def forward_of(module: torch.nn.Module, by_place: list[str]) -> Forward:
-    """Calls a module with some inputs by place, and the others by name, as one that is recorded."""
+def line_of_call() -> str:
+    """The line of a network that is under way, "net.py:12": the innermost one that is neither PyTorch's nor BitLab's. Empty where there is none."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN_FILES):
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def forward_of(module: torch.nn.Module, arguments: Arguments) -> Forward:
+    """Calls a module with inputs where they go, as one that is recorded."""
 
     def forward(inputs: Tensors) -> Tensors:
-        rest = {name: value for name, value in inputs.items() if name not in by_place}
+        def given(value: Any) -> Any:
+            return _with_inputs(value, lambda leaf: inputs[leaf.name] if isinstance(leaf, _Input) else leaf)
+
         try:
             with _recorded():
-                outputs = flatten(module(*(inputs[name] for name in by_place if name in inputs), **rest))
+                outputs = flatten(module(*map(given, arguments.by_place), **{name: given(value) for name, value in arguments.by_name.items()}))
         except Exception as error:
             if sys.version_info >= (3, 11):
                 sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from bitlab import _core
-from bitlab._calls import forward_of, named_inputs
+from bitlab._calls import Arguments, forward_of, line_of_call, named_inputs
 from bitlab._core import BitQuantConfig, DeploymentConfig, MixedPrecisionConfig
 from bitlab._extension import _torch, torch
 from bitlab.convert import BitModel, native_of
@@ -50,20 +50,22 @@ def _signature(example: Mapping[str, torch.Tensor], axes: Axes | None) -> Inputs
     return inputs
 
 
+# How networks of transformers are recorded. Mixtures of experts choose tokens for each expert, as many as there happen to be: gathering weights for each
+# token is the same in sizes that are known. Keys and values that are kept for the next token are no outputs.
+_RECORDED_AS = {"_experts_implementation": "batched_mm", "use_cache": False}
+
+
 @contextmanager
-def _experts_by_gathering(model: torch.nn.Module) -> Iterator[None]:
-    """Mixtures of experts of transformers choose tokens for each expert, as many as there happen to be; while they are recorded they gather weights for
-    each token, which is the same in sizes that are known."""
-    parts: list[Any] = [getattr(part, "config", None) for part in model.modules()]
-    configs = {id(config): config for config in parts if getattr(config, "_experts_implementation", None)}
-    before = {key: config._experts_implementation for key, config in configs.items()}
+def _for_recording(model: torch.nn.Module) -> Iterator[None]:
+    configs: dict[int, Any] = {id(config): config for config in (getattr(part, "config", None) for part in model.modules()) if config is not None}
+    before = [(config, key, getattr(config, key)) for config in configs.values() for key in _RECORDED_AS if getattr(config, key, None)]
     try:
-        for config in configs.values():
-            config._experts_implementation = "batched_mm"
+        for config, key, _ in before:
+            setattr(config, key, _RECORDED_AS[key])
         yield
     finally:
-        for key, config in configs.items():
-            config._experts_implementation = before[key]
+        for config, key, value in before:
+            setattr(config, key, value)
 
 
 def deploy(
@@ -81,7 +83,8 @@ def deploy(
     """Records the model's forward pass in eval, checks that the runtime computes the same on `example`, and writes a .bit file, or one of another
     format.
 
-    example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU. What is of uint8, int8 or int16 enters the file as int32, float64 as
+    example: a tensor, a tuple (by place) or a dict (by name) of tensors on the CPU; an argument may be a tuple, a list, a dict or a dataclass of them, whose
+    inputs have names with a dot ("batch.mask"). Numbers, texts, flags and None are what they are in the example. What is of uint8, int8 or int16 enters the file as int32, float64 as
     float32; a session takes arrays of either.
     dynamic_axes: sizes that differ from run to run, by input and axis: {"input_ids": {0: "batch", 1: "tokens"}}. Without it the first size of every
     input is the batch, and the others are the example's. A multiple of a name, {2: "32*height"}, is a size in steps.
@@ -92,13 +95,14 @@ def deploy(
 
     A model whose forward is all ternary and exact has the same bits in the runtime; where a float operation may round otherwise, `parity` says
     how much. Errors: Unsupported, naming an operation that has no form in the file."""
-    inputs, by_place = named_inputs(model, example)
+    inputs, arguments = named_inputs(model, example)
     mode = model.training
     try:
-        with _experts_by_gathering(model):
+        with _for_recording(model):
             return _torch.save(
                 native_of(model),
-                forward_of(model, by_place),
+                forward_of(model, arguments),
+                line_of_call,
                 inputs,
                 os.fspath(path),
                 _signature(inputs, dynamic_axes),
@@ -121,12 +125,12 @@ def verify(
     ranges: Ranges | None = None,
 ) -> list[NodeDifference]:
     """Runs a file and its model on the example, and compares node by node."""
-    inputs, by_place = named_inputs(model, example)
+    inputs, arguments = named_inputs(model, example)
     mode = model.training
     try:
-        with _experts_by_gathering(model):
+        with _for_recording(model):
             return _torch.compare(
-                os.fspath(path), native_of(model), forward_of(model, by_place), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
+                os.fspath(path), native_of(model), forward_of(model, arguments), inputs, _signature(inputs, dynamic_axes), dict(ranges or {})
             )
     finally:
         model.train(mode)
@@ -146,12 +150,12 @@ def quantize_for_deployment(
     samples: inputs with a batch in front, each as deploy()'s example. evaluate(model): measures it in eval, for the report."""
     wrapped = model if isinstance(model, BitModel) else BitModel(model, config)
     named: list[dict[str, torch.Tensor]] = []
-    by_place: Sequence[str] = ()
+    arguments = Arguments([], {})
     for sample in samples:
-        inputs, by_place = named_inputs(wrapped.model, sample)
+        inputs, arguments = named_inputs(wrapped.model, sample)
         named.append(inputs)
     measure = None if evaluate is None else lambda: float(evaluate(wrapped))
-    report = _torch.fit_samples(wrapped._native, forward_of(wrapped, list(by_place)), named, deployment or DeploymentConfig(), measure)
+    report = _torch.fit_samples(wrapped._native, forward_of(wrapped, arguments), named, deployment or DeploymentConfig(), measure)
     wrapped.eval()
     wrapped._register()  # fitted layers have parameters of their own
     return wrapped, report

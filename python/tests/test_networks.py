@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,32 @@ def by_functions_of_functions(x: Tensor) -> tuple[Tensor, ...]:
     return torch.vmap(lambda row: (row @ row.T).softmax(-1) @ row)(x), torch.vmap(torch.dot, in_dims=(1, 1))(x[:, :, 0].T, x[:, :, 1].T)
 
 
+class TiedConvolutions(nn.Module):
+    """An autoencoder whose decoder has its encoder's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(self.conv(x).relu(), self.conv.weight, padding=1)
+
+
+def of_integers(i: Tensor) -> tuple[Tensor, ...]:
+    return i.abs(), torch.sign(i), 1 / (i * 2 + 1), ((i > 1) + (i > -2)).long(), F.pad(i, (1, 2), value=7)
+
+
+def turned_in_place(x: Tensor) -> Tensor:
+    y = x.clone()
+    y.unsqueeze_(1).add_(1)
+    y.squeeze_(1).unsqueeze_(-1)
+    return y * 2
+
+
+def losses(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    return tuple(loss(x, y, reduction="none").mean(-1) for loss in (F.mse_loss, F.smooth_l1_loss, F.huber_loss, F.l1_loss))
+
+
 class Outputs(nn.Module):
     def forward(self, x: Tensor) -> dict[str, object]:
         spread = torch.distributions.Normal(x, x.exp())
@@ -261,6 +288,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "gamma functions": (lambda: Net(lambda x: (torch.lgamma(x * 4), torch.digamma(x.abs() * 9 + 0.01))), (floats(11),)),
     "Bessel functions": (lambda: Net(lambda x: (torch.i0(x * 3), torch.special.i0e(x * 9))), (floats(11),)),
     "location attention": (LocationAttention, (floats(7, 5),)),
+    "tied convolutions": (TiedConvolutions, (floats(4, 5, 6),)),
+    "integers": (lambda: Net(of_integers), (ids(5, 6, low=-4),)),
+    "turned in place": (lambda: Net(turned_in_place), (floats(4),)),
+    "losses": (lambda: Net(losses), (floats(5), floats(5))),
+    "filled by a constant": (lambda: Net(lambda x: (x * 100).masked_fill(torch.ones(4, 4).triu(1).bool(), -1e4)), (floats(4, 4),)),
     "bias of a constant": (lambda: Net(lambda x: torch.copysign(torch.tensor(1.0), x) + torch.add(x, torch.arange(4.0), alpha=3)), (floats(4),)),
 }  # fmt: skip
 
@@ -374,6 +406,53 @@ class Separation(nn.Module):
         return self.decoder(parts.view(batch * 2, channels, count)).view(batch, 2, -1)
 
 
+def grids(x: Tensor) -> tuple[Tensor, ...]:
+    """Where a pixel is, as CoordConv, detectors and their positional encodings say it, and samples at such places."""
+    batch, _, height, width = x.shape
+    y, along = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    places = torch.stack(torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"), -1)
+    counted = torch.ones(batch, height, width).cumsum(1)
+    angles = (counted / (counted[:, -1:] + 1e-6) * 2 * math.pi)[..., None] / 10000 ** (torch.arange(4) / 4)
+    turned = F.affine_grid(torch.tensor([[0.8, 0.2, 0.1], [-0.2, 0.9, 0.0]]).expand(batch, 2, 3), [batch, 3, height, width], align_corners=False)
+    return (
+        torch.cat([x, y.expand(batch, 1, -1, -1), along.expand(batch, 1, -1, -1)], 1),
+        (x.flatten(2).transpose(1, 2)[..., :2] + places.view(-1, 2)) * torch.tensor([width, height]),
+        x.mean(1, keepdim=True) + torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), 4).flatten(3).permute(0, 3, 1, 2),
+        F.grid_sample(x, torch.stack((along, y), -1)[None] + x[:, :2].permute(0, 2, 3, 1) * 0.1, align_corners=True),
+        F.grid_sample(x, turned, align_corners=False),
+    )
+
+
+def numbers_of_sizes(x: Tensor) -> tuple[Tensor, ...]:
+    length = x.size(2)
+    causal = torch.full((length, length), -1e9).triu(1)
+    return (
+        (x.transpose(1, 2) @ x * math.log(length) / math.sqrt(length) + causal).softmax(-1),
+        x * torch.arange(length - 1, -1, -1) + torch.arange(1 - length, 1) * torch.arange(1, 2 * length, 2),
+        x.sum(-1) / length - x.cumsum(-1)[..., -1] * (1 - 1 / length),
+        x.argmax(-1).clamp(0, length - 3) + torch.eye(length).sum(-1, dtype=torch.int64).cumsum(0)[-1],
+    )
+
+
+def padded_to_multiples(x: Tensor) -> tuple[Tensor, ...]:
+    """Windows of padded images, as Swin has them, and strides with the padding that TensorFlow calls "same"."""
+    batch, channels, height, width = x.shape
+    y = F.pad(x, (0, -width % 4, 0, (4 - height % 4) % 4))
+    rows, columns = y.shape[2] // 4, y.shape[3] // 4
+    windows = y.view(batch, channels, rows, 4, columns, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, channels).softmax(1)
+    y = windows.view(batch, rows, columns, 4, 4, channels).permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, 4 * rows, 4 * columns)
+    same = [max((-(-size // 2) - 1) * 2 + 3 - size, 0) for size in (width, height)]
+    odd = x if width % 2 == 0 else F.pad(x, (0, 1))
+    small = F.interpolate(F.max_pool2d(x, 2), scale_factor=2)
+    return (
+        y[:, :, :height, :width],
+        F.max_pool2d(F.pad(x, (same[0] // 2, same[0] - same[0] // 2, same[1] // 2, same[1] - same[1] // 2)), 3, 2),
+        F.avg_pool2d(odd, (1, 2)),
+        F.pad(small, (0, width - small.size(3), 0, height - small.size(2))) + x,
+        F.pad(x, (0, 8 - width % 8, 0, 0), "reflect"),
+    )
+
+
 def signals(*lead: int) -> Callable[[int, int, int], tuple[Tensor, ...]]:
     return lambda batch, first, second: (torch.randn(batch, *lead, first),)
 
@@ -405,6 +484,15 @@ OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[T
     "steps that count": (
         lambda: Net(lambda x: x * torch.arange(1.0, x.size(2) + 1) + (torch.arange(x.size(2)) < x.sum((1, 2))[:, None, None])), signals(2), LENGTH
     ),
+    "grids": (lambda: Net(grids), images, IMAGE),
+    "numbers of sizes": (lambda: Net(numbers_of_sizes), signals(3), LENGTH),
+    "pools of any size": (
+        lambda: Net(lambda x: (F.adaptive_avg_pool2d(x, (7, None)), torch.cat([F.adaptive_max_pool2d(x, k).flatten(1) for k in (1, 2, 4)], 1))), images, IMAGE
+    ),
+    "halves of images": (
+        lambda: Net(lambda x: tuple(F.interpolate(x, scale_factor=0.5, mode=mode) for mode in ("nearest", "bilinear", "nearest-exact", "area"))), images, IMAGE
+    ),
+    "padded to multiples": (lambda: Net(padded_to_multiples), images, IMAGE),
     "the largest": (lambda: Net(lambda x: (x.topk(4)[0], torch.diag_embed(x)[..., 1:, :])), signals(2), LENGTH),
 }  # fmt: skip
 
@@ -425,7 +513,8 @@ def test_sizes_follow_from_others(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(found[key], tensor.numpy(), rtol=1e-3, atol=1e-4 * max(1.0, float(tensor.abs().max())), err_msg=f"{key} {sizes}")
 
 
-@pytest.mark.parametrize("name", ["causal convolutions", "vision transformer", "u-net", "separation", "frames", "windows of images", "differences"])
+@pytest.mark.parametrize("name", ["causal convolutions", "vision transformer", "u-net", "separation", "frames", "windows of images", "differences", "grids",
+                                  "pools of any size"])
 def test_sizes_in_other_formats(name: str, tmp_path: Path) -> None:
     """ONNX Runtime and TorchScript compute them, and ONNX is read back."""
     runtime = pytest.importorskip("onnxruntime")
@@ -444,7 +533,8 @@ def test_sizes_in_other_formats(name: str, tmp_path: Path) -> None:
         onnx.run(None, {"input": x.numpy()}),
         [tensor.detach().numpy() for tensor in ([of_script] if isinstance(of_script, Tensor) else of_script)],
     ]
-    if "rows" not in str(names):  # a table needs their largest sizes, which ONNX does not say
+    # A table needs their largest sizes, which ONNX does not say; parts that begin at a size are not read.
+    if "rows" not in str(names) and name not in ("grids", "pools of any size"):
         bitlab.formats.convert(tmp_path / "net.onnx", tmp_path / "again.bit")
         found.append(list(bitlab.runtime.Session(tmp_path / "again.bit").run({"input": x.numpy()}).values()))
     for outputs in found:
@@ -536,6 +626,39 @@ class Counter(nn.Module):
         return x * self.calls
 
 
+@dataclass
+class Batch:
+    values: Tensor
+    masks: list[Tensor]
+    scale: float = 2.0
+
+
+class Structured(nn.Module):
+    def forward(self, batch: Batch, pair: tuple[Tensor, Tensor], table: dict[str, Tensor], flag: bool = True, unused: Tensor | None = None) -> Tensor:
+        y = batch.values * batch.scale + sum(pair) * table["gain"]
+        return y.masked_fill(batch.masks[0] | batch.masks[1], 0) if flag and unused is None else y
+
+
+def test_arguments_have_structure(tmp_path: Path) -> None:
+    def example(batch: int) -> tuple[object, ...]:
+        masks = [torch.rand(batch, 4) < 0.3 for _ in range(2)]
+        return Batch(torch.randn(batch, 4), masks), (torch.randn(batch, 4), torch.randn(batch, 4)), {"gain": torch.randn(batch, 1)}, True, None
+
+    model = Structured().eval()
+    bitlab.deploy(model, example(3), tmp_path / "net.bit")
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    given = example(2)
+    named, _ = named_inputs(model, given)
+    assert list(named) == ["batch.values", "batch.masks.0", "batch.masks.1", "pair.0", "pair.1", "table.gain"]
+    found = session.run({key: value.numpy() for key, value in named.items()})
+    np.testing.assert_allclose(found["output"], model(*given).numpy(), rtol=1e-6)
+    bitlab.deploy(model, {"batch": given[0], "pair": given[1], "table": given[2], "flag": False}, tmp_path / "other.bit")
+    found = bitlab.runtime.Session(tmp_path / "other.bit").run({key: value.numpy() for key, value in named.items()})
+    np.testing.assert_allclose(found["output"], model(*given[:3], flag=False).numpy(), rtol=1e-6)
+    with pytest.raises(bitlab.TypeMismatch, match=r"got object \(input=pair.1\)"):
+        bitlab.deploy(model, (given[0], (given[1][0], object()), given[2]), tmp_path / "net.bit")
+
+
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "memory": (Counter(), "a network without a memory of earlier runs"),
     "random numbers": (Net(lambda x: x + torch.randn_like(x)), "random ones of aten::randn_like"),
@@ -545,6 +668,8 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a sum of what a mask selects": (Net(lambda x: x + x[x > 0].sum()), "treats the rows that a mask selects one by one"),
     "another mask": (Net(lambda x: x.clone().index_put_((x > 0,), x[x > 0.01] * 2) if x.numel() < 0 else x[x > 0] * 2), "changed in place|masks? selects?"),
     "float64": (Net(lambda x: (x * torch.ones(4, dtype=torch.float64)).float()), "got Double"),
+    "rows that values choose": (Net(lambda x: x[(x[:, 0] > 0).nonzero()[:, 0]].sum(1)), r"no values decide.*nonzero.*line=.*test_networks.py:\d+\)"),
+    "loops over the batch": (Net(lambda x: torch.stack([row.relu() for row in x])), "same operators for every size .*batch 2 .*batch 3"),
     "nothing": (Net(lambda x: None), "one tensor or more"),
 }
 
@@ -554,6 +679,11 @@ def test_what_no_program_can_say_is_refused(name: str, tmp_path: Path) -> None:
     model, message = REFUSED[name]
     with pytest.raises(bitlab.Error, match=message):
         bitlab.deploy(copy.deepcopy(model).eval(), torch.randn(3, 4), tmp_path / "net.bit")
+
+
+def test_numbers_that_values_decide_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(bitlab.Unsupported, match=r"values that stay in tensors.*line=.*test_networks.py:\d+\)"):
+        bitlab.deploy(Net(lambda x: x * x[0, 0].item()).eval(), torch.randn(3, 4), tmp_path / "net.bit", dynamic_axes={})
 
 
 def test_a_note_tells_the_sizes_at_which_a_network_fails(tmp_path: Path) -> None:

@@ -422,7 +422,7 @@ Program keyword_network(const std::string& activation) {
     x = layer(x, 64, {3, 3, 1}, window({1, 1}, {1, 1}, 64, ""));
     x = layer(x, 64, {1, 1, 64}, window({1, 1}, {0, 0}, 1, ""));
   }
-  x = b.node(Op::adaptive_avg_pool, "mean", {x}, {{"output_size", Sizes{1, 1}}}).value();
+  x = b.node(Op::adaptive_avg_pool, "mean", {x}, {{"output_size", Shape{1, 1}}}).value();
   x = b.node(Op::reshape, "flat", {x}, {{"shape", Shape{kBatch, 64}}}).value();
   const ValueId head = b.ternary("head.w", {12, 64}, codes_of(12, 64, false), {0.1F});
   x = b.node(Op::ternary_linear, "head", {x, head, program::kNone, step(3)}, {{"activation", activation}}).value();
@@ -659,7 +659,7 @@ TEST_F(CSource, OperationsInIntegers) {
   const ValueId last = conv(low, 6, 3, 0.1F);
   const ValueId rows = b.node(Op::reshape, "rows", {last}, {{"shape", Shape{kBatch, 3, 25}}}).value();
   const ValueId mean = b.node(Op::mean, "mean", {rows}).value(),
-                global = b.node(Op::adaptive_avg_pool, "global", {average}, {{"output_size", Sizes{1, 1}}}).value();
+                global = b.node(Op::adaptive_avg_pool, "global", {average}, {{"output_size", Shape{1, 1}}}).value();
   const Program p = b.finish({mean, global, most}).value();
   for (const int64_t batch : {1, 2}) {
     const program::SymbolSizes sizes = program::at_batch(batch);

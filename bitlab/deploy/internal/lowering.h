@@ -30,10 +30,13 @@ std::unordered_map<const void*, std::string> tensor_names(const torch::nn::Modul
 // grows with symbols, one at their largest sizes.
 struct Recordings {
   Signature signature;  // of the inputs
-  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes, third_sizes = program::kOnes;
+  program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes;
   Recording first, twin;
-  std::optional<Recording> third;  // whose sizes alone are read
+  // More, whose sizes alone are read: at a third size, and where these leave more than one form of a size, at others that tell.
+  std::vector<Recording> others;
+  std::vector<program::SymbolSizes> other_sizes;
   std::optional<Recording> largest;
+  program::SymbolSizes largest_sizes = program::kOnes;
 };
 
 // Sets the module to eval and records it at two sizes of each symbol, and at a third where there are symbols besides the batch: small ones, or, where the forward pass fails at these, as it does with indices of a larger
@@ -42,6 +45,9 @@ struct Recordings {
 enum class Samples { kFew, kLarge, kVaried };
 Result<Recordings> record_all(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                               const std::optional<Signature>& signature, Samples samples = Samples::kFew);
+// One more of the others. False where the forward pass fails there, or calls other operators.
+bool record_other(const Forward& forward, const NamedTensors& example, const program::SymbolSizes& sizes, Samples samples,
+                  Recordings& recordings);
 
 // Floats of fewer bits: programs compute with float32 and round what each operator makes, as LibTorch does on CPUs.
 inline bool is_rounded(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
@@ -67,16 +73,24 @@ LoweringFunction find_lowering(std::string_view op);
 // What a call without an activation makes is a constant, with the values that were recorded.
 class Lowering {
  public:
-  // `names`: of the module's parameters and buffers, by tensor.
-  explicit Lowering(std::unordered_map<const void*, std::string> names) : names_(std::move(names)) {}
+  // `names`: of the module's parameters and buffers, by tensor. `computes_tables`: constants that grow with a size are computed in each run where they
+  // can be (numbers.cc).
+  explicit Lowering(std::unordered_map<const void*, std::string> names, bool computes_tables = false)
+      : computes_tables_(computes_tables), names_(std::move(names)) {}
 
   // The program of the recordings, which must outlive this.
   Result<program::Program> lower(const Recordings& recordings, std::map<std::string, std::string> metadata);
 
   // Whether it failed for want of a recording at the largest sizes.
   bool wants_largest() const { return wants_largest_; }
+  // Whether it failed for a constant that grows with sizes, and has no largest one, or other values at each.
+  bool wants_tables() const { return wants_tables_; }
+  // Sizes of symbols at which a recording would tell which of several forms a size has, where it failed for want of that.
+  const std::optional<program::SymbolSizes>& wants_sizes() const { return wants_sizes_; }
   // Whether it failed for masks that select too few or too many rows of the recordings.
   bool wants_variety() const { return wants_variety_; }
+  // The call that it failed at.
+  size_t failed_at() const { return index_; }
   // By node: the number of the call that it computes; nothing for nodes that are parts of one.
   const std::vector<std::optional<size_t>>& calls() const { return calls_; }
   // Calls that an output depends on, and those of them that made constants.
@@ -133,6 +147,8 @@ class Lowering {
   void lose(const at::Tensor& output) { lost_.insert(output.unsafeGetTensorImpl()); }
   // Whether something reads an output of a call.
   bool is_read(const at::Tensor& output) const { return live_->tensors.contains(output.unsafeGetTensorImpl()); }
+  // Whether all that reads a call's result are operators with this in their names.
+  bool is_read_by(const Call& call, std::string_view name) const;
   // Both, for the calls that are one node.
   Status lower_to(const Call& call, program::Op op, std::vector<program::ValueId> inputs,
                   program::Attributes attributes = {});
@@ -155,8 +171,19 @@ class Lowering {
   void at_least(const program::Dim& dim, int64_t least) { builder_.at_least(dim, least); }
   // The same call in the other recording.
   const Call& twin() const { return *twin_; }
-  // The same in the third one, whose sizes alone are known; null where there is none.
-  const Call* third() const { return third_; }
+  // Whether no other recording would tell these forms of a size, all of which fit, from each other; if one would, it is asked for.
+  bool is_told(const std::vector<program::Dim>& forms);
+  // Whether the recordings have one number.
+  bool is_same(const Call& call, const std::function<int64_t(const Call&)>& number) const;
+  // A number that is read from each recording's call: the same in every run, or one that follows from sizes (numbers.cc).
+  Result<program::ValueId> number_in_all(const Call& call, const std::function<double(const Call&)>& get,
+                                         at::ScalarType type);
+  // A size as a value, int64 [1].
+  Result<program::ValueId> size_value(const program::Dim& size);
+  // Whether a size is at most another and a number, at all sizes of symbols.
+  bool is_within(const program::Dim& size, const program::Dim& other, int64_t more) const {
+    return program::is_within(size, 1, -more, other, builder_.peek().symbols);
+  }
   // 0, 1, ..., as many as a tensor of integers has that holds these; nothing where it holds others.
   Result<program::ValueId> positions(const Call& call, const std::function<at::Tensor(const Call&)>& get_tensor);
 
@@ -169,6 +196,7 @@ class Lowering {
  private:
   Status lower_call(const Call& call);
   Status lower_function(const Call& call);
+  static Error unknown(const Call& call);
   Result<program::ValueId> rounded(program::ValueId value, at::ScalarType type);
   Result<program::ValueId> cut(program::ValueId value, at::ScalarType type);
   Result<program::ValueId> with_ones_of(const Call& call, program::ValueId value, const at::Tensor& output);
@@ -180,9 +208,15 @@ class Lowering {
   auto within(size_t call, Function function);
   std::span<const program::Dim> known_sums();
   std::vector<program::SymbolSizes> all_sizes() const;
+  // The sizes of the recording that a call is of.
+  const program::SymbolSizes& sizes_in(const Call& call) const;
   // What `get` gives of the call in each recording.
   template <class T>
-  std::vector<T> in_all(const Call& call, const std::function<T(const Call&)>& get) const;
+  std::vector<T> in_all(const Call& call, const std::function<T(const Call&)>& get) const {
+    std::vector<T> found{get(call), get(*twin_)};
+    for (const Call* other : others_) found.push_back(get(*other));
+    return found;
+  }
   // The size that these are in the recordings.
   std::optional<program::Dim> found_as(std::span<const int64_t> found);
   void move_to(size_t call);
@@ -193,10 +227,22 @@ class Lowering {
   std::string random_source(const at::Tensor& tensor) const;
   // The name, or with the next free number behind it. Each result is given once.
   std::string unique_name(const std::string& name);
-  Status lower_symbolic_source(const Call& call);
+  // numbers.cc. How well numbers are known: as Python has them, or rounded to float32.
+  enum class Precision { kDouble, kFloat };
+  std::vector<program::Dim> units_of_numbers();
+  // [1]; nothing where the recordings have one number, or others that follow from no size.
+  Result<std::optional<program::ValueId>> number_of_sizes(const Call& call, const std::function<double(const Call&)>& get,
+                                                          at::ScalarType type, Precision precision);
+  Result<std::optional<program::ValueId>> numbers_of_sizes(const Call& call,
+                                                           const std::function<at::Tensor(const Call&)>& get);
+  Result<std::optional<program::ValueId>> sized_number(const Call& call, const std::string& argument, at::ScalarType type);
+  Status lower_arange(const Call& call);
+  Status lower_linspace(const Call& call);
+  Status lower_eye(const Call& call);
+  Result<bool> lower_table(const Call& call);
   Result<program::ValueId> table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
-                                      const program::Shape& shape, const std::function<at::Tensor(const Call&)>& get);
-
+                                      const program::Shape& whole, const program::Shape& rest,
+                                      const std::function<at::Tensor(const Call&)>& get);
   Result<program::ValueId> counted(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                    const program::Shape& rest, const std::function<at::Tensor(const Call&)>& get,
                                    size_t symbol);
@@ -204,11 +250,14 @@ class Lowering {
   program::ProgramBuilder builder_;
   std::vector<program::Dim> sums_;  // of the first values_seen_ values
   size_t values_seen_ = 0;
+  std::vector<std::pair<program::Dim, program::ValueId>> size_values_;
   const Recordings* recordings_ = nullptr;
   const Live* live_ = nullptr;
   size_t index_ = 0;  // of the call
-  const Call *twin_ = nullptr, *third_ = nullptr;
-  bool wants_largest_ = false, wants_variety_ = false;
+  const Call* twin_ = nullptr;
+  std::vector<const Call*> others_;  // in the other recordings; none where these have no such call
+  std::optional<program::SymbolSizes> wants_sizes_;
+  bool computes_tables_ = false, wants_largest_ = false, wants_tables_ = false, wants_variety_ = false;
   int64_t live_calls_ = 0, constant_calls_ = 0;
   std::unordered_map<const void*, std::string> names_;
   std::unordered_map<const void*, program::ValueId> values_;      // activations, by tensor

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct Argument {
 struct Call {
   std::string op;      // "aten::conv2d", "aten::add.Tensor"
   std::string within;  // the outermost operator that makes it, if that is another: "aten::einsum"
+  std::string line;    // of the network's code, where a LineScope tells it
   std::vector<Argument> arguments;
   std::vector<c10::IValue> outputs;
   std::vector<std::vector<int64_t>> shapes;  // of the outputs when the call ended; empty for what is no tensor
@@ -50,6 +52,8 @@ struct Call {
 struct Recording {
   nn::NamedTensors inputs, outputs;  // the inputs are copies of the caller's
   std::vector<Call> calls;           // their tensors stay alive, so that identities are unique
+  // What Python's factories of tables return, by what their operators made: other tensors of the same memory.
+  std::unordered_map<const void*, std::vector<at::Tensor>> returned;
 };
 
 enum class Keep { kTensors, kCopies };
@@ -63,6 +67,9 @@ struct Live {
 };
 Live live_parts(const Recording& recording);
 
+// Whether a call makes a table of numbers alone, which may grow with a size: arange, linspace, eye.
+bool makes_table(const Call& call);
+
 // Whether the call reads one of the tensors; what looks at shapes alone reads none.
 bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains);
 
@@ -74,6 +81,18 @@ inline const void* memory_of(const at::Tensor& tensor) {
   if (!tensor.has_storage()) return tensor.unsafeGetTensorImpl();
   return tensor.storage().unsafeGetStorageImpl();
 }
+
+// For its lifetime recordings of this thread ask for the line that each call is made at.
+class LineScope {
+ public:
+  explicit LineScope(std::function<std::string()> line);
+  ~LineScope();
+  LineScope(const LineScope&) = delete;
+  LineScope& operator=(const LineScope&) = delete;
+
+ private:
+  std::function<std::string()> before_;
+};
 
 // Runs forward(a copy of the inputs) without gradients, and without backends whose one call hides what an operator computes. Errors of the forward
 // pass are returned: those of BitLab as they are, those of LibTorch as InvalidArgument.

@@ -89,11 +89,8 @@ Status lower_tan(Lowering& l, const Call& call) {
   });
 }
 Status lower_sign(Lowering& l, const Call& call) {
-  const OneTerm sign = [](const Term& x) {
-    const Term above = (x > 0).cast(at::kFloat), below = (x < 0).cast(at::kFloat);
-    return above - below;
-  };
-  return lower_formula(l, call, sign, Rounds::kOnce);
+  const Term x = operand(l, call), above = (x > 0).cast_like(x), below = (x < 0).cast_like(x);
+  return finish(l, call, above - below, Rounds::kOnce);
 }
 Status lower_trunc(Lowering& l, const Call& call) { return lower_formula(l, call, truncated, Rounds::kOnce); }
 Status lower_frac(Lowering& l, const Call& call) {
@@ -330,6 +327,41 @@ Status lower_isfinite(Lowering& l, const Call& call) {
 Status lower_isinf(Lowering& l, const Call& call) {
   const Term x(l, l.operand_as(call, "self", at::kFloat));
   return finish(l, call, x.of(Op::abs) > std::numeric_limits<float>::max(), Rounds::kOnce);
+}
+
+namespace {
+
+// Losses of each value, or their mean or sum; LibTorch's numbers for the three.
+Status lower_loss(Lowering& l, const Call& call, const Term& loss) {
+  const int64_t reduction = call.argument("reduction").toInt();
+  if (reduction == 0) return finish(l, call, loss);
+  BITLAB_TRY(ValueId y, loss.value());
+  BITLAB_TRY(y, l.reshape(y, {program::volume(l.shape(y))}));
+  BITLAB_TRY(y, l.node(reduction == 1 ? Op::mean : Op::sum, {y}));
+  return l.finish(call, y);
+}
+
+// factor d^2 below a distance, and slope (d - distance / 2) from it on.
+Term bent_loss(const Term& x, const Term& target, double distance, double factor, double slope) {
+  const Term d = (x - target).of(Op::abs), near = d * d * factor, far = (d + -distance / 2) * slope;
+  return d.with(Op::less, distance).choose(near, far);
+}
+
+}  // namespace
+
+Status lower_mse_loss(Lowering& l, const Call& call) {
+  const Term x = operand(l, call), y = operand(l, call, "target"), d = x - y;
+  return lower_loss(l, call, d * d);
+}
+Status lower_smooth_l1_loss(Lowering& l, const Call& call) {
+  const double beta = call.argument("beta").toScalar().toDouble();
+  const Term x = operand(l, call), y = operand(l, call, "target");
+  return lower_loss(l, call, beta == 0 ? (x - y).of(Op::abs) : bent_loss(x, y, beta, 0.5 / beta, 1));
+}
+Status lower_huber_loss(Lowering& l, const Call& call) {
+  const double delta = call.argument("delta").toScalar().toDouble();
+  const Term x = operand(l, call), y = operand(l, call, "target");
+  return lower_loss(l, call, bent_loss(x, y, delta, 0.5, delta));
 }
 
 // Which dtype a result will have is no value that a program computes.

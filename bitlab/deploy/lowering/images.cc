@@ -113,28 +113,27 @@ Status lower_conv_transpose(Lowering& lowering, const Call& call) { return float
 
 namespace {
 
+// Whether an adaptive pool has as many values along an axis as there are.
+bool is_kept(Lowering& lowering, const Call& call, int64_t from_end) {
+  return lowering.is_same(call, [&](const Call& c) {
+    return output_of(c).size(from_end) - c.argument("self").toTensor().size(from_end);
+  }) && output_of(call).size(from_end) == call.argument("self").toTensor().size(from_end);
+}
+
 // One value for each whole axis that has a grid of 1, of an image whose sizes differ from run to run; other axes stay as they are.
 Status pool_of_axes(Lowering& lowering, const Call& call, Op op, ValueId x, const Sizes& grid) {
   Sizes order{0, 1}, whole;
   program::Shape shape = lowering.shape(x), kept{shape[0], shape[1]};
   program::Dim values = 1;
-  const auto is_kept = [&](size_t axis) {  // with as many values as there are
-    const int64_t from_end = static_cast<int64_t>(axis) - static_cast<int64_t>(grid.size());
-    return output_of(call).size(from_end) == call.argument("self").toTensor().size(from_end) &&
-           output_of(lowering.twin()).size(from_end) == lowering.twin().argument("self").toTensor().size(from_end);
-  };
   for (size_t i = 0; i < grid.size(); ++i) {
     const auto dim = static_cast<int64_t>(i) + 2;
     const program::Dim& size = shape[i + 2];
     if (grid[i] == 1) {
       whole.push_back(dim);
       values = values * size;
-    } else if (is_kept(i)) {
+    } else {
       order.push_back(dim);
       kept.push_back(size);
-    } else {
-      return unsupported(call, "a grid of 1 for sizes that differ from run to run",
-                         show(grid) + " of " + lowering.show(shape));
     }
   }
   order.insert(order.end(), whole.begin(), whole.end());
@@ -223,7 +222,15 @@ Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
   const at::Tensor& self = call.argument("self").toTensor();
   if (!is_sized(lowering, x)) {
     lose_from(lowering, call, 1);
-    return pool_of_axes(lowering, call, equal_op == Op::max_pool ? Op::max : Op::mean, x, grid);
+    const auto from_end = [&](size_t i) { return static_cast<int64_t>(i) - static_cast<int64_t>(axes); };
+    program::Shape sizes;
+    bool is_whole = true;
+    for (size_t i = 0; i < axes; ++i) {
+      is_whole = is_whole && (grid[i] == 1 || is_kept(lowering, call, from_end(i)));
+      BITLAB_TRY(sizes.emplace_back(), lowering.dim_of(call, [&](const Call& c) { return output_of(c).size(from_end(i)); }));
+    }
+    if (is_whole) return pool_of_axes(lowering, call, equal_op == Op::max_pool ? Op::max : Op::mean, x, grid);
+    return lowering.lower_to(call, op, {x}, {{"output_size", sizes}});
   }
   Sizes kernel, sizes;
   for (size_t i = 0; i < axes; ++i) {
@@ -233,7 +240,8 @@ Status adaptive_pool(Lowering& lowering, const Call& call, Op op, Op equal_op) {
     if (size % sizes[i] == 0) kernel.push_back(size / sizes[i]);
   }
   BITLAB_RETURN_IF_ERROR(finish_adaptive_places(lowering, call, x, sizes));
-  if (kernel.size() < axes) return lowering.lower_to(call, op, {x}, {{"output_size", sizes}});
+  if (kernel.size() < axes)
+    return lowering.lower_to(call, op, {x}, {{"output_size", program::Shape(sizes.begin(), sizes.end())}});
   program::Attributes attributes{{"kernel_size", kernel}, {"stride", kernel}, {"padding", Sizes(axes, 0)}};
   if (equal_op == Op::max_pool) attributes["dilation"] = Sizes(axes, 1);
   return lowering.lower_to(call, equal_op, {x}, std::move(attributes));
@@ -296,6 +304,27 @@ Status resample_by_weights(Lowering& lowering, const Call& call, ValueId x, cons
   return lowering.finish(call, x);
 }
 
+// Where scales are one of several, and the sizes are rounded down: what lies in front of the rest that fills no step, at the scale of its own sizes. No
+// output of these modes reads that rest.
+std::optional<ValueId> whole_steps(Lowering& lowering, const Call& call, ValueId x, const std::string& mode,
+                                   const program::Shape& out) {
+  if (mode != "nearest" && mode != "nearest_exact" && mode != "linear") return std::nullopt;
+  for (size_t i = 2; i < out.size(); ++i) {
+    const std::optional<double> scale = scale_of(call, i - 2);
+    const double steps = scale ? 1 / *scale : 0;
+    if (steps < 1 || steps != std::floor(steps)) return std::nullopt;
+    const program::Dim part = with_factor(out[i], out[i].factor * static_cast<int64_t>(steps));
+    if (part == lowering.shape(x)[i]) continue;
+    const Result<ValueId> cut = slice_of(lowering, x, static_cast<int64_t>(i), 0, part);
+    if (!cut.ok()) return std::nullopt;
+    x = *cut;
+  }
+  const Result<ValueId> y = lowering.node(
+      Op::resample, {x},
+      {{"output_size", program::Shape(out.begin() + 2, out.end())}, {"mode", mode}, {"align_corners", int64_t{0}}});
+  return y.ok() ? std::optional(*y) : std::nullopt;
+}
+
 }  // namespace
 
 // "aten::upsample_bilinear2d"
@@ -324,6 +353,7 @@ Status lower_upsample(Lowering& lowering, const Call& call) {
     // Where the ratio of the sizes changes with them, a scale of the caller's own is not theirs at all of them.
     if (!scale && !align && !same_unit(from[axis], shape[axis + 2])) scale = scale_of(call, axis);
     if (!scale) continue;
+    if (const auto y = whole_steps(lowering, call, image.x, mode, shape)) return lowering.finish(call, *y);
     if (antialias || !is_fixed(from))
       return unsupported(
           call, fmt::format("the scale of {} to {}, or sizes that are fixed and no antialiasing", in[axis], out[axis]),

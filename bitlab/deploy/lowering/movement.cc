@@ -11,22 +11,33 @@
 namespace bitlab::deploy {
 namespace {
 
-// Up to the end of a dimension, from a place that differs from run to run: the first values of it turned around.
-Status last_part(Lowering& lowering, const Call& call, ValueId x, int64_t dim) {
-  const auto size_of = [&](const Call& c) { return c.argument("self").toTensor().size(dim); };
-  const auto ends = [&](const Call& c) {
-    const int64_t end = given(c, "end") ? c.argument("end").toInt() : size_of(c);
-    return end >= size_of(c);
-  };
-  const bool is_slice = call.op == "aten::slice.Tensor";
-  if (!is_slice || !ends(call) || !ends(lowering.twin()))
-    return unsupported(call, "a part that begins or ends at a fixed place, from the beginning or from the end",
-                       describe(call.outputs[0]));
-  BITLAB_TRY(const program::Dim length, lowering.dim_of(call, [&](const Call& c) { return output_of(c).size(dim); }));
+// `length` values in front of a place that differs from run to run: the first ones of what is turned around there.
+Result<ValueId> part_before(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& end,
+                            const program::Dim& length) {
+  if (end != lowering.shape(x)[static_cast<size_t>(dim)]) {
+    BITLAB_TRY(x, slice_of(lowering, x, dim, 0, end));
+  }
+  if (length == end) return x;
+  if (length.is_number()) return slice_of(lowering, x, dim, -length.factor, length);
   const program::Attributes turned{{"dims", Sizes{dim}}};
   BITLAB_TRY(ValueId y, lowering.node(Op::flip, {x}, turned));
   BITLAB_TRY(y, slice_of(lowering, y, dim, 0, length));
-  return lowering.lower_to(call, Op::flip, {y}, turned);
+  return lowering.node(Op::flip, {y}, turned);
+}
+
+// A part that begins at a place that differs from run to run, as its end may.
+Status part_from_anywhere(Lowering& lowering, const Call& call, ValueId x, int64_t dim) {
+  const auto size_of = [&](const Call& c) { return c.argument("self").toTensor().size(dim); };
+  const auto length_in = [&](const Call& c) { return output_of(c).size(dim); };
+  const auto end_of = [&](const Call& c) {
+    const int64_t size = size_of(c), start = given(c, "start") ? wrap_dim(c.argument("start").toInt(), size) : 0;
+    return std::clamp<int64_t>(start, 0, size) + length_in(c);
+  };
+  BITLAB_TRY(const program::Dim end, lowering.dim_of(call, end_of));
+  BITLAB_TRY(const program::Dim length, lowering.dim_of(call, length_in));
+  if (length.is_number()) lowering.at_least(end, length.factor);
+  BITLAB_TRY(const ValueId y, part_before(lowering, x, dim, end, length));
+  return lowering.finish(call, y);
 }
 
 // The values of a dimension from the call's beginning on; its size in the other recording tells what the length is a multiple of.
@@ -37,7 +48,7 @@ Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
   const auto size = [&](const Call& c) { return output_of(c).size(dim); };
   if (lowering.is_at(whole, call, size)) return lowering.finish(call, x);
   const Result<int64_t> place = start_of(lowering, call, dim);
-  if (!place.ok() && step == 1) return last_part(lowering, call, x, dim);
+  if (!place.ok() && step == 1) return part_from_anywhere(lowering, call, x, dim);
   if (!place.ok()) return place.error();
   const int64_t start = *place;
   // Up to the end, or as much as the recordings say.
@@ -64,7 +75,19 @@ Status parts(Lowering& lowering, const Call& call, bool drops) {
     BITLAB_TRY(const program::Dim size, drops ? program::Dim(1) : lowering.dim_of(call, size_of));
     sizes.push_back(size);
   }
-  BITLAB_TRY(const std::vector<ValueId> values, lowering.nodes(Op::split, {x}, {{"dim", dim}, {"sizes", sizes}}));
+  Result<std::vector<ValueId>> split = lowering.nodes(Op::split, {x}, {{"dim", dim}, {"sizes", sizes}});
+  std::vector<ValueId> values;
+  if (split.ok()) values = *std::move(split);
+  // Two parts of an odd size, whose sum is written otherwise than the whole.
+  for (size_t i = values.size(); i < tensors.size(); ++i) {
+    const auto end_of = [&](const Call& c) {
+      int64_t end = 0;
+      for (size_t k = 0; k <= i; ++k) end += c.outputs.at(0).toTensorVector().at(k).size(dim);
+      return end;
+    };
+    BITLAB_TRY(const program::Dim end, lowering.dim_of(call, end_of));
+    BITLAB_TRY(values.emplace_back(), part_before(lowering, x, dim, end, sizes[i]));
+  }
   for (size_t i = 0; i < values.size(); ++i) {
     program::Shape shape = lowering.shape(values[i]);
     if (drops) shape.erase(shape.begin() + dim);
@@ -96,7 +119,8 @@ struct Axis {
   Result<ValueId> constant(int64_t length) const {
     program::Shape shape = lowering.shape(x);
     shape[static_cast<size_t>(dim)] = length;
-    return lowering.node(Op::expand, {lowering.constant(at::full(Sizes(shape.size(), 1), value, at::kFloat))},
+    return lowering.node(Op::expand,
+                         {lowering.constant(at::full(Sizes(shape.size(), 1), value, scalar_type(lowering.dtype(x))))},
                          {{"shape", shape}});
   }
   // `length` values in front of x, or behind it; kNone for none.
@@ -138,9 +162,84 @@ Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding 
   return x;
 }
 
-Status pad(Lowering& lowering, const Call& call, Padding mode, const Sizes& sides, double value = 0) {
+// x with values behind it, or without its last ones, so that there are as many as `size`: as many more as that may ever be, cut off there.
+Result<ValueId> padded_to(Lowering& lowering, const Call& call, const Axis& axis, Padding mode, const program::Dim& size) {
+  constexpr int64_t kMost = 256;
+  const program::Dim now = lowering.shape(axis.x)[static_cast<size_t>(axis.dim)];
+  int64_t most = 0;
+  while (most <= kMost && !lowering.is_within(size, now, most)) ++most;
+  if (most > kMost) return unsupported(call, fmt::format("padding by {} at most", kMost), lowering.show({now, size}));
+  BITLAB_TRY(const ValueId behind, axis.edge(mode, most, false));
+  BITLAB_TRY(const ValueId all, axis.join({axis.x, behind}));
+  return slice_of(lowering, all, axis.dim, 0, size);
+}
+
+// A size with padding in front alone; where it has no form of its own, half of all padding.
+Result<program::Dim> size_with_front(Lowering& lowering, const Call& call, const program::Dim& size,
+                                     const program::Dim& whole, const std::function<int64_t(const Call&)>& with_front) {
+  Result<program::Dim> own = lowering.dim_of(call, with_front);
+  if (own.ok() || lowering.wants_sizes()) return own;
+  const auto both = sum(size, whole);
+  for (const int64_t more : {0, 1}) {
+    const auto half = both ? quotient(*both, more, 2) : std::nullopt;
+    if (half && lowering.is_at(*half, call, with_front)) return *half;
+  }
+  return own;
+}
+
+// Padding of another width at each size, such as to the next multiple: by the sizes that it makes. In front it is behind what is turned around.
+Result<ValueId> padded_by_sizes(Lowering& lowering, const Call& call, ValueId x, Padding mode, const char* argument,
+                                double value) {
+  const auto sides_of = [&](const Call& c) { return c.argument(argument).toIntVector(); };
+  if (mode == Padding::kCircular) return unsupported(call, "circular padding of one width", show(sides_of(call)));
+  for (size_t i = 0; i + 1 < sides_of(call).size(); i += 2) {
+    const int64_t from_end = -1 - static_cast<int64_t>(i / 2);
+    const auto dim = static_cast<int64_t>(lowering.shape(x).size()) + from_end;
+    const auto side = [&](size_t which) { return [&, which](const Call& c) { return sides_of(c)[i + which]; }; };
+    if (lowering.is_same(call, side(0)) && lowering.is_same(call, side(1))) {
+      Sizes own(i + 2, 0);
+      own[i] = sides_of(call)[i], own[i + 1] = sides_of(call)[i + 1];
+      BITLAB_TRY(x, padded(lowering, call, x, mode, own, value));
+      continue;
+    }
+    const auto size_of = [&](const Call& c) { return c.argument("self").toTensor().size(from_end); };
+    BITLAB_TRY(const program::Dim whole, lowering.dim_of(call, [&](const Call& c) { return output_of(c).size(from_end); }));
+    const program::Dim now = lowering.shape(x)[static_cast<size_t>(dim)];
+    // The same at all recorded sizes: a number, or its multiples, of which these sizes need one.
+    const auto multiple =
+        whole.is_number() && !now.is_number() ? quotient(now, whole.factor - 1, whole.factor) : std::nullopt;
+    if (multiple) {
+      const program::Dim multiples = with_factor(*multiple, multiple->factor * whole.factor);
+      const bool fits = lowering.is_at(multiples, call, [&](const Call& c) { return output_of(c).size(from_end); });
+      if (fits && !lowering.is_told({whole, multiples}))
+        return unsupported(call, "a recording at a larger size than " + lowering.show({whole}), "none");
+    }
+    BITLAB_TRY(const program::Dim with_front,
+               size_with_front(lowering, call, lowering.shape(x)[static_cast<size_t>(dim)], whole,
+                               [&](const Call& c) { return size_of(c) + side(0)(c); }));
+    if (with_front != lowering.shape(x)[static_cast<size_t>(dim)]) {
+      const program::Attributes turned{{"dims", Sizes{dim}}};
+      BITLAB_TRY(x, lowering.node(Op::flip, {x}, turned));
+      BITLAB_TRY(x, padded_to(lowering, call, Axis{lowering, x, dim, value}, mode, with_front));
+      BITLAB_TRY(x, lowering.node(Op::flip, {x}, turned));
+    }
+    if (whole == with_front) continue;
+    BITLAB_TRY(x, padded_to(lowering, call, Axis{lowering, x, dim, value}, mode, whole));
+  }
+  return x;
+}
+
+Status pad(Lowering& lowering, const Call& call, Padding mode, const char* argument, double value = 0) {
+  const Sizes sides = call.argument(argument).toIntVector();
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(x, padded(lowering, call, x, mode, sides, value));
+  bool is_same = true;
+  for (size_t i = 0; i < sides.size(); ++i)
+    is_same = is_same && lowering.is_same(call, [&](const Call& c) { return c.argument(argument).toIntVector().at(i); });
+  if (is_same) {
+    BITLAB_TRY(x, padded(lowering, call, x, mode, sides, value));
+  } else {
+    BITLAB_TRY(x, padded_by_sizes(lowering, call, x, mode, argument, value));
+  }
   return lowering.finish(call, x);
 }
 
@@ -161,25 +260,22 @@ Status lower_pad(Lowering& lowering, const Call& call) {
              : mode == "replicate" ? Padding::kReplicate
              : mode == "circular"  ? Padding::kCircular
                                    : Padding::kConstant,
-             call.argument("pad").toIntVector(), given(call, "value") ? call.argument("value").toScalar().toDouble() : 0);
+             "pad", given(call, "value") ? call.argument("value").toScalar().toDouble() : 0);
 }
 
 Status lower_constant_pad(Lowering& lowering, const Call& call) {
-  return pad(lowering, call, Padding::kConstant, call.argument("pad").toIntVector(),
-             call.argument("value").toScalar().toDouble());
+  return pad(lowering, call, Padding::kConstant, "pad", call.argument("value").toScalar().toDouble());
 }
 
 Status lower_reflection_pad(Lowering& lowering, const Call& call) {
-  return pad(lowering, call, Padding::kReflect, call.argument("padding").toIntVector());
+  return pad(lowering, call, Padding::kReflect, "padding");
 }
 
 Status lower_replication_pad(Lowering& lowering, const Call& call) {
-  return pad(lowering, call, Padding::kReplicate, call.argument("padding").toIntVector());
+  return pad(lowering, call, Padding::kReplicate, "padding");
 }
 
-Status lower_circular_pad(Lowering& lowering, const Call& call) {
-  return pad(lowering, call, Padding::kCircular, call.argument("pad").toIntVector());
-}
+Status lower_circular_pad(Lowering& lowering, const Call& call) { return pad(lowering, call, Padding::kCircular, "pad"); }
 
 // To another dtype; LibTorch's copies have more arguments, which decide where and how they lie.
 Status lower_cast(Lowering& lowering, const Call& call) {

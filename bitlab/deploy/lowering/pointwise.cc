@@ -33,6 +33,7 @@ Status lower_binary(Lowering& lowering, const Call& call, Op op, at::ScalarType 
 Status lower_arithmetic(Lowering& lowering, const Call& call, Op op) {
   const at::ScalarType type = output_of(call).scalar_type();
   if (op == Op::mul && type == at::kBool) return lower_and(lowering, call);
+  if (op == Op::add && type == at::kBool) return lower_or(lowering, call);
   if (op == Op::mul && at::isComplexType(type)) return lower_complex_mul(lowering, call);
   if (at::isComplexType(type)) return lower_complex_arithmetic(lowering, call, op);
   return lower_binary(lowering, call, op, type);
@@ -53,7 +54,12 @@ Status lower_unary(Lowering& lowering, const Call& call, Op op) {
   if (op == Op::abs && call.argument("self").toTensor().is_complex()) return lower_complex_abs(lowering, call);
   if (output_of(call).is_complex()) return lower_complex_unary(lowering, call, op);
   if (op == Op::gelu && call.argument("approximate").toStringRef() == "tanh") op = Op::gelu_tanh;
-  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
+  const at::ScalarType type = output_of(call).scalar_type();
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", type));
+  if (op == Op::abs && !at::isFloatingType(type)) {
+    BITLAB_TRY(const ValueId negative, with_number(lowering, Op::mul, x, -1));
+    return lowering.lower_to(call, Op::maximum, {x, negative});
+  }
   return lowering.lower_to(call, op, {x});
 }
 
@@ -157,15 +163,28 @@ Status lower_where(Lowering& lowering, const Call& call) {
 
 namespace {
 
+// Which values of a matrix lie on one side of a diagonal, bool [rows, columns].
+Result<ValueId> kept_side(Lowering& lowering, const Call& call, program::Dim rows, program::Dim columns, bool is_lower) {
+  if (rows.is_number() && columns.is_number())
+    return lowering.constant_of(call, [&](const Call& c) {
+      const at::Tensor ones = at::ones({rows.factor, columns.factor}, at::kBool);
+      const int64_t diagonal = c.argument("diagonal").toInt();
+      return is_lower ? ones.tril(diagonal) : ones.triu(diagonal);
+    });
+  const auto diagonal_in = [](const Call& c) { return static_cast<double>(c.argument("diagonal").toInt()); };
+  BITLAB_TRY(const ValueId diagonal, lowering.number_in_all(call, diagonal_in, at::kLong));
+  BITLAB_TRY(ValueId row, counted_to(lowering, rows));
+  BITLAB_TRY(row, lowering.reshape(row, {rows, 1}));
+  BITLAB_TRY(row, lowering.node(Op::add, {row, diagonal}));
+  BITLAB_TRY(const ValueId column, counted_to(lowering, columns));
+  return is_lower ? lowering.node(Op::less_equal, {column, row}) : lowering.node(Op::less_equal, {row, column});
+}
+
 // What lies on one side of a diagonal; zeros elsewhere.
 Status lower_triangle(Lowering& lowering, const Call& call, bool is_lower) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const int64_t diagonal = call.argument("diagonal").toInt();
-  BITLAB_TRY(const ValueId kept, lowering.constant_of(call, [&](const Call& c) {
-    const at::Tensor self = c.argument("self").toTensor();
-    const at::Tensor ones = at::ones({self.size(-2), self.size(-1)}, at::kBool);
-    return is_lower ? ones.tril(diagonal) : ones.triu(diagonal);
-  }));
+  const program::Shape& shape = lowering.shape(x);
+  BITLAB_TRY(const ValueId kept, kept_side(lowering, call, shape[shape.size() - 2], shape.back(), is_lower));
   const ValueId zero = lowering.number(0, output_of(call).scalar_type());
   return lowering.lower_to(call, Op::where, {kept, x, zero});
 }
@@ -290,7 +309,7 @@ Status lower_addcmul(Lowering& lowering, const Call& call) {
 }
 
 Status lower_reciprocal(Lowering& lowering, const Call& call) {
-  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", output_of(call).scalar_type()));
   return lowering.lower_to(call, Op::div, {lowering.number(1, at::kFloat), x});
 }
 
@@ -352,7 +371,7 @@ Status lower_masked_fill(Lowering& lowering, const Call& call) {
   const at::ScalarType type = output_of(call).scalar_type();
   const c10::IValue& fill = call.argument("value");
   const bool is_added = !lowering.is_activation(call.argument("mask").toTensor()) && fill.isScalar() && type == at::kFloat &&
-                        fill.toScalar().toDouble() <= kVanishes;
+                        fill.toScalar().toDouble() <= kVanishes && lowering.is_read_by(call, "softmax");
   if (!is_added) {
     BITLAB_TRY(const ValueId mask, lowering.operand_as(call, "mask", at::kBool));
     BITLAB_TRY(const ValueId value, lowering.operand_as(call, "value", type));

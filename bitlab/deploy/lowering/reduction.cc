@@ -119,8 +119,9 @@ Result<Moments> moments_of(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   BITLAB_TRY(const Rows rows, rows_of(lowering, call, x));
   const double correction = given(call, "correction") ? call.argument("correction").toScalar().toDouble() : 1;
-  if (!rows.values.is_number() || static_cast<double>(rows.values.factor) <= correction)
-    return unsupported(call, "a fixed number of values, more than the correction", lowering.show({rows.values}));
+  const bool is_fixed = rows.values.is_number();
+  if (uses(rows.values, 0) || (is_fixed && static_cast<double>(rows.values.factor) <= correction))
+    return unsupported(call, "values within samples, more than the correction", lowering.show({rows.values}));
   program::Shape with_1 = lowering.shape(rows.x);
   with_1.back() = 1;
   BITLAB_TRY(const ValueId mean, lowering.node(Op::mean, {rows.x}));
@@ -128,7 +129,15 @@ Result<Moments> moments_of(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId y, lowering.node(Op::sub, {rows.x, center}));
   BITLAB_TRY(y, lowering.node(Op::mul, {y, y}));
   BITLAB_TRY(y, lowering.node(Op::sum, {y}));
-  BITLAB_TRY(y, with_number(lowering, Op::div, y, static_cast<double>(rows.values.factor) - correction));
+  if (is_fixed) {
+    BITLAB_TRY(y, with_number(lowering, Op::div, y, static_cast<double>(rows.values.factor) - correction));
+  } else {
+    BITLAB_TRY(ValueId count, lowering.size_value(rows.values));
+    BITLAB_TRY(count, lowering.cast(count, at::kFloat));
+    BITLAB_TRY(count, with_number(lowering, Op::add, count, -correction));
+    BITLAB_TRY(count, with_number(lowering, Op::maximum, count, 0));  // as LibTorch has it
+    BITLAB_TRY(y, lowering.node(Op::div, {y, count}));
+  }
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return Moments{mean, y};

@@ -171,21 +171,26 @@ Result<PoolPads> pool_pads(Writer& w, const Node& node, const Sizes& dilation) {
 
 // Output i of m along an axis of n values is of those from floor(i n / m) to ceil((i + 1) n / m): a part, reduced. Axis by axis, since the mean of means over
 // equal parts of another axis is the mean of all.
-std::string adaptive_pool(Writer& w, const Node& node, std::string_view type) {
+Result<Names> adaptive_pool(Writer& w, const Node& node, std::string_view type) {
   std::string y = w.in(node, 0);
-  const auto& output = node.attribute<Sizes>("output_size");
+  const auto& output = node.attribute<Shape>("output_size");
   for (size_t k = 0; k < output.size(); ++k) {
     const auto axis = static_cast<int64_t>(k) + 2;
-    const int64_t n = w.shape(node, 0)[k + 2].factor, m = output[k];
+    const Dim& n = w.shape(node, 0)[k + 2];
+    if (output[k] == n) continue;
+    if (!output[k].is_number()) return w.refuse(node, "a number of windows");
+    const int64_t m = output[k].factor;
     Names parts;
     for (int64_t i = 0; i < m; ++i) {
-      const std::string part =
-          w.g.node("Slice", {y, w.g.ints({i * n / m}), w.g.ints({((i + 1) * n + m - 1) / m}), w.g.ints({axis})});
+      const std::optional<Dim> begin = i == 0 ? Dim(0) : program::quotient(n * Dim(i), 0, m);
+      const std::optional<Dim> end = program::quotient(n * Dim(i + 1), m - 1, m);
+      if (!begin || !end) return w.refuse(node, "windows that begin and end at sizes");
+      const std::string part = w.g.node("Slice", {y, w.size(*begin), w.size(*end), w.g.ints({axis})});
       parts.push_back(w.g.node(type, {part, w.g.ints({axis})}));
     }
     y = w.g.node("Concat", parts, {{"axis", axis}});
   }
-  return y;
+  return Names{y};
 }
 
 }  // namespace
@@ -217,9 +222,9 @@ Result<Names> write_avg_pool(Writer& w, const Node& node) {
   return Names{w.g.node("Mul", {mean, w.g.number(static_cast<float>(window) / static_cast<float>(divisor))})};
 }
 
-Result<Names> write_adaptive_max_pool(Writer& w, const Node& node) { return Names{adaptive_pool(w, node, "ReduceMax")}; }
+Result<Names> write_adaptive_max_pool(Writer& w, const Node& node) { return adaptive_pool(w, node, "ReduceMax"); }
 
-Result<Names> write_adaptive_avg_pool(Writer& w, const Node& node) { return Names{adaptive_pool(w, node, "ReduceMean")}; }
+Result<Names> write_adaptive_avg_pool(Writer& w, const Node& node) { return adaptive_pool(w, node, "ReduceMean"); }
 
 Result<Names> write_resample(Writer& w, const Node& node) {
   const auto& mode = node.attribute<std::string>("mode");

@@ -172,7 +172,7 @@ Result<Operands> read_global_pool(Reader& r) {
   BITLAB_TRY(ValueId id, r.activation(0));
   if (x.size() <= program::kMaxImageRank && program::is_fixed({x.begin() + 2, x.end()}))
     return single(
-        r.emit(is_max ? Op::adaptive_max_pool : Op::adaptive_avg_pool, {id}, {{"output_size", Ints(x.size() - 2, 1)}}));
+        r.emit(is_max ? Op::adaptive_max_pool : Op::adaptive_avg_pool, {id}, {{"output_size", Shape(x.size() - 2, 1)}}));
   BITLAB_TRY(id, r.reshape(id, {x[0], x[1], program::volume({x.begin() + 2, x.end()})}));
   BITLAB_TRY(id, r.emit(is_max ? Op::max : Op::mean, {id}));
   Shape y(x.size(), 1);

@@ -33,5 +33,7 @@ nn::Forward forward_of(const nanobind::object& function);
 
 // A function of Python without arguments that returns a number, likewise.
 std::function<double()> measure_of(const nanobind::object& function);
+// One that returns a text.
+std::function<std::string()> text_of(const nanobind::object& function);
 
 }  // namespace bitlab::python

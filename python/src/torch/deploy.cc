@@ -50,14 +50,16 @@ std::optional<Signature> signature_of(const std::optional<Inputs>& inputs, const
   return signature;
 }
 
-deploy::Deployment save(const nb::object& module, const nb::object& forward, const NamedTensors& example,
-                        const std::string& path, const std::optional<Inputs>& inputs, const Ranges& ranges,
-                        const std::map<std::string, std::string>& metadata, const std::string& format,
+deploy::Deployment save(const nb::object& module, const nb::object& forward, const nb::object& line,
+                        const NamedTensors& example, const std::string& path, const std::optional<Inputs>& inputs,
+                        const Ranges& ranges, const std::map<std::string, std::string>& metadata, const std::string& format,
                         const std::string& variant, const std::string& tokenizer) {
   const auto owner = module_of(module);
   const auto call = forward_of(forward);
+  const auto line_of_call = text_of(line);
   const nb::gil_scoped_release no_gil;
-  return deploy::save(*owner, call, example, path, {signature_of(inputs, ranges), metadata}, {format, variant, tokenizer})
+  return deploy::save(*owner, call, example, path, {signature_of(inputs, ranges), metadata, line_of_call},
+                      {format, variant, tokenizer})
       .value();
 }
 
@@ -156,8 +158,9 @@ void bind_deploy(nb::module_& m) {
       .def_ro("max_difference", &NodeDifference::max_difference)
       .def_ro("max_magnitude", &NodeDifference::max_magnitude);
   bind_post_training(m);
-  m.def("save", &save, nb::arg("module"), nb::arg("forward"), nb::arg("example"), nb::arg("path"), nb::arg("inputs").none(),
-        nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"), nb::arg("tokenizer"));
+  m.def("save", &save, nb::arg("module"), nb::arg("forward"), nb::arg("line"), nb::arg("example"), nb::arg("path"),
+        nb::arg("inputs").none(), nb::arg("ranges"), nb::arg("metadata"), nb::arg("format"), nb::arg("variant"),
+        nb::arg("tokenizer"));
   m.def("compare", &compare, nb::arg("path"), nb::arg("module"), nb::arg("forward"), nb::arg("example"),
         nb::arg("inputs").none(), nb::arg("ranges"));
   m.def("script_of", &script_of, nb::arg("path"), nb::arg("variant"));

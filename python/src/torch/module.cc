@@ -18,6 +18,13 @@ std::function<double()> measure_of(const nb::object& function) {
   };
 }
 
+std::function<std::string()> text_of(const nb::object& function) {
+  return [shared = Shared(function)] {
+    const nb::gil_scoped_acquire gil;
+    return nb::cast<std::string>(shared.get()());
+  };
+}
+
 }  // namespace bitlab::python
 
 NB_MODULE(_torch, m) {
