@@ -94,6 +94,11 @@ void complete(Node& node) {
   while (node.inputs.size() < inputs.size() && inputs[node.inputs.size()].optional) node.inputs.push_back(kNone);
   for (const AttributeSchema& attribute : expected.attributes)
     if (attribute.otherwise) node.attributes.try_emplace(attribute.name, *attribute.otherwise);
+  for (const AttributeSchema& attribute : expected.attributes) {
+    const auto found = node.attributes.find(attribute.name);
+    const Sizes* sizes = found == node.attributes.end() ? nullptr : std::get_if<Sizes>(&found->second);
+    if (attribute.kind == AttributeKind::kShape && sizes != nullptr) found->second = Shape(sizes->begin(), sizes->end());
+  }
 }
 
 int64_t weight_rows(const Shape& shape) { return shape.front().factor; }

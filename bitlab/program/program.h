@@ -120,7 +120,7 @@ std::optional<Dim> appended_positions(const Program& program);
 // The symbol of a program with states that counts what they hold; nothing without.
 std::optional<size_t> context_symbol(const Program& program);
 
-// Adds what a node may leave out: kNone for optional inputs at the end of its list, and attributes that have a value then.
+// Adds what a node may leave out: kNone for optional inputs at the end of its list, and attributes that have a value then; a list where it has a shape is one.
 void complete(Node& node);
 
 // What a node's outputs are called: "split", "split:1", "split:2".
