@@ -9,51 +9,12 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include "bitlab/deploy/internal/refusals.h"
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 #include "bitlab/ops/weight_cache.h"
 
 namespace bitlab::deploy {
 namespace {
-
-// An error with the line of the call that it is about: "... (operator=aten::nonzero, line=net.py:12)".
-Error at_line(Error error, const Call& call) {
-  if (call.line.empty()) return error;
-  const bool has_list = error.message.ends_with(")");
-  if (has_list) error.message.pop_back();
-  error.message += fmt::format("{}line={})", has_list ? ", " : " (", call.line);
-  return error;
-}
-
-// The sizes of symbols, for messages: "batch 2, tokens 5".
-std::string text_of(const program::Symbols& symbols, const program::SymbolSizes& sizes) {
-  std::string text;
-  for (size_t i = 0; i < symbols.size(); ++i)
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", symbols[i].name, sizes[i]);
-  return text;
-}
-
-// Whether both recordings have the same operator as their call number i.
-Status check_same_call(const Recordings& recordings, size_t i) {
-  const auto &a = recordings.first.calls, &b = recordings.twin.calls;
-  if (i < a.size() && i < b.size() && a[i].op == b[i].op) return {};
-  const program::Symbols& symbols = recordings.signature.symbols;
-  const Error error = make_error(ErrorCode::kUnsupported,
-                                 "[capture] the same operators for every size (no 'if' and no loop over one, unless "
-                                 "dynamic_axes fix it), got {} for {} and {} for {}",
-                                 i < a.size() ? a[i].op : "none", text_of(symbols, recordings.sizes),
-                                 i < b.size() ? b[i].op : "none", text_of(symbols, recordings.twin_sizes));
-  return i < a.size() ? at_line(error, a[i]) : i < b.size() ? at_line(error, b[i]) : error;
-}
-
-// Where the recordings have other operators, that is why; what is found before may follow from it, but for an operator that nothing lowers.
-Error explained(const Recordings& recordings, size_t from, Error error) {
-  if (find_lowering(recordings.first.calls[from].op) == nullptr)
-    return at_line(std::move(error), recordings.first.calls[from]);
-  const size_t calls = std::max(recordings.first.calls.size(), recordings.twin.calls.size());
-  for (size_t i = from; i < calls; ++i)
-    if (Status status = check_same_call(recordings, i); !status.ok()) return status.error();
-  return at_line(std::move(error), recordings.first.calls[from]);
-}
 
 // The tensor that an identity stands for, which lives.
 at::Tensor tensor_of(const at::TensorImpl* impl) {
@@ -554,24 +515,6 @@ Status Lowering::lower_call(const Call& call) {
   return lower_function(as_it_was);
 }
 
-// Why an operator has no lowering.
-Error Lowering::unknown(const Call& call) {
-  constexpr std::string_view kBySize[] = {"aten::nonzero",   "aten::masked_select", "aten::_unique",
-                                          "aten::_unique2",  "aten::unique_dim",    "aten::unique_consecutive",
-                                          "torchvision::nms"};
-  constexpr std::string_view kNumbers[] = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"};
-  const auto is_one_of = [&](std::span<const std::string_view> names) {
-    return std::find(names.begin(), names.end(), call.function()) != names.end();
-  };
-  if (is_one_of(kBySize))
-    return unsupported(call, "sizes that no values decide: weights of 0 and torch.where() rather than a choice of rows",
-                       call.op);
-  if (is_one_of(kNumbers))
-    return unsupported(call, "values that stay in tensors: torch.where() rather than a number of Python or an 'if'",
-                       call.op);
-  return unsupported(call, "an operator that can be deployed", call.op);
-}
-
 Status Lowering::lower_function(const Call& call) {
   const LoweringFunction function = find_lowering(call.op);
   if (function == nullptr && returns_arguments(call)) return {};
@@ -579,7 +522,7 @@ Status Lowering::lower_function(const Call& call) {
     lose(output_of(call));
     return {};
   }
-  if (function == nullptr) return unknown(call);
+  if (function == nullptr) return unknown_operator(call);
   for (const c10::IValue& output : call.outputs)
     if (output.isTensor() && output.toTensor().defined() && output.toTensor().scalar_type() == at::kDouble &&
         !is_view_of_double(call))

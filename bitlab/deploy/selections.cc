@@ -13,6 +13,7 @@
 #include <ATen/ops/nonzero.h>
 
 #include "bitlab/deploy/internal/lowering.h"
+#include "bitlab/deploy/internal/refusals.h"
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
 namespace bitlab::deploy {
@@ -160,7 +161,7 @@ Lowering::OnAllRows Lowering::run_on_all_rows(const Call& call) {
 Status Lowering::lower_on_all_rows(const Call& call) {
   BITLAB_TRY(const Selection chosen, selection_of(call));
   const LoweringFunction function = find_lowering(call.op);
-  if (function == nullptr) return unknown(call);
+  if (function == nullptr) return unknown_operator(call);
   const OnAllRows run = run_on_all_rows(call);
   const std::vector<at::Tensor> recorded = tensors_of(call.outputs);
   for (size_t i = 0; i < run.calls.size(); ++i)

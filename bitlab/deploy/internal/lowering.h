@@ -196,7 +196,6 @@ class Lowering {
  private:
   Status lower_call(const Call& call);
   Status lower_function(const Call& call);
-  static Error unknown(const Call& call);
   Result<program::ValueId> rounded(program::ValueId value, at::ScalarType type);
   Result<program::ValueId> cut(program::ValueId value, at::ScalarType type);
   Result<program::ValueId> with_ones_of(const Call& call, program::ValueId value, const at::Tensor& output);
