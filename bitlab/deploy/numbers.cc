@@ -5,6 +5,7 @@
 
 #include <ATen/ops/equal.h>
 
+#include "bitlab/deploy/internal/found.h"
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
 namespace bitlab::deploy {
@@ -120,9 +121,8 @@ std::vector<Dim> Lowering::units_of_numbers() {
 Result<std::optional<ValueId>> Lowering::number_of_sizes(const Call& call, const std::function<double(const Call&)>& get,
                                                          at::ScalarType type, Precision precision) {
   const Values found = in_all(call, get);
-  const bool differs = std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) != found.end();
   // Two recordings tell a factor, and no more.
-  if (!differs || found.size() < 3) return std::optional<ValueId>();
+  if (is_one_number(found) || found.size() < 3) return std::optional<ValueId>();
   const double tolerance = precision == Precision::kDouble ? 1e-12 : 5e-7;
   const bool is_integer = type == at::kLong || type == at::kInt || is_narrow(type);
   std::optional<Form> form;
@@ -167,7 +167,7 @@ Result<std::optional<ValueId>> Lowering::numbers_of_sizes(const Call& call,
   for (int64_t i = 0; i < tensor.numel(); ++i) {
     const auto one = [&](const Call& c) { return get(c).reshape({-1})[i].to(at::kDouble).item<double>(); };
     const std::vector<double> found = in_all<double>(call, one);
-    if (std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) == found.end()) {
+    if (is_one_number(found)) {
       parts.push_back(number(found[0], tensor.scalar_type()));
       continue;
     }
@@ -192,7 +192,7 @@ Result<ValueId> Lowering::number_in_all(const Call& call, const std::function<do
   BITLAB_TRY(const auto value, number_of_sizes(call, get, type, Precision::kDouble));
   if (value) return *value;
   const Values found = in_all(call, get);
-  if (std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) == found.end()) return number(found[0], type);
+  if (is_one_number(found)) return number(found[0], type);
   return unsupported(call, "numbers that are the same in every run, or follow from sizes",
                      fmt::format("{} and {}", found[0], found[1]));
 }

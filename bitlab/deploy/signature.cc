@@ -8,6 +8,8 @@
 
 #include <ATen/ops/arange.h>
 
+#include "bitlab/deploy/internal/found.h"
+
 namespace bitlab::deploy {
 namespace {
 
@@ -220,7 +222,7 @@ struct Recorded {
     if (const auto dim = multiple(found)) return dim;
     for (size_t i = 0; most > 0 && i < known.size(); ++i) {
       const Found unit = of(known[i]);
-      if (std::adjacent_find(unit.begin(), unit.end(), std::not_equal_to<>()) == unit.end()) continue;
+      if (is_one_number(unit)) continue;
       const auto rest = divided(found, unit);
       if (const auto dim = rest ? product(*rest, known, most - 1) : std::nullopt) return known[i] * *dim;
     }
@@ -262,7 +264,7 @@ struct Recorded {
 
   std::vector<Dim> whole_parts(const Found& found, const std::vector<Dim>& units) const {
     std::vector<Dim> forms;
-    const bool differs = std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) != found.end();
+    const bool differs = !is_one_number(found);
     for (size_t i = 0; sizes.size() > 2 && differs && i < units.size(); ++i) add_whole_parts(found, units[i], forms);
     return forms;
   }

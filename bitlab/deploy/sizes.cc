@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "bitlab/deploy/internal/found.h"
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
 namespace bitlab::deploy {
@@ -64,8 +65,7 @@ bool Lowering::is_at(const program::Dim& dim, const Call& call, const std::funct
 }
 
 bool Lowering::is_same(const Call& call, const std::function<int64_t(const Call&)>& number) const {
-  const std::vector<int64_t> found = in_all(call, number);
-  return std::adjacent_find(found.begin(), found.end(), std::not_equal_to<>()) == found.end();
+  return is_one_number(in_all(call, number));
 }
 
 Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<std::vector<int64_t>(const Call&)>& sizes) {

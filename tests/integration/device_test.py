@@ -3,15 +3,12 @@ how often the host waits for it."""
 
 import collections
 import json
-import os
 import shutil
-import socket
-import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-from programs import BINARY, check_refused, command_of, run
+from programs import BINARY, check_refused, losses, run, start_two
 
 DEVICE = {
     "LD_PRELOAD": str(BINARY / "lib" / "libbitlab_played_libtorch.so"),
@@ -22,11 +19,6 @@ PICTURES = ["train", "--data", "synthetic", "--limit", "96", "--batch-size", "24
 MLP = [*PICTURES, "--model", "mlp", "--set", "model.hidden=[40]"]
 TEXT = ["train", "--model", "gpt", "--data", "tinyshakespeare", "--limit", "48", "--batch-size", "8", "--threads", "1", "--log.steps", "1",
         "--data-options", "{tokens: 24}", "--model.dim", "32", "--model.layers", "2", "--model.heads", "2"]  # fmt: skip
-
-
-def losses(folder):
-    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [event["loss"] for event in events if event["event"] == "step"]
 
 
 class Device(unittest.TestCase):
@@ -118,18 +110,11 @@ class Device(unittest.TestCase):
                 self.assertEqual(self.waits(name, *arguments), expected)
 
     def test_processes_share_gradients(self):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         found = []
         for name, more in (("cpu", {}), ("device", DEVICE)):
             folder = self.folder / name
             arguments = [*MLP, "--epochs", "2", *(["--device", "cuda"] if more else []), "-o", folder]
-            environment = {**os.environ, **more, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            processes = [
-                subprocess.Popen(command_of("bitlab", *arguments), env={**environment, "RANK": rank, "LOCAL_RANK": "0"}, stdout=subprocess.PIPE)
-                for rank in ("0", "1")
-            ]
+            processes = start_two(*arguments, env={**more, "LOCAL_RANK": "0"})
             for process in processes:
                 process.communicate(timeout=120)
             self.assertEqual([process.returncode for process in processes], [0, 0])

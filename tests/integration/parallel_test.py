@@ -1,11 +1,9 @@
 """Two processes that train one network: the steps of one with twice the batch, the same bits after a kill, one line where one is gone."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
-from programs import command_of, run
+from programs import command_of, losses, run, start_two
 
 # Nothing that looks at a whole batch; samples that two processes share evenly.
 ARGUMENTS = ["train", "--model", "mlp", "--data", "synthetic", "--limit", "320", "--validation", "0.2", "--threads", "1",
@@ -22,25 +20,10 @@ ARGUMENTS = ["train", "--model", "mlp", "--data", "synthetic", "--limit", "320",
 THREE = ["--epochs", "3"]
 
 
-def losses(folder):
-    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [event["loss"] for event in events if event["event"] == "step"]
-
-
 class Parallel(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="bitlab_parallel_"))
         self.addCleanup(shutil.rmtree, self.folder)
-
-    def start(self, folder, *arguments):
-        """Both processes, as torchrun would start them."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = command_of("bitlab", *arguments, "-o", folder)
-        pipe = subprocess.PIPE
-        return [subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stdout=pipe, stderr=pipe, text=True) for rank in (0, 1)]
 
     def finish(self, processes):
         """What each one printed, and that it succeeded."""
@@ -57,7 +40,7 @@ class Parallel(unittest.TestCase):
             ("narrow", ["--batch-size", "16", "--ternary-gradients", "bfloat16"], 2e-2),
         ):
             with self.subTest(name):
-                first, second = self.finish(self.start(self.folder / name, *ARGUMENTS, *THREE, *arguments))
+                first, second = self.finish(start_two(*ARGUMENTS, *THREE, *arguments, "-o", self.folder / name))
                 self.assertIn("2 processes", first)
                 self.assertEqual(second, "")
                 found = losses(self.folder / name)
@@ -72,10 +55,10 @@ class Parallel(unittest.TestCase):
     def test_a_killed_process_stops_all_and_they_go_on_to_the_same_bits(self):
         arguments = [*ARGUMENTS, "--batch-size", "8", "--mixup", "0.2", "--epochs", "6"]
         whole, killed = self.folder / "whole", self.folder / "killed"
-        self.finish(self.start(whole, *arguments))
+        self.finish(start_two(*arguments, "-o", whole))
         seed = random.randrange(1 << 30)
         moments = random.Random(seed)
-        processes = self.start(killed, *arguments)
+        processes = start_two(*arguments, "-o", killed)
         while not (killed / "last.ckpt").exists() and processes[0].poll() is None:
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.3))
@@ -86,7 +69,7 @@ class Parallel(unittest.TestCase):
         if was_running and processes[0].returncode != 0:  # not at the very end
             self.assertEqual(processes[0].returncode, 3, error)
             self.assertRegex(error, r"^bitlab: error: \[train\] all 2 processes, got one that is gone: .*--resume.*\n$")
-        self.finish(self.start(killed, "train", "--resume"))
+        self.finish(start_two("train", "--resume", "-o", killed))
         self.assertEqual((killed / "best.ckpt").read_bytes(), (whole / "best.ckpt").read_bytes(), f"seed {seed}")
 
     def test_torchrun_starts_them(self):
@@ -99,7 +82,7 @@ class Parallel(unittest.TestCase):
 
     def test_a_signal_to_one_stops_all(self):
         folder = self.folder / "signal"
-        processes = self.start(folder, *ARGUMENTS, "--batch-size", "2", "--epochs", "50")
+        processes = start_two(*ARGUMENTS, "--batch-size", "2", "--epochs", "50", "-o", folder)
         while not (folder / "last.ckpt").exists() and processes[0].poll() is None:
             time.sleep(0.002)
         processes[1].send_signal(signal.SIGTERM)

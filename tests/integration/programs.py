@@ -1,6 +1,8 @@
 """Runs the programs of the build, for the tests in this folder."""
 
+import json
 import os
+import socket
 import struct
 import subprocess
 import zlib
@@ -21,6 +23,22 @@ def run(program, *arguments, kernel=None, env=None):
 
 def command_of(program, *arguments):
     return [*EMULATOR.split(), str(BINARY / "bin" / program), *map(str, arguments)]
+
+
+def start_two(*arguments, env=None):
+    """Two processes of `bitlab`, as torchrun would start them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    together = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(env or {})}
+    command, pipe = command_of("bitlab", *arguments), subprocess.PIPE
+    return [subprocess.Popen(command, env={**together, "RANK": str(rank)}, stdout=pipe, stderr=pipe, text=True) for rank in (0, 1)]
+
+
+def losses(folder):
+    """Those of a run's steps."""
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [event["loss"] for event in events if event["event"] == "step"]
 
 
 def check_refused(test, result, code, *texts):

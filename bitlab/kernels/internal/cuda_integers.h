@@ -1,4 +1,4 @@
-// Arithmetic of integers that wraps, and of floats as it is.
+// Integers by their size, and their arithmetic, which wraps; that of floats as it is.
 #pragma once
 
 #include <type_traits>
@@ -28,6 +28,21 @@ BITLAB_HOST_DEVICE T wrapped_difference(T a, T b) {
 template <class T>
 BITLAB_HOST_DEVICE T wrapped_product(T a, T b) {
   return static_cast<T>(wrapping(a) * wrapping(b));
+}
+
+// Calls with an unsigned integer of so many bytes.
+template <class F>
+const char* with_bytes(int64_t bytes, const F& f) {
+  switch (bytes) {
+    case 1:
+      return f(uint8_t{});
+    case 2:
+      return f(uint16_t{});
+    case 4:
+      return f(uint32_t{});
+    default:
+      return f(uint64_t{});
+  }
 }
 
 }  // namespace bitlab::kernels

@@ -211,16 +211,7 @@ const char* cuda_zip(const CudaZip& zip, void* stream) {
 }
 
 const char* cuda_where(const CudaWhere& where, void* stream) {
-  switch (where.element_bytes) {
-    case 1:
-      return cuda::for_each(EachOfWhere<uint8_t>(where), stream);
-    case 2:
-      return cuda::for_each(EachOfWhere<uint16_t>(where), stream);
-    case 4:
-      return cuda::for_each(EachOfWhere<uint32_t>(where), stream);
-    default:
-      return cuda::for_each(EachOfWhere<uint64_t>(where), stream);
-  }
+  return with_bytes(where.element_bytes, [&](auto zero) { return cuda::for_each(EachOfWhere<decltype(zero)>(where), stream); });
 }
 
 const char* cuda_cast(const CudaCast& cast, void* stream) {

@@ -81,21 +81,6 @@ struct EachAppended : CudaAppend {
   }
 };
 
-// Calls with an unsigned integer of so many bytes.
-template <class F>
-const char* with_bytes(int64_t bytes, const F& f) {
-  switch (bytes) {
-    case 1:
-      return f(uint8_t{});
-    case 2:
-      return f(uint16_t{});
-    case 4:
-      return f(uint32_t{});
-    default:
-      return f(uint64_t{});
-  }
-}
-
 }  // namespace
 
 const char* cuda_copy(const CudaCopy& copy, void* stream) {
