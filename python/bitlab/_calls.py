@@ -71,36 +71,32 @@ class Arguments:
     by_name: Mapping[str, Any]
 
 
-def _with_inputs(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """A tuple, a list, a dict or a dataclass with other leaves; a leaf itself."""
+def _mapped(value: Any, leaf: Callable[[Any, str], Any], name: str = "") -> Any:
+    """A tuple, a list, a dict or a dataclass with other leaves, each made of it and its name: "batch.mask" in a dict, "images.0" in a list; of a leaf that."""
     if isinstance(value, Mapping):
-        return {key: _with_inputs(item, replace) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_with_inputs(item, replace) for item in value))
+        return {key: _mapped(item, leaf, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(_with_inputs(item, replace) for item in value)
+        keys = getattr(value, "_fields", None) or range(len(value))
+        items = [_mapped(item, leaf, f"{name}.{key}") for key, item in zip(keys, value, strict=True)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if is_dataclass(value) and not isinstance(value, (type, _Input)):
-        return dataclass_replace(value, **{field.name: _with_inputs(getattr(value, field.name), replace) for field in fields(value) if field.init})
-    return replace(value)
+        names = [field.name for field in fields(value) if field.init]
+        return dataclass_replace(value, **{key: _mapped(getattr(value, key), leaf, f"{name}.{key}") for key in names})
+    return leaf(value, name)
 
 
 def _of_structure(value: Any, name: str, tensors: Tensors) -> Any:
-    """An argument with an _Input in place of each tensor, which `tensors` gets: "batch.mask" of a dict, "images.0" of a list."""
-    if isinstance(value, torch.Tensor):
-        tensors[name] = value
-        return _Input(name)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {key: _of_structure(item, f"{name}.{key}", tensors) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        keys = getattr(value, "_fields", None) or range(len(value))
-        items = [_of_structure(item, f"{name}.{key}", tensors) for key, item in zip(keys, value, strict=True)]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in fields(value) if field.init]
-        return dataclass_replace(value, **{key: _of_structure(getattr(value, key), f"{name}.{key}", tensors) for key in names})
-    raise _core.TypeMismatch(f"[forward] an example of tensors, and of tuples and dicts of them, got {type(value).__name__} (input={name})")
+    """An argument with an _Input in place of each tensor, which `tensors` gets."""
+
+    def leaf(item: Any, name: str) -> Any:
+        if isinstance(item, torch.Tensor):
+            tensors[name] = item
+            return _Input(name)
+        if item is None or isinstance(item, (bool, int, float, str)):
+            return item
+        raise _core.TypeMismatch(f"[forward] an example of tensors, and of tuples and dicts of them, got {type(item).__name__} (input={name})")
+
+    return _mapped(value, leaf, name)
 
 
 def named_inputs(module: torch.nn.Module, example: Any) -> tuple[Tensors, Arguments]:
@@ -161,7 +157,7 @@ def forward_of(module: torch.nn.Module, arguments: Arguments) -> Forward:
 
     def forward(inputs: Tensors) -> Tensors:
         def given(value: Any) -> Any:
-            return _with_inputs(value, lambda leaf: inputs[leaf.name] if isinstance(leaf, _Input) else leaf)
+            return _mapped(value, lambda leaf, _: inputs[leaf.name] if isinstance(leaf, _Input) else leaf)
 
         try:
             with _recorded():
