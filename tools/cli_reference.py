@@ -35,7 +35,7 @@ An error is one line on stderr. Exit codes:
 | 130, 143 | nobody's | Ctrl-C or SIGTERM, behind which `bitlab train` wrote a checkpoint |
 
 Environment: `BITLAB_KERNEL` restricts kernels (`ternary_gemm:x86_avx2,float_gemm:reference`); `BITLAB_DEVICE` is the device of sessions
-that name none, and `BITLAB_HOST_OPS` what they leave to the host (`sort,softmax`); `BITLAB_CUDA_PLUGIN` is the file of the kernels for NVIDIA GPUs; `BITLAB_DATA_DIR` is where data sets are looked for first. Colours are not used, and progress bars only where stderr is a terminal.
+that name none, and `BITLAB_HOST_OPS` what they leave to the host (`sort,softmax`); `BITLAB_CUDA_PLUGIN` is the file of the kernels for NVIDIA GPUs, and `BITLAB_NCCL_PLUGIN` of what processes on several of them exchange over; `BITLAB_DATA_DIR` is where data sets are looked for first. Colours are not used, and progress bars only where stderr is a terminal.
 
 Shell completion: `source <(bitlab-run completion bash)`, or `zsh`.
 """

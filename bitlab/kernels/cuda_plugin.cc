@@ -1,31 +1,20 @@
 #include "bitlab/kernels/cuda_plugin.h"
 
-#include <cstdlib>
 #include <dlfcn.h>
-#include <filesystem>
+
+#include "bitlab/base/plugin.h"
 
 namespace bitlab::kernels {
 namespace {
 
 constexpr const char* kName = "libbitlab_cuda.so";
 
-// The folder of the library or program that this function is in; empty where it is not known.
-std::string own_folder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0 || info.dli_fname == nullptr) return "";
-  return std::filesystem::path(info.dli_fname).parent_path().string();
-}
-
 Result<const CudaPlugin*> load() {
-  const char* named = std::getenv("BITLAB_CUDA_PLUGIN");
-  void* library = dlopen(named != nullptr ? named : (own_folder() + "/" + kName).c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr && named == nullptr) library = dlopen(kName, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* reason = dlerror();
-    return make_error(ErrorCode::kUnsupported, "[cuda] {}, which a build with BITLAB_CUDA makes, got: {}", kName,
-                      reason == nullptr ? "no reason" : reason);
-  }
-  const auto table = reinterpret_cast<const CudaPlugin* (*)()>(dlsym(library, "bitlab_cuda_plugin"));
+  const Result<void*> library = open_plugin(kName, "BITLAB_CUDA_PLUGIN");
+  if (!library.ok())
+    return make_error(ErrorCode::kUnsupported, "[cuda] {}, which a build with BITLAB_CUDA makes: {}", kName,
+                      library.error().message);
+  const auto table = reinterpret_cast<const CudaPlugin* (*)()>(dlsym(*library, "bitlab_cuda_plugin"));
   const CudaPlugin* plugin = table == nullptr ? nullptr : table();
   if (plugin == nullptr || plugin->version != CudaPlugin::kVersion)
     return make_error(ErrorCode::kUnsupported, "[cuda] {} of version {}, got {}", kName, CudaPlugin::kVersion,

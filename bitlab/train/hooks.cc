@@ -7,18 +7,17 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_sample_dirichlet.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
 #include "bitlab/data/random.h"
+#include "bitlab/train/internal/gradient_sums.h"
 
 namespace bitlab::train {
 namespace {
@@ -45,45 +44,26 @@ void follow(at::Tensor& tensor, at::Device device) {
 
 }  // namespace
 
+AccumulateGradients::AccumulateGradients(int64_t batches, std::shared_ptr<Peers> peers, std::set<std::string> narrow)
+    : batches_(batches) {
+  if (peers != nullptr) sums_ = std::make_unique<GradientSums>(std::move(peers), std::move(narrow));
+}
+
+AccumulateGradients::~AccumulateGradients() = default;
+
 void AccumulateGradients::before_backward(StepContext& step) {
   step.objective = step.objective * static_cast<double>(step.items);
+  step.updates = pending_ + 1 == batches_ || step.ends_epoch;
+  if (step.updates && sums_ != nullptr) sums_->begin(step.parameters);
 }
 
 void AccumulateGradients::after_backward(StepContext& step) {
   items_ += step.all_items;
-  step.updates = ++pending_ == batches_ || step.ends_epoch;
+  ++pending_;
   if (!step.updates) return;
-  if (peers_ != nullptr) share(step.parameters);
+  if (sums_ != nullptr) sums_->finish();
   scale_gradients(step.parameters, 1 / static_cast<double>(items_));
   pending_ = items_ = 0;
-}
-
-// What no process has a gradient of stays without, as the optimizer would leave it alone.
-void AccumulateGradients::share(const std::vector<NamedParameter>& parameters) const {
-  const at::NoGradGuard no_grad;
-  std::vector<double> counts;
-  for (const NamedParameter& parameter : parameters) counts.push_back(parameter.tensor.grad().defined() ? 1 : 0);
-  const at::Tensor defined = at::tensor(counts, at::kDouble);
-  peers_->sum(defined);
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    std::vector<at::Tensor> gradients, flat;
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      if (defined.const_data_ptr<double>()[i] == 0) continue;
-      if ((narrow_.contains(parameters[i].name) ? at::kBFloat16 : at::kFloat) != type) continue;
-      at::Tensor& gradient = parameters[i].tensor.mutable_grad();
-      if (!gradient.defined()) gradient = at::zeros_like(parameters[i].tensor);
-      gradients.push_back(gradient);
-      flat.push_back(gradient.to(type).flatten());
-    }
-    if (flat.empty()) continue;
-    const at::Tensor all = at::cat(flat);
-    peers_->sum(all);
-    int64_t begin = 0;
-    for (const at::Tensor& gradient : gradients) {
-      gradient.copy_(all.narrow(0, begin, gradient.numel()).view(gradient.sizes()));
-      begin += gradient.numel();
-    }
-  }
 }
 
 void LossScaling::before_backward(StepContext& step) { step.objective = step.objective * scale_; }

@@ -18,6 +18,7 @@ class CallListener;
 
 namespace bitlab::train {
 
+class GradientSums;
 class LayerOutputs;
 
 // What training minimizes, a scalar.
@@ -46,8 +47,8 @@ struct StepContext {
 //   before_batch     the batch will be made; not of a step that is taken by BitTrainer::step()
 //   before_forward   the batch may change
 //   after_forward    outputs and loss are there; the loss may be replaced (distillation)
-//   before_backward  the objective may be scaled (loss scaling, accumulation)
-//   after_backward   gradients are there (unscaling, all-reduce); `updates` may be taken back, or the step skipped
+//   before_backward  the objective may be scaled (loss scaling, accumulation); `updates` may be taken back
+//   after_backward   gradients are there (unscaling, sums over processes); the step may be skipped
 //   before_update    only where the optimizer steps: gradients are final (clipping)
 //   after_update     parameters are new (moving averages)
 //
@@ -79,17 +80,14 @@ class StepHook {
 class AccumulateGradients : public StepHook {
  public:
   // Gradients of `narrow` parameters travel between processes in bfloat16.
-  explicit AccumulateGradients(int64_t batches, std::shared_ptr<Peers> peers = nullptr, std::set<std::string> narrow = {})
-      : batches_(batches), peers_(std::move(peers)), narrow_(std::move(narrow)) {}
+  explicit AccumulateGradients(int64_t batches, std::shared_ptr<Peers> peers = nullptr, std::set<std::string> narrow = {});
+  ~AccumulateGradients() override;
   void before_backward(StepContext& step) override;
   void after_backward(StepContext& step) override;
 
  private:
-  void share(const std::vector<NamedParameter>& parameters) const;
-
   int64_t batches_, pending_ = 0, items_ = 0;
-  std::shared_ptr<Peers> peers_;
-  std::set<std::string> narrow_;
+  std::unique_ptr<GradientSums> sums_;
 };
 
 // Dynamic scaling of the loss, so that gradients in float16 do not vanish (Micikevicius et al. 2018, arXiv:1710.03740); torch.amp.GradScaler with the same

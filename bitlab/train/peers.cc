@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <dlfcn.h>
 #include <exception>
 #include <string>
 
@@ -14,8 +15,21 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "bitlab/base/plugin.h"
+#include "bitlab/train/internal/device_group.h"
+
 namespace bitlab::train {
+
 namespace {
+
+// Null where there is none. Error: Unsupported, of one that the environment names.
+Result<MakeDeviceGroup*> find_device_group() {
+  constexpr const char* kVariable = "BITLAB_NCCL_PLUGIN";
+  const Result<void*> library = open_plugin("libbitlab_nccl.so", kVariable);
+  if (library.ok()) return reinterpret_cast<MakeDeviceGroup*>(dlsym(*library, "bitlab_device_group"));
+  if (std::getenv(kVariable) != nullptr) return library.error();  // NOLINT(concurrency-mt-unsafe): nothing sets it here
+  return nullptr;
+}
 
 // Without LibTorch's stack of calls.
 std::string first_line(const std::exception& error) {
@@ -23,21 +37,22 @@ std::string first_line(const std::exception& error) {
   return text.substr(0, text.find('\n'));
 }
 
-class GlooPeers final : public Peers {
+class C10dPeers final : public Peers {
  public:
-  GlooPeers(const c10::intrusive_ptr<c10d::Store>& store, int64_t rank, int64_t size) : rank_(rank), size_(size) {
+  C10dPeers(c10::intrusive_ptr<c10d::Store> store, int64_t rank, int64_t size)
+      : rank_(static_cast<int>(rank)), size_(static_cast<int>(size)), store_(std::move(store)) {
     const auto options = c10d::ProcessGroupGloo::Options::create();
     options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
     options->threads = 2;
-    group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(rank), static_cast<int>(size), options);
+    host_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank_, size_, options);
   }
   int64_t rank() const override { return rank_; }
   int64_t size() const override { return size_; }
-  void sum(at::Tensor values) override {
-    on_host(values, [&](std::vector<at::Tensor>& list) { return group_->allreduce(list); });
+  std::function<void()> begin_sum(at::Tensor values) override {
+    return begin(std::move(values), [](c10d::Backend& group, auto& list) { return group.allreduce(list); });
   }
   void broadcast(at::Tensor values) override {
-    on_host(values, [&](std::vector<at::Tensor>& list) { return group_->broadcast(list); });
+    begin(std::move(values), [](c10d::Backend& group, auto& list) { return group.broadcast(list); })();
   }
   at::Tensor gather(const at::Tensor& values) override {
     std::vector<int64_t> shape{size_};
@@ -45,28 +60,50 @@ class GlooPeers final : public Peers {
     const at::Tensor all = at::empty(shape, values.options());
     std::vector<std::vector<at::Tensor>> outputs{all.unbind()};
     std::vector<at::Tensor> inputs{values};
-    wait([&] { return group_->allgather(outputs, inputs); });
+    tell([&] { host_->allgather(outputs, inputs)->wait(); });
     return all;
   }
 
  private:
-  // start(values on the CPU), whose results become the values.
+  // start(group, values), whose results become the values: where they are, or on the host.
   template <class Start>
-  void on_host(const at::Tensor& values, Start start) const {
-    std::vector<at::Tensor> list{values.cpu()};
-    wait([&] { return start(list); });
-    if (!values.is_cpu()) values.copy_(list[0]);
+  std::function<void()> begin(at::Tensor values, Start start) {
+    c10d::Backend& group = group_of(values.device());
+    std::vector<at::Tensor> list{&group == host_.get() ? values.cpu() : values};
+    c10::intrusive_ptr<c10d::Work> work;
+    tell([&] { work = start(group, list); });
+    return [this, work, list, values] {
+      tell([&] { work->wait(); });
+      if (!list[0].is_same(values)) values.copy_(list[0]);
+    };
   }
-  template <class Start>
-  void wait(Start start) const try {
-    start()->wait();
+  // That of a device comes with the first tensor there, and is the host's where nothing else is to be had.
+  c10d::Backend& group_of(at::Device device) {
+    if (device.is_cpu()) return *host_;
+    if (!device_) {
+      device_ = host_;
+      if (MakeDeviceGroup* make = find_device_group().value(); make != nullptr) try {
+          make(device_, c10::make_intrusive<c10d::PrefixStore>("device", store_), rank_, size_, device);
+        } catch (const std::exception& error) {
+          throw Exception(
+              make_error(ErrorCode::kUnsupported,
+                         "[train] {} processes that exchange what is on their devices, got: {} (rank={}, device={})", size_,
+                         first_line(error), rank_, device.str()));
+        }
+    }
+    return *device_;
+  }
+  template <class F>
+  void tell(F work) const try {
+    work();
   } catch (const std::exception& error) {
     throw Exception(make_error(ErrorCode::kIoError, "[train] all {} processes, got one that is gone: {} (rank={})", size_,
                                first_line(error), rank_));
   }
 
-  int64_t rank_, size_;
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  int rank_, size_;
+  c10::intrusive_ptr<c10d::Store> store_;
+  c10::intrusive_ptr<c10d::Backend> host_, device_;  // the latter from the first tensor there
 };
 
 // Empty where it is not set.
@@ -104,7 +141,7 @@ Result<std::shared_ptr<Peers>> torchrun_peers() {
   try {
     const auto store =
         c10::make_intrusive<c10d::PrefixStore>("bitlab", c10::make_intrusive<c10d::TCPStore>(address, options));
-    return std::shared_ptr<Peers>(std::make_shared<GlooPeers>(store, rank, size));
+    return std::shared_ptr<Peers>(std::make_shared<C10dPeers>(store, rank, size));
   } catch (const std::exception& error) {
     return make_error(ErrorCode::kIoError, "[train] {} processes that meet at {}:{}, got '{}' (rank={})", size, address,
                       port, first_line(error), rank);

@@ -19,9 +19,14 @@
 #include <ATen/ops/empty_strided.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#ifndef USE_C10D_GLOO
+#define USE_C10D_GLOO
+#endif
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/library.h>
 
 #include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/train/internal/device_group.h"
 
 namespace bitlab::played {
 namespace {
@@ -285,6 +290,38 @@ at::Tensor as_strided(const at::Tensor& self, c10::IntArrayRef size, c10::IntArr
 
 // --- The device
 
+// Processes of one device each, as NCCL's: tensors of the device are summed where they are, over gloo.
+class Group final : public c10d::Backend {
+ public:
+  Group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size) : Backend(rank, size) {
+    const auto options = c10d::ProcessGroupGloo::Options::create();
+    options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
+    gloo_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
+  }
+  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
+                                           const c10d::AllreduceOptions& options) override {
+    auto memory = on_host(tensors);
+    return gloo_->allreduce(memory, options);
+  }
+  c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors,
+                                           const c10d::BroadcastOptions& options) override {
+    auto memory = on_host(tensors);
+    return gloo_->broadcast(memory, options);
+  }
+
+ private:
+  static std::vector<at::Tensor> on_host(const std::vector<at::Tensor>& tensors) {
+    std::vector<at::Tensor> memory;
+    for (const at::Tensor& tensor : tensors) {
+      TORCH_CHECK(tensor.is_cuda() && tensor.is_contiguous(), "a contiguous tensor of the device expected, as NCCL does");
+      wait_for("sum on the device");
+      memory.push_back(at::from_blob(tensor.mutable_data_ptr(), tensor.sizes(), tensor.options().device(at::kCPU)));
+    }
+    return memory;
+  }
+  c10::intrusive_ptr<c10d::Backend> gloo_;
+};
+
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   static constexpr c10::DeviceType static_type = c10::kCUDA;
   Guard() = default;
@@ -339,6 +376,15 @@ C10_REGISTER_GUARD_IMPL(CUDA, bitlab::played::Guard)
 }  // namespace c10::impl
 
 using namespace bitlab::played;
+
+// This library is the plug-in for NCCL, too, where BITLAB_NCCL_PLUGIN names it.
+extern "C" void bitlab_device_group(c10::intrusive_ptr<c10d::Backend>& group, const c10::intrusive_ptr<c10d::Store>& store,
+                                    int rank, int size, c10::Device device) {
+  TORCH_CHECK(device == kDevice, "the played device expected");
+  group = c10::make_intrusive<Group>(store, rank, size);
+}
+
+static_assert(std::is_same_v<decltype(bitlab_device_group), bitlab::train::MakeDeviceGroup>);
 
 TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&play>()); }
 

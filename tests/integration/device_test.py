@@ -15,6 +15,7 @@ DEVICE = {
     "BITLAB_CUDA_PLUGIN": str(BINARY / "lib" / "libbitlab_cuda_emulated.so"),
     "BITLAB_EMULATED_OPEN_MEMORY": "1",
 }
+PLAYED_NCCL = {"BITLAB_NCCL_PLUGIN": DEVICE["LD_PRELOAD"]}
 PICTURES = ["train", "--data", "synthetic", "--limit", "96", "--batch-size", "24", "--threads", "1", "--log.steps", "1"]
 MLP = [*PICTURES, "--model", "mlp", "--set", "model.hidden=[40]"]
 TEXT = ["train", "--model", "gpt", "--data", "tinyshakespeare", "--limit", "48", "--batch-size", "8", "--threads", "1", "--log.steps", "1",
@@ -109,17 +110,33 @@ class Device(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(self.waits(name, *arguments), expected)
 
+    def in_two(self, name, *arguments, **environment):
+        """What two processes of one run lost."""
+        device = ["--device", "cuda"] if environment else []
+        environment["LOCAL_RANK"] = "0"
+        processes = start_two(*MLP, "--epochs", "2", *device, *arguments, "-o", self.folder / name, env=environment)
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+        self.assertEqual([process.returncode for process in processes], [0, 0], errors)
+        return losses(self.folder / name)
+
     def test_processes_share_gradients(self):
-        found = []
-        for name, more in (("cpu", {}), ("device", DEVICE)):
-            folder = self.folder / name
-            arguments = [*MLP, "--epochs", "2", *(["--device", "cuda"] if more else []), "-o", folder]
-            processes = start_two(*arguments, env={**more, "LOCAL_RANK": "0"})
-            for process in processes:
-                process.communicate(timeout=120)
-            self.assertEqual([process.returncode for process in processes], [0, 0])
-            found.append(losses(folder))
-        self.check_same_steps(found[1], found[0])
+        expected, waits = self.in_two("cpu"), {}
+        for name, more in (("host", {}), ("device", PLAYED_NCCL)):
+            log = self.folder / f"waits {name}"
+            self.check_same_steps(self.in_two(name, **DEVICE, **more, BITLAB_PLAYED_WAITS=str(log)), expected)
+            waits[name] = collections.Counter(log.read_text().splitlines())
+        there = waits["device"]["sum on the device"]
+        self.assertGreater(there, len(expected))
+        self.assertEqual(waits["host"]["copy to the host"] - waits["device"]["copy to the host"], there)
+        narrow = self.in_two("narrow", "--ternary-gradients", "bfloat16", **DEVICE, **PLAYED_NCCL)
+        self.check_same_steps(narrow, expected, 2e-2)
+
+    def test_a_plug_in_for_processes_that_is_none(self):
+        environment = {**DEVICE, "LOCAL_RANK": "0", "BITLAB_NCCL_PLUGIN": "/nowhere.so"}
+        for process in start_two(*MLP, "--device", "cuda", "-o", self.folder / "run", env=environment):
+            error = process.communicate(timeout=120)[1]
+            self.assertEqual(process.returncode, 4, error)
+            self.assertRegex(error, r"^bitlab: error: \[plugin\] /nowhere.so, got: .*\n$")
 
     def test_a_device_that_is_not_there(self):
         folder = self.folder / "run"
