@@ -56,8 +56,9 @@ struct OutputPosition {
 
   OutputPosition(const ConvGeometry& geometry, int64_t position)
       : g(geometry), z(position / (g.out(1) * g.out(2))), y(position / g.out(2) % g.out(1)), x(position % g.out(2)) {}
-  void advance() {
-    if (++x < g.out(2)) return;
+  void advance(int64_t count = 1) {  // up to the next line's first one
+    x += count;
+    if (x < g.out(2)) return;
     x = 0;
     if (++y < g.out(1)) return;
     y = 0;
@@ -119,32 +120,54 @@ inline void copy_short(void* to, const void* from, size_t bytes) {
   }
 }
 
-// A patch line by line, for output pixels of one line: where each line of its taps begins for x0 = 0, null where that is outside of the input.
+// Patches line by line, for output pixels of one line: where each line of their taps begins for x0 = 0, null where that is outside of the input.
 template <class T, size_t kMost>
 class PatchLines {
  public:
   PatchLines() = default;
-  PatchLines(const ConvGeometry& g, const OutputPosition& at, const T* image) {
-    for_each_tap_line(at,
-                      [&](int64_t line) { lines_[count_++] = line < 0 ? nullptr : image + line * g.input[2] * g.channels; });
+  PatchLines(const ConvGeometry& g, const OutputPosition& at, const T* image) : end_(image + g.sample_values()) {
+    for_each_tap_line(at, [&](int64_t line) {
+      lines_[count_++] = line < 0 ? nullptr : image + line * g.input[2] * g.channels;
+      is_inside_ = is_inside_ && line >= 0;
+    });
   }
   static bool fits(const ConvGeometry& g) { return g.kernel[0] * g.kernel[1] <= static_cast<int64_t>(kMost); }
 
-  // Lines of `values` values, from `offset` on.
-  T* copy(int64_t offset, size_t values, T* out) const {
-    for (size_t i = 0; i < count_; ++i, out += values) {
-      if (lines_[i] == nullptr) {
-        std::memset(out, 0, values * sizeof(T));
-      } else {
-        copy_short(out, lines_[i] + offset, values * sizeof(T));
+  // Patches of lines of `values` values: the first from `offset` on, each `step` values behind the one before it, into rows of `stride` values, zeros
+  // behind them. What lies in a row's place until `end` is written later.
+  void copy(int64_t offset, int64_t step, int64_t patches, int64_t values, T* rows, int64_t stride, const T* end) const {
+    constexpr int64_t kWide = 16;  // values of a copy that takes what follows the line, too, which the next line replaces
+    const int64_t used = static_cast<int64_t>(count_) * values;
+    int64_t i = 0;
+    if (sizeof(T) == 1 && 0 < values && values < kWide && stride >= kWide && stride < used + kWide && is_inside_) {
+      const T* last = *std::max_element(lines_.begin(), lines_.begin() + count_);
+      const auto fitting = [](int64_t room, int64_t each) { return room < 0 ? 0 : room / each + 1; };
+      const int64_t wide =
+          std::min({patches, fitting(end_ - last - offset - kWide, step), fitting(end - rows - used - kWide, stride)});
+      for (; i < wide; ++i, offset += step, rows += stride) {
+        T* out = rows;
+        for (size_t l = 0; l < count_; ++l, out += values) std::memcpy(out, lines_[l] + offset, kWide);
+        std::memset(out, 0, kWide);
       }
     }
-    return out;
+    for (; i < patches; ++i, offset += step, rows += stride) {
+      T* out = rows;
+      for (size_t l = 0; l < count_; ++l, out += values) {
+        if (lines_[l] == nullptr) {
+          std::memset(out, 0, static_cast<size_t>(values) * sizeof(T));
+        } else {
+          copy_short(out, lines_[l] + offset, static_cast<size_t>(values) * sizeof(T));
+        }
+      }
+      std::fill(out, rows + stride, T{0});
+    }
   }
 
  private:
   std::array<const T*, kMost> lines_;
   size_t count_ = 0;
+  const T* end_ = nullptr;  // of the image
+  bool is_inside_ = true;   // every line
 };
 
 // Copies the patches of the output pixels [begin, end) of one sample, for one group of channels, into rows of `stride` values: the patch in
@@ -157,27 +180,29 @@ void gather_patches(const ConvGeometry& g, int64_t group, const T* sample, int64
   const T* first = sample + group * count;
   // The taps of a line lie side by side in the input unless they are spread or leave it.
   const bool in_lines = !g.transposed && g.dilation[2] == 1 && g.groups == 1 && Lines::fits(g);
-  const auto line = static_cast<size_t>(g.kernel[2] * count);
+  const T* rows_end = rows + (end - begin) * stride;
   OutputPosition at(g, begin);
   for (int64_t position = begin; position < end;) {
     const int64_t in_row = std::min(end - position, g.out(2) - at.x);  // the rest of this line of output pixels
     const Lines lines = in_lines ? Lines(g, at, first) : Lines();
-    for (int64_t i = 0; i < in_row; ++i, ++position, rows += stride, at.advance()) {
-      T* out = rows;
-      const int64_t x0 = at.x * g.stride[2] - g.padding[2];
-      if (in_lines && x0 >= 0 && x0 + g.kernel[2] <= g.input[2]) {
-        out = lines.copy(x0 * g.channels, line, out);
-      } else {
-        const auto bytes = static_cast<size_t>(count) * sizeof(T);
-        for_each_tap(at, [&](int64_t, int64_t pixel) {
-          if (pixel < 0) {
-            std::memset(out, 0, bytes);
-          } else {
-            copy_short(out, first + pixel * g.channels, bytes);
-          }
-          out += count;
-        });
+    for (int64_t i = 0, taken; i < in_row; i += taken, position += taken, rows += taken * stride, at.advance(taken)) {
+      const int64_t x0 = at.x * g.stride[2] - g.padding[2], room = g.input[2] - g.kernel[2] - x0;
+      if (in_lines && x0 >= 0 && room >= 0) {
+        taken = std::min(in_row - i, room / g.stride[2] + 1);
+        lines.copy(x0 * g.channels, g.stride[2] * g.channels, taken, g.kernel[2] * count, rows, stride, rows_end);
+        continue;
       }
+      taken = 1;
+      T* out = rows;
+      const auto bytes = static_cast<size_t>(count) * sizeof(T);
+      for_each_tap(at, [&](int64_t, int64_t pixel) {
+        if (pixel < 0) {
+          std::memset(out, 0, bytes);
+        } else {
+          copy_short(out, first + pixel * g.channels, bytes);
+        }
+        out += count;
+      });
       std::fill(out, rows + stride, T{0});
     }
   }

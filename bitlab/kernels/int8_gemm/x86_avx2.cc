@@ -10,6 +10,7 @@ namespace {
 struct Int8Avx2 {
   static constexpr int kRows = 8, kRegisters = 1, kTokens = 4, kOneTokenRegisters = 2;
   static constexpr bool kFreeMask = false, kHasPairs = false, kInt8 = true;
+  static constexpr bool kFinishesShort = false;
   static constexpr int kFewTokens = 0;
   static constexpr uint32_t kExcess = 0;
   static constexpr int64_t kWiden = int64_t{1} << 40;

@@ -2,7 +2,7 @@
 // form once, and serves every token that reads it. q + 128, unsigned, is multiplied by t; 128 times the sum of t is subtracted. All else is as in AVX-512.
 #include "bitlab/kernels/ternary_depthwise/internal/body.h"
 
-#define BITLAB_UNROLL _Pragma("GCC unroll 4")
+#define BITLAB_UNROLL BITLAB_UNROLL_TOKENS
 
 namespace bitlab::kernels {
 namespace {
@@ -168,10 +168,16 @@ struct ThreeColumns {
     BITLAB_UNROLL for (int x = 0; x < kOld; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) q[x][k] = old[x][k];
     BITLAB_UNROLL for (int x = kOld; x < kColumns; ++x) Own::column(from, i * step + x * apart, q[x]);
     typename Results<kLanes, kInt8>::Value out[kTokens][4];
-    BITLAB_UNROLL for (int k = 0; k < 4; ++k) BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
-      Ints<kLanes> sum = own.start[k];
-      BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[n * kNew + x][k], own.t[x][k]);
-      out[n][k] = results.value(own.rows[k], results.scaled(own.rows[k], sum, token + n), token + n);
+    BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
+      Floats<kLanes> scaled[kTokens];
+      typename Results<kLanes, kInt8>::Value values[kTokens];
+      BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
+        Ints<kLanes> sum = own.start[k];
+        BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[n * kNew + x][k], own.t[x][k]);
+        scaled[n] = results.scaled(own.rows[k], sum, token + n);
+      }
+      results.values(own.rows[k], scaled, token, values);
+      BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) out[n][k] = values[n];
     }
     BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
       if constexpr (kInt8) {

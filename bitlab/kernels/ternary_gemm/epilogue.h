@@ -22,6 +22,9 @@
 #define BITLAB_INLINE_IF_LARGE BITLAB_INLINE
 #endif
 
+// g++ needs loops over register arrays unrolled, or it keeps them in memory.
+#define BITLAB_UNROLL_TOKENS _Pragma("GCC unroll 16")
+
 namespace bitlab::kernels {
 namespace {
 
@@ -195,38 +198,58 @@ class Results {
     const Floats<kWidth> a = a_stride_ == 0 ? a_of_all_ : all_floats<kWidth>(a_[token * a_stride_]);
     return to_floats<kWidth>(acc) * a * c.scale;
   }
-  // y: the sums with their scales. What is stored of it.
-  __attribute__((always_inline)) Value value(const RowConstants<kWidth>& c, Floats<kWidth> y, int64_t token) const {
-    if (has_bias_) y = y + c.bias;
-    if (has_affine_) {
-      y = y * c.alpha;
-      y = y + c.beta;
-    }
-    if (residual_ != nullptr) y = y + load_rows<kWidth>(residual_ + token * stride_, c.count);
-    if constexpr (kInt8) {
-      y = y * inv_;
-      y = y > low_ ? y : low_;
-      y = y < high_ ? y : high_;
-      return rounded<kWidth>(y);
-    } else {
-      if (relu_) y = y < Floats<kWidth>{} ? Floats<kWidth>{} : y;
-      if (clamps_) {  // as the functions maximum and minimum of elementwise.def; in this form each is one instruction
-        const Floats<kWidth> raised = y > low_ ? y : low_, between = raised < high_ ? raised : high_;
-        y = y == y ? between : y;
+  // y: the sums of kCount tokens from `token` on, with their scales. What is stored of them, step by step for all, so that what a call asks for is looked at once.
+  template <int kCount>
+  __attribute__((always_inline)) void values(const RowConstants<kWidth>& c, Floats<kWidth> (&y)[kCount], int64_t token,
+                                             Value (&out)[kCount]) const {
+    if (has_bias_) BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) y[t] = y[t] + c.bias;
+    if (has_affine_) BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) {
+        y[t] = y[t] * c.alpha;
+        y[t] = y[t] + c.beta;
       }
-      return y;
+    if (residual_ != nullptr)
+      BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) y[t] =
+          y[t] + load_rows<kWidth>(residual_ + (token + t) * stride_, c.count);
+    if constexpr (kInt8) {
+      BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) {
+        y[t] = y[t] * inv_;
+        y[t] = y[t] > low_ ? y[t] : low_;
+        y[t] = y[t] < high_ ? y[t] : high_;
+        out[t] = rounded<kWidth>(y[t]);
+      }
+    } else {
+      if (relu_)
+        BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) y[t] = y[t] < Floats<kWidth>{} ? Floats<kWidth>{} : y[t];
+      if (clamps_) BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) {
+          // As the functions maximum and minimum of elementwise.def; in this form each is one instruction.
+          const Floats<kWidth> raised = y[t] > low_ ? y[t] : low_, between = raised < high_ ? raised : high_;
+          y[t] = y[t] == y[t] ? between : y[t];
+        }
+      BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) out[t] = y[t];
     }
   }
-  __attribute__((always_inline)) void put(const Floats<kWidth>& y, int64_t token) const {
-    const Value out = value(c_, y, token);
-    if constexpr (kInt8) {
-      store_rows<kWidth>(bytes_of<kWidth>(out), to_ + token * stride_, c_.count);
-    } else {
-      store_rows<kWidth>(out, to_ + token * stride_, c_.count);
+  template <int kCount>
+  __attribute__((always_inline)) void put(Floats<kWidth> (&y)[kCount], int64_t token) const {
+    Value out[kCount];
+    values(c_, y, token, out);
+    BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) {
+      if constexpr (kInt8) {
+        store_rows<kWidth>(bytes_of<kWidth>(out[t]), to_ + (token + t) * stride_, c_.count);
+      } else {
+        store_rows<kWidth>(out[t], to_ + (token + t) * stride_, c_.count);
+      }
     }
+  }
+  // acc: the sums of t q.
+  template <int kCount>
+  __attribute__((always_inline)) void put_sums(const Ints<kWidth> (&acc)[kCount], int64_t token) const {
+    Floats<kWidth> y[kCount];
+    BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) y[t] = scaled(c_, acc[t], token + t);
+    put(y, token);
   }
   __attribute__((always_inline)) void put_sum(const Ints<kWidth>& acc, int64_t token) const {
-    put(scaled(c_, acc, token), token);
+    const Ints<kWidth> one[1] = {acc};
+    put_sums(one, token);
   }
 
  private:
@@ -255,7 +278,10 @@ template <int kWidth>
 BITLAB_INLINE_IF_LARGE void finish(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, Floats<kWidth> y,
                                    int64_t token) {
   with_results<kWidth>(
-      p, c, [&](const auto& results) __attribute__((always_inline)) { results.put(y, token); });
+      p, c, [&](const auto& results) __attribute__((always_inline)) {
+        Floats<kWidth> one[1] = {y};
+        results.put(one, token);
+      });
 }
 
 // sum(t): the sum of t q of the token `token` + t.

@@ -5,6 +5,7 @@ namespace bitlab::kernels {
 namespace {
 
 struct Vnni : Avx512Vnni {
+  static constexpr bool kFinishesShort = true;
   static constexpr int kFewTokens = 2;
 
   // One or two tokens: fields are multiplied where they stand, as 1, 4, 16 or 64 times their codes, into sums of their own. That saves shifts,

@@ -9,6 +9,7 @@ namespace bitlab::kernels {
 namespace {
 
 struct Arm {
+  static constexpr bool kFinishesShort = false;
   static constexpr int kFewTokens = 0;
   static constexpr bool kHasPairs = false, kInt8 = false;
   static constexpr uint32_t kExcess = 1;

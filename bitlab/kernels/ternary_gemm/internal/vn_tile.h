@@ -17,16 +17,18 @@
 //   sum_of               the sum of q over steps
 //   sums_of_four         where that is quicker: those of four tokens
 //   load_halves          float16 values of consecutive rows
+//   kFinishesShort       whether products of few steps are finished in registers
 //   kFewTokens           up to how many tokens there is few_tokens, a tile of its own; 0: there is none
 //   kHasPairs            whether there is multiply_pairs, for tokens two by two
 //   kInt8                whether weights are int8 (int8_gemm): a register for each 4 k of a step, instead of fields
 //   kExcess              what codes are more than their weights: 1; times the sum of q it is subtracted
 #pragma once
 
+#include <utility>
+
 #include "bitlab/kernels/ternary_gemm/epilogue.h"
 
-// g++ needs loops over register arrays unrolled, or it keeps them in memory.
-#define BITLAB_UNROLL _Pragma("GCC unroll 16")
+#define BITLAB_UNROLL BITLAB_UNROLL_TOKENS
 
 namespace bitlab::kernels {
 namespace {
@@ -242,20 +244,66 @@ BITLAB_INLINE void tile_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t
   }
 }
 
-// kRegs registers of rows times all tokens of [begin, end), in tiles of nearly equal size.
-template <class Isa, int kRegs, int kMost, bool kWhole, Scales kScales>
-BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t begin, int64_t end, int64_t row,
-                             const int32_t* sums) {
-  Finished<Isa::kRows, kScales> done[kRegs * kSumTokens];
+// As tile(), for few steps in one run; results: of each register. What follows the sums is as much work as they are, and goes on beside the next products.
+inline constexpr int64_t kShortSteps = 4;
+template <class Isa, int kRegs, int kToks, bool kWhole, bool kInt8>
+BITLAB_NOINLINE void short_tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, const int32_t* sums,
+                                const Results<Isa::kRows, kInt8>* results) {
+  typename Isa::Sum sum[kRegs][kToks];
+  BITLAB_UNROLL for (int t = 0; t < kToks; ++t) BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) sum[r][t] =
+      Isa::sum_from(all_ints<Isa::kRows>(static_cast<int32_t>(0U - Isa::kExcess * static_cast<uint32_t>(sums[t]))));
+  multiply<Isa, kRegs, kToks, kWhole, false>(sum, sum, w, p.q + token * p.q_stride, p.q_stride, 0, w.steps);
+  BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+    Ints<Isa::kRows> acc[kToks];
+    BITLAB_UNROLL for (int t = 0; t < kToks; ++t) acc[t] = Isa::widen(sum[r][t]);
+    results[r].put_sums(acc, token);
+  }
+}
+
+// Tiles of nearly equal size for the tokens [begin, end): calls f(Count<tokens>, first token).
+template <int kMost, class F>
+BITLAB_INLINE void in_tiles_of_tokens(int64_t begin, int64_t end, const F& f) {
   for (int64_t token = begin, size; token < end; token += size) {
     const int64_t left = end - token, tiles = (left + kMost - 1) / kMost;
     size = !kFewTiles ? (left + tiles - 1) / tiles : left < kMost ? 1 : kMost;
-    const int64_t first = token - begin;
     with_count<kMost>(
-        size, [&](auto n) __attribute__((always_inline)) {
-          tile_of<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, sums + first, done + first * kRegs);
-        });
+        size, [&](auto n) __attribute__((always_inline)) { f(n, token); });
   }
+}
+
+template <class Isa, int kMost, bool kWhole, bool kInt8, int... kRegister>
+BITLAB_INLINE void short_tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t begin, int64_t end, int64_t row,
+                                   const int32_t* sums, std::integer_sequence<int, kRegister...>) {
+  constexpr int kRegs = sizeof...(kRegister);
+  using Constants = RowConstants<Isa::kRows>;
+  const Results<Isa::kRows, kInt8> results[] = {{p, Constants::of(p, row + kRegister * Isa::kRows)}...};
+  in_tiles_of_tokens<kMost>(
+      begin, end, [&](auto n, int64_t token) __attribute__((always_inline)) {
+        short_tile<Isa, kRegs, n.value, kWhole, kInt8>(p, w, token, sums + (token - begin), results);
+      });
+}
+
+// kRegs registers of rows times all tokens of [begin, end).
+template <class Isa, int kRegs, int kMost, bool kWhole, Scales kScales>
+BITLAB_INLINE void tokens_of(const TernaryGemmArgs& p, const VnWeights& w, int64_t begin, int64_t end, int64_t row,
+                             const int32_t* sums) {
+  if constexpr (Isa::kFinishesShort && kScales == Scales::kPlain && kMost > 1) {
+    if (w.steps <= kShortSteps && p.run == 0) {
+      constexpr auto registers = std::make_integer_sequence<int, kRegs>();
+      if (p.y_q == nullptr) {
+        short_tokens_of<Isa, kMost, kWhole, false>(p, w, begin, end, row, sums, registers);
+      } else {
+        short_tokens_of<Isa, kMost, kWhole, true>(p, w, begin, end, row, sums, registers);
+      }
+      return;
+    }
+  }
+  Finished<Isa::kRows, kScales> done[kRegs * kSumTokens];
+  in_tiles_of_tokens<kMost>(
+      begin, end, [&](auto n, int64_t token) __attribute__((always_inline)) {
+        tile_of<Isa, kRegs, n.value, kWhole, kScales>(p, w, token, row, sums + (token - begin),
+                                                      done + (token - begin) * kRegs);
+      });
   finish_tiles<Isa::kRows, kScales>(p, done, kRegs, end - begin, begin, row);
 }
 

@@ -13,6 +13,7 @@ namespace {
 
 struct Avx512 {
   static constexpr int kRows = 16, kRegisters = 4, kTokens = 5, kOneTokenRegisters = 4;
+  static constexpr bool kFinishesShort = false;
   static constexpr int kFewTokens = 0;
   static constexpr bool kFreeMask = true, kHasPairs = false, kInt8 = false;
   static constexpr uint32_t kExcess = 1;
