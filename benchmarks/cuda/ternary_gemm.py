@@ -1,16 +1,23 @@
 #!/usr/bin/env python3
-"""Checks ternary_gemm on a CUDA device to the bit, and measures it beside cuBLASLt's int8 and bf16 products.
+"""Checks ternary_gemm on a CUDA device to the bit, and measures it beside cuBLASLt's int8 and bf16 products and, where triton is installed, a kernel
+of two bits in Triton.
 
     python3 benchmarks/cuda/ternary_gemm.py build/cuda/lib/libbitlab_cuda.so --json result.json
 
 Every comparison is of one interleaved run: CUDA graphs of many products over copies of the operands that together exceed the cache of the
 device, the median of several replays.
+
+Without a GPU the host can play the device for the checks of small shapes:
+
+    LD_PRELOAD=build/dev/lib/libbitlab_played_libtorch.so BITLAB_CUDA_PLUGIN=build/dev/lib/libbitlab_cuda_emulated.so \\
+    BITLAB_EMULATED_OPEN_MEMORY=1 python3 benchmarks/cuda/ternary_gemm.py --played build/dev/lib/libbitlab_cuda_emulated.so
 """
 
 import argparse
 import ctypes
 import itertools
 import json
+import math
 import statistics
 import sys
 
@@ -28,7 +35,8 @@ class Args(ctypes.Structure):
         ("scale_stride", ctypes.c_int64), ("scale_neg", ctypes.c_void_p), ("group", ctypes.c_int64),
         ("group_scale", ctypes.c_void_p), ("q", ctypes.c_void_p), ("q_stride", ctypes.c_int64), ("run", ctypes.c_int64),
         ("run_stride", ctypes.c_int64), ("a", ctypes.c_void_p), ("a_stride", ctypes.c_int64), ("bias", ctypes.c_void_p),
-        ("alpha", ctypes.c_void_p), ("beta", ctypes.c_void_p), ("relu", ctypes.c_bool), ("y", ctypes.c_void_p),
+        ("alpha", ctypes.c_void_p), ("beta", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("relu", ctypes.c_bool),
+        ("clamps", ctypes.c_bool), ("low", ctypes.c_float), ("high", ctypes.c_float), ("y", ctypes.c_void_p),
         ("y_q", ctypes.c_void_p), ("y_inv", ctypes.c_float), ("y_limit", ctypes.c_float), ("y_stride", ctypes.c_int64),
     ]  # fmt: skip
 
@@ -48,8 +56,9 @@ def packed(t):
 
 
 class Plugin(ctypes.Structure):
-    """CudaPlugin."""
+    """The beginning of CudaPlugin."""
 
+    VERSION = 3
     GEMM = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.POINTER(Args), ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
     _fields_ = [
         ("version", ctypes.c_int32), ("activation_quant", ctypes.c_void_p), ("encode_absmean", ctypes.c_void_p),
@@ -58,22 +67,33 @@ class Plugin(ctypes.Structure):
 
 
 class Library:
-    def __init__(self, path):
+    def __init__(self, path, is_played):
         table = ctypes.CDLL(path).bitlab_cuda_plugin
         table.restype = ctypes.POINTER(Plugin)
-        self.function = table().contents.ternary_gemm
+        plugin = table().contents
+        if plugin.version != Plugin.VERSION:
+            raise SystemExit(f"expected a plug-in of version {Plugin.VERSION}, got {plugin.version}: {path}")
+        self.function, self.is_played = plugin.ternary_gemm, is_played
+
+    def synchronize(self):
+        if not self.is_played:
+            torch.cuda.synchronize()
 
     def __call__(self, product, tokens, **arguments):
-        args = Args(y_limit=127, a_stride=1)
+        args = Args(y_limit=127, a_stride=1, low=-math.inf, high=math.inf)
         for name, value in arguments.items():
             setattr(args, name, value.data_ptr() if isinstance(value, torch.Tensor) else value)
-        stream = torch.cuda.current_stream().cuda_stream
+        stream = None if self.is_played else torch.cuda.current_stream().cuda_stream
         wrong = self.function(ctypes.byref(args), tokens, PRODUCTS[product], stream)
         if wrong is not None:
             raise RuntimeError(wrong.decode())
 
 
 # --- to the bit
+
+
+BEHIND = 3  # values between the results of two tokens
+LOW, HIGH = -1.75, 6.0  # exact in float32
 
 
 class Problem:
@@ -105,13 +125,18 @@ class Problem:
         if scaling == "two":
             self.scale_neg = torch.rand(rows, **device) + 0.01
             self.arguments["scale_neg"] = self.scale_neg
-        self.relu, self.int8 = seed % 5 == 1, seed % 7 == 2
+        self.relu, self.int8, self.clamps = seed % 5 == 1, seed % 7 == 2, seed % 4 == 3
+        self.residual = torch.randn(tokens, rows + BEHIND, device="cuda") if seed % 6 == 3 else None
         if seed % 2:
             self.arguments["bias"] = self.bias = torch.randn(rows, **device)
         if seed % 3 == 1:
             self.arguments["alpha"] = self.alpha = torch.randn(rows, **device)
             self.arguments["beta"] = self.beta = torch.randn(rows, **device)
         self.arguments["relu"] = self.relu
+        if self.clamps:
+            self.arguments.update(clamps=True, low=LOW, high=HIGH)
+        if self.residual is not None:
+            self.arguments["residual"] = self.residual
 
     def sums(self, q, t):
         return (q.double() @ t.double().t()).to(torch.int64)
@@ -134,14 +159,18 @@ class Problem:
         if "alpha" in self.arguments:
             y = y * self.alpha
             y = y + self.beta
+        if self.residual is not None:
+            y = y + self.residual[:, : self.rows]
         if self.relu:
             y = torch.where(y < 0, torch.zeros_like(y), y)
+        if self.clamps:
+            y = torch.clamp(y, LOW, HIGH)
         if self.int8:
             y = torch.round(torch.clamp(y * 0.37, -127, 127)).to(torch.int8)
         return y
 
     def result(self, library, product):
-        stride = self.rows + 3
+        stride = self.rows + BEHIND
         y = torch.full((self.tokens, stride), 99, dtype=torch.int8 if self.int8 else torch.float32, device="cuda")
         out = {"y_q": y, "y_inv": 0.37} if self.int8 else {"y": y}
         library(product, self.tokens, y_stride=stride, **out, **self.arguments)
@@ -155,6 +184,8 @@ def check(library):
     shapes += list(itertools.product((9, 33, 64, 130), (15, 128, 300), (127, 129, 1100)))
     shapes += [(16, 4096, 4096), (64, 2560, 2560), (300, 520, 4096), (257, 4224, 1024), (3, 4200, 9000), (17, 128, 264192),
                (2, 33, 300000)]  # fmt: skip
+    if library.is_played:
+        shapes = [shape for shape in shapes if math.prod(shape) < 1 << 18][::5]
     scalings = ["tensor", "channel", "two", "group64", "group128", "group256"]
     done, failed = 0, []
     for i, (tokens, rows, depth) in enumerate(shapes):
@@ -169,7 +200,7 @@ def check(library):
                 if product == "reference" and depth * tokens * rows > 1 << 27:
                     continue
                 got = problem.result(library, product)
-                torch.cuda.synchronize()
+                library.synchronize()
                 done += 1
                 if not torch.equal(got.view(torch.int8 if problem.int8 else torch.int32),
                                    expected.view(torch.int8 if problem.int8 else torch.int32)):  # fmt: skip
@@ -213,6 +244,45 @@ def interleaved(graphs, rounds=7):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def of_two_bits():
+    """product(q, weights, a, scale, y) of int8 [tokens, depth] and codes of two bits in Triton, as users write it, and what packs t for it; None without triton."""
+    try:
+        import triton
+        import triton.language as tl
+    except ImportError:
+        return None
+
+    sizes = [(16, 32, 128, 4), (16, 64, 128, 4), (16, 128, 128, 4), (32, 64, 128, 4), (64, 64, 128, 4), (64, 128, 64, 4), (128, 128, 64, 8), (128, 256, 64, 8)]
+    configs = [triton.Config({"m": m, "n": n, "k": k}, num_warps=warps, num_stages=3) for m, n, k, warps in sizes]
+
+    @triton.autotune(configs, key=["tokens", "rows", "depth"])
+    @triton.jit
+    def kernel(q, w, a, scale, y, tokens, rows, depth, m: tl.constexpr, n: tl.constexpr, k: tl.constexpr):
+        token, row, quarter = tl.program_id(1) * m + tl.arange(0, m), tl.program_id(0) * n + tl.arange(0, n), depth // 4
+        sums = tl.zeros((m, n), dtype=tl.int32)
+        for begin in range(0, quarter, k):
+            at = begin + tl.arange(0, k)
+            there = at < quarter
+            codes = tl.load(w + row[None, :] * quarter + at[:, None], mask=(row < rows)[None, :] & there[:, None], other=0)
+            for field in tl.static_range(4):  # of a byte: a quarter of the depth each
+                t = ((codes >> (2 * field)) & 3).to(tl.int8) - 1
+                x = tl.load(q + token[:, None] * depth + field * quarter + at[None, :], mask=(token < tokens)[:, None] & there[None, :], other=0)
+                sums += tl.dot(x, t, out_dtype=tl.int32)
+        scales = tl.load(a + token, mask=token < tokens, other=0)[:, None], tl.load(scale + row, mask=row < rows, other=0)[None, :]
+        where = (token < tokens)[:, None] & (row < rows)[None, :]
+        tl.store(y + token[:, None] * rows + row[None, :], sums.to(tl.float32) * scales[0] * scales[1], mask=where)
+
+    def pack(t):
+        codes = (t + 1).view(torch.uint8).view(t.shape[0], 4, t.shape[1] // 4)
+        return codes[:, 0] | codes[:, 1] << 2 | codes[:, 2] << 4 | codes[:, 3] << 6
+
+    def product(q, weights, a, scale, y):
+        (tokens, depth), rows = q.shape, weights.shape[0]
+        kernel[lambda size: (triton.cdiv(rows, size["n"]), triton.cdiv(tokens, size["m"]))](q, weights, a, scale, y, tokens, rows, depth)
+
+    return product, pack
+
+
 def roofs():
     x = torch.empty(1 << 30, dtype=torch.int8, device="cuda").random_()
     y = torch.empty_like(x)
@@ -224,7 +294,7 @@ def roofs():
     return {"copy_bytes_per_s": copy, "int8_ops_per_s": int8}
 
 
-def measure(library, tokens, rows, depth, extra):
+def measure(library, tokens, rows, depth, extra, triton):
     generator = torch.Generator(device="cuda").manual_seed(7)
     own = rows * depth // 4
     copies = min(max(1, -(-(160 << 20) // (own + tokens * depth))), 24)
@@ -244,6 +314,14 @@ def measure(library, tokens, rows, depth, extra):
     peers = min(copies, max(1, -(-(160 << 20) // (4 * own))))
     int8 = [t[0].clone() for _ in range(peers)]
     graphs["int_mm"] = graph_of(lambda i: torch._int_mm(padded[i % copies], int8[i % peers].t()), peers)
+    if triton is not None:
+        product, pack = triton
+        codes, other = [pack(t[0]).clone() for _ in range(copies)], torch.empty_like(y)
+        library("any", tokens, weights=weights[0], q=q[0], **common)
+        product(q[0], codes[0], a, scale, other)
+        if not torch.equal(y, other):
+            raise AssertionError("the kernel in Triton has other results")
+        graphs["triton"] = graph_of(lambda i: product(q[i], codes[i], a, scale, other), copies)
     bf16 = [t[0].bfloat16() for _ in range(max(1, peers // 2))]
     x16 = q[0].bfloat16()
     graphs["bf16"] = graph_of(lambda i: torch.mm(x16, bf16[i % len(bf16)].t()), len(bf16))
@@ -262,26 +340,30 @@ def main():
     parser.add_argument("--json", help="where to write the results")
     parser.add_argument("--no-check", action="store_true")
     parser.add_argument("--no-measure", action="store_true")
+    parser.add_argument("--played", action="store_true", help="the host plays the device: check some shapes")
     parser.add_argument("--shapes", default="2560x2560,13824x2560,20480x3200,4096x4096,8192x28672", help="rows x depth")
     parser.add_argument("--tokens", default="1,8,16,64,512,4096")
     parser.add_argument("--also", default="", help="more of: reference,mma,wgmma")
     options = parser.parse_args()
-    library = Library(options.library)
+    if options.played:
+        torch.cuda._lazy_init = lambda: None
+    library = Library(options.library, options.played)
     if not options.no_check and not check(library):
         return 1
-    if options.no_measure:
+    if options.no_measure or options.played:
         return 0
     result = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "roofs": roofs(), "cases": []}
     print(f"{result['device']}: copy {result['roofs']['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
           f"_int_mm of 8192^3 {result['roofs']['int8_ops_per_s'] / 1e12:.0f} TOPS")  # fmt: skip
+    triton = of_two_bits()
     print("tokens  rows x depth      us      TB/s   roof   TOPS  x int_mm   x bf16   others")
     for shape in options.shapes.split(","):
         rows, depth = map(int, shape.split("x"))
         for tokens in map(int, options.tokens.split(",")):
-            case = measure(library, tokens, rows, depth, [name for name in options.also.split(",") if name])
+            case = measure(library, tokens, rows, depth, [name for name in options.also.split(",") if name], triton)
             result["cases"].append(case)
             us = case["microseconds"]
-            others = " ".join(f"{k}={v:.1f}" for k, v in us.items() if k in PRODUCTS and k != "any")
+            others = " ".join(f"{k}={v:.1f}" for k, v in us.items() if k not in ("any", "int_mm", "bf16"))
             print(f"{tokens:6} {rows:6} x {depth:5} {us['any']:8.2f} {case['bytes_per_s'] / 1e12:8.2f} "
                   f"{case['bytes_per_s'] / result['roofs']['copy_bytes_per_s']:6.2f} {case['ops_per_s'] / 1e12:6.0f} "
                   f"{us['int_mm'] / us['any']:8.2f} {us['bf16'] / us['any']:8.2f}   {others}", flush=True)  # fmt: skip

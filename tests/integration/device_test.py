@@ -3,7 +3,10 @@ how often the host waits for it."""
 
 import collections
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -137,6 +140,13 @@ class Device(unittest.TestCase):
             error = process.communicate(timeout=120)[1]
             self.assertEqual(process.returncode, 4, error)
             self.assertRegex(error, r"^bitlab: error: \[plugin\] /nowhere.so, got: .*\n$")
+
+    def test_the_benchmark_of_products_passes_what_they_take(self):
+        """Its structures are the plug-in's, and its checks hold to the bit."""
+        script = Path(__file__).resolve().parents[2] / "benchmarks" / "cuda" / "ternary_gemm.py"
+        command = [sys.executable, script, "--played", DEVICE["BITLAB_CUDA_PLUGIN"]]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **DEVICE})
+        self.assertRegex(result.stdout, r"^[1-9]\d+ passed, 0 failed\n$", result.stderr)
 
     def test_a_device_that_is_not_there(self):
         folder = self.folder / "run"
