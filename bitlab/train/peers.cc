@@ -19,16 +19,19 @@
 #include "bitlab/train/internal/device_group.h"
 
 namespace bitlab::train {
-
 namespace {
 
-// Null where there is none. Error: Unsupported, of one that the environment names.
+// Null where there is none. Error: Unsupported, of one that the environment names, or that is something else.
 Result<MakeDeviceGroup*> find_device_group() {
   constexpr const char* kVariable = "BITLAB_NCCL_PLUGIN";
   const Result<void*> library = open_plugin("libbitlab_nccl.so", kVariable);
-  if (library.ok()) return reinterpret_cast<MakeDeviceGroup*>(dlsym(*library, "bitlab_device_group"));
-  if (std::getenv(kVariable) != nullptr) return library.error();  // NOLINT(concurrency-mt-unsafe): nothing sets it here
-  return nullptr;
+  if (!library.ok()) {
+    if (std::getenv(kVariable) != nullptr) return library.error();  // NOLINT(concurrency-mt-unsafe): nothing sets it here
+    return nullptr;
+  }
+  constexpr const char* kFunction = "bitlab_device_group";
+  if (void* function = dlsym(*library, kFunction); function != nullptr) return reinterpret_cast<MakeDeviceGroup*>(function);
+  return make_error(ErrorCode::kUnsupported, "[train] {} in the plug-in for processes on devices, got none", kFunction);
 }
 
 // Without LibTorch's stack of calls.
@@ -46,6 +49,15 @@ class C10dPeers final : public Peers {
     options->threads = 2;
     host_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank_, size_, options);
   }
+  // Without a word to the others, who may be gone; what was sent has been waited for.
+  ~C10dPeers() override {
+    if (device_ && device_ != host_) try {
+        device_->abort();
+      } catch (const std::exception&) {
+      }
+  }
+  C10dPeers(const C10dPeers&) = delete;
+  C10dPeers& operator=(const C10dPeers&) = delete;
   int64_t rank() const override { return rank_; }
   int64_t size() const override { return size_; }
   std::function<void()> begin_sum(at::Tensor values) override {

@@ -313,9 +313,10 @@ class Group final : public c10d::Backend {
   static std::vector<at::Tensor> on_host(const std::vector<at::Tensor>& tensors) {
     std::vector<at::Tensor> memory;
     for (const at::Tensor& tensor : tensors) {
-      TORCH_CHECK(tensor.is_cuda() && tensor.is_contiguous(), "a contiguous tensor of the device expected, as NCCL does");
+      TORCH_CHECK(tensor.is_cuda() && tensor.is_non_overlapping_and_dense(),
+                  "a dense tensor of the device expected, as NCCL does");
       wait_for("sum on the device");
-      memory.push_back(at::from_blob(tensor.mutable_data_ptr(), tensor.sizes(), tensor.options().device(at::kCPU)));
+      memory.push_back(at::from_blob(tensor.mutable_data_ptr(), {tensor.numel()}, tensor.options().device(at::kCPU)));
     }
     return memory;
   }
