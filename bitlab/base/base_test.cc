@@ -1,10 +1,12 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <fcntl.h>
 #include <filesystem>
 #include <limits>
 #include <set>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 
@@ -104,6 +106,32 @@ TEST_F(FileTest, AFailureLeavesTheOldFile) {
     EXPECT_EQ(write_file_atomic(path, std::string_view("new")).error().code, ErrorCode::kIoError);
   }
   EXPECT_EQ(read_file(path).value(), "old");
+}
+
+TEST_F(FileTest, LinksAndPipesStayWhatTheyAre) {
+  const fs::path file = folder_ / "a.bin", link = folder_ / "link", pipe = folder_ / "pipe", dangling = folder_ / "dangling";
+  ASSERT_TRUE(write_file_atomic(file, std::string_view("old")).ok());
+  fs::create_symlink("a.bin", link);
+  ASSERT_TRUE(write_file_atomic(link, std::string_view("new")).ok());
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_EQ(read_file(file).value(), "new");
+  fs::create_symlink("none", dangling);
+  ASSERT_TRUE(write_file_atomic(dangling, std::string_view("there")).ok());
+  EXPECT_EQ(read_file(dangling).value(), "there");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  ASSERT_TRUE(write_file_atomic(pipe, std::string_view("piped")).ok());
+  char read_back[8] = {};
+  EXPECT_EQ(read(reader, read_back, sizeof read_back), 5);
+  EXPECT_STREQ(read_back, "piped");
+  EXPECT_EQ(close(reader), 0);
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  // A device's own link: were the device replaced, it would be for every process of the machine.
+  fs::create_symlink("/dev/full", folder_ / "full");
+  const Status full = write_file_atomic(folder_ / "full", std::string_view("x"));
+  EXPECT_EQ(full.error().code, ErrorCode::kIoError) << full.error().message;
+  EXPECT_TRUE(fs::is_character_file("/dev/full"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 5) << "a temporary file was left";
 }
 
 TEST_F(FileTest, MissingAndEmptyFiles) {
@@ -277,6 +305,7 @@ TEST(Text, FormatsBytes) {
 }
 
 TEST(Text, AlignsTables) {
+  EXPECT_EQ(one_line("a\nb\x1b[31m\x7f\t\xc3\xa9"), "a?b?[31m??\xc3\xa9");
   EXPECT_EQ(format_table({{"name", "n", "text"}, {"a", "12", "b"}, {"longer", "3", ""}}),
             "name     n  text\n"
             "----------------\n"

@@ -69,6 +69,26 @@ int create_temporary(const fs::path& path, std::string& name) {
   return fd;
 }
 
+// Whether a file of that name is there which a rename must not take away: a device or a pipe.
+bool is_special(const fs::path& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+// Where links lead, if there is anything.
+fs::path behind_links(const fs::path& path) {
+  std::error_code none;
+  if (!fs::is_symlink(path, none)) return path;
+  const fs::path target = fs::canonical(path, none);
+  return none ? path : target;
+}
+
+Status write_special(const fs::path& path, std::span<const uint8_t> content) {
+  Descriptor fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd.valid() && write_all(fd.get(), content.data(), content.size()) && fd.close()) return {};
+  return system_error(path, "a file that can be written");
+}
+
 }  // namespace
 
 Result<std::string> read_file(const fs::path& path) {
@@ -112,10 +132,12 @@ Status replace_file(const fs::path& path, const fs::path& temporary) {
 }
 
 Status write_file_atomic(const fs::path& path, std::span<const uint8_t> content) {
+  if (is_special(path)) return write_special(path, content);
+  const fs::path target = behind_links(path);
   std::string temporary;
-  Descriptor fd(create_temporary(path, temporary));
+  Descriptor fd(create_temporary(target, temporary));
   if (!fd.valid()) return system_error(path, "a folder that can be written");
-  if (write_all(fd.get(), content.data(), content.size()) && fd.close()) return replace_file(path, temporary);
+  if (write_all(fd.get(), content.data(), content.size()) && fd.close()) return replace_file(target, temporary);
   const Error error = system_error(path, "the whole content on disk");
   ::unlink(temporary.c_str());
   return error;

@@ -34,7 +34,8 @@ class MappedFile {
 };
 
 // Replaces `path` as a whole or leaves it as it was: the content goes to a temporary file in the same folder, which is
-// synced and renamed. Errors: NotFound (the folder is missing), IoError.
+// synced and renamed. A link stays one, and what it leads to is replaced; a device or a pipe, as /dev/stdout may be, is written to.
+// Errors: NotFound (the folder is missing), IoError.
 Status write_file_atomic(const std::filesystem::path& path, std::string_view content);
 Status write_file_atomic(const std::filesystem::path& path, std::span<const uint8_t> content);
 

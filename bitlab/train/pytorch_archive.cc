@@ -4,6 +4,8 @@
 #include <caffe2/serialize/read_adapter_interface.h>
 #include <cstring>
 
+#include "bitlab/base/text.h"
+
 namespace bitlab::train {
 namespace {
 
@@ -50,12 +52,7 @@ std::shared_ptr<Memory> checked(std::shared_ptr<const MappedFile> file) {
 
 }  // namespace
 
-std::string printable(std::string_view text, size_t most_letters) {
-  std::string shown(text.substr(0, most_letters));
-  std::replace_if(
-      shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
-  return shown;
-}
+std::string printable(std::string_view text, size_t most_letters) { return one_line(text.substr(0, most_letters)); }
 
 PytorchArchive::PytorchArchive(std::shared_ptr<const MappedFile> file)
     : reader_(checked(file)), budget_(file->bytes().size()) {
