@@ -32,6 +32,7 @@ An error is one line on stderr. Exit codes:
 | 3 | a file | missing, damaged, not writable |
 | 4 | a capability | no kernel for this machine under this policy, no GPU where one is asked for, an operator that cannot be deployed |
 | 5 | BitLab | an invariant that does not hold: please report it |
+| 6 | nobody's | another process of a training was stopped |
 | 130, 143 | nobody's | Ctrl-C or SIGTERM, behind which `bitlab train` wrote a checkpoint |
 
 Environment: `BITLAB_KERNEL` restricts kernels (`ternary_gemm:x86_avx2,float_gemm:reference`); `BITLAB_DEVICE` is the device of sessions

@@ -290,7 +290,7 @@ struct TrainingConfig {
   }
   void visit_step(config::Fields& f) {
     f("seed", seed, "seed of initialization and shuffling");
-    f("threads", threads, "threads of LibTorch; 0: all cores", config::at_least(0));
+    f("threads", threads, "threads of LibTorch; 0: all cores", config::between(0, 1024));
     f("device", device,
       "where it trains: cpu, cuda or, as the second NVIDIA GPU, cuda:1; empty: where the network is, on the CPU for bitlab "
       "train");
@@ -353,7 +353,7 @@ struct TrainingConfig {
     f("relation_heads", relation_heads, "parts of vectors that have relations of their own", config::at_least(1));
   }
   void visit_run(config::Fields& f) {
-    f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::at_least(0));
+    f("workers", workers, "threads that prepare batches ahead; 0: the training thread does", config::between(0, 1024));
     f("evaluate_steps", evaluate_steps, "steps of the optimizer between evaluations; 0: after each epoch",
       config::at_least(0));
     f("patience", patience, "evaluations in a row without a better one after which training ends; 0: it goes on",

@@ -341,7 +341,9 @@ TEST(Loader, RefusesAndPassesErrorsOn) {
   };
   EXPECT_EQ(message({}, 0), "[loader] at least one sample, got none");
   EXPECT_EQ(message({.batch_size = 0}),
-            "[loader] batch_size and prefetch of at least 1 and workers of at least 0, got 0, 2 and 0");
+            "[loader] batch_size and prefetch of at least 1 and 0 to 1024 workers, got 0, 2 and 0");
+  EXPECT_EQ(message({.workers = 1025}),
+            "[loader] batch_size and prefetch of at least 1 and 0 to 1024 workers, got 128, 2 and 1025");
   EXPECT_EQ(message({.batch_size = 4, .drop_last = true}), "[loader] samples for a whole batch of 4, got 3");
   EXPECT_EQ(message({.rank = 2, .world = 2}), "[loader] a rank below the world's size, got 2 of 2");
   for (const int64_t workers : {0, 2}) {

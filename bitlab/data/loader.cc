@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <system_error>
 #include <thread>
 
 #include "bitlab/base/aligned_buffer.h"
@@ -15,9 +16,10 @@ namespace {
 
 Status check(const Dataset& set, const LoaderOptions& o) {
   if (set.size() < 1) return make_error(ErrorCode::kInvalidArgument, "[loader] at least one sample, got none");
-  if (o.batch_size < 1 || o.workers < 0 || o.prefetch < 1)
+  constexpr int64_t kMostWorkers = 1024;
+  if (o.batch_size < 1 || o.workers < 0 || o.workers > kMostWorkers || o.prefetch < 1)
     return make_error(ErrorCode::kInvalidArgument,
-                      "[loader] batch_size and prefetch of at least 1 and workers of at least 0, got {}, {} and {}",
+                      "[loader] batch_size and prefetch of at least 1 and 0 to {} workers, got {}, {} and {}", kMostWorkers,
                       o.batch_size, o.prefetch, o.workers);
   if (o.world < 1 || o.rank < 0 || o.rank >= o.world)
     return make_error(ErrorCode::kInvalidArgument, "[loader] a rank below the world's size, got {} of {}", o.rank, o.world);
@@ -50,7 +52,7 @@ class Loader::Workers {
   using Make = std::function<Result<Sample>(int64_t batch)>;
   Workers(int64_t threads, int64_t ahead, int64_t first, int64_t end, Make make)
       : make_(std::move(make)), next_(first), taken_(first), end_(end), ahead_(threads * ahead) {
-    for (int64_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    for (int64_t i = 0; i < threads && start(); ++i) continue;
   }
   ~Workers() {
     {
@@ -65,6 +67,7 @@ class Loader::Workers {
 
   // Of batches in order.
   Result<Sample> take(int64_t batch) {
+    if (threads_.empty()) return make_(batch);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return ready_.contains(batch); });
     Result<Sample> result = std::move(ready_.at(batch));
@@ -76,6 +79,16 @@ class Loader::Workers {
   }
 
  private:
+  // False where the system has no more threads: the others do the work, or else take().
+  bool start() {
+    try {
+      threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      return false;
+    }
+    return true;
+  }
+
   void work() {
     std::unique_lock lock(mutex_);
     for (;;) {
