@@ -1,13 +1,28 @@
 // Options that several subcommands have, with the same names, ranges and help.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <fmt/core.h>
 
 namespace bitlab::cli {
+
+// As CLI::Range, which lets NaN pass.
+class NumberIn : public CLI::Range {
+ public:
+  NumberIn(double least, double most) : CLI::Range(least, most) {
+    func_ = [check = func_, least, most](std::string& text) {
+      double number = 0;
+      if (CLI::detail::lexical_cast(text, number) && std::isnan(number))
+        return fmt::format("Value {} not in range {} to {}", text, least, most);
+      return check(text);
+    };
+  }
+};
 
 inline void add_model(CLI::App& command, std::string& model) {
   command.add_option("model", model, "The .bit file")->required();

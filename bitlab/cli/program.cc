@@ -1,12 +1,18 @@
 #include "bitlab/cli/program.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sstream>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 
 #include "bitlab/base/internal/nearest.h"
 #include "bitlab/base/log.h"
 #include "bitlab/base/machine.h"
+#include "bitlab/base/text.h"
 #include "bitlab/base/version.h"
 #include "bitlab/cli/interrupts.h"
 #include "bitlab/kernels/explain.h"
@@ -16,8 +22,20 @@ namespace {
 
 int report(const char* name, const Error& error) {
   const bool is_stopped = error.code == ErrorCode::kCancelled && Interrupts::signal() != 0;
-  fmt::print(stderr, "{}: {}{}\n", name, is_stopped ? "" : "error: ", error.message);
+  fmt::print(stderr, "{}: {}{}\n", name, is_stopped ? "" : "error: ", one_line(error.message));
   return is_stopped ? 128 + Interrupts::signal() : static_cast<int>(error_group(error.code));
+}
+
+// A file that is opened while stdout is closed would get its number, and what is printed.
+void hold_standard_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(stream, F_GETFD) < 0 && errno == EBADF) ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+// What was printed is out, or the disk was full: then the last call that failed was one that wrote.
+Status flush_output() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return {};
+  return make_error(ErrorCode::kIoError, "an output that can be written, got '{}' (stdout)", std::strerror(errno));
 }
 
 void log_to_stderr(LogLevel level, std::string_view message) {
@@ -66,6 +84,7 @@ std::string version_text(const char* name) {
 }
 
 int run_program(const char* name, const char* description, std::span<const AddCommand> commands, int argc, char** argv) {
+  hold_standard_streams();
   set_log_sink(log_to_stderr);
   CLI::App app(description, name);
   app.require_subcommand(1);
@@ -76,18 +95,24 @@ int run_program(const char* name, const char* description, std::span<const AddCo
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const bool asked = error.get_exit_code() == 0;  // --help, --version
-    if (asked) return app.exit(error);
-    return report(name, usage_error(name, app, error));
+    if (error.get_exit_code() != 0) return report(name, usage_error(name, app, error));
+    std::ostringstream asked;  // --help, --version
+    app.exit(error, asked, asked);
+    std::fputs(asked.str().c_str(), stdout);
+    const Status printed = flush_output();
+    return printed.ok() ? 0 : report(name, printed.error());
   }
   try {
     Status status = kernels::check_policy(kernels::Policy::from_environment());
     if (status.ok()) status = action();
+    if (status.ok()) status = flush_output();
     return status.ok() ? 0 : report(name, status.error());
   } catch (const Exception& error) {
     return report(name, error.error());
   } catch (const std::exception& error) {
-    return report(name, make_error(ErrorCode::kInternal, "[{}] {}", name, error.what()));
+    if (const Status printed = flush_output(); !printed.ok()) return report(name, printed.error());
+    const std::string_view what = error.what();  // LibTorch's have their origin below
+    return report(name, make_error(ErrorCode::kInternal, "[{}] {}", name, what.substr(0, what.find('\n'))));
   }
 }
 

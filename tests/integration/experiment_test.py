@@ -168,6 +168,11 @@ class Experiment(unittest.TestCase):
             with self.subTest(text):
                 check_refused(self, result, code, *parts)
         check_refused(self, run("bitlab", "train", "--validate", self.folder / "none.yaml"), 3, "none.yaml")
+        check_refused(self, run("bitlab", "train", "--threads", "100000", "-o", self.folder / "x"), 2, "[0, 1024]", "100000")
+        tiny = ("train", "--data", "synthetic", "--limit", "40", "--distillation", "0.5", "-o", self.folder / "x")
+        check_refused(self, run("bitlab", *tiny, "--teacher", self.folder / "none"), 3, "none/config.yaml")
+        check_refused(self, run("bitlab", *tiny, "--ternary-delay", "0.7", "--ternary-warmup", "0.7"), 2, "at most 1 together")
+        self.assertFalse((self.folder / "x").exists(), "a run that cannot begin leaves a folder")
         check_refused(self, run("bitlab", "train", "--train.epoch", "3", "-o", self.folder / "x"), 2, "--train.epochs")
         check_refused(self, run("bitlab", "train", "--train.warmup", "2", "-o", self.folder / "x"), 2, "in [0, 1]", "'warmup'", "in=train")
         check_refused(self, run("bitlab", "train", "--warmup", "2", "-o", self.folder / "x"), 2, "in [0, 1]", "--warmup")

@@ -8,7 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from programs import BINARY, check_refused, run
+from programs import BINARY, check_refused, command_of, run
 
 SOURCE = Path(os.environ["BITLAB_SOURCE_DIR"])
 MODEL = SOURCE / "tests" / "golden" / "lenet5.bit"
@@ -46,6 +46,26 @@ class Manners(unittest.TestCase):
         for command in (("run", "--data", "synthetic"), ("benchmark",), ("profile",), ("inspect",)):
             refused = run("bitlab-run", command[0], MODEL, *command[1:], "--device", "cuda", env=nowhere)
             check_refused(self, refused, 4, "libbitlab_cuda.so", "BITLAB_CUDA", "/none/")
+
+    def test_no_number_is_out_of_every_range(self):
+        check_refused(self, run("bitlab-run", "benchmark", MODEL, "--seconds", "nan"), 2, "--seconds", "nan", "3600")
+        check_refused(self, run("bitlab-run", "verify", MODEL, MODEL, "--tolerance", "-NaN"), 2, "--tolerance", "NaN")
+
+    def test_output_that_is_lost_is_an_error(self):
+        for command in (["--version"], ["--help"], ["kernels", "list"], ["inspect", MODEL], ["inspect", MODEL, "--json"]):
+            with open("/dev/full", "w") as full:
+                result = subprocess.run(command_of("bitlab-run", *command), stdout=full, stderr=subprocess.PIPE, text=True)
+            check_refused(self, result, 3, "No space left on device", "stdout")
+        with tempfile.TemporaryDirectory() as folder:  # whose file must not be the closed stdout
+            logits = Path(folder) / "logits"
+            command = command_of("bitlab-run", "run", MODEL, "--data", "synthetic", "--limit", "3", "--logits", logits)
+            closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True)
+            check_refused(self, closed, 3, "stdout")
+            self.assertEqual(logits.stat().st_size, 3 * 10 * 4)
+
+    def test_an_error_is_one_line_whatever_a_name_holds(self):
+        refused = run("bitlab-run", "inspect", "/none/a\nb\x1b[31m.bit")
+        check_refused(self, refused, 3, "/none/a?b?[31m.bit")
 
     def test_missing_model(self):
         check_refused(self, run("bitlab-run", "run", "/none/a.bit", "--data", "mnist"), 3, "/none/a.bit")

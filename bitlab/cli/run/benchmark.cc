@@ -138,7 +138,7 @@ void add_benchmark(CLI::App& app, Action& action) {
   add_device(*command, options->device);
   command->add_option("--seconds", options->seconds, "How long to measure")
       ->capture_default_str()
-      ->check(CLI::Range(0.01, 3600.0));
+      ->check(NumberIn(0.01, 3600.0));
   add_json(*command, options->json);
   command->footer(
       "Inputs are random. A time on a shared machine means little by itself: compare within one run, with BITLAB_KERNEL "

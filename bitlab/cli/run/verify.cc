@@ -65,7 +65,7 @@ CLI::App* declare_verify(CLI::App& app, VerifyOptions& options) {
   command->add_option("--seed", options.seed, "Of the samples")->capture_default_str();
   command->add_option("--tolerance", options.tolerance, "How far outputs may differ, as a part of their largest value")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(NumberIn(0.0, 1.0));
   add_sizes(*command, options.sizes);
   command->footer("The exit code is 1 where they differ. Example:\n  bitlab-run verify lenet5.bit lenet5.onnx");
   return command;

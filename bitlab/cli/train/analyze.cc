@@ -6,6 +6,7 @@
 
 #include "bitlab/base/text.h"
 #include "bitlab/cli/console.h"
+#include "bitlab/cli/options.h"
 #include "bitlab/cli/train/commands.h"
 #include "bitlab/cli/train/flags.h"
 #include "bitlab/cli/train/run_folder.h"
@@ -118,7 +119,7 @@ void add_analyze(CLI::App& app, Action& action) {
       ->add_option("--budget", options->budget,
                    "How much the loss may rise: layers are kept in float until it does not rise by more")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1e9));
+      ->check(NumberIn(0.0, 1e9));
   options->flags.add(*command, options->quant, {{"method", "quant"}});
   command->footer("Example:\n  bitlab analyze runs/lenet5-float --quant absmean --budget 0.02 -o rules.yaml");
   command->callback([options, &action] { action = [options] { return run(*options); }; });

@@ -320,16 +320,18 @@ Result<TrainedRun> train_run(RunConfig config, const Datasets& datasets, const f
     BITLAB_TRY(const Run from, load_run(init_from));
     BITLAB_RETURN_IF_ERROR(take_weights(from, *run.model));
   }
-  if (is_first_of(options.peers)) BITLAB_RETURN_IF_ERROR(begin_run(run, datasets, folder, options));
+  // What makes a run impossible is said before it has a folder.
+  BITLAB_RETURN_IF_ERROR(train::check(run.config.train));
   train::ModuleLearner learner = learner_of(run);
   const train::Goal goal = learner.task().goal();
   train::TrainerOptions trainer_settings = trainer_options(run.config, Paths(folder), options);
+  if (const std::string& teacher = run.config.train.teacher; !teacher.empty())
+    BITLAB_RETURN_IF_ERROR(take_teacher(teacher, device, trainer_settings));
   if (is_first_of(options.peers)) {
+    BITLAB_RETURN_IF_ERROR(begin_run(run, datasets, folder, options));
     trainer_settings.sinks = train::make_sinks(run.config.log, folder);
     trainer_settings.sinks.push_back(std::make_shared<Progress>(goal));
   }
-  if (const std::string& teacher = run.config.train.teacher; !teacher.empty())
-    BITLAB_RETURN_IF_ERROR(take_teacher(teacher, device, trainer_settings));
   std::shared_ptr<train::TrainingProfiler> profiler;
   if (options.profile_steps > 0) {
     profiler = std::make_shared<train::TrainingProfiler>(train::TrainingProfileOptions{.steps = options.profile_steps});
