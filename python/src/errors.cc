@@ -1,6 +1,7 @@
 // bitlab.Error and a class for each row of errors.def, which is also what Python calls such a mistake: a ValueError, an OSError, …
 #include "core.h"
 #include <array>
+#include <cstring>
 
 #include "bitlab/base/result.h"
 
@@ -66,7 +67,10 @@ void bind_errors(nb::module_& m) {
     try {
       std::rethrow_exception(pointer);
     } catch (const Exception& error) {
-      PyErr_SetString(classes[static_cast<size_t>(error.code())], error.what());
+      // Paths may hold bytes that are no UTF-8, and so may what a file says.
+      const nb::object text =
+          nb::steal(PyUnicode_DecodeUTF8(error.what(), static_cast<Py_ssize_t>(std::strlen(error.what())), "replace"));
+      PyErr_SetObject(classes[static_cast<size_t>(error.code())], text.ptr());
     }
   });
 }

@@ -21,6 +21,11 @@ def x() -> np.ndarray:
     return np.random.default_rng(1).standard_normal((5, 1, 28, 28), dtype=np.float32)
 
 
+def test_errors_tell_paths_that_are_no_utf8() -> None:
+    with pytest.raises(bitlab.NotFound, match="/none/\ufffd.bit"):
+        bitlab.runtime.Session(b"/none/\xff.bit")
+
+
 def test_golden_logits() -> None:
     images = bitlab.data.load_dataset("synthetic", "test", limit=16)
     batch = np.stack([images[i][0] for i in range(len(images))])
