@@ -20,6 +20,7 @@ Tensors = dict[str, torch.Tensor]
 Forward = Callable[[Tensors], Tensors]
 
 INPUT, OUTPUT = "input", "output"  # of a network of one tensor, as in C++
+_FIND_SEQUENCES = "find_packed_sequence_indices"  # of transformers
 _OWN_FILES = tuple(os.path.dirname(file) + os.sep for file in (__file__, torch.__file__) if file)
 
 
@@ -118,6 +119,22 @@ _recordings = 0
 
 
 @contextmanager
+def _one_sequence_a_row(inputs: Tensors) -> Iterator[None]:
+    """Decoders of transformers that are compiled look for the sequences that share a row of tokens, by positions, and hide them from each other by a mask. Only
+    positions that are an input can say so: without that, attention is as causal as it is where they are not compiled."""
+    masks = sys.modules.get("transformers.masking_utils")
+    find = getattr(masks, _FIND_SEQUENCES, None)
+    if find is None or any(name.rpartition(".")[2] == "position_ids" for name in inputs):
+        yield
+        return
+    setattr(masks, _FIND_SEQUENCES, lambda position_ids: None)
+    try:
+        yield
+    finally:
+        setattr(masks, _FIND_SEQUENCES, find)
+
+
+@contextmanager
 def _recorded() -> Iterator[None]:
     """While a forward pass may be recorded. Networks that ask whether they are compiled are told so: those of transformers leave a mask out where this
     example's says nothing, which would not hold for the next one. What torch.compile() made runs as it was written; attention and the layers of
@@ -160,7 +177,7 @@ def forward_of(module: torch.nn.Module, arguments: Arguments) -> Forward:
             return _mapped(value, lambda leaf, _: inputs[leaf.name] if isinstance(leaf, _Input) else leaf)
 
         try:
-            with _recorded():
+            with _recorded(), _one_sequence_a_row(inputs):
                 outputs = flatten(module(*map(given, arguments.by_place), **{name: given(value) for name, value in arguments.by_name.items()}))
         except Exception as error:
             if sys.version_info >= (3, 11):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Net
+from products import ops_of
 from torch import nn
 
 import bitlab
@@ -193,6 +194,31 @@ def test_networks_of_transformers_take_masks(kind: str, tmp_path: Path) -> None:
             wanted = model(**inputs).last_hidden_state
         found = torch.as_tensor(session.run({name: value.numpy() for name, value in inputs.items()})["last_hidden_state"])
         torch.testing.assert_close(found[mask.bool()], wanted[mask.bool()], rtol=1e-4, atol=1e-5)
+
+
+def test_decoders_of_transformers_are_causal(tmp_path: Path) -> None:
+    """With heads in groups, and no mask that grows with the square of the tokens; but positions that are an input may say that sequences share a row."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, use_cache=False)
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.randint(0, 90, (3, 12))
+    axes = {0: "batch", 1: "tokens"}
+    bitlab.deploy(model, {"input_ids": ids}, tmp_path / "net.bit", dynamic_axes={"input_ids": axes}, ranges={"tokens": (1, 24)})
+    program = str(bitlab.runtime.Model.load(tmp_path / "net.bit"))
+    (attention,) = [line for line in program.splitlines() if " = attention(" in line]
+    assert "causal=1" in attention and not ops_of(tmp_path / "net.bit") & {"less_equal", "gather", "cumsum"}, program
+    with torch.no_grad():
+        wanted = model(input_ids=ids[:, :7]).logits
+    found = bitlab.runtime.Session(tmp_path / "net.bit").run({"input_ids": ids[:, :7].contiguous().numpy()})["logits"]
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
+    places = torch.arange(12).expand(3, -1).contiguous()
+    bitlab.deploy(model, {"input_ids": ids, "position_ids": places}, tmp_path / "packed.bit")
+    packed = torch.cat([places[:, :5], places[:, :7]], 1)
+    with torch.no_grad():
+        wanted = model(input_ids=ids, position_ids=packed).logits
+    found = bitlab.runtime.Session(tmp_path / "packed.bit").run({"input_ids": ids.numpy(), "position_ids": packed.numpy()})["logits"]
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_masks_are_taken_without_training_as_well(tmp_path: Path) -> None:
