@@ -155,7 +155,7 @@ census: setup-census build/dev/build.ninja ## Take models that others wrote thro
 fuzz: setup-dev build/fuzz/build.ninja ## Run every fuzzer for FUZZ_SECONDS (60) each; new inputs in out/fuzz
 	$(call BUILD,fuzz)
 	for fuzzer in build/fuzz/bin/fuzz_*; do mkdir -p out/$${fuzzer##*/}; \
-	  $$fuzzer -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=16384 -print_final_stats=1 out/$${fuzzer##*/}; done
+	  $$fuzzer -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -print_final_stats=1 out/$${fuzzer##*/}; done
 
 docs: setup-dev build/dev/build.ninja ## Build the documentation site into out/docs
 	$(call BUILD,dev) --target python
