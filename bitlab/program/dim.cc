@@ -142,16 +142,24 @@ class Linear {
   }
 };
 
-// A number that is below it, or the same, times what makes it whole: times * floor(n / d) <= n * times / d, and a multiple less than that above.
-std::optional<Linear> without_floors(const Linear& linear) {
+// A number that is below it, or the same, times what makes it whole: times * floor(n / d) <= n * times / d, and a multiple less than that above. The floors
+// that others lie deepest in go first, as they may leave what takes another one off.
+struct Bound {
+  Linear linear;
+  int64_t scale;
+};
+std::optional<Bound> without_floors(const Linear& linear) {
   constexpr int64_t kMostScale = 1 << 20;
+  size_t depth = 0;
+  for (const Dim& term : linear.terms) depth = std::max(depth, is_sum(term) ? depth_of(term) : 0);
+  const auto goes = [&](const Dim& term) { return is_sum(term) && depth_of(term) == depth; };
   int64_t scale = 1;
   for (const Dim& term : linear.terms)
-    if (is_sum(term)) scale = std::lcm(scale, std::min(term.sums[0].divisor, kMostScale));
+    if (goes(term)) scale = std::lcm(scale, std::min(term.sums[0].divisor, kMostScale));
   Linear bound;
   if (scale > kMostScale || !bound.add(linear.offset, scale)) return std::nullopt;
   for (const Dim& term : linear.terms) {
-    if (!is_sum(term) || scale % term.sums[0].divisor != 0) {
+    if (!goes(term) || scale % term.sums[0].divisor != 0) {
       if (!bound.add(term, scale)) return std::nullopt;
       continue;
     }
@@ -161,11 +169,11 @@ std::optional<Linear> without_floors(const Linear& linear) {
       if (!bound.add(part, factor)) return std::nullopt;
     if (!bound.add(floor.offset - most_taken, factor)) return std::nullopt;
   }
-  return bound;
+  return Bound{std::move(bound), scale};
 }
 
-// With what is added at the least sizes of symbols, and what is taken off at the largest.
-bool is_never_negative(const Linear& linear, const Symbols& symbols) {
+// Whether it is always above -scale. With what is added at the least sizes of symbols, and what is taken off at the largest.
+bool is_above(const Linear& linear, int64_t scale, const Symbols& symbols) {
   const SymbolSizes least = sizes_at(&Symbol::min, symbols), most = sizes_at(&Symbol::max, symbols);
   int64_t total = linear.offset;
   for (const Dim& term : linear.terms) {
@@ -174,7 +182,7 @@ bool is_never_negative(const Linear& linear, const Symbols& symbols) {
     if (!is_added && size == kManyElements) return false;  // or more
     total = std::clamp(total + (is_added ? size : -size), -kManyElements, kManyElements);
   }
-  return total >= 0;
+  return total > -scale;
 }
 
 std::string product_text(const Dim& dim, const Symbols& symbols);
@@ -380,11 +388,12 @@ SymbolSizes sizes_at(int64_t Symbol::*bound, const Symbols& symbols) {
 bool is_within(const Dim& a, int64_t times, int64_t offset, const Dim& b, const Symbols& symbols) {
   Linear room;
   if (!room.add(b, 1) || !room.add(a, -times) || !room.add(offset, -1)) return false;
+  int64_t scale = 1;                                     // of a whole number, which is 0 at least where it is above -1
   for (size_t depth = 0; depth <= kMaxDepth; ++depth) {  // of floors within floors
-    if (is_never_negative(room, symbols)) return true;
-    std::optional<Linear> without = without_floors(room);
-    if (!without) return false;
-    room = *std::move(without);
+    if (is_above(room, scale, symbols)) return true;
+    std::optional<Bound> without = without_floors(room);
+    if (!without || __builtin_mul_overflow(scale, without->scale, &scale)) return false;
+    room = std::move(without->linear);
   }
   return false;
 }

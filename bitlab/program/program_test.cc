@@ -73,6 +73,24 @@ TEST(Program, IsExactWithoutBoundedNodes) {
   EXPECT_FALSE(p.is_exact());
 }
 
+// Masks have infinite values; NaN is no number.
+TEST(Verify, ConstantsAreNumbersOrInfinite) {
+  const auto with = [](float value, uint16_t half, Storage storage) -> std::string {
+    ProgramBuilder b;
+    const ValueId x = b.input("x", {kBatch, 2});
+    const ValueId mask = b.floats("mask", {2}, {0, value}), other = b.halves("other", {2}, {0, half}, storage);
+    const ValueId y = b.node(Op::add, "y", {x, mask}).value();
+    const auto program = b.finish({b.node(Op::add, "z", {y, other}).value()});
+    return program.ok() ? "" : program.error().message;
+  };
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(with(-infinity, 0xFC00, Storage::kFloat16), "");
+  EXPECT_EQ(with(infinity, 0x7F80, Storage::kBFloat16), "");
+  EXPECT_EQ(with(nan, 0, Storage::kFloat16), "[verify] constants that are numbers, got nan (value=mask, index=1)");
+  EXPECT_EQ(with(1, 0xFF81, Storage::kBFloat16),
+            "[verify] constants that are numbers, got bfloat16 of bits 0xff81 (value=other, index=1)");
+}
+
 // A layer in int8 takes what one with ternary weights takes, within what int32 sums hold.
 TEST(Verify, WeightsInInt8) {
   const auto layer = [](int64_t depth, std::vector<int8_t> t, std::vector<float> scale,
@@ -90,7 +108,7 @@ TEST(Verify, WeightsInInt8) {
   EXPECT_EQ(layer(3, {1, 2, 3}, {0.5F}, "int8"), "[verify] 6 weights for [2, 3], got 3 (value=w)");
   EXPECT_EQ(layer(3, {1, 2, 3, 4, 5, 6}, {1, 2, 3}, "int8"), "[verify] 1 or 2 scales, got 3 (value=w)");
   EXPECT_EQ(layer(3, {1, 2, 3, 4, 5, 6}, {std::numeric_limits<float>::infinity()}, "int8"),
-            "[verify] finite constants, got inf (value=w, index=0)");
+            "[verify] finite scales, got inf (value=w, index=0)");
   EXPECT_EQ(layer(3, {1, 2, 3, 4, 5, 6}, {1}, "none"),
             "[ternary_linear] int8 or int4 activations of weights in int8, got none (node=fc)");
   const int64_t deep = ternary::kMaxInt8Depth + 1;

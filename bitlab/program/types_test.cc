@@ -177,7 +177,7 @@ TEST(Verify, FindsWhatIsWrongWithTypesSymbolsAndStates) {
        [](Program& p) { p.values[kHalf].storage = Storage::kPlain; }},
       {"[verify] data of a float32 constant in storage float16, got floats (value=half)",
        [](Program& p) { p.constants[0].data = FloatData(floats); }},
-      {"[verify] finite constants, got float16 of bits 0x7e00 (value=half, index=0)",
+      {"[verify] constants that are numbers, got float16 of bits 0x7e00 (value=half, index=0)",
        [](Program& p) { p.constants[0].data = HalfData{nan_half}; }},
       {"[verify] 12 floats for [4, 3], got 5 (value=half)", [](Program& p) { p.constants[0].data = HalfData{short_half}; }},
       {"[verify] bool values of 0 and 1, got 2 (value=which, index=1)",
@@ -472,6 +472,18 @@ TEST(Dim, IsWithinAnotherAtAllSizes) {
     said += found, true_of_all += holds;
   }
   EXPECT_GT(said * 10, true_of_all * 7) << "of most it is known";
+}
+
+// A floor within another one: what is around an image that is padded on both sides to a multiple is not cut off.
+TEST(Dim, FloorsWithinFloorsAreBounded) {
+  const Symbols symbols{{"batch", 0}, {"height", 1}};
+  const Dim height = Dim::of_symbol(1), multiple = with_factor(*quotient(height, 7, 8), 8);
+  const Dim middle = *quotient(*sum(height, multiple), 0, 2);  // the rows in front of its end
+  EXPECT_EQ(to_string(middle, symbols), "(height+8*((height+7)/8))/2");
+  EXPECT_TRUE(is_within(middle, 1, 0, multiple, symbols));
+  EXPECT_FALSE(is_within(middle, 1, 1, multiple, symbols)) << "at height 8";
+  EXPECT_TRUE(is_within(height, 1, 0, middle, symbols));
+  EXPECT_FALSE(is_within(height, 1, 1, middle, symbols));
 }
 
 TEST(Verify, SumsAreOfSamplesAndPositive) {

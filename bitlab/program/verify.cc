@@ -82,7 +82,7 @@ Status verify_values(const Program& p) {
 Status verify_finite(const std::string& name, FloatData data) {
   const auto bad = std::find_if(data.begin(), data.end(), [](float v) { return !std::isfinite(v); });
   if (bad == data.end()) return {};
-  return corrupt("finite constants, got {} (value={}, index={})", *bad, name, bad - data.begin());
+  return corrupt("finite scales, got {} (value={}, index={})", *bad, name, bad - data.begin());
 }
 
 Status verify_groups(const Value& v, const TernaryData& data) {
@@ -135,18 +135,22 @@ Status verify_count(const Value& v, size_t found, std::string_view what) {
   return corrupt("{} {} for {}, got {} (value={})", expected, what, show(v), found, v.name);
 }
 
+// Infinity is a number, as masks have it.
 Status verify_data(const Value& v, const FloatData& data) {
   BITLAB_RETURN_IF_ERROR(verify_count(v, data.size(), "floats"));
-  return verify_finite(v.name, data);
+  const auto bad = std::find_if(data.begin(), data.end(), [](float value) { return std::isnan(value); });
+  if (bad == data.end()) return {};
+  return corrupt("constants that are numbers, got {} (value={}, index={})", *bad, v.name, bad - data.begin());
 }
 
 Status verify_data(const Value& v, const HalfData& data) {
   BITLAB_RETURN_IF_ERROR(verify_count(v, data.bits.size(), "floats"));
-  const uint16_t exponent = v.storage == Storage::kFloat16 ? 0x7C00 : 0x7F80;
+  constexpr uint16_t kMagnitude = 0x7FFF;
+  const uint16_t infinity = v.storage == Storage::kFloat16 ? 0x7C00 : 0x7F80;
   const auto bad =
-      std::find_if(data.bits.begin(), data.bits.end(), [&](uint16_t bits) { return (bits & exponent) == exponent; });
+      std::find_if(data.bits.begin(), data.bits.end(), [&](uint16_t bits) { return (bits & kMagnitude) > infinity; });
   if (bad == data.bits.end()) return {};
-  return corrupt("finite constants, got {} of bits {:#06x} (value={}, index={})", name(v.storage), *bad, v.name,
+  return corrupt("constants that are numbers, got {} of bits {:#06x} (value={}, index={})", name(v.storage), *bad, v.name,
                  bad - data.bits.begin());
 }
 

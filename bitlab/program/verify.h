@@ -7,7 +7,7 @@
 namespace bitlab::program {
 
 // Names and counts: every value defined once and before its use, shapes valid and as the rules say, constants of the promised
-// length, ternary codes valid, scales and float constants finite, K <= 2^24. The first violation is the error, naming the node or
+// length, ternary codes valid, scales finite, float constants numbers or infinite, K <= 2^24. The first violation is the error, naming the node or
 // value.
 Status verify(const Program& program);
 

@@ -1,6 +1,7 @@
 #include "bitlab/format/c/internal/emitter.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -197,7 +198,10 @@ std::string Emitter::array(std::string_view type, const std::vector<std::string>
 namespace {
 
 // The number itself: 0x1.8p+1f.
-std::string literal(float value) { return fmt::format("{:a}f", value); }
+std::string literal(float value) {
+  if (std::isinf(value)) return value > 0 ? "INFINITY" : "-INFINITY";
+  return fmt::format("{:a}f", value);
+}
 
 template <class T>
 T element(const uint8_t* bytes) {

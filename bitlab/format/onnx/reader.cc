@@ -155,21 +155,17 @@ Result<ValueId> Reader::number(double value, DType dtype) {
   return constant(tensor, fmt::format("number_{}", value));
 }
 
-// Constants are finite; infinite ones are twice the largest number, chosen where they are.
 Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
   const auto dtype = tensor.type == ElementType::kDouble ? DType::kFloat32 : dtype_of(tensor.type);
   const bool is_narrow = tensor.type == ElementType::kInt8 || tensor.type == ElementType::kUint8;
   if (!dtype && !is_narrow)
     return refuse("values of float32, int64, int32, bool, got {} in '{}'", name_of(tensor.type), name);
   if (elements_of(tensor.sizes) == 0) return refuse("values, got none in '{}'", name);
+  for (int64_t i = 0; i < tensor.count(); ++i)
+    if (std::isnan(tensor.number(i))) return refuse("constants that are numbers, got NaN in '{}'", name);
   const std::string_view given = tensor.name.empty() ? name : tensor.name;
   const std::string own = unique(given.empty() ? fmt::format("{}/constant", scope_) : std::string(given));
-  const auto is_finite = [&] {
-    for (int64_t i = 0; i < tensor.count(); ++i)
-      if (!std::isfinite(tensor.number(i))) return false;
-    return true;
-  };
-  if (tensor.stored != tensor.type && is_finite()) {
+  if (tensor.stored != tensor.type) {
     std::vector<uint16_t> bits(static_cast<size_t>(tensor.count()));
     std::memcpy(bits.data(), tensor.bytes.data(), tensor.bytes.size());
     const auto kept = tensor.stored == ElementType::kFloat16 ? program::Storage::kFloat16 : program::Storage::kBFloat16;
@@ -177,25 +173,8 @@ Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
   }
   if (dtype && *dtype != DType::kFloat32)
     return builder_.raw(own, *dtype, tensor.sizes, {tensor.bytes.begin(), tensor.bytes.end()});
-  std::vector<float> values = tensor.floats();
-  constexpr float kMost = std::numeric_limits<float>::max();
-  std::vector<uint8_t> above, below;
-  for (const float v : values) {
-    if (std::isnan(v)) return refuse("constants that are numbers, got NaN in '{}'", name);
-    above.push_back(v > kMost ? 1 : 0), below.push_back(v < -kMost ? 1 : 0);
-  }
-  for (float& v : values) v = std::clamp(v, -kMost, kMost);
-  ValueId id = builder_.floats(own, tensor.sizes, std::move(values));
+  const ValueId id = builder_.floats(own, tensor.sizes, tensor.floats());
   if (is_narrow) keep_as(id, tensor.type);
-  for (const auto& [places, sign] : {std::pair{&above, 1.0}, std::pair{&below, -1.0}}) {
-    if (std::find(places->begin(), places->end(), 1) == places->end()) continue;
-    BITLAB_TRY(ValueId infinite, number(sign * double{kMost}, DType::kFloat32));
-    BITLAB_TRY(infinite, emit(Op::expand, {infinite}, {{"shape", Shape{1}}}));
-    BITLAB_TRY(infinite, with(Op::mul, infinite, 2));
-    BITLAB_TRY(infinite, reshape(infinite, {}));
-    const ValueId where = builder_.raw(unique(own + ".infinite"), DType::kBool, tensor.sizes, *places);
-    BITLAB_TRY(id, emit(Op::where, {where, infinite, id}));
-  }
   return id;
 }
 
