@@ -212,6 +212,7 @@ Result<Operands> read_top_k(Reader& r) {
   BITLAB_TRY(ValueId x, r.activation(0));
   BITLAB_TRY(x, r.to_last(x, dim));
   const Shape last = r.shape_of(x);
+  if (k->values[0].is_number()) r.at_least(last.back(), k->values[0].factor);
   if (last.size() == 1) {
     BITLAB_TRY(x, r.reshape(x, {1, last[0]}));
   }

@@ -48,14 +48,19 @@ Result<Names> write_slice(Writer& w, const Node& node) {
   return Names{part(w, w.in(node, 0), node.attribute<int64_t>("dim"), start, end, step)};
 }
 
-// What is in front of the source, the source, and what is behind.
+// What is in front of the source, the source, and what is behind, where there is any.
 Result<Names> write_slice_scatter(Writer& w, const Node& node) {
   const int64_t dim = node.attribute<int64_t>("dim"), start = node.attribute<int64_t>("start");
   const Dim& length = w.shape(node, 1)[static_cast<size_t>(dim)];
   if (node.attribute<int64_t>("step") != 1) return w.refuse(node, "a step of 1");
-  const std::string x = w.in(node, 0), end = end_of(w, start, length, 1);
-  const std::string behind = w.g.node("Slice", {x, end, w.g.ints({kEnd}), w.g.ints({dim})});
-  return Names{w.g.node("Concat", {part(w, x, dim, 0, w.g.ints({start})), w.in(node, 1), behind}, {{"axis", dim}})};
+  const Dim& whole = w.shape(node, 0)[static_cast<size_t>(dim)];
+  const bool to_end = start < 0 ? length == Dim(-start) : sum(length, start) == whole;
+  const std::string x = w.in(node, 0);
+  Names parts;
+  if (start != 0) parts.push_back(part(w, x, dim, 0, w.g.ints({start})));
+  parts.push_back(w.in(node, 1));
+  if (!to_end) parts.push_back(w.g.node("Slice", {x, end_of(w, start, length, 1), w.g.ints({kEnd}), w.g.ints({dim})}));
+  return Names{w.g.node("Concat", parts, {{"axis", dim}})};
 }
 
 Result<Names> write_gather(Writer& w, const Node& node) {
