@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <nanobind/stl/string.h>
+
+#include "bitlab/base/internal/half.h"
 
 namespace nb = nanobind;
 
@@ -51,15 +54,36 @@ DType dtype_of(const Array& array, std::string_view name) {
 }  // namespace
 
 nb::dlpack::dtype dlpack_of(DType dtype) {
-  if (dtype == DType::kBFloat16) return dlpack(nb::dlpack::dtype_code::UInt, 16);
   return std::find_if(types().begin(), types().end(), [&](const Type& type) { return type.dtype == dtype; })->dlpack;
 }
+
+namespace {
+
+// An array of floats, each rounded to bfloat16.
+Array rounded(const nb::handle& object, std::string_view name) {
+  const nb::object numpy = nb::module_::import_("numpy");
+  Array floats;
+  if (!nb::try_cast(numpy.attr("ascontiguousarray")(numpy.attr("asarray")(object), "float32"), floats))
+    throw Exception(
+        make_error(ErrorCode::kTypeMismatch, "[session] an array that NumPy converts, got another (input={})", name));
+  auto bits = std::make_unique<uint16_t[]>(std::max<size_t>(floats.size(), 1));
+  const auto* values = static_cast<const float*>(floats.data());
+  std::transform(values, values + floats.size(), bits.get(), float_to_bfloat);
+  std::vector<size_t> shape(floats.ndim());
+  for (size_t i = 0; i < shape.size(); ++i) shape[i] = floats.shape(i);
+  uint16_t* data = bits.release();
+  const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint16_t*>(p); });
+  return {data, shape.size(), shape.data(), owner, nullptr, dlpack(nb::dlpack::dtype_code::Bfloat, 16)};
+}
+
+}  // namespace
 
 Array array_of(const nb::handle& object, std::string_view name, std::optional<DType> wanted) {
   Array array;
   if (!nb::try_cast(object, array))
     throw Exception(make_error(ErrorCode::kTypeMismatch, "[session] an array of numbers on the CPU, got {} (input={})",
                                nb::cast<std::string>(nb::str(object.type().attr("__name__"))), name));
+  if (wanted == DType::kBFloat16 && kind_of(array.dtype()) == NumberKind::kFloat) return rounded(object, name);
   if (!wanted || *wanted == DType::kBFloat16 || dlpack_of(*wanted) == array.dtype() ||
       kind_of(dlpack_of(*wanted)) != kind_of(array.dtype()) || kind_of(array.dtype()) == NumberKind::kOther)
     return array;

@@ -15,10 +15,10 @@ namespace bitlab::python {
 
 using Array = nanobind::ndarray<nanobind::ro, nanobind::c_contig, nanobind::device::cpu>;
 
-// The type of an array's elements. NumPy has no bfloat16: its bits, as uint16.
+// The type of an array's elements. NumPy has no bfloat16.
 nanobind::dlpack::dtype dlpack_of(program::DType dtype);
 
-// An input by its name, or place. An array of another type of the same kind, integers or floats, is converted to `wanted`. Throws TypeMismatch, for integers
+// An input by its name, or place. An array of another type of the same kind, integers or floats, is converted to `wanted`, floats to bfloat16 as well. Throws TypeMismatch, for integers
 // that it has not, too.
 Array array_of(const nanobind::handle& object, std::string_view name, std::optional<program::DType> wanted);
 // The type of an input by its name, or place; nothing where there is no such.

@@ -14,6 +14,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "bitlab/base/internal/half.h"
 #include "bitlab/program/print.h"
 #include "bitlab/runtime/model.h"
 #include "bitlab/runtime/session.h"
@@ -31,6 +32,19 @@ struct Port {
   std::string name, dtype;
   std::vector<std::variant<int64_t, std::string>> shape;
 };
+
+// NumPy has no bfloat16: the same values as float32.
+std::unique_ptr<uint8_t[]> widened(const runtime::TensorView& view) {
+  size_t count = 1;
+  for (const int64_t size : view.shape) count *= static_cast<size_t>(size);
+  auto bytes = std::make_unique<uint8_t[]>(std::max<size_t>(count, 1) * sizeof(float));
+  const auto* values = static_cast<const uint16_t*>(view.data);
+  for (size_t i = 0; i < count; ++i) {
+    const float value = bfloat_to_float(values[i]);
+    std::memcpy(bytes.get() + i * sizeof(float), &value, sizeof(float));
+  }
+  return bytes;
+}
 
 std::vector<Port> ports_of(const std::vector<program::Port>& ports, const program::Symbols& symbols) {
   std::vector<Port> list;
@@ -122,7 +136,12 @@ class Session {
       for (const runtime::TensorView& view : results.value()) {
         Output& output =
             outputs.emplace_back(Output{view.data, {view.shape.begin(), view.shape.end()}, view.dtype, nullptr});
-        if (!copy) continue;
+        if (view.dtype == DType::kBFloat16) {
+          output.own = widened(view);
+          output.data = output.own.get();
+          output.dtype = DType::kFloat32;
+        }
+        if (!copy || output.own) continue;
         auto bytes = static_cast<size_t>(program::size_of(view.dtype));
         for (const size_t size : output.shape) bytes *= size;
         output.own = std::make_unique<uint8_t[]>(std::max<size_t>(bytes, 1));
@@ -136,7 +155,7 @@ class Session {
       Output& output = outputs[i];
       // The owner of a copy is its memory; of a view the session.
       nb::object owner = nb::borrow(self);
-      if (copy) {
+      if (output.own) {
         void* data = output.own.release();
         owner = nb::capsule(data, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
       }
@@ -222,7 +241,9 @@ void bind_runtime(nb::module_& m) {
           nb::sig("def run(self, inputs: dict[str, typing.Any], *, copy: bool = True) -> dict[str, numpy.ndarray]"),
           "Outputs by name, for inputs by name: NumPy arrays, or others on the CPU that speak DLPack. Contiguous ones are "
           "not "
-          "copied. With copy=False outputs are the session's memory, which its next run writes.")
+          "copied. With copy=False outputs are the session's memory, which its next run writes. What is bfloat16, a type "
+          "that "
+          "NumPy has not, comes out as float32 of the same values, and arrays of floats are rounded to it.")
       .def(
           "__call__",
           [](const nb::handle& self, const nb::args& inputs) {
