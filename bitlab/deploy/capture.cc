@@ -14,17 +14,18 @@ namespace {
 // samples.
 Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Recordings& recordings,
                        const NamedTensors& example, const CaptureOptions& options, Samples samples, bool& varied) {
-  constexpr size_t kMostOthers = 8;
+  constexpr size_t kMostOthers = 10;
   const auto names = tensor_names(module);
   bool computes_tables = false;
   std::optional<Error> refused;  // where constants are taken as they are
   size_t refused_at = 0;
   Lowering lowering(names, computes_tables);
+  const std::optional<Error> beyond = recordings.beyond;
   Result<program::Program> program = lowering.lower(recordings, options.metadata);
   while (!program.ok()) {
     if (lowering.wants_largest() && !recordings.largest) {
       recordings.largest_sizes = largest_sizes(recordings.signature.symbols, recordings.sizes);
-      BITLAB_TRY(recordings.largest, record(forward, resized(recordings.signature, example, recordings.largest_sizes)));
+      BITLAB_RETURN_IF_ERROR(record_largest(forward, example, recordings));
     } else if (lowering.wants_sizes() && recordings.others.size() < kMostOthers) {
       if (!record_other(forward, example, *lowering.wants_sizes(), samples, recordings)) break;
     } else if (lowering.wants_tables() && !computes_tables) {
@@ -40,6 +41,7 @@ Result<Captured> lower(torch::nn::Module& module, const Forward& forward, Record
   if (!program.ok() && refused && lowering.failed_at() <= refused_at) return *refused;
   varied = lowering.wants_variety();
   if (!program.ok()) return program.error();
+  if (beyond) return *beyond;
   return Captured{*std::move(program),   {},
                   lowering.calls(),      static_cast<int64_t>(recordings.first.calls.size()),
                   lowering.live_calls(), lowering.constant_calls()};

@@ -38,7 +38,7 @@ struct Captured {
 
 // `module` owns the parameters that `forward` uses, and is set to eval. The forward pass is recorded twice, at two sizes of every symbol, on the
 // example's elements repeated in turn: both recordings must agree, and the sizes in them tell which symbols a dimension is a multiple of, and what is added;
-// with symbols besides the batch a third one tells that sooner, and must agree. Where a constant grows with symbols, a recording at the largest sizes makes the table that it is a part of; so
+// with symbols besides the batch a third one tells that sooner, and ones at the example's and at larger sizes must agree. Where a constant grows with symbols, a recording at the largest sizes makes the table that it is a part of; so
 // such symbols need a bound. The least sizes of symbols are raised to those that LibTorch's operators take.
 //
 // Operators that can be lowered: lowering/lowerings.def. Errors: those of signature_of() and recording_sizes(); Unsupported (an operator, a tensor

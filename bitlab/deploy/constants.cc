@@ -20,13 +20,6 @@
 namespace bitlab::deploy {
 namespace {
 
-constexpr float kInfinity =
-    1e30F;  // what infinity becomes: a file holds finite numbers, and exp() of its negative is 0, too
-
-at::Tensor infinite_as_large(const at::Tensor& values) {
-  return at::where(values.isinf(), values.sign() * kInfinity, values);
-}
-
 template <class T>
 std::vector<T> values_of(const at::Tensor& tensor) {
   const at::Tensor plain = tensor.contiguous();
@@ -50,7 +43,8 @@ std::vector<uint8_t> bytes_of(const at::Tensor& tensor) {
 // Whether both have the same values; of samples those that a product makes, which may round otherwise for each.
 bool is_repeated(const at::Tensor& one, const at::Tensor& all, bool of_samples) {
   constexpr double kRoundings = 1e-6;
-  if (at::equal(one, all)) return true;
+  if (one.sizes() != all.sizes()) return false;
+  if (same_values(one, all)) return true;
   return of_samples && all.scalar_type() == at::kFloat && at::isfinite(all).all().item<bool>() &&
          (all - one).abs().max().item<double>() <= kRoundings * all.abs().max().item<double>();
 }
@@ -103,6 +97,17 @@ Result<ValueId> Lowering::floats(const Call& call, const std::string& argument) 
   return constant_of(call, [&](const Call& c) { return c.argument(argument).toTensor(); });
 }
 
+// Whether a constant of other sizes is another one than this function expects of it there. What something was written over since is not known.
+bool Lowering::differs_elsewhere(const std::function<at::Tensor(const Call&)>& get,
+                                 const std::function<bool(const Call&)>& is_expected) const {
+  for (size_t i = 0; i < others_.size(); ++i) {
+    const at::Tensor source = get(*others_[i]);
+    const bool is_written = source.has_storage() && i < other_writes_.size() && other_writes_[i].contains(memory_of(source));
+    if (!is_written && !is_expected(*others_[i])) return true;
+  }
+  return false;
+}
+
 Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::Tensor(const Call&)>& get) {
   const auto get_of = [&](const Call& c) {
     const at::Tensor found = get(c);
@@ -125,11 +130,15 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
     BITLAB_TRY(const auto numbers, numbers_of_sizes(call, get_part));
     if (numbers) return *numbers;
     return differs("constants that depend on neither sizes nor values of inputs",
-                   fmt::format("{} whose values differ between two runs, of batches of {} and {}", describe(tensor),
-                               recordings_->sizes[0], recordings_->twin_sizes[0]));
+                   describe(tensor) + " whose values differ between runs of different sizes");
   };
   if (is_fixed(shape)) {
     if (!tensor.is_same(twin_tensor) && !same_values(tensor, twin_tensor)) return of_sizes(get_of);
+    const auto is_the_same = [&](const Call& c) {
+      const at::Tensor other = get_of(c);
+      return other.is_same(tensor) || same_values(tensor, other) || is_repeated(tensor, other, true);
+    };
+    if (differs_elsewhere(get, is_the_same)) return of_sizes(get_of);
     const at::Tensor values = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
     if (tensor.scalar_type() != at::kFloat || !tensor.isnan().any().item<bool>()) return constant(tensor, values);
     // Constants are numbers: what is none is computed.
@@ -147,9 +156,16 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
         if (rest[i] != whole[i]) found = found.narrow(static_cast<int64_t>(i), 0, 1);
       return found;
     };
+    const auto repeats = [&, &whole = whole](const Call& c) {
+      const at::Tensor all = get_of(c).reshape(shape_at(whole, sizes_in(c)));
+      return is_repeated(part_in(c).expand_as(all), all, true);
+    };
+    if (differs_elsewhere(get, repeats)) return differs("constants that repeat what is in them", describe(tensor));
     const at::Tensor twin_part = part_in(twin());
     const bool of_samples = std::any_of(whole.begin(), whole.end(), [](const program::Dim& size) { return uses(size, 0); });
-    if (same_values(part, twin_part) || is_repeated(part, twin_part, of_samples)) {
+    const bool is_same = same_values(part, twin_part) || is_repeated(part, twin_part, of_samples);
+    const auto is_the_same = [&](const Call& c) { return is_repeated(part, part_in(c), true); };
+    if (is_same && !differs_elsewhere(get, is_the_same)) {
       value = constant(part);
     } else {
       BITLAB_TRY(value, of_sizes(part_in));
@@ -181,11 +197,14 @@ Result<ValueId> Lowering::counted(const Call& call, const at::Tensor& source, co
     return at::equal(found, at::arange(found.numel(), at::kDouble) * step + first);
   };
   const bool is_whole = first == std::floor(first) && step == std::floor(step);
-  at::Tensor twin_numbers = get(twin());
-  if (!is_whole || !are_counted(numbers) || twin_numbers.dim() != static_cast<int64_t>(rest.size())) return none();
-  for (size_t i = 0; i < rest.size(); ++i)
-    if (rest[i] == program::Dim(1)) twin_numbers = twin_numbers.narrow(static_cast<int64_t>(i), 0, 1);
-  if (!are_counted(twin_numbers.reshape({-1}).to(at::kDouble))) return none();
+  const auto are_counted_in = [&](const Call& c) {
+    at::Tensor found = get(c);
+    if (found.dim() != static_cast<int64_t>(rest.size())) return false;
+    for (size_t i = 0; i < rest.size(); ++i)
+      if (rest[i] == program::Dim(1)) found = found.narrow(static_cast<int64_t>(i), 0, 1);
+    return are_counted(found.reshape({-1}).to(at::kDouble));
+  };
+  if (!is_whole || !are_counted(numbers) || !are_counted_in(twin()) || differs_elsewhere(get, are_counted_in)) return none();
   BITLAB_TRY(ValueId value, counted_to(*this, *open));
   if (step != 1) {
     BITLAB_TRY(value, with_number(*this, Op::mul, value, step));
@@ -201,11 +220,12 @@ Result<ValueId> Lowering::counted(const Call& call, const at::Tensor& source, co
 Result<ValueId> Lowering::table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                      const program::Shape& whole, const program::Shape& rest,
                                      const std::function<at::Tensor(const Call&)>& get) {
-  if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return uses(dim, 0); }))
-    return random_source(source).empty()
-               ? unsupported(call, "constants that are the same for each sample",
-                             describe(source) + " with values that differ")
-               : unsupported(call, "the same values in every run", "random ones of " + random_source(source));
+  if (std::any_of(rest.begin(), rest.end(), [](const program::Dim& dim) { return uses(dim, 0); })) {
+    if (const std::string random = random_source(source); !random.empty())
+      return unsupported(call, "the same values in every run", "random ones of " + random);
+    wants_tables_ = true;
+    return unsupported(call, "constants that are the same for each sample", describe(source) + " with values that differ");
+  }
   if (!recordings_->largest) {
     for (const program::Dim& dim : rest)
       for (size_t s = 0; s < recordings_->signature.symbols.size(); ++s)
@@ -346,8 +366,7 @@ ValueId Lowering::constant(const at::Tensor& source, const at::Tensor& values) {
   if (is_plain(values.scalar_type())) {
     id = builder_.raw(constant_name, dtype_of(values.scalar_type()), values.sizes().vec(), bytes_of(values));
   } else {
-    const at::Tensor finite = infinite_as_large(values.to(at::kFloat));
-    id = builder_.floats(constant_name, finite.sizes().vec(), values_of<float>(finite));
+    id = builder_.floats(constant_name, values.sizes().vec(), values_of<float>(values.to(at::kFloat)));
   }
   if (is_as_read) constants_[identity(source)] = id;
   kept_.push_back(source);

@@ -196,7 +196,7 @@ TEST(Capture, SaysWhatIsWrongWithTheExample) {
       refusal(net, torch::randn({2, 6}).to(at::kComplexFloat)),
       "[capture] an example of floats, of integers with a sign, of uint8 or of bool values, got ComplexFloat (input=input)");
   EXPECT_EQ(refusal(net, torch::randn({2, 6}).to(at::kDouble)),
-            "[capture] float32, in which programs compute: what 53 bits would promise they cannot keep, got Double "
+            "[capture] float32, in which programs compute, by .float(): what 53 bits promise they cannot keep, got Double "
             "(operator=aten::relu)");
 }
 

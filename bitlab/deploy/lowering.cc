@@ -57,13 +57,26 @@ bool is_view_of_double(const Call& call) {
          call.arguments[0].value.toTensor().scalar_type() == at::kDouble;
 }
 
+// Whether a call reads float64 values as no view does, nor what rounds them to those that programs compute with.
+bool computes_with_double(const Call& call, const std::function<bool(const at::Tensor&)>& is_activation) {
+  const bool reads = reads_any(call, [&](const at::Tensor& tensor) {
+    return tensor.defined() && tensor.scalar_type() == at::kDouble && is_activation(tensor);
+  });
+  const bool is_float = call.outputs.size() == 1 && call.outputs[0].isTensor() && output_of(call).is_floating_point();
+  const bool is_rounding =
+      is_float && (call.op.starts_with("aten::to") || call.op == "aten::_to_copy" || call.op == "aten::copy_");
+  return reads && !is_view_of_double(call) && !is_rounding && !call.op.starts_with("aten::result_type");
+}
+
 // Whether a call writes values by a mask, into another tensor than these.
 bool puts_values(const Call& call) { return call.op.starts_with("aten::index_put"); }
 
-// Whether a call takes a part without elements, as what rotary positions leave out of a head may be.
-bool takes_nothing(const Call& call) {
-  return find_view_function(call.op) != nullptr && call.outputs.size() == 1 && call.outputs[0].isTensor() &&
-         output_of(call).numel() == 0;
+// Whether a call takes a part without elements, as what rotary positions leave out of a head, or moves such, as what a beam has found before its first step.
+bool makes_nothing(const Call& call) {
+  if (call.outputs.size() != 1 || !call.outputs[0].isTensor() || !output_of(call).defined() || output_of(call).numel() != 0)
+    return false;
+  const auto is_empty = [](const at::Tensor& tensor) { return tensor.defined() && tensor.numel() == 0; };
+  return find_view_function(call.op) != nullptr || call.op == "aten::expand" || reads_any(call, is_empty);
 }
 
 // The layer that a weight's name is in: "fc" of "fc.weight", "lstm.hh_l0" of "lstm.weight_hh_l0".
@@ -304,7 +317,8 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
     if (!call.outputs[i].isTensor() || !call.outputs[i].toTensor().is_same(output) || output.is_complex()) continue;
     for (size_t k = 0; k < others_.size(); ++k)
       if (const auto wanted = shape_at(shape(value), recordings_->other_sizes[k]); wanted != others_[k]->shapes.at(i))
-        return unsupported(call, "a result of shape " + program::to_string(wanted), deploy::show(others_[k]->shapes[i]));
+        return unsupported(call, "a result of one form at all sizes that ranges let be, here " + program::to_string(wanted),
+                           deploy::show(others_[k]->shapes[i]));
   }
   const at::ScalarType type = output.scalar_type() == at::kDouble ? at::kFloat : computed_as(output.scalar_type());
   if (type != scalar_type(dtype(value)) && output.scalar_type() != scalar_type(dtype(value)))
@@ -312,6 +326,13 @@ Status Lowering::finish(const Call& call, ValueId value, const at::Tensor& outpu
   values_[identity(output)] = value;
   lost_.erase(identity(output));
   written_.erase(identity(output));
+  if (!computes_tables_) return {};
+  const auto returned = recordings_->first.returned.find(identity(output));
+  if (returned == recordings_->first.returned.end()) return {};
+  for (const at::Tensor& tensor : returned->second) {
+    values_[identity(tensor)] = value;
+    lost_.erase(identity(tensor));
+  }
   return {};
 }
 
@@ -518,15 +539,18 @@ Status Lowering::lower_call(const Call& call) {
 Status Lowering::lower_function(const Call& call) {
   const LoweringFunction function = find_lowering(call.op);
   if (function == nullptr && returns_arguments(call)) return {};
-  if (takes_nothing(call)) {
+  if (makes_nothing(call) && makes_nothing(twin())) {
     lose(output_of(call));
     return {};
   }
   if (function == nullptr) return unknown_operator(call);
+  bool is_double = computes_with_double(call, [&](const at::Tensor& tensor) { return is_activation(tensor); });
   for (const c10::IValue& output : call.outputs)
-    if (output.isTensor() && output.toTensor().defined() && output.toTensor().scalar_type() == at::kDouble &&
-        !is_view_of_double(call))
-      return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
+    is_double = is_double || (output.isTensor() && output.toTensor().defined() &&
+                              output.toTensor().scalar_type() == at::kDouble && !is_view_of_double(call));
+  if (is_double)
+    return unsupported(call, "float32, in which programs compute, by .float(): what 53 bits promise they cannot keep",
+                       "Double");
   asked_.clear();
   try {
     BITLAB_TRY(const bool is_of_rows, lower_rows_of_samples(call));
@@ -551,28 +575,26 @@ Result<program::Program> Lowering::lower(const Recordings& recordings, std::map<
   recordings_ = &recordings;
   writes_ = writes_of(recordings.first);
   twin_writes_ = writes_of(recordings.twin);
+  for (const Recording& other : recordings.others) other_writes_.push_back(writes_of(other));
   states_ = changed_memory(recordings.first);
   const auto changed_again = changed_memory(recordings.twin);  // a cache is filled once
   std::erase_if(states_, [&](const void* memory) { return !changed_again.contains(memory); });
   for (const program::Symbol& symbol : recordings.signature.symbols) builder_.declare(symbol);
   for (const program::Port& port : recordings.signature.inputs) {
     const at::Tensor& input = recordings.first.inputs.at(port.name);
-    const ValueId value = builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
+    ValueId value = builder_.input(unique_name(port.name), port.type.shape, port.type.dtype);
+    if (is_rounded(input.scalar_type())) {
+      BITLAB_TRY(value, cast(value, at::kFloat));
+    }
     values_[identity(input)] = value;
-    if (is_narrow(input.scalar_type())) rounded_[value] = input.scalar_type();
+    if (is_narrow(input.scalar_type()) || is_rounded(input.scalar_type())) rounded_[value] = input.scalar_type();
   }
-  const Live live = live_parts(recordings.first);
+  const Live live = live_parts(recordings.first, computes_tables_);
   live_ = &live;
   // Call by call, so that an operator which cannot be lowered is named before what it does to the calls behind it.
   for (index_ = 0; index_ < std::max(recordings.first.calls.size(), recordings.twin.calls.size()); ++index_) {
     BITLAB_RETURN_IF_ERROR(check_same_call(recordings, index_));
-    if (!live.calls[index_]) {
-      const Call& call = recordings.first.calls[index_];  // a table is read by what Python returns
-      if (!computes_tables_ || !makes_table(call)) continue;
-      move_to(index_);
-      BITLAB_TRY([[maybe_unused]] const bool is_computed, lower_table(call));
-      continue;
-    }
+    if (!live.calls[index_]) continue;
     ++live_calls_;
     move_to(index_);
     const size_t at = index_;

@@ -254,21 +254,39 @@ Status Lowering::lower_eye(const Call& call) {
   return finish(call, value);
 }
 
+// One number everywhere.
+Status Lowering::lower_filled(const Call& call) {
+  const std::string function = call.function();
+  const bool is_given = function.find("full") != std::string::npos;
+  const auto number_of = [&](const Call& c) {
+    return is_given ? number_in(c, "fill_value", 0) : function.find("ones") != std::string::npos ? 1.0 : 0.0;
+  };
+  BITLAB_TRY(const program::Shape shape, shape_of_output(call));
+  BITLAB_TRY(const ValueId value, number_in_all(call, number_of, computed_as(output_of(call).scalar_type())));
+  return lower_to(call, Op::expand, {value}, {{"shape", shape}});
+}
+
 // Tables that grow with a size, and that no operator computes of the inputs: computed in each run, rather than taken of recordings.
 Result<bool> Lowering::lower_table(const Call& call) {
   const std::string function = call.function();
-  const bool is_derived = function == "aten::cumsum" || function == "aten::tril" || function == "aten::triu";
-  if ((!makes_table(call) && !is_derived) || at::equal(output_of(call), output_of(twin()))) return false;
+  constexpr std::string_view kDerived[] = {"aten::cumsum", "aten::tril", "aten::triu", "aten::diag_embed",
+                                           "aten::unfold_backward"};
+  const bool is_derived = std::find(std::begin(kDerived), std::end(kDerived), function) != std::end(kDerived) ||
+                          function.starts_with("aten::upsample_");
+  if (!makes_filled(call) && !makes_table(call) && !is_derived) return false;
+  const auto is_it = [&](const Call& c) {
+    const at::Tensor &made = output_of(call), &other = output_of(c);
+    return makes_filled(call) ? made.sizes() == other.sizes() : at::equal(made, other);
+  };
+  if (is_it(twin()) && std::all_of(others_.begin(), others_.end(), [&](const Call* other) { return is_it(*other); }))
+    return false;
   const auto lowered = [&]() -> Status {
+    if (makes_filled(call)) return lower_filled(call);
     if (function == "aten::arange") return lower_arange(call);
     if (function == "aten::linspace") return lower_linspace(call);
     return function == "aten::eye" ? lower_eye(call) : lower_function(call);
   };
-  if (!lowered().ok()) return false;  // a constant as before
-  if (const auto found = recordings_->first.returned.find(identity(output_of(call)));
-      found != recordings_->first.returned.end())
-    for (const at::Tensor& tensor : found->second) values_[identity(tensor)] = values_.at(identity(output_of(call)));
-  return true;
+  return lowered().ok();  // or a constant as before
 }
 
 }  // namespace bitlab::deploy

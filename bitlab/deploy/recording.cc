@@ -87,6 +87,11 @@ bool takes_by_mask(const Call& call) {
 // An operator that reads values of an argument as numbers, beside the calls that it makes.
 bool reads_numbers(const Call& call) { return call.op == "aten::tensor_split.tensor_indices_or_sections"; }
 
+// Another name for one operator, which may make a table of a constant.
+bool is_shell(const Call& call) {
+  return (call.function().starts_with("aten::upsample_") && call.overload() == "vec") || call.op == "aten::diag";
+}
+
 thread_local std::function<std::string()> line_of_call;
 
 class Recorder final : public ops::CallListener {
@@ -189,8 +194,9 @@ class Recorder final : public ops::CallListener {
 
   void remember_tables() {
     for (const Call& call : recording.calls) {
-      if (!makes_table(call) || call.outputs.size() != 1 || !call.outputs[0].isTensor()) continue;
+      if (call.outputs.size() != 1 || !call.outputs[0].isTensor()) continue;
       const at::Tensor& made = call.outputs[0].toTensor();
+      if (!makes_filled(call) && !is_of_table(made)) continue;
       for (const at::Tensor& other : by_memory_[memory_of(made)])
         if (!other.is_same(made) && is_alike(other, made)) recording.returned[made.unsafeGetTensorImpl()].push_back(other);
     }
@@ -246,7 +252,7 @@ class Recorder final : public ops::CallListener {
   }
   // A call that computes something of activations, or of tables, gives way to calls that make all that it returns: others compute in a kernel of their own.
   bool gives_way(const Frame& frame) const {
-    if (!frame.is_operator) return true;
+    if (!frame.is_operator || (is_shell(frame.call) && !frame.inner.empty())) return true;
     if (frame.is_whole || frame.inner.empty() || makes_table(frame.call) || reads_numbers(frame.call) || frame.writes)
       return false;
     bool makes_all = !frame.call.outputs.empty();
@@ -327,6 +333,13 @@ bool makes_table(const Call& call) {
   return function == "aten::arange" || function == "aten::linspace" || function == "aten::eye";
 }
 
+bool makes_filled(const Call& call) {
+  constexpr std::string_view kNames[] = {"aten::zeros",      "aten::ones",      "aten::full",
+                                         "aten::new_zeros",  "aten::new_ones",  "aten::new_full",
+                                         "aten::zeros_like", "aten::ones_like", "aten::full_like"};
+  return std::find(std::begin(kNames), std::end(kNames), call.function()) != std::end(kNames);
+}
+
 bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains) {
   if (reads_shapes(call)) return false;
   bool reads = false;
@@ -335,12 +348,21 @@ bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& c
   return reads;
 }
 
-Live live_parts(const Recording& recording) {
+Live live_parts(const Recording& recording, bool with_tables) {
   Live live{std::vector<bool>(recording.calls.size()), {}, {}};
   auto& read = live.tensors;
+  std::unordered_map<const void*, std::vector<const void*>> made;  // by what is returned of it
+  for (const auto& [maker, list] : recording.returned)
+    for (const at::Tensor& tensor : list)
+      if (with_tables) made[tensor.unsafeGetTensorImpl()].push_back(maker);
+  const auto add = [&](std::unordered_set<const void*>& to, const at::Tensor& tensor) {
+    to.insert(tensor.unsafeGetTensorImpl());
+    if (const auto found = made.find(tensor.unsafeGetTensorImpl()); found != made.end())
+      to.insert(found->second.begin(), found->second.end());
+  };
   for (const auto& [name, output] : recording.outputs) {
-    read.insert(output.unsafeGetTensorImpl());
-    live.read.insert(output.unsafeGetTensorImpl());
+    add(read, output);
+    add(live.read, output);
   }
   for (size_t i = recording.calls.size(); i-- > 0;) {
     const Call& call = recording.calls[i];
@@ -354,8 +376,8 @@ Live live_parts(const Recording& recording) {
     if (!needed) continue;
     for (const Argument& argument : call.arguments)
       for_each_tensor(argument.value, [&](const at::Tensor& tensor) {
-        read.insert(tensor.unsafeGetTensorImpl());
-        if (&argument != &call.arguments.front() || !call.is_overwriting()) live.read.insert(tensor.unsafeGetTensorImpl());
+        add(read, tensor);
+        if (&argument != &call.arguments.front() || !call.is_overwriting()) add(live.read, tensor);
       });
   }
   return live;

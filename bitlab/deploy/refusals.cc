@@ -30,16 +30,35 @@ std::string text_of(const program::Symbols& symbols, const program::SymbolSizes&
 
 }  // namespace
 
-Status check_same_call(const Recordings& recordings, size_t i) {
-  const auto &a = recordings.first.calls, &b = recordings.twin.calls;
-  if (i < a.size() && i < b.size() && a[i].op == b[i].op) return {};
-  const program::Symbols& symbols = recordings.signature.symbols;
+namespace {
+
+// The first call in which two recordings differ, from number i on; nothing for none.
+std::optional<Error> differing_call(const program::Symbols& symbols, const Recording& first,
+                                    const program::SymbolSizes& sizes, const Recording& other,
+                                    const program::SymbolSizes& other_sizes, size_t i) {
+  const auto &a = first.calls, &b = other.calls;
+  if (i < a.size() && i < b.size() && a[i].op == b[i].op) return std::nullopt;
   const Error error = make_error(ErrorCode::kUnsupported,
                                  "[capture] the same operators for every size (no 'if' and no loop over one, unless "
-                                 "dynamic_axes fix it), got {} for {} and {} for {}",
-                                 i < a.size() ? a[i].op : "none", text_of(symbols, recordings.sizes),
-                                 i < b.size() ? b[i].op : "none", text_of(symbols, recordings.twin_sizes));
+                                 "dynamic_axes fix it or ranges leave it out), got {} for {} and {} for {}",
+                                 i < a.size() ? a[i].op : "none", text_of(symbols, sizes), i < b.size() ? b[i].op : "none",
+                                 text_of(symbols, other_sizes));
   return i < a.size() ? at_line(error, a[i]) : i < b.size() ? at_line(error, b[i]) : error;
+}
+
+}  // namespace
+
+Status check_same_call(const Recordings& recordings, size_t i) {
+  const auto error = differing_call(recordings.signature.symbols, recordings.first, recordings.sizes, recordings.twin,
+                                    recordings.twin_sizes, i);
+  return error ? Status(*error) : Status();
+}
+
+std::optional<Error> other_calls(const Recordings& recordings, const Recording& other, const program::SymbolSizes& sizes) {
+  for (size_t i = 0; i < std::max(recordings.first.calls.size(), other.calls.size()); ++i)
+    if (auto error = differing_call(recordings.signature.symbols, recordings.first, recordings.sizes, other, sizes, i))
+      return error;
+  return std::nullopt;
 }
 
 Error explained(const Recordings& recordings, size_t from, Error error) {

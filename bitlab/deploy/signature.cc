@@ -262,10 +262,23 @@ struct Recorded {
         }
   }
 
+  // over * unit / under, rounded down or up: what images are scaled to.
+  void add_multiples_of_parts(const Found& found, const Dim& unit, std::vector<Dim>& forms) const {
+    constexpr int64_t kMostOver = 16, kMostUnder = 16;
+    for (int64_t under = 2; under <= kMostUnder; ++under)
+      for (int64_t over = 2; over <= kMostOver; ++over)
+        for (const int64_t more : {int64_t{0}, under - 1}) {
+          if (std::gcd(over, under) != 1) continue;
+          const auto dim = quotient(with_factor(unit, unit.factor * over), more, under);
+          if (dim && of(*dim) == found && std::find(forms.begin(), forms.end(), *dim) == forms.end()) forms.push_back(*dim);
+        }
+  }
+
   std::vector<Dim> whole_parts(const Found& found, const std::vector<Dim>& units) const {
     std::vector<Dim> forms;
-    const bool differs = !is_one_number(found);
-    for (size_t i = 0; sizes.size() > 2 && differs && i < units.size(); ++i) add_whole_parts(found, units[i], forms);
+    if (sizes.size() < 3 || is_one_number(found)) return forms;
+    for (const Dim& unit : units) add_whole_parts(found, unit, forms);
+    for (size_t i = 0; forms.empty() && i < units.size(); ++i) add_multiples_of_parts(found, units[i], forms);
     return forms;
   }
 };

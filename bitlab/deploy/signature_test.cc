@@ -447,6 +447,20 @@ TEST(Signatures, MoreRecordingsTellRoundedParts) {
           }
 }
 
+// What images are scaled to, rounded down.
+TEST(Signatures, MultiplesOfPartsAreTold) {
+  const program::Symbols symbols{{"batch", 0}, {"height"}, {"width"}};
+  std::vector<program::SymbolSizes> sizes = recording_sizes(symbols).value();
+  for (const int64_t larger : {29, 131}) sizes.push_back({2, larger, larger + 6});
+  for (const auto& [over, under] : {std::pair{3, 2}, {3, 4}, {5, 2}, {2, 3}, {7, 5}}) {
+    std::vector<int64_t> found;
+    for (const program::SymbolSizes& at : sizes) found.push_back(at[2] * over / under);
+    const auto forms = dims_of(found, sizes, symbols.size());
+    ASSERT_FALSE(forms.empty()) << over << " / " << under;
+    EXPECT_EQ(forms[0], *program::quotient(with_factor(program::Dim::of_symbol(2), over), 0, under));
+  }
+}
+
 TEST(KvStates, AreRefusedWhereTokensMix) {
   NamedNet net;
   net.body = [](const NamedTensors& inputs) -> NamedTensors {

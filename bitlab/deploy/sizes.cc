@@ -1,5 +1,7 @@
 // Sizes of tensors as what they are in every run: from those of the recordings.
 #include <algorithm>
+#include <cmath>
+#include <set>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
@@ -44,7 +46,39 @@ std::optional<program::Dim> Lowering::found_as(std::span<const int64_t> found) {
   std::vector<program::Dim> forms = dims_of(found, sizes, symbols.size(), known_sums());
   if (forms.empty()) return std::nullopt;
   if (forms.size() > 1 && !is_told(forms)) return std::nullopt;
+  if (!is_confirmed(forms.front(), found)) return std::nullopt;
   return std::move(forms.front());
+}
+
+// What a part that is rounded is one of many forms of is believed where the recordings have three values of it; else one at a size with another is asked for,
+// between those that there are.
+bool Lowering::is_confirmed(const program::Dim& form, std::span<const int64_t> found) {
+  constexpr size_t kEnough = 3;
+  const auto known = known_sums();
+  const auto is_known = [&](const program::Sum& sum) {
+    return sum.divisor == 1 ||
+           std::any_of(known.begin(), known.end(), [&](const program::Dim& dim) { return dim.sums[0] == sum; });
+  };
+  const std::set<int64_t> values(found.begin(), found.end());
+  if (values.size() >= kEnough || std::all_of(form.sums.begin(), form.sums.end(), is_known)) return true;
+  const program::Symbols& symbols = recordings_->signature.symbols;
+  const std::vector<program::SymbolSizes> sizes = all_sizes();
+  for (size_t i = 1; i < symbols.size(); ++i) {
+    if (!uses(form, i)) continue;
+    std::vector<int64_t> there;
+    for (const program::SymbolSizes& at : sizes) there.push_back(at[i]);
+    const int64_t least = *std::min_element(there.begin(), there.end()),
+                  most = *std::max_element(there.begin(), there.end());
+    program::SymbolSizes at = sizes.front();
+    std::optional<program::SymbolSizes> asked;
+    const auto middle = static_cast<int64_t>(std::sqrt(static_cast<double>(least) * static_cast<double>(most)));
+    for (at[i] = middle; !asked && at[i] <= std::min(symbols[i].max, 2 * most); ++at[i])
+      if (!values.contains(form.at(at))) asked = at;
+    if (!asked) continue;
+    wants_sizes_ = asked;
+    return false;
+  }
+  return true;
 }
 
 bool Lowering::is_told(const std::vector<program::Dim>& forms) {
@@ -57,11 +91,29 @@ bool Lowering::is_told(const std::vector<program::Dim>& forms) {
 Result<program::Dim> Lowering::dim_of(const Call& call, const std::function<int64_t(const Call&)>& size) {
   const std::vector<int64_t> found = in_all(call, size);
   if (const auto dim = found_as(found)) return *dim;
-  return unsupported(call, "sizes that are fixed, or follow from symbols", fmt::format("{}", fmt::join(found, " and ")));
+  return unsupported(call, "sizes that are fixed, or follow from symbols wherever ranges let them be",
+                     fmt::format("{}", fmt::join(found, " and ")));
 }
 
 bool Lowering::is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const {
   return std::ranges::equal(in_all(call, size), all_sizes(), {}, {}, [&](const auto& sizes) { return dim.at(sizes); });
+}
+
+// Raises the least sizes of symbols to where one size is no larger than another.
+void Lowering::keep_within(const program::Dim& size, const program::Dim& other) {
+  constexpr int64_t kMostMore = 256;
+  program::Symbols symbols = builder_.peek().symbols;
+  for (size_t i = 1; i < symbols.size(); ++i) {
+    if (!uses(size, i) && !uses(other, i)) continue;
+    const int64_t least = symbols[i].min;
+    for (int64_t more = 0; more <= kMostMore && least + more <= symbols[i].max; ++more) {
+      symbols[i].min = least + more;
+      if (!program::is_within(size, 1, 0, other, symbols)) continue;
+      if (more != 0) at_least(program::Dim::of_symbol(i), symbols[i].min);
+      return;
+    }
+    symbols[i].min = least;
+  }
 }
 
 bool Lowering::is_same(const Call& call, const std::function<int64_t(const Call&)>& number) const {
@@ -79,7 +131,7 @@ Result<program::Shape> Lowering::shape_of(const Call& call, const std::function<
     std::vector<int64_t> of_axis;
     for (const std::vector<int64_t>& each : found) of_axis.push_back(each[i]);
     const auto dim = found_as(of_axis);
-    if (!dim) return unsupported(call, "sizes that are fixed, or follow from symbols", texts);
+    if (!dim) return unsupported(call, "sizes that are fixed, or follow from symbols wherever ranges let them be", texts);
     shape.push_back(*dim);
   }
   return shape;

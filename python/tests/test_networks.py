@@ -255,6 +255,68 @@ class LocationAttention(nn.Module):
         return context
 
 
+def masked_with_infinity(x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """Rows of padding alone are NaN, as in PyTorch, which networks then replace."""
+    scores = (x @ x.mT).masked_fill(~mask[:, None, :], float("-inf"))
+    causal = torch.full((5, 5), float("-inf")).triu(1)
+    return (
+        scores.softmax(-1) @ x, scores.softmax(-1).nan_to_num() @ x, (x @ x.mT + causal).softmax(-1), scores.amax(-1).clamp(min=-9),
+        F.scaled_dot_product_attention(x, x, x, mask[:, None, :].float().log()), scores.logsumexp(-1).exp(),
+    )  # fmt: skip
+
+
+def diagonals(x: Tensor) -> tuple[Tensor, ...]:
+    """Written in place, as losses and attention without oneself write them."""
+    near, cut, wide = x @ x.mT, x @ x.mT, x.clone()
+    near.diagonal(dim1=-2, dim2=-1).add_(1)
+    torch.diagonal(cut, -1, 1, 2).fill_(-1e9)
+    wide.diagonal(1, -1, -2).mul_(x[:, :1, 0])
+    return near, cut.softmax(-1), wide
+
+
+class OneHot(nn.Module):
+    """A codebook, by one-hot codes as the first VQ-VAEs had it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Embedding(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, 3)
+        chosen = torch.cdist(rows, self.codes.weight).argmin(1).unsqueeze(1)
+        return (torch.zeros(chosen.shape[0], 7).scatter_(1, chosen, 1) @ self.codes.weight).view(x.shape)
+
+
+class Beam(nn.Module):
+    """Three steps of the three best sequences, of which there is none at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cell, self.head = nn.Embedding(6, 4), nn.GRUCell(4, 5), nn.Linear(5, 6)
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        batch = len(state)
+        state, scores = state.repeat_interleave(3, 0), torch.tensor([0.0, -1e9, -1e9]).repeat(batch, 1)
+        last, found = torch.zeros(batch * 3, dtype=torch.long), torch.zeros(batch, 3, 0, dtype=torch.long)
+        for _ in range(3):
+            state = self.cell(self.table(last), state)
+            scores, best = (scores.unsqueeze(-1) + self.head(state).log_softmax(-1).view(batch, 3, 6)).view(batch, -1).topk(3, -1)
+            beam, token = (best // 6).unsqueeze(-1), best % 6
+            found = torch.cat([found.gather(1, beam.expand(-1, -1, found.size(2))), token.unsqueeze(-1)], 2)
+            state = state.view(batch, 3, -1).gather(1, beam.expand(-1, -1, 5)).view(batch * 3, -1)
+            last = token.view(-1)
+        return found, scores
+
+
+def quantized_in_training(x: Tensor) -> tuple[Tensor, ...]:
+    """As modules of torch.ao see their values in eval."""
+    scales, zeros = torch.tensor([0.1, 0.03, 0.5]), torch.tensor([0, 3, -2], dtype=torch.int32)
+    return (
+        torch.fake_quantize_per_tensor_affine(x, 0.03, 128, 0, 255), torch.fake_quantize_per_tensor_affine(x, scales[:1], zeros[1:2], -128, 127),
+        torch.fake_quantize_per_channel_affine(x, scales, zeros, 1, -4, 3),
+    )  # fmt: skip
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "encoder": (Encoder, (floats(5, 8), lambda batch: torch.arange(5)[None] >= torch.randint(2, 6, (batch, 1)))),
     "latents": (Latents, (floats(9, 5),)),
@@ -293,6 +355,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "turned in place": (lambda: Net(turned_in_place), (floats(4),)),
     "losses": (lambda: Net(losses), (floats(5), floats(5))),
     "filled by a constant": (lambda: Net(lambda x: (x * 100).masked_fill(torch.ones(4, 4).triu(1).bool(), -1e4)), (floats(4, 4),)),
+    "infinite masks": (lambda: Net(masked_with_infinity), (floats(5, 4), lambda batch: torch.arange(5)[None] < torch.randint(0, 6, (batch, 1)))),
+    "diagonals": (lambda: Net(diagonals), (floats(4, 3),)),
+    "most frequent values": (lambda: Net(lambda i: (*i.mode(-1), i.float().mode(0 if i.dim() == 1 else 1, keepdim=True)[0])), (ids(4, 5, 9),)),
+    "one-hot codes": (OneHot, (floats(5, 3),)),
+    "beam": (Beam, (floats(5),)),
+    "quantized in training": (lambda: Net(quantized_in_training), (floats(3, 9),)),
     "bias of a constant": (lambda: Net(lambda x: torch.copysign(torch.tensor(1.0), x) + torch.add(x, torch.arange(4.0), alpha=3)), (floats(4),)),
 }  # fmt: skip
 
@@ -461,6 +529,89 @@ def images(batch: int, height: int, width: int) -> tuple[Tensor, ...]:
     return (torch.randn(batch, 3, height, width),)
 
 
+def padded_around(x: Tensor) -> tuple[Tensor, ...]:
+    """Half of the padding on either side, and cut off again."""
+    height, width = x.shape[-2:]
+    above, left = -height % 8, -width % 8
+    y = F.pad(x, (left // 2, left - left // 2, above // 2, above - above // 2))
+    return y, F.avg_pool2d(y, 3, 1, 1)[..., above // 2 : above // 2 + height, left // 2 : left // 2 + width]
+
+
+def scaled(x: Tensor) -> tuple[Tensor, ...]:
+    """By scales that leave a rest of odd sizes."""
+    modes = ("nearest", "bilinear", "bicubic", "nearest-exact", "area")
+    return *(F.interpolate(x, scale_factor=1.5, mode=mode) for mode in modes), F.interpolate(x, scale_factor=0.5, mode="bicubic"), F.interpolate(x, scale_factor=(0.75, 2), mode="bilinear")  # fmt: skip
+
+
+def rolled(x: Tensor) -> tuple[Tensor, ...]:
+    height, width = x.shape[2:]
+    return x.roll((-(height // 2), width // 2), (2, 3)), torch.fft.fftshift(x, dim=(2, 3)), torch.fft.ifftshift(x, dim=-1), x.roll(width - 1, 3)
+
+
+def windowed(x: Tensor) -> tuple[Tensor, ...]:
+    """Windows of any length, and a signal that comes back from its spectrogram."""
+    length, window = x.size(2), torch.hann_window(16)
+    spectrum = torch.stft(x[:, 0], 16, 4, window=window, return_complex=True)
+    return (
+        x * torch.hann_window(length), x * torch.hamming_window(length, periodic=False), x * torch.blackman_window(length),
+        torch.istft(spectrum * 0.5, 16, 4, window=window, length=length),
+    )  # fmt: skip
+
+
+def transformed(x: Tensor) -> tuple[Tensor, ...]:
+    """FNet's mixing of tokens, and a long convolution, whose filter is a function of the place."""
+    length = x.size(2)
+    decay = torch.exp(-torch.linspace(0, 3, length))
+    filtered = torch.fft.irfft(torch.fft.rfft(x, n=2 * length) * torch.fft.rfft(decay, n=2 * length), n=2 * length)[..., :length]
+    return torch.fft.fft(torch.fft.fft(x, dim=1), dim=2, norm="ortho").real, filtered, torch.fft.ifft(torch.fft.fft(x)).real
+
+
+class OpenImages(nn.Module):
+    """Weights of each sample's own, pools whose places are read, and diagonals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style, self.weight = nn.Linear(3, 4 * 3 * 9), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        batch, channels, height, width = x.shape
+        weight = self.style(x.mean((2, 3))).view(batch * 4, channels, 3, 3)
+        own = F.conv2d(x.reshape(1, batch * channels, height, width), weight, padding=1, groups=batch).view(batch, 4, height, width)
+        small, places = F.max_pool2d(self.weight(x), 2, return_indices=True)
+        around = F.max_pool2d(x, 3, 2, 1, return_indices=True)[1]
+        near = x.mean(1) @ x.mean(1).mT
+        near.diagonal(dim1=1, dim2=2).add_(1)
+        return own, F.max_unpool2d(small, places, 2, output_size=x.shape[2:]), around, near, near.diagonal(1, 1, 2)
+
+
+class InterpolatedTable(nn.Module):
+    """Positions of one size for images of any, as DINOv2 has them, and a table of parameters whose first ones are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.near = nn.Parameter(torch.randn(1, 3, 5, 5)), nn.Parameter(torch.randn(48, 48))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.size(2)
+        without = x.mean(3) @ self.near[:rows, :rows].exp() - torch.diag(torch.tensor(9.0).repeat(rows))[None, :3]
+        return x + F.interpolate(self.table, size=x.shape[2:], mode="bicubic", align_corners=False), without
+
+
+def shifted_windows(x: Tensor) -> Tensor:
+    """Swin's mask: regions that are counted in an image of zeros."""
+    batch, channels, height, width = x.shape
+    image, count = torch.zeros(1, height, width, 1), 0
+    for rows in (slice(0, -4), slice(-4, -2), slice(-2, None)):
+        for columns in (slice(0, -4), slice(-4, -2), slice(-2, None)):
+            image[:, rows, columns, :] = count
+            count += 1
+    regions = image.view(1, height // 4, 4, width // 4, 4, 1).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16)
+    mask = regions.unsqueeze(1) - regions.unsqueeze(2)
+    mask = mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
+    y = x.roll((-2, -2), (2, 3)).view(batch, channels, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, 16, channels)
+    return (y @ y.mT + mask).softmax(-1) @ y
+
+
 LENGTH, IMAGE = {0: "batch", -1: "length"}, {0: "batch", 2: "height", 3: "width"}
 # A network, its inputs from a batch and two sizes, and which of their sizes have names.
 OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[Tensor, ...]], dict[int, str]]] = {
@@ -493,6 +644,17 @@ OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[T
         lambda: Net(lambda x: tuple(F.interpolate(x, scale_factor=0.5, mode=mode) for mode in ("nearest", "bilinear", "nearest-exact", "area"))), images, IMAGE
     ),
     "padded to multiples": (lambda: Net(padded_to_multiples), images, IMAGE),
+    "parts that are few": (
+        lambda: Net(lambda x: (x[:, :, : x.size(2) // 16 + 2], F.adaptive_avg_pool1d(x, x.size(2) // 16 + 1), x * (x.size(2) // 16 + 1))), signals(2), LENGTH
+    ),
+    "padded around": (lambda: Net(padded_around), images, IMAGE),
+    "scales": (lambda: Net(scaled), images, IMAGE),
+    "shifts by halves": (lambda: Net(rolled), images, IMAGE),
+    "windows": (lambda: Net(windowed), signals(2), LENGTH),
+    "transforms": (lambda: Net(transformed), signals(3), LENGTH),
+    "weights, places and diagonals": (OpenImages, images, IMAGE),
+    "interpolated tables": (InterpolatedTable, images, {0: "batch", 2: "4*rows", 3: "4*columns"}),
+    "shifted windows": (lambda: Net(shifted_windows), images, {0: "batch", 2: "4*rows", 3: "4*columns"}),
     "the largest": (lambda: Net(lambda x: (x.topk(4)[0], torch.diag_embed(x)[..., 1:, :])), signals(2), LENGTH),
 }  # fmt: skip
 
@@ -514,7 +676,7 @@ def test_sizes_follow_from_others(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["causal convolutions", "vision transformer", "u-net", "separation", "frames", "windows of images", "differences", "grids",
-                                  "pools of any size"])
+                                  "pools of any size", "shifts by halves", "transforms", "windows", "the largest"])
 def test_sizes_in_other_formats(name: str, tmp_path: Path) -> None:
     """ONNX Runtime and TorchScript compute them, and ONNX is read back."""
     runtime = pytest.importorskip("onnxruntime")
@@ -534,7 +696,7 @@ def test_sizes_in_other_formats(name: str, tmp_path: Path) -> None:
         [tensor.detach().numpy() for tensor in ([of_script] if isinstance(of_script, Tensor) else of_script)],
     ]
     # A table needs their largest sizes, which ONNX does not say; parts that begin at a size are not read.
-    if "rows" not in str(names) and name not in ("grids", "pools of any size"):
+    if "rows" not in str(names) and name != "pools of any size":
         bitlab.formats.convert(tmp_path / "net.onnx", tmp_path / "again.bit")
         found.append(list(bitlab.runtime.Session(tmp_path / "again.bit").run({"input": x.numpy()}).values()))
     for outputs in found:
@@ -616,6 +778,53 @@ def test_an_example_tells_which_sizes_its_indices_need(tmp_path: Path) -> None:
     np.testing.assert_array_equal(next(iter(found.values())), gathered(nodes, edges).numpy())
 
 
+class Bags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags = nn.ModuleList(nn.EmbeddingBag(9, 4, mode=mode, padding_idx=padding) for mode in ("sum", "mean", "max") for padding in (None, 2))
+
+    def forward(self, ids: Tensor, begins: Tensor) -> Tensor:
+        return torch.stack([bag(ids, begins) for bag in self.bags])
+
+
+def test_bags_begin_where_offsets_say(tmp_path: Path) -> None:
+    """Of the example all are as large as the others."""
+    model = Bags().eval()
+    axes = {"ids": {0: "ids"}, "begins": {0: "bags"}}
+    example = torch.randint(0, 9, (12,)), torch.tensor([0, 3, 6, 9])
+    bitlab.deploy(model, example, tmp_path / "net.bit", dynamic_axes=axes)
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    for begins, count in (([0, 3, 6, 9], 12), ([0, 0, 5], 9), ([0, 1, 1, 1, 7], 7)):
+        given = torch.randint(0, 9, (count,)), torch.tensor(begins)
+        found = session.run({"ids": given[0].numpy(), "begins": given[1].numpy()})["output"]
+        np.testing.assert_allclose(found, evaluated(model, list(given))["output"].numpy(), rtol=1e-5, atol=1e-6)
+
+
+# What is one number at small sizes, and another at larger ones.
+BEYOND: dict[str, Callable[[Tensor], Tensor]] = {
+    "the first of them": lambda x: x[:, :, :100].sum(-1),
+    "the last of them": lambda x: x[:, :, -40:].mean(-1),
+    "a number that grows": lambda x: x * max(1, x.size(2) // 40),
+    "a grid that grows": lambda x: F.adaptive_avg_pool1d(x, max(1, x.size(2) // 40)),
+    "a constant that changes": lambda x: x.mean(-1) + torch.full((2,), float(max(1, x.size(2) // 40))),
+    "control by size": lambda x: x.mean(-1) if x.size(2) < 40 else x.amax(-1),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_changes_at_larger_sizes_is_refused(name: str, tmp_path: Path) -> None:
+    model, x = Net(BEYOND[name]).eval(), torch.randn(2, 2, 20)
+    axes = {"input": {0: "batch", 2: "length"}}
+    with pytest.raises(bitlab.Unsupported, match=r"(ranges|runs of different sizes|follow from sizes).*line=.*test_networks.py:\d+\)"):
+        bitlab.deploy(model, x, tmp_path / "net.bit", dynamic_axes=axes)
+    bitlab.deploy(model, x, tmp_path / "net.bit", dynamic_axes=axes, ranges={"length": (1, 39)})
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    x = torch.randn(3, 2, 39)
+    np.testing.assert_allclose(session(x.numpy()), model(x).numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(bitlab.InvalidArgument, match="length from .* to 39, got 41"):
+        session(np.zeros((1, 2, 41), np.float32))
+
+
 class Counter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -668,6 +877,8 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a sum of what a mask selects": (Net(lambda x: x + x[x > 0].sum()), "treats the rows that a mask selects one by one"),
     "another mask": (Net(lambda x: x.clone().index_put_((x > 0,), x[x > 0.01] * 2) if x.numel() < 0 else x[x > 0] * 2), "changed in place|masks? selects?"),
     "float64": (Net(lambda x: (x * torch.ones(4, dtype=torch.float64)).float()), "got Double"),
+    "a comparison in float64": (Net(lambda x: x.double() > 16777216), r"\.float\(\).*got Double"),
+    "a place in float64": (Net(lambda x: (x.double() + 1).argmax(-1)), r"\.float\(\).*got Double"),
     "rows that values choose": (Net(lambda x: x[(x[:, 0] > 0).nonzero()[:, 0]].sum(1)), r"no values decide.*nonzero.*line=.*test_networks.py:\d+\)"),
     "loops over the batch": (Net(lambda x: torch.stack([row.relu() for row in x])), "same operators for every size .*batch 2 .*batch 3"),
     "nothing": (Net(lambda x: None), "one tensor or more"),
@@ -679,6 +890,36 @@ def test_what_no_program_can_say_is_refused(name: str, tmp_path: Path) -> None:
     model, message = REFUSED[name]
     with pytest.raises(bitlab.Error, match=message):
         bitlab.deploy(copy.deepcopy(model).eval(), torch.randn(3, 4), tmp_path / "net.bit")
+
+
+@pytest.mark.parametrize("function", [lambda x: x > 1, lambda x: x.argmax(-1), lambda x: x.long(), lambda x: x.float() + (x == 0.1)])
+def test_doubles_are_rounded_and_no_more(function: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    with pytest.raises(bitlab.Unsupported, match=r"\.float\(\).*got Double.*line="):
+        bitlab.deploy(Net(function).eval(), torch.randn(3, 4, dtype=torch.float64), tmp_path / "net.bit")
+
+
+def test_the_diagonal_of_a_matrix_is_filled(tmp_path: Path) -> None:
+    for shape in ((4, 4), (3, 5), (5, 3)):
+        model = Net(lambda x: ((x * 2).fill_diagonal_(-1.5), x.diagonal(1), torch.diagonal(x, -1))).eval()
+        bitlab.deploy(model, torch.randn(*shape), tmp_path / "net.bit", dynamic_axes={})
+        x = torch.randn(*shape)
+        found = bitlab.runtime.Session(tmp_path / "net.bit").run({"input": x.numpy()})
+        for key, tensor in evaluated(model, [x]).items():
+            np.testing.assert_array_equal(found[key], tensor.numpy())
+
+
+def test_bfloat16_comes_in_and_out_as_floats(tmp_path: Path) -> None:
+    model = nn.Linear(4, 3).bfloat16().eval()
+    bitlab.deploy(model, torch.randn(2, 4).bfloat16(), tmp_path / "net.bit")
+    session = bitlab.runtime.Session(tmp_path / "net.bit")
+    x = torch.randn(5, 4)
+    wanted = model(x.bfloat16()).detach().float().numpy()
+    for array in (x.numpy(), x.bfloat16().float().numpy().astype(np.float64)):
+        for copies in (True, False):
+            found = session.run({"input": array}, copy=copies)["output"]
+            assert found.dtype == np.float32 and found.shape == (5, 3)
+            np.testing.assert_allclose(found, wanted, rtol=2**-7, atol=1e-6)
+            assert not (found.view(np.uint32) & 0xFFFF).any()
 
 
 def test_numbers_that_values_decide_are_refused(tmp_path: Path) -> None:

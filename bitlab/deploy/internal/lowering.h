@@ -32,11 +32,13 @@ struct Recordings {
   Signature signature;  // of the inputs
   program::SymbolSizes sizes = program::kOnes, twin_sizes = program::kOnes;
   Recording first, twin;
-  // More, whose sizes alone are read: at a third size, and where these leave more than one form of a size, at others that tell.
+  // More, whose sizes and numbers alone are read: at a third size, at larger ones, and where these leave more than one form of a size, at others that
+  // tell.
   std::vector<Recording> others;
   std::vector<program::SymbolSizes> other_sizes;
   std::optional<Recording> largest;
   program::SymbolSizes largest_sizes = program::kOnes;
+  std::optional<Error> beyond;  // how the operators at larger sizes differ, where they do
 };
 
 // Sets the module to eval and records it at two sizes of each symbol, and at a third where there are symbols besides the batch: small ones, or, where the forward pass fails at these, as it does with indices of a larger
@@ -45,7 +47,9 @@ struct Recordings {
 enum class Samples { kFew, kLarge, kVaried };
 Result<Recordings> record_all(torch::nn::Module& module, const Forward& forward, const NamedTensors& example,
                               const std::optional<Signature>& signature, Samples samples = Samples::kFew);
-// One more of the others. False where the forward pass fails there, or calls other operators.
+// At largest_sizes. Errors: those of record().
+Status record_largest(const Forward& forward, const NamedTensors& example, Recordings& recordings);
+// One more of the others. False where the forward pass fails there, or calls other operators, which `beyond` then tells.
 bool record_other(const Forward& forward, const NamedTensors& example, const program::SymbolSizes& sizes, Samples samples,
                   Recordings& recordings);
 
@@ -169,6 +173,7 @@ class Lowering {
   bool is_at(const program::Dim& dim, const Call& call, const std::function<int64_t(const Call&)>& size) const;
   // Leaves out the sizes of symbols at which a size that is no number is below `least`: LibTorch refuses them, or does something else there.
   void at_least(const program::Dim& dim, int64_t least) { builder_.at_least(dim, least); }
+  void keep_within(const program::Dim& size, const program::Dim& other);
   // The same call in the other recording.
   const Call& twin() const { return *twin_; }
   // Whether no other recording would tell these forms of a size, all of which fit, from each other; if one would, it is asked for.
@@ -218,6 +223,7 @@ class Lowering {
   }
   // The size that these are in the recordings.
   std::optional<program::Dim> found_as(std::span<const int64_t> found);
+  bool is_confirmed(const program::Dim& form, std::span<const int64_t> found);
   void move_to(size_t call);
   bool reads_activations(const Call& call) const;
   bool reads_selection(const Call& call) const;
@@ -235,9 +241,12 @@ class Lowering {
   Result<std::optional<program::ValueId>> numbers_of_sizes(const Call& call,
                                                            const std::function<at::Tensor(const Call&)>& get);
   Result<std::optional<program::ValueId>> sized_number(const Call& call, const std::string& argument, at::ScalarType type);
+  bool differs_elsewhere(const std::function<at::Tensor(const Call&)>& get,
+                         const std::function<bool(const Call&)>& is_expected) const;
   Status lower_arange(const Call& call);
   Status lower_linspace(const Call& call);
   Status lower_eye(const Call& call);
+  Status lower_filled(const Call& call);
   Result<bool> lower_table(const Call& call);
   Result<program::ValueId> table_part(const Call& call, const at::Tensor& source, const at::Tensor& part,
                                       const program::Shape& whole, const program::Shape& rest,
@@ -305,6 +314,7 @@ class Lowering {
   // In each recording the calls that changed memory in place.
   using Writes = std::unordered_map<const void*, std::vector<size_t>>;
   Writes writes_, twin_writes_;
+  std::vector<Writes> other_writes_;
   static Writes writes_of(const Recording& recording);
   // A call whose constants are as they were when it ran, where later ones changed them. Whether any was.
   bool set_back(Call& call, const Call& recorded, const Recording& recording, const Writes& writes) const;

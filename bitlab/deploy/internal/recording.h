@@ -52,7 +52,7 @@ struct Call {
 struct Recording {
   nn::NamedTensors inputs, outputs;  // the inputs are copies of the caller's
   std::vector<Call> calls;           // their tensors stay alive, so that identities are unique
-  // What Python's factories of tables return, by what their operators made: other tensors of the same memory.
+  // What Python's factories of tables return, by what their operators made last: other tensors of the same memory.
   std::unordered_map<const void*, std::vector<at::Tensor>> returned;
 };
 
@@ -65,10 +65,14 @@ struct Live {
   std::unordered_set<const void*> tensors;  // that are arguments
   std::unordered_set<const void*> read;     // of which some argument reads the values, rather than writes over them
 };
-Live live_parts(const Recording& recording);
+// `with_tables`: what makes a table that Python returns as another tensor of the same memory counts as read where that is.
+Live live_parts(const Recording& recording, bool with_tables = false);
 
 // Whether a call makes a table of numbers alone, which may grow with a size: arange, linspace, eye.
 bool makes_table(const Call& call);
+
+// Whether a call makes a tensor of one number, of given sizes: zeros, full. What is written into it may grow with them.
+bool makes_filled(const Call& call);
 
 // Whether the call reads one of the tensors; what looks at shapes alone reads none.
 bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains);

@@ -223,6 +223,36 @@ Status lower_round_decimals(Lowering& l, const Call& call) {
   if (decimals < 0) return finish(l, call, x.with(Op::div, ten).of(Op::round) * ten);
   return finish(l, call, (x * ten).of(Op::round).with(Op::div, ten));
 }
+// What quantization-aware training rounds to: (clamp(round(x / scale) + zero, low, high) - zero) scale, of one scale or of one for each channel.
+Status lower_fake_quantize(Lowering& l, const Call& call) {
+  BITLAB_RETURN_IF_ERROR(check_float(call));
+  for (const Argument& argument : call.arguments)
+    if (argument.name == "fake_quant_enabled" && argument.value.toTensor().ne(1).any().item<bool>()) {
+      BITLAB_TRY(const ValueId x, l.activation(call, "self"));
+      lose_from(l, call, 1);
+      return l.finish(call, x);
+    }
+  const bool has_axis = call.op.find("per_channel") != std::string::npos;
+  const auto factor = [&](const char* name) {
+    const c10::IValue& value = call.argument(name);
+    const at::Tensor tensor =
+        value.isTensor() ? value.toTensor().to(at::kFloat) : at::full({1}, value.toScalar(), at::kFloat);
+    std::vector<int64_t> shape(has_axis ? static_cast<size_t>(output_of(call).dim()) : 1, 1);
+    if (has_axis) shape[static_cast<size_t>(dim_of(call, "axis"))] = -1;
+    return tensor.reshape(shape).contiguous();
+  };
+  for (const char* name : {"scale", "zero_point"})
+    if (call.argument(name).isTensor() && l.is_activation(call.tensor(name)))
+      return unsupported(call, fmt::format("a {} that is known", name), "a computed one");
+  const auto known = [&](const at::Tensor& tensor) { return Term(l, l.constant(tensor)); };
+  const Term x = operand(l, call), scale = known(factor("scale")), zero = known(factor("zero_point")),
+             inverse = known(factor("scale").reciprocal());
+  const Term steps = (x * inverse).of(Op::round) + zero;
+  const Term kept = steps.with(Op::maximum, number_of(call, "quant_min")).with(Op::minimum, number_of(call, "quant_max"));
+  lose_from(l, call, 1);
+  return finish(l, call, (kept - zero) * scale);
+}
+
 // Whether each element is among some values, or is not.
 Status lower_isin(Lowering& l, const Call& call) {
   const at::ScalarType type =

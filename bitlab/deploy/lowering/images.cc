@@ -304,25 +304,40 @@ Status resample_by_weights(Lowering& lowering, const Call& call, ValueId x, cons
   return lowering.finish(call, x);
 }
 
-// Where scales are one of several, and the sizes are rounded down: what lies in front of the rest that fills no step, at the scale of its own sizes. No
-// output of these modes reads that rest.
-std::optional<ValueId> whole_steps(Lowering& lowering, const Call& call, ValueId x, const std::string& mode,
-                                   const program::Shape& out) {
-  if (mode != "nearest" && mode != "nearest_exact" && mode != "linear") return std::nullopt;
-  for (size_t i = 2; i < out.size(); ++i) {
-    const std::optional<double> scale = scale_of(call, i - 2);
-    const double steps = scale ? 1 / *scale : 0;
-    if (steps < 1 || steps != std::floor(steps)) return std::nullopt;
-    const program::Dim part = with_factor(out[i], out[i].factor * static_cast<int64_t>(steps));
-    if (part == lowering.shape(x)[i]) continue;
-    const Result<ValueId> cut = slice_of(lowering, x, static_cast<int64_t>(i), 0, part);
-    if (!cut.ok()) return std::nullopt;
-    x = *cut;
+// A scale as a quotient of small numbers, [over, under]; nothing for others.
+std::optional<std::array<int64_t, 2>> quotient_of(double scale) {
+  constexpr int64_t kMostUnder = 16, kMostOver = 64;
+  for (int64_t under = 1; under <= kMostUnder; ++under) {
+    const double over = std::round(scale * static_cast<double>(under));
+    if (over >= 1 && over <= kMostOver && std::fabs(over / static_cast<double>(under) - scale) < 1e-9)
+      return std::array{static_cast<int64_t>(over), under};
   }
-  const Result<ValueId> y = lowering.node(
-      Op::resample, {x},
-      {{"output_size", program::Shape(out.begin() + 2, out.end())}, {"mode", mode}, {"align_corners", int64_t{0}}});
-  return y.ok() ? std::optional(*y) : std::nullopt;
+  return std::nullopt;
+}
+
+// Scales of the caller's own, where sizes are rounded down: of images that are filled up by their last pixels, which is what lies beyond them, so that the
+// scale is that of the sizes; the first ones of what that makes.
+Result<ValueId> resampled_by_steps(Lowering& lowering, const Call& call, ValueId x, const std::string& mode,
+                                   const program::Shape& out) {
+  program::Shape whole(lowering.shape(x).begin() + 2, lowering.shape(x).end());
+  for (size_t axis = 0; axis < whole.size(); ++axis) {
+    const auto dim = static_cast<int64_t>(axis + 2);
+    const std::optional<double> scale = scale_of(call, axis);
+    const auto steps = scale ? quotient_of(*scale) : std::nullopt;
+    const auto count = steps ? quotient(whole[axis], (*steps)[1] - 1, (*steps)[1]) : std::nullopt;
+    if (!count || uses(whole[axis], 0))
+      return unsupported(call, "a scale that is a quotient of small numbers, or sizes that are fixed",
+                         scale ? fmt::format("{}", *scale) : "none");
+    const auto [over, under] = *steps;
+    BITLAB_TRY(x, repeated_to(lowering, call, x, dim, with_factor(*count, count->factor * under)));
+    whole[axis] = with_factor(*count, count->factor * over);
+  }
+  BITLAB_TRY(x, lowering.node(Op::resample, {x}, {{"output_size", whole}, {"mode", mode}, {"align_corners", int64_t{0}}}));
+  for (size_t axis = 0; axis < whole.size(); ++axis) {
+    if (whole[axis] == out[axis + 2]) continue;
+    BITLAB_TRY(x, slice_of(lowering, x, static_cast<int64_t>(axis + 2), 0, out[axis + 2]));
+  }
+  return x;
 }
 
 }  // namespace
@@ -353,12 +368,12 @@ Status lower_upsample(Lowering& lowering, const Call& call) {
     // Where the ratio of the sizes changes with them, a scale of the caller's own is not theirs at all of them.
     if (!scale && !align && !same_unit(from[axis], shape[axis + 2])) scale = scale_of(call, axis);
     if (!scale) continue;
-    if (const auto y = whole_steps(lowering, call, image.x, mode, shape)) return lowering.finish(call, *y);
-    if (antialias || !is_fixed(from))
-      return unsupported(
-          call, fmt::format("the scale of {} to {}, or sizes that are fixed and no antialiasing", in[axis], out[axis]),
-          fmt::format("{}", *scale));
-    return resample_by_weights(lowering, call, image.x, mode, in, out);
+    if (antialias)
+      return unsupported(call, fmt::format("the scale of {} to {}, or no antialiasing", in[axis], out[axis]),
+                         fmt::format("{}", *scale));
+    if (is_fixed(from)) return resample_by_weights(lowering, call, image.x, mode, in, out);
+    BITLAB_TRY(const ValueId y, resampled_by_steps(lowering, call, image.x, mode, shape));
+    return lowering.finish(call, y);
   }
   if (antialias) mode += "_antialias";
   const Status status = lowering.lower_to(

@@ -77,20 +77,101 @@ Status lower_cross(Lowering& lowering, const Call& call) {
   return {};
 }
 
+namespace {
+
+// The dimensions of x with two of them at the end.
+Sizes order_with_last(size_t rank, int64_t rows, int64_t columns) {
+  Sizes order;
+  for (int64_t dim = 0; dim < static_cast<int64_t>(rank); ++dim)
+    if (dim != rows && dim != columns) order.push_back(dim);
+  order.insert(order.end(), {rows, columns});
+  return order;
+}
+
+// [height, width], true on a diagonal; of open sizes, which are the same, on the main one.
+Result<ValueId> is_on_diagonal(Lowering& lowering, const program::Dim& height, const program::Dim& width, int64_t offset) {
+  if (height.is_number() && width.is_number()) {
+    const at::Tensor all = at::ones({height.factor, width.factor}, at::kBool);
+    return lowering.constant(all.triu(offset).logical_and(all.tril(offset)));
+  }
+  BITLAB_TRY(const ValueId columns, counted_to(lowering, width));
+  BITLAB_TRY(const ValueId rows, lowering.reshape(columns, {height, 1}));
+  return lowering.node(Op::equal, {rows, columns});
+}
+
+// The diagonal of [..., n, n], whose size differs from run to run: in each row the value at its place.
+Result<ValueId> open_diagonal(Lowering& lowering, const Call& call, ValueId x, int64_t offset) {
+  const auto last = static_cast<int64_t>(lowering.shape(x).size()) - 1;
+  const program::Dim size = lowering.shape(x).back();
+  const auto length = sum(size, -std::abs(offset));
+  if (lowering.shape(x)[static_cast<size_t>(last) - 1] != size || uses(size, 0) || !length)
+    return unsupported(call, "dimensions of fixed size, or two of one size within samples",
+                       lowering.show(lowering.shape(x)));
+  lowering.at_least(size, std::abs(offset) + 1);
+  BITLAB_TRY(x, slice_of(lowering, x, last - 1, std::max<int64_t>(-offset, 0), *length));
+  BITLAB_TRY(ValueId places, counted_to(lowering, *length));
+  if (offset > 0) {
+    BITLAB_TRY(places, with_number(lowering, Op::add, places, static_cast<double>(offset)));
+  }
+  program::Shape shape = lowering.shape(x);
+  shape.back() = 1;
+  BITLAB_TRY(places, lowering.reshape(places, {*length, 1}));
+  BITLAB_TRY(places, expanded(lowering, places, shape));
+  BITLAB_TRY(x, lowering.node(Op::gather, {x, places}, {{"dim", last}}));
+  shape.pop_back();
+  return lowering.reshape(x, shape);
+}
+
+}  // namespace
+
+Result<ValueId> put_on_diagonal(Lowering& lowering, const Call& call, const at::Tensor&, ValueId base, ValueId part) {
+  const size_t rank = lowering.shape(base).size();
+  const int64_t offset = call.argument("offset").toInt();
+  const Sizes order = order_with_last(rank, dim_of(call, "dim1"), dim_of(call, "dim2"));
+  BITLAB_TRY(base, permuted(lowering, base, order));
+  const program::Dim height = lowering.shape(base)[rank - 2], width = lowering.shape(base).back(),
+                     length = lowering.shape(part).back();
+  if (!(height == width && offset == 0) && !(height.is_number() && width.is_number()))
+    return unsupported(call, "a diagonal of dimensions of fixed size, or the main one of two of one size",
+                       lowering.show(lowering.shape(base)));
+  if (length != height) {
+    const int64_t above = std::max<int64_t>(-offset, 0);
+    BITLAB_TRY(part, zeros_around(lowering, call, part, {above, height.factor - above - length.factor}));
+  }
+  program::Shape column = lowering.shape(part);
+  column.emplace_back(1);
+  BITLAB_TRY(part, lowering.reshape(part, column));
+  BITLAB_TRY(const ValueId diagonal, is_on_diagonal(lowering, height, width, offset));
+  BITLAB_TRY(base, lowering.node(Op::where, {diagonal, part, base}));
+  Sizes back(rank);
+  for (size_t i = 0; i < rank; ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
+  return permuted(lowering, base, back);
+}
+
+// A number on the main diagonal of a matrix.
+Status lower_fill_diagonal(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
+  const program::Shape shape = lowering.shape(x);
+  const bool is_fixed = program::is_fixed(shape), is_tall = is_fixed && shape[0].factor > shape.back().factor;
+  if (shape.size() != 2 || (!is_fixed && shape[0] != shape[1]) || (is_tall && call.argument("wrap").toBool()))
+    return unsupported(call, "a matrix of fixed or of equal sizes", lowering.show(shape));
+  BITLAB_TRY(const ValueId diagonal, is_on_diagonal(lowering, shape[0], shape[1], 0));
+  BITLAB_TRY(const ValueId value, lowering.operand_as(call, "fill_value", output_of(call).scalar_type()));
+  return lowering.lower_to(call, Op::where, {diagonal, value, x});
+}
+
 // The diagonal of two dimensions, which become the last one: taken from both as one.
 Status lower_diagonal(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
   const auto rank = static_cast<int64_t>(lowering.shape(x).size());
   const int64_t rows = dim_of(call, "dim1"), columns = dim_of(call, "dim2"), offset = call.argument("offset").toInt();
-  Sizes order;
-  for (int64_t dim = 0; dim < rank; ++dim)
-    if (dim != rows && dim != columns) order.push_back(dim);
-  order.insert(order.end(), {rows, columns});
-  BITLAB_TRY(x, lowering.node(Op::permute, {x}, {{"dims", order}}));
+  BITLAB_TRY(x, lowering.node(Op::permute, {x}, {{"dims", order_with_last(static_cast<size_t>(rank), rows, columns)}}));
   program::Shape shape = lowering.shape(x);
   const program::Dim height = shape[static_cast<size_t>(rank - 2)], width = shape.back();
-  if (!height.is_number() || !width.is_number())
-    return unsupported(call, "dimensions of fixed size", lowering.show({height, width}));
+  if (!height.is_number() || !width.is_number()) {
+    BITLAB_TRY(x, open_diagonal(lowering, call, x, offset));
+    return lowering.finish(call, x);
+  }
   shape.pop_back();
   shape.back() = height * width;
   BITLAB_TRY(x, lowering.reshape(x, shape));
@@ -113,15 +194,8 @@ Status lower_diag_embed(Lowering& lowering, const Call& call) {
   shape.insert(shape.end() - 1, 1);
   BITLAB_TRY(x, lowering.reshape(x, shape));
   BITLAB_TRY(x, zeros_around(lowering, call, x, {std::max<int64_t>(offset, 0), std::max<int64_t>(-offset, 0)}));
-  ValueId diagonal = program::kNone;
-  if (length.is_number()) {
-    const at::Tensor all = at::ones({size, size}, at::kBool);
-    diagonal = lowering.constant(all.triu(offset).logical_and(all.tril(offset)));
-  } else {
-    BITLAB_TRY(const ValueId columns_of, counted_to(lowering, length));
-    BITLAB_TRY(const ValueId rows_of, lowering.reshape(columns_of, {length, 1}));
-    BITLAB_TRY(diagonal, lowering.node(Op::equal, {rows_of, columns_of}));
-  }
+  const program::Dim whole = length.is_number() ? program::Dim(size) : length;
+  BITLAB_TRY(const ValueId diagonal, is_on_diagonal(lowering, whole, whole, offset));
   const ValueId zero = lowering.number(0, output_of(call).scalar_type());
   BITLAB_TRY(x, lowering.node(Op::where, {diagonal, x, zero}));
   Sizes order(static_cast<size_t>(rank));
@@ -140,17 +214,18 @@ Status lower_take(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::take, {x, places}, {{"dim", int64_t{0}}});
 }
 
-Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& count, int64_t size,
-                          int64_t step) {
-  ValueId places = program::kNone;
-  if (count.is_number()) {
-    places = lowering.constant(at::arange(count.factor).unsqueeze(1) * step + at::arange(size));
-  } else {
-    BITLAB_TRY(places, counted_to(lowering, count));
-    BITLAB_TRY(places, lowering.reshape(places, {count, 1}));
-    BITLAB_TRY(places, lowering.node(Op::mul, {places, lowering.number(step, at::kLong)}));
-    BITLAB_TRY(places, lowering.node(Op::add, {places, lowering.constant(at::arange(size))}));
-  }
+Result<ValueId> window_places(Lowering& lowering, const program::Dim& count, int64_t taps, int64_t step, int64_t dilation) {
+  const at::Tensor of_window = at::arange(taps) * dilation;
+  if (count.is_number()) return lowering.constant(at::arange(count.factor).unsqueeze(1) * step + of_window);
+  BITLAB_TRY(ValueId places, counted_to(lowering, count));
+  BITLAB_TRY(places, lowering.reshape(places, {count, 1}));
+  BITLAB_TRY(places, lowering.node(Op::mul, {places, lowering.number(step, at::kLong)}));
+  return lowering.node(Op::add, {places, lowering.constant(of_window)});
+}
+
+Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& count, int64_t size, int64_t step,
+                          int64_t dilation) {
+  BITLAB_TRY(const ValueId places, window_places(lowering, count, size, step, dilation));
   return lowering.node(Op::take, {x, places}, {{"dim", dim}});
 }
 

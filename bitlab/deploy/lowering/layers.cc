@@ -483,9 +483,15 @@ Status lower_attention(Lowering& lowering, const Call& call) {
   const at::Tensor& query = call.argument("query").toTensor();
   if (query.dim() > 4 && mask.value != program::kNone)
     return unsupported(call, "a mask of queries of rank 3 or 4", describe(call.argument("query")));
+  ValueId hidden = mask.value;
+  if (query.dim() == 3 && hidden != program::kNone && lowering.shape(hidden).size() == 3) {
+    program::Shape with_head = lowering.shape(hidden);
+    with_head.insert(with_head.begin() + 1, 1);
+    BITLAB_TRY(hidden, lowering.reshape(hidden, with_head));
+  }
   const double scale =
       given(call, "scale") ? call.argument("scale").toDouble() : 1 / std::sqrt(static_cast<double>(query.size(-1)));
-  BITLAB_TRY(ValueId y, lowering.node(Op::attention, {inputs[0], inputs[1], inputs[2], mask.value},
+  BITLAB_TRY(ValueId y, lowering.node(Op::attention, {inputs[0], inputs[1], inputs[2], hidden},
                                       {{"causal", int64_t{mask.causal}}, {"scale", scale}}));
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));

@@ -9,7 +9,8 @@ namespace {
 // `length` values in front of a place that differs from run to run: the first ones of what is turned around there.
 Result<ValueId> part_before(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& end,
                             const program::Dim& length) {
-  if (end != lowering.shape(x)[static_cast<size_t>(dim)]) {
+  if (const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)]; end != whole) {
+    if (!end.is_number()) lowering.keep_within(end, whole);
     BITLAB_TRY(x, slice_of(lowering, x, dim, 0, end));
   }
   if (length == end) return x;
@@ -53,6 +54,7 @@ Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
     BITLAB_TRY(length, lowering.dim_of(call, size));
   }
   if (length->is_number()) lowering.at_least(whole, start < 0 ? -start : start + (length->factor - 1) * step + 1);
+  if (!length->is_number() && start == 0 && step == 1) lowering.keep_within(*length, whole);
   return lowering.lower_to(call, Op::slice, {x},
                            {{"dim", dim}, {"start", start}, {"length", program::Shape{*length}}, {"step", step}});
 }
@@ -98,17 +100,45 @@ Status parts(Lowering& lowering, const Call& call, bool drops) {
 Status lower_cast(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
   const at::ScalarType type = output_of(call).scalar_type();
-  if (type == at::kDouble && call.argument("self").toTensor().scalar_type() != at::kDouble)
-    return unsupported(call, "float32, in which programs compute: what 53 bits would promise they cannot keep", "Double");
   if (at::isComplexType(type)) return lower_to_complex(lowering, call);
   const at::ScalarType computed = computed_as(type);
   if (type == scalar_type(lowering.dtype(x)) || computed == scalar_type(lowering.dtype(x))) return lowering.finish(call, x);
   return lowering.lower_to(call, Op::cast, {x}, {{"dtype", std::string(name(dtype_of(computed)))}});
 }
 
+namespace {
+
+// The shape of what has as many values as x: a size that recordings tell otherwise, or not at all, follows from the others.
+Result<program::Shape> shape_of_same(Lowering& lowering, const Call& call, ValueId x) {
+  Result<program::Shape> told = lowering.shape_of_output(call);
+  const program::Dim all = program::volume(lowering.shape(x));
+  if (output_of(call).is_complex() || (told.ok() && program::volume(*told) == all)) return told;
+  const size_t rank = call.shape_of(output_of(call)).size();
+  std::vector<std::optional<program::Dim>> sizes;
+  const auto size_in = [](const Call& c, size_t i) { return c.shapes.at(0).at(i); };
+  for (size_t i = 0; i < rank; ++i) {
+    const Result<program::Dim> size = lowering.dim_of(call, [&](const Call& c) { return size_in(c, i); });
+    sizes.push_back(size.ok() ? std::optional(*size) : std::nullopt);
+  }
+  for (size_t i = 0; i < rank; ++i) {
+    program::Shape shape;
+    std::optional<program::Dim> rest = all;
+    for (size_t k = 0; k < rank && rest; ++k) {
+      shape.push_back(sizes[k].value_or(1));
+      if (k != i) rest = sizes[k] ? divided(*rest, *sizes[k]) : std::nullopt;
+    }
+    if (!rest || !lowering.is_at(*rest, call, [&](const Call& c) { return size_in(c, i); })) continue;
+    shape[i] = *rest;
+    return shape;
+  }
+  return told;
+}
+
+}  // namespace
+
 Status lower_reshape(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
+  BITLAB_TRY(const program::Shape shape, shape_of_same(lowering, call, x));
   if (lowering.shape(x) == shape) return lowering.finish(call, x);
   return lowering.lower_to(call, Op::reshape, {x}, {{"shape", shape}});
 }
@@ -206,6 +236,23 @@ Status lower_flip(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::flip, {x}, {{"dims", dims}});
 }
 
+namespace {
+
+// A shift of another width at each size, as by half of it: what lies as many values in front of the end of two copies.
+Result<ValueId> rolled_by_sizes(Lowering& lowering, const Call& call, ValueId x, int64_t dim,
+                                const std::function<int64_t(const Call&)>& shift_in) {
+  const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
+  const auto end_in = [&](const Call& c) {
+    const int64_t size = c.argument("self").toTensor().size(dim);
+    return 2 * size - (shift_in(c) % size + size) % size;
+  };
+  BITLAB_TRY(const program::Dim end, lowering.dim_of(call, end_in));
+  BITLAB_TRY(x, lowering.node(Op::cat, {x, x}, {{"dim", dim}}));
+  return part_before(lowering, x, dim, end, whole);
+}
+
+}  // namespace
+
 // What leaves a dimension at its end enters at its beginning.
 Status lower_roll(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
@@ -214,8 +261,12 @@ Status lower_roll(Lowering& lowering, const Call& call) {
   for (size_t i = 0; i < dims.size(); ++i) {
     const int64_t dim = wrap_dim(dims[i], static_cast<int64_t>(lowering.shape(x).size()));
     const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
-    if (uses(whole, 0) || shifts != lowering.twin().argument("shifts").toIntVector())
-      return unsupported(call, "the same shift within samples of all sizes", lowering.show(lowering.shape(x)));
+    const auto shift_in = [&](const Call& c) { return c.argument("shifts").toIntVector().at(i); };
+    if (uses(whole, 0)) return unsupported(call, "a shift within samples", lowering.show(lowering.shape(x)));
+    if (!lowering.is_same(call, shift_in)) {
+      BITLAB_TRY(x, rolled_by_sizes(lowering, call, x, dim, shift_in));
+      continue;
+    }
     const int64_t shift = whole.is_number() ? ((shifts[i] % whole.factor) + whole.factor) % whole.factor : shifts[i];
     if (shift == 0) continue;
     lowering.at_least(whole, std::abs(shift) + 1);

@@ -27,7 +27,7 @@ struct Axis {
     std::erase(list, program::kNone);
     return list.size() == 1 ? Result<ValueId>(list[0]) : lowering.node(Op::cat, std::move(list), {{"dim", dim}});
   }
-  Result<ValueId> constant(int64_t length) const {
+  Result<ValueId> constant(const program::Dim& length) const {
     program::Shape shape = lowering.shape(x);
     shape[static_cast<size_t>(dim)] = length;
     return lowering.node(Op::expand,
@@ -77,6 +77,11 @@ Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding 
 Result<ValueId> padded_to(Lowering& lowering, const Call& call, const Axis& axis, Padding mode, const program::Dim& size) {
   constexpr int64_t kMost = 256;
   const program::Dim now = lowering.shape(axis.x)[static_cast<size_t>(axis.dim)];
+  const auto more = sum(size, now, -1);
+  if (mode == Padding::kConstant && more && lowering.is_within(1, *more, 0)) {
+    BITLAB_TRY(const ValueId values, axis.constant(*more));
+    return axis.join({axis.x, values});
+  }
   int64_t most = 0;
   while (most <= kMost && !lowering.is_within(size, now, most)) ++most;
   if (most > kMost) return unsupported(call, fmt::format("padding by {} at most", kMost), lowering.show({now, size}));
@@ -155,6 +160,16 @@ Status pad(Lowering& lowering, const Call& call, Padding mode, const char* argum
 }
 
 }  // namespace
+
+Result<ValueId> repeated_to(Lowering& lowering, const Call& call, ValueId x, int64_t dim, const program::Dim& size) {
+  if (lowering.shape(x)[static_cast<size_t>(dim)] == size) return x;
+  return padded_to(lowering, call, Axis{lowering, x, dim}, Padding::kReplicate, size);
+}
+
+Result<ValueId> zeros_to(Lowering& lowering, const Call& call, ValueId x, int64_t dim, const program::Dim& size) {
+  if (lowering.shape(x)[static_cast<size_t>(dim)] == size) return x;
+  return padded_to(lowering, call, Axis{lowering, x, dim}, Padding::kConstant, size);
+}
 
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides) {
   return padded(lowering, call, x, Padding::kConstant, sides);

@@ -437,6 +437,34 @@ Status lower_median(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const Ordered rows, ordered(lowering, call, true));
   return lower_kth(lowering, call, rows, (rows.count - 1) / 2);
 }
+
+// The value that stands there most often, of several the least one, and its last place: in order, the one with as many as it in front of it and behind.
+Status lower_mode(Lowering& lowering, const Call& call) {
+  BITLAB_TRY(const Ordered rows, ordered(lowering, call, false));
+  program::Shape shape = lowering.shape(rows.parts[0]), of_each = shape, against = shape;
+  of_each.emplace_back(1);
+  against.insert(against.end() - 1, 1);
+  BITLAB_TRY(const ValueId each, lowering.reshape(rows.parts[0], of_each));
+  BITLAB_TRY(const ValueId all, lowering.reshape(rows.parts[0], against));
+  BITLAB_TRY(ValueId count, lowering.node(Op::equal, {each, all}));
+  BITLAB_TRY(count, lowering.cast(count, at::kLong));
+  BITLAB_TRY(count, lowering.node(Op::sum, {count}));
+  BITLAB_TRY(ValueId first, lowering.node(Op::argmax, {count}));
+  BITLAB_TRY(const ValueId most, lowering.node(Op::max, {count}));
+  BITLAB_TRY(ValueId place, lowering.node(Op::add, {first, most}));
+  BITLAB_TRY(place, with_number(lowering, Op::add, place, -1));
+  shape.back() = 1;
+  BITLAB_TRY(place, lowering.reshape(place, shape));
+  BITLAB_TRY(const program::Shape result, lowering.shape_of_output(call));
+  const auto finished = [&](size_t part) -> Result<ValueId> {
+    BITLAB_TRY(const ValueId y, lowering.node(Op::gather, {rows.parts[part], place}, {{"dim", rows.last}}));
+    return lowering.reshape(y, result);
+  };
+  BITLAB_TRY(const ValueId y, finished(0));
+  BITLAB_RETURN_IF_ERROR(lowering.finish(call, y));
+  return finish_second(lowering, call, [&] { return finished(1); });
+}
+
 Status lower_kthvalue(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const Ordered rows, ordered(lowering, call, false));
   return lower_kth(lowering, call, rows, call.argument("k").toInt() - 1);

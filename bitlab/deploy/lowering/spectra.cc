@@ -109,6 +109,107 @@ at::Tensor real_inverse_of(int64_t n, int64_t frequencies, double scale) {
   });
 }
 
+// [rows, columns] of 2 pi (row column mod n) / n, of an n that differs from run to run.
+Result<ValueId> open_angles(Lowering& lowering, const program::Dim& rows, const program::Dim& columns,
+                            const program::Dim& n) {
+  BITLAB_TRY(ValueId i, counted_to(lowering, rows));
+  BITLAB_TRY(i, lowering.reshape(i, {rows, 1}));
+  BITLAB_TRY(const ValueId j, counted_to(lowering, columns));
+  BITLAB_TRY(const ValueId size, lowering.size_value(n));
+  BITLAB_TRY(const ValueId product, lowering.node(Op::mul, {i, j}));
+  BITLAB_TRY(ValueId turns, lowering.node(Op::floor_divide, {product, size}));
+  BITLAB_TRY(turns, lowering.node(Op::mul, {turns, size}));
+  BITLAB_TRY(ValueId angle, lowering.node(Op::sub, {product, turns}));
+  BITLAB_TRY(angle, lowering.cast(angle, at::kFloat));
+  BITLAB_TRY(angle, scaled(lowering, angle, 2 * std::numbers::pi));
+  BITLAB_TRY(const ValueId whole, lowering.cast(size, at::kFloat));
+  return lowering.node(Op::div, {angle, whole});
+}
+
+// The dimension `dim` of x last, a function of that, and back.
+Result<ValueId> along(Lowering& lowering, ValueId x, int64_t dim, const std::function<Result<ValueId>(ValueId)>& f) {
+  const auto rank = static_cast<int64_t>(lowering.shape(x).size());
+  Sizes order = counted(static_cast<size_t>(rank)), back = order;
+  std::rotate(order.begin() + dim, order.begin() + dim + 1, order.end());
+  std::rotate(back.begin() + dim, back.begin() + rank - 1, back.end());
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  BITLAB_TRY(x, with_rank(lowering, x, 2));
+  BITLAB_TRY(x, f(x));
+  if (rank == 1) {
+    BITLAB_TRY(x, lowering.reshape(x, {lowering.shape(x).back()}));
+  }
+  return permuted(lowering, x, back);
+}
+
+// A transform of n values, where n differs from run to run, by products with its matrices, which each run computes: of n^2 values.
+struct OpenTransform {
+  Lowering& lowering;
+  program::Dim n;
+  int64_t normalization;
+
+  // What LibTorch multiplies with; x itself for nothing.
+  Result<ValueId> normalized(ValueId x) const {
+    if (normalization == 0) return x;
+    BITLAB_TRY(ValueId size, lowering.size_value(n));
+    BITLAB_TRY(size, lowering.cast(size, at::kFloat));
+    if (normalization == 1) {
+      BITLAB_TRY(size, lowering.node(Op::sqrt, {size}));
+    }
+    return lowering.node(Op::div, {x, size});
+  }
+
+  // Real and imaginary parts [..., n] to `count` of each: (a + b i)(cos -+ sin i). `b` is none of real values; `wanted`: both parts, or the real one.
+  Result<std::array<ValueId, 2>> of(ValueId a, ValueId b, int64_t dim, const program::Dim& count, bool forward,
+                                    bool wants_imaginary) const {
+    BITLAB_TRY(const ValueId angles, open_angles(lowering, lowering.shape(a)[static_cast<size_t>(dim)], count, n));
+    BITLAB_TRY(const ValueId cosines, lowering.node(Op::cos, {angles}));
+    BITLAB_TRY(ValueId sines, lowering.node(Op::sin, {angles}));
+    BITLAB_TRY(sines, scaled(lowering, sines, forward ? -1 : 1));
+    const auto times = [&](ValueId x, ValueId matrix) {
+      return along(lowering, x, dim, [&](ValueId rows) { return lowering.node(Op::matmul, {rows, matrix}); });
+    };
+    const auto both = [&](ValueId first, ValueId second, Op op) -> Result<ValueId> {
+      BITLAB_TRY(ValueId y, times(a, first));
+      if (b != program::kNone) {
+        BITLAB_TRY(const ValueId z, times(b, second));
+        BITLAB_TRY(y, lowering.node(op, {y, z}));
+      }
+      return normalized(y);
+    };
+    std::array<ValueId, 2> parts{program::kNone, program::kNone};
+    BITLAB_TRY(parts[0], both(cosines, sines, Op::sub));
+    if (wants_imaginary) {
+      BITLAB_TRY(parts[1], both(sines, cosines, Op::add));
+    }
+    return parts;
+  }
+};
+
+// The parts of pairs, without the dimension that they are in, and pairs of such.
+Result<std::array<ValueId, 2>> parts_of(Lowering& lowering, ValueId pairs) {
+  program::Shape shape = lowering.shape(pairs);
+  shape.pop_back();
+  std::array<ValueId, 2> parts{};
+  for (size_t half = 0; half < 2; ++half) {
+    BITLAB_TRY(parts.at(half), half_of(lowering, pairs, static_cast<int64_t>(half)));
+    BITLAB_TRY(parts.at(half), lowering.reshape(parts.at(half), shape));
+  }
+  return parts;
+}
+Result<ValueId> joined_parts(Lowering& lowering, std::array<ValueId, 2> parts) {
+  program::Shape shape = lowering.shape(parts[0]);
+  shape.emplace_back(1);
+  for (ValueId& part : parts) {
+    BITLAB_TRY(part, lowering.reshape(part, shape));
+  }
+  return lowering.node(Op::cat, {parts[0], parts[1]}, {{"dim", static_cast<int64_t>(shape.size()) - 1}});
+}
+
+bool is_open(Lowering& lowering, ValueId x, int64_t dim) {
+  const program::Dim& size = lowering.shape(x)[static_cast<size_t>(dim)];
+  return !size.is_number() && !uses(size, 0);
+}
+
 // A product with a constant matrix along a dimension of fixed size; of pairs along it and the pair, which stays last.
 Result<ValueId> transformed(Lowering& lowering, const Call& call, ValueId x, int64_t dim, bool of_pairs, bool to_pairs,
                             const std::function<at::Tensor(int64_t n)>& matrix) {
@@ -152,6 +253,14 @@ Sizes transformed_dims(const Call& call) {
 Result<ValueId> complex_transformed(Lowering& lowering, const Call& call, ValueId x, at::IntArrayRef dims, bool forward) {
   const int64_t normalization = call.argument("normalization").toInt();
   for (const int64_t dim : dims) {
+    if (is_open(lowering, x, dim)) {
+      const program::Dim n = lowering.shape(x)[static_cast<size_t>(dim)];
+      BITLAB_TRY(auto parts, parts_of(lowering, x));
+      const OpenTransform transform{lowering, n, normalization};
+      BITLAB_TRY(parts, transform.of(parts[0], parts[1], dim, n, forward, true));
+      BITLAB_TRY(x, joined_parts(lowering, parts));
+      continue;
+    }
     BITLAB_TRY(x, transformed(lowering, call, x, dim, true, true,
                               [&](int64_t n) { return complex_transform_of(n, scale_of(n, normalization), forward); }));
   }
@@ -342,16 +451,50 @@ Status lower_to_complex(Lowering& lowering, const Call& call) {
   return lowering.finish(call, x);
 }
 
-// Transforms along dimensions of fixed sizes: of real values along the last one, of pairs along the others.
+namespace {
+
+// Frequencies to real values: each but the first, and that of n / 2, stands for its mirror image as well.
+Status open_irfft(Lowering& lowering, const Call& call, ValueId x, int64_t dim) {
+  BITLAB_TRY(const program::Dim n, lowering.dim_of(call, [](const Call& c) { return c.argument("last_dim_size").toInt(); }));
+  const program::Dim frequencies = lowering.shape(x)[static_cast<size_t>(dim)];
+  BITLAB_TRY(const ValueId k, counted_to(lowering, frequencies));
+  BITLAB_TRY(const ValueId twice, with_number(lowering, Op::mul, k, 2));
+  BITLAB_TRY(const ValueId size, lowering.size_value(n));
+  BITLAB_TRY(ValueId weight, lowering.node(Op::equal, {twice, size}));
+  BITLAB_TRY(const ValueId is_first, lowering.node(Op::equal, {k, lowering.number(0, at::kLong)}));
+  BITLAB_TRY(weight, lowering.node(Op::maximum, {weight, is_first}));
+  BITLAB_TRY(weight, lowering.node(Op::where, {weight, lowering.number(1, at::kFloat), lowering.number(2, at::kFloat)}));
+  program::Shape aligned(lowering.shape(x).size() - static_cast<size_t>(dim), 1);
+  aligned[0] = frequencies;
+  BITLAB_TRY(weight, lowering.reshape(weight, aligned));
+  BITLAB_TRY(x, lowering.node(Op::mul, {x, weight}));
+  BITLAB_TRY(const auto parts, parts_of(lowering, x));
+  const OpenTransform transform{lowering, n, call.argument("normalization").toInt()};
+  BITLAB_TRY(const auto real, transform.of(parts[0], parts[1], dim, n, false, false));
+  return finish_real(lowering, call, real[0]);
+}
+
+}  // namespace
+
+// Transforms: of real values along the last dimension, of pairs along the others.
 Status lower_rfft(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.activation(call, "self"));
   Sizes dims = transformed_dims(call);
   const int64_t last = dims.back(), normalization = call.argument("normalization").toInt();
   const bool one_sided = call.argument("onesided").toBool();
+  dims.pop_back();
+  if (is_open(lowering, x, last)) {
+    const program::Dim n = lowering.shape(x)[static_cast<size_t>(last)];
+    BITLAB_TRY(const program::Dim count, lowering.dim_of(call, [&](const Call& c) { return output_of(c).size(last); }));
+    const OpenTransform transform{lowering, n, normalization};
+    BITLAB_TRY(const auto parts, transform.of(x, program::kNone, last, count, true, true));
+    BITLAB_TRY(x, joined_parts(lowering, parts));
+    BITLAB_TRY(x, complex_transformed(lowering, call, x, dims, true));
+    return lowering.finish(call, x);
+  }
   BITLAB_TRY(x, transformed(lowering, call, x, last, false, true, [&](int64_t n) {
                return transform_of(n, one_sided ? n / 2 + 1 : n, scale_of(n, normalization));
              }));
-  dims.pop_back();
   BITLAB_TRY(x, complex_transformed(lowering, call, x, dims, true));
   return lowering.finish(call, x);
 }
@@ -367,6 +510,7 @@ Status lower_irfft(Lowering& lowering, const Call& call) {
                 normalization = call.argument("normalization").toInt();
   dims.pop_back();
   BITLAB_TRY(x, complex_transformed(lowering, call, x, dims, false));
+  if (is_open(lowering, x, last)) return open_irfft(lowering, call, x, last);
   BITLAB_TRY(x, transformed(lowering, call, x, last, true, false, [&](int64_t frequencies) {
                return real_inverse_of(n, frequencies, scale_of(n, normalization));
              }));

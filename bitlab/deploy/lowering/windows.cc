@@ -1,4 +1,4 @@
-// Windows of images whose values are taken one by one: convolutions by computed weights, places of the largest values, what is put back at places.
+// AxisWindows of images whose values are taken one by one: convolutions by computed weights, places of the largest values, what is put back at places.
 #include <algorithm>
 #include <limits>
 
@@ -15,16 +15,18 @@ namespace {
 using program::Dim;
 using program::Shape;
 
-// Along one axis: the places [windows, taps] that windows read.
-at::Tensor places_of(int64_t windows, int64_t taps, int64_t stride, int64_t dilation) {
-  return at::arange(windows).unsqueeze(1) * stride + at::arange(taps) * dilation;
-}
+// The windows of one axis.
+struct AxisWindows {
+  Dim count;
+  int64_t taps, stride, dilation;
+};
 
-// x [n, c, sizes...] as [n, c, taps..., windows...], with the places of each axis.
-Result<ValueId> windows_of(Lowering& lowering, ValueId x, const std::vector<at::Tensor>& places) {
-  const auto axes = static_cast<int64_t>(places.size());
+// x [n, c, sizes...] as [n, c, taps..., windows...].
+Result<ValueId> windows_of(Lowering& lowering, ValueId x, const std::vector<AxisWindows>& windows) {
+  const auto axes = static_cast<int64_t>(windows.size());
   for (int64_t axis = axes - 1; axis >= 0; --axis) {
-    BITLAB_TRY(x, lowering.node(Op::take, {x, lowering.constant(places[static_cast<size_t>(axis)])}, {{"dim", axis + 2}}));
+    const auto& [count, taps, stride, dilation] = windows[static_cast<size_t>(axis)];
+    BITLAB_TRY(x, frames_of(lowering, x, axis + 2, count, taps, stride, dilation));
   }
   Sizes order{0, 1};
   for (int64_t axis = 0; axis < axes; ++axis) order.push_back(3 + 2 * axis);
@@ -32,23 +34,15 @@ Result<ValueId> windows_of(Lowering& lowering, ValueId x, const std::vector<at::
   return permuted(lowering, x, order);
 }
 
-Dim product_of(const std::vector<at::Tensor>& places, int64_t dim) {
-  Dim all = 1;
-  for (const at::Tensor& axis : places) all = all * Dim(axis.size(dim));
+int64_t taps_of(const std::vector<AxisWindows>& windows) {
+  int64_t all = 1;
+  for (const AxisWindows& axis : windows) all *= axis.taps;
   return all;
 }
-
-// The fixed sizes of an image's axes.
-Result<Sizes> spatial_of(Lowering& lowering, const Call& call, ValueId x) {
-  Sizes sizes;
-  for (size_t i = 2; i < lowering.shape(x).size(); ++i) {
-    const Dim& size = lowering.shape(x)[i];
-    if (!size.is_number())
-      return unsupported(call, "an image of fixed size, whose windows are taken one by one",
-                         lowering.show(lowering.shape(x)));
-    sizes.push_back(size.factor);
-  }
-  return sizes;
+Shape counts_of(const std::vector<AxisWindows>& windows) {
+  Shape counts;
+  for (const AxisWindows& axis : windows) counts.push_back(axis.count);
+  return counts;
 }
 
 // A convolution by a weight [rows, channels / groups, taps...] that is computed.
@@ -63,23 +57,28 @@ Result<ValueId> convolved(Lowering& lowering, const Call& call, ValueId x, Value
   Sizes sides;
   for (size_t axis = axes; axis-- > 0;) sides.insert(sides.end(), {conv.front[axis], conv.behind[axis]});
   BITLAB_TRY(x, zeros_around(lowering, call, x, sides));
-  BITLAB_TRY(const Sizes sizes, spatial_of(lowering, call, x));
-  std::vector<at::Tensor> places;
+  std::vector<AxisWindows> windows;
   for (size_t axis = 0; axis < axes; ++axis) {
     if (!of_weight[axis + 2].is_number()) return unsupported(call, "a window of fixed size", lowering.show(of_weight));
     const int64_t taps = of_weight[axis + 2].factor, reach = conv.dilation[axis] * (taps - 1) + 1;
-    places.push_back(places_of((sizes[axis] - reach) / conv.stride[axis] + 1, taps, conv.stride[axis], conv.dilation[axis]));
+    const Dim size = lowering.shape(x)[axis + 2];
+    const auto count = quotient(size, conv.stride[axis] - reach, conv.stride[axis]);
+    if (!count || uses(size, 0))
+      return unsupported(call, "windows whose number can be written", lowering.show(lowering.shape(x)));
+    lowering.at_least(size, reach);
+    windows.push_back({*count, taps, conv.stride[axis], conv.dilation[axis]});
   }
-  BITLAB_TRY(x, windows_of(lowering, x, places));
-  const Dim batch = lowering.shape(x)[0], depth = of_weight[1] * product_of(places, 1), windows = product_of(places, 0);
+  BITLAB_TRY(x, windows_of(lowering, x, windows));
+  const Shape counts = counts_of(windows);
+  const Dim batch = lowering.shape(x)[0], depth = of_weight[1] * Dim(taps_of(windows)), all = program::volume(counts);
   const std::optional<Dim> rows = divided(of_weight[0], conv.groups);
   if (!rows) return unsupported(call, "rows of the weight for each group", lowering.show(of_weight));
-  BITLAB_TRY(x, lowering.reshape(x, {batch, conv.groups, depth, windows}));
+  BITLAB_TRY(x, lowering.reshape(x, {batch, conv.groups, depth, all}));
   BITLAB_TRY(weight, lowering.reshape(weight, {1, conv.groups, *rows, depth}));
   BITLAB_TRY(weight, expanded(lowering, weight, {batch, conv.groups, *rows, depth}));
   BITLAB_TRY(ValueId y, lowering.node(Op::matmul, {weight, x}));
   Shape result{batch, of_weight[0]};
-  for (const at::Tensor& axis : places) result.emplace_back(axis.size(0));
+  result.insert(result.end(), counts.begin(), counts.end());
   return lowering.reshape(y, result);
 }
 
@@ -89,16 +88,17 @@ Result<ValueId> spread(Lowering& lowering, const Call& call, ValueId x, const Si
     const size_t dim = axis + 2;
     if (stride[axis] == 1) continue;
     Shape shape = lowering.shape(x), split = shape;
-    if (!shape[dim].is_number()) return unsupported(call, "an image of fixed size", lowering.show(shape));
-    const int64_t size = shape[dim].factor;
+    const Dim size = shape[dim], all = with_factor(size, size.factor * stride[axis]);
+    const auto left = sum(all, 1 - stride[axis]);
+    if (!left) return unsupported(call, "an image whose size can be written", lowering.show(shape));
     split.insert(split.begin() + static_cast<std::ptrdiff_t>(dim) + 1, 1);
     BITLAB_TRY(x, lowering.reshape(x, split));
     Sizes sides(2 * (split.size() - dim - 1), 0);
     sides.back() = stride[axis] - 1;
     BITLAB_TRY(x, zeros_around(lowering, call, x, sides));
-    shape[dim] = size * stride[axis];
+    shape[dim] = all;
     BITLAB_TRY(x, lowering.reshape(x, shape));
-    BITLAB_TRY(x, slice_of(lowering, x, static_cast<int64_t>(dim), 0, (size - 1) * stride[axis] + 1));
+    BITLAB_TRY(x, slice_of(lowering, x, static_cast<int64_t>(dim), 0, *left));
   }
   return x;
 }
@@ -162,6 +162,19 @@ Status computed_conv(Lowering& lowering, const Call& call, ValueId x, bool is_tr
   return lowering.finish(call, y);
 }
 
+namespace {
+
+// Along one axis of fixed size: the places [windows, taps] that windows read.
+at::Tensor places_of(int64_t windows, int64_t taps, int64_t stride, int64_t dilation) {
+  return at::arange(windows).unsqueeze(1) * stride + at::arange(taps) * dilation;
+}
+
+int64_t product_of(const std::vector<at::Tensor>& places, int64_t dim) {
+  int64_t all = 1;
+  for (const at::Tensor& axis : places) all *= axis.size(dim);
+  return all;
+}
+
 // Each window's places, without what lies outside of the image: in its stead the nearest place of the window that does not, which is no first largest one
 // before that itself is. A place is counted row by row in the whole image.
 Status finish_places(Lowering& lowering, const Call& call, ValueId x, const std::vector<at::Tensor>& windows) {
@@ -170,7 +183,8 @@ Status finish_places(Lowering& lowering, const Call& call, ValueId x, const std:
     lowering.lose(output);
     return {};
   }
-  BITLAB_TRY(const Sizes sizes, spatial_of(lowering, call, x));
+  Sizes sizes;
+  for (size_t i = 2; i < lowering.shape(x).size(); ++i) sizes.push_back(lowering.shape(x)[i].factor);
   const auto axes = static_cast<int64_t>(windows.size());
   at::Tensor places = at::zeros({}, at::kLong);  // [windows..., taps...]
   for (int64_t axis = 0; axis < axes; ++axis) {
@@ -179,7 +193,7 @@ Status finish_places(Lowering& lowering, const Call& call, ValueId x, const std:
     shape[static_cast<size_t>(axis + axes)] = windows[static_cast<size_t>(axis)].size(1);
     places = places * sizes[static_cast<size_t>(axis)] + windows[static_cast<size_t>(axis)].view(shape);
   }
-  const int64_t taps = product_of(windows, 1).factor, count = product_of(windows, 0).factor;
+  const int64_t taps = product_of(windows, 1), count = product_of(windows, 0);
   Shape shape = lowering.shape(x);
   shape.resize(2);
   Shape result = shape;
@@ -193,8 +207,61 @@ Status finish_places(Lowering& lowering, const Call& call, ValueId x, const std:
   return lowering.finish(call, y, output);
 }
 
+// The same of a size that differs from run to run. What lies outside of the image is next to what does not.
+Status finish_open_places(Lowering& lowering, const Call& call, ValueId x, const PoolWindow& pool) {
+  const at::Tensor& output = call.outputs.at(1).toTensor();
+  if (!lowering.is_read(output)) {
+    lowering.lose(output);
+    return {};
+  }
+  const size_t axes = pool.kernel.size();
+  BITLAB_TRY(const Shape result, lowering.shape_of(call, [](const Call& c) { return c.shapes.at(1); }));
+  const Shape image(lowering.shape(x).begin() + 2, lowering.shape(x).end());
+  const Dim count = program::volume({result.end() - static_cast<std::ptrdiff_t>(axes), result.end()});
+  int64_t taps = 1;
+  ValueId places = program::kNone;  // [windows..., taps...]
+  for (size_t axis = 0; axis < axes; ++axis) {
+    if (pool.dilation[axis] != 1 || uses(image[axis], 0))
+      return unsupported(call, "places of windows without dilation, or of an image of fixed size",
+                         lowering.show(lowering.shape(x)));
+    const Dim windows = result[result.size() - axes + axis];
+    taps *= pool.kernel[axis];
+    BITLAB_TRY(const ValueId size, lowering.size_value(image[axis]));
+    BITLAB_TRY(ValueId own, window_places(lowering, windows, pool.kernel[axis], pool.stride[axis]));
+    BITLAB_TRY(own, with_number(lowering, Op::add, own, static_cast<double>(-pool.padding[axis])));
+    BITLAB_TRY(own, with_number(lowering, Op::maximum, own, 0));
+    BITLAB_TRY(const ValueId last, with_number(lowering, Op::add, size, -1));
+    BITLAB_TRY(own, lowering.node(Op::minimum, {own, last}));
+    Shape aligned(2 * axes, 1);
+    aligned[axis] = windows;
+    aligned[axis + axes] = pool.kernel[axis];
+    BITLAB_TRY(own, lowering.reshape(own, aligned));
+    if (places != program::kNone) {
+      BITLAB_TRY(places, lowering.node(Op::mul, {places, size}));
+      BITLAB_TRY(own, lowering.node(Op::add, {places, own}));
+    }
+    places = own;
+  }
+  const Shape shape = lowering.shape(x);
+  BITLAB_TRY(ValueId y, lowering.reshape(x, {shape[0], shape[1], program::volume(image)}));
+  BITLAB_TRY(places, lowering.reshape(places, {count, taps}));
+  BITLAB_TRY(y, lowering.node(Op::take, {y, places}, {{"dim", int64_t{2}}}));
+  BITLAB_TRY(y, lowering.node(Op::argmax, {y}));
+  BITLAB_TRY(ValueId first, counted_to(lowering, count));
+  BITLAB_TRY(first, with_number(lowering, Op::mul, first, static_cast<double>(taps)));
+  BITLAB_TRY(y, lowering.node(Op::add, {y, first}));
+  BITLAB_TRY(places, lowering.reshape(places, {with_factor(count, count.factor * taps)}));
+  BITLAB_TRY(y, lowering.node(Op::take, {places, y}, {{"dim", int64_t{0}}}));
+  BITLAB_TRY(y, lowering.reshape(y, result));
+  return lowering.finish(call, y, output);
+}
+
+}  // namespace
+
 Status finish_pool_places(Lowering& lowering, const Call& call, ValueId x, const PoolWindow& pool) {
   if (call.outputs.size() < 2) return {};
+  if (!program::is_fixed({lowering.shape(x).begin() + 2, lowering.shape(x).end()}))
+    return finish_open_places(lowering, call, x, pool);
   std::vector<at::Tensor> windows;
   const auto axes = static_cast<int64_t>(pool.kernel.size());
   for (int64_t axis = 0; axis < axes; ++axis) {
@@ -252,7 +319,8 @@ Status lower_unfold_backward(Lowering& lowering, const Call& call) {
   const int64_t dim = wrap_dim(call.argument("dim").toInt(), rank);
   const Dim size = result[static_cast<size_t>(dim)], count = lowering.shape(x)[static_cast<size_t>(dim)],
             taps = lowering.shape(x).back();
-  if (!size.is_number() || !count.is_number()) return unsupported(call, "a dimension of fixed size", lowering.show(result));
+  if (!taps.is_number() || uses(count, 0) || uses(size, 0))
+    return unsupported(call, "windows of fixed size within samples", lowering.show(lowering.shape(x)));
   Sizes order;
   for (int64_t i = 0; i < rank; ++i)
     if (i != dim) order.push_back(i);
@@ -262,8 +330,9 @@ Status lower_unfold_backward(Lowering& lowering, const Call& call) {
   flat.push_back(count * taps);
   whole.push_back(size);
   BITLAB_TRY(x, lowering.reshape(x, flat));
-  const at::Tensor places = places_of(count.factor, taps.factor, call.argument("step").toInt(), 1).reshape({-1});
-  BITLAB_TRY(const ValueId indices, lowering.node(Op::expand, {lowering.constant(places)}, {{"shape", flat}}));
+  BITLAB_TRY(ValueId indices, window_places(lowering, count, taps.factor, call.argument("step").toInt()));
+  BITLAB_TRY(indices, lowering.reshape(indices, {count * taps}));
+  BITLAB_TRY(indices, lowering.node(Op::expand, {indices}, {{"shape", flat}}));
   BITLAB_TRY(ValueId y, lowering.node(Op::expand, {lowering.constant(at::zeros({1}))}, {{"shape", whole}}));
   BITLAB_TRY(y, lowering.node(Op::scatter, {y, indices, x}, {{"dim", rank - 1}, {"mode", std::string("add")}}));
   Sizes back = counted(static_cast<size_t>(rank));

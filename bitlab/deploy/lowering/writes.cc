@@ -109,6 +109,7 @@ constexpr ViewRow kViews[] = {
     {"aten::permute", put_permuted},
     {"aten::transpose.int", put_permuted},
     {"aten::t", put_permuted},
+    {"aten::diagonal", put_on_diagonal},
 };
 
 // --- scattering
@@ -148,7 +149,7 @@ Result<ValueId> filled(Lowering& lowering, const Shape& shape, double value, at:
 }
 
 // What a scatter writes: a number, or the beginning of a tensor that may be larger than the indices.
-Result<ValueId> source_of(Lowering& lowering, const Call& call, const char* name, const Shape& shape) {
+Result<ValueId> source_of(Lowering& lowering, const Call& call, const char* name, Shape shape) {
   BITLAB_TRY(ValueId source, lowering.operand_as(call, name, result_type(call)));
   if (call.argument(name).isScalar() || !call.argument(name).isTensor() || call.tensor(name).dim() == 0)
     return expanded(lowering, source, shape);

@@ -130,8 +130,18 @@ bool indexes_samples(Lowering& lowering, const Call& call);
 // x with values written where index would read them, by int64 indices of several dimensions.
 Result<ValueId> put_at_places(Lowering& lowering, const Call& call, ValueId x, ValueId values, const std::string& mode);
 
-// indices.cc: `count` parts of x's dimension, [..., count, size, ...], each `step` behind the one before.
-Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& count, int64_t size, int64_t step);
+// indices.cc: where `count` windows of a dimension lie, each `step` behind the one before, with `dilation` from one place to the next: [count, taps].
+Result<ValueId> window_places(Lowering& lowering, const program::Dim& count, int64_t taps, int64_t step,
+                              int64_t dilation = 1);
+// The values there in place of x's dimension: [..., count, taps, ...].
+Result<ValueId> frames_of(Lowering& lowering, ValueId x, int64_t dim, const program::Dim& count, int64_t taps, int64_t step,
+                          int64_t dilation = 1);
+// indices.cc: a view function (above) of diagonals.
+Result<ValueId> put_on_diagonal(Lowering& lowering, const Call& call, const at::Tensor& view, ValueId base, ValueId part);
+
+// x with its last values along `dim` repeated, or with zeros behind it, so that there are as many as `size`, or with as many of them (padding.cc).
+Result<ValueId> repeated_to(Lowering& lowering, const Call& call, ValueId x, int64_t dim, const program::Dim& size);
+Result<ValueId> zeros_to(Lowering& lowering, const Call& call, ValueId x, int64_t dim, const program::Dim& size);
 
 // x with zeros in front of and behind its dimensions, the last one first.
 Result<ValueId> zeros_around(Lowering& lowering, const Call& call, ValueId x, const Sizes& sides);
