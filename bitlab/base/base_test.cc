@@ -306,6 +306,8 @@ TEST(Text, FormatsBytes) {
 
 TEST(Text, AlignsTables) {
   EXPECT_EQ(one_line("a\nb\x1b[31m\x7f\t\xc3\xa9"), "a?b?[31m??\xc3\xa9");
+  EXPECT_EQ(first_line("expected a\n at b"), "expected a");
+  EXPECT_EQ(first_line(""), "");
   EXPECT_EQ(format_table({{"name", "n", "text"}, {"a", "12", "b"}, {"longer", "3", ""}}),
             "name     n  text\n"
             "----------------\n"

@@ -111,8 +111,7 @@ int run_program(const char* name, const char* description, std::span<const AddCo
     return report(name, error.error());
   } catch (const std::exception& error) {
     if (const Status printed = flush_output(); !printed.ok()) return report(name, printed.error());
-    const std::string_view what = error.what();  // LibTorch's have their origin below
-    return report(name, make_error(ErrorCode::kInternal, "[{}] {}", name, what.substr(0, what.find('\n'))));
+    return report(name, make_error(ErrorCode::kInternal, "[{}] {}", name, first_line(error.what())));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <torch/serialize/output-archive.h>
 
 #include "bitlab/base/file.h"
+#include "bitlab/base/text.h"
 #include "bitlab/config/io.h"
 #include "bitlab/nn/layer.h"
 
@@ -16,8 +17,8 @@ namespace {
 constexpr const char* kConfigKey = "mixed_precision";
 
 Error unreadable(const std::filesystem::path& path, std::string_view what) {
-  return make_error(ErrorCode::kCorrupt, "[bit_model] a model with its rules, got '{}' (path={})",
-                    what.substr(0, what.find('\n')), path.string());
+  return make_error(ErrorCode::kCorrupt, "[bit_model] a model with its rules, got '{}' (path={})", first_line(what),
+                    path.string());
 }
 
 Result<MixedPrecisionConfig> config_of(torch::serialize::InputArchive& archive, const std::filesystem::path& path) {

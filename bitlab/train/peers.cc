@@ -16,6 +16,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "bitlab/base/plugin.h"
+#include "bitlab/base/text.h"
 #include "bitlab/train/internal/device_group.h"
 
 namespace bitlab::train {
@@ -32,12 +33,6 @@ Result<MakeDeviceGroup*> find_device_group() {
   constexpr const char* kFunction = "bitlab_device_group";
   if (void* function = dlsym(*library, kFunction); function != nullptr) return reinterpret_cast<MakeDeviceGroup*>(function);
   return make_error(ErrorCode::kUnsupported, "[train] {} in the plug-in for processes on devices, got none", kFunction);
-}
-
-// Without LibTorch's stack of calls.
-std::string first_line(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find('\n'));
 }
 
 class C10dPeers final : public Peers {
@@ -100,7 +95,7 @@ class C10dPeers final : public Peers {
           throw Exception(
               make_error(ErrorCode::kUnsupported,
                          "[train] {} processes that exchange what is on their devices, got: {} (rank={}, device={})", size_,
-                         first_line(error), rank_, device.str()));
+                         first_line(error.what()), rank_, device.str()));
         }
     }
     return *device_;
@@ -110,7 +105,7 @@ class C10dPeers final : public Peers {
     work();
   } catch (const std::exception& error) {
     throw Exception(make_error(ErrorCode::kIoError, "[train] all {} processes, got one that is gone: {} (rank={})", size_,
-                               first_line(error), rank_));
+                               first_line(error.what()), rank_));
   }
 
   int rank_, size_;
@@ -156,7 +151,7 @@ Result<std::shared_ptr<Peers>> torchrun_peers() {
     return std::shared_ptr<Peers>(std::make_shared<C10dPeers>(store, rank, size));
   } catch (const std::exception& error) {
     return make_error(ErrorCode::kIoError, "[train] {} processes that meet at {}:{}, got '{}' (rank={})", size, address,
-                      port, first_line(error), rank);
+                      port, first_line(error.what()), rank);
   }
 }
 

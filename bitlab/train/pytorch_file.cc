@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bitlab/base/text.h"
 #include "bitlab/train/internal/pickle.h"
 #include "bitlab/train/internal/pytorch_archive.h"
 #include "bitlab/train/internal/pytorch_tensor.h"
@@ -107,9 +108,8 @@ auto with_path(const std::filesystem::path& path, std::string_view name, const F
   } catch (const Exception& error) {
     return make_error(error.code(), "[state_dict] {}{}", error.what(), where);
   } catch (const std::exception& error) {
-    const std::string_view what = error.what();
     return make_error(ErrorCode::kCorrupt, "[state_dict] a file of torch.save, got '{}'{}",
-                      printable(what.substr(0, what.find('\n'))), where);
+                      printable(first_line(error.what())), where);
   }
 }
 
