@@ -1,8 +1,7 @@
 # libbitlab_nccl.so, where it can be: LibTorch's process group over NCCL is part of its library for CUDA, and its header includes those of CUDA and NCCL, as a
 # CUDA toolkit and the Python packages that torch with CUDA brings have them.
 set_property(GLOBAL APPEND PROPERTY BITLAB_LIBRARY_FOLDERS ${PROJECT_SOURCE_DIR}/bitlab/train/nccl)
-find_library(_torch_cuda torch_cuda PATHS ${TORCH_INSTALL_PREFIX}/lib NO_DEFAULT_PATH NO_CACHE)
-if(NOT _torch_cuda)
+if(NOT TORCH_CUDA_LIBRARY)
   return()
 endif()
 file(GLOB _wheels ${TORCH_INSTALL_PREFIX}/../nvidia/*/include)
@@ -22,5 +21,5 @@ message(STATUS "NCCL: libbitlab_nccl.so, with headers of ${_includes}")
 add_library(bitlab_nccl MODULE ${PROJECT_SOURCE_DIR}/bitlab/train/nccl/plugin.cc)
 bitlab_torch_library(bitlab_nccl)
 target_include_directories(bitlab_nccl SYSTEM PRIVATE ${_includes})
-target_link_libraries(bitlab_nccl PRIVATE ${_torch_cuda})
+target_link_libraries(bitlab_nccl PRIVATE ${TORCH_CUDA_LIBRARY})
 install(TARGETS bitlab_nccl LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT train)

@@ -28,9 +28,8 @@ foreach(_name torch torch_cpu c10)
 endforeach()
 # What LibTorch has for CUDA registers itself when it is loaded. Nothing of it is named here, so that a linker would leave it out of programs; libraries do
 # without, which run in a LibTorch of either kind.
-find_library(_library torch_cuda PATHS ${TORCH_INSTALL_PREFIX}/lib NO_DEFAULT_PATH NO_CACHE)
-if(_library)
-  target_link_options(torch INTERFACE $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-Wl,--no-as-needed,${_library},--as-needed>)
+find_library(TORCH_CUDA_LIBRARY torch_cuda PATHS ${TORCH_INSTALL_PREFIX}/lib NO_DEFAULT_PATH NO_CACHE)
+if(TORCH_CUDA_LIBRARY)
+  target_link_options(torch INTERFACE $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-Wl,--no-as-needed,${TORCH_CUDA_LIBRARY},--as-needed>)
 endif()
-unset(_library)
 message(STATUS "LibTorch ${Torch_VERSION} in ${TORCH_INSTALL_PREFIX}")

@@ -143,9 +143,7 @@ Result<ValueId> put_on_diagonal(Lowering& lowering, const Call& call, const at::
   BITLAB_TRY(part, lowering.reshape(part, column));
   BITLAB_TRY(const ValueId diagonal, is_on_diagonal(lowering, height, width, offset));
   BITLAB_TRY(base, lowering.node(Op::where, {diagonal, part, base}));
-  Sizes back(rank);
-  for (size_t i = 0; i < rank; ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
-  return permuted(lowering, base, back);
+  return permuted(lowering, base, inverse_of(order));
 }
 
 // A number on the main diagonal of a matrix.
@@ -476,12 +474,6 @@ Sizes axes_first(const Indexing& indexing) {
   for (const int64_t dim : counted(front)) order.push_back(dim);
   for (const int64_t dim : counted(indexing.behind.size(), front + rank)) order.push_back(dim);
   return order;
-}
-
-Sizes inverse_of(const Sizes& order) {
-  Sizes back(order.size());
-  for (size_t i = 0; i < order.size(); ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
-  return back;
 }
 
 program::Dim whole_volume(const Indexing& indexing) {

@@ -73,8 +73,9 @@ Result<ValueId> put_permuted(Lowering& lowering, const Call& call, const at::Ten
   const auto rank = static_cast<int64_t>(lowering.shape(part).size());
   Sizes back = counted(static_cast<size_t>(rank));
   if (call.op == "aten::permute") {
-    const Sizes dims = call.argument("dims").toIntVector();
-    for (int64_t i = 0; i < rank; ++i) back[static_cast<size_t>(wrap_dim(dims[static_cast<size_t>(i)], rank))] = i;
+    Sizes order = call.argument("dims").toIntVector();
+    for (int64_t& dim : order) dim = wrap_dim(dim, rank);
+    back = inverse_of(order);
   } else if (call.op == "aten::t") {
     std::reverse(back.begin(), back.end());
   } else {

@@ -104,6 +104,13 @@ inline Sizes counted(size_t count, size_t first = 0) {
   return numbers;
 }
 
+// The order that undoes one.
+inline Sizes inverse_of(const Sizes& order) {
+  Sizes back(order.size());
+  for (size_t i = 0; i < order.size(); ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
+  return back;
+}
+
 // x with its dimensions in another order; x itself where that is the one they have.
 inline Result<ValueId> permuted(Lowering& lowering, ValueId x, const Sizes& order) {
   if (std::is_sorted(order.begin(), order.end())) return x;
