@@ -1,15 +1,9 @@
-// AVX-512 VNNI: 3 x 3 taps of 64, 32 or 16 channels by vpdpbusd, which multiplies the three lines of a column of taps at once. A column is brought into that
-// form once, and serves every token that reads it. q + 128, unsigned, is multiplied by t; 128 times the sum of t is subtracted. All else is as in AVX-512.
-#include "bitlab/kernels/ternary_depthwise/internal/body.h"
-
-#define BITLAB_UNROLL BITLAB_UNROLL_TOKENS
+// AVX-512 VNNI: 3 x 3 taps of 64, 32 or 16 channels by vpdpbusd. All else is as in AVX-512.
+#include "bitlab/kernels/ternary_depthwise/internal/columns.h"
 
 namespace bitlab::kernels {
 namespace {
 
-// Interleaving works within parts of 16 bytes: of four registers of sums, number k has the channels 4 k to 4 k + 3 of each 16.
-template <int kChannels>
-struct Wide;
 template <>
 struct Wide<64> {
   using Bytes = __m512i;
@@ -17,7 +11,6 @@ struct Wide<64> {
   BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
   BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm512_unpacklo_epi16(a, b); }
   BITLAB_INLINE Bytes high16(Bytes a, Bytes b) { return _mm512_unpackhi_epi16(a, b); }
-  BITLAB_INLINE Ints<16> dot(Ints<16> sum, Bytes q, Bytes t) { return (Ints<16>)_mm512_dpbusd_epi32((__m512i)sum, q, t); }
   BITLAB_INLINE Bytes narrow(const Ints<16> (&y)[4]) {
     return _mm512_packs_epi16(_mm512_packs_epi32((__m512i)y[0], (__m512i)y[1]),
                               _mm512_packs_epi32((__m512i)y[2], (__m512i)y[3]));
@@ -33,213 +26,32 @@ struct Wide<64> {
     y[2] = (Floats<16>)_mm512_shuffle_f32x4(b, d, 0x88), y[3] = (Floats<16>)_mm512_shuffle_f32x4(b, d, 0xDD);
   }
 };
-template <>
-struct Wide<32> {
-  using Bytes = __m256i;
-  BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
-  BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
-  BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm256_unpacklo_epi16(a, b); }
-  BITLAB_INLINE Bytes high16(Bytes a, Bytes b) { return _mm256_unpackhi_epi16(a, b); }
-  BITLAB_INLINE Ints<8> dot(Ints<8> sum, Bytes q, Bytes t) { return (Ints<8>)_mm256_dpbusd_epi32((__m256i)sum, q, t); }
-  BITLAB_INLINE Bytes narrow(const Ints<8> (&y)[4]) {
-    return _mm256_packs_epi16(_mm256_packs_epi32((__m256i)y[0], (__m256i)y[1]),
-                              _mm256_packs_epi32((__m256i)y[2], (__m256i)y[3]));
-  }
-  BITLAB_INLINE void in_lanes(Floats<8> (&y)[4]) {
-    const __m256 a = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[2], 0x20),
-                 b = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[2], 0x31);
-    const __m256 c = _mm256_permute2f128_ps((__m256)y[1], (__m256)y[3], 0x20),
-                 d = _mm256_permute2f128_ps((__m256)y[1], (__m256)y[3], 0x31);
-    y[0] = (Floats<8>)a, y[1] = (Floats<8>)b, y[2] = (Floats<8>)c, y[3] = (Floats<8>)d;
-  }
-  BITLAB_INLINE void in_order(Floats<8> (&y)[4]) {
-    const __m256 a = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[1], 0x20),
-                 b = _mm256_permute2f128_ps((__m256)y[2], (__m256)y[3], 0x20);
-    const __m256 c = _mm256_permute2f128_ps((__m256)y[0], (__m256)y[1], 0x31),
-                 d = _mm256_permute2f128_ps((__m256)y[2], (__m256)y[3], 0x31);
-    y[0] = (Floats<8>)a, y[1] = (Floats<8>)b, y[2] = (Floats<8>)c, y[3] = (Floats<8>)d;
-  }
-};
-template <>
-struct Wide<16> {
-  using Bytes = __m128i;
-  BITLAB_INLINE Bytes low8(Bytes a, Bytes b) { return _mm_unpacklo_epi8(a, b); }
-  BITLAB_INLINE Bytes high8(Bytes a, Bytes b) { return _mm_unpackhi_epi8(a, b); }
-  BITLAB_INLINE Bytes low16(Bytes a, Bytes b) { return _mm_unpacklo_epi16(a, b); }
-  BITLAB_INLINE Bytes high16(Bytes a, Bytes b) { return _mm_unpackhi_epi16(a, b); }
-  BITLAB_INLINE Ints<4> dot(Ints<4> sum, Bytes q, Bytes t) { return (Ints<4>)_mm_dpbusd_epi32((__m128i)sum, q, t); }
-  BITLAB_INLINE Bytes narrow(const Ints<4> (&y)[4]) {
-    return _mm_packs_epi16(_mm_packs_epi32((__m128i)y[0], (__m128i)y[1]), _mm_packs_epi32((__m128i)y[2], (__m128i)y[3]));
-  }
-  BITLAB_INLINE void in_lanes(Floats<4> (&)[4]) {}
-  BITLAB_INLINE void in_order(Floats<4> (&)[4]) {}
-};
 
-// kChannels channels for three columns of three taps.
-template <int kChannels>
-struct Columns {
-  using Isa = Wide<kChannels>;
-  using Bytes = typename Isa::Bytes;
-  static constexpr int kLanes = kChannels / 4;
+BITLAB_INLINE Ints<16> dot(Ints<16> sum, __m512i q, __m512i t) { return (Ints<16>)_mm512_dpbusd_epi32((__m512i)sum, q, t); }
+BITLAB_INLINE Ints<8> dot(Ints<8> sum, __m256i q, __m256i t) { return (Ints<8>)_mm256_dpbusd_epi32((__m256i)sum, q, t); }
+BITLAB_INLINE Ints<4> dot(Ints<4> sum, __m128i q, __m128i t) { return (Ints<4>)_mm_dpbusd_epi32((__m128i)sum, q, t); }
 
-  Bytes t[3][4];
-  Ints<kLanes> start[4];  // -128 times the sum of t
-  RowConstants<kLanes> rows[4];
+// Four bytes for each channel, of which the fourth is multiplied by 0.
+template <int kCount>
+struct Fours : Wide<kCount> {
+  using Own = Wide<kCount>;
+  using Bytes = typename Own::Bytes;
+  using Sum = Ints<kCount / 4>;
+  static constexpr int kChannels = kCount, kSums = 4;
 
-  BITLAB_INLINE Bytes load(const int8_t* from) {
-    Bytes bytes;
-    std::memcpy(&bytes, from, sizeof(bytes));
-    return bytes;
-  }
-  BITLAB_INLINE Bytes biased(Bytes q) { return q ^ static_cast<long long>(0x8080808080808080U); }
-
-  // Four bytes for each channel: of a, b, c and d.
   BITLAB_INLINE void interleave(Bytes a, Bytes b, Bytes c, Bytes d, Bytes (&out)[4]) {
-    const Bytes low = Isa::low8(a, b), high = Isa::high8(a, b), low_rest = Isa::low8(c, d), high_rest = Isa::high8(c, d);
-    out[0] = Isa::low16(low, low_rest), out[1] = Isa::high16(low, low_rest);
-    out[2] = Isa::low16(high, high_rest), out[3] = Isa::high16(high, high_rest);
+    const Bytes low = Own::low8(a, b), high = Own::high8(a, b), low_rest = Own::low8(c, d), high_rest = Own::high8(c, d);
+    out[0] = Own::low16(low, low_rest), out[1] = Own::high16(low, low_rest);
+    out[2] = Own::low16(high, high_rest), out[3] = Own::high16(high, high_rest);
   }
-  // Of the pixels that a column of taps reads; the fourth byte is multiplied by 0.
-  BITLAB_INLINE void column(const int8_t* const (&from)[3], int64_t moved, Bytes (&out)[4]) {
-    const Bytes last = biased(load(from[2] + moved));
-    interleave(biased(load(from[0] + moved)), biased(load(from[1] + moved)), last, last, out);
-  }
-
-  // Of a value for each channel.
-  BITLAB_INLINE void load_lanes(const float* values, Floats<kLanes> (&out)[4]) {
-    std::memcpy(out, values, sizeof(out));
-    Isa::in_lanes(out);
-  }
-
-  __attribute__((always_inline)) Columns(const TernaryDepthwiseArgs& p, int64_t channel) {
-    int8_t narrow[9][kChannels];
-    for (int tap = 0; tap < 9; ++tap)
-      for (int c = 0; c < kChannels; ++c) narrow[tap][c] = static_cast<int8_t>(p.t[tap * p.layer.rows + channel + c]);
-    for (int x = 0; x < 3; ++x) interleave(load(narrow[x]), load(narrow[3 + x]), load(narrow[6 + x]), Bytes{}, t[x]);
-    const TernaryGemmArgs& layer = p.layer;
-    Floats<kLanes> scale[4], bias[4]{}, alpha[4]{}, beta[4]{};
-    BITLAB_UNROLL for (int k = 0; k < 4; ++k) scale[k] = all_floats<kLanes>(layer.scale[0]);
-    if (layer.scale_stride != 0) load_lanes(layer.scale + channel, scale);
-    if (layer.bias != nullptr) load_lanes(layer.bias + channel, bias);
-    if (layer.alpha != nullptr) load_lanes(layer.alpha + channel, alpha), load_lanes(layer.beta + channel, beta);
-    BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
-      Ints<kLanes> sum{};
-      for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, biased(Bytes{}), t[x][k]);
-      start[k] = -sum;
-      rows[k] = {.scale = scale[k], .bias = bias[k], .alpha = alpha[k], .beta = beta[k], .row = channel, .count = kChannels};
-    }
-  }
+  BITLAB_INLINE Sum plus(Sum sum, int s, const Bytes (&q)[4], const Bytes (&t)[4]) { return dot(sum, q[s], t[s]); }
+  BITLAB_INLINE void widen(Sum sum, Sum (&out)[1]) { out[0] = sum; }
 };
-
-// kNew: columns that a token reads and the one before it did not.
-template <int kChannels, int kNew, bool kInt8>
-struct ThreeColumns {
-  using Own = Columns<kChannels>;
-  using Isa = typename Own::Isa;
-  using Bytes = typename Isa::Bytes;
-  using Result = std::conditional_t<kInt8, int8_t, float>;
-  static constexpr int kLanes = Own::kLanes, kOld = 3 - kNew;
-
-  const Own own;
-  const Results<kLanes, kInt8> results;
-  const int64_t step, apart, y_stride;
-  Result* y;
-
-  __attribute__((always_inline)) ThreeColumns(const TernaryDepthwiseArgs& p, int64_t channel)
-      : own(p, channel),
-        results(p.layer, own.rows[0]),
-        step(p.step),
-        apart(p.pixels[1] - p.pixels[0]),
-        y_stride(p.layer.y_stride) {
-    if constexpr (kInt8) {
-      y = p.layer.y_q + channel;
-    } else {
-      y = p.layer.y + channel;
-    }
-  }
-
-  // The results of kTokens tokens, the first of which is number i of its line; what belongs to channels is loaded once for them. old: the columns that the one
-  // before has read, too, and then those that the next one will.
-  template <int kTokens>
-  __attribute__((always_inline)) void tokens(const int8_t* const (&from)[3], int64_t i, int64_t token,
-                                             Bytes (&old)[kOld + 1][4]) const {
-    constexpr int kColumns = 3 + (kTokens - 1) * kNew;
-    Bytes q[kColumns][4];
-    BITLAB_UNROLL for (int x = 0; x < kOld; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) q[x][k] = old[x][k];
-    BITLAB_UNROLL for (int x = kOld; x < kColumns; ++x) Own::column(from, i * step + x * apart, q[x]);
-    typename Results<kLanes, kInt8>::Value out[kTokens][4];
-    BITLAB_UNROLL for (int k = 0; k < 4; ++k) {
-      Floats<kLanes> scaled[kTokens];
-      typename Results<kLanes, kInt8>::Value values[kTokens];
-      BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
-        Ints<kLanes> sum = own.start[k];
-        BITLAB_UNROLL for (int x = 0; x < 3; ++x) sum = Isa::dot(sum, q[n * kNew + x][k], own.t[x][k]);
-        scaled[n] = results.scaled(own.rows[k], sum, token + n);
-      }
-      results.values(own.rows[k], scaled, token, values);
-      BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) out[n][k] = values[n];
-    }
-    BITLAB_UNROLL for (int n = 0; n < kTokens; ++n) {
-      if constexpr (kInt8) {
-        const auto bytes = Isa::narrow(out[n]);
-        std::memcpy(y + (token + n) * y_stride, &bytes, kChannels);
-      } else {
-        Isa::in_order(out[n]);
-        std::memcpy(y + (token + n) * y_stride, out[n], sizeof(out[n]));
-      }
-    }
-    BITLAB_UNROLL for (int x = 0; x < kOld; ++x) BITLAB_UNROLL for (int k = 0; k < 4; ++k) old[x][k] =
-        q[kColumns - kOld + x][k];
-  }
-};
-
-template <int kChannels, int kNew, bool kInt8>
-BITLAB_NOINLINE void three_columns(const TernaryDepthwiseArgs& p, int64_t lines, int64_t channel) {
-  using Three = ThreeColumns<kChannels, kNew, kInt8>;
-  const Three three(p, channel);
-  const int64_t width = p.width;
-  for (int64_t line = 0; line < lines; ++line) {
-    const int8_t* from[3];
-    BITLAB_UNROLL for (int y = 0; y < 3; ++y) from[y] = p.pixels[9 * line + 3 * y] + channel;
-    typename Three::Bytes old[Three::kOld + 1][4];
-    BITLAB_UNROLL for (int x = 0; x < Three::kOld; ++x) Three::Own::column(from, x * three.apart, old[x]);
-    int64_t i = 0;
-    for (; i + 2 <= width; i += 2) three.template tokens<2>(from, i, line * width + i, old);
-    if (i < width) three.template tokens<1>(from, i, line * width + i, old);
-  }
-}
-
-template <int kChannels, int kNew>
-BITLAB_INLINE void channels_by(const TernaryDepthwiseArgs& p, int64_t lines, int64_t& channel) {
-  for (; channel + kChannels <= p.layer.rows; channel += kChannels) {
-    if (p.layer.y_q == nullptr) {
-      three_columns<kChannels, kNew, false>(p, lines, channel);
-    } else {
-      three_columns<kChannels, kNew, true>(p, lines, channel);
-    }
-  }
-}
 
 }  // namespace
 
 void ternary_depthwise_x86_avx512vnni(const TernaryDepthwiseArgs& p, int64_t lines) {
-  int64_t channel = 0;
-  if (p.taps == 9 && p.columns == 3 && p.step != 0 && p.layer.residual == nullptr && lines > 0) {
-    const int64_t apart = p.pixels[1] - p.pixels[0];
-    const auto all_by = [&](auto fresh) __attribute__((always_inline)) {
-      channels_by<64, fresh.value>(p, lines, channel);
-      channels_by<32, fresh.value>(p, lines, channel);
-      channels_by<16, fresh.value>(p, lines, channel);
-    };
-    if (p.step == apart) {
-      all_by(std::integral_constant<int, 1>{});
-    } else if (p.step == 2 * apart) {
-      all_by(std::integral_constant<int, 2>{});
-    } else {
-      all_by(std::integral_constant<int, 3>{});
-    }
-  }
-  depthwise<16>(p, lines, channel);
+  depthwise<16>(p, lines, depthwise_by_columns<Fours<64>, Fours<32>, Fours<16>>(p, lines));
 }
 
 }  // namespace bitlab::kernels

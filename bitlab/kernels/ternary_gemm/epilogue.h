@@ -104,6 +104,7 @@ BITLAB_INLINE Ints<kWidth> rounded(Floats<kWidth> values) {
 #endif
 #if defined(__AVX2__)
   if constexpr (kWidth == 8) return reinterpret_cast<Ints<kWidth>>(_mm256_cvtps_epi32(reinterpret_cast<__m256>(values)));
+  if constexpr (kWidth == 4) return reinterpret_cast<Ints<kWidth>>(_mm_cvtps_epi32(reinterpret_cast<__m128>(values)));
 #endif
   const auto integers = all_floats<kWidth>(12582912.0F);  // adding 1.5 x 2^23 leaves no fraction bits
   return __builtin_convertvector((values + integers) - integers, Ints<kWidth>);
@@ -136,6 +137,31 @@ BITLAB_INLINE typename Lanes<kWidth>::Bytes bytes_of(const Ints<kWidth>& values)
   }
 #endif
   return __builtin_convertvector(values, typename Lanes<kWidth>::Bytes);
+}
+
+// The same of kCount tokens, `stride` bytes apart.
+template <int kWidth, int kCount>
+BITLAB_INLINE void store_bytes(const Ints<kWidth> (&values)[kCount], int8_t* to, int64_t stride, int64_t count) {
+#if defined(__AVX2__)
+  if constexpr (kWidth == 8 && kCount == 4) {
+    if (count >= kWidth) {
+      // Narrowing works within halves of a register: of each token both halves come together again behind it.
+      const auto words = [&](int i) __attribute__((always_inline)) {
+        return _mm256_packs_epi32(reinterpret_cast<__m256i>(values[i]), reinterpret_cast<__m256i>(values[i + 1]));
+      };
+      const __m256i bytes =
+          _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words(0), words(2)), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+      const __m128i halves[2] = {_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)};
+      BITLAB_UNROLL_TOKENS for (int i = 0; i < 2; ++i) {
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 2 * i * stride), halves[i]);
+        _mm_storeh_pd(reinterpret_cast<double*>(to + (2 * i + 1) * stride), _mm_castsi128_pd(halves[i]));
+      }
+      return;
+    }
+  }
+#endif
+  BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t)
+      store_rows<kWidth>(bytes_of<kWidth>(values[t]), to + t * stride, count);
 }
 
 // What belongs to kWidth rows from `row` on, loaded once for all tokens.
@@ -232,12 +258,11 @@ class Results {
   __attribute__((always_inline)) void put(Floats<kWidth> (&y)[kCount], int64_t token) const {
     Value out[kCount];
     values(c_, y, token, out);
-    BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t) {
-      if constexpr (kInt8) {
-        store_rows<kWidth>(bytes_of<kWidth>(out[t]), to_ + (token + t) * stride_, c_.count);
-      } else {
-        store_rows<kWidth>(out[t], to_ + (token + t) * stride_, c_.count);
-      }
+    if constexpr (kInt8) {
+      store_bytes<kWidth>(out, to_ + token * stride_, stride_, c_.count);
+    } else {
+      BITLAB_UNROLL_TOKENS for (int t = 0; t < kCount; ++t)
+          store_rows<kWidth>(out[t], to_ + (token + t) * stride_, c_.count);
     }
   }
   // acc: the sums of t q.
@@ -284,13 +309,26 @@ BITLAB_INLINE_IF_LARGE void finish(const TernaryGemmArgs& p, const RowConstants<
       });
 }
 
+// Tokens whose sums are finished together, so that what a call asks for is looked at once for all of them.
+#ifdef BITLAB_FEW_TILES
+inline constexpr int kFinishedTokens = 1;
+#else
+inline constexpr int kFinishedTokens = 4;
+#endif
+
 // sum(t): the sum of t q of the token `token` + t.
 template <int kWidth, class Sum>
 BITLAB_INLINE void finish_sums(const TernaryGemmArgs& p, const RowConstants<kWidth>& c, int64_t token, int64_t tokens,
                                const Sum& sum) {
   with_results<kWidth>(
       p, c, [&](const auto& results) __attribute__((always_inline)) {
-        for (int64_t t = 0; t < tokens; ++t) results.put_sum(sum(t), token + t);
+        int64_t t = 0;
+        for (; t + kFinishedTokens <= tokens; t += kFinishedTokens) {
+          Ints<kWidth> some[kFinishedTokens];
+          BITLAB_UNROLL_TOKENS for (int i = 0; i < kFinishedTokens; ++i) some[i] = sum(t + i);
+          results.put_sums(some, token + t);
+        }
+        for (; t < tokens; ++t) results.put_sum(sum(t), token + t);
       });
 }
 

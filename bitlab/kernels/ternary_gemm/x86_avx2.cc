@@ -2,12 +2,13 @@
 #include <immintrin.h>
 
 #include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/x86_sums.h"
 
 namespace bitlab::kernels {
 namespace {
 
 struct Avx2 {
-  static constexpr bool kFinishesShort = false;
+  static constexpr bool kFinishesShort = true;
   static constexpr int kFewTokens = 0;
   static constexpr bool kHasPairs = false, kInt8 = false;
   static constexpr uint32_t kExcess = 1;
@@ -41,16 +42,21 @@ struct Avx2 {
     asm volatile("" : "+x"(sum));
   }
   BITLAB_INLINE Ints<8> widen(Sum sum) { return (Ints<8>)_mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
-  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
+  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) { return sum_of_parts(sum_in_parts(q, steps)); }
+  BITLAB_INLINE void sums_of_four(const int8_t* q, int64_t stride, int64_t steps, int32_t* sums) {
+    store_sums_of_parts(sum_in_parts(q, steps), sum_in_parts(q + stride, steps), sum_in_parts(q + 2 * stride, steps),
+                        sum_in_parts(q + 3 * stride, steps), sums);
+  }
+  BITLAB_INLINE __m256i sum_in_parts(const int8_t* q, int64_t steps) {
+    const __m256i ones = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1);
     __m256i total = _mm256_setzero_si256();
-    for (int64_t s = 0; s < steps; ++s) {
-      const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + s * kVnStep)));
-      total = _mm256_add_epi32(total, _mm256_madd_epi16(wide, _mm256_set1_epi16(1)));
-    }
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1));
-    return _mm_cvtsi128_si32(half);
+    const auto add = [&](__m256i some) __attribute__((always_inline)) {
+      total = _mm256_add_epi32(total, _mm256_madd_epi16(_mm256_maddubs_epi16(ones, some), ones16));
+    };
+    int64_t s = 0;
+    for (; s + 2 <= steps; s += 2) add(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + s * kVnStep)));
+    if (s < steps) add(_mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q + s * kVnStep))));
+    return total;
   }
   BITLAB_INLINE Floats<8> load_halves(const uint16_t* halves, int64_t count) {
     uint16_t padded[8] = {};

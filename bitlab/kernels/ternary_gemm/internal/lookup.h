@@ -148,10 +148,35 @@ struct Lookup {
     sums[8] = a + b;
   }
 
+#if defined(__AVX2__)
+  // By instructions that work within halves of a register, which change places behind it.
+  BITLAB_INLINE void transpose_halves(__m256 (&rows)[8]) {
+    __m256 pairs[8], quads[8];
+    BITLAB_UNROLL for (int i = 0; i < 8; i += 2) {
+      pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+      pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    BITLAB_UNROLL for (int i = 0; i < 8; i += 4) BITLAB_UNROLL for (int j = 0; j < 2; ++j) {
+      quads[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+      quads[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xEE);
+    }
+    BITLAB_UNROLL for (int i = 0; i < 4; ++i) {
+      rows[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+      rows[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+    }
+  }
+#endif
+
   // Of as many vectors as they have lanes: interleaving the halves as often as the number of lanes has bits.
   template <class Vector, int kSize>
   BITLAB_INLINE void transpose(Vector (&rows)[kSize]) {
     static_assert(kSize == 8 || kSize == 16);
+#if defined(__AVX2__)
+    if constexpr (kSize == 8 && sizeof(Vector) == 32) {
+      transpose_halves(reinterpret_cast<__m256(&)[8]>(rows));
+      return;
+    }
+#endif
     Vector mixed[kSize];
     for (int bits = kSize; bits > 1; bits /= 2) {
       BITLAB_UNROLL for (int i = 0; i < kSize / 2; ++i) {

@@ -249,13 +249,21 @@ inline constexpr int64_t kShortSteps = 4;
 template <class Isa, int kRegs, int kToks, bool kWhole, bool kInt8>
 BITLAB_NOINLINE void short_tile(const TernaryGemmArgs& p, const VnWeights& w, int64_t token, const int32_t* sums,
                                 const Results<Isa::kRows, kInt8>* results) {
+  constexpr bool kStarts = requires(Ints<Isa::kRows> values) { Isa::sum_from(values); };
+  Ints<Isa::kRows> start[kToks];
   typename Isa::Sum sum[kRegs][kToks];
-  BITLAB_UNROLL for (int t = 0; t < kToks; ++t) BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) sum[r][t] =
-      Isa::sum_from(all_ints<Isa::kRows>(static_cast<int32_t>(0U - Isa::kExcess * static_cast<uint32_t>(sums[t]))));
+  BITLAB_UNROLL for (int t = 0; t < kToks; ++t) {
+    start[t] = all_ints<Isa::kRows>(static_cast<int32_t>(0U - Isa::kExcess * static_cast<uint32_t>(sums[t])));
+    BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
+      sum[r][t] = typename Isa::Sum{};
+      if constexpr (kStarts) sum[r][t] = Isa::sum_from(start[t]);
+    }
+  }
   multiply<Isa, kRegs, kToks, kWhole, false>(sum, sum, w, p.q + token * p.q_stride, p.q_stride, 0, w.steps);
   BITLAB_UNROLL for (int r = 0; r < kRegs; ++r) {
     Ints<Isa::kRows> acc[kToks];
-    BITLAB_UNROLL for (int t = 0; t < kToks; ++t) acc[t] = Isa::widen(sum[r][t]);
+    BITLAB_UNROLL for (int t = 0; t < kToks; ++t) acc[t] =
+        kStarts ? Isa::widen(sum[r][t]) : start[t] + Isa::widen(sum[r][t]);
     results[r].put_sums(acc, token);
   }
 }

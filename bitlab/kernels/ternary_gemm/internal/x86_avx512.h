@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "bitlab/kernels/ternary_gemm/internal/vn_tile.h"
+#include "bitlab/kernels/ternary_gemm/internal/x86_sums.h"
 
 // clang reorders a sum without a barrier, and runs out of registers.
 #define BITLAB_KEEP(vector) asm volatile("" : "+v"(vector))
@@ -50,18 +51,10 @@ struct Avx512Vnni : Avx512 {
   }
   BITLAB_INLINE Ints<16> widen(Sum sum) { return (Ints<16>)sum; }
   BITLAB_INLINE Sum sum_from(Ints<16> values) { return (Sum)values; }
-  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) {
-    const __m256i parts = sum_in_parts(q, steps);
-    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(parts), _mm256_extracti128_si256(parts, 1));
-    const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_srli_epi64(two, 32)));
-  }
+  BITLAB_INLINE int32_t sum_of(const int8_t* q, int64_t steps) { return sum_of_parts(sum_in_parts(q, steps)); }
   BITLAB_INLINE void sums_of_four(const int8_t* q, int64_t stride, int64_t steps, int32_t* sums) {
-    const __m256i ab = _mm256_hadd_epi32(sum_in_parts(q, steps), sum_in_parts(q + stride, steps)),
-                  cd = _mm256_hadd_epi32(sum_in_parts(q + 2 * stride, steps), sum_in_parts(q + 3 * stride, steps)),
-                  all = _mm256_hadd_epi32(ab, cd);
-    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums), four);
+    store_sums_of_parts(sum_in_parts(q, steps), sum_in_parts(q + stride, steps), sum_in_parts(q + 2 * stride, steps),
+                        sum_in_parts(q + 3 * stride, steps), sums);
   }
   BITLAB_INLINE __m256i sum_in_parts(const int8_t* q, int64_t steps) {
     const __m512i ones = _mm512_set1_epi8(1);
