@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <span>
@@ -108,11 +109,19 @@ inline float fused_dot(std::span<const float> x, std::span<const float> w) {
   return sum;
 }
 
+// What tests/kernels/emulated_avx512.h makes of AVX2, where kernels of this program are replaced by emulated ones.
+inline FeatureSet emulated_features() {
+  if (std::getenv("BITLAB_TEST_EMULATED") == nullptr) return {};
+  return {Feature::avx512f, Feature::avx512bw, Feature::avx512vl, Feature::avx512vnni};
+}
+
 // Why this machine cannot run a row of a kernels.def; empty where it can.
 template <class Row>
 std::string why_not_here(const Row& row) {
   if (row.run == nullptr) return std::string(row.name) + " is not part of this build";
-  const FeatureSet missing = row.needs.minus(this_machine().features);
+  const FeatureSet emulated = emulated_features(), missing = row.needs.minus(this_machine().features);
+  if (!emulated.empty())
+    return missing.empty() || !missing.minus(emulated).empty() ? std::string(row.name) + " is not emulated here" : "";
   return missing.empty() ? "" : "this machine lacks " + missing.to_string();
 }
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/ternary_gemm/ternary_gemm.h"
 
@@ -9,8 +11,11 @@ double cost(const TernaryGemmRow& row, const TernaryGemmProblem& p) {
   const auto number = [](int64_t value) { return static_cast<double>(value); };  // whose products do not overflow
   const double steps = number(ceil_div(p.depth, kVnStep)), rows = number(ceil_div(p.rows, kUnit));
   const double passes = steps * number(ceil_div(p.tokens, kPassTokens)) * number(ceil_div(p.rows, kPassRows));
-  return row.cost.fixed + row.cost.step * (steps * rows * number(round_up(p.tokens, row.cost.lanes))) +
-         row.cost.pass * passes;
+  const int64_t rest = p.tokens % row.cost.lanes;
+  double a_step = row.cost.step * number(round_up(p.tokens, row.cost.lanes));
+  if (row.cost.single != 0)
+    a_step = std::min(a_step, row.cost.step * number(p.tokens - rest) + row.cost.single * number(rest));
+  return row.cost.fixed + a_step * steps * rows + row.cost.pass * passes;
 }
 
 std::string describe(const TernaryGemmProblem& p) {

@@ -24,6 +24,7 @@ enum class TernaryGemmServes : uint8_t { kPlainOnly, kAllScales };
 struct TernaryGemmCost {
   double fixed, step, pass;  // nanoseconds; kernels.def says of what
   int64_t lanes;
+  double single = 0;
 };
 
 struct TernaryGemmScratch {

@@ -192,7 +192,7 @@ struct Hybrid {
       sum += entry;
       offsets >>= 16;
     }
-    asm volatile("" : "+v"(sum));
+    BITLAB_KEEP(sum);
   }
 
   // `count` times 8 rows of lookups and one step of a tile.

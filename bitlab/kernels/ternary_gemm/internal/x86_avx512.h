@@ -7,7 +7,9 @@
 #include "bitlab/kernels/ternary_gemm/internal/x86_sums.h"
 
 // clang reorders a sum without a barrier, and runs out of registers.
+#ifndef BITLAB_KEEP
 #define BITLAB_KEEP(vector) asm volatile("" : "+v"(vector))
+#endif
 
 namespace bitlab::kernels {
 namespace {
