@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Whole networks, one sample at a time: BitLab's runtime beside LibTorch and ONNX Runtime, in one interleaved run.
 
-  make bench-models                       measures; writes out/bench/models.json
-  make bench-models BENCH_ARGS=--take     and adopts the result as benchmarks/results/models.json
+  make bench-models                       measures; writes out/bench/models_<instruction set>.json
+  make bench-models BENCH_ARGS=--take     and adopts the result in benchmarks/results
 
 Candidates: the network made ternary by BitConverter (int8 activations, by their own range and, static, by steps) and deployed; LibTorch's float32; ONNX Runtime's float32; ONNX Runtime's int8
 (QDQ, weights by channel). Networks are those of torchvision, timm and transformers with random weights, which change no time.
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--networks", type=names(MEASURED), default=",".join(MEASURED), help="of these, with commas between (%(default)s)")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, with commas between (%(default)s)")
     parser.add_argument("--rounds", type=int, default=11, help="rounds (%(default)s)")
-    parser.add_argument("--take", action="store_true", help="also write benchmarks/results/models.json")
+    parser.add_argument("--take", action="store_true", help="also write into benchmarks/results")
     args = parser.parse_args()
     cases = []
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +140,7 @@ def main() -> None:
                 cases.append({"network": title, "threads": threads, **sizes, "candidates": measured})
                 ratios = ", ".join(f"{name} {value['ms']:.1f} ms ({value['ratio_median']:.2f}×)" for name, value in measured.items())
                 print(f"{title}, {threads} thread{'s' * (threads > 1)}: {ratios}", flush=True)
-    result = {
+    result: dict[str, Any] = {
         "command": "make bench-models BENCH_ARGS=--take",
         "cpu": outcome.cpu(),
         "isa": torch.backends.cpu.get_cpu_capability(),
@@ -148,7 +149,7 @@ def main() -> None:
         "rounds": args.rounds,
         "cases": cases,
     }
-    outcome.write("models", result, args.take)
+    outcome.write(f"models_{result['isa'].lower()}", result, args.take)
 
 
 if __name__ == "__main__":

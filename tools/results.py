@@ -15,7 +15,7 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pictures
 
@@ -290,11 +290,14 @@ def recipes_table() -> str:
 
 
 def models_table() -> str:
-    r = json.loads((RESULTS / "models.json").read_text())
+    head = "\nOne sample at a time; × is BitLab's speed as a multiple of the column's. ONNX Runtime's int8 is QDQ, weights by channel. By\n`make bench-models BENCH_ARGS=--take`.\n"
+    return head + "".join(models_of(json.loads(path.read_text())) for path in sorted(RESULTS.glob("models_*.json"), reverse=True))
+
+
+def models_of(r: Dict[str, Any]) -> str:
     peers = [name for name in r["cases"][0]["candidates"] if name != "BitLab"]
     lines = [
-        f"One sample at a time; × is BitLab's speed as a multiple of the column's, median of {r['rounds']} interleaved rounds. {r['cpu']}, LibTorch",
-        f"{r['torch']} ({r['isa']}), ONNX Runtime {r['onnxruntime']}; its int8 is QDQ, weights by channel. By `{r['command']}`.",
+        f"{r['isa']}: {r['cpu']}, LibTorch {r['torch']}, ONNX Runtime {r['onnxruntime']}; median of {r['rounds']} interleaved rounds.",
         "",
         "| network | threads | BitLab | " + " | ".join(peers) + " | weights in memory, below float32 |",
         "|---|---:|---:" + "|---:" * len(peers) + "|---:|",

@@ -9,7 +9,8 @@ namespace {
 
 using Table = Lookup<16, 8>;
 
-constexpr int64_t kTokens = 16;
+constexpr int64_t kTokens = 16;      // of a block
+constexpr int64_t kBlocks = 4;       // that share a pass's offsets
 constexpr int64_t kMostRows = 1024;  // rows whose sums stay in the second-level cache
 constexpr int64_t kSteps = 2;        // of 16 k in a pass: eight tables, 20,736 bytes
 constexpr int64_t kGroups = 4 * kSteps;
@@ -18,16 +19,16 @@ constexpr int64_t kGroups = 4 * kSteps;
 struct Scratch {
   uint8_t* tables;    // [kGroups][81][16] int16
   uint16_t* offsets;  // [rows][kGroups]: where a row's entries begin in their tables
-  int16_t* narrow;    // [rows][16]
-  int32_t* wide;      // [rows][16]
-  int8_t* q;          // [k][16]
+  int16_t* narrow;    // [blocks][rows][16]
+  int32_t* wide;      // [blocks][rows][16]
+  int8_t* q;          // [blocks][k][16]
 
   explicit Scratch(uint8_t* bytes)
       : tables(bytes),
         offsets(reinterpret_cast<uint16_t*>(tables + kGroups * Table::kTableBytes)),
         narrow(reinterpret_cast<int16_t*>(offsets + kMostRows * kGroups)),
-        wide(reinterpret_cast<int32_t*>(narrow + kMostRows * kTokens)),
-        q(reinterpret_cast<int8_t*>(wide + kMostRows * kTokens)) {}
+        wide(reinterpret_cast<int32_t*>(narrow + kBlocks * kMostRows * kTokens)),
+        q(reinterpret_cast<int8_t*>(wide + kBlocks * kMostRows * kTokens)) {}
 };
 
 // Where the entries of 8 rows begin in the tables of a step, [8 rows][4 groups]: each half of a byte, two digits in base 4, becomes its share
@@ -72,11 +73,11 @@ BITLAB_NOINLINE void offsets_of_block(const uint8_t* weights, int64_t block_byte
 }
 
 template <int kPass>
-BITLAB_NOINLINE void pass(const Scratch& x, int64_t rows) {
+BITLAB_NOINLINE void pass(const Scratch& x, int64_t block, int64_t rows) {
   const uint8_t* tables = x.tables;
   const uint16_t* offsets = x.offsets;
-  int16_t* narrow = x.narrow;
-  int32_t* wide = x.wide;
+  int16_t* narrow = x.narrow + block * kMostRows * kTokens;
+  int32_t* wide = x.wide + block * kMostRows * kTokens;
   for (int64_t row = 0; row < rows; ++row, offsets += kGroups, narrow += kTokens, wide += kTokens) {
     Table::Words sum[2] = {Table::begin_row<kPass>(narrow), Table::Words{}};
     BITLAB_UNROLL for (int half = 0; half < 2; ++half) {
@@ -94,26 +95,43 @@ BITLAB_NOINLINE void pass(const Scratch& x, int64_t rows) {
   }
 }
 
+// Of the steps s and, where there is one, s + 1 of 16 k each.
+void build_tables(const int8_t* q, bool both, uint8_t* tables) {
+  uint8_t* second = tables + 4 * Table::kTableBytes;
+  Table::build_step(q, tables);
+  if (both) {
+    Table::build_step(q + kVnStep * kTokens, second);
+  } else {
+    std::memset(second, 0, 4 * Table::kTableBytes);
+  }
+}
+
 void tokens_of(const TernaryGemmArgs& p, int64_t token, int64_t tokens, int64_t row_begin, int64_t row_end,
                uint8_t* scratch) {
-  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep;
+  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep, depth = steps * kVnStep;
   const Scratch x(scratch);
-  Table::transpose_tokens(p.q + token * p.q_stride, p.q_stride, tokens, steps * kVnStep, x.q);
+  const auto for_each_block = [&](const auto& f) __attribute__((always_inline)) {
+    for (int64_t block = 0, first = 0; first < tokens; ++block, first += kTokens)
+      f(block, token + first, tokens - first < kTokens ? tokens - first : kTokens);
+  };
+  for_each_block([&](int64_t block, int64_t first, int64_t count) {
+    Table::transpose_tokens(p.q + first * p.q_stride, p.q_stride, count, depth, x.q + block * depth * kTokens);
+  });
   for (int64_t row = row_begin; row < row_end; row += kMostRows) {
     const int64_t rows = row_end - row < kMostRows ? row_end - row : kMostRows;
     for (int64_t s = 0; s < steps; s += kSteps) {
       const bool both = s + 1 < steps;
       offsets_of_block(p.weights + row * steps * 4 + s * kVnBlock * 4, steps * kVnBlock * 4, rows, both, x.offsets);
-      Table::build_step(x.q + s * kVnStep * kTokens, x.tables);
-      if (both) {
-        Table::build_step(x.q + (s + 1) * kVnStep * kTokens, x.tables + 4 * Table::kTableBytes);
-      } else {
-        std::memset(x.tables + 4 * Table::kTableBytes, 0, 4 * Table::kTableBytes);
-      }
-      with_pass(
-          Pass::of(s, kSteps, steps), [&](auto flags) __attribute__((always_inline)) { pass<flags.value>(x, rows); });
+      for_each_block([&](int64_t block, int64_t, int64_t) {
+        build_tables(x.q + (block * depth + s * kVnStep) * kTokens, both, x.tables);
+        with_pass(
+            Pass::of(s, kSteps, steps), [&](auto flags)
+                                            __attribute__((always_inline)) { pass<flags.value>(x, block, rows); });
+      });
     }
-    Table::finish_rows(p, x.wide, token, tokens, row, rows, nullptr, 0);
+    for_each_block([&](int64_t block, int64_t first, int64_t count) {
+      Table::finish_rows(p, x.wide + block * kMostRows * kTokens, first, count, row, rows, nullptr, 0);
+    });
   }
 }
 
@@ -124,13 +142,13 @@ void ternary_gemm_x86_avx2_lookup(const TernaryGemmArgs& p, int64_t token_begin,
   constexpr int64_t kLeastTokens = 11;  // fewer are multiplied sooner
   const int64_t whole_end = row_begin + (row_end - row_begin) / kVnBlock * kVnBlock;
   int64_t token = token_begin;
-  for (; token_end - token >= kLeastTokens && whole_end > row_begin; token += kTokens) {
-    if (token + kTokens > token_end) {
-      tokens_of(p, token, token_end - token, row_begin, whole_end, scratch);
-      token = token_end;
-      break;
-    }
-    tokens_of(p, token, kTokens, row_begin, whole_end, scratch);
+  while (whole_end > row_begin) {
+    const int64_t left = token_end - token, rest = left % kTokens;
+    const int64_t fitting = rest < kLeastTokens ? left - rest : left;
+    const int64_t taken = fitting < kBlocks * kTokens ? fitting : kBlocks * kTokens;
+    if (taken == 0) break;
+    tokens_of(p, token, taken, row_begin, whole_end, scratch);
+    token += taken;
   }
   if (token > token_begin && whole_end < row_end) ternary_gemm_x86_avx2(p, token_begin, token, whole_end, row_end, scratch);
   if (token < token_end) ternary_gemm_x86_avx2(p, token, token_end, row_begin, row_end, scratch);
