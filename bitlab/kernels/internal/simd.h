@@ -28,7 +28,11 @@ inline constexpr int kRegisterLanes = 8;
 #else
 inline constexpr int kRegisterLanes = 4;
 #endif
-inline constexpr int64_t kLanes = 16;
+// Fewer where a file asks for less code and no sum depends on their number.
+#ifndef BITLAB_LANES
+#define BITLAB_LANES 16
+#endif
+inline constexpr int64_t kLanes = BITLAB_LANES;
 inline constexpr int kRegisters = kLanes / kRegisterLanes;
 using FloatRegister = float __attribute__((vector_size(4 * kRegisterLanes)));
 using IntRegister = int32_t __attribute__((vector_size(4 * kRegisterLanes)));
