@@ -25,7 +25,7 @@ BITLAB_ALWAYS_INLINE F32x16 polynomial(const float (&c)[kCount], const F32x16& x
 
 BITLAB_ALWAYS_INLINE F32x16 magnitude(const F32x16& x) { return select(x < 0.0F, -x, x); }
 
-constexpr int32_t kSignBit = INT32_MIN;
+inline constexpr int32_t kSignBit = INT32_MIN;
 BITLAB_ALWAYS_INLINE F32x16 absolute(const F32x16& x) { return merge_bits(kSignBit, 0.0F, x); }  // of -0, too
 BITLAB_ALWAYS_INLINE F32x16 with_sign_of(const F32x16& sign, const F32x16& x) { return merge_bits(kSignBit, sign, x); }
 

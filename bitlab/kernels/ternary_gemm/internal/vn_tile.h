@@ -273,7 +273,8 @@ template <int kMost, class F>
 BITLAB_INLINE void in_tiles_of_tokens(int64_t begin, int64_t end, const F& f) {
   for (int64_t token = begin, size; token < end; token += size) {
     const int64_t left = end - token, tiles = (left + kMost - 1) / kMost;
-    size = !kFewTiles ? (left + tiles - 1) / tiles : left < kMost ? 1 : kMost;
+    size = kFewTiles ? kMost : (left + tiles - 1) / tiles;
+    if (kFewTiles && left < kMost) size = 1;
     with_count<kMost>(
         size, [&](auto n) __attribute__((always_inline)) { f(n, token); });
   }
