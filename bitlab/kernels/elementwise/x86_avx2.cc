@@ -1,3 +1,5 @@
+// Four registers at a time: the steps of a polynomial wait for each other, and with two the multipliers wait, too.
+#define BITLAB_LANES 32
 #include "bitlab/kernels/elementwise/internal/body.h"
 
 namespace bitlab::kernels {

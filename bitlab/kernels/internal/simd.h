@@ -28,7 +28,7 @@ inline constexpr int kRegisterLanes = 8;
 #else
 inline constexpr int kRegisterLanes = 4;
 #endif
-// Fewer where a file asks for less code and no sum depends on their number.
+// Another number where a file asks for less code or more speed, and no sum depends on it.
 #ifndef BITLAB_LANES
 #define BITLAB_LANES 16
 #endif
