@@ -92,7 +92,7 @@ BitModel::BitModel(std::shared_ptr<torch::nn::Module> model, nn::Forward forward
   const auto intercepted = register_module("intercepted", std::make_shared<torch::nn::Module>());
   for (const Interception& i : without_ties(std::move(conversion.interceptions), *model_, report_)) {
     std::shared_ptr<InterceptedWeight> weight;
-    if (i.use == nn::Quantizer::Use::kProduct) {
+    if (i.use != nn::Quantizer::Use::kValue) {
       weight = std::make_shared<InterceptedProduct>(i.path, i.layer, i.weight, i.quant, i.window.get(), i.use, i.is_master);
     } else {
       weight = std::make_shared<InterceptedWeight>(i.path, i.layer, i.weight, i.quant, i.window.get(), i.use, i.is_master);
@@ -125,10 +125,8 @@ std::string layer_path(const torch::nn::Module& root, const std::string& key, co
 }
 
 Status BitModel::check_made_by_rules() const {
-  for (const auto& item : named_modules(std::string(), false)) {
-    auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
-    if (layer == nullptr) continue;
-    const std::string name = layer_path(*this, item.key(), *item.value());
+  for (const auto& [path, unused, suffix, module, layer] : nn::products_of(*this)) {
+    const std::string name = layer_path(*this, path, *module);
     const auto made = std::find_if(report_.layers.begin(), report_.layers.end(),
                                    [&](const LayerReport& report) { return report.path == name; });
     if (made != report_.layers.end() && made->quant != nn::describe(layer->view().quant))

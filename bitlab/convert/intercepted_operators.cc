@@ -293,9 +293,7 @@ std::optional<nn::RecurrentOutputs> recurrent(const nn::RecurrentLayers& layers,
   for (int64_t i = 0; i < all; ++i)
     for (const int64_t place : {0, 1}) {
       const Found found = find(at(i, place));
-      if (found.weight == nullptr || found.form != Found::Form::kWhole || !found.weight->has_product() ||
-          !found.weight->quantizer.is_active())
-        return std::nullopt;
+      if (found.weight == nullptr || found.form != Found::Form::kWhole || !found.weight->has_product()) return std::nullopt;
       weights.push_back(found.weight);
     }
   const auto weight = [&](int64_t i, int64_t place) -> InterceptedWeight& {

@@ -118,7 +118,7 @@ at::Tensor InterceptedWeight::embedding(const at::Tensor& indices, int64_t paddi
 
 ops::RecurrentStates InterceptedWeight::recurrent(const ops::RecurrentInputs& inputs, const at::Tensor& bias) {
   last_bias_ = bias;
-  return quantizer.recurrent(*this, inputs, weight.tensor, bias);
+  return quantizer.recurrent(*this, inputs, weight.tensor, bias.defined() ? bias : own_bias_);
 }
 
 at::Tensor InterceptedWeight::value_of(const at::Tensor& tensor) const {

@@ -8,10 +8,34 @@
 namespace bitlab::convert {
 namespace {
 
+// What rules decide about: a product, or the several ones of a recurrent layer.
 struct Layer {
   std::string path;
-  nn::ProductLayer* layer;
+  std::vector<std::shared_ptr<nn::ProductLayer>> products{};
+
+  void bypass(bool on) const {
+    for (const auto& product : products) product->view().quantizer.bypass(on);
+  }
+  int64_t parameters() const {
+    int64_t count = 0;
+    for (const auto& product : products) {
+      const auto view = product->view();
+      count += view.weight.numel() + (view.bias.defined() ? view.bias.numel() : 0);
+    }
+    return count;
+  }
 };
+
+std::vector<Layer> layers_of(const torch::nn::Module& module) {
+  std::vector<Layer> layers;
+  for (const auto& [path, unused, suffix, owner, layer] : nn::products_of(module)) {
+    if (!layer->view().quant.enabled()) continue;
+    std::string name = layer_path(module, path, *owner);
+    if (layers.empty() || layers.back().path != name) layers.push_back({std::move(name)});
+    layers.back().products.push_back(layer);
+  }
+  return layers;
+}
 
 // Makes every layer ternary again, whatever happens.
 struct Restored {
@@ -21,23 +45,14 @@ struct Restored {
   Restored(const Restored&) = delete;
   Restored& operator=(const Restored&) = delete;
   void bypass(bool on) const {
-    for (const Layer& l : layers) l.layer->view().quantizer.bypass(on);
+    for (const Layer& l : layers) l.bypass(on);
   }
 };
-
-int64_t parameters_of(const nn::ProductLayer::View& view) {
-  return view.weight.numel() + (view.bias.defined() ? view.bias.numel() : 0);
-}
 
 }  // namespace
 
 Result<Sensitivity> analyze(torch::nn::Module& module, const std::function<Result<double>()>& loss) {
-  std::vector<Layer> layers;
-  for (const auto& item : module.named_modules(std::string(), false)) {
-    auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
-    if (layer != nullptr && layer->view().quant.enabled())
-      layers.push_back({layer_path(module, item.key(), *item.value()), layer});
-  }
+  const std::vector<Layer> layers = layers_of(module);
   if (layers.empty()) return make_error(ErrorCode::kInvalidArgument, "[analyze] a module with ternary layers, got none");
   module.eval();
   const Restored all(layers);
@@ -46,11 +61,10 @@ Result<Sensitivity> analyze(torch::nn::Module& module, const std::function<Resul
   all.bypass(true);
   BITLAB_TRY(sensitivity.float_loss, loss());
   for (const Layer& l : layers) {
-    const auto view = l.layer->view();
-    view.quantizer.bypass(false);
+    l.bypass(false);
     BITLAB_TRY(const double own, loss());
-    view.quantizer.bypass(true);
-    sensitivity.layers.push_back({l.path, parameters_of(view), own});
+    l.bypass(true);
+    sensitivity.layers.push_back({l.path, l.parameters(), own});
   }
   return sensitivity;
 }

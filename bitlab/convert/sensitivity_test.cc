@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "bitlab/convert/converter.h"
 #include "bitlab/nn/bit_linear.h"
+#include "bitlab/nn/bit_recurrent.h"
 
 namespace bitlab::convert {
 namespace {
@@ -34,6 +36,30 @@ TEST(Sensitivity, MeasuresOneLayerAtATime) {
   torch::nn::Linear plain(2, 2);
   EXPECT_EQ(analyze(*plain, [&]() -> Result<double> { return 0.0; }).error().message,
             "[analyze] a module with ternary layers, got none");
+}
+
+// A recurrent layer is one, as it is to rules.
+TEST(Sensitivity, ARecurrentLayerIsOne) {
+  torch::manual_seed(2);
+  torch::nn::LSTM lstm(torch::nn::LSTMOptions(5, 7).num_layers(2).bidirectional(true));
+  const at::Tensor x = torch::randn({4, 2, 5});
+  torch::nn::ModuleDict net;
+  net->update({{"rnn", lstm.ptr()}});
+  const at::Tensor expected = std::get<0>(lstm->forward(x)).detach();
+  int64_t parameters = 0;
+  for (const at::Tensor& parameter : lstm->parameters()) parameters += parameter.numel();
+  BitConverter::convert(*net, {}).value();
+  const auto loss = [&]() -> Result<double> {
+    const at::NoGradGuard no_grad;
+    return (std::get<0>(net["rnn"]->as<nn::BitLSTM>()->forward(x)) - expected).square().mean().item<double>();
+  };
+  const auto found = analyze(*net, loss).value();
+  ASSERT_EQ(found.layers.size(), 1U);
+  EXPECT_EQ(found.layers[0].path, "rnn");
+  EXPECT_EQ(found.layers[0].parameters, parameters);
+  EXPECT_EQ(found.layers[0].loss, found.ternary_loss);
+  EXPECT_LT(found.float_loss, 1e-12);
+  EXPECT_GT(found.ternary_loss, 1e-6);
 }
 
 TEST(Sensitivity, KeepsWhatCostsMostForItsSize) {

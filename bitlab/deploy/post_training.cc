@@ -17,7 +17,7 @@ namespace bitlab::deploy {
 namespace {
 
 struct Layer {
-  nn::ProductLayer* layer;
+  std::shared_ptr<nn::ProductLayer> layer;
   LayerFit fit;
   bool is_alone = true;        // its own products, of the same codes, are all that reads its weight and bias
   const Call* norm = nullptr;  // the BatchNorm that is folded into it, of the recording
@@ -25,11 +25,10 @@ struct Layer {
 
 std::vector<Layer> product_layers(const torch::nn::Module& module) {
   std::vector<Layer> layers;
-  for (const auto& item : module.named_modules(std::string(), false)) {
-    auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get());
-    if (layer == nullptr || !layer->view().quant.enabled()) continue;
-    layers.push_back({layer, {}});
-    layers.back().fit.name = item.key();
+  for (nn::FoundProduct& found : nn::products_of(module)) {
+    if (!found.layer->view().quant.enabled()) continue;
+    layers.push_back({std::move(found.layer), {}});
+    layers.back().fit.name = std::move(found.name);
   }
   return layers;
 }
@@ -158,7 +157,11 @@ bool is_batch_norm(const Call& call) {
   return call.op == "aten::batch_norm" && !call.argument("training").toBool() && call.tensor("running_mean").defined();
 }
 
-bool is_product(const Call& call) { return call.op == "bitlab::ternary_linear" || call.op == "bitlab::ternary_conv"; }
+bool is_recurrent(const Call& call) { return call.op == "bitlab::ternary_recurrent"; }
+
+bool is_product(const Call& call) {
+  return call.op == "bitlab::ternary_linear" || call.op == "bitlab::ternary_conv" || is_recurrent(call);
+}
 
 // The one BatchNorm that reads y, where nothing else does, and where nothing else reads what the BatchNorm consists of.
 const Call* only_batch_norm(const Readers& readers, const at::Tensor& y) {
@@ -183,7 +186,7 @@ void find_readers(std::vector<Layer>& layers, const Recording& recording, bool f
     };
     l.is_alone = !products.empty() && std::all_of(products.begin(), products.end(), is_own) &&
                  (!view.bias.defined() || readers.of_memory(view.bias).size() == products.size());
-    if (fold && products.size() == 1 && can_be_fit(l))
+    if (fold && products.size() == 1 && !is_recurrent(*products[0]) && can_be_fit(l))  // states are no product's result
       l.norm = only_batch_norm(readers, products[0]->outputs.at(0).toTensor());
   }
 }

@@ -9,6 +9,7 @@
 #include "bitlab/nn/bit_batch_norm.h"
 #include "bitlab/nn/bit_conv.h"
 #include "bitlab/nn/bit_linear.h"
+#include "bitlab/nn/bit_recurrent.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -127,6 +128,122 @@ TEST(PostTraining, FitsTheClosedForm) {
   net.train();
   net.forward(x).sum().backward();
   EXPECT_TRUE(fc->weight.grad().defined() && fc->quantizer.learned(ternary::Parameter::kScale).grad().defined());
+}
+
+// The scale and the mean error by channel that make t of what the layer reads, [rows, K], its float product.
+struct Best {
+  at::Tensor scale, mean_error;
+};
+Best best_of(const at::Tensor& read, const at::Tensor& w, const at::Tensor& t) {
+  const at::Tensor x = read.to(at::kDouble).flatten(0, -2);
+  const at::Tensor y = x.matmul(w.to(at::kDouble).t()), z = x.matmul(t.to(at::kDouble).t());
+  const at::Tensor scale = (y * z).sum(0) / (z * z).sum(0);
+  return {scale, (y - z * scale).mean(0)};
+}
+
+// A recurrent layer's two products against the least squares of their definition; what the second one reads are the states of LibTorch's layer in float64.
+template <class Ours, class Twin, class TwinOptions>
+void fits_states(bool has_bias) {
+  BitQuantConfig quant;
+  quant.granularity = ternary::Granularity::kChannel;
+  quant.activation = ternary::ActKind::kNone;
+  Net net;
+  auto rnn = net.register_module("rnn", Ours(nn::BitRecurrentOptions(6, 5).batch_first(true).bias(has_bias).quant(quant)));
+  net.body = [=](Net&, const at::Tensor& x) { return std::get<0>(rnn->forward(x)); };
+  std::map<std::string, at::Tensor> before;
+  for (const auto& item : rnn->named_parameters()) before[item.key()] = item.value().detach().clone();
+  const std::vector<at::Tensor> samples{torch::randn({7, 9, 6}), torch::randn({3, 4, 6})};
+  const auto report = quantize_for_deployment(net, nn::forward_of(net), test::named(samples)).value();
+  ASSERT_EQ(report.layers.size(), 2U);
+  EXPECT_EQ(report.layers[0].name, "rnn.weight_ih_l0");
+  EXPECT_EQ(report.layers[1].name, "rnn.weight_hh_l0");
+  EXPECT_LE(report.output_error, report.output_error_encoded);
+  const auto after = rnn->named_parameters();
+  const auto codes = [&](const std::string& name) {
+    const at::Tensor s = before[name].abs().mean(1, true).clamp_min(1e-5);
+    return std::pair((before[name] / s).round().clamp(-1, 1), s);
+  };
+  const auto expect_fit = [&](const std::string& suffix, const Best& best, const at::Tensor& t) {
+    const at::Tensor scale = after["weight_scale" + suffix].to(at::kDouble);
+    EXPECT_TRUE(torch::allclose(scale, best.scale, 1e-4, 1e-6)) << suffix;
+    EXPECT_TRUE(torch::allclose(after["weight" + suffix].to(at::kDouble), t * scale.unsqueeze(1), 1e-5, 1e-7)) << suffix;
+    at::Tensor bias = best.mean_error;
+    if (has_bias) bias = bias + before["bias" + suffix];
+    EXPECT_TRUE(torch::allclose(after["bias" + suffix].to(at::kDouble), bias, 1e-4, 1e-5)) << suffix;
+  };
+  const auto [t_ih, s_ih] = codes("weight_ih_l0");
+  const auto [t_hh, s_hh] = codes("weight_hh_l0");
+  const at::Tensor read = torch::cat({samples[0].flatten(0, 1), samples[1].flatten(0, 1)});
+  expect_fit("_ih_l0", best_of(read, before["weight_ih_l0"], t_ih), t_ih);
+  if (report.layers[1].undone) return;
+  Twin twin(TwinOptions(6, 5).batch_first(true));
+  twin->to(at::kDouble);
+  auto own = twin->named_parameters();
+  const at::NoGradGuard no_grad;
+  own["weight_ih_l0"].copy_(after["weight_ih_l0"]), own["bias_ih_l0"].copy_(after["bias_ih_l0"]);
+  own["weight_hh_l0"].copy_(t_hh * s_hh), own["bias_hh_l0"].zero_();
+  if (has_bias) own["bias_hh_l0"].copy_(before["bias_hh_l0"]);
+  std::vector<at::Tensor> states;
+  for (const at::Tensor& sample : samples) {
+    const at::Tensor y = std::get<0>(twin->forward(sample.to(at::kDouble)));
+    states.push_back(torch::zeros({y.size(0), 5}, at::kDouble));
+    states.push_back(y.narrow(1, 0, y.size(1) - 1).flatten(0, 1));
+  }
+  expect_fit("_hh_l0", best_of(torch::cat(states), before["weight_hh_l0"], t_hh), t_hh);
+}
+
+TEST(PostTraining, FitsBothProductsOfARecurrentLayer) {
+  for (const bool has_bias : {true, false}) {
+    torch::manual_seed(3);
+    fits_states<nn::BitLSTM, torch::nn::LSTM, torch::nn::LSTMOptions>(has_bias);
+    fits_states<nn::BitGRU, torch::nn::GRU, torch::nn::GRUOptions>(has_bias);
+  }
+}
+
+// Several layers in both directions, with static steps: nearer to the float network than as encoded, to the bit in the runtime, and in a clone.
+template <class Layer>
+void deploys_fitted_states(const BitQuantConfig& quant) {
+  torch::manual_seed(4);
+  Net net;
+  auto rnn = net.register_module(
+      "rnn", Layer(nn::BitRecurrentOptions(6, 16).num_layers(2).bidirectional(true).batch_first(true).quant(quant)));
+  auto head = net.register_module("head", nn::BitLinear(nn::BitLinearOptions(32, 3).quant(quant)));
+  net.body = [=](Net&, const at::Tensor& x) { return head->forward(std::get<0>(rnn->forward(x))); };
+  const std::vector<at::Tensor> data{torch::randn({5, 8, 6}), torch::randn({2, 11, 6})};
+  const auto forward = nn::forward_of(net);
+  const auto report = quantize_for_deployment(net, forward, test::named(data)).value();
+  ASSERT_EQ(report.layers.size(), 9U);
+  const bool is_fit = is_ternary(*quant.method);
+  for (const LayerFit& fit : report.layers) {
+    EXPECT_EQ(fit.frozen, is_fit) << fit.name;
+    EXPECT_EQ(fit.act_scale > 0, is_static(quant.activation)) << fit.name;
+    EXPECT_LE(fit.error_after, fit.error_before + 1e-12) << fit.name;
+  }
+  EXPECT_EQ(report.layers[2].name, "rnn.weight_ih_l0_reverse");
+  if (is_fit) {
+    EXPECT_LT(report.output_error, report.output_error_encoded);
+  } else {
+    EXPECT_LT(report.output_error, 1e-3);
+  }
+  const auto program = capture(net, forward, data[0]).value();
+  EXPECT_TRUE(check_parity(program, net, forward, data[0]).value().exact);
+  const at::NoGradGuard no_grad;
+  const auto copy = std::dynamic_pointer_cast<typename Layer::ContainedType>(rnn->clone());
+  EXPECT_TRUE(torch::equal(std::get<0>(copy->forward(data[1])), std::get<0>(rnn->forward(data[1]))));
+  const at::AutoGradMode grad(true);
+  net.train();
+  net.forward(data[0]).square().sum().backward();
+  for (const auto& item : net.named_parameters()) EXPECT_TRUE(item.value().grad().defined()) << item.key();
+}
+
+TEST(PostTraining, FittedRecurrentLayersDeployTheirBits) {
+  BitQuantConfig twn = static_int8();
+  twn.method = ternary::Method::kTwn;
+  for (const BitQuantConfig& quant : {static_int8(), twn, BitQuantConfig::int8()}) {
+    SCOPED_TRACE(nn::describe(quant));
+    deploys_fitted_states<nn::BitLSTM>(quant);
+    deploys_fitted_states<nn::BitGRU>(quant);
+  }
 }
 
 // Channels of x that are much larger than others: their range moves into the weight, the float network keeps its bits, and the quantized one comes

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gru.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/lstm.h>
 #include <ATen/ops/zeros.h>
 #include <torch/nn/init.h>
@@ -32,29 +33,37 @@ int64_t directions_of(const BitRecurrentOptions& o) { return o.bidirectional() ?
 }  // namespace
 
 template <class Derived>
-void BitRecurrent<Derived>::reset() {
-  check_options(Derived::kName, options);
+template <class F>
+void BitRecurrent<Derived>::for_each_product(const F& f) {
   const int64_t both = directions_of(options);
-  directions_.assign(static_cast<size_t>(options.num_layers() * both), {});
   for (size_t i = 0; i < directions_.size(); ++i) {
     const auto layer = static_cast<int64_t>(i) / both;
     const std::string suffix = fmt::format("_l{}{}", layer, static_cast<int64_t>(i) % both == 1 ? "_reverse" : "");
-    register_product(directions_[i].ih, "_ih" + suffix, layer == 0 ? options.input_size() : both * options.hidden_size(),
-                     Quantizer::Use::kProduct);
-    register_product(directions_[i].hh, "_hh" + suffix, options.hidden_size(), Quantizer::Use::kHiddenProduct);
+    f(directions_[i].ih, "_ih" + suffix, layer == 0 ? options.input_size() : both * options.hidden_size(),
+      Quantizer::Use::kProduct);
+    f(directions_[i].hh, "_hh" + suffix, options.hidden_size(), Quantizer::Use::kHiddenProduct);
   }
+}
+
+template <class Derived>
+void BitRecurrent<Derived>::reset() {
+  check_options(Derived::kName, options);
+  directions_.resize(static_cast<size_t>(options.num_layers() * directions_of(options)));
+  const int64_t rows = gates_of(Derived::kCell) * options.hidden_size();
+  for_each_product([&](Product& product, const std::string& suffix, int64_t depth, Quantizer::Use use) {
+    product.weight = this->register_parameter("weight" + suffix, at::empty({rows, depth}));
+    product.bias = at::Tensor();
+    if (options.bias()) register_bias(product, suffix);
+    product.quant = product.is_frozen ? frozen_config(options.quant()) : options.quant();
+    product.quant.smoothing = 0;
+    product.quantizer.reset(*this, product.quant, product.weight, nullptr, use, suffix);
+  });
   reset_parameters();
 }
 
 template <class Derived>
-void BitRecurrent<Derived>::register_product(Product& product, const std::string& suffix, int64_t depth,
-                                             Quantizer::Use use) {
-  const int64_t rows = gates_of(Derived::kCell) * options.hidden_size();
-  product.weight = this->register_parameter("weight" + suffix, at::empty({rows, depth}));
-  if (options.bias()) product.bias = this->register_parameter("bias" + suffix, at::empty({rows}));
-  BitQuantConfig quant = options.quant();
-  quant.smoothing = 0;
-  product.quantizer.reset(*this, quant, product.weight, nullptr, use, suffix);
+void BitRecurrent<Derived>::register_bias(Product& product, const std::string& suffix) {
+  product.bias = this->register_parameter("bias" + suffix, at::zeros({product.weight.size(0)}, product.weight.options()));
 }
 
 template <class Derived>
@@ -91,6 +100,40 @@ template <class Derived>
 std::vector<Quantizer*> BitRecurrent<Derived>::own_quantizers() {
   std::vector<Quantizer*> list;
   for (Direction& direction : directions_) list.insert(list.end(), {&direction.ih.quantizer, &direction.hh.quantizer});
+  return list;
+}
+
+// One of its products.
+template <class Derived>
+class BitRecurrent<Derived>::Layer : public ProductLayer {
+ public:
+  Layer(BitRecurrent& owner, Product& product) : owner_(owner), product_(product) {}
+
+  View view() override { return {product_.weight, product_.bias, product_.quantizer, product_.quant}; }
+  at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) const override {
+    return at::linear(x, weight, optional(bias));
+  }
+  void freeze(const FrozenWeight& frozen) override {
+    if (!owner_.options.bias()) {
+      owner_.options.bias(true);
+      owner_.for_each_product(
+          [&](Product& product, const std::string& suffix, auto...) { owner_.register_bias(product, suffix); });
+    }
+    product_.quantizer.freeze(owner_, product_.quant, product_.weight, product_.bias, frozen);
+    product_.is_frozen = true;
+  }
+
+ private:
+  BitRecurrent& owner_;
+  Product& product_;
+};
+
+template <class Derived>
+std::vector<std::pair<std::string, std::shared_ptr<ProductLayer>>> BitRecurrent<Derived>::product_layers() {
+  std::vector<std::pair<std::string, std::shared_ptr<ProductLayer>>> list;
+  for_each_product([&](Product& product, const std::string& suffix, auto...) {
+    list.emplace_back("weight" + suffix, std::make_shared<Layer>(*this, product));
+  });
   return list;
 }
 
@@ -133,14 +176,14 @@ void BitRecurrent<Derived>::check(const at::Tensor& x, const at::Tensor& h0, con
 template <class Derived>
 RecurrentOutputs BitRecurrent<Derived>::run(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0) {
   check(x, h0, c0);
-  const bool is_batch = x.dim() == 3, is_active = directions_[0].ih.quantizer.is_active();
+  const bool is_batch = x.dim() == 3;
   const int64_t batch_dim = options.batch_first() ? 0 : 1;
   const auto batch_of_one = [&](const at::Tensor& tensor, int64_t dim) {
     return is_batch || !tensor.defined() ? tensor : tensor.unsqueeze(dim);
   };
   const at::Tensor batch = batch_of_one(x, batch_dim);
   const RecurrentOutputs begin{{}, batch_of_one(h0, 1), batch_of_one(c0, 1)};
-  RecurrentOutputs states = is_active ? run_ternary(batch, begin) : run_float(batch, begin);
+  RecurrentOutputs states = options.quant().enabled() ? run_ternary(batch, begin) : run_float(batch, begin);
   if (is_batch) return states;
   return {states.y.squeeze(batch_dim), states.h.squeeze(1), states.c.defined() ? states.c.squeeze(1) : at::Tensor()};
 }
@@ -176,10 +219,12 @@ RecurrentOutputs BitRecurrent<Derived>::run_ternary(const at::Tensor& x, const R
                                this->is_training() ? options.dropout() : 0};
   const auto gates = [this](int64_t i, const at::Tensor& read) {
     Product& ih = directions_[static_cast<size_t>(i)].ih;
-    return ih.quantizer.forward(*this, read, ih.weight, ih.bias);
+    const at::Tensor x_read = ih.quantizer.input(read);
+    return ih.quantizer.is_active() ? ih.quantizer.forward(*this, x_read, ih.weight, ih.bias)
+                                    : at::linear(x_read, ih.weight, optional(ih.bias));
   };
   const auto steps = [this](int64_t i, const ops::RecurrentInputs& inputs) {
-    const Product& hh = directions_[static_cast<size_t>(i)].hh;
+    Product& hh = directions_[static_cast<size_t>(i)].hh;
     return hh.quantizer.recurrent(*this, inputs, hh.weight, hh.bias);
   };
   return run_recurrent(layers, x, begin.h, begin.c, gates, steps);

@@ -12,7 +12,7 @@
 #include <torch/nn/modules/container/any.h>
 #include <torch/nn/pimpl.h>
 
-#include "bitlab/nn/quantizer.h"
+#include "bitlab/nn/product_layer.h"
 #include "bitlab/nn/recurrent_layers.h"
 
 namespace bitlab::nn {
@@ -47,13 +47,15 @@ using BitGRUOptions = BitRecurrentOptions;
 // Initialized as in torch::nn; a static step of hidden states begins at 1 / limit, since they lie in (-1, 1). Without quantization: LibTorch's layer.
 // Errors: InvalidArgument (options), ShapeMismatch (x, states), those of ops.h.
 template <class Derived>
-class BitRecurrent : public torch::nn::Cloneable<Derived>, public Quantized {
+class BitRecurrent : public torch::nn::Cloneable<Derived>, public Quantized, public ProductLayers {
  public:
   void reset() override;
   void reset_parameters();
   void pretty_print(std::ostream& stream) const override;
   void train(bool on = true) override;
   std::vector<Quantizer*> own_quantizers() override;
+  // Freezing one of a layer without biases gives all of them one.
+  std::vector<std::pair<std::string, std::shared_ptr<ProductLayer>>> product_layers() override;
 
   // Makes the parameters of another module, which has the same names, the layer's own: the same tensors. Learned scales begin from the weights.
   void adopt(const torch::nn::Module& source);
@@ -70,12 +72,18 @@ class BitRecurrent : public torch::nn::Cloneable<Derived>, public Quantized {
   // A weight with what belongs to it.
   struct Product {
     at::Tensor weight, bias;
-    Quantizer quantizer;
+    BitQuantConfig quant{};
+    Quantizer quantizer{};
+    bool is_frozen = false;
   };
+  class Layer;
   struct Direction {
     Product ih, hh;
   };
-  void register_product(Product& product, const std::string& suffix, int64_t depth, Quantizer::Use use);
+  // f(product, what is behind its names, its depth, its use) of all.
+  template <class F>
+  void for_each_product(const F& f);
+  void register_bias(Product& product, const std::string& suffix);
   void check(const at::Tensor& x, const at::Tensor& h0, const at::Tensor& c0) const;
   RecurrentOutputs run_float(const at::Tensor& x, const RecurrentOutputs& begin);
   RecurrentOutputs run_ternary(const at::Tensor& x, const RecurrentOutputs& begin);

@@ -1,6 +1,7 @@
 #include "bitlab/nn/quantizer.h"
 
 #include <cmath>
+#include <utility>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
@@ -198,6 +199,7 @@ at::Tensor Quantizer::most_by_channel(const at::Tensor& x) const {
 }
 
 void Quantizer::smooth(at::Tensor& weight, const at::Tensor& most) {
+  if (use_ == Use::kHiddenProduct) return;  // nothing scales what one step hands to the next
   const at::NoGradGuard no_grad;
   const at::Tensor matrix = by_input_channel(weight, window());
   const at::Tensor largest = matrix.abs().amax(std::vector<int64_t>{0, 3}).flatten();
@@ -241,11 +243,13 @@ void Quantizer::freeze(torch::nn::Module& layer, BitQuantConfig& quant, at::Tens
   const at::NoGradGuard no_grad;
   const at::Tensor step = act_scale;
   auto& parameters = Parameters::of(layer);
-  for (const std::string& key : state_names())
+  const auto forget = [&parameters](const std::string& key) {
     if (parameters.contains(key)) parameters.erase(key);
+  };
+  for (const std::string& key : state_names()) forget(key + suffix_);
   quant = frozen_config(quant);
   const std::optional<ops::ConvWindow> own_window = window_;
-  reset(layer, quant, weight, own_window ? &*own_window : nullptr, use_);
+  reset(layer, quant, weight, own_window ? &*own_window : nullptr, use_, std::string(suffix_));
   weight.copy_(frozen.t.to(at::kFloat) * layout(weight).spread(frozen.scale, quant_.weight_spec()));
   learned_[0].copy_(frozen.scale);
   if (act_scale.defined()) act_scale.copy_(step);
@@ -253,8 +257,8 @@ void Quantizer::freeze(torch::nn::Module& layer, BitQuantConfig& quant, at::Tens
     bias.copy_(frozen.bias);
     return;
   }
-  if (parameters.contains("bias")) parameters.erase("bias");  // an undefined one
-  bias = layer.register_parameter("bias", frozen.bias.clone());
+  forget("bias" + suffix_);  // an undefined one
+  bias = layer.register_parameter("bias" + suffix_, frozen.bias.clone());
 }
 
 BitQuantConfig frozen_config(BitQuantConfig quant) {
@@ -267,8 +271,15 @@ BitQuantConfig frozen_config(BitQuantConfig quant) {
 }
 
 ops::RecurrentStates Quantizer::recurrent(const torch::nn::Module& layer, const ops::RecurrentInputs& inputs,
-                                          const at::Tensor& weight, const at::Tensor& bias) const {
-  return ops::bit_recurrent(inputs, weight, optional(bias), weight_quant(layer), activation(), blend_of(layer));
+                                          const at::Tensor& weight, const at::Tensor& bias) {
+  if (std::exchange(use_, Use::kHiddenProduct) != Use::kHiddenProduct && layer.is_training() && act_scale.defined() &&
+      act_scale.item<float>() == 0)
+    initialize_step();  // of a parameter, of which nothing tells before its first call what it multiplies
+  const ops::RecurrentStates states =
+      is_active() ? ops::bit_recurrent(inputs, weight, optional(bias), weight_quant(layer), activation(), blend_of(layer))
+                  : ops::float_recurrent(inputs, weight, optional(bias));
+  if (observer_) observer_(ops::multiplied_states(inputs, states));
+  return states;
 }
 
 at::Tensor Quantizer::value(const torch::nn::Module& layer, const at::Tensor& weight) const {

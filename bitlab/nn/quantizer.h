@@ -95,7 +95,7 @@ class Quantizer {
   at::Tensor input(const at::Tensor& x) const;
   // Moves a part of the range of x into the weight, which makes both easier to quantize (Xiao et al. 2022, arXiv:2211.10438, eq. 4): channel c of x
   // is divided by s[c] = max|x[c]|^smoothing / max|w[c]|^(1 - smoothing), and the weights that read it are multiplied by it; s is rounded to
-  // a power of two, so that the float product keeps its bits. `most`: max|x[c]| [C]. Of layers whose configuration smooths.
+  // a power of two, so that the float product keeps its bits. `most`: max|x[c]| [C]. Of layers whose configuration smooths; hidden states stay as they are.
   void smooth(at::Tensor& weight, const at::Tensor& most);
   // From x of the product to max|x[c]| [C].
   at::Tensor most_by_channel(const at::Tensor& x) const;
@@ -108,9 +108,10 @@ class Quantizer {
   at::Tensor forward(const torch::nn::Module& layer, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      const ops::ConvWindow* call_window);
 
-  // The states of a recurrent layer in one direction, of the weight and bias of its hidden states.
+  // The states of a recurrent layer in one direction, of the weight and bias of its hidden states, quantized or not. Shows the hidden states that are
+  // multiplied to the observer.
   ops::RecurrentStates recurrent(const torch::nn::Module& layer, const ops::RecurrentInputs& inputs,
-                                 const at::Tensor& weight, const at::Tensor& bias) const;
+                                 const at::Tensor& weight, const at::Tensor& bias);
 
   // The weight's value t s, differentiable: [N, ...], or [K], a row.
   at::Tensor value(const torch::nn::Module& layer, const at::Tensor& weight) const;

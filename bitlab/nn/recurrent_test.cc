@@ -211,6 +211,52 @@ TEST(Recurrent, WarmsUpFromFloat) {
   EXPECT_FALSE(torch::allclose(outputs_of(layer, x, {}, {})[0], outputs_of(twin, x, h, h)[0], 1e-3, 1e-3));
 }
 
+// Without quantization, packed or not: LibTorch's layer in float64; and what the steps multiplied, sample by sample.
+template <class Twin, class TwinOptions>
+void expect_float_recurrence(ops::RecurrentCell cell, bool reverse) {
+  Twin twin(TwinOptions(5, 4).batch_first(true).bidirectional(true));
+  twin->to(at::kDouble);
+  const std::string way = reverse ? "_reverse" : "";
+  const auto parameter = [&](const std::string& name) { return twin->named_parameters()[name + "_l0" + way].detach(); };
+  const std::vector<int64_t> lengths{6, 4, 4, 1};
+  std::vector<at::Tensor> samples, gates, multiplied;
+  std::vector<ops::RecurrentStates> alone;
+  const at::Tensor w = parameter("weight_hh").to(at::kFloat), b = parameter("bias_hh").to(at::kFloat);
+  for (const int64_t length : lengths) {
+    const at::Tensor x = torch::randn({1, length, 5}, at::kDouble), zeros = torch::zeros({2, 1, 4}, at::kDouble);
+    gates.push_back((x.matmul(parameter("weight_ih").t()) + parameter("bias_ih")).to(at::kFloat));
+    const ops::RecurrentInputs inputs{cell, gates.back(), {}, {}, reverse};
+    alone.push_back(ops::float_recurrent(inputs, w, b));
+    const at::Tensor y = outputs_of(twin, x, zeros, zeros)[0].narrow(2, reverse ? 4 : 0, 4);
+    EXPECT_TRUE(torch::allclose(alone.back().y.to(at::kDouble), y, 1e-5, 1e-6));
+    multiplied.push_back(ops::multiplied_states(inputs, alone.back()));
+    const at::Tensor read = torch::cat({torch::zeros({1, 4}, at::kDouble), y[0].narrow(0, reverse ? 1 : 0, length - 1)});
+    EXPECT_TRUE(torch::allclose(multiplied.back().to(at::kDouble), read, 1e-5, 1e-6));
+  }
+  std::vector<at::Tensor> rows, sizes;
+  for (int64_t t = 0; t < lengths[0]; ++t) {
+    int64_t batch = 0;
+    for (size_t i = 0; i < lengths.size() && lengths[i] > t; ++i, ++batch) rows.push_back(gates[i].select(1, t));
+    sizes.push_back(torch::tensor(batch));
+  }
+  const ops::RecurrentInputs packed{cell, torch::cat(rows), {}, {}, reverse, torch::stack(sizes)};
+  const ops::RecurrentStates together = ops::float_recurrent(packed, w, b);
+  int64_t row = 0;
+  for (int64_t t = 0; t < lengths[0]; ++t)
+    for (size_t i = 0; i < lengths.size() && lengths[i] > t; ++i)
+      EXPECT_TRUE(torch::allclose(together.y[row++], alone[i].y[0][t], 1e-6, 1e-7)) << t << ' ' << i;
+  const auto sorted = [](const at::Tensor& states) { return std::get<0>(states.sum(1).sort()); };
+  EXPECT_TRUE(torch::allclose(sorted(ops::multiplied_states(packed, together)), sorted(torch::cat(multiplied)), 1e-5, 1e-6));
+}
+
+TEST(Recurrent, WithoutQuantizationItIsLibTorchs) {
+  torch::manual_seed(15);
+  for (const bool reverse : {false, true}) {
+    expect_float_recurrence<t::LSTM, t::LSTMOptions>(ops::RecurrentCell::kLstm, reverse);
+    expect_float_recurrence<t::GRU, t::GRUOptions>(ops::RecurrentCell::kGru, reverse);
+  }
+}
+
 TEST(Recurrent, SaysWhatItWants) {
   const at::Tensor x = torch::randn({4, 2, 5});
   EXPECT_EQ(message_of([] { BitLSTM(BitLSTMOptions(5, 0)); }), "[BitLSTM] sizes and layers from 1, got 5, 0 and 1");

@@ -197,6 +197,13 @@ RecurrentStates bit_recurrent(const RecurrentInputs& inputs, const at::Tensor& w
   return {std::move(y), std::move(h_n), inputs.cell == kernels::RecurrentCell::kLstm ? std::move(c_n) : at::Tensor()};
 }
 
+RecurrentStates float_recurrent(const RecurrentInputs& inputs, const at::Tensor& weight, const OptionalTensor& bias) {
+  const OptionalTensor h0 = optional(inputs.h0), c0 = optional(inputs.c0), none;
+  auto [y, h_n, c_n] = plain_recurrent(
+      {inputs.x, weight, bias, h0, c0, kernels::name(inputs.cell), inputs.reverse, "", "", {}, none, 0}, inputs.batch_sizes);
+  return {std::move(y), std::move(h_n), inputs.cell == kernels::RecurrentCell::kLstm ? std::move(c_n) : at::Tensor()};
+}
+
 at::Tensor ternary_linear(const at::Tensor& x, const PackedWeight& weight, const OptionalTensor& bias,
                           const ActQuant& activation) {
   static const auto op = handle("bitlab::ternary_linear", cpu::ternary_linear);

@@ -132,6 +132,10 @@ struct RecurrentStates {
 // weight [gates H, H], bias [gates H]: of the hidden states, whose activations share a scale by sample. Training is made of bit_linear for each step.
 RecurrentStates bit_recurrent(const RecurrentInputs& inputs, const at::Tensor& weight, const OptionalTensor& bias,
                               const WeightQuant& quant, const ActQuant& activation, double blend = 1);
+// The same without quantization.
+RecurrentStates float_recurrent(const RecurrentInputs& inputs, const at::Tensor& weight, const OptionalTensor& bias);
+// The hidden states that the steps multiplied by the weight, [rows, H], in some order: h0 and all of y but each sample's last ones.
+at::Tensor multiplied_states(const RecurrentInputs& inputs, const RecurrentStates& states);
 
 // A batch norm with running statistics, of x [B, C, ...] by channel: (x * alpha) + beta, the product and the sum rounded each, without FMA.
 // weight and bias may be none. Differentiable.

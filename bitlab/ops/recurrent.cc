@@ -8,12 +8,14 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/sigmoid_backward.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tanh_backward.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "bitlab/ops/internal/check.h"
@@ -82,6 +84,27 @@ struct Cell {
   }
 };
 
+// From state to state, whose product is multiply(h).
+template <class Multiply>
+ThreeTensors step_by_step(const BitRecurrentCall& c, const Multiply& multiply) {
+  check_recurrent_weight(c);
+  const auto [unused, h, c_n] = recurrent_outputs("bit_recurrent", {c.x, c.weight.sym_size(0), c.h0, c.c0, c.cell});
+  const bool is_lstm = cell_of("bit_recurrent", c.cell) == RecurrentCell::kLstm;
+  const auto begin = [&c, &shape = h](const OptionalTensor& state) {
+    return given(state) ? *state : at::zeros_symint(shape.sym_sizes(), c.x.options());
+  };
+  Cell cell{begin(c.h0), is_lstm ? begin(c.c0) : c_n};
+  std::vector<at::Tensor> steps = c.x.unbind(1);
+  if (c.reverse) std::ranges::reverse(steps);
+  for (at::Tensor& step : steps) {
+    const at::Tensor u = multiply(cell.h);
+    is_lstm ? cell.lstm(step, u) : cell.gru(step, u);
+    step = cell.h;
+  }
+  if (c.reverse) std::ranges::reverse(steps);
+  return {at::stack(steps, 1), cell.h, cell.c};
+}
+
 // Of a packed sequence: tokens that as many samples have, from a row of x on.
 struct Segment {
   int64_t first, tokens, batch;
@@ -104,6 +127,46 @@ std::vector<Segment> segments_of(const char* op, const at::Tensor& x, const at::
   require(x.dim() == 2 && x.size(0) == row, ErrorCode::kShapeMismatch, "[{}] x [{}, gates H] of as many tokens, got {}", op,
           row, show(x));
   return segments;
+}
+
+// Tokens that as many samples have are a sequence of its own, which begins with the states that the one before it left; samples that end, or have not
+// begun, keep theirs. `layer` computes one sequence.
+template <class Layer>
+ThreeTensors packed(const BitRecurrentCall& c, const at::Tensor& batch_sizes, const Layer& layer) {
+  constexpr const char* kOp = "bit_recurrent";
+  check_recurrent_weight(c);
+  const std::vector<Segment> segments = segments_of(kOp, c.x, batch_sizes);
+  const int64_t batch = segments[0].batch, hidden = c.weight.size(1);
+  const bool is_lstm = cell_of(kOp, c.cell) == RecurrentCell::kLstm;
+  check_state(kOp, "h0", c.h0, batch, hidden);
+  check_state(kOp, "c0", c.c0, batch, hidden);
+  const auto begin = [&](const OptionalTensor& state) {
+    return given(state) ? *state : at::zeros({batch, hidden}, c.x.options());
+  };
+  OptionalTensor h = begin(c.h0), state = is_lstm ? OptionalTensor(begin(c.c0)) : c.c0;
+  std::vector<at::Tensor> outputs(segments.size());
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const size_t at = c.reverse ? segments.size() - 1 - i : i;
+    const auto [first, tokens, samples] = segments[at];
+    const at::Tensor x = c.x.narrow(0, first, tokens * samples).unflatten(0, {tokens, samples}).transpose(0, 1);
+    const auto of_samples = [n = samples](const OptionalTensor& all) {
+      return given(all) ? OptionalTensor(all->narrow(0, 0, n)) : all;
+    };
+    const auto with_rest = [&, n = samples](const at::Tensor& next, const OptionalTensor& all) {
+      return at::cat({next, all->narrow(0, n, batch - n)});
+    };
+    const OptionalTensor h0 = of_samples(h), c0 = of_samples(state);
+    const auto [y, h_n, c_n] =
+        layer({x, c.weight, c.bias, h0, c0, c.cell, c.reverse, c.spec, c.activation, c.learned, c.act_scale, c.blend});
+    outputs[at] = y.transpose(0, 1).flatten(0, 1);
+    h = with_rest(h_n, h);
+    if (is_lstm) state = with_rest(c_n, state);
+  }
+  return {at::cat(outputs), *h, is_lstm ? *state : at::empty({0}, c.x.options())};
+}
+
+ThreeTensors float_steps(const BitRecurrentCall& c) {
+  return step_by_step(c, [&](const at::Tensor& h) { return at::linear(h, c.weight, c.bias); });
 }
 
 }  // namespace
@@ -131,39 +194,26 @@ void check_recurrent_weight(const BitRecurrentCall& c) {
           "[bit_recurrent] a weight [{} H, H], got {}", gates, show(c.weight));
 }
 
-// Tokens that as many samples have are a sequence of its own, which begins with the states that the one before it left; samples that end, or have not
-// begun, keep theirs.
 ThreeTensors packed_bit_recurrent(const BitRecurrentCall& c, const at::Tensor& batch_sizes) {
-  constexpr const char* kOp = "bit_recurrent";
-  check_recurrent_weight(c);
-  const std::vector<Segment> segments = segments_of(kOp, c.x, batch_sizes);
-  const int64_t batch = segments[0].batch, hidden = c.weight.size(1);
-  const bool is_lstm = cell_of(kOp, c.cell) == RecurrentCell::kLstm;
-  check_state(kOp, "h0", c.h0, batch, hidden);
-  check_state(kOp, "c0", c.c0, batch, hidden);
-  const auto begin = [&](const OptionalTensor& state) {
-    return given(state) ? *state : at::zeros({batch, hidden}, c.x.options());
-  };
-  OptionalTensor h = begin(c.h0), state = is_lstm ? OptionalTensor(begin(c.c0)) : c.c0;
-  std::vector<at::Tensor> outputs(segments.size());
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const size_t at = c.reverse ? segments.size() - 1 - i : i;
-    const auto [first, tokens, samples] = segments[at];
-    const at::Tensor x = c.x.narrow(0, first, tokens * samples).unflatten(0, {tokens, samples}).transpose(0, 1);
-    const auto of_samples = [n = samples](const OptionalTensor& all) {
-      return given(all) ? OptionalTensor(all->narrow(0, 0, n)) : all;
-    };
-    const auto with_rest = [&, n = samples](const at::Tensor& next, const OptionalTensor& all) {
-      return at::cat({next, all->narrow(0, n, batch - n)});
-    };
-    const OptionalTensor h0 = of_samples(h), c0 = of_samples(state);
-    const auto [y, h_n, c_n] = redispatch::bit_recurrent(
-        {x, c.weight, c.bias, h0, c0, c.cell, c.reverse, c.spec, c.activation, c.learned, c.act_scale, c.blend});
-    outputs[at] = y.transpose(0, 1).flatten(0, 1);
-    h = with_rest(h_n, h);
-    if (is_lstm) state = with_rest(c_n, state);
+  return packed(c, batch_sizes, redispatch::bit_recurrent);
+}
+
+ThreeTensors plain_recurrent(const BitRecurrentCall& c, const at::Tensor& batch_sizes) {
+  return batch_sizes.defined() ? packed(c, batch_sizes, float_steps) : float_steps(c);
+}
+
+at::Tensor multiplied_states(const RecurrentInputs& inputs, const RecurrentStates& states) {
+  const at::Tensor &y = states.y, &sizes = inputs.batch_sizes;
+  const at::Tensor first = inputs.h0.defined() ? inputs.h0 : at::zeros_like(states.h_n);
+  if (!sizes.defined()) return at::cat({first, y.narrow(1, inputs.reverse ? 1 : 0, y.size(1) - 1).flatten(0, 1)});
+  std::vector<at::Tensor> rows{first};
+  int64_t row = 0;
+  for (int64_t t = 0; t + 1 < sizes.numel(); ++t) {
+    const int64_t here = sizes[t].item<int64_t>(), next = sizes[t + 1].item<int64_t>();
+    rows.push_back(y.narrow(0, inputs.reverse ? row + here : row, next));
+    row += here;
   }
-  return {at::cat(outputs), *h, is_lstm ? *state : at::empty({0}, c.x.options())};
+  return at::cat(rows);
 }
 
 namespace cpu {
@@ -184,23 +234,10 @@ at::Tensor tanh(const at::Tensor& x) { return at::tanh(x); }
 
 // A product for each step, whose weight is quantized each time.
 ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
-  check_recurrent_weight(c);
-  const auto [unused, h, c_n] = recurrent_outputs("bit_recurrent", {c.x, c.weight.sym_size(0), c.h0, c.c0, c.cell});
-  const bool is_lstm = cell_of("bit_recurrent", c.cell) == RecurrentCell::kLstm;
-  const auto begin = [&c, &shape = h](const OptionalTensor& state) {
-    return given(state) ? *state : at::zeros_symint(shape.sym_sizes(), c.x.options());
-  };
-  Cell cell{begin(c.h0), is_lstm ? begin(c.c0) : c_n};
-  std::vector<at::Tensor> steps = c.x.unbind(1);
-  if (c.reverse) std::ranges::reverse(steps);
-  for (at::Tensor& step : steps) {
-    const at::Tensor u = redispatch::bit_product(
-        {cell.h, c.weight, c.bias, std::nullopt, c.spec, c.activation, c.learned, c.act_scale, c.blend});
-    is_lstm ? cell.lstm(step, u) : cell.gru(step, u);
-    step = cell.h;
-  }
-  if (c.reverse) std::ranges::reverse(steps);
-  return {at::stack(steps, 1), cell.h, cell.c};
+  return step_by_step(c, [&](const at::Tensor& h) {
+    return redispatch::bit_product(
+        {h, c.weight, c.bias, std::nullopt, c.spec, c.activation, c.learned, c.act_scale, c.blend});
+  });
 }
 
 }  // namespace any_device

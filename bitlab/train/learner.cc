@@ -56,9 +56,8 @@ std::vector<TernaryWeight> ModuleLearner::ternary_weights() {
   const at::NoGradGuard no_grad;
   const std::vector<NamedParameter> all = parameters();
   std::vector<TernaryWeight> list;
-  for (const auto& module : module_.modules(/*include_self=*/false)) {
-    auto* layer = dynamic_cast<nn::ProductLayer*>(module.get());
-    if (layer == nullptr || !layer->view().quantizer.is_active() || !is_ternary(*layer->view().quant.method)) continue;
+  for (const auto& [path, unused, suffix, module, layer] : nn::products_of(module_)) {
+    if (!layer->view().quantizer.is_active() || !is_ternary(*layer->view().quant.method)) continue;
     const nn::ProductLayer::View view = layer->view();
     const auto own = std::find_if(all.begin(), all.end(),
                                   [&](const NamedParameter& parameter) { return parameter.tensor.is_same(view.weight); });

@@ -302,3 +302,58 @@ def test_packed_sequences_are_samples_by_themselves(Ours: Any, Twin: Any, sorted
         for own in gradients:
             for a, b in zip(own, wanted, strict=True):
                 assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@each
+@pytest.mark.parametrize(
+    "quant",
+    [Quant(method="twn", granularity="channel"), Quant(granularity="channel", activation="int8_static"), Quant.int8()],
+    ids=["twn", "static", "int8"],
+)
+def test_fitted_without_training(Ours: Any, Twin: Any, quant: Quant, tmp_path: Path) -> None:
+    """Layers of PyTorch in a class of one's own: both products of each layer and direction take part, and the deployed network has the bits of the fitted one."""
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.rnn = nn.Embedding(19, 8), Twin(8, 17, 2, bidirectional=True, batch_first=True, bias=False)
+            self.head = nn.Linear(34, 4)
+
+        def forward(self, words: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(self.table(words))[0])
+
+    torch.manual_seed(3)
+    net = Tagger().eval()
+    samples = [torch.randint(0, 19, (6, 9)), torch.randint(0, 19, (3, 5))]
+    with torch.no_grad():
+        expected = [net(words) for words in samples]
+    rules = bitlab.MixedPrecisionConfig(rules=[{"type": "embedding", "quant": bitlab.QuantRule.in_float()}])
+    rules.quant = quant
+    if not quant.activation.endswith("static"):
+        analyzed = bitlab.analyze(copy.deepcopy(net), lambda m: float((m(samples[0]) - expected[0]).square().mean()), rules)
+        assert [layer.path for layer in analyzed.layers] == ["rnn", "head"] and analyzed.float_loss < 1e-12
+        assert analyzed.layers[0].loss > 0 and analyzed.ternary_loss > 0
+    fitted, report = bitlab.quantize_for_deployment(copy.deepcopy(net), samples, rules)
+    weights = [fit.name for fit in report.layers if "rnn" in fit.name]
+    assert len(weights) == 8 and len(report.layers) == 9
+    assert all(fit.frozen == (quant.method != "int8") for fit in report.layers)
+    assert all((fit.act_scale > 0) == quant.activation.endswith("static") for fit in report.layers)
+    with torch.no_grad():
+        error = sum(((fitted(words) - y) ** 2).sum() for words, y in zip(samples, expected, strict=True))
+    assert error / sum((y**2).sum() for y in expected) == pytest.approx(report.output_error, rel=1e-3)
+    assert report.output_error < (1e-3 if quant.method == "int8" else report.output_error_encoded)
+    bitlab.deploy(fitted, {"words": samples[0]}, tmp_path / "m.bit", dynamic_axes={"words": {0: "batch", 1: "tokens"}})
+    session = bitlab.runtime.Session(tmp_path / "m.bit")
+    for shape in ((1, 1), (2, 13)):
+        words = torch.randint(0, 19, shape)
+        with torch.no_grad():
+            assert np.array_equal(session(words.numpy()), fitted(words).numpy())
+    fitted.train()
+    fitted(samples[0]).square().sum().backward()  # training can go on
+    assert all(parameter.grad is not None for parameter in fitted.parameters() if parameter.requires_grad)
+
+
+def rules_of(quant: Quant) -> bitlab.MixedPrecisionConfig:
+    rules = bitlab.MixedPrecisionConfig(rules=[{"type": "embedding", "quant": bitlab.QuantRule.in_float()}])
+    rules.quant = quant
+    return rules

@@ -28,30 +28,30 @@ std::set<std::string> optional_names(const torch::nn::Module& model) {
   for (const auto& item : model.named_modules()) {
     const std::string prefix = item.key().empty() ? "" : item.key() + ".";
     for (const char* name : {"blend", "draw"}) names.insert(prefix + name);
-    if (dynamic_cast<const nn::ProductLayer*>(item.value().get()) == nullptr) continue;
-    for (const std::string& name : nn::Quantizer::state_names()) names.insert(prefix + name);
   }
+  for (const nn::FoundProduct& found : nn::products_of(model))
+    for (const std::string& name : nn::Quantizer::state_names()) names.insert(found.path + "." + name + found.suffix);
   return names;
 }
 
 // Learned scales that the file lacks begin as those of a new layer, from the weights that were loaded.
 void initialize_scales(const torch::nn::Module& model, const train::State& file) {
-  for (const auto& item : model.named_modules())
-    if (auto* layer = dynamic_cast<nn::ProductLayer*>(item.value().get()); layer != nullptr) {
-      const auto view = layer->view();
-      const std::string prefix = item.key().empty() ? "" : item.key() + ".";
-      const auto parameters = item.value()->named_parameters(false);
-      const auto is_missing = [&](const auto& own) {
-        return own.key().starts_with("weight_") && !file.contains(prefix + own.key());
-      };
-      if (std::any_of(parameters.begin(), parameters.end(), is_missing)) view.quantizer.initialize_scales(view.weight);
-    }
+  const std::vector<std::string> names = nn::Quantizer::state_names();
+  for (const nn::FoundProduct& found : nn::products_of(model)) {
+    const auto view = found.layer->view();
+    const auto parameters = found.module->named_parameters(false);
+    const auto is_missing = [&](const std::string& name) {
+      return name.starts_with("weight_") && parameters.contains(name + found.suffix) &&
+             !file.contains(found.path + "." + name + found.suffix);
+    };
+    if (std::ranges::any_of(names, is_missing)) view.quantizer.initialize_scales(view.weight);
+  }
 }
 
 // A static step comes from data, which a checkpoint without it does not have.
 Status check_steps(const train::State& model) {
   for (const auto& [name, tensor] : model)
-    if (name.ends_with("act_scale") && tensor.item<float>() == 0)
+    if (name.substr(name.rfind('.') + 1).starts_with("act_scale") && tensor.item<float>() == 0)
       return make_error(ErrorCode::kUnsupported,
                         "[convert] dynamic activations (int8, int4, none) or their steps in the file, got no '{}'", name);
   return {};

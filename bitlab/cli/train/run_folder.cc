@@ -299,9 +299,8 @@ Status take_weights(const Run& from, models::Model& model) {
                         parameter.key());
   for (const auto& [name, tensor] : own)
     if (const auto found = trained.find(name); found != trained.end()) at::Tensor(tensor).copy_(found->second);
-  for (const auto& module : model.modules(false))
-    if (auto* layer = dynamic_cast<nn::ProductLayer*>(module.get()); layer != nullptr)
-      layer->view().quantizer.initialize_scales(layer->view().weight);
+  for (const nn::FoundProduct& found : nn::products_of(model))
+    found.layer->view().quantizer.initialize_scales(found.layer->view().weight);
   return {};
 }
 

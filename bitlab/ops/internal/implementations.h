@@ -76,6 +76,8 @@ ThreeTensors bit_recurrent_operator(const at::Tensor& x, const at::Tensor& weigh
 
 // Of a packed sequence, x [sum, gates H]: what depends on the values of a tensor is no operator.
 ThreeTensors packed_bit_recurrent(const BitRecurrentCall& call, const at::Tensor& batch_sizes);
+// The same with a float weight: how it is quantized does not matter. Without batch_sizes the sequences are not packed.
+ThreeTensors plain_recurrent(const BitRecurrentCall& call, const at::Tensor& batch_sizes);
 using TernaryRecurrentOp = ThreeTensors(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scale,
                                         const OptionalTensor& scale_neg, const OptionalTensor& bias,
                                         const OptionalTensor& h0, const OptionalTensor& c0, const OptionalTensor& act_scale,
