@@ -57,12 +57,15 @@ class _Part(torch.nn.Module):
 def _of_others(call: Callable[..., Any], names: list[str], tensors: torch.nn.Module) -> torch.nn.Module:
     """A module with the parameters and buffers of another, under their paths, which calls a function of the names given."""
 
-    def forward(self: torch.nn.Module, *inputs: Any) -> Any:
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined, no-untyped-call]  # which would fuse operators, where BitModel does not see them
-            return call(*inputs)
-
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ["self", *names]])  # type: ignore[attr-defined]
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in ["self", *names]])
+
+    def forward(self: torch.nn.Module, *inputs: Any, **by_name: Any) -> Any:
+        _, *given = signature.bind(self, *inputs, **by_name).args
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined, no-untyped-call]  # which would fuse operators, where BitModel does not see them
+            return call(*given)
+
+    forward.__signature__ = signature  # type: ignore[attr-defined]
     network: torch.nn.Module = type("Network", (torch.nn.Module,), {"forward": forward})()
     entries = [(True, *entry) for entry in tensors.named_parameters()] + [(False, *entry) for entry in tensors.named_buffers()]
     for is_parameter, path, tensor in entries:
@@ -162,7 +165,7 @@ class _Aten:
 
 def _network(bit: Path, variant: str, trainable: bool = False) -> torch.nn.Module:
     """The module of a .bit file's text in TorchScript, which is Python, too."""
-    source, buffers, parameters = _torch.script_of(os.fspath(bit), variant)
+    source, buffers, parameters = _torch.script_of(os.fspath(bit), variant, trainable)
     names = {"torch": _Aten(), "bitlab": torch.ops.bitlab, "Tensor": torch.Tensor, "List": list, "Optional": Optional, "Tuple": tuple}
     methods: dict[str, Callable[..., Any]] = {}
     exec(source, names, methods)  # written by to_script() of C++, whose names are identifiers

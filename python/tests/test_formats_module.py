@@ -171,6 +171,83 @@ class _Tagger(nn.Module):
         return self.head(states[:, -1])
 
 
+class _Words(nn.Module):
+    """Layers in both directions, of any number of tokens; the last states are read, too."""
+
+    def __init__(self, kind: type[nn.RNNBase], bias: bool) -> None:
+        super().__init__()
+        self.table, self.rnn = nn.Embedding(19, 8), kind(8, 16, 2, bidirectional=True, batch_first=True, bias=bias)
+        self.head = nn.Linear(48, 3)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        y, last = self.rnn(self.table(words))
+        h = last[0] if isinstance(last, tuple) else last
+        return self.head(torch.cat([y, h[-1].unsqueeze(1).expand(-1, words.shape[1], -1)], -1))
+
+
+AXES = {"words": {0: "batch", 1: "tokens"}}
+
+
+def words_of_onnx(net: nn.Module, words: torch.Tensor, path: Path) -> nn.Module:
+    pytest.importorskip("onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"input_names": ["words"], "dynamic_axes": AXES, "opset_version": 17, "dynamo": False}
+        torch.onnx.export(net, (words,), str(path.with_suffix(".onnx")), **options)
+    return bitlab.to_module(path.with_suffix(".onnx"))
+
+
+def words_of_file(net: nn.Module, words: torch.Tensor, path: Path) -> nn.Module:
+    bitlab.deploy(net, {"words": words}, path.with_suffix(".bit"), dynamic_axes=AXES)
+    return bitlab.to_module(path.with_suffix(".bit"))
+
+
+def words_of_script(net: nn.Module, words: torch.Tensor, path: Path) -> nn.Module:
+    return bitlab.to_module(torch.jit.script(net))
+
+
+@pytest.mark.parametrize("quant", [None, bitlab.BitQuantConfig(granularity="channel", activation="int8_static", method="lsq", smoothing=0.5)], ids=["float", "static"])
+@pytest.mark.parametrize("read", [words_of_onnx, words_of_file, words_of_script])
+@pytest.mark.parametrize(("kind", "bias"), [(nn.LSTM, True), (nn.GRU, True), (nn.GRU, False)])
+def test_recurrent_layers_of_others_have_any_number_of_tokens(
+    kind: type[nn.RNNBase], bias: bool, read: Callable[..., nn.Module], quant: bitlab.BitQuantConfig | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    net, words = _Words(kind, bias).eval(), torch.randint(0, 19, (3, 7))
+    module = read(net, words, tmp_path / "m")
+    with torch.no_grad():
+        for shape in ((1, 1), (2, 9)):
+            other = torch.randint(0, 19, shape)
+            torch.testing.assert_close(module(other), net(other), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(module(words=other), module(other), rtol=0, atol=0)
+    if quant is not None:
+        module, report = bitlab.quantize_for_deployment(module, [{"words": words}, {"words": words[:, :4]}], quant)
+        assert len(report.layers) == 9 and all(fit.frozen and fit.act_scale > 0 for fit in report.layers)
+        module.train()
+        module(words).square().sum().backward()
+        learned = [p.grad for name, p in module.named_parameters() if "table" not in name]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in learned)
+        module.eval()
+    bitlab.deploy(module, {"words": words}, tmp_path / "again.bit", dynamic_axes=AXES)
+    expected = {"recurrent"} if quant is None else {"ternary_recurrent", "ternary_linear"}
+    assert expected <= ops_of(tmp_path / "again.bit")
+    session = bitlab.runtime.Session(tmp_path / "again.bit")
+    for shape in ((1, 1), (2, 9), (4, 30)):
+        other = torch.randint(0, 19, shape)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.as_tensor(session(other.numpy())), module(other), rtol=1e-5, atol=1e-5)
+
+
+def test_a_parameter_that_multiplies_hidden_states_trains_from_scratch(tmp_path: Path) -> None:
+    """Nothing tells of a weight of a file what it multiplies; a static step begins as one of hidden states all the same."""
+    net, words = _Words(nn.LSTM, True), torch.randint(0, 19, (3, 7))
+    module = bitlab.BitModel(words_of_file(net, words, tmp_path / "m"), bitlab.BitQuantConfig(activation="int8_static"))
+    module.train()
+    module(words).square().sum().backward()
+    steps = {name: p.item() for name, p in module.named_parameters() if name.endswith("act_scale") and "_hh_" in name}
+    assert len(steps) == 4 and list(steps.values()) == pytest.approx([1 / 127] * 4)
+
+
 def _pictures() -> nn.Module:
     front = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(3), nn.GroupNorm(2, 8)]
     return nn.Sequential(*front, nn.Flatten(), nn.Linear(72, 5), nn.LayerNorm(5), nn.GELU(), nn.Softmax(-1))

@@ -218,6 +218,20 @@ def recurrent(self, x: Tensor, weight: Tensor, bias: Optional[Tensor], h0: Optio
         states.reverse()
     return torch.stack(states, 1), h, c
 )"},
+    Method{"recurrent_layer", R"(
+def recurrent_layer(self, x: Tensor, weights: List[Tensor], h0: Optional[Tensor], c0: Optional[Tensor], cell: str, reverse: bool) -> Tuple[Tensor, Tensor, Tensor]:
+    shape = [x.size(0), weights[1].size(1)]
+    h = torch.unsqueeze(h0 if h0 is not None else torch.zeros(shape, device=x.device), 0)
+    c = torch.unsqueeze(c0 if c0 is not None else torch.zeros(shape, device=x.device), 0)
+    y = torch.flip(x, [1]) if reverse else x
+    if cell == "lstm":
+        y, h, c = torch.lstm(y, [h, c], weights, len(weights) == 4, 1, 0.0, False, False, True)
+    else:
+        y, h = torch.gru(y, h, weights, len(weights) == 4, 1, 0.0, False, False, True)
+    if reverse:
+        y = torch.flip(y, [1])
+    return y, torch.squeeze(h, 0), torch.squeeze(c, 0)
+)"},
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include "bitlab/deploy/torchscript/internal/writer.h"
@@ -47,6 +48,21 @@ Result<std::string> script_ternary_recurrent(Writer& w, const Node& node) {
   return w.fill(node, fmt::format("{{ours}}.ternary_recurrent({{x}}, {}, {{bias}}, {{h0}}, {{c0}}, {{act_scale}}, {{cell}}, "
                                   "bool({{reverse}}), {{activation}}, {})",
                                   weight.operands, weight.group));
+}
+
+Result<std::string> script_recurrent(Writer& w, const Node& node) {
+  const Node* inputs = w.product_of_inputs(node);
+  if (inputs == nullptr) return w.fill(node, "self.recurrent({x}, {weight}, {bias}, {h0}, {c0}, {cell}, bool({reverse}))");
+  constexpr size_t kWeight = input_of(Op::recurrent, "weight"), kBias = input_of(Op::recurrent, "bias");
+  static_assert(kWeight == input_of(Op::linear, "weight") && kBias == input_of(Op::linear, "bias"));
+  std::string parameters = w.in(*inputs, kWeight) + ", " + w.in(node, kWeight);
+  if (Writer::has(*inputs, kBias) || Writer::has(node, kBias))
+    for (const Node* of : {inputs, &node}) {
+      const at::Tensor none = at::zeros({program::weight_rows(w.shape(*of, kWeight))});
+      parameters += ", " + (Writer::has(*of, kBias) ? w.in(*of, kBias) : w.buffer(of->name + ".bias", none, true));
+    }
+  return w.fill(node, fmt::format("self.recurrent_layer({}, [{}], {{h0}}, {{c0}}, {{cell}}, bool({{reverse}}))",
+                                  w.in(*inputs, 0), parameters));
 }
 
 // Filters of a program are [rows, kernel..., channels / groups].

@@ -275,7 +275,31 @@ Status Writer::add_inputs() {
   return {};
 }
 
+void Writer::find_products_of_inputs() {
+  if (!trainable) return;
+  std::map<ValueId, const Node*> makers;
+  std::map<ValueId, int> reads;
+  for (const Node& node : p.nodes) {
+    for (const ValueId id : node.outputs) makers[id] = &node;
+    for (const ValueId id : node.inputs) ++reads[id];
+  }
+  for (const program::Output& output : p.outputs) ++reads[output.value];
+  for (const Node& node : p.nodes) {
+    if (node.op != Op::recurrent) continue;
+    const auto maker = makers.find(node.inputs[0]);
+    if (maker == makers.end() || maker->second->op != Op::linear || reads[node.inputs[0]] != 1) continue;
+    products_of_inputs_[&node] = maker->second;
+    written_with_others_.insert(maker->second);
+  }
+}
+
+const Node* Writer::product_of_inputs(const Node& recurrent) const {
+  const auto found = products_of_inputs_.find(&recurrent);
+  return found == products_of_inputs_.end() ? nullptr : found->second;
+}
+
 Status Writer::add_node(const Node& node) {
+  if (written_with_others_.contains(&node)) return {};
   const auto* const row =
       std::find_if(std::begin(kScriptRows), std::end(kScriptRows), [&](const ScriptRow& r) { return r.op == node.op; });
   if (row == std::end(kScriptRows)) return refuse(node, "an operation that TorchScript has");
@@ -326,6 +350,7 @@ std::string Writer::methods(const std::string& forward) const {
 }
 
 Result<Script> Writer::script() {
+  find_products_of_inputs();
   BITLAB_RETURN_IF_ERROR(add_inputs());
   for (const Node& node : p.nodes) BITLAB_RETURN_IF_ERROR(add_node(node));
   add("return " + returned());
@@ -335,17 +360,17 @@ Result<Script> Writer::script() {
 
 }  // namespace torchscript
 
-Result<Script> to_script(const program::Program& program, std::string_view variant) {
+Result<Script> to_script(const program::Program& program, std::string_view variant, bool trainable) {
   constexpr std::string_view kPacked = "packed", kPortable = "portable";
   if (variant != kPacked && variant != kPortable)
     return make_error(ErrorCode::kUnknownName, "[torchscript] a variant of {{{} {}}}, got '{}'", kPacked, kPortable,
                       variant);
   BITLAB_RETURN_IF_ERROR(verify(program));
-  return torchscript::Writer(program, variant == kPacked).script();
+  return torchscript::Writer(program, variant == kPacked, trainable).script();
 }
 
 Result<torch::jit::Module> to_torchscript(const program::Program& program, std::string_view variant, bool trainable) {
-  BITLAB_TRY(const Script script, to_script(program, variant));
+  BITLAB_TRY(const Script script, to_script(program, variant, trainable));
   torch::jit::Module module("__torch__.bitlab.Network");
   for (const Script::Buffer& buffer : script.buffers) {
     if (trainable && buffer.is_parameter) {

@@ -39,8 +39,9 @@ struct Script {
 };
 
 // The same text and buffers for the same program, whose memory they do not share. `variant`: packed or portable. Errors: those of verify(), UnknownName, and
-// Unsupported where TorchScript has no form for a node, naming it.
-Result<Script> to_script(const program::Program& program, std::string_view variant = "packed");
+// Unsupported where TorchScript has no form for a node, naming it. `trainable`: float recurrent layers are LibTorch's, which interception and capture know,
+// in place of a loop over the tokens.
+Result<Script> to_script(const program::Program& program, std::string_view variant = "packed", bool trainable = false);
 
 // The module of that text, in eval, with parameters where `trainable`. Errors: those of to_script().
 Result<torch::jit::Module> to_torchscript(const program::Program& program, std::string_view variant = "packed",

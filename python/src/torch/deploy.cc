@@ -75,9 +75,9 @@ std::vector<deploy::NodeDifference> compare(const std::string& path, const nb::o
 
 // Its text, its buffers, and which of these are parameters.
 std::tuple<std::string, NamedTensors, std::vector<std::string>> script_of(const std::string& path,
-                                                                          const std::string& variant) {
+                                                                          const std::string& variant, bool trainable) {
   const nb::gil_scoped_release no_gil;
-  deploy::Script script = deploy::to_script(format::bit::load(path).value(), variant).value();
+  deploy::Script script = deploy::to_script(format::bit::load(path).value(), variant, trainable).value();
   NamedTensors buffers;
   std::vector<std::string> parameters;
   for (const auto& buffer : script.buffers) {
@@ -163,7 +163,7 @@ void bind_deploy(nb::module_& m) {
         nb::arg("tokenizer"));
   m.def("compare", &compare, nb::arg("path"), nb::arg("module"), nb::arg("forward"), nb::arg("example"),
         nb::arg("inputs").none(), nb::arg("ranges"));
-  m.def("script_of", &script_of, nb::arg("path"), nb::arg("variant"));
+  m.def("script_of", &script_of, nb::arg("path"), nb::arg("variant"), nb::arg("trainable"));
   m.def("fit_samples", &fit_model, nb::arg("model"), nb::arg("forward"), nb::arg("samples"), nb::arg("config"),
         nb::arg("evaluate").none());
 }

@@ -14,12 +14,15 @@ namespace bitlab::deploy::torchscript {
 
 class Writer {
  public:
-  Writer(const program::Program& program, bool is_packed) : p(program), packed(is_packed) {}
+  Writer(const program::Program& program, bool is_packed, bool is_trainable)
+      : p(program), packed(is_packed), trainable(is_trainable) {}
   Result<Script> script();
 
   const program::Program& p;
-  const bool packed;
+  const bool packed, trainable;
 
+  // Where the module is to be trained: the product of inputs of a recurrent node, which has no other reader and is written together with it. Null: none.
+  const program::Node* product_of_inputs(const program::Node& recurrent) const;
   static bool has(const program::Node& node, size_t input) {
     return input < node.inputs.size() && node.inputs[input] != program::kNone;
   }
@@ -63,6 +66,7 @@ class Writer {
   }
 
  private:
+  void find_products_of_inputs();
   Status add_inputs();
   Status add_node(const program::Node& node);
   std::string returned();
@@ -74,6 +78,8 @@ class Writer {
   std::map<program::ValueId, std::string> names_;  // expressions, by value
   std::map<program::ValueId, Weight> weights_;
   std::map<program::ValueId, std::string> next_states_;
+  std::map<const program::Node*, const program::Node*> products_of_inputs_;  // by recurrent node
+  std::unordered_set<const program::Node*> written_with_others_;
   std::unordered_set<std::string> taken_, taken_buffers_;
   std::array<std::string, program::kMaxSymbols> symbols_;  // variables
   std::string past_ = "0";
