@@ -271,8 +271,8 @@ Result<bool> Lowering::lower_table(const Call& call) {
   const std::string function = call.function();
   constexpr std::string_view kDerived[] = {"aten::cumsum", "aten::tril", "aten::triu", "aten::diag_embed",
                                            "aten::unfold_backward"};
-  const bool is_derived = std::find(std::begin(kDerived), std::end(kDerived), function) != std::end(kDerived) ||
-                          function.starts_with("aten::upsample_");
+  const bool is_derived =
+      std::find(std::begin(kDerived), std::end(kDerived), function) != std::end(kDerived) || is_upsampling(call);
   if (!makes_filled(call) && !makes_table(call) && !is_derived) return false;
   const auto is_it = [&](const Call& c) {
     const at::Tensor &made = output_of(call), &other = output_of(c);

@@ -88,9 +88,7 @@ bool takes_by_mask(const Call& call) {
 bool reads_numbers(const Call& call) { return call.op == "aten::tensor_split.tensor_indices_or_sections"; }
 
 // Another name for one operator, which may make a table of a constant.
-bool is_shell(const Call& call) {
-  return (call.function().starts_with("aten::upsample_") && call.overload() == "vec") || call.op == "aten::diag";
-}
+bool is_shell(const Call& call) { return (is_upsampling(call) && call.overload() == "vec") || call.op == "aten::diag"; }
 
 thread_local std::function<std::string()> line_of_call;
 
@@ -331,6 +329,11 @@ void for_each_tensor(const c10::IValue& value, const std::function<void(const at
 bool makes_table(const Call& call) {
   const std::string function = call.function();
   return function == "aten::arange" || function == "aten::linspace" || function == "aten::eye";
+}
+
+bool is_upsampling(const Call& call) {
+  const std::string function = call.function();
+  return function.starts_with("aten::upsample_") || function.starts_with("aten::_upsample_");
 }
 
 bool makes_filled(const Call& call) {

@@ -543,6 +543,19 @@ def scaled(x: Tensor) -> tuple[Tensor, ...]:
     return *(F.interpolate(x, scale_factor=1.5, mode=mode) for mode in modes), F.interpolate(x, scale_factor=0.5, mode="bicubic"), F.interpolate(x, scale_factor=(0.75, 2), mode="bilinear")  # fmt: skip
 
 
+def smoothed(x: Tensor) -> tuple[Tensor, ...]:
+    """With antialiasing, by scales that are the sizes' own or not."""
+    small = [F.interpolate(x, scale_factor=scale, mode=mode, antialias=True) for mode in ("bilinear", "bicubic") for scale in (0.5, 0.75, 1.5)]
+    return *small, F.interpolate(x, scale_factor=2, mode="bicubic", antialias=True)
+
+
+def shifted(x: Tensor) -> tuple[Tensor, ...]:
+    """By one token, and sums so far of logarithms that are far apart."""
+    x = x.transpose(1, 2)
+    decay = F.logsigmoid(x).cumsum(1)
+    return nn.ZeroPad2d((0, 0, 1, -1))(x), F.pad(x, (0, 0, -1, 1), value=2.0), ((40 * x - decay).logcumsumexp(1) + decay).clamp(min=-1e4)
+
+
 def rolled(x: Tensor) -> tuple[Tensor, ...]:
     height, width = x.shape[2:]
     return x.roll((-(height // 2), width // 2), (2, 3)), torch.fft.fftshift(x, dim=(2, 3)), torch.fft.ifftshift(x, dim=-1), x.roll(width - 1, 3)
@@ -594,7 +607,13 @@ class InterpolatedTable(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         rows = x.size(2)
         without = x.mean(3) @ self.near[:rows, :rows].exp() - torch.diag(torch.tensor(9.0).repeat(rows))[None, :3]
-        return x + F.interpolate(self.table, size=x.shape[2:], mode="bicubic", align_corners=False), without
+        scales = [(size + 0.1) / 5 for size in x.shape[2:]]
+        tables = [
+            F.interpolate(self.table, size=x.shape[2:], mode="bicubic", align_corners=False),
+            *(F.interpolate(self.table, size=x.shape[2:], mode=mode, antialias=True) for mode in ("bilinear", "bicubic")),
+            *(F.interpolate(self.table, scale_factor=scales, mode=mode, antialias=smooth) for mode in ("bilinear", "bicubic") for smooth in (False, True)),
+        ]
+        return torch.stack([x + table for table in tables], 1), without
 
 
 def shifted_windows(x: Tensor) -> Tensor:
@@ -649,6 +668,8 @@ OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[T
     ),
     "padded around": (lambda: Net(padded_around), images, IMAGE),
     "scales": (lambda: Net(scaled), images, IMAGE),
+    "antialiased scales": (lambda: Net(smoothed), images, IMAGE),
+    "shifted tokens": (lambda: Net(shifted), signals(3), LENGTH),
     "shifts by halves": (lambda: Net(rolled), images, IMAGE),
     "windows": (lambda: Net(windowed), signals(2), LENGTH),
     "transforms": (lambda: Net(transformed), signals(3), LENGTH),
@@ -703,6 +724,15 @@ def test_sizes_in_other_formats(name: str, tmp_path: Path) -> None:
         assert len(outputs) == len(wanted)
         for array, tensor in zip(outputs, wanted, strict=True):
             np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-3, atol=1e-4 * max(1.0, float(tensor.abs().max())))
+
+
+def test_one_token_is_shifted(tmp_path: Path) -> None:
+    """As in generation, where nothing of it is left between what is cut off and what is added."""
+    bitlab.deploy(Net(shifted).eval(), torch.randn(2, 3, 9), tmp_path / "net.bit", dynamic_axes={"input": {0: "batch", 2: "length"}})
+    x = torch.randn(2, 3, 1)
+    found = bitlab.runtime.Session(tmp_path / "net.bit").run({"input": x.numpy()})
+    for array, tensor in zip(found.values(), shifted(x), strict=True):
+        np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_too_short_is_refused(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ def whole(x: Tensor) -> Tensor:
 
 TABLE = torch.linspace(-1, 1, 9 * 5).sin().view(9, 5)
 GROUPS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+def infinite(x: Tensor) -> Tensor:
+    """Some values are infinite, in both directions."""
+    return x.masked_fill(x > 1, float("inf")).masked_fill(x < -0.5, float("-inf"))
+
+
 OPERATORS: dict[str, Function] = {
     "y[:, 0] = 0": written((ALL, 0), 0.0),
     "y[:, 1:3] = x": written((ALL, slice(1, 3)), lambda x: x[:, 3:5]),
@@ -84,6 +89,14 @@ OPERATORS: dict[str, Function] = {
     "x @ vector": lambda x: x @ torch.arange(16.0),
     "a matrix for each head": lambda x: x.view(-1, 7, 2, 8).transpose(1, 2) @ torch.arange(48.0).view(2, 8, 3),
     "logsumexp": lambda x: x.logsumexp(-1),
+    "logcumsumexp": lambda x: (x * 300).logcumsumexp(1) + (x * 300).sort(-1).values.logcumsumexp(-1),
+    "of infinities": lambda x: torch.stack(
+        [torch.logaddexp(infinite(x), infinite(x.roll(1, -1))), torch.logaddexp2(infinite(x), infinite(x.roll(1, -1))),
+         infinite(x).logcumsumexp(-1), torch.hypot(infinite(x) * 1e30, x * 1e30)]
+    ),
+    "gcd": lambda x: torch.gcd(whole(x) * 12, whole(x.roll(1, -1)) * 18) + 1000 * torch.gcd(whole(x).int(), torch.tensor(4)),
+    "lcm": lambda x: torch.lcm(whole(x) * 6, whole(x.roll(1, -1)) * 4),
+    "gcd of Fibonacci's": lambda x: torch.gcd(whole(x) * 0 + 7540113804746346429, whole(x) * 0 + 4660046610375530309),
     "median": lambda x: x.median(-1).values,
     "kthvalue": lambda x: x.kthvalue(2, 1).values,
     "quantile": lambda x: x.quantile(0.3, dim=-1),
@@ -98,6 +111,17 @@ OPERATORS: dict[str, Function] = {
     ),
     "nearest-exact": lambda x: F.interpolate(x[:, None], size=(5, 9), mode="nearest-exact"),
     "antialias": lambda x: F.interpolate(x[:, None], size=(5, 9), mode="bicubic", antialias=True),
+    **{
+        f"antialias {mode} {scale}": lambda x, mode=mode, scale=scale: F.interpolate(x[:, None], scale_factor=scale, mode=mode, antialias=True)
+        for mode in ("bilinear", "bicubic")
+        for scale in (0.3, 1.7, (0.61, 1.13))
+    },
+    **{
+        f"antialias {mode} by corners": lambda x, mode=mode: F.interpolate(
+            x[:, None], size=(5, 23), mode=mode, antialias=True, align_corners=True
+        )
+        for mode in ("bilinear", "bicubic")
+    },
     "complex": rotated,
     "rfft": lambda x: torch.fft.rfft(x).abs(),
     "stft": lambda x: torch.stft(x.flatten(1), 16, return_complex=True, window=torch.hann_window(16)).abs(),

@@ -73,6 +73,8 @@ bool makes_table(const Call& call);
 
 // Whether a call makes a tensor of one number, of given sizes: zeros, full. What is written into it may grow with them.
 bool makes_filled(const Call& call);
+// Whether it makes an image of another size.
+bool is_upsampling(const Call& call);
 
 // Whether the call reads one of the tensors; what looks at shapes alone reads none.
 bool reads_any(const Call& call, const std::function<bool(const at::Tensor&)>& contains);

@@ -132,6 +132,43 @@ Status lower_remainder(Lowering& l, const Call& call) {
       [](const Term& x, const Term& y) { return x - x.with(Op::floor_divide, y) * y; });
 }
 
+namespace {
+
+// How many divisions Euclid's algorithm takes at most, for numbers that follow one another in Fibonacci's sequence (Lame 1844).
+int most_divisions(at::ScalarType type) {
+  const int bits = static_cast<int>(8 * c10::elementSize(type)) - (type == at::kByte ? 0 : 1);
+  return static_cast<int>(std::ceil(bits / std::log2(std::numbers::phi))) + 1;
+}
+
+// Euclid's algorithm in as many steps as any numbers of the type need; at a remainder of 0 it stays.
+Term greatest_common_divisor(const Term& x, const Term& y, at::ScalarType type) {
+  Term a = x.with(Op::maximum, -x), b = y.with(Op::maximum, -y);
+  for (int i = most_divisions(type); i > 0; --i) {
+    const Term divisor = b.with(Op::maximum, 1), rest = a - a.with(Op::floor_divide, divisor) * divisor;
+    const Term next = b.with(Op::equal, 0).choose(a, b);
+    b = rest;
+    a = next;
+  }
+  return a;
+}
+
+Status lower_of_integers(Lowering& l, const Call& call, Term (*f)(const Term& x, const Term& y, at::ScalarType type)) {
+  const Term x = computed(l, operand(l, call)), y = computed(l, operand(l, call, "other"));
+  return finish(l, call, f(x, y, output_of(call).scalar_type()), Rounds::kOnce);
+}
+
+}  // namespace
+
+Status lower_gcd(Lowering& l, const Call& call) { return lower_of_integers(l, call, greatest_common_divisor); }
+// |x / gcd y|, 0 where both are 0.
+Status lower_lcm(Lowering& l, const Call& call) {
+  return lower_of_integers(l, call, [](const Term& x, const Term& y, at::ScalarType type) {
+    const Term divisor = greatest_common_divisor(x, y, type).with(Op::maximum, 1);
+    const Term multiple = x.with(Op::floor_divide, divisor) * y;
+    return multiple.with(Op::maximum, -multiple);
+  });
+}
+
 // Angles, by the one of a point: of (1, x), and of (sqrt(1 - x^2), x) either way round.
 Status lower_atan(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x) { return x.with(Op::atan2, 1); });
@@ -167,15 +204,13 @@ Status lower_atanh(Lowering& l, const Call& call) {
 }
 Status lower_hypot(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x, const Term& y) {
-    const Term x2 = x * x, y2 = y * y;
-    return (x2 + y2).of(Op::sqrt);
+    const Term a = x.of(Op::abs), b = y.of(Op::abs), most = a.with(Op::maximum, b), least = a.with(Op::minimum, b);
+    const Term ratio = least.with(Op::equal, most).choose(1, least / most);  // of zeros and of infinities, too
+    return most * (ratio * ratio + 1).of(Op::sqrt);
   });
 }
 Status lower_logaddexp(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x, const Term& y) {
-    const Term most = x.with(Op::maximum, y), rest = (-(x - y).of(Op::abs)).of(Op::exp).of(Op::log1p);
-    return most + rest;
-  });
+  return lower_formula(l, call, [](const Term& x, const Term& y) { return log_add_exp(x, y); });
 }
 Status lower_deg2rad(Lowering& l, const Call& call) {
   return lower_formula(l, call, [](const Term& x) { return x * (std::numbers::pi / 180); });
@@ -190,10 +225,7 @@ Status lower_sinc(Lowering& l, const Call& call) {
   });
 }
 Status lower_logaddexp2(Lowering& l, const Call& call) {
-  return lower_formula(l, call, [](const Term& x, const Term& y) {
-    const Term most = x.with(Op::maximum, y), between = -(x - y).of(Op::abs) * std::numbers::ln2;
-    return most + between.of(Op::exp).of(Op::log1p) * std::numbers::log2e;
-  });
+  return lower_formula(l, call, [](const Term& x, const Term& y) { return log_add_exp(x, y, std::numbers::ln2); });
 }
 Status lower_xlog1py(Lowering& l, const Call& call) {
   return lower_formula(l, call,

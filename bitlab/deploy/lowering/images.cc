@@ -3,13 +3,15 @@
 #include <cmath>
 #include <optional>
 
+#include <ATen/ops/_upsample_bicubic2d_aa.h>
+#include <ATen/ops/_upsample_bilinear2d_aa.h>
 #include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/upsample_bicubic2d.h>
 #include <ATen/ops/upsample_bilinear2d.h>
 #include <ATen/ops/upsample_nearest2d.h>
 
-#include "bitlab/deploy/lowering/internal/lowerings.h"
+#include "bitlab/deploy/lowering/internal/terms.h"
 #include "bitlab/ops/layout.h"
 #include "bitlab/ops/padding.h"
 
@@ -272,35 +274,117 @@ std::optional<double> own_scale(const Call& call, size_t axis, int64_t in, int64
   return scale && std::fabs(*scale / ratio - 1) > 1e-6 ? scale : std::nullopt;
 }
 
-// What an axis is made of where a scale is not that of the sizes, [out, in]: found by the operator itself, from images that have a 1 in one place each.
-at::Tensor weights_of_axis(const std::string& mode, int64_t in, int64_t out, double scale) {
-  const at::Tensor ones = at::eye(in).view({in, 1, in, 1});
-  const Sizes size{out, 1};
-  const at::Tensor y = mode == "nearest"         ? at::upsample_nearest2d(ones, size, scale, std::nullopt)
-                       : mode == "nearest_exact" ? at::_upsample_nearest_exact2d(ones, size, scale, std::nullopt)
-                       : mode == "cubic"         ? at::upsample_bicubic2d(ones, size, false, scale, std::nullopt)
-                                                 : at::upsample_bilinear2d(ones, size, false, scale, std::nullopt);
-  return y.view({in, out}).t().contiguous();
+// How an image is resampled.
+struct Resampling {
+  std::string mode;  // "linear", "cubic", "nearest" or "nearest_exact"
+  bool align = false, antialias = false;
+};
+
+// What an axis is made of where a scale is not that of the sizes, [out, in]: found by the operator itself, from images that have a 1 in one place each. They
+// have two equal columns, since antialiased forms of LibTorch take one column for channels.
+at::Tensor weights_of_axis(const Resampling& how, int64_t in, int64_t out, std::optional<double> scale) {
+  const at::Tensor ones = at::eye(in).view({in, 1, in, 1}).expand({in, 1, in, 2}).contiguous();
+  const Sizes size{out, 2};
+  const auto of = [&]() -> at::Tensor {
+    if (how.mode == "nearest") return at::upsample_nearest2d(ones, size, scale, std::nullopt);
+    if (how.mode == "nearest_exact") return at::_upsample_nearest_exact2d(ones, size, scale, std::nullopt);
+    if (how.antialias && how.mode == "cubic") return at::_upsample_bicubic2d_aa(ones, size, how.align, scale, std::nullopt);
+    if (how.antialias) return at::_upsample_bilinear2d_aa(ones, size, how.align, scale, std::nullopt);
+    if (how.mode == "cubic") return at::upsample_bicubic2d(ones, size, how.align, scale, std::nullopt);
+    return at::upsample_bilinear2d(ones, size, how.align, scale, std::nullopt);
+  };
+  return of().select(3, 0).reshape({in, out}).t().contiguous();
+}
+
+// f of x with the dimension last, and back.
+template <class F>
+Result<ValueId> with_last(Lowering& lowering, ValueId x, size_t dim, const F& f) {
+  Sizes order = counted(lowering.shape(x).size());
+  std::swap(order[dim], order.back());
+  BITLAB_TRY(x, permuted(lowering, x, order));
+  BITLAB_TRY(x, f(x));
+  return permuted(lowering, x, order);
 }
 
 // The axes one after the other as products, which LibTorch adds up in another order; its nearest pixels as places.
-Status resample_by_weights(Lowering& lowering, const Call& call, ValueId x, const std::string& mode, at::IntArrayRef in,
+Status resample_by_weights(Lowering& lowering, const Call& call, ValueId x, const Resampling& how, at::IntArrayRef in,
                            at::IntArrayRef out) {
   for (size_t axis = 0; axis < in.size(); ++axis) {
-    const auto dim = static_cast<int64_t>(axis + 2), last = static_cast<int64_t>(in.size()) + 1;
-    const double scale =
-        own_scale(call, axis, in[axis], out[axis]).value_or(static_cast<double>(out[axis]) / static_cast<double>(in[axis]));
-    const at::Tensor weights = weights_of_axis(mode, in[axis], out[axis], scale);
-    if (mode.starts_with("nearest")) {
-      BITLAB_TRY(x, lowering.node(Op::take, {x, lowering.constant(weights.argmax(1))}, {{"dim", dim}}));
+    const at::Tensor weights =
+        weights_of_axis(how, in[axis], out[axis], how.align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]));
+    if (how.mode.starts_with("nearest")) {
+      BITLAB_TRY(
+          x, lowering.node(Op::take, {x, lowering.constant(weights.argmax(1))}, {{"dim", static_cast<int64_t>(axis + 2)}}));
       continue;
     }
-    Sizes order = counted(in.size() + 2);
-    std::swap(order[static_cast<size_t>(dim)], order[static_cast<size_t>(last)]);
-    BITLAB_TRY(x, permuted(lowering, x, order));
-    BITLAB_TRY(x, lowering.node(Op::linear, {x, lowering.constant(weights)}));
-    BITLAB_TRY(x, permuted(lowering, x, order));
+    BITLAB_TRY(x, with_last(lowering, x, axis + 2, [&](ValueId rows) {
+                 return lowering.node(Op::linear, {rows, lowering.constant(weights)});
+               }));
   }
+  return lowering.finish(call, x);
+}
+
+// Keys' cubic convolution at a distance, 0 from 2 on.
+Term cubic_weight(const Term& distance, double a) {
+  const Term& d = distance;
+  const Term near = (d * (a + 2) + -(a + 3)) * d * d + 1, far = ((d + -5.0) * d + 8) * d * a + -4 * a;
+  return (d < 1).choose(near, (d < 2).choose(far, d.constant(0)));
+}
+
+// The weights [in, out] of an axis, computed in each run: of an image whose pixels are 1 / scale apart (kernels/resample).
+Term open_weights(Lowering& lowering, const Resampling& how, const Term& scale, const program::Dim& in,
+                  const program::Dim& out) {
+  const auto numbers = [&](const program::Dim& size, program::Shape shape) -> Result<ValueId> {
+    BITLAB_TRY(ValueId value, counted_to(lowering, size));
+    BITLAB_TRY(value, lowering.cast(value, at::kFloat));
+    return lowering.reshape(value, std::move(shape));
+  };
+  const Term from(lowering, numbers(in, {in, 1})), center = (Term(lowering, numbers(out, {1, out})) + 0.5) / scale;
+  const bool is_cubic = how.mode == "cubic";
+  if (how.antialias) {
+    const Term width = scale.behind(Op::div, 1).with(Op::maximum, 1), d = ((from + 0.5) - center).of(Op::abs) / width;
+    const Term weights = is_cubic ? cubic_weight(d, -0.5) : d.behind(Op::sub, 1).with(Op::maximum, 0);
+    const Term sums(lowering, [&]() -> Result<ValueId> {
+      BITLAB_TRY(ValueId value, weights.value());
+      BITLAB_TRY(value, permuted(lowering, value, {1, 0}));
+      BITLAB_TRY(value, lowering.node(Op::sum, {value}));
+      return lowering.reshape(value, {1, out});
+    }());
+    return weights / sums;
+  }
+  const Term last = Term(lowering, lowering.size_value(in)).cast(at::kFloat) + -1.0;
+  const Term place = is_cubic ? center + -0.5 : (center + -0.5).with(Op::maximum, 0);
+  const Term whole = place.of(Op::floor);
+  std::optional<Term> weights;  // what lies outside is the pixel at the edge
+  for (int tap = is_cubic ? -1 : 0; tap <= (is_cubic ? 2 : 1); ++tap) {
+    const Term at = whole + static_cast<double>(tap), d = (place - at).of(Op::abs);
+    const Term inside = at.with(Op::maximum, 0).with(Op::minimum, last);
+    const Term weight =
+        from.with(Op::equal, inside).choose(is_cubic ? cubic_weight(d, -0.75) : d.behind(Op::sub, 1), d.constant(0));
+    weights = weights ? *weights + weight : weight;
+  }
+  return *weights;
+}
+
+// The axes one after the other as products with weights that follow from sizes, and from scales of the caller's own.
+Status resample_by_open_weights(Lowering& lowering, const Call& call, ValueId x, const Resampling& how,
+                                const program::Shape& out) {
+  if (how.mode.starts_with("nearest"))
+    return unsupported(call, "a scale that is a quotient of small numbers, or sizes that are fixed", "another one");
+  if (how.align) return unsupported(call, "sizes that are fixed, or align_corners=False", "align_corners=True");
+  for (size_t axis = 2; axis < out.size(); ++axis) {
+    const program::Dim in = lowering.shape(x)[axis];
+    if (uses(in, 0) || uses(out[axis], 0)) return unsupported(call, "pixels within samples", "as many as the batch has");
+    const auto scale_in = [axis](const Call& c) {
+      const auto ratio = static_cast<double>(output_of(c).size(static_cast<int64_t>(axis))) /
+                         static_cast<double>(c.argument("self").toTensor().size(static_cast<int64_t>(axis)));
+      return scale_of(c, axis - 2).value_or(ratio);
+    };
+    const Term scale = computed(lowering, {lowering, lowering.number_in_all(call, scale_in, at::kFloat)});
+    BITLAB_TRY(const ValueId weights, open_weights(lowering, how, scale, in, out[axis]).value());
+    BITLAB_TRY(x, with_last(lowering, x, axis, [&](ValueId rows) { return lowering.node(Op::matmul, {rows, weights}); }));
+  }
+  lowering.set_exactness(program::Exactness::kBounded);
   return lowering.finish(call, x);
 }
 
@@ -340,6 +424,27 @@ Result<ValueId> resampled_by_steps(Lowering& lowering, const Call& call, ValueId
   return x;
 }
 
+// Whether pixels along an axis are apart as a scale of the caller's own says, and not as the sizes do.
+bool has_own_scale(Lowering& lowering, const Call& call, const program::Shape& in, const program::Shape& out, bool align) {
+  if (align) return false;
+  for (size_t axis = 0; axis < in.size(); ++axis) {
+    const auto own_in = [&](const Call& c) {
+      const auto dim = static_cast<int64_t>(axis + 2);
+      return own_scale(c, axis, c.argument("self").toTensor().size(dim), output_of(c).size(dim)).has_value();
+    };
+    // Where the ratio of the sizes changes with them, a scale of the caller's own is not theirs at all of them.
+    if (own_in(call) || own_in(lowering.twin()) || (!same_unit(in[axis], out[axis]) && scale_of(call, axis))) return true;
+  }
+  return false;
+}
+
+// Whether every scale is a quotient of small numbers.
+bool has_steps(const Call& call, size_t axes) {
+  for (size_t axis = 0; axis < axes; ++axis)
+    if (const auto scale = scale_of(call, axis); !scale || !quotient_of(*scale)) return false;
+  return true;
+}
+
 }  // namespace
 
 // "aten::upsample_bilinear2d"
@@ -358,20 +463,12 @@ Status lower_upsample(Lowering& lowering, const Call& call) {
     BITLAB_TRY(const ValueId y, expanded(lowering, image.x, shape));
     return lowering.finish(call, y);
   }
-  for (size_t axis = 0; axis < in.size(); ++axis) {
-    auto scale = align ? std::nullopt : own_scale(call, axis, in[axis], out[axis]);
-    if (!scale && !align && !is_fixed(from)) {
-      const auto at = static_cast<int64_t>(axis + 2);
-      scale = own_scale(lowering.twin(), axis, lowering.twin().argument("self").toTensor().size(at),
-                        output_of(lowering.twin()).size(at));
-    }
-    // Where the ratio of the sizes changes with them, a scale of the caller's own is not theirs at all of them.
-    if (!scale && !align && !same_unit(from[axis], shape[axis + 2])) scale = scale_of(call, axis);
-    if (!scale) continue;
-    if (antialias)
-      return unsupported(call, fmt::format("the scale of {} to {}, or no antialiasing", in[axis], out[axis]),
-                         fmt::format("{}", *scale));
-    if (is_fixed(from)) return resample_by_weights(lowering, call, image.x, mode, in, out);
+  const bool has_fixed_sizes = program::is_fixed(from) && program::is_fixed({shape.begin() + 2, shape.end()});
+  const Resampling how{mode, align, antialias};
+  if (has_own_scale(lowering, call, from, {shape.begin() + 2, shape.end()}, align) || (align && antialias)) {
+    if (has_fixed_sizes) return resample_by_weights(lowering, call, image.x, how, in, out);
+    if (antialias || program::is_fixed(from) || !has_steps(call, from.size()))
+      return resample_by_open_weights(lowering, call, image.x, how, shape);
     BITLAB_TRY(const ValueId y, resampled_by_steps(lowering, call, image.x, mode, shape));
     return lowering.finish(call, y);
   }

@@ -58,17 +58,22 @@ Result<ValueId> padded(Lowering& lowering, const Call& call, ValueId x, Padding 
     if (sides[i] == 0 && sides[i + 1] == 0) continue;
     const program::Dim size = lowering.shape(x)[dim];
     if (uses(size, 0)) return unsupported(call, "padding within samples", show(sides));
-    // What is below 0 cuts off.
+    // What is below 0 cuts off: of constants behind them, since nothing may be left in between (a shift by one, of one token).
     const int64_t cut = std::max<int64_t>(-sides[i], 0), cut_behind = std::max<int64_t>(-sides[i + 1], 0);
-    const std::optional<program::Dim> left = sum(size, -cut - cut_behind);
-    if (!left) return unsupported(call, "padding that leaves a size that can be written", show(sides));
-    if (*left != size) {
+    const bool cuts_last = mode == Padding::kConstant && !size.is_number();
+    const auto cut_off = [&]() -> Status {
+      if (cut + cut_behind == 0) return {};
+      const std::optional<program::Dim> left = sum(lowering.shape(x)[dim], -cut - cut_behind);
+      if (!left) return unsupported(call, "padding that leaves a size that can be written", show(sides));
       BITLAB_TRY(x, slice_of(lowering, x, static_cast<int64_t>(dim), cut, *left));
-    }
+      return {};
+    };
+    if (!cuts_last) BITLAB_RETURN_IF_ERROR(cut_off());
     const Axis axis{lowering, x, static_cast<int64_t>(dim), value};
     BITLAB_TRY(const ValueId front, axis.edge(mode, std::max<int64_t>(sides[i], 0), true));
     BITLAB_TRY(const ValueId behind, axis.edge(mode, std::max<int64_t>(sides[i + 1], 0), false));
     BITLAB_TRY(x, axis.join({front, x, behind}));
+    if (cuts_last) BITLAB_RETURN_IF_ERROR(cut_off());
   }
   return x;
 }

@@ -9,7 +9,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/result_type.h>
 
-#include "bitlab/deploy/lowering/internal/lowerings.h"
+#include "bitlab/deploy/lowering/internal/terms.h"
 
 namespace bitlab::deploy {
 namespace {
@@ -339,20 +339,23 @@ Status lower_cumprod(Lowering& lowering, const Call& call) { return lower_scan(l
 Status lower_cummax(Lowering& lowering, const Call& call) { return lower_extremes_so_far(lowering, call, false); }
 Status lower_cummin(Lowering& lowering, const Call& call) { return lower_extremes_so_far(lowering, call, true); }
 
-// max + log(sums so far of e^(x - max))
+// In as many rounds as powers of two reach all values: each takes what lies twice as far in front as the one before. One maximum for all would leave nothing of
+// values that are much below it.
 Status lower_logcumsumexp(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId x, lowering.operand_as(call, "self", at::kFloat));
   const int64_t dim = dim_of(call);
   BITLAB_TRY(x, with_dim_last(lowering, x, dim));
-  program::Shape with_1 = lowering.shape(x);
-  with_1.back() = 1;
-  BITLAB_TRY(ValueId most, lowering.node(Op::max, {x}));
-  BITLAB_TRY(most, lowering.reshape(most, with_1));
-  BITLAB_TRY(x, lowering.node(Op::sub, {x, most}));
-  BITLAB_TRY(x, lowering.node(Op::exp, {x}));
-  BITLAB_TRY(x, lowering.node(Op::cumsum, {x}));
-  BITLAB_TRY(x, lowering.node(Op::log, {x}));
-  BITLAB_TRY(x, lowering.node(Op::add, {x, most}));
+  const program::Dim size = lowering.shape(x).back();
+  const auto last = static_cast<int64_t>(lowering.shape(x).size()) - 1;
+  BITLAB_TRY(const ValueId places, counted_to(lowering, size));
+  for (int64_t step = 1; !lowering.is_within(size, 1, step - 1); step *= 2) {
+    const Term place(lowering, places), now(lowering, x);
+    BITLAB_TRY(const ValueId from, (place + static_cast<double>(-step)).with(Op::maximum, 0).value());
+    const Term in_front(lowering, lowering.node(Op::take, {x, from}, {{"dim", last}}));
+    const Term reached = (place < static_cast<double>(step)).choose(-std::numeric_limits<double>::infinity(), in_front);
+    BITLAB_TRY(x, log_add_exp(now, reached).value());
+  }
+  lowering.set_exactness(program::Exactness::kBounded);
   BITLAB_TRY(x, with_last_dim_at(lowering, x, dim));
   return lowering.finish(call, x);
 }
