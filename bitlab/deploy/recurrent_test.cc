@@ -221,21 +221,50 @@ TEST(RecurrentDeployment, FloatLayersAreNodesForAnyNumberOfTokens) {
                                         .bias(!both));
       expect_float<torch::nn::GRU>(
           torch::nn::GRUOptions(5, hidden).num_layers(both ? 1 : 3).bidirectional(both).batch_first(hidden == 1));
+      expect_float<torch::nn::RNN>(
+          torch::nn::RNNOptions(5, hidden).num_layers(both ? 2 : 1).bidirectional(both).batch_first(hidden == 1).bias(both));
     }
   }
 }
 
-// What nodes are not, as a projection of the hidden states, is the calls of LibTorch, for a number of tokens that is known.
+// Projected states are another hidden weight, and a product behind the node, whatever the layer begins with.
+TEST(RecurrentDeployment, ProjectedStatesAreNodes) {
+  torch::manual_seed(7);
+  for (const bool both : {false, true}) {
+    const int64_t states = both ? 4 : 2;
+    FloatNet<torch::nn::LSTM> net(
+        torch::nn::LSTMOptions(5, 6).proj_size(4).batch_first(true).num_layers(2).bidirectional(both));
+    const auto inputs_of = [states](int64_t batch, int64_t tokens) {
+      NamedTensors inputs{{"x", torch::randn({batch, tokens, 5})}};
+      inputs.set("h0", torch::randn({states, batch, 4})), inputs.set("c0", torch::randn({states, batch, 6}));
+      return inputs;
+    };
+    Signature signature;
+    const program::Dim tokens = signature.symbol("tokens", 1, 100);
+    signature.inputs = {{"x", {DType::kFloat32, {kBatch, tokens, 5}}},
+                        {"h0", {DType::kFloat32, {states, kBatch, 4}}},
+                        {"c0", {DType::kFloat32, {states, kBatch, 6}}}};
+    const auto program = capture(net, inputs_of(2, 3), {.signature = signature});
+    ASSERT_TRUE(program.ok()) << program.error().message;
+    EXPECT_EQ(std::count_if(program->nodes.begin(), program->nodes.end(),
+                            [](const program::Node& node) { return node.op == Op::recurrent; }),
+              states);
+    const auto session = runtime::Session::create(runtime::Model::create(*program).value()).value();
+    const at::NoGradGuard no_grad;
+    for (const int64_t count : {1, 7}) {
+      const NamedTensors inputs = inputs_of(3, count), expected = net.forward(inputs), found = run(*session, inputs).value();
+      for (const auto& [name, tensor] : expected)
+        EXPECT_TRUE(torch::allclose(found.at(name), tensor, 1e-5, 1e-6)) << name << " tokens " << count;
+    }
+  }
+}
+
+// What nodes are not, as a plain layer with relu, is the calls of LibTorch, for a number of tokens that is known.
 TEST(RecurrentDeployment, FloatLayersOfOtherFormsGoStepByStep) {
   torch::manual_seed(7);
-  FloatNet<torch::nn::LSTM> net(torch::nn::LSTMOptions(5, 6).proj_size(4).batch_first(true));
-  NamedTensors inputs{{"x", torch::randn({2, 3, 5})}};
-  inputs.set("h0", torch::randn({1, 2, 4})), inputs.set("c0", torch::randn({1, 2, 6}));
-  Signature signature;
-  for (const auto& [name, tensor] : inputs)
-    signature.inputs.push_back(
-        {name, {DType::kFloat32, name == "x" ? program::Shape{kBatch, 3, 5} : program::Shape{1, kBatch, tensor.size(2)}}});
-  const auto program = capture(net, inputs, {.signature = signature});
+  FloatNet<torch::nn::RNN> net(torch::nn::RNNOptions(5, 6).nonlinearity(torch::kReLU).batch_first(true));
+  const NamedTensors inputs{{"x", torch::randn({2, 3, 5})}};
+  const auto program = capture(net, inputs);
   ASSERT_TRUE(program.ok()) << program.error().message;
   for (const program::Node& node : program->nodes) EXPECT_NE(node.op, Op::recurrent);
   const auto session = runtime::Session::create(runtime::Model::create(*program).value()).value();
