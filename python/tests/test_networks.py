@@ -552,8 +552,9 @@ def smoothed(x: Tensor) -> tuple[Tensor, ...]:
 def shifted(x: Tensor) -> tuple[Tensor, ...]:
     """By one token, and sums so far of logarithms that are far apart."""
     x = x.transpose(1, 2)
-    decay = F.logsigmoid(x).cumsum(1)
-    return nn.ZeroPad2d((0, 0, 1, -1))(x), F.pad(x, (0, 0, -1, 1), value=2.0), ((40 * x - decay).logcumsumexp(1) + decay).clamp(min=-1e4)
+    decay = F.pad(F.logsigmoid(x).cumsum(1), (0, 0, 1, 0))
+    scanned = (F.pad(40 * x, (0, 0, 1, 0)) - decay).logcumsumexp(1) + decay
+    return nn.ZeroPad2d((0, 0, 1, -1))(x), F.pad(x, (0, 0, -1, 1), value=2.0), scanned
 
 
 def rolled(x: Tensor) -> tuple[Tensor, ...]:

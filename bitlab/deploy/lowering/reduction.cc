@@ -348,7 +348,7 @@ Status lower_logcumsumexp(Lowering& lowering, const Call& call) {
   const program::Dim size = lowering.shape(x).back();
   const auto last = static_cast<int64_t>(lowering.shape(x).size()) - 1;
   BITLAB_TRY(const ValueId places, counted_to(lowering, size));
-  for (int64_t step = 1; !lowering.is_within(size, 1, step - 1); step *= 2) {
+  for (int64_t step = 1; step < program::kMaxElements && !lowering.is_within(size, 1, step - 1); step *= 2) {
     const Term place(lowering, places), now(lowering, x);
     BITLAB_TRY(const ValueId from, (place + static_cast<double>(-step)).with(Op::maximum, 0).value());
     const Term in_front(lowering, lowering.node(Op::take, {x, from}, {{"dim", last}}));
