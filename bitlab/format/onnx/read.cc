@@ -1,5 +1,8 @@
 // ONNX models as programs.
 #include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
 
 #include "bitlab/base/file.h"
 #include "bitlab/format/onnx/internal/readers.h"
@@ -44,11 +47,39 @@ std::vector<std::string> batches_of(const ModelFile& model) {
   return {""};
 }
 
-Result<Program> parse_beside(std::span<const uint8_t> bytes, const Beside& beside) {
-  BITLAB_TRY(const ModelFile model, read_model(bytes, beside));
+// Networks that halve images and double them again, or cut them into windows, take multiples alone. Where a model is not read, sizes are tried as the
+// multiples at which none is rounded, the least first; and as no larger than the numbers that they are cut to.
+Result<Program> guessed(const ModelFile& model, size_t file_bytes, Guess guess) {
+  constexpr int kMostTries = 12;
+  std::optional<Error> first;
+  int64_t least = 1;
+  for (int i = 0; i < kMostTries; ++i) {
+    Reader reader(model, file_bytes, guess);
+    Result<Program> program = reader.program();
+    if (program.ok()) return program;
+    if (!first) first = program.error();
+    if (program.error().code != ErrorCode::kUnsupported) break;
+    if (reader.guess().met_bound && !guess.bounds) {
+      guess.bounds = true;
+      continue;
+    }
+    const Multiples all = reader.unrounded();
+    std::set<int64_t> next;  // divisors of what is wanted
+    for (const auto& [name, multiple] : all)
+      for (int64_t d = least + 1; d <= multiple; ++d)
+        if (multiple % d == 0) next.insert(d);
+    if (next.empty()) break;
+    least = *next.begin();
+    for (const auto& [name, multiple] : all) guess.multiples[name] = std::gcd(multiple, least);
+  }
+  return *first;
+}
+
+// `file_bytes`: of all files that the model lies in.
+Result<Program> program_of(const ModelFile& model, size_t file_bytes) {
   std::optional<Error> first;
   for (const std::string& batch : batches_of(model)) {
-    Result<Program> program = Reader(model, bytes.size(), batch).program();
+    Result<Program> program = guessed(model, file_bytes, {batch});
     if (program.ok()) return program;
     if (!first) first = program.error();
     if (program.error().code != ErrorCode::kUnsupported) break;
@@ -56,25 +87,40 @@ Result<Program> parse_beside(std::span<const uint8_t> bytes, const Beside& besid
   return *first;
 }
 
-// A file of the model's folder: a name without a way out of it.
-Result<Tensor> mapped_beside(const std::filesystem::path& model, std::string_view location) {
-  const std::filesystem::path relative{std::string(location)};
-  const bool leaves = std::any_of(relative.begin(), relative.end(), [](const auto& part) { return part == ".."; });
-  if (location.empty() || location.find('\0') != std::string_view::npos || relative.is_absolute() || leaves)
-    return make_error(ErrorCode::kCorrupt, "[onnx] a file of the model's folder for tensors, got '{}'", location);
-  std::error_code error;
-  const auto folder = std::filesystem::weakly_canonical(model.parent_path().empty() ? "." : model.parent_path(), error);
-  const auto path = std::filesystem::weakly_canonical(folder / relative, error);
-  const auto [end, rest] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
-  if (error || end != folder.end())
-    return make_error(ErrorCode::kCorrupt, "[onnx] a file of the model's folder for tensors, got a link out of it, '{}'",
-                      location);
-  BITLAB_TRY(auto file, MappedFile::open(path));
-  Tensor tensor;
-  tensor.bytes = file->bytes();
-  tensor.owner = std::move(file);
-  return tensor;
-}
+// The files of a model's folder that tensors lie in, each opened once.
+class Folder {
+ public:
+  explicit Folder(const std::filesystem::path& model) : path_(model.parent_path()) {}
+
+  size_t bytes() const { return bytes_; }
+
+  // A name without a way out of the folder.
+  Result<Tensor> file(std::string_view location) {
+    const std::filesystem::path relative{std::string(location)};
+    const bool leaves = std::any_of(relative.begin(), relative.end(), [](const auto& part) { return part == ".."; });
+    if (location.empty() || location.find('\0') != std::string_view::npos || relative.is_absolute() || leaves)
+      return make_error(ErrorCode::kCorrupt, "[onnx] a file of the model's folder for tensors, got '{}'", location);
+    std::error_code error;
+    const auto folder = std::filesystem::weakly_canonical(path_.empty() ? "." : path_, error);
+    const auto path = std::filesystem::weakly_canonical(folder / relative, error);
+    const auto [end, rest] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+    if (error || end != folder.end())
+      return make_error(ErrorCode::kCorrupt, "[onnx] a file of the model's folder for tensors, got a link out of it, '{}'",
+                        location);
+    if (const auto found = files_.find(path); found != files_.end()) return found->second;
+    BITLAB_TRY(auto opened, MappedFile::open(path));
+    Tensor tensor;
+    tensor.bytes = opened->bytes();
+    tensor.owner = std::move(opened);
+    bytes_ += tensor.bytes.size();
+    return files_.emplace(path, tensor).first->second;
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::map<std::filesystem::path, Tensor> files_;
+  size_t bytes_ = 0;
+};
 
 }  // namespace
 
@@ -91,15 +137,18 @@ OperatorReader reader_of(std::string_view domain, std::string_view type) {
 }
 
 Result<Program> parse(std::span<const uint8_t> bytes) {
-  return parse_beside(bytes, [](std::string_view location) -> Result<Tensor> {
-    return make_error(ErrorCode::kUnsupported, "[onnx] tensors in the model's own bytes, got one in '{}'", location);
-  });
+  BITLAB_TRY(const ModelFile model, read_model(bytes, [](std::string_view location) -> Result<Tensor> {
+               return make_error(ErrorCode::kUnsupported, "[onnx] tensors in the model's own bytes, got one in '{}'",
+                                 location);
+             }));
+  return program_of(model, bytes.size());
 }
 
 Result<Program> load(const std::filesystem::path& path) {
   BITLAB_TRY(const auto file, MappedFile::open(path));
-  Result<Program> program =
-      parse_beside(file->bytes(), [&](std::string_view location) { return mapped_beside(path, location); });
+  Folder folder(path);
+  const auto model = read_model(file->bytes(), [&](std::string_view location) { return folder.file(location); });
+  Result<Program> program = model.ok() ? program_of(*model, file->bytes().size() + folder.bytes()) : model.error();
   if (!program.ok()) return make_error(program.error().code, "{} (path={})", program.error().message, path.string());
   return program;
 }

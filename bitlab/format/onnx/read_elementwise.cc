@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "bitlab/format/onnx/internal/read_sizes.h"
 #include "bitlab/format/onnx/internal/readers.h"
 
 namespace bitlab::format::onnx {
@@ -65,57 +66,6 @@ Term quotient(const Term& a, const Term& b) {
   const Term size = max(a, 0).with(Op::sub, min(a, 0)).with(Op::floor_divide, max(b, 0).with(Op::sub, min(b, 0)));
   const Term opposite = a.with(Op::less, 0.0).with(Op::not_equal, b.with(Op::less, 0.0));
   return opposite.choose(size * -1.0, size);
-}
-
-// --- sizes
-
-// Of sizes, which are 0 at least, what ONNX cuts off is what a floor does.
-std::optional<program::Dim> divided_down(const program::Dim& a, const program::Dim& b) {
-  if (const auto whole = divided(a, b)) return whole;
-  return b.is_number() && b.factor >= 1 && !a.is_number() ? quotient(a, 0, b.factor) : std::nullopt;
-}
-
-std::optional<program::Dim> combined(std::string_view type, const program::Dim& a, const program::Dim& b) {
-  if (std::abs(a.factor) > program::kMaxElements || std::abs(b.factor) > program::kMaxElements) return std::nullopt;
-  if (type == "Add" || type == "Sub") return sum(a, b, type == "Add" ? 1 : -1);
-  if (type == "Mul") {
-    int64_t product = 0;
-    if (__builtin_mul_overflow(a.factor, b.factor, &product)) return std::nullopt;
-    return product == 0 ? program::Dim(0) : a * b;
-  }
-  return type == "Div" ? divided_down(a, b) : std::nullopt;
-}
-
-// Arithmetic of sizes; nothing where an input is none, or what comes out.
-std::optional<Operand> of_sizes(const Reader& r) {
-  const auto a = r.sizes(0), b = r.sizes(1);
-  if (!a || !b || r.node().inputs.size() != 2) return std::nullopt;
-  const size_t count = std::max(a->values.size(), b->values.size());
-  if ((a->values.size() != count && a->values.size() != 1) || (b->values.size() != count && b->values.size() != 1))
-    return std::nullopt;
-  SizeList result{{}, a->is_scalar && b->is_scalar};
-  for (size_t i = 0; i < count; ++i) {
-    const auto one =
-        combined(r.node().type, a->values[a->values.size() == 1 ? 0 : i], b->values[b->values.size() == 1 ? 0 : i]);
-    if (!one) return std::nullopt;
-    result.values.push_back(*one);
-  }
-  return operand_of(std::move(result));
-}
-
-// Whether sizes are equal, where each pair is a size beside a number that it cannot be, or the same.
-std::optional<Tensor> equal_sizes(const Reader& r) {
-  const auto a = r.sizes(0), b = r.sizes(1);
-  if (!a || !b || (a->values.size() != b->values.size() && b->values.size() != 1)) return std::nullopt;
-  Ints same;
-  for (size_t i = 0; i < a->values.size(); ++i) {
-    const program::Dim &left = a->values[i], &right = b->values[b->values.size() == 1 ? 0 : i];
-    if (!(left == right) && !(right.is_number() && right.factor < 0) && !(left.is_number() && left.factor < 0) &&
-        !(left.is_number() && right.is_number()))
-      return std::nullopt;
-    same.push_back(left == right ? 1 : 0);
-  }
-  return tensor_of(same, a->is_scalar && b->is_scalar);
 }
 
 // --- folding
@@ -209,8 +159,8 @@ Result<Operands> read_binary(Reader& r) {
   const BinaryRow& row = row_of(r);
   if (all_known(r, 1)) return fold_binary(r, row);
   if (const auto folded = of_sizes(r)) return Operands{*folded};
-  if (row.type == "Equal") {
-    if (const auto same = equal_sizes(r)) return single(r.folding.cast(*same, ElementType::kBool));
+  if (row.is_comparison) {
+    if (const auto known = compared_sizes(r)) return single(r.folding.cast(*known, ElementType::kBool));
   }
   const bool is_quotient = row.type == "Div" && r.type(0) != ElementType::kFloat;  // whose formula reads each side alone
   Term y = is_quotient ? computed_input(r, 0) : input(r, 0);
@@ -248,6 +198,7 @@ Result<Operands> read_mod(Reader& r) {
           const int64_t rest = b == 0 || b == -1 ? 0 : a % b;
           return !is_c && rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
         }));
+  if (const auto folded = of_sizes(r)) return Operands{*folded};
   const Term a = computed_input(r, 0), b = computed_input(r, 1);
   if (r.type(0) != ElementType::kFloat) return single(a - (is_c ? quotient(a, b) : a.with(Op::floor_divide, b)) * b);
   const Term ratio = a / b, down = ratio.of(Op::floor);
@@ -261,6 +212,7 @@ Result<Operands> read_pow(Reader& r) {
   if (all_known(r, 2))
     return single(r.folding.binary(
         *r.tensor(0), *r.tensor(1), r.type(0), [](double a, double b) { return std::pow(a, b); }, nullptr));
+  if (const auto folded = of_sizes(r)) return Operands{*folded};
   const Term x = computed_input(r, 0);
   const Tensor* exponent = r.tensor(1);
   constexpr double kMost = 8;
@@ -439,7 +391,8 @@ Result<Operands> in_eight_bits(Reader& r, ValueId x, ElementType to) {
 
 Result<Operands> cast_to(Reader& r, ElementType to) {
   if (const Tensor* x = r.tensor(0)) return single(r.folding.cast(*x, to));
-  if (const auto list = r.sizes(0); list && is_integer(to) && size_of(to) >= 4) return Operands{operand_of(*list)};
+  const auto list = r.sizes(0);
+  if (list && is_integer(to) && size_of(to) >= 4) return Operands{operand_of(*list)};
   const ElementType from = r.type(0);
   BITLAB_TRY(const ValueId x, r.activation(0));
   if (from == to) return Operands{x};
@@ -447,7 +400,11 @@ Result<Operands> cast_to(Reader& r, ElementType to) {
   BITLAB_TRY(const ValueId floats, r.unmarked(x));
   if (to == ElementType::kDouble) return single(r.cast(floats, DType::kFloat32));
   for (const DType dtype : {DType::kFloat32, DType::kInt64, DType::kInt32, DType::kBool})
-    if (element_type(dtype) == to) return single(r.cast(floats, dtype));
+    if (element_type(dtype) == to) {
+      BITLAB_TRY(const ValueId y, r.cast(floats, dtype));
+      if (list && dtype == DType::kFloat32) r.keep_sizes(y, *list);
+      return Operands{y};
+    }
   for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
     if (element_type(dtype) != to) continue;
     BITLAB_TRY(const ValueId rounded, r.cast(floats, dtype));

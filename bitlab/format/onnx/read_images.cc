@@ -89,6 +89,13 @@ Result<Resizing> resizing_of(Reader& r, const Shape& x) {
       return r.refuse("sizes from 1, got {}", scaled);
     result.scales[at] = given.scales[i];
     result.is_exact = result.is_exact && scaled == std::floor(scaled);
+    constexpr int64_t kMostParts = 16;  // of a scale that is a fraction
+    for (int64_t parts = 2; parts <= kMostParts && scaled != std::floor(scaled); ++parts) {
+      const double whole = given.scales[i] * static_cast<double>(parts);
+      if (whole != std::floor(whole)) continue;
+      r.prefer_multiple(size, parts);
+      break;
+    }
     size.factor = static_cast<int64_t>(std::floor(scaled));
   }
   if (given.sizes) BITLAB_RETURN_IF_ERROR(keep_ratio(r, x, axes, result));
@@ -104,7 +111,7 @@ std::string mode_of(const Reader& r, const Resizing& to, const Shape& x) {
   if (!to.is_exact || y[0] != x[0] || y[1] != x[1]) return "";
   bool grows = true, has_many = true;  // by whole numbers; more than one value
   for (size_t i = 2; i < x.size(); ++i) {
-    grows = grows && y[i].factor % x[i].factor == 0;
+    grows = grows && divided(y[i], x[i]).has_value();
     has_many = has_many && (y[i].factor > 1 || where == "half_pixel");
   }
   if (mode == "nearest") {
@@ -238,11 +245,17 @@ Result<Operands> read_resize(Reader& r) {
   const bool is_image = x.size() >= 3 && x.size() <= program::kMaxImageRank && r.type(0) == ElementType::kFloat;
   const std::string mode = is_image ? mode_of(r, to, x) : "";
   if (mode.empty()) return resized(r, x, to);
-  BITLAB_TRY(const ValueId id, r.activation(0));
-  return single(r.emit(Op::resample, {id},
-                       {{"output_size", Shape(to.sizes.begin() + 2, to.sizes.end())},
-                        {"mode", mode},
-                        {"align_corners", int64_t{to.where == "align_corners" ? 1 : 0}}}));
+  BITLAB_TRY(ValueId id, r.activation(0));
+  if (!x[1].is_number()) {  // such as masks of all samples as the channels of one
+    Shape apart{x[0] * x[1], 1};
+    apart.insert(apart.end(), x.begin() + 2, x.end());
+    BITLAB_TRY(id, r.reshape(id, apart));
+  }
+  BITLAB_TRY(id, r.emit(Op::resample, {id},
+                        {{"output_size", Shape(to.sizes.begin() + 2, to.sizes.end())},
+                         {"mode", mode},
+                         {"align_corners", int64_t{to.where == "align_corners" ? 1 : 0}}}));
+  return single(r.reshape(id, to.sizes));
 }
 
 // --- grids

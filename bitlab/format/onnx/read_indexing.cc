@@ -97,13 +97,6 @@ Result<Operands> read_scatter_elements(Reader& r) {
 
 namespace {
 
-// Rows of x [rows, rest] and which of them indices [..., k] mean: of its first k dimensions behind `batches`.
-struct Rows {
-  ValueId x = program::kNone;
-  ValueId places = program::kNone;  // int64 [count]
-  Shape front, rest;                // of the indices without k; of x behind the dimensions that they have
-};
-
 // The number of a size, as a value.
 Result<ValueId> size_value(Reader& r, const Dim& dim) { return r.computed(operand_of({{dim}, true})); }
 
@@ -114,7 +107,33 @@ Result<Term> counted(Reader& r, ValueId index, const Dim& size) {
   return i.with(Op::less, 0.0).choose(i + Term(r, count), i);
 }
 
-Result<Rows> rows_of(Reader& r, size_t batches) {
+// Indices [..., k] of x's dimensions behind `batches` that both have: the columns, each [..., 1], in front and behind.
+struct Places {
+  std::vector<ValueId> columns;
+  Shape x, front, rest;
+  size_t batches = 0;
+
+  Shape with_rest(Shape shape) const {
+    shape.insert(shape.end(), rest.begin(), rest.end());
+    return shape;
+  }
+};
+
+// The parts that indices were joined of, or parts of them.
+Result<std::vector<ValueId>> columns_of(Reader& r, ValueId indices, size_t k) {
+  const auto last = static_cast<int64_t>(r.shape_of(indices).size()) - 1;
+  if (const program::Node* node = r.maker(indices); node != nullptr && node->op == Op::cat) {
+    const bool is_joined = node->attribute<int64_t>("dim") == last && node->inputs.size() == k;
+    if (is_joined) return node->inputs;
+  }
+  std::vector<ValueId> columns;
+  for (size_t d = 0; d < k; ++d) {
+    BITLAB_TRY(columns.emplace_back(), r.slice(indices, last, static_cast<int64_t>(d), 1));
+  }
+  return columns;
+}
+
+Result<Places> places_of(Reader& r, size_t batches) {
   const Shape x = r.shape(0), shape = r.shape(1);
   if (shape.empty() || !shape.back().is_number()) return r.corrupt("indices [..., k], got {}", r.show(shape));
   const auto k = static_cast<size_t>(shape.back().factor);
@@ -124,38 +143,80 @@ Result<Rows> rows_of(Reader& r, size_t batches) {
     if (x[d] != shape[d]) return r.corrupt("the same batches, got {} and {}", r.show(x), r.show(shape));
   BITLAB_TRY(const ValueId id, indices_of(r, 1));
   BITLAB_TRY(const ValueId indices, r.as_activation(id));
-  const auto last = static_cast<int64_t>(shape.size()) - 1;
-  Rows rows{program::kNone,
-            program::kNone,
-            {shape.begin(), shape.end() - 1},
-            {x.begin() + static_cast<int64_t>(batches + k), x.end()}};
-  Shape column = shape;
-  column.back() = 1;
-  std::optional<Term> place;
-  for (size_t d = 0; d < batches + k; ++d) {
-    Term index(r, indices);
-    if (d < batches) {  // the batch's own number
-      Shape apart(shape.size(), 1);
-      apart[d] = x[d];
-      BITLAB_TRY(const ValueId steps, r.positions(x[d], apart));
-      index = Term(r, r.expand(steps, column));
+  Places places{{}, x, {shape.begin(), shape.end() - 1}, {x.begin() + static_cast<int64_t>(batches + k), x.end()}, batches};
+  BITLAB_TRY(places.columns, columns_of(r, indices, k));
+  return places;
+}
+
+// Which row of the indexed dimensions, as one dimension: int64, without the column.
+Result<ValueId> rows_of(Reader& r, const Places& places) {
+  std::optional<Term> row;
+  for (size_t d = 0; d < places.columns.size(); ++d) {
+    const Dim& size = places.x[places.batches + d];
+    BITLAB_TRY(const Term index, counted(r, places.columns[d], size));
+    if (row) {
+      BITLAB_TRY(const ValueId count, size_value(r, size));
+      row = *row * Term(r, count) + index;
     } else {
-      BITLAB_TRY(const ValueId one, r.slice(indices, last, static_cast<int64_t>(d - batches), 1));
-      BITLAB_TRY(index, counted(r, one, x[d]));
+      row = index;
     }
-    if (!place) {
-      place = index;
+  }
+  BITLAB_TRY(const ValueId id, row->id());
+  return r.reshape(id, places.front);
+}
+
+// The dimension along which integers are 0, 1, ..., as a range is that was given others; nothing for other integers.
+std::optional<size_t> counted_along(const Reader& r, ValueId id) {
+  constexpr size_t kMostViews = 16;
+  std::vector<ValueId> steps{id};
+  const program::Node* node = r.maker(id);
+  for (; node != nullptr && (node->op == Op::reshape || node->op == Op::expand); node = r.maker(steps.back())) {
+    if (steps.size() == kMostViews) return std::nullopt;
+    steps.push_back(node->inputs[0]);
+  }
+  if (node == nullptr || node->op != Op::positions || node->attribute<int64_t>("continues") != 0) return std::nullopt;
+  const Dim size = r.shape_of(steps.back())[0];
+  if (size == Dim(1)) return std::nullopt;
+  const auto others = [](Shape shape) {
+    std::erase(shape, Dim(1));
+    return shape;
+  };
+  size_t at = 0;
+  for (size_t i = steps.size() - 1; i-- > 0;) {
+    const Shape &x = r.shape_of(steps[i + 1]), &y = r.shape_of(steps[i]);
+    if (r.maker(steps[i])->op == Op::expand) {
+      at += y.size() - x.size();
       continue;
     }
-    BITLAB_TRY(const ValueId size, size_value(r, x[d]));
-    place = *place * Term(r, size) + index;
+    if (others(x) != others(y)) return std::nullopt;  // sizes of 1 alone come and go
+    const auto ordinal = others({x.begin(), x.begin() + static_cast<int64_t>(at)}).size();
+    for (at = 0; y[at] == Dim(1) || others({y.begin(), y.begin() + static_cast<int64_t>(at)}).size() != ordinal;) ++at;
   }
-  BITLAB_TRY(rows.places, place->id());
-  BITLAB_TRY(rows.places, r.reshape(rows.places, {program::volume(rows.front)}));
-  BITLAB_TRY(rows.x, r.activation(0));
-  BITLAB_TRY(rows.x, r.reshape(rows.x, {program::volume({x.begin(), x.begin() + static_cast<int64_t>(batches + k)}),
-                                        program::volume(rows.rest)}));
-  return rows;
+  return at;
+}
+
+// Dimensions that are indexed by their own places, as by `x[torch.arange(batch), tokens]`, are batches: nothing moves between samples.
+void join_batches(const Reader& r, Places& places) {
+  while (!places.columns.empty() && places.batches < places.front.size()) {
+    const Dim& size = places.x[places.batches];
+    if (size != places.front[places.batches] || counted_along(r, places.columns[0]) != places.batches) return;
+    places.columns.erase(places.columns.begin());
+    ++places.batches;
+  }
+}
+
+// Where all others are indexed by places, too, x in another shape: that of the results, with 1 where they do not depend on it.
+std::optional<Shape> as_shape(const Reader& r, const Places& places) {
+  Shape shape(places.front.size(), 1);
+  std::copy_n(places.x.begin(), places.batches, shape.begin());
+  size_t next = places.batches;
+  for (size_t d = 0; d < places.columns.size(); ++d) {
+    const auto at = counted_along(r, places.columns[d]);
+    const Dim& size = places.x[places.batches + d];
+    if (!at || *at < next || *at >= shape.size() || places.front[*at] != size) return std::nullopt;
+    shape[*at] = size, next = *at + 1;
+  }
+  return places.with_rest(shape);
 }
 
 }  // namespace
@@ -164,22 +225,48 @@ Result<Operands> read_gather_nd(Reader& r) {
   const int64_t batches = r.integer("batch_dims", 0);
   if (batches < 0 || batches > program::kMaxRank)
     return r.corrupt("batch_dims up to {}, got {}", program::kMaxRank, batches);
-  BITLAB_TRY(const Rows rows, rows_of(r, static_cast<size_t>(batches)));
-  BITLAB_TRY(const ValueId y, r.emit(Op::take, {rows.x, rows.places}, {{"dim", int64_t{0}}}));
-  Shape shape = rows.front;
-  shape.insert(shape.end(), rows.rest.begin(), rows.rest.end());
-  return single(r.reshape(y, shape));
+  BITLAB_TRY(Places places, places_of(r, static_cast<size_t>(batches)));
+  BITLAB_TRY(ValueId x, r.activation(0));
+  const Shape result = places.with_rest(places.front);
+  join_batches(r, places);
+  if (const auto shape = as_shape(r, places)) {
+    BITLAB_TRY(x, r.reshape(x, *shape));
+    return single(r.expand(x, result));
+  }
+  BITLAB_TRY(ValueId rows, rows_of(r, places));
+  const auto own = static_cast<int64_t>(places.batches);
+  const Dim each = program::volume(places.rest);
+  Shape apart(places.x.begin(), places.x.begin() + own), indices = apart;
+  apart.push_back(program::volume({places.x.begin() + own, places.x.end() - static_cast<int64_t>(places.rest.size())}));
+  apart.push_back(each);
+  BITLAB_TRY(x, r.reshape(x, apart));
+  indices.push_back(program::volume({places.front.begin() + own, places.front.end()}));
+  if (own == 0) {
+    BITLAB_TRY(rows, r.reshape(rows, indices));
+    BITLAB_TRY(x, r.emit(Op::take, {x, rows}, {{"dim", own}}));
+    return single(r.reshape(x, result));
+  }
+  indices.emplace_back(1);
+  BITLAB_TRY(rows, r.reshape(rows, indices));
+  indices.back() = each;
+  BITLAB_TRY(rows, r.expand(rows, indices));
+  BITLAB_TRY(x, r.emit(Op::gather, {x, rows}, {{"dim", own}}));
+  return single(r.reshape(x, result));
 }
 
 Result<Operands> read_scatter_nd(Reader& r) {
-  BITLAB_TRY(const Rows rows, rows_of(r, 0));
+  BITLAB_TRY(const Places indexed, places_of(r, 0));
   BITLAB_TRY(const std::string mode, mode_of(r));
-  const Dim count = program::volume(rows.front), each = program::volume(rows.rest);
-  BITLAB_TRY(ValueId places, r.reshape(rows.places, {count, 1}));
+  const Dim count = program::volume(indexed.front), each = program::volume(indexed.rest);
+  BITLAB_TRY(ValueId places, rows_of(r, indexed));
+  BITLAB_TRY(places, r.reshape(places, {count, 1}));
   BITLAB_TRY(places, r.expand(places, {count, each}));
+  const auto indices = static_cast<int64_t>(indexed.columns.size());
+  BITLAB_TRY(ValueId x, r.activation(0));
+  BITLAB_TRY(x, r.reshape(x, {program::volume({indexed.x.begin(), indexed.x.begin() + indices}), each}));
   BITLAB_TRY(ValueId source, r.activation(2));
   BITLAB_TRY(source, r.reshape(source, {count, each}));
-  BITLAB_TRY(const ValueId y, r.emit(Op::scatter, {rows.x, places, source}, {{"dim", int64_t{0}}, {"mode", mode}}));
+  BITLAB_TRY(const ValueId y, r.emit(Op::scatter, {x, places, source}, {{"dim", int64_t{0}}, {"mode", mode}}));
   return single(r.reshape(y, r.shape(0)));
 }
 
@@ -271,8 +358,13 @@ Result<Operands> read_eye_like(Reader& r) {
   const Shape shape = r.shape(0);
   const int64_t k = r.integer("k", 0);
   if (shape.size() != 2) return r.corrupt("a matrix, got {}", r.show(shape));
-  if (!program::is_fixed(shape)) return r.refuse("a matrix of fixed size, got {}", r.show(shape));
   const int64_t type = r.integer("dtype", static_cast<int64_t>(r.type(0)));
+  if (!program::is_fixed(shape)) {
+    const auto dtype = dtype_of(static_cast<ElementType>(type));
+    if (!dtype) return r.refuse("a matrix of float32, int64, int32, bool, got {}", name_of(static_cast<ElementType>(type)));
+    const Term row(r, r.positions(shape[0], {shape[0], 1})), column(r, r.positions(shape[1], {1, shape[1]}));
+    return single((row + static_cast<double>(k)).with(Op::equal, column).cast(*dtype));
+  }
   return single(r.folding.of_integers(static_cast<ElementType>(type), shape_at(shape, program::kOnes),
                                       [&](int64_t i) { return i % shape[1].factor - i / shape[1].factor == k ? 1 : 0; }));
 }

@@ -44,9 +44,9 @@ Result<Dim> Reader::size_of_port(const ModelPort& port, size_t axis) {
   const auto* text = std::get_if<std::string_view>(&size);
   const std::string unknown = fmt::format("{}_{}", port.name, axis);
   const std::string_view wanted = text == nullptr ? unknown : *text;
-  if (!batch_.empty() && wanted == batch_) return program::kBatch;
+  if (!guess_.batch.empty() && wanted == guess_.batch) return program::kBatch;
   const program::Symbols& symbols = builder_.peek().symbols;
-  if (text != nullptr && !is_symbol_name(wanted))
+  if (text != nullptr && !is_symbol_name(wanted) && guess_.multiples.empty())
     if (const Result<Dim> product = parse_dim(wanted, symbols); product.ok()) return product;
   std::string name = symbol_name(wanted);
   if (name == symbols[0].name) name += "_";
@@ -55,7 +55,8 @@ Result<Dim> Reader::size_of_port(const ModelPort& port, size_t axis) {
     return make_error(ErrorCode::kUnsupported,
                       "[onnx] at most {} sizes that differ from run to run, got '{}' too (value={})", program::kMaxSymbols,
                       wanted, port.name);
-  return builder_.symbol(name);
+  const auto multiple = guess_.multiples.find(name);
+  return with_factor(builder_.symbol(name), multiple == guess_.multiples.end() ? 1 : multiple->second);
 }
 
 Status Reader::declare_symbols() {
@@ -280,7 +281,7 @@ Result<Program> Reader::finish() {
   for (const auto& [key, value] : model_.metadata) builder_.metadata(std::string(key), std::string(value));
   Result<Program> built = builder_.finish(std::move(outputs));
   if (!built.ok()) return built;
-  if (!batch_.empty() && is_symbol_name(batch_)) built->symbols[0].name = batch_;
+  if (!guess_.batch.empty() && is_symbol_name(guess_.batch)) built->symbols[0].name = guess_.batch;
   return tidied(*std::move(built), wanted_names_);
 }
 

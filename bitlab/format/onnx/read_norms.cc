@@ -126,6 +126,24 @@ Result<Operands> norm(Reader& r, Op op) {
 Result<Operands> read_layer_norm(Reader& r) { return norm(r, Op::layer_norm); }
 Result<Operands> read_rms_norm(Reader& r) { return norm(r, Op::rms_norm); }
 
+namespace {
+
+// Rows less their mean, over their deviation: in one node where their number of values is known.
+Result<ValueId> normalized_rows(Reader& r, ValueId x, double eps) {
+  const Shape shape = r.shape_of(x);
+  if (shape.back().is_number()) return r.emit(Op::layer_norm, {x}, {{"dims", int64_t{1}}, {"eps", eps}});
+  Shape column = shape;
+  column.back() = 1;
+  const auto mean = [&](const Term& of) -> Result<ValueId> {
+    BITLAB_TRY(const ValueId id, of.of(Op::mean).id());
+    return r.reshape(id, column);
+  };
+  const Term apart = Term(r, x) - Term(r, mean(Term(r, x)));
+  return (apart * (Term(r, mean(apart * apart)) + eps).of(Op::rsqrt)).id();
+}
+
+}  // namespace
+
 // Groups of channels, normalized; an instance is a group of one. Scale and shift are of channels, up to opset 20 of groups.
 Result<Operands> read_group_norm(Reader& r) {
   const Shape x = r.shape(0);
@@ -145,7 +163,7 @@ Result<Operands> read_group_norm(Reader& r) {
   const Dim size = program::volume({x.begin() + 2, x.end()});
   BITLAB_TRY(ValueId id, r.activation(0));
   BITLAB_TRY(id, r.reshape(id, {x[0], groups, size * Dim(channels / groups)}));
-  BITLAB_TRY(id, r.emit(Op::layer_norm, {id}, {{"dims", int64_t{1}}, {"eps", double{r.number("epsilon", 1e-5F)}}}));
+  BITLAB_TRY(id, normalized_rows(r, id, r.number("epsilon", 1e-5F)));
   BITLAB_TRY(id, r.reshape(id, x));
   return single(scaled_channels(r, id, by_channel, added));
 }

@@ -71,6 +71,39 @@ Result<Part> part_of_symbol(Reader& r, const Dim& size, int64_t start, const Dim
                   step);
 }
 
+// What counts from the end by as many places as a size has.
+Dim from_front(const Dim& place, const Dim& size) {
+  if (place.is_number() || place.factor > 0) return place;
+  const auto counted = sum(size, with_factor(place, -place.factor), -1);
+  return counted ? *counted : place;
+}
+
+// A start that is the same in every run, from the front or from the end; nothing for another.
+std::optional<int64_t> fixed_start(const Dim& start, const Dim& size) {
+  if (start.is_number()) return start.factor;
+  const auto left = sum(size, start, -1);
+  return left && left->is_number() && left->factor > 0 ? std::optional(-left->factor) : std::nullopt;
+}
+
+// From a size on: what lies at as many places behind it.
+Result<ValueId> moving_part(Reader& r, ValueId x, int64_t dim, const Dim& start, const Dim& end, int64_t step) {
+  const Dim& size = r.shape_of(x)[static_cast<size_t>(dim)];
+  const bool is_before_end = end.is_number() && end.factor < 0;
+  const auto stop = end.is_number() && end.factor >= kFar ? std::optional(size) : is_before_end ? sum(size, end) : end;
+  const auto way = stop ? sum(*stop, start, -1) : std::nullopt;
+  const auto length = way && step > 0 ? quotient(*way, step - 1, step) : std::nullopt;
+  if (!length || !program::is_valid({*length}))
+    return r.refuse("a part of {} that is a size again, got {} to {} in steps of {}", r.show({size}), r.show({start}),
+                    r.show({end}), step);
+  BITLAB_TRY(ValueId places, r.positions(*length));
+  if (step != 1) {
+    BITLAB_TRY(places, r.with(Op::mul, places, static_cast<double>(step)));
+  }
+  BITLAB_TRY(const ValueId first, r.computed(operand_of({{start}, true})));
+  BITLAB_TRY(places, r.emit(Op::add, {places, first}));
+  return r.emit(Op::take, {x, places}, {{"dim", dim}});
+}
+
 // A part without values: known, since it is the same in every run.
 Result<Tensor> nothing(Reader& r, ValueId x, int64_t dim) {
   Shape shape = r.shape_of(x);
@@ -122,13 +155,19 @@ Result<Operands> read_slice(Reader& r) {
   Operand x = r.operand(0);
   for (size_t i = 0; i < axes.size(); ++i) {
     BITLAB_TRY(const int64_t dim, r.axis(axes[i], shape.size()));
-    const Dim &size = shape[static_cast<size_t>(dim)], &start = starts->values[i], &end = ends->values[i];
-    if (!start.is_number()) return r.refuse("a part from a fixed place on, got {}", r.show({start}));
+    const Dim& size = shape[static_cast<size_t>(dim)];
+    const Dim start = from_front(starts->values[i], size), end = from_front(ends->values[i], size);
     if (std::abs(steps[i]) > program::kMaxElements) return r.corrupt("a step up to 2^40, got {}", steps[i]);
-    const bool has_numbers = size.is_number() && end.is_number();
+    const bool has_numbers = size.is_number() && end.is_number() && start.is_number();
     if (size.is_number() && !end.is_number()) r.bound(end, size.factor);
-    BITLAB_TRY(const Part part, has_numbers ? part_of_number(r, size.factor, start.factor, end.factor, steps[i])
-                                            : part_of_symbol(r, size, start.factor, end, steps[i]));
+    const std::optional<int64_t> first = fixed_start(start, size);
+    if (!first) {
+      BITLAB_TRY(const ValueId id, r.computed(x, r.input_name(0)));
+      BITLAB_TRY(x, moving_part(r, id, dim, start, end, steps[i]));
+      continue;
+    }
+    BITLAB_TRY(const Part part, has_numbers ? part_of_number(r, size.factor, *first, end.factor, steps[i])
+                                            : part_of_symbol(r, size, *first, end, steps[i]));
     if (const auto* list = std::get_if<SizeList>(&x)) {
       SizeList kept;
       for (int64_t k = 0; k < part.length.factor; ++k)
@@ -272,15 +311,15 @@ Result<Operands> read_expand(Reader& r) {
 }
 
 Result<Operands> read_tile(Reader& r) {
-  BITLAB_TRY(const Ints repeats, r.integers(1, "repeats"));
-  const Shape shape = r.shape(0);
+  const auto given = r.sizes(1);
+  if (!given) return r.refuse("repeats that are known, got '{}'", r.input_name(1));
+  const Shape shape = r.shape(0), repeats = given->values;
   if (repeats.size() != shape.size())
     return r.corrupt("a number for each size of {}, got {}", r.show(shape), repeats.size());
-  for (const int64_t n : repeats)
-    if (n < 1 || n > program::kMaxElements) return r.refuse("repeats from 1 to 2^40, got {}", n);
-  if (const Tensor* x = r.tensor(0)) {
+  if (!program::is_valid(repeats)) return r.refuse("repeats from 1 to 2^40, got {}", r.show(repeats));
+  if (const Tensor* x = r.tensor(0); x != nullptr && program::is_fixed(repeats)) {
     Ints sizes = x->sizes;
-    for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = program::saturated_product(sizes[i], repeats[i]);
+    for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = program::saturated_product(sizes[i], repeats[i].factor);
     const Ints strides = program::StridedView(x->sizes).strides;
     return single(r.folding.picked(*x, sizes, [&](int64_t i) {
       int64_t from = 0;
@@ -290,13 +329,15 @@ Result<Operands> read_tile(Reader& r) {
   }
   BITLAB_TRY(ValueId x, r.activation(0));
   for (size_t i = 0; i < repeats.size(); ++i) {
-    if (repeats[i] == 1) continue;
+    if (repeats[i] == Dim(1)) continue;
     Shape apart = r.shape_of(x), together = apart;
     apart.insert(apart.begin() + static_cast<int64_t>(i), 1);
     BITLAB_TRY(x, r.reshape(x, apart));
     apart[i] = repeats[i];
     BITLAB_TRY(x, r.expand(x, apart));
-    together[i] = with_factor(together[i], program::saturated_product(together[i].factor, repeats[i]));
+    if (program::saturated_product(together[i].factor, repeats[i].factor) > program::kMaxElements)
+      return r.refuse("sizes up to 2^40, got {} times {}", r.show({together[i]}), r.show({repeats[i]}));
+    together[i] = together[i] * repeats[i];
     BITLAB_TRY(x, r.reshape(x, together));
   }
   return Operands{x};
@@ -307,8 +348,8 @@ namespace {
 // `count` values beside a dimension of x, in front or behind.
 Result<ValueId> margin(Reader& r, ValueId x, int64_t dim, int64_t count, bool is_front, const std::string& mode) {
   const Dim size = r.shape_of(x)[static_cast<size_t>(dim)];
-  if (!size.is_number()) return r.refuse("padding of sizes that are numbers, got {}", r.show({size}));
-  const int64_t n = size.factor;
+  const int64_t n = size.is_number() ? size.factor : 0;  // places count from the end where that is not known
+  if (mode == "reflect" || mode == "wrap") r.at_least(size, mode == "wrap" ? count : count + 1);
   if (mode == "edge") {
     BITLAB_TRY(const ValueId edge, r.slice(x, dim, is_front ? 0 : n - 1, 1));
     Shape shape = r.shape_of(edge);
@@ -364,10 +405,11 @@ Result<Operands> read_pad(Reader& r) {
     behind[static_cast<size_t>(dim)] = std::max<int64_t>(back, 0);
     if (front >= 0 && back >= 0) continue;
     const Dim& size = r.shape_of(x)[static_cast<size_t>(dim)];
-    const int64_t cut = std::max<int64_t>(-front, 0), left = size.factor - cut - std::max<int64_t>(-back, 0);
-    if (!size.is_number() || left < 1)
+    const int64_t cut = std::max<int64_t>(-front, 0), cut_behind = std::max<int64_t>(-back, 0);
+    const auto left = sum(size, -cut - cut_behind);
+    if (!left || !program::is_valid({*left}))
       return r.refuse("padding that leaves values of {}, got {}, {}", r.show({size}), front, back);
-    BITLAB_TRY(x, r.slice(x, dim, cut, left));
+    BITLAB_TRY(x, r.slice(x, dim, cut, *left));
   }
   const std::string mode = r.text("mode", "constant");
   if (mode != "constant") return single(mirrored(r, x, before, behind, mode));

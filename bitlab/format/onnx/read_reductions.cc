@@ -55,6 +55,12 @@ Result<ValueId> rows(Reader& r, ValueId x, const Reduction& reduction) {
   return r.reshape(x, shape);
 }
 
+// x in a type that operations along a dimension take: bool and int32 as int64, in which results are the same.
+Result<ValueId> widened(Reader& r, ValueId x) {
+  const DType dtype = r.of(x).dtype;
+  return dtype == DType::kBool || dtype == DType::kInt32 ? r.cast(x, DType::kInt64) : Result<ValueId>(x);
+}
+
 double folded(std::string_view type, const std::vector<double>& values) {
   const auto total = [&](double start, auto f) { return std::accumulate(values.begin(), values.end(), start, f); };
   const auto sum = [&](auto of) { return total(0, [&](double a, double b) { return a + of(b); }); };
@@ -130,10 +136,8 @@ Result<Operands> read_reduce(Reader& r) {
   BITLAB_TRY(const Reduction reduction, reduction_of(r, x, axes));
   if (const Tensor* known = r.tensor(0)) return fold(r, *known, reduction);
   BITLAB_TRY(ValueId id, r.activation(0));
-  const bool is_bool = r.of(id).dtype == DType::kBool;
-  if (is_bool) {
-    BITLAB_TRY(id, r.cast(id, DType::kInt64));
-  }
+  const DType dtype = r.of(id).dtype;
+  BITLAB_TRY(id, widened(r, id));
   BITLAB_TRY(id, rows(r, id, reduction));
   if (r.node().type == "ReduceLogSumExp") {
     BITLAB_TRY(const Lowered below, lowered(r, id));
@@ -141,9 +145,7 @@ Result<Operands> read_reduce(Reader& r) {
   } else {
     BITLAB_TRY(id, reduced(r, Term(r, id)).id());
   }
-  if (is_bool) {
-    BITLAB_TRY(id, r.cast(id, DType::kBool));
-  }
+  BITLAB_TRY(id, r.cast(id, dtype));
   return single(r.reshape(id, reduction.result));
 }
 
@@ -152,6 +154,7 @@ Result<Operands> read_arg_most(Reader& r) {
   const Shape x = r.shape(0);
   BITLAB_TRY(const Reduction reduction, reduction_of(r, x, {r.integer("axis", 0)}));
   BITLAB_TRY(ValueId id, r.activation(0));
+  BITLAB_TRY(id, widened(r, id));
   if (r.node().type == "ArgMin") {
     BITLAB_TRY(id, r.with(Op::mul, id, -1));
   }
@@ -177,9 +180,7 @@ Result<Operands> read_cumulative(Reader& r) {
   const bool is_reverse = r.integer("reverse", 0) != 0, is_exclusive = r.integer("exclusive", 0) != 0;
   BITLAB_TRY(ValueId x, r.activation(0));
   const DType dtype = r.of(x).dtype;
-  if (dtype == DType::kInt32) {
-    BITLAB_TRY(x, r.cast(x, DType::kInt64));
-  }
+  BITLAB_TRY(x, widened(r, x));
   const auto turned = [&](ValueId id) {
     return is_reverse ? r.emit(Op::flip, {id}, {{"dims", Ints{dim}}}) : Result<ValueId>(id);
   };
@@ -210,6 +211,8 @@ Result<Operands> read_top_k(Reader& r) {
   if (r.node().find("k") != nullptr) k = SizeList{{r.integer("k", 0)}, true};  // before opset 10
   if (!k || k->values.size() != 1) return r.refuse("a number of values that is known, got none");
   BITLAB_TRY(ValueId x, r.activation(0));
+  const DType dtype = r.of(x).dtype;
+  BITLAB_TRY(x, widened(r, x));
   BITLAB_TRY(x, r.to_last(x, dim));
   const Shape last = r.shape_of(x);
   if (k->values[0].is_number()) r.at_least(last.back(), k->values[0].factor);
@@ -222,7 +225,8 @@ Result<Operands> read_top_k(Reader& r) {
     Shape y = last;
     y.back() = k->values[0];
     BITLAB_TRY(id, r.reshape(id, y));
-    BITLAB_TRY(results.emplace_back(), r.from_last(id, dim));
+    BITLAB_TRY(id, r.from_last(id, dim));
+    BITLAB_TRY(results.emplace_back(), results.empty() ? r.cast(id, dtype) : Result<ValueId>(id));
   }
   return results;
 }

@@ -102,6 +102,35 @@ Result<Operands> read_shape(Reader& r) {
 
 Result<Operands> read_size(Reader& r) { return Operands{operand_of({{program::volume(r.shape(0))}, true})}; }
 
+namespace {
+
+// From a size to a size: as many places as steps fit between them, times the step.
+Result<Operands> range_of_sizes(Reader& r) {
+  const bool has_floats = r.type(1) == ElementType::kFloat;
+  const auto given = [&](size_t i) { return has_floats ? r.sizes_as_floats(i) : r.sizes(i); };
+  const auto start = given(0), limit = given(1), delta = given(2);
+  if (!start || !limit || !delta || !delta->values[0].is_number() || delta->values[0] == Dim(0))
+    return r.refuse("a range between sizes in steps that are known, got another");
+  const int64_t step = delta->values[0].factor, size = std::abs(step);
+  if (size > program::kMaxElements) return r.corrupt("a step up to 2^40, got {}", step);
+  const auto way = step > 0 ? sum(limit->values[0], start->values[0], -1) : sum(start->values[0], limit->values[0], -1);
+  const auto count = way ? quotient(*way, size - 1, size) : std::nullopt;
+  if (!count) return r.refuse("a range of a size, got one from {} to {}", r.show(start->values), r.show(limit->values));
+  BITLAB_TRY(ValueId places, r.positions(*count));
+  if (step != 1) {
+    BITLAB_TRY(places, r.with(Op::mul, places, static_cast<double>(step)));
+  }
+  if (start->values[0] != Dim(0)) {
+    BITLAB_TRY(const ValueId first, r.computed(operand_of({start->values, true})));
+    BITLAB_TRY(places, r.emit(Op::add, {places, first}));
+  }
+  return single(r.cast(places, has_floats                         ? DType::kFloat32
+                               : r.type(1) == ElementType::kInt32 ? DType::kInt32
+                                                                  : DType::kInt64));
+}
+
+}  // namespace
+
 Result<Operands> read_range(Reader& r) {
   for (size_t i = 0; i < 3; ++i)
     if (!r.has(i) || program::volume(r.shape(i)) != Dim(1))
@@ -113,10 +142,7 @@ Result<Operands> read_range(Reader& r) {
     const auto sizes = Ints{static_cast<int64_t>(count)};
     return single(r.folding.of_numbers(r.type(0), sizes, [&](int64_t i) { return start + static_cast<double>(i) * delta; }));
   }
-  const auto start = r.sizes(0), limit = r.sizes(1), delta = r.sizes(2);
-  if (!start || !limit || !delta || delta->values[0] != Dim(1) || start->values[0] != Dim(0))
-    return r.refuse("a range from 0 in steps of 1 to a size, got another");
-  return single(r.positions(limit->values[0]));
+  return range_of_sizes(r);
 }
 
 // --- the same values in another shape

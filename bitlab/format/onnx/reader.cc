@@ -19,6 +19,7 @@ using program::ValueKind;
 namespace {
 
 const Operand kAbsent{};
+constexpr int64_t kMostMultiple = 1024;
 
 template <class T>
 std::vector<uint8_t> raw_bytes(const std::vector<T>& values) {
@@ -97,6 +98,18 @@ std::optional<SizeList> Reader::sizes(size_t input) const {
   if (!is_list) return std::nullopt;
   const std::vector<int64_t> numbers = found->integers();
   return SizeList{{numbers.begin(), numbers.end()}, found->sizes.empty()};
+}
+
+std::optional<SizeList> Reader::sizes_as_floats(size_t input) const {
+  if (const auto* id = std::get_if<ValueId>(&operand(input))) {
+    const auto found = sizes_of_floats_.find(*id);
+    return found == sizes_of_floats_.end() ? std::nullopt : std::optional(found->second);
+  }
+  const Tensor* found = tensor(input);
+  const bool is_one = found != nullptr && found->type == ElementType::kFloat && found->count() == 1;
+  const double number = is_one ? found->number(0) : 0.5;
+  if (number != std::floor(number) || std::fabs(number) > static_cast<double>(program::kMaxElements)) return std::nullopt;
+  return SizeList{{static_cast<int64_t>(number)}, found->sizes.empty()};
 }
 
 Result<Ints> Reader::integers(size_t input, std::string_view what) const {
@@ -190,9 +203,11 @@ Result<ValueId> Reader::computed(const Operand& operand, std::string_view name) 
       BITLAB_TRY(parts.emplace_back(), constant(tensor_of({dim.factor})));
       continue;
     }
-    BITLAB_TRY(ValueId part, positions(dim, {1, dim}));
+    const Dim size = with_factor(dim, std::abs(dim.factor));
+    BITLAB_TRY(ValueId part, positions(size, {1, size}));
     BITLAB_TRY(part, emit(Op::max, {part}));
-    BITLAB_TRY(parts.emplace_back(), with(Op::add, part, 1));
+    BITLAB_TRY(part, with(Op::add, part, 1));
+    BITLAB_TRY(parts.emplace_back(), dim.factor < 0 ? with(Op::mul, part, -1) : Result<ValueId>(part));
   }
   if (list->is_scalar) return reshape(parts.front(), {});
   return parts.size() == 1 ? Result<ValueId>(parts[0]) : emit(Op::cat, parts, {{"dim", int64_t{0}}});
@@ -221,7 +236,13 @@ Result<std::vector<ValueId>> Reader::emit_all(Op op, std::vector<ValueId> inputs
   const std::string name = unique(fmt::format("{}/{}", scope_, program::name(op)));
   auto ids = builder_.nodes(op, name, std::move(inputs), std::move(attributes));
   if (!ids.ok()) return refuse("what the program can say, got: {}", ids.error().message);
+  for (const ValueId id : *ids) makers_[id] = builder_.peek().nodes.size() - 1;
   return ids;
+}
+
+const program::Node* Reader::maker(ValueId id) const {
+  const auto found = makers_.find(id);
+  return found == makers_.end() ? nullptr : &builder_.peek().nodes[found->second];
 }
 
 Result<ValueId> Reader::emit(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
@@ -320,6 +341,42 @@ Result<ValueId> Reader::unmarked(ValueId id) {
   if (!narrow_.contains(id)) return id;
   const Shape shape = shape_of(id);
   return emit(Op::reshape, {id}, {{"shape", shape}});
+}
+
+void Reader::prefer_multiple(const Dim& dim, int64_t of) {
+  const std::optional<size_t> index = single_symbol(dim);
+  if (!index || *index == 0 || of < 2 || of > kMostMultiple) return;
+  int64_t& multiple = preferred_.try_emplace(builder_.peek().symbols[*index].name, 1).first->second;
+  multiple = std::min(std::lcm(multiple, of / std::gcd(of, dim.factor)), kMostMultiple + 1);
+}
+
+Multiples Reader::unrounded() const {
+  Multiples result = preferred_;
+  const program::Symbols& symbols = builder_.peek().symbols;
+  const Multiples& own_multiples = guess_.multiples;
+  const auto add = [&](const Dim& term, int64_t divisor) {
+    const std::optional<size_t> index = single_symbol(term);
+    if (!index || *index == 0 || divisor > kMostMultiple) return;
+    int64_t& multiple = result.try_emplace(symbols[*index].name, 1).first->second;
+    multiple = std::min(std::lcm(multiple, divisor / std::gcd(divisor, term.factor)), kMostMultiple + 1);
+  };
+  for (const program::Value& value : builder_.peek().values)
+    for (const Dim& dim : value.shape)
+      for (const program::Sum& sum : dim.sums)
+        for (const Dim& term : sum.terms) add(term, sum.divisor);
+  for (auto& [name, multiple] : result) {
+    const auto own = own_multiples.find(name);
+    multiple = multiple > kMostMultiple ? 1 : multiple * (own == own_multiples.end() ? 1 : own->second);
+  }
+  return result;
+}
+
+bool Reader::may_bound(const Dim& dim, int64_t most) {
+  const std::optional<size_t> index = single_symbol(dim);
+  if (!index || *index == 0 || most < dim.factor) return false;
+  guess_.met_bound = true;
+  if (guess_.bounds) bound(dim, most);
+  return guess_.bounds;
 }
 
 void Reader::bound(const Dim& dim, int64_t most) {

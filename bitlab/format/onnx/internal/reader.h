@@ -34,12 +34,25 @@ struct InnerGraph {
   const ModelFunction* function = nullptr;  // which sees no names around it; null: a graph, which does
 };
 
+// By the name of a symbol: what the size of an input is a multiple of.
+using Multiples = std::map<std::string, int64_t>;
+
+// What is said of sizes that the model does not say.
+struct Guess {
+  std::string batch;  // the name of the size that is the batch; empty: none is
+  Multiples multiples{};
+  bool bounds = false;     // the smaller one of a size and a number is the size
+  bool met_bound = false;  // whether there was such a pair
+};
+
 class Reader {
  public:
-  // `batch`: the name of the size that is the batch; empty: none is.
-  Reader(const ModelFile& model, size_t file_bytes, std::string batch)
-      : model_(model), batch_(std::move(batch)), opset_(model.opset), folding(file_bytes) {}
+  Reader(const ModelFile& model, size_t file_bytes, Guess guess)
+      : model_(model), guess_(std::move(guess)), opset_(model.opset), folding(file_bytes) {}
   Result<program::Program> program();
+  // Of which multiples no size that was read would have been rounded, but for the batch.
+  Multiples unrounded() const;
+  const Guess& guess() const { return guess_; }
 
   // --- the node that is read
   const ModelNode& node() const { return *node_; }
@@ -55,6 +68,9 @@ class Reader {
   Result<Tensor> known(size_t input, std::string_view what) const;
   // Integers of one dimension or none, that may be sizes; nothing where they are not known.
   std::optional<SizeList> sizes(size_t input) const;
+  // The same of floats: whole numbers, or what sizes were cast to.
+  std::optional<SizeList> sizes_as_floats(size_t input) const;
+  void keep_sizes(program::ValueId floats, SizeList sizes) { sizes_of_floats_[floats] = std::move(sizes); }
   Result<Ints> integers(size_t input, std::string_view what) const;
 
   int64_t integer(std::string_view attribute, int64_t otherwise) const;
@@ -84,6 +100,8 @@ class Reader {
   Result<program::ValueId> as_activation(program::ValueId id);
   const program::Value& of(program::ValueId id) const { return builder_.peek().value(id); }
   const program::Shape& shape_of(program::ValueId id) const { return of(id).shape; }
+  // The node that makes a value, until the next one is emitted; null for inputs and constants.
+  const program::Node* maker(program::ValueId id) const;
   std::string show(const program::Shape& shape) const { return builder_.peek().show(shape); }
   Result<program::ValueId> emit(program::Op op, std::vector<program::ValueId> inputs, program::Attributes attributes = {});
   Result<std::vector<program::ValueId>> emit_all(program::Op op, std::vector<program::ValueId> inputs,
@@ -112,13 +130,22 @@ class Reader {
   Result<program::ValueId> unmarked(program::ValueId id);
   // A size that is at most n: that of a part of n values.
   void bound(const program::Dim& dim, int64_t most);
+  // The same where the guess says so.
+  bool may_bound(const program::Dim& dim, int64_t most);
   // What ONNX cuts of a smaller size has another shape, which a program has not.
+  // What is asked of a size would be one, were it a multiple of a number.
+  void prefer_multiple(const program::Dim& dim, int64_t of);
   void at_least(const program::Dim& dim, int64_t least) { builder_.at_least(dim, least); }
+  // Whether a + offset <= b in every run. It may be true where this is not.
+  bool is_within(const program::Dim& a, int64_t offset, const program::Dim& b) const {
+    return program::is_within(a, 1, offset, b, builder_.peek().symbols);
+  }
   std::string unique(std::string_view wanted);
 
  private:
   const ModelFile& model_;
-  std::string batch_;
+  Guess guess_;
+  Multiples preferred_;
   program::ProgramBuilder builder_;
   const ModelNode* node_ = nullptr;
   std::string scope_;
@@ -134,6 +161,8 @@ class Reader {
   int depth_ = 0;
   int64_t inner_nodes_ = 0;
   std::map<program::ValueId, ElementType> narrow_;
+  std::map<program::ValueId, SizeList> sizes_of_floats_;
+  std::unordered_map<program::ValueId, size_t> makers_;  // by value: the node
   std::set<std::string> names_;
   std::unordered_map<std::string, int64_t> suffixes_;  // the last one of each name that was wanted again
   std::map<program::ValueId, std::string_view> wanted_names_;
