@@ -75,6 +75,10 @@ SIZES = {
         y = If(is) <then_branch = a () => (float[b, t, c] u) {{ u = Identity(x) }}, else_branch = b () => (float[d] v) {{ v = Constant<value_floats=[1.0]>() }}> }}""",
 }  # fmt: skip
 
+SIZES["sums of what is in front"] = f"""{X} {{ axis = Constant<value_int=1>() y = CumSum<exclusive=1>(x, axis) }}"""
+SIZES["pooled with a last window"] = f"""{X} {{ t = Transpose<perm=[0, 2, 1]>(x)
+    y = MaxPool<kernel_shape=[3], strides=[2], ceil_mode=1>(t) }}"""
+
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_that_are_computed(name: str, tmp_path: Path) -> None:
@@ -149,6 +153,15 @@ POOLED = """(float[batch, tokens, 6] x, int64[batch] at) => (float[a, b] y) {
     indices = Concat<axis=-1>(s, t) y = GatherND(x, indices) }"""
 BATCHES = """(float[batch, tokens, 6] x, int64[batch, 3, 1] at) => (float[a, b, c] y) { y = GatherND<batch_dims=1>(x, at) }"""
 
+# A mean as x.as_strided((batch, 6, 1), (6, 1, 1)), of which it is all, and every second value in turned order.
+STRIDED = """(float[batch, tokens, 6] x) => (float[a, b, c] y, float[d, e, f] z) {
+    n = Shape<start=0, end=1>(x) batch = Squeeze(n) zero = Constant<value_int=0>() one = Constant<value_int=1>() six = Constant<value_int=6>()
+    axes = Constant<value_ints=[1]>() mean = ReduceMean<keepdims=0>(x, axes) last = Constant<value_ints=[-1]>() flat = Reshape(mean, last)
+    samples = Range(zero, batch, one) starts = Mul(samples, six) behind = Constant<value_ints=[1, 2]>() s = Unsqueeze(starts, behind)
+    steps = Constant<value_ints=[0, 1, 2, 3, 4, 5]>() edge = Constant<value_ints=[0, 2]>() c = Unsqueeze(steps, edge) all = Add(s, c)
+    others = Constant<value_ints=[4, 2, 0]>() o = Unsqueeze(others, edge) some = Add(o, s)
+    y = Gather(flat, all) z = Gather(flat, some) }"""
+
 
 def test_indices_of_samples(tmp_path: Path) -> None:
     """Nothing moves between samples, so that the batch stays one."""
@@ -159,7 +172,9 @@ def test_indices_of_samples(tmp_path: Path) -> None:
     check(pooled, {"x": floats(3, 5, 6), "at": np.array([4, 0, -2])})
     batches = parsed(tmp_path / "batches.onnx", BATCHES)
     check(batches, {"x": floats(2, 5, 6), "at": np.array([[[4], [0], [-1]], [[1], [1], [3]]])})
-    for path in (mask, pooled, batches):
+    strided = parsed(tmp_path / "strided.onnx", STRIDED)
+    check(strided, {"x": floats(3, 5, 6)})
+    for path in (mask, pooled, batches, strided):
         assert symbols_of(path).startswith("symbol batch from 0")
 
 
@@ -167,8 +182,26 @@ def test_places_that_are_no_samples(tmp_path: Path) -> None:
     """Indices that count along another dimension, or of another size, are indices."""
     turned = POOLED.replace("(s, t)", "(t, s)").replace("tokens, 6", "batch, 6")
     check(parsed(tmp_path / "turned.onnx", turned), {"x": floats(3, 3, 6), "at": np.array([2, 0, -2])})
+    across = STRIDED.replace("Mul(samples, six)", "Mul(samples, one)")
+    check(parsed(tmp_path / "across.onnx", across), {"x": floats(2, 5, 6)})
     fewer = MASK.replace("tokens = Squeeze(m)", "o = Constant<value_ints=[1]>() m1 = Sub(m, o) tokens = Squeeze(m1)")
     check(parsed(tmp_path / "fewer.onnx", fewer), {"mask": np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 1, 1, 1]])})
+
+
+# --- loops
+
+# While a counter is below a number, as `tf.while_loop` is written.
+LOOP = """(float[batch, 4] x) => (float[a, b] y) { zero = Constant<value_int=0>() end = Constant<value_int=3>() starts = Less(zero, end)
+    i, y = Loop(, starts, zero, x) <body = body (int64 step, bool goes, int64 i, float[batch, 4] h)
+        => (bool on, int64 next, float[batch, 4] z) { one = Constant<value_int=1>() next = Add(i, one) last = Constant<value_int=LAST>()
+           on = Less(next, last) z = Mul(h, x) }> }"""
+
+
+def test_loops_with_a_condition(tmp_path: Path) -> None:
+    path = parsed(tmp_path / "m.onnx", LOOP.replace("LAST", "3"))
+    check(path, {"x": floats(5, 4)})
+    with pytest.raises(bitlab.Unsupported, match="up to 1024 steps"):
+        read(parsed(tmp_path / "m.onnx", LOOP.replace("LAST", "100000")))
 
 
 # --- files

@@ -1,5 +1,6 @@
 // Readers of control flow: branches, and loops whose number of steps is known, step by step.
 #include <algorithm>
+#include <limits>
 
 #include "bitlab/format/onnx/internal/readers.h"
 
@@ -64,7 +65,15 @@ namespace {
 struct Steps {
   Operands states;
   std::vector<std::vector<ValueId>> shown;  // of each output that is collected, step by step
+  bool goes_on = true;
 };
+
+// Whether a loop goes on. Error: Unsupported, where that depends on values.
+Result<bool> is_true(const Reader& r, const Operand& condition) {
+  const Tensor* known = std::get_if<Tensor>(&condition);
+  if (known == nullptr || known->count() != 1) return r.refuse("a loop whose number of steps is known, got a condition");
+  return known->integer(0) != 0;
+}
 
 // One step: results of the body behind `first` are states, the others are collected.
 Status step(Reader& r, const ModelGraph& body, Operands inputs, size_t first, Steps& steps) {
@@ -73,10 +82,8 @@ Status step(Reader& r, const ModelGraph& body, Operands inputs, size_t first, St
     return r.corrupt("a body of {} inputs, got {} and {} outputs", inputs.size(), body.inputs.size(), body.outputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) graph.inputs.emplace_back(body.inputs[i].name, std::move(inputs[i]));
   BITLAB_TRY(Operands results, r.inner(graph));
-  if (first == 1) {  // whether to go on
-    const Tensor* goes_on = std::get_if<Tensor>(&results[0]);
-    if (goes_on == nullptr || goes_on->count() != 1 || goes_on->integer(0) == 0)
-      return r.refuse("a loop whose number of steps is known, got a condition");
+  if (first == 1) {
+    BITLAB_TRY(steps.goes_on, is_true(r, results[0]));
   }
   const size_t states = steps.states.size();
   for (size_t i = 0; i < states; ++i) steps.states[i] = std::move(results[first + i]);
@@ -91,21 +98,26 @@ Status step(Reader& r, const ModelGraph& body, Operands inputs, size_t first, St
 
 Result<Operands> read_loop(Reader& r) {
   BITLAB_TRY(const ModelGraph* const body, body_of(r, "body"));
-  BITLAB_TRY(const Tensor count, r.known(0, "numbers of steps"));
-  if (r.has(1)) {
-    BITLAB_TRY(const Tensor begins, r.known(1, "conditions"));
-    if (begins.count() != 1 || begins.integer(0) == 0) return r.refuse("a loop that begins, got one that does not");
+  int64_t count = std::numeric_limits<int64_t>::max();
+  if (r.has(0)) {
+    BITLAB_TRY(const Tensor given, r.known(0, "numbers of steps"));
+    if (given.count() != 1 || !is_integer(given.type)) return r.corrupt("a number of steps, got {} values", given.count());
+    count = given.integer(0);
   }
-  if (count.count() != 1 || count.integer(0) < 1 || count.integer(0) > kMostSteps)
-    return r.refuse("1 to {} steps, got {}", kMostSteps, count.count() == 1 ? count.integer(0) : 0);
   BITLAB_TRY(const Tensor truth, r.folding.of_integers(ElementType::kBool, {}, [](int64_t) { return 1; }));
   Steps steps;
   for (size_t i = 2; i < r.node().inputs.size(); ++i) steps.states.push_back(r.operand(i));
-  for (int64_t i = 0; i < count.integer(0); ++i) {
+  if (r.has(1)) {
+    BITLAB_TRY(steps.goes_on, is_true(r, r.operand(1)));
+  }
+  int64_t i = 0;
+  for (; steps.goes_on && i < count; ++i) {
+    if (i == kMostSteps) return r.refuse("up to {} steps, got more", kMostSteps);
     Operands inputs{tensor_of({i}, true), truth};
     inputs.insert(inputs.end(), steps.states.begin(), steps.states.end());
     BITLAB_RETURN_IF_ERROR(step(r, *body, std::move(inputs), 1, steps));
   }
+  if (i == 0 && body->outputs.size() > 1 + steps.states.size()) return r.refuse("a loop that begins, got one that does not");
   Operands results = steps.states;
   for (const std::vector<ValueId>& shown : steps.shown) {
     BITLAB_TRY(results.emplace_back(), r.stack(shown, 0));

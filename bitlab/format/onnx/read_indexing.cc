@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "bitlab/format/onnx/internal/places.h"
 #include "bitlab/format/onnx/internal/readers.h"
 
 namespace bitlab::format::onnx {
@@ -47,6 +48,25 @@ Result<Operands> gathered(Reader& r, const Tensor& x, const Tensor& indices, int
   }));
 }
 
+// x [batch n] at places that lie in each sample, as a view with strides has them; nothing for other places.
+Result<std::optional<ValueId>> of_own_sample(Reader& r, ValueId x, ValueId places) {
+  const std::optional<ValueId> none;
+  const auto n = divided(r.shape_of(x)[0], program::kBatch);
+  if (!n || !n->is_number()) return none;
+  BITLAB_TRY(const auto own, within_samples(r, places, program::kBatch, n->factor));
+  if (!own) return none;
+  const Shape y = r.shape_of(places);
+  bool is_whole = own->count() == n->factor;
+  for (int64_t i = 0; is_whole && i < own->count(); ++i) is_whole = own->integer(i) == i;
+  if (!is_whole) {
+    BITLAB_TRY(x, r.reshape(x, {program::kBatch, *n}));
+    BITLAB_TRY(const ValueId indices, r.constant(*own, "places"));
+    BITLAB_TRY(x, r.emit(Op::take, {x, indices}, {{"dim", int64_t{1}}}));
+  }
+  BITLAB_TRY(x, r.reshape(x, y));
+  return std::optional(x);
+}
+
 }  // namespace
 
 Result<Operands> read_gather(Reader& r) {
@@ -71,6 +91,10 @@ Result<Operands> read_gather(Reader& r) {
     return single(r.reshape(x, y));
   }
   BITLAB_TRY(const ValueId places, indices_of(r, 1));
+  if (shape.size() == 1 && uses(shape[0], 0)) {
+    BITLAB_TRY(const auto own, of_own_sample(r, x, places));
+    if (own) return Operands{*own};
+  }
   const bool is_table =
       r.of(x).kind == program::ValueKind::kConstant && shape.size() == 2 && dim == 0 && r.of(x).dtype == DType::kFloat32;
   if (is_table) return single(r.emit(Op::embedding, {places, x}));
@@ -163,36 +187,6 @@ Result<ValueId> rows_of(Reader& r, const Places& places) {
   }
   BITLAB_TRY(const ValueId id, row->id());
   return r.reshape(id, places.front);
-}
-
-// The dimension along which integers are 0, 1, ..., as a range is that was given others; nothing for other integers.
-std::optional<size_t> counted_along(const Reader& r, ValueId id) {
-  constexpr size_t kMostViews = 16;
-  std::vector<ValueId> steps{id};
-  const program::Node* node = r.maker(id);
-  for (; node != nullptr && (node->op == Op::reshape || node->op == Op::expand); node = r.maker(steps.back())) {
-    if (steps.size() == kMostViews) return std::nullopt;
-    steps.push_back(node->inputs[0]);
-  }
-  if (node == nullptr || node->op != Op::positions || node->attribute<int64_t>("continues") != 0) return std::nullopt;
-  const Dim size = r.shape_of(steps.back())[0];
-  if (size == Dim(1)) return std::nullopt;
-  const auto others = [](Shape shape) {
-    std::erase(shape, Dim(1));
-    return shape;
-  };
-  size_t at = 0;
-  for (size_t i = steps.size() - 1; i-- > 0;) {
-    const Shape &x = r.shape_of(steps[i + 1]), &y = r.shape_of(steps[i]);
-    if (r.maker(steps[i])->op == Op::expand) {
-      at += y.size() - x.size();
-      continue;
-    }
-    if (others(x) != others(y)) return std::nullopt;  // sizes of 1 alone come and go
-    const auto ordinal = others({x.begin(), x.begin() + static_cast<int64_t>(at)}).size();
-    for (at = 0; y[at] == Dim(1) || others({y.begin(), y.begin() + static_cast<int64_t>(at)}).size() != ordinal;) ++at;
-  }
-  return at;
 }
 
 // Dimensions that are indexed by their own places, as by `x[torch.arange(batch), tokens]`, are batches: nothing moves between samples.

@@ -76,13 +76,15 @@ bool is_one(const Tensor& scale) { return scale.count() == 1 && scale.number(0) 
 std::optional<std::pair<double, double>> range_of(ElementType type) {
   if (type == ElementType::kInt8) return std::pair{-128.0, 127.0};
   if (type == ElementType::kUint8) return std::pair{0.0, 255.0};
+  if (type == ElementType::kInt16) return std::pair{-32768.0, 32767.0};
+  if (type == ElementType::kUint16) return std::pair{0.0, 65535.0};
   return std::nullopt;
 }
 
 // In steps of a quantizer, as integers of the type behind it.
 Result<Operands> rounded(Reader& r, Term y, const std::optional<Tensor>& zero, ElementType type) {
   const auto range = range_of(type);
-  if (!range) return r.refuse("int8 or uint8, got {}", name_of(type));
+  if (!range) return r.refuse("int8, uint8, int16 or uint16, got {}", name_of(type));
   y = y.of(Op::round);
   if (zero) {
     BITLAB_TRY(const Term shift, floats_of(r, *zero));
@@ -99,7 +101,7 @@ Result<Operands> read_quantize(Reader& r) {
   BITLAB_TRY(const Quantization q, quantization_of(r, r.shape(0)));
   if (const Tensor* x = r.tensor(0)) {
     const auto range = range_of(q.type);
-    if (!range) return r.refuse("int8 or uint8, got {}", name_of(q.type));
+    if (!range) return r.refuse("int8, uint8, int16 or uint16, got {}", name_of(q.type));
     BITLAB_TRY(const Tensor ratio,
                r.folding.binary(
                    *x, q.scale, ElementType::kFloat,
@@ -155,7 +157,7 @@ struct Shifted {
 };
 Result<Shifted> shifted(Reader& r, size_t x_input, size_t zero_input, int64_t axis) {
   const ElementType type = r.type(x_input);
-  if (!range_of(type)) return r.refuse("int8 or uint8 as input {}, got {}", x_input, name_of(type));
+  if (!range_of(type) || size_of(type) != 1) return r.refuse("int8 or uint8 as input {}, got {}", x_input, name_of(type));
   std::optional<Tensor> zero;
   if (const Tensor* known = r.tensor(zero_input)) {
     BITLAB_TRY(zero, beside(r, *known, shape_at(r.shape(x_input), program::kOnes), axis, 0));
@@ -442,6 +444,55 @@ Result<Operands> read_matmul_nbits(Reader& r) {
     BITLAB_TRY(bias, r.constant(given, r.input_name(5)));
   }
   return single(linear(r, x, w, r.input_name(1), bias));
+}
+
+namespace {
+
+// Integers of few bits, those of a byte along the last size.
+struct Packed {
+  const Tensor& tensor;
+  int64_t bits = 8;
+
+  int64_t in_byte() const { return 8 / bits; }
+  int64_t integer(int64_t row, int64_t column, int64_t columns) const {
+    const int64_t bytes = ceil_div(columns, in_byte());
+    const int64_t byte = tensor.integer(row * bytes + column / in_byte());
+    return bits == 8 ? byte : byte >> (bits * (column % in_byte())) & ((1 << bits) - 1);
+  }
+};
+
+}  // namespace
+
+// Rows of a table of few bits, with a scale and a zero point for each block of a row.
+Result<Operands> read_gather_block_quantized(Reader& r) {
+  enum : size_t { kTable, kIndices, kScales, kZeros };
+  BITLAB_TRY(const Tensor table, r.known(kTable, "a table"));
+  BITLAB_TRY(const Tensor scales, r.known(kScales, "scales"));
+  const int64_t given = r.integer("bits", 4), block = r.integer("block_size", 128);
+  if (given != 2 && given != 4 && given != 8) return r.corrupt("2, 4 or 8 bits, got {}", given);
+  const bool is_packed = table.type == ElementType::kUint8 && given < 8;
+  const Packed codes{table, is_packed ? given : 8};
+  const bool is_plain = table.sizes.size() == 2 && is_integer(table.type) && r.integer("gather_axis", 0) == 0 &&
+                        (r.integer("quantize_axis", 1) == 1 || r.integer("quantize_axis", 1) == -1);
+  if (!is_plain || block < 1) return r.refuse("rows of a table in blocks, got {}", program::to_string(table.sizes));
+  const int64_t rows = table.sizes[0], columns = program::saturated_product(table.sizes[1], codes.in_byte());
+  const int64_t blocks = ceil_div(columns, block);
+  if (scales.sizes != Ints{rows, blocks} || !is_float(scales.type))
+    return r.corrupt("scales [{}, {}], got {}", rows, blocks, program::to_string(scales.sizes));
+  std::optional<Tensor> zeros;
+  if (r.has(kZeros)) {
+    BITLAB_TRY(zeros, r.known(kZeros, "zero points"));
+    if (!is_integer(zeros->type) || zeros->sizes != Ints{rows, ceil_div(blocks, codes.in_byte())})
+      return r.corrupt("zero points of {} blocks, got {}", blocks, program::to_string(zeros->sizes));
+  }
+  const int64_t middle = table.type == ElementType::kUint8 ? int64_t{1} << (given - 1) : 0;
+  BITLAB_TRY(const Tensor floats, r.folding.of_numbers(ElementType::kFloat, {rows, columns}, [&](int64_t i) {
+    const int64_t row = i / columns, column = i % columns, at = column / block;
+    const int64_t zero = zeros ? Packed{*zeros, codes.bits}.integer(row, at, blocks) : middle;
+    return static_cast<double>(codes.integer(row, column, columns) - zero) * scales.number(row * blocks + at);
+  }));
+  Expansion e(r);
+  return e.results({e.node("Gather", {e.given(floats), e.input(kIndices)})});
 }
 
 }  // namespace bitlab::format::onnx

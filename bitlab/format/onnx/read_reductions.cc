@@ -190,7 +190,6 @@ Result<Operands> read_cumulative(Reader& r) {
   BITLAB_TRY(x, r.reshape(x, last.size() == 1 ? Shape{1, last[0]} : last));
   if (is_exclusive) {
     const Dim size = last.back();
-    if (!size.is_number()) return r.refuse("exclusive ones of a size that is a number, got {}", r.show({size}));
     const auto at = static_cast<int64_t>(r.shape_of(x).size()) - 1;
     Ints none(static_cast<size_t>(at) + 1, 0), before = none;
     before.back() = 1;

@@ -148,6 +148,9 @@ Result<Operands> read_pool(Reader& r) {
   if (!is_own && ceil_mode != 0) return r.refuse("ceil_mode with the same padding on both sides, got another");
   BITLAB_TRY(ValueId x, r.activation(0));
   const Shape image = r.shape_of(x);
+  for (size_t i = 0; ceil_mode != 0 && i < kernel->size() && i + 2 < image.size();
+       ++i)  // so that no window is cut off at both ends
+    r.at_least(image[i + 2], w.dilation[i] * (w.kernel[i] - 1) + 1 - 2 * w.before[i]);
   if (!is_own) {
     BITLAB_TRY(x, padded_image(r, x, w, is_max ? -std::numeric_limits<float>::max() : 0));
   }

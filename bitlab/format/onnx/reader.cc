@@ -170,7 +170,7 @@ Result<ValueId> Reader::number(double value, DType dtype) {
 
 Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
   const auto dtype = tensor.type == ElementType::kDouble ? DType::kFloat32 : dtype_of(tensor.type);
-  const bool is_narrow = tensor.type == ElementType::kInt8 || tensor.type == ElementType::kUint8;
+  const bool is_narrow = is_integer(tensor.type) && size_of(tensor.type) <= 2;
   if (!dtype && !is_narrow)
     return refuse("values of float32, int64, int32, bool, got {} in '{}'", name_of(tensor.type), name);
   if (elements_of(tensor.sizes) == 0) return refuse("values, got none in '{}'", name);
@@ -184,8 +184,11 @@ Result<ValueId> Reader::constant(const Tensor& tensor, std::string_view name) {
     const auto kept = tensor.stored == ElementType::kFloat16 ? program::Storage::kFloat16 : program::Storage::kBFloat16;
     return builder_.halves(own, tensor.sizes, std::move(bits), kept);
   }
-  if (dtype && *dtype != DType::kFloat32)
-    return builder_.raw(own, *dtype, tensor.sizes, {tensor.bytes.begin(), tensor.bytes.end()});
+  if (dtype && *dtype != DType::kFloat32) {
+    const ValueId id = builder_.raw(own, *dtype, tensor.sizes, {tensor.bytes.begin(), tensor.bytes.end()});
+    if (is_integer(tensor.type)) integers_[id] = tensor;
+    return id;
+  }
   const ValueId id = builder_.floats(own, tensor.sizes, tensor.floats());
   if (is_narrow) keep_as(id, tensor.type);
   return id;
@@ -238,6 +241,11 @@ Result<std::vector<ValueId>> Reader::emit_all(Op op, std::vector<ValueId> inputs
   if (!ids.ok()) return refuse("what the program can say, got: {}", ids.error().message);
   for (const ValueId id : *ids) makers_[id] = builder_.peek().nodes.size() - 1;
   return ids;
+}
+
+const Tensor* Reader::integers_of(ValueId id) const {
+  const auto found = integers_.find(id);
+  return found == integers_.end() ? nullptr : &found->second;
 }
 
 const program::Node* Reader::maker(ValueId id) const {

@@ -102,6 +102,8 @@ class Reader {
   const program::Shape& shape_of(program::ValueId id) const { return of(id).shape; }
   // The node that makes a value, until the next one is emitted; null for inputs and constants.
   const program::Node* maker(program::ValueId id) const;
+  // A constant of integers; null for others.
+  const Tensor* integers_of(program::ValueId id) const;
   std::string show(const program::Shape& shape) const { return builder_.peek().show(shape); }
   Result<program::ValueId> emit(program::Op op, std::vector<program::ValueId> inputs, program::Attributes attributes = {});
   Result<std::vector<program::ValueId>> emit_all(program::Op op, std::vector<program::ValueId> inputs,
@@ -162,6 +164,7 @@ class Reader {
   int64_t inner_nodes_ = 0;
   std::map<program::ValueId, ElementType> narrow_;
   std::map<program::ValueId, SizeList> sizes_of_floats_;
+  std::unordered_map<program::ValueId, Tensor> integers_;
   std::unordered_map<program::ValueId, size_t> makers_;  // by value: the node
   std::set<std::string> names_;
   std::unordered_map<std::string, int64_t> suffixes_;  // the last one of each name that was wanted again
