@@ -125,15 +125,15 @@ class Folder {
 }  // namespace
 
 OperatorReader reader_of(std::string_view domain, std::string_view type) {
-  const bool is_known = domain.empty() || domain == "ai.onnx" || domain == "com.microsoft";
+  const bool is_known = domain.empty() || domain == "ai.onnx" || domain == "com.microsoft" || domain == "ai.onnx.ml";
   if (!is_known) return nullptr;
   const auto find = [](std::string_view name) -> OperatorReader {
     const auto* const row =
         std::find_if(std::begin(kReaders), std::end(kReaders), [&](const ReaderRow& r) { return r.type == name; });
     return row == std::end(kReaders) ? nullptr : row->read;
   };
-  const OperatorReader own = domain == "com.microsoft" ? find(fmt::format("{}.{}", domain, type)) : nullptr;
-  return own != nullptr ? own : find(type);
+  const OperatorReader own = domain.empty() ? nullptr : find(fmt::format("{}.{}", domain, type));
+  return own != nullptr || domain == "ai.onnx.ml" ? own : find(type);
 }
 
 Result<Program> parse(std::span<const uint8_t> bytes) {
