@@ -76,6 +76,8 @@ SIZES = {
 }  # fmt: skip
 
 SIZES["sums of what is in front"] = f"""{X} {{ axis = Constant<value_int=1>() y = CumSum<exclusive=1>(x, axis) }}"""
+SIZES["far beyond the end"] = f"""{X} {{ {ONE} far = Constant<value_ints=[1000000000]>() y = Slice(x, one, far, one) }}"""
+SIZES["tokens as channels"] = f"""{X} {{ y = GlobalAveragePool(x) }}"""
 SIZES["pooled with a last window"] = f"""{X} {{ t = Transpose<perm=[0, 2, 1]>(x)
     y = MaxPool<kernel_shape=[3], strides=[2], ceil_mode=1>(t) }}"""
 

@@ -17,6 +17,7 @@ using program::ValueId;
 namespace {
 
 constexpr int64_t kFar = std::numeric_limits<int32_t>::max();  // exporters' word for the end
+constexpr int64_t kLong = 1 << 24;                             // meant as the end, too: sizes are smaller
 
 // Part of a dimension: a step may be negative, from the last value to the first.
 struct Part {
@@ -47,7 +48,9 @@ Result<Part> part_of_number(const Reader& r, int64_t n, int64_t start, int64_t e
 
 // Of a size that differs from run to run: a part that has the same place in every one.
 Result<Part> part_of_symbol(Reader& r, const Dim& size, int64_t start, const Dim& end, int64_t step) {
-  const bool to_end = end == size || (end.is_number() && end.factor >= kFar);
+  const bool is_long = end.is_number() && end.factor >= kLong;
+  if (is_long && end.factor < kFar) r.bound(size, end.factor);
+  const bool to_end = end == size || is_long;
   const bool from_first = start == 0 || start <= -kFar;
   if (step == 1 && from_first && to_end) return Part{0, size, 1, true};
   if (step == -1 && end.is_number() && end.factor <= -kFar && (start == -1 || start >= kFar)) return Part{-1, size, -1};

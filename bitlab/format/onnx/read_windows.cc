@@ -173,7 +173,7 @@ Result<Operands> read_global_pool(Reader& r) {
   const Shape x = r.shape(0);
   if (x.size() < 3) return r.corrupt("an image, got {}", r.show(x));
   BITLAB_TRY(ValueId id, r.activation(0));
-  if (x.size() <= program::kMaxImageRank && program::is_fixed({x.begin() + 2, x.end()}))
+  if (x.size() <= program::kMaxImageRank && program::is_fixed({x.begin() + 1, x.end()}))
     return single(
         r.emit(is_max ? Op::adaptive_max_pool : Op::adaptive_avg_pool, {id}, {{"output_size", Shape(x.size() - 2, 1)}}));
   BITLAB_TRY(id, r.reshape(id, {x[0], x[1], program::volume({x.begin() + 2, x.end()})}));
