@@ -51,7 +51,7 @@ struct Part {
 };
 
 // y[i] = from[i] for those of `count` rows from n on that are asked for.
-__attribute__((noinline)) void copy_rows(const float* from, int64_t n, int64_t count, Range rows, float* to) {
+static __attribute__((noinline)) void copy_rows(const float* from, int64_t n, int64_t count, Range rows, float* to) {
   const int64_t begin = rows.begin > n ? rows.begin - n : 0, end = rows.end - n < count ? rows.end - n : count;
   std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin) * sizeof(float));
 }
@@ -140,7 +140,7 @@ BITLAB_ALWAYS_INLINE void take_all(const FloatGemmArgs& p, const Part& part, Ran
   take<1, panels_for(1)>(p, part, tokens);
 }
 
-void float_gemm_body(const FloatGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end) {
+static void float_gemm_body(const FloatGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end) {
   const Range rows{row_begin, row_end};
   // Panels that are used once need not stay in the cache.
   if (token_end - token_begin <= kWideTokens || p.depth < 2 * kDepthBlock)
