@@ -140,7 +140,8 @@ BITLAB_ALWAYS_INLINE void take_all(const FloatGemmArgs& p, const Part& part, Ran
   take<1, panels_for(1)>(p, part, tokens);
 }
 
-static void float_gemm_body(const FloatGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin, int64_t row_end) {
+static void float_gemm_body(const FloatGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
+                            int64_t row_end) {
   const Range rows{row_begin, row_end};
   // Panels that are used once need not stay in the cache.
   if (token_end - token_begin <= kWideTokens || p.depth < 2 * kDepthBlock)
