@@ -160,7 +160,7 @@ Result<Operands> read_slice(Reader& r) {
     BITLAB_TRY(const int64_t dim, r.axis(axes[i], shape.size()));
     const Dim& size = shape[static_cast<size_t>(dim)];
     const Dim start = from_front(starts->values[i], size), end = from_front(ends->values[i], size);
-    if (std::abs(steps[i]) > program::kMaxElements) return r.corrupt("a step up to 2^40, got {}", steps[i]);
+    if (!counts_places(steps[i])) return r.corrupt("a step up to 2^40, got {}", steps[i]);
     const bool has_numbers = size.is_number() && end.is_number() && start.is_number();
     if (size.is_number() && !end.is_number()) r.bound(end, size.factor);
     const std::optional<int64_t> first = fixed_start(start, size);
@@ -402,8 +402,7 @@ Result<Operands> read_pad(Reader& r) {
   for (size_t i = 0; i < axes.size(); ++i) {
     BITLAB_TRY(const int64_t dim, r.axis(axes[i], rank));
     const int64_t front = pads[i], back = pads[i + axes.size()];
-    if (std::max(std::abs(front), std::abs(back)) > program::kMaxElements)
-      return r.corrupt("pads up to 2^40, got {}, {}", front, back);
+    if (!counts_places(front) || !counts_places(back)) return r.corrupt("pads up to 2^40, got {}, {}", front, back);
     before[static_cast<size_t>(dim)] = std::max<int64_t>(front, 0);
     behind[static_cast<size_t>(dim)] = std::max<int64_t>(back, 0);
     if (front >= 0 && back >= 0) continue;

@@ -111,8 +111,9 @@ Result<Operands> range_of_sizes(Reader& r) {
   const auto start = given(0), limit = given(1), delta = given(2);
   if (!start || !limit || !delta || !delta->values[0].is_number() || delta->values[0] == Dim(0))
     return r.refuse("a range between sizes in steps that are known, got another");
-  const int64_t step = delta->values[0].factor, size = std::abs(step);
-  if (size > program::kMaxElements) return r.corrupt("a step up to 2^40, got {}", step);
+  const int64_t step = delta->values[0].factor;
+  if (!counts_places(step)) return r.corrupt("a step up to 2^40, got {}", step);
+  const int64_t size = std::abs(step);
   const auto way = step > 0 ? sum(limit->values[0], start->values[0], -1) : sum(start->values[0], limit->values[0], -1);
   const auto count = way ? quotient(*way, size - 1, size) : std::nullopt;
   if (!count) return r.refuse("a range of a size, got one from {} to {}", r.show(start->values), r.show(limit->values));

@@ -40,7 +40,7 @@ std::optional<Dim> power_of_size(const Dim& a, const Dim& b) {
 
 std::optional<Dim> combined(Reader& r, const Dim& a, const Dim& b) {
   const std::string_view type = r.node().type;
-  if (std::abs(a.factor) > program::kMaxElements || std::abs(b.factor) > program::kMaxElements) return std::nullopt;
+  if (!counts_places(a.factor) || !counts_places(b.factor)) return std::nullopt;
   if (type == "Add" || type == "Sub") return sum(a, b, type == "Add" ? 1 : -1);
   if (type == "Mul") {
     int64_t product = 0;

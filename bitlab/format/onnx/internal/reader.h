@@ -21,6 +21,9 @@ struct SizeList {
   bool is_scalar = false;
 };
 
+// Whether a number of a file may count places: up to 2^40, either way.
+inline bool counts_places(int64_t n) { return -program::kMaxElements <= n && n <= program::kMaxElements; }
+
 // What a name stands for: nothing (an output that is left out), a value of the program, or what is known while the model is read.
 using Operand = std::variant<std::monostate, program::ValueId, Tensor, SizeList>;
 using Operands = std::vector<Operand>;
@@ -134,9 +137,9 @@ class Reader {
   void bound(const program::Dim& dim, int64_t most);
   // The same where the guess says so.
   bool may_bound(const program::Dim& dim, int64_t most);
-  // What ONNX cuts of a smaller size has another shape, which a program has not.
   // What is asked of a size would be one, were it a multiple of a number.
   void prefer_multiple(const program::Dim& dim, int64_t of);
+  // What ONNX cuts of a smaller size has another shape, which a program has not.
   void at_least(const program::Dim& dim, int64_t least) { builder_.at_least(dim, least); }
   // Whether a + offset <= b in every run. It may be true where this is not.
   bool is_within(const program::Dim& a, int64_t offset, const program::Dim& b) const {
