@@ -668,3 +668,19 @@ def test_a_scan_back_and_forth(tmp_path: Path) -> None:
     )  # fmt: skip
     ends = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ("last", "all")]
     check(written(tmp_path / "m.onnx", [node, *ends], x, {"last_out": 2, "all_out": 3}), x)
+
+
+@pytest.mark.parametrize("operator", ["And", "BitwiseXor", "BitShift"])
+def test_floats_for_operators_of_integers(operator: str, tmp_path: Path) -> None:
+    """As a broken file may have them: an error, not the end of the program."""
+    known = [numpy_helper.from_array(np.ones(2, np.float32), name) for name in ("a", "b")]
+    nodes = [
+        helper.make_node(operator, ["a", "b"], ["c"], **({"direction": "LEFT"} if operator == "BitShift" else {})),
+        helper.make_node("Cast", ["c"], ["d"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "d"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "broken", [x], [y], known)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "m.onnx")
+    with pytest.raises(bitlab.Corrupt, match="integers for an operator of integers, got float32 and float32"):
+        read(tmp_path / "m.onnx")

@@ -126,7 +126,6 @@ Result<Operands> fold_binary(Reader& r, const BinaryRow& row) {
   for (size_t i = 1; i < r.node().inputs.size(); ++i) {
     if (!r.has(i)) return r.corrupt("input {}, got none", i);
     const Tensor& b = *r.tensor(i);
-    if ((is_float(y.type) || is_float(b.type)) && row.f == nullptr) return r.refuse("integers, got {}", name_of(y.type));
     BITLAB_TRY(y, r.folding.binary(y, b, row.is_comparison ? ElementType::kBool : y.type, row.f,
                                    row.g == nullptr ? std::function<int64_t(int64_t, int64_t)>() : row.g));
   }

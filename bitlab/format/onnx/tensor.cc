@@ -273,7 +273,11 @@ Result<Tensor> Folding::binary(const Tensor& a, const Tensor& b, ElementType typ
   BITLAB_TRY(const Ints sizes, broadcast_sizes(a.sizes, b.sizes));
   BITLAB_TRY(const Tensor left, broadcast(a, sizes));
   BITLAB_TRY(const Tensor right, broadcast(b, sizes));
-  if (!is_float(a.type) && !is_float(b.type) && g != nullptr)
+  const bool has_floats = is_float(a.type) || is_float(b.type);
+  if (has_floats && f == nullptr)
+    return make_error(ErrorCode::kCorrupt, "[onnx] integers for an operator of integers, got {} and {}", name_of(a.type),
+                      name_of(b.type));
+  if (!has_floats && g != nullptr)
     return named(of_integers(type, sizes, [&](int64_t i) { return g(left.integer(i), right.integer(i)); }), a.name);
   return named(of_numbers(type, sizes, [&](int64_t i) { return f(left.number(i), right.number(i)); }), a.name);
 }
