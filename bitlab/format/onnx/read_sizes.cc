@@ -74,17 +74,31 @@ std::optional<bool> always(const Reader& r, const Dim& a, const Dim& b) {
   return type == "Equal" && differs ? std::optional(false) : std::nullopt;
 }
 
-}  // namespace
-
-std::optional<Operand> of_sizes(Reader& r) {
+// What two inputs of sizes have at each place; a list of one meets every place of the other.
+struct Pairs {
+  std::vector<std::pair<Dim, Dim>> pairs;
+  bool is_scalar;
+};
+std::optional<Pairs> paired_inputs(const Reader& r) {
   const auto a = r.sizes(0), b = r.sizes(1);
-  if (!a || !b || r.node().inputs.size() != 2) return std::nullopt;
+  if (!a || !b) return std::nullopt;
   const size_t count = std::max(a->values.size(), b->values.size());
   if ((a->values.size() != count && a->values.size() != 1) || (b->values.size() != count && b->values.size() != 1))
     return std::nullopt;
-  SizeList result{{}, a->is_scalar && b->is_scalar};
-  for (size_t i = 0; i < count; ++i) {
-    const auto one = combined(r, a->values[a->values.size() == 1 ? 0 : i], b->values[b->values.size() == 1 ? 0 : i]);
+  Pairs both{{}, a->is_scalar && b->is_scalar};
+  for (size_t i = 0; i < count; ++i)
+    both.pairs.emplace_back(a->values[a->values.size() == 1 ? 0 : i], b->values[b->values.size() == 1 ? 0 : i]);
+  return both;
+}
+
+}  // namespace
+
+std::optional<Operand> of_sizes(Reader& r) {
+  const auto both = paired_inputs(r);
+  if (!both || r.node().inputs.size() != 2) return std::nullopt;
+  SizeList result{{}, both->is_scalar};
+  for (const auto& [a, b] : both->pairs) {
+    const auto one = combined(r, a, b);
     if (!one) return std::nullopt;
     result.values.push_back(*one);
   }
@@ -92,18 +106,15 @@ std::optional<Operand> of_sizes(Reader& r) {
 }
 
 std::optional<Tensor> compared_sizes(const Reader& r) {
-  const auto a = r.sizes(0), b = r.sizes(1);
-  if (!a || !b) return std::nullopt;
-  const size_t count = std::max(a->values.size(), b->values.size());
-  if ((a->values.size() != count && a->values.size() != 1) || (b->values.size() != count && b->values.size() != 1))
-    return std::nullopt;
+  const auto both = paired_inputs(r);
+  if (!both) return std::nullopt;
   Ints results;
-  for (size_t i = 0; i < count; ++i) {
-    const auto one = always(r, a->values[a->values.size() == 1 ? 0 : i], b->values[b->values.size() == 1 ? 0 : i]);
+  for (const auto& [a, b] : both->pairs) {
+    const auto one = always(r, a, b);
     if (!one) return std::nullopt;
     results.push_back(*one ? 1 : 0);
   }
-  return tensor_of(results, a->is_scalar && b->is_scalar);
+  return tensor_of(results, both->is_scalar);
 }
 
 }  // namespace bitlab::format::onnx

@@ -21,6 +21,14 @@ namespace {
 const Operand kAbsent{};
 constexpr int64_t kMostMultiple = 1024;
 
+// The symbol of a term, but for the batch, is to make the term a multiple of the divisor, too. More than kMostMultiple stands for any larger one.
+void want_multiple(Multiples& wanted, const program::Symbols& symbols, const Dim& term, int64_t divisor) {
+  const std::optional<size_t> index = single_symbol(term);
+  if (!index || *index == 0 || divisor > kMostMultiple) return;
+  int64_t& multiple = wanted.try_emplace(symbols[*index].name, 1).first->second;
+  multiple = std::min(std::lcm(multiple, divisor / std::gcd(divisor, term.factor)), kMostMultiple + 1);
+}
+
 template <class T>
 std::vector<uint8_t> raw_bytes(const std::vector<T>& values) {
   const auto* data = reinterpret_cast<const uint8_t*>(values.data());
@@ -352,26 +360,17 @@ Result<ValueId> Reader::unmarked(ValueId id) {
 }
 
 void Reader::prefer_multiple(const Dim& dim, int64_t of) {
-  const std::optional<size_t> index = single_symbol(dim);
-  if (!index || *index == 0 || of < 2 || of > kMostMultiple) return;
-  int64_t& multiple = preferred_.try_emplace(builder_.peek().symbols[*index].name, 1).first->second;
-  multiple = std::min(std::lcm(multiple, of / std::gcd(of, dim.factor)), kMostMultiple + 1);
+  if (of >= 2) want_multiple(preferred_, builder_.peek().symbols, dim, of);
 }
 
 Multiples Reader::unrounded() const {
   Multiples result = preferred_;
   const program::Symbols& symbols = builder_.peek().symbols;
   const Multiples& own_multiples = guess_.multiples;
-  const auto add = [&](const Dim& term, int64_t divisor) {
-    const std::optional<size_t> index = single_symbol(term);
-    if (!index || *index == 0 || divisor > kMostMultiple) return;
-    int64_t& multiple = result.try_emplace(symbols[*index].name, 1).first->second;
-    multiple = std::min(std::lcm(multiple, divisor / std::gcd(divisor, term.factor)), kMostMultiple + 1);
-  };
   for (const program::Value& value : builder_.peek().values)
     for (const Dim& dim : value.shape)
       for (const program::Sum& sum : dim.sums)
-        for (const Dim& term : sum.terms) add(term, sum.divisor);
+        for (const Dim& term : sum.terms) want_multiple(result, symbols, term, sum.divisor);
   for (auto& [name, multiple] : result) {
     const auto own = own_multiples.find(name);
     multiple = multiple > kMostMultiple ? 1 : multiple * (own == own_multiples.end() ? 1 : own->second);
