@@ -183,6 +183,31 @@ TEST(ThreadPool, RunsEveryIndexOnce) {
 
 // Where the memory for their stacks is missing; sanitizers and emulators have address spaces of their own.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(EvenParts, CoverTheRangeInPartsThatThreadsShareEvenly) {
+  for (const int64_t most : {16, 48, 64})
+    for (const int64_t count : {0, 1, 5, 63, 64, 65, 100, 196, 197, 784, 3136})
+      for (const int64_t things : {1, 2, 3, 5})
+        for (const int threads : {1, 2, 3, 8}) {
+          const EvenParts parts(count, most, 16, things, threads);
+          int64_t end = 0, longest = 0;
+          for (int64_t i = 0; i < parts.parts; ++i) {
+            ASSERT_EQ(parts.begin(i), end) << count << " by " << most;
+            end = parts.begin(i + 1);
+            longest = std::max(longest, end - parts.begin(i));
+            ASSERT_GT(end, parts.begin(i));
+          }
+          ASSERT_EQ(end, count);
+          ASSERT_LE(longest, most);
+          // As many parts as that only where there are units enough.
+          if (threads > 1 && things * parts.parts > threads && parts.parts < (count + 15) / 16) {
+            ASSERT_EQ(things * parts.parts % threads, 0) << count << " by " << most << " on " << threads;
+          }
+        }
+  const EvenParts vit(197, 64, 16, 1, 2);  // two threads took 128 and 69 of these
+  EXPECT_EQ(vit.parts, 4);
+  EXPECT_EQ(vit.begin(2), 96);
+}
+
 TEST(ThreadPool, TakesTheThreadsThatTheSystemStarts) {
   const auto run_short = [] {
     const rlimit room{size_t{1} << 28, RLIM_INFINITY};

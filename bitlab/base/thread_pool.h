@@ -36,6 +36,19 @@ class ThreadPool {
   virtual void run(int64_t count, IndexTask task) = 0;
 };
 
+// [0, count) cut into parts of at most `most`, which `unit` divides: even ones of whole units, and as many as let all threads end together where `things`
+// are cut this way and none of them is in need of another cut. One thread gets whole parts of `most`.
+struct EvenParts {
+  int64_t count, unit, units, parts;
+
+  EvenParts(int64_t range, int64_t most, int64_t least, int64_t things, int threads)
+      : count(range), unit(threads == 1 ? most : least), units((range + unit - 1) / unit), parts((range + most - 1) / most) {
+    if (things * parts > threads)
+      while (things * parts % threads != 0 && parts < units) ++parts;
+  }
+  int64_t begin(int64_t part) const { return part == parts ? count : part * units / parts * unit; }
+};
+
 // A pool of `threads` threads, the caller's included, or of as many as the system starts; 1 runs everything in the caller. One run() at a time.
 std::unique_ptr<ThreadPool> make_thread_pool(int threads);
 

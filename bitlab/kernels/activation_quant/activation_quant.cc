@@ -1,5 +1,6 @@
 #include "bitlab/kernels/activation_quant/activation_quant.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -10,18 +11,56 @@ namespace bitlab::kernels {
 #define BITLAB_KERNEL_OP activation_quant
 #include "bitlab/kernels/internal/kernel_list.def"
 
+namespace {
+
+constexpr int64_t kValuesPerTask = 1 << 15;
+
+// A long row, as the sample of a convolution is, on all threads: in parts, which agree upon the largest value first. False where a value is NaN or infinite.
+bool in_parts(const ActivationQuantRow& kernel, const float* x, int64_t columns, ActivationScale scale, int8_t* q, float* a,
+              ThreadPool& pool) {
+  constexpr int64_t kMostParts = 64;
+  const int64_t part = round_up(std::max(kValuesPerTask / 4, ceil_div(columns, kMostParts)), kAlignment);
+  std::atomic<bool> finite{true};
+  float values[kMostParts] = {};  // of each part: its largest |x|, then its scale
+  const auto each_part = [&](int8_t* out) {
+    pool.run(ceil_div(columns, part), [&](int64_t i, int) {
+      const int64_t begin = i * part, count = std::min(part, columns - begin);
+      if (!kernel.run(x + begin, count, scale, out == nullptr ? out : out + begin, values + i)) finite = false;
+    });
+    return finite.load();
+  };
+  if (scale.inv == 0) {
+    if (!each_part(nullptr)) return false;
+    scale = scale.of(*std::max_element(values, values + kMostParts));
+  }
+  if (!each_part(q)) return false;
+  *a = values[0];
+  return true;
+}
+
+}  // namespace
+
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
                         int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool, ActivationScale scale) {
-  constexpr int64_t kValuesPerTask = 1 << 15;
   const int64_t block = std::max<int64_t>(1, kValuesPerTask / std::max<int64_t>(columns, 1));
   std::atomic<int64_t> bad{-1};
-  pool.run(ceil_div(rows, block), [&](int64_t task, int) {
-    for (int64_t m = task * block; m < std::min(rows, (task + 1) * block); ++m) {
-      int8_t* out = q + m * q_stride;
-      if (!kernel.run(x + m * x_stride, columns, scale, out, a + m)) bad = m;
-      std::memset(out + columns, 0, static_cast<size_t>(q_stride - columns));
-    }
-  });
+  const auto quantize_row = [&](int64_t m, const auto& quantize) {
+    int8_t* out = q + m * q_stride;
+    if (!quantize(x + m * x_stride, out, a + m)) bad = m;
+    std::memset(out + columns, 0, static_cast<size_t>(q_stride - columns));
+  };
+  if (rows < pool.threads() && columns > kValuesPerTask) {
+    for (int64_t m = 0; m < rows; ++m)
+      quantize_row(m, [&](const float* from, int8_t* out, float* own) {
+        return in_parts(kernel, from, columns, scale, out, own, pool);
+      });
+  } else {
+    pool.run(ceil_div(rows, block), [&](int64_t task, int) {
+      for (int64_t m = task * block; m < std::min(rows, (task + 1) * block); ++m)
+        quantize_row(m,
+                     [&](const float* from, int8_t* out, float* own) { return kernel.run(from, columns, scale, out, own); });
+    });
+  }
   if (bad >= 0) return make_error(ErrorCode::kNotFinite, "[{}] finite input, got NaN or infinity (row={})", op, bad.load());
   return {};
 }

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -95,6 +96,33 @@ TEST(ActivationQuant, PadsRowsWithZerosOnAnyNumberOfThreads) {
         ASSERT_EQ(q[static_cast<size_t>(m * kStride + k)], k < kColumns ? expected.q[static_cast<size_t>(k)] : 0);
     }
   }
+}
+
+// What a convolution's sample is: cut where it is one and there are several threads.
+TEST(ActivationQuant, LongRowsAreTheSameOnAnyNumberOfThreads) {
+  constexpr float kLargest = 16;
+  for (const int64_t columns : {32769, 200704, 1000003})
+    for (const int64_t largest : {int64_t{0}, columns / 2, columns - 1})
+      for (const ActivationScale scale : {ActivationScale{}, ActivationScale{7, 0}, ActivationScale{127, 90}}) {
+        std::vector<float> x = test::random_floats(columns, 7);
+        x[static_cast<size_t>(largest)] = -kLargest;
+        const float inv = scale.inv == 0 ? scale.limit / kLargest : scale.inv;
+        for (int threads : {1, 2, 3, 8}) {
+          std::vector<int8_t> q(x.size());
+          float a = 0;
+          const auto pool = make_thread_pool(threads);
+          const auto run = [&] {
+            return activation_quant(*select(activation_quant_kernels(), this_machine(), {}).value(), "test", x.data(), 1,
+                                    columns, columns, q.data(), columns, &a, *pool, scale);
+          };
+          ASSERT_TRUE(run().ok());
+          ASSERT_EQ(a, 1.0F / inv);
+          for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(q[i], ternary::oracle::requantize(x[i], inv, scale.limit)) << i;
+          const float finite = std::exchange(x[static_cast<size_t>(largest)], std::numeric_limits<float>::quiet_NaN());
+          EXPECT_EQ(run().error().code, ErrorCode::kNotFinite) << threads;
+          x[static_cast<size_t>(largest)] = finite;
+        }
+      }
 }
 
 TEST(ActivationQuant, NamesTheOperationAndRowOfABadValue) {

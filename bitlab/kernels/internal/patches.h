@@ -27,18 +27,19 @@ inline void pad_sides(const ConvGeometry& g, const int8_t* line, int8_t* out) {
   std::fill_n(out + margin + values, margin, int8_t{0});
 }
 
-// Calls f(sample, begin, end, part, worker) for tiles of up to `patches` output pixels [begin, end) of a sample, each in so many parts, on the pool's threads.
+// Calls f(sample, begin, end, part, worker) for tiles of up to `patches` output pixels [begin, end) of a sample, in multiples of `unit`, each in so many parts, on
+// the pool's threads.
 template <class F>
-void for_each_tile(const ConvGeometry& g, int64_t patches, int64_t parts, ThreadPool& pool, const F& f) {
-  const int64_t positions = g.positions(), tiles = ceil_div(positions, patches);
-  pool.run(g.batch * tiles * parts, [&](int64_t task, int worker) {
-    const int64_t tile = task / parts, begin = tile % tiles * patches;
-    f(tile / tiles, begin, std::min(begin + patches, positions), task % parts, worker);
+void for_each_tile(const ConvGeometry& g, int64_t patches, int64_t unit, int64_t parts, ThreadPool& pool, const F& f) {
+  const EvenParts tiles(g.positions(), patches, unit, g.batch * parts, pool.threads());
+  pool.run(g.batch * tiles.parts * parts, [&](int64_t task, int worker) {
+    const int64_t tile = task / parts, own = tile % tiles.parts;
+    f(tile / tiles.parts, tiles.begin(own), tiles.begin(own + 1), task % parts, worker);
   });
 }
 template <class F>
 void for_each_tile(const ConvGeometry& g, int64_t patches, ThreadPool& pool, const F& f) {
-  for_each_tile(g, patches, 1, pool,
+  for_each_tile(g, patches, patches, 1, pool,
                 [&](int64_t sample, int64_t begin, int64_t end, int64_t, int worker) { f(sample, begin, end, worker); });
 }
 

@@ -42,12 +42,18 @@ void pad_line(const ConvGeometry& g, const int8_t* image, int64_t y, int8_t* out
 
 // Patches of a tile: about as many as the first-level cache holds, at least as many as a kernel needs to be quick. One that looks products up in tables of them
 // makes a table for many.
-int64_t tile_patches(const TernaryGemmRow& gemm, const ConvGeometry& g) {
-  constexpr int64_t kTileBytes = 24 << 10, kLeast = 20, kMost = kSumTokens, kMultiple = 20;
-  const int64_t fitting = std::clamp(kTileBytes / std::max(patch_stride(g), kVnStep) / kMultiple * kMultiple, kLeast, kMost);
-  const bool has_tables = gemm.serves == TernaryGemmServes::kPlainOnly;
-  return std::min(is_pointwise(g) || has_tables ? kMost : fitting, std::max<int64_t>(g.positions(), 1));
-}
+struct TilePatches {
+  int64_t most, unit = kTokenUnit;
+  TilePatches(const TernaryGemmRow& gemm, const ConvGeometry& g) : most(kSumTokens) {
+    const bool has_tables = gemm.serves == TernaryGemmServes::kPlainOnly;
+    if (!is_pointwise(g) && !has_tables) {
+      constexpr int64_t kTileBytes = 24 << 10, kMultiple = 20;
+      most = std::clamp(kTileBytes / std::max(patch_stride(g), kVnStep), kMultiple, kSumTokens) / kMultiple * kMultiple;
+      unit = kMultiple;
+    }
+    most = std::min(most, std::max<int64_t>(g.positions(), 1));
+  }
+};
 
 // Scratch: q of all samples, the same padded where it is read in place, a [batch], what a depthwise one shares; for each thread a tile and what the kernel
 // asks for.
@@ -74,7 +80,7 @@ struct ConvScratch {
       thread = ternary_depthwise_scratch_bytes(g, 1) - own;
       return;
     }
-    tile = is_pointwise(g) || in_place ? 0 : aligned(tile_patches(*kernels.get<TernaryGemmRow>(), g) * patch_stride(g));
+    tile = is_pointwise(g) || in_place ? 0 : aligned(TilePatches(*kernels.get<TernaryGemmRow>(), g).most * patch_stride(g));
     thread = tile + ternary_gemm_scratch_bytes(*kernels.get<TernaryGemmRow>(), g.depth(), weight.group);
   }
 };
@@ -129,14 +135,15 @@ struct Run {
 
   // Where there are fewer tiles than threads they share the filters, too.
   void in_tiles(uint8_t* threads, ThreadPool& pool) const {
-    const int64_t patches = tile_patches(*kernels.get<TernaryGemmRow>(), g), blocks = ceil_div(layer.rows, kVnBlock);
-    const int64_t tiles = g.batch * ceil_div(g.positions(), patches);
+    const TilePatches patches(*kernels.get<TernaryGemmRow>(), g);
+    const int64_t blocks = ceil_div(layer.rows, kVnBlock), tiles = g.batch * ceil_div(g.positions(), patches.most);
     const int64_t wanted = g.groups > 1 ? 1 : std::clamp<int64_t>(pool.threads() / tiles, 1, blocks);
     const int64_t filters = ceil_div(blocks, wanted) * kVnBlock, parts = ceil_div(layer.rows, filters);
-    for_each_tile(g, patches, parts, pool, [&](int64_t sample, int64_t begin, int64_t end, int64_t part, int worker) {
-      tile(sample, begin, end, part * filters, (part + 1) * filters, threads + worker * bytes.thread);
-      if (parts == 1) finish(after, layer.rows, sample * g.positions() + begin, sample * g.positions() + end);
-    });
+    for_each_tile(g, patches.most, patches.unit, parts, pool,
+                  [&](int64_t sample, int64_t begin, int64_t end, int64_t part, int worker) {
+                    tile(sample, begin, end, part * filters, (part + 1) * filters, threads + worker * bytes.thread);
+                    if (parts == 1) finish(after, layer.rows, sample * g.positions() + begin, sample * g.positions() + end);
+                  });
     if (parts > 1) finish_all(after, layer.rows, g.batch * g.positions(), pool);
   }
 

@@ -84,19 +84,20 @@ void ternary_depthwise(const TernaryDepthwiseRow& row, const PackedTernary& weig
   expand_codes(weights, codes);
   std::fill_n(zeros, layout.zeros, int8_t{0});
   if (layout.padded != 0) {
-    constexpr int64_t kTask = 1 << 16;  // bytes
-    const int64_t all = g.batch * g.input[0] * g.input[1], lines = std::max<int64_t>(kTask / layout.line_bytes, 1);
-    pool.run(ceil_div(all, lines), [&](int64_t task, int) {
-      for (int64_t line = task * lines; line < std::min(all, (task + 1) * lines); ++line)
+    constexpr int64_t kTask = 1 << 15;  // bytes
+    const EvenParts lines(g.batch * g.input[0] * g.input[1], std::max<int64_t>(kTask / layout.line_bytes, 1), 1, 1,
+                          pool.threads());
+    pool.run(lines.parts, [&](int64_t part, int) {
+      for (int64_t line = lines.begin(part); line < lines.begin(part + 1); ++line)
         pad_sides(g, q + line * g.input[2] * g.channels, padded + line * layout.line_bytes);
     });
   }
   const int8_t* input = layout.padded != 0 ? padded : q;
-  const int64_t calls = ceil_div(layout.lines, layout.lines_of_call), step = layout.by_lines ? g.stride[2] * g.channels : 0;
-  pool.run(g.batch * calls, [&](int64_t call, int worker) {
-    const int64_t sample = call / calls, begin = call % calls * layout.lines_of_call;
-    const int64_t end = std::min(begin + layout.lines_of_call, layout.lines),
-                  first = sample * g.positions() + begin * layout.width;
+  const EvenParts calls(layout.lines, layout.lines_of_call, 1, g.batch, pool.threads());
+  const int64_t step = layout.by_lines ? g.stride[2] * g.channels : 0;
+  pool.run(g.batch * calls.parts, [&](int64_t call, int worker) {
+    const int64_t sample = call / calls.parts, begin = calls.begin(call % calls.parts),
+                  end = calls.begin(call % calls.parts + 1), first = sample * g.positions() + begin * layout.width;
     auto* pixels = reinterpret_cast<const int8_t**>(threads + worker * layout.thread);
     for (int64_t line = begin; line < end; ++line)
       find_pixels(g, layout, sample, line, input, zeros, pixels + (line - begin) * g.taps());

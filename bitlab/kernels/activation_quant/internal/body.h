@@ -57,29 +57,32 @@ BITLAB_INLINE void convert(const float* x, int64_t count, float inv, float limit
 template <class Isa>
 BITLAB_INLINE bool quantize(const float* x, int64_t count, ActivationScale scale, int8_t* q, float* a) {
   constexpr int64_t kBlock = 4 * Isa::kWidth;
-  constexpr float kEpsilon = 1e-5F;
   const int64_t whole = count / kBlock * kBlock;
   float tail[kBlock] = {};
   for (int64_t i = whole; i < count; ++i) tail[i - whole] = x[i];
-  int32_t most = largest_magnitude<Isa::kWidth>(x, whole);
-  if (whole < count) {
-    const int32_t last = largest_magnitude<Isa::kWidth>(tail, kBlock);
-    most = last > most ? last : most;
+  if (!scale.fits) {
+    int32_t most = largest_magnitude<Isa::kWidth>(x, whole);
+    if (whole < count) {
+      const int32_t last = largest_magnitude<Isa::kWidth>(tail, kBlock);
+      most = last > most ? last : most;
+    }
+    if (most >= 0x7F800000) return false;
+    float largest;
+    std::memcpy(&largest, &most, sizeof(largest));
+    if (q == nullptr) {
+      *a = largest;
+      return true;
+    }
+    if (scale.inv == 0) scale = scale.of(largest);
   }
-  if (most >= 0x7F800000) return false;
+  *a = 1.0F / scale.inv;
   int8_t last[kBlock];
-  if (scale.inv != 0) {
-    *a = 1.0F / scale.inv;
+  if (scale.fits) {  // |x inv| is at most the limit (1 + 2^-23), which rounds to the limit: nothing to clamp.
+    convert<Isa, false>(x, whole, scale.inv, scale.limit, q);
+    convert<Isa, false>(tail, kBlock, scale.inv, scale.limit, last);
+  } else {
     convert<Isa, true>(x, whole, scale.inv, scale.limit, q);
     convert<Isa, true>(tail, kBlock, scale.inv, scale.limit, last);
-  } else {
-    // |x inv| is at most the limit (1 + 2^-23), which rounds to the limit: nothing to clamp.
-    float absmax;
-    std::memcpy(&absmax, &most, sizeof(absmax));
-    const float inv = scale.limit / (absmax > kEpsilon ? absmax : kEpsilon);
-    *a = 1.0F / inv;
-    convert<Isa, false>(x, whole, inv, scale.limit, q);
-    convert<Isa, false>(tail, kBlock, inv, scale.limit, last);
   }
   for (int64_t i = whole; i < count; ++i) q[i] = last[i - whole];
   return true;

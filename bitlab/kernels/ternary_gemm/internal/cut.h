@@ -33,7 +33,9 @@ inline TernaryGemmArgs results_at(TernaryGemmArgs layer, int64_t tokens) {
   return layer;
 }
 
-// All tokens and rows, on the pool's threads; each has scratch_bytes of `scratch`. Tokens by 64; rows as long as there are enough calls for
+inline constexpr int64_t kTokenUnit = 16;  // tokens that kernels take together, at most
+
+// All tokens and rows, on the pool's threads; each has scratch_bytes of `scratch`. Tokens by up to 64; rows as long as there are enough calls for
 // all threads, since a kernel may prepare a block of tokens once for all rows of a call.
 inline void run_in_parts(TernaryGemmKernel* kernel, const TernaryGemmArgs& args, int64_t tokens, uint8_t* scratch,
                          int64_t scratch_bytes, ThreadPool& pool) {
@@ -46,13 +48,13 @@ inline void run_in_parts(TernaryGemmKernel* kernel, const TernaryGemmArgs& args,
     kernel(args, 0, tokens, 0, args.rows, scratch);
     return;
   }
-  const int64_t token_blocks = ceil_div(tokens, kSumTokens);
-  const int64_t wanted = token_blocks >= pool.threads() ? 1 : ceil_div(pool.threads(), token_blocks);
+  const EvenParts blocks(tokens, kSumTokens, kTokenUnit, 1, pool.threads());
+  const int64_t wanted = blocks.parts >= pool.threads() ? 1 : ceil_div(pool.threads(), blocks.parts);
   const int64_t rows = std::min(round_up(ceil_div(args.rows, wanted), kVnBlock), kMostRows);
   const int64_t row_parts = ceil_div(args.rows, rows);
-  pool.run(token_blocks * row_parts, [&](int64_t i, int worker) {
-    const int64_t token = i / row_parts * kSumTokens, first = i % row_parts * rows;
-    kernel(args, token, std::min(token + kSumTokens, tokens), first, std::min(first + rows, args.rows),
+  pool.run(blocks.parts * row_parts, [&](int64_t i, int worker) {
+    const int64_t block = i / row_parts, first = i % row_parts * rows;
+    kernel(args, blocks.begin(block), blocks.begin(block + 1), first, std::min(first + rows, args.rows),
            scratch + worker * scratch_bytes);
   });
 }
