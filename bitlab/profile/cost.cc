@@ -124,6 +124,7 @@ StepCost cost(const runtime::Model& model, const runtime::Plan& plan, const runt
   const Program& p = model.program();
   const auto is_narrow = [&](ValueId id) { return static_cast<bool>(plan.narrow[static_cast<size_t>(id)]); };
   StepCost cost;
+  if (step.is_view) return cost;
   std::set<ValueId> seen;  // read already, or made by the step
   for (const Node* node : step.nodes) {
     cost.macs = saturated_sum(cost.macs, macs(p, *node, sizes));

@@ -133,6 +133,12 @@ StridedCopy StridedCopy::in_rows(StridedView from, int64_t element_bytes) {
   return {std::move(from), std::move(to), element_bytes};
 }
 
+std::optional<int64_t> StridedCopy::found_at() const {
+  const Walk walk(from, to);
+  const bool is_dense = walk.rank == 2 || (walk.rank == 3 && walk.from[2] == 1 && walk.to[2] == 1);
+  return is_dense && to.offset == 0 ? std::optional(from.offset * element_bytes) : std::nullopt;
+}
+
 void StridedCopy::run(const void* source, void* target, ThreadPool& pool) const {
   if (std::find(from.sizes.begin(), from.sizes.end(), 0) != from.sizes.end()) return;
   switch (element_bytes) {

@@ -46,6 +46,8 @@ struct StridedCopy {
 
   // To where the elements follow each other.
   static StridedCopy in_rows(StridedView from, int64_t element_bytes);
+  // Where the source has the elements one behind the other as the target is to have them: bytes from its beginning. Nothing: they have to be copied.
+  std::optional<int64_t> found_at() const;
   // On the pool's threads.
   void run(const void* source, void* target, ThreadPool& pool) const;
   // The same for a device's memory (kernels/movement/cuda/movement.h), without its pointers.

@@ -12,6 +12,7 @@ namespace {
 
 using program::Program;
 using program::ValueId;
+using program::ValueKind;
 
 std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fusions) {
   std::vector<Lifetime> lives(p.values.size());
@@ -25,6 +26,42 @@ std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fus
   for (const program::Output& output : p.outputs) lives[static_cast<size_t>(output.value)].last = steps;
   return lives;
 }
+
+// What memory values are placed in: their own, or that of a value which they are a part of.
+class Owners {
+ public:
+  explicit Owners(size_t values) : parts_(values) {
+    for (size_t i = 0; i < values; ++i) parts_[i].owner = i;
+  }
+
+  bool is_part(ValueId id) const { return part(id).owner != static_cast<size_t>(id); }
+  ValueId owner(ValueId id) const { return static_cast<ValueId>(part(id).owner); }
+  int64_t offset(ValueId id) const { return part(id).offset; }
+
+  // A step that finds its outputs in its inputs leaves them there, where these are in the arena.
+  void leave(const Program& p, PlannedStep& planned) {
+    for (const Place& place : planned.step.found) {
+      const ValueKind kind = p.value(planned.inputs[place.input]).kind;
+      if (kind != ValueKind::kInput && kind != ValueKind::kResult) return;
+    }
+    if (planned.step.found.empty()) return;
+    for (size_t i = 0; i < planned.outputs.size(); ++i) {
+      const Place& place = planned.step.found[i];
+      const Part& input = part(planned.inputs[place.input]);
+      parts_[static_cast<size_t>(planned.outputs[i])] = {input.owner, input.offset + place.offset};
+    }
+    planned.is_view = true;
+    planned.step.run = [](const StepBuffers&) -> Status { return {}; };
+  }
+
+ private:
+  struct Part {
+    size_t owner = 0;
+    int64_t offset = 0;
+  };
+  const Part& part(ValueId id) const { return parts_[static_cast<size_t>(id)]; }
+  std::vector<Part> parts_;
+};
 
 // The chain that each step computes on its output.
 Result<std::vector<Chain>> chains_of(const Model& model, const Plan& plan, std::vector<Fusion>& fusions) {
@@ -73,6 +110,30 @@ Status put_on_device(const Model& model, DeviceWeights& device, Plan& plan) {
 
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
 
+// Gives each value that is written its place, in the order in which they are.
+Status place(const Program& p, const std::vector<ValueId>& written, const Owners& owners, Plan& plan) {
+  plan.is_part.assign(p.values.size(), false);
+  for (const ValueId id : written) {
+    const auto i = static_cast<size_t>(id), owner = static_cast<size_t>(owners.owner(id));
+    plan.is_part[i] = owners.is_part(id);
+    plan.lives[owner].last = std::max(plan.lives[owner].last, plan.lives[i].last);
+  }
+  program::Placement placement;
+  for (const ValueId id : written) {
+    const auto i = static_cast<size_t>(id);
+    if (plan.is_part[i]) {
+      plan.offsets[i] = plan.offsets[static_cast<size_t>(owners.owner(id))] + owners.offset(id);
+      continue;
+    }
+    plan.offsets[i] = placement.place(plan.bytes_of(p, id), plan.lives[i]);
+    plan.scratch_offset = placement.bytes();
+    if (plan.scratch_offset > kMostBytes)
+      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes of values at a time, got {} (value={})",
+                        plan.scratch_offset, p.values[i].name);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string PlannedStep::ops() const {
@@ -97,24 +158,16 @@ int64_t Plan::bytes_of(const Program& p, ValueId id) const {
 
 Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, int threads, DeviceWeights* device) {
   const Program& p = model.program();
-  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, {}};
+  Plan plan{sizes, Layouts(p), {}, std::vector<int64_t>(p.values.size(), -1), {}, {}, {}};
   for (const program::Value& value : p.values)  // before anything multiplies their sizes; states are a session's memory
     if (value.kind != program::ValueKind::kConstant) BITLAB_RETURN_IF_ERROR(value_bytes(value, sizes));
   std::vector<Fusion> fusions = fuse(model, plan.layouts, plan.sizes);
   BITLAB_TRY(const std::vector<Chain> chains, chains_of(model, plan, fusions));
   plan.narrow = narrow_values(model, plan.layouts, plan.sizes, fusions, chains);
   plan.lives = lifetimes(p, fusions);
-  program::Placement placement;
   std::vector<ValueId> written = p.inputs;
   for (const Fusion& step : fusions) written.insert(written.end(), step.outputs().begin(), step.outputs().end());
-  for (const ValueId id : written) {
-    const auto i = static_cast<size_t>(id);
-    plan.offsets[i] = placement.place(plan.bytes_of(p, id), plan.lives[i]);
-    plan.scratch_offset = placement.bytes();
-    if (plan.scratch_offset > kMostBytes)
-      return make_error(ErrorCode::kUnsupported, "[plan] at most 2^46 bytes of values at a time, got {} (value={})",
-                        plan.scratch_offset, p.values[i].name);
-  }
+  Owners owners(p.values.size());
   int64_t scratch = 0;
   for (size_t i = 0; i < fusions.size(); ++i) {
     Fusion& fusion = fusions[i];
@@ -129,7 +182,9 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
     scratch = std::max(scratch, step.scratch_bytes);
     plan.steps.push_back(
         {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
+    if (device == nullptr && context.chain == nullptr) owners.leave(p, plan.steps.back());
   }
+  BITLAB_RETURN_IF_ERROR(place(p, written, owners, plan));
   plan.arena_bytes = plan.scratch_offset + scratch;
   if constexpr (kHasDevices)
     if (device != nullptr) BITLAB_RETURN_IF_ERROR(put_on_device(model, *device, plan));
@@ -139,7 +194,7 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
 std::vector<int64_t> live_bytes(const Program& p, const Plan& plan) {
   std::vector<int64_t> live(plan.steps.size() + 2);  // of the time t at t + 1
   for (size_t i = 0; i < p.values.size(); ++i) {
-    if (plan.offsets[i] < 0) continue;
+    if (plan.offsets[i] < 0 || plan.is_part[i]) continue;
     const int64_t bytes = plan.bytes_of(p, static_cast<ValueId>(i));
     for (int64_t t = plan.lives[i].first; t <= plan.lives[i].last; ++t) live[static_cast<size_t>(t + 1)] += bytes;
   }

@@ -16,6 +16,7 @@ struct PlannedStep {
   std::vector<const program::Node*> nodes;
   std::vector<program::ValueId> inputs, outputs;
   std::vector<const void*> device_constants{};  // by input, of a step on a device: its constants there; null: no constant
+  bool is_view = false;                         // Its outputs are parts of its inputs' memory: it does nothing.
   const std::string& name() const { return nodes.front()->name; }
   bool is_on_device() const { return step.device.run != nullptr; }
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
@@ -28,6 +29,7 @@ struct Plan {
   Layouts layouts;
   std::vector<PlannedStep> steps;
   std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants, states and what stays within a step
+  std::vector<bool> is_part;     // by value: of the memory of another one, which lives as long
   std::vector<Lifetime> lives;   // by value, of those that have an offset
   std::vector<Narrow> narrow;    // by value: what lies in memory as int8
   int64_t arena_bytes = 0;       // values, then the scratch of the largest step

@@ -421,6 +421,55 @@ TEST(Plan, ValuesThatLiveTogetherDoNotOverlap) {
   EXPECT_LT(plan.scratch_offset, total) << "memory is shared";
 }
 
+// x is cut into a and b, which follow each other in it, and into columns, which do not. Both stay in x's memory, and so does what they are reshaped to,
+// which is read when much else has been written.
+TEST(Plan, LeavesWhatLiesInItsInputAsItIs) {
+  constexpr int64_t kSide = 32, kHalf = kSide / 2 * kSide;
+  ProgramBuilder b;
+  const ValueId x = b.input("x", {kBatch, kSide, kSide});
+  const auto reshaped = [&](const char* name, ValueId v, Shape shape) {
+    return *b.node(Op::reshape, name, {v}, {{"shape", std::move(shape)}});
+  };
+  const ValueId y = *b.node(Op::relu, "y", {x});  // a result: what is left in inputs is left in results as well
+  const std::vector<ValueId> halves =
+      *b.nodes(Op::split, "halves", {y}, {{"dim", int64_t{1}}, {"sizes", Shape{kSide / 2, kSide / 2}}});
+  const ValueId late = reshaped("late", halves[1], {kBatch, kHalf});
+  const ValueId columns = *b.node(Op::slice, "columns", {y},
+                                  {{"dim", int64_t{2}}, {"start", int64_t{0}}, {"length", Shape{16}}, {"step", int64_t{1}}});
+  ValueId sum = reshaped("early", halves[0], {kBatch, kHalf});
+  for (int i = 0; i < 4; ++i)
+    sum = *b.node(Op::add, "sum" + std::to_string(i),
+                  {sum, reshaped(("flat" + std::to_string(i)).c_str(), columns, {kBatch, kHalf})});
+  sum = *b.node(Op::add, "last", {sum, late});
+  const auto model = model_of(*b.finish({sum, late}));
+  const program::Program& p = model->program();
+  const Plan plan = make_plan(*model, program::at_batch(1), 1).value();
+  const auto offset = [&](std::string_view name) {
+    return plan.offsets[static_cast<size_t>(std::ranges::find(p.values, name, &program::Value::name) - p.values.begin())];
+  };
+  EXPECT_EQ(std::ranges::count_if(plan.steps, &PlannedStep::is_view), 7)
+      << "two halves in a step, two of them flat, four times the columns";
+  EXPECT_EQ(offset("late"), offset("y") + kHalf * 4);
+  // At two samples the halves are in pieces.
+  EXPECT_EQ(std::ranges::count_if(make_plan(*model, program::at_batch(2), 1).value().steps, &PlannedStep::is_view), 6);
+  for (const int64_t batch : {1, 2}) {
+    const auto values = random_floats(batch * kSide * kSide, 3);
+    const auto session = Session::create(model, {2, {}}).value();
+    const auto outputs = session->run(std::vector{TensorView{{batch, kSide, kSide}, values.data()}}).value();
+    for (int64_t n = 0; n < batch; ++n)
+      for (int64_t i = 0; i < kHalf; ++i) {
+        const auto at = [&](int64_t place) {
+          return std::max(values[static_cast<size_t>(n * kSide * kSide + place)], 0.0F);
+        };
+        float expected = at(i);
+        for (int j = 0; j < 4; ++j) expected += at(i / 16 * kSide + i % 16);
+        expected += at(kHalf + i);
+        ASSERT_EQ(outputs[0].as()[n * kHalf + i], expected) << n << " " << i;
+        ASSERT_EQ(outputs[1].as()[n * kHalf + i], at(kHalf + i));
+      }
+  }
+}
+
 // By trying every moment and every value, from what the steps read and write.
 TEST(Plan, CountsWhatLivesAtTheSameTime) {
   const auto model = model_of(SmallNet().program());

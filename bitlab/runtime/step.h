@@ -63,12 +63,19 @@ struct DeviceStep {
   std::string kernels;  // "ternary_gemm:cuda"
 };
 
+// A place in an input, in bytes from its beginning.
+struct Place {
+  size_t input = 0;
+  int64_t offset = 0;
+};
+
 struct Step {
   std::function<Status(const StepBuffers&)> run;
   int64_t scratch_bytes = 0;
-  std::string kernels;       // the rows that were chosen, "" where there is one implementation
-  int reordered_inputs = 0;  // that are copied to scratch in the order that the kernel reads
-  DeviceStep device{};       // of a plan for a device
+  std::string kernels;         // the rows that were chosen, "" where there is one implementation
+  int reordered_inputs = 0;    // that are copied to scratch in the order that the kernel reads
+  std::vector<Place> found{};  // by output, where the step does nothing but copy what lies in its inputs already; else empty
+  DeviceStep device{};         // of a plan for a device
 };
 
 // A value that does not lie in memory as its type says, but as int8.

@@ -92,6 +92,14 @@ PassFacts fusion(const Program& p, const runtime::Plan& plan) {
           fused.empty() ? "each node is a step" : "in one walk: " + listed(fused)};
 }
 
+PassFacts views(const runtime::Plan& plan) {
+  PassFacts pass{"plan",  "views",
+                 "steps", count_of(plan.steps.size()),
+                 0,       "what reshapes, splits and slices find in their inputs as it is stays there"};
+  pass.after = pass.before - std::ranges::count_if(plan.steps, &runtime::PlannedStep::is_view);
+  return pass;
+}
+
 PassFacts requantization(const Program& p, const runtime::Plan& plan) {
   PassFacts pass{"plan", "requantization", "bytes", 0, 0, ""};
   int64_t narrow = 0;
@@ -133,7 +141,7 @@ PassFacts memory(const runtime::Model& model, const runtime::Plan& plan) {
 std::vector<PassFacts> passes_of(const Program& p, const runtime::Model& model, const runtime::Plan& plan) {
   std::vector<PassFacts> passes;
   add_deployment(p, passes);
-  for (const PassFacts& pass : {verification(p), constants(p, model), layout(p, plan), fusion(p, plan),
+  for (const PassFacts& pass : {verification(p), constants(p, model), layout(p, plan), fusion(p, plan), views(plan),
                                 requantization(p, plan), kernel_choice(plan), memory(model, plan)})
     passes.push_back(pass);
   return passes;

@@ -17,12 +17,24 @@ struct PlacedCopy {
   size_t input = 0, output = 0;
 };
 
+// Where each output lies in an input as it is; empty where one does not.
+std::vector<Place> found(const StepContext& context, const std::vector<PlacedCopy>& copies) {
+  std::vector<Place> places;
+  for (size_t i = 0; i < copies.size(); ++i) {
+    const std::optional<int64_t> offset = copies[i].copy.found_at();
+    if (!offset || *offset % kAlignment != 0 || copies[i].output != i) return {};
+    places.push_back({copies[i].input, *offset});
+  }
+  return places.size() == context.node.outputs.size() ? places : std::vector<Place>();
+}
+
 Result<Step> copies_step(const StepContext& context, std::vector<PlacedCopy> copies) {
   Step step{[copies](const StepBuffers& b) -> Status {
               for (const PlacedCopy& c : copies) c.copy.run(b.inputs[c.input], b.outputs[c.output], *b.pool);
               return {};
             },
             0, ""};
+  step.found = found(context, copies);
   return with_device(context, std::move(step), [&](DeviceWeights&) -> Result<DeviceStep> {
     return DeviceStep{[copies](const DeviceBuffers& b) {
                         const char* wrong = nullptr;
