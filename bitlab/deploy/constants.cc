@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -140,11 +141,7 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
     };
     if (differs_elsewhere(get, is_the_same)) return of_sizes(get_of);
     const at::Tensor values = tensor.dim() == 0 ? tensor.reshape({1}) : tensor;
-    if (tensor.scalar_type() != at::kFloat || !tensor.isnan().any().item<bool>()) return constant(tensor, values);
-    // Constants are numbers: what is none is computed.
-    BITLAB_TRY(const ValueId nan, node(Op::log, {number(-1, at::kFloat)}));
-    const ValueId numbers = constant(at::where(values.isnan(), at::zeros_like(values), values));
-    return node(Op::where, {constant(values.isnan()), nan, numbers});
+    return with_nan(tensor, values);
   }
   const Unrepeated unrepeated = without_repetitions(tensor, shape);
   const auto& [part, whole, rest] = unrepeated;
@@ -166,7 +163,7 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
     const bool is_same = same_values(part, twin_part) || is_repeated(part, twin_part, of_samples);
     const auto is_the_same = [&](const Call& c) { return is_repeated(part, part_in(c), true); };
     if (is_same && !differs_elsewhere(get, is_the_same)) {
-      value = constant(part);
+      BITLAB_TRY(value, with_nan(part, part));
     } else {
       BITLAB_TRY(value, of_sizes(part_in));
     }
@@ -175,6 +172,14 @@ Result<ValueId> Lowering::constant_of(const Call& call, const std::function<at::
   }
   BITLAB_TRY(value, node(Op::expand, {value}, {{"shape", whole}}));
   return reshape(value, shape);
+}
+
+// Constants are numbers: what is none is computed.
+Result<ValueId> Lowering::with_nan(const at::Tensor& source, const at::Tensor& values) {
+  if (values.scalar_type() != at::kFloat || !values.isnan().any().item<bool>()) return constant(source, values);
+  const ValueId numbers = constant(at::where(values.isnan(), at::zeros_like(values), values));
+  const ValueId nan = number(std::numeric_limits<double>::quiet_NaN(), at::kFloat);
+  return node(Op::where, {constant(values.isnan()), nan, numbers});
 }
 
 // Numbers that grow by the same from one to the next along the one size that has a symbol: of arange(), which needs no largest size.
@@ -352,6 +357,7 @@ bool Lowering::set_back(Call& call, const Call& recorded, const Recording& recor
 }
 
 ValueId Lowering::number(const at::Scalar& value, at::ScalarType type) {
+  if (type == at::kFloat && std::isnan(value.toDouble())) return node(Op::log, {number(-1, type)}).value();
   return constant(at::full({1}, value, is_narrow(type) ? at::kInt : type));
 }
 

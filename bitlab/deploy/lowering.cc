@@ -269,7 +269,7 @@ Result<ValueId> Lowering::cast(ValueId x, at::ScalarType wanted) {
 Result<ValueId> Lowering::operand(const Call& call, const std::string& list, size_t place) {
   const auto get = [&](const Call& c) { return c.argument(list).toTensorVector().at(place); };
   const at::Tensor tensor = get(call);
-  return values_.contains(identity(tensor)) ? value_of(call, tensor) : constant_of(call, get);
+  return is_activation(tensor) ? value_of(call, tensor) : constant_of(call, get);
 }
 
 std::string Lowering::unique_name(const std::string& name) {
@@ -279,11 +279,16 @@ std::string Lowering::unique_name(const std::string& name) {
 }
 
 Result<std::vector<ValueId>> Lowering::nodes(Op op, std::vector<ValueId> inputs, program::Attributes attributes) {
+  const auto is_constant = [&](ValueId id) {
+    return id == program::kNone || builder_.peek().value(id).kind == program::ValueKind::kConstant;
+  };
+  const bool are_constants = inputs.size() > 1 && std::all_of(inputs.begin(), inputs.end(), is_constant);
   for (size_t i = 0; i < inputs.size(); ++i) {  // a constant where an activation is taken becomes one
-    const program::InputKind kind = program::schema(op).input(i).kind;
-    if (inputs[i] == program::kNone || (kind != program::InputKind::kActivation && kind != program::InputKind::kIndex))
-      continue;
-    if (builder_.peek().value(inputs[i]).kind != program::ValueKind::kConstant) continue;
+    using program::InputKind;
+    const InputKind kind = program::schema(op).input(i).kind;
+    const bool is_taken = kind == InputKind::kActivation || kind == InputKind::kIndex ||
+                          (are_constants && i == 0 && (kind == InputKind::kAny || kind == InputKind::kFloat));
+    if (!is_taken || inputs[i] == program::kNone || !is_constant(inputs[i])) continue;
     BITLAB_TRY(inputs[i], node(Op::reshape, {inputs[i]}, {{"shape", shape(inputs[i])}}));
   }
   const int index = counts_[std::string(name(op))]++;
@@ -494,14 +499,16 @@ bool Lowering::is_only_written(const Call& call) const {
 
 // What a function takes for a constant, though it is computed, would hold for the recorded values alone.
 Status Lowering::check_read(const Call& call) const {
-  constexpr std::string_view kUnread[] = {"aten::expand_as", "aten::to.other", "aten::copy_",
-                                          "aten::fill",      "aten::zero_",    "aten::result_type"};
+  constexpr std::string_view kUnread[] = {
+      "aten::expand_as",           "aten::to.other", "aten::copy_", "aten::fill", "aten::zero_", "aten::result_type",
+      "aten::_linalg_check_errors"};
   const auto begins = [&](std::string_view name) { return call.op.starts_with(name); };
   if (std::any_of(std::begin(kUnread), std::end(kUnread), begins)) return {};
   Status status;
   for (const Argument& argument : call.arguments)
     for_each_tensor(argument.value, [&](const at::Tensor& tensor) {
-      if (status.ok() && argument.name != "out" && values_.contains(identity(tensor)) && !asked_.contains(identity(tensor)))
+      if (status.ok() && argument.name != "out" && is_activation(tensor) && tensor.numel() != 0 &&
+          !asked_.contains(identity(tensor)))
         status = unsupported(call, fmt::format("a constant as '{}'", argument.name), "an activation");
     });
   return status;

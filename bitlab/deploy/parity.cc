@@ -40,8 +40,8 @@ Status compare(const std::string& name, const at::Tensor& of_module, const at::T
                     parity.exact ? "equal" : "nearly equal", difference, magnitude, name);
 }
 
-// The program with other roundings: each float32 result of a bounded node is multiplied by numbers next to 1, which differ along its last dimension of fixed
-// size, so that no scale takes them away.
+// The program with other roundings: each float32 input, and each such result of a bounded node, is multiplied by numbers next to 1, which differ along its last
+// dimension of fixed size, so that no scale takes them away.
 program::Program with_roundings(const program::Program& original, uint32_t seed) {
   constexpr float kRounding = 0x1p-22F;
   program::Program result = original;
@@ -55,30 +55,33 @@ program::Program with_roundings(const program::Program& original, uint32_t seed)
     result.values.push_back(std::move(value));
     return static_cast<program::ValueId>(result.values.size() - 1);
   };
+  const auto round = [&](program::ValueId id) {
+    const program::Value value = result.value(id);
+    if (value.dtype != program::DType::kFloat32 || value.shape.empty()) return;
+    program::Shape ones(value.shape.size(), 1);
+    const auto fixed =
+        std::find_if(value.shape.rbegin(), value.shape.rend(), [](const program::Dim& dim) { return dim.is_number(); });
+    if (fixed != value.shape.rend()) ones[static_cast<size_t>(value.shape.rend() - fixed) - 1] = *fixed;
+    auto factors = std::make_shared<std::vector<float>>(static_cast<size_t>(program::volume(ones).factor));
+    for (float& factor : *factors) factor = 1 + kRounding * (static_cast<float>(generator() % 3) - 1);
+    program::Value constant;
+    constant.name = value.name;
+    constant.kind = program::ValueKind::kConstant;
+    constant.shape = ones;
+    const program::ValueId by = add_value(constant);
+    result.constants.push_back({by, program::FloatData(*factors), factors});
+    program::Value rounded = value;
+    rounded.kind = program::ValueKind::kResult;
+    const program::ValueId moved = add_value(std::move(rounded));
+    result.nodes.push_back(
+        {program::Op::mul, result.value(moved).name, {id, by}, {moved}, {}, program::Exactness::kIeeeExact});
+    now[static_cast<size_t>(id)] = moved;
+  };
+  for (const program::ValueId input : original.inputs) round(input);
   for (program::Node node : original.nodes) {
     for (program::ValueId& input : node.inputs) input = current(input);
     result.nodes.push_back(node);
-    if (node.exactness != program::Exactness::kBounded) continue;
-    for (const program::ValueId output : node.outputs) {
-      const program::Value value = result.value(output);
-      if (value.dtype != program::DType::kFloat32 || value.shape.empty()) continue;
-      program::Shape ones(value.shape.size(), 1);
-      const auto fixed =
-          std::find_if(value.shape.rbegin(), value.shape.rend(), [](const program::Dim& dim) { return dim.is_number(); });
-      if (fixed != value.shape.rend()) ones[static_cast<size_t>(value.shape.rend() - fixed) - 1] = *fixed;
-      auto factors = std::make_shared<std::vector<float>>(static_cast<size_t>(program::volume(ones).factor));
-      for (float& factor : *factors) factor = 1 + kRounding * (static_cast<float>(generator() % 3) - 1);
-      program::Value constant;
-      constant.name = value.name;
-      constant.kind = program::ValueKind::kConstant;
-      constant.shape = ones;
-      const program::ValueId by = add_value(constant);
-      result.constants.push_back({by, program::FloatData(*factors), factors});
-      const program::ValueId moved = add_value(value);
-      result.nodes.push_back(
-          {program::Op::mul, result.value(moved).name, {output, by}, {moved}, {}, program::Exactness::kIeeeExact});
-      now[static_cast<size_t>(output)] = moved;
-    }
+    if (node.exactness == program::Exactness::kBounded) std::ranges::for_each(node.outputs, round);
   }
   for (program::Output& output : result.outputs) output.value = current(output.value);
   return result;

@@ -223,6 +223,21 @@ TEST(Parts, Writes) {
          y.narrow(2, 1, 2).zero_();
          return y;
        }},
+      {"the first place, counted from the end",
+       {6, 5},
+       [](auto& x) {
+         auto y = x.clone();
+         y.select(1, -y.size(1)).zero_();
+         return y + x.select(1, x.size(1) / 2).unsqueeze(1);
+       }},
+      {"a part of what is concatenated and stacked next",
+       {6, 5},
+       [](auto& x) {
+         auto y = x.clone(), z = x * 3;
+         y.slice(1, 0, 6, 3).copy_(x.slice(1, 0, 6, 3).sigmoid());
+         z.select(1, 2).zero_();
+         return torch::stack({torch::cat({x, y}, 1), torch::cat({z, x}, 1)}, 1);
+       }},
       {"memory that nothing was written to",
        {4, 6},
        [](auto& x) {

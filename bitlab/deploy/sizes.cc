@@ -146,7 +146,7 @@ Result<program::Shape> Lowering::shape_of_output(const Call& call) {
 Result<ValueId> Lowering::positions(const Call& call, const std::function<at::Tensor(const Call&)>& get_tensor) {
   const at::Tensor tensor = get_tensor(call), twin_tensor = get_tensor(twin());
   const auto get = [&](const Call& c) { return get_tensor(c).size(0); };
-  if (values_.contains(identity(tensor))) return value_of(call, tensor);
+  if (is_activation(tensor)) return value_of(call, tensor);
   for (const at::Tensor& t : {tensor, twin_tensor})
     if (t.dim() != 1 || t.scalar_type() != at::kLong || !at::equal(t, at::arange(t.size(0))))
       return unsupported(call, "the int64 positions 0, 1, ...", describe(t) + " of others");

@@ -317,6 +317,23 @@ def quantized_in_training(x: Tensor) -> tuple[Tensor, ...]:
     )  # fmt: skip
 
 
+def best_of_each(x: Tensor) -> Tensor:
+    """Of all samples in one list, as detectors take their queries; some are counted from the end."""
+    places = x.sum(-1).topk(3, 1).indices - 6
+    samples = torch.arange(len(x)).unsqueeze(-1).repeat(1, 3).view(-1)
+    return x[samples, places.view(-1)].view(len(x), 3, -1)
+
+
+def without_a_number(x: Tensor) -> tuple[Tensor, ...]:
+    """NaN marks what is missing, in every way in which it is said."""
+    holes = F.pad(x, (1, 2), value=torch.nan)
+    holes = holes.index_fill(1, torch.tensor([2]), torch.nan).masked_fill(holes > 1, torch.nan)
+    return (
+        holes, holes.nanmedian(-1).values, holes.nanmedian(1, keepdim=True).indices[:, :, 1:-2].float(), holes.median(1).values,
+        torch.full_like(x, torch.nan).nan_to_num(3.0) + x, F.threshold(x, 0.1, torch.nan), x.scatter(1, x.argmax(1, keepdim=True), torch.nan),
+    )  # fmt: skip
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "encoder": (Encoder, (floats(5, 8), lambda batch: torch.arange(5)[None] >= torch.randint(2, 6, (batch, 1)))),
     "latents": (Latents, (floats(9, 5),)),
@@ -361,6 +378,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Sample, ...]]] = {
     "one-hot codes": (OneHot, (floats(5, 3),)),
     "beam": (Beam, (floats(5),)),
     "quantized in training": (lambda: Net(quantized_in_training), (floats(3, 9),)),
+    "the best of each sample": (lambda: Net(best_of_each), (floats(6, 3),)),
+    "dropout of channels": (lambda: nn.Sequential(nn.Dropout2d(0.5, inplace=True), nn.AlphaDropout(0.5, inplace=True), nn.FeatureAlphaDropout(0.5)), (floats(3, 4, 4),)),
+    "without a number": (lambda: Net(without_a_number), (floats(5, 6),)),
     "bias of a constant": (lambda: Net(lambda x: torch.copysign(torch.tensor(1.0), x) + torch.add(x, torch.arange(4.0), alpha=3)), (floats(4),)),
 }  # fmt: skip
 
@@ -632,6 +652,21 @@ def shifted_windows(x: Tensor) -> Tensor:
     return (y @ y.mT + mask).softmax(-1) @ y
 
 
+def written_and_joined(x: Tensor) -> tuple[Tensor, ...]:
+    """Parts are written in place, and what has them is joined with others right behind, as detectors decode keypoints."""
+    y, z = x.clone(), x * 2
+    y[:, ::2] = y[:, ::2].sigmoid()
+    z[..., -z.size(2)] = 0.0
+    return torch.cat([x, y], 1), torch.stack([y, z]).transpose(0, 1)
+
+
+def decayed(x: Tensor) -> Tensor:
+    """As extrapolating positions are scaled: powers of constants, of places that the number of all of them moves."""
+    places = torch.arange(x.size(2))
+    powers = (places - (places.max() + 1) // 2) / 64
+    return x * torch.tensor([0.9, 0.5, 0.7])[:, None] ** powers + torch.tensor([2.0, 3.0, 1.5])[:, None] ** x
+
+
 LENGTH, IMAGE = {0: "batch", -1: "length"}, {0: "batch", 2: "height", 3: "width"}
 # A network, its inputs from a batch and two sizes, and which of their sizes have names.
 OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[Tensor, ...]], dict[int, str]]] = {
@@ -677,6 +712,9 @@ OPEN: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int, int], tuple[T
     "weights, places and diagonals": (OpenImages, images, IMAGE),
     "interpolated tables": (InterpolatedTable, images, {0: "batch", 2: "4*rows", 3: "4*columns"}),
     "shifted windows": (lambda: Net(shifted_windows), images, {0: "batch", 2: "4*rows", 3: "4*columns"}),
+    "written and joined": (lambda: Net(written_and_joined), signals(3), LENGTH),
+    "decayed": (lambda: Net(decayed), signals(3), LENGTH),
+    "the middle": (lambda: Net(lambda x: (x[:, :, x.size(2) // 2], x.median(-1).values, x.masked_fill(x > 0, torch.nan).nanmedian(-1).values)), signals(2), LENGTH),
     "the largest": (lambda: Net(lambda x: (x.topk(4)[0], torch.diag_embed(x)[..., 1:, :])), signals(2), LENGTH),
 }  # fmt: skip
 

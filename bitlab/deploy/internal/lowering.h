@@ -132,6 +132,8 @@ class Lowering {
   // The same with values that were computed from it, in the canonical order of a layer's weight.
   program::ValueId constant(const at::Tensor& source, const at::Tensor& values);
   program::ValueId constant(const at::Tensor& values) { return constant(values, values); }
+  // The same of float32 values among which there may be NaN.
+  Result<program::ValueId> with_nan(const at::Tensor& source, const at::Tensor& values);
   program::ValueId number(const at::Scalar& value, at::ScalarType type);
   // A constant from packed codes, or from weights kept in int8. `shape` is [rows, depth] or [rows, kernel..., channels / groups].
   Result<program::ValueId> ternary(const Call& call, std::vector<int64_t> shape);

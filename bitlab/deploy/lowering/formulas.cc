@@ -153,7 +153,7 @@ Term greatest_common_divisor(const Term& x, const Term& y, at::ScalarType type) 
 }
 
 Status lower_of_integers(Lowering& l, const Call& call, Term (*f)(const Term& x, const Term& y, at::ScalarType type)) {
-  const Term x = computed(l, operand(l, call)), y = computed(l, operand(l, call, "other"));
+  const Term x = operand(l, call), y = operand(l, call, "other");
   return finish(l, call, f(x, y, output_of(call).scalar_type()), Rounds::kOnce);
 }
 

@@ -43,7 +43,7 @@ Status slice(Lowering& lowering, const Call& call, int64_t step = 1) {
   const program::Dim whole = lowering.shape(x)[static_cast<size_t>(dim)];
   const auto size = [&](const Call& c) { return output_of(c).size(dim); };
   if (lowering.is_at(whole, call, size)) return lowering.finish(call, x);
-  const Result<int64_t> place = start_of(lowering, call, dim);
+  const Result<int64_t> place = place_of(lowering, call, dim, "start");
   if (!place.ok() && step == 1) return part_from_anywhere(lowering, call, x, dim);
   if (!place.ok()) return place.error();
   const int64_t start = *place;
@@ -158,11 +158,11 @@ Status lower_transpose(Lowering& lowering, const Call& call) {
   return lowering.lower_to(call, Op::permute, {x}, {{"dims", dims}});
 }
 
-Result<int64_t> start_of(Lowering& lowering, const Call& call, int64_t dim) {
+Result<int64_t> place_of(Lowering& lowering, const Call& call, int64_t dim, const char* argument) {
   const auto size_of = [&](const Call& c) { return c.argument("self").toTensor().size(dim); };
   const auto begin_of = [&](const Call& c) {
     const int64_t size = size_of(c);
-    return std::clamp<int64_t>(given(c, "start") ? wrap_dim(c.argument("start").toInt(), size) : 0, 0, size);
+    return std::clamp<int64_t>(given(c, argument) ? wrap_dim(c.argument(argument).toInt(), size) : 0, 0, size);
   };
   const int64_t start = begin_of(call), twin_start = begin_of(lowering.twin()), size = size_of(call),
                 twin_size = size_of(lowering.twin());
@@ -175,17 +175,20 @@ Result<int64_t> start_of(Lowering& lowering, const Call& call, int64_t dim) {
 Status lower_slice(Lowering& lowering, const Call& call) { return slice(lowering, call, call.argument("step").toInt()); }
 Status lower_narrow(Lowering& lowering, const Call& call) { return slice(lowering, call); }
 
-int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x) {
-  const int64_t dim = dim_of(call), index = call.argument("index").toInt();
-  const bool is_fixed = lowering.shape(x)[static_cast<size_t>(dim)].is_number();
-  return is_fixed ? wrap_dim(index, call.argument("self").toTensor().size(dim)) : index;
-}
-
 Status lower_select(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.activation(call, "self"));
-  const int64_t dim = dim_of(call), index = index_of_part(lowering, call, x);
-  lowering.at_least(lowering.shape(x)[static_cast<size_t>(dim)], index < 0 ? -index : index + 1);
-  BITLAB_TRY(ValueId y, slice_of(lowering, x, dim, index, 1));
+  const int64_t dim = dim_of(call);
+  const auto part = [&]() -> Result<ValueId> {
+    if (const Result<int64_t> index = place_of(lowering, call, dim, "index"); index.ok()) {
+      lowering.at_least(lowering.shape(x)[static_cast<size_t>(dim)], *index < 0 ? -*index : *index + 1);
+      return slice_of(lowering, x, dim, *index, 1);
+    }
+    BITLAB_TRY(const program::Dim end, lowering.dim_of(call, [&](const Call& c) {
+      return wrap_dim(c.argument("index").toInt(), c.argument("self").toTensor().size(dim)) + 1;
+    }));
+    return part_before(lowering, x, dim, end, 1);
+  };
+  BITLAB_TRY(ValueId y, part());
   BITLAB_TRY(const program::Shape shape, lowering.shape_of_output(call));
   BITLAB_TRY(y, lowering.reshape(y, shape));
   return lowering.finish(call, y);

@@ -1,8 +1,6 @@
 // Padding: of one width, and to sizes that differ from run to run.
 #include <algorithm>
 
-#include <ATen/ops/full.h>
-
 #include "bitlab/deploy/lowering/internal/lowerings.h"
 
 namespace bitlab::deploy {
@@ -30,9 +28,7 @@ struct Axis {
   Result<ValueId> constant(const program::Dim& length) const {
     program::Shape shape = lowering.shape(x);
     shape[static_cast<size_t>(dim)] = length;
-    return lowering.node(Op::expand,
-                         {lowering.constant(at::full(Sizes(shape.size(), 1), value, scalar_type(lowering.dtype(x))))},
-                         {{"shape", shape}});
+    return lowering.node(Op::expand, {lowering.number(value, scalar_type(lowering.dtype(x)))}, {{"shape", shape}});
   }
   // `length` values in front of x, or behind it; kNone for none.
   Result<ValueId> edge(Padding mode, int64_t length, bool front) const {

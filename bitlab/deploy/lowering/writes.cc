@@ -31,14 +31,15 @@ Result<ValueId> with_dim(Lowering& lowering, ValueId part, ValueId base, int64_t
 
 Result<ValueId> put_sliced(Lowering& lowering, const Call& call, const at::Tensor&, ValueId base, ValueId part) {
   const int64_t dim = dim_of(call);
-  BITLAB_TRY(const int64_t start, start_of(lowering, call, dim));
+  BITLAB_TRY(const int64_t start, place_of(lowering, call, dim, "start"));
   return put_slice(lowering, base, part, dim, start, call.op == "aten::slice.Tensor" ? call.argument("step").toInt() : 1);
 }
 
 Result<ValueId> put_selected(Lowering& lowering, const Call& call, const at::Tensor&, ValueId base, ValueId part) {
   const int64_t dim = dim_of(call);
   BITLAB_TRY(part, with_dim(lowering, part, base, dim));
-  return put_slice(lowering, base, part, dim, index_of_part(lowering, call, base));
+  BITLAB_TRY(const int64_t index, place_of(lowering, call, dim, "index"));
+  return put_slice(lowering, base, part, dim, index);
 }
 
 // One of a list of parts that follow each other, without their dimension where `drops`.
@@ -244,7 +245,7 @@ Status lower_slice_scatter(Lowering& lowering, const Call& call) {
   BITLAB_TRY(const ValueId x, lowering.operand_as(call, "self", result_type(call)));
   BITLAB_TRY(const ValueId source, lowering.operand_as(call, "src", result_type(call)));
   const int64_t dim = dim_of(call);
-  BITLAB_TRY(const int64_t start, start_of(lowering, call, dim));
+  BITLAB_TRY(const int64_t start, place_of(lowering, call, dim, "start"));
   BITLAB_TRY(const ValueId y, put_slice(lowering, x, source, dim, start, call.argument("step").toInt()));
   return lowering.finish(call, y);
 }
@@ -254,7 +255,8 @@ Status lower_select_scatter(Lowering& lowering, const Call& call) {
   BITLAB_TRY(ValueId source, lowering.operand_as(call, "src", result_type(call)));
   const int64_t dim = dim_of(call);
   BITLAB_TRY(source, with_dim(lowering, source, x, dim));
-  BITLAB_TRY(const ValueId y, put_slice(lowering, x, source, dim, index_of_part(lowering, call, x)));
+  BITLAB_TRY(const int64_t index, place_of(lowering, call, dim, "index"));
+  BITLAB_TRY(const ValueId y, put_slice(lowering, x, source, dim, index));
   return lowering.finish(call, y);
 }
 
@@ -269,13 +271,6 @@ Status lower_fill(Lowering& lowering, const Call& call) {
 }
 
 namespace {
-
-// The value of a mask or of indices, which may be a constant.
-Result<ValueId> index_value(Lowering& lowering, const Call& call, size_t dim) {
-  const at::Tensor& index = index_of(call, dim);
-  if (lowering.is_activation(index)) return lowering.value_of(call, index);
-  return lowering.constant_of(call, [&](const Call& c) { return index_of(c, dim); });
-}
 
 Status put_where(Lowering& lowering, const Call& call, ValueId x, ValueId values, size_t dim) {
   BITLAB_TRY(ValueId condition, index_value(lowering, call, dim));

@@ -65,11 +65,9 @@ using ViewFunction = Result<ValueId> (*)(Lowering& lowering, const Call& call, c
                                          ValueId part);
 ViewFunction find_view_function(std::string_view op);
 
-// Where a part begins that a call takes along a dimension of its first argument: from the end where that is what stays the same (movement.cc).
-Result<int64_t> start_of(Lowering& lowering, const Call& call, int64_t dim);
-
-// The place that a select of x is at: from the end where the dimension's size differs from run to run and it counts from there (movement.cc).
-int64_t index_of_part(Lowering& lowering, const Call& call, ValueId x);
+// Where a part begins that a call takes along a dimension of its first argument, as `argument`, "start" or "index", says: from the end, below 0, where that is
+// what stays the same (movement.cc).
+Result<int64_t> place_of(Lowering& lowering, const Call& call, int64_t dim, const char* argument);
 
 // 0, 1, ..., as many as a size says.
 inline Result<ValueId> counted_to(Lowering& lowering, const program::Dim& size) {
@@ -129,9 +127,10 @@ Status finish_adaptive_places(Lowering& lowering, const Call& call, ValueId x, c
 // a b of [..., m, k] and [..., k, n], whose sizes in front broadcast (layers.cc).
 Result<ValueId> multiplied(Lowering& lowering, ValueId a, ValueId b);
 
-// Of index and index_put (indices.cc): the tensor that indexes a dimension, the dimensions that one does, and whether they are arange(batch) and a
-// computed place for each sample.
+// Of index and index_put (indexing.cc): the tensor that indexes a dimension, its value, which may be a constant, the dimensions that have one, and whether they
+// are arange(batch) and a computed place for each sample.
 const at::Tensor& index_of(const Call& call, size_t dim);
+Result<ValueId> index_value(Lowering& lowering, const Call& call, size_t dim);
 std::vector<size_t> indexed_dims(const Call& call);
 bool indexes_samples(Lowering& lowering, const Call& call);
 // x with values written where index would read them, by int64 indices of several dimensions.
