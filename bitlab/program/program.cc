@@ -51,6 +51,8 @@ Signature Program::signature() const {
   return signature;
 }
 
+const Attribute& Node::any_attribute(std::string_view key) const { return attributes.at(std::string(key)); }
+
 const Constant* Program::constant(ValueId id) const {
   const auto found = std::lower_bound(constants.begin(), constants.end(), id,
                                       [](const Constant& c, ValueId wanted) { return c.value < wanted; });
