@@ -59,8 +59,9 @@ if(BITLAB_MOBILE)
   set(CMAKE_CXX_VISIBILITY_PRESET hidden)
   set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
   target_compile_definitions(bitlab_flags INTERFACE BITLAB_FEW_TILES)
-  # What is not used goes; so do exceptions, with the tables that they need in every function, and the names of types, which nothing asks for.
-  target_compile_options(bitlab_flags INTERFACE -ffunction-sections -fdata-sections
+  # What is not used goes; so do exceptions, with the tables that they need in every function, the chain of frames, which without those tables
+  # profilers alone would follow, and the names of types, which nothing asks for.
+  target_compile_options(bitlab_flags INTERFACE -fomit-frame-pointer -ffunction-sections -fdata-sections
                                                 $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions> $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti>
                                                 -fno-unwind-tables -fno-asynchronous-unwind-tables)
 endif()
