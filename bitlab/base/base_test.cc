@@ -51,6 +51,26 @@ TEST(Result, PassesErrorsOn) {
   EXPECT_EQ(failed.error().message, "[half] an even number, got 3");
 }
 
+TEST(Result, IsCopiedMovedAndAssigned) {
+  Result<std::string> held = std::string("a text that is too long for the string itself");
+  const Result<std::string> same = held, failed = make_error(ErrorCode::kCorrupt, "[test] all of it, got a part of it");
+  Result<std::string> copied = failed;
+  EXPECT_EQ(copied.error().message, failed.error().message);
+  const Result<std::string> moved = std::move(copied);
+  EXPECT_EQ(moved.error().code, ErrorCode::kCorrupt);
+  held = moved;
+  EXPECT_EQ(held.error().message, failed.error().message);
+  held = same;
+  EXPECT_EQ(*held, *same);
+  Status status = make_error(ErrorCode::kCorrupt, "[test] all of it, got a part of it");
+  const Status status_copied = status;
+  EXPECT_EQ(status_copied.error().message, status.error().message);
+  status = Status();
+  EXPECT_TRUE(status.ok());
+  const Error error = make_error(ErrorCode::kIoError, "[test] a file, got none");
+  EXPECT_EQ(Status(error).error().message, error.message);
+}
+
 TEST(Result, ValueThrowsTheError) {
   try {
     static_cast<void>(half(1).value());

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Error system_error(const fs::path& path, std::string_view expectation) {
+Failure system_error(const fs::path& path, std::string_view expectation) {
   const int code = errno;
   return make_error(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIoError, "[file] {}, got '{}' (path={})",
                     expectation, std::strerror(code), path.string());

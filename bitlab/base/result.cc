@@ -21,6 +21,15 @@ const ErrorRow& row(ErrorCode code) { return kErrors.at(static_cast<size_t>(code
 
 }  // namespace
 
+Failure::Failure(Error error) : error_(new Error(std::move(error))) {}
+Error* Failure::copy(const Error& error) { return new Error(error); }
+void Failure::destroy(Error* error) { delete error; }
+
+Failure::operator Error() const {
+  const std::unique_ptr<Error> owned(error_);
+  return std::move(*owned);
+}
+
 std::string_view error_name(ErrorCode code) { return row(code).name; }
 std::string_view error_meaning(ErrorCode code) { return row(code).meaning; }
 ErrorGroup error_group(ErrorCode code) { return row(code).group; }

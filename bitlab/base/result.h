@@ -5,13 +5,12 @@
 #pragma once
 
 #include <cstdlib>
-#include <optional>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include <fmt/core.h>
 
@@ -41,17 +40,37 @@ struct [[nodiscard]] Error {
   std::string message;
 };
 
+// An error on its way into a Result, which takes it over: a pointer in a register, so that functions that can fail are not much larger for that.
+class [[nodiscard]] Failure {
+ public:
+  explicit Failure(Error error);
+  operator Error() const;  // NOLINT(google-explicit-constructor): where no Result takes it
+
+ private:
+  template <class T>
+  friend class Result;
+  explicit Failure(Error* error) : error_(error) {}
+  static Error* copy(const Error& error);
+  static void destroy(Error* error);
+  Error* error_;
+};
+
 #ifdef BITLAB_FORMATS_NO_FLOATS  // of phones' libbitlab, whose fmt is without them
 void float_in_a_message();       // has no definition: what would need it does not link
 #endif
 
+// Here rather than in result.cc, as LibTorch's fmt, above it, is another one.
+inline Failure make_failure(ErrorCode code, fmt::string_view format, fmt::format_args args) {
+  return Failure(Error{code, fmt::vformat(format, args)});
+}
+
 // Error{code, formatted message}.
 template <class... Args>
-Error make_error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
+Failure make_error(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
 #ifdef BITLAB_FORMATS_NO_FLOATS
   if constexpr ((std::is_floating_point_v<std::remove_cvref_t<Args>> || ...)) float_in_a_message();
 #endif
-  return Error{code, fmt::vformat(format, fmt::make_format_args(args...))};
+  return make_failure(code, format, fmt::make_format_args(args...));
 }
 
 // What value() throws.
@@ -77,20 +96,48 @@ template <class T>
 class [[nodiscard]] Result {
  public:
   using value_type = T;
-  Result(T value) : state_(std::move(value)) {}      // NOLINT(google-explicit-constructor): `return value;`
-  Result(Error error) : state_(std::move(error)) {}  // NOLINT(google-explicit-constructor): `return make_error(...);`
+  Result(T value) : ok_(true), value_(std::move(value)) {}  // NOLINT(google-explicit-constructor): `return value;`
+  Result(Failure failure)  // NOLINT(google-explicit-constructor): `return make_error(...);`
+      : ok_(false), error_(failure.error_) {}
+  Result(Error error) : Result(Failure(std::move(error))) {}  // NOLINT(google-explicit-constructor)
+  Result(const Result& other) requires std::is_copy_constructible_v<T> : ok_(other.ok_) {
+    if (ok_) {
+      std::construct_at(&value_, other.value_);
+    } else {
+      error_ = Failure::copy(other.error());
+    }
+  }
+  Result(Result&& other) noexcept : ok_(other.ok_) {
+    if (ok_) {
+      std::construct_at(&value_, std::move(other.value_));
+    } else {
+      error_ = std::exchange(other.error_, nullptr);
+    }
+  }
+  Result& operator=(Result other) noexcept {
+    std::destroy_at(this);
+    return *std::construct_at(this, std::move(other));
+  }
+  ~Result() {
+    if (ok_) {
+      value_.~T();
+    } else if (error_ != nullptr) {
+      Failure::destroy(error_);
+    }
+  }
 
-  bool ok() const { return state_.index() == 0; }
+  bool ok() const { return ok_; }
   explicit operator bool() const { return ok(); }
 
-  const Error& error() const& { return std::get<1>(state_); }
-  Error&& error() && { return std::get<1>(std::move(state_)); }
+  const Error& error() const& { return *error_; }
+  Error&& error() && { return std::move(*error_); }
+  Failure failure() && { return Failure(std::exchange(error_, nullptr)); }
 
-  T& operator*() & { return std::get<0>(state_); }
-  const T& operator*() const& { return std::get<0>(state_); }
-  T&& operator*() && { return std::get<0>(std::move(state_)); }
-  T* operator->() { return &std::get<0>(state_); }
-  const T* operator->() const { return &std::get<0>(state_); }
+  T& operator*() & { return value_; }
+  const T& operator*() const& { return value_; }
+  T&& operator*() && { return std::move(value_); }
+  T* operator->() { return &value_; }
+  const T* operator->() const { return &value_; }
 
   T& value() & { return check(), **this; }
   const T& value() const& { return check(), **this; }
@@ -100,7 +147,11 @@ class [[nodiscard]] Result {
   void check() const {
     if (!ok()) BITLAB_THROW(error());
   }
-  std::variant<T, Error> state_;
+  bool ok_;
+  union {
+    T value_;
+    Error* error_;  // null where it was moved away
+  };
 };
 
 template <>
@@ -108,18 +159,26 @@ class [[nodiscard]] Result<void> {
  public:
   using value_type = void;
   Result() = default;
-  Result(Error error) : error_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(Failure failure) : error_(failure.error_) {}         // NOLINT(google-explicit-constructor)
+  Result(Error error) : Result(Failure(std::move(error))) {}  // NOLINT(google-explicit-constructor)
+  Result(const Result& other) : error_(other.ok() ? nullptr : Failure::copy(other.error())) {}
+  Result(Result&& other) noexcept : error_(std::exchange(other.error_, nullptr)) {}
+  Result& operator=(Result other) noexcept { return std::swap(error_, other.error_), *this; }
+  ~Result() {
+    if (error_ != nullptr) Failure::destroy(error_);
+  }
 
-  bool ok() const { return !error_; }
+  bool ok() const { return error_ == nullptr; }
   explicit operator bool() const { return ok(); }
   const Error& error() const& { return *error_; }
-  Error&& error() && { return *std::move(error_); }
+  Error&& error() && { return std::move(*error_); }
+  Failure failure() && { return Failure(std::exchange(error_, nullptr)); }
   void value() const {
-    if (error_) BITLAB_THROW(*error_);
+    if (!ok()) BITLAB_THROW(error());
   }
 
  private:
-  std::optional<Error> error_;
+  Error* error_ = nullptr;
 };
 
 using Status = Result<void>;
@@ -130,15 +189,15 @@ using Status = Result<void>;
 #define BITLAB_CONCAT(a, b) BITLAB_CONCAT_INNER(a, b)
 
 // Returns the error of `expression`, a Result or Status, from the enclosing function.
-#define BITLAB_RETURN_IF_ERROR(expression)                                                                                \
-  do {                                                                                                                    \
-    if (auto bitlab_status = (expression); !bitlab_status.ok()) return ::bitlab::Error(std::move(bitlab_status).error()); \
+#define BITLAB_RETURN_IF_ERROR(expression)                                                                 \
+  do {                                                                                                     \
+    if (auto bitlab_status = (expression); !bitlab_status.ok()) return std::move(bitlab_status).failure(); \
   } while (false)
 
 // BITLAB_TRY(auto x, f()); declares x from the value of f(), or returns its error.
 #define BITLAB_TRY(declaration, expression) \
   BITLAB_TRY_INNER(BITLAB_CONCAT(bitlab_result_, __LINE__), declaration, expression)
-#define BITLAB_TRY_INNER(result, declaration, expression)              \
-  auto result = (expression);                                          \
-  if (!result.ok()) return ::bitlab::Error(std::move(result).error()); \
+#define BITLAB_TRY_INNER(result, declaration, expression) \
+  auto result = (expression);                             \
+  if (!result.ok()) return std::move(result).failure();   \
   declaration = *std::move(result)

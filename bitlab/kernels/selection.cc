@@ -69,7 +69,7 @@ std::string explain(std::span<const RowVerdict> verdicts) {
   return text;
 }
 
-Error no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts) {
+Failure no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts) {
   return make_error(ErrorCode::kNoKernel, "[{}] a kernel for {}, got none: {}", op, problem, explain(verdicts));
 }
 

@@ -110,7 +110,7 @@ struct Selection {
 
 // "row: Verdict (reason)" lines, for errors and for `kernels explain`.
 std::string explain(std::span<const RowVerdict> verdicts);
-Error no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts);
+Failure no_kernel(std::string_view op, std::string_view problem, std::span<const RowVerdict> verdicts);
 
 // What a choice depends on, of a row of any kernel.
 struct Candidate {

@@ -9,7 +9,7 @@
 namespace bitlab::program {
 namespace {
 
-Error unsupported(const Node& node, std::string_view expectation, const std::string& found) {
+Failure unsupported(const Node& node, std::string_view expectation, const std::string& found) {
   return make_error(ErrorCode::kUnsupported, "[add_kv_state] {}, got {} (node={})", expectation, found, node.name);
 }
 

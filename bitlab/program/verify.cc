@@ -15,7 +15,7 @@ namespace bitlab::program {
 namespace {
 
 template <class... Args>
-Error corrupt(fmt::format_string<Args...> format, Args&&... args) {
+Failure corrupt(fmt::format_string<Args...> format, Args&&... args) {
   return make_error(ErrorCode::kCorrupt, "[verify] {}", fmt::vformat(format, fmt::make_format_args(args...)));
 }
 

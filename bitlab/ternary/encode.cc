@@ -407,11 +407,11 @@ Status check_learned(const WeightSpec& spec, int64_t scales, std::span<const int
                     listed(expected), to_text(spec), listed(counts));
 }
 
-Error not_finite(std::string_view what, float value, int64_t index) {
+Failure not_finite(std::string_view what, float value, int64_t index) {
   return make_error(ErrorCode::kNotFinite, "[encode] finite {}, got {} (index={})", what, value, index);
 }
 
-Error beyond_float16(int64_t group) {
+Failure beyond_float16(int64_t group) {
   return make_error(ErrorCode::kNotFinite, "[encode] a scale within float16, got more (group={})", group);
 }
 

@@ -51,7 +51,7 @@ Status encode(const WeightSpec& spec, std::span<const float> w, int64_t rows, in
 // What encode() says of its input, for encoders on other devices: whether learned parameters are those of a spec with so many scales, `counts` being
 // the numbers in each (ShapeMismatch); NotFinite of a value of `what`, "weights" or "learned parameters"; NotFinite of the scale of a group.
 Status check_learned(const WeightSpec& spec, int64_t scales, std::span<const int64_t> counts);
-Error not_finite(std::string_view what, float value, int64_t index);
-Error beyond_float16(int64_t group);
+Failure not_finite(std::string_view what, float value, int64_t index);
+Failure beyond_float16(int64_t group);
 
 }  // namespace bitlab::ternary

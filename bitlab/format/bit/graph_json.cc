@@ -87,7 +87,7 @@ Json node_to_json(const Program& p, const Node& node) {
   return json;
 }
 
-Error malformed(std::string_view expectation, const Json& found) {
+Failure malformed(std::string_view expectation, const Json& found) {
   return make_error(ErrorCode::kCorrupt, "[bit] {} in the graph, got {}", expectation, json_excerpt(found));
 }
 

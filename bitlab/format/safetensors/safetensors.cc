@@ -41,7 +41,7 @@ struct Reader {
   std::string_view where;
 
   template <class... Args>
-  Error corrupt(fmt::format_string<Args...> format, Args&&... args) const {
+  Failure corrupt(fmt::format_string<Args...> format, Args&&... args) const {
     return make_error(ErrorCode::kCorrupt, "[{}] {}", where, fmt::vformat(format, fmt::make_format_args(args...)));
   }
 

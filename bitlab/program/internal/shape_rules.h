@@ -24,7 +24,7 @@ inline const Shape& shape_of(const Program& p, const Node& node, size_t input) {
 inline DType dtype_of(const Program& p, const Node& node, size_t input) { return input_value(p, node, input).dtype; }
 
 template <class... Args>
-Error refuse(ErrorCode code, const Node& node, fmt::format_string<Args...> format, Args&&... args) {
+Failure refuse(ErrorCode code, const Node& node, fmt::format_string<Args...> format, Args&&... args) {
   return make_error(code, "[{}] {} (node={})", name(node.op), fmt::vformat(format, fmt::make_format_args(args...)),
                     node.name);
 }
