@@ -12,6 +12,14 @@ std::string_view name(Verdict verdict) {
   return kNames.at(static_cast<size_t>(verdict));
 }
 
+std::vector<const void*> Policy::candidates(std::string_view op, const void* rows, size_t count, size_t size) const {
+  std::vector<const void*> all;
+  for (size_t i = 0; i < count; ++i) all.push_back(static_cast<const char*>(rows) + i * size);
+  for (const ExtraRow& extra : extra_rows)
+    if (extra.op == op) all.push_back(extra.row);
+  return all;
+}
+
 Policy Policy::from_environment() {
   const char* text = std::getenv("BITLAB_KERNEL");
   return {text == nullptr ? "" : text};

@@ -2,7 +2,6 @@
 // that a choice can be explained and a refusal says why.
 #pragma once
 
-#include <any>
 #include <optional>
 #include <span>
 #include <string>
@@ -56,7 +55,7 @@ std::string_view name(Verdict verdict);  // "Chosen", "MissingFeature"
 // The kernels of one op. What every Row has: `const char* name; FeatureSet needs; Fn* run` (null: not part of this build).
 template <class Row>
 struct KernelList {
-  const char* op;
+  const char* op;  // of one list alone
   std::span<const Row> rows;
 };
 
@@ -68,7 +67,7 @@ struct Policy {
 
   struct ExtraRow {
     std::string_view op;
-    std::any row;  // const Row*, of the op's list
+    const void* row;  // const Row*, of the op's list
   };
   std::vector<ExtraRow> extra_rows{};
 
@@ -80,16 +79,8 @@ struct Policy {
   }
   template <class Row>
   void add(const KernelList<Row>& list, const Row&& row) = delete;
-  // The rows of the list, then those that were added to it.
-  template <class Row>
-  std::vector<const Row*> candidates(const KernelList<Row>& list) const {
-    std::vector<const Row*> rows;
-    for (const Row& row : list.rows) rows.push_back(&row);
-    for (const ExtraRow& extra : extra_rows)
-      if (const auto* row = std::any_cast<const Row*>(&extra.row); row != nullptr && extra.op == list.op)
-        rows.push_back(*row);
-    return rows;
-  }
+  // `count` rows of a list, each `size` bytes behind the other, then those that were added to it.
+  std::vector<const void*> candidates(std::string_view op, const void* rows, size_t count, size_t size) const;
   // Reads BITLAB_KERNEL.
   static Policy from_environment();
   bool allows(std::string_view op, std::string_view row) const;
@@ -132,11 +123,14 @@ Choice choose(std::string_view op, std::span<const Candidate> candidates, const 
 template <class Row, class Refuse, class Cost>
 Selection<Row> select_row(const KernelList<Row>& list, const Machine& machine, const Policy& policy, Refuse refuse,
                           Cost cost) {
-  const std::vector<const Row*> rows = policy.candidates(list);
+  const std::vector<const void*> rows = policy.candidates(list.op, list.rows.data(), list.rows.size(), sizeof(Row));
   std::vector<Candidate> candidates;
-  for (const Row* row : rows) candidates.push_back({row->name, row->needs, row->run != nullptr, refuse(*row), cost(*row)});
+  for (const void* any : rows) {
+    const Row& row = *static_cast<const Row*>(any);
+    candidates.push_back({row.name, row.needs, row.run != nullptr, refuse(row), cost(row)});
+  }
   Choice choice = choose(list.op, candidates, machine, policy);
-  return {choice.chosen ? rows[*choice.chosen] : nullptr, std::move(choice.verdicts)};
+  return {choice.chosen ? static_cast<const Row*>(rows[*choice.chosen]) : nullptr, std::move(choice.verdicts)};
 }
 
 // The chosen row, or NoKernel with the verdicts.
