@@ -135,8 +135,10 @@ BITLAB_ALWAYS_INLINE void take(const FloatGemmArgs& p, const Part& part, Range& 
 
 BITLAB_ALWAYS_INLINE void take_all(const FloatGemmArgs& p, const Part& part, Range tokens) {
   take<kWideTokens, kWidePanels>(p, part, tokens);
+#ifndef BITLAB_FEW_TILES
   take<4, panels_for(4)>(p, part, tokens);
   take<2, panels_for(2)>(p, part, tokens);
+#endif
   take<1, panels_for(1)>(p, part, tokens);
 }
 

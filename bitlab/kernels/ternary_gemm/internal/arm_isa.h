@@ -20,6 +20,9 @@ struct Arm {
 
   BITLAB_INLINE Codes load(const uint8_t* bytes) { return vld1q_u8(bytes); }
   BITLAB_INLINE Codes load_some(const uint8_t* bytes, Some rows) {
+    return kFewTiles && rows >= kRows ? load(bytes) : load_first(bytes, rows);
+  }
+  BITLAB_INLINE_IF_LARGE Codes load_first(const uint8_t* bytes, Some rows) {
     uint8_t padded[16] = {};
     for (int64_t i = 0; i < 4 * rows; ++i) padded[i] = bytes[i];
     return vld1q_u8(padded);

@@ -322,45 +322,54 @@ BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin
                             const int32_t* sums) {
   constexpr int64_t kRows = Isa::kRows;
   while (w.rows > 0) {
-    const int64_t registers = (w.rows + (Isa::kFreeMask ? kRows - 1 : 0)) / kRows;
-    if (registers == 0) {
+    const int64_t whole = (w.rows + (Isa::kFreeMask ? kRows - 1 : 0)) / kRows;  // registers
+    int64_t taken = 1;
+    if (whole >= kMost || (whole > 0 && !kFewTiles)) {
+      taken = whole < kMost ? whole : kMost;
+      with_count<kMost>(
+          taken, [&](auto n) __attribute__((always_inline)) {
+            if constexpr (n.value == kMost || !kFewTiles)
+              tokens_of<Isa, n.value, kTokens, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
+          });
+    } else {
       tokens_of<Isa, 1, kTokens, false, kScales>(p, w, begin, end, row, sums);
-      return;
     }
-    const int64_t taken = registers >= kMost ? kMost : kFewTiles ? 1 : registers;
-    with_count<kMost>(
-        taken, [&](auto n) __attribute__((always_inline)) {
-          tokens_of<Isa, n.value, kTokens, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
-        });
     w.first += 4 * kRows * taken;
     w.rows -= kRows * taken;
     row += kRows * taken;
   }
 }
 
+// Of q of the tokens [begin, end): [group][kSumTokens]. Instruction sets with the same way to add share it.
+template <class Isa, bool kGroups>
+BITLAB_INLINE_IF_LARGE void sums_of_tokens(const TernaryGemmArgs& p, int64_t begin, int64_t end, int64_t steps,
+                                           int32_t* sums) {
+  const int64_t group_steps = kGroups ? p.group / kVnStep : steps;
+  const Runs runs = Runs::of(p, steps);
+  int64_t m = begin;
+  if constexpr (!kGroups && requires { Isa::sums_of_four(p.q, p.q_stride, steps, sums); }) {
+    for (; p.run == 0 && m + 4 <= end; m += 4)
+      Isa::sums_of_four(p.q + m * p.q_stride, p.q_stride, steps, sums + (m - begin));
+  }
+  for (; m < end; ++m)
+    for (int64_t first = 0, group = 0; first < steps; first += group_steps, ++group) {
+      const int64_t last = first + group_steps < steps ? first + group_steps : steps;
+      int32_t sum = 0;
+      for (int64_t s = first, until; s < last; s = until) {
+        until = runs.end(s) < last ? runs.end(s) : last;
+        sum += Isa::sum_of(runs.origin(p.q + m * p.q_stride, s) + s * kVnStep, until - s);
+      }
+      sums[group * kSumTokens + m - begin] = sum;
+    }
+}
+
 template <class Isa, Scales kScales>
 BITLAB_NOINLINE void vn_range(const TernaryGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
                               int64_t row_end, int32_t* sums) {
-  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep,
-                group_steps = kScales == Scales::kGroups ? p.group / kVnStep : steps;
-  const Runs runs = Runs::of(p, steps);
+  const int64_t steps = (p.depth + kVnStep - 1) / kVnStep;
   for (int64_t begin = token_begin; begin < token_end; begin += kSumTokens) {
     const int64_t end = begin + kSumTokens < token_end ? begin + kSumTokens : token_end;
-    int64_t m = begin;
-    if constexpr (kScales != Scales::kGroups && requires { Isa::sums_of_four(p.q, p.q_stride, steps, sums); }) {
-      for (; p.run == 0 && m + 4 <= end; m += 4)
-        Isa::sums_of_four(p.q + m * p.q_stride, p.q_stride, steps, sums + (m - begin));
-    }
-    for (; m < end; ++m)
-      for (int64_t first = 0, group = 0; first < steps; first += group_steps, ++group) {
-        const int64_t last = first + group_steps < steps ? first + group_steps : steps;
-        int32_t sum = 0;
-        for (int64_t s = first, until; s < last; s = until) {
-          until = runs.end(s) < last ? runs.end(s) : last;
-          sum += Isa::sum_of(runs.origin(p.q + m * p.q_stride, s) + s * kVnStep, until - s);
-        }
-        sums[group * kSumTokens + m - begin] = sum;
-      }
+    sums_of_tokens<Isa, kScales == Scales::kGroups>(p, begin, end, steps, sums);
     for (int64_t row = row_begin; row < row_end; row += kVnBlock) {
       const int64_t rows = p.rows - row < kVnBlock ? p.rows - row : kVnBlock;
       constexpr int64_t kRowBytes = Isa::kInt8 ? kVnStep : kVnStep / 4;  // of a step
