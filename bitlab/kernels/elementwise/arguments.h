@@ -14,7 +14,7 @@ enum class Elementwise : uint8_t {
 struct ElementwiseArgs {
   Elementwise op = Elementwise::relu;
   const float* a = nullptr;  // [count]
-  const float* b = nullptr;  // of binary ones: element i of a meets b[i % b_count]
+  const float* b = nullptr;  // of binary ones, else null: element i of a meets b[i % b_count]
   int64_t b_count = 0;
   float* y = nullptr;  // [count]; may be a, or b where b_count = count
 };

@@ -53,7 +53,7 @@ BITLAB_ALWAYS_INLINE F32x16 power_of_two(const I32x16& n) {
 
 // e^x; 0 below -87.3, infinity above 88.72. `kNegative`: x is at most 0, so that the same bits cost a third less.
 template <bool kNegative = false>
-BITLAB_ALWAYS_INLINE F32x16 exp(const F32x16& x) {
+BITLAB_INLINE_IF_FAST F32x16 exp(F32x16 x) {
   // x = n ln 2 + r with |r| <= ln 2 / 2. ln 2 is split so that n * kLn2High is exact (Cody and Waite); the polynomial is the
   // Taylor series to r^7, whose remainder is below 2^-24 relative on that interval.
   constexpr float kLog2e = 1.44269504F, kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;
@@ -86,7 +86,7 @@ BITLAB_ALWAYS_INLINE F32x16 expm1(const F32x16& x) {
 
 // The natural logarithm; -infinity at 0, NaN below. x = 2^e m with m in [sqrt(1/2), sqrt(2)); the polynomial is that of logf in the Cephes library
 // (S. Moshier, 1984-2000).
-BITLAB_ALWAYS_INLINE F32x16 log(const F32x16& x) {
+BITLAB_INLINE_IF_FAST F32x16 log(F32x16 x) {
   constexpr float kLeastNormal = 1.17549435e-38F, kRootHalf = 0.707106781F, kLn2High = 0.693359375F,
                   kLn2Low = -2.12194440e-4F;
   constexpr float kLog[] = {3.3333331174e-1F,  -2.4999993993e-1F, 2.0000714765e-1F,  -1.6668057665e-1F, 1.4249322787e-1F,
@@ -115,13 +115,13 @@ BITLAB_ALWAYS_INLINE F32x16 log1p(const F32x16& x) {
   return select(sum == 1.0F, x, select(sum == 0.0F, -__builtin_inff(), select(x == __builtin_inff(), x, y)));
 }
 
-BITLAB_ALWAYS_INLINE F32x16 sigmoid(const F32x16& x) {
+BITLAB_INLINE_IF_FAST F32x16 sigmoid(F32x16 x) {
   const F32x16 e = exp(-magnitude(x));
   const F32x16 above = F32x16(1.0F) / (e + 1.0F);
   return select(x < 0.0F, e * above, above);
 }
 
-BITLAB_ALWAYS_INLINE F32x16 tanh(const F32x16& x) {
+BITLAB_INLINE_IF_FAST F32x16 tanh(F32x16 x) {
   constexpr float kInner = 0.625F;  // below it (tanh x - x) / x^3 as a polynomial in x^2, above it by e^2|x|
   constexpr float kTanh[] = {-0.333332819F, 0.133314422F, -0.0537397148F, 0.0206390866F, -0.00570498633F};
   const F32x16 size = magnitude(x), square = x * x;
@@ -136,7 +136,7 @@ BITLAB_ALWAYS_INLINE F32x16 erf_inside(const F32x16& u) {
                             0.00518832767F, -0.000801019351F, 7.85386097e-05F};
   return u * polynomial(kErf, u * u);
 }
-BITLAB_ALWAYS_INLINE F32x16 erfc_factor(const F32x16& size) {
+BITLAB_INLINE_IF_FAST F32x16 erfc_factor(F32x16 size) {
   constexpr float kErfcSpread = 0.3275911F;
   constexpr float kErfc[] = {0.184833149F, 0.18464305F,    0.176272379F, 0.149936588F,  0.135032561F,
                              0.101021654F, 0.00435702124F, 0.125860677F, -0.0620130757F};
@@ -187,7 +187,7 @@ BITLAB_ALWAYS_INLINE F32x16 atan2(const F32x16& y, const F32x16& x) {
 
 // The sine of x + quarters pi / 2. Quarters are taken away in parts of 11 bits, so that products with numbers below 2^13 are exact; Taylor's
 // series to r^11 and r^10 on [-pi/4, pi/4].
-BITLAB_ALWAYS_INLINE F32x16 sine_of(const F32x16& x, int32_t quarters) {
+BITLAB_INLINE_IF_FAST F32x16 sine_of(F32x16 x, int32_t quarters) {
   constexpr float kTwoOverPi = 0.636619772F;
   constexpr float kPart1 = 0x1.92p+0F, kPart2 = 0x1.fb4p-12F, kPart3 = 0x1.444p-24F, kPart4 = 0x1.68c234p-39F;
   constexpr float kSine[] = {-1.0F / 6.0F, 1.0F / 120.0F, -1.0F / 5040.0F, 1.0F / 362880.0F, -1.0F / 39916800.0F};

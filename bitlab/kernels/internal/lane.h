@@ -9,6 +9,7 @@
 #include "bitlab/kernels/internal/cuda_block.h"
 
 #define BITLAB_ALWAYS_INLINE BITLAB_HOST_DEVICE
+#define BITLAB_INLINE_IF_FAST BITLAB_ALWAYS_INLINE
 #define BITLAB_INLINE_LAMBDA
 #define BITLAB_UNROLL_LANES BITLAB_UNROLL
 

@@ -15,6 +15,11 @@
 #endif
 
 #define BITLAB_ALWAYS_INLINE inline __attribute__((always_inline))
+#ifdef BITLAB_FEW_TILES  // code is to be small: long formulas, and what blocks that are not full need, stand there once
+#define BITLAB_INLINE_IF_FAST [[maybe_unused]] static __attribute__((noinline))
+#else
+#define BITLAB_INLINE_IF_FAST BITLAB_ALWAYS_INLINE
+#endif
 #define BITLAB_INLINE_LAMBDA __attribute__((always_inline))  // behind a lambda's parameters
 #define BITLAB_UNROLL_LANES _Pragma("GCC unroll 8")          // in front of a loop over registers or a few constants
 
@@ -170,11 +175,13 @@ BITLAB_ALWAYS_INLINE F32x16 load(const float* from) {
 }
 
 // The first `count` lanes from memory, `padding` in the others.
-BITLAB_ALWAYS_INLINE F32x16 load_some(const float* from, int64_t count, float padding = 0.0F) {
-  if (count == kLanes) return load(from);
+BITLAB_INLINE_IF_FAST F32x16 load_padded(const float* from, int64_t count, float padding) {
   float lanes[kLanes];
   for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < count ? from[i] : padding;
   return load(lanes);
+}
+BITLAB_ALWAYS_INLINE F32x16 load_some(const float* from, int64_t count, float padding = 0.0F) {
+  return count == kLanes ? load(from) : load_padded(from, count, padding);
 }
 
 BITLAB_ALWAYS_INLINE void store(float* to, const F32x16& x) {
@@ -182,11 +189,13 @@ BITLAB_ALWAYS_INLINE void store(float* to, const F32x16& x) {
       std::memcpy(to + i * kRegisterLanes, &x.part[i], sizeof(FloatRegister));
 }
 
-BITLAB_ALWAYS_INLINE void store_some(float* to, const F32x16& x, int64_t count) {
-  if (count == kLanes) return store(to, x);
+BITLAB_INLINE_IF_FAST void store_first(float* to, F32x16 x, int64_t count) {
   float lanes[kLanes];
   store(lanes, x);
   for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+}
+BITLAB_ALWAYS_INLINE void store_some(float* to, const F32x16& x, int64_t count) {
+  count == kLanes ? store(to, x) : store_first(to, x, count);
 }
 
 // The lanes as one number by a tree of halves: lane i with lane i + 8, then i + 4, i + 2, i + 1.

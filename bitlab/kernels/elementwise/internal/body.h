@@ -23,14 +23,6 @@ BITLAB_ALWAYS_INLINE void walk(const float* a, const float* b, bool repeated, fl
   for (int64_t i = 0; i < rest; ++i) y[count - rest + i] = last_a[i];
 }
 
-// y = f(a) for the elements [begin, end).
-template <class F>
-BITLAB_ALWAYS_INLINE void map(const ElementwiseArgs& p, int64_t begin, int64_t end, F f) {
-  const float unused[kLanes] = {};
-  walk(p.a + begin, unused, true, p.y + begin, end - begin,
-       [&](const F32x16& x, const F32x16&) BITLAB_INLINE_LAMBDA { return f(x); });
-}
-
 inline constexpr int64_t kFewest = 128;  // elements of a run that is worth its begin
 
 // Repeats a period of b, from element `first` on, so often that the whole is blocks and periods: the length that `to` holds then. 0 where it would be
@@ -48,36 +40,37 @@ BITLAB_ALWAYS_INLINE int64_t repeat(const float* b, int64_t period, int64_t firs
   return length;
 }
 
-// y = f(a, b) for the elements [begin, end), in runs that meet b side by side. A short period is written out first: of an image's few channels.
-template <class F>
-BITLAB_ALWAYS_INLINE void zip(const ElementwiseArgs& p, int64_t begin, int64_t end, F f) {
-  if (begin >= end) return;
-  float periods[2 * kFewest];
-  const float* b = p.b;
-  int64_t period = p.b_count, first = begin % period;
-  const bool is_one = period == 1;
-  if (is_one) {
-    store(periods, p.b[0]);
-    b = periods, period = end - begin;
-  } else if (period < kFewest && end - begin > 2 * kFewest) {
-    if (const int64_t length = repeat(p.b, period, first, periods); length != 0) b = periods, period = length, first = 0;
-  }
-  for (; begin < end; first = 0) {
-    const int64_t left = period - first, run = left < end - begin ? left : end - begin;
-    walk(p.a + begin, b + first, is_one, p.y + begin, run, f);
-    begin += run;
+BITLAB_ALWAYS_INLINE void run(Elementwise op, const float* from, const float* with, bool repeated, float* y, int64_t count) {
+  switch (op) {
+#define BITLAB_UNARY(name, formula)             \
+  case Elementwise::name:                       \
+    return walk(from, with, repeated, y, count, \
+                [](const F32x16& x, const F32x16&) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
+#define BITLAB_BINARY(name, formula)            \
+  case Elementwise::name:                       \
+    return walk(from, with, repeated, y, count, \
+                [](const F32x16& a, const F32x16& b) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
+#include "bitlab/kernels/elementwise/elementwise.def"
   }
 }
 
+// The elements [begin, end), in runs that meet b, of which functions of one value have none, side by side. A short period is written out first: of an image's few channels.
 BITLAB_ALWAYS_INLINE void elementwise_body(const ElementwiseArgs& p, int64_t begin, int64_t end) {
-  switch (p.op) {
-#define BITLAB_UNARY(name, formula) \
-  case Elementwise::name:           \
-    return map(p, begin, end, [](const F32x16& x) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
-#define BITLAB_BINARY(name, formula) \
-  case Elementwise::name:            \
-    return zip(p, begin, end, [](const F32x16& a, const F32x16& b) BITLAB_INLINE_LAMBDA -> F32x16 { return formula; });
-#include "bitlab/kernels/elementwise/elementwise.def"
+  if (begin >= end) return;
+  float periods[2 * kFewest];
+  const float* b = p.b;
+  int64_t period = p.b_count, first = 0;
+  const bool is_one = b == nullptr || period == 1;
+  if (is_one) {
+    store(periods, b == nullptr ? 0.0F : b[0]);
+    b = periods, period = end - begin;
+  } else if (first = begin % period; period < kFewest && end - begin > 2 * kFewest) {
+    if (const int64_t length = repeat(p.b, period, first, periods); length != 0) b = periods, period = length, first = 0;
+  }
+  for (; begin < end; first = 0) {
+    const int64_t left = period - first, count = left < end - begin ? left : end - begin;
+    run(p.op, p.a + begin, b + first, is_one, p.y + begin, count);
+    begin += count;
   }
 }
 

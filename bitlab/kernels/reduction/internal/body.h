@@ -75,8 +75,14 @@ BITLAB_ALWAYS_INLINE float weights_row(const ReductionArgs& p, const float* x, f
   return tree_sum(sum);
 }
 
-BITLAB_ALWAYS_INLINE void softmax_row(const ReductionArgs& p, const float* x, float* y) {
-  const float total = weights_row(p, x, y);
+// kSoftmax and kWeights.
+BITLAB_ALWAYS_INLINE void softmax_row(const ReductionArgs& p, int64_t row) {
+  float* y = p.y + row * p.columns;
+  const float total = weights_row(p, p.x + row * p.columns, y);
+  if (p.op == Reduction::kWeights) {
+    p.total[row] = total;
+    return;
+  }
   for_each_block(y, p.columns, 0.0F, [&](const F32x16& block, int64_t i, int64_t count) BITLAB_INLINE_LAMBDA {
     store_some(y + i, block / total, count);
   });
@@ -106,20 +112,16 @@ BITLAB_ALWAYS_INLINE void reduction_body(const ReductionArgs& p, int64_t begin, 
     const float* x = p.x + row * p.columns;
     switch (p.op) {
       case Reduction::kSoftmax:
-        softmax_row(p, x, p.y + row * p.columns);
-        break;
       case Reduction::kWeights:
-        p.total[row] = weights_row(p, x, p.y + row * p.columns);
+        softmax_row(p, row);
         break;
       case Reduction::kLayerNorm:
       case Reduction::kRmsNorm:
         norm_row(p, x, p.y + row * p.columns);
         break;
       case Reduction::kSum:
-        p.y[row] = sum_of(x, p.columns);
-        break;
       case Reduction::kMean:
-        p.y[row] = sum_of(x, p.columns) / n;
+        p.y[row] = sum_of(x, p.columns) / (p.op == Reduction::kMean ? n : 1.0F);
         break;
       case Reduction::kMax:
         p.y[row] = extreme_of<1>(x, p.columns);
