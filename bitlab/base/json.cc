@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 namespace bitlab {
 namespace {
@@ -26,6 +27,39 @@ int depth_of(std::string_view text) {
   return deepest;
 }
 
+// Builds a tree from what the parser reads. The library's own builder comes twice with its parser, the second time for a callback.
+class TreeBuilder {
+ public:
+  Json take() { return std::move(root_); }
+
+  bool null() { return put(nullptr), true; }
+  bool boolean(bool value) { return put(value), true; }
+  bool number_integer(int64_t value) { return put(value), true; }
+  bool number_unsigned(uint64_t value) { return put(value), true; }
+  bool number_float(double value, const std::string&) { return put(value), true; }
+  bool string(std::string& value) { return put(std::move(value)), true; }
+  bool binary(Json::binary_t&) { return false; }  // not of JSON
+  bool start_object(size_t) { return open(Json::object()); }
+  bool start_array(size_t) { return open(Json::array()); }
+  bool end_object() { return open_.pop_back(), true; }
+  bool end_array() { return open_.pop_back(), true; }
+  bool key(const std::string& key) { return member_ = &(*open_.back())[key], true; }
+  bool parse_error(size_t, const std::string&, const Json::exception&) { return false; }
+
+ private:
+  bool open(Json list) { return open_.push_back(put(std::move(list))), true; }
+  Json* put(Json value) {
+    if (!open_.empty() && open_.back()->is_array()) return open_.back()->push_back(std::move(value)), &open_.back()->back();
+    Json* place = open_.empty() ? &root_ : member_;
+    *place = std::move(value);
+    return place;
+  }
+
+  Json root_;
+  std::vector<Json*> open_;  // the lists and objects around the next value
+  Json* member_ = nullptr;   // of the innermost object: what the next value is
+};
+
 constexpr size_t kExcerpt = 80;
 
 }  // namespace
@@ -33,10 +67,10 @@ constexpr size_t kExcerpt = 80;
 Result<Json> parse_json(std::string_view text, std::string_view where) {
   if (const int depth = depth_of(text); depth > kMaxJsonDepth)
     return make_error(ErrorCode::kCorrupt, "[{}] JSON nested at most {} deep, got {}", where, kMaxJsonDepth, depth);
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded())
+  TreeBuilder builder;
+  if (!Json::sax_parse(text, &builder))
     return make_error(ErrorCode::kCorrupt, "[{}] JSON, got {}", where, json_excerpt(std::string(text.substr(0, kExcerpt))));
-  return json;
+  return builder.take();
 }
 
 std::string json_text(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
