@@ -92,14 +92,37 @@ struct Walk {
   }
 };
 
+// out[j * to] = in[j * from], for elements of T.
+using CopyRow = void (*)(const uint8_t* in, int64_t from, uint8_t* out, int64_t to, int64_t count);
 template <class T>
-void copy_elements(const StridedView& from, const void* source, const StridedView& to, void* target, ThreadPool& pool) {
+void copy_row(const uint8_t* in, int64_t from, uint8_t* out, int64_t to, int64_t count) {
+  const T* source = reinterpret_cast<const T*>(in);
+  T* target = reinterpret_cast<T*>(out);
+  for (int64_t j = 0; j < count; ++j) target[j * to] = source[j * from];
+}
+
+CopyRow copy_row_of(int64_t element_bytes) {
+  switch (element_bytes) {
+    case 1:
+      return copy_row<uint8_t>;
+    case 2:
+      return copy_row<uint16_t>;
+    case 4:
+      return copy_row<uint32_t>;
+    default:
+      return copy_row<uint64_t>;
+  }
+}
+
+void copy_elements(const StridedView& from, const void* source, const StridedView& to, void* target, int64_t bytes,
+                   ThreadPool& pool) {
   constexpr int64_t kElements = 1 << 14,
                     kColumns = 256;  // of a task, about; and what a cache holds of columns that lie apart
   const Walk walk(from, to);
   const size_t row = walk.rank - 2, column = row + 1;
   const int64_t all_rows = walk.sizes[row], all_columns = walk.sizes[column], s = walk.from[column], t = walk.to[column];
   const bool dense = s == 1 && t == 1;
+  const CopyRow copy = copy_row_of(bytes);
   // A task copies some rows, or some columns, of a plane of the last two dimensions.
   const int64_t rows = dense ? std::clamp<int64_t>(kElements / all_columns, 1, all_rows) : all_rows;
   const int64_t columns = dense ? all_columns : std::min(kColumns, all_columns);
@@ -107,21 +130,19 @@ void copy_elements(const StridedView& from, const void* source, const StridedVie
   const int64_t planes = std::accumulate(walk.sizes.begin(), walk.sizes.begin() + row, int64_t{1}, std::multiplies<>());
   pool.run(planes * parts, [&](int64_t task, int) {
     const int64_t first_row = task % parts / in_columns * rows, first_column = task % in_columns * columns;
-    const T* in = static_cast<const T*>(source) + from.offset + first_row * walk.from[row] + first_column * s;
-    T* out = static_cast<T*>(target) + to.offset + first_row * walk.to[row] + first_column * t;
+    int64_t read = from.offset + first_row * walk.from[row] + first_column * s,
+            written = to.offset + first_row * walk.to[row] + first_column * t;
     int64_t plane = task / parts;
     for (size_t d = row; d-- > 0; plane /= walk.sizes[d]) {
-      in += plane % walk.sizes[d] * walk.from[d];
-      out += plane % walk.sizes[d] * walk.to[d];
+      read += plane % walk.sizes[d] * walk.from[d];
+      written += plane % walk.sizes[d] * walk.to[d];
     }
     const int64_t own_rows = std::min(rows, all_rows - first_row),
                   own_columns = std::min(columns, all_columns - first_column);
-    for (int64_t i = 0; i < own_rows; ++i, in += walk.from[row], out += walk.to[row]) {
-      if (dense) {
-        std::copy_n(in, own_columns, out);
-      } else {
-        for (int64_t j = 0; j < own_columns; ++j) out[j * t] = in[j * s];
-      }
+    for (int64_t i = 0; i < own_rows; ++i, read += walk.from[row], written += walk.to[row]) {
+      const auto* in = static_cast<const uint8_t*>(source) + read * bytes;
+      auto* out = static_cast<uint8_t*>(target) + written * bytes;
+      dense ? void(std::copy_n(in, own_columns * bytes, out)) : copy(in, s, out, t, own_columns);
     }
   });
 }
@@ -141,16 +162,7 @@ std::optional<int64_t> StridedCopy::found_at() const {
 
 void StridedCopy::run(const void* source, void* target, ThreadPool& pool) const {
   if (std::find(from.sizes.begin(), from.sizes.end(), 0) != from.sizes.end()) return;
-  switch (element_bytes) {
-    case 1:
-      return copy_elements<uint8_t>(from, source, to, target, pool);
-    case 2:
-      return copy_elements<uint16_t>(from, source, to, target, pool);
-    case 4:
-      return copy_elements<uint32_t>(from, source, to, target, pool);
-    default:
-      return copy_elements<uint64_t>(from, source, to, target, pool);
-  }
+  copy_elements(from, source, to, target, element_bytes, pool);
 }
 
 kernels::CudaCopy StridedCopy::on_device() const {

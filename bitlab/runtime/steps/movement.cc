@@ -154,62 +154,57 @@ Result<Step> make_gather_step(const StepContext& context) {
 
 namespace {
 
-// Calls with f(there, source), what becomes of a value that is there and one that is scattered to it. NaN stays NaN.
-template <class Call>
-void with_scatter(const std::string& mode, Call call) {
-  const auto wrapping = [](auto f) {
-    return [f](auto a, auto b) {
-      using T = decltype(a);
-      if constexpr (std::is_integral_v<T>) {
-        return static_cast<T>(f(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b)));
-      } else {
-        return f(a, b);
-      }
-    };
+// What becomes of a value that is there with one that is scattered to it. NaN stays NaN.
+using Combine = void (*)(void* there, const void* source);
+
+template <class T, class Function>
+Combine combining(Function) {
+  return [](void* there, const void* source) {
+    T& value = *static_cast<T*>(there);
+    value = Function()(value, *static_cast<const T*>(source));
   };
-  if (mode == "add") return call(wrapping(std::plus<>()));
-  if (mode == "mul") return call(wrapping(std::multiplies<>()));
-  if (mode == "minimum") return call([](auto a, auto b) { return a < b || a != a ? a : b; });
-  if (mode == "maximum") return call([](auto a, auto b) { return a > b || a != a ? a : b; });
-  return call([](auto, auto b) { return b; });
 }
 
+// None where it takes the place of what is there.
 template <class T>
-Step scatter_step(const StepContext& context) {
-  const Indexed at = indexed(context);
-  const int64_t block = at.count / at.outer, values = at.size * at.inner;  // of one of `outer`
-  Step step;
-  with_scatter(context.node.attribute<std::string>("mode"), [&](auto f) {
-    step.run = [=, &node = context.node](const StepBuffers& b) -> Status {
-      const auto* indices = b.input<int64_t>(1);
-      BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
-      b.pool->run(at.outer, [&](int64_t o, int) {
-        T* y = b.output<T>() + o * values;
-        std::copy_n(b.input<T>(0) + o * values, values, y);
-        for (int64_t i = o * block; i < (o + 1) * block; ++i) {  // one by one: places may repeat
-          T& there = y[at.place(indices[i]) * at.inner + i % at.inner];
-          there = f(there, b.input<T>(2)[i]);
-        }
-      });
-      return {};
-    };
-  });
-  return step;
+Combine combination(const std::string& mode) {
+  using Wrapping = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+  if (mode == "add")
+    return combining<T>([](T a, T b) { return static_cast<T>(static_cast<Wrapping>(a) + static_cast<Wrapping>(b)); });
+  if (mode == "mul")
+    return combining<T>([](T a, T b) { return static_cast<T>(static_cast<Wrapping>(a) * static_cast<Wrapping>(b)); });
+  if (mode == "minimum") return combining<T>([](T a, T b) { return a < b || a != a ? a : b; });
+  if (mode == "maximum") return combining<T>([](T a, T b) { return a > b || a != a ? a : b; });
+  return nullptr;
+}
+
+Combine combination_of(const StepContext& context) {
+  const auto& mode = context.node.attribute<std::string>("mode");
+  const program::DType dtype = context.input(0).dtype;
+  if (dtype == program::DType::kFloat32) return combination<float>(mode);
+  return dtype == program::DType::kInt64 ? combination<int64_t>(mode) : combination<int32_t>(mode);
 }
 
 Step host_scatter(const StepContext& context) {
-  const program::DType dtype = context.input(0).dtype;
-  if (dtype == program::DType::kFloat32) return scatter_step<float>(context);
-  switch (size_of(dtype)) {
-    case 8:
-      return scatter_step<int64_t>(context);
-    case 4:
-      return scatter_step<int32_t>(context);
-    case 2:
-      return scatter_step<uint16_t>(context);
-    default:
-      return scatter_step<uint8_t>(context);
-  }
+  const Indexed at = indexed(context);
+  const Combine combine = combination_of(context);
+  const int64_t bytes = size_of(context.input(0).dtype);
+  const int64_t block = at.count / at.outer, values = at.size * at.inner;  // of one of `outer`
+  return Step{[=, &node = context.node](const StepBuffers& b) -> Status {
+                const auto* indices = b.input<int64_t>(1);
+                BITLAB_RETURN_IF_ERROR(at.check(node, indices, at.count));
+                b.pool->run(at.outer, [&](int64_t o, int) {
+                  auto* y = b.output<uint8_t>() + o * values * bytes;
+                  std::copy_n(b.input<uint8_t>(0) + o * values * bytes, values * bytes, y);
+                  for (int64_t i = o * block; i < (o + 1) * block; ++i) {  // one by one: places may repeat
+                    auto* there = y + (at.place(indices[i]) * at.inner + i % at.inner) * bytes;
+                    const auto* source = b.input<uint8_t>(2) + i * bytes;
+                    combine == nullptr ? void(std::copy_n(source, bytes, there)) : combine(there, source);
+                  }
+                });
+                return {};
+              },
+              0, ""};
 }
 
 kernels::CudaScatterMode device_mode(const std::string& mode) {
