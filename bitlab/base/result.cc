@@ -5,19 +5,22 @@
 namespace bitlab {
 namespace {
 
-struct ErrorRow {
-  std::string_view name;
-  ErrorGroup group;
-  std::string_view meaning;
-};
-
-constexpr std::array kErrors{
-#define BITLAB_ERROR(code, group, meaning) ErrorRow{#code, ErrorGroup::group, meaning},
+// Columns of their own, of which a build has those that it uses.
+constexpr std::array kErrorNames{
+#define BITLAB_ERROR(code, group, meaning) std::string_view(#code),
 #include "bitlab/base/errors.def"
 #undef BITLAB_ERROR
 };
-
-const ErrorRow& row(ErrorCode code) { return kErrors.at(static_cast<size_t>(code)); }
+constexpr std::array kErrorMeanings{
+#define BITLAB_ERROR(code, group, meaning) std::string_view(meaning),
+#include "bitlab/base/errors.def"
+#undef BITLAB_ERROR
+};
+constexpr std::array kErrorGroups{
+#define BITLAB_ERROR(code, group, meaning) ErrorGroup::group,
+#include "bitlab/base/errors.def"
+#undef BITLAB_ERROR
+};
 
 }  // namespace
 
@@ -30,8 +33,8 @@ Failure::operator Error() const {
   return std::move(*owned);
 }
 
-std::string_view error_name(ErrorCode code) { return row(code).name; }
-std::string_view error_meaning(ErrorCode code) { return row(code).meaning; }
-ErrorGroup error_group(ErrorCode code) { return row(code).group; }
+std::string_view error_name(ErrorCode code) { return kErrorNames.at(static_cast<size_t>(code)); }
+std::string_view error_meaning(ErrorCode code) { return kErrorMeanings.at(static_cast<size_t>(code)); }
+ErrorGroup error_group(ErrorCode code) { return kErrorGroups.at(static_cast<size_t>(code)); }
 
 }  // namespace bitlab

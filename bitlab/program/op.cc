@@ -57,12 +57,36 @@ void for_each_word(std::string_view text, Function function) {
   }
 }
 
-OpSchema parse_schema(const char* name, Exactness exactness, ImageLayout layout, const char* inputs,
-                      const char* attributes) {
-  OpSchema schema{name, exactness, layout, {}, {}};
-  for_each_word(inputs, [&](std::string_view item) { schema.inputs.push_back(parse_input(std::string(item))); });
-  for_each_word(attributes, [&](std::string_view item) { schema.attributes.push_back(parse_attribute(std::string(item))); });
-  return schema;
+// ops.def as one text, each word with a zero behind it, as pointers would take more than the words; and what is no text.
+constexpr char kOpWords[] =
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) #name "\0" inputs "\0" attributes "\0"
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+    ;
+struct Kinds {
+  Exactness exactness : 8;
+  ImageLayout layout : 8;
+};
+constexpr Kinds kOpKinds[] = {
+#define BITLAB_OP(name, exactness, layout, inputs, attributes) {Exactness::exactness, ImageLayout::layout},
+#include "bitlab/program/ops.def"
+#undef BITLAB_OP
+};
+
+std::vector<OpSchema> parse_schemas() {
+  std::vector<OpSchema> schemas;
+  const char* words = kOpWords;
+  const auto next = [&] {
+    const std::string_view text = words;
+    words += text.size() + 1;
+    return text;
+  };
+  for (const Kinds& kinds : kOpKinds) {
+    OpSchema& schema = schemas.emplace_back(OpSchema{std::string(next()), kinds.exactness, kinds.layout, {}, {}});
+    for_each_word(next(), [&](std::string_view item) { schema.inputs.push_back(parse_input(std::string(item))); });
+    for_each_word(next(), [&](std::string_view item) { schema.attributes.push_back(parse_attribute(std::string(item))); });
+  }
+  return schemas;
 }
 
 }  // namespace
@@ -74,12 +98,7 @@ std::optional<size_t> OpSchema::weight() const {
 }
 
 std::span<const OpSchema> op_schemas() {
-  static const std::vector<OpSchema> schemas{
-#define BITLAB_OP(name, exactness, layout, inputs, attributes) \
-  parse_schema(#name, Exactness::exactness, ImageLayout::layout, inputs, attributes),
-#include "bitlab/program/ops.def"
-#undef BITLAB_OP
-  };
+  static const std::vector<OpSchema> schemas = parse_schemas();
   return schemas;
 }
 

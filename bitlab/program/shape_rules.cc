@@ -125,13 +125,18 @@ consteval bool names_operations(std::string_view list) {
 }
 static_assert(names_operations(BITLAB_OPS), "BITLAB_OPS has a word that is no operation of ops.def");
 
-using ShapeRule = Result<Types> (*)(const Program&, const Node&);
-constexpr std::array kRules{
-#define BITLAB_OP(name, exactness, layout, inputs, attributes) \
-  ShapeRule{is_listed(BITLAB_OPS, #name) ? infer_##name : infer_left_out},
+// Out of line, so that each case is a jump.
+__attribute__((noinline)) Result<Types> infer(const Program& p, const Node& node) {
+  switch (node.op) {
+#define BITLAB_OP(name, exactness, layout, inputs, attributes)                \
+  case Op::name:                                                              \
+    if constexpr (is_listed(BITLAB_OPS, #name)) return infer_##name(p, node); \
+    break;
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
-};
+  }
+  return infer_left_out(p, node);
+}
 
 }  // namespace
 
@@ -493,7 +498,7 @@ Result<Types> infer_sort(const Program& p, const Node& node) {
 Result<std::vector<TensorType>> infer_types(const Program& program, const Node& node) {
   for (const ValueId id : node.inputs)
     if (id != kNone) BITLAB_RETURN_IF_ERROR(check_size(program, node, program.value(id).shape));
-  BITLAB_TRY(Types types, kRules.at(static_cast<size_t>(node.op))(program, node));
+  BITLAB_TRY(Types types, infer(program, node));
   for (const TensorType& type : types) BITLAB_RETURN_IF_ERROR(check_size(program, node, type.shape));
   return types;
 }

@@ -8,15 +8,19 @@
 namespace bitlab::runtime {
 namespace {
 
-using StepMaker = Result<Step> (*)(const StepContext&);
-
-constexpr std::array kMakers{
-// none of operations that are left out, which verify() refuses
-#define BITLAB_OP(name, exactness, layout, inputs, attributes) \
-  StepMaker{is_listed(BITLAB_OPS, #name) ? make_##name##_step : nullptr},
+// Out of line, so that each case is a jump.
+__attribute__((noinline)) Result<Step> make_own_step(const StepContext& context) {
+  switch (context.node.op) {
+#define BITLAB_OP(name, exactness, layout, inputs, attributes)                      \
+  case program::Op::name:                                                           \
+    if constexpr (is_listed(BITLAB_OPS, #name)) return make_##name##_step(context); \
+    break;
 #include "bitlab/program/ops.def"
 #undef BITLAB_OP
-};
+  }
+  return make_error(ErrorCode::kInternal, "[runtime] an operation of this build, got '{}'",
+                    name(context.node.op));  // verify() refuses it
+}
 
 // An input that is copied to scratch in the order that the node's kernel reads.
 struct Reordering {
@@ -74,7 +78,7 @@ Result<Step> make_step(const StepContext& context) {
       return DeviceStep{[](const DeviceBuffers&) -> const char* { return nullptr; }, 0, ""};
     });
   }
-  BITLAB_TRY(Step step, kMakers.at(static_cast<size_t>(context.node.op))(context));
+  BITLAB_TRY(Step step, make_own_step(context));
   const std::vector<Reordering> reorderings = reorderings_of(context, step.scratch_bytes);
   if (reorderings.empty()) return step;
   step.scratch_bytes = reorderings.back().end;
