@@ -51,7 +51,7 @@ Signature Program::signature() const {
   return signature;
 }
 
-const Attribute& Node::any_attribute(std::string_view key) const { return attributes.at(std::string(key)); }
+const Attribute& Node::any_attribute(const char* key) const { return attributes.at(key); }
 
 const Constant* Program::constant(ValueId id) const {
   const auto found = std::lower_bound(constants.begin(), constants.end(), id,

@@ -82,10 +82,10 @@ struct Node {
   ValueId output() const { return outputs.front(); }
   // The attribute must be there with that type, which verify() guarantees.
   template <class T>
-  const T& attribute(std::string_view key) const {
+  const T& attribute(const char* key) const {
     return std::get<T>(any_attribute(key));
   }
-  const Attribute& any_attribute(std::string_view key) const;
+  const Attribute& any_attribute(const char* key) const;
 };
 
 struct Output {

@@ -66,7 +66,7 @@ Status recurrent_steps(Emitter& e, const Node& node, size_t h0, const Product& p
 
 Result<Window> window_of(Emitter& e, const Node& node, std::span<const int64_t> kernel, int64_t groups) {
   const std::vector<int64_t> x = e.shape(node.inputs[0]), y = e.shape(node.output());
-  const auto attribute = [&](const std::string& key, int64_t fill) {
+  const auto attribute = [&](const char* key, int64_t fill) {
     return node.attributes.contains(key) ? three(node.attribute<Sizes>(key), fill)
                                          : std::array<int64_t, 3>{fill, fill, fill};
   };
