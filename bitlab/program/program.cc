@@ -37,7 +37,8 @@ std::string_view name(Storage storage) { return kStorages.at(static_cast<size_t>
 Result<Storage> parse_storage(std::string_view name) {
   const auto* const found = std::find(kStorages.begin(), kStorages.end(), name);
   if (found != kStorages.end()) return static_cast<Storage>(found - kStorages.begin());
-  return make_error(ErrorCode::kUnknownName, "[program] a storage of {}, got '{}'", fmt::join(kStorages, ", "), name);
+  return make_error(ErrorCode::kUnknownName, "[program] a storage of plain, float16, bfloat16, ternary, int8, got '{}'",
+                    name);
 }
 
 float widened(uint16_t bits, Storage storage) {

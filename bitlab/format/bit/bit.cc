@@ -90,9 +90,8 @@ Result<TensorView> take(Safetensors& file, const std::string& name, ElementType 
   const TensorView tensor = found->second;
   file.tensors.erase(found);
   if (tensor.type != type || tensor.shape != shape)
-    return make_error(ErrorCode::kCorrupt, "[bit] {} [{}] as the graph says, got {} [{}] (tensor={})",
-                      safetensors::name(type), fmt::join(shape, ", "), safetensors::name(tensor.type),
-                      fmt::join(tensor.shape, ", "), name);
+    return make_error(ErrorCode::kCorrupt, "[bit] {} {} as the graph says, got {} {} (tensor={})", safetensors::name(type),
+                      program::to_string(shape), safetensors::name(tensor.type), program::to_string(tensor.shape), name);
   if (const auto address = reinterpret_cast<uintptr_t>(tensor.bytes.data()); address % kAlignment != 0)
     return make_error(ErrorCode::kCorrupt, "[bit] data at multiples of {} bytes, got {} beyond one (tensor={})", kAlignment,
                       address % kAlignment, name);
