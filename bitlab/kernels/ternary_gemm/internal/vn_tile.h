@@ -332,7 +332,8 @@ BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin
               tokens_of<Isa, n.value, kTokens, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
           });
     } else {
-      tokens_of<Isa, 1, kTokens, false, kScales>(p, w, begin, end, row, sums);
+      constexpr int kMostTokens = kFewTiles && kScales != Scales::kPlain ? 1 : kTokens;
+      tokens_of<Isa, 1, kMostTokens, false, kScales>(p, w, begin, end, row, sums);
     }
     w.first += 4 * kRows * taken;
     w.rows -= kRows * taken;
