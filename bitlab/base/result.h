@@ -96,7 +96,8 @@ template <class T>
 class [[nodiscard]] Result {
  public:
   using value_type = T;
-  Result(T value) : ok_(true), value_(std::move(value)) {}  // NOLINT(google-explicit-constructor): `return value;`
+  Result(T&& value) : ok_(true), value_(std::move(value)) {}  // NOLINT(google-explicit-constructor): `return value;`
+  Result(const T& value) : ok_(true), value_(value) {}        // NOLINT(google-explicit-constructor)
   Result(Failure failure)  // NOLINT(google-explicit-constructor): `return make_error(...);`
       : ok_(false), error_(failure.error_) {}
   Result(Error error) : Result(Failure(std::move(error))) {}  // NOLINT(google-explicit-constructor)
@@ -118,7 +119,8 @@ class [[nodiscard]] Result {
     std::destroy_at(this);
     return *std::construct_at(this, std::move(other));
   }
-  ~Result() {
+  // Inlined where code is to be small, too: behind ok() only what is left to destroy remains.
+  __attribute__((always_inline)) ~Result() {
     if (ok_) {
       value_.~T();
     } else if (error_ != nullptr) {
@@ -164,7 +166,7 @@ class [[nodiscard]] Result<void> {
   Result(const Result& other) : error_(other.ok() ? nullptr : Failure::copy(other.error())) {}
   Result(Result&& other) noexcept : error_(std::exchange(other.error_, nullptr)) {}
   Result& operator=(Result other) noexcept { return std::swap(error_, other.error_), *this; }
-  ~Result() {
+  __attribute__((always_inline)) ~Result() {
     if (error_ != nullptr) Failure::destroy(error_);
   }
 
