@@ -24,18 +24,25 @@ struct Tokens {
   // The dimension that an attribute names, of the node's first input.
   bool in_dim(const Node& node) const { return in(shape(node, 0)[static_cast<size_t>(node.attribute<int64_t>("dim"))]); }
 
-  // Elements behind the dimension that has the symbol; nothing where that is not one dimension, alone or with the dimensions in front of it.
+  // Elements that belong to a token: those behind the dimension that has the symbol, and as many in it as it is a multiple of. Nothing where that is not one
+  // dimension, alone or with the dimensions in front of it.
   std::optional<Dim> behind(const Shape& shape) const {
     Dim count(1);
     for (size_t i = shape.size(); i-- > 0;) {
       if (in(shape[i])) {
         const bool is_one = !in(Shape(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(i)));
         const std::optional<Dim> others = divided(shape[i], Dim::of_symbol(symbol));
-        return is_one && others && !in(*others) && shape[i].factor == 1 ? std::optional(count) : std::nullopt;
+        return is_one && others && !in(*others) ? std::optional(count * Dim(shape[i].factor)) : std::nullopt;
       }
       count = count * shape[i];
     }
     return count;
+  }
+
+  // Of columns that are tokens: each result is one product, of its own.
+  bool is_outer_product(const Node& node) const {
+    const Shape &a = shape(node, 0), &b = shape(node, 1);
+    return a.back() == Dim(1) && !in(a) && !in(Shape(b.begin(), b.end() - 1));
   }
 
   // Whether a result of a node depends on several tokens, or on how many there are.
@@ -54,7 +61,7 @@ struct Tokens {
       case Op::sort:
         return in(shape(node, 0).back());
       case Op::matmul:
-        return in(shape(node, 0).back()) || in(shape(node, 1));
+        return in(shape(node, 0).back()) || (in(shape(node, 1)) && !is_outer_product(node));
       case Op::ternary_recurrent:
       case Op::recurrent:
         return in(shape(node, 0)[1]);

@@ -6,6 +6,7 @@
 
 #include "bitlab/base/file.h"
 #include "bitlab/format/onnx/internal/readers.h"
+#include "bitlab/format/onnx/internal/states.h"
 #include "bitlab/format/onnx/onnx.h"
 
 namespace bitlab::format::onnx {
@@ -75,16 +76,40 @@ Result<Program> guessed(const ModelFile& model, size_t file_bytes, Guess guess) 
   return *first;
 }
 
-// `file_bytes`: of all files that the model lies in.
-Result<Program> program_of(const ModelFile& model, size_t file_bytes) {
+Result<Program> with_batch(const ModelFile& model, size_t file_bytes, Guess guess) {
   std::optional<Error> first;
   for (const std::string& batch : batches_of(model)) {
-    Result<Program> program = guessed(model, file_bytes, {batch});
+    guess.batch = batch;
+    Result<Program> program = guessed(model, file_bytes, guess);
     if (program.ok()) return program;
     if (!first) first = program.error();
     if (program.error().code != ErrorCode::kUnsupported) break;
   }
   return *first;
+}
+
+// A decoder whose pasts are states. The model is read with pasts of two sizes, one program behind the other: what is no state's must be the same.
+Result<Program> decoder_of(const ModelFile& model, size_t file_bytes, const Pasts& pasts) {
+  Guess guess;
+  std::string first;
+  for (const int64_t past : {3, 5}) {
+    guess.pasts = &pasts, guess.past = past;
+    BITLAB_TRY(Program program, with_batch(model, file_bytes, guess));
+    std::string text = outline(program);
+    if (text == first) return program;
+    first = std::move(text);
+  }
+  return make_error(ErrorCode::kUnsupported, "[onnx] masks and positions alone that depend on the size of pasts, got more");
+}
+
+// `file_bytes`: of all files that the model lies in.
+Result<Program> program_of(const ModelFile& model, size_t file_bytes) {
+  const Pasts pasts = pasts_of(model);
+  if (pasts.all.empty()) return with_batch(model, file_bytes, {});
+  Result<Program> decoder = decoder_of(model, file_bytes, pasts);
+  if (decoder.ok() || decoder.error().code != ErrorCode::kUnsupported) return decoder;
+  Result<Program> program = with_batch(model, file_bytes, {});
+  return program.ok() ? program : decoder;
 }
 
 // The files of a model's folder that tensors lie in, each opened once.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "bitlab/format/onnx/internal/pointwise.h"
 #include "bitlab/format/onnx/internal/read_products.h"
 #include "bitlab/format/onnx/internal/readers.h"
 
@@ -136,7 +137,7 @@ enum AttentionInput : size_t { kQueries, kKeys, kValues, kMask, kPastKeys, kPast
 Result<ValueId> with_past(Reader& r, ValueId x, size_t past) {
   if (!r.has(past)) return x;
   BITLAB_TRY(const ValueId before, r.value(past));
-  return r.emit(Op::cat, {before, x}, {{"dim", int64_t{2}}});
+  return r.continued(before, x, 2);
 }
 
 // How far behind the first key the first query is: int64, one number or [batch, 1, 1, 1].
@@ -345,6 +346,112 @@ Result<Operands> read_fused_attention(Reader& r) {
   }
   BITLAB_RETURN_IF_ERROR(add_biases(r, heads, kPadding, kAdded));
   return fused(r, heads);
+}
+
+namespace {
+
+enum GroupInput : size_t {
+  kPackedQueries,
+  kOwnKeys,
+  kOwnValues,
+  kGroupPastKeys,
+  kGroupPastValues,
+  kCounts,
+  kAll,
+  kCos,
+  kSin,
+  kPlaces,
+  kAddedBias,
+  kSinks
+};
+
+// That every sample has as many keys as the past and the tokens: elsewhere one has keys that are none.
+Status check_counts(Reader& r, const Dim& tokens) {
+  BITLAB_TRY(const ValueId counts, r.value(kCounts));
+  if (r.of(counts).kind == program::ValueKind::kInput) return {};  // it says nothing else than that
+  program::SymbolSizes sizes = program::at_batch(1);
+  for (const int64_t n : {int64_t{1}, int64_t{4}}) {
+    if (const auto symbol = single_symbol(tokens)) sizes[*symbol] = n;
+    const auto found = Pointwise(r.peek(), sizes).number(counts, Ints(r.shape_of(counts).size(), 0));
+    if (found != static_cast<double>(*r.past() + tokens.at(sizes) - 1))
+      return r.refuse("a number of keys that follows from a mask, got '{}'", r.input_name(kCounts));
+  }
+  return {};
+}
+
+Status split_heads(Reader& r, Heads& a, int64_t heads, int64_t groups) {
+  BITLAB_TRY(ValueId q, r.activation(kPackedQueries));
+  if (r.has(kOwnKeys) != r.has(kOwnValues)) return r.corrupt("keys and values, got one of them");
+  std::vector<ValueId> parts{q};
+  if (r.has(kOwnKeys)) {
+    for (const size_t i : {kOwnKeys, kOwnValues}) {
+      BITLAB_TRY(parts.emplace_back(), r.activation(i));
+    }
+  } else {
+    const Shape all = r.shape_of(q);
+    const auto size = all.size() == 3 && all[2].is_number() ? divided(all[2], heads + 2 * groups) : std::nullopt;
+    if (!size) return r.corrupt("{} heads and {} groups of keys and values, got {}", heads, groups, r.show(all));
+    const Shape sizes{*size * Dim(heads), *size * Dim(groups), *size * Dim(groups)};
+    BITLAB_TRY(parts, r.emit_all(Op::split, {q}, {{"dim", int64_t{2}}, {"sizes", sizes}}));
+  }
+  BITLAB_TRY(a.q, in_heads(r, parts[0], heads));
+  BITLAB_TRY(a.k, in_heads(r, parts[1], groups));
+  BITLAB_TRY(a.v, in_heads(r, parts[2], groups));
+  return {};
+}
+
+// Queries and keys where their tokens are: those behind the past, or where an input says.
+Status turn_heads(Reader& r, Heads& a) {
+  const Dim tokens = r.shape_of(a.q)[2];
+  ValueId places = program::kNone;
+  if (r.has(kPlaces)) {
+    BITLAB_TRY(places, r.activation(kPlaces));
+    BITLAB_TRY(places, r.cast(places, DType::kInt64));
+  } else {
+    BITLAB_TRY(places, r.positions(tokens));
+    BITLAB_TRY(places, r.with(Op::add, places, static_cast<double>(*r.past())));
+    BITLAB_TRY(places, r.reshape(places, {1, tokens}));
+  }
+  const Shape table = r.shape(kCos);
+  if (!table.empty() && table[0].is_number() && table[0].factor > *r.past()) r.bound(tokens, table[0].factor - *r.past());
+  const bool interleaved = r.integer("rotary_interleaved", 0) != 0;
+  for (ValueId* x : {&a.q, &a.k}) {
+    BITLAB_TRY(*x, turned_by_tables(r, *x, places, kCos, kSin, interleaved));
+  }
+  return {};
+}
+
+}  // namespace
+
+// Causal attention over a past, which is a state.
+Result<Operands> read_group_query_attention(Reader& r) {
+  const int64_t heads = r.integer("num_heads", 0), groups = r.integer("kv_num_heads", 0);
+  const int64_t window = r.integer("local_window_size", -1);
+  if (!r.past() || !r.has(kGroupPastKeys) || !r.has(kGroupPastValues) || !r.has(kCounts))
+    return r.refuse("a past of keys and values that an output continues, got another");
+  for (const size_t i : {kAddedBias, kSinks})
+    if (r.has(i)) return r.refuse("attention without biases and sinks, got '{}'", r.input_name(i));
+  if (r.integer("smooth_softmax", 0) == 1) return r.refuse("a softmax, got smooth_softmax");
+  if (r.integer("k_quant_type", 0) != 0 || r.text("k_quant_type", "NONE") != "NONE" || r.integer("qk_output", 0) != 0)
+    return r.refuse("keys and values of floats, got others");
+  constexpr int64_t kMostHeads = 1 << 16;
+  if (heads < 1 || groups < 1 || heads > kMostHeads || heads % groups != 0)
+    return r.corrupt("heads in groups, got {} and {}", heads, groups);
+  Heads a;
+  BITLAB_RETURN_IF_ERROR(split_heads(r, a, heads, groups));
+  const Dim tokens = r.shape_of(a.q)[2];
+  BITLAB_RETURN_IF_ERROR(check_counts(r, tokens));
+  if (r.integer("do_rotary", 0) != 0) BITLAB_RETURN_IF_ERROR(turn_heads(r, a));
+  BITLAB_TRY(a.k, with_past(r, a.k, kGroupPastKeys));
+  BITLAB_TRY(a.v, with_past(r, a.v, kGroupPastValues));
+  const Dim keys = r.shape_of(a.k)[2];
+  const Term query = positions(r, tokens, {tokens, 1}) + static_cast<double>(*r.past()), key = positions(r, keys, {1, keys});
+  Term seen = key.with(Op::less_equal, query);
+  if (window > 0) seen = both(seen, (query - key).with(Op::less, static_cast<double>(window)));
+  BITLAB_TRY(a.mask, seen.id());
+  a.softcap = r.number("softcap", 0);
+  BITLAB_TRY(const Operands y, fused(r, a));
+  return Operands{y[0], a.k, a.v};
 }
 
 }  // namespace bitlab::format::onnx

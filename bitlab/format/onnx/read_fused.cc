@@ -100,6 +100,18 @@ Result<Operands> rotary(Reader& r, size_t cos, size_t sin, std::optional<size_t>
 
 }  // namespace
 
+Result<ValueId> turned_by_tables(Reader& r, ValueId x, ValueId places, size_t cos, size_t sin, bool interleaved) {
+  const Shape shape = r.shape_of(x), table = r.shape(cos);
+  const bool fits = table.size() == 2 && table[1].is_number() && shape.size() == 4 && shape[3].is_number() &&
+                    table[1].factor >= 1 && table[1].factor <= shape[3].factor / 2 && r.shape(sin) == table;
+  if (!fits)
+    return r.corrupt("tables [places, half] for {}, got {} and {}", r.show(shape), r.show(table), r.show(r.shape(sin)));
+  Rotation rotation{x, program::kNone, program::kNone, 2 * table[1].factor, interleaved};
+  BITLAB_TRY(rotation.cos, turns(r, cos, places, shape[2]));
+  BITLAB_TRY(rotation.sin, turns(r, sin, places, shape[2]));
+  return rotated(r, rotation);
+}
+
 Result<Operands> read_rotary(Reader& r) { return rotary(r, 1, 2, r.has(3) ? std::optional(size_t{3}) : std::nullopt); }
 Result<Operands> read_fused_rotary(Reader& r) { return rotary(r, 2, 3, 1); }
 

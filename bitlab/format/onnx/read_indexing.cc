@@ -213,6 +213,16 @@ std::optional<Shape> as_shape(const Reader& r, const Places& places) {
   return places.with_rest(shape);
 }
 
+// Whether all of x is indexed, in its order.
+bool are_whole(const Reader& r, const Places& places) {
+  if (places.columns.size() != places.front.size() || places.batches != 0) return false;
+  for (size_t d = 0; d < places.columns.size(); ++d) {
+    if (places.front[d] != places.x[d]) return false;
+    if (places.x[d] != Dim(1) && counted_along(r, places.columns[d]) != d) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Result<Operands> read_gather_nd(Reader& r) {
@@ -251,6 +261,7 @@ Result<Operands> read_gather_nd(Reader& r) {
 Result<Operands> read_scatter_nd(Reader& r) {
   BITLAB_TRY(const Places indexed, places_of(r, 0));
   BITLAB_TRY(const std::string mode, mode_of(r));
+  if (mode == "set" && are_whole(r, indexed) && r.shape(2) == r.shape(0)) return Operands{r.operand(2)};
   const Dim count = program::volume(indexed.front), each = program::volume(indexed.rest);
   BITLAB_TRY(ValueId places, rows_of(r, indexed));
   BITLAB_TRY(places, r.reshape(places, {count, 1}));

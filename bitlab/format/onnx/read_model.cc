@@ -4,6 +4,7 @@
 
 #include "bitlab/format/onnx/internal/reader.h"
 #include "bitlab/format/onnx/internal/recover.h"
+#include "bitlab/format/onnx/internal/states.h"
 
 namespace bitlab::format::onnx {
 
@@ -60,11 +61,13 @@ Result<Dim> Reader::size_of_port(const ModelPort& port, size_t axis) {
 }
 
 Status Reader::declare_symbols() {
-  for (const ModelPort& port : model_.inputs)
+  for (const ModelPort& port : model_.inputs) {
+    if (guess_.pasts != nullptr && guess_.pasts->has(port.name)) continue;
     for (size_t axis = 0; axis < port.shape.size(); ++axis) {
       const auto* text = std::get_if<std::string_view>(&port.shape[axis]);
       if (text != nullptr && is_symbol_name(*text)) BITLAB_RETURN_IF_ERROR(size_of_port(port, axis));
     }
+  }
   return {};
 }
 
@@ -89,7 +92,7 @@ Status Reader::add_inputs() {
   for (const NamedTensor& named : model_.tensors) whole_.operands[named.name] = named.tensor;
   BITLAB_RETURN_IF_ERROR(declare_symbols());
   for (const ModelPort& port : model_.inputs) {
-    if (whole_.operands.contains(port.name)) continue;
+    if (whole_.operands.contains(port.name) || (guess_.pasts != nullptr && guess_.pasts->has(port.name))) continue;
     const auto dtype = dtype_of(port.type);
     if (!dtype)
       return make_error(ErrorCode::kUnsupported,
@@ -97,7 +100,7 @@ Status Reader::add_inputs() {
                         name_of(port.type), port.name);
     BITLAB_TRY(whole_.operands[port.name], input_of(port, *dtype));
   }
-  return {};
+  return guess_.pasts == nullptr ? Status() : add_pasts();
 }
 
 Operand* Reader::find(std::string_view name) const {
@@ -267,6 +270,7 @@ Result<Program> Reader::finish() {
   const ModelNode none{"outputs", "output", "", {}, {}, {}};
   node_ = &none, scope_ = "outputs";
   for (const ModelPort& port : model_.outputs) {
+    if (guess_.pasts != nullptr && guess_.pasts->continues_into(port.name)) continue;
     const Operand* found = find(port.name);
     if (found == nullptr) return corrupt("outputs that are defined, got '{}'", port.name);
     BITLAB_TRY(ValueId id, computed(*found, port.name));
@@ -282,6 +286,7 @@ Result<Program> Reader::finish() {
   Result<Program> built = builder_.finish(std::move(outputs));
   if (!built.ok()) return built;
   if (!guess_.batch.empty() && is_symbol_name(guess_.batch)) built->symbols[0].name = guess_.batch;
+  if (guess_.pasts != nullptr) return with_states(*std::move(built), {pasts_, guess_.past, tokens_}, wanted_names_);
   return tidied(*std::move(built), wanted_names_);
 }
 

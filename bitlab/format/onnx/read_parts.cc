@@ -107,11 +107,11 @@ Result<ValueId> moving_part(Reader& r, ValueId x, int64_t dim, const Dim& start,
   return r.emit(Op::take, {x, places}, {{"dim", dim}});
 }
 
-// A part without values: known, since it is the same in every run.
+// A part without values: known, since it is the same in every run. Where it is put beside others its other sizes do not matter.
 Result<Tensor> nothing(Reader& r, ValueId x, int64_t dim) {
   Shape shape = r.shape_of(x);
   shape[static_cast<size_t>(dim)] = 0;
-  if (!program::is_fixed(shape)) return r.refuse("parts with values, got an empty one");
+  if (!program::is_fixed(shape) && !r.is_for("Concat")) return r.refuse("parts with values, got an empty one");
   return r.folding.of_numbers(element_type(r.of(x).dtype), shape_at(shape, program::kOnes), [](int64_t) { return 0.0; });
 }
 
@@ -290,6 +290,7 @@ Result<Operands> read_concat(Reader& r) {
   for (const size_t i : parts) {
     BITLAB_TRY(ids.emplace_back(), r.value(i));
   }
+  if (ids.size() == 2) return single(r.continued(ids[0], ids[1], static_cast<size_t>(dim)));
   return single(ids.size() == 1 ? r.as_activation(ids[0]) : r.emit(Op::cat, ids, {{"dim", dim}}));
 }
 

@@ -151,6 +151,16 @@ std::vector<std::string_view> Reader::texts(std::string_view attribute) const {
   return found == nullptr ? std::vector<std::string_view>() : found->texts;
 }
 
+bool Reader::is_for(std::string_view type) const {
+  const std::string_view output = node_->outputs.front();
+  const auto reads = [&](const auto& names) { return std::find(names.begin(), names.end(), output) != names.end(); };
+  const bool is_shown =
+      std::any_of(model_.outputs.begin(), model_.outputs.end(), [&](const auto& port) { return port.name == output; });
+  return depth_ == 0 && !is_shown && std::all_of(model_.nodes.begin(), model_.nodes.end(), [&](const ModelNode& node) {
+           return node.type == type || !reads(node.inputs);
+         });
+}
+
 Result<int64_t> Reader::axis(int64_t dim, size_t rank) const {
   const auto all = static_cast<int64_t>(rank);
   if (dim >= -all && dim < all) return dim < 0 ? dim + all : dim;
@@ -244,10 +254,16 @@ Result<std::vector<ValueId>> Reader::emit_all(Op op, std::vector<ValueId> inputs
   constexpr size_t kMost = 32768;  // behind what a node of the model may become
   if (builder_.peek().nodes.size() >= kMost + 16 * model_.nodes.size())
     return refuse("a program of at most {} operations, got more", builder_.peek().nodes.size());
+  const bool makes_ones = are_ones(op, inputs);
+  if (makes_ones && op == Op::take) {
+    BITLAB_TRY(const ValueId taken, taken_of_ones(inputs[0], inputs[1], std::get<int64_t>(attributes.at("dim"))));
+    return std::vector<ValueId>{taken};
+  }
   const std::string name = unique(fmt::format("{}/{}", scope_, program::name(op)));
   auto ids = builder_.nodes(op, name, std::move(inputs), std::move(attributes));
   if (!ids.ok()) return refuse("what the program can say, got: {}", ids.error().message);
   for (const ValueId id : *ids) makers_[id] = builder_.peek().nodes.size() - 1;
+  if (makes_ones) ones_.insert(ids->begin(), ids->end());
   return ids;
 }
 
@@ -387,6 +403,12 @@ bool Reader::may_bound(const Dim& dim, int64_t most) {
 }
 
 void Reader::bound(const Dim& dim, int64_t most) {
+  if (dim.sums.size() == 1 && dim.sums[0].terms.size() == 1 &&
+      counts_places(dim.sums[0].offset)) {  // a multiple, and a number
+    const Dim& term = dim.sums[0].terms[0];
+    const auto moved = sum(term, dim.sums[0].offset);
+    if (moved && *moved == dim) return bound(term, most - dim.sums[0].offset);
+  }
   const std::optional<size_t> index = single_symbol(dim);
   if (!index || dim.factor < 1 || most < dim.factor) return;
   program::Symbol symbol = builder_.peek().symbols[*index];

@@ -36,6 +36,7 @@ void drop_copies(Program& p) {
 std::vector<bool> needed_values(const Program& p) {
   std::vector<bool> needed(p.values.size(), false);
   for (const ValueId id : p.inputs) needed[static_cast<size_t>(id)] = true;
+  for (const ValueId id : p.states) needed[static_cast<size_t>(id)] = true;
   for (const program::Output& output : p.outputs) needed[static_cast<size_t>(output.value)] = true;
   for (auto node = p.nodes.rbegin(); node != p.nodes.rend(); ++node) {
     const bool is_needed =
@@ -46,34 +47,6 @@ std::vector<bool> needed_values(const Program& p) {
       if (id != program::kNone) needed[static_cast<size_t>(id)] = true;
   }
   return needed;
-}
-
-void drop_unneeded(Program& p, std::map<ValueId, std::string_view>& names) {
-  const std::vector<bool> needed = needed_values(p);
-  std::vector<ValueId> place(p.values.size(), program::kNone);
-  std::vector<Value> values;
-  for (size_t i = 0; i < needed.size(); ++i) {
-    if (!needed[i]) continue;
-    place[i] = static_cast<ValueId>(values.size());
-    values.push_back(std::move(p.values[i]));
-  }
-  const auto moved = [&](ValueId& id) {
-    if (id != program::kNone) id = place[static_cast<size_t>(id)];
-  };
-  std::erase_if(p.nodes, [&](const Node& node) { return !needed[static_cast<size_t>(node.output())]; });
-  std::erase_if(p.constants, [&](const auto& constant) { return !needed[static_cast<size_t>(constant.value)]; });
-  for (Node& node : p.nodes) {
-    std::for_each(node.inputs.begin(), node.inputs.end(), moved);
-    std::for_each(node.outputs.begin(), node.outputs.end(), moved);
-  }
-  for (program::Constant& constant : p.constants) moved(constant.value);
-  for (ValueId& id : p.inputs) moved(id);
-  for (program::Output& output : p.outputs) moved(output.value);
-  std::map<ValueId, std::string_view> kept;
-  for (const auto& [id, name] : names)
-    if (needed[static_cast<size_t>(id)]) kept[place[static_cast<size_t>(id)]] = name;
-  names = std::move(kept);
-  p.values = std::move(values);
 }
 
 // The model's names, which nodes of one output have, too.
@@ -106,6 +79,35 @@ void join_biases(Rewriting& r) {
 }
 
 }  // namespace
+
+void drop_unneeded(Program& p, std::map<ValueId, std::string_view>& names) {
+  const std::vector<bool> needed = needed_values(p);
+  std::vector<ValueId> place(p.values.size(), program::kNone);
+  std::vector<Value> values;
+  for (size_t i = 0; i < needed.size(); ++i) {
+    if (!needed[i]) continue;
+    place[i] = static_cast<ValueId>(values.size());
+    values.push_back(std::move(p.values[i]));
+  }
+  const auto moved = [&](ValueId& id) {
+    if (id != program::kNone) id = place[static_cast<size_t>(id)];
+  };
+  std::erase_if(p.nodes, [&](const Node& node) { return !needed[static_cast<size_t>(node.output())]; });
+  std::erase_if(p.constants, [&](const auto& constant) { return !needed[static_cast<size_t>(constant.value)]; });
+  for (Node& node : p.nodes) {
+    std::for_each(node.inputs.begin(), node.inputs.end(), moved);
+    std::for_each(node.outputs.begin(), node.outputs.end(), moved);
+  }
+  for (program::Constant& constant : p.constants) moved(constant.value);
+  for (ValueId& id : p.inputs) moved(id);
+  for (ValueId& id : p.states) moved(id);
+  for (program::Output& output : p.outputs) moved(output.value);
+  std::map<ValueId, std::string_view> kept;
+  for (const auto& [id, name] : names)
+    if (needed[static_cast<size_t>(id)]) kept[place[static_cast<size_t>(id)]] = name;
+  names = std::move(kept);
+  p.values = std::move(values);
+}
 
 Result<Program> tidied(Program program, const std::map<ValueId, std::string_view>& names) {
   std::map<ValueId, std::string_view> kept = names;

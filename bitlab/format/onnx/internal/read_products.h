@@ -15,6 +15,9 @@ Result<program::ValueId> vectors_product(Reader& r, program::ValueId x, program:
 // [batch, tokens, heads size] as [batch, heads, tokens, size], which stays as it is; and back.
 Result<program::ValueId> in_heads(Reader& r, program::ValueId x, int64_t heads);
 Result<program::ValueId> out_of_heads(Reader& r, program::ValueId y);
+// x [batch, heads, tokens, size], turned by its tokens' places [batch or 1, tokens]; tables of cosines and sines [places, half] in two inputs.
+Result<program::ValueId> turned_by_tables(Reader& r, program::ValueId x, program::ValueId places, size_t cos, size_t sin,
+                                          bool interleaved);
 // A convolution with weights in ONNX's order, and the windows that the node has.
 Result<program::ValueId> convolved(Reader& r, program::ValueId x, const Tensor& w, std::optional<program::ValueId> bias,
                                    bool transposed);

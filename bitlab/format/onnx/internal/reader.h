@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bitlab/format/onnx/internal/model.h"
+#include "bitlab/format/onnx/internal/pasts.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::format::onnx {
@@ -44,8 +45,10 @@ using Multiples = std::map<std::string, int64_t>;
 struct Guess {
   std::string batch;  // the name of the size that is the batch; empty: none is
   Multiples multiples{};
-  bool bounds = false;     // the smaller one of a size and a number is the size
-  bool met_bound = false;  // whether there was such a pair
+  bool bounds = false;           // the smaller one of a size and a number is the size
+  bool met_bound = false;        // whether there was such a pair
+  const Pasts* pasts = nullptr;  // which become states; null: none do
+  int64_t past = 0;              // how many positions they are read with
 };
 
 class Reader {
@@ -81,6 +84,8 @@ class Reader {
   std::string text(std::string_view attribute, std::string_view otherwise) const;
   std::optional<Ints> list(std::string_view attribute) const;
   std::vector<std::string_view> texts(std::string_view attribute) const;
+  // Whether nodes of a type alone read the node's output.
+  bool is_for(std::string_view type) const;
   // The results of an inner graph.
   Result<Operands> inner(const InnerGraph& graph);
   // A dimension of x, which counts from the end where it is negative. Error: Corrupt.
@@ -127,6 +132,11 @@ class Reader {
                                  int64_t step = 1);
   // Values of one shape side by side along a new dimension. Error: Unsupported, for others.
   Result<program::ValueId> stack(const std::vector<program::ValueId>& parts, int64_t dim);
+  // A past, which `next` continues along an axis, in front of it. A size that the model's input leaves open is the one of `next`.
+  Result<program::ValueId> continued(program::ValueId past, program::ValueId next, size_t axis);
+  // How many positions pasts have, where they become states; nothing where they are inputs.
+  std::optional<int64_t> past() const { return guess_.pasts == nullptr ? std::nullopt : std::optional(guess_.past); }
+  const program::Program& peek() const { return builder_.peek(); }
   // `before` and `behind` x along each dimension: of a constant.
   Result<program::ValueId> padded(program::ValueId x, const Ints& before, const Ints& behind, float value);
   // Integers of eight bits, or sums of their products (int32), that the program keeps as floats.
@@ -172,12 +182,20 @@ class Reader {
   std::set<std::string> names_;
   std::unordered_map<std::string, int64_t> suffixes_;  // the last one of each name that was wanted again
   std::map<program::ValueId, std::string_view> wanted_names_;
+  std::set<program::ValueId> pasts_;
+  program::Dim tokens_ = 0;          // of a run, where pasts become states
+  std::set<program::ValueId> ones_;  // values that are 1 everywhere
 
   Error failure(ErrorCode code, std::string_view why) const;
   Status declare_symbols();
   Result<program::Dim> size_of_port(const ModelPort& port, size_t axis);
   Result<program::ValueId> input_of(const ModelPort& port, program::DType dtype);
   Status add_inputs();
+  Status add_pasts();
+  Result<program::Dim> size_of_tokens();
+  Result<program::ValueId> input_that_follows(const ModelPort& port, program::DType dtype, bool is_mask);
+  bool are_ones(program::Op op, const std::vector<program::ValueId>& inputs) const;
+  Result<program::ValueId> taken_of_ones(program::ValueId ones, program::ValueId places, int64_t dim);
   Operand* find(std::string_view name) const;
   const ModelFunction* function_of(const ModelNode& node) const;
   Result<Operands> call(const ModelFunction& function);
