@@ -234,14 +234,32 @@ std::set<int64_t> CachedAttentions::keys_to_look_at(int64_t query, int64_t windo
   return places;
 }
 
+// The first and the last sample and head where these have masks of their own.
+std::vector<std::pair<int64_t, int64_t>> CachedAttentions::corners(const std::vector<Mask>& masks, int64_t heads) const {
+  const auto differs = [&](size_t behind) {
+    return std::any_of(masks.begin(), masks.end(), [&](const Mask& mask) {
+      for (const ValueId id : {mask.value, mask.seen, mask.hidden}) {
+        if (id == program::kNone) continue;
+        const program::Shape& shape = p_.value(id).shape;
+        if (shape.size() >= behind && shape[shape.size() - behind] != program::Dim(1)) return true;
+      }
+      return false;
+    });
+  };
+  std::vector<std::pair<int64_t, int64_t>> all{{0, 0}};
+  if (differs(4)) all.emplace_back(sizes_[0] - 1, 0);
+  if (differs(3)) all.emplace_back(all.back().first, heads - 1);
+  return all;
+}
+
 bool CachedAttentions::fits_window(const std::vector<Mask>& masks, int64_t heads, int64_t window) {
+  const auto ends = corners(masks, heads);
   for (const int64_t token : points_) {
     const int64_t query = pasts_.count + token;
     for (const int64_t key : keys_to_look_at(query, window)) {
       const bool expected = key <= query && (window == 0 || query - key < window);
-      for (const int64_t batch : {int64_t{0}, sizes_[0] - 1})
-        for (const int64_t head : {int64_t{0}, heads - 1})
-          if (is_seen(masks, {batch, head, token, key}) != std::optional(expected)) return false;
+      for (const auto& [batch, head] : ends)
+        if (is_seen(masks, {batch, head, token, key}) != std::optional(expected)) return false;
     }
   }
   return true;
@@ -321,6 +339,7 @@ std::optional<double> CachedAttentions::offset_of_places(ValueId id) {
       if (!x || (offset && *x - static_cast<double>(token) != *offset)) return std::nullopt;
       offset = *x - static_cast<double>(token);
     }
+  if (*offset != std::floor(*offset) || std::fabs(*offset) > static_cast<double>(program::kMaxElements)) return std::nullopt;
   return *offset - static_cast<double>(pasts_.count);
 }
 

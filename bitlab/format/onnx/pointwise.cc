@@ -14,10 +14,11 @@ using program::ValueId;
 
 namespace {
 
+// Of sizes that no tensor has it wraps; what comes of it is looked at where it is used.
 int64_t flat_place(const Sizes& at, const Sizes& sizes) {
-  int64_t place = 0;
-  for (size_t i = 0; i < at.size(); ++i) place = place * sizes[i] + at[i];
-  return place;
+  uint64_t place = 0;
+  for (size_t i = 0; i < at.size(); ++i) place = place * static_cast<uint64_t>(sizes[i]) + static_cast<uint64_t>(at[i]);
+  return static_cast<int64_t>(place);
 }
 
 Sizes place_in(int64_t place, const Sizes& sizes) {
@@ -124,6 +125,8 @@ std::optional<double> constant_element(const program::Program& p, ValueId id, in
 
 Pointwise::Pointwise(const program::Program& program, const program::SymbolSizes& sizes, std::set<ValueId> stops)
     : p_(program), sizes_(sizes), stops_(std::move(stops)), makers_(program.values.size(), -1) {
+  constexpr int64_t kLeast = int64_t{1} << 22, kEach = 1 << 14, kMost = int64_t{1} << 26;
+  left_ = std::min(kLeast + kEach * static_cast<int64_t>(program.nodes.size()), kMost);
   for (size_t i = 0; i < program.nodes.size(); ++i)
     for (const ValueId id : program.nodes[i].outputs) makers_[static_cast<size_t>(id)] = static_cast<int64_t>(i);
 }
@@ -154,7 +157,8 @@ bool Pointwise::step_back(const Node& node, Origin& origin) {
     }
     case Op::slice: {
       const int64_t start = node.attribute<int64_t>("start");
-      at[dim()] = (start < 0 ? start + sizes_of(from)[dim()] : start) + at[dim()] * node.attribute<int64_t>("step");
+      const int64_t first = start < 0 ? start + sizes_of(from)[dim()] : start;
+      at[dim()] = flat_place({at[dim()], first}, {1, node.attribute<int64_t>("step")});
       break;
     }
     case Op::split:
@@ -175,7 +179,7 @@ bool Pointwise::step_back(const Node& node, Origin& origin) {
       const size_t count = p_.value(node.inputs[1]).shape.size();
       const auto begin = at.begin() + static_cast<int64_t>(dim()), end = begin + static_cast<int64_t>(count);
       const std::optional<double> index = number(node.inputs[1], {begin, end});
-      if (!index) return false;
+      if (!index || std::fabs(*index) > static_cast<double>(program::kMaxElements)) return false;
       const auto place = static_cast<int64_t>(*index);
       at.erase(begin, end);
       at.insert(at.begin() + static_cast<int64_t>(dim()), place < 0 ? place + sizes_of(from)[dim()] : place);

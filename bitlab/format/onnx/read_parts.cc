@@ -111,7 +111,7 @@ Result<ValueId> moving_part(Reader& r, ValueId x, int64_t dim, const Dim& start,
 Result<Tensor> nothing(Reader& r, ValueId x, int64_t dim) {
   Shape shape = r.shape_of(x);
   shape[static_cast<size_t>(dim)] = 0;
-  if (!program::is_fixed(shape) && !r.is_for("Concat")) return r.refuse("parts with values, got an empty one");
+  if (!program::is_fixed(shape) && !r.is_only_joined()) return r.refuse("parts with values, got an empty one");
   return r.folding.of_numbers(element_type(r.of(x).dtype), shape_at(shape, program::kOnes), [](int64_t) { return 0.0; });
 }
 

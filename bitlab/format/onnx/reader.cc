@@ -29,6 +29,19 @@ void want_multiple(Multiples& wanted, const program::Symbols& symbols, const Dim
   multiple = std::min(std::lcm(multiple, divisor / std::gcd(divisor, term.factor)), kMostMultiple + 1);
 }
 
+// What nodes other than Concat read, those of inner graphs too.
+void add_read_names(const ModelGraph& graph, std::set<std::string_view>& names, int depth) {
+  constexpr int kMost = 16;
+  for (const ModelNode& node : graph.nodes) {
+    if (node.type != "Concat") names.insert(node.inputs.begin(), node.inputs.end());
+    for (const ModelAttribute& attribute : node.attributes) {
+      if (attribute.graph == nullptr || depth == kMost) continue;
+      for (const ModelPort& port : attribute.graph->outputs) names.insert(port.name);
+      add_read_names(*attribute.graph, names, depth + 1);
+    }
+  }
+}
+
 template <class T>
 std::vector<uint8_t> raw_bytes(const std::vector<T>& values) {
   const auto* data = reinterpret_cast<const uint8_t*>(values.data());
@@ -151,14 +164,13 @@ std::vector<std::string_view> Reader::texts(std::string_view attribute) const {
   return found == nullptr ? std::vector<std::string_view>() : found->texts;
 }
 
-bool Reader::is_for(std::string_view type) const {
-  const std::string_view output = node_->outputs.front();
-  const auto reads = [&](const auto& names) { return std::find(names.begin(), names.end(), output) != names.end(); };
-  const bool is_shown =
-      std::any_of(model_.outputs.begin(), model_.outputs.end(), [&](const auto& port) { return port.name == output; });
-  return depth_ == 0 && !is_shown && std::all_of(model_.nodes.begin(), model_.nodes.end(), [&](const ModelNode& node) {
-           return node.type == type || !reads(node.inputs);
-         });
+bool Reader::is_only_joined() {
+  if (!read_names_) {
+    read_names_.emplace();
+    for (const ModelPort& port : model_.outputs) read_names_->insert(port.name);
+    add_read_names(model_, *read_names_, 0);
+  }
+  return depth_ == 0 && !read_names_->contains(node_->outputs.front());
 }
 
 Result<int64_t> Reader::axis(int64_t dim, size_t rank) const {

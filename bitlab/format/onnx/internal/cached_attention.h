@@ -55,6 +55,7 @@ class CachedAttentions {
   std::optional<bool> is_seen(const std::vector<Mask>& masks, const program::Sizes& at);
   std::optional<int64_t> window_of(const std::vector<Mask>& masks, int64_t heads);
   std::set<int64_t> keys_to_look_at(int64_t query, int64_t window) const;
+  std::vector<std::pair<int64_t, int64_t>> corners(const std::vector<Mask>& masks, int64_t heads) const;
   bool fits_window(const std::vector<Mask>& masks, int64_t heads, int64_t window);
   std::optional<CachedAttention> checked(CachedAttention attention, const std::vector<Mask>& masks);
 

@@ -43,7 +43,7 @@ class Pointwise {
   const program::Program& p_;
   program::SymbolSizes sizes_;
   std::set<program::ValueId> stops_;
-  int64_t left_ = int64_t{1} << 26;  // nodes that may be walked over; behind them nothing is known
+  int64_t left_ = 0;  // nodes that may be walked over; behind them nothing is known
   int depth_ = 0;
   std::vector<int64_t> makers_;                              // by value: the node; -1: none
   std::map<program::ValueId, std::optional<double>> alone_;  // values of one element

@@ -84,8 +84,8 @@ class Reader {
   std::string text(std::string_view attribute, std::string_view otherwise) const;
   std::optional<Ints> list(std::string_view attribute) const;
   std::vector<std::string_view> texts(std::string_view attribute) const;
-  // Whether nodes of a type alone read the node's output.
-  bool is_for(std::string_view type) const;
+  // Whether nothing but Concat reads the node's output.
+  bool is_only_joined();
   // The results of an inner graph.
   Result<Operands> inner(const InnerGraph& graph);
   // A dimension of x, which counts from the end where it is negative. Error: Corrupt.
@@ -182,6 +182,7 @@ class Reader {
   std::set<std::string> names_;
   std::unordered_map<std::string, int64_t> suffixes_;  // the last one of each name that was wanted again
   std::map<program::ValueId, std::string_view> wanted_names_;
+  std::optional<std::set<std::string_view>> read_names_;  // what others than Concat read, and outputs
   std::set<program::ValueId> pasts_;
   program::Dim tokens_ = 0;          // of a run, where pasts become states
   std::set<program::ValueId> ones_;  // values that are 1 everywhere
