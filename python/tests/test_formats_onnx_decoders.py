@@ -65,10 +65,10 @@ class Net:
         self.inputs["attention_mask"] = (7, ["batch_size", self.more.get("all", "past_sequence_length + sequence_length")])
         return "attention_mask"
 
-    def past(self, layer: int, what: str, size: Any = SIZE) -> tuple[str, str]:
+    def past(self, layer: int, what: str, size: Any = SIZE, groups: int = GROUPS) -> tuple[str, str]:
         names = f"past_key_values.{layer}.{what}", f"present.{layer}.{what}"
-        self.inputs[names[0]] = (1, ["batch_size", GROUPS, "past_sequence_length", size])
-        self.outputs[names[1]] = ["batch_size", GROUPS, "total", size]
+        self.inputs[names[0]] = (1, ["batch_size", groups, "past_sequence_length", size])
+        self.outputs[names[1]] = ["batch_size", groups, "total", size]
         return names
 
     def range(self, start: str, end: str) -> str:
@@ -217,6 +217,17 @@ def by_node(net: Net, layer: int, q: str, k: str, v: str) -> str:
                kv_num_heads=GROUPS)[0]  # fmt: skip
 
 
+def by_fused_node(net: Net, layer: int, q: str, k: str, v: str) -> str:
+    """ONNX Runtime's optimizer: MultiHeadAttention, with what masks add."""
+    past, present = zip(*(net.past(layer, what, groups=HEADS) for what in ("key", "value")), strict=True)
+    mask = net.once("seen", lambda: seen(net, past[0]))
+    least = net.tensor(np.finfo(np.float32).min, np.float32)
+    bias = net.once("bias", lambda: net("Where", mask, net.tensor(0, np.float32), least))
+    k, v = (net("MatMul", x, net.weight(GROUPS * SIZE, HEADS * SIZE)) for x in (k, v))
+    outputs = [f"attended_{layer}", *present]
+    return net("MultiHeadAttention", q, k, v, "", "", bias, *past, outputs=outputs, domain=MICROSOFT, num_heads=HEADS)[0]
+
+
 def at_places(net: Net, x: str) -> str:
     """A table of places, which an input says."""
     net.inputs["position_ids"] = (7, ["batch_size", "sequence_length"])
@@ -250,6 +261,7 @@ NETS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "products, rotary": ({}, by_products, through_rotary),
     "table": ({}, by_table, at_places),
     "table, window": ({"window": 6}, by_table, None),
+    "MultiHeadAttention": ({}, by_fused_node, at_places),
     "Attention": ({"opset": 23}, by_node, at_places),
 }
 

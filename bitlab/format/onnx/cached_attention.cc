@@ -19,6 +19,7 @@ namespace {
 constexpr double kHidden = -1e4;  // what is added to scores that no softmax sees any more, at most
 constexpr int64_t kMostNumbers = 64;
 constexpr int64_t kAllOver = 64;  // places that are looked at, besides those beside numbers
+constexpr int64_t kFew = 128;     // tokens of which all places are
 
 }  // namespace
 
@@ -71,9 +72,11 @@ void CachedAttentions::find_points() {
     for (const int64_t by : {-pasts_.count - 1, -pasts_.count, -pasts_.count + 1, int64_t{-1}, int64_t{0}, int64_t{1}})
       points.insert(x + by);
   std::erase_if(points, [&](int64_t x) { return x < 0 || x >= most; });
-  sizes_[tokens_] = std::min(most, *points.rbegin() + 2);
-  points.insert(sizes_[tokens_] - 1);
-  for (int64_t i = 0; i < kAllOver; ++i) points.insert(i * sizes_[tokens_] / kAllOver);
+  const int64_t tokens = most < kFew ? most : std::min(most, *points.rbegin() + 2);
+  const int64_t all_over = most < kFew ? most : kAllOver;
+  for (int64_t i = 0; i < all_over; ++i) points.insert(i * tokens / all_over);
+  points.insert(tokens - 1);
+  sizes_[tokens_] = tokens;
   points_.assign(points.begin(), points.end());
   numbers_.assign(numbers.begin(), numbers.end());
 }
@@ -229,7 +232,8 @@ std::set<int64_t> CachedAttentions::keys_to_look_at(int64_t query, int64_t windo
   std::set<int64_t> places{0,         1,     past - 1,  past,    query - window - 1, query - window, query - window + 1,
                            query - 1, query, query + 1, keys - 1};
   for (const int64_t x : numbers_) places.insert({x - 1, x, x + 1, query - x - 1, query - x, query - x + 1});
-  for (int64_t i = 0; i < kAllOver; ++i) places.insert(i * keys / kAllOver);
+  const int64_t all_over = keys <= kFew ? keys : kAllOver;
+  for (int64_t i = 0; i < all_over; ++i) places.insert(i * keys / all_over);
   std::erase_if(places, [&](int64_t x) { return x < 0 || x >= keys; });
   return places;
 }

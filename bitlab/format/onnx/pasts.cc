@@ -97,7 +97,7 @@ class Search {
         pasts_.masks.push_back(port.name);
       } else if (has_word(port.name, "position") && counts(port.type)) {
         pasts_.positions.push_back(port.name);
-      } else if (pasts_.tokens.empty() && port.shape.size() >= 2) {
+      } else if (pasts_.tokens.empty() && port.shape.size() >= 2 && !has_word(port.name, "mask")) {
         pasts_.tokens = port.name;
       }
     }

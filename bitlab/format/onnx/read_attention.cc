@@ -192,7 +192,7 @@ Result<ValueId> full_mask(Reader& r, const Dim& keys) {
 
 Status add_masks(Reader& r, Heads& heads, bool wants_steps) {
   const Dim queries = r.shape_of(heads.q)[2], keys = r.shape_of(heads.k)[2];
-  const bool causal = r.integer("is_causal", 0) != 0;
+  BITLAB_TRY(const bool causal, r.flag("is_causal"));
   const bool has_window = r.integer("left_window_size", -1) >= 0 || r.integer("right_window_size", -1) >= 0;
   const bool is_plain = causal && queries == keys && !r.has(kMask) && !r.has(kPastKeys) && !r.has(kKeyCounts) && !has_window;
   if (is_plain && !wants_steps) {
@@ -293,9 +293,10 @@ Result<Operands> fused(Reader& r, Heads& heads) {
 }  // namespace
 
 Result<Operands> read_multi_head_attention(Reader& r) {
-  enum : size_t { kQuery, kKey, kValue, kBias, kPadding, kAdded, kPast };
-  for (size_t i = kPast; i < r.node().inputs.size(); ++i)
-    if (r.has(i)) return r.refuse("attention without a cache, got '{}'", r.input_name(i));
+  enum : size_t { kQuery, kKey, kValue, kBias, kPadding, kAdded, kOwnPastKeys, kOwnPastValues, kPastLength };
+  for (size_t i = kPastLength; i < r.node().inputs.size(); ++i)
+    if (r.has(i)) return r.refuse("a cache of one length, got '{}'", r.input_name(i));
+  const bool has_past = r.has(kOwnPastKeys) || r.has(kOwnPastValues);
   if (!r.has(kKey) || !r.has(kValue) || r.shape(kQuery).size() != 3)
     return r.refuse("queries, keys and values apart, got packed ones");
   Heads heads;
@@ -312,8 +313,13 @@ Result<Operands> read_multi_head_attention(Reader& r) {
     }
     BITLAB_TRY(*to, in_heads(r, *to, r.integer("num_heads", 0)));
   }
+  BITLAB_TRY(heads.k, with_past(r, heads.k, kOwnPastKeys));
+  BITLAB_TRY(heads.v, with_past(r, heads.v, kOwnPastValues));
+  if (has_past && r.integer("unidirectional", 0) != 0)
+    return r.refuse("a mask that a bias is where there is a past, got unidirectional");
   BITLAB_RETURN_IF_ERROR(add_biases(r, heads, kPadding, kAdded));
-  return fused(r, heads);
+  BITLAB_TRY(const Operands y, fused(r, heads));
+  return Operands{y[0], heads.k, heads.v};
 }
 
 // The products of queries, keys and values in one: weights [inputs, 3 hidden].
@@ -414,7 +420,7 @@ Status turn_heads(Reader& r, Heads& a) {
   }
   const Shape table = r.shape(kCos);
   if (!table.empty() && table[0].is_number() && table[0].factor > *r.past()) r.bound(tokens, table[0].factor - *r.past());
-  const bool interleaved = r.integer("rotary_interleaved", 0) != 0;
+  BITLAB_TRY(const bool interleaved, r.flag("rotary_interleaved"));
   for (ValueId* x : {&a.q, &a.k}) {
     BITLAB_TRY(*x, turned_by_tables(r, *x, places, kCos, kSin, interleaved));
   }
@@ -441,7 +447,8 @@ Result<Operands> read_group_query_attention(Reader& r) {
   BITLAB_RETURN_IF_ERROR(split_heads(r, a, heads, groups));
   const Dim tokens = r.shape_of(a.q)[2];
   BITLAB_RETURN_IF_ERROR(check_counts(r, tokens));
-  if (r.integer("do_rotary", 0) != 0) BITLAB_RETURN_IF_ERROR(turn_heads(r, a));
+  BITLAB_TRY(const bool turns, r.flag("do_rotary"));
+  if (turns) BITLAB_RETURN_IF_ERROR(turn_heads(r, a));
   BITLAB_TRY(a.k, with_past(r, a.k, kGroupPastKeys));
   BITLAB_TRY(a.v, with_past(r, a.v, kGroupPastValues));
   const Dim keys = r.shape_of(a.k)[2];

@@ -75,6 +75,8 @@ Status Reader::add_pasts() {
 }
 
 Result<ValueId> Reader::continued(ValueId past, ValueId next, size_t axis) {
+  if (pasts_.contains(past) && !continued_.try_emplace(past, next).second && continued_[past] != next)
+    return refuse("a past that one value continues, got '{}' and two", of(past).name);
   const Shape &x = shape_of(past), &y = shape_of(next);
   if (pasts_.contains(past) && x.size() == y.size() && axis < x.size()) {
     Shape like = y;

@@ -144,6 +144,12 @@ int64_t Reader::integer(std::string_view attribute, int64_t otherwise) const {
   return found == nullptr ? otherwise : found->integer;
 }
 
+Result<bool> Reader::flag(std::string_view attribute) const {
+  const int64_t given = integer(attribute, 0);
+  if (given == 0 || given == 1) return given == 1;
+  return corrupt("{} of 0 or 1, got {}", attribute, given);
+}
+
 float Reader::number(std::string_view attribute, float otherwise) const {
   const ModelAttribute* found = node_->find(attribute);
   return found == nullptr ? otherwise : found->number;

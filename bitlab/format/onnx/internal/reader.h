@@ -80,6 +80,7 @@ class Reader {
   Result<Ints> integers(size_t input, std::string_view what) const;
 
   int64_t integer(std::string_view attribute, int64_t otherwise) const;
+  Result<bool> flag(std::string_view attribute) const;  // 0, as where it is left out, or 1. Error: Corrupt
   float number(std::string_view attribute, float otherwise) const;
   std::string text(std::string_view attribute, std::string_view otherwise) const;
   std::optional<Ints> list(std::string_view attribute) const;
@@ -184,8 +185,9 @@ class Reader {
   std::map<program::ValueId, std::string_view> wanted_names_;
   std::optional<std::set<std::string_view>> read_names_;  // what others than Concat read, and outputs
   std::set<program::ValueId> pasts_;
-  program::Dim tokens_ = 0;          // of a run, where pasts become states
-  std::set<program::ValueId> ones_;  // values that are 1 everywhere
+  std::map<program::ValueId, program::ValueId> continued_;  // pasts, and what stands behind them
+  program::Dim tokens_ = 0;                                 // of a run, where pasts become states
+  std::set<program::ValueId> ones_;                         // values that are 1 everywhere
 
   Error failure(ErrorCode code, std::string_view why) const;
   Status declare_symbols();
