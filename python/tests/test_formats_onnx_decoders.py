@@ -371,6 +371,34 @@ def test_weights_in_blocks_of_four_bits(tmp_path: Path) -> None:
     check(path, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["genai", "products", "table, window"])
+def test_pasts_of_halves(name: str, tmp_path: Path) -> None:
+    """In float16 all through; beside the decoder in float32 with the same weights."""
+    more, attend, embed = NETS[name]
+    model = onnx.load(written(tmp_path / "m.onnx", Net(**more), attend, embed))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            value = np.clip(numpy_helper.to_array(tensor), np.finfo(np.float16).min, None).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
+    onnx.save(model, tmp_path / "whole.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for port in [*model.graph.input, *model.graph.output]:
+        if port.type.tensor_type.elem_type == TensorProto.FLOAT:
+            port.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, tmp_path / "half.onnx")
+    sessions = []
+    for file in ("whole", "half"):
+        bitlab.formats.convert(tmp_path / f"{file}.onnx", tmp_path / f"{file}.bit")
+        sessions.append(bitlab.runtime.Session(tmp_path / f"{file}.bit"))
+    for count in (5, 1, 3):
+        ids = np.random.default_rng(count).integers(0, WORDS, (2, count))
+        expected, found = (session.run({"input_ids": ids})["logits"] for session in sessions)
+        assert found.dtype == np.float16
+        assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+
+
 def test_a_branch_without_a_past_is_not_taken(tmp_path: Path) -> None:
     """One model of two, as optimum merges them: with `use_cache_branch` the one that continues a past."""
     net = Net()

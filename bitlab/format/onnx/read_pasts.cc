@@ -62,12 +62,12 @@ Status Reader::add_pasts() {
   for (const ModelPort& port : model_.inputs) {
     const Past* past = pasts.find(port.name);
     if (past == nullptr) continue;
-    if (dtype_of(port.type) != DType::kFloat32)
-      return make_error(ErrorCode::kUnsupported, "[onnx] pasts of float32, got {} (value={})", name_of(port.type),
-                        port.name);
+    const auto dtype = dtype_of(port.type);
+    if (!dtype || !is_float(port.type))
+      return make_error(ErrorCode::kUnsupported, "[onnx] pasts of floats, got {} (value={})", name_of(port.type), port.name);
     ModelPort sized = port;
     sized.shape[past->axis] = guess_.past;
-    BITLAB_TRY(const ValueId id, input_of(sized, DType::kFloat32));
+    BITLAB_TRY(const ValueId id, input_of(sized, *dtype));
     pasts_.insert(id);
     whole_.operands[port.name] = id;
   }
