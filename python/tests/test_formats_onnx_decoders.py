@@ -210,6 +210,45 @@ def by_table(net: Net, layer: int, q: str, k: str, v: str) -> str:
     return net("Reshape", net("Transpose", y, perm=[0, 2, 1, 3]), net.tensor([0, 0, HEADS * SIZE], INT64))
 
 
+def by_distance(net: Net, layer: int, q: str, k: str, v: str) -> str:
+    """BLOOM: samples and heads in one dimension, and a bias by the place of the key, as counted in the mask."""
+    (past_k, k_all), (past_v, v_all) = (net.past(layer, what, groups=HEADS) for what in ("key", "value"))
+    mask = net.once("seen", lambda: seen(net, past_k))
+
+    def bias() -> str:
+        ones = net.mask()
+        place = net("Mul", net("Sub", net("CumSum", ones, net.tensor(1, INT64)), net.tensor([1], INT64)), ones)
+        place = net("Cast", net("Unsqueeze", place, net.tensor([1], INT64)), to=TensorProto.FLOAT)
+        slopes = net.tensor(0.6 ** np.arange(1, HEADS + 1)[:, None], np.float32)
+        every = net("Mul", slopes, place)  # [batch, heads, keys]
+        rows = net("Mul", net.in_list(net.size(every, 0)), net.in_list(net.size(every, 1)))
+        size = net("Concat", rows, net.tensor([1], INT64), net.in_list(net.size(every, 2)), axis=0)
+        return net("Reshape", every, size)
+
+    k, v = (net("MatMul", x, net.weight(GROUPS * SIZE, HEADS * SIZE)) for x in (k, v))
+    net("Concat", past_k, in_heads(net, k, HEADS), outputs=[k_all], axis=2)
+    net("Concat", past_v, in_heads(net, v, HEADS), outputs=[v_all], axis=2)
+    keys = net.in_list(net.size(k_all, 2))
+    rows = net("Mul", net.in_list(net.size(k_all, 0)), net.in_list(net.size(k_all, 1)))
+    in_rows = net("Concat", rows, keys, net.tensor([SIZE], INT64), axis=0)
+    queries = net("Reshape", in_heads(net, q, HEADS), net("Concat", rows, net.tensor([-1, SIZE], INT64), axis=0))
+    across = net("Transpose", net("Reshape", k_all, in_rows), perm=[0, 2, 1])
+    scores = net("Mul", net("MatMul", queries, across), net.tensor([SIZE**-0.5], np.float32))
+    scores = net("Add", scores, net.once("bias", bias))
+    tokens = net.in_list(net.size("input_ids", 1))
+    apart = net("Concat", net.in_list(net.size("input_ids", 0)), net.tensor([HEADS], INT64), tokens, keys, axis=0)
+    least = net.tensor(np.finfo(np.float32).min, np.float32)
+    hidden = net("Where", mask, net.tensor(0, np.float32), least)
+    weights = net("Softmax", net("Add", net("Reshape", scores, apart), hidden), axis=-1)
+    y = net("MatMul", net("Reshape", weights, net("Concat", rows, tokens, keys, axis=0)), net("Reshape", v_all, in_rows))
+    y = net("Reshape", y, net("Concat", apart_of(net), tokens, net.tensor([SIZE], INT64), axis=0))
+    return net("Reshape", net("Transpose", y, perm=[0, 2, 1, 3]), net.tensor([0, 0, HEADS * SIZE], INT64))
+
+
+def apart_of(net: Net) -> str:
+    return net("Concat", net.in_list(net.size("input_ids", 0)), net.tensor([HEADS], INT64), axis=0)
+
+
 def by_node(net: Net, layer: int, q: str, k: str, v: str) -> str:
     """ONNX's own Attention, of opset 23."""
     past, present = zip(*(net.past(layer, what) for what in ("key", "value")), strict=True)
@@ -261,6 +300,8 @@ NETS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "products, rotary": ({}, by_products, through_rotary),
     "table": ({}, by_table, at_places),
     "table, window": ({"window": 6}, by_table, None),
+    "distances": ({}, by_distance, None),
+    "distances, window": ({"window": 5}, by_distance, None),
     "MultiHeadAttention": ({}, by_fused_node, at_places),
     "Attention": ({"opset": 23}, by_node, at_places),
 }
@@ -329,7 +370,7 @@ def test_a_decoder(name: str, tmp_path: Path) -> None:
     assert "attention" in ops_of(tmp_path / "m.bit") and "softmax" not in ops_of(tmp_path / "m.bit")
 
 
-@pytest.mark.parametrize("name", ["genai", "products, window"])
+@pytest.mark.parametrize("name", ["genai", "products, window", "distances"])
 def test_what_is_written_is_a_decoder_again(name: str, tmp_path: Path) -> None:
     more, attend, embed = NETS[name]
     path = written(tmp_path / "m.onnx", Net(**more), attend, embed)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "bitlab/program/internal/attention_input.h"
 
@@ -102,13 +103,20 @@ std::optional<double> CachedAttentions::number_of(ValueId id) const {
 }
 
 // Of weights, or of weights with something else in rows that are empty.
-std::optional<ValueId> CachedAttentions::softmax_input(ValueId weights) const {
-  if (const Node* choice = maker(weights, Op::where)) {
-    const Node* condition = maker(choice->inputs[0]);
-    if (condition != nullptr && is_of_empty_rows(*condition, choice->inputs[2])) weights = choice->inputs[2];
-  }
-  const Node* node = maker(weights, Op::softmax);
-  return node == nullptr || p_.value(weights).shape.size() != 4 ? std::nullopt : std::optional(node->inputs[0]);
+ValueId CachedAttentions::with_full_rows(ValueId weights) const {
+  const Node* choice = maker(weights, Op::where);
+  const Node* condition = choice == nullptr ? nullptr : maker(choice->inputs[0]);
+  return condition != nullptr && is_of_empty_rows(*condition, choice->inputs[2]) ? choice->inputs[2] : weights;
+}
+
+// [batch, heads, ...] that is [batch heads, ...] in a value.
+std::optional<ValueId> CachedAttentions::unflattened(ValueId id) const {
+  const Node* node = maker(id, Op::reshape);
+  const program::Shape& flat = p_.value(id).shape;
+  if (node == nullptr || flat.size() != 3) return std::nullopt;
+  const program::Shape& shape = p_.value(node->inputs[0]).shape;
+  const bool fits = shape.size() == 4 && shape[0] * shape[1] == flat[0] && shape[2] == flat[1] && shape[3] == flat[2];
+  return fits ? std::optional(node->inputs[0]) : std::nullopt;
 }
 
 // One node of what makes scores: a mask or a factor.
@@ -116,16 +124,22 @@ bool CachedAttentions::peel(const Node& node, ValueId& id, Scores& scores) {
   const auto is_fixed = [&](size_t input) { return !varies(node.inputs[input]); };
   if (node.op == Op::where && is_fixed(0) && is_fixed(1) != is_fixed(2)) {
     const bool hides_first = is_fixed(1);
-    scores.masks.push_back(
-        {node.inputs[0], hides_first ? node.inputs[1] : program::kNone, hides_first ? program::kNone : node.inputs[2]});
+    scores.masks.push_back({node.inputs[0], hides_first ? node.inputs[1] : program::kNone,
+                            hides_first ? program::kNone : node.inputs[2], scores.scale, scores.is_flat});
     id = node.inputs[hides_first ? 2 : 1];
     return true;
+  }
+  if (node.op == Op::reshape && !scores.is_flat) {
+    const program::Shape& flat = p_.value(node.inputs[0]).shape;
+    scores.is_flat = true, id = node.inputs[0];
+    return flat.size() == 3 && flat[0] == scores.shape[0] * scores.shape[1] && flat[1] == scores.shape[2] &&
+           flat[2] == scores.shape[3];
   }
   if (node.inputs.size() != 2 || is_fixed(0) == is_fixed(1)) return false;
   const ValueId fixed = node.inputs[is_fixed(0) ? 0 : 1], other = node.inputs[is_fixed(0) ? 1 : 0];
   const std::optional<double> by = number_of(fixed);
   if (node.op == Op::add) {
-    scores.masks.push_back({fixed, program::kNone, program::kNone});
+    scores.masks.push_back({fixed, program::kNone, program::kNone, scores.scale, scores.is_flat});
   } else if (node.op == Op::mul && by) {
     scores.scale *= *by;
   } else if (node.op == Op::div && by && fixed == node.inputs[1]) {
@@ -137,15 +151,21 @@ bool CachedAttentions::peel(const Node& node, ValueId& id, Scores& scores) {
   return true;
 }
 
-std::optional<CachedAttentions::Scores> CachedAttentions::scores_of(ValueId id) {
+std::optional<CachedAttentions::Scores> CachedAttentions::scores_of(ValueId weights) {
   constexpr int kMost = 16;
   Scores scores;
+  const auto apart = unflattened(weights);
+  weights = with_full_rows(apart.value_or(weights));
+  const Node* softmax = maker(weights, Op::softmax);
+  if (softmax == nullptr || p_.value(weights).shape.size() != 4) return std::nullopt;
+  scores.shape = p_.value(weights).shape;
+  ValueId id = softmax->inputs[0];
   for (int i = 0; i < kMost; ++i) {
     const Node* node = maker(id);
     if (node == nullptr) return std::nullopt;
     if (node->op == Op::matmul) {
       scores.q = node->inputs[0], scores.keys = node->inputs[1];
-      return scores;
+      return scores.is_flat == apart.has_value() ? std::optional(scores) : std::nullopt;
     }
     if (!peel(*node, id, scores)) return std::nullopt;
   }
@@ -153,12 +173,20 @@ std::optional<CachedAttentions::Scores> CachedAttentions::scores_of(ValueId id) 
 }
 
 // Where each element of keys or values comes from, told by some of them: which dimension of what continues a past is the batch, the group, ...
-std::optional<OwnTokens> CachedAttentions::own_tokens(ValueId id, bool is_turned) {
-  const Sizes sizes = shape_at(p_.value(id).shape, sizes_);
+std::optional<OwnTokens> CachedAttentions::own_tokens(ValueId id, bool is_turned, const Scores& scores) {
+  Sizes sizes = shape_at(p_.value(id).shape, sizes_);
+  const Sizes front =
+      program::shape_at({scores.shape[0], p_.value(id).shape.size() == 4 ? p_.value(id).shape[1] : scores.shape[1]}, sizes_);
+  if (scores.is_flat && sizes.size() == 3 && sizes[0] == front[0] * front[1]) {
+    sizes.erase(sizes.begin());
+    sizes.insert(sizes.begin(), front.begin(), front.end());
+  }
   if (sizes.size() != 4) return std::nullopt;
   const int64_t past = pasts_.count, tokens = sizes_[tokens_];
   const auto origin = [&](const Sizes& at) {
-    return at_->origin(id, is_turned ? Sizes{at[0], at[1], at[3], at[2]} : at, true);
+    Sizes place = is_turned ? Sizes{at[0], at[1], at[3], at[2]} : at;
+    if (scores.is_flat) place = {at[0] * front[1] + at[1], place[2], place[3]};
+    return at_->origin(id, place, true);
   };
   const Sizes counts{sizes[0], sizes[1], tokens, sizes[is_turned ? 2 : 3]};
   if (sizes[is_turned ? 3 : 2] != past + tokens) return std::nullopt;
@@ -206,10 +234,13 @@ std::optional<OwnTokens> CachedAttentions::own_tokens(ValueId id, bool is_turned
 
 // --- masks
 
-// Whether masks let a score through; nothing where they do something else.
-std::optional<bool> CachedAttentions::is_seen(const std::vector<Mask>& masks, const Sizes& at) {
-  bool seen = true;
-  for (const Mask& mask : masks) {
+// What masks add to a score; -infinity where they hide it. Nothing where that is not known.
+std::optional<double> CachedAttentions::bias_at(const Scores& scores, const Sizes& place) {
+  constexpr double kNever = -std::numeric_limits<double>::infinity();
+  double bias = 0;
+  for (const Mask& mask : scores.masks) {
+    Sizes at = place;
+    if (mask.is_flat) at = {place[0] * scores.shape[1].factor + place[1], place[2], place[3]};
     const bool is_choice = mask.seen != program::kNone || mask.hidden != program::kNone;
     std::optional<double> x = at_->broadcast_number(mask.value, at);
     if (!x) return std::nullopt;
@@ -218,12 +249,14 @@ std::optional<bool> CachedAttentions::is_seen(const std::vector<Mask>& masks, co
       if (chosen == program::kNone) continue;
       x = at_->broadcast_number(chosen, at);
     } else if (p_.value(mask.value).dtype == DType::kBool) {
-      x = *x != 0 ? 0 : 2 * kHidden;
+      x = *x != 0 ? 0 : kNever;
     }
-    if (!x || (*x > kHidden && *x != 0) || (is_choice && *x == 0)) return std::nullopt;
-    seen = seen && *x == 0;
+    if (!x || std::isnan(*x) || !(mask.factor > 0)) return std::nullopt;
+    *x *= mask.factor;
+    if (is_choice && *x > kHidden) return std::nullopt;
+    bias = *x <= kHidden ? kNever : bias + *x;
   }
-  return seen;
+  return bias;
 }
 
 // Beside what a mask is made of, and all over.
@@ -238,91 +271,124 @@ std::set<int64_t> CachedAttentions::keys_to_look_at(int64_t query, int64_t windo
   return places;
 }
 
-// The first and the last sample and head where these have masks of their own.
-std::vector<std::pair<int64_t, int64_t>> CachedAttentions::corners(const std::vector<Mask>& masks, int64_t heads) const {
+// Samples and heads that have masks of their own: the first sample and the last one, all heads.
+std::vector<std::pair<int64_t, int64_t>> CachedAttentions::corners(const Scores& scores) const {
   const auto differs = [&](size_t behind) {
-    return std::any_of(masks.begin(), masks.end(), [&](const Mask& mask) {
+    return std::any_of(scores.masks.begin(), scores.masks.end(), [&](const Mask& mask) {
       for (const ValueId id : {mask.value, mask.seen, mask.hidden}) {
         if (id == program::kNone) continue;
         const program::Shape& shape = p_.value(id).shape;
-        if (shape.size() >= behind && shape[shape.size() - behind] != program::Dim(1)) return true;
+        const size_t place = mask.is_flat ? 3 : behind;
+        if (shape.size() >= place && shape[shape.size() - place] != program::Dim(1)) return true;
       }
       return false;
     });
   };
   std::vector<std::pair<int64_t, int64_t>> all{{0, 0}};
+  const int64_t heads = scores.shape[1].factor;
   if (differs(4)) all.emplace_back(sizes_[0] - 1, 0);
-  if (differs(3)) all.emplace_back(all.back().first, heads - 1);
+  for (int64_t head = 1; differs(3) && head < heads; ++head) all.emplace_back(head % 2 == 0 ? 0 : all.back().first, head);
   return all;
 }
 
-bool CachedAttentions::fits_window(const std::vector<Mask>& masks, int64_t heads, int64_t window) {
-  const auto ends = corners(masks, heads);
-  for (const int64_t token : points_) {
-    const int64_t query = pasts_.count + token;
-    for (const int64_t key : keys_to_look_at(query, window)) {
-      const bool expected = key <= query && (window == 0 || query - key < window);
-      for (const auto& [batch, head] : ends)
-        if (is_seen(masks, {batch, head, token, key}) != std::optional(expected)) return false;
-    }
+// One row: what a query sees, and what is added to it beside what is added to its own key, which a softmax takes off all.
+bool CachedAttentions::fits(const Scores& scores, const Sight& sight, int64_t token, int64_t batch, int64_t head) {
+  constexpr double kRounding = 1e-5;
+  const int64_t query = pasts_.count + token;
+  const auto own = bias_at(scores, {batch, head, token, query});
+  if (!own || std::isinf(*own)) return false;
+  const double slope = sight.slopes.empty() ? 0 : double{sight.slopes[static_cast<size_t>(head)]};
+  for (const int64_t key : keys_to_look_at(query, sight.window)) {
+    const auto bias = bias_at(scores, {batch, head, token, key});
+    const bool is_seen = key <= query && (sight.window == 0 || query - key < sight.window);
+    if (!bias || std::isinf(*bias) == is_seen) return false;
+    const double expected = slope * static_cast<double>(key - query);
+    if (is_seen && std::fabs(*bias - *own - expected) > kRounding * (std::fabs(slope) * static_cast<double>(query)))
+      return false;
   }
   return true;
 }
 
+// All rows of the first samples and heads that differ, some of the others.
+bool CachedAttentions::fits(const Scores& scores, const Sight& sight) {
+  constexpr size_t kMost = 3, kEach = 8;
+  const auto ends = corners(scores);
+  for (size_t i = 0; i < points_.size(); ++i)
+    for (size_t k = 0; k < ends.size(); ++k) {
+      const bool is_looked_at = k < kMost || k + 1 == ends.size() || i % kEach == k % kEach || i + 1 == points_.size();
+      if (is_looked_at && !fits(scores, sight, points_[i], ends[k].first, ends[k].second)) return false;
+    }
+  return true;
+}
+
+// What is added for a key more than for the one before it, by head; empty where nothing is. To the bit: a slope times a power of two has no rounding, nor
+// has one times a distance of 1.
+std::optional<std::vector<float>> CachedAttentions::slopes_of(const Scores& scores) {
+  const int64_t query = 8, token = std::max<int64_t>(query - pasts_.count, 0);
+  if (token >= sizes_[tokens_]) return std::nullopt;
+  std::vector<float> slopes;
+  for (int64_t head = 0; head < scores.shape[1].factor; ++head) {
+    const auto here = bias_at(scores, {0, head, token, query}), before = bias_at(scores, {0, head, token, query - 1});
+    if (!here || !before || std::isinf(*here)) return std::nullopt;
+    const double slope = *here == 0 ? *here - *before : *here / static_cast<double>(query);
+    slopes.push_back(std::isinf(*before) || *here == *before ? 0 : static_cast<float>(slope));
+  }
+  const bool is_plain = std::all_of(slopes.begin(), slopes.end(), [](float x) { return x == 0; });
+  return is_plain ? std::vector<float>() : slopes;
+}
+
 // By the first key that the last query sees.
-std::optional<int64_t> CachedAttentions::window_of(const std::vector<Mask>& masks, int64_t heads) {
-  std::vector<ValueId> id{static_cast<ValueId>(heads)};
-  for (const Mask& mask : masks) id.insert(id.end(), {mask.value, mask.seen, mask.hidden});
-  const auto [found, is_new] = windows_.try_emplace(std::move(id));
-  if (!is_new) return found->second;
-  if (static_cast<int64_t>(numbers_.size()) > kMostNumbers) return std::nullopt;
+std::optional<Sight> CachedAttentions::sight_of(const Scores& scores) {
+  constexpr int64_t kMostHeads = 1024;
+  std::vector<double> id{static_cast<double>(scores.shape[1].factor)};
+  for (const Mask& mask : scores.masks) {
+    for (const ValueId part : {mask.value, mask.seen, mask.hidden}) id.push_back(part);
+    id.insert(id.end(), {mask.factor, mask.is_flat ? 1.0 : 0.0});
+  }
+  const auto [found, is_new] = sights_.try_emplace(std::move(id));
+  const bool is_much = static_cast<int64_t>(numbers_.size()) > kMostNumbers || scores.shape[1].factor > kMostHeads;
+  if (!is_new || is_much) return found->second;
   const int64_t last = sizes_[tokens_] - 1, query = pasts_.count + last;
   int64_t hidden = -1, seen = query;
   while (seen - hidden > 1) {
     const int64_t key = hidden + (seen - hidden) / 2;
-    const auto is = is_seen(masks, {0, 0, last, key});
-    if (!is) return std::nullopt;
-    (*is ? seen : hidden) = key;
+    const auto bias = bias_at(scores, {0, 0, last, key});
+    if (!bias) return std::nullopt;
+    (std::isinf(*bias) ? hidden : seen) = key;
   }
-  const int64_t window = seen == 0 ? 0 : query - seen + 1;
-  if (fits_window(masks, heads, window)) found->second = window;
+  const auto slopes = slopes_of(scores);
+  if (!slopes) return std::nullopt;
+  const Sight sight{seen == 0 ? 0 : query - seen + 1, *slopes};
+  if (fits(scores, sight)) found->second = sight;
   return found->second;
 }
 
-std::optional<CachedAttention> CachedAttentions::checked(CachedAttention attention, const std::vector<Mask>& masks) {
-  const program::Shape& q = p_.value(attention.q).shape;
-  if (q.size() != 4 || q[2] != pasts_.tokens || !q[1].is_number() || attention.v.factor != 1) return std::nullopt;
-  const auto window = window_of(masks, q[1].factor);
-  if (!window) return std::nullopt;
-  attention.window = *window, attention.scale *= attention.k.factor;
-  return attention;
-}
-
 std::optional<CachedAttention> CachedAttentions::of(const Node& node) {
-  CachedAttention attention;
-  std::vector<Mask> masks;
-  ValueId keys = program::kNone, values = program::kNone;
+  Scores scores;
+  ValueId values = program::kNone;
   const bool is_product = node.op == Op::matmul;
   if (is_product) {
-    const auto input = softmax_input(node.inputs[0]);
-    const auto scores = input ? scores_of(*input) : std::nullopt;
-    if (!scores) return std::nullopt;
-    attention.q = scores->q, attention.scale = scores->scale, masks = scores->masks;
-    keys = scores->keys, values = node.inputs[1];
+    const auto found = scores_of(node.inputs[0]);
+    if (!found) return std::nullopt;
+    scores = *found, values = node.inputs[1];
   } else if (node.op == Op::attention && node.attribute<int64_t>("causal") == 0) {
     const ValueId mask = node.inputs[attention_input::kMask];
-    attention.q = node.inputs[attention_input::kQuery], attention.scale = node.attribute<double>("scale");
-    keys = node.inputs[attention_input::kKey], values = node.inputs[attention_input::kValue];
+    scores.q = node.inputs[attention_input::kQuery], scores.scale = node.attribute<double>("scale");
+    scores.keys = node.inputs[attention_input::kKey], values = node.inputs[attention_input::kValue];
+    scores.shape = p_.value(scores.q).shape;
     if (mask == program::kNone || varies(mask)) return std::nullopt;
-    masks.push_back({mask, program::kNone, program::kNone});
+    scores.masks.push_back({mask});
   } else {
     return std::nullopt;
   }
-  const auto k = own_tokens(keys, is_product);
-  const auto v = k ? own_tokens(values, false) : std::nullopt;
-  if (!v) return std::nullopt;
-  attention.k = *k, attention.v = *v;
-  return checked(attention, masks);
+  const program::Shape& shape = scores.shape;
+  if (shape[2] != pasts_.tokens || !shape[1].is_number()) return std::nullopt;
+  const auto k = own_tokens(scores.keys, is_product, scores), v = k ? own_tokens(values, false, scores) : std::nullopt;
+  if (!v || v->factor != 1) return std::nullopt;
+  const auto sight = sight_of(scores);
+  if (!sight) return std::nullopt;
+  const program::Shape full{shape[0], shape[1], shape[2], p_.value(scores.q).shape.back()};
+  return CachedAttention{scores.q, full, *k, *v, scores.scale * k->factor, *sight};
 }
 
 std::optional<double> CachedAttentions::offset_of_places(ValueId id) {

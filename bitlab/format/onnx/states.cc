@@ -1,6 +1,7 @@
 #include "bitlab/format/onnx/internal/states.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "bitlab/format/onnx/internal/cached_attention.h"
 #include "bitlab/format/onnx/internal/recover.h"
@@ -61,6 +62,13 @@ class Renewed {
     p.constants.push_back({id, program::RawData{{data, sizeof number}}, std::move(bytes)});
     return id;
   }
+  ValueId floats(const Shape& shape, const std::vector<float>& values) {
+    const ValueId id = add_value("numbers", {DType::kFloat32, shape}, ValueKind::kConstant);
+    auto owned = std::make_shared<const std::vector<float>>(values);
+    const program::FloatData view = *owned;
+    p.constants.push_back({id, view, std::move(owned)});
+    return id;
+  }
   // Tokens, or all positions that states hold, along a dimension of [rows, columns].
   ValueId places(const Dim& size, bool continues, const Shape& shape) {
     const ValueId id = add(Op::positions, "positions", {},
@@ -96,19 +104,36 @@ ValueId in_order(Renewed& r, const OwnTokens& own, const std::string& name, cons
   return id;
 }
 
-// What attention over pasts is without them: causal. The windows of those that have one, by their nodes' names.
-using Windows = std::map<std::string, int64_t>;
-Windows without_pasts(Program& p, const PastInputs& pasts) {
+// Attention with the keys and values of the tokens alone, in the place of `node`; its name.
+std::string put_attention(Renewed& r, const Node& node, const CachedAttention& a, const Dim& tokens) {
+  const ValueId k = in_order(r, a.k, node.name + ".k", tokens), v = in_order(r, a.v, node.name + ".v", tokens);
+  const program::Value q = r.p.value(a.q), y = r.p.value(node.output());
+  program::Attributes attributes{{"causal", int64_t{1}}, {"scale", a.scale}};
+  if (q.shape == a.shape) {
+    r.put({Op::attention, node.name, {a.q, k, v}, node.outputs, std::move(attributes)});
+    return node.name;
+  }
+  Shape whole = a.shape;
+  whole[3] = y.shape.back();
+  const ValueId apart = r.add(Op::reshape, node.name + ".q", {a.q}, {{"shape", a.shape}}, {q.dtype, a.shape});
+  const ValueId all = r.add_value(node.name + ".heads", {y.dtype, whole});
+  std::string name = r.p.value(all).name;
+  r.put({Op::attention, name, {apart, k, v}, {all}, std::move(attributes)});
+  r.put({Op::reshape, node.name, {all}, node.outputs, {{"shape", y.shape}}});
+  return name;
+}
+
+// What attention over pasts is without them: causal. What else is said of those that see less, by their nodes' names.
+using Sights = std::map<std::string, Sight>;
+Sights without_pasts(Program& p, const PastInputs& pasts) {
   const Program before = p;
   CachedAttentions found(before, pasts);
   Renewed r(p);
-  Windows windows;
+  Sights sights;
   for (const Node& node : before.nodes) {
     if (const auto a = found.of(node)) {
-      const ValueId k = in_order(r, a->k, node.name + ".k", pasts.tokens);
-      const ValueId v = in_order(r, a->v, node.name + ".v", pasts.tokens);
-      r.put({Op::attention, node.name, {a->q, k, v}, node.outputs, {{"causal", int64_t{1}}, {"scale", a->scale}}});
-      if (a->window != 0) windows[node.name] = a->window;
+      const std::string name = put_attention(r, node, *a, pasts.tokens);
+      if (a->sight != Sight()) sights[name] = a->sight;
       continue;
     }
     const auto offset = found.varies(node.output()) ? std::nullopt : found.offset_of_places(node.output());
@@ -130,7 +155,7 @@ Windows without_pasts(Program& p, const PastInputs& pasts) {
     r.put({Op::expand, node.name, {id}, node.outputs, {{"shape", value.shape}}});
   }
   p.nodes = std::move(r.nodes);
-  return windows;
+  return sights;
 }
 
 // Inputs that nothing reads. Error: Unsupported, where a past is read still.
@@ -162,20 +187,38 @@ void drop_symbols(Program& p) {
   while (p.symbols.size() > 1 && !is_used(p.symbols.size() - 1)) p.symbols.pop_back();
 }
 
-// A window is a mask of the places that a query sees.
-void add_windows(Program& p, const Windows& windows, const Dim& tokens) {
+// What is added to scores, or bool: of windows the places that a query sees, of slopes what a place is worth, which a softmax makes one with what its
+// distance is. Both together: what is added, where it is seen.
+ValueId mask_of(Renewed& r, const Sight& sight, const Dim& tokens, const Dim& context) {
+  ValueId bias = program::kNone, seen = program::kNone;
+  Shape shape{tokens, context};
+  if (sight.window != 0) {
+    const ValueId query = r.places(tokens, true, {tokens, 1}), key = r.places(context, false, {1, context});
+    const ValueId apart = r.add(Op::sub, "apart", {query, key}, {}, {DType::kInt64, shape});
+    seen = r.add(Op::less, "window", {apart, r.integer(sight.window)}, {}, {DType::kBool, shape});
+  }
+  if (!sight.slopes.empty()) {
+    const auto heads = static_cast<int64_t>(sight.slopes.size());
+    const ValueId place = r.places(context, false, {1, context}), slopes = r.floats({heads, 1, 1}, sight.slopes);
+    const ValueId floats =
+        r.add(Op::cast, "places", {place}, {{"dtype", std::string("float32")}}, {DType::kFloat32, {1, context}});
+    bias = r.add(Op::mul, "bias", {slopes, floats}, {}, {DType::kFloat32, {heads, 1, context}});
+    shape.insert(shape.begin(), heads);
+  }
+  if (bias == program::kNone || seen == program::kNone) return bias == program::kNone ? seen : bias;
+  const ValueId hidden = r.floats({}, {-std::numeric_limits<float>::infinity()});
+  return r.add(Op::where, "mask", {seen, bias, hidden}, {}, {DType::kFloat32, shape});
+}
+
+void add_masks(Program& p, const Sights& sights, const Dim& tokens) {
   Renewed r(p);
   const Dim context = Dim::of_symbol(*context_symbol(p));
-  std::map<int64_t, ValueId> masks;
+  std::map<Sight, ValueId> masks;
   std::vector<Node> nodes = std::move(p.nodes);
-  for (const auto& [name, window] : windows) {
-    if (masks.contains(window)) continue;
-    const ValueId query = r.places(tokens, true, {tokens, 1}), key = r.places(context, false, {1, context});
-    const ValueId apart = r.add(Op::sub, "apart", {query, key}, {}, {DType::kInt64, {tokens, context}});
-    masks[window] = r.add(Op::less, "window", {apart, r.integer(window)}, {}, {DType::kBool, {tokens, context}});
-  }
+  for (const auto& [name, sight] : sights)
+    if (!masks.contains(sight)) masks[sight] = mask_of(r, sight, tokens, context);
   for (Node& node : nodes) {
-    if (const auto found = windows.find(node.name); found != windows.end())
+    if (const auto found = sights.find(node.name); found != sights.end())
       node.inputs[attention_input::kMask] = masks[found->second];
     r.nodes.push_back(std::move(node));
   }
@@ -186,7 +229,7 @@ void add_windows(Program& p, const Windows& windows, const Dim& tokens) {
 
 Result<Program> with_states(Program p, const PastInputs& pasts, std::map<ValueId, std::string_view> names) {
   const size_t tokens = *single_symbol(pasts.tokens);
-  const Windows windows = without_pasts(p, pasts);
+  const Sights sights = without_pasts(p, pasts);
   BITLAB_RETURN_IF_ERROR(drop_inputs(p, pasts, names));
   int64_t& most = p.symbols[tokens].max;  // what tables hold, past and all
   if (most < program::kMaxElements) most += pasts.count;
@@ -195,7 +238,7 @@ Result<Program> with_states(Program p, const PastInputs& pasts, std::map<ValueId
     return make_error(ErrorCode::kUnsupported, "[onnx] attention over tokens where there are pasts, got none");
   const std::string name = p.symbols[tokens].name;
   BITLAB_TRY(p, add_kv_state(std::move(p), name));
-  if (!windows.empty()) add_windows(p, windows, pasts.tokens);
+  if (!sights.empty()) add_masks(p, sights, pasts.tokens);
   return tidied(std::move(p), names);
 }
 

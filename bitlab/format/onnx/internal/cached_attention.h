@@ -16,11 +16,19 @@ struct OwnTokens {
   double factor = 1;  // that they are multiplied by
 };
 
+// What a query sees of the keys up to its own.
+struct Sight {
+  int64_t window = 0;           // how many, its own among them; 0: all
+  std::vector<float> slopes{};  // of each head: what is added for a key by its place (ALiBi); empty: nothing is
+  auto operator<=>(const Sight&) const = default;
+};
+
 struct CachedAttention {
   program::ValueId q = program::kNone;
+  program::Shape shape;  // of q: [batch, heads, tokens, size], which it may have as [batch heads, tokens, size]
   OwnTokens k, v;
   double scale = 1;
-  int64_t window = 0;  // keys that a query sees, its own among them; 0: all
+  Sight sight;
 };
 
 class CachedAttentions {
@@ -37,10 +45,14 @@ class CachedAttentions {
   struct Mask {
     program::ValueId value = program::kNone;                          // added, or bool
     program::ValueId seen = program::kNone, hidden = program::kNone;  // of a choice: kNone is the scores themselves
+    double factor = 1;                                                // of what is added
+    bool is_flat = false;                                             // [batch heads, queries, keys]
   };
   struct Scores {
     program::ValueId q = program::kNone, keys = program::kNone;  // keys [batch, heads, size, keys]
+    program::Shape shape;                                        // [batch, heads, queries, keys]
     double scale = 1;
+    bool is_flat = false;
     std::vector<Mask> masks;
   };
   const program::Node* maker(program::ValueId id, program::Op op) const;
@@ -48,16 +60,18 @@ class CachedAttentions {
   void find_points();
   bool is_of_empty_rows(const program::Node& condition, program::ValueId weights) const;
   std::optional<double> number_of(program::ValueId id) const;
-  std::optional<program::ValueId> softmax_input(program::ValueId weights) const;
-  std::optional<Scores> scores_of(program::ValueId id);
+  program::ValueId with_full_rows(program::ValueId weights) const;
+  std::optional<program::ValueId> unflattened(program::ValueId id) const;
+  std::optional<Scores> scores_of(program::ValueId weights);
   bool peel(const program::Node& node, program::ValueId& id, Scores& scores);
-  std::optional<OwnTokens> own_tokens(program::ValueId id, bool is_turned);
-  std::optional<bool> is_seen(const std::vector<Mask>& masks, const program::Sizes& at);
-  std::optional<int64_t> window_of(const std::vector<Mask>& masks, int64_t heads);
+  std::optional<OwnTokens> own_tokens(program::ValueId id, bool is_turned, const Scores& scores);
+  std::optional<double> bias_at(const Scores& scores, const program::Sizes& at);
+  std::optional<Sight> sight_of(const Scores& scores);
   std::set<int64_t> keys_to_look_at(int64_t query, int64_t window) const;
-  std::vector<std::pair<int64_t, int64_t>> corners(const std::vector<Mask>& masks, int64_t heads) const;
-  bool fits_window(const std::vector<Mask>& masks, int64_t heads, int64_t window);
-  std::optional<CachedAttention> checked(CachedAttention attention, const std::vector<Mask>& masks);
+  std::vector<std::pair<int64_t, int64_t>> corners(const Scores& scores) const;
+  bool fits(const Scores& scores, const Sight& sight, int64_t token, int64_t batch, int64_t head);
+  bool fits(const Scores& scores, const Sight& sight);
+  std::optional<std::vector<float>> slopes_of(const Scores& scores);
 
   const program::Program& p_;
   const PastInputs& pasts_;
@@ -66,7 +80,7 @@ class CachedAttentions {
   std::vector<bool> varies_;
   std::vector<int64_t> numbers_, points_;  // that masks and places are made of; places of tokens to look at
   program::SymbolSizes sizes_;
-  std::map<std::vector<program::ValueId>, std::optional<int64_t>> windows_;
+  std::map<std::vector<double>, std::optional<Sight>> sights_;  // by heads and masks
   std::optional<Pointwise> at_;
 };
 
