@@ -503,6 +503,17 @@ def test_what_is_refused(attend: Any, embed: Any, message: str, tmp_path: Path) 
         assert "past_key_values.0.key" in names
 
 
+def test_a_bias_of_other_sizes_is_corrupt(tmp_path: Path) -> None:
+    net = Net()
+    path = written(tmp_path / "m.onnx", net, by_fused_node)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((), np.float32), "bias"))
+    next(node for node in model.graph.node if node.op_type == "MultiHeadAttention").input[3] = "bias"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(bitlab.Error, match="a bias of one size"):
+        bitlab.formats.convert(path, tmp_path / "m.bit")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -307,6 +307,8 @@ Result<Operands> read_multi_head_attention(Reader& r) {
     const Shape shape = r.shape_of(*to);
     if (r.has(kBias) && shape.size() == 3) {
       BITLAB_TRY(ValueId bias, r.activation(kBias));
+      if (r.shape_of(bias).size() != 1 || !program::is_fixed({r.shape_of(bias)[0], shape[2]}))
+        return r.corrupt("a bias of one size, got {}", r.show(r.shape_of(bias)));
       BITLAB_TRY(bias, r.slice(bias, 0, start.factor, shape[2]));
       start = start.factor + shape[2].factor;
       BITLAB_TRY(*to, r.emit(Op::add, {*to, bias}));

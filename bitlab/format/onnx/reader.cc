@@ -349,7 +349,9 @@ Result<ValueId> Reader::from_last(ValueId x, int64_t dim) {
 }
 
 Result<ValueId> Reader::slice(ValueId x, int64_t dim, int64_t start, const Dim& length, int64_t step) {
-  if (start == 0 && step == 1 && shape_of(x)[static_cast<size_t>(dim)] == length) return x;
+  const Shape& shape = shape_of(x);
+  if (dim < 0 || dim >= static_cast<int64_t>(shape.size())) return corrupt("a dimension {}, got {}", dim, show(shape));
+  if (start == 0 && step == 1 && shape[static_cast<size_t>(dim)] == length) return x;
   return emit(Op::slice, {x}, {{"dim", dim}, {"start", start}, {"length", Shape{length}}, {"step", step}});
 }
 
