@@ -172,35 +172,40 @@ std::optional<CachedAttentions::Scores> CachedAttentions::scores_of(ValueId weig
   return std::nullopt;
 }
 
-// Where each element of keys or values comes from, told by some of them: which dimension of what continues a past is the batch, the group, ...
-std::optional<OwnTokens> CachedAttentions::own_tokens(ValueId id, bool is_turned, const Scores& scores) {
-  Sizes sizes = shape_at(p_.value(id).shape, sizes_);
-  const Sizes front =
-      program::shape_at({scores.shape[0], p_.value(id).shape.size() == 4 ? p_.value(id).shape[1] : scores.shape[1]}, sizes_);
+// Keys or values [batch, heads, past and tokens, size], whatever the value's dimensions are; and where each element comes from.
+std::optional<CachedAttentions::AllTokens> CachedAttentions::all_tokens(ValueId id, bool is_turned,
+                                                                        const Scores& scores) const {
+  const program::Shape& shape = p_.value(id).shape;
+  Sizes sizes = program::shape_at(shape, sizes_);
+  const Sizes front = program::shape_at({scores.shape[0], shape.size() == 4 ? shape[1] : scores.shape[1]}, sizes_);
   if (scores.is_flat && sizes.size() == 3 && sizes[0] == front[0] * front[1]) {
     sizes.erase(sizes.begin());
     sizes.insert(sizes.begin(), front.begin(), front.end());
   }
-  if (sizes.size() != 4) return std::nullopt;
-  const int64_t past = pasts_.count, tokens = sizes_[tokens_];
-  const auto origin = [&](const Sizes& at) {
-    Sizes place = is_turned ? Sizes{at[0], at[1], at[3], at[2]} : at;
-    if (scores.is_flat) place = {at[0] * front[1] + at[1], place[2], place[3]};
-    return at_->origin(id, place, true);
-  };
-  const Sizes counts{sizes[0], sizes[1], tokens, sizes[is_turned ? 2 : 3]};
-  if (sizes[is_turned ? 3 : 2] != past + tokens) return std::nullopt;
-  const Sizes base{0, 0, past, 0};
-  const Pointwise::Origin first = origin(base);
+  if (sizes.size() != 4 || sizes[is_turned ? 3 : 2] != pasts_.count + sizes_[tokens_]) return std::nullopt;
+  if (is_turned) std::swap(sizes[2], sizes[3]);
+  return AllTokens{id, sizes, is_turned, scores.is_flat};
+}
+
+Pointwise::Origin CachedAttentions::origin(const AllTokens& all, const Sizes& at) {
+  Sizes place = all.is_turned ? Sizes{at[0], at[1], at[3], at[2]} : at;
+  if (all.is_flat) place = {at[0] * all.sizes[1] + at[1], place[2], place[3]};
+  return at_->origin(all.value, place, true);
+}
+
+// Which dimension of what continues a past is the batch, the group, ...: told by the first element of the tokens and the last along each dimension.
+std::optional<OwnTokens> CachedAttentions::told_dims(const AllTokens& all) {
+  const Sizes base{0, 0, pasts_.count, 0};
+  const Pointwise::Origin first = origin(all, base);
   if (first.value == program::kNone || pasts_.values.contains(first.value)) return std::nullopt;
   OwnTokens own{first.value, std::vector<std::optional<size_t>>(4), first.factor};
-  const Sizes of_x = shape_at(p_.value(own.x).shape, sizes_);
+  const Sizes of_x = program::shape_at(p_.value(own.x).shape, sizes_);
   if (first.at != Sizes(of_x.size(), 0) || of_x.size() > 4) return std::nullopt;
   std::vector<bool> used(of_x.size(), false);
   for (size_t d = 0; d < 4; ++d) {
     Sizes at = base;
-    at[d] += counts[d] - 1;
-    const Pointwise::Origin last = origin(at);
+    at[d] = all.sizes[d] - 1;
+    const Pointwise::Origin last = origin(all, at);
     if (last.value != own.x) return std::nullopt;
     for (size_t i = 0; i < of_x.size(); ++i) {
       if (last.at[i] == 0) continue;
@@ -213,21 +218,30 @@ std::optional<OwnTokens> CachedAttentions::own_tokens(ValueId id, bool is_turned
     if (own.dims[d] || i == used.size()) continue;
     own.dims[d] = i, used[i] = true;
   }
-  if (std::count(used.begin(), used.end(), false) != 0) return std::nullopt;
-  const auto size_of = [&](size_t d) { return own.dims[d] ? of_x[*own.dims[d]] : 1; };
-  if (size_of(0) != counts[0] || size_of(2) != tokens || size_of(3) != counts[3] || counts[1] % size_of(1) != 0)
+  return std::count(used.begin(), used.end(), false) == 0 ? std::optional(own) : std::nullopt;
+}
+
+// What is told so, held to other elements: of the past and of the tokens, and of each head.
+std::optional<OwnTokens> CachedAttentions::own_tokens(ValueId id, bool is_turned, const Scores& scores) {
+  const auto all = all_tokens(id, is_turned, scores);
+  const auto own = all ? told_dims(*all) : std::nullopt;
+  if (!own) return std::nullopt;
+  const int64_t past = pasts_.count, tokens = sizes_[tokens_];
+  const Sizes of_x = program::shape_at(p_.value(own->x).shape, sizes_), &sizes = all->sizes;
+  const auto size_of = [&](size_t d) { return own->dims[d] ? of_x[*own->dims[d]] : 1; };
+  if (size_of(0) != sizes[0] || size_of(2) != tokens || size_of(3) != sizes[3] || sizes[1] % size_of(1) != 0)
     return std::nullopt;
-  const int64_t each = counts[1] / size_of(1);
+  const int64_t each = sizes[1] / size_of(1);
   for (const int64_t token : {int64_t{0}, past - 1, past, past + 1, past + tokens - 1})
-    for (int64_t head = 0; head < counts[1]; ++head) {
+    for (int64_t head = 0; head < sizes[1]; ++head) {
       if (token >= past + tokens) continue;
-      const Sizes at{counts[0] - 1, head, token, counts[3] - 1};
+      const Sizes at{sizes[0] - 1, head, token, sizes[3] - 1};
       const Sizes wanted{at[0], head / each, token < past ? token : token - past, at[3]};
-      const Pointwise::Origin found = origin(at);
-      const bool fits = token < past ? pasts_.values.contains(found.value) : found.value == own.x;
-      if (!fits || found.factor != own.factor || found.at.size() != of_x.size()) return std::nullopt;
+      const Pointwise::Origin found = origin(*all, at);
+      const bool fits = token < past ? pasts_.values.contains(found.value) : found.value == own->x;
+      if (!fits || found.factor != own->factor || found.at.size() != of_x.size()) return std::nullopt;
       for (size_t d = 0; d < 4; ++d)
-        if (own.dims[d] && found.at[*own.dims[d]] != wanted[d]) return std::nullopt;
+        if (own->dims[d] && found.at[*own->dims[d]] != wanted[d]) return std::nullopt;
     }
   return own;
 }

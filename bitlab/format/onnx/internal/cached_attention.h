@@ -55,6 +55,11 @@ class CachedAttentions {
     bool is_flat = false;
     std::vector<Mask> masks;
   };
+  struct AllTokens {
+    program::ValueId value = program::kNone;
+    program::Sizes sizes;  // [batch, heads, past and tokens, size]
+    bool is_turned = false, is_flat = false;
+  };
   const program::Node* maker(program::ValueId id, program::Op op) const;
   const program::Node* maker(program::ValueId id) const;
   void find_points();
@@ -64,6 +69,9 @@ class CachedAttentions {
   std::optional<program::ValueId> unflattened(program::ValueId id) const;
   std::optional<Scores> scores_of(program::ValueId weights);
   bool peel(const program::Node& node, program::ValueId& id, Scores& scores);
+  std::optional<AllTokens> all_tokens(program::ValueId id, bool is_turned, const Scores& scores) const;
+  Pointwise::Origin origin(const AllTokens& all, const program::Sizes& at);
+  std::optional<OwnTokens> told_dims(const AllTokens& all);
   std::optional<OwnTokens> own_tokens(program::ValueId id, bool is_turned, const Scores& scores);
   std::optional<double> bias_at(const Scores& scores, const program::Sizes& at);
   std::optional<Sight> sight_of(const Scores& scores);
