@@ -36,7 +36,7 @@ else()
       break()
     endif()
   endforeach()
-  # A bit for each address that the loader moves, instead of 24 bytes: 10 KiB. Android's loader reads that since version 9.
+  # A bit for each address that the loader moves, instead of 24 bytes: 6 KiB. Android's loader reads that since version 9.
   if(ANDROID AND ANDROID_NATIVE_API_LEVEL GREATER_EQUAL 28)
     target_link_options(bitlab_runtime_shared PRIVATE -Wl,--pack-dyn-relocs=relr)
   endif()
