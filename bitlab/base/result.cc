@@ -28,7 +28,7 @@ Failure::Failure(Error error) : error_(new Error(std::move(error))) {}
 Error* Failure::copy(const Error& error) { return new Error(error); }
 void Failure::destroy(Error* error) { delete error; }
 
-Failure::operator Error() const {
+Failure::operator Error() && {
   const std::unique_ptr<Error> owned(error_);
   return std::move(*owned);
 }

@@ -44,7 +44,8 @@ struct [[nodiscard]] Error {
 class [[nodiscard]] Failure {
  public:
   explicit Failure(Error error);
-  operator Error() const;  // NOLINT(google-explicit-constructor): where no Result takes it
+  Failure(Failure&&) = default;  // and no copy: one Result takes it over
+  operator Error() &&;           // NOLINT(google-explicit-constructor): where no Result takes it
 
  private:
   template <class T>

@@ -27,7 +27,7 @@ MemoryTracker::MemoryTracker(const runtime::Model& model, const runtime::Plan& p
       process_peak_bytes(process_peak()) {
   const program::Program& p = model.program();
   for (size_t i = 0; i < p.values.size(); ++i) {
-    if (plan.offsets[i] < 0 || plan.is_part[i]) continue;
+    if (plan.offsets[i] < 0 || plan.is_part(static_cast<program::ValueId>(i))) continue;
     const int64_t bytes = plan.bytes_of(p, static_cast<program::ValueId>(i));
     values.push_back({p.values[i].name, bytes, plan.offsets[i], plan.lives[i].first, plan.lives[i].last});
     all_value_bytes += bytes;

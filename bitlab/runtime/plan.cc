@@ -27,41 +27,22 @@ std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fus
   return lives;
 }
 
-// What memory values are placed in: their own, or that of a value which they are a part of.
-class Owners {
- public:
-  explicit Owners(size_t values) : parts_(values) {
-    for (size_t i = 0; i < values; ++i) parts_[i].owner = i;
+// A step that finds its outputs in its inputs leaves them there, where these are in the arena. Offsets of parts count from their owners' beginnings for now.
+void leave_parts(const Program& p, PlannedStep& planned, Plan& plan) {
+  for (const Place& place : planned.step.found) {
+    const ValueKind kind = p.value(planned.inputs[place.input]).kind;
+    if (kind != ValueKind::kInput && kind != ValueKind::kResult) return;
   }
-
-  bool is_part(ValueId id) const { return part(id).owner != static_cast<size_t>(id); }
-  ValueId owner(ValueId id) const { return static_cast<ValueId>(part(id).owner); }
-  int64_t offset(ValueId id) const { return part(id).offset; }
-
-  // A step that finds its outputs in its inputs leaves them there, where these are in the arena.
-  void leave(const Program& p, PlannedStep& planned) {
-    for (const Place& place : planned.step.found) {
-      const ValueKind kind = p.value(planned.inputs[place.input]).kind;
-      if (kind != ValueKind::kInput && kind != ValueKind::kResult) return;
-    }
-    if (planned.step.found.empty()) return;
-    for (size_t i = 0; i < planned.outputs.size(); ++i) {
-      const Place& place = planned.step.found[i];
-      const Part& input = part(planned.inputs[place.input]);
-      parts_[static_cast<size_t>(planned.outputs[i])] = {input.owner, input.offset + place.offset};
-    }
+  for (size_t i = 0; i < planned.step.found.size(); ++i) {
+    const Place& place = planned.step.found[i];
+    const ValueId input = planned.inputs[place.input];
+    const auto output = static_cast<size_t>(planned.outputs[i]);
+    plan.offsets[output] = place.offset + (plan.is_part(input) ? plan.offsets[static_cast<size_t>(input)] : 0);
+    plan.owners[output] = plan.owners[static_cast<size_t>(input)];
     planned.is_view = true;
-    planned.step.run = [](const StepBuffers&) -> Status { return {}; };
   }
-
- private:
-  struct Part {
-    size_t owner = 0;
-    int64_t offset = 0;
-  };
-  const Part& part(ValueId id) const { return parts_[static_cast<size_t>(id)]; }
-  std::vector<Part> parts_;
-};
+  if (planned.is_view) planned.step.run = nothing_to_do;
+}
 
 // The chain that each step computes on its output.
 Result<std::vector<Chain>> chains_of(const Model& model, const Plan& plan, std::vector<Fusion>& fusions) {
@@ -111,18 +92,16 @@ Status put_on_device(const Model& model, DeviceWeights& device, Plan& plan) {
 constexpr int64_t kMostBytes = int64_t{1} << 46;  // of values: keeps sums and products inside int64
 
 // Gives each value that is written its place, in the order in which they are.
-Status place(const Program& p, const std::vector<ValueId>& written, const Owners& owners, Plan& plan) {
-  plan.is_part.assign(p.values.size(), false);
+Status place(const Program& p, const std::vector<ValueId>& written, Plan& plan) {
   for (const ValueId id : written) {
-    const auto i = static_cast<size_t>(id), owner = static_cast<size_t>(owners.owner(id));
-    plan.is_part[i] = owners.is_part(id);
-    plan.lives[owner].last = std::max(plan.lives[owner].last, plan.lives[i].last);
+    int64_t& last = plan.lives[static_cast<size_t>(plan.owners[static_cast<size_t>(id)])].last;
+    last = std::max(last, plan.lives[static_cast<size_t>(id)].last);
   }
   program::Placement placement;
   for (const ValueId id : written) {
     const auto i = static_cast<size_t>(id);
-    if (plan.is_part[i]) {
-      plan.offsets[i] = plan.offsets[static_cast<size_t>(owners.owner(id))] + owners.offset(id);
+    if (plan.is_part(id)) {
+      plan.offsets[i] += plan.offsets[static_cast<size_t>(plan.owners[i])];
       continue;
     }
     plan.offsets[i] = placement.place(plan.bytes_of(p, id), plan.lives[i]);
@@ -167,7 +146,7 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
   plan.lives = lifetimes(p, fusions);
   std::vector<ValueId> written = p.inputs;
   for (const Fusion& step : fusions) written.insert(written.end(), step.outputs().begin(), step.outputs().end());
-  Owners owners(p.values.size());
+  for (size_t i = 0; i < p.values.size(); ++i) plan.owners.push_back(static_cast<ValueId>(i));
   int64_t scratch = 0;
   for (size_t i = 0; i < fusions.size(); ++i) {
     Fusion& fusion = fusions[i];
@@ -182,9 +161,9 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
     scratch = std::max(scratch, step.scratch_bytes);
     plan.steps.push_back(
         {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
-    if (device == nullptr && context.chain == nullptr) owners.leave(p, plan.steps.back());
+    if (device == nullptr && context.chain == nullptr) leave_parts(p, plan.steps.back(), plan);
   }
-  BITLAB_RETURN_IF_ERROR(place(p, written, owners, plan));
+  BITLAB_RETURN_IF_ERROR(place(p, written, plan));
   plan.arena_bytes = plan.scratch_offset + scratch;
   if constexpr (kHasDevices)
     if (device != nullptr) BITLAB_RETURN_IF_ERROR(put_on_device(model, *device, plan));
@@ -194,7 +173,7 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
 std::vector<int64_t> live_bytes(const Program& p, const Plan& plan) {
   std::vector<int64_t> live(plan.steps.size() + 2);  // of the time t at t + 1
   for (size_t i = 0; i < p.values.size(); ++i) {
-    if (plan.offsets[i] < 0 || plan.is_part[i]) continue;
+    if (plan.offsets[i] < 0 || plan.is_part(static_cast<ValueId>(i))) continue;
     const int64_t bytes = plan.bytes_of(p, static_cast<ValueId>(i));
     for (int64_t t = plan.lives[i].first; t <= plan.lives[i].last; ++t) live[static_cast<size_t>(t + 1)] += bytes;
   }

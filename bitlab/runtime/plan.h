@@ -29,13 +29,15 @@ struct Plan {
   Layouts layouts;
   std::vector<PlannedStep> steps;
   std::vector<int64_t> offsets;  // by value, in bytes; -1 for constants, states and what stays within a step
-  std::vector<bool> is_part;     // by value: of the memory of another one, which lives as long
-  std::vector<Lifetime> lives;   // by value, of those that have an offset
-  std::vector<Narrow> narrow;    // by value: what lies in memory as int8
-  int64_t arena_bytes = 0;       // values, then the scratch of the largest step
-  int64_t scratch_offset = 0;    // bytes of values
-  int64_t device_bytes = 0;      // of a plan for a device: the same there, 0 without
+  std::vector<program::ValueId>
+      owners;  // by value: whose memory it lies in, its own or, as a part, that of another one, which lives as long
+  std::vector<Lifetime> lives;  // by value, of those that have an offset
+  std::vector<Narrow> narrow;   // by value: what lies in memory as int8
+  int64_t arena_bytes = 0;      // values, then the scratch of the largest step
+  int64_t scratch_offset = 0;   // bytes of values
+  int64_t device_bytes = 0;     // of a plan for a device: the same there, 0 without
 
+  bool is_part(program::ValueId id) const { return owners[static_cast<size_t>(id)] != id; }
   // Bytes that a value takes, as it lies in memory, a multiple of the alignment.
   int64_t bytes_of(const program::Program& program, program::ValueId id) const;
 };

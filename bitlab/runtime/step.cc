@@ -73,8 +73,7 @@ void reorder_on_device(const StepContext& context, DeviceStep& step) {
 
 Result<Step> make_step(const StepContext& context) {
   if (context.output_elements() == 0) {
-    Step nothing{[](const StepBuffers&) -> Status { return {}; }, 0, ""};
-    return with_device(context, std::move(nothing), [](DeviceWeights&) -> Result<DeviceStep> {
+    return with_device(context, Step{nothing_to_do, 0, ""}, [](DeviceWeights&) -> Result<DeviceStep> {
       return DeviceStep{[](const DeviceBuffers&) -> const char* { return nullptr; }, 0, ""};
     });
   }

@@ -78,6 +78,9 @@ struct Step {
   DeviceStep device{};         // of a plan for a device
 };
 
+// What a step is whose results are there already, or empty.
+inline Status nothing_to_do(const StepBuffers&) { return {}; }
+
 // A value that does not lie in memory as its type says, but as int8.
 struct Narrow {
   float step = 0;   // what a unit of it stands for; 0: the value is as its type says

@@ -43,22 +43,21 @@ bool in_parts(const ActivationQuantRow& kernel, const float* x, int64_t columns,
 Status activation_quant(const ActivationQuantRow& kernel, const char* op, const float* x, int64_t rows, int64_t columns,
                         int64_t x_stride, int8_t* q, int64_t q_stride, float* a, ThreadPool& pool, ActivationScale scale) {
   const int64_t block = std::max<int64_t>(1, kValuesPerTask / std::max<int64_t>(columns, 1));
+  const bool are_long = rows < pool.threads() && columns > kValuesPerTask;
   std::atomic<int64_t> bad{-1};
-  const auto quantize_row = [&](int64_t m, const auto& quantize) {
+  const auto quantize_row = [&](int64_t m) {
+    const float* from = x + m * x_stride;
     int8_t* out = q + m * q_stride;
-    if (!quantize(x + m * x_stride, out, a + m)) bad = m;
+    if (!(are_long ? in_parts(kernel, from, columns, scale, out, a + m, pool)
+                   : kernel.run(from, columns, scale, out, a + m)))
+      bad = m;
     std::memset(out + columns, 0, static_cast<size_t>(q_stride - columns));
   };
-  if (rows < pool.threads() && columns > kValuesPerTask) {
-    for (int64_t m = 0; m < rows; ++m)
-      quantize_row(m, [&](const float* from, int8_t* out, float* own) {
-        return in_parts(kernel, from, columns, scale, out, own, pool);
-      });
+  if (are_long) {
+    for (int64_t m = 0; m < rows; ++m) quantize_row(m);
   } else {
     pool.run(ceil_div(rows, block), [&](int64_t task, int) {
-      for (int64_t m = task * block; m < std::min(rows, (task + 1) * block); ++m)
-        quantize_row(m,
-                     [&](const float* from, int8_t* out, float* own) { return kernel.run(from, columns, scale, out, own); });
+      for (int64_t m = task * block; m < std::min(rows, (task + 1) * block); ++m) quantize_row(m);
     });
   }
   if (bad >= 0) return make_error(ErrorCode::kNotFinite, "[{}] finite input, got NaN or infinity (row={})", op, bad.load());

@@ -84,12 +84,8 @@ void ternary_depthwise(const TernaryDepthwiseRow& row, const PackedTernary& weig
   expand_codes(weights, codes);
   std::fill_n(zeros, layout.zeros, int8_t{0});
   if (layout.padded != 0) {
-    constexpr int64_t kTask = 1 << 15;  // bytes
-    const EvenParts lines(g.batch * g.input[0] * g.input[1], std::max<int64_t>(kTask / layout.line_bytes, 1), 1, 1,
-                          pool.threads());
-    pool.run(lines.parts, [&](int64_t part, int) {
-      for (int64_t line = lines.begin(part); line < lines.begin(part + 1); ++line)
-        pad_sides(g, q + line * g.input[2] * g.channels, padded + line * layout.line_bytes);
+    pool.run(g.batch * g.input[0] * g.input[1], [&](int64_t line, int) {
+      pad_sides(g, q + line * g.input[2] * g.channels, padded + line * layout.line_bytes);
     });
   }
   const int8_t* input = layout.padded != 0 ? padded : q;

@@ -20,12 +20,16 @@ struct PlacedCopy {
 // Where each output lies in an input as it is; empty where one does not.
 std::vector<Place> found(const StepContext& context, const std::vector<PlacedCopy>& copies) {
   std::vector<Place> places;
-  for (size_t i = 0; i < copies.size(); ++i) {
-    const std::optional<int64_t> offset = copies[i].copy.found_at();
-    if (!offset || *offset % kAlignment != 0 || copies[i].output != i) return {};
-    places.push_back({copies[i].input, *offset});
+  if (copies.size() != context.node.outputs.size()) return places;
+  for (const PlacedCopy& c : copies) {
+    const std::optional<int64_t> offset = c.copy.found_at();
+    if (!offset || *offset % kAlignment != 0) {
+      places.clear();
+      break;
+    }
+    places.push_back({c.input, *offset});
   }
-  return places.size() == context.node.outputs.size() ? places : std::vector<Place>();
+  return places;
 }
 
 Result<Step> copies_step(const StepContext& context, std::vector<PlacedCopy> copies) {
