@@ -36,8 +36,8 @@ class ThreadPool {
   virtual void run(int64_t count, IndexTask task) = 0;
 };
 
-// [0, count) cut into parts of at most `most`, which `unit` divides: even ones of whole units, and as many as let all threads end together where `things`
-// are cut this way and none of them is in need of another cut. One thread gets whole parts of `most`.
+// [0, count) cut into parts of at most `most`, a multiple of `unit`: even ones, in whole units, and so many, where units are enough, that the parts of `things`
+// which are cut this way are a multiple of the threads: all end together. One thread gets whole parts of `most`.
 struct EvenParts {
   int64_t count, unit, units, parts;
 
