@@ -90,7 +90,7 @@ program::Program with_roundings(const program::Program& original, uint32_t seed)
 // Of each output: how far it moves with other roundings, in several draws.
 Result<std::vector<double>> sensitivities(const program::Program& program, const NamedTensors& example,
                                           const NamedTensors& deployed) {
-  constexpr uint32_t kDraws = 3;
+  constexpr uint32_t kDraws = 8;
   std::vector<double> moved(deployed.size());
   for (uint32_t draw = 0; draw < kDraws; ++draw) {
     BITLAB_TRY(const NamedTensors outputs, run(with_roundings(program, draw), example));
