@@ -27,7 +27,7 @@ std::vector<Lifetime> lifetimes(const Program& p, const std::vector<Fusion>& fus
   return lives;
 }
 
-// A step that finds its outputs in its inputs leaves them there, where these are in the arena. Offsets of parts count from their owners' beginnings for now.
+// A step that finds its outputs in its inputs leaves them there, where these are in the arena. Offsets of parts count from their owners' beginnings until place().
 void leave_parts(const Program& p, PlannedStep& planned, Plan& plan) {
   for (const Place& place : planned.step.found) {
     const ValueKind kind = p.value(planned.inputs[place.input]).kind;

@@ -380,7 +380,7 @@ Status resample_by_open_weights(Lowering& lowering, const Call& call, ValueId x,
                          static_cast<double>(c.argument("self").toTensor().size(static_cast<int64_t>(axis)));
       return scale_of(c, axis - 2).value_or(ratio);
     };
-    const Term scale = computed(lowering, {lowering, lowering.number_in_all(call, scale_in, at::kFloat)});
+    const Term scale(lowering, lowering.number_in_all(call, scale_in, at::kFloat));
     BITLAB_TRY(const ValueId weights, open_weights(lowering, how, scale, in, out[axis]).value());
     BITLAB_TRY(x, with_last(lowering, x, axis, [&](ValueId rows) { return lowering.node(Op::matmul, {rows, weights}); }));
   }

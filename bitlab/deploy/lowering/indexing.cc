@@ -31,23 +31,25 @@ std::vector<size_t> indexed_dims(const Call& call) {
 
 namespace {
 
-// Whether a dimension's index is 0, 1, ... up to all that there are.
-bool is_whole(const Call& call, size_t dim) {
-  const at::Tensor& index = index_of(call, dim);
-  const int64_t size = call.argument("self").toTensor().size(static_cast<int64_t>(dim));
-  return index.numel() == size && at::equal(index.reshape({-1}), at::arange(size));
-}
-
-bool counts_samples(const Call& call) {
-  const at::Tensor &samples = index_of(call, 0), &of_each = index_of(call, 1);
-  return samples.dim() == 1 && of_each.dim() == 1 && of_each.scalar_type() == at::kLong && is_whole(call, 0);
+// Places of each sample, one sample's behind the other's: x[arange(batch).repeat_interleave(n), places], as detectors take their best. How many a sample has; 0
+// for other indices.
+int64_t places_of_samples(const Lowering& lowering, const Call& call, const std::vector<size_t>& dims) {
+  if (dims != std::vector<size_t>{0, 1} || lowering.is_activation(index_of(call, 0))) return 0;
+  const at::Tensor &samples = index_of(call, 0), &places = index_of(call, 1);
+  const int64_t batch = call.argument("self").toTensor().size(0);
+  if (samples.scalar_type() != at::kLong || places.scalar_type() != at::kLong || samples.dim() != 1 ||
+      places.sizes() != samples.sizes() || batch == 0 || samples.numel() % batch != 0)
+    return 0;
+  const int64_t of_each = samples.numel() / batch;
+  return at::equal(samples, at::arange(batch).repeat_interleave(of_each)) ? of_each : 0;
 }
 
 }  // namespace
 
 bool indexes_samples(Lowering& lowering, const Call& call) {
-  return indexed_dims(call) == std::vector<size_t>{0, 1} && lowering.is_activation(index_of(call, 1)) &&
-         !lowering.is_activation(index_of(call, 0)) && counts_samples(call) && counts_samples(lowering.twin());
+  const std::vector<size_t> dims = indexed_dims(call);
+  return dims == std::vector<size_t>{0, 1} && lowering.is_activation(index_of(call, 1)) &&
+         places_of_samples(lowering, call, dims) == 1 && places_of_samples(lowering, lowering.twin(), dims) == 1;
 }
 
 namespace {
@@ -246,17 +248,6 @@ program::Dim whole_volume(const Indexing& indexing) {
   program::Dim all = 1;
   for (const auto& [axis, dim] : indexing.whole) all = all * indexing.shape[dim];
   return all;
-}
-
-// Places of each sample, one sample's behind the other's: x[arange(batch).repeat_interleave(n), places], as detectors take their best. How many a sample has; 0
-// for other indices.
-int64_t places_of_samples(const Lowering& lowering, const Call& call, const std::vector<size_t>& dims) {
-  if (dims != std::vector<size_t>{0, 1} || lowering.is_activation(index_of(call, 0))) return 0;
-  const at::Tensor &samples = index_of(call, 0), &places = index_of(call, 1);
-  const int64_t batch = call.argument("self").toTensor().size(0);
-  if (samples.dim() != 1 || places.sizes() != samples.sizes() || batch == 0 || samples.numel() % batch != 0) return 0;
-  const int64_t of_each = samples.numel() / batch;
-  return at::equal(samples, at::arange(batch).repeat_interleave(of_each)) ? of_each : 0;
 }
 
 Status lower_places_of_samples(Lowering& lowering, const Call& call, ValueId x) {

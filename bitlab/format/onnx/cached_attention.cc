@@ -28,32 +28,19 @@ CachedAttentions::CachedAttentions(const program::Program& program, const PastIn
     : p_(program),
       pasts_(pasts),
       tokens_(*program::single_symbol(pasts.tokens)),
-      makers_(program.values.size(), -1),
+      makers_(program),
       varies_(program.values.size(), false),
       sizes_(program::at_batch(2)) {
   for (const ValueId id : p_.inputs) varies_[static_cast<size_t>(id)] = true;
   std::set<ValueId> stops = pasts.values;
-  for (size_t i = 0; i < p_.nodes.size(); ++i) {
-    const Node& node = p_.nodes[i];
+  for (const Node& node : p_.nodes) {
     const bool varies = std::any_of(node.inputs.begin(), node.inputs.end(),
                                     [&](ValueId id) { return id != program::kNone && varies_[static_cast<size_t>(id)]; });
-    for (const ValueId id : node.outputs) {
-      makers_[static_cast<size_t>(id)] = static_cast<int64_t>(i);
-      varies_[static_cast<size_t>(id)] = varies;
-    }
+    for (const ValueId id : node.outputs) varies_[static_cast<size_t>(id)] = varies;
     if (node.op == Op::cat && node.inputs.size() == 2 && pasts.values.contains(node.inputs[0])) stops.insert(node.inputs[1]);
   }
   find_points();
   at_.emplace(p_, sizes_, std::move(stops));
-}
-
-const Node* CachedAttentions::maker(ValueId id) const {
-  const int64_t index = id == program::kNone ? -1 : makers_[static_cast<size_t>(id)];
-  return index < 0 ? nullptr : &p_.nodes[static_cast<size_t>(index)];
-}
-const Node* CachedAttentions::maker(ValueId id, Op op) const {
-  const Node* node = maker(id);
-  return node == nullptr || node->op != op ? nullptr : node;
 }
 
 // What is computed of positions and numbers can change beside these numbers alone, so that places beside them are looked at.
@@ -88,9 +75,9 @@ void CachedAttentions::find_points() {
 bool CachedAttentions::is_of_empty_rows(const Node& condition, ValueId weights) const {
   if (condition.op == Op::not_equal) return condition.inputs == std::vector<ValueId>{weights, weights};
   if (condition.op != Op::equal) return false;
-  const Node* softmax = maker(weights, Op::softmax);
-  const Node* most = maker(condition.inputs[0]);
-  if (most != nullptr && most->op == Op::reshape) most = maker(most->inputs[0]);
+  const Node* softmax = makers_.of(weights, Op::softmax);
+  const Node* most = makers_.of(condition.inputs[0]);
+  if (most != nullptr && most->op == Op::reshape) most = makers_.of(most->inputs[0]);
   return softmax != nullptr && most != nullptr && most->op == Op::max && most->inputs[0] == softmax->inputs[0] &&
          number_of(condition.inputs[1]).value_or(0) <= kHidden;
 }
@@ -104,14 +91,14 @@ std::optional<double> CachedAttentions::number_of(ValueId id) const {
 
 // Of weights, or of weights with something else in rows that are empty.
 ValueId CachedAttentions::with_full_rows(ValueId weights) const {
-  const Node* choice = maker(weights, Op::where);
-  const Node* condition = choice == nullptr ? nullptr : maker(choice->inputs[0]);
+  const Node* choice = makers_.of(weights, Op::where);
+  const Node* condition = choice == nullptr ? nullptr : makers_.of(choice->inputs[0]);
   return condition != nullptr && is_of_empty_rows(*condition, choice->inputs[2]) ? choice->inputs[2] : weights;
 }
 
 // [batch, heads, ...] that is [batch heads, ...] in a value.
 std::optional<ValueId> CachedAttentions::unflattened(ValueId id) const {
-  const Node* node = maker(id, Op::reshape);
+  const Node* node = makers_.of(id, Op::reshape);
   const program::Shape& flat = p_.value(id).shape;
   if (node == nullptr || flat.size() != 3) return std::nullopt;
   const program::Shape& shape = p_.value(node->inputs[0]).shape;
@@ -156,12 +143,12 @@ std::optional<CachedAttentions::Scores> CachedAttentions::scores_of(ValueId weig
   Scores scores;
   const auto apart = unflattened(weights);
   weights = with_full_rows(apart.value_or(weights));
-  const Node* softmax = maker(weights, Op::softmax);
+  const Node* softmax = makers_.of(weights, Op::softmax);
   if (softmax == nullptr || p_.value(weights).shape.size() != 4) return std::nullopt;
   scores.shape = p_.value(weights).shape;
   ValueId id = softmax->inputs[0];
   for (int i = 0; i < kMost; ++i) {
-    const Node* node = maker(id);
+    const Node* node = makers_.of(id);
     if (node == nullptr) return std::nullopt;
     if (node->op == Op::matmul) {
       scores.q = node->inputs[0], scores.keys = node->inputs[1];

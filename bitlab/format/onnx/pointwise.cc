@@ -124,16 +124,9 @@ std::optional<double> constant_element(const program::Program& p, ValueId id, in
 }
 
 Pointwise::Pointwise(const program::Program& program, const program::SymbolSizes& sizes, std::set<ValueId> stops)
-    : p_(program), sizes_(sizes), stops_(std::move(stops)), makers_(program.values.size(), -1) {
+    : p_(program), sizes_(sizes), stops_(std::move(stops)), makers_(program) {
   constexpr int64_t kLeast = int64_t{1} << 22, kEach = 1 << 14, kMost = int64_t{1} << 26;
   left_ = std::min(kLeast + kEach * static_cast<int64_t>(program.nodes.size()), kMost);
-  for (size_t i = 0; i < program.nodes.size(); ++i)
-    for (const ValueId id : program.nodes[i].outputs) makers_[static_cast<size_t>(id)] = static_cast<int64_t>(i);
-}
-
-const Node* Pointwise::maker(ValueId id) const {
-  const int64_t index = makers_[static_cast<size_t>(id)];
-  return index < 0 ? nullptr : &p_.nodes[static_cast<size_t>(index)];
 }
 
 // One node back, where that only moves. False at one that does not.
@@ -225,7 +218,7 @@ Pointwise::Origin Pointwise::origin(ValueId id, Sizes at, bool scaled) {
     for (size_t i = 0; is_inside && i < sizes.size(); ++i) is_inside = origin.at[i] >= 0 && origin.at[i] < sizes[i];
     if (!is_inside) return {};
     if (stops_.contains(origin.value)) return origin;
-    const Node* node = maker(origin.value);
+    const Node* node = makers_.of(origin.value);
     if (node == nullptr || (!step_back(*node, origin) && !(scaled && step_over_scale(*node, origin)))) return origin;
   }
   return {};
@@ -293,7 +286,7 @@ std::optional<double> Pointwise::number(ValueId id, const Sizes& at) {
   ++depth_;
   const Origin from = depth_ > kMostDepth ? Origin() : origin(id, at);
   if (from.value != program::kNone) {
-    const Node* node = maker(from.value);
+    const Node* node = makers_.of(from.value);
     y = node == nullptr ? of_constant(from.value, from.at) : computed(*node, from.at);
     if (y) y = as_type(p_.value(from.value).dtype, *y);
   }

@@ -39,20 +39,13 @@ bool is_same(const program::Constant& a, const program::Constant& b) {
 
 }  // namespace
 
-Rewriting::Rewriting(Program& program) : p(program), makers_(p.values.size(), -1), readers_(p.values.size()) {
+Rewriting::Rewriting(Program& program) : p(program), makers_(program), readers_(p.values.size()) {
   for (size_t i = 0; i < p.nodes.size(); ++i) use(p.nodes[i], i);
 }
 
 void Rewriting::use(const Node& node, size_t index) {
-  for (const ValueId id : node.outputs) makers_[static_cast<size_t>(id)] = static_cast<int64_t>(index);
   for (const ValueId id : node.inputs)
     if (id != program::kNone) readers_[static_cast<size_t>(id)].push_back(index);
-}
-
-const Node* Rewriting::maker(ValueId id, Op op) const {
-  const int64_t index = id == program::kNone ? -1 : makers_[static_cast<size_t>(id)];
-  if (index < 0 || p.nodes[static_cast<size_t>(index)].op != op) return nullptr;
-  return &p.nodes[static_cast<size_t>(index)];
 }
 
 const Node* Rewriting::reader(ValueId id, Op op) const {
@@ -74,12 +67,13 @@ bool Rewriting::is_number(ValueId id, float value) const {
 }
 
 void Rewriting::replace(Node node) {
-  const auto index = static_cast<size_t>(makers_[static_cast<size_t>(node.output())]);
+  const auto index = static_cast<size_t>(makers_.place(node.output()));
   for (const ValueId id : p.nodes[index].inputs)
     if (id != program::kNone) std::erase(readers_[static_cast<size_t>(id)], index);
   node.exactness = schema(node.op).exactness;
   program::complete(node);
   p.nodes[index] = std::move(node);
+  makers_.set(index);
   use(p.nodes[index], index);
 }
 
@@ -99,7 +93,6 @@ ValueId Rewriting::add_constant(std::string name, std::vector<int64_t> shape, pr
   p.values.push_back(std::move(value));
   constant.value = id;
   p.constants.push_back(std::move(constant));
-  makers_.push_back(-1);
   readers_.emplace_back();
   return id;
 }

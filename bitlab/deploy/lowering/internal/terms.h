@@ -64,12 +64,6 @@ inline Term operand(Lowering& lowering, const Call& call, const char* name = "se
   return {lowering, lowering.operand_as(call, name, output_of(call).scalar_type())};
 }
 
-// A value that functions take where x may be a constant.
-inline Term computed(Lowering& lowering, const Term& x) {
-  if (!x.value().ok()) return x;
-  return {lowering, lowering.node(Op::reshape, {*x.value()}, {{"shape", lowering.shape(*x.value())}})};
-}
-
 // log(e^x + e^y), also where both are the same infinity. `unit`: ln 2 to the base 2.
 inline Term log_add_exp(const Term& x, const Term& y, double unit = 1) {
   const Term most = x.with(Op::maximum, y), least = x.with(Op::minimum, y);

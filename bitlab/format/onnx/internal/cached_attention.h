@@ -60,8 +60,6 @@ class CachedAttentions {
     program::Sizes sizes;  // [batch, heads, past and tokens, size]
     bool is_turned = false, is_flat = false;
   };
-  const program::Node* maker(program::ValueId id, program::Op op) const;
-  const program::Node* maker(program::ValueId id) const;
   void find_points();
   bool is_of_empty_rows(const program::Node& condition, program::ValueId weights) const;
   std::optional<double> number_of(program::ValueId id) const;
@@ -84,7 +82,7 @@ class CachedAttentions {
   const program::Program& p_;
   const PastInputs& pasts_;
   size_t tokens_;
-  std::vector<int64_t> makers_;
+  Makers makers_;
   std::vector<bool> varies_;
   std::vector<int64_t> numbers_, points_;  // that masks and places are made of; places of tokens to look at
   program::SymbolSizes sizes_;

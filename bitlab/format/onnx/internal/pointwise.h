@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "bitlab/format/onnx/internal/makers.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::format::onnx {
@@ -32,7 +33,6 @@ class Pointwise {
   std::optional<double> broadcast_number(program::ValueId id, const program::Sizes& at);
 
  private:
-  const program::Node* maker(program::ValueId id) const;
   program::Sizes sizes_of(program::ValueId id) const { return shape_at(p_.value(id).shape, sizes_); }
   bool step_back(const program::Node& node, Origin& origin);
   bool step_over_scale(const program::Node& node, Origin& origin);
@@ -45,7 +45,7 @@ class Pointwise {
   std::set<program::ValueId> stops_;
   int64_t left_ = 0;  // nodes that may be walked over; behind them nothing is known
   int depth_ = 0;
-  std::vector<int64_t> makers_;                              // by value: the node; -1: none
+  Makers makers_;
   std::map<program::ValueId, std::optional<double>> alone_;  // values of one element
 };
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "bitlab/format/onnx/internal/makers.h"
 #include "bitlab/program/program.h"
 
 namespace bitlab::format::onnx {
@@ -14,7 +15,7 @@ class Rewriting {
 
   program::Program& p;
   // The node that makes a value with that operation; null where it is none, or another.
-  const program::Node* maker(program::ValueId id, program::Op op) const;
+  const program::Node* maker(program::ValueId id, program::Op op) const { return makers_.of(id, op); }
   // The one node that reads a value with that operation; null where there are several, none or another, or where it is an output.
   const program::Node* reader(program::ValueId id, program::Op op) const;
   // Floats of a constant that are stored as such; nothing otherwise.
@@ -33,7 +34,7 @@ class Rewriting {
 
  private:
   void use(const program::Node& node, size_t index);
-  std::vector<int64_t> makers_;               // by value: the node; -1: none
+  Makers makers_;
   std::vector<std::vector<size_t>> readers_;  // by value
 };
 
