@@ -16,7 +16,7 @@ endif()
 enable_language(CUDA)
 
 file(GLOB _sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bitlab/kernels/*.cu
-     ${PROJECT_SOURCE_DIR}/bitlab/kernels/*/cuda/*.cu ${PROJECT_SOURCE_DIR}/bitlab/ternary/cuda/*.cu)
+     ${PROJECT_SOURCE_DIR}/bitlab/kernels/*/cuda/*.cu)
 # C++17, since nvcc's C++20 and fmt's headers do not go together: the sources include plain headers, as kernels of an instruction set do.
 add_library(bitlab_cuda SHARED ${_sources})
 set_target_properties(bitlab_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static UNITY_BUILD OFF

@@ -23,7 +23,8 @@ import sys
 
 import torch
 
-PRODUCTS = {"any": 0, "reference": 1, "mma": 2, "wgmma": 3}
+PRODUCTS = {"any": 0, "reference": 1, "mma": 2, "mma_tiles": 3, "wgmma": 4}
+FLOAT32, FLOAT16, BFLOAT16 = 0, 4, 5  # CudaType
 ROWS, DEPTH = 16, 128  # of a tile: bitlab/kernels/ternary_gemm/cuda/layout.h
 
 
@@ -36,7 +37,7 @@ class Args(ctypes.Structure):
         ("group_scale", ctypes.c_void_p), ("q", ctypes.c_void_p), ("q_stride", ctypes.c_int64), ("run", ctypes.c_int64),
         ("run_stride", ctypes.c_int64), ("a", ctypes.c_void_p), ("a_stride", ctypes.c_int64), ("bias", ctypes.c_void_p),
         ("alpha", ctypes.c_void_p), ("beta", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("relu", ctypes.c_bool),
-        ("clamps", ctypes.c_bool), ("low", ctypes.c_float), ("high", ctypes.c_float), ("y", ctypes.c_void_p),
+        ("clamps", ctypes.c_bool), ("y_type", ctypes.c_uint8), ("low", ctypes.c_float), ("high", ctypes.c_float), ("y", ctypes.c_void_p),
         ("y_q", ctypes.c_void_p), ("y_inv", ctypes.c_float), ("y_limit", ctypes.c_float), ("y_stride", ctypes.c_int64),
     ]  # fmt: skip
 
@@ -58,10 +59,10 @@ def packed(t):
 class Plugin(ctypes.Structure):
     """The beginning of CudaPlugin."""
 
-    VERSION = 3
+    VERSION = 4
     GEMM = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.POINTER(Args), ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
     _fields_ = [
-        ("version", ctypes.c_int32), ("activation_quant", ctypes.c_void_p), ("encode_absmean", ctypes.c_void_p),
+        ("version", ctypes.c_int32), ("encode_absmean", ctypes.c_void_p), ("pack_ternary", ctypes.c_void_p),
         ("finish_sums", ctypes.c_void_p), ("ternary_gemm", GEMM),
     ]  # fmt: skip
 
@@ -126,6 +127,8 @@ class Problem:
             self.scale_neg = torch.rand(rows, **device) + 0.01
             self.arguments["scale_neg"] = self.scale_neg
         self.relu, self.int8, self.clamps = seed % 5 == 1, seed % 7 == 2, seed % 4 == 3
+        self.type, number = ((torch.float32, FLOAT32), (torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16))[seed // 2 % 4 % 3]
+        self.arguments["y_type"] = number
         self.residual = torch.randn(tokens, rows + BEHIND, device="cuda") if seed % 6 == 3 else None
         if seed % 2:
             self.arguments["bias"] = self.bias = torch.randn(rows, **device)
@@ -166,12 +169,12 @@ class Problem:
         if self.clamps:
             y = torch.clamp(y, LOW, HIGH)
         if self.int8:
-            y = torch.round(torch.clamp(y * 0.37, -127, 127)).to(torch.int8)
-        return y
+            return torch.round(torch.clamp(y * 0.37, -127, 127)).to(torch.int8)
+        return y.to(self.type)
 
     def result(self, library, product):
         stride = self.rows + BEHIND
-        y = torch.full((self.tokens, stride), 99, dtype=torch.int8 if self.int8 else torch.float32, device="cuda")
+        y = torch.full((self.tokens, stride), 99, dtype=torch.int8 if self.int8 else self.type, device="cuda")
         out = {"y_q": y, "y_inv": 0.37} if self.int8 else {"y": y}
         library(product, self.tokens, y_stride=stride, **out, **self.arguments)
         if not bool((y[:, self.rows :] == 99).all()):
@@ -193,17 +196,18 @@ def check(library):
             problem = Problem(tokens, rows, depth, scaling, worst=(i + done) % 4 == 0 or depth > 200000, seed=i + done)
             expected = problem.expected()
             for product in PRODUCTS:
-                if product in ("mma", "wgmma") and depth > 264192:
+                if product not in ("any", "reference") and depth > 264192:
                     continue
                 if product == "wgmma" and scaling not in ("tensor", "channel"):
+                    continue
+                if product == "mma_tiles" and "group" in scaling:
                     continue
                 if product == "reference" and depth * tokens * rows > 1 << 27:
                     continue
                 got = problem.result(library, product)
                 library.synchronize()
                 done += 1
-                if not torch.equal(got.view(torch.int8 if problem.int8 else torch.int32),
-                                   expected.view(torch.int8 if problem.int8 else torch.int32)):  # fmt: skip
+                if not torch.equal(got.contiguous().view(torch.int8), expected.contiguous().view(torch.int8)):
                     wrong = int((got != expected).sum())
                     failed.append(f"{product} tokens={tokens} rows={rows} depth={depth} {scaling}: {wrong} results differ")
     print(f"{done} passed, 0 failed" if not failed else f"{done - len(failed)} passed, {len(failed)} failed")
@@ -343,7 +347,7 @@ def main():
     parser.add_argument("--played", action="store_true", help="the host plays the device: check some shapes")
     parser.add_argument("--shapes", default="2560x2560,13824x2560,20480x3200,4096x4096,8192x28672", help="rows x depth")
     parser.add_argument("--tokens", default="1,8,16,64,512,4096")
-    parser.add_argument("--also", default="", help="more of: reference,mma,wgmma")
+    parser.add_argument("--also", default="", help="more of: reference,mma,mma_tiles,wgmma")
     options = parser.parse_args()
     if options.played:
         torch.cuda._lazy_init = lambda: None

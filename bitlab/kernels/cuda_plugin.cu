@@ -1,9 +1,7 @@
-#include "bitlab/kernels/cuda_plugin.h"
-
 #include "bitlab/base/internal/cuda_error.h"
 #include "bitlab/kernels/internal/cuda_operations.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
-#include "bitlab/ternary/cuda/encode.h"
+#include "bitlab/kernels/encode/cuda/encode.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -60,8 +58,11 @@ CudaPlugin make_table() {
   add_operations(table);
   add_memory(table);
   add_streams(table);
-  table.encode_absmean = ternary::cuda_encode_absmean;
-  table.finish_sums = cuda_finish_sums;
+  table.encode_absmean = cuda_encode_absmean;
+  table.pack_ternary = cuda_pack_ternary;
+  table.finish_sums = [](const TernaryGemmArgs* args, const int32_t* sums, int64_t sum_stride, int64_t tokens, void* stream) {
+    return cuda_finish_sums(*args, sums, sum_stride, tokens, stream);
+  };
   table.ternary_gemm = [](const TernaryGemmArgs* args, int64_t tokens, int32_t product, void* stream) {
     return cuda_ternary_gemm(*args, tokens, static_cast<CudaProduct>(product), stream);
   };

@@ -79,11 +79,13 @@ struct Forward {
     if (s.quantizes_x()) {
       const auto [q, a] = quantize_activation(x, s.product.start_dim(), {s.activation, act_scale});
       operands.q = q, operands.a = a;
+      operands.x = x;
     } else {
-      require_float32(s.product.op(), "x", x);
+      operands.x = s.type == at::kFloat ? x : in_type(x, at::kFloat);
+      require_float32(s.product.op(), "x", operands.x);
     }
     operands.weight = codes_by(s, weight, learned);
-    operands.x = x, operands.latent = weight;
+    operands.latent = weight;
     if (auto whole = contract(s, bias)) {
       y = *std::move(whole);
     } else {
@@ -91,6 +93,7 @@ struct Forward {
       y = s.is_exact() ? finished(IntegerProduct(s.product, x, layout.depth(), s.spec.method), trailing)
                        : s.product(operands.x_value(s), operands.weight_value(s));
       if (given(bias)) y.add_(by_channel(*bias, trailing));
+      y = in_type(y, s.type);
     }
     if (s.product.window) y = y.contiguous(conv_format(x, s.product.window->stride.size()));
   }
@@ -100,7 +103,7 @@ struct Forward {
   std::optional<at::Tensor> contract(const Settings& s, const OptionalTensor& bias) const {
     if (!s.is_exact()) return {};
     auto y = cpu::contract(s, operands, bias);
-    return y ? std::move(y) : cuda::contract(s.product, operands, bias);
+    return y ? in_type(*y, s.type) : cuda::contract(s, operands, bias);
   }
 
   // The contract's epilogue on exact sums, but for the bias.
@@ -128,13 +131,15 @@ at::Tensor unless_nothing(const at::Tensor& tensor) {
 
 // What an AutogradContext keeps beside tensors.
 struct Kept : torch::CustomClassHolder {
-  Kept(std::shared_ptr<const Settings> s, at::ScalarType t) : settings(std::move(s)), type(t) {}
+  Kept(std::shared_ptr<const Settings> s, at::ScalarType t, at::ScalarType x) : settings(std::move(s)), type(t), x_type(x) {}
   std::shared_ptr<const Settings> settings;
-  at::ScalarType type;  // of the gradients' products
+  at::ScalarType type;    // of the gradients' products
+  at::ScalarType x_type;  // of x, and so of its gradient
 };
 
-void keep(AutogradContext* ctx, const std::shared_ptr<const Settings>& settings, at::ScalarType type = at::kFloat) {
-  ctx->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(settings, type));
+void keep(AutogradContext* ctx, const std::shared_ptr<const Settings>& settings, at::ScalarType type = at::kFloat,
+          at::ScalarType x_type = at::kFloat) {
+  ctx->saved_data["settings"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(settings, type, x_type));
 }
 
 c10::intrusive_ptr<Kept> kept(AutogradContext* ctx) {
@@ -171,14 +176,14 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     Forward run(s, x, weight, bias, learned, act_scale);
     const Operands& o = run.operands;
     const bool needs_x_value = !s.quantizes_x() || s.blend != 1 || is_static(s.activation);
-    keep(ctx, settings, gradient_type(x));
+    keep(ctx, settings, gradient_type(x), x.scalar_type());
     variable_list saved{o.q,
                         o.a,
                         o.weight.t,
                         o.weight.scale,
                         o.weight.scale_neg,
                         o.weight.threshold,
-                        needs_x_value ? x : at::Tensor(),
+                        needs_x_value ? o.x : at::Tensor(),
                         s.reads_latent() ? weight : at::Tensor(),
                         act_scale};
     saved.insert(saved.end(), learned.begin(), learned.end());
@@ -207,19 +212,30 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     if (ctx->needs_input_grad(kWeight)) list[kWeight] = weight_gradient(s, o, learned, gw);
     if (gx.defined() && is_static(s.activation))
       std::tie(gx, list[kActScale]) = static_gradients(s, o, act_scale, gx, learns_step);
-    if (ctx->needs_input_grad(kX)) list[kX] = gx;
+    if (ctx->needs_input_grad(kX)) list[kX] = in_type(gx, data->x_type);
     list[kBias] = gb;
     return list;
   }
 };
 
-Settings settings_of(std::optional<ConvWindow> window, std::string_view spec, std::string_view activation, double blend) {
+Settings settings_of(std::optional<ConvWindow> window, std::string_view spec, std::string_view activation, double blend,
+                     at::ScalarType type = at::kFloat) {
   Product product{std::move(window)};
   require(blend >= 0 && blend <= 1, ErrorCode::kInvalidArgument, "[{}] a blend from 0 to 1, got {}", product.op(), blend);
-  return {std::move(product), spec_of(spec), ternary::parse_act_kind(activation).value(), blend, std::string(spec)};
+  return {std::move(product), spec_of(spec), ternary::parse_act_kind(activation).value(), blend, std::string(spec), type};
 }
 
-Settings settings_of(const BitProductCall& c) { return settings_of(c.window, c.spec, c.activation, c.blend); }
+at::ScalarType result_type(const BitProductCall& c) {
+  const at::ScalarType type = c.dtype.value_or(at::kFloat);
+  require(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf, ErrorCode::kTypeMismatch,
+          "[{}] a result in float32, bfloat16 or float16, got {} (name=dtype)", c.window ? "bit_conv" : "bit_linear",
+          c10::toString(type));
+  return type;
+}
+
+Settings settings_of(const BitProductCall& c) {
+  return settings_of(c.window, c.spec, c.activation, c.blend, result_type(c));
+}
 
 Settings weight_settings(std::string_view spec, double blend) {
   return settings_of(std::nullopt, spec, name(ternary::ActKind::kNone), blend);
@@ -323,8 +339,9 @@ at::Tensor bit_product(const BitProductCall& c) {
   const ConvWindow* window = c.window ? &*c.window : nullptr;
   const auto codes = codes_of(c.weight, c.spec, c.learned, window);
   const ActQuant activation{ternary::parse_act_kind(c.activation).value(), tensor_of(c.act_scale)};
-  if (window == nullptr) return ops::ternary_linear(c.x, *codes, c.bias, activation);
-  return ops::ternary_conv(c.x, *codes, c.bias, c.weight.sizes().slice(2), *window, activation);
+  return in_type(window == nullptr ? ops::ternary_linear(c.x, *codes, c.bias, activation)
+                                   : ops::ternary_conv(c.x, *codes, c.bias, c.weight.sizes().slice(2), *window, activation),
+                 result_type(c));
 }
 
 ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
@@ -377,10 +394,12 @@ at::Tensor bit_product(const BitProductCall& c) {
   const auto [codes, scale, scale_neg] = meta::ternary_pack(c.weight, c.spec, c.learned, window.transposed, window.groups);
   const OptionalTensor second = scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg;
   const int64_t group = scale.dim() == 2 ? spec_of(c.spec).group : 0;
-  if (!c.window) return meta::ternary_linear(c.x, codes, scale, second, c.bias, c.act_scale, c.activation, group);
-  return meta::ternary_conv(c.x, codes, scale, second, c.bias, c.act_scale, c.weight.sizes().slice(2), window.stride,
-                            window.padding, window.dilation, window.transposed, window.output_padding, window.groups,
-                            c.activation, group);
+  const at::Tensor x = c.dtype ? in_type(c.x, at::kFloat) : c.x;
+  return in_type(c.window ? meta::ternary_conv(x, codes, scale, second, c.bias, c.act_scale, c.weight.sizes().slice(2),
+                                               window.stride, window.padding, window.dilation, window.transposed,
+                                               window.output_padding, window.groups, c.activation, group)
+                          : meta::ternary_linear(x, codes, scale, second, c.bias, c.act_scale, c.activation, group),
+                 result_type(c));
 }
 
 ThreeTensors bit_recurrent(const BitRecurrentCall& c) {

@@ -38,7 +38,7 @@ at::Tensor chosen_slope(const EncodedWeight& of) {
 at::Tensor Operands::x_value(const Settings& s, at::ScalarType type) const {
   if (!s.quantizes_x()) return in_type(x, type);
   const at::ScalarType product = product_type(s, type);
-  return in_type(blended_value(q.to(product).mul_(in_type(a, product)), x, s.blend), type);
+  return in_type(blended_value(q * in_type(a, product), x, s.blend), type);
 }
 
 at::Tensor Operands::weight_value(const Settings& s, at::ScalarType type) const {
@@ -65,7 +65,8 @@ std::vector<at::Tensor> learned_gradients(const Settings& s, const Operands& o, 
 }
 
 std::pair<at::Tensor, at::Tensor> static_gradients(const Settings& s, const Operands& o, const at::Tensor& act_scale,
-                                                   const at::Tensor& g, bool needs_step) {
+                                                   const at::Tensor& product_g, bool needs_step) {
+  const at::Tensor g = in_type(product_g, at::kFloat);
   const double limit = act_limit(s.activation);
   const at::Tensor ratio = o.x / act_scale, inside = (ratio.abs() < limit).to(at::kFloat);
   at::Tensor step;

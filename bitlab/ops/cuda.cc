@@ -4,15 +4,16 @@
 #include <limits>
 
 #include <ATen/ops/_int_mm.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "bitlab/base/aligned_buffer.h"
+#include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
 #include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
+#include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/cuda/embedding.h"
 #include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
@@ -21,7 +22,6 @@
 #include "bitlab/ops/internal/encode.h"
 #include "bitlab/ops/internal/tensor_cache.h"
 #include "bitlab/ops/internal/traced.h"
-#include "bitlab/ops/padding.h"
 #include "bitlab/ops/weight_cache.h"
 #include "bitlab/ternary/sum.h"
 
@@ -44,49 +44,12 @@ at::Tensor padded(const at::Tensor& matrix, int64_t rows, int64_t columns) {
   return more_rows == 0 && more == 0 ? matrix : at::constant_pad_nd(matrix, {0, more, 0, more_rows});
 }
 
-// int32 [M, N], of int8 q [M, K] and t [N, K]. cuBLAS takes more than 16 rows, and multiples of 8.
+// int32 [M, N], of int8 q [M, stride], whatever stands behind its depth, and t [N, depth]. cuBLAS takes more than 16 rows, and multiples of 8.
 at::Tensor integer_product(const at::Tensor& q, const at::Tensor& t) {
   constexpr int64_t kUnit = 8, kMinRows = 24;
   const int64_t m = q.size(0), n = t.size(0), depth = round_up(q.size(1), kUnit);
   const at::Tensor sums = at::_int_mm(padded(q, std::max(m, kMinRows), depth), padded(t, round_up(n, kUnit), depth).t());
   return sums.narrow(0, 0, m).narrow(1, 0, n);
-}
-
-// The patches that a convolution reads, int8 [B * positions, kernel... * C], in the canonical order of k (ternary/codes.h), of q [B, C, sizes...].
-at::Tensor patches(const at::Tensor& q, at::IntArrayRef kernel, const ConvWindow& w, at::IntArrayRef out) {
-  std::vector<int64_t> around{0, 0};
-  for (const int64_t side : sides(w.padding, w.padding)) around.push_back(side);
-  at::Tensor last = q.movedim(1, -1);
-  last = (std::ranges::all_of(around, [](int64_t side) { return side == 0; }) ? last : at::constant_pad_nd(last, around))
-             .contiguous();
-  const int64_t depth = last.size(-1) * c10::multiply_integers(kernel);
-  // A copy of words is as much quicker as they are wider.
-  constexpr int64_t kWord = sizeof(int64_t);
-  if (last.size(-1) % kWord == 0) last = last.view(at::kLong);
-  std::vector<int64_t> sizes{last.size(0)}, strides{last.stride(0)};
-  for (size_t d = 0; d < kernel.size(); ++d) {
-    sizes.push_back(out[d]);
-    strides.push_back(last.stride(static_cast<int64_t>(d) + 1) * w.stride[d]);
-  }
-  for (size_t d = 0; d < kernel.size(); ++d) {
-    sizes.push_back(kernel[d]);
-    strides.push_back(last.stride(static_cast<int64_t>(d) + 1) * w.dilation[d]);
-  }
-  sizes.push_back(last.size(-1));
-  strides.push_back(1);
-  const int64_t positions = last.size(0) * c10::multiply_integers(out);
-  return last.as_strided(sizes, strides).reshape({positions, -1}).view(at::kChar).view({positions, depth});
-}
-
-std::vector<int64_t> output_sizes(const at::Tensor& q, at::IntArrayRef kernel, const ConvWindow& w) {
-  std::vector<int64_t> out;
-  for (size_t d = 0; d < kernel.size(); ++d) {
-    const int64_t reach = w.dilation[d] * (kernel[d] - 1) + 1;
-    out.push_back((q.size(static_cast<int64_t>(d) + 2) + 2 * w.padding[d] - reach) / w.stride[d] + 1);
-    require(out.back() > 0, ErrorCode::kShapeMismatch, "[bit_conv] a kernel that fits into x, got {} for {}",
-            show(c10::fromIntArrayRefSlow(kernel)), show(q));
-  }
-  return out;
 }
 
 // A weight as products on a device read it.
@@ -160,46 +123,86 @@ struct BoundLayer {
   }
 };
 
-// Rows of floats as int8, `stride` bytes apart, with `slack` bytes behind them that may be read.
+// Rows of floats as int8 [rows, stride], with `slack` bytes behind them that may be read, and their scales.
 struct QuantizedRows {
   at::Tensor q, a;
-  QuantizedRows(const cuda::TernaryLayer& l, const at::Tensor& x, int64_t rows, int64_t stride, int64_t slack)
-      : q(at::empty({rows * stride + slack}, x.options().dtype(at::kChar))), a(at::empty({rows}, x.options())) {
-    const auto limit = static_cast<float>(act_limit(l.kind));
-    cuda::quantize_rows(x, rows, limit, l.step == 0 ? 0 : 1.0F / l.step, q.narrow(0, 0, rows * stride), a);
+  QuantizedRows(const cuda::TernaryLayer& l, const at::Tensor& x, int64_t rows, int64_t stride, int64_t slack = 0)
+      : q(at::empty({rows * stride + slack}, x.options().dtype(at::kChar)).narrow(0, 0, rows * stride).view({rows, stride})),
+        a(at::empty({rows}, x.options())) {
+    cuda::quantize_rows(x, rows, static_cast<float>(act_limit(l.kind)), l.step == 0 ? 0 : 1.0F / l.step, q, a);
   }
 };
 
-void multiply(const kernels::TernaryGemmArgs& args, int64_t tokens, void* stream) {
-  check(plugin()->ternary_gemm(&args, tokens, static_cast<int32_t>(kernels::CudaProduct::kAny), stream));
+// Of a layer on the device: codes for its matrix units, or int8 [N, depth].
+struct Weights {
+  kernels::TernaryGemmArgs args;  // with what follows the product, and y
+  bool is_mma;
+  at::Tensor values;
+  int64_t stride(int64_t depth) const { return round_up(depth, is_mma ? kernels::kMmaDepth : kSlack); }
+
+ private:
+  static constexpr int64_t kSlack = 16;
+};
+
+// Rows q int8 [tokens, stride] and their scales: by the product of codes, or by LibTorch's of int8 and what follows it.
+void multiply(const Weights& w, const at::Tensor& q, const float* a, int64_t y_first, void* stream) {
+  kernels::TernaryGemmArgs args = w.args;
+  const int64_t bytes = args.y_type == kernels::CudaType::kFloat32 ? 4 : 2;
+  args.y = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(args.y) + y_first * args.y_stride * bytes);
+  args.q = q.const_data_ptr<int8_t>(), args.q_stride = q.size(1), args.a = a;
+  if (w.is_mma) {
+    check(plugin()->ternary_gemm(&args, q.size(0), static_cast<int32_t>(kernels::CudaProduct::kAny), stream));
+    return;
+  }
+  const at::Tensor sums = integer_product(q, w.values);
+  check(plugin()->finish_sums(&args, sums.const_data_ptr<int32_t>(), sums.stride(0), sums.size(0), stream));
 }
 
-// A convolution of one group by matrix units: patches of q in parts that a bounded memory holds, each a product.
-void multiply_patches(const QuantizedRows& rows, kernels::TernaryGemmArgs args, const kernels::ConvGeometry& g,
+// A convolution of one group: patches of q, images [B, pixels, C], in parts that a bounded memory holds, each a product.
+void multiply_patches(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g,
                       void* stream) {
   constexpr int64_t kPatchBytes = int64_t{64} << 20, kLeast = 1024;  // of a part, about
-  const int64_t pixels = g.batch * g.positions(), stride = round_up(args.depth, kernels::kMmaDepth),
+  const int64_t pixels = g.batch * g.positions(), stride = w.stride(g.depth()),
                 part = std::min(pixels, std::max(kLeast, kPatchBytes / stride));
-  const at::Tensor patches = at::empty({part * stride}, rows.q.options()), scales = at::empty({part}, rows.a.options());
-  float* y = args.y;
-  args.q = patches.const_data_ptr<int8_t>(), args.q_stride = stride, args.a = scales.const_data_ptr<float>();
+  const bool in_place = is_pointwise(g) && stride == g.channels;
+  const at::Tensor rows = in_place ? q.view({pixels, stride}) : at::empty({part, stride}, q.options()),
+                   scales = at::empty({part}, a.options());
   for (int64_t first = 0; first < pixels; first += part) {
     const int64_t count = std::min(part, pixels - first);
+    const at::Tensor own = rows.narrow(0, in_place ? first : 0, count);
     const kernels::CudaPatches gather{kernels::CudaImage::of(g),
-                                      rows.q.const_data_ptr<int8_t>(),
-                                      rows.a.const_data_ptr<float>(),
-                                      1,
+                                      q.const_data_ptr<int8_t>(),
+                                      a.const_data_ptr<float>(),
+                                      a.numel() == 1 ? 0 : 1,
                                       first,
                                       count,
-                                      args.depth,
-                                      true,
-                                      patches.mutable_data_ptr<int8_t>(),
+                                      g.depth(),
+                                      !in_place,
+                                      in_place ? nullptr : own.mutable_data_ptr<int8_t>(),
                                       stride,
                                       scales.mutable_data_ptr<float>()};
     check(plugin()->patches(&gather, stream));
-    args.y = y + first * args.y_stride;
-    multiply(args, count, stream);
+    multiply(w, own, scales.const_data_ptr<float>(), first, stream);
   }
+}
+
+// Channels in groups: a thread makes a result.
+void multiply_groups(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g,
+                     void* stream) {
+  kernels::CudaInt8Gemm product{w.args, g.batch * g.positions(), true, kernels::CudaImage::of(g), g.groups};
+  product.p.q = q.const_data_ptr<int8_t>();
+  product.p.a = a.const_data_ptr<float>(), product.p.a_stride = a.numel() == 1 ? 0 : 1;
+  check(plugin()->int8_gemm(&product, stream));
+}
+
+void convolve(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g, void* stream) {
+  (g.groups == 1 ? multiply_patches : multiply_groups)(w, q, a, g, stream);
+}
+
+kernels::CudaType type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat  ? kernels::CudaType::kFloat32
+         : tensor.scalar_type() == at::kHalf ? kernels::CudaType::kFloat16
+                                             : kernels::CudaType::kBFloat16;
 }
 
 // The commonest encoder; others, and sparse or drawn codes, are any_device's.
@@ -225,16 +228,9 @@ at::Tensor linear(const TernaryLayer& l, const at::Tensor& x) {
         layer.args, !layer.weight->is_mma, plain.const_data_ptr<float>(), depth, tokens, false, {}, 1};
     check(plugin()->ternary_gemm_f32(&product, stream));
   } else {
-    const int64_t stride = round_up(depth, kernels::kMmaDepth);
-    const QuantizedRows input(l, plain, tokens, stride, 0);
-    layer.args.q = input.q.const_data_ptr<int8_t>(), layer.args.q_stride = stride;
-    layer.args.a = input.a.const_data_ptr<float>();
-    if (layer.weight->is_mma) {
-      multiply(layer.args, tokens, stream);
-    } else {
-      const kernels::CudaInt8Gemm product{layer.args, tokens, false, {}, 1};
-      check(plugin()->int8_gemm(&product, stream));
-    }
+    const Weights weights{layer.args, layer.weight->is_mma, layer.weight->values};
+    const QuantizedRows input(l, plain, tokens, weights.stride(depth));
+    multiply(weights, input.q, input.a.const_data_ptr<float>(), 0, stream);
   }
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = rows;
@@ -254,13 +250,28 @@ void conv(const TernaryLayer& l, const kernels::ConvGeometry& g, const at::Tenso
     return;
   }
   const QuantizedRows input(l, x, g.batch, g.sample_values(), kernels::kMmaDepth);
-  if (layer.weight->is_mma) {
-    multiply_patches(input, layer.args, g, stream);
-    return;
+  convolve({layer.args, layer.weight->is_mma, layer.weight->values}, input.q, input.a, g, stream);
+}
+
+void product(const IntegerLayer& l, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry* g,
+             const at::Tensor& y) {
+  const c10::DeviceGuard guard(y.device());
+  void* stream = stream_of(y);
+  const int64_t rows = l.t.size(0), depth = l.t.size(1);
+  const auto floats = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; };
+  Weights w{{.rows = rows, .depth = depth}, l.is_ternary && (g == nullptr || g->groups == 1), l.t};
+  w.args.scale = floats(l.scale), w.args.scale_stride = l.scale.numel() == 1 ? 0 : 1;
+  w.args.scale_neg = floats(l.scale_neg), w.args.bias = floats(l.bias);
+  w.args.y = static_cast<float*>(y.mutable_data_ptr()), w.args.y_type = type_of(y), w.args.y_stride = rows;
+  w.args.weights = static_cast<const uint8_t*>(l.t.const_data_ptr());
+  if (w.is_mma) {
+    w.values = at::empty({kernels::mma_bytes(rows, depth)}, l.t.options().dtype(at::kByte));
+    auto* packed = w.values.mutable_data_ptr<uint8_t>();
+    check(plugin()->pack_ternary(l.t.const_data_ptr<int8_t>(), rows, depth, packed, stream));
+    w.args.weights = packed;
   }
-  layer.args.q = input.q.const_data_ptr<int8_t>(), layer.args.a = input.a.const_data_ptr<float>();
-  const kernels::CudaInt8Gemm product{layer.args, pixels, true, kernels::CudaImage::of(g), g.groups};
-  check(plugin()->int8_gemm(&product, stream));
+  if (g != nullptr) return convolve(w, q, a, *g, stream);
+  multiply(w, padded(q, q.size(0), w.stride(depth)), floats(a), 0, stream);
 }
 
 void embedding(const TernaryLayer& l, const at::Tensor& indices, int64_t depth, const at::Tensor& y) {
@@ -279,47 +290,6 @@ void embedding(const TernaryLayer& l, const at::Tensor& indices, int64_t depth, 
 
 bool serves(const at::Tensor& tensor) {
   return tensor.is_cuda() && plugin() != nullptr && reaches(c10::DispatchKey::CUDA, {tensor});
-}
-
-std::optional<at::Tensor> contract(const Product& product, const Operands& o, const OptionalTensor& bias) {
-  if (!serves(o.q) || o.q.numel() == 0 || o.weight.scale_neg.defined() || (product.window && product.window->transposed))
-    return {};
-  const c10::DeviceGuard guard(o.q.device());
-  const WeightLayout layout = product.layout(o.weight.t);
-  const at::Tensor t = layout.to_matrix(o.weight.t);
-  const int64_t n = t.size(0);
-  at::Tensor sums;
-  std::vector<int64_t> out;
-  if (!product.window) {
-    sums = integer_product(o.q.reshape({-1, o.q.size(-1)}), t);
-  } else {
-    const at::IntArrayRef kernel = o.weight.t.sizes().slice(2);
-    const int64_t groups = product.window->groups;
-    out = output_sizes(o.q, kernel, *product.window);
-    std::vector<at::Tensor> parts;
-    for (int64_t g = 0; g < groups; ++g) {
-      const at::Tensor channels = groups == 1 ? o.q : o.q.chunk(groups, 1)[static_cast<size_t>(g)];
-      parts.push_back(
-          integer_product(patches(channels, kernel, *product.window, out), t.narrow(0, g * n / groups, n / groups)));
-    }
-    sums = groups == 1 ? parts[0] : at::cat(parts, 1);
-  }
-  const int64_t tokens = sums.size(0);
-  const at::Tensor y = at::empty({tokens, n}, o.a.options()), scale = o.weight.scale.contiguous(), a = o.a.contiguous();
-  const at::Tensor added = given(bias) ? bias->contiguous() : at::Tensor();
-  check(plugin()->finish_sums(sums.const_data_ptr<int32_t>(), tokens, n, sums.stride(0), a.const_data_ptr<float>(),
-                              tokens / a.numel(), scale.const_data_ptr<float>(), scale.numel() == 1 ? 0 : 1,
-                              added.defined() ? added.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(),
-                              stream_of(y)));
-  std::vector<int64_t> shape = o.q.sizes().vec();
-  if (!product.window) {
-    shape.back() = n;
-    return y.view(shape);
-  }
-  shape = {o.q.size(0)};
-  shape.insert(shape.end(), out.begin(), out.end());
-  shape.push_back(n);
-  return y.view(shape).movedim(-1, 1);
 }
 
 Encoded encode(const Latent& from) {
@@ -341,9 +311,18 @@ void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, co
   const c10::DeviceGuard guard(x.device());
   const int64_t columns = x.numel() / rows, q_stride = q.numel() / rows;
   const at::Tensor scratch = at::empty({rows}, a.options().dtype(at::kInt));
-  check(plugin()->activation_quant(x.const_data_ptr<float>(), rows, columns, limit, inv, q.mutable_data_ptr<int8_t>(),
-                                   q_stride, a.mutable_data_ptr<float>(), static_cast<uint32_t*>(scratch.mutable_data_ptr()),
-                                   nullptr, stream_of(x)));
+  const kernels::CudaActivationQuant work{x.const_data_ptr(),
+                                          type_of(x),
+                                          rows,
+                                          columns,
+                                          limit,
+                                          inv,
+                                          q.mutable_data_ptr<int8_t>(),
+                                          q_stride,
+                                          a.mutable_data_ptr<float>(),
+                                          static_cast<uint32_t*>(scratch.mutable_data_ptr()),
+                                          nullptr};
+  check(plugin()->activation_quant(&work, stream_of(x)));
 }
 
 }  // namespace cuda

@@ -1,5 +1,6 @@
 // Operators on a CUDA device beside those of the CPU. The device is the one that the host plays: a ctest entry of its own loads it
 // (tests/cuda/played_libtorch.cc).
+#include <ATen/autocast_mode.h>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
@@ -111,6 +112,51 @@ TEST(Cuda, LayersInTrainingHaveTheBitsOfTheCpu) {
       y.square().sum().backward();
       found.square().sum().backward();
       EXPECT_TRUE(at::allclose(device_weight.grad().cpu(), weight.grad(), 1e-4, 1e-4));
+    }
+}
+
+// Autocast of CUDA for its lifetime.
+struct DeviceAutocast {
+  explicit DeviceAutocast(at::ScalarType type) {
+    at::autocast::set_autocast_dtype(at::kCUDA, type);
+    at::autocast::set_autocast_enabled(at::kCUDA, true);
+  }
+  ~DeviceAutocast() {
+    at::autocast::set_autocast_enabled(at::kCUDA, false);
+    at::autocast::clear_cache();
+  }
+};
+
+// Results in 16 bits are those in float32, rounded once; x may have 16 bits, too.
+TEST(Cuda, AutocastRoundsTheResultsOfLayers) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(5);
+  const auto check = [](at::ScalarType type, const at::Tensor& x, const at::Tensor& weight, const auto& layer) {
+    const at::Tensor own = x.to(type), expected = layer(own.to(at::kFloat), weight).to(type);
+    const at::Tensor leaf = moved(own).requires_grad_(), device_weight = moved(weight).requires_grad_();
+    at::Tensor y;
+    {
+      const DeviceAutocast autocast(type);
+      y = layer(leaf, device_weight);
+    }
+    expect_same(y.detach(), expected);
+    y.sum().backward();
+    EXPECT_EQ(leaf.grad().scalar_type(), type);
+    EXPECT_EQ(device_weight.grad().scalar_type(), at::kFloat);
+  };
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+    for (const Method method : {Method::kAbsmean, Method::kTwnAsymmetric, Method::kInt8}) {
+      const WeightSpec spec{.method = method, .granularity = Granularity::kChannel};
+      SCOPED_TRACE(fmt::format("{} {}", to_text(spec), c10::toString(type)));
+      for (const auto& [tokens, depth] : {std::pair<int64_t, int64_t>{1, 70}, {70, 256}})
+        check(type, at::randn({tokens, depth}), at::randn({67, depth}), [&](const at::Tensor& x, const at::Tensor& weight) {
+          return bit_linear(x, weight, {}, {spec, {}}, {});
+        });
+      for (const test::ConvCase& c : test::conv_cases())
+        check(type, at::randn(test::concat({c.batch, c.channels}, c.input)), test::random_weight(c),
+              [&](const at::Tensor& x, const at::Tensor& weight) {
+                return bit_conv(x, weight, {}, c.window, {spec, {}}, {});
+              });
     }
 }
 

@@ -18,13 +18,18 @@ at::Tensor in_float32(const at::Tensor& tensor) {
   return at::autocast::cached_cast(at::kFloat, tensor, tensor.device().type());
 }
 
-// Autocast: the operators quantize on their own, so they get float32, and products of integers choose their type (product.h).
+// Autocast: the operators quantize on their own, so they get float32, and products of integers choose their type (product.h). On CUDA the results of
+// layers have autocast's type, as those of float layers, and their x stays as it is; on CPUs, where functions of bfloat16 gain nothing, all is float32.
 template <c10::DeviceType device>
-void run_in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const AutocastScope scope(at::autocast::get_autocast_dtype(device));
+void run_under_autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const at::ScalarType type = at::autocast::get_autocast_dtype(device);
+  const AutocastScope scope(type);
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  const size_t count = op.schema().arguments().size();
-  for (size_t i = stack->size() - count; i < stack->size(); ++i) {
+  const auto& arguments = op.schema().arguments();
+  const bool in_its_type = device == c10::DeviceType::CUDA && !arguments.empty() && arguments.back().name() == "dtype";
+  if (in_its_type && stack->back().isNone()) stack->back() = static_cast<int64_t>(type);
+  const size_t count = arguments.size();
+  for (size_t i = stack->size() - count + (in_its_type ? 1 : 0); i < stack->size(); ++i) {
     c10::IValue& value = (*stack)[i];
     if (value.isTensor()) {
       value = in_float32(value.toTensor());
@@ -66,10 +71,10 @@ namespace redispatch {
 at::Tensor bit_product(const BitProductCall& c) {
   static const auto linear = handle("bitlab::bit_linear", BitOperators<bit_product>::linear);
   static const auto conv = handle("bitlab::bit_conv", BitOperators<bit_product>::conv);
-  if (!c.window) return linear.call(c.x, c.weight, c.bias, c.spec, c.activation, c.learned, c.act_scale, c.blend);
+  if (!c.window) return linear.call(c.x, c.weight, c.bias, c.spec, c.activation, c.learned, c.act_scale, c.blend, c.dtype);
   const ConvWindow& w = *c.window;
   return conv.call(c.x, c.weight, c.bias, w.stride, w.padding, w.dilation, w.transposed, w.output_padding, w.groups, c.spec,
-                   c.activation, c.learned, c.act_scale, c.blend);
+                   c.activation, c.learned, c.act_scale, c.blend, c.dtype);
 }
 
 FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at::TensorList learned, bool transposed,
@@ -305,7 +310,7 @@ TORCH_LIBRARY_IMPL(bitlab, Autograd, m) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&refuse_gradients>());
 }
 
-#define BITLAB_SCHEMA(name, schema) m.impl(#name, torch::CppFunction::makeFromBoxedFunction<&run_in_float32<kDevice>>());
+#define BITLAB_SCHEMA(name, schema) m.impl(#name, torch::CppFunction::makeFromBoxedFunction<&run_under_autocast<kDevice>>());
 TORCH_LIBRARY_IMPL(bitlab, AutocastCPU, m) {
   constexpr auto kDevice = c10::DeviceType::CPU;
 #include "bitlab/ops/schemas.def"

@@ -38,8 +38,8 @@ at::ScalarType gradient_type(const at::Tensor& x) {
 std::array<at::Tensor, 3> Product::backward(const at::Tensor& float_g, const at::Tensor& x, const at::Tensor& weight,
                                             std::array<bool, 3> needed) const {
   auto gradients = backward_in_type(in_type(float_g, x.scalar_type()), x, weight, needed);
-  for (at::Tensor& gradient : gradients)
-    if (gradient.defined()) gradient = in_type(gradient, at::kFloat);
+  for (at::Tensor* gradient : {&gradients[1], &gradients[2]})
+    if (gradient->defined()) *gradient = in_type(*gradient, at::kFloat);
   return gradients;
 }
 

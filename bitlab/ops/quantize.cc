@@ -121,11 +121,10 @@ TwoTensors quantized_activation(const at::Tensor& x, int64_t start_dim, std::str
                                 const OptionalTensor& act_scale) {
   constexpr const char* kOp = "quantize_activation";
   const Quantization quantization(kOp, activation, act_scale);
-  require_float32(kOp, "x", x);
   const int64_t dim = wrap_dim(kOp, x, start_dim);
   const at::Tensor blocks = row_blocks(x, dim);
   const at::Tensor q = at::empty_like(blocks, blocks.options().dtype(at::kChar));
-  const at::Tensor a = at::empty_symint(scale_shape(x, dim), x.options());
+  const at::Tensor a = at::empty_symint(scale_shape(x, dim), x.options().dtype(at::kFloat));
   if (x.numel() == 0) return {q, a.fill_(1.0)};
   quantize_rows(blocks, a.numel(), quantization.limit, quantization.inv(kOp), q, a);
   return {q, a};
@@ -166,6 +165,7 @@ void quantize_rows(const at::Tensor& x, int64_t rows, float limit, float inv, co
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
+  require_float32("quantize_activation", "x", x);
   return quantized_activation<cpu::quantize_rows>(x, start_dim, activation, act_scale);
 }
 
@@ -180,8 +180,11 @@ FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at:
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
-  return serves(x) ? quantized_activation<cuda::quantize_rows>(x, start_dim, activation, act_scale)
-                   : any_device::quantize_activation(x, start_dim, activation, act_scale);
+  // What autocast leaves in 16 bits has the values of float32.
+  const bool is_short = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
+  if (!serves(x)) return any_device::quantize_activation(is_short ? x.to(at::kFloat) : x, start_dim, activation, act_scale);
+  if (!is_short) require_float32("quantize_activation", "x", x);
+  return quantized_activation<cuda::quantize_rows>(x, start_dim, activation, act_scale);
 }
 
 }  // namespace cuda
@@ -210,6 +213,7 @@ void quantize_rows(const at::Tensor& x, int64_t /*rows*/, float limit, float inv
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
+  require_float32("quantize_activation", "x", x);
   return quantized_activation<any_device::quantize_rows>(x, start_dim, activation, act_scale);
 }
 
@@ -247,7 +251,8 @@ TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::stri
   const Quantization quantization("quantize_activation", activation, act_scale);
   const int64_t dim = wrap_dim("quantize_activation", x, start_dim);
   const at::Tensor blocks = row_blocks(x, dim);
-  return {at::empty_like(blocks, blocks.options().dtype(at::kChar)), at::empty_symint(scale_shape(x, dim), x.options())};
+  return {at::empty_like(blocks, blocks.options().dtype(at::kChar)),
+          at::empty_symint(scale_shape(x, dim), x.options().dtype(at::kFloat))};
 }
 
 }  // namespace meta

@@ -1,5 +1,5 @@
 // The plug-in for NVIDIA GPUs as the host can run it: one device, whose memory is the host's and whose kernels run block after block, lane after lane
-// (cuda_launch.h). For tests alone. What CUDA alone can write has a plain form here: wgmma's products, and what training calls.
+// (cuda_launch.h). For tests alone. What CUDA alone can write, the products of wgmma, are those of mma.sync here.
 #define BITLAB_ONE_LANE
 #include <cstdlib>
 #include <map>
@@ -25,8 +25,7 @@
 #include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 #include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.cu"
-#include "bitlab/ternary/spec.h"
-#include "bitlab/ternary/sum.h"
+#include "bitlab/kernels/encode/cuda/encode.cu"
 
 namespace bitlab::cuda {
 namespace {
@@ -152,57 +151,37 @@ void run_product(const TernaryGemmArgs& args, int64_t tokens) {
     }
 }
 
-const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t, void* stream) {
+const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t number, void* stream) {
   if (tokens == 0 || args->rows == 0) return nullptr;
   if (reinterpret_cast<uintptr_t>(args->weights) % 16 != 0 || reinterpret_cast<uintptr_t>(args->q) % 16 != 0 ||
       args->q_stride % 16 != 0)
     return "weights and q aligned to 16";
   if (const char* wrong = cuda::check_args(*args)) return wrong;
-  if (!fits_mma(*args)) return cuda::for_each(EachResult{*args, args->rows * tokens}, stream);
-  return with_mma_product(*args, tokens, [&](auto product) -> const char* {
-    cuda::start_on_host(stream, [args = *args, tokens] { run_product<decltype(product)>(args, tokens); });
+  const auto product = static_cast<CudaProduct>(number);
+  if (!fits_mma(*args) || product == CudaProduct::kReference)
+    return cuda::for_each(EachResult{*args, args->rows * tokens}, stream);
+  const auto start = [&](auto body) -> const char* {
+    cuda::start_on_host(stream, [args = *args, tokens] { run_product<decltype(body)>(args, tokens); });
     return nullptr;
-  });
-}
-
-// ternary/cuda/encode.cu, by the sums that the CPU has.
-const char* emulated_encode_absmean(const float* w, int64_t parts, int64_t length, int8_t* t, float* scale, float* threshold,
-                                    double*, void* stream) {
-  cuda::start_on_host(stream, [=] {
-    for (int64_t part = 0; part < parts; ++part) {
-      const std::span values(w + part * length, static_cast<size_t>(length));
-      const double sum = ternary::ordered_sum(values, [](float value) { return std::abs(static_cast<double>(value)); });
-      const auto mean = static_cast<float>(sum / static_cast<double>(length));
-      scale[part] = mean < ternary::kScaleEpsilon ? ternary::kScaleEpsilon : mean;
-      const float d = threshold[part] = scale[part] * 0.5F;
-      for (int64_t i = 0; i < length; ++i)
-        t[part * length + i] =
-            static_cast<int8_t>((values[static_cast<size_t>(i)] > d) - (values[static_cast<size_t>(i)] < -d));
-    }
-  });
-  return nullptr;
-}
-
-const char* emulated_finish_sums(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a,
-                                 int64_t tokens_a_scale, const float* scale, int64_t scale_stride, const float* bias,
-                                 float* y, void* stream) {
-  cuda::start_on_host(stream, [=] {
-    for (int64_t token = 0; token < tokens; ++token)
-      for (int64_t row = 0; row < rows; ++row) {
-        const float sum = static_cast<float>(sums[token * sum_stride + row]) * a[token / tokens_a_scale];
-        const float value = sum * scale[row * scale_stride];
-        y[token * rows + row] = bias == nullptr ? value : value + bias[row];
-      }
-  });
-  return nullptr;
+  };
+  constexpr int64_t kMultiprocessors = 8;
+  if (product == CudaProduct::kMmaTiles || (product == CudaProduct::kAny && is_for_tiles(*args, tokens, kMultiprocessors)))
+    return with_mma_tiles(*args, tokens, kMultiprocessors, start);
+  return with_mma_product(*args, tokens, start);
 }
 
 CudaPlugin make_table() {
   CudaPlugin table{};
   add_operations(table);
   table.ternary_gemm = emulated_gemm;
-  table.encode_absmean = emulated_encode_absmean;
-  table.finish_sums = emulated_finish_sums;
+  table.encode_absmean = cuda_encode_absmean;
+  table.pack_ternary = [](const int8_t* t, int64_t rows, int64_t depth, uint8_t* packed, void* stream) {
+    return cuda::for_each(EachWordOfWeights{t, rows, depth, packed, mma_bytes(rows, depth) / 4}, stream);
+  };
+  table.finish_sums = [](const TernaryGemmArgs* args, const int32_t* sums, int64_t sum_stride, int64_t tokens,
+                         void* stream) {
+    return cuda::for_each(EachSumOfOthers{*args, sums, sum_stride, args->rows * tokens}, stream);
+  };
   table.count_devices = [](int32_t* count) -> const char* {
     *count = 1;
     return nullptr;

@@ -218,9 +218,35 @@ def check_autocast():
     for dtype in (torch.bfloat16, torch.float16):
         with torch.autocast("cuda", dtype):
             y = ops.bit_linear(x, weight, None, "absmean/tensor", "int8", [])
-        expect(same(y, plain), f"autocast {dtype}: y")
-        for a, b in zip(torch.autograd.grad(y, (x, weight), g), expected, strict=True):
+        expect(same(y, plain.to(dtype)), f"autocast {dtype}: y")
+        for a, b in zip(torch.autograd.grad(y, (x, weight), g.to(dtype)), expected, strict=True):
             expect(a.dtype == torch.float32 and close(a, b, 1e-2), f"autocast {dtype}: gradients")
+        for kind, spec in itertools.product(("int8", "int4", "int8_static", "none"), ("absmean/channel", "twn_asymmetric/channel", "int8/channel", "absmean/group64")):
+            check_short(f"bit_linear {spec} {kind} {dtype}", dtype, torch.randn(40, 192), torch.randn(33, 192), kind != "none" and "group" not in spec,
+                        lambda x, weight: ops.bit_linear(x, weight, None, spec, kind, [], on_device(step_of(kind), x)))  # fmt: skip
+        for shape, kernel, *window in CONVOLUTIONS:
+            for spec in ("absmean/tensor", "int8/channel"):
+                check_short(f"bit_conv {spec} {dtype} {shape} {kernel}", dtype, torch.randn(shape), torch.randn(kernel), True,
+                            lambda x, weight: ops.bit_conv(x, weight, None, *window, spec, "int8", []))  # fmt: skip
+
+
+def on_device(value, like):
+    return None if value is None else value.to(like.device)
+
+
+def check_short(what, dtype, x, weight, exact, call):
+    """Results of a type of 16 bits, of x in it: those of float32, rounded."""
+    x = x.to(dtype)
+    expected = call(x.float(), weight).to(dtype)
+    leaves = [x.cuda().requires_grad_(), weight.cuda().requires_grad_()]
+    with torch.autocast("cuda", dtype):
+        y = attempt(what, lambda: call(*leaves))
+    if y is None:
+        return
+    expect(same(y.detach(), expected) if exact else y.dtype == dtype and close(y.detach(), expected, 1e-2), f"{what}: y")
+    gradients = attempt(f"{what} backward", lambda: torch.autograd.grad(y, leaves, torch.ones_like(y)))
+    if gradients is not None:
+        expect([g.dtype for g in gradients] == [dtype, torch.float32], f"{what}: types of gradients")
 
 
 def check_streams_and_nan():
@@ -250,6 +276,7 @@ def main():
     options = parser.parse_args()
     if options.played:
         torch.cuda._lazy_init = lambda: None
+        torch.cuda.is_available = torch.cuda.is_bf16_supported = lambda: True  # or autocast stays off
     torch.ops.load_library(options.library)
     torch.backends.cudnn.allow_tf32 = False  # whose gradients have 10 bits
     check_encoders()

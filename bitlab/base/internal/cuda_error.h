@@ -1,4 +1,4 @@
-// What functions of the plug-in return (kernels/cuda_plugin.h): null, or what is wrong.
+// What functions of the plug-in return (kernels/internal/cuda_table.h): null, or what is wrong.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -26,4 +26,18 @@ inline uint16_t half_bits(float value) { return float_to_half(value); }
 inline uint16_t bfloat_bits(float value) { return float_to_bfloat(value); }
 #endif
 
+// Floats in 16 bits, whose values are float32.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+BITLAB_HOST_DEVICE float value_of(Float16 stored) { return half_value(stored.bits); }
+BITLAB_HOST_DEVICE float value_of(BFloat16 stored) { return bfloat_value(stored.bits); }
+template <class T>
+BITLAB_HOST_DEVICE T value_of(T stored) {
+  return stored;
+}
+
 }  // namespace bitlab::kernels

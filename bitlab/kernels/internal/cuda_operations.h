@@ -1,12 +1,12 @@
-// The operations of the plug-in's table (cuda_plugin.h), the same for a device and for the host's form of the library.
+// The operations of the plug-in's table (cuda_table.h), the same for a device and for the host's form of the library.
 #pragma once
 
 #include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
 #include "bitlab/kernels/attention/cuda/attention.h"
-#include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/kernels/elementwise/cuda/elementwise.h"
 #include "bitlab/kernels/float_gemm/cuda/float_gemm.h"
 #include "bitlab/kernels/grid_sample/cuda/grid_sample.h"
+#include "bitlab/kernels/internal/cuda_table.h"
 #include "bitlab/kernels/movement/cuda/movement.h"
 #include "bitlab/kernels/pool/cuda/pool.h"
 #include "bitlab/kernels/recurrent/cuda/recurrent.h"
@@ -29,7 +29,7 @@ struct OfPointer<kFunction> {
 
 inline void add_operations(CudaPlugin& table) {
   table.version = CudaPlugin::kVersion;
-  table.activation_quant = cuda_activation_quant;
+  table.activation_quant = OfPointer<cuda_activation_quant>::call;
   table.elementwise = OfPointer<cuda_elementwise>::call;
   table.zip = OfPointer<cuda_zip>::call;
   table.where = OfPointer<cuda_where>::call;

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "bitlab/kernels/internal/cuda_type.h"
+
 namespace bitlab::kernels {
 
 // How packed ternary weights lie in memory; fields hold t + 1, K' = K rounded up to 16, padding along k holds 1 (t = 0).
@@ -49,6 +51,8 @@ struct TernaryGemmArgs {
   const float* residual = nullptr;  // [tokens, rows], y_stride apart: added
   bool relu = false;
   bool clamps = false;  // to low and high, of which one or both may be infinite; NaN stays
+  // Of y: on devices results may be rounded to bfloat16 or float16 (training under autocast), 16 bits where y points to.
+  CudaType y_type = CudaType::kFloat32;
   float low = -__builtin_inff(), high = __builtin_inff();
   // Results [tokens, rows]: float32, or int8 where y_q is given.
   float* y = nullptr;

@@ -16,7 +16,8 @@ struct Settings {
   ternary::WeightSpec spec;
   ternary::ActKind activation;
   double blend;
-  std::string text;  // of the spec
+  std::string text;     // of the spec
+  at::ScalarType type;  // of the result
 
   bool quantizes_x() const { return activation != ternary::ActKind::kNone; }
   // Whether the product is of integers, exact, with the contract's epilogue behind it.
@@ -32,7 +33,7 @@ struct Settings {
 struct Operands {
   at::Tensor q, a;  // of x; undefined where activations stay float
   QuantizedWeight weight;
-  at::Tensor x, latent;  // float32; may be undefined where nothing asks for them
+  at::Tensor x, latent;  // floats, the latter float32; may be undefined where nothing asks for them
 
   // What the product is of, in float32 or, for a backward pass, a type of fewer bits.
   at::Tensor x_value(const Settings& s, at::ScalarType type = at::kFloat) const;

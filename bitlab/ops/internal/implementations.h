@@ -33,6 +33,7 @@ struct BitProductCall {
   at::TensorList learned;
   const OptionalTensor& act_scale;
   double blend;
+  std::optional<at::ScalarType> dtype = std::nullopt;
 };
 using BitProductOp = at::Tensor(const BitProductCall& call);
 
@@ -40,16 +41,16 @@ template <BitProductOp* implementation>
 struct BitOperators {
   static at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, std::string_view spec,
                            std::string_view activation, at::TensorList learned, const OptionalTensor& act_scale,
-                           double blend) {
-    return implementation({x, weight, bias, std::nullopt, spec, activation, learned, act_scale, blend});
+                           double blend, std::optional<at::ScalarType> dtype) {
+    return implementation({x, weight, bias, std::nullopt, spec, activation, learned, act_scale, blend, dtype});
   }
   static at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
                          at::IntArrayRef padding, at::IntArrayRef dilation, bool transposed, at::IntArrayRef output_padding,
                          int64_t groups, std::string_view spec, std::string_view activation, at::TensorList learned,
-                         const OptionalTensor& act_scale, double blend) {
+                         const OptionalTensor& act_scale, double blend, std::optional<at::ScalarType> dtype) {
     ConvWindow window{stride.vec(), padding.vec(), dilation.vec(), transposed, output_padding.vec(), groups};
     if (output_padding.empty()) window.output_padding.assign(stride.size(), 0);
-    return implementation({x, weight, bias, std::move(window), spec, activation, learned, act_scale, blend});
+    return implementation({x, weight, bias, std::move(window), spec, activation, learned, act_scale, blend, dtype});
   }
 };
 

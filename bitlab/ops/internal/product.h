@@ -24,8 +24,8 @@ struct Product {
     return {op(), weight, window && window->transposed, window ? window->groups : 1};
   }
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& weight) const;
-  // Gradients of x, of the weight and of a bias [N] behind the product, where they are asked for: float32, from products in the type of x and
-  // weight.
+  // Gradients of x, of the weight and of a bias [N] behind the product, where they are asked for: products in the type of x and weight, of which those of
+  // the weight and the bias are made float32.
   std::array<at::Tensor, 3> backward(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight,
                                      std::array<bool, 3> needed) const;
 

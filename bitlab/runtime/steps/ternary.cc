@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"
@@ -137,9 +138,18 @@ class DeviceRows {
   const int8_t* q(const DeviceBuffers& b) const { return reinterpret_cast<const int8_t*>(b.scratch); }
   const float* a(const DeviceBuffers& b) const { return reinterpret_cast<const float*>(b.scratch + a_); }
   const char* run(const DeviceBuffers& b, const float* x) const {
-    return b.plugin->activation_quant(x, rows_, columns_, scale_.limit, scale_.inv, reinterpret_cast<int8_t*>(b.scratch),
-                                      q_stride_, reinterpret_cast<float*>(b.scratch + a_),
-                                      reinterpret_cast<uint32_t*>(b.scratch + own_), b.failed, b.stream);
+    const kernels::CudaActivationQuant work{x,
+                                            kernels::CudaType::kFloat32,
+                                            rows_,
+                                            columns_,
+                                            scale_.limit,
+                                            scale_.inv,
+                                            reinterpret_cast<int8_t*>(b.scratch),
+                                            q_stride_,
+                                            reinterpret_cast<float*>(b.scratch + a_),
+                                            reinterpret_cast<uint32_t*>(b.scratch + own_),
+                                            b.failed};
+    return b.plugin->activation_quant(&work, b.stream);
   }
 
  private:

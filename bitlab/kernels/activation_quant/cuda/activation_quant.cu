@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "bitlab/kernels/internal/cuda_half.h"
 #include "bitlab/kernels/internal/cuda_launch.h"
 
 namespace bitlab::kernels {
@@ -24,16 +25,12 @@ BITLAB_HOST_DEVICE float float_of(uint32_t bits) {
   return value;
 }
 
-struct Rows {
-  const float* x;
-  int64_t columns;
-  float limit, inv;  // inv: 0, or that of a static step
-  int8_t* q;
-  int64_t q_stride;
-  float* a;
-  uint32_t* most;    // [rows], where several blocks take a row
-  uint32_t* failed;  // or null
-  int64_t parts;     // blocks a row
+struct Rows : CudaActivationQuant {
+  int64_t parts;  // blocks a row
+  template <class X>
+  BITLAB_HOST_DEVICE const X* row(int64_t i) const {
+    return static_cast<const X*>(x) + i * columns;
+  }
 };
 
 // The part of a row that a block takes.
@@ -52,14 +49,13 @@ struct Shared {
 };
 
 // The greatest of |x| as its bits, which are in the order of the magnitudes; those of infinity and NaN are above all others.
-template <int kThreads>
-BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, const float* x, const Part& part,
-                                     Shared<kThreads>& shared) {
+template <class X, int kThreads>
+BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, const X* x, const Part& part, Shared<kThreads>& shared) {
   PerThread<uint32_t, kThreads> most;
   block.each([&](int thread) {
     uint32_t own = 0;
     BITLAB_UNROLL_BY(4) for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
-      const uint32_t bits = bits_of(x[k]) & 0x7FFFFFFFU;
+      const uint32_t bits = bits_of(value_of(x[k])) & 0x7FFFFFFFU;
       own = own < bits ? bits : own;
     }
     most[thread] = own;
@@ -67,14 +63,14 @@ BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, const float* 
   return cuda::greatest(block, most, shared.of_warp);
 }
 
-template <int kThreads>
+template <class X, int kThreads>
 BITLAB_HOST_DEVICE void write(const Block<kThreads>& block, const Rows& r, uint32_t most, const Part& part) {
-  const float* from = r.x + block.x * r.columns;
+  const X* from = r.row<X>(block.x);
   int8_t* to = r.q + block.x * r.q_stride;
   const float size = float_of(most), inv = r.inv > 0 ? r.inv : r.limit / (size < kEpsilon ? kEpsilon : size);
   block.each([&](int thread) {
     BITLAB_UNROLL_BY(4) for (int64_t k = part.begin + thread; k < part.end; k += kThreads) {
-      float value = rintf(from[k] * inv);
+      float value = rintf(value_of(from[k]) * inv);
       value = value < r.limit ? value : r.limit;
       value = value > -r.limit ? value : -r.limit;
       to[k] = static_cast<int8_t>(value);
@@ -88,35 +84,37 @@ BITLAB_HOST_DEVICE void write(const Block<kThreads>& block, const Rows& r, uint3
 }
 
 // A block takes a row.
-template <int kBlock>
+template <class X, int kBlock>
 struct Quantize {
   static constexpr int kThreads = kBlock;
   using Args = Rows;
   using Shared = kernels::Shared<kThreads>;
   static BITLAB_HOST_DEVICE void run(const Block<kThreads>& block, const Rows& r, Shared& shared) {
     const Part all(r, 0);
-    write(block, r, greatest(block, r.x + block.x * r.columns, all, shared), all);
+    write<X>(block, r, greatest(block, r.row<X>(block.x), all, shared), all);
   }
 };
 
 // Several blocks take a row: first its greatest value, then its integers.
+template <class X>
 struct FindGreatest {
   static constexpr int kThreads = 512;
   using Args = Rows;
   using Shared = kernels::Shared<kThreads>;
   static BITLAB_HOST_DEVICE void run(const Block<kThreads>& block, const Rows& r, Shared& shared) {
-    const uint32_t own = greatest(block, r.x + block.x * r.columns, Part(r, block.y), shared);
+    const uint32_t own = greatest(block, r.row<X>(block.x), Part(r, block.y), shared);
     block.each([&](int thread) {
-      if (thread == 0) cuda::raise(r.most + block.x, own);
+      if (thread == 0) cuda::raise(r.scratch + block.x, own);
     });
   }
 };
+template <class X>
 struct QuantizeBy {
   static constexpr int kThreads = 512;
   using Args = Rows;
   struct Shared {};
   static BITLAB_HOST_DEVICE void run(const Block<kThreads>& block, const Rows& r, Shared&) {
-    write(block, r, r.most[block.x], Part(r, block.y));
+    write<X>(block, r, r.scratch[block.x], Part(r, block.y));
   }
 };
 
@@ -126,21 +124,33 @@ struct EachZero {
   BITLAB_HOST_DEVICE void operator()(int64_t i) const { to[i] = 0; }
 };
 
+template <class X>
+const char* start(Rows r, void* stream) {
+  constexpr int64_t kWide = 32768, kColumns = 8192;  // from where on a row is cut, and how long a part is
+  if (r.columns < 1024) return cuda::launch<Quantize<X, 64>>({r.rows}, r, stream);
+  if (r.columns < 8192) return cuda::launch<Quantize<X, 256>>({r.rows}, r, stream);
+  if (r.columns < kWide) return cuda::launch<Quantize<X, 1024>>({r.rows}, r, stream);
+  r.parts = r.columns / kColumns < cuda::kMostBlocksY ? r.columns / kColumns : cuda::kMostBlocksY;
+  if (const char* wrong = cuda::for_each(EachZero{r.scratch, r.rows}, stream)) return wrong;
+  if (const char* wrong = cuda::launch<FindGreatest<X>>({r.rows, r.parts}, r, stream)) return wrong;
+  return cuda::launch<QuantizeBy<X>>({r.rows, r.parts}, r, stream);
+}
+
 }  // namespace
 
-const char* cuda_activation_quant(const float* x, int64_t rows, int64_t columns, float limit, float inv, int8_t* q, int64_t q_stride, float* a,
-                                  uint32_t* scratch, uint32_t* failed, void* stream) {
-  if (rows == 0) return nullptr;
-  if (rows > INT32_MAX) return "fewer than 2^31 rows";
-  constexpr int64_t kWide = 32768, kColumns = 8192;  // from where on a row is cut, and how long a part is
-  Rows r{x, columns, limit, inv, q, q_stride, a, scratch, failed, 1};
-  if (columns < 1024) return cuda::launch<Quantize<64>>({rows}, r, stream);
-  if (columns < 8192) return cuda::launch<Quantize<256>>({rows}, r, stream);
-  if (columns < kWide) return cuda::launch<Quantize<1024>>({rows}, r, stream);
-  r.parts = columns / kColumns < cuda::kMostBlocksY ? columns / kColumns : cuda::kMostBlocksY;
-  if (const char* wrong = cuda::for_each(EachZero{scratch, rows}, stream)) return wrong;
-  if (const char* wrong = cuda::launch<FindGreatest>({rows, r.parts}, r, stream)) return wrong;
-  return cuda::launch<QuantizeBy>({rows, r.parts}, r, stream);
+const char* cuda_activation_quant(const CudaActivationQuant& work, void* stream) {
+  if (work.rows > INT32_MAX) return "fewer than 2^31 rows";
+  const Rows rows{work, 1};
+  switch (work.type) {
+    case CudaType::kFloat32:
+      return start<float>(rows, stream);
+    case CudaType::kFloat16:
+      return start<Float16>(rows, stream);
+    case CudaType::kBFloat16:
+      return start<BFloat16>(rows, stream);
+    default:
+      return "floats to quantize";
+  }
 }
 
 }  // namespace bitlab::kernels

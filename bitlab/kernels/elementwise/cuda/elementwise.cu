@@ -146,20 +146,6 @@ BITLAB_HOST_DEVICE To whole(From value) {
   return static_cast<To>(value);
 }
 
-// Floats in 16 bits, whose values are float32.
-struct Float16 {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-BITLAB_HOST_DEVICE float value_of(Float16 stored) { return half_value(stored.bits); }
-BITLAB_HOST_DEVICE float value_of(BFloat16 stored) { return bfloat_value(stored.bits); }
-template <class T>
-BITLAB_HOST_DEVICE T value_of(T stored) {
-  return stored;
-}
-
 template <class From>
 struct EachOfCast : CudaCast {
   explicit EachOfCast(const CudaCast& cast) : CudaCast(cast) {}

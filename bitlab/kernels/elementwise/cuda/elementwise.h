@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "bitlab/kernels/elementwise/arguments.h"
+#include "bitlab/kernels/internal/cuda_type.h"
 
 namespace bitlab::kernels {
 
@@ -23,8 +24,6 @@ struct CudaChain {
   int64_t count;
 };
 const char* cuda_elementwise(const CudaChain& chain, void* stream);
-
-enum class CudaType : int32_t { kFloat32, kInt64, kInt32, kBool, kFloat16, kBFloat16 };
 
 // What is computed of two values of one type, of no float in 16 bits: arithmetic of integers (which wraps), comparisons (to bool) of all types. Of
 // int64 and int32 alone: quotients that are rounded down, and shifts, by less than 0 or more than all bits to 0, or to the right to the sign.

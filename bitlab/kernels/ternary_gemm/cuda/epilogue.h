@@ -73,15 +73,26 @@ BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
   return static_cast<int8_t>(rintf(value));
 }
 
+// As stored where y_type has 16 bits.
+BITLAB_HOST_DEVICE uint16_t short_bits(const TernaryGemmArgs& p, float y) {
+  return p.y_type == CudaType::kBFloat16 ? bfloat_bits(y) : half_bits(y);
+}
+
+// y: finished.
+BITLAB_HOST_DEVICE void store(const TernaryGemmArgs& p, float y, int64_t at) {
+  if (p.y_q != nullptr) {
+    p.y_q[at] = quantized(p, y);
+  } else if (p.y_type == CudaType::kFloat32) {
+    p.y[at] = y;
+  } else {
+    reinterpret_cast<uint16_t*>(p.y)[at] = short_bits(p, y);
+  }
+}
+
 // y: scaled.
 BITLAB_HOST_DEVICE void finish(const TernaryGemmArgs& p, const RowConstants& c, float y, int64_t token, int64_t row) {
   const int64_t at = token * p.y_stride + row;
-  y = finished(p, c, y, at);
-  if (p.y_q == nullptr) {
-    p.y[at] = y;
-  } else {
-    p.y_q[at] = quantized(p, y);
-  }
+  store(p, finished(p, c, y, at), at);
 }
 
 }  // namespace bitlab::kernels

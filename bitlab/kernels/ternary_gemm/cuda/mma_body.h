@@ -11,6 +11,19 @@ namespace bitlab::kernels {
 struct MmaWord {
   uint32_t step[4];
 };
+// A lane's part of a tile. once: no block reads it again, so that it is nothing for the cache.
+BITLAB_HOST_DEVICE MmaWord mma_codes(const uint8_t* from, bool once = false) {
+#if defined(__CUDA_ARCH__)
+  const auto* words = reinterpret_cast<const uint4*>(from);
+  const uint4 bits = once ? __ldcs(words) : __ldg(words);
+  return {{bits.x, bits.y, bits.z, bits.w}};
+#else
+  static_cast<void>(once);
+  MmaWord word;
+  std::memcpy(&word, from, sizeof(word));
+  return word;
+#endif
+}
 
 template <int kTiles_, int kColumns_, int kWarps_, int kAhead_, TernaryScaling kScaling>
 struct MmaProduct {
@@ -52,13 +65,7 @@ struct MmaProduct {
           MmaWord& word = threads[thread].next.codes[i][tile];
           word = {};
           if (chunk >= chunks || at >= tiles) continue;
-          const uint8_t* from = p.weights + (at * chunks + chunk) * kMmaTileBytes + thread % cuda::kWarp * 16;
-#if defined(__CUDA_ARCH__)
-          const uint4 bits = __ldcs(reinterpret_cast<const uint4*>(from));  // read once: not for the cache
-          word = {{bits.x, bits.y, bits.z, bits.w}};
-#else
-          std::memcpy(&word, from, sizeof(word));
-#endif
+          word = mma_codes(p.weights + (at * chunks + chunk) * kMmaTileBytes + thread % cuda::kWarp * 16, true);
         }
       }
     });

@@ -3,6 +3,7 @@
 
 #include "bitlab/kernels/internal/cuda_launch.h"
 #include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
+#include "bitlab/kernels/ternary_gemm/cuda/mma_tiles_body.h"
 
 namespace bitlab::kernels {
 
@@ -38,6 +39,58 @@ struct EachResult {
     finish(p, constants, y, token, row);
   }
 };
+
+// What follows sums that others made.
+struct EachSumOfOthers {
+  TernaryGemmArgs p;
+  const int32_t* sums;
+  int64_t sum_stride, count;
+
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    const int64_t token = cuda::divided(i, p.rows), row = i - token * p.rows;
+    const RowConstants constants = RowConstants::of(p, row);
+    finish(p, constants, scaled(constants, sums[token * sum_stride + row], token_scale(p, token)), token, row);
+  }
+};
+
+// A thread packs a word: four k of four rows and halves of a step.
+struct EachWordOfWeights {
+  const int8_t* t;
+  int64_t rows, depth;
+  uint8_t* packed;
+  int64_t count;
+
+  BITLAB_HOST_DEVICE void operator()(int64_t i) const {
+    constexpr int64_t kWords = kMmaTileBytes / 4;
+    const int64_t tile = cuda::divided(i, kWords), chunks = mma_chunks(depth), row_tile = cuda::divided(tile, chunks);
+    const auto lane = static_cast<int>(i % kWords / 4), step = static_cast<int>(i % 4);
+    const int64_t row0 = row_tile * kMmaRows + lane / 4,
+                  k0 = (tile - row_tile * chunks) * kMmaDepth + step * 32 + lane % 4 * 4;
+    uint32_t word = 0;
+    BITLAB_UNROLL for (int r = 0; r < 4; ++r) BITLAB_UNROLL for (int j = 0; j < 4; ++j) {
+      const int64_t row = row0 + r % 2 * 8, k = k0 + r / 2 * 16 + j;
+      if (row < rows && k < depth) word |= (static_cast<uint32_t>(t[row * depth + k]) & 3U) << (8 * j + 2 * r);
+    }
+    std::memcpy(packed + i * 4, &word, sizeof(word));
+  }
+};
+
+// Whether blocks of MmaTiles serve better than those of MmaProduct, of which each reads the codes for 16 tokens: there are many tokens, and enough of the
+// smaller blocks for half of the device's multiprocessors.
+BITLAB_HOST_DEVICE bool is_for_tiles(const TernaryGemmArgs& p, int64_t tokens, int64_t multiprocessors) {
+  const int64_t blocks = cuda::blocks_for(p.rows, 64) * cuda::blocks_for(tokens, 64);
+  return tokens > 16 && scaling_of(p) != TernaryScaling::kGroups && blocks * 2 >= multiprocessors;
+}
+
+// Calls with the product of larger blocks, where they keep all multiprocessors at work.
+template <class Start>
+const char* with_mma_tiles(const TernaryGemmArgs& p, int64_t tokens, int64_t multiprocessors, const Start& start) {
+  if (scaling_of(p) == TernaryScaling::kTwo) return start(MmaTiles<2, 4, TernaryScaling::kTwo>());
+  using Large = MmaTiles<4, 8, TernaryScaling::kOne>;
+  if (cuda::blocks_for(p.rows, Large::kRows) * cuda::blocks_for(tokens, Large::kTokens) >= multiprocessors)
+    return start(Large());
+  return start(MmaTiles<2, 4, TernaryScaling::kOne>());
+}
 
 // Calls with the product of mma.sync for so many tokens.
 template <TernaryScaling kScaling, class Start>

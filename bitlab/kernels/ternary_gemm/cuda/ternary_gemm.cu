@@ -17,11 +17,13 @@ constexpr int64_t parts(int64_t value, int64_t unit) { return (value + unit - 1)
 
 struct Device {
   bool is_hopper = false;
+  int multiprocessors = 0;
 
   const char* find() {
     int id = 0, major = 0;
     cudaError_t error = cudaGetDevice(&id);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, id);
     is_hopper = major == 9;
     return cuda::problem(error);
   }
@@ -190,28 +192,14 @@ bool is_for_mma(const TernaryGemmArgs& p, int64_t tokens) {
   return tokens <= 16 || (tokens <= 32 && p.rows * p.depth <= kSmall);
 }
 
-// A thread takes a row of some tokens.
-__global__ void finish_kernel(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a, int64_t tokens_a_scale,
-                              const float* scale, int64_t scale_stride, const float* bias, float* y) {
-  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (row >= rows) return;
-  const float s = scale[row * scale_stride], b = bias == nullptr ? 0 : bias[row];
-  for (int64_t token = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; token < tokens; token += int64_t{gridDim.y} * blockDim.y) {
-    const float value = (static_cast<float>(sums[token * sum_stride + row]) * constant(a + token / tokens_a_scale)) * s;
-    y[token * rows + row] = bias == nullptr ? value : value + b;
-  }
-}
-
 }  // namespace
 
-const char* cuda_finish_sums(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a, int64_t tokens_a_scale,
-                             const float* scale, int64_t scale_stride, const float* bias, float* y, void* stream) {
-  if (tokens == 0 || rows == 0) return nullptr;
-  constexpr int64_t kWide = 128, kTall = 4, kMostBlocks = 65535;
-  const int64_t across = parts(rows, kWide), down = std::min(parts(tokens, 2 * kTall), kMostBlocks);
-  finish_kernel<<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), dim3(kWide, kTall), 0, static_cast<cudaStream_t>(stream)>>>(
-      sums, tokens, rows, sum_stride, a, tokens_a_scale, scale, scale_stride, bias, y);
-  return cuda::launch_problem();
+const char* cuda_finish_sums(const TernaryGemmArgs& p, const int32_t* sums, int64_t sum_stride, int64_t tokens, void* stream) {
+  return cuda::for_each(EachSumOfOthers{p, sums, sum_stride, p.rows * tokens}, stream);
+}
+
+const char* cuda_pack_ternary(const int8_t* t, int64_t rows, int64_t depth, uint8_t* packed, void* stream) {
+  return cuda::for_each(EachWordOfWeights{t, rows, depth, packed, mma_bytes(rows, depth) / 4}, stream);
 }
 
 const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProduct product, void* stream_) {
@@ -220,12 +208,23 @@ const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProd
   Device device;
   if (const char* wrong = device.find()) return wrong;
   const bool fits = fits_mma(p), has_wgmma = fits && device.is_hopper && scaling_of(p) == TernaryScaling::kOne;
-  if (product == CudaProduct::kAny)
-    product = !fits ? CudaProduct::kReference : has_wgmma && !is_for_mma(p, tokens) ? CudaProduct::kWgmma : CudaProduct::kMma;
+  if (product == CudaProduct::kAny) {
+    if (!fits) {
+      product = CudaProduct::kReference;
+    } else if (has_wgmma) {
+      product = is_for_mma(p, tokens) ? CudaProduct::kMma : CudaProduct::kWgmma;
+    } else {
+      product = is_for_tiles(p, tokens, device.multiprocessors) ? CudaProduct::kMmaTiles : CudaProduct::kMma;
+    }
+  }
+  const auto start = [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); };
   switch (product) {
     case CudaProduct::kMma:
       if (!fits) return "a depth from 1 to 264192 for mma";
-      return with_mma_product(p, tokens, [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); });
+      return with_mma_product(p, tokens, start);
+    case CudaProduct::kMmaTiles:
+      if (!fits || p.group != 0) return "scales of rows or tensors and a depth from 1 to 264192 for tiles of mma";
+      return with_mma_tiles(p, tokens, device.multiprocessors, start);
     case CudaProduct::kWgmma: {
       if (!has_wgmma) return "one scale a row, a depth from 1 to 264192 and a Hopper GPU for wgmma";
       const Choice choice = choose(p, tokens);

@@ -13,6 +13,7 @@ enum class CudaProduct : int32_t {
   kAny,        // the best for the problem
   kReference,  // a thread for each result; every depth
   kMma,        // mma.sync, sm_80 and newer; every scaling, depth up to kMmaMaxDepth
+  kMmaTiles,   // mma.sync in blocks of many tokens; no scales of groups
   kWgmma,      // wgmma, sm_90a; one scale, depth up to kMmaMaxDepth
 };
 
@@ -20,8 +21,8 @@ enum class CudaProduct : int32_t {
 const char* cuda_ternary_gemm(const TernaryGemmArgs& args, int64_t tokens, CudaProduct product, void* stream);
 
 // See CudaPlugin.
-const char* cuda_finish_sums(const int32_t* sums, int64_t tokens, int64_t rows, int64_t sum_stride, const float* a,
-                             int64_t tokens_a_scale, const float* scale, int64_t scale_stride, const float* bias, float* y,
+const char* cuda_finish_sums(const TernaryGemmArgs& args, const int32_t* sums, int64_t sum_stride, int64_t tokens,
                              void* stream);
+const char* cuda_pack_ternary(const int8_t* t, int64_t rows, int64_t depth, uint8_t* packed, void* stream);
 
 }  // namespace bitlab::kernels

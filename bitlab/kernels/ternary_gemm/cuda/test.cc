@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "bitlab/base/internal/half.h"
-#include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
+#include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/pack.h"
 #include "bitlab/kernels/test_support.h"
 
@@ -51,15 +51,31 @@ class MmaProblem {
     if (c.number % 3 == 1) args_.residual = residual_.data();
     if (c.number % 4 >= 2) args_.clamps = true, args_.low = c.number % 2 == 0 ? -0.5F : args_.low, args_.high = 1.5F;
     args_.y_inv = 0.37F, args_.y_stride = c.rows + 2;
+    if (c.number % 4 == 3) args_.y_type = c.number % 8 == 3 ? CudaType::kFloat16 : CudaType::kBFloat16;
     codes_ = test::packed(t_, c.rows, c.depth);
     packed_ = pack_ternary(codes_, c.rows, c.depth, TernaryLayout::kMma).value();
   }
 
   // Bytes of the results, and of what lies between rows.
   std::vector<uint8_t> expected() {
-    return results([&](TernaryGemmArgs& args) {
+    std::vector<uint8_t> bytes = results([&](TernaryGemmArgs& args) {
       args.weights = codes_.data();
       ternary_gemm_reference(args, 0, case_.tokens, 0, case_.rows, nullptr);
+    });
+    return args_.y_type == CudaType::kFloat32 ? bytes : rounded(bytes);
+  }
+
+  std::vector<uint8_t> finished() {
+    std::vector<int32_t> sums(static_cast<size_t>(case_.tokens * (case_.rows + 3)), -1);
+    for (int64_t token = 0; token < case_.tokens; ++token)
+      for (int64_t row = 0; row < case_.rows; ++row) {
+        int32_t& sum = sums[static_cast<size_t>(token * (case_.rows + 3) + row)] = 0;
+        for (int64_t k = 0; k < case_.depth; ++k)
+          sum += t_[static_cast<size_t>(row * case_.depth + k)] * args_.q[token * q_stride_ + k];
+      }
+    return results([&](TernaryGemmArgs& args) {
+      const EachSumOfOthers work{args, sums.data(), case_.rows + 3, case_.tokens * case_.rows};
+      for (int64_t i = 0; i < work.count; ++i) work(i);
     });
   }
 
@@ -78,6 +94,20 @@ class MmaProblem {
   }
 
  private:
+  // Results in float32 as those in 16 bits.
+  std::vector<uint8_t> rounded(const std::vector<uint8_t>& bytes) const {
+    std::vector<uint8_t> halves(bytes.size(), 0x55);
+    for (int64_t token = 0; token < case_.tokens; ++token)
+      for (int64_t row = 0; row < case_.rows; ++row) {
+        const auto at = static_cast<size_t>(token * args_.y_stride + row);
+        float y = 0;
+        std::memcpy(&y, bytes.data() + at * sizeof(y), sizeof(y));
+        const uint16_t bits = args_.y_type == CudaType::kFloat16 ? float_to_half(y) : float_to_bfloat(y);
+        std::memcpy(halves.data() + at * sizeof(bits), &bits, sizeof(bits));
+      }
+    return halves;
+  }
+
   template <class Run>
   std::vector<uint8_t> results(Run run) {
     const bool int8 = case_.number % 4 == 2;
@@ -106,9 +136,9 @@ class MmaProblem {
 // Each edge of tokens, rows and depth: one, a full tile, one more; and more chunks than the warps of a block take at once. Several times each, with
 // another number.
 std::vector<MmaCase> mma_cases() {
-  return {{1, 1, 1, 0},     {1, 16, 128, 1},   {7, 33, 63, 2},    {8, 16, 129, 3},  {8, 1, 700, 4},
-          {9, 33, 128, 5},  {9, 16, 1, 6},     {17, 1, 129, 7},   {17, 33, 700, 8}, {7, 1, 128, 9},
-          {1, 33, 700, 10}, {16, 32, 256, 11}, {2, 18, 2100, 12}, {3, 65, 4224, 13}};
+  return {{1, 1, 1, 0},      {1, 16, 128, 1},   {7, 33, 63, 2},     {8, 16, 129, 3},   {8, 1, 700, 4},   {9, 33, 128, 5},
+          {9, 16, 1, 6},     {17, 1, 129, 7},   {17, 33, 700, 8},   {7, 1, 128, 9},    {1, 33, 700, 10}, {16, 32, 256, 11},
+          {2, 18, 2100, 12}, {3, 65, 4224, 13}, {65, 130, 300, 15}, {130, 65, 257, 16}};
 }
 
 template <class Product>
@@ -138,6 +168,30 @@ TEST(CudaTernaryGemm, GroupsHaveTheBitsOfTheCpu) {
   for (const int64_t group : {64, 128, 256}) {
     compare_mma<MmaProduct<1, 1, 8, 1, TernaryScaling::kGroups>>(TernaryScaling::kGroups, group);
     compare_mma<MmaProduct<2, 2, 4, 1, TernaryScaling::kGroups>>(TernaryScaling::kGroups, group);
+  }
+}
+
+TEST(CudaTernaryGemm, BlocksOfManyTokensHaveTheBitsOfTheCpu) {
+  compare_mma<MmaTiles<2, 4, TernaryScaling::kOne>>(TernaryScaling::kOne);
+  compare_mma<MmaTiles<4, 8, TernaryScaling::kOne>>(TernaryScaling::kOne);
+  compare_mma<MmaTiles<2, 4, TernaryScaling::kTwo>>(TernaryScaling::kTwo);
+}
+
+TEST(CudaTernaryGemm, SumsOfOthersAreFinishedAlike) {
+  for (const MmaCase& c : mma_cases()) {
+    MmaProblem problem(c, TernaryScaling::kOne, 0);
+    ASSERT_EQ(problem.finished(), problem.expected()) << c.number;
+  }
+}
+
+TEST(CudaTernaryGemm, TheDevicePacksAsTheHostDoes) {
+  for (const auto& [rows, depth] : {std::pair<int64_t, int64_t>{1, 1}, {16, 128}, {17, 129}, {33, 700}, {66, 31}}) {
+    const std::vector<int8_t> t = test::random_int8(rows * depth, 7, -1, 1);
+    const PackedTernary expected = pack_ternary(test::packed(t, rows, depth), rows, depth, TernaryLayout::kMma).value();
+    std::vector<uint8_t> packed(expected.data.size(), 0x55);
+    const EachWordOfWeights work{t.data(), rows, depth, packed.data(), static_cast<int64_t>(packed.size() / 4)};
+    for (int64_t i = 0; i < work.count; ++i) work(i);
+    EXPECT_TRUE(std::equal(packed.begin(), packed.end(), expected.data.data())) << rows << " " << depth;
   }
 }
 

@@ -193,14 +193,29 @@ struct WgmmaProduct {
     return sum;
   }
 
+  // Whether the results of four rows side by side, from a multiple of four on, are a word of memory.
+  static __device__ __forceinline__ bool has_whole_words(const TernaryGemmArgs& p) {
+    const auto y = p.y_q == nullptr ? reinterpret_cast<uintptr_t>(p.y) : reinterpret_cast<uintptr_t>(p.y_q);
+    return p.y_stride % 4 == 0 && y % (p.y_q != nullptr ? 4 : p.y_type == CudaType::kFloat32 ? 16 : 8) == 0;
+  }
+  static __device__ __forceinline__ void store_four(const TernaryGemmArgs& p, const float (&y)[4], int64_t at) {
+    if (p.y_q != nullptr) {
+      *reinterpret_cast<char4*>(p.y_q + at) = make_char4(quantized(p, y[0]), quantized(p, y[1]), quantized(p, y[2]), quantized(p, y[3]));
+    } else if (p.y_type == CudaType::kFloat32) {
+      *reinterpret_cast<float4*>(p.y + at) = make_float4(y[0], y[1], y[2], y[3]);
+    } else {
+      *reinterpret_cast<ushort4*>(reinterpret_cast<uint16_t*>(p.y) + at) =
+          make_ushort4(short_bits(p, y[0]), short_bits(p, y[1]), short_bits(p, y[2]), short_bits(p, y[3]));
+    }
+  }
+
   // Results of the tokens rank, rank + blocks, ... of a tile, by `warps` warps of which this is number `warp`: a warp takes 128 rows of a token.
   static __device__ __forceinline__ void finish_tile(const TernaryGemmArgs& p, int64_t tokens, typename Work::Tile tile, Shared& shared,
                                                      unsigned rank, unsigned blocks, int warp, int warps) {
     constexpr int kBatch = kWorkers == 2 ? 4 : 2;  // tokens that are read before the first of them is stored
     const int64_t count = tokens - tile.token < kTokens ? tokens - tile.token : kTokens;
     const int64_t step = static_cast<int64_t>(blocks) * warps;
-    const bool whole_words = p.y_q == nullptr ? p.y_stride % 4 == 0 && reinterpret_cast<uintptr_t>(p.y) % 16 == 0
-                                              : p.y_stride % 4 == 0 && reinterpret_cast<uintptr_t>(p.y_q) % 4 == 0;
+    const bool whole_words = has_whole_words(p);
 #pragma unroll 1
     for (int within = static_cast<int>(threadIdx.x % cuda::kWarp) * 4; within < kRows; within += 128) {
       const int64_t row = tile.row + within, exist = p.rows - row;
@@ -230,25 +245,12 @@ struct WgmmaProduct {
 #pragma unroll
           for (int r = 0; r < 4; ++r)
             y[r] = finished(p, constants[r], scaled(constants[r], of[r], a[i]), r < exist ? at + r : at);
-          if (p.y_q == nullptr) {
-            if (whole_words && exist >= 4) {
-              *reinterpret_cast<float4*>(p.y + at) = make_float4(y[0], y[1], y[2], y[3]);
-            } else {
-#pragma unroll
-              for (int r = 0; r < 4; ++r)
-                if (r < exist) p.y[at + r] = y[r];
-            }
+          if (whole_words && exist >= 4) {
+            store_four(p, y, at);
           } else {
-            int8_t q[4];
 #pragma unroll
-            for (int r = 0; r < 4; ++r) q[r] = quantized(p, y[r]);
-            if (whole_words && exist >= 4) {
-              *reinterpret_cast<char4*>(p.y_q + at) = make_char4(q[0], q[1], q[2], q[3]);
-            } else {
-#pragma unroll
-              for (int r = 0; r < 4; ++r)
-                if (r < exist) p.y_q[at + r] = q[r];
-            }
+            for (int r = 0; r < 4; ++r)
+              if (r < exist) store(p, y[r], at + r);
           }
         }
       }
