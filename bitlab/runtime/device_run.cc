@@ -1,37 +1,68 @@
 #include "bitlab/runtime/internal/device_run.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace bitlab::runtime {
 
 using program::ValueId;
 
-DevicePlan::DevicePlan(const Model& model, const Plan& plan) : over_(plan.steps.size()) {
+namespace {
+
+using Range = DevicePlan::Range;
+
+// The memory of one value, in which others may lie: what of it the side reads that did not write it. That is copied there at once, before the first step
+// that reads any of it: nothing twice, and nothing that is not read.
+struct OwnedMemory {
+  bool is_device_s = false;  // who wrote it
+  size_t first_reader = 0;   // on the other side
+  std::vector<Range> read_there;
+
+  void read(bool on_device, size_t step, Range range) {
+    if (on_device == is_device_s) return;
+    if (read_there.empty()) first_reader = step;
+    read_there.push_back(range);
+  }
+};
+
+// Without bytes that several have, and those as one that follow each other.
+std::vector<Range> merged(std::vector<Range> ranges) {
+  std::ranges::sort(ranges, {}, &Range::begin);
+  std::vector<Range> all;
+  for (const Range& range : ranges) {
+    if (all.empty() || range.begin > all.back().end) {
+      all.push_back(range);
+    } else {
+      all.back().end = std::max(all.back().end, range.end);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+DevicePlan::DevicePlan(const Model& model, const Plan& plan) : before_(plan.steps.size() + 1) {
   const program::Program& p = model.program();
-  struct Sides {
-    bool host = false, device = false;
+  std::vector<OwnedMemory> owned(p.values.size());
+  const auto read = [&](ValueId id, bool on_device, size_t step) {
+    const int64_t begin = id == program::kNone ? -1 : plan.offsets[static_cast<size_t>(id)];
+    if (begin < 0) return;
+    const auto owner = static_cast<size_t>(plan.owners[static_cast<size_t>(id)]);
+    owned[owner].read(on_device, step, {begin, begin + plan.bytes_of(p, id)});
   };
-  std::vector<Sides> valid(p.values.size());
-  std::vector<bool> is_input(p.values.size());
-  for (const ValueId id : p.inputs) valid[static_cast<size_t>(id)].host = is_input[static_cast<size_t>(id)] = true;
+  bool host = false, device = false;
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const PlannedStep& step = plan.steps[i];
-    const bool on_device = step.is_on_device();
-    takes_graph_ = takes_graph_ && on_device;
-    for (const ValueId id : step.inputs) {
-      if (id == program::kNone || plan.offsets[static_cast<size_t>(id)] < 0) continue;
-      Sides& sides = valid[static_cast<size_t>(id)];
-      bool& side = on_device ? sides.device : sides.host;
-      if (side) continue;
-      side = true;
-      (is_input[static_cast<size_t>(id)] ? inputs_ : over_[i]).push_back(id);
-    }
-    for (const ValueId id : step.outputs) valid[static_cast<size_t>(id)] = {!on_device, on_device};
+    if (step.is_view) continue;
+    (step.is_on_device() ? device : host) = true;
+    for (const ValueId id : step.inputs) read(id, step.is_on_device(), i);
+    for (const ValueId id : step.outputs) owned[static_cast<size_t>(id)].is_device_s = step.is_on_device();
   }
-  for (const program::Output& output : p.outputs) {
-    Sides& sides = valid[static_cast<size_t>(output.value)];
-    if (!sides.host && plan.offsets[static_cast<size_t>(output.value)] >= 0) outputs_.push_back(output.value);
-    sides.host = true;
+  takes_graph_ = device && !host;
+  for (const program::Output& output : p.outputs) read(output.value, false, plan.steps.size());
+  for (size_t i = 0; i < owned.size(); ++i) {
+    std::vector<Range>& copies = p.values[i].kind == program::ValueKind::kInput ? inputs_ : before_[owned[i].first_reader];
+    std::ranges::copy(merged(std::move(owned[i].read_there)), std::back_inserter(copies));
   }
 }
 
@@ -100,13 +131,12 @@ Status DeviceRun::fetch_states(std::vector<AlignedBuffer>& states) {
   return stream_->synchronize();
 }
 
-Status DeviceRun::to_device(const Work& work, ValueId id) {
-  return stream_->copy(at(work, id), work.arena + work.plan.offsets[static_cast<size_t>(id)],
-                       work.plan.bytes_of(work.model.program(), id));
-}
-Status DeviceRun::to_host(const Work& work, ValueId id) {
-  return stream_->copy(work.arena + work.plan.offsets[static_cast<size_t>(id)], at(work, id),
-                       work.plan.bytes_of(work.model.program(), id));
+Status DeviceRun::copy_over(const Work& work, const std::vector<Range>& ranges, bool to_device) {
+  for (const Range& range : ranges) {
+    uint8_t *host = work.arena + range.begin, *device = arena_.data() + range.begin;
+    BITLAB_RETURN_IF_ERROR(stream_->copy(to_device ? device : host, to_device ? host : device, range.end - range.begin));
+  }
+  return {};
 }
 
 // States are where the last step that read them ran.
@@ -127,8 +157,7 @@ Status DeviceRun::bring_states(const Work& work, const PlannedStep& planned) {
 
 // What a step reads, to its side. In front of one on the host the device is done.
 Status DeviceRun::bring(const Work& work, const PlannedStep& planned, size_t index) {
-  for (const ValueId id : work.own.over_[index])
-    BITLAB_RETURN_IF_ERROR(planned.is_on_device() ? to_device(work, id) : to_host(work, id));
+  BITLAB_RETURN_IF_ERROR(copy_over(work, work.own.before_[index], planned.is_on_device()));
   BITLAB_RETURN_IF_ERROR(bring_states(work, planned));
   return planned.is_on_device() ? Status() : stream_->synchronize();
 }
@@ -165,6 +194,7 @@ Status DeviceRun::run_steps(const Work& work) {
     const PlannedStep& planned = work.plan.steps[i];
     BITLAB_RETURN_IF_ERROR(work.before(planned));
     const TraceScope scope(work.trace, "step", planned.name());
+    if (planned.is_view) continue;
     BITLAB_RETURN_IF_ERROR(bring(work, planned, i));
     BITLAB_RETURN_IF_ERROR(planned.is_on_device() ? run_step(work, planned) : work.run_on_host(planned));
     if (work.trace) BITLAB_RETURN_IF_ERROR(stream_->synchronize());
@@ -182,7 +212,8 @@ Status DeviceRun::run_graph(const Work& work) {
     own.forget_graph(&plugin);
     Status made = device_status(plugin.begin_graph(stream_->get()));
     if (made.ok()) {
-      for (size_t i = 0; i < work.plan.steps.size() && made.ok(); ++i) made = run_step(work, work.plan.steps[i]);
+      for (const PlannedStep& planned : work.plan.steps)
+        if (made.ok() && !planned.is_view) made = run_step(work, planned);
       const Status ended = device_status(plugin.end_graph(stream_->get(), &own.graph_));
       if (made.ok()) made = ended;
     }
@@ -200,16 +231,15 @@ Result<bool> DeviceRun::run(const Work& work) {
   BITLAB_RETURN_IF_ERROR(scope.status());
   Word word{work.position, 0, 0};
   BITLAB_RETURN_IF_ERROR(stream_->copy(word_.data(), &word, sizeof(word)));
-  for (const ValueId id : work.own.inputs_) BITLAB_RETURN_IF_ERROR(to_device(work, id));
+  BITLAB_RETURN_IF_ERROR(copy_over(work, work.own.inputs_, true));
   DevicePlan& own = work.own;
   const bool ran_before = own.generation_ == generation_;
   if (!ran_before) own.forget_graph(nullptr);
-  const bool as_graph = own.takes_graph_ && ran_before && !work.trace && !work.plan.steps.empty();
+  const bool as_graph = own.takes_graph_ && ran_before && !work.trace;
   if (as_graph) BITLAB_RETURN_IF_ERROR(work.before(work.plan.steps.front()));
   Status status = as_graph ? run_graph(work) : run_steps(work);
   // A step on the host may fail by what failed on the device before, which is the error to tell then.
-  for (const ValueId id : own.outputs_)
-    if (status.ok()) status = to_host(work, id);
+  if (status.ok()) status = copy_over(work, own.before_.back(), false);
   BITLAB_RETURN_IF_ERROR(stream_->copy(&word, word_.data(), sizeof(word)));
   BITLAB_RETURN_IF_ERROR(stream_->synchronize());
   if (!status.ok() && status.error().code == ErrorCode::kCancelled) return status.error();

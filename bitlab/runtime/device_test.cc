@@ -5,7 +5,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <ranges>
 #include <thread>
@@ -14,9 +13,7 @@
 
 #include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/kernels/test_support.h"
-#include "bitlab/runtime/edges_test_support.h"
-#include "bitlab/runtime/random_inputs.h"
-#include "bitlab/runtime/test_support.h"
+#include "bitlab/runtime/device_test_support.h"
 
 namespace bitlab::runtime {
 namespace {
@@ -24,56 +21,6 @@ namespace {
 using kernels::test::packed;
 using kernels::test::random_floats;
 using kernels::test::random_int8;
-
-bool is_emulated() { return std::getenv("BITLAB_CUDA_PLUGIN") != nullptr; }
-#define BITLAB_NEEDS_THE_EMULATED_DEVICE() \
-  if (!is_emulated()) GTEST_SKIP() << "of the ctest entry runtime_test_device"
-
-std::unique_ptr<Session> session_on(const std::shared_ptr<const Model>& model, std::string device) {
-  return Session::create(model, {.threads = 1, .trace = {}, .abort = nullptr, .device = std::move(device)}).value();
-}
-
-// The bytes of all outputs, with one NaN for all, whose sign and payload are a processor's; or the error.
-std::string outcome(Session& session, const program::SymbolSizes& sizes, const std::vector<std::vector<uint8_t>>& data) {
-  const Program& p = session.model().program();
-  std::vector<TensorView> views;
-  for (size_t i = 0; i < p.inputs.size(); ++i) {
-    const Value& v = p.value(p.inputs[i]);
-    views.emplace_back(shape_at(v.shape, sizes), v.dtype, data[i].data());
-  }
-  const auto outputs = session.run(views);
-  if (!outputs.ok()) return outputs.error().message;
-  std::string bytes;
-  for (const TensorView& view : *outputs) {
-    const size_t begin = bytes.size();
-    bytes.append(view.as<char>(), static_cast<size_t>(test::count_of(view.shape) * size_of(view.dtype)));
-    for (size_t at = begin; at < bytes.size() && view.dtype == DType::kFloat32; at += sizeof(float))
-      if (float value; std::memcpy(&value, bytes.data() + at, sizeof(value)), std::isnan(value))
-        bytes.replace(at, sizeof(value), "NaN.");
-  }
-  return bytes;
-}
-
-// A device's session and one of the CPU, which get the same inputs.
-class Pair {
- public:
-  explicit Pair(const std::shared_ptr<const Model>& model)
-      : cpu(session_on(model, "cpu")), device(session_on(model, "cuda")) {}
-  explicit Pair(Program p) : Pair(Model::create(std::move(p)).value()) {}
-
-  void expect_same(const program::SymbolSizes& sizes, const std::vector<std::vector<uint8_t>>& data) {
-    const std::string expected = outcome(*cpu, sizes, data), found = outcome(*device, sizes, data);
-    EXPECT_EQ(found.size(), expected.size());
-    EXPECT_TRUE(found == expected) << (expected.starts_with("[") ? expected + " / " + found : std::string("other bits"));
-  }
-  // Runs with other inputs each, of which the first is put together step by step, and the second is a graph's.
-  void expect_same_runs(const program::SymbolSizes& sizes, int runs = 3) {
-    for (int i = 0; i < runs; ++i)
-      expect_same(sizes, random_inputs(cpu->model().program(), sizes, static_cast<uint32_t>(i) + 1));
-  }
-
-  std::unique_ptr<Session> cpu, device;
-};
 
 TEST(Device, NamesThatAreNoneAreRefused) {
   const auto model = Model::create(example_of(Op::relu, {})).value();
@@ -248,12 +195,6 @@ TEST(Device, AttentionOfOddShapesHasTheBitsOfTheCpu) {
     Pair pair(*b.finish({y}));
     pair.expect_same_runs(program::at_batch(2), 2);
   }
-}
-
-template <class T>
-std::vector<uint8_t> as_bytes(const std::vector<T>& values) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
-  return {bytes, bytes + values.size() * sizeof(T)};
 }
 
 // Values that are hard for their type, some of them several times, `count` in all.
@@ -437,9 +378,8 @@ TEST(Device, StepsOfTheHostStandBetweenThoseOfTheDevice) {
   const ValueId bent = *b.node(Op::tanh, "bent", {x}), sums = *b.node(Op::cumsum, "sums", {bent});
   const ValueId y = *b.node(Op::mul, "y", {sums, bent}), twice = *b.node(Op::cumsum, "twice", {y});
   Pair pair(*b.finish({twice, y}));
-  setenv("BITLAB_HOST_OPS", "sort,cumsum", 1);
+  const HostOps host("sort,cumsum");
   pair.expect_same_runs(program::at_batch(7));
-  unsetenv("BITLAB_HOST_OPS");
   std::vector<std::string> kernels;
   for (const PlannedStep& step : pair.device->plan()->steps) kernels.push_back(step.step.kernels);
   EXPECT_EQ(kernels, (std::vector<std::string>{"elementwise:cuda", "host", "elementwise:cuda", "host"}));

@@ -71,6 +71,7 @@ Status put_on_device(const Model& model, DeviceWeights& device, Plan& plan) {
   int64_t scratch = 0;
   for (PlannedStep& planned : plan.steps) {
     Step& step = planned.step;
+    if (planned.is_view) continue;
     if (is_left_to_host(planned)) step.device = {};
     if (!planned.is_on_device()) {
       step.kernels.insert(0, step.kernels.empty() ? "host" : "host ");
@@ -161,7 +162,7 @@ Result<Plan> make_plan(const Model& model, const program::SymbolSizes& sizes, in
     scratch = std::max(scratch, step.scratch_bytes);
     plan.steps.push_back(
         {std::move(step), std::move(fusion.nodes), std::move(fusion.inputs), {outputs.begin(), outputs.end()}});
-    if (device == nullptr && context.chain == nullptr) leave_parts(p, plan.steps.back(), plan);
+    if (context.chain == nullptr) leave_parts(p, plan.steps.back(), plan);
   }
   BITLAB_RETURN_IF_ERROR(place(p, written, plan));
   plan.arena_bytes = plan.scratch_offset + scratch;

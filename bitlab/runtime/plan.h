@@ -16,9 +16,9 @@ struct PlannedStep {
   std::vector<const program::Node*> nodes;
   std::vector<program::ValueId> inputs, outputs;
   std::vector<const void*> device_constants{};  // by input, of a step on a device: its constants there; null: no constant
-  bool is_view = false;                         // Its outputs are parts of its inputs' memory: it does nothing.
+  bool is_view = false;                         // Its outputs are parts of its inputs' memory: it does nothing, on no side.
   const std::string& name() const { return nodes.front()->name; }
-  bool is_on_device() const { return step.device.run != nullptr; }
+  bool is_on_device() const { return !is_view && step.device.run != nullptr; }
   std::string ops() const;  // "ternary_conv + batch_norm + relu"
 };
 

@@ -1,5 +1,6 @@
 // Runs of a session on a device. Values and states have a place in the memory of the host and one in the device's, at the same offset; a step runs where it
-// has kernels, and what it reads is copied there first, if it was written on the other side. Which copies that takes is known when a plan is made.
+// has kernels, and what it reads is copied there first, if it was written on the other side. Which copies that takes is known when a plan is made: a
+// memory's side is that of the step that wrote it, and parts of it that steps find there are on the same.
 //
 // Work on the device raises no error: what would be one on the host is written down in a word. Where that is set behind a run, the run is done again on the
 // host, whose error it is.
@@ -16,19 +17,29 @@ namespace bitlab::runtime {
 // What a plan asks of both memories, and the graph of its run.
 class DevicePlan {
  public:
+  // Bytes of both memories.
+  struct Range {
+    int64_t begin, end;
+    bool operator==(const Range&) const = default;
+  };
+
   DevicePlan(const Model& model, const Plan& plan);
   ~DevicePlan() { forget_graph(nullptr); }
   DevicePlan(const DevicePlan&) = delete;
   DevicePlan& operator=(const DevicePlan&) = delete;
 
+  // What is copied of the inputs to the device, before all steps.
+  const std::vector<Range>& inputs() const { return inputs_; }
+  // What is copied to a step's side before it; behind the last step, the outputs to the host.
+  const std::vector<Range>& before(size_t step) const { return before_[step]; }
+
  private:
   friend class DeviceRun;
   void forget_graph(const kernels::CudaPlugin* plugin);
 
-  std::vector<program::ValueId> inputs_;             // that a step on the device reads
-  std::vector<std::vector<program::ValueId>> over_;  // before each step: values that were written on the other side
-  std::vector<program::ValueId> outputs_;            // that are the device's behind the last step
-  bool takes_graph_ = true;                          // all steps are the device's
+  std::vector<Range> inputs_;
+  std::vector<std::vector<Range>> before_;
+  bool takes_graph_ = false;  // all steps that do something are the device's
   void* graph_ = nullptr;
   const kernels::CudaPlugin* plugin_ = nullptr;  // of the graph
   int64_t generation_ = -1;                      // of the memory that it was written for; -1: no run yet
@@ -82,8 +93,7 @@ class DeviceRun {
   uint8_t* at(const Work& work, program::ValueId id) const {
     return arena_.data() + work.plan.offsets[static_cast<size_t>(id)];
   }
-  Status to_device(const Work& work, program::ValueId id);
-  Status to_host(const Work& work, program::ValueId id);
+  Status copy_over(const Work& work, const std::vector<DevicePlan::Range>& ranges, bool to_device);
 
   std::unique_ptr<DeviceStream> stream_;
   std::shared_ptr<DeviceWeights> weights_;
