@@ -158,7 +158,16 @@ void multiply(const Weights& w, const at::Tensor& q, const float* a, int64_t y_f
   check(plugin()->finish_sums(&args, sums.const_data_ptr<int32_t>(), sums.stride(0), sums.size(0), stream));
 }
 
-// A convolution of one group: patches of q, images [B, pixels, C], in parts that a bounded memory holds, each a product.
+// A convolution of one group in tiles that gather their patches from q, images [B, pixels, C].
+void multiply_images(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g,
+                     void* stream) {
+  kernels::CudaTernaryConv conv{w.args, kernels::CudaImage::of(g), g.batch * g.positions()};
+  conv.p.q = q.const_data_ptr<int8_t>();
+  conv.p.a = a.const_data_ptr<float>(), conv.p.a_stride = a.numel() == 1 ? 0 : 1;
+  check(plugin()->ternary_conv(&conv, stream));
+}
+
+// The same by patches, in parts that a bounded memory holds, each a product.
 void multiply_patches(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g,
                       void* stream) {
   constexpr int64_t kPatchBytes = int64_t{64} << 20, kLeast = 1024;  // of a part, about
@@ -196,7 +205,10 @@ void multiply_groups(const Weights& w, const at::Tensor& q, const at::Tensor& a,
 }
 
 void convolve(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g, void* stream) {
-  (g.groups == 1 ? multiply_patches : multiply_groups)(w, q, a, g, stream);
+  const bool is_product = is_pointwise(g) && w.stride(g.channels) == g.channels;  // of rows that lie there
+  const bool gathers =
+      w.is_mma && !is_product && kernels::gathers_in_tiles(g.channels, g.groups, w.args.depth, w.args.group);
+  (g.groups > 1 ? multiply_groups : gathers ? multiply_images : multiply_patches)(w, q, a, g, stream);
 }
 
 kernels::CudaType type_of(const at::Tensor& tensor) {

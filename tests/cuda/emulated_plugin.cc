@@ -11,6 +11,7 @@
 #include "bitlab/kernels/activation_quant/cuda/activation_quant.cu"
 #include "bitlab/kernels/attention/cuda/attention.cu"
 #include "bitlab/kernels/elementwise/cuda/elementwise.cu"
+#include "bitlab/kernels/encode/cuda/encode.cu"
 #include "bitlab/kernels/float_gemm/cuda/float_gemm.cu"
 #include "bitlab/kernels/grid_sample/cuda/grid_sample.cu"
 #include "bitlab/kernels/internal/cuda_operations.h"
@@ -25,7 +26,6 @@
 #include "bitlab/kernels/ternary_gemm/cuda/products.h"
 #include "bitlab/kernels/ternary_gemm/cuda/ternary_gemm.h"
 #include "bitlab/kernels/ternary_gemm_f32/cuda/ternary_gemm_f32.cu"
-#include "bitlab/kernels/encode/cuda/encode.cu"
 
 namespace bitlab::cuda {
 namespace {
@@ -160,14 +160,12 @@ const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t n
   const auto product = static_cast<CudaProduct>(number);
   if (!fits_mma(*args) || product == CudaProduct::kReference)
     return cuda::for_each(EachResult{*args, args->rows * tokens}, stream);
-  const auto start = [&](auto body) -> const char* {
+  if (product == CudaProduct::kMmaTiles || (product == CudaProduct::kAny && is_for_tiles(*args, tokens)))
+    return start_tiles<false>({*args, tokens, {}}, stream);
+  return with_mma_product(*args, tokens, [&](auto body) -> const char* {
     cuda::start_on_host(stream, [args = *args, tokens] { run_product<decltype(body)>(args, tokens); });
     return nullptr;
-  };
-  constexpr int64_t kMultiprocessors = 8;
-  if (product == CudaProduct::kMmaTiles || (product == CudaProduct::kAny && is_for_tiles(*args, tokens, kMultiprocessors)))
-    return with_mma_tiles(*args, tokens, kMultiprocessors, start);
-  return with_mma_product(*args, tokens, start);
+  });
 }
 
 CudaPlugin make_table() {

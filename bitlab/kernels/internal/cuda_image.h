@@ -49,15 +49,23 @@ struct CudaImage {
     }
     return i >= 0 && i < input[d] ? i : -1;
   }
-  // Where the value k of a patch lies in the batch, from the first channel of the group on; -1: in the padding.
-  BITLAB_HOST_DEVICE int64_t place(const Pixel& pixel, int64_t k) const {
+  // The value k of a patch.
+  struct Tap {
+    int64_t at[3], channel;
+  };
+  BITLAB_HOST_DEVICE Tap tap(int64_t k) const {
     const int64_t tap = cuda::divided(k, group_channels), line = cuda::divided(tap, kernel[2]),
                   plane = cuda::divided(line, kernel[1]);
-    const int64_t z = input_at(0, pixel.at[0], plane), y = input_at(1, pixel.at[1], line - plane * kernel[1]),
-                  x = input_at(2, pixel.at[2], tap - line * kernel[2]);
-    if (z < 0 || y < 0 || x < 0) return -1;
-    return (((pixel.sample * input[0] + z) * input[1] + y) * input[2] + x) * channels + k - tap * group_channels;
+    return {{plane, line - plane * kernel[1], tap - line * kernel[2]}, k - tap * group_channels};
   }
+  // Where it lies in the batch, from the first channel of the group on; -1: in the padding.
+  BITLAB_HOST_DEVICE int64_t place(const Pixel& pixel, const Tap& tap) const {
+    const int64_t z = input_at(0, pixel.at[0], tap.at[0]), y = input_at(1, pixel.at[1], tap.at[1]),
+                  x = input_at(2, pixel.at[2], tap.at[2]);
+    if (z < 0 || y < 0 || x < 0) return -1;
+    return (((pixel.sample * input[0] + z) * input[1] + y) * input[2] + x) * channels + tap.channel;
+  }
+  BITLAB_HOST_DEVICE int64_t place(const Pixel& pixel, int64_t k) const { return place(pixel, tap(k)); }
 };
 
 // What a product reads, by token and k: rows of a matrix, or, where kGathers, the windows of an image, whose groups are batches.

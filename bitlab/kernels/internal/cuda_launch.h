@@ -29,12 +29,21 @@ inline constexpr int64_t kMostBlocksX = 2147483647, kMostBlocksY = 65535;
 constexpr int64_t blocks_for(int64_t count, int64_t each) { return (count + each - 1) / each; }
 
 #if defined(__CUDACC__)
+// Of the current device.
+inline int64_t multiprocessors() {
+  int device = 0, count = 0;
+  const bool found = cudaGetDevice(&device) == cudaSuccess &&
+                     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess;
+  return found ? count : 1;
+}
+
 template <class Kernel>
 __global__ __launch_bounds__(Kernel::kThreads) void run_block(const typename Kernel::Args args) {
   __shared__ typename Kernel::Shared shared;
   Kernel::run({blockIdx.x, blockIdx.y}, args, shared);
 }
 #else
+inline int64_t multiprocessors() { return 8; }
 void start_on_host(void* stream, std::function<void()> work);
 // What is wrong with the words of a kernel's arguments: a pointer to memory that no device has.
 const char* check_on_host(const void* args, size_t bytes);

@@ -38,6 +38,7 @@ inline void add_operations(CudaPlugin& table) {
   table.take = OfPointer<cuda_take>::call;
   table.count = OfPointer<cuda_count>::call;
   table.append = OfPointer<cuda_append>::call;
+  table.ternary_conv = OfPointer<cuda_ternary_conv>::call;
   table.patches = OfPointer<cuda_patches>::call;
   table.int8_gemm = OfPointer<cuda_int8_gemm>::call;
   table.ternary_gemm_f32 = OfPointer<cuda_ternary_gemm_f32>::call;

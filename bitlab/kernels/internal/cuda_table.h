@@ -32,6 +32,7 @@ struct CudaRows;
 struct CudaScatter;
 struct CudaSort;
 struct CudaTake;
+struct CudaTernaryConv;
 struct CudaTernaryF32;
 struct CudaWhere;
 struct CudaZip;
@@ -83,6 +84,7 @@ struct CudaPlugin {
   const char* (*take)(const CudaTake*, void* stream);
   const char* (*count)(const CudaCount*, void* stream);
   const char* (*append)(const CudaAppend*, void* stream);
+  const char* (*ternary_conv)(const CudaTernaryConv*, void* stream);
   const char* (*patches)(const CudaPatches*, void* stream);
   const char* (*int8_gemm)(const CudaInt8Gemm*, void* stream);
   const char* (*ternary_gemm_f32)(const CudaTernaryF32*, void* stream);

@@ -206,7 +206,7 @@ Result<DeviceStep> device_linear(DeviceWeights& device, const StepContext& conte
                     mma ? "activation_quant:cuda ternary_gemm:cuda" : "activation_quant:cuda int8_gemm:cuda"};
 }
 
-// A convolution: q of the samples, then patches of them in parts that a bounded memory holds, each a product.
+// A convolution: q of the samples, then one product that gathers their patches, or patches in parts that a bounded memory holds, each a product.
 class DeviceConv {
  public:
   static Result<DeviceConv> of(DeviceWeights& device, const StepContext& context, const kernels::TernaryWeight& weight,
@@ -220,6 +220,8 @@ class DeviceConv {
     conv.groups_ = geometry.groups, conv.pixels_ = geometry.batch * geometry.positions();
     conv.in_place_ = is_pointwise(geometry);
     conv.q_stride_ = conv.in_place_ ? geometry.channels : round_up(geometry.depth(), kernels::kMmaDepth);
+    conv.gathers_ = conv.mma_ && !conv.in_place_ &&
+                    kernels::gathers_in_tiles(geometry.channels, geometry.groups, geometry.depth(), conv.layer_.group);
     conv.from_ = context.from, conv.to_ = context.to;
     const int64_t values = geometry.sample_values();
     if (conv.from_) {
@@ -233,10 +235,12 @@ class DeviceConv {
     conv.scales_ = conv.patches_ + (conv.in_place_ ? 0 : round_up(conv.part_ * conv.q_stride_, kDeviceAlignment));
     return conv;
   }
-  int64_t scratch_bytes() const { return mma_ ? scales_ + part_ * int64_t{sizeof(float)} : patches_; }
+  int64_t scratch_bytes() const { return mma_ && !gathers_ ? scales_ + part_ * int64_t{sizeof(float)} : patches_; }
   const char* kernels() const {
-    if (from_) return mma_ ? "ternary_gemm:cuda" : "int8_gemm:cuda";
-    return mma_ ? "activation_quant:cuda ternary_gemm:cuda" : "activation_quant:cuda int8_gemm:cuda";
+    if (from_) return gathers_ ? "ternary_conv:cuda" : mma_ ? "ternary_gemm:cuda" : "int8_gemm:cuda";
+    return gathers_ ? "activation_quant:cuda ternary_conv:cuda"
+           : mma_   ? "activation_quant:cuda ternary_gemm:cuda"
+                    : "activation_quant:cuda int8_gemm:cuda";
   }
 
   // residual: null, or what is added.
@@ -256,6 +260,10 @@ class DeviceConv {
     if (!mma_) {
       const kernels::CudaInt8Gemm product{args, pixels_, true, image_, groups_};
       return b.plugin->int8_gemm(&product, b.stream);
+    }
+    if (gathers_) {
+      const kernels::CudaTernaryConv product{args, image_, pixels_};
+      return b.plugin->ternary_conv(&product, b.stream);
     }
     const char* wrong = nullptr;
     for (int64_t first = 0; first < pixels_ && wrong == nullptr; first += part_)
@@ -282,7 +290,7 @@ class DeviceConv {
   DeviceRows rows_;
   std::shared_ptr<const DeviceMemory> step_;  // of a narrow input
   Narrow from_{}, to_{};
-  bool mma_ = false, in_place_ = false;
+  bool mma_ = false, in_place_ = false, gathers_ = false;
   int64_t groups_ = 1, pixels_ = 0, part_ = 0, q_stride_ = 0;
   int64_t patches_ = 0, scales_ = 0;  // bytes from the scratch's begin
 };

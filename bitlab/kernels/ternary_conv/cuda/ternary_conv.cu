@@ -1,6 +1,6 @@
 #include "bitlab/kernels/internal/cuda_product.h"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
-#include "bitlab/kernels/ternary_gemm/cuda/epilogue.h"
+#include "bitlab/kernels/ternary_gemm/cuda/mma_tiles_body.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -77,6 +77,10 @@ struct Int8Product {
 };
 
 }  // namespace
+
+const char* cuda_ternary_conv(const CudaTernaryConv& conv, void* stream) {
+  return start_tiles<true>({conv.p, conv.tokens, conv.image}, stream);
+}
 
 const char* cuda_patches(const CudaPatches& patches, void* stream) { return cuda::for_each(EachOfPatches(patches), stream); }
 

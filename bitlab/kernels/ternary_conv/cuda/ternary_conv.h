@@ -6,8 +6,22 @@
 
 #include "bitlab/kernels/internal/cuda_image.h"
 #include "bitlab/kernels/ternary_gemm/arguments.h"
+#include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 
 namespace bitlab::kernels {
+
+// A convolution of one group, in tiles that gather their patches: q is read where it lies (implicit GEMM). Weights in kMma, one scale a row or two. q
+// [batch, pixels, channels], aligned to 16; of sample i the scale is a[i * a_stride].
+struct CudaTernaryConv {
+  TernaryGemmArgs p;
+  CudaImage image;
+  int64_t tokens;  // output pixels of the batch
+};
+const char* cuda_ternary_conv(const CudaTernaryConv& conv, void* stream);
+// Whether it serves: a copy of 16 values is of one tap, and sums fit.
+constexpr bool gathers_in_tiles(int64_t channels, int64_t groups, int64_t depth, int64_t scale_group) {
+  return groups == 1 && scale_group == 0 && channels % 16 == 0 && depth > 0 && depth <= kMmaMaxDepth;
+}
 
 // Patches of the output pixels [first, first + tokens) of the batch, as rows q_stride bytes apart that are zero behind their depth, and with each the
 // scale of its sample.

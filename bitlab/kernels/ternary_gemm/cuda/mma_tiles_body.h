@@ -1,16 +1,25 @@
 // The product by mma.sync for many tokens: a block of four warps makes 32 kTiles rows of 16 kColumns tokens, each warp half of the rows and half of the
 // tokens. Codes go to registers, as in mma_body.h; q is copied to shared memory 128 k ahead of what is multiplied. So codes are read once for all tokens
-// of a block, and q once for all of its rows.
+// of a block, and q once for all of its rows. A convolution's patches are gathered on that way (implicit GEMM).
 #pragma once
 
 #include "bitlab/kernels/internal/cuda_copies.h"
+#include "bitlab/kernels/internal/cuda_image.h"
 #include "bitlab/kernels/ternary_gemm/cuda/epilogue.h"
 #include "bitlab/kernels/ternary_gemm/cuda/mma_body.h"
 
 namespace bitlab::kernels {
 
-template <int kTiles_, int kColumns_, TernaryScaling kScaling>
+// q: rows, or, where it is gathered, images [batch, pixels, channels] of 16 n channels, aligned to 16, whose scales are a[sample * a_stride].
+struct TilesArgs {
+  TernaryGemmArgs p;
+  int64_t tokens;
+  CudaImage image;
+};
+
+template <int kTiles_, int kColumns_, TernaryScaling kScaling, bool kGathers>
 struct MmaTiles {
+  using Args = TilesArgs;
   static_assert(kScaling != TernaryScaling::kGroups, "scales of groups ask for sums of parts of a chunk");
   static constexpr int kTiles = kTiles_, kColumns = kColumns_;  // of a warp: 16 rows, and 8 tokens
   static constexpr int kWarps = 4, kThreads = kWarps * cuda::kWarp;
@@ -22,6 +31,7 @@ struct MmaTiles {
 
   struct Shared {
     alignas(16) int8_t q[kStages][kTokens * kTokenBytes];
+    CudaPixel pixels[kGathers ? kTokens : 1];
   };
   struct Registers {
     cuda::Sums sum[kSets][kTiles][kColumns];
@@ -31,16 +41,28 @@ struct MmaTiles {
   using Threads = cuda::PerThread<Registers, kThreads>;
   using Block = cuda::Block<kThreads>;
 
+  // Blocks that follow each other share their tokens.
+  static cuda::Grid grid(const Args& args) {
+    return {cuda::blocks_for(args.p.rows, kRows) * cuda::blocks_for(args.tokens, kTokens)};
+  }
+  struct Place {
+    int64_t tile, token;  // the first of a block
+    BITLAB_HOST_DEVICE Place(const Block& block, const Args& args) {
+      const int64_t across = cuda::blocks_for(args.p.rows, kRows), down = cuda::divided(block.x, across);
+      tile = (block.x - down * across) * (2 * kTiles), token = down * kTokens;
+    }
+  };
   // The first tile and token of a thread's warp, within the block.
   static BITLAB_HOST_DEVICE int first_tile(int thread) { return thread / cuda::kWarp % 2 * kTiles; }
   static BITLAB_HOST_DEVICE int first_token(int thread) { return thread / cuda::kWarp / 2 * kColumns * 8; }
 
   // Tiles that do not exist are zero.
-  static BITLAB_HOST_DEVICE void read_codes(const Block& block, const TernaryGemmArgs& p, int64_t chunk, Threads& threads) {
+  static BITLAB_HOST_DEVICE void read_codes(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t chunk,
+                                            Threads& threads) {
     const int64_t chunks = mma_chunks(p.depth), tiles = mma_tiles(p.rows);
     block.each([&](int thread) {
       BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) {
-        const int64_t at = block.x * (2 * kTiles) + first_tile(thread) + tile;
+        const int64_t at = first.tile + first_tile(thread) + tile;
         MmaWord& word = threads[thread].next[tile];
         word = {};
         if (at < tiles && chunk < chunks)
@@ -49,16 +71,33 @@ struct MmaTiles {
     });
   }
 
-  // Tokens that do not exist are zero.
-  static BITLAB_HOST_DEVICE void copy_q(const Block& block, const TernaryGemmArgs& p, int64_t tokens, int64_t chunk,
+  // What tokens are, where they are gathered.
+  static BITLAB_HOST_DEVICE void find_pixels(const Block& block, const Args& args, const Place& first, Shared& shared) {
+    block.each([&](int thread) {
+      for (int i = thread; i < kTokens; i += kThreads) shared.pixels[i] = args.image.pixel(first.token + i);
+    });
+    block.sync();
+  }
+
+  // Tokens that do not exist, and the padding of images, are zero. A thread's pieces are of the same k.
+  static BITLAB_HOST_DEVICE void copy_q(const Block& block, const Args& args, const Place& first, int64_t chunk,
                                         Shared& shared, cuda::Copies& copies) {
     constexpr int kPiece = cuda::Copies::kBytes, kPieces = kDepth / kPiece;
+    static_assert(kThreads % kPieces == 0);
+    const TernaryGemmArgs& p = args.p;
     block.each([&](int thread) {
-      BITLAB_UNROLL for (int i = thread; i < kTokens * kPieces; i += kThreads) {
-        const int64_t token = block.y * kTokens + i / kPieces;
-        const bool exists = token < tokens;
-        copies.copy(shared.q[chunk % kStages] + i / kPieces * kTokenBytes + i % kPieces * kPiece,
-                    p.q + (exists ? token * p.q_stride + chunk * kMmaDepth + i % kPieces * kPiece : 0), exists);
+      const int64_t k = chunk * kMmaDepth + thread % kPieces * kPiece;
+      CudaImage::Tap tap{};
+      if constexpr (kGathers) tap = args.image.tap(k);
+      BITLAB_UNROLL for (int i = thread / kPieces; i < kTokens; i += kThreads / kPieces) {
+        int64_t from = -1;
+        if constexpr (kGathers) {
+          if (first.token + i < args.tokens && k < p.depth) from = args.image.place(shared.pixels[i], tap);
+        } else {
+          if (first.token + i < args.tokens) from = (first.token + i) * p.q_stride + k;
+        }
+        copies.copy(shared.q[chunk % kStages] + i * kTokenBytes + thread % kPieces * kPiece, p.q + (from < 0 ? 0 : from),
+                    from >= 0);
       }
     });
   }
@@ -89,18 +128,21 @@ struct MmaTiles {
   }
 
   // Results, from where mma lays sums over a warp.
-  static BITLAB_HOST_DEVICE void finish_all(const Block& block, const TernaryGemmArgs& p, int64_t tokens, Threads& threads) {
+  static BITLAB_HOST_DEVICE void finish_all(const Block& block, const Args& args, const Place& first, const Shared& shared,
+                                            Threads& threads) {
+    const TernaryGemmArgs& p = args.p;
     block.each([&](int thread) {
       const int lane = thread % cuda::kWarp;
       BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int half = 0; half < 2; ++half) {
-        const int64_t row = block.x * kRows + (first_tile(thread) + tile) * 16 + lane / 4 + half * 8;
+        const int64_t row = (first.tile + first_tile(thread) + tile) * 16 + lane / 4 + half * 8;
         if (row >= p.rows) continue;
         const RowConstants constants = RowConstants::of(p, row);
         BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
-          const int64_t token = block.y * kTokens + first_token(thread) + column * 8 + lane % 4 * 2 + i;
-          if (token >= tokens) continue;
+          const int within = first_token(thread) + column * 8 + lane % 4 * 2 + i;
+          const int64_t token = first.token + within;
+          if (token >= args.tokens) continue;
           const auto sum = [&](int set) { return threads[thread].sum[set][tile][column].at[half * 2 + i] >> 6; };
-          const float a = token_scale(p, token);
+          const float a = token_scale(p, kGathers ? shared.pixels[within].sample : token);
           if constexpr (kScaling == TernaryScaling::kTwo) {
             finish(p, constants, scaled(constants, sum(0), sum(1), a), token, row);
           } else {
@@ -111,26 +153,38 @@ struct MmaTiles {
     });
   }
 
-  static BITLAB_HOST_DEVICE void run(const Block& block, const TernaryGemmArgs& p, int64_t tokens, Threads& threads,
-                                     Shared& shared) {
-    const int64_t chunks = mma_chunks(p.depth);
+  static BITLAB_HOST_DEVICE void run(const Block& block, const Args& args, Shared& shared) {
+    const int64_t chunks = mma_chunks(args.p.depth);
+    const Place first(block, args);
+    Threads threads;
     cuda::Copies copies;
-    cuda::let_later_work_begin();
-    read_codes(block, p, 0, threads);
-    cuda::wait_for_earlier_work();  // codes do not come from it; q and scales of tokens may
-    copy_q(block, p, tokens, 0, shared, copies);
+    if constexpr (kGathers) find_pixels(block, args, first, shared);
+    read_codes(block, args.p, first, 0, threads);
+    copy_q(block, args, first, 0, shared, copies);
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       copies.wait();
       block.sync();  // and so nobody reads the other stage any more
-      if (chunk + 1 < chunks) copy_q(block, p, tokens, chunk + 1, shared, copies);
+      if (chunk + 1 < chunks) copy_q(block, args, first, chunk + 1, shared, copies);
       block.each([&](int thread) {
         BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) threads[thread].codes[tile] = threads[thread].next[tile];
       });
-      read_codes(block, p, chunk + 1, threads);
+      read_codes(block, args.p, first, chunk + 1, threads);
       multiply(block, shared.q[chunk % kStages], threads);
     }
-    finish_all(block, p, tokens, threads);
+    finish_all(block, args, first, shared, threads);
   }
 };
+
+// By blocks of more rows and tokens where they keep all multiprocessors at work; without scales of groups.
+template <bool kGathers>
+const char* start_tiles(const TilesArgs& args, void* stream) {
+  const auto start = [&](auto tiles) { return cuda::launch<decltype(tiles)>(decltype(tiles)::grid(args), args, stream); };
+  const auto is_enough = [&](auto tiles) { return decltype(tiles)::grid(args).x >= cuda::multiprocessors(); };
+  constexpr TernaryScaling kOne = TernaryScaling::kOne;
+  if (args.p.scale_neg != nullptr) return start(MmaTiles<2, 4, TernaryScaling::kTwo, kGathers>());
+  if (args.p.rows > 64 && is_enough(MmaTiles<4, 8, kOne, kGathers>())) return start(MmaTiles<4, 8, kOne, kGathers>());
+  if (is_enough(MmaTiles<2, 8, kOne, kGathers>())) return start(MmaTiles<2, 8, kOne, kGathers>());
+  return start(MmaTiles<2, 4, kOne, kGathers>());
+}
 
 }  // namespace bitlab::kernels

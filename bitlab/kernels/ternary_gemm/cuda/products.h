@@ -77,19 +77,20 @@ struct EachWordOfWeights {
 
 // Whether blocks of MmaTiles serve better than those of MmaProduct, of which each reads the codes for 16 tokens: there are many tokens, and enough of the
 // smaller blocks for half of the device's multiprocessors.
-BITLAB_HOST_DEVICE bool is_for_tiles(const TernaryGemmArgs& p, int64_t tokens, int64_t multiprocessors) {
+inline bool is_for_tiles(const TernaryGemmArgs& p, int64_t tokens) {
   const int64_t blocks = cuda::blocks_for(p.rows, 64) * cuda::blocks_for(tokens, 64);
-  return tokens > 16 && scaling_of(p) != TernaryScaling::kGroups && blocks * 2 >= multiprocessors;
+  return tokens > 16 && scaling_of(p) != TernaryScaling::kGroups && blocks * 2 >= cuda::multiprocessors();
 }
 
-// Calls with the product of larger blocks, where they keep all multiprocessors at work.
-template <class Start>
-const char* with_mma_tiles(const TernaryGemmArgs& p, int64_t tokens, int64_t multiprocessors, const Start& start) {
-  if (scaling_of(p) == TernaryScaling::kTwo) return start(MmaTiles<2, 4, TernaryScaling::kTwo>());
-  using Large = MmaTiles<4, 8, TernaryScaling::kOne>;
-  if (cuda::blocks_for(p.rows, Large::kRows) * cuda::blocks_for(tokens, Large::kTokens) >= multiprocessors)
-    return start(Large());
-  return start(MmaTiles<2, 4, TernaryScaling::kOne>());
+// The same product from a token on.
+inline TernaryGemmArgs from_token(TernaryGemmArgs p, int64_t token) {
+  const int64_t y = token * p.y_stride;
+  p.q += token * p.q_stride, p.a += token * p.a_stride;
+  if (p.residual != nullptr) p.residual += y;
+  if (p.y_q != nullptr) p.y_q += y;
+  if (p.y != nullptr && p.y_type == CudaType::kFloat32) p.y += y;
+  if (p.y != nullptr && p.y_type != CudaType::kFloat32) p.y = reinterpret_cast<float*>(reinterpret_cast<uint16_t*>(p.y) + y);
+  return p;
 }
 
 // Calls with the product of mma.sync for so many tokens.

@@ -17,13 +17,11 @@ constexpr int64_t parts(int64_t value, int64_t unit) { return (value + unit - 1)
 
 struct Device {
   bool is_hopper = false;
-  int multiprocessors = 0;
 
   const char* find() {
     int id = 0, major = 0;
     cudaError_t error = cudaGetDevice(&id);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, id);
     is_hopper = major == 9;
     return cuda::problem(error);
   }
@@ -66,9 +64,14 @@ __global__ __launch_bounds__(Product::kThreads) void mma_kernel(TernaryGemmArgs 
 
 template <class Product>
 const char* start_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& device, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(parts(p.rows, Product::kRows)), static_cast<unsigned>(parts(tokens, Product::kTokens)));
-  const Launch launch(grid, Product::kThreads, device.is_hopper, stream);
-  return cuda::problem(cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, p, tokens));
+  constexpr int64_t kMost = cuda::kMostBlocksY * Product::kTokens;
+  for (int64_t first = 0; first < tokens; first += kMost) {
+    const int64_t count = std::min(kMost, tokens - first);
+    const dim3 grid(static_cast<unsigned>(parts(p.rows, Product::kRows)), static_cast<unsigned>(parts(count, Product::kTokens)));
+    const Launch launch(grid, Product::kThreads, device.is_hopper, stream);
+    if (const char* wrong = cuda::problem(cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, from_token(p, first), count))) return wrong;
+  }
+  return nullptr;
 }
 
 // --- wgmma
@@ -214,17 +217,16 @@ const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProd
     } else if (has_wgmma) {
       product = is_for_mma(p, tokens) ? CudaProduct::kMma : CudaProduct::kWgmma;
     } else {
-      product = is_for_tiles(p, tokens, device.multiprocessors) ? CudaProduct::kMmaTiles : CudaProduct::kMma;
+      product = is_for_tiles(p, tokens) ? CudaProduct::kMmaTiles : CudaProduct::kMma;
     }
   }
-  const auto start = [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); };
   switch (product) {
     case CudaProduct::kMma:
       if (!fits) return "a depth from 1 to 264192 for mma";
-      return with_mma_product(p, tokens, start);
+      return with_mma_product(p, tokens, [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); });
     case CudaProduct::kMmaTiles:
       if (!fits || p.group != 0) return "scales of rows or tensors and a depth from 1 to 264192 for tiles of mma";
-      return with_mma_tiles(p, tokens, device.multiprocessors, start);
+      return start_tiles<false>({p, tokens, {}}, stream_);
     case CudaProduct::kWgmma: {
       if (!has_wgmma) return "one scale a row, a depth from 1 to 264192 and a Hopper GPU for wgmma";
       const Choice choice = choose(p, tokens);
