@@ -79,7 +79,11 @@ Result<Profile> profile(const BitProfiler& profiler, const runtime::Session& ses
     return make_error(ErrorCode::kInvalidArgument, "[profile] a session that has run, got one that has not");
   const runtime::Model& model = session.model();
   const program::SymbolSizes sizes = sizes_of(session);
-  Profile result{.model = "", .cpu = this_machine().cpu, .threads = session.threads(), .memory = MemoryTracker(session)};
+  Profile result{.model = "",
+                 .cpu = this_machine().cpu,
+                 .device = session.device(),
+                 .threads = session.threads(),
+                 .memory = MemoryTracker(session)};
   const program::Symbols& symbols = model.program().symbols;
   for (size_t i = 0; i < symbols.size(); ++i) result.sizes.emplace_back(symbols[i].name, sizes[i]);
   result.runs = profiler.times("run", "run");

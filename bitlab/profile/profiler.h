@@ -79,6 +79,7 @@ struct PhaseProfile {
 struct Profile {
   std::string model{};  // what the caller calls it; in the heading
   std::string cpu{};
+  std::string device = "cpu";  // or "cuda:0", which the host waits for behind each step
   int threads = 1;
   std::vector<std::pair<std::string, int64_t>> sizes{};  // of the program's symbols
   Times runs{};                        // whole runs: the steps, and inputs and outputs copied; in training, steps of it

@@ -95,10 +95,7 @@ std::vector<Fact> training_facts(const Profile& p) {
   return facts;
 }
 
-}  // namespace
-
-std::vector<Fact> facts_of(const Profile& p) {
-  if (p.is_training()) return training_facts(p);
+std::vector<Fact> run_facts(const Profile& p) {
   const MemoryTracker& m = p.memory;
   std::vector<Fact> facts{
       {fmt::format("a run, median of {}", p.runs.calls),
@@ -110,6 +107,16 @@ std::vector<Fact> facts_of(const Profile& p) {
        fmt::format("{}, {:.2f} of the least that any plan takes", format_bytes(m.planned_bytes), m.planned_ratio())},
       {"scratch", format_bytes(m.scratch_bytes)}};
   if (m.state_bytes != 0) facts.push_back({"states", format_bytes(m.state_bytes)});
+  return facts;
+}
+
+}  // namespace
+
+std::vector<Fact> facts_of(const Profile& p) {
+  std::vector<Fact> facts = p.is_training() ? training_facts(p) : run_facts(p);
+  if (p.device != "cpu")
+    facts.insert(facts.begin(),
+                 {"device", fmt::format("{}, the host waits behind each {}", p.device, p.is_training() ? "layer" : "step")});
   return facts;
 }
 
@@ -252,7 +259,8 @@ std::string Profile::table() const {
 std::string Profile::json() const {
   Json named_sizes = Json::object(), list = Json::array();
   for (const auto& [symbol, size] : sizes) named_sizes[symbol] = size;
-  Json json{{"model", model}, {"cpu", cpu}, {"threads", threads}, {"sizes", named_sizes}, {"macs", total().macs}};
+  Json json{{"model", model},     {"cpu", cpu},           {"device", device},
+            {"threads", threads}, {"sizes", named_sizes}, {"macs", total().macs}};
   if (is_training()) {
     for (const StepProfile& step : steps) list.push_back(training_json(step));
     Json parts = Json::object();

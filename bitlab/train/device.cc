@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
 namespace bitlab::train {
@@ -58,6 +59,12 @@ Result<std::optional<at::Device>> find_device(const std::string& name) {
     return make_error(ErrorCode::kUnsupported, "[train] a device from 'cuda:0' to 'cuda:{}', got 'cuda:{}'", count - 1,
                       static_cast<int>(device.index()));
   return std::optional(device);
+}
+
+void wait_for(at::Device device) {
+  if (device.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  guard.synchronizeStream(guard.getStream(device));
 }
 
 }  // namespace bitlab::train

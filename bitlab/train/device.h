@@ -18,4 +18,7 @@ Result<std::optional<at::Device>> find_device(const std::string& name);
 // Whether it is such a name, of a device that need not be there. Error: InvalidArgument.
 Status check_device_name(const std::string& name);
 
+// Waits for what this thread has asked of the device (its current stream); the CPU is done.
+void wait_for(at::Device device);
+
 }  // namespace bitlab::train

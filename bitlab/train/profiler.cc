@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <mutex>
 #include <optional>
+#include <thread>
 #include <unordered_map>
 
 #include <ATen/Parallel.h>
@@ -14,6 +16,7 @@
 
 #include "bitlab/base/machine.h"
 #include "bitlab/ops/internal/call_observer.h"
+#include "bitlab/train/device.h"
 #include "bitlab/train/internal/calls.h"
 #include "bitlab/train/internal/optimizer.h"
 
@@ -74,41 +77,59 @@ CallMacs macs_of(const std::string& op, c10::ArrayRef<const c10::IValue> inputs)
 
 }  // namespace
 
-// Blocks of memory that a step allocates, as LibTorch's allocator reports them. A profiler's state that records nothing, so that LibTorch takes no
+// Blocks of memory that a step allocates on the device, as LibTorch's allocator reports them. A profiler's state that records nothing, so that LibTorch takes no
 // other profiler to be on.
 class AllocatedBlocks : public torch::profiler::impl::ProfilerStateBase {
  public:
-  AllocatedBlocks()
-      : ProfilerStateBase(torch::profiler::impl::ProfilerConfig(torch::profiler::impl::ProfilerState::Disabled)) {}
+  explicit AllocatedBlocks(c10::Device device)
+      : ProfilerStateBase(torch::profiler::impl::ProfilerConfig(torch::profiler::impl::ProfilerState::Disabled)),
+        device_(device) {}
   torch::profiler::impl::ActiveProfilerType profilerType() override {
     return torch::profiler::impl::ActiveProfilerType::NONE;
   }
   bool memoryProfilingEnabled() const override { return true; }
-  void reportMemoryUsage(void* block, int64_t size, size_t, size_t, c10::Device) override {
+  void reportMemoryUsage(void* block, int64_t size, size_t, size_t, c10::Device device) override {
+    if (device != device_) return;
+    const std::lock_guard lock(mutex_);
     if (size > 0) {
-      blocks_[block] = {size, owner};
-      live += size;
-      peak = std::max(peak, live);
+      blocks_[block] = {size, owner_};
+      live_ += size;
+      peak_ = std::max(peak_, live_);
     } else if (const auto found = blocks_.find(block); found != blocks_.end()) {
-      live -= found->second.size;
+      live_ -= found->second.size;
       blocks_.erase(found);
     }
   }
+  // What is allocated from now on is this owner's.
+  void belong_to(size_t row) {
+    const std::lock_guard lock(mutex_);
+    owner_ = row;
+  }
+  int64_t live() const {
+    const std::lock_guard lock(mutex_);
+    return live_;
+  }
+  int64_t peak() const {
+    const std::lock_guard lock(mutex_);
+    return peak_;
+  }
   // Those of an owner that live.
   int64_t live_of(size_t row) const {
+    const std::lock_guard lock(mutex_);
     int64_t bytes = 0;
     for (const auto& [place, block] : blocks_) bytes += block.owner == row ? block.size : 0;
     return bytes;
   }
-
-  size_t owner = kNoRow;  // of what is allocated now
-  int64_t live = 0, peak = 0;
 
  private:
   struct Block {
     int64_t size;
     size_t owner;
   };
+  const c10::Device device_;
+  mutable std::mutex mutex_;  // a device's functions of autograd have a thread of their own
+  size_t owner_ = kNoRow;
+  int64_t live_ = 0, peak_ = 0;
   std::unordered_map<void*, Block> blocks_;
 };
 
@@ -138,6 +159,8 @@ class TrainingProfiler::Watch : public ops::CallListener {
   bool is_done() const { return measured_ >= options_.steps; }
   // A step has begun, and its batch alone was made.
   bool is_waiting_for_forward() const { return is_open_ && memory_ == nullptr; }
+  // From now on the times are those of this device.
+  void measure(c10::Device device) { device_ = device; }
   void begin_step();
   void begin(StepContext& step);
   void end_step();
@@ -167,6 +190,13 @@ class TrainingProfiler::Watch : public ops::CallListener {
   bool watches(const at::RecordFunction& fn) const {
     return phase_ == kForward || (phase_ == kBackward && fn.scope() == at::RecordScope::BACKWARD_FUNCTION);
   }
+  // When all that was asked of the device is done; operators of the CPU are when they return.
+  int64_t time() const {
+    wait_for(device_);
+    return now_ns();
+  }
+  // Whether a call is under way on another thread. Autograd has one for each device, and calls that run side by side count to the first.
+  bool is_busy_elsewhere() const { return !frames_.empty() && thread_ != std::this_thread::get_id(); }
   void charge(size_t row);  // the time since the last charge
   void collect();
   profile::StepProfile layer(const LayerRow& row) const;
@@ -174,6 +204,7 @@ class TrainingProfiler::Watch : public ops::CallListener {
   const TrainingProfileOptions options_;
   int64_t taken_ = 0, measured_ = 0;  // steps: begun, and behind the warm-up
   bool is_open_ = false;              // a step
+  c10::Device device_ = c10::kCPU;
   size_t phase_ = kPhases;
   int64_t phase_begin_ = 0, charged_until_ = 0, step_begin_ = 0, step_end_ = 0;
   int64_t phase_ns_[kPhases] = {};
@@ -181,6 +212,8 @@ class TrainingProfiler::Watch : public ops::CallListener {
   std::vector<LayerRow> rows_;
   std::unordered_map<std::string, size_t> row_by_name_;
   std::unordered_map<const void*, size_t> row_by_storage_;
+  std::mutex mutex_;        // of calls
+  std::thread::id thread_;  // that makes those of frames_
   std::vector<Frame> frames_;
   std::vector<size_t> scopes_;
   std::vector<Made> made_;
@@ -220,7 +253,7 @@ size_t TrainingProfiler::Watch::row_of_backward(const at::RecordFunction& fn) co
 }
 
 void TrainingProfiler::Watch::charge(size_t row) {
-  const int64_t now = now_ns();
+  const int64_t now = time();
   if (row != kNoRow) {
     rows_[row].step.ns[phase_] += now - charged_until_;
     events_.push_back({kPhaseNames[phase_], rows_[row].name, charged_until_, now});
@@ -229,7 +262,9 @@ void TrainingProfiler::Watch::charge(size_t row) {
 }
 
 void TrainingProfiler::Watch::enter(const at::RecordFunction& fn) {
-  if (!watches(fn)) return;
+  const std::lock_guard lock(mutex_);
+  if (!watches(fn) || is_busy_elsewhere()) return;
+  thread_ = std::this_thread::get_id();
   const std::string op = short_name(fn.name());
   Frame frame{kNoRow, at::sequence_number::peek(), {}, !frames_.empty() && frames_.back().is_within_product};
   if (phase_ == kForward && !frame.is_within_product) frame.macs = macs_of(op, ops::inputs_of(fn));
@@ -245,7 +280,7 @@ void TrainingProfiler::Watch::enter(const at::RecordFunction& fn) {
       if (std::find(layer.ops.begin(), layer.ops.end(), op) == layer.ops.end()) layer.ops.push_back(op);
     }
     charge(scopes_.empty() ? frame.row : scopes_.back());
-    memory_->owner = phase_ == kForward ? frame.row : kNoRow;
+    memory_->belong_to(phase_ == kForward ? frame.row : kNoRow);
   } else {
     frame.row = frames_.front().row;
   }
@@ -253,7 +288,8 @@ void TrainingProfiler::Watch::enter(const at::RecordFunction& fn) {
 }
 
 void TrainingProfiler::Watch::leave(const at::RecordFunction& fn) {
-  if (!watches(fn) || frames_.empty()) return;
+  const std::lock_guard lock(mutex_);
+  if (!watches(fn) || frames_.empty() || is_busy_elsewhere()) return;
   const Frame frame = frames_.back();
   frames_.pop_back();
   const bool is_outermost = frames_.empty();
@@ -266,8 +302,8 @@ void TrainingProfiler::Watch::leave(const at::RecordFunction& fn) {
   if (!is_outermost) return;
   if (phase_ == kForward) made_.push_back({frame.sequence, at::sequence_number::peek(), frame.row});
   charge(frame.row);
-  if (frame.row != kNoRow) timeline_.push_back({rows_[frame.row].name, static_bytes_ + memory_->live});
-  memory_->owner = scopes_.empty() ? kNoRow : scopes_.back();
+  if (frame.row != kNoRow) timeline_.push_back({rows_[frame.row].name, static_bytes_ + memory_->live()});
+  memory_->belong_to(scopes_.empty() ? kNoRow : scopes_.back());
 }
 
 void TrainingProfiler::Watch::enter(const std::string& path) {
@@ -276,14 +312,14 @@ void TrainingProfiler::Watch::enter(const std::string& path) {
   charge(scopes_.empty() ? entered : scopes_.back());
   ++rows_[entered].step.calls;
   scopes_.push_back(entered);
-  memory_->owner = entered;
+  memory_->belong_to(entered);
 }
 
 void TrainingProfiler::Watch::leave_scope() {
   if (phase_ != kForward || scopes_.empty()) return;
   charge(scopes_.back());
   scopes_.pop_back();
-  memory_->owner = scopes_.empty() ? kNoRow : scopes_.back();
+  memory_->belong_to(scopes_.empty() ? kNoRow : scopes_.back());
 }
 
 void TrainingProfiler::Watch::begin_step() {
@@ -293,15 +329,11 @@ void TrainingProfiler::Watch::begin_step() {
   ++taken_;
   std::fill(std::begin(phase_ns_), std::end(phase_ns_), 0);
   for (LayerRow& row : rows_) row.step = {};
-  step_begin_ = step_end_ = now_ns();
+  step_begin_ = step_end_ = time();
 }
 
 // The batch is there.
 void TrainingProfiler::Watch::begin(StepContext& step) {
-  if (const at::Device device = device_of(step.parameters); !device.is_cpu())
-    throw Exception(make_error(ErrorCode::kUnsupported,
-                               "[profile] a network on the CPU, whose operators are done when they return, got one on {}",
-                               device.str()));
   row_by_storage_.clear();
   parameter_bytes_ = optimizer_bytes_ = 0;
   int64_t gradients = 0, batch = 0;
@@ -316,20 +348,20 @@ void TrainingProfiler::Watch::begin(StepContext& step) {
   items_ = step.items;
   threads_ = at::get_num_threads();
   frames_.clear(), scopes_.clear(), made_.clear(), timeline_.clear();
-  memory_ = std::make_shared<AllocatedBlocks>();
+  memory_ = std::make_shared<AllocatedBlocks>(device_);
   memory_guard_.emplace(c10::DebugInfoKind::PROFILER_STATE, memory_);
   observer_.emplace(*this);
 }
 
 void TrainingProfiler::Watch::start(Phase phase) {
   phase_ = phase;
-  phase_begin_ = charged_until_ = now_ns();
+  phase_begin_ = charged_until_ = time();
   last_backward_ = kNoRow;
 }
 
 void TrainingProfiler::Watch::stop() {
   if (phase_ == kPhases) return;
-  step_end_ = now_ns();
+  step_end_ = time();
   phase_ns_[phase_] += step_end_ - phase_begin_;
   events_.push_back({"phase", kPhaseNames[phase_], phase_begin_, step_end_});
   phase_ = kPhases;
@@ -374,7 +406,7 @@ void TrainingProfiler::Watch::collect() {
   for (size_t phase = 0; phase < kPhases; ++phase)
     phase_seconds_[phase].push_back(static_cast<double>(phase_ns_[phase]) * 1e-9);
   step_seconds_.push_back(static_cast<double>(step_end_ - step_begin_) * 1e-9);
-  peak_bytes_ = static_bytes_ + memory_->peak;
+  peak_bytes_ = static_bytes_ + memory_->peak();
   for (LayerRow& row : rows_) {
     const double forward = static_cast<double>(row.step.ns[kForward]) * 1e-9,
                  backward = static_cast<double>(row.step.ns[kBackward]) * 1e-9;
@@ -400,7 +432,8 @@ Result<profile::Profile> TrainingProfiler::Watch::profile() const {
   if (measured_ == 0)
     return make_error(ErrorCode::kInvalidArgument, "[profile] a step of training behind {} of warm-up, got {} steps",
                       options_.warmup, taken_);
-  profile::Profile result{.cpu = this_machine().cpu, .threads = threads_, .sizes = {{"batch", items_}}};
+  profile::Profile result{
+      .cpu = this_machine().cpu, .device = device_.str(), .threads = threads_, .sizes = {{"batch", items_}}};
   result.runs = profile::times_of(step_seconds_);
   const auto share = [&](const Times& times) { return times.seconds / result.runs.seconds; };
   for (size_t phase = 0; phase < kPhases; ++phase) {
@@ -432,6 +465,7 @@ void TrainingProfiler::before_batch() {
 }
 
 void TrainingProfiler::before_forward(StepContext& step) {
+  watch_->measure(device_of(step.parameters));
   watch_->stop();
   if (!watch_->is_waiting_for_forward()) watch_->begin_step();
   if (is_done()) return;

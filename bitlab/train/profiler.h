@@ -23,12 +23,14 @@ struct TrainingProfileOptions {
   int64_t warmup = 3;  // steps before those
 };
 
-// For the thread that trains, and the CPU: a step on another device throws Unsupported (bitlab::Exception). The first of a trainer's hooks, so that the others count to the parts of the step around which they work.
+// For the thread that trains. On a device, where work is queued, the host waits behind each layer and each part of the step: times are those of the device, and of
+// starting its work. The first of a trainer's hooks, so that the others count to the parts of the step around which they work.
 //
 // Of the result: `runs` are the steps, from the batch's making on; `phases` data, forward (with the loss), backward and optimizer; `steps` the layers;
 // a layer's MACs are those of its forward pass, of linear layers, convolutions, products of matrices, attention and recurrent layers. All
 // bytes are of the last step. Parameters, gradients and the optimizer's state count as many bytes as their tensors have. `memory.arena_bytes` is
-// the most that lived at once, in bytes: the parameters, the state of the optimizer, the batch and what a step allocates, gradients among it.
+// the most that lived at once, in bytes: the parameters, the state of the optimizer, the batch and what a step allocates, gradients among it:
+// memory of the network's device alone.
 class TrainingProfiler : public StepHook {
  public:
   explicit TrainingProfiler(const TrainingProfileOptions& options = {});

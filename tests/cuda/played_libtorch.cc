@@ -61,15 +61,37 @@ void wait_for(const std::string& what) {
 struct Memory final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     void* memory = nullptr;
-    if (bytes > 0) TORCH_CHECK(plugin().allocate(static_cast<int64_t>(bytes), &memory) == nullptr, "memory of the device");
-    return {memory, memory, [](void* own) { plugin().release(own); }, kDevice};
+    if (bytes > 0) {
+      TORCH_CHECK(plugin().allocate(static_cast<int64_t>(bytes), &memory) == nullptr, "memory of the device");
+      const std::lock_guard lock(mutex);
+      sizes[memory] = bytes;
+      report(memory, static_cast<int64_t>(bytes));
+    }
+    return {memory, memory, raw_deleter(), kDevice};
   }
-  c10::DeleterFnPtr raw_deleter() const override {
-    return [](void* own) { plugin().release(own); };
+  c10::DeleterFnPtr raw_deleter() const override;
+  // To the profiler that may be on, as LibTorch's allocator does.
+  void report(void* block, int64_t bytes) {
+    used += bytes;
+    c10::reportMemoryUsageToProfiler(block, bytes, static_cast<size_t>(used), static_cast<size_t>(used), kDevice);
   }
   void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+
+  std::mutex mutex;
+  std::map<void*, size_t> sizes;
+  int64_t used = 0;
 };
 Memory memory;
+c10::DeleterFnPtr Memory::raw_deleter() const {
+  return [](void* block) {
+    if (block == nullptr) return;
+    {
+      const std::lock_guard lock(memory.mutex);
+      memory.report(block, -static_cast<int64_t>(memory.sizes.extract(block).mapped()));
+    }
+    plugin().release(block);
+  };
+}
 
 // Memory of the host that a device copies from while the host goes on.
 struct Pinned final : c10::Allocator {

@@ -113,6 +113,70 @@ class Device(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(self.waits(name, *arguments), expected)
 
+    def profiled(self, name, *arguments, steps=2, **environment):
+        """The folder of a run of one epoch, what it printed, and how often it waited for the device and for what."""
+        log, folder = self.folder / f"{name} waits", self.folder / name
+        options = ["--epochs", 1, *(["--profile", steps] if steps else []), *(["--device", "cuda"] if environment else [])]
+        result = run("bitlab", *arguments, *options, "-o", folder, env={**environment, "BITLAB_PLAYED_WAITS": str(log)})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return folder, result.stdout, collections.Counter(log.read_text().splitlines() if environment else ())
+
+    def test_profiles_are_those_of_the_cpu(self):
+        """All but times: products, outputs, calls and bytes of layers, and the memory that lives behind each, forward and back."""
+
+        def facts(folder):
+            profile = json.loads((folder / "profile.json").read_text())
+            # Encoders of the CPU read a number, for which a device would be waited for.
+            layers = {layer["layer"]: layer for layer in profile["layers"] if layer["calls"] > 0 and layer["layer"] != "item"}
+            for name, layer in layers.items():
+                self.assertTrue(layer["forward"]["least_ms"] > 0, name)
+                self.assertTrue(layer["backward"]["least_ms"] > 0 or layer["parameter_bytes"] == 0, name)
+                for times in ("share", "forward", "backward"):
+                    layer.pop(times)
+            live = [step for step in profile["memory"]["steps"] if step["layer"] != "item"]
+            if "transformer.embedding" in layers:
+                # Attention, dropout and tables of positions are other operators on a device.
+                layers, live = {name: layer for name, layer in layers.items() if layer["parameter_bytes"] > 0}, []
+            return layers, live, list(profile["phases"]), profile["macs"], profile["memory"]
+
+        for name, arguments in {
+            "pictures": [*PICTURES, "--model", "lenet5"],
+            "text": [*TEXT, "--model.dropout", "0.2"],
+            "static steps, accumulated": [*MLP, "--activation", "int8_static", "--accumulate", "2", "--optimizer", "sgd"],
+            "half precision, averages": [*MLP, "--precision", "bfloat16", "--ema", "0.9", "--clip-norm", "0.5"],
+        }.items():
+            with self.subTest(name):
+                cpu, told, _ = self.profiled("cpu " + name, *arguments)
+                self.assertNotIn("waits", told)
+                device, told, _ = self.profiled(name, *arguments, **DEVICE)
+                line = "cuda:0, the host waits behind each layer"
+                self.assertRegex(told, rf"\ndevice +{line}\n")
+                self.assertIn(line, (device / "profile.html").read_text())
+                (*found, memory), (*expected, memory_of_cpu) = facts(device), facts(cpu)
+                for own, theirs in zip(found, expected, strict=True):
+                    self.assertEqual(own, theirs)
+                self.assertEqual(memory["parameter_bytes"], memory_of_cpu["parameter_bytes"])
+                self.assertAlmostEqual(memory["peak_bytes"] / memory_of_cpu["peak_bytes"], 1, delta=0.1 if name == "text" else 1e-3)
+                self.assertEqual(json.loads((device / "profile.json").read_text())["device"], "cuda:0")
+
+    def test_a_profile_waits_at_each_boundary_and_changes_no_bit(self):
+        """What it waits for more, step by step: before and behind each layer and part that the trace shows, and where the step begins."""
+        arguments = [*PICTURES, "--model", "lenet5", "--data.limit", "192"]
+        plain, _, without = self.profiled("plain", *arguments, steps=0, **DEVICE)
+        self.assertEqual(without["synchronize"], 0)
+        shown, waits = [], []
+        for steps in (1, 3):
+            folder, _, counts = self.profiled(f"profiled {steps}", *arguments, steps=steps, **DEVICE)
+            trace = json.loads((folder / "trace.json").read_text())["traceEvents"]
+            shown.append(collections.Counter(event.get("cat") for event in trace))
+            waits.append(counts.pop("synchronize"))
+            self.assertEqual(counts, without, "and for nothing else")
+            self.assertEqual(losses(folder), losses(plain))
+            self.assertEqual((folder / "best.ckpt").read_bytes(), (plain / "best.ckpt").read_bytes())
+        more = {kind: (count - shown[0][kind]) / 2 for kind, count in shown[1].items()}
+        self.assertEqual(more["phase"], 4)
+        self.assertEqual((waits[1] - waits[0]) / 2, more["forward"] + more["backward"] + 2 * more["phase"] + 1)
+
     def in_two(self, name, *arguments, **environment):
         """What two processes of one run lost."""
         device = ["--device", "cuda"] if environment else []
@@ -156,8 +220,6 @@ class Device(unittest.TestCase):
         check_refused(self, refused, 4, "[train] a device from 'cuda:0' to 'cuda:0', got 'cuda:1'")
         for name in ("tpu", "cuda:-1", "cpu:1"):
             check_refused(self, run("bitlab", *MLP, "--device", name, "-o", folder), 2, "[train] a device 'cpu', 'cuda' or 'cuda:<number>'", name)
-        profiled = run("bitlab", *MLP, "--device", "cuda", "--profile", "2", "-o", folder, env=DEVICE)
-        check_refused(self, profiled, 4, "[profile] a network on the CPU", "cuda:0")
 
 
 if __name__ == "__main__":

@@ -151,6 +151,9 @@ class Commands(unittest.TestCase):
         )
         self.assertEqual(facts["device"], "cuda:0")
         self.assertTrue(all("cuda" in node["kernels"] for node in facts["nodes"]), facts["nodes"])
+        profile = ("profile", MODEL, "--runs", "1", "--device", "cuda")
+        self.assertRegex(self.ok(*profile, env=device), r"\ndevice +cuda:0, the host waits behind each step\n")
+        self.assertEqual(json.loads(self.ok(*profile, "--json", env=device))["device"], "cuda:0")
 
     def test_benchmark(self):
         facts = json.loads(self.ok("benchmark", MODEL, "--batch", "3", "--threads", "1", "--seconds", "0.05", "--json"))

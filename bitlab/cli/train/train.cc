@@ -134,8 +134,8 @@ void add_train(CLI::App& app, Action& action) {
   command
       ->add_option(
           "--profile", options->profile_steps,
-          "Show where the time and memory of so many steps go, layer by layer, forward and back; writes profile.html, "
-          "profile.json and trace.json (for ui.perfetto.dev) into the folder")
+          "Show where the time and memory of so many steps go, layer by layer, forward and back (the host waits for a "
+          "device behind each); writes profile.html, profile.json and trace.json (for ui.perfetto.dev) into the folder")
       ->type_name("STEPS")
       ->check(CLI::Range(1, 1'000'000));
   command->add_option("--preset", options->preset, "An experiment that comes with BitLab, see below; flags win over it")

@@ -24,7 +24,8 @@ class CallListener {
   virtual void leave(const at::RecordFunction& fn) = 0;
   // The call that was entered last, and not left yet, is replaced by the calls that follow.
   virtual void rewritten() = 0;
-  // Whether it is shown the functions of autograd as well (at::RecordScope::BACKWARD_FUNCTION), with the calls that they make.
+  // Whether it is shown the functions of autograd as well (at::RecordScope::BACKWARD_FUNCTION). Those of a device run on a thread of LibTorch's, where
+  // they are shown without the calls that they make, and beside those of this thread.
   virtual bool sees_backward() const { return false; }
 };
 
