@@ -21,6 +21,7 @@
 #include "bitlab/train/internal/kept_files.h"
 #include "bitlab/train/internal/not_finite.h"
 #include "bitlab/train/internal/optimizer.h"
+#include "bitlab/train/internal/phase_clock.h"
 #include "bitlab/train/internal/random_numbers.h"
 #include "bitlab/train/internal/ranking.h"
 #include "bitlab/train/internal/schedule.h"
@@ -32,20 +33,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// Adds up where time goes.
-class PhaseClock {
- public:
-  // The time since the last call, or since the beginning.
-  void charge(double& seconds) {
-    const auto now = Clock::now();
-    seconds += std::chrono::duration<double>(now - since_).count();
-    since_ = now;
-  }
-
- private:
-  Clock::time_point since_ = Clock::now();
-};
 
 // LibTorch's threads as the config says, and afterwards as they were.
 class Threads {
@@ -94,6 +81,7 @@ BitTrainer::BitTrainer(Learner& learner, TrainingConfig config, TrainerOptions o
       options_(std::move(options)),
       hooks_(options_.hooks),
       progress_(std::make_unique<Progress>()),
+      clock_(std::make_unique<PhaseClock>()),
       events_(std::make_unique<EventStream>(is_writer() ? options_.sinks : decltype(options_.sinks)())) {
   criterion_ = [&task = learner_.task(), smoothing = config_.label_smoothing](const auto& outputs, const auto& batch) {
     return smoothing > 0 ? task.smoothed_loss(outputs, batch, smoothing) : task.loss(outputs, batch);
@@ -135,6 +123,7 @@ Status BitTrainer::begin() {
   groups_ = groups_of(parameters_, config_);
   optimizer_ = make_optimizer(groups_, config_);
   *progress_ = {};
+  *clock_ = PhaseClock(device_of(parameters_));
   return {};
 }
 
@@ -172,7 +161,8 @@ Result<double> BitTrainer::forward(StepContext& step) {
 
 Result<BitTrainer::StepResult> BitTrainer::step(nn::NamedTensors batch, bool ends_epoch) {
   if (optimizer_ == nullptr) BITLAB_RETURN_IF_ERROR(begin());
-  PhaseClock clock;
+  PhaseClock& clock = *clock_;
+  clock.start();
   PhaseSeconds& phases = progress_->phases;
   const int64_t items = learner_.task().items(batch);  // of the host's batch, so that it waits for no device
   StepContext context{.learner = learner_,
@@ -271,11 +261,11 @@ Status BitTrainer::run_epoch(data::Loader& loader, const data::DatasetPtr& valid
   learner_.train(true);
   while (!is_stalled()) {
     for (const auto& hook : hooks_) hook->before_batch();
-    PhaseClock clock;
+    clock_->start();
     BITLAB_TRY(auto batch, loader.next());
     if (!batch) break;
     nn::NamedTensors tensors = tensors_of(*batch, config_.channels_last, device_of(parameters_));
-    clock.charge(p.phases.data);
+    clock_->charge(p.phases.data);
     BITLAB_TRY(const StepResult result, take_step(loader, std::move(tensors)));
     p.seconds = before + seconds_since(start);
     if (result.updated) BITLAB_RETURN_IF_ERROR(end_update(loader, validation));
@@ -302,7 +292,7 @@ Status BitTrainer::end_update(const data::Loader& loader, const data::DatasetPtr
 // Evaluates, where there is something to evaluate on, and keeps the model where it is among the best.
 Status BitTrainer::judge(const data::DatasetPtr& validation) {
   Progress& p = *progress_;
-  PhaseClock clock;
+  clock_->start();
   for (const auto& hook : hooks_) hook->before_evaluation(learner_);
   const bool is_renewed = config_.statistics_batches > 0;
   const State own = is_renewed ? learner_.state() : State();
@@ -320,7 +310,7 @@ Status BitTrainer::judge(const data::DatasetPtr& validation) {
   BITLAB_RETURN_IF_ERROR(keep_if_best(is_evaluated));
   if (is_renewed) BITLAB_RETURN_IF_ERROR(learner_.load(own));
   for (auto hook = hooks_.rbegin(); hook != hooks_.rend(); ++hook) (*hook)->after_evaluation(learner_);
-  clock.charge(p.phases.evaluation);
+  clock_->charge(p.phases.evaluation);
   if (!is_evaluated) return {};
   BITLAB_RETURN_IF_ERROR(events_->evaluation(p.report.evaluations.back()));
   if (options_.on_evaluation) options_.on_evaluation(p.report.evaluations.back());
@@ -380,6 +370,7 @@ Status BitTrainer::end_epoch(const data::DatasetPtr& validation) {
   const bool is_last = epoch == config_.epochs || is_stalled();
   const bool is_judged = !evaluations.empty() && evaluations.back().step == p.updates;
   if (config_.evaluate_steps == 0 || (is_last && !is_judged)) BITLAB_RETURN_IF_ERROR(judge(validation));
+  clock_->settle();
   EpochReport current{.epoch = epoch,
                       .loss = p.loss_sum / static_cast<double>(std::max<int64_t>(p.items, 1)),
                       .seconds = p.seconds + seconds_since(start),
@@ -397,6 +388,7 @@ Status BitTrainer::save_checkpoint(const data::Loader& loader) {
   Progress& p = *progress_;
   const bool is_one_of_several = config_.keep_last > 1;
   if (is_one_of_several && (p.saved.empty() || p.saved.back() != p.updates)) p.saved.push_back(p.updates);
+  clock_->settle();
   State state = p.state();
   add_part(state, "model.", learner_.state());
   add_part(state, "optimizer.", optimizer_state(*optimizer_, parameters_));

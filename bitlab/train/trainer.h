@@ -26,6 +26,7 @@ class Optimizer;
 namespace bitlab::train {
 
 class EventStream;
+class PhaseClock;
 struct ParameterGroup;
 
 struct StepReport {
@@ -47,7 +48,8 @@ struct EvaluationReport {
   std::vector<WeightStatistics> weights{};  // of linear layers and convolutions; before: at the last evaluation
 };
 
-// Where the seconds of an epoch went; checkpoints and callbacks have the rest.
+// Where the seconds of an epoch went; checkpoints and callbacks have the rest. On a GPU they are the device's, which works while the host goes on: `data` is
+// what it waited.
 struct PhaseSeconds {
   double data = 0;     // waiting for batches
   double forward = 0;  // with the loss
@@ -179,6 +181,7 @@ class BitTrainer {
   std::vector<ParameterGroup> groups_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::unique_ptr<Progress> progress_;
+  std::unique_ptr<PhaseClock> clock_;
   std::unique_ptr<EventStream> events_;
   data::DatasetPtr training_;  // in fit()
 };

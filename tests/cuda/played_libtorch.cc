@@ -2,7 +2,9 @@
 // training then runs as it stands. For tests alone. An operator runs on the CPU's kernel over the device's memory, which is that of the plug-in that the
 // host plays (emulated_plugin.cc), so that BitLab's own kernels are the plug-in's. What it finds are tensors of two devices in one call, operators
 // that no device has, and each place where the host waits for the device: BITLAB_PLAYED_WAITS names a file that gets a line for each. What it cannot
-// show: streams, time, and LibTorch's kernels for CUDA.
+// show: streams, time but that of events, and LibTorch's kernels for CUDA.
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -46,7 +48,20 @@ const kernels::CudaPlugin& plugin() {
   return *table;
 }
 
+// The device does what it is asked for at once, and says so when the host has waited for it.
+std::atomic<int64_t> waits_so_far = 0;
+// Operators that it ran.
+std::atomic<int64_t> operators = 0;
+
+// Milliseconds. BITLAB_PLAYED_SECONDS is how long each operator takes, if it is set.
+double clock_of_device() {
+  static const char* const seconds = std::getenv("BITLAB_PLAYED_SECONDS");
+  if (seconds != nullptr) return 1e3 * std::strtod(seconds, nullptr) * static_cast<double>(operators);
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 void wait_for(const std::string& what) {
+  ++waits_so_far;
   static std::FILE* const file = [] {
     const char* path = std::getenv("BITLAB_PLAYED_WAITS");
     return path == nullptr ? nullptr : std::fopen(path, "a");
@@ -234,6 +249,7 @@ void play(const c10::OperatorHandle& op, Stack* stack) {
                                                    : changed(arguments[i], on_host));
   }
   if (waits(schema, arguments)) wait_for(schema.name());
+  ++operators;
   const Stack given = own;
   {
     const Randomness randomness(schema);
@@ -345,6 +361,12 @@ class Group final : public c10d::Backend {
   c10::intrusive_ptr<c10d::Backend> gloo_;
 };
 
+struct Event {
+  bool knows_time;
+  double milliseconds = 0;
+  int64_t waits = 0;
+};
+
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   static constexpr c10::DeviceType static_type = c10::kCUDA;
   Guard() = default;
@@ -358,9 +380,22 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::Stream getDefaultStream(c10::Device) const override { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
   c10::Stream exchangeStream(c10::Stream) const override { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
   void* getStreamNativeHandle(const c10::Stream) const override { return nullptr; }
-  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {}
+  void record(void** event, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag flag) const override {
+    if (*event == nullptr) *event = new Event{flag == c10::EventFlag::BACKEND_DEFAULT};
+    const auto own = static_cast<Event*>(*event);
+    own->milliseconds = clock_of_device(), own->waits = waits_so_far;
+  }
+  void destroyEvent(void* event, const c10::DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
   void block(void*, const c10::Stream&) const override {}
-  bool queryEvent(void*) const override { return true; }
+  bool queryEvent(void* event) const override {
+    return event == nullptr || waits_so_far > static_cast<Event*>(event)->waits;
+  }
+  double elapsedTime(void* from, void* to, const c10::DeviceIndex) const override {
+    const auto first = static_cast<Event*>(from), second = static_cast<Event*>(to);
+    TORCH_CHECK(first != nullptr && second != nullptr && first->knows_time && second->knows_time, "events with a time");
+    TORCH_CHECK(queryEvent(first) && queryEvent(second), "events that the device has passed");
+    return second->milliseconds - first->milliseconds;
+  }
   bool queryStream(const c10::Stream&) const override { return true; }
   void synchronizeStream(const c10::Stream&) const override { wait_for("synchronize"); }
   void synchronizeEvent(void*) const override { wait_for("synchronize"); }

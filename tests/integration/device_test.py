@@ -163,7 +163,7 @@ class Device(unittest.TestCase):
         """What it waits for more, step by step: before and behind each layer and part that the trace shows, and where the step begins."""
         arguments = [*PICTURES, "--model", "lenet5", "--data.limit", "192"]
         plain, _, without = self.profiled("plain", *arguments, steps=0, **DEVICE)
-        self.assertEqual(without["synchronize"], 0)
+        self.assertEqual(without.pop("synchronize"), 1, "at the end of the epoch, for its seconds by phase")
         shown, waits = [], []
         for steps in (1, 3):
             folder, _, counts = self.profiled(f"profiled {steps}", *arguments, steps=steps, **DEVICE)
@@ -176,6 +176,27 @@ class Device(unittest.TestCase):
         more = {kind: (count - shown[0][kind]) / 2 for kind, count in shown[1].items()}
         self.assertEqual(more["phase"], 4)
         self.assertEqual((waits[1] - waits[0]) / 2, more["forward"] + more["backward"] + 2 * more["phase"] + 1)
+
+    def test_seconds_by_phase_are_those_of_the_device(self):
+        """Of one on which an operator takes a second, and nothing else does: so many are added step by step, and a parameter's update is of none but its own phase."""
+
+        def seconds(name, *arguments):
+            folder = self.train(name, *MLP, *arguments, epochs=1, **DEVICE, BITLAB_PLAYED_SECONDS="1")
+            phases = json.loads((folder / "report.json").read_text())["epochs"][0]["seconds_by_phase"]
+            for phase, value in phases.items():
+                self.assertAlmostEqual(value, round(value), places=6, msg=phase)
+            return {phase: round(value) for phase, value in phases.items()}
+
+        four, eight, twelve = (seconds(f"{steps} steps", "--data.limit", 24 * steps, "--validation", 0) for steps in (4, 8, 12))
+        sgd = seconds("sgd", "--data.limit", 96, "--validation", 0, "--optimizer", "sgd")
+        evaluated = seconds("evaluated", "--data.limit", 120, "--validation", 0.2)
+        for phase in ("forward", "backward", "update"):
+            self.assertGreater(four[phase], 4, phase)
+            self.assertEqual(eight[phase] - four[phase], twelve[phase] - eight[phase], phase)
+            self.assertEqual(sgd[phase] == four[phase], phase != "update", phase)
+            self.assertEqual(evaluated[phase], four[phase], phase)
+        self.assertEqual([phases["data"] for phases in (four, eight, twelve, sgd, evaluated)], [0] * 5)
+        self.assertGreater(evaluated["evaluation"], four["evaluation"])
 
     def in_two(self, name, *arguments, **environment):
         """What two processes of one run lost."""
