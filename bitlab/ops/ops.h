@@ -8,7 +8,7 @@
 // q, a from the activations (kernels/activation_quant). On the CPU, for float32 inputs and scales by tensor or channel, they return the
 // same bits as each other and as the runtime; with scales of groups, and with float activations, they agree within rounding (the sums have
 // another order). They are registered in the namespace "bitlab" of LibTorch's dispatcher, for CPU, CUDA, Meta, Autograd and Autocast
-// (which gives them float32, and lets exact products of integers take its type: product.h), and callable from Python as torch.ops.bitlab.*.
+// (which gives them float32, but on CUDA the type of results: run_under_autocast in ops.cc), and callable from Python as torch.ops.bitlab.*.
 //
 // Shapes. linear: x float32 [..., K], weight [N, K], bias [N] -> [..., N]; activations share a scale by token. conv: x float32
 // [B, C, L], [B, C, H, W] or [B, C, D, H, W], or without B; weight [N, C / groups, kernel...], or [C, N / groups, kernel...] where it is
@@ -19,8 +19,8 @@
 // activations passes unchanged where they are dynamic; with a static step it stops where they are clamped, and the step learns as in LSQ.
 // With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32, with and without gradients.
 //
-// On CUDA the operators of training have the CPU's bits, and gradients from products in autocast's type where it is on; values that are not finite
-// raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). So does the ternary_ family, but ternary_recurrent.
+// On CUDA the operators of training have the CPU's bits; where autocast is on, their results are rounded to its type once, x may have it, and gradients
+// come from products in it. Values that are not finite raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). So does the ternary_ family, but ternary_recurrent.
 //
 // On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv, bit_recurrent and bit_embedding are what they stand for:
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that
