@@ -119,9 +119,9 @@ inline FeatureSet emulated_features() {
 template <class Row>
 std::string why_not_here(const Row& row) {
   if (row.run == nullptr) return std::string(row.name) + " is not part of this build";
-  const FeatureSet emulated = emulated_features(), missing = row.needs.minus(this_machine().features);
-  if (!emulated.empty())
-    return missing.empty() || !missing.minus(emulated).empty() ? std::string(row.name) + " is not emulated here" : "";
+  const FeatureSet emulated = emulated_features(), left = row.needs.minus(emulated),
+                   missing = left.minus(this_machine().features);
+  if (!emulated.empty() && row.needs.minus(left).empty()) return std::string(row.name) + " is not emulated";
   return missing.empty() ? "" : "this machine lacks " + missing.to_string();
 }
 
