@@ -207,7 +207,7 @@ void multiply_groups(const Weights& w, const at::Tensor& q, const at::Tensor& a,
 void convolve(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g, void* stream) {
   const bool is_product = is_pointwise(g) && w.stride(g.channels) == g.channels;  // of rows that lie there
   const bool gathers =
-      w.is_mma && !is_product && kernels::gathers_in_tiles(g.channels, g.groups, w.args.depth, w.args.group);
+      w.is_mma && !is_product && kernels::gathers_in_tiles(g.channels, g.groups, w.args.depth);
   (g.groups > 1 ? multiply_groups : gathers ? multiply_images : multiply_patches)(w, q, a, g, stream);
 }
 

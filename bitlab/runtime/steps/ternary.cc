@@ -220,8 +220,8 @@ class DeviceConv {
     conv.groups_ = geometry.groups, conv.pixels_ = geometry.batch * geometry.positions();
     conv.in_place_ = is_pointwise(geometry);
     conv.q_stride_ = conv.in_place_ ? geometry.channels : round_up(geometry.depth(), kernels::kMmaDepth);
-    conv.gathers_ = conv.mma_ && !conv.in_place_ &&
-                    kernels::gathers_in_tiles(geometry.channels, geometry.groups, geometry.depth(), conv.layer_.group);
+    conv.gathers_ =
+        conv.mma_ && !conv.in_place_ && kernels::gathers_in_tiles(geometry.channels, geometry.groups, geometry.depth());
     conv.from_ = context.from, conv.to_ = context.to;
     const int64_t values = geometry.sample_values();
     if (conv.from_) {

@@ -10,7 +10,7 @@
 
 namespace bitlab::kernels {
 
-// A convolution of one group, in tiles that gather their patches: q is read where it lies (implicit GEMM). Weights in kMma, one scale a row or two. q
+// A convolution of one group, in tiles that gather their patches: q is read where it lies (implicit GEMM). Weights in kMma. q
 // [batch, pixels, channels], aligned to 16; of sample i the scale is a[i * a_stride].
 struct CudaTernaryConv {
   TernaryGemmArgs p;
@@ -19,8 +19,8 @@ struct CudaTernaryConv {
 };
 const char* cuda_ternary_conv(const CudaTernaryConv& conv, void* stream);
 // Whether it serves: a copy of 16 values is of one tap, and sums fit.
-constexpr bool gathers_in_tiles(int64_t channels, int64_t groups, int64_t depth, int64_t scale_group) {
-  return groups == 1 && scale_group == 0 && channels % 16 == 0 && depth > 0 && depth <= kMmaMaxDepth;
+constexpr bool gathers_in_tiles(int64_t channels, int64_t groups, int64_t depth) {
+  return groups == 1 && channels % 16 == 0 && depth > 0 && depth <= kMmaMaxDepth;
 }
 
 // Patches of the output pixels [first, first + tokens) of the batch, as rows q_stride bytes apart that are zero behind their depth, and with each the

@@ -2,11 +2,29 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "bitlab/kernels/internal/cuda_half.h"
 #include "bitlab/kernels/ternary_gemm/arguments.h"
+#include "bitlab/kernels/ternary_gemm/cuda/layout.h"
 
 namespace bitlab::kernels {
+
+BITLAB_HOST_DEVICE TernaryScaling scaling_of(const TernaryGemmArgs& p) {
+  return p.group != 0 ? TernaryScaling::kGroups : p.scale_neg != nullptr ? TernaryScaling::kTwo : TernaryScaling::kOne;
+}
+// f of it as a type.
+template <class F>
+auto with_scaling(const TernaryGemmArgs& p, const F& f) {
+  switch (scaling_of(p)) {
+    case TernaryScaling::kGroups:
+      return f(std::integral_constant<TernaryScaling, TernaryScaling::kGroups>());
+    case TernaryScaling::kTwo:
+      return f(std::integral_constant<TernaryScaling, TernaryScaling::kTwo>());
+    default:
+      return f(std::integral_constant<TernaryScaling, TernaryScaling::kOne>());
+  }
+}
 
 BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group, int64_t row) {
   return half_value(p.group_scale[group * p.rows + row]);

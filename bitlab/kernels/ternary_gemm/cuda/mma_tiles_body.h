@@ -1,6 +1,7 @@
 // The product by mma.sync for many tokens: a block of four warps makes 32 kTiles rows of 16 kColumns tokens, each warp half of the rows and half of the
 // tokens. Codes go to registers, as in mma_body.h; q is copied to shared memory 128 k ahead of what is multiplied. So codes are read once for all tokens
-// of a block, and q once for all of its rows. A convolution's patches are gathered on that way (implicit GEMM).
+// of a block, and q once for all of its rows. A convolution's patches are gathered on that way (implicit GEMM). A thread has all k of its results, and
+// so applies scales of groups in their order.
 #pragma once
 
 #include "bitlab/kernels/internal/cuda_copies.h"
@@ -20,11 +21,11 @@ struct TilesArgs {
 template <int kTiles_, int kColumns_, TernaryScaling kScaling, bool kGathers>
 struct MmaTiles {
   using Args = TilesArgs;
-  static_assert(kScaling != TernaryScaling::kGroups, "scales of groups ask for sums of parts of a chunk");
   static constexpr int kTiles = kTiles_, kColumns = kColumns_;  // of a warp: 16 rows, and 8 tokens
   static constexpr int kWarps = 4, kThreads = kWarps * cuda::kWarp;
   static constexpr int kRows = 2 * kTiles * 16, kTokens = 2 * kColumns * 8;
   static constexpr int kSets = kScaling == TernaryScaling::kTwo ? 2 : 1;
+  static constexpr bool kGroups = kScaling == TernaryScaling::kGroups;
   static constexpr int kDepth = static_cast<int>(kMmaDepth);
   // Tokens lie so far apart that the words that a warp reads at once are in 32 banks.
   static constexpr int kTokenBytes = kDepth + 16, kStages = 2;
@@ -33,8 +34,12 @@ struct MmaTiles {
     alignas(16) int8_t q[kStages][kTokens * kTokenBytes];
     CudaPixel pixels[kGathers ? kTokens : 1];
   };
+  struct Totals {
+    float at[4];
+  };
   struct Registers {
     cuda::Sums sum[kSets][kTiles][kColumns];
+    Totals total[kGroups ? kTiles : 1][kGroups ? kColumns : 1];  // of groups
     MmaWord next[kTiles], codes[kTiles];
     cuda::Fragments fragments[kColumns];  // b of each column; a is that of the first
   };
@@ -55,6 +60,11 @@ struct MmaTiles {
   // The first tile and token of a thread's warp, within the block.
   static BITLAB_HOST_DEVICE int first_tile(int thread) { return thread / cuda::kWarp % 2 * kTiles; }
   static BITLAB_HOST_DEVICE int first_token(int thread) { return thread / cuda::kWarp / 2 * kColumns * 8; }
+
+  // Of a thread's sums, whose second two are those of the row 8 behind.
+  static BITLAB_HOST_DEVICE int64_t row_of(const Place& first, int thread, int tile, int upper) {
+    return (first.tile + first_tile(thread) + tile) * 16 + thread % cuda::kWarp / 4 + upper * 8;
+  }
 
   // Tiles that do not exist are zero.
   static BITLAB_HOST_DEVICE void read_codes(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t chunk,
@@ -102,7 +112,8 @@ struct MmaTiles {
     });
   }
 
-  static BITLAB_HOST_DEVICE void multiply(const Block& block, const int8_t* q, Threads& threads) {
+  static BITLAB_HOST_DEVICE void multiply(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t chunk,
+                                          const int8_t* q, Threads& threads) {
     BITLAB_UNROLL for (int step = 0; step < 4; ++step) {
       block.each([&](int thread) {
         const int lane = thread % cuda::kWarp;
@@ -124,7 +135,29 @@ struct MmaTiles {
             block, [&](int thread) -> const cuda::Fragments& { return threads[thread].fragments[column]; },
             [&](int thread) -> cuda::Sums& { return threads[thread].sum[set][tile][column]; });
       }
+      if constexpr (kGroups)
+        if (step % 2 == 1) add_group(block, p, first, chunk * 2 + step / 2, threads);
     }
+  }
+
+  // The group that ends with this 64 of k, if one does; sums begin again.
+  static BITLAB_HOST_DEVICE void add_group(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t half,
+                                           Threads& threads) {
+    const int64_t halves = (p.depth + 63) / 64, of_group = p.group / 64;
+    if (half >= halves || ((half + 1) % of_group != 0 && half + 1 < halves)) return;
+    block.each([&](int thread) {
+      Registers& r = threads[thread];
+      BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int upper = 0; upper < 2; ++upper) {
+        const int64_t row = row_of(first, thread, tile, upper);
+        const float scale = row < p.rows ? group_scale_at(p, half / of_group, row) : 0.0F;
+        BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
+          int32_t& sum = r.sum[0][tile][column].at[upper * 2 + i];
+          float& total = r.total[tile][column].at[upper * 2 + i];
+          total = total + static_cast<float>(sum >> 6) * scale;
+          sum = 0;
+        }
+      }
+    });
   }
 
   // Results, from where mma lays sums over a warp.
@@ -133,17 +166,19 @@ struct MmaTiles {
     const TernaryGemmArgs& p = args.p;
     block.each([&](int thread) {
       const int lane = thread % cuda::kWarp;
-      BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int half = 0; half < 2; ++half) {
-        const int64_t row = (first.tile + first_tile(thread) + tile) * 16 + lane / 4 + half * 8;
+      BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int upper = 0; upper < 2; ++upper) {
+        const int64_t row = row_of(first, thread, tile, upper);
         if (row >= p.rows) continue;
         const RowConstants constants = RowConstants::of(p, row);
         BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
           const int within = first_token(thread) + column * 8 + lane % 4 * 2 + i;
           const int64_t token = first.token + within;
           if (token >= args.tokens) continue;
-          const auto sum = [&](int set) { return threads[thread].sum[set][tile][column].at[half * 2 + i] >> 6; };
+          const auto sum = [&](int set) { return threads[thread].sum[set][tile][column].at[upper * 2 + i] >> 6; };
           const float a = token_scale(p, kGathers ? shared.pixels[within].sample : token);
-          if constexpr (kScaling == TernaryScaling::kTwo) {
+          if constexpr (kGroups) {
+            finish(p, constants, threads[thread].total[tile][column].at[upper * 2 + i] * a, token, row);
+          } else if constexpr (kScaling == TernaryScaling::kTwo) {
             finish(p, constants, scaled(constants, sum(0), sum(1), a), token, row);
           } else {
             finish(p, constants, scaled(constants, sum(0), a), token, row);
@@ -169,22 +204,25 @@ struct MmaTiles {
         BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) threads[thread].codes[tile] = threads[thread].next[tile];
       });
       read_codes(block, args.p, first, chunk + 1, threads);
-      multiply(block, shared.q[chunk % kStages], threads);
+      multiply(block, args.p, first, chunk, shared.q[chunk % kStages], threads);
     }
     finish_all(block, args, first, shared, threads);
   }
 };
 
-// By blocks of more rows and tokens where they keep all multiprocessors at work; without scales of groups.
+// By blocks of more rows and tokens where they keep all multiprocessors at work.
 template <bool kGathers>
 const char* start_tiles(const TilesArgs& args, void* stream) {
   const auto start = [&](auto tiles) { return cuda::launch<decltype(tiles)>(decltype(tiles)::grid(args), args, stream); };
   const auto is_enough = [&](auto tiles) { return decltype(tiles)::grid(args).x >= cuda::multiprocessors(); };
-  constexpr TernaryScaling kOne = TernaryScaling::kOne;
-  if (args.p.scale_neg != nullptr) return start(MmaTiles<2, 4, TernaryScaling::kTwo, kGathers>());
-  if (args.p.rows > 64 && is_enough(MmaTiles<4, 8, kOne, kGathers>())) return start(MmaTiles<4, 8, kOne, kGathers>());
-  if (is_enough(MmaTiles<2, 8, kOne, kGathers>())) return start(MmaTiles<2, 8, kOne, kGathers>());
-  return start(MmaTiles<2, 4, kOne, kGathers>());
+  return with_scaling(args.p, [&](auto scaling) {
+    constexpr TernaryScaling kScaling = decltype(scaling)::value;
+    if constexpr (kScaling == TernaryScaling::kOne)  // the others have two sets of sums
+      if (args.p.rows > 64 && is_enough(MmaTiles<4, 8, kScaling, kGathers>()))
+        return start(MmaTiles<4, 8, kScaling, kGathers>());
+    if (is_enough(MmaTiles<2, 8, kScaling, kGathers>())) return start(MmaTiles<2, 8, kScaling, kGathers>());
+    return start(MmaTiles<2, 4, kScaling, kGathers>());
+  });
 }
 
 }  // namespace bitlab::kernels

@@ -7,9 +7,6 @@
 
 namespace bitlab::kernels {
 
-BITLAB_HOST_DEVICE TernaryScaling scaling_of(const TernaryGemmArgs& p) {
-  return p.group != 0 ? TernaryScaling::kGroups : p.scale_neg != nullptr ? TernaryScaling::kTwo : TernaryScaling::kOne;
-}
 BITLAB_HOST_DEVICE bool fits_mma(const TernaryGemmArgs& p) { return p.depth > 0 && p.depth <= kMmaMaxDepth; }
 
 // A thread for each result; every depth.
@@ -79,7 +76,7 @@ struct EachWordOfWeights {
 // smaller blocks for half of the device's multiprocessors.
 inline bool is_for_tiles(const TernaryGemmArgs& p, int64_t tokens) {
   const int64_t blocks = cuda::blocks_for(p.rows, 64) * cuda::blocks_for(tokens, 64);
-  return tokens > 16 && scaling_of(p) != TernaryScaling::kGroups && blocks * 2 >= cuda::multiprocessors();
+  return tokens > 16 && blocks * 2 >= cuda::multiprocessors();
 }
 
 // The same product from a token on.
@@ -110,14 +107,7 @@ const char* with_product_of(const TernaryGemmArgs& p, int64_t tokens, const Star
 }
 template <class Start>
 const char* with_mma_product(const TernaryGemmArgs& p, int64_t tokens, const Start& start) {
-  switch (scaling_of(p)) {
-    case TernaryScaling::kGroups:
-      return with_product_of<TernaryScaling::kGroups>(p, tokens, start);
-    case TernaryScaling::kTwo:
-      return with_product_of<TernaryScaling::kTwo>(p, tokens, start);
-    default:
-      return with_product_of<TernaryScaling::kOne>(p, tokens, start);
-  }
+  return with_scaling(p, [&](auto scaling) { return with_product_of<decltype(scaling)::value>(p, tokens, start); });
 }
 
 }  // namespace bitlab::kernels

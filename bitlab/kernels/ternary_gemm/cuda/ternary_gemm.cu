@@ -225,7 +225,7 @@ const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProd
       if (!fits) return "a depth from 1 to 264192 for mma";
       return with_mma_product(p, tokens, [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); });
     case CudaProduct::kMmaTiles:
-      if (!fits || p.group != 0) return "scales of rows or tensors and a depth from 1 to 264192 for tiles of mma";
+      if (!fits) return "a depth from 1 to 264192 for tiles of mma";
       return start_tiles<false>({p, tokens, {}}, stream_);
     case CudaProduct::kWgmma: {
       if (!has_wgmma) return "one scale a row, a depth from 1 to 264192 and a Hopper GPU for wgmma";

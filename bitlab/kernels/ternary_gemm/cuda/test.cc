@@ -163,11 +163,12 @@ void compare_mma(TernaryScaling scaling, int64_t group = 0) {
 }
 
 template <class Tiles>
-void compare_tiles(TernaryScaling scaling) {
+void compare_tiles(TernaryScaling scaling, int64_t group = 0) {
   for (const MmaCase& c : mma_cases()) {
-    MmaProblem problem(c, scaling, 0);
+    MmaProblem problem(c, scaling, group);
     ASSERT_EQ(problem.in_tiles<Tiles>(), problem.expected())
-        << "tokens=" << c.tokens << " rows=" << c.rows << " depth=" << c.depth << " number=" << c.number;
+        << "tokens=" << c.tokens << " rows=" << c.rows << " depth=" << c.depth << " number=" << c.number
+        << " group=" << group;
   }
 }
 
@@ -196,6 +197,11 @@ TEST(CudaTernaryGemm, BlocksOfManyTokensHaveTheBitsOfTheCpu) {
   compare_tiles<MmaTiles<2, 8, TernaryScaling::kOne, false>>(TernaryScaling::kOne);
   compare_tiles<MmaTiles<4, 8, TernaryScaling::kOne, false>>(TernaryScaling::kOne);
   compare_tiles<MmaTiles<2, 4, TernaryScaling::kTwo, false>>(TernaryScaling::kTwo);
+  compare_tiles<MmaTiles<2, 8, TernaryScaling::kTwo, false>>(TernaryScaling::kTwo);
+  for (const int64_t group : {64, 128, 256}) {
+    compare_tiles<MmaTiles<2, 4, TernaryScaling::kGroups, false>>(TernaryScaling::kGroups, group);
+    compare_tiles<MmaTiles<2, 8, TernaryScaling::kGroups, false>>(TernaryScaling::kGroups, group);
+  }
 }
 
 TEST(CudaTernaryGemm, SumsOfOthersAreFinishedAlike) {
