@@ -67,6 +67,13 @@ QuantizedWeight codes_by(const Settings& s, const at::Tensor& weight, at::Tensor
   return {std::move(t), std::move(scale), std::move(scale_neg), std::move(threshold)};
 }
 
+// x where activations stay float.
+at::Tensor float_input(const Settings& s, const at::Tensor& x) {
+  const at::Tensor floats = s.type == at::kFloat ? x : in_type(x, at::kFloat);
+  require_float32(s.product.op(), "x", floats);
+  return floats;
+}
+
 struct Forward {
   Operands operands;
   at::Tensor y;
@@ -81,8 +88,7 @@ struct Forward {
       operands.q = q, operands.a = a;
       operands.x = x;
     } else {
-      operands.x = s.type == at::kFloat ? x : in_type(x, at::kFloat);
-      require_float32(s.product.op(), "x", operands.x);
+      operands.x = float_input(s, x);
     }
     operands.weight = codes_by(s, weight, learned);
     operands.latent = weight;
@@ -103,7 +109,9 @@ struct Forward {
   std::optional<at::Tensor> contract(const Settings& s, const OptionalTensor& bias) const {
     if (!s.is_exact()) return {};
     auto y = cpu::contract(s, operands, bias);
-    return y ? in_type(*y, s.type) : cuda::contract(s, operands, bias);
+    if (y) return in_type(*y, s.type);
+    if (!cuda::serves(operands.q) || operands.q.numel() == 0 || operands.weight.t.numel() == 0) return {};
+    return cuda::contract(s, cuda::layer_codes(s, operands.weight), operands, operands.weight.t.sizes(), bias);
   }
 
   // The contract's epilogue on exact sums, but for the bias.
@@ -353,6 +361,28 @@ ThreeTensors bit_recurrent(const BitRecurrentCall& c) {
 }
 
 }  // namespace cpu
+
+namespace cuda {
+
+at::Tensor bit_product(const BitProductCall& c) {
+  const Settings s = settings_of(c);
+  const bool has_values = c.x.numel() > 0 && c.weight.numel() > 0;
+  if (!runs_on_codes(c.spec, c.blend) || !evaluates(s) || !serves(c.x) || !has_values) return any_device::bit_product(c);
+  return with_batch(c, [&](const at::Tensor& x) {
+    check_shapes(s.product, x, c.weight);
+    check_bias(s.product.op(), s.product.layout(c.weight).rows(), c.bias);
+    const auto codes = kept_codes(s, c.weight, c.learned, [&] { return codes_by(s, c.weight, c.learned); });
+    Operands o;
+    o.x = s.quantizes_x() ? x : float_input(s, x);
+    if (s.quantizes_x()) {
+      const auto [q, a] = ops::quantize_activation(x, s.product.start_dim(), {s.activation, tensor_of(c.act_scale)});
+      o.q = q, o.a = a;
+    }
+    return contract(s, *codes, o, c.weight.sizes(), c.bias);
+  });
+}
+
+}  // namespace cuda
 
 namespace any_device {
 

@@ -52,20 +52,18 @@ at::Tensor integer_product(const at::Tensor& q, const at::Tensor& t) {
   return sums.narrow(0, 0, m).narrow(1, 0, n);
 }
 
-// A weight as products on a device read it.
-struct DeviceWeight {
-  bool is_mma = false;
-  at::Tensor values;       // uint8, in kMma; else int8 [N, depth]
-  at::Tensor group_scale;  // float16 [groups, N], where there are groups of k
-};
 struct WeightForm {
   int64_t depth, groups;
   bool operator==(const WeightForm&) const = default;
 };
 
+struct DeviceCodes {
+  TensorCache<WeightForm, cuda::LayerCodes> packed;  // of packed codes, without scales of rows
+  TensorCache<Encoding, cuda::LayerCodes> latent;    // of latent weights
+};
 // Never destroyed: tensors may outlive static objects.
-TensorCache<WeightForm, DeviceWeight>& device_weights() {
-  static auto* instance = new TensorCache<WeightForm, DeviceWeight>;
+DeviceCodes& device_codes() {
+  static auto* instance = new DeviceCodes;
   return *instance;
 }
 
@@ -89,59 +87,65 @@ at::Tensor packed_values(const char* op, const at::Tensor& codes, const WeightFo
   return rows.to(codes.device());
 }
 
-std::shared_ptr<const DeviceWeight> device_weight(const cuda::TernaryLayer& l, const WeightForm& form) {
+at::Tensor plain(const OptionalTensor& tensor) { return given(tensor) ? tensor->contiguous() : at::Tensor(); }
+
+cuda::LayerCodes codes_of(const cuda::TernaryLayer& l, const WeightForm& form) {
   std::vector<at::Tensor> sources{l.codes};
   if (l.group != 0) sources.push_back(l.scale);
-  return device_weights().get(sources, form, [&] {
-    auto weight = std::make_shared<DeviceWeight>();
-    weight->is_mma = l.codes.scalar_type() == at::kByte && form.groups == 1;
-    weight->values = packed_values(l.op, l.codes, form, weight->is_mma);
-    if (l.group != 0) weight->group_scale = l.scale.t().contiguous();
-    return weight;
+  cuda::LayerCodes codes = *device_codes().packed.get(sources, form, [&] {
+    auto made = std::make_shared<cuda::LayerCodes>();
+    made->rows = l.codes.size(0), made->depth = form.depth, made->group = l.group;
+    made->is_mma = l.codes.scalar_type() == at::kByte && form.groups == 1;
+    made->values = packed_values(l.op, l.codes, form, made->is_mma);
+    if (l.group != 0) made->scale = l.scale.t().contiguous();
+    return made;
   });
+  if (l.group == 0) codes.scale = l.scale.contiguous();
+  codes.scale_neg = plain(l.scale_neg);
+  return codes;
 }
 
-// A layer's operands as kernels read them; keeps contiguous copies alive.
-struct BoundLayer {
-  std::shared_ptr<const DeviceWeight> weight;
-  at::Tensor scale, scale_neg, bias;
-  kernels::TernaryGemmArgs args;
-
-  BoundLayer(const cuda::TernaryLayer& l, const WeightForm& form) : weight(device_weight(l, form)) {
-    const auto plain = [](const OptionalTensor& tensor) { return given(tensor) ? tensor->contiguous() : at::Tensor(); };
-    const auto floats = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; };
-    scale_neg = plain(l.scale_neg), bias = plain(l.bias);
-    args.weights = static_cast<const uint8_t*>(weight->values.const_data_ptr());
-    args.rows = args.y_stride = l.codes.size(0), args.depth = form.depth;
-    args.scale_neg = floats(scale_neg), args.bias = floats(bias), args.group = l.group;
-    if (l.group != 0) {
-      args.group_scale = static_cast<const uint16_t*>(weight->group_scale.const_data_ptr());
-    } else {
-      scale = l.scale.contiguous();
-      args.scale = floats(scale), args.scale_stride = scale.numel() > 1 ? 1 : 0;
-    }
+// Rows of floats as int8 [rows, stride] and their scales; x itself where activations stay float.
+struct LayerInput {
+  at::Tensor x, a;
+  LayerInput(const cuda::TernaryLayer& l, const at::Tensor& floats, int64_t rows, int64_t stride) : x(floats) {
+    if (l.kind == ternary::ActKind::kNone) return;
+    x = at::empty({rows, stride}, x.options().dtype(at::kChar)), a = at::empty({rows}, floats.options());
+    cuda::quantize_rows(floats, rows, static_cast<float>(act_limit(l.kind)), l.step == 0 ? 0 : 1.0F / l.step, x, a);
   }
 };
 
-// Rows of floats as int8 [rows, stride], with `slack` bytes behind them that may be read, and their scales.
-struct QuantizedRows {
-  at::Tensor q, a;
-  QuantizedRows(const cuda::TernaryLayer& l, const at::Tensor& x, int64_t rows, int64_t stride, int64_t slack = 0)
-      : q(at::empty({rows * stride + slack}, x.options().dtype(at::kChar)).narrow(0, 0, rows * stride).view({rows, stride})),
-        a(at::empty({rows}, x.options())) {
-    cuda::quantize_rows(x, rows, static_cast<float>(act_limit(l.kind)), l.step == 0 ? 0 : 1.0F / l.step, q, a);
-  }
-};
+kernels::CudaType type_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat  ? kernels::CudaType::kFloat32
+         : tensor.scalar_type() == at::kHalf ? kernels::CudaType::kFloat16
+                                             : kernels::CudaType::kBFloat16;
+}
+const float* floats_of(const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
 
-// Of a layer on the device: codes for its matrix units, or int8 [N, depth].
+int64_t stride_of(bool is_mma, int64_t depth) {
+  constexpr int64_t kAligned = 16;
+  return round_up(depth, is_mma ? kernels::kMmaDepth : kAligned);
+}
+
+// A product as kernels take it, but for its input.
 struct Weights {
-  kernels::TernaryGemmArgs args;  // with what follows the product, and y
+  kernels::TernaryGemmArgs args;
   bool is_mma;
-  at::Tensor values;
-  int64_t stride(int64_t depth) const { return round_up(depth, is_mma ? kernels::kMmaDepth : kSlack); }
+  at::Tensor values, bias;
 
- private:
-  static constexpr int64_t kSlack = 16;
+  Weights(const cuda::LayerCodes& l, const OptionalTensor& added, const at::Tensor& y)
+      : args{.rows = l.rows, .depth = l.depth}, is_mma(l.is_mma), values(l.values), bias(plain(added)) {
+    args.weights = static_cast<const uint8_t*>(values.const_data_ptr());
+    args.group = l.group;
+    if (l.group != 0) {
+      args.group_scale = static_cast<const uint16_t*>(l.scale.const_data_ptr());
+    } else {
+      args.scale = floats_of(l.scale), args.scale_stride = l.scale.numel() > 1 ? 1 : 0;
+    }
+    args.scale_neg = floats_of(l.scale_neg), args.bias = floats_of(bias);
+    args.y = static_cast<float*>(y.mutable_data_ptr()), args.y_type = type_of(y), args.y_stride = l.rows;
+  }
+  int64_t stride(int64_t depth) const { return stride_of(is_mma, depth); }
 };
 
 // Rows q int8 [tokens, stride] and their scales: by the product of codes, or by LibTorch's of int8 and what follows it.
@@ -204,17 +208,25 @@ void multiply_groups(const Weights& w, const at::Tensor& q, const at::Tensor& a,
   check(plugin()->int8_gemm(&product, stream));
 }
 
-void convolve(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g, void* stream) {
-  const bool is_product = is_pointwise(g) && w.stride(g.channels) == g.channels;  // of rows that lie there
-  const bool gathers =
-      w.is_mma && !is_product && kernels::gathers_in_tiles(g.channels, g.groups, w.args.depth);
-  (g.groups > 1 ? multiply_groups : gathers ? multiply_images : multiply_patches)(w, q, a, g, stream);
+// Float activations: rows [tokens, depth], or images.
+void multiply_floats(const Weights& w, const at::Tensor& x, const kernels::ConvGeometry* g, void* stream) {
+  const int64_t depth = w.args.depth;
+  const bool gathers = g != nullptr;
+  const kernels::CudaTernaryF32 product{w.args,
+                                        !w.is_mma,
+                                        x.const_data_ptr<float>(),
+                                        depth,
+                                        gathers ? g->batch * g->positions() : x.numel() / depth,
+                                        gathers,
+                                        gathers ? kernels::CudaImage::of(*g) : kernels::CudaImage{},
+                                        gathers ? g->groups : 1};
+  check(plugin()->ternary_gemm_f32(&product, stream));
 }
 
-kernels::CudaType type_of(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kFloat  ? kernels::CudaType::kFloat32
-         : tensor.scalar_type() == at::kHalf ? kernels::CudaType::kFloat16
-                                             : kernels::CudaType::kBFloat16;
+void convolve(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g, void* stream) {
+  const bool is_product = is_pointwise(g) && w.stride(g.channels) == g.channels;  // of rows that lie there
+  const bool gathers = w.is_mma && !is_product && kernels::gathers_in_tiles(g.channels, g.groups, w.args.depth);
+  (g.groups > 1 ? multiply_groups : gathers ? multiply_images : multiply_patches)(w, q, a, g, stream);
 }
 
 // The commonest encoder; others, and sparse or drawn codes, are any_device's.
@@ -230,70 +242,80 @@ namespace cuda {
 
 at::Tensor linear(const TernaryLayer& l, const at::Tensor& x) {
   const c10::DeviceGuard guard(x.device());
-  const int64_t depth = x.size(-1), rows = l.codes.size(0), tokens = x.numel() / depth;
-  BoundLayer layer(l, {depth, 1});
-  const at::Tensor plain = x.contiguous(), y = at::empty({tokens, rows}, x.options());
-  layer.args.y = y.mutable_data_ptr<float>();
-  void* stream = stream_of(x);
-  if (l.kind == ternary::ActKind::kNone) {
-    kernels::CudaTernaryF32 product{
-        layer.args, !layer.weight->is_mma, plain.const_data_ptr<float>(), depth, tokens, false, {}, 1};
-    check(plugin()->ternary_gemm_f32(&product, stream));
-  } else {
-    const Weights weights{layer.args, layer.weight->is_mma, layer.weight->values};
-    const QuantizedRows input(l, plain, tokens, weights.stride(depth));
-    multiply(weights, input.q, input.a.const_data_ptr<float>(), 0, stream);
-  }
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = rows;
-  return y.view(shape);
+  const int64_t depth = x.size(-1), tokens = x.numel() / depth;
+  const LayerCodes codes = codes_of(l, {depth, 1});
+  const LayerInput input(l, x.reshape({tokens, depth}).contiguous(), tokens, stride_of(codes.is_mma, depth));
+  c10::DimVector shape(x.sizes());
+  shape.back() = codes.rows;
+  const at::Tensor y = at::empty(shape, x.options());
+  product(codes, l.bias, input.x, input.a, nullptr, y);
+  return y;
 }
 
 void conv(const TernaryLayer& l, const kernels::ConvGeometry& g, const at::Tensor& x, const at::Tensor& y) {
   const c10::DeviceGuard guard(x.device());
-  BoundLayer layer(l, {g.depth(), g.groups});
-  layer.args.y = y.mutable_data_ptr<float>();
-  const int64_t pixels = g.batch * g.positions();
-  void* stream = stream_of(x);
-  if (l.kind == ternary::ActKind::kNone) {
-    const kernels::CudaTernaryF32 product{
-        layer.args, !layer.weight->is_mma, x.const_data_ptr<float>(), 0, pixels, true, kernels::CudaImage::of(g), g.groups};
-    check(plugin()->ternary_gemm_f32(&product, stream));
-    return;
-  }
-  const QuantizedRows input(l, x, g.batch, g.sample_values(), kernels::kMmaDepth);
-  convolve({layer.args, layer.weight->is_mma, layer.weight->values}, input.q, input.a, g, stream);
+  const LayerCodes codes = codes_of(l, {g.depth(), g.groups});
+  const LayerInput input(l, x, g.batch, g.sample_values());
+  product(codes, l.bias, input.x, input.a, &g, y);
 }
 
-void product(const IntegerLayer& l, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry* g,
-             const at::Tensor& y) {
-  const c10::DeviceGuard guard(y.device());
-  void* stream = stream_of(y);
-  const int64_t rows = l.t.size(0), depth = l.t.size(1);
-  const auto floats = [](const at::Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; };
-  Weights w{{.rows = rows, .depth = depth}, l.is_ternary && (g == nullptr || g->groups == 1), l.t};
-  w.args.scale = floats(l.scale), w.args.scale_stride = l.scale.numel() == 1 ? 0 : 1;
-  w.args.scale_neg = floats(l.scale_neg), w.args.bias = floats(l.bias);
-  w.args.y = static_cast<float*>(y.mutable_data_ptr()), w.args.y_type = type_of(y), w.args.y_stride = rows;
-  w.args.weights = static_cast<const uint8_t*>(l.t.const_data_ptr());
-  if (w.is_mma) {
-    w.values = at::empty({kernels::mma_bytes(rows, depth)}, l.t.options().dtype(at::kByte));
-    auto* packed = w.values.mutable_data_ptr<uint8_t>();
-    check(plugin()->pack_ternary(l.t.const_data_ptr<int8_t>(), rows, depth, packed, stream));
-    w.args.weights = packed;
+bool evaluates(const Settings& s) {
+  const bool is_matrix = is_ternary(s.spec.method) && (!s.product.window || s.product.window->groups == 1);
+  if (s.spec.granularity == ternary::Granularity::kGroup) return s.quantizes_x() && is_matrix;
+  return s.quantizes_x() || (is_ternary(s.spec.method) && !info(s.spec.method).asymmetric);
+}
+
+LayerCodes layer_codes(const Settings& s, const QuantizedWeight& weight) {
+  const c10::DeviceGuard guard(weight.t.device());
+  const auto& window = s.product.window;
+  const at::Tensor t = s.product.layout(weight.t).to_matrix(weight.t);
+  LayerCodes codes{t.size(0), t.size(1), false, t, weight.scale.contiguous(), {}, 0};
+  if (weight.scale_neg.defined()) codes.scale_neg = weight.scale_neg.contiguous();
+  if (s.spec.granularity == ternary::Granularity::kGroup) {
+    codes.scale = weight.scale.to(at::kHalf).t().contiguous();
+    codes.group = s.spec.group;
   }
-  if (g != nullptr) return convolve(w, q, a, *g, stream);
-  multiply(w, padded(q, q.size(0), w.stride(depth)), floats(a), 0, stream);
+  if (!is_ternary(s.spec.method) || (window && window->groups > 1)) return codes;
+  codes.is_mma = true;
+  codes.values = at::empty({kernels::mma_bytes(codes.rows, codes.depth)}, t.options().dtype(at::kByte));
+  check(plugin()->pack_ternary(t.const_data_ptr<int8_t>(), codes.rows, codes.depth, codes.values.mutable_data_ptr<uint8_t>(),
+                               stream_of(t)));
+  return codes;
+}
+
+std::shared_ptr<const LayerCodes> kept_codes(const Settings& s, const at::Tensor& weight, at::TensorList learned,
+                                             const std::function<QuantizedWeight()>& encode) {
+  std::vector<at::Tensor> sources{weight};
+  sources.insert(sources.end(), learned.begin(), learned.end());
+  const auto& window = s.product.window;
+  return device_codes().latent.get(sources, {s.spec, window ? &*window : nullptr}, [&] {
+    auto codes = std::make_shared<const LayerCodes>(layer_codes(s, encode()));
+    const c10::impl::VirtualGuardImpl device(weight.device().type());
+    device.synchronizeStream(device.getStream(weight.device()));  // whatever stream reads them next
+    return codes;
+  });
+}
+
+void forget_codes(const at::Tensor& weight) { device_codes().latent.forget(weight); }
+
+void product(const LayerCodes& l, const OptionalTensor& bias, const at::Tensor& x, const at::Tensor& a,
+             const kernels::ConvGeometry* g, const at::Tensor& y) {
+  const c10::DeviceGuard guard(y.device());
+  const Weights w(l, bias, y);
+  void* stream = stream_of(y);
+  if (!a.defined()) return multiply_floats(w, x, g, stream);
+  if (g != nullptr) return convolve(w, x, a, *g, stream);
+  multiply(w, padded(x, x.size(0), w.stride(l.depth)), floats_of(a), 0, stream);
 }
 
 void embedding(const TernaryLayer& l, const at::Tensor& indices, int64_t depth, const at::Tensor& y) {
   const c10::DeviceGuard guard(y.device());
-  const BoundLayer layer(l, {depth, 1});
-  const at::Tensor plain = indices.contiguous(), failed = at::empty({1}, y.options().dtype(at::kInt));
+  const Weights table(codes_of(l, {depth, 1}), {}, y);
+  const at::Tensor places = indices.contiguous(), failed = at::empty({1}, y.options().dtype(at::kInt));
   y.fill_(std::numeric_limits<float>::quiet_NaN());
-  const kernels::CudaEmbedding args{layer.weight->is_mma ? kernels::CudaTable::kTernary : kernels::CudaTable::kInt8,
-                                    layer.args,
-                                    plain.const_data_ptr<int64_t>(),
+  const kernels::CudaEmbedding args{table.is_mma ? kernels::CudaTable::kTernary : kernels::CudaTable::kInt8,
+                                    table.args,
+                                    places.const_data_ptr<int64_t>(),
                                     y.mutable_data_ptr<float>(),
                                     y.numel(),
                                     static_cast<uint32_t*>(failed.mutable_data_ptr())};

@@ -160,6 +160,54 @@ TEST(Cuda, AutocastRoundsTheResultsOfLayers) {
     }
 }
 
+// What is evaluated is what evaluation on the CPU computes, of codes that follow their weight.
+TEST(Cuda, EvaluationHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(6);
+  const at::NoGradGuard no_grad;
+  for (const WeightSpec& spec : test::specs(true))
+    for (const ActQuant& act : activations(spec)) {
+      SCOPED_TRACE(fmt::format("{} {}", to_text(spec), name(act.kind)));
+      const WeightQuant quant = test::quant_of(spec, 9);
+      WeightQuant other{spec, {}};
+      for (const at::Tensor& learned : quant.learned) other.learned.push_back(moved(learned));
+      const at::Tensor x = at::randn({3, 70}), weight = at::randn({9, 70}), device_weight = moved(weight),
+                       bias = at::randn({9});
+      const auto check = [&] {
+        for (int i = 0; i < 2; ++i)
+          expect_same(bit_linear(moved(x), device_weight, moved(bias), other, moved(act)),
+                      bit_linear(x, weight, bias, quant, act));
+      };
+      check();
+      weight.mul_(-3), device_weight.mul_(-3);
+      check();
+      if (quant.learned.empty()) continue;
+      for (const at::Tensor& learned : quant.learned) learned.mul_(2);
+      for (const at::Tensor& learned : other.learned) learned.mul_(2);
+      check();
+    }
+}
+
+TEST(Cuda, EvaluationOfConvolutionsHasTheBitsOfTheCpu) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(7);
+  const at::NoGradGuard no_grad;
+  for (const test::ConvCase& c : test::conv_cases())
+    for (const char* text : {"absmean", "ttq", "int8", "absmean/group64"}) {
+      const WeightSpec spec = ternary::parse_weight_spec(text).value();
+      if (spec.granularity == Granularity::kGroup && c.channels % spec.group != 0) continue;
+      const at::Tensor x = at::randn(test::concat({c.batch, c.channels}, c.input)), weight = test::random_weight(c);
+      const WeightQuant quant = test::quant_of(spec, c.filters);
+      WeightQuant other{spec, {}};
+      for (const at::Tensor& learned : quant.learned) other.learned.push_back(moved(learned));
+      for (const ActQuant& act : activations(spec)) {
+        SCOPED_TRACE(fmt::format("{} {} {}", text, name(act.kind), fmt::join(c.kernel, "x")));
+        expect_same(bit_conv(moved(x), moved(weight), {}, c.window, other, moved(act)),
+                    bit_conv(x, weight, {}, c.window, quant, act));
+      }
+    }
+}
+
 TEST(Cuda, WhatCannotBeIsRefused) {
   BITLAB_NEEDS_A_DEVICE();
   const PackedWeight weight = ternary_pack(at::randn({4, 8}), {});

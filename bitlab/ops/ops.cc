@@ -261,6 +261,8 @@ TORCH_LIBRARY_IMPL(bitlab, CUDA, m) {
   m.impl("ternary_linear", cuda::ternary_linear);
   m.impl("ternary_conv", cuda::ternary_conv);
   m.impl("ternary_embedding", cuda::ternary_embedding);
+  m.impl("bit_linear", BitOperators<cuda::bit_product>::linear);
+  m.impl("bit_conv", BitOperators<cuda::bit_product>::conv);
 }
 
 TORCH_LIBRARY_IMPL(bitlab, CompositeExplicitAutograd, m) {

@@ -19,8 +19,9 @@
 // activations passes unchanged where they are dynamic; with a static step it stops where they are clamped, and the step learns as in LSQ.
 // With blend < 1 the product is of w + blend (w' - w) and of x + blend (x' - x), in float32, with and without gradients.
 //
-// On CUDA the operators of training have the CPU's bits; where autocast is on, their results are rounded to its type once, x may have it, and gradients
-// come from products in it. Values that are not finite raise no error, but make NaN of what depends on them (kernels/cuda_plugin.h). So does the ternary_ family, but ternary_recurrent.
+// On CUDA the operators of training have the CPU's bits; where autocast is on, their results are rounded to its type once, x may have it, and
+// gradients come from products in it. There, and in the ternary_ family but for ternary_recurrent, values that are not finite raise no error: they
+// make NaN of what depends on them (kernels/cuda_plugin.h).
 //
 // On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv, bit_recurrent and bit_embedding are what they stand for:
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that

@@ -411,28 +411,6 @@ void check_depth(const TernaryOperands& o, int64_t depth) {
   o.check_groups(depth);
 }
 
-at::Tensor contract_linear(const IntegerLayer& layer, const Operands& o, at::ScalarType type) {
-  c10::DimVector shape(o.q.sizes());
-  shape.back() = layer.t.size(0);
-  const at::Tensor y = at::empty(shape, o.a.options().dtype(type));
-  if (y.numel() > 0) product(layer, o.q.reshape({-1, o.q.size(-1)}), o.a.contiguous(), nullptr, y);
-  return y;
-}
-
-at::Tensor contract_conv(const Settings& s, const IntegerLayer& layer, const Operands& o) {
-  const char* op = s.product.op();
-  const ConvWindow& w = *s.product.window;
-  const Window window(op, o.weight.t.sizes().slice(2), w.stride, w.padding, w.dilation, w.transposed, w.output_padding,
-                      w.groups);
-  const auto options = o.a.options().dtype(s.type);
-  const at::Tensor y = at::empty_symint(window.output(op, o.q, layer.t.size(0)), options, conv_format(o.x, w.stride.size()));
-  const kernels::ConvGeometry g = window.geometry(o.q);
-  const at::Tensor last = y.movedim(1, -1), written = last.contiguous();
-  if (y.numel() > 0) product(layer, o.q.movedim(1, -1).contiguous(), o.a.contiguous(), &g, written);
-  if (!written.is_same(last)) last.copy_(written);
-  return y;
-}
-
 // The sums of nothing, and the bias.
 at::Tensor without_depth(const at::Tensor& y, const OptionalTensor& bias, int64_t channel) {
   y.zero_();
@@ -493,13 +471,26 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
   return y;
 }
 
-std::optional<at::Tensor> contract(const Settings& s, const Operands& o, const OptionalTensor& bias) {
-  if (!serves(o.q) || o.q.numel() == 0 || o.weight.t.numel() == 0) return {};
-  const at::Tensor t = s.product.layout(o.weight.t).to_matrix(o.weight.t), scale = o.weight.scale.contiguous(),
-                   second = o.weight.scale_neg.defined() ? o.weight.scale_neg.contiguous() : at::Tensor(),
-                   added = given(bias) ? bias->contiguous() : at::Tensor();
-  const IntegerLayer layer{t, scale, second, added, is_ternary(s.spec.method)};
-  return s.product.window ? contract_conv(s, layer, o) : contract_linear(layer, o, s.type);
+at::Tensor contract(const Settings& s, const LayerCodes& codes, const Operands& o, at::IntArrayRef weight,
+                    const OptionalTensor& bias) {
+  const at::Tensor x = s.quantizes_x() ? o.q : o.x, a = s.quantizes_x() ? o.a.contiguous() : o.a;
+  const auto options = x.options().dtype(s.type);
+  if (!s.product.window) {
+    c10::DimVector shape(x.sizes());
+    shape.back() = codes.rows;
+    const at::Tensor y = at::empty(shape, options);
+    product(codes, bias, x.reshape({-1, codes.depth}).contiguous(), a, nullptr, y);
+    return y;
+  }
+  const char* op = s.product.op();
+  const ConvWindow& w = *s.product.window;
+  const Window window(op, weight.slice(2), w.stride, w.padding, w.dilation, w.transposed, w.output_padding, w.groups);
+  const at::Tensor y = at::empty_symint(window.output(op, x, codes.rows), options, conv_format(o.x, w.stride.size()));
+  const kernels::ConvGeometry g = window.geometry(x);
+  const at::Tensor last = y.movedim(1, -1), written = last.contiguous();
+  product(codes, bias, x.movedim(1, -1).contiguous(), a, &g, written);
+  if (!written.is_same(last)) last.copy_(written);
+  return y;
 }
 
 }  // namespace cuda

@@ -7,6 +7,8 @@
 
 #include "bitlab/ops/internal/call_observer.h"
 #include "bitlab/ops/internal/check.h"
+#include "bitlab/ops/internal/cuda.h"
+#include "bitlab/ops/internal/product.h"
 #include "bitlab/ops/internal/tensor_cache.h"
 #include "bitlab/ternary/codes.h"
 
@@ -25,14 +27,6 @@ TensorCache<Layout, CachedWeight>& layouts() {
   static auto* instance = new TensorCache<Layout, CachedWeight>;
   return *instance;
 }
-
-// What codes depend on besides the weight and its learned scales.
-struct Encoding {
-  ternary::WeightSpec spec;
-  bool transposed;
-  int64_t groups;
-  bool operator==(const Encoding&) const = default;
-};
 
 struct Latents {
   TensorCache<Encoding, PackedWeight> codes;                     // of latent weights
@@ -104,11 +98,9 @@ std::shared_ptr<const CachedWeight> packed_weight(const char* op, const at::Tens
 
 std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const WeightQuant& quant,
                                                  const ConvWindow* window) {
-  const bool transposed = window != nullptr && window->transposed;
-  const int64_t groups = window == nullptr ? 1 : window->groups;
   std::vector<at::Tensor> sources{weight};
   sources.insert(sources.end(), quant.learned.begin(), quant.learned.end());
-  return latents().codes.get(sources, {quant.spec, transposed, groups}, [&] {
+  return latents().codes.get(sources, {quant.spec, window}, [&] {
     // Codes that are made in inference mode would be inference tensors, whose own layouts could not be kept.
     const c10::InferenceMode normal(false);
     const at::NoGradGuard no_grad;
@@ -128,7 +120,10 @@ std::vector<at::Tensor> sources_of(const at::Tensor& codes) {
   return tensors;
 }
 
-void forget_codes(const at::Tensor& weight) { latents().codes.forget(weight); }
+void forget_codes(const at::Tensor& weight) {
+  latents().codes.forget(weight);
+  cuda::forget_codes(weight);
+}
 
 size_t packed_weight_count() { return layouts().size(); }
 

@@ -124,6 +124,8 @@ QuantizeActivationOp quantize_activation;
 TernaryLinearOp ternary_linear;
 TernaryConvOp ternary_conv;
 TernaryEmbeddingOp ternary_embedding;
+// Where gradients are off and the blend is 1, on codes that are kept.
+BitProductOp bit_product;
 }  // namespace cuda
 
 // Devices without kernels of their own.

@@ -12,6 +12,16 @@
 
 namespace bitlab::ops {
 
+// What the codes of a weight depend on besides its values and what its method learns.
+struct Encoding {
+  ternary::WeightSpec spec;
+  bool transposed;
+  int64_t groups;
+  Encoding(ternary::WeightSpec encoder, const ConvWindow* window)
+      : spec(encoder), transposed(window != nullptr && window->transposed), groups(window == nullptr ? 1 : window->groups) {}
+  bool operator==(const Encoding&) const = default;
+};
+
 struct Product {
   std::optional<ConvWindow> window;
 
