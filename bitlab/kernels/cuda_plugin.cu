@@ -18,7 +18,7 @@ void add_memory(CudaPlugin& table) {
     return problem(cudaSetDevice(device));
   };
   table.allocate = [](int64_t bytes, void** memory) { return problem(cudaMalloc(memory, static_cast<size_t>(bytes))); };
-  table.release = [](void* memory) { static_cast<void>(cudaFree(memory)); };
+  table.release = [](void* memory) { static_cast<void>(problem(cudaFree(memory))); };
   table.copy = [](void* to, const void* from, int64_t bytes, void* stream) {
     return problem(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, of(stream)));
   };
@@ -34,7 +34,7 @@ void add_streams(CudaPlugin& table) {
     *stream = made;
     return wrong;
   };
-  table.release_stream = [](void* stream) { static_cast<void>(cudaStreamDestroy(of(stream))); };
+  table.release_stream = [](void* stream) { static_cast<void>(problem(cudaStreamDestroy(of(stream)))); };
   table.synchronize = [](void* stream) { return problem(cudaStreamSynchronize(of(stream))); };
   table.begin_graph = [](void* stream) { return problem(cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal)); };
   table.end_graph = [](void* stream, void** graph) {
@@ -44,7 +44,6 @@ void add_streams(CudaPlugin& table) {
     if (error == cudaSuccess) error = cudaGraphInstantiate(&made, captured, 0);
     if (captured != nullptr) cudaGraphDestroy(captured);
     *graph = made;
-    if (error != cudaSuccess) cudaGetLastError();  // what follows is no graph's
     return problem(error);
   };
   table.run_graph = [](void* graph, void* stream) {

@@ -5,7 +5,12 @@
 
 namespace bitlab::cuda {
 
-inline const char* problem(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
+// CUDA keeps a call's error for whoever asks next, which would be the next launch.
+inline const char* problem(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  cudaGetLastError();
+  return cudaGetErrorString(error);
+}
 
 // Of the kernels that were just started.
 inline const char* launch_problem() { return problem(cudaGetLastError()); }
