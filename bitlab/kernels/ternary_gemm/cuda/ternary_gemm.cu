@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <mutex>
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
@@ -16,10 +18,11 @@ namespace {
 constexpr int64_t parts(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
 struct Device {
+  int id = 0;
   bool is_hopper = false;
 
   const char* find() {
-    int id = 0, major = 0;
+    int major = 0;
     cudaError_t error = cudaGetDevice(&id);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id);
     is_hopper = major == 9;
@@ -110,39 +113,42 @@ const char* describe_q(const TernaryGemmArgs& p, int64_t tokens, int box_tokens,
 
 constexpr int kMostShare = 8;  // blocks of a cluster that every device of the kind takes
 
+using Counts = std::array<int, kMostShare + 1>;
+
 template <class Product>
 struct Wgmma {
-  // How many clusters of `share` blocks run at once; 0 where the device cannot have them. Of the first device that asks: those of a machine are of
-  // one kind.
-  static int at_once(int share) {
-    static const auto counts = count_clusters();
-    return counts[static_cast<size_t>(share)];
+  // How many clusters of so many blocks run at once on the current device; 0 where it cannot have them. The shared memory that counting asks for is the
+  // kernel's on that device alone.
+  static const Counts& at_once(const Device& device) {
+    static std::mutex mutex;
+    static std::map<int, Counts> known;
+    const std::lock_guard lock(mutex);
+    const auto [found, is_new] = known.try_emplace(device.id);
+    if (is_new) found->second = count_clusters(device);
+    return found->second;
   }
 
-  static std::array<int, kMostShare + 1> count_clusters() {
-    std::array<int, kMostShare + 1> counts{};
+  static Counts count_clusters(const Device& device) {
+    Counts counts{};
     constexpr auto kBytes = static_cast<int>(Product::kSharedBytes);
-    int device = 0;
-    if (cudaFuncSetAttribute(wgmma_kernel<Product>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) != cudaSuccess ||
-        cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&counts[1], cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+    if (cuda::problem(cudaFuncSetAttribute(wgmma_kernel<Product>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) != nullptr ||
+        cuda::problem(cudaDeviceGetAttribute(&counts[1], cudaDevAttrMultiProcessorCount, device.id)) != nullptr)
       return {};
     for (int share = 2; share <= kMostShare; ++share) {
       Launch launch(dim3(static_cast<unsigned>(share)), Product::kThreads, true, nullptr);
       launch.config.dynamicSmemBytes = Product::kSharedBytes;
       launch.in_clusters(share);
       int& count = counts[static_cast<size_t>(share)];
-      if (cudaOccupancyMaxActiveClusters(&count, wgmma_kernel<Product>, &launch.config) != cudaSuccess) count = 0;
+      if (cuda::problem(cudaOccupancyMaxActiveClusters(&count, wgmma_kernel<Product>, &launch.config)) != nullptr) count = 0;
     }
-    cudaGetLastError();  // what was asked may be refused
     return counts;
   }
 
-  static const char* start(const TernaryGemmArgs& p, int64_t tokens, int share, cudaStream_t stream) {
+  static const char* start(const TernaryGemmArgs& p, int64_t tokens, const Device& device, int share, cudaStream_t stream) {
     CUtensorMap map;
     if (const char* wrong = describe_q(p, tokens, Product::kTokens, map)) return wrong;
     const int64_t tiles = parts(p.rows, Product::kRows) * parts(tokens, Product::kTokens);
-    const int64_t blocks = share > 1 ? tiles * share : std::min<int64_t>(tiles, at_once(1));
+    const int64_t blocks = share > 1 ? tiles * share : std::min<int64_t>(tiles, at_once(device)[1]);
     Launch launch(dim3(static_cast<unsigned>(blocks)), Product::kThreads, true, stream);
     launch.config.dynamicSmemBytes = Product::kSharedBytes;
     launch.in_clusters(share);
@@ -153,8 +159,8 @@ struct Wgmma {
 struct Shape {
   int64_t rows, tokens;  // of a tile
   double chunk;          // microseconds for 128 k of a tile
-  int (*at_once)(int share);
-  const char* (*start)(const TernaryGemmArgs&, int64_t tokens, int share, cudaStream_t);
+  const Counts& (*at_once)(const Device&);
+  const char* (*start)(const TernaryGemmArgs&, int64_t tokens, const Device&, int share, cudaStream_t);
 };
 template <class Product>
 constexpr Shape shape(double chunk) {
@@ -173,19 +179,21 @@ struct Choice {
 };
 
 // By a model of the time that was fitted to measurements on an H100.
-Choice choose(const TernaryGemmArgs& p, int64_t tokens) {
+Choice choose(const TernaryGemmArgs& p, int64_t tokens, const Device& device) {
   constexpr double kTile = 1.5, kExchange = 1.4e-4;  // microseconds, the latter of a result
   Choice best;
   double least = 0;
   const int64_t chunks = mma_chunks(p.depth);
-  for (const Shape& shape : kShapes)
+  for (const Shape& shape : kShapes) {
+    const Counts& counts = shape.at_once(device);
     for (int share = 1; share <= kMostShare && share <= chunks; ++share) {
-      const int64_t tiles = parts(p.rows, shape.rows) * parts(tokens, shape.tokens), at_once = shape.at_once(share);
+      const int64_t tiles = parts(p.rows, shape.rows) * parts(tokens, shape.tokens), at_once = counts[static_cast<size_t>(share)];
       if (at_once == 0 || (share > 1 && tiles > at_once)) continue;
       const double time = static_cast<double>(parts(tiles, at_once)) * (static_cast<double>(parts(chunks, share)) * shape.chunk + kTile) +
                           (share > 1 ? kExchange * static_cast<double>(shape.rows * shape.tokens) : 0);
       if (best.shape == nullptr || time < least) best = {&shape, share}, least = time;
     }
+  }
   return best;
 }
 
@@ -229,8 +237,8 @@ const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProd
       return start_tiles<false>({p, tokens, {}}, stream_);
     case CudaProduct::kWgmma: {
       if (!has_wgmma) return "one scale a row, a depth from 1 to 264192 and a Hopper GPU for wgmma";
-      const Choice choice = choose(p, tokens);
-      return choice.shape == nullptr ? "a device with shared memory for wgmma" : choice.shape->start(p, tokens, choice.share, stream);
+      const Choice choice = choose(p, tokens, device);
+      return choice.shape == nullptr ? "a device with shared memory for wgmma" : choice.shape->start(p, tokens, device, choice.share, stream);
     }
     default:
       return cuda::for_each(EachResult{p, p.rows * tokens}, stream);

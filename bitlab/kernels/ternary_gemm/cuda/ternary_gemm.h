@@ -13,7 +13,7 @@ enum class CudaProduct : int32_t {
   kAny,        // the best for the problem
   kReference,  // a thread for each result; every depth
   kMma,        // mma.sync, sm_80 and newer; every scaling, depth up to kMmaMaxDepth
-  kMmaTiles,   // mma.sync in blocks of many tokens; no scales of groups
+  kMmaTiles,   // mma.sync in blocks of many tokens; likewise
   kWgmma,      // wgmma, sm_90a; one scale, depth up to kMmaMaxDepth
 };
 
