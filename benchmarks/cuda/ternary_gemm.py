@@ -59,7 +59,7 @@ def packed(t):
 class Plugin(ctypes.Structure):
     """The beginning of CudaPlugin."""
 
-    VERSION = 4
+    VERSION = 5
     GEMM = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.POINTER(Args), ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p)
     _fields_ = [
         ("version", ctypes.c_int32), ("encode_absmean", ctypes.c_void_p), ("pack_ternary", ctypes.c_void_p),

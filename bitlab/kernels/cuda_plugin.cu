@@ -49,7 +49,13 @@ void add_streams(CudaPlugin& table) {
   table.run_graph = [](void* graph, void* stream) {
     return problem(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), of(stream)));
   };
-  table.release_graph = [](void* graph) { static_cast<void>(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); };
+  table.release_graph = [](void* graph) { static_cast<void>(problem(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)))); };
+  table.is_capturing = [](void* stream, int32_t* answer) {
+    cudaStreamCaptureStatus status{};
+    const char* wrong = problem(cudaStreamIsCapturing(of(stream), &status));
+    *answer = status != cudaStreamCaptureStatusNone ? 1 : 0;
+    return wrong;
+  };
 }
 
 CudaPlugin make_table() {

@@ -30,10 +30,12 @@ namespace {
 
 const kernels::CudaPlugin* plugin() { return kernels::cuda_plugin().ok() ? *kernels::cuda_plugin() : nullptr; }
 
-// LibTorch's current stream of the tensor's device.
-void* stream_of(const at::Tensor& tensor) {
-  return c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device()).native_handle();
+c10::impl::VirtualGuardImpl guard_of(const at::Tensor& tensor) {
+  return c10::impl::VirtualGuardImpl(tensor.device().type());
 }
+// LibTorch's current stream of the tensor's device.
+c10::Stream current_stream(const at::Tensor& tensor) { return guard_of(tensor).getStream(tensor.device()); }
+void* stream_of(const at::Tensor& tensor) { return current_stream(tensor).native_handle(); }
 
 void check(const char* wrong) {
   require(wrong == nullptr, ErrorCode::kInternal, "[cuda] work on the stream, got: {}", wrong == nullptr ? "" : wrong);
@@ -87,6 +89,27 @@ at::Tensor packed_values(const char* op, const at::Tensor& codes, const WeightFo
   return rows.to(codes.device());
 }
 
+// Codes that are kept are there for every stream, once this one has made them.
+void settle(cuda::LayerCodes& codes) {
+  codes.made_on = current_stream(codes.values);
+  guard_of(codes.values).synchronizeStream(*codes.made_on);
+}
+
+// The current stream reads them, too: their memory is no one else's before it has, although they may be dropped at any time.
+void lend(const cuda::LayerCodes& codes) {
+  const c10::Stream stream = current_stream(codes.values);
+  if (stream == codes.made_on) return;
+  for (const at::Tensor* kept : {&codes.values, &codes.scale, &codes.scale_neg})
+    if (kept->defined()) guard_of(*kept).recordDataPtrOnStream(kept->storage().data_ptr(), stream);
+}
+
+// Whether a CUDA graph writes down what is started, to run it again whatever became of the tensors of now.
+bool is_capturing(const at::Tensor& tensor) {
+  int32_t answer = 0;
+  check(plugin()->is_capturing(stream_of(tensor), &answer));
+  return answer != 0;
+}
+
 at::Tensor plain(const OptionalTensor& tensor) { return given(tensor) ? tensor->contiguous() : at::Tensor(); }
 
 cuda::LayerCodes codes_of(const cuda::TernaryLayer& l, const WeightForm& form) {
@@ -98,8 +121,10 @@ cuda::LayerCodes codes_of(const cuda::TernaryLayer& l, const WeightForm& form) {
     made->is_mma = l.codes.scalar_type() == at::kByte && form.groups == 1;
     made->values = packed_values(l.op, l.codes, form, made->is_mma);
     if (l.group != 0) made->scale = l.scale.t().contiguous();
+    settle(*made);
     return made;
   });
+  lend(codes);
   if (l.group == 0) codes.scale = l.scale.contiguous();
   codes.scale_neg = plain(l.scale_neg);
   return codes;
@@ -288,12 +313,15 @@ std::shared_ptr<const LayerCodes> kept_codes(const Settings& s, const at::Tensor
   std::vector<at::Tensor> sources{weight};
   sources.insert(sources.end(), learned.begin(), learned.end());
   const auto& window = s.product.window;
-  return device_codes().latent.get(sources, {s.spec, window ? &*window : nullptr}, [&] {
-    auto codes = std::make_shared<const LayerCodes>(layer_codes(s, encode()));
-    const c10::impl::VirtualGuardImpl device(weight.device().type());
-    device.synchronizeStream(device.getStream(weight.device()));  // whatever stream reads them next
-    return codes;
+  const auto make = [&] { return std::make_shared<LayerCodes>(layer_codes(s, encode())); };
+  if (is_capturing(weight) || !device_codes().latent.keeps(sources)) return make();
+  auto codes = device_codes().latent.get(sources, {s.spec, window ? &*window : nullptr}, [&] {
+    auto made = make();
+    settle(*made);
+    return made;
   });
+  lend(*codes);
+  return codes;
 }
 
 void forget_codes(const at::Tensor& weight) { device_codes().latent.forget(weight); }

@@ -1,9 +1,13 @@
 // Operators on a CUDA device beside those of the CPU. The device is the one that the host plays: a ctest entry of its own loads it
 // (tests/cuda/played_libtorch.cc).
 #include <ATen/autocast_mode.h>
+#include <c10/core/Event.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
+#include "bitlab/kernels/cuda_plugin.h"
 #include "bitlab/ops/test_support.h"
 
 namespace bitlab::ops {
@@ -206,6 +210,56 @@ TEST(Cuda, EvaluationOfConvolutionsHasTheBitsOfTheCpu) {
                     bit_conv(x, weight, {}, c.window, quant, act));
       }
     }
+}
+
+// Whether the host waits for the device in a call.
+template <class Call>
+bool waits(Call call) {
+  c10::Event before(at::kCUDA, c10::EventFlag::BACKEND_DEFAULT);
+  before.record(c10::impl::VirtualGuardImpl(at::kCUDA).getStream({at::kCUDA, 0}));
+  call();
+  return before.query();
+}
+
+// It waits for codes that are kept, once.
+TEST(Cuda, EvaluationWaitsForCodesThatAreKept) {
+  BITLAB_NEEDS_A_DEVICE();
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = moved(at::randn({3, 70})), weight = moved(at::randn({9, 70}));
+  const auto layer = [&](const at::Tensor& own) { bit_linear(x, own, {}, {}, {}); };
+  EXPECT_TRUE(waits([&] { layer(weight); }));
+  EXPECT_FALSE(waits([&] { layer(weight); }));
+  weight.mul_(2);
+  EXPECT_TRUE(waits([&] { layer(weight); }));
+  const c10::InferenceMode inference;  // whose tensors change unseen
+  const at::Tensor unseen = weight.clone();
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(waits([&] { layer(unseen); }));
+}
+
+// A graph computes with the weight that it finds when it is run.
+TEST(Cuda, GraphsFollowTheirWeights) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(9);
+  const at::NoGradGuard no_grad;
+  const kernels::CudaPlugin& plugin = *kernels::cuda_plugin().value();
+  const at::Tensor x = at::randn({20, 256}), weight = at::randn({40, 256}), device_x = moved(x),
+                   device_weight = moved(weight);
+  const auto layer = [&] { return bit_linear(device_x, device_weight, {}, {}, {}); };
+  layer();  // whose codes are kept
+  at::Tensor y;
+  void* graph = nullptr;
+  const auto capture = [&] {
+    ASSERT_EQ(plugin.begin_graph(nullptr), nullptr);
+    y = layer();
+    ASSERT_EQ(plugin.end_graph(nullptr, &graph), nullptr);
+  };
+  EXPECT_FALSE(waits(capture));
+  for (const double factor : {-3.0, 0.5}) {
+    weight.mul_(factor), device_weight.mul_(factor);
+    ASSERT_EQ(plugin.run_graph(graph, nullptr), nullptr);
+    expect_same(y, bit_linear(x, weight, {}, {}, {}));
+  }
+  plugin.release_graph(graph);
 }
 
 TEST(Cuda, WhatCannotBeIsRefused) {

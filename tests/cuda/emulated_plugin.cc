@@ -105,14 +105,19 @@ struct Graph {
 // A stream does at once what it is given, unless a graph writes it down.
 struct Stream {
   std::unique_ptr<Graph> graph;
+
+  // The default stream where none is named.
+  static Stream& of(void* stream) {
+    static Stream standard;
+    return stream == nullptr ? standard : *static_cast<Stream*>(stream);
+  }
 };
 
 }  // namespace
 
 void start_on_host(void* stream, std::function<void()> work) {
-  auto* own = static_cast<Stream*>(stream);
-  if (own != nullptr && own->graph != nullptr) {
-    own->graph->work.push_back(std::move(work));
+  if (const auto& graph = Stream::of(stream).graph; graph != nullptr) {
+    graph->work.push_back(std::move(work));
   } else {
     Memory::instance().run(work);
   }
@@ -206,11 +211,11 @@ CudaPlugin make_table() {
   table.synchronize = [](void*) -> const char* { return nullptr; };
   table.begin_graph = [](void* stream) -> const char* {
     if (std::getenv("BITLAB_EMULATED_WITHOUT_GRAPHS") != nullptr) return "operation not supported";
-    static_cast<Stream*>(stream)->graph = std::make_unique<Graph>();
+    Stream::of(stream).graph = std::make_unique<Graph>();
     return nullptr;
   };
   table.end_graph = [](void* stream, void** graph) -> const char* {
-    *graph = static_cast<Stream*>(stream)->graph.release();
+    *graph = Stream::of(stream).graph.release();
     return nullptr;
   };
   table.run_graph = [](void* graph, void*) -> const char* {
@@ -218,6 +223,10 @@ CudaPlugin make_table() {
     return nullptr;
   };
   table.release_graph = [](void* graph) { delete static_cast<Graph*>(graph); };
+  table.is_capturing = [](void* stream, int32_t* answer) -> const char* {
+    *answer = Stream::of(stream).graph != nullptr ? 1 : 0;
+    return nullptr;
+  };
   return table;
 }
 

@@ -38,7 +38,7 @@ struct CudaWhere;
 struct CudaZip;
 
 struct CudaPlugin {
-  static constexpr int32_t kVersion = 4;  // of this struct
+  static constexpr int32_t kVersion = 5;  // of this struct
   int32_t version;
 
   // ternary/encode.h for absmean: w float32 [parts, length], where a part shares a scale -> t int8, scale and threshold float32 [parts]. scratch:
@@ -73,6 +73,8 @@ struct CudaPlugin {
   const char* (*end_graph)(void* stream, void** graph);
   const char* (*run_graph)(void* graph, void* stream);
   void (*release_graph)(void* graph);
+  // Whether what goes to the stream is written down, by whoever began it.
+  const char* (*is_capturing)(void* stream, int32_t* answer);
 
   // --- Operations; their arguments stand in <op>/cuda/.
   const char* (*activation_quant)(const CudaActivationQuant*, void* stream);

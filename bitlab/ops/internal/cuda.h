@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 
+#include <c10/core/Stream.h>
+
 #include "bitlab/kernels/conv_geometry.h"
 #include "bitlab/ops/internal/bit_operands.h"
 
@@ -23,15 +25,17 @@ struct LayerCodes {
   bool is_mma;
   at::Tensor
       values;  // uint8, packed for the matrix units, of ternary weights in one group of channels; else int8 [rows, depth]
-  at::Tensor scale;      // float32 [1] or [rows], or with a group float16 [groups, rows]; contiguous
-  at::Tensor scale_neg;  // contiguous; may be undefined
-  int64_t group;         // of k, or 0
+  at::Tensor scale;                      // float32 [1] or [rows], or with a group float16 [groups, rows]; contiguous
+  at::Tensor scale_neg;                  // contiguous; may be undefined
+  int64_t group;                         // of k, or 0
+  std::optional<c10::Stream> made_on{};  // of codes that are kept
 };
 // Whether products serve a layer's evaluation, to the bits of the ternary_ operator of its packed codes.
 bool evaluates(const Settings& s);
 // Where serves(weight.t).
 LayerCodes layer_codes(const Settings& s, const QuantizedWeight& weight);
-// Of a latent weight, by `encode` when it is first seen with this encoding, and again after a change of it or of what its method learns (tensor_cache.h).
+// Of a latent weight, by `encode` when it is first seen with this encoding, and again after a change of it or of what its method learns (tensor_cache.h);
+// made anew in a CUDA graph, which finds its weight changed without a word.
 std::shared_ptr<const LayerCodes> kept_codes(const Settings& s, const at::Tensor& weight, at::TensorList learned,
                                              const std::function<QuantizedWeight()>& encode);
 void forget_codes(const at::Tensor& weight);

@@ -45,11 +45,16 @@ class TensorCache {
   // tensors, which change unseen, are made each time.
   template <class Make>
   std::shared_ptr<const Value> get(const std::vector<at::Tensor>& sources, const Use& use, Make make) {
-    if (!std::all_of(sources.begin(), sources.end(), SeenTensor::is_traceable)) return make();
+    if (!keeps(sources)) return make();
     if (auto kept = find(sources, use)) return kept;
     Entry entry{{sources.begin(), sources.end()}, use, nullptr};  // as the sources are before they are read
     entry.value = make();
     return keep(sources[0].unsafeGetTensorImpl(), std::move(entry));
+  }
+
+  // Whether a value for these sources is kept.
+  static bool keeps(const std::vector<at::Tensor>& sources) {
+    return std::all_of(sources.begin(), sources.end(), SeenTensor::is_traceable);
   }
 
   // The value for one tensor and `use`, where one is kept.
