@@ -27,14 +27,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-void check_bias(const char* op, const c10::SymInt& rows, const OptionalTensor& bias) {
+void check_bias(const char* op, const c10::SymInt& rows, const OptionalTensor& bias, at::Device device) {
   if (!given(bias)) return;
   require_float32(op, "bias", *bias);
+  require_device(op, "bias", *bias, device);
   require(bias->dim() == 1 && bias->sym_size(0) == rows, ErrorCode::kShapeMismatch, "[{}] a bias [N], got {}", op,
           show(*bias));
 }
 
-void check_shapes(const Product& product, const at::Tensor& x, const at::Tensor& weight) {
+void check_operands(const Product& product, const at::Tensor& x, const at::Tensor& weight) {
+  require_device(product.op(), "weight", weight, x.device());
   if (!product.window) {
     require(weight.dim() == 2 && x.dim() >= 1 && x.sym_size(-1) == weight.sym_size(1), ErrorCode::kShapeMismatch,
             "[bit_linear] x [..., K] and a weight [N, K], got {} and {}", show(x), show(weight));
@@ -80,9 +82,9 @@ struct Forward {
 
   Forward(const Settings& s, const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
           at::TensorList learned, const at::Tensor& act_scale) {
-    check_shapes(s.product, x, weight);
+    check_operands(s.product, x, weight);
     const WeightLayout layout = s.product.layout(weight);
-    check_bias(s.product.op(), layout.rows(), bias);
+    check_bias(s.product.op(), layout.rows(), bias, x.device());
     if (s.quantizes_x()) {
       const auto [q, a] = quantize_activation(x, s.product.start_dim(), {s.activation, act_scale});
       operands.q = q, operands.a = a;
@@ -343,7 +345,7 @@ namespace cpu {
 
 at::Tensor bit_product(const BitProductCall& c) {
   if (!runs_on_codes(c.spec, c.blend)) return any_device::bit_product(c);
-  check_shapes({c.window}, c.x, c.weight);
+  check_operands({c.window}, c.x, c.weight);
   const ConvWindow* window = c.window ? &*c.window : nullptr;
   const auto codes = codes_of(c.weight, c.spec, c.learned, window);
   const ActQuant activation{ternary::parse_act_kind(c.activation).value(), tensor_of(c.act_scale)};
@@ -369,8 +371,8 @@ at::Tensor bit_product(const BitProductCall& c) {
   const bool has_values = c.x.numel() > 0 && c.weight.numel() > 0;
   if (!runs_on_codes(c.spec, c.blend) || !evaluates(s) || !serves(c.x) || !has_values) return any_device::bit_product(c);
   return with_batch(c, [&](const at::Tensor& x) {
-    check_shapes(s.product, x, c.weight);
-    check_bias(s.product.op(), s.product.layout(c.weight).rows(), c.bias);
+    check_operands(s.product, x, c.weight);
+    check_bias(s.product.op(), s.product.layout(c.weight).rows(), c.bias, x.device());
     const auto codes = kept_codes(s, c.weight, c.learned, [&] { return codes_by(s, c.weight, c.learned); });
     Operands o;
     o.x = s.quantizes_x() ? x : float_input(s, x);

@@ -257,7 +257,7 @@ void convolve(const Weights& w, const at::Tensor& q, const at::Tensor& a, const 
 // The commonest encoder; others, and sparse or drawn codes, are any_device's.
 bool encodes(const Latent& from) {
   const ternary::WeightSpec& spec = from.spec;
-  return cuda::serves(from.w) && spec.method == ternary::Method::kAbsmean &&
+  return cuda::serves(from.w) && from.learned.empty() && spec.method == ternary::Method::kAbsmean &&
          spec.granularity != ternary::Granularity::kGroup && spec.sparsity == ternary::Sparsity::kDense && spec.draw == 0;
 }
 

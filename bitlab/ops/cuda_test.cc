@@ -273,13 +273,33 @@ TEST(Cuda, WhatCannotBeIsRefused) {
               ternary_linear(moved(at::randn({2, 9})), moved(weight), {}, {});
             }),
             ErrorCode::kShapeMismatch);
+  // What the host has is no memory of the device.
+  const at::Tensor latent = at::randn({4, 8}), filters = at::randn({4, 1, 2}), bias = at::randn({4}),
+                   place = at::tensor({int64_t{0}});
+  const ConvWindow window{.stride = {1}, .padding = {0}, .dilation = {1}, .groups = 2};
+  for (const bool learns : {false, true}) {
+    const c10::AutoGradMode mode(learns);
+    const auto refuses = [](auto layer) { EXPECT_EQ(test::code_of(layer), ErrorCode::kInvalidArgument); };
+    refuses([&] { bit_linear(moved(x), moved(latent), bias, {}, {}); });
+    refuses([&] { bit_linear(moved(x), latent, {}, {}, {}); });
+    refuses([&] { bit_linear(x, moved(latent), {}, {}, {}); });
+    refuses([&] { bit_conv(moved(x), filters, {}, window, {}, {}); });
+    refuses([&] { bit_conv(moved(x), moved(filters), bias, window, {}, {}); });
+    refuses([&] { ternary_embedding(moved(weight), place, 8); });
+    refuses([&] { ternary_embedding(weight, moved(place), 8); });
+  }
+  EXPECT_EQ(test::code_of([&] {
+              quantize_weight(moved(latent), {{}, {moved(at::ones({1}))}});
+            }),
+            test::code_of([&] {
+              quantize_weight(latent, {{}, {at::ones({1})}});
+            }));
   PackedWeight broken = moved(weight);
   broken.codes = at::full_like(broken.codes, 0xFF);
   EXPECT_EQ(test::code_of([&] { ternary_linear(moved(x), broken, {}, {}); }), ErrorCode::kCorrupt);
   EXPECT_EQ(test::code_of([&] { ternary_embedding(broken, moved(at::tensor({int64_t{0}})), 8); }), ErrorCode::kCorrupt);
   // Without inputs there is the bias.
   const PackedWeight empty{at::empty({4, 0}, at::kByte), at::ones({1}), {}, 0};
-  const at::Tensor bias = at::randn({4});
   EXPECT_TRUE(same_bits(ternary_linear(moved(at::empty({2, 0})), moved(empty), moved(bias), {}).cpu(), bias.expand({2, 4})));
 }
 

@@ -43,10 +43,10 @@ struct TernaryOperands {
             "[{}] codes [N, ceil(K / 4)] of one row or more, got {}", op, show(codes));
     const c10::SymInt rows = codes.sym_size(0);
     require_float32(op, "x", x);
-    check_device("codes", codes);
-    check_device("scale", scale);
-    if (given(scale_neg)) check_device("scale_neg", *scale_neg);
-    if (given(bias)) check_device("bias", *bias);
+    require_device(op, "codes", codes, x.device());
+    require_device(op, "scale", scale, x.device());
+    if (given(scale_neg)) require_device(op, "scale_neg", *scale_neg, x.device());
+    if (given(bias)) require_device(op, "bias", *bias, x.device());
     if (group != 0) {
       require(scale.scalar_type() == at::kHalf && scale.dim() == 2 && scale.sym_size(0) == rows && !given(scale_neg),
               ErrorCode::kShapeMismatch, "[{}] a float16 scale [N, groups] alone, got {} {}", op,
@@ -73,10 +73,6 @@ struct TernaryOperands {
   }
 
  private:
-  void check_device(const char* argument, const at::Tensor& tensor) const {
-    require(tensor.device() == x.device(), ErrorCode::kInvalidArgument, "[{}] tensors on {}, as x, got one on {} (name={})",
-            op, x.device().str(), tensor.device().str(), argument);
-  }
   void check_scale(const char* argument, const at::Tensor& tensor, const c10::SymInt& rows) const {
     require_float32(op, argument, tensor);
     require(tensor.dim() == 1 && (tensor.sym_size(0) == 1 || tensor.sym_size(0) == rows), ErrorCode::kShapeMismatch,
@@ -84,7 +80,8 @@ struct TernaryOperands {
   }
 };
 
-void check_indices(const char* op, const at::Tensor& indices) {
+void check_indices(const char* op, const at::Tensor& indices, const at::Tensor& codes) {
+  require_device(op, "indices", indices, codes.device());
   require(indices.scalar_type() == at::kLong, ErrorCode::kTypeMismatch, "[{}] int64, got {} (name=indices)", op,
           c10::toString(indices.scalar_type()));
 }
@@ -329,7 +326,7 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
                              const at::Tensor& indices, int64_t depth, int64_t group) {
   constexpr const char* kOp = "ternary_embedding";
   const at::Tensor y = meta::ternary_embedding(codes, scale, scale_neg, indices, depth, group);
-  check_indices(kOp, indices);
+  check_indices(kOp, indices, codes);
   const OptionalTensor none;
   const Prepared p(
       {kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group},
@@ -462,7 +459,7 @@ at::Tensor ternary_embedding(const at::Tensor& codes, const at::Tensor& scale, c
                              const at::Tensor& indices, int64_t depth, int64_t group) {
   constexpr const char* kOp = "ternary_embedding";
   const at::Tensor y = meta::ternary_embedding(codes, scale, scale_neg, indices, depth, group);
-  check_indices(kOp, indices);
+  check_indices(kOp, indices, codes);
   const OptionalTensor none;
   const TernaryOperands o{kOp, y, codes, scale, scale_neg, none, none, ternary::ActKind::kNone, group};
   check_depth(o, depth);

@@ -35,6 +35,12 @@ inline void require_float32(const char* op, const char* name, const at::Tensor& 
           c10::toString(tensor.scalar_type()), name);
 }
 
+// Kernels read the memory of one device.
+inline void require_device(const char* op, const char* name, const at::Tensor& tensor, at::Device device) {
+  require(tensor.device() == device, ErrorCode::kInvalidArgument, "[{}] tensors on {}, got one on {} (name={})", op,
+          device.str(), tensor.device().str(), name);
+}
+
 // Static activations have a step, and others none.
 inline void check_act_scale(const char* op, ternary::ActKind kind, const OptionalTensor& act_scale) {
   const auto problem = ternary::act_scale_problem(kind, given(act_scale));
