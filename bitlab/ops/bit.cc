@@ -255,7 +255,7 @@ Settings weight_settings(std::string_view spec, double blend) {
 template <class F>
 at::Tensor with_batch(const BitProductCall& c, F f) {
   const bool is_sample = c.window && c.x.dim() == static_cast<int64_t>(c.window->stride.size()) + 1;
-  return is_sample ? f(c.x.unsqueeze(0)).squeeze(0) : f(c.x);
+  return is_sample ? f(c.x.unsqueeze(0)).squeeze(0).contiguous() : f(c.x);  // as conv_format() says
 }
 
 // Forward-mode differentiation, which would take what these operators do not give for zero, is refused.
@@ -426,7 +426,7 @@ at::Tensor bit_product(const BitProductCall& c) {
   const auto [codes, scale, scale_neg] = meta::ternary_pack(c.weight, c.spec, c.learned, window.transposed, window.groups);
   const OptionalTensor second = scale_neg.sym_numel() == 0 ? OptionalTensor() : scale_neg;
   const int64_t group = scale.dim() == 2 ? spec_of(c.spec).group : 0;
-  const at::Tensor x = c.dtype ? in_type(c.x, at::kFloat) : c.x;
+  const at::Tensor x = widened(c.x);
   return in_type(c.window ? meta::ternary_conv(x, codes, scale, second, c.bias, c.act_scale, c.weight.sizes().slice(2),
                                                window.stride, window.padding, window.dilation, window.transposed,
                                                window.output_padding, window.groups, c.activation, group)

@@ -262,6 +262,34 @@ TEST(Cuda, GraphsFollowTheirWeights) {
   plugin.release_graph(graph);
 }
 
+// What is traced has the form of what is computed, of samples without a batch that are no block of memory and of x in 16 bits, too.
+TEST(Cuda, TracesHaveTheFormOfResults) {
+  BITLAB_NEEDS_A_DEVICE();
+  const at::Tensor picture = at::randn({6, 5, 64}).permute({2, 0, 1}), filters = at::randn({5, 64, 3, 3}),
+                   rows = at::randn({9, 64});
+  const ConvWindow window{{1, 1}, {1, 1}, {1, 1}};
+  for (const bool learns : {false, true})
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      SCOPED_TRACE(fmt::format("{} {}", learns, c10::toString(type)));
+      const auto check = [&](const auto& layer) {
+        const at::Tensor found = layer(at::kCUDA), traced = layer(at::kMeta);
+        EXPECT_EQ(found.sizes(), traced.sizes());
+        EXPECT_EQ(found.strides(), traced.strides());
+        EXPECT_EQ(found.scalar_type(), traced.scalar_type());
+      };
+      if (learns) {  // LibTorch's convolution has no such form in C++
+        EXPECT_TRUE(bit_conv(moved(picture.to(type)), moved(filters).requires_grad_(), {}, window, {}, {}).is_contiguous());
+      } else {
+        check([&](at::DeviceType device) {
+          return bit_conv(picture.to(device, type), filters.to(device), {}, window, {}, {});
+        });
+      }
+      check([&](at::DeviceType device) {
+        return bit_linear(picture.to(device, type).movedim(0, -1), rows.to(device).requires_grad_(learns), {}, {}, {});
+      });
+    }
+}
+
 TEST(Cuda, WhatCannotBeIsRefused) {
   BITLAB_NEEDS_A_DEVICE();
   const PackedWeight weight = ternary_pack(at::randn({4, 8}), {});

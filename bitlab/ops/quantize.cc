@@ -180,10 +180,8 @@ FourTensors quantize_weight(const at::Tensor& weight, std::string_view spec, at:
 
 TwoTensors quantize_activation(const at::Tensor& x, int64_t start_dim, std::string_view activation,
                                const OptionalTensor& act_scale) {
-  // What autocast leaves in 16 bits has the values of float32.
-  const bool is_short = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
-  if (!serves(x)) return any_device::quantize_activation(is_short ? x.to(at::kFloat) : x, start_dim, activation, act_scale);
-  if (!is_short) require_float32("quantize_activation", "x", x);
+  if (!serves(x)) return any_device::quantize_activation(widened(x), start_dim, activation, act_scale);
+  if (!is_short(x)) require_float32("quantize_activation", "x", x);
   return quantized_activation<cuda::quantize_rows>(x, start_dim, activation, act_scale);
 }
 

@@ -13,6 +13,12 @@ inline at::Tensor in_type(const at::Tensor& tensor, at::ScalarType type) {
   return tensor.scalar_type() == type ? tensor : tensor.to(type);
 }
 
+// Whether it has 16 bits a value, and its values in float32 then. Other tensors stay as they are.
+inline bool is_short(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
+}
+inline at::Tensor widened(const at::Tensor& tensor) { return is_short(tensor) ? tensor.to(at::kFloat) : tensor; }
+
 // A size as a number: in a trace it is fixed, that one alone, where Tensor::size() would fix all of a tensor's.
 inline int64_t known(const c10::SymInt& size) { return size.guard_int(__FILE__, __LINE__); }
 
