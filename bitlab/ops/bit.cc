@@ -186,7 +186,7 @@ struct BitProduct : torch::autograd::Function<BitProduct> {
     Forward run(s, x, weight, bias, learned, act_scale);
     const Operands& o = run.operands;
     const bool needs_x_value = !s.quantizes_x() || s.blend != 1 || is_static(s.activation);
-    keep(ctx, settings, gradient_type(x), x.scalar_type());
+    keep(ctx, settings, gradient_type(x, s.type), x.scalar_type());
     variable_list saved{o.q,
                         o.a,
                         o.weight.t,

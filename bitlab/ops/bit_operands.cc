@@ -1,6 +1,8 @@
 #include "bitlab/ops/internal/bit_operands.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/where.h>
 
@@ -13,8 +15,14 @@ at::Tensor blended_value(const at::Tensor& quantized, const at::Tensor& latent, 
   return blend == 1 ? quantized : latent + (quantized - latent) * blend;
 }
 
-// Of the product of integers and their scale, on its way to a value of `type`: what is blended is so in float32.
-at::ScalarType product_type(const Settings& s, at::ScalarType type) { return s.blend == 1 ? type : at::kFloat; }
+// The product of integers and their scale, on its way to a value of `type`: what is blended is so in float32. Small scales are none of float16's numbers, though
+// their products may be.
+at::Tensor scaled(const at::Tensor& integers, const at::Tensor& scale, const Settings& s, at::ScalarType type) {
+  const at::ScalarType product = s.blend == 1 ? type : at::kFloat;
+  if (product != at::kHalf) return integers * in_type(scale, product);
+  at::Tensor values = at::empty_like(integers, integers.options().dtype(product));
+  return at::mul_out(values, integers, scale);
+}
 
 // g scaled by a slope that holds for the quantized part; an undefined slope is 1.
 at::Tensor blended(const at::Tensor& g, const at::Tensor& slope, double blend) {
@@ -37,15 +45,13 @@ at::Tensor chosen_slope(const EncodedWeight& of) {
 
 at::Tensor Operands::x_value(const Settings& s, at::ScalarType type) const {
   if (!s.quantizes_x()) return in_type(x, type);
-  const at::ScalarType product = product_type(s, type);
-  return in_type(blended_value(q * in_type(a, product), x, s.blend), type);
+  return in_type(blended_value(scaled(q, a, s, type), x, s.blend), type);
 }
 
 at::Tensor Operands::weight_value(const Settings& s, at::ScalarType type) const {
   const WeightLayout layout = s.product.layout(weight.t);
   const at::Tensor scale = layout.spread(weight.scale, s.spec);
-  if (!weight.scale_neg.defined())
-    return in_type(blended_value(weight.t * in_type(scale, product_type(s, type)), latent, s.blend), type);
+  if (!weight.scale_neg.defined()) return in_type(blended_value(scaled(weight.t, scale, s, type), latent, s.blend), type);
   const at::Tensor t = weight.t.to(at::kFloat);
   const at::Tensor negative = at::where(t < 0, -layout.spread(weight.scale_neg, s.spec), t);
   return in_type(blended_value(at::where(t > 0, scale, negative), latent, s.blend), type);

@@ -8,6 +8,7 @@
 #include <torch/torch.h>
 
 #include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/test_support.h"
 
 namespace bitlab::ops {
@@ -210,6 +211,34 @@ TEST(Cuda, EvaluationOfConvolutionsHasTheBitsOfTheCpu) {
                     bit_conv(x, weight, {}, c.window, quant, act));
       }
     }
+}
+
+// The products of a backward pass have the type of the results, whoever asks for it, and values of float16 that no scale of float16 would give.
+TEST(Cuda, GradientsComeFromProductsInTheTypeOfResults) {
+  BITLAB_NEEDS_A_DEVICE();
+  at::manual_seed(8);
+  const at::Tensor x = moved(at::randn({30, 64}) * 3e-5), start = at::randn({20, 64}), g = moved(at::randn({30, 20}));
+  const OptionalTensor none;
+  const auto gradient_of = [&](auto layer) {
+    const at::Tensor weight = moved(start).requires_grad_();
+    const at::Tensor y = layer(weight);
+    y.backward(g.to(y.scalar_type()));
+    return weight.grad().cpu();
+  };
+  const auto in_float32 = gradient_of([&](const at::Tensor& weight) { return bit_linear(x, weight, {}, {}, {}); });
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
+    SCOPED_TRACE(c10::toString(type));
+    const at::Tensor asked = gradient_of([&](const at::Tensor& weight) {
+      return redispatch::bit_product({x, weight, none, std::nullopt, "absmean/tensor", "int8", {}, none, 1, type});
+    });
+    const at::Tensor automatic = gradient_of([&](const at::Tensor& weight) {
+      const DeviceAutocast autocast(type);
+      return bit_linear(x, weight, {}, {}, {});
+    });
+    EXPECT_TRUE(same_bits(asked, automatic));
+    EXPECT_FALSE(same_bits(asked, in_float32));
+    EXPECT_LT((asked - in_float32).norm().item<double>(), 0.01 * in_float32.norm().item<double>());
+  }
 }
 
 // Whether the host waits for the device in a call.

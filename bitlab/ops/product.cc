@@ -29,10 +29,11 @@ at::MemoryFormat conv_format(const at::Tensor& x, size_t dimensions) {
 
 thread_local std::optional<at::ScalarType> AutocastScope::current_;
 
-at::ScalarType gradient_type(const at::Tensor& x) {
-  const at::ScalarType type = AutocastScope::type().value_or(at::kFloat);
-  if (x.is_cuda()) return type;
-  return type == at::kBFloat16 && this_machine().features.contains(Feature::avx512bf16) ? type : at::kFloat;
+at::ScalarType gradient_type(const at::Tensor& x, at::ScalarType result) {
+  const auto autocast = AutocastScope::type();
+  if (x.is_cuda()) return autocast.value_or(result);
+  const bool is_quick = autocast == at::kBFloat16 && this_machine().features.contains(Feature::avx512bf16);
+  return is_quick ? at::kBFloat16 : at::kFloat;
 }
 
 std::array<at::Tensor, 3> Product::backward(const at::Tensor& float_g, const at::Tensor& x, const at::Tensor& weight,

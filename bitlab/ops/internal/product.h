@@ -62,9 +62,9 @@ class AutocastScope {
   static thread_local std::optional<at::ScalarType> current_;
   std::optional<at::ScalarType> before_;
 };
-// Of the products of a backward pass: autocast's, as those of a float layer, on CUDA, and on CPUs that multiply it (elsewhere LibTorch's products of
-// bfloat16 are slower than float32's, some by far).
-at::ScalarType gradient_type(const at::Tensor& x);
+// Of the products of a backward pass: on CUDA autocast's, as those of a float layer, or without it that of the results; on CPUs autocast's where they
+// multiply it (elsewhere LibTorch's products of bfloat16 are slower than float32's, some by far), and else float32.
+at::ScalarType gradient_type(const at::Tensor& x, at::ScalarType result);
 
 // The product of integers |q| <= 127 and |t| <= limit, summed without rounding: float32 holds every sum below 2^24, float64 those of every depth
 // that layers may have. How the operands travel is a choice by device:
