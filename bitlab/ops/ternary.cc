@@ -216,6 +216,18 @@ void run_linear(const Prepared& p, const kernels::LayerInput& input, const at::T
   kernels::ternary_linear(chosen, p.weight, input, tokens, y.mutable_data_ptr<float>(), scratch.data(), pool).value();
 }
 
+// Kernels write the channels of y [..., N, sizes...] last: in its own memory where they lie so there, or beside it.
+struct LastChannels {
+  at::Tensor last, written;
+
+  LastChannels(const at::Tensor& y, int64_t dimensions) : last(y.movedim(-1 - dimensions, -1)) {
+    written = last.is_contiguous() ? last : at::empty_like(last, at::MemoryFormat::Contiguous);
+  }
+  void finish() const {
+    if (!written.is_same(last)) last.copy_(written);
+  }
+};
+
 // y [B, N, sizes...] or [N, sizes...], in any order of memory.
 void run_conv(const Prepared& p, const kernels::TernaryConvWeight& facts, const kernels::ConvGeometry& g,
               const kernels::LayerInput& input, int64_t dimensions, const at::Tensor& y) {
@@ -224,14 +236,11 @@ void run_conv(const Prepared& p, const kernels::TernaryConvWeight& facts, const 
     return select_ternary_conv(g, facts, p.weight.packed->layout, this_machine(), policy()).value();
   });
   auto scratch = scratch_of(ternary_conv_scratch_bytes(chosen, p.weight, g, pool.threads()));
-  // Kernels write the channels last.
-  const at::Tensor last = y.movedim(-1 - dimensions, -1);
-  const bool in_place = last.is_contiguous();
-  const at::Tensor written = in_place ? last : at::empty_like(last, at::MemoryFormat::Contiguous);
-  kernels::TernaryGemmArgs results;
-  results.y = written.mutable_data_ptr<float>();
-  kernels::ternary_conv(chosen, p.weight, g, input, results, scratch.data(), pool).value();
-  if (!in_place) last.copy_(written);
+  const LastChannels results(y, dimensions);
+  kernels::TernaryGemmArgs written;
+  written.y = results.written.mutable_data_ptr<float>();
+  kernels::ternary_conv(chosen, p.weight, g, input, written, scratch.data(), pool).value();
+  results.finish();
 }
 
 // Of a matrix of integers: codes, but of weights kept in int8 these.
@@ -448,10 +457,9 @@ at::Tensor ternary_conv(const at::Tensor& x, const at::Tensor& codes, const at::
   const TernaryLayer layer = layer_of(o);
   if (y.numel() == 0) return y;
   if (g.depth() == 0) return without_depth(y, bias, -1 - dimensions);
-  // Kernels read and write the channels last.
-  const at::Tensor last = y.movedim(-1 - dimensions, -1), written = last.contiguous();
-  conv(layer, g, batch.movedim(1, -1).contiguous(), written);
-  if (!written.is_same(last)) last.copy_(written);
+  const LastChannels results(y, dimensions);
+  conv(layer, g, batch.movedim(1, -1).contiguous(), results.written);
+  results.finish();
   return y;
 }
 
@@ -484,9 +492,9 @@ at::Tensor contract(const Settings& s, const LayerCodes& codes, const Operands& 
   const Window window(op, weight.slice(2), w.stride, w.padding, w.dilation, w.transposed, w.output_padding, w.groups);
   const at::Tensor y = at::empty_symint(window.output(op, x, codes.rows), options, conv_format(o.x, w.stride.size()));
   const kernels::ConvGeometry g = window.geometry(x);
-  const at::Tensor last = y.movedim(1, -1), written = last.contiguous();
-  product(codes, bias, x.movedim(1, -1).contiguous(), a, &g, written);
-  if (!written.is_same(last)) last.copy_(written);
+  const LastChannels results(y, s.product.trailing());
+  product(codes, bias, x.movedim(1, -1).contiguous(), a, &g, results.written);
+  results.finish();
   return y;
 }
 
