@@ -33,6 +33,15 @@ failures = []
 checks = 0
 
 
+class Lost(Exception):
+    """The device does no more: whatever follows would fail as well."""
+
+
+def finish():
+    """Waits for the device, so that an error is that of the call before."""
+    torch.cuda.synchronize()
+
+
 def expect(condition, what):
     global checks
     checks += 1
@@ -72,10 +81,16 @@ def on_cuda(value):
 def attempt(what, call):
     """The result of a call, or the first line of its error."""
     try:
-        return call()
+        result = call()
+        finish()
+        return result
     except Exception as error:  # whatever an operator throws is a finding
         failures.append(f"{what}: {str(error).splitlines()[0][:160]}")
-        return None
+    try:
+        finish()
+    except Exception as error:
+        raise Lost(what) from error
+    return None
 
 
 def check_encoders():
@@ -129,9 +144,11 @@ def check_products():
                                                                    spec, "int8", list(learned)))  # fmt: skip
 
 
-def evaluated(call, leaves):
-    """A call without gradients, which computes on codes; None where no layer of the runtime is one of these."""
+def evaluated(what, call, leaves, expected):
+    """A call without gradients, which computes on codes; None where the CPU's has no such result, since no layer of the runtime is one of these."""
     with torch.no_grad():
+        if leaves[0].is_cuda:
+            return None if expected is None else attempt(f"{what} without gradients", lambda: call(*[t.detach() for t in leaves]))
         try:
             return call(*[t.detach() for t in leaves])
         except Exception:
@@ -140,7 +157,7 @@ def evaluated(call, leaves):
 
 def compare(what, exact, tensors, call):
     """A call and its gradients on both devices."""
-    results = []
+    results, without = [], None
     for device in ("cpu", "cuda"):
         leaves = [t.to(device).requires_grad_() for t in tensors]
         y = attempt(f"{what} on {device}", lambda: call(*leaves))
@@ -148,7 +165,8 @@ def compare(what, exact, tensors, call):
             return
         torch.manual_seed(6)
         gradients = attempt(f"{what} backward on {device}", lambda: torch.autograd.grad(y, leaves, torch.randn(y.shape).to(device)))
-        results.append((y.detach(), gradients, evaluated(call, leaves)))
+        without = evaluated(what, call, leaves, without)
+        results.append((y.detach(), gradients, without))
     (y, gradients, without), (y_cuda, gradients_cuda, without_cuda) = results
     expect(same(y_cuda, y) if exact else close(y_cuda, y, 1e-5), f"{what}: y")
     if without is not None:
@@ -211,7 +229,8 @@ def compare_packed(what, operator, arguments):
         if found is not None:
             expected = operator(*arguments)
             expect(same(found, expected), what)
-            expect(same(operator(*on_device), expected), f"{what}, again")
+            again = attempt(f"{what}, again", lambda: operator(*on_device))
+            expect(again is not None and same(again, expected), f"{what}, again")
 
 
 def check_autocast():
@@ -274,22 +293,110 @@ def check_streams_and_nan():
             expect(bool(y[3].isnan().all()) and same(y[4:], expected[4:]), f"a row with {bad}")
 
 
+def check_kept_codes():
+    """Codes that an evaluation keeps, read on other streams than that they were made on, and dropped while those read them."""
+    torch.manual_seed(12)
+    x, weights = torch.randn(4096, 2048, device="cuda"), [torch.randn(2048, 2048, device="cuda") for _ in range(3)]
+    with torch.no_grad():
+        expected = [ops.bit_linear(x, weight, None, "absmean/tensor", "int8", []) for weight in weights]
+        weight, found = torch.empty_like(weights[0]), []
+        side = torch.cuda.Stream()
+        for own in weights:
+            torch.cuda.current_stream().wait_stream(side)  # the weight is no one's but for this
+            weight.copy_(own)
+            ops.bit_linear(x[:1], weight, None, "absmean/tensor", "int8", [])
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                torch.cuda._sleep(20_000_000)  # cycles, while the other stream goes on
+                found += [ops.bit_linear(x, weight, None, "absmean/tensor", "int8", []) for _ in range(4)]
+            weight.data = weight.clone()  # another one, so that the codes go, and their memory is asked for at once
+            ops.bit_linear(x[:1], weight, None, "absmean/tensor", "int8", [])
+            torch.full((weight.numel() // 4,), 255, dtype=torch.uint8, device="cuda")
+        finish()
+    for i, y in enumerate(found):
+        expect(same(y, expected[i // 4]), f"codes kept for another stream, weight {i // 4}")
+
+
+def check_graphs():
+    """What a CUDA graph replays is computed of the inputs and weights that are there then."""
+    window = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    layers = {
+        "bit_linear": ((64, 500), (256, 500), lambda x, weight: ops.bit_linear(x, weight, None, "absmean/tensor", "int8", [])),
+        "bit_conv": ((8, 64, 14, 14), (96, 64, 3, 3), lambda x, weight: ops.bit_conv(x, weight, None, *window, "absmean/channel", "int8", [])),
+    }
+    for (name, (shape, kernel, layer)), learns in itertools.product(layers.items(), (False, True)):
+        what = f"{name} in a graph, {'forward and back' if learns else 'evaluated'}"
+        torch.manual_seed(13)
+        x, weight = torch.randn(shape, device="cuda"), torch.randn(kernel, device="cuda", requires_grad=learns)
+
+        def step():
+            with torch.set_grad_enabled(learns):
+                y = layer(x, weight)
+                return (y.detach(), *torch.autograd.grad(y, weight, torch.ones_like(y))) if learns else (y,)
+
+        def captured():
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    step()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                return graph, step()
+
+        found = attempt(what, captured)
+        if found is None:
+            continue
+        graph, results = found
+        for _ in range(2):
+            with torch.no_grad():
+                x.normal_(), weight.normal_()
+            graph.replay()
+            for i, (a, b) in enumerate(zip(results, step(), strict=True)):
+                expect(same(a, b) if i == 0 else close(a, b, 3e-5), f"{what}: {'gradient' if i else 'y'}")
+
+
+def check_devices():
+    """Memory of the host's is refused; another device than the current one serves, where there is one."""
+    x, weight, bias = torch.randn(100, 1024), torch.randn(640, 1024), torch.randn(640)
+    spec = "absmean/tensor", "int8", []
+    for name, tensors in {"weight": (x.cuda(), weight, None), "bias": (x.cuda(), weight.cuda(), bias), "x": (x, weight.cuda(), None)}.items():
+        try:
+            ops.bit_linear(*tensors, *spec)
+            expect(False, f"{name} of the host is taken")
+        except RuntimeError as error:
+            expect("tensors on" in str(error), f"{name} of the host: {error}")
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    for tokens in (1, 100):
+        for gradients in (False, True):
+            with torch.set_grad_enabled(gradients):
+                found = attempt(f"bit_linear on {last}", lambda: ops.bit_linear(x[:tokens].to(last), weight.to(last), bias.to(last), *spec))
+            if found is not None:
+                expect(found.device == last and same(found, ops.bit_linear(x[:tokens], weight, bias, *spec)), f"bit_linear on {last}: y")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", help="libbitlab_ops.so, with libbitlab_cuda.so beside libbitlab.so or on the loader's path")
     parser.add_argument("--played", action="store_true", help="the device is the one that the host plays, whose library is loaded first")
     options = parser.parse_args()
     if options.played:
-        torch.cuda._lazy_init = lambda: None
+        global finish
+        finish = torch.cuda._lazy_init = lambda: None
         torch.cuda.is_available = torch.cuda.is_bf16_supported = lambda: True  # or autocast stays off
     torch.ops.load_library(options.library)
     torch.backends.cudnn.allow_tf32 = False  # whose gradients have 10 bits
-    check_encoders()
-    check_products()
-    check_packed()
-    check_autocast()
+    parts = [check_encoders, check_products, check_packed, check_autocast]
     if not options.played:
-        check_streams_and_nan()
+        parts += [check_streams_and_nan, check_kept_codes, check_graphs, check_devices]
+    try:
+        for part in parts:
+            part()
+    except Lost as lost:
+        failures.append(f"the device is lost behind {lost}; the checks that follow were not made")
+    except Exception as error:
+        failures.append(f"{part.__name__} ended, and the checks behind it were not made: {error!r:.300}")
     for line in failures[:60]:
         print("  " + line)
     print(f"{checks - len(failures)} passed, {len(failures)} failed")
