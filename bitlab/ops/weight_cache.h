@@ -47,8 +47,8 @@ std::shared_ptr<const CachedWeight> pack_weight(const char* op, const at::Tensor
 void check_codes(const char* op, const at::Tensor& codes, const WeightUse& use);
 
 // The codes of a latent float32 weight on the CPU, as ternary_pack() makes them. They are made when the weight is first seen with this
-// encoding, and again after a change of the weight or of its learned scales. A change through `weight.data()` leaves no trace in the weight:
-// forget_codes() makes it seen. Throws what ternary_pack() throws.
+// encoding, and again after a change of the weight or of its learned scales. A change through `weight.data()`, or by a CUDA graph, leaves no trace in
+// the weight: forget_codes() makes it seen. Throws what ternary_pack() throws.
 std::shared_ptr<const PackedWeight> cached_codes(const at::Tensor& weight, const WeightQuant& quant,
                                                  const ConvWindow* window = nullptr);
 void forget_codes(const at::Tensor& weight);
