@@ -45,10 +45,30 @@ TEST(Device, WithoutAPlugInIsOneLineAndACapability) {
 TEST(Device, ThatIsNotThereIsOneLineAndACapability) {
   BITLAB_NEEDS_THE_EMULATED_DEVICE();
   const auto model = Model::create(example_of(Op::relu, {})).value();
-  const auto session = Session::create(model, {.device = "cuda:1"});
+  const auto session = Session::create(model, {.device = "cuda:2"});
   ASSERT_FALSE(session.ok());
   EXPECT_EQ(error_group(session.error().code), ErrorGroup::kCapability);
-  EXPECT_EQ(session.error().message, "[session] a device from 'cuda:0' to 'cuda:0', got 'cuda:1'");
+  EXPECT_EQ(session.error().message, "[session] a device from 'cuda:0' to 'cuda:1', got 'cuda:2'");
+}
+
+// A program's current device, here the second one, is what it was, whatever devices its sessions have.
+TEST(Device, EachSessionHasItsOwn) {
+  BITLAB_NEEDS_THE_EMULATED_DEVICE();
+  const kernels::CudaPlugin& plugin = *kernels::cuda_plugin().value();
+  int32_t before = 0, behind = 0;
+  ASSERT_EQ(plugin.use_device(1, &before), nullptr);
+  program::SymbolSizes sizes = program::at_batch(2);
+  sizes[1] = 3, sizes[2] = 3;
+  {
+    const auto model = Model::create(example_of(Op::ternary_linear, {})).value();
+    const auto data = random_inputs(model->program(), sizes, 1);
+    const std::string expected = outcome(*session_on(model, "cpu"), sizes, data);
+    const auto first = session_on(model, "cuda:0"), second = session_on(model, "cuda:1");
+    for (int run = 0; run < 3; ++run)
+      for (Session* session : {first.get(), second.get()}) EXPECT_TRUE(outcome(*session, sizes, data) == expected);
+  }
+  EXPECT_EQ(plugin.use_device(before, &behind), nullptr);
+  EXPECT_EQ(behind, 1);
 }
 
 TEST(Device, EveryOperationInEveryFormHasTheBitsOfTheCpu) {

@@ -1,6 +1,7 @@
-// The plug-in for NVIDIA GPUs as the host can run it: one device, whose memory is the host's and whose kernels run block after block, lane after lane
+// The plug-in for NVIDIA GPUs as the host can run it: devices whose memory is the host's and whose kernels run block after block, lane after lane
 // (cuda_launch.h). For tests alone. What CUDA alone can write, the products of wgmma, are those of mma.sync here.
 #define BITLAB_ONE_LANE
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -30,13 +31,26 @@
 namespace bitlab::cuda {
 namespace {
 
-// Memory of the device: a range of addresses that faults unless work of a stream is under way. So a step of the host that reads it ends the test, as
+// Where the host plays LibTorch's kernels as well (played_libtorch.cc), which no stream sees.
+const bool is_open = std::getenv("BITLAB_EMULATED_OPEN_MEMORY") != nullptr;
+
+// Two of them, of which a thread begins with the second: what asks for the first one is to make it the current one. LibTorch, where it is played, has the first.
+constexpr int kDevices = 2;
+thread_local int current_device = is_open ? 0 : kDevices - 1;
+
+// Memory of a device: a range of addresses that faults unless work of a stream is under way. So a step of the host that reads it ends the test, as
 // does a kernel with memory that was given back.
 class Memory {
  public:
-  static Memory& instance() {
-    static Memory memory;
-    return memory;
+  static Memory& of(int device) {
+    static Memory memories[kDevices];
+    return memories[device];
+  }
+  // That in which an address lies; null for the host's.
+  static Memory* with(const void* address) {
+    for (int device = 0; device < kDevices; ++device)
+      if (of(device).has(reinterpret_cast<uint64_t>(address))) return &of(device);
+    return nullptr;
   }
 
   const char* allocate(int64_t bytes, void** to) {
@@ -83,11 +97,8 @@ class Memory {
       : base_(static_cast<uint8_t*>(mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {}
   void open() const { mprotect(base_, top_, PROT_READ | PROT_WRITE); }
   void close() const {
-    if (!is_open_) mprotect(base_, top_, PROT_NONE);
+    if (!is_open) mprotect(base_, top_, PROT_NONE);
   }
-
-  // Where the host plays LibTorch's kernels as well (played_libtorch.cc), which no stream sees.
-  const bool is_open_ = std::getenv("BITLAB_EMULATED_OPEN_MEMORY") != nullptr;
 
   uint8_t* base_;
   size_t top_ = 0;
@@ -104,22 +115,26 @@ struct Graph {
 
 // A stream does at once what it is given, unless a graph writes it down.
 struct Stream {
-  std::unique_ptr<Graph> graph;
+  int device;
+  std::unique_ptr<Graph> graph{};
 
-  // The default stream where none is named.
+  // The current device's default stream where none is named. Streams of another device take nothing, as CUDA's.
   static Stream& of(void* stream) {
-    static Stream standard;
-    return stream == nullptr ? standard : *static_cast<Stream*>(stream);
+    static Stream standard[kDevices]{{0}, {1}};
+    Stream& own = stream == nullptr ? standard[current_device] : *static_cast<Stream*>(stream);
+    if (own.device == current_device) return own;
+    std::fprintf(stderr, "a stream of device %d, with %d as the current one\n", own.device, current_device);
+    std::abort();
   }
 };
 
 }  // namespace
 
 void start_on_host(void* stream, std::function<void()> work) {
-  if (const auto& graph = Stream::of(stream).graph; graph != nullptr) {
-    graph->work.push_back(std::move(work));
+  if (const Stream& own = Stream::of(stream); own.graph != nullptr) {
+    own.graph->work.push_back(std::move(work));
   } else {
-    Memory::instance().run(work);
+    Memory::of(own.device).run(work);
   }
 }
 
@@ -129,7 +144,9 @@ const char* check_on_host(const void* args, size_t bytes) {
   for (size_t at = 0; at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
     uint64_t word = 0;
     std::memcpy(&word, static_cast<const uint8_t*>(args) + at, sizeof(word));
-    if (word < kFirst || word >= kLast || Memory::instance().has(word)) continue;
+    if (word < kFirst || word >= kLast || Memory::of(current_device).has(word)) continue;
+    if (Memory::with(reinterpret_cast<const void*>(word)) != nullptr)
+      return "pointers to the device's memory, got another device's";
     const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     if (msync(reinterpret_cast<void*>(word / page * page), 1, MS_ASYNC) == 0)
       return "pointers to the device's memory, got the host's";
@@ -186,15 +203,19 @@ CudaPlugin make_table() {
     return cuda::for_each(EachSumOfOthers{*args, sums, sum_stride, args->rows * tokens}, stream);
   };
   table.count_devices = [](int32_t* count) -> const char* {
-    *count = 1;
+    *count = cuda::kDevices;
     return nullptr;
   };
   table.use_device = [](int32_t device, int32_t* before) -> const char* {
-    if (before != nullptr) *before = 0;
-    return device == 0 ? nullptr : "invalid device ordinal";
+    if (before != nullptr) *before = cuda::current_device;
+    if (device < 0 || device >= cuda::kDevices) return "invalid device ordinal";
+    cuda::current_device = device;
+    return nullptr;
   };
-  table.allocate = [](int64_t bytes, void** memory) { return Memory::instance().allocate(bytes, memory); };
-  table.release = [](void* memory) { Memory::instance().release(memory); };
+  table.allocate = [](int64_t bytes, void** memory) { return Memory::of(cuda::current_device).allocate(bytes, memory); };
+  table.release = [](void* memory) {
+    if (Memory* own = Memory::with(memory); own != nullptr) own->release(memory);
+  };
   table.copy = [](void* to, const void* from, int64_t bytes, void* stream) -> const char* {
     cuda::start_on_host(stream, [=] { std::memmove(to, from, static_cast<size_t>(bytes)); });
     return nullptr;
@@ -204,11 +225,14 @@ CudaPlugin make_table() {
     return nullptr;
   };
   table.make_stream = [](void** stream) -> const char* {
-    *stream = new Stream;
+    *stream = new Stream{cuda::current_device};
     return nullptr;
   };
   table.release_stream = [](void* stream) { delete static_cast<Stream*>(stream); };
-  table.synchronize = [](void*) -> const char* { return nullptr; };
+  table.synchronize = [](void* stream) -> const char* {
+    Stream::of(stream);
+    return nullptr;
+  };
   table.begin_graph = [](void* stream) -> const char* {
     if (std::getenv("BITLAB_EMULATED_WITHOUT_GRAPHS") != nullptr) return "operation not supported";
     Stream::of(stream).graph = std::make_unique<Graph>();
@@ -218,8 +242,9 @@ CudaPlugin make_table() {
     *graph = Stream::of(stream).graph.release();
     return nullptr;
   };
-  table.run_graph = [](void* graph, void*) -> const char* {
-    for (const cuda::Work& work : static_cast<Graph*>(graph)->work) Memory::instance().run(work);
+  table.run_graph = [](void* graph, void* stream) -> const char* {
+    const int device = Stream::of(stream).device;
+    for (const cuda::Work& work : static_cast<Graph*>(graph)->work) Memory::of(device).run(work);
     return nullptr;
   };
   table.release_graph = [](void* graph) { delete static_cast<Graph*>(graph); };
