@@ -28,6 +28,7 @@ PROGRAMS_ABOVE_TORCH_LINE = {"cli/train"}
 SOURCE_ENDINGS = (".h", ".cc", ".cu", ".def", ".cc.in")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 TEST_FILE = re.compile(r"(^|[_/])(test|bench|test_support)\.(cc|h)$")
+NOT_INSTALLED = re.compile(r"/(internal|cuda)/")  # as cmake/install.cmake says
 TORCH_HEADER = re.compile(r"^(torch|ATen|c10)/")
 
 
@@ -121,6 +122,12 @@ def check_layer(layers: Layers, include: Include, folder: str) -> Iterator[str]:
         yield include.complain(f"the edge {folder} -> {target} is missing: add '{target}' to the list of '{folder}' at {at}")
 
 
+def check_installed(include: Include) -> Iterator[str]:
+    is_installed = include.file.endswith(".h") and not TEST_FILE.search(include.file) and not NOT_INSTALLED.search(include.file)
+    if is_installed and NOT_INSTALLED.search(include.target):
+        yield include.complain(f"an installed header includes '{include.target}', which is not installed")
+
+
 def check_file(root: Path, layers: Layers, file: str) -> Iterator[str]:
     folder = layers.folder_of(file)
     if folder is None:
@@ -130,6 +137,7 @@ def check_file(root: Path, layers: Layers, file: str) -> Iterator[str]:
         yield from check_torch(layers, include, folder)
         if include.target.startswith("bitlab/"):
             yield from check_layer(layers, include, folder)
+            yield from check_installed(include)
         elif include.quoted and (root / file).parent.joinpath(include.target).exists():
             yield include.complain(f"'{include.target}' is relative; write the path from the root of the repository")
 

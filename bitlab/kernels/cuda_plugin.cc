@@ -1,4 +1,4 @@
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 
 #include <dlfcn.h>
 

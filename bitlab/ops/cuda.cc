@@ -11,7 +11,7 @@
 
 #include "bitlab/base/aligned_buffer.h"
 #include "bitlab/kernels/activation_quant/cuda/activation_quant.h"
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/cuda/embedding.h"

@@ -1,13 +1,12 @@
 // Operators on a CUDA device beside those of the CPU. The device is the one that the host plays: a ctest entry of its own loads it
 // (tests/cuda/played_libtorch.cc).
-#include <ATen/autocast_mode.h>
 #include <c10/core/Event.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/ranges.h>
 #include <torch/torch.h>
 
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/ops/internal/implementations.h"
 #include "bitlab/ops/test_support.h"
 
@@ -120,18 +119,6 @@ TEST(Cuda, LayersInTrainingHaveTheBitsOfTheCpu) {
     }
 }
 
-// Autocast of CUDA for its lifetime.
-struct DeviceAutocast {
-  explicit DeviceAutocast(at::ScalarType type) {
-    at::autocast::set_autocast_dtype(at::kCUDA, type);
-    at::autocast::set_autocast_enabled(at::kCUDA, true);
-  }
-  ~DeviceAutocast() {
-    at::autocast::set_autocast_enabled(at::kCUDA, false);
-    at::autocast::clear_cache();
-  }
-};
-
 // Results in 16 bits are those in float32, rounded once; x may have 16 bits, too.
 TEST(Cuda, AutocastRoundsTheResultsOfLayers) {
   BITLAB_NEEDS_A_DEVICE();
@@ -141,7 +128,7 @@ TEST(Cuda, AutocastRoundsTheResultsOfLayers) {
     const at::Tensor leaf = moved(own).requires_grad_(), device_weight = moved(weight).requires_grad_();
     at::Tensor y;
     {
-      const DeviceAutocast autocast(type);
+      const test::Autocast autocast(at::kCUDA, type);
       y = layer(leaf, device_weight);
     }
     expect_same(y.detach(), expected);
@@ -232,7 +219,7 @@ TEST(Cuda, GradientsComeFromProductsInTheTypeOfResults) {
       return redispatch::bit_product({x, weight, none, std::nullopt, "absmean/tensor", "int8", {}, none, 1, type});
     });
     const at::Tensor automatic = gradient_of([&](const at::Tensor& weight) {
-      const DeviceAutocast autocast(type);
+      const test::Autocast autocast(at::kCUDA, type);
       return bit_linear(x, weight, {}, {}, {});
     });
     EXPECT_TRUE(same_bits(asked, automatic));

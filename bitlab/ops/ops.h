@@ -21,7 +21,7 @@
 //
 // On CUDA the operators of training have the CPU's bits; where autocast is on, their results are rounded to its type once, x may have it, and
 // gradients come from products in it. There, and in the ternary_ family but for ternary_recurrent, values that are not finite raise no error: they
-// make NaN of what depends on them (kernels/cuda_plugin.h).
+// make NaN of what depends on them (kernels/internal/cuda_plugin.h).
 //
 // On the CPU, where gradients are off (torch::NoGradGuard) and the blend is 1, bit_linear, bit_conv, bit_recurrent and bit_embedding are what they stand for:
 // the ternary_ operator of the weight's packed codes, which are kept as long as the weight stays as it is (weight_cache.h). Capture sees that

@@ -1,7 +1,6 @@
 // The product of integers: which operands it takes, that autocast changes no bit of it, and what it makes of the backward pass.
 #include "bitlab/ops/internal/product.h"
 
-#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -13,18 +12,6 @@ namespace {
 
 using namespace test;
 
-struct WithAutocast {
-  explicit WithAutocast(at::ScalarType type) {
-    at::autocast::set_autocast_dtype(at::kCPU, type);
-    at::autocast::set_autocast_enabled(at::kCPU, true);
-  }
-  ~WithAutocast() {
-    at::autocast::set_autocast_enabled(at::kCPU, false);
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);  // its default
-    at::autocast::clear_cache();
-  }
-};
-
 // Whatever comes in: the bits of float32. Gradients are products of its type where the CPU has these, else they have the bits, too.
 TEST(Autocast, HasTheBitsOfFloat32) {
   torch::manual_seed(13);
@@ -34,7 +21,7 @@ TEST(Autocast, HasTheBitsOfFloat32) {
       const WeightQuant quant = quant_of(spec, 8);
       const at::Tensor expected = bit_linear(x.to(at::kFloat), weight, {}, quant, {});
       const at::Tensor wanted = torch::autograd::grad({expected.sum()}, {weight})[0];
-      const WithAutocast on(type);
+      const Autocast on(at::kCPU, type);
       const at::Tensor y = bit_linear(x, weight, {}, quant, {});
       EXPECT_EQ(y.scalar_type(), at::kFloat);
       EXPECT_TRUE(same_bits(y, expected)) << to_text(spec);
@@ -61,7 +48,7 @@ TEST(Autocast, WorstCaseIsExact) {
   for (const int64_t depth : {int64_t{132'104}, int64_t{132'105}}) {
     const at::Tensor x = torch::ones({2, depth}) * 0.75, weight = torch::ones({3, depth});
     const at::Tensor expected = oracle_linear(x, weight, {}, {}, {});
-    const WithAutocast on(at::kBFloat16);
+    const Autocast on(at::kCPU, at::kBFloat16);
     EXPECT_TRUE(same_bits(bit_linear(x.to(at::kBFloat16), weight, {}, {}, {}), expected));
   }
 }

@@ -6,7 +6,7 @@
 #include <ATen/ops/empty_like.h>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/kernels/recurrent/recurrent.h"
 #include "bitlab/kernels/ternary_conv/ternary_conv.h"
 #include "bitlab/kernels/ternary_embedding/ternary_embedding.h"

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/rand.h>
@@ -26,6 +27,26 @@ inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.contiguous(), y = b.contiguous();
   return x.sizes() == y.sizes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
 }
+
+// Autocast of a device for its lifetime.
+class Autocast {
+ public:
+  Autocast(at::DeviceType device, at::ScalarType type) : device_(device), before_(at::autocast::get_autocast_dtype(device)) {
+    at::autocast::set_autocast_dtype(device, type);
+    at::autocast::set_autocast_enabled(device, true);
+  }
+  ~Autocast() {
+    at::autocast::set_autocast_enabled(device_, false);
+    at::autocast::set_autocast_dtype(device_, before_);
+    at::autocast::clear_cache();
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  at::DeviceType device_;
+  at::ScalarType before_;
+};
 
 inline constexpr ActKind kQuantizing[] = {ActKind::kInt8, ActKind::kInt4, ActKind::kInt8Static, ActKind::kInt4Static};
 

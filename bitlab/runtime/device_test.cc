@@ -11,7 +11,7 @@
 
 #include <gtest/gtest.h>
 
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/kernels/test_support.h"
 #include "bitlab/runtime/device_test_support.h"
 

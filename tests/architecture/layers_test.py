@@ -57,6 +57,7 @@ class Layers(unittest.TestCase):
         cases = {
             "bitlab/base/a.h": '#include "bitlab/kernels/b.h"',
             "bitlab/kernels/a.cc": "#include <torch/torch.h>",
+            "bitlab/config/a.h": '#include "bitlab/config/internal/a.h"',
             "bitlab/nn/a.h": "#include <torch/torch.h>",
             "bitlab/runtime/a.cc": '#include "bitlab/config/b.h"',
             "bitlab/strange/a.cc": "",

@@ -27,7 +27,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/library.h>
 
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/train/internal/device_group.h"
 
 namespace bitlab::played {

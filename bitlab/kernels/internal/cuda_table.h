@@ -1,4 +1,4 @@
-// The table of functions that crosses the border of libbitlab_cuda.so (../cuda_plugin.h). A plain header: nvcc compiles it, too.
+// The table of functions that crosses the border of libbitlab_cuda.so (cuda_plugin.h). A plain header: nvcc compiles it, too.
 //
 // Pointers are to the memory of the current device, the stream is a cudaStream_t, and a function returns as soon as its work is on the stream: null, or
 // what is wrong. Results have the bits of the CPU. NaN and infinity raise no error, which the host would have to wait for: they make NaN of the scales

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "bitlab/kernels/internal/cuda_type.h"
+#include "bitlab/kernels/cuda_type.h"
 
 namespace bitlab::kernels {
 

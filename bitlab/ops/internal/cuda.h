@@ -1,4 +1,4 @@
-// What libbitlab_cuda (kernels/cuda_plugin.h) does for operators on NVIDIA GPUs. Where it is missing, or a case is none of its, any_device serves.
+// What libbitlab_cuda (kernels/internal/cuda_plugin.h) does for operators on NVIDIA GPUs. Where it is missing, or a case is none of its, any_device serves.
 #pragma once
 
 #include <functional>

@@ -1,4 +1,4 @@
-// What a session has of an NVIDIA GPU: memory and a stream, by the plug-in's table (kernels/cuda_plugin.h).
+// What a session has of an NVIDIA GPU: memory and a stream, by the plug-in's table (kernels/internal/cuda_plugin.h).
 #pragma once
 
 #include <map>
@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "bitlab/base/aligned_buffer.h"
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/runtime/model.h"
 
 namespace bitlab::runtime {

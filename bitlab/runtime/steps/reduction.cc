@@ -5,7 +5,7 @@
 #include <functional>
 #include <numeric>
 
-#include "bitlab/kernels/cuda_plugin.h"
+#include "bitlab/kernels/internal/cuda_plugin.h"
 #include "bitlab/kernels/reduction/cuda/reduction.h"
 #include "bitlab/runtime/internal/device_step.h"
 

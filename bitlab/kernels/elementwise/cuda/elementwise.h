@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "bitlab/kernels/cuda_type.h"
 #include "bitlab/kernels/elementwise/arguments.h"
-#include "bitlab/kernels/internal/cuda_type.h"
 
 namespace bitlab::kernels {
 
