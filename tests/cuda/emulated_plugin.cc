@@ -175,9 +175,7 @@ void run_product(const TernaryGemmArgs& args, int64_t tokens) {
 
 const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t number, void* stream) {
   if (tokens == 0 || args->rows == 0) return nullptr;
-  if (reinterpret_cast<uintptr_t>(args->weights) % 16 != 0 || reinterpret_cast<uintptr_t>(args->q) % 16 != 0 ||
-      args->q_stride % 16 != 0)
-    return "weights and q aligned to 16";
+  if (const char* wrong = wrong_places(*args)) return wrong;
   if (const char* wrong = cuda::check_args(*args)) return wrong;
   const auto product = static_cast<CudaProduct>(number);
   if (!fits_mma(*args) || product == CudaProduct::kReference)

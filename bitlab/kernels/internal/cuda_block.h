@@ -36,6 +36,15 @@ BITLAB_HOST_DEVICE void let_later_work_begin() {
 #endif
 }
 
+// Where words of kBytes lie, which a device moves at once, and takes no others for that.
+template <int kBytes, class T>
+BITLAB_HOST_DEVICE T* aligned(T* pointer) {
+#if !defined(__CUDA_ARCH__)
+  if (reinterpret_cast<uintptr_t>(pointer) % kBytes != 0) __builtin_trap();
+#endif
+  return static_cast<T*>(__builtin_assume_aligned(pointer, kBytes));
+}
+
 template <int kThreads>
 struct Block {
   int64_t x = 0, y = 0;  // which block of the grid

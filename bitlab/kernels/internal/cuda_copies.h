@@ -24,7 +24,7 @@ class Copies {
 #if defined(__CUDA_ARCH__)
     __pipeline_memcpy_async(to, from, kBytes, exists ? 0 : kBytes);
 #else
-    copies_.push_back({to, exists ? from : nullptr});
+    copies_.push_back({aligned<kBytes>(to), exists ? aligned<kBytes>(from) : nullptr});
 #endif
   }
   // For all copies of the calling thread; those of the block's others are there behind block.sync().

@@ -1,6 +1,6 @@
 #include "bitlab/kernels/internal/cuda_product.h"
 #include "bitlab/kernels/ternary_conv/cuda/ternary_conv.h"
-#include "bitlab/kernels/ternary_gemm/cuda/mma_tiles_body.h"
+#include "bitlab/kernels/ternary_gemm/cuda/products.h"
 
 namespace bitlab::kernels {
 namespace {
@@ -26,7 +26,7 @@ struct EachOfPatches : CudaPatches {
       if (j == 0 || !at_once) place = k0 + j < depth ? image.place(pixel, k0 + j) : -1;
       values[j] = place < 0 ? static_cast<int8_t>(0) : q[at_once ? place + j : place];
     }
-    std::memcpy(patches + token * q_stride + k0, values, kWord);
+    std::memcpy(cuda::aligned<kWord>(patches + token * q_stride + k0), values, kWord);
   }
 };
 
@@ -79,6 +79,7 @@ struct Int8Product {
 }  // namespace
 
 const char* cuda_ternary_conv(const CudaTernaryConv& conv, void* stream) {
+  if (const char* wrong = wrong_places(conv.p)) return wrong;
   return start_tiles<true>({conv.p, conv.tokens, conv.image}, stream);
 }
 

@@ -20,7 +20,7 @@ BITLAB_HOST_DEVICE MmaWord mma_codes(const uint8_t* from, bool once = false) {
 #else
   static_cast<void>(once);
   MmaWord word;
-  std::memcpy(&word, from, sizeof(word));
+  std::memcpy(&word, cuda::aligned<16>(from), sizeof(word));
   return word;
 #endif
 }

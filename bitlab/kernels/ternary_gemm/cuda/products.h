@@ -7,6 +7,13 @@
 
 namespace bitlab::kernels {
 
+// What is wrong with where weights and q lie, which kernels read 16 bytes at a time; or null.
+inline const char* wrong_places(const TernaryGemmArgs& p) {
+  const uint64_t all =
+      reinterpret_cast<uintptr_t>(p.weights) | reinterpret_cast<uintptr_t>(p.q) | static_cast<uint64_t>(p.q_stride);
+  return all % 16 == 0 ? nullptr : "weights and q aligned to 16";
+}
+
 BITLAB_HOST_DEVICE bool fits_mma(const TernaryGemmArgs& p) { return p.depth > 0 && p.depth <= kMmaMaxDepth; }
 
 // A thread for each result; every depth.
@@ -68,7 +75,7 @@ struct EachWordOfWeights {
       const int64_t row = row0 + r % 2 * 8, k = k0 + r / 2 * 16 + j;
       if (row < rows && k < depth) word |= (static_cast<uint32_t>(t[row * depth + k]) & 3U) << (8 * j + 2 * r);
     }
-    std::memcpy(packed + i * 4, &word, sizeof(word));
+    std::memcpy(cuda::aligned<sizeof(word)>(packed + i * 4), &word, sizeof(word));
   }
 };
 

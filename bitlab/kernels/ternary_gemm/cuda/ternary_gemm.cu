@@ -215,6 +215,7 @@ const char* cuda_pack_ternary(const int8_t* t, int64_t rows, int64_t depth, uint
 
 const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProduct product, void* stream_) {
   if (tokens == 0 || p.rows == 0) return nullptr;
+  if (const char* wrong = wrong_places(p)) return wrong;
   const auto stream = static_cast<cudaStream_t>(stream_);
   Device device;
   if (const char* wrong = device.find()) return wrong;
