@@ -37,7 +37,7 @@ class Args(ctypes.Structure):
         ("group_scale", ctypes.c_void_p), ("q", ctypes.c_void_p), ("q_stride", ctypes.c_int64), ("run", ctypes.c_int64),
         ("run_stride", ctypes.c_int64), ("a", ctypes.c_void_p), ("a_stride", ctypes.c_int64), ("bias", ctypes.c_void_p),
         ("alpha", ctypes.c_void_p), ("beta", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("relu", ctypes.c_bool),
-        ("clamps", ctypes.c_bool), ("y_type", ctypes.c_uint8), ("low", ctypes.c_float), ("high", ctypes.c_float), ("y", ctypes.c_void_p),
+        ("clamps", ctypes.c_bool), ("y_type", ctypes.c_uint8), ("has_new_weights", ctypes.c_bool), ("low", ctypes.c_float), ("high", ctypes.c_float), ("y", ctypes.c_void_p),
         ("y_q", ctypes.c_void_p), ("y_inv", ctypes.c_float), ("y_limit", ctypes.c_float), ("y_stride", ctypes.c_int64),
     ]  # fmt: skip
 

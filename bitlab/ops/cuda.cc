@@ -93,6 +93,7 @@ at::Tensor packed_values(const char* op, const at::Tensor& codes, const WeightFo
 void settle(cuda::LayerCodes& codes) {
   codes.made_on = current_stream(codes.values);
   guard_of(codes.values).synchronizeStream(*codes.made_on);
+  codes.are_new = false;
 }
 
 // The current stream reads them, too: their memory is no one else's before it has, although they may be dropped at any time.
@@ -161,6 +162,7 @@ struct Weights {
   Weights(const cuda::LayerCodes& l, const OptionalTensor& added, const at::Tensor& y)
       : args{.rows = l.rows, .depth = l.depth}, is_mma(l.is_mma), values(l.values), bias(plain(added)) {
     args.weights = static_cast<const uint8_t*>(values.const_data_ptr());
+    args.has_new_weights = l.are_new;
     args.group = l.group;
     if (l.group != 0) {
       args.group_scale = static_cast<const uint16_t*>(l.scale.const_data_ptr());
@@ -301,7 +303,7 @@ LayerCodes layer_codes(const Settings& s, const QuantizedWeight& weight) {
     codes.group = s.spec.group;
   }
   if (!is_ternary(s.spec.method) || (window && window->groups > 1)) return codes;
-  codes.is_mma = true;
+  codes.is_mma = codes.are_new = true;
   codes.values = at::empty({kernels::mma_bytes(codes.rows, codes.depth)}, t.options().dtype(at::kByte));
   check(plugin()->pack_ternary(t.const_data_ptr<int8_t>(), codes.rows, codes.depth, codes.values.mutable_data_ptr<uint8_t>(),
                                stream_of(t)));

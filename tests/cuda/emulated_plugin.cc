@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <set>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
@@ -37,6 +38,30 @@ const bool is_open = std::getenv("BITLAB_EMULATED_OPEN_MEMORY") != nullptr;
 // Two of them, of which a thread begins with the second: what asks for the first one is to make it the current one. LibTorch, where it is played, has the first.
 constexpr int kDevices = 2;
 thread_local int current_device = is_open ? 0 : kDevices - 1;
+
+struct Work {
+  std::function<void()> run;
+  bool is_early = false;  // it begins before the work in front of it has ended, for which it waits (cuda_block.h)
+};
+
+struct Graph {
+  std::vector<Work> work;
+};
+
+struct Stream {
+  int device;
+  std::unique_ptr<Graph> graph{};  // that writes down what it is given
+  std::function<void()> last{};
+
+  // The current device's default stream where none is named. Streams of another device take nothing, as CUDA's.
+  static Stream& of(void* stream) {
+    static Stream standard[kDevices]{{0}, {1}};
+    Stream& own = stream == nullptr ? standard[current_device] : *static_cast<Stream*>(stream);
+    if (own.device == current_device) return own;
+    std::fprintf(stderr, "a stream of device %d, with %d as the current one\n", own.device, current_device);
+    std::abort();
+  }
+};
 
 // Memory of a device: a range of addresses that faults unless work of a stream is under way. So a step of the host that reads it ends the test, as
 // does a kernel with memory that was given back.
@@ -73,6 +98,7 @@ class Memory {
   void release(void* memory) {
     if (memory == nullptr) return;
     const std::lock_guard lock(mutex_);
+    finish_all();
     const auto at = sizes_.find(memory);
     madvise(memory, at->second, MADV_DONTNEED);
     free_.emplace(at->second, memory);
@@ -90,7 +116,28 @@ class Memory {
     close();
   }
 
+  // The last work that a stream was given ends as late as it may: when something waits for it. So what reads its results before that is seen.
+  void start(Stream& stream, const Work& work) {
+    const std::lock_guard lock(mutex_);
+    if (!work.is_early) finish(stream);
+    stream.last = [earlier = std::exchange(stream.last, nullptr), run = work.run] {
+      earlier_work = earlier;
+      run();
+      wait_for_earlier_work();
+    };
+    working_.insert(&stream);
+  }
+  void finish(Stream& stream) {
+    const std::lock_guard lock(mutex_);
+    working_.erase(&stream);
+    if (const auto last = std::exchange(stream.last, nullptr)) run(last);
+  }
+
  private:
+  void finish_all() {
+    while (!working_.empty()) finish(**working_.begin());
+  }
+
   static constexpr size_t kBytes = size_t{1} << 36, kPage = 4096;
 
   Memory()
@@ -104,39 +151,23 @@ class Memory {
   size_t top_ = 0;
   std::map<void*, size_t> sizes_;
   std::multimap<size_t, void*> free_;
-  std::mutex mutex_;
+  std::recursive_mutex mutex_;
+  std::set<Stream*> working_;
 };
 
-using Work = std::function<void()>;
-
-struct Graph {
-  std::vector<Work> work;
-};
-
-// A stream does at once what it is given, unless a graph writes it down.
-struct Stream {
-  int device;
-  std::unique_ptr<Graph> graph{};
-
-  // The current device's default stream where none is named. Streams of another device take nothing, as CUDA's.
-  static Stream& of(void* stream) {
-    static Stream standard[kDevices]{{0}, {1}};
-    Stream& own = stream == nullptr ? standard[current_device] : *static_cast<Stream*>(stream);
-    if (own.device == current_device) return own;
-    std::fprintf(stderr, "a stream of device %d, with %d as the current one\n", own.device, current_device);
-    std::abort();
+void start(void* handle, Work work) {
+  Stream& stream = Stream::of(handle);
+  if (stream.graph != nullptr) {
+    stream.graph->work.push_back(std::move(work));
+  } else {
+    Memory::of(stream.device).start(stream, work);
   }
-};
+}
+void finish(Stream& stream) { Memory::of(stream.device).finish(stream); }
 
 }  // namespace
 
-void start_on_host(void* stream, std::function<void()> work) {
-  if (const Stream& own = Stream::of(stream); own.graph != nullptr) {
-    own.graph->work.push_back(std::move(work));
-  } else {
-    Memory::of(own.device).run(work);
-  }
-}
+void start_on_host(void* stream, std::function<void()> work) { start(stream, {std::move(work)}); }
 
 // A word that is the address of memory which is there, but not the device's.
 const char* check_on_host(const void* args, size_t bytes) {
@@ -183,7 +214,7 @@ const char* emulated_gemm(const TernaryGemmArgs* args, int64_t tokens, int32_t n
   if (product == CudaProduct::kMmaTiles || (product == CudaProduct::kAny && is_for_tiles(*args, tokens)))
     return start_tiles<false>({*args, tokens, {}}, stream);
   return with_mma_product(*args, tokens, [&](auto body) -> const char* {
-    cuda::start_on_host(stream, [args = *args, tokens] { run_product<decltype(body)>(args, tokens); });
+    cuda::start(stream, {[args = *args, tokens] { run_product<decltype(body)>(args, tokens); }, !args->has_new_weights});
     return nullptr;
   });
 }
@@ -216,6 +247,7 @@ CudaPlugin make_table() {
   };
   table.copy = [](void* to, const void* from, int64_t bytes, void* stream) -> const char* {
     cuda::start_on_host(stream, [=] { std::memmove(to, from, static_cast<size_t>(bytes)); });
+    if (Stream& own = Stream::of(stream); own.graph == nullptr) cuda::finish(own);  // the host's memory is free to change
     return nullptr;
   };
   table.zero = [](void* to, int64_t bytes, void* stream) -> const char* {
@@ -226,9 +258,12 @@ CudaPlugin make_table() {
     *stream = new Stream{cuda::current_device};
     return nullptr;
   };
-  table.release_stream = [](void* stream) { delete static_cast<Stream*>(stream); };
+  table.release_stream = [](void* stream) {
+    cuda::finish(*static_cast<Stream*>(stream));
+    delete static_cast<Stream*>(stream);
+  };
   table.synchronize = [](void* stream) -> const char* {
-    Stream::of(stream);
+    cuda::finish(Stream::of(stream));
     return nullptr;
   };
   table.begin_graph = [](void* stream) -> const char* {
@@ -241,8 +276,8 @@ CudaPlugin make_table() {
     return nullptr;
   };
   table.run_graph = [](void* graph, void* stream) -> const char* {
-    const int device = Stream::of(stream).device;
-    for (const cuda::Work& work : static_cast<Graph*>(graph)->work) Memory::of(device).run(work);
+    Stream& own = Stream::of(stream);
+    for (const cuda::Work& work : static_cast<Graph*>(graph)->work) Memory::of(own.device).start(own, work);
     return nullptr;
   };
   table.release_graph = [](void* graph) { delete static_cast<Graph*>(graph); };

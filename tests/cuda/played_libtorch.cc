@@ -48,7 +48,10 @@ const kernels::CudaPlugin& plugin() {
   return *table;
 }
 
-// The device does what it is asked for at once, and says so when the host has waited for it.
+// LibTorch's operators read and write what they are given at once; of what the plug-in has begun before, that is the end.
+void end_work() { static_cast<void>(plugin().synchronize(nullptr)); }
+
+// Says so when the host has waited for the device.
 std::atomic<int64_t> waits_so_far = 0;
 // Operators that it ran.
 std::atomic<int64_t> operators = 0;
@@ -154,6 +157,7 @@ at::Tensor empty_strided(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::
 // The same memory as a tensor of the CPU.
 at::Tensor on_host(const at::Tensor& tensor) {
   if (!tensor.is_cuda()) return tensor;
+  end_work();
   const auto options = at::TensorOptions(tensor.scalar_type());
   if (tensor.numel() == 0) return at::empty_strided(tensor.sizes(), tensor.strides(), options);
   return at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), options);
@@ -294,6 +298,7 @@ const at::Tensor& resize(const at::Tensor& self, c10::IntArrayRef size, std::opt
   const size_t bytes =
       at::detail::computeStorageNbytesContiguous(size, self.itemsize(), static_cast<size_t>(self.storage_offset()));
   if (bytes > impl->storage().nbytes()) {
+    end_work();
     c10::DataPtr data = memory.allocate(bytes);
     if (impl->storage().nbytes() > 0) std::memcpy(data.get(), impl->storage().data(), impl->storage().nbytes());
     impl->storage().set_data_ptr(std::move(data));
@@ -354,6 +359,7 @@ class Group final : public c10d::Backend {
       TORCH_CHECK(tensor.is_cuda() && tensor.is_non_overlapping_and_dense(),
                   "a dense tensor of the device expected, as NCCL does");
       wait_for("sum on the device");
+      end_work();
       memory.push_back(at::from_blob(tensor.mutable_data_ptr(), {tensor.numel()}, tensor.options().device(at::kCPU)));
     }
     return memory;

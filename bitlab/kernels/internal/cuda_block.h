@@ -8,6 +8,10 @@
 
 #include <cstdint>
 #include <cstring>
+#if !defined(__CUDACC__)
+#include <functional>
+#include <utility>
+#endif
 
 // BITLAB_UNROLL_BY(n), in front of a loop of any length: so many of its loads are under way at once.
 #define BITLAB_PRAGMA(text) _Pragma(#text)
@@ -23,10 +27,18 @@
 
 namespace bitlab::cuda {
 
-// A kernel may begin before the work in front of it on the stream has ended, if it was launched so, and read then what that work does not write.
+#if !defined(__CUDACC__)
+// What the kernel that the host runs waits for, where it began early.
+inline thread_local std::function<void()> earlier_work;
+#endif
+
+// A kernel may begin before the work in front of it on the stream has ended, if it was launched so, and read then what that work does not write. What
+// it may write is read behind this, and by plain loads: the assembler takes __ldg() for loads of what nobody writes, and moves them above.
 BITLAB_HOST_DEVICE void wait_for_earlier_work() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#elif !defined(__CUDACC__)
+  if (const auto work = std::exchange(earlier_work, nullptr)) work();
 #endif
 }
 // What is behind this kernel on the stream may begin so, as soon as all its blocks have said this.

@@ -53,6 +53,9 @@ struct TernaryGemmArgs {
   bool clamps = false;  // to low and high, of which one or both may be infinite; NaN stays
   // Of y: on devices results may be rounded to bfloat16 or float16 (training under autocast), 16 bits where y points to.
   CudaType y_type = CudaType::kFloat32;
+  // On devices: the weights are of work on the stream, and a kernel waits for that before it reads them. Else it may read them while the work in
+  // front of it runs.
+  bool has_new_weights = false;
   float low = -__builtin_inff(), high = __builtin_inff();
   // Results [tokens, rows]: float32, or int8 where y_q is given.
   float* y = nullptr;

@@ -28,6 +28,7 @@ struct LayerCodes {
   at::Tensor scale;                      // float32 [1] or [rows], or with a group float16 [groups, rows]; contiguous
   at::Tensor scale_neg;                  // contiguous; may be undefined
   int64_t group;                         // of k, or 0
+  bool are_new = false;                  // of work on the stream, for which nobody has waited
   std::optional<c10::Stream> made_on{};  // of codes that are kept
 };
 // Whether products serve a layer's evaluation, to the bits of the ternary_ operator of its packed codes.

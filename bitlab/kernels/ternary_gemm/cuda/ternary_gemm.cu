@@ -66,12 +66,12 @@ __global__ __launch_bounds__(Product::kThreads) void mma_kernel(TernaryGemmArgs 
 }
 
 template <class Product>
-const char* start_mma(const TernaryGemmArgs& p, int64_t tokens, const Device& device, cudaStream_t stream) {
+const char* start_mma(const TernaryGemmArgs& p, int64_t tokens, bool early, cudaStream_t stream) {
   constexpr int64_t kMost = cuda::kMostBlocksY * Product::kTokens;
   for (int64_t first = 0; first < tokens; first += kMost) {
     const int64_t count = std::min(kMost, tokens - first);
     const dim3 grid(static_cast<unsigned>(parts(p.rows, Product::kRows)), static_cast<unsigned>(parts(count, Product::kTokens)));
-    const Launch launch(grid, Product::kThreads, device.is_hopper, stream);
+    const Launch launch(grid, Product::kThreads, early, stream);
     if (const char* wrong = cuda::problem(cudaLaunchKernelEx(&launch.config, mma_kernel<Product>, from_token(p, first), count))) return wrong;
   }
   return nullptr;
@@ -149,7 +149,7 @@ struct Wgmma {
     if (const char* wrong = describe_q(p, tokens, Product::kTokens, map)) return wrong;
     const int64_t tiles = parts(p.rows, Product::kRows) * parts(tokens, Product::kTokens);
     const int64_t blocks = share > 1 ? tiles * share : std::min<int64_t>(tiles, at_once(device)[1]);
-    Launch launch(dim3(static_cast<unsigned>(blocks)), Product::kThreads, true, stream);
+    Launch launch(dim3(static_cast<unsigned>(blocks)), Product::kThreads, !p.has_new_weights, stream);
     launch.config.dynamicSmemBytes = Product::kSharedBytes;
     launch.in_clusters(share);
     return cuda::problem(cudaLaunchKernelEx(&launch.config, wgmma_kernel<Product>, map, p, tokens));
@@ -232,7 +232,9 @@ const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProd
   switch (product) {
     case CudaProduct::kMma:
       if (!fits) return "a depth from 1 to 264192 for mma";
-      return with_mma_product(p, tokens, [&](auto product) { return start_mma<decltype(product)>(p, tokens, device, stream); });
+      return with_mma_product(p, tokens, [&](auto product) {
+        return start_mma<decltype(product)>(p, tokens, device.is_hopper && !p.has_new_weights, stream);
+      });
     case CudaProduct::kMmaTiles:
       if (!fits) return "a depth from 1 to 264192 for tiles of mma";
       return start_tiles<false>({p, tokens, {}}, stream_);

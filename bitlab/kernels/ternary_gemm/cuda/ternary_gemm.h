@@ -1,5 +1,5 @@
 // ternary_gemm on a CUDA device: the formula, the bits and the arguments of ../ternary_gemm.h, with pointers to the device's memory, and
-//   weights  in kMma (layout.h), aligned to 16
+//   weights  in kMma (layout.h), aligned to 16; there since the host last waited for the stream, or else has_new_weights is set
 //   q        aligned to 16, q_stride a multiple of 16; each row readable up to depth rounded up to kMmaDepth, whatever stands there; run is 0
 // One copy of the weights serves every number of tokens.
 #pragma once
