@@ -30,31 +30,21 @@ BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group,
   return half_value(p.group_scale[group * p.rows + row]);
 }
 
-// A value that nothing writes meanwhile, so that it may be read ahead of results that are stored.
-template <class T>
-BITLAB_HOST_DEVICE T constant(const T* from) {
-#if defined(__CUDA_ARCH__)
-  return __ldg(from);
-#else
-  return *from;
-#endif
-}
-
 // What belongs to a row, loaded once for all tokens.
 struct RowConstants {
   float scale = 0, scale_neg = 0, bias = 0, alpha = 0, beta = 0;
 
   static BITLAB_HOST_DEVICE RowConstants of(const TernaryGemmArgs& p, int64_t row) {
     RowConstants c;
-    if (p.group == 0) c.scale = constant(p.scale + row * p.scale_stride);
-    if (p.scale_neg != nullptr) c.scale_neg = constant(p.scale_neg + row * p.scale_stride);
-    if (p.bias != nullptr) c.bias = constant(p.bias + row);
-    if (p.alpha != nullptr) c.alpha = constant(p.alpha + row), c.beta = constant(p.beta + row);
+    if (p.group == 0) c.scale = p.scale[row * p.scale_stride];
+    if (p.scale_neg != nullptr) c.scale_neg = p.scale_neg[row * p.scale_stride];
+    if (p.bias != nullptr) c.bias = p.bias[row];
+    if (p.alpha != nullptr) c.alpha = p.alpha[row], c.beta = p.beta[row];
     return c;
   }
 };
 
-BITLAB_HOST_DEVICE float token_scale(const TernaryGemmArgs& p, int64_t token) { return constant(p.a + token * p.a_stride); }
+BITLAB_HOST_DEVICE float token_scale(const TernaryGemmArgs& p, int64_t token) { return p.a[token * p.a_stride]; }
 
 // acc: the sum of t q; a: the token's scale.
 BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, float a) {

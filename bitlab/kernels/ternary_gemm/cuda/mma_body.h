@@ -72,13 +72,9 @@ struct MmaProduct {
   }
 
   static BITLAB_HOST_DEVICE uint32_t word_at(const int8_t* q) {
-#if defined(__CUDA_ARCH__)
-    return __ldg(reinterpret_cast<const uint32_t*>(q));
-#else
     uint32_t word;
-    std::memcpy(&word, q, sizeof(word));
+    std::memcpy(&word, cuda::aligned<sizeof(word)>(q), sizeof(word));
     return word;
-#endif
   }
 
   // Their q.

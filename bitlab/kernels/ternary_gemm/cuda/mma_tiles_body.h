@@ -160,29 +160,42 @@ struct MmaTiles {
     });
   }
 
-  // Results, from where mma lays sums over a warp.
+  // Results, from where mma lays sums over a warp. What they are made of is read in front of what is stored, a row at a time: a compiler may not do that.
   static BITLAB_HOST_DEVICE void finish_all(const Block& block, const Args& args, const Place& first, const Shared& shared,
                                             Threads& threads) {
     const TernaryGemmArgs& p = args.p;
     block.each([&](int thread) {
       const int lane = thread % cuda::kWarp;
+      const auto place_of = [&](int column, int i) { return first_token(thread) + column * 8 + lane % 4 * 2 + i; };
+      float scales[kColumns][2];
+      BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
+        const int within = place_of(column, i);
+        const int64_t token = first.token + within;
+        scales[column][i] = token < args.tokens ? token_scale(p, kGathers ? shared.pixels[within].sample : token) : 0.0F;
+      }
       BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int upper = 0; upper < 2; ++upper) {
         const int64_t row = row_of(first, thread, tile, upper);
         if (row >= p.rows) continue;
-        const RowConstants constants = RowConstants::of(p, row);
+        const RowConstants c = RowConstants::of(p, row);
+        float y[kColumns][2];
         BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
-          const int within = first_token(thread) + column * 8 + lane % 4 * 2 + i;
-          const int64_t token = first.token + within;
+          const int64_t token = first.token + place_of(column, i);
           if (token >= args.tokens) continue;
           const auto sum = [&](int set) { return threads[thread].sum[set][tile][column].at[upper * 2 + i] >> 6; };
-          const float a = token_scale(p, kGathers ? shared.pixels[within].sample : token);
+          const float a = scales[column][i];
+          float value;
           if constexpr (kGroups) {
-            finish(p, constants, threads[thread].total[tile][column].at[upper * 2 + i] * a, token, row);
+            value = threads[thread].total[tile][column].at[upper * 2 + i] * a;
           } else if constexpr (kScaling == TernaryScaling::kTwo) {
-            finish(p, constants, scaled(constants, sum(0), sum(1), a), token, row);
+            value = scaled(c, sum(0), sum(1), a);
           } else {
-            finish(p, constants, scaled(constants, sum(0), a), token, row);
+            value = scaled(c, sum(0), a);
           }
+          y[column][i] = finished(p, c, value, token * p.y_stride + row);
+        }
+        BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
+          const int64_t token = first.token + place_of(column, i);
+          if (token < args.tokens) store(p, y[column][i], token * p.y_stride + row);
         }
       }
     });
