@@ -104,7 +104,7 @@ struct MmaTiles {
         if constexpr (kGathers) {
           if (first.token + i < args.tokens && k < p.depth) from = args.image.place(shared.pixels[i], tap);
         } else {
-          if (first.token + i < args.tokens) from = (first.token + i) * p.q_stride + k;
+          if (first.token + i < args.tokens && k < p.depth) from = (first.token + i) * p.q_stride + k;
         }
         copies.copy(shared.q[chunk % kStages] + i * kTokenBytes + thread % kPieces * kPiece, p.q + (from < 0 ? 0 : from),
                     from >= 0);

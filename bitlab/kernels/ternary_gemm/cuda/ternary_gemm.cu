@@ -92,7 +92,7 @@ __global__ __launch_bounds__(Product::kThreads, 1) void wgmma_kernel(const __gri
 #endif
 }
 
-// q as a matrix of bytes of which boxes are copied; beyond its tokens they are zero.
+// q as a matrix of bytes of which boxes are copied; beyond its tokens and its rows' ends they are zero.
 const char* describe_q(const TernaryGemmArgs& p, int64_t tokens, int box_tokens, CUtensorMap& map) {
   static const auto encode = [] {
     void* function = nullptr;
@@ -102,7 +102,8 @@ const char* describe_q(const TernaryGemmArgs& p, int64_t tokens, int box_tokens,
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
   }();
   if (encode == nullptr) return "a driver of CUDA 12 or newer";
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(mma_chunks(p.depth) * kMmaDepth), static_cast<cuuint64_t>(tokens)};
+  const int64_t columns = std::min(mma_chunks(p.depth) * kMmaDepth, p.q_stride);
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(tokens)};
   const cuuint64_t strides[] = {static_cast<cuuint64_t>(p.q_stride)};
   const cuuint32_t box[] = {static_cast<cuuint32_t>(kMmaDepth), static_cast<cuuint32_t>(box_tokens)}, steps[] = {1, 1};
   const CUresult status = encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<int8_t*>(p.q), sizes, strides, box, steps,
