@@ -4,8 +4,11 @@
 //
 //   block.each([&](int thread) { ... });   a phase; what it wrote to shared memory is seen behind block.sync()
 //   PerThread<T, kThreads> x; x[thread]    registers
+//
+// With BITLAB_HOST_THREADS each thread is one of the host's, so that ThreadSanitizer sees where a block.sync() is missing (tests/cuda/races_test.cc).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #if !defined(__CUDACC__)
@@ -57,14 +60,25 @@ BITLAB_HOST_DEVICE T* aligned(T* pointer) {
   return static_cast<T*>(__builtin_assume_aligned(pointer, kBytes));
 }
 
+#if defined(__CUDA_ARCH__)
+#define BITLAB_IS_A_THREAD  // of a block: what runs here
+BITLAB_HOST_DEVICE int this_thread() { return static_cast<int>(threadIdx.x); }
+#elif defined(BITLAB_HOST_THREADS)
+#define BITLAB_IS_A_THREAD
+// The program's.
+int this_thread();
+void wait_for_block();
+void tell_warp(const void* own, size_t bytes, void* of_lanes);  // what each thread of the warp has
+#endif
+
 template <int kThreads>
 struct Block {
   int64_t x = 0, y = 0;  // which block of the grid
 
   template <class Phase>
   BITLAB_HOST_DEVICE void each(const Phase& phase) const {
-#if defined(__CUDA_ARCH__)
-    phase(static_cast<int>(threadIdx.x));
+#if defined(BITLAB_IS_A_THREAD)
+    phase(this_thread());
 #else
     for (int thread = 0; thread < kThreads; ++thread) phase(thread);
 #endif
@@ -72,13 +86,15 @@ struct Block {
   BITLAB_HOST_DEVICE void sync() const {
 #if defined(__CUDA_ARCH__)
     __syncthreads();
+#elif defined(BITLAB_HOST_THREADS)
+    wait_for_block();
 #endif
   }
 };
 
 template <class T, int kThreads>
 struct PerThread {
-#if defined(__CUDA_ARCH__)
+#if defined(BITLAB_IS_A_THREAD)
   T value{};
   BITLAB_HOST_DEVICE T& operator[](int) { return value; }
 #else
@@ -89,15 +105,29 @@ struct PerThread {
 
 constexpr int kWarp = 32;
 
+#if defined(BITLAB_IS_A_THREAD)
+BITLAB_HOST_DEVICE uint32_t greatest_of_warp(uint32_t own) {
+#if defined(__CUDA_ARCH__)
+  return __reduce_max_sync(0xFFFFFFFFU, own);
+#else
+  uint32_t all[kWarp];
+  tell_warp(&own, sizeof(own), all);
+  for (const uint32_t other : all) own = own < other ? other : own;
+  return own;
+#endif
+}
+#endif
+
 // The greatest of the threads' values, for all of them.
 template <int kThreads>
 BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, PerThread<uint32_t, kThreads>& own,
                                      uint32_t (&of_warp)[kThreads / kWarp]) {
-#if defined(__CUDA_ARCH__)
-  const uint32_t most = __reduce_max_sync(0xFFFFFFFFU, own[0]);
-  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = most;
+#if defined(BITLAB_IS_A_THREAD)
+  const int warp = this_thread() / kWarp, lane = this_thread() % kWarp;
+  const uint32_t most = greatest_of_warp(own[0]);
+  if (lane == 0) of_warp[warp] = most;
   block.sync();
-  return __reduce_max_sync(0xFFFFFFFFU, threadIdx.x % kWarp < kThreads / kWarp ? of_warp[threadIdx.x % kWarp] : 0);
+  return greatest_of_warp(lane < kThreads / kWarp ? of_warp[lane] : 0);
 #else
   uint32_t& most = of_warp[0] = 0;
   block.each([&](int thread) { most = most < own[thread] ? own[thread] : most; });
@@ -126,32 +156,47 @@ struct Sums {
   int32_t at[4];
 };
 
+#if !defined(__CUDA_ARCH__)
+// The sum over k of a warp's product, by operand(lane).
+template <class Operand>
+uint32_t sum_of_warp(const Operand& operand, int row, int column) {
+  const auto byte = [](uint32_t word, int i) { return static_cast<int32_t>(static_cast<int8_t>(word >> (8 * i))); };
+  uint32_t total = 0;
+  for (int k = 0; k < 32; ++k) {
+    const int c = k % 16 / 4;
+    const uint32_t a = operand(row % 8 * 4 + c).a[row / 8 + k / 16 * 2], b = operand(column * 4 + c).b[k / 16];
+    total += static_cast<uint32_t>(byte(a, k % 4) * byte(b, k % 4));
+  }
+  return total;
+}
+#endif
+
 // sum += a b, of every warp of the block. Sums wrap around, as those of the device do.
 template <int kThreads, class Operand, class Sum>
-BITLAB_HOST_DEVICE void multiply_add(const Block<kThreads>& block, const Operand& operand, const Sum& sum) {
+BITLAB_HOST_DEVICE void multiply_add(const Block<kThreads>&, const Operand& operand, const Sum& sum) {
 #if defined(__CUDA_ARCH__)
-  static_cast<void>(block);
-  const Fragments& f = operand(static_cast<int>(threadIdx.x));
-  Sums& s = sum(static_cast<int>(threadIdx.x));
+  const Fragments& f = operand(this_thread());
+  Sums& s = sum(this_thread());
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
       : "+r"(s.at[0]), "+r"(s.at[1]), "+r"(s.at[2]), "+r"(s.at[3])
       : "r"(f.a[0]), "r"(f.a[1]), "r"(f.a[2]), "r"(f.a[3]), "r"(f.b[0]), "r"(f.b[1]));
 #else
-  static_cast<void>(block);
-  const auto byte = [](uint32_t word, int i) { return static_cast<int32_t>(static_cast<int8_t>(word >> (8 * i))); };
-  for (int warp = 0; warp < kThreads; warp += kWarp)
-    for (int row = 0; row < 16; ++row)
-      for (int column = 0; column < 8; ++column) {
-        uint32_t total = 0;
-        for (int k = 0; k < 32; ++k) {
-          const int c = k % 16 / 4;
-          const uint32_t a = operand(warp + row % 8 * 4 + c).a[row / 8 + k / 16 * 2],
-                         b = operand(warp + column * 4 + c).b[k / 16];
-          total += static_cast<uint32_t>(byte(a, k % 4) * byte(b, k % 4));
-        }
-        int32_t& s = sum(warp + row % 8 * 4 + column / 2).at[row / 8 * 2 + column % 2];
-        s = static_cast<int32_t>(static_cast<uint32_t>(s) + total);
-      }
+  const auto add = [](Sums& to, const auto& operand_of, int lane) {
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t more = sum_of_warp(operand_of, lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2);
+      to.at[i] = static_cast<int32_t>(static_cast<uint32_t>(to.at[i]) + more);
+    }
+  };
+#if defined(BITLAB_HOST_THREADS)
+  Fragments all[kWarp];
+  tell_warp(&operand(this_thread()), sizeof(Fragments), all);
+  add(
+      sum(this_thread()), [&](int lane) -> const Fragments& { return all[lane]; }, this_thread() % kWarp);
+#else
+  for (int thread = 0; thread < kThreads; ++thread)
+    add(
+        sum(thread), [&](int lane) -> const Fragments& { return operand(thread / kWarp * kWarp + lane); }, thread % kWarp);
+#endif
 #endif
 }
 

@@ -43,6 +43,14 @@ __global__ __launch_bounds__(Kernel::kThreads) void run_block(const typename Ker
   Kernel::run({blockIdx.x, blockIdx.y}, args, shared);
 }
 #else
+#if defined(BITLAB_HOST_THREADS)
+void run_as_block(int threads, const std::function<void()>& thread);
+#else
+template <class Thread>
+void run_as_block(int, const Thread& thread) {
+  thread();
+}
+#endif
 inline int64_t multiprocessors() { return 8; }
 void start_on_host(void* stream, std::function<void()> work);
 // What is wrong with the words of a kernel's arguments: a pointer to memory that no device has.
@@ -72,7 +80,7 @@ const char* launch(Grid grid, const typename Kernel::Args& args, void* stream) {
   start_on_host(stream, [grid, args] {
     const auto shared = std::make_unique<typename Kernel::Shared>();
     for (int64_t y = 0; y < grid.y; ++y)
-      for (int64_t x = 0; x < grid.x; ++x) Kernel::run({x, y}, args, *shared);
+      for (int64_t x = 0; x < grid.x; ++x) run_as_block(Kernel::kThreads, [&] { Kernel::run({x, y}, args, *shared); });
   });
   return nullptr;
 #endif
@@ -93,6 +101,12 @@ struct ForEach {
 };
 template <class Each>
 const char* for_each(const Each& each, void* stream) {
+#if defined(BITLAB_HOST_THREADS)  // these share nothing
+  start_on_host(stream, [each] {
+    for (int64_t i = 0; i < each.count; ++i) each(i);
+  });
+  return nullptr;
+#endif
   return launch<ForEach<Each>>({blocks_for(each.count, ForEach<Each>::kThreads)}, each, stream);
 }
 
