@@ -169,5 +169,8 @@ function(bitlab_use_torch target)
     target_compile_definitions(bitlab_torch_flags INTERFACE FMT_HEADER_ONLY NDEBUG)
     target_link_options(bitlab_torch_flags INTERFACE ${OpenMP_CXX_FLAGS})
   endif()
+  # LibTorch shows the C++ library's functions too, some of them in part: the loader shall find those of the C++ library first (docs/decisions/0060).
+  # As an option, which stands in front of all libraries, in programs that use an installation, too.
+  target_link_options(${target} PUBLIC LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state)
   target_link_libraries(${target} PUBLIC torch PRIVATE $<BUILD_INTERFACE:bitlab_torch_flags>)
 endfunction()

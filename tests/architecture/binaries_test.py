@@ -1,5 +1,5 @@
 """What the compiler and linker made: instruction-set objects define only the symbols of kernels.def, float products alone have fused
-multiply-adds, and bitlab-run needs no LibTorch."""
+multiply-adds, bitlab-run needs no LibTorch, and what needs LibTorch finds the C++ library before it."""
 
 import os
 import re
@@ -43,6 +43,11 @@ def isa_objects():
 def rows(op):
     text = re.sub(r"//.*", "", (KERNELS / op / "kernels.def").read_text())
     return re.findall(r"BITLAB_KERNEL\((\w+)", text)
+
+
+def needed(path):
+    """The libraries that the loader brings a file, in its order."""
+    return re.findall(r"\(NEEDED\).*\[(.*)\]", run(READELF, "-d", str(path)))
 
 
 class InstructionSets(unittest.TestCase):
@@ -94,13 +99,24 @@ class FloatingPoint(unittest.TestCase):
 
 class TorchFree(unittest.TestCase):
     def test_bitlab_run_needs_no_libtorch(self):
-        needed = run(READELF, "-d", str(BINARY / "bin" / "bitlab-run"))
-        self.assertIn("NEEDED", needed)
+        libraries = needed(BINARY / "bin" / "bitlab-run")
+        self.assertTrue(libraries)
         for name in ("torch", "c10", "python", "gomp"):
-            self.assertNotIn(name, "\n".join(line for line in needed.splitlines() if "NEEDED" in line))
+            self.assertNotIn(name, "\n".join(libraries))
 
     def test_the_core_does_not_name_torch(self):
         self.assertIsNone(re.search(r"\b(at|c10|torch)::", run(NM, "-C", str(core()))))
+
+
+class TheCppLibrary(unittest.TestCase):
+    def test_the_loader_finds_it_before_libtorch(self):
+        if not (BINARY / "bin" / "bitlab").exists():
+            self.skipTest("built without training")
+        files = [*(BINARY / "bin").iterdir(), *(BINARY / "lib").glob("*.so"), *(BINARY / "python" / "bitlab").glob("*.so")]
+        lists = {path.name: needed(path) for path in files}
+        first = {name: libraries[0] for name, libraries in lists.items() if any(library.startswith("libtorch") for library in libraries)}
+        self.assertLessEqual({"bitlab", "libbitlab_ops.so"}, first.keys())
+        self.assertEqual(set(first.values()), {"libstdc++.so.6"}, first)
 
 
 class OneCore(unittest.TestCase):

@@ -65,6 +65,10 @@ class Install(unittest.TestCase):
         for path in (build / "consumer_runtime", build / "consumer_runtime_shared", program):
             self.assertNotRegex(run("ldd", path), r"lib(torch|c10)")
 
+    def test_the_loader_finds_the_cpp_library_before_libtorch(self):
+        needed = re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", self.folder / "train" / "consumer"))
+        self.assertEqual(needed[0], "libstdc++.so.6", needed)
+
     def test_a_missing_model_is_one_line(self):
         build = self.build("runtime")
         result = subprocess.run([build / "consumer_runtime_shared", "/none.bit"], capture_output=True, text=True)
