@@ -3,7 +3,6 @@
 #   find_package(BitLab COMPONENTS runtime)   BitLab::runtime, BitLab::kernels, …: libbitlab_core; BitLab::runtime_shared: libbitlab.so
 #   find_package(BitLab COMPONENTS train)     BitLab::models, BitLab::train, BitLab::deploy, …: needs LibTorch
 #   pkg-config bitlab                         libbitlab.so
-include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(core_parts base ternary kernels program format_safetensors format_bit runtime profile data)

@@ -6,7 +6,6 @@
 #
 # cmake --install puts it, stripped, and runtime/bitlab.h below the prefix.
 include(CheckLinkerFlag)
-include(GNUInstallDirs)
 
 set(mobile_objects $<TARGET_OBJECTS:bitlab_core_compute> $<TARGET_OBJECTS:bitlab_core_glue>)
 set_target_properties(bitlab_core PROPERTIES EXCLUDE_FROM_ALL ON)
