@@ -79,10 +79,17 @@ class MmaProblem {
     });
   }
 
+  // Of rows that are no longer than a copy of their last k.
   template <class Tiles>
   std::vector<uint8_t> in_tiles() {
     GuardedBytes weights(packed_.data.size());
+    const int64_t stride = (case_.depth + cuda::Copies::kBytes - 1) / cuda::Copies::kBytes * cuda::Copies::kBytes;
+    std::vector<int8_t> rows;
+    for (int64_t token = 0; token < case_.tokens; ++token)
+      rows.insert(rows.end(), args_.q + token * q_stride_, args_.q + token * q_stride_ + stride);
+    GuardedBytes q(rows.size());
     return results([&](TernaryGemmArgs& p) {
+      p.q = q.fill(std::span<const int8_t>(rows)), p.q_stride = stride;
       p.weights = weights.fill(std::span<const uint8_t>(packed_.data.data(), packed_.data.size()));
       const TilesArgs args{p, case_.tokens, {}};
       const auto shared = std::make_unique<typename Tiles::Shared>();
@@ -202,6 +209,19 @@ TEST(CudaTernaryGemm, BlocksOfManyTokensHaveTheBitsOfTheCpu) {
     compare_tiles<MmaTiles<2, 4, TernaryScaling::kGroups, false>>(TernaryScaling::kGroups, group);
     compare_tiles<MmaTiles<2, 8, TernaryScaling::kGroups, false>>(TernaryScaling::kGroups, group);
   }
+}
+
+TEST(CudaTernaryGemm, WeightsAndRowsThatNoDeviceReadsAreRefused) {
+  alignas(16) const uint8_t bytes[64] = {};
+  const auto wrong = [&](int64_t weights, int64_t q, int64_t stride) {
+    TernaryGemmArgs args;
+    args.weights = bytes + weights, args.q = reinterpret_cast<const int8_t*>(bytes) + q, args.q_stride = stride;
+    return wrong_places(args) != nullptr;
+  };
+  EXPECT_FALSE(wrong(16, 32, 48));
+  EXPECT_TRUE(wrong(8, 32, 48));
+  EXPECT_TRUE(wrong(16, 36, 48));
+  EXPECT_TRUE(wrong(16, 32, 40));
 }
 
 TEST(CudaTernaryGemm, SumsOfOthersAreFinishedAlike) {
