@@ -65,6 +65,7 @@ if(BITLAB_MOBILE)
                                                 $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions> $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti>
                                                 -fno-unwind-tables -fno-asynchronous-unwind-tables)
 endif()
+set(BITLAB_FIXED_ADDRESSES ${PROJECT_SOURCE_DIR}/tools/fixed_addresses.sh)  # runs programs with sanitizers
 if(BITLAB_SANITIZE)
   # Without checks that double what the compiler writes: a null pointer that is used stops the program anyway, no class is cast down, AddressSanitizer
   # sees what is read through a pointer that wrapped or beyond an object, and the compiler warns of a function without return.
@@ -72,6 +73,7 @@ if(BITLAB_SANITIZE)
   add_compile_options(-fsanitize=${BITLAB_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
                       -fno-sanitize=null,vptr,pointer-overflow,object-size,return,unreachable,nonnull-attribute,returns-nonnull-attribute)
   add_link_options(-fsanitize=${BITLAB_SANITIZE})
+  set(CMAKE_CROSSCOMPILING_EMULATOR ${BITLAB_FIXED_ADDRESSES})
 endif()
 if(BITLAB_FUZZ)
   target_compile_options(bitlab_flags INTERFACE -fsanitize=fuzzer-no-link)
