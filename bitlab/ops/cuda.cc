@@ -201,9 +201,8 @@ void multiply_images(const Weights& w, const at::Tensor& q, const at::Tensor& a,
 // The same by patches, in parts that a bounded memory holds, each a product.
 void multiply_patches(const Weights& w, const at::Tensor& q, const at::Tensor& a, const kernels::ConvGeometry& g,
                       void* stream) {
-  constexpr int64_t kPatchBytes = int64_t{64} << 20, kLeast = 1024;  // of a part, about
   const int64_t pixels = g.batch * g.positions(), stride = w.stride(g.depth()),
-                part = std::min(pixels, std::max(kLeast, kPatchBytes / stride));
+                part = kernels::pixels_at_once(pixels, stride);
   const bool in_place = is_pointwise(g) && stride == g.channels;
   const at::Tensor rows = in_place ? q.view({pixels, stride}) : at::empty({part, stride}, q.options()),
                    scales = at::empty({part}, a.options());

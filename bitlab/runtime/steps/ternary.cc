@@ -230,8 +230,7 @@ class DeviceConv {
       conv.rows_ = DeviceRows(geometry.batch, values, values, kernels::kMmaDepth, activation.scale());
       conv.patches_ = conv.rows_.scratch_bytes();
     }
-    constexpr int64_t kPatchBytes = int64_t{64} << 20, kLeast = 1024;  // of a part, about
-    conv.part_ = conv.in_place_ ? conv.pixels_ : std::min(conv.pixels_, std::max(kLeast, kPatchBytes / conv.q_stride_));
+    conv.part_ = conv.in_place_ ? conv.pixels_ : kernels::pixels_at_once(conv.pixels_, conv.q_stride_);
     conv.scales_ = conv.patches_ + (conv.in_place_ ? 0 : round_up(conv.part_ * conv.q_stride_, kDeviceAlignment));
     return conv;
   }

@@ -2,6 +2,7 @@
 // memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "bitlab/kernels/internal/cuda_image.h"
@@ -37,6 +38,11 @@ struct CudaPatches {
   float* patch_a;  // [tokens]
 };
 const char* cuda_patches(const CudaPatches& patches, void* stream);
+// How many of so many pixels' patches are in memory at once, about 64 MiB of them.
+constexpr int64_t pixels_at_once(int64_t pixels, int64_t q_stride) {
+  constexpr int64_t kBytes = int64_t{64} << 20, kLeast = 1024;
+  return std::min(pixels, std::max(kLeast, kBytes / q_stride));
+}
 
 // y = what follows the sum over k of q t, as in ternary_gemm, where t is int8 [rows, depth], a byte a weight: weights kept in int8, and those of channels
 // in groups. With `gathers` q are patches of an image, and the scale of a token is a[sample * a_stride]; else rows q_stride apart.
