@@ -141,8 +141,9 @@ mobile: ## Build libbitlab for phones, run the golden operations on it under qem
 	ctest --preset mobile --parallel $(JOBS) $(CTEST_ARGS)
 	@cmake -DFILE=build/mobile/lib/libbitlab.so.stripped -P cmake/print_size.cmake
 
-cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs; needs no GPU
+cuda: build/cuda/build.ninja ## Build the kernels for NVIDIA GPUs, and check their machine code; needs no GPU
 	$(call BUILD,cuda)
+	python3 tools/check_cuda_code.py build/cuda/lib/libbitlab_cuda.so
 	@echo "The plug-in is $(CURDIR)/build/cuda/lib/libbitlab_cuda.so"
 
 wheel: setup-tests ## Build the Python wheel, repair it for other machines, test it in a fresh environment (PYTHON=, TORCH=)

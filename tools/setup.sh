@@ -20,7 +20,7 @@ Usage: tools/setup.sh [--runtime|--tests|--dev|--peers|--census|--aarch64|--embe
   --census     as --tests, and the packages whose models `make census` takes
   --aarch64    what the preset aarch64 needs: a cross-compiler, qemu, and libraries from the arm64 architecture of Debian
   --embedded   compilers and emulators of the machines that networks in C are tested on (0.9 GiB)
-  --cuda       what the preset cuda needs: as --runtime, and nvcc from the Python package index where the system has none
+  --cuda       what the preset cuda needs: as --runtime, and from the Python package index nvcc, cuobjdump and nvdisasm where the system has none
 
 Environment:
   BITLAB_TORCH_DIR          a LibTorch folder (it holds share/cmake/Torch) to use instead of .venv
@@ -187,7 +187,7 @@ install_nvcc() {
   ln -sfn lib "$(echo "$VENV"/lib/python3*/site-packages/nvidia/cu13)/lib64"
 }
 
-has_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
+has_cuda_tool() { command -v "$1" >/dev/null || [[ -x /usr/local/cuda/bin/$1 ]]; }
 
 add_architecture() {  # <architecture>
   if [[ ${BITLAB_SKIP_PACKAGES:-0} == 1 ]] || dpkg --print-foreign-architectures | grep -qx "$1"; then return; fi
@@ -228,7 +228,8 @@ main() {
   esac
   install_packages "${lists[@]}"
   [[ $mode == runtime || $mode == cuda ]] || install_torch
-  [[ $mode != cuda ]] || has_nvcc || install_nvcc
+  [[ $mode != cuda ]] || has_cuda_tool nvcc || install_nvcc
+  [[ $mode != cuda ]] || { has_cuda_tool cuobjdump && has_cuda_tool nvdisasm; } || install_more cuda-code tools/cuda-code-requirements.txt
   [[ $mode != tests && $mode != dev && $mode != census ]] || install_more tests python/tests/requirements.txt
   [[ $mode != census ]] || install_more census tools/census-requirements.txt
   # `make docs` and `make lint`; `make bench`.

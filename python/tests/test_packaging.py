@@ -17,6 +17,7 @@ FILES = {
     "docs/requirements.txt": ("docs",),
     "tools/requirements.txt": ("dev",),
     "tools/cuda-requirements.txt": ("cuda",),
+    "tools/cuda-code-requirements.txt": ("cuda",),
     "benchmarks/peers/requirements.txt": ("train", "onnx", "benchmarks"),
 }
 

@@ -26,6 +26,23 @@ auto with_scaling(const TernaryGemmArgs& p, const F& f) {
   }
 }
 
+// Where groups of k end, in halves of a chunk: 64 k, of which a group has 1, 2 or 4.
+struct GroupEnds {
+  int halves;
+  int shift;
+
+  explicit BITLAB_HOST_DEVICE GroupEnds(const TernaryGemmArgs& p)
+      : halves(static_cast<int>((p.depth + 63) / 64)), shift(p.group == 64 ? 0 : p.group == 128 ? 1 : 2) {}
+  BITLAB_HOST_DEVICE int group(int half) const { return half >> shift; }
+  // Bit i: a group ends with the half first + i; none does behind the depth.
+  BITLAB_HOST_DEVICE uint32_t from(int first) const {
+    const uint32_t every = (shift == 0 ? 0xFFFFFFFFU : shift == 1 ? 0xAAAAAAAAU : 0x88888888U) >> (first & 3);
+    const int last = halves - 1 - first;
+    if (last < 0) return 0;
+    return last > 31 ? every : (every & ((2U << last) - 1)) | 1U << last;
+  }
+};
+
 BITLAB_HOST_DEVICE float group_scale_at(const TernaryGemmArgs& p, int64_t group, int64_t row) {
   return half_value(p.group_scale[group * p.rows + row]);
 }

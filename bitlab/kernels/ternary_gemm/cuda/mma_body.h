@@ -33,7 +33,9 @@ struct MmaProduct {
   static constexpr int kSets = kScaling == TernaryScaling::kTwo ? 2 : 1;
   // Groups of 64 are parts of a chunk: sums of each half of one.
   static constexpr int kParts = kScaling == TernaryScaling::kGroups ? 2 : kSets;
+  static constexpr int kHalves = kScaling == TernaryScaling::kGroups ? 2 * kWarps : 1;  // of the chunks that are shared at once
   static constexpr int kOwned = (kResults + kThreads - 1) / kThreads;
+  static_assert(kThreads % kRows == 0);
 
   struct Shared {
     int32_t sum[kWarps][kParts][kResults];
@@ -47,7 +49,8 @@ struct MmaProduct {
     cuda::Sums sum[kParts][kTiles][kColumns];
     Operands next;
     cuda::Fragments fragments;
-    RowConstants constants[kOwned];
+    RowConstants constants;  // a thread's results are of one row
+    float group_scale[kHalves];
     float a[kOwned];
     float total[kOwned];
   };
@@ -164,17 +167,38 @@ struct MmaProduct {
     return sum;
   }
 
-  // Adds the groups of the chunks [first, first + kWarps) in the order of k.
-  static BITLAB_HOST_DEVICE void add_groups(const Block& block, const TernaryGemmArgs& p, int64_t tokens, int64_t first,
+  // f(thread, its row) for the rows that exist.
+  template <class F>
+  static BITLAB_HOST_DEVICE void each_row(const Block& block, const TernaryGemmArgs& p, const F& f) {
+    block.each([&](int thread) {
+      const int64_t row = block.x * kRows + thread % kRows;
+      if (row < p.rows) f(thread, row);
+    });
+  }
+
+  // The scales of the groups that end in the chunks [first, first + kWarps), in front of the products that they are waited for behind.
+  static BITLAB_HOST_DEVICE void read_group_scales(const Block& block, const TernaryGemmArgs& p, int first, Threads& threads) {
+    const GroupEnds groups(p);
+    const uint32_t ends = groups.from(first * 2);
+    each_row(block, p, [&](int thread, int64_t row) {
+      BITLAB_UNROLL for (int i = 0; i < kHalves; ++i) {
+        if ((ends >> i & 1) == 0) continue;
+        threads[thread].group_scale[i] = group_scale_at(p, groups.group(first * 2 + i), row);
+      }
+    });
+  }
+
+  // Adds these groups in the order of k.
+  static BITLAB_HOST_DEVICE void add_groups(const Block& block, const TernaryGemmArgs& p, int64_t tokens, int first,
                                             Threads& threads, const Shared& shared) {
-    const int64_t halves = (p.depth + 63) / 64, of_group = p.group / 64;
-    each_result(block, p, tokens, [&](int thread, int own, int result, int64_t, int64_t row) {
-      float& total = threads[thread].total[own];
+    const uint32_t ends = GroupEnds(p).from(first * 2);
+    each_result(block, p, tokens, [&](int thread, int own, int result, int64_t, int64_t) {
+      Registers& r = threads[thread];
       int32_t sum = 0;
-      for (int64_t half = first * 2; half < halves && half < (first + kWarps) * 2; ++half) {
-        sum += shared.sum[half / 2 - first][half % 2][result];
-        if ((half + 1) % of_group != 0 && half + 1 < halves) continue;
-        total = total + static_cast<float>(sum) * group_scale_at(p, half / of_group, row);
+      BITLAB_UNROLL for (int i = 0; i < kHalves; ++i) {
+        sum += shared.sum[i / 2][i % 2][result];
+        if ((ends >> i & 1) == 0) continue;
+        r.total[own] = r.total[own] + static_cast<float>(sum) * r.group_scale[i];
         sum = 0;
       }
     });
@@ -188,21 +212,22 @@ struct MmaProduct {
     read_codes(block, p, 0, threads);
     cuda::wait_for_earlier_work();  // codes do not come from it; q and scales of tokens may
     read_q(block, p, tokens, 0, threads);
-    each_result(block, p, tokens, [&](int thread, int own, int, int64_t token, int64_t row) {
-      threads[thread].constants[own] = RowConstants::of(p, row);
+    each_row(block, p, [&](int thread, int64_t row) { threads[thread].constants = RowConstants::of(p, row); });
+    each_result(block, p, tokens, [&](int thread, int own, int, int64_t token, int64_t) {
       threads[thread].a[own] = token_scale(p, token);
     });
     constexpr int64_t kStep = kWarps * kAhead;
     if constexpr (kScaling == TernaryScaling::kGroups) {
       static_assert(kWarps % 2 == 0 && kAhead == 1, "groups of 256 do not cross what is shared at once");
       for (int64_t first = 0; first < chunks; first += kStep) {
+        read_group_scales(block, p, static_cast<int>(first), threads);
         multiply(block, p, tokens, first + kStep, threads);
         share(block, threads, shared);
-        add_groups(block, p, tokens, first, threads, shared);
+        add_groups(block, p, tokens, static_cast<int>(first), threads, shared);
       }
       each_result(block, p, tokens, [&](int thread, int own, int, int64_t token, int64_t row) {
         const Registers& r = threads[thread];
-        finish(p, r.constants[own], r.total[own] * r.a[own], token, row);
+        finish(p, r.constants, r.total[own] * r.a[own], token, row);
       });
     } else {
       for (int64_t first = 0; first < chunks; first += kStep) multiply(block, p, tokens, first + kStep, threads);
@@ -211,9 +236,9 @@ struct MmaProduct {
         const Registers& r = threads[thread];
         const int32_t sum = sum_of_warps(shared, 0, result);
         if constexpr (kScaling == TernaryScaling::kTwo) {
-          finish(p, r.constants[own], scaled(r.constants[own], sum, sum_of_warps(shared, 1, result), r.a[own]), token, row);
+          finish(p, r.constants, scaled(r.constants, sum, sum_of_warps(shared, 1, result), r.a[own]), token, row);
         } else {
-          finish(p, r.constants[own], scaled(r.constants[own], sum, r.a[own]), token, row);
+          finish(p, r.constants, scaled(r.constants, sum, r.a[own]), token, row);
         }
       });
     }

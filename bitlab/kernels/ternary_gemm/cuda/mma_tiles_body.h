@@ -34,12 +34,17 @@ struct MmaTiles {
     alignas(16) int8_t q[kStages][kTokens * kTokenBytes];
     CudaPixel pixels[kGathers ? kTokens : 1];
   };
+  // Of groups: their results so far, and the scales of those that end in the half chunks at hand, over the factor 64 that sums have.
   struct Totals {
     float at[4];
   };
+  struct GroupScales {
+    float at[2];  // of the two rows of a tile
+  };
   struct Registers {
     cuda::Sums sum[kSets][kTiles][kColumns];
-    Totals total[kGroups ? kTiles : 1][kGroups ? kColumns : 1];  // of groups
+    Totals total[kGroups ? kTiles : 1][kGroups ? kColumns : 1];
+    GroupScales group_scale[kGroups ? 2 : 1][kGroups ? kTiles : 1];
     MmaWord next[kTiles], codes[kTiles];
     cuda::Fragments fragments[kColumns];  // b of each column; a is that of the first
   };
@@ -114,6 +119,7 @@ struct MmaTiles {
 
   static BITLAB_HOST_DEVICE void multiply(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t chunk,
                                           const int8_t* q, Threads& threads) {
+    if constexpr (kGroups) read_group_scales(block, p, first, chunk, threads);
     BITLAB_UNROLL for (int step = 0; step < 4; ++step) {
       block.each([&](int thread) {
         const int lane = thread % cuda::kWarp;
@@ -136,26 +142,38 @@ struct MmaTiles {
             [&](int thread) -> cuda::Sums& { return threads[thread].sum[set][tile][column]; });
       }
       if constexpr (kGroups)
-        if (step % 2 == 1) add_group(block, p, first, chunk * 2 + step / 2, threads);
+        if (step % 2 == 1 && (GroupEnds(p).from(static_cast<int>(chunk) * 2) >> step / 2 & 1) != 0)
+          add_group(block, step / 2, threads);
     }
   }
 
-  // The group that ends with this 64 of k, if one does; sums begin again.
-  static BITLAB_HOST_DEVICE void add_group(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t half,
-                                           Threads& threads) {
-    const int64_t halves = (p.depth + 63) / 64, of_group = p.group / 64;
-    if (half >= halves || ((half + 1) % of_group != 0 && half + 1 < halves)) return;
+  // In front of the products that they are waited for behind.
+  static BITLAB_HOST_DEVICE void read_group_scales(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t chunk,
+                                                   Threads& threads) {
+    const GroupEnds groups(p);
+    const int from = static_cast<int>(chunk) * 2;
+    const uint32_t ends = groups.from(from);
+    block.each([&](int thread) {
+      BITLAB_UNROLL for (int half = 0; half < 2; ++half) BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile)
+          BITLAB_UNROLL for (int upper = 0; upper < 2; ++upper) {
+        const int64_t row = row_of(first, thread, tile, upper);
+        if ((ends >> half & 1) == 0 || row >= p.rows) continue;
+        threads[thread].group_scale[half][tile].at[upper] = group_scale_at(p, groups.group(from + half), row) / 64;
+      }
+    });
+  }
+
+  // Adds the group that ends with a half chunk; sums begin again. Those of 256 k are exact as floats, and so are scales, which have 16 bits, over 64:
+  // the product is that of what they stand for.
+  static BITLAB_HOST_DEVICE void add_group(const Block& block, int half, Threads& threads) {
     block.each([&](int thread) {
       Registers& r = threads[thread];
-      BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int upper = 0; upper < 2; ++upper) {
-        const int64_t row = row_of(first, thread, tile, upper);
-        const float scale = row < p.rows ? group_scale_at(p, half / of_group, row) : 0.0F;
-        BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
-          int32_t& sum = r.sum[0][tile][column].at[upper * 2 + i];
-          float& total = r.total[tile][column].at[upper * 2 + i];
-          total = total + static_cast<float>(sum >> 6) * scale;
-          sum = 0;
-        }
+      BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int column = 0; column < kColumns; ++column)
+          BITLAB_UNROLL for (int i = 0; i < 4; ++i) {
+        int32_t& sum = r.sum[0][tile][column].at[i];
+        float& total = r.total[tile][column].at[i];
+        total = total + static_cast<float>(sum) * r.group_scale[half][tile].at[i / 2];
+        sum = 0;
       }
     });
   }

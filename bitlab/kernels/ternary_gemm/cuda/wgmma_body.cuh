@@ -62,8 +62,8 @@ struct WgmmaProduct {
         : row_tiles((p.rows + kRows - 1) / kRows),
           token_tiles((tokens + kTokens - 1) / kTokens),
           chunks(mma_chunks(p.depth)),
-          begin(chunks * rank / share),
-          end(chunks * (rank + 1) / share),
+          begin(static_cast<unsigned>(chunks) * rank / share),
+          end(static_cast<unsigned>(chunks) * (rank + 1) / share),
           first(blockIdx.x / share),
           step(gridDim.x / share) {}
     __device__ __forceinline__ int64_t tiles() const { return row_tiles * token_tiles; }
@@ -71,10 +71,11 @@ struct WgmmaProduct {
     struct Tile {
       int64_t row, token;  // the first ones
     };
-    __device__ __forceinline__ Tile tile(int64_t i) const {
-      constexpr int64_t kBand = 8;
-      const int64_t band = i / (kBand * row_tiles), height = min(token_tiles - band * kBand, kBand), within = i - band * kBand * row_tiles;
-      return {within / height * kRows, (band * kBand + within % height) * kTokens};
+    __device__ __forceinline__ Tile tile(int64_t i) const {  // in 32 bits: no memory has the results of more tiles
+      constexpr unsigned kBand = 8;
+      const auto number = static_cast<unsigned>(i), across = static_cast<unsigned>(row_tiles), down = static_cast<unsigned>(token_tiles);
+      const unsigned band = number / (kBand * across), height = min(down - band * kBand, kBand), within = number - band * kBand * across;
+      return {static_cast<int64_t>(within / height) * kRows, static_cast<int64_t>(band * kBand + within % height) * kTokens};
     }
   };
 
@@ -95,10 +96,11 @@ struct WgmmaProduct {
   static __device__ __forceinline__ void copy(const CUtensorMap& map, const TernaryGemmArgs& p, const Work& work, Shared& shared) {
     constexpr int kPart = kFetched / 2;
     uint32_t count = 0;
+    fetch(p, work, work.tile(work.first).row, work.begin, work.begin + kFetched);
+    cuda::wait_for_earlier_work();  // q comes from it; codes do not
     for (int64_t i = work.first; i < work.tiles(); i += work.step) {
       const auto tile = work.tile(i);
-      fetch(p, work, tile.row, work.begin, work.begin + kFetched);
-      if (i == work.first) cuda::wait_for_earlier_work();  // q comes from it; codes do not
+      if (i != work.first) fetch(p, work, tile.row, work.begin, work.begin + kFetched);
       for (int64_t chunk = work.begin; chunk < work.end; ++chunk, ++count) {
         const Place at(count);
         if (count >= kStages) shared.empty[at.stage].wait(at.parity ^ 1);
