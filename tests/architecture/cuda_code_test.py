@@ -66,13 +66,14 @@ class CudaCode(unittest.TestCase):
     def test_other_architectures_do_not_wait(self):
         self.assertEqual(problems(PRODUCT.replace("ACQBULK", "NOP"), architecture="sm_80"), [])
 
-    def test_local_memory_in_the_product_is_found(self):
-        self.assert_found("1 accesses to local memory from 0x50 on", PRODUCT.replace("IMMA", "LDL R0, [R1]\nIMMA"))
-        self.assertEqual(problems(PRODUCT.replace("STG.E [R6.64], R0", "LDL R0, [R1]")), [])
+    def test_registers_that_the_product_writes_to_memory_are_found(self):
+        self.assert_found("1 of them written to memory from 0x50 on", PRODUCT.replace("IMMA", "STL [R1], R0\nIMMA"))
+        self.assertEqual(problems(PRODUCT.replace("IMMA", "LDL R0, [R1]\nIMMA")), [])
+        self.assertEqual(problems(PRODUCT.replace("STG.E [R6.64], R0", "STL [R1], R0")), [])
         # A block that stands elsewhere and leads back into the middle of a loop is none by itself.
-        cold = "LDG.E.EF.128 R4, [R2.64]\nACQBULK\n@P2 BRA 0x70\nIMMA.16832 R0, R4, R8, R0\n@!P1 BRA 0x20\nLDL R0, [R1]\nEXIT\nNOP\nBRA 0x30"
+        cold = "LDG.E.EF.128 R4, [R2.64]\nACQBULK\n@P2 BRA 0x70\nIMMA.16832 R0, R4, R8, R0\n@!P1 BRA 0x20\nSTL [R1], R0\nEXIT\nNOP\nBRA 0x30"
         self.assertEqual(problems(cold), [])
-        self.assert_found("1 accesses", cold.replace("NOP", "STL [R1], R0"))
+        self.assert_found("1 of them", cold.replace("NOP", "STL [R1], R0"))
 
     def test_products_without_matrix_units_are_found(self):
         self.assert_found("expected a loop around IMMA", PRODUCT.replace("IMMA", "IDP"))

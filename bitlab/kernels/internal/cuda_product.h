@@ -4,7 +4,8 @@
 //     using Element, Sum;                                      float and float, or int8_t and int32_t
 //     int64_t batches, tokens, rows, depth;                    of each of the batches
 //     using Token;  Token token(batch, token) const;           what a thread knows of a token
-//     Element x(batch, const Token&, k) const;
+//     using Tap;  Tap tap(k) const;                            and of a k; advance(Tap&) makes it that of the next k
+//     Element x(batch, const Token&, const Tap&) const;
 //     Element w(batch, row, k) const;
 //     Sum add(Sum, Element x, Element w) const;
 //     void finish(batch, token, row, Sum) const;
@@ -38,7 +39,7 @@ struct TiledProduct {
 
   static BITLAB_HOST_DEVICE void run(const Block& block, const Problem& p, Shared& shared) {
     const int64_t across = blocks_for(p.rows, kRows), batch = block.y;
-    const int64_t first_token = block.x / across * kTokens, first_row = block.x % across * kRows;
+    const int64_t down = divided(block.x, across), first_token = down * kTokens, first_row = (block.x - down * across) * kRows;
     PerThread<Sums, kThreads> sums;
     PerThread<Tokens, kThreads> tokens;  // those that a thread reads: kAcross apart
     block.each([&](int thread) {
@@ -52,9 +53,12 @@ struct TiledProduct {
       const int count = static_cast<int>(p.depth - k0 < kStep ? p.depth - k0 : kStep);
       block.each([&](int thread) {
         const int k = thread % kStep;
-        BITLAB_UNROLL for (int i = 0; i < kEach; ++i) {
-          const int token = thread / kStep + i * kAcross;
-          if (k < count && first_token + token < p.tokens) shared.x[k][token] = p.x(batch, tokens[thread].at[i], k0 + k);
+        if (k < count) {
+          const typename Problem::Tap tap = p.tap(k0 + k);
+          BITLAB_UNROLL for (int i = 0; i < kEach; ++i) {
+            const int token = thread / kStep + i * kAcross;
+            if (first_token + token < p.tokens) shared.x[k][token] = p.x(batch, tokens[thread].at[i], tap);
+          }
         }
         BITLAB_UNROLL for (int i = 0; i < kStep * kRows / kThreads; ++i) {
           const int row = thread % kRows, own = thread / kRows + i * (kThreads / kRows);
@@ -92,7 +96,9 @@ struct EachSum {
                   batch = rest - token * p.batches;
     const typename Problem::Token at = p.token(batch, token);
     typename Problem::Sum sum = 0;
-    BITLAB_UNROLL_BY(8) for (int64_t k = 0; k < p.depth; ++k) sum = p.add(sum, p.x(batch, at, k), p.w(batch, row, k));
+    typename Problem::Tap tap = p.tap(0);
+    BITLAB_UNROLL_BY(8) for (int64_t k = 0; k < p.depth; ++k, p.advance(tap)) sum =
+        p.add(sum, p.x(batch, at, tap), p.w(batch, row, k));
     p.finish(batch, token, row, sum);
   }
 };

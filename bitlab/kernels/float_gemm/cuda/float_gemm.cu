@@ -12,6 +12,7 @@ struct FloatProduct {
   using Sum = float;
   using Input = CudaProductInput<Element, kGathers>;
   using Token = typename Input::Token;
+  using Tap = typename Input::Tap;
   CudaFloatGemm g;
   Input input;
   int64_t batches, tokens, rows, depth;
@@ -25,7 +26,9 @@ struct FloatProduct {
         depth(product.p.depth) {}
 
   BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const { return input.token(batch, token); }
-  BITLAB_HOST_DEVICE Element x(int64_t, const Token& token, int64_t k) const { return input.at(token, k); }
+  BITLAB_HOST_DEVICE Tap tap(int64_t k) const { return input.tap(k); }
+  BITLAB_HOST_DEVICE void advance(Tap& tap) const { input.advance(tap); }
+  BITLAB_HOST_DEVICE Element x(int64_t, const Token& token, const Tap& tap) const { return input.at(token, tap); }
   BITLAB_HOST_DEVICE float w(int64_t batch, int64_t row, int64_t k) const {
     if (g.by_columns) return g.p.panels[batch * g.w_batch + k * g.p.rows + row];
     if constexpr (kGathers) row += batch * rows;

@@ -18,13 +18,17 @@ struct EachOfPatches : CudaPatches {
     const CudaImage::Pixel pixel = image.pixel(first + token);
     if (word == 0) patch_a[token] = a[pixel.sample * a_stride];
     if (!copies) return;
-    int8_t values[kWord];
+    int8_t values[kWord] = {};
     const int64_t k0 = word * kWord;
-    const bool at_once = image.group_channels % kWord == 0;  // one tap has all four
-    int64_t place = -1;
-    for (int j = 0; j < kWord; ++j) {
-      if (j == 0 || !at_once) place = k0 + j < depth ? image.place(pixel, k0 + j) : -1;
-      values[j] = place < 0 ? static_cast<int8_t>(0) : q[at_once ? place + j : place];
+    CudaImage::Tap tap = image.tap(k0);
+    if (image.group_channels % kWord == 0) {  // one tap has all four
+      const int64_t place = k0 < depth ? image.place(pixel, tap) : -1;
+      if (place >= 0) std::memcpy(values, cuda::aligned<kWord>(q + place), kWord);
+    } else {
+      BITLAB_UNROLL for (int j = 0; j < kWord; ++j, image.advance(tap)) {
+        const int64_t place = k0 + j < depth ? image.place(pixel, tap) : -1;
+        if (place >= 0) values[j] = q[place];
+      }
     }
     std::memcpy(cuda::aligned<kWord>(patches + token * q_stride + k0), values, kWord);
   }
@@ -41,6 +45,7 @@ struct Int8Product {
   using Sum = Both;
   using Input = CudaProductInput<Element, kGathers>;
   using Token = typename Input::Token;
+  using Tap = typename Input::Tap;
   CudaInt8Gemm g;
   Input input;
   int64_t batches, tokens, rows, depth;
@@ -54,7 +59,9 @@ struct Int8Product {
         depth(product.p.depth) {}
 
   BITLAB_HOST_DEVICE Token token(int64_t batch, int64_t token) const { return input.token(batch, token); }
-  BITLAB_HOST_DEVICE Element x(int64_t, const Token& token, int64_t k) const { return input.at(token, k); }
+  BITLAB_HOST_DEVICE Tap tap(int64_t k) const { return input.tap(k); }
+  BITLAB_HOST_DEVICE void advance(Tap& tap) const { input.advance(tap); }
+  BITLAB_HOST_DEVICE Element x(int64_t, const Token& token, const Tap& tap) const { return input.at(token, tap); }
   BITLAB_HOST_DEVICE int8_t w(int64_t batch, int64_t row, int64_t k) const {
     return static_cast<int8_t>(g.p.weights[(batch * rows + row) * depth + k]);
   }

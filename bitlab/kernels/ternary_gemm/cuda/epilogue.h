@@ -75,20 +75,28 @@ BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, int32_t magn
   return plus * c.scale - minus * c.scale_neg;
 }
 
-// What follows the scales, of the result that lies at `at` from the first one.
-BITLAB_HOST_DEVICE float finished(const TernaryGemmArgs& p, const RowConstants& c, float y, int64_t at) {
-  if (p.bias != nullptr) y = y + c.bias;
+// What follows the scales, of some results of a thread, each question asked once for all of them. Result i is of the row constants(i), and lies at(i) from
+// the first one; -1: there is none.
+template <int kCount, class Constants, class At>
+BITLAB_HOST_DEVICE void finish_some(const TernaryGemmArgs& p, const Constants& constants, const At& at, float (&y)[kCount]) {
+  const auto each = [&](const auto& f) {
+    BITLAB_UNROLL for (int i = 0; i < kCount; ++i) y[i] = f(i, y[i]);
+  };
+  if (p.bias != nullptr) each([&](int i, float value) { return value + constants(i).bias; });
   if (p.alpha != nullptr) {
-    y = y * c.alpha;
-    y = y + c.beta;
+    each([&](int i, float value) {
+      value = value * constants(i).alpha;
+      return value + constants(i).beta;
+    });
   }
-  if (p.residual != nullptr) y = y + p.residual[at];
-  if (p.relu && y < 0) y = 0;
-  if (p.clamps && y == y) {
-    const float raised = y > p.low ? y : p.low;
-    y = raised < p.high ? raised : p.high;
+  if (p.residual != nullptr) each([&](int i, float value) { return at(i) < 0 ? value : value + p.residual[at(i)]; });
+  if (p.relu) each([](int, float value) { return value < 0 ? 0 : value; });
+  if (p.clamps) {
+    each([&](int, float value) {
+      const float raised = value > p.low ? value : p.low, lowered = raised < p.high ? raised : p.high;
+      return value == value ? lowered : value;
+    });
   }
-  return y;
 }
 
 BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
@@ -104,20 +112,27 @@ BITLAB_HOST_DEVICE uint16_t short_bits(const TernaryGemmArgs& p, float y) {
 }
 
 // y: finished.
-BITLAB_HOST_DEVICE void store(const TernaryGemmArgs& p, float y, int64_t at) {
+template <int kCount, class At>
+BITLAB_HOST_DEVICE void store_some(const TernaryGemmArgs& p, const At& at, const float (&y)[kCount]) {
+  const auto each = [&](const auto& f) {
+    BITLAB_UNROLL for (int i = 0; i < kCount; ++i) if (at(i) >= 0) f(at(i), y[i]);
+  };
   if (p.y_q != nullptr) {
-    p.y_q[at] = quantized(p, y);
+    each([&](int64_t place, float value) { p.y_q[place] = quantized(p, value); });
   } else if (p.y_type == CudaType::kFloat32) {
-    p.y[at] = y;
+    each([&](int64_t place, float value) { p.y[place] = value; });
   } else {
-    reinterpret_cast<uint16_t*>(p.y)[at] = short_bits(p, y);
+    each([&](int64_t place, float value) { reinterpret_cast<uint16_t*>(p.y)[place] = short_bits(p, value); });
   }
 }
 
 // y: scaled.
 BITLAB_HOST_DEVICE void finish(const TernaryGemmArgs& p, const RowConstants& c, float y, int64_t token, int64_t row) {
-  const int64_t at = token * p.y_stride + row;
-  store(p, finished(p, c, y, at), at);
+  float values[] = {y};
+  const auto at = [&](int) { return token * p.y_stride + row; };
+  finish_some(
+      p, [&](int) -> const RowConstants& { return c; }, at, values);
+  store_some(p, at, values);
 }
 
 }  // namespace bitlab::kernels

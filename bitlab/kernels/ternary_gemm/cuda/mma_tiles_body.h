@@ -32,7 +32,7 @@ struct MmaTiles {
 
   struct Shared {
     alignas(16) int8_t q[kStages][kTokens * kTokenBytes];
-    CudaPixel pixels[kGathers ? kTokens : 1];
+    CudaImage::Pixel pixels[kGathers ? kTokens : 1];
   };
   // Of groups: their results so far, and the scales of those that end in the half chunks at hand, over the factor 64 that sums have.
   struct Totals {
@@ -97,22 +97,30 @@ struct MmaTiles {
   // Tokens that do not exist, and the padding of images, are zero. A thread's pieces are of the same k.
   static BITLAB_HOST_DEVICE void copy_q(const Block& block, const Args& args, const Place& first, int64_t chunk,
                                         Shared& shared, cuda::Copies& copies) {
-    constexpr int kPiece = cuda::Copies::kBytes, kPieces = kDepth / kPiece;
-    static_assert(kThreads % kPieces == 0);
+    constexpr int kPiece = cuda::Copies::kBytes, kPieces = kDepth / kPiece, kApart = kThreads / kPieces;
+    static_assert(kThreads % kPieces == 0 && kTokens % kApart == 0);
     const TernaryGemmArgs& p = args.p;
+    const int64_t count = args.tokens - first.token;
     block.each([&](int thread) {
       const int64_t k = chunk * kMmaDepth + thread % kPieces * kPiece;
-      CudaImage::Tap tap{};
-      if constexpr (kGathers) tap = args.image.tap(k);
-      BITLAB_UNROLL for (int i = thread / kPieces; i < kTokens; i += kThreads / kPieces) {
-        int64_t from = -1;
-        if constexpr (kGathers) {
-          if (first.token + i < args.tokens && k < p.depth) from = args.image.place(shared.pixels[i], tap);
-        } else {
-          if (first.token + i < args.tokens && k < p.depth) from = (first.token + i) * p.q_stride + k;
+      int8_t* const to = shared.q[chunk % kStages] + thread % kPieces * kPiece;
+      // place(token of the block): from where; -1: zeros.
+      const auto copy_all = [&](const auto& place) {
+        BITLAB_UNROLL for (int n = 0; n < kTokens / kApart; ++n) {
+          const int i = thread / kPieces + n * kApart;
+          const int64_t from = i < count && k < p.depth ? place(i) : -1;
+          copies.copy(to + i * kTokenBytes, p.q + (from < 0 ? 0 : from), from >= 0);
         }
-        copies.copy(shared.q[chunk % kStages] + i * kTokenBytes + thread % kPieces * kPiece, p.q + (from < 0 ? 0 : from),
-                    from >= 0);
+      };
+      if constexpr (kGathers) {  // the question is asked once for all
+        const CudaImage::Tap tap = args.image.tap(k);
+        if (args.image.transposed) {
+          copy_all([&](int i) { return args.image.place_of_transposed(shared.pixels[i], tap); });
+        } else {
+          copy_all([&](int i) { return args.image.place_of_plain(shared.pixels[i], tap); });
+        }
+      } else {
+        copy_all([&](int i) { return (first.token + i) * p.q_stride + k; });
       }
     });
   }
@@ -178,43 +186,41 @@ struct MmaTiles {
     });
   }
 
-  // Results, from where mma lays sums over a warp. What they are made of is read in front of what is stored, a row at a time: a compiler may not do that.
+  // Results, from where mma lays sums over a warp, a row of a thread at a time.
   static BITLAB_HOST_DEVICE void finish_all(const Block& block, const Args& args, const Place& first, const Shared& shared,
                                             Threads& threads) {
+    constexpr int kCount = 2 * kColumns;
     const TernaryGemmArgs& p = args.p;
     block.each([&](int thread) {
-      const int lane = thread % cuda::kWarp;
-      const auto place_of = [&](int column, int i) { return first_token(thread) + column * 8 + lane % 4 * 2 + i; };
-      float scales[kColumns][2];
-      BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
-        const int within = place_of(column, i);
+      const int from = first_token(thread) + thread % cuda::kWarp % 4 * 2;
+      float scales[kCount];
+      int64_t places[kCount];  // of a token's first result
+      BITLAB_UNROLL for (int i = 0; i < kCount; ++i) {
+        const int within = from + i / 2 * 8 + i % 2;
         const int64_t token = first.token + within;
-        scales[column][i] = token < args.tokens ? token_scale(p, kGathers ? shared.pixels[within].sample : token) : 0.0F;
+        const bool exists = token < args.tokens;
+        scales[i] = exists ? token_scale(p, kGathers ? shared.pixels[within].sample : token) : 0.0F;
+        places[i] = exists ? token * p.y_stride : -1;
       }
       BITLAB_UNROLL for (int tile = 0; tile < kTiles; ++tile) BITLAB_UNROLL for (int upper = 0; upper < 2; ++upper) {
         const int64_t row = row_of(first, thread, tile, upper);
         if (row >= p.rows) continue;
-        const RowConstants c = RowConstants::of(p, row);
-        float y[kColumns][2];
-        BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
-          const int64_t token = first.token + place_of(column, i);
-          if (token >= args.tokens) continue;
-          const auto sum = [&](int set) { return threads[thread].sum[set][tile][column].at[upper * 2 + i] >> 6; };
-          const float a = scales[column][i];
-          float value;
+        const RowConstants constants = RowConstants::of(p, row);
+        float y[kCount];
+        BITLAB_UNROLL for (int i = 0; i < kCount; ++i) {
+          const auto sum = [&](int set) { return threads[thread].sum[set][tile][i / 2].at[upper * 2 + i % 2] >> 6; };
           if constexpr (kGroups) {
-            value = threads[thread].total[tile][column].at[upper * 2 + i] * a;
+            y[i] = threads[thread].total[tile][i / 2].at[upper * 2 + i % 2] * scales[i];
           } else if constexpr (kScaling == TernaryScaling::kTwo) {
-            value = scaled(c, sum(0), sum(1), a);
+            y[i] = scaled(constants, sum(0), sum(1), scales[i]);
           } else {
-            value = scaled(c, sum(0), a);
+            y[i] = scaled(constants, sum(0), scales[i]);
           }
-          y[column][i] = finished(p, c, value, token * p.y_stride + row);
         }
-        BITLAB_UNROLL for (int column = 0; column < kColumns; ++column) BITLAB_UNROLL for (int i = 0; i < 2; ++i) {
-          const int64_t token = first.token + place_of(column, i);
-          if (token < args.tokens) store(p, y[column][i], token * p.y_stride + row);
-        }
+        const auto at = [&](int i) { return places[i] < 0 ? -1 : places[i] + row; };
+        finish_some(
+            p, [&](int) -> const RowConstants& { return constants; }, at, y);
+        store_some(p, at, y);
       }
     });
   }

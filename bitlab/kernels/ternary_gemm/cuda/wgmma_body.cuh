@@ -245,14 +245,13 @@ struct WgmmaProduct {
           const int64_t at = (tile.token + token) * p.y_stride + row;
           float y[4];
 #pragma unroll
-          for (int r = 0; r < 4; ++r)
-            y[r] = finished(p, constants[r], scaled(constants[r], of[r], a[i]), r < exist ? at + r : at);
+          for (int r = 0; r < 4; ++r) y[r] = scaled(constants[r], of[r], a[i]);
+          const auto place = [&](int r) { return r < exist ? at + r : -1; };
+          finish_some(p, [&](int r) -> const RowConstants& { return constants[r]; }, place, y);
           if (whole_words && exist >= 4) {
             store_four(p, y, at);
           } else {
-#pragma unroll
-            for (int r = 0; r < 4; ++r)
-              if (r < exist) store(p, y[r], at + r);
+            store_some(p, place, y);
           }
         }
       }

@@ -27,7 +27,7 @@ struct WeightOnly {
     const CudaImage::Pixel pixel = args.gathers ? args.image.pixel(token) : CudaImage::Pixel{};
     const int64_t channel = args.gathers ? row / (args.p.rows / args.groups) * args.image.group_channels : 0;
     for (int64_t k = lane; k < args.p.depth; k += cuda::kSumLanes) {
-      const int64_t place = args.gathers ? args.image.place(pixel, k) : token * args.x_stride + k;
+      const int64_t place = args.gathers ? args.image.place(pixel, args.image.tap(k)) : token * args.x_stride + k;
       const float x = place < 0 ? 0 : args.x[place + channel];
       sum = sum + x * weight(args, row, k);
     }
