@@ -225,7 +225,7 @@ CudaPlugin make_table() {
   table.ternary_gemm = emulated_gemm;
   table.encode_absmean = cuda_encode_absmean;
   table.pack_ternary = [](const int8_t* t, int64_t rows, int64_t depth, uint8_t* packed, void* stream) {
-    return cuda::for_each(EachWordOfWeights{t, rows, depth, packed, mma_bytes(rows, depth) / 4}, stream);
+    return cuda::for_each(EachWordOfWeights(t, rows, depth, packed), stream);
   };
   table.finish_sums = [](const TernaryGemmArgs* args, const int32_t* sums, int64_t sum_stride, int64_t tokens,
                          void* stream) {

@@ -161,7 +161,7 @@ struct Problem {
   std::vector<float> y = std::vector<float>(static_cast<size_t>(tokens * rows));
 
   TernaryGemmArgs args(TernaryScaling scaling) {
-    cuda::for_each(EachWordOfWeights{t.data(), rows, depth, weights.get(), mma_bytes(rows, depth) / 4}, nullptr);
+    cuda::for_each(EachWordOfWeights(t.data(), rows, depth, weights.get()), nullptr);
     TernaryGemmArgs p;
     p.weights = weights.get(), p.rows = rows, p.depth = depth, p.scale = ones.data(), p.q = q.data();
     p.q_stride = mma_chunks(depth) * kMmaDepth, p.a = ones.data(), p.y = y.data(), p.y_stride = rows;

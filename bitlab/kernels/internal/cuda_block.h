@@ -8,6 +8,7 @@
 // With BITLAB_HOST_THREADS each thread is one of the host's, so that ThreadSanitizer sees where a block.sync() is missing (tests/cuda/races_test.cc).
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -58,6 +59,36 @@ BITLAB_HOST_DEVICE T* aligned(T* pointer) {
   if (reinterpret_cast<uintptr_t>(pointer) % kBytes != 0) __builtin_trap();
 #endif
   return static_cast<T*>(__builtin_assume_aligned(pointer, kBytes));
+}
+
+// Four values side by side, which a device moves at once.
+template <class T>
+struct alignas(4 * sizeof(T)) Four {
+  T at[4];
+};
+template <class T>
+BITLAB_HOST_DEVICE Four<T> read_four(const T* from) {
+  Four<T> values;
+  std::memcpy(&values, aligned<sizeof(values)>(from), sizeof(values));
+  return values;
+}
+template <class T>
+BITLAB_HOST_DEVICE void write_four(T* to, const Four<T>& values) {
+  std::memcpy(aligned<sizeof(values)>(to), &values, sizeof(values));
+}
+// Whether rows that are so long lie in such.
+template <class T>
+bool are_fours(const T* rows, int64_t columns) {
+  return columns % 4 == 0 && reinterpret_cast<uintptr_t>(rows) % sizeof(Four<T>) == 0;
+}
+
+// To the nearest integer, ties to the even one; of values that an int holds.
+BITLAB_HOST_DEVICE int rounded(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float2int_rn(value);
+#else
+  return static_cast<int>(std::rint(value));
+#endif
 }
 
 #if defined(__CUDA_ARCH__)

@@ -67,7 +67,8 @@ struct CudaImage {
     const int64_t tap = cuda::divided(k, group_channels), line = cuda::divided(tap, kernel[2]),
                   plane = cuda::divided(line, kernel[1]);
     Tap result{{plane * dilation[0], (line - plane * kernel[1]) * dilation[1], (tap - line * kernel[2]) * dilation[2]},
-               k - tap * group_channels, 0};
+               k - tap * group_channels,
+               0};
     result.offset = result.channel + (transposed ? 0 : offset(result.at));
     return result;
   }

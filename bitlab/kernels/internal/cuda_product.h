@@ -39,7 +39,8 @@ struct TiledProduct {
 
   static BITLAB_HOST_DEVICE void run(const Block& block, const Problem& p, Shared& shared) {
     const int64_t across = blocks_for(p.rows, kRows), batch = block.y;
-    const int64_t down = divided(block.x, across), first_token = down * kTokens, first_row = (block.x - down * across) * kRows;
+    const int64_t down = divided(block.x, across), first_token = down * kTokens,
+                  first_row = (block.x - down * across) * kRows;
     PerThread<Sums, kThreads> sums;
     PerThread<Tokens, kThreads> tokens;  // those that a thread reads: kAcross apart
     block.each([&](int thread) {
@@ -97,8 +98,8 @@ struct EachSum {
     const typename Problem::Token at = p.token(batch, token);
     typename Problem::Sum sum = 0;
     typename Problem::Tap tap = p.tap(0);
-    BITLAB_UNROLL_BY(8) for (int64_t k = 0; k < p.depth; ++k, p.advance(tap)) sum =
-        p.add(sum, p.x(batch, at, tap), p.w(batch, row, k));
+    BITLAB_UNROLL_BY(8)
+    for (int64_t k = 0; k < p.depth; ++k, p.advance(tap)) sum = p.add(sum, p.x(batch, at, tap), p.w(batch, row, k));
     p.finish(batch, token, row, sum);
   }
 };

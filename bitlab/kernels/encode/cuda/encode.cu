@@ -33,10 +33,11 @@ struct SumBlocks {
       const int64_t own = block.x * kAtOnce + thread / cuda::kSumLanes;
       double sum = 0;
       if (own < p.parts * p.blocks) {
-        const int64_t begin = own % p.blocks * kCudaSumBlock, left = p.length - begin;
-        const float* from = p.w + own / p.blocks * p.length + begin;
+        const int64_t of_part = cuda::divided(own, p.blocks), begin = (own - of_part * p.blocks) * kCudaSumBlock,
+                      left = p.length - begin;
+        const float* from = p.w + of_part * p.length + begin;
         const int64_t count = left < kCudaSumBlock ? left : kCudaSumBlock;
-        BITLAB_UNROLL_BY(8) for (int64_t i = thread % cuda::kSumLanes; i < count; i += cuda::kSumLanes)
+        BITLAB_UNROLL_BY(32) for (int64_t i = thread % cuda::kSumLanes; i < count; i += cuda::kSumLanes)
           sum = sum + static_cast<double>(fabsf(from[i]));
       }
       shared.lanes[thread] = sum;
@@ -49,21 +50,25 @@ struct SumBlocks {
   }
 };
 
-// A block takes a part: the tree, level by level between two halves of the scratch, then the scale.
+// A block takes a part: the tree, level by level between two halves of the scratch, and of shared memory where they fit, then the scale.
 template <int kBlock>
 struct ScaleOfSums {
-  static constexpr int kThreads = kBlock;
+  static constexpr int kThreads = kBlock, kFit = 4 * kBlock;
   using Args = Parts;
-  struct Shared {};
-  static BITLAB_HOST_DEVICE void run(const cuda::Block<kThreads>& block, const Parts& p, Shared&) {
+  struct Shared {
+    double level[2][kFit];
+  };
+  static BITLAB_HOST_DEVICE void run(const cuda::Block<kThreads>& block, const Parts& p, Shared& shared) {
     double *from = p.sums + block.x * p.blocks, *to = from + p.parts * p.blocks;
     for (int64_t count = p.blocks; count > 1; count = (count + 1) / 2) {
+      const int64_t half = (count + 1) / 2;
+      double* next = half > kFit ? to : shared.level[from == shared.level[0] ? 1 : 0];
       block.each([&](int thread) {
-        for (int64_t i = thread; i < (count + 1) / 2; i += kThreads) to[i] = 2 * i + 1 < count ? from[2 * i] + from[2 * i + 1] : from[2 * i];
+        for (int64_t i = thread; i < half; i += kThreads) next[i] = 2 * i + 1 < count ? from[2 * i] + from[2 * i + 1] : from[2 * i];
       });
       block.sync();
-      double* other = from;
-      from = to, to = other;
+      if (half > kFit) to = from;
+      from = next;
     }
     block.each([&](int thread) {
       if (thread != 0) return;
@@ -80,16 +85,25 @@ struct ScaleOfSums {
 struct EachCode : Parts {
   static constexpr int kEach = 4;
   int64_t words, count;
-  explicit EachCode(const Parts& p) : Parts(p), words((length + kEach - 1) / kEach), count(parts * words) {}
+  bool fours;
+  explicit EachCode(const Parts& p)
+      : Parts(p),
+        words((length + kEach - 1) / kEach),
+        count(parts * words),
+        fours(cuda::are_fours(w, length) && cuda::are_fours(t, length)) {}
+  static BITLAB_HOST_DEVICE int8_t code(float value, float d) { return static_cast<int8_t>((value > d) - (value < -d)); }
 
   BITLAB_HOST_DEVICE void operator()(int64_t i) const {
     const int64_t part = cuda::divided(i, words), begin = (i - part * words) * kEach, at = part * length + begin;
     const float d = threshold[part];
-    BITLAB_UNROLL for (int j = 0; j < kEach; ++j) {
-      if (begin + j >= length) break;
-      const float value = w[at + j];
-      t[at + j] = static_cast<int8_t>((value > d) - (value < -d));
+    if (fours) {
+      const auto values = cuda::read_four(w + at);
+      cuda::Four<int8_t> codes;
+      BITLAB_UNROLL for (int j = 0; j < kEach; ++j) codes.at[j] = code(values.at[j], d);
+      cuda::write_four(t + at, codes);
+      return;
     }
+    BITLAB_UNROLL for (int j = 0; j < kEach; ++j) if (begin + j < length) t[at + j] = code(w[at + j], d);
   }
 };
 

@@ -32,7 +32,10 @@ struct GroupEnds {
   int shift;
 
   explicit BITLAB_HOST_DEVICE GroupEnds(const TernaryGemmArgs& p)
-      : halves(static_cast<int>((p.depth + 63) / 64)), shift(p.group == 64 ? 0 : p.group == 128 ? 1 : 2) {}
+      : halves(static_cast<int>((p.depth + 63) / 64)),
+        shift(p.group == 64    ? 0
+              : p.group == 128 ? 1
+                               : 2) {}
   BITLAB_HOST_DEVICE int group(int half) const { return half >> shift; }
   // Bit i: a group ends with the half first + i; none does behind the depth.
   BITLAB_HOST_DEVICE uint32_t from(int first) const {
@@ -79,9 +82,7 @@ BITLAB_HOST_DEVICE float scaled(const RowConstants& c, int32_t acc, int32_t magn
 // the first one; -1: there is none.
 template <int kCount, class Constants, class At>
 BITLAB_HOST_DEVICE void finish_some(const TernaryGemmArgs& p, const Constants& constants, const At& at, float (&y)[kCount]) {
-  const auto each = [&](const auto& f) {
-    BITLAB_UNROLL for (int i = 0; i < kCount; ++i) y[i] = f(i, y[i]);
-  };
+  const auto each = [&](const auto& f) { BITLAB_UNROLL for (int i = 0; i < kCount; ++i) y[i] = f(i, y[i]); };
   if (p.bias != nullptr) each([&](int i, float value) { return value + constants(i).bias; });
   if (p.alpha != nullptr) {
     each([&](int i, float value) {
@@ -100,10 +101,7 @@ BITLAB_HOST_DEVICE void finish_some(const TernaryGemmArgs& p, const Constants& c
 }
 
 BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
-  float value = y * p.y_inv;
-  value = value < p.y_limit ? value : p.y_limit;
-  value = value > -p.y_limit ? value : -p.y_limit;
-  return static_cast<int8_t>(rintf(value));
+  return static_cast<int8_t>(cuda::rounded(fmaxf(fminf(y * p.y_inv, p.y_limit), -p.y_limit)));
 }
 
 // As stored where y_type has 16 bits.
@@ -114,9 +112,7 @@ BITLAB_HOST_DEVICE uint16_t short_bits(const TernaryGemmArgs& p, float y) {
 // y: finished.
 template <int kCount, class At>
 BITLAB_HOST_DEVICE void store_some(const TernaryGemmArgs& p, const At& at, const float (&y)[kCount]) {
-  const auto each = [&](const auto& f) {
-    BITLAB_UNROLL for (int i = 0; i < kCount; ++i) if (at(i) >= 0) f(at(i), y[i]);
-  };
+  const auto each = [&](const auto& f) { BITLAB_UNROLL for (int i = 0; i < kCount; ++i) if (at(i) >= 0) f(at(i), y[i]); };
   if (p.y_q != nullptr) {
     each([&](int64_t place, float value) { p.y_q[place] = quantized(p, value); });
   } else if (p.y_type == CudaType::kFloat32) {
@@ -131,7 +127,7 @@ BITLAB_HOST_DEVICE void finish(const TernaryGemmArgs& p, const RowConstants& c, 
   float values[] = {y};
   const auto at = [&](int) { return token * p.y_stride + row; };
   finish_some(
-      p, [&](int) -> const RowConstants& { return c; }, at, values);
+      p, [&](int) { return c; }, at, values);
   store_some(p, at, values);
 }
 

@@ -33,7 +33,8 @@ struct MmaProduct {
   static constexpr int kSets = kScaling == TernaryScaling::kTwo ? 2 : 1;
   // Groups of 64 are parts of a chunk: sums of each half of one.
   static constexpr int kParts = kScaling == TernaryScaling::kGroups ? 2 : kSets;
-  static constexpr int kHalves = kScaling == TernaryScaling::kGroups ? 2 * kWarps : 1;  // of the chunks that are shared at once
+  static constexpr int kHalves =
+      kScaling == TernaryScaling::kGroups ? 2 * kWarps : 1;  // of the chunks that are shared at once
   static constexpr int kOwned = (kResults + kThreads - 1) / kThreads;
   static_assert(kThreads % kRows == 0);
 
@@ -177,7 +178,8 @@ struct MmaProduct {
   }
 
   // The scales of the groups that end in the chunks [first, first + kWarps), in front of the products that they are waited for behind.
-  static BITLAB_HOST_DEVICE void read_group_scales(const Block& block, const TernaryGemmArgs& p, int first, Threads& threads) {
+  static BITLAB_HOST_DEVICE void read_group_scales(const Block& block, const TernaryGemmArgs& p, int first,
+                                                   Threads& threads) {
     const GroupEnds groups(p);
     const uint32_t ends = groups.from(first * 2);
     each_row(block, p, [&](int thread, int64_t row) {
@@ -213,9 +215,8 @@ struct MmaProduct {
     cuda::wait_for_earlier_work();  // codes do not come from it; q and scales of tokens may
     read_q(block, p, tokens, 0, threads);
     each_row(block, p, [&](int thread, int64_t row) { threads[thread].constants = RowConstants::of(p, row); });
-    each_result(block, p, tokens, [&](int thread, int own, int, int64_t token, int64_t) {
-      threads[thread].a[own] = token_scale(p, token);
-    });
+    each_result(block, p, tokens,
+                [&](int thread, int own, int, int64_t token, int64_t) { threads[thread].a[own] = token_scale(p, token); });
     constexpr int64_t kStep = kWarps * kAhead;
     if constexpr (kScaling == TernaryScaling::kGroups) {
       static_assert(kWarps % 2 == 0 && kAhead == 1, "groups of 256 do not cross what is shared at once");

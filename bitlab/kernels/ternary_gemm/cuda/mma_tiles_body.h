@@ -156,8 +156,8 @@ struct MmaTiles {
   }
 
   // In front of the products that they are waited for behind.
-  static BITLAB_HOST_DEVICE void read_group_scales(const Block& block, const TernaryGemmArgs& p, const Place& first, int64_t chunk,
-                                                   Threads& threads) {
+  static BITLAB_HOST_DEVICE void read_group_scales(const Block& block, const TernaryGemmArgs& p, const Place& first,
+                                                   int64_t chunk, Threads& threads) {
     const GroupEnds groups(p);
     const int from = static_cast<int>(chunk) * 2;
     const uint32_t ends = groups.from(from);
@@ -219,7 +219,7 @@ struct MmaTiles {
         }
         const auto at = [&](int i) { return places[i] < 0 ? -1 : places[i] + row; };
         finish_some(
-            p, [&](int) -> const RowConstants& { return constants; }, at, y);
+            p, [&](int) { return constants; }, at, y);
         store_some(p, at, y);
       }
     });

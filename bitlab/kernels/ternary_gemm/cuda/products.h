@@ -63,6 +63,15 @@ struct EachWordOfWeights {
   int64_t rows, depth;
   uint8_t* packed;
   int64_t count;
+  bool fours;
+
+  EachWordOfWeights(const int8_t* codes, int64_t rows_, int64_t depth_, uint8_t* to)
+      : t(codes),
+        rows(rows_),
+        depth(depth_),
+        packed(to),
+        count(mma_bytes(rows, depth) / 4),
+        fours(cuda::are_fours(t, depth)) {}
 
   BITLAB_HOST_DEVICE void operator()(int64_t i) const {
     constexpr int64_t kWords = kMmaTileBytes / 4;
@@ -71,9 +80,18 @@ struct EachWordOfWeights {
     const int64_t row0 = row_tile * kMmaRows + lane / 4,
                   k0 = (tile - row_tile * chunks) * kMmaDepth + step * 32 + lane % 4 * 4;
     uint32_t word = 0;
-    BITLAB_UNROLL for (int r = 0; r < 4; ++r) BITLAB_UNROLL for (int j = 0; j < 4; ++j) {
-      const int64_t row = row0 + r % 2 * 8, k = k0 + r / 2 * 16 + j;
-      if (row < rows && k < depth) word |= (static_cast<uint32_t>(t[row * depth + k]) & 3U) << (8 * j + 2 * r);
+    BITLAB_UNROLL for (int r = 0; r < 4; ++r) {
+      const int64_t row = row0 + r % 2 * 8, k = k0 + r / 2 * 16;
+      if (row >= rows || k >= depth) continue;
+      const int8_t* from = t + row * depth + k;
+      uint32_t codes = 0;  // a byte each
+      if (fours) {
+        std::memcpy(&codes, cuda::aligned<sizeof(codes)>(from), sizeof(codes));
+      } else {
+        BITLAB_UNROLL for (int j = 0; j < 4; ++j) if (k + j < depth) codes |=
+            static_cast<uint32_t>(static_cast<uint8_t>(from[j])) << 8 * j;
+      }
+      word |= (codes & 0x03030303U) << 2 * r;
     }
     std::memcpy(cuda::aligned<sizeof(word)>(packed + i * 4), &word, sizeof(word));
   }

@@ -211,7 +211,7 @@ const char* cuda_finish_sums(const TernaryGemmArgs& p, const int32_t* sums, int6
 }
 
 const char* cuda_pack_ternary(const int8_t* t, int64_t rows, int64_t depth, uint8_t* packed, void* stream) {
-  return cuda::for_each(EachWordOfWeights{t, rows, depth, packed, mma_bytes(rows, depth) / 4}, stream);
+  return cuda::for_each(EachWordOfWeights(t, rows, depth, packed), stream);
 }
 
 const char* cuda_ternary_gemm(const TernaryGemmArgs& p, int64_t tokens, CudaProduct product, void* stream_) {

@@ -236,7 +236,7 @@ TEST(CudaTernaryGemm, TheDevicePacksAsTheHostDoes) {
     const std::vector<int8_t> t = test::random_int8(rows * depth, 7, -1, 1);
     const PackedTernary expected = pack_ternary(test::packed(t, rows, depth), rows, depth, TernaryLayout::kMma).value();
     std::vector<uint8_t> packed(expected.data.size(), 0x55);
-    const EachWordOfWeights work{t.data(), rows, depth, packed.data(), static_cast<int64_t>(packed.size() / 4)};
+    const EachWordOfWeights work(t.data(), rows, depth, packed.data());
     for (int64_t i = 0; i < work.count; ++i) work(i);
     EXPECT_TRUE(std::equal(packed.begin(), packed.end(), expected.data.data())) << rows << " " << depth;
   }

@@ -247,7 +247,7 @@ struct WgmmaProduct {
 #pragma unroll
           for (int r = 0; r < 4; ++r) y[r] = scaled(constants[r], of[r], a[i]);
           const auto place = [&](int r) { return r < exist ? at + r : -1; };
-          finish_some(p, [&](int r) -> const RowConstants& { return constants[r]; }, place, y);
+          finish_some(p, [&](int r) { return constants[r]; }, place, y);
           if (whole_words && exist >= 4) {
             store_four(p, y, at);
           } else {
