@@ -94,7 +94,10 @@ def attempt(what, call):
 
 
 def check_encoders():
-    for (spec, count, granularity), shape in itertools.product(specs(), ((1, 1), (7, 33), (64, 128), (130, 1000), (3, 9000), (12, 64, 3, 2))):
+    shapes = ((1, 1), (7, 33), (64, 128), (130, 1000), (3, 9000), (12, 64, 3, 2))
+    # Scales of sums of many blocks, which the plug-in makes of absmean alone: a tree in shared memory, and one that begins in front of it.
+    many_blocks = itertools.product((("absmean/tensor", 0, "tensor"), ("absmean/channel", 0, "channel")), ((521, 1003), (2, 540000), (2900, 2901)))
+    for (spec, count, granularity), shape in itertools.chain(itertools.product(specs(), shapes), many_blocks):
         if granularity == "group64" and len(shape) > 2 and shape[1] % 64 != 0:
             continue
         torch.manual_seed(1)
@@ -104,7 +107,7 @@ def check_encoders():
         if found is not None:
             for name, a, b in zip(("t", "scale", "scale_neg", "threshold"), found, ops.quantize_weight(weight, spec, learned), strict=True):
                 expect(same(a, b), f"{what}: {name}")
-    for shape, start, kind in itertools.product(((1, 1), (5, 127), (3, 4, 1024), (2, 9000), (2, 3, 17, 13)), (1, -1), ("int8", "int4", "int8_static")):
+    for shape, start, kind in itertools.product(((1, 1), (5, 127), (3, 4, 1024), (2, 9000), (2, 40004), (3, 33001), (2, 3, 17, 13)), (1, -1), ("int8", "int4", "int8_static")):
         torch.manual_seed(2)
         x = torch.randn(shape)
         x.view(-1)[0] = 1e30
@@ -113,6 +116,13 @@ def check_encoders():
         found = attempt(what, lambda: ops.quantize_activation(x.cuda(), start, kind, on_cuda(step)))
         if found is not None:
             for name, a, b in zip(("q", "a"), found, ops.quantize_activation(x, start, kind, step), strict=True):
+                expect(same(a, b), f"{what}: {name}")
+    for offset in range(5):  # where rows lie, of which a thread reads four values at once
+        x = torch.randn(3 * 260 + offset)
+        what = f"quantize_activation from value {offset} on"
+        found = attempt(what, lambda: ops.quantize_activation(x.cuda()[offset:].view(3, 260), 1, "int8", None))
+        if found is not None:
+            for name, a, b in zip(("q", "a"), found, ops.quantize_activation(x[offset:].view(3, 260), 1, "int8", None), strict=True):
                 expect(same(a, b), f"{what}: {name}")
 
 
