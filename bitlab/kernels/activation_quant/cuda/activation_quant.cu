@@ -48,7 +48,6 @@ struct Shared {
   uint32_t of_warp[kThreads / cuda::kWarp];
 };
 
-// The greatest of |x| as its bits, which are in the order of the magnitudes; those of infinity and NaN are above all others.
 // f(k, values) for the thread's part of a part: kEach of them side by side, from k on.
 template <int kEach, int kThreads, class X, class F>
 BITLAB_HOST_DEVICE void each_values(const X* row, const Part& part, int thread, const F& f) {
@@ -61,6 +60,7 @@ BITLAB_HOST_DEVICE void each_values(const X* row, const Part& part, int thread, 
   }
 }
 
+// The greatest of |x| as its bits, which are in the order of the magnitudes; those of infinity and NaN are above all others.
 template <int kEach, class X, int kThreads>
 BITLAB_HOST_DEVICE uint32_t greatest(const Block<kThreads>& block, const X* x, const Part& part, Shared<kThreads>& shared) {
   PerThread<uint32_t, kThreads> most;

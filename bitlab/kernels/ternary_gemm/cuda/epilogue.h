@@ -32,10 +32,7 @@ struct GroupEnds {
   int shift;
 
   explicit BITLAB_HOST_DEVICE GroupEnds(const TernaryGemmArgs& p)
-      : halves(static_cast<int>((p.depth + 63) / 64)),
-        shift(p.group == 64    ? 0
-              : p.group == 128 ? 1
-                               : 2) {}
+      : halves(static_cast<int>((p.depth + 63) / 64)), shift(static_cast<int>(p.group) / 128) {}
   BITLAB_HOST_DEVICE int group(int half) const { return half >> shift; }
   // Bit i: a group ends with the half first + i; none does behind the depth.
   BITLAB_HOST_DEVICE uint32_t from(int first) const {
