@@ -28,7 +28,7 @@ int depth_of(std::string_view text) {
 }
 
 // Builds a tree from what the parser reads. The library's own builder comes twice with its parser, the second time for a callback.
-class TreeBuilder {
+class TreeBuilder {  // NOLINT(bugprone-exception-escape): a Json is moved without one
  public:
   Json take() { return std::move(root_); }
 

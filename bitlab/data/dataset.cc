@@ -36,7 +36,7 @@ Status check_options(const Entry& entry, const DataOptions& options) {
 
 }  // namespace
 
-Result<HeldOut> hold_out(DatasetPtr set, double fraction) {
+Result<HeldOut> hold_out(const DatasetPtr& set, double fraction) {
   if (!(fraction >= 0 && fraction < 1))
     return make_error(ErrorCode::kInvalidArgument, "[data] a fraction in [0, 1), got {}", fraction);
   std::vector<int64_t> kept, held_out;

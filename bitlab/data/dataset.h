@@ -46,7 +46,7 @@ struct HeldOut {
 };
 
 // Takes every n-th sample out, as many as the fraction in [0, 1) says: the same ones every time. Error: InvalidArgument.
-Result<HeldOut> hold_out(DatasetPtr set, double fraction);
+Result<HeldOut> hold_out(const DatasetPtr& set, double fraction);
 
 // The first `count` samples, or all where there are fewer.
 DatasetPtr first(DatasetPtr set, int64_t count);

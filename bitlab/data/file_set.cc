@@ -4,6 +4,7 @@
 #include <charconv>
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "bitlab/data/internal/byte_source.h"
 

@@ -8,6 +8,8 @@
 
 #include <fmt/ranges.h>
 
+#include "bitlab/base/internal/half_up.h"
+
 namespace bitlab::data {
 namespace {
 
@@ -99,8 +101,7 @@ void apply_color(Image& image, double v) {
 void apply_contrast(Image& image, double v) {
   const std::vector<uint8_t> values = grey(image);
   const double sum = std::accumulate(values.begin(), values.end(), 0.0);
-  blend(image, v,
-        [mean = static_cast<int>(sum / static_cast<double>(values.size()) + 0.5)](int64_t, size_t) { return mean; });
+  blend(image, v, [mean = half_up<int>(sum / static_cast<double>(values.size()))](int64_t, size_t) { return mean; });
 }
 
 // The mean of 3x3 pixels, of which the middle one counts five times; edges stay.

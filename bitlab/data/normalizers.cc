@@ -150,7 +150,7 @@ Status add_normalizer(std::vector<Normalizer>& steps, const Tree& tree) {
     const bool left = flag_at(tree, "strip_left", true), right = flag_at(tree, "strip_right", true);
     steps.push_back(on_characters([left, right](const std::u32string& text) { return stripped(text, left, right); }));
   } else if (type == "Prepend") {
-    steps.emplace_back([front = text_at(tree, "prepend")](std::string text) -> Result<std::string> {
+    steps.emplace_back([front = text_at(tree, "prepend")](const std::string& text) -> Result<std::string> {
       return text.empty() ? text : front + text;
     });
   } else if (type == "Replace") {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bitlab/base/internal/half_up.h"
 #include "bitlab/data/image.h"
 #include "bitlab/data/internal/jpeg.h"
 
@@ -20,8 +21,8 @@ std::vector<Window> windows(int64_t from, int64_t to) {
   std::vector<Window> list;
   for (int64_t i = 0; i < to; ++i) {
     const double center = (static_cast<double>(i) + 0.5) * scale;
-    const auto begin = std::max<int64_t>(0, static_cast<int64_t>(center - support + 0.5));
-    const auto end = std::min(from, static_cast<int64_t>(center + support + 0.5));
+    const auto begin = std::max<int64_t>(0, half_up<int64_t>(center - support));
+    const auto end = std::min(from, half_up<int64_t>(center + support));
     std::vector<double> weights;
     double sum = 0;
     for (int64_t j = begin; j < end; ++j) {
@@ -30,8 +31,7 @@ std::vector<Window> windows(int64_t from, int64_t to) {
       sum += weights.back();
     }
     Window& window = list.emplace_back(Window{begin, {}});
-    for (const double weight : weights)
-      window.weights.push_back(static_cast<int32_t>(0.5 + weight / sum * (1 << kWeightBits)));
+    for (const double weight : weights) window.weights.push_back(half_up<int32_t>(weight / sum * (1 << kWeightBits)));
   }
   return list;
 }

@@ -61,9 +61,9 @@ Result<std::string> character_at(const Tree& tree, const char* key) {
 std::optional<std::string> from_base64(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;
   while (text.ends_with('=')) text.remove_suffix(1);
-  std::array<int8_t, 256> values;
+  std::array<int, 256> values;
   values.fill(-1);
-  for (size_t i = 0; i < kBase64.size(); ++i) values[static_cast<uint8_t>(kBase64[i])] = static_cast<int8_t>(i);
+  for (size_t i = 0; i < kBase64.size(); ++i) values[static_cast<uint8_t>(kBase64[i])] = static_cast<int>(i);
   std::string out;
   uint32_t bits = 0;
   int count = 0;

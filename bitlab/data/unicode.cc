@@ -62,9 +62,9 @@ constexpr char32_t kLeads = 19, kVowels = 21, kTails = 28, kSyllables = kLeads *
 bool append_hangul(std::u32string& out, char32_t c) {
   if (c < kSyllable || c >= kSyllable + kSyllables) return false;
   const char32_t index = c - kSyllable;
-  out += kLead + index / (kVowels * kTails);
-  out += kVowel + index % (kVowels * kTails) / kTails;
-  if (index % kTails != 0) out += kTail + index % kTails;
+  out.push_back(kLead + index / (kVowels * kTails));
+  out.push_back(kVowel + index % (kVowels * kTails) / kTails);
+  if (index % kTails != 0) out.push_back(kTail + index % kTails);
   return true;
 }
 

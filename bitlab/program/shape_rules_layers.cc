@@ -107,7 +107,7 @@ Result<Dim> symbolic_window_size(const Program& p, const Node& node, const Windo
                 w.padding[axis]);
 }
 
-Result<Shape> window_shape(const Program& p, const Node& node, const Shape& x, const Window& window, Dim channels) {
+Result<Shape> window_shape(const Program& p, const Node& node, const Shape& x, const Window& window, const Dim& channels) {
   BITLAB_RETURN_IF_ERROR(check_rank(p, node, x, 3, kMaxImageRank));
   const size_t axes = x.size() - 2;
   for (const Sizes* sizes : {&window.kernel, &window.stride, &window.padding, &window.dilation, &window.output_padding})

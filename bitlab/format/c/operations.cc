@@ -11,8 +11,6 @@
 
 namespace bitlab::format::c {
 
-using program::input_of;
-using program::kNone;
 using program::Node;
 using program::Op;
 using program::Sizes;

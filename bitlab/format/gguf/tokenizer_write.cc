@@ -120,7 +120,7 @@ class TokenizerWriter {
     std::vector<data::Merge> merges;
     std::vector<std::string> list;
     for (const auto& [left, right] : merges_of()) {
-      list.push_back(left + " " + right);
+      list.push_back(fmt::format("{} {}", left, right));
       merges.push_back({left, right});
     }
     BITLAB_TRY(const PreTokenizer* const found, pre_tokenizer_of(parts, merges));
@@ -335,10 +335,10 @@ class TokenizerWriter {
       std::string& text = texts_[id];
       if (types_[id] != kNormal) continue;
       // Without its prefix it would be a token that begins a word.
-      if (text.starts_with("##" + std::string(kSpaceMark)))
+      if (text.starts_with(fmt::format("##{}", kSpaceMark)))
         types_[id] = kUnused;
       else
-        text = text.starts_with("##") ? text.substr(2) : std::string(kSpaceMark) + text;
+        text = text.starts_with("##") ? text.substr(2) : fmt::format("{}{}", kSpaceMark, text);
     }
     return {};
   }

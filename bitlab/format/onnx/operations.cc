@@ -10,6 +10,7 @@
 
 namespace bitlab::format::onnx {
 
+using program::Dim;
 using program::DType;
 using program::Node;
 using program::Shape;

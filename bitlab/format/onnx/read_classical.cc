@@ -4,7 +4,6 @@
 
 namespace bitlab::format::onnx {
 
-using program::Dim;
 using program::Shape;
 
 namespace {

@@ -169,7 +169,7 @@ Result<Operands> read_scan(Reader& r) {
     const Shape shape = r.shape(scan.states + i);
     BITLAB_TRY(scan.input_axes[i], r.axis(scan.input_axes[i], shape.size()));
     BITLAB_TRY(scanned.emplace_back(), r.activation(scan.states + i));
-    const program::Dim own = shape[static_cast<size_t>(scan.input_axes[i])];
+    const program::Dim& own = shape[static_cast<size_t>(scan.input_axes[i])];
     if (i > 0 && own != count) return r.corrupt("inputs of as many steps, got {} and {}", r.show({count}), r.show({own}));
     count = own;
   }

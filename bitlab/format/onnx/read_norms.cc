@@ -64,7 +64,7 @@ Result<std::optional<ValueId>> norm_weight(Reader& r, size_t input, const Shape&
   const Ints sizes = shape_at(normalized, program::kOnes);
   Ints own = w->sizes;
   while (own.size() > sizes.size() && own.front() == 1) own.erase(own.begin());
-  if (own.size() > sizes.size() || broadcast_sizes(own, sizes).ok() == false) return std::optional<ValueId>();
+  if (own.size() > sizes.size() || !broadcast_sizes(own, sizes).ok()) return std::optional<ValueId>();
   BITLAB_TRY(const Tensor tensor, r.folding.broadcast(reshaped(*w, own), sizes));
   if (tensor.sizes != sizes) return std::optional<ValueId>();
   BITLAB_TRY(const ValueId id, r.constant(tensor, r.input_name(input)));

@@ -9,7 +9,6 @@
 namespace bitlab::format::onnx {
 
 using program::Dim;
-using program::DType;
 using program::Op;
 using program::Shape;
 using program::ValueId;

@@ -10,7 +10,6 @@
 
 namespace bitlab::format::onnx {
 
-using program::DType;
 using program::Op;
 using program::Shape;
 using program::ValueId;

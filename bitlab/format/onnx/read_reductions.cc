@@ -189,7 +189,7 @@ Result<Operands> read_cumulative(Reader& r) {
   const Shape last = r.shape_of(x);
   BITLAB_TRY(x, r.reshape(x, last.size() == 1 ? Shape{1, last[0]} : last));
   if (is_exclusive) {
-    const Dim size = last.back();
+    const Dim& size = last.back();
     const auto at = static_cast<int64_t>(r.shape_of(x).size()) - 1;
     Ints none(static_cast<size_t>(at) + 1, 0), before = none;
     before.back() = 1;

@@ -11,7 +11,6 @@ namespace bitlab::format::onnx {
 using program::Dim;
 using program::DType;
 using program::Op;
-using program::Program;
 using program::Shape;
 using program::ValueId;
 using program::ValueKind;

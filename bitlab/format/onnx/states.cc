@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include <fmt/ranges.h>
+
 #include "bitlab/format/onnx/internal/cached_attention.h"
 #include "bitlab/format/onnx/internal/recover.h"
 #include "bitlab/program/internal/attention_input.h"
@@ -141,7 +143,7 @@ Sights without_pasts(Program& p, const PastInputs& pasts) {
       r.nodes.push_back(node);
       continue;
     }
-    const program::Value value = before.value(node.output());
+    const program::Value& value = before.value(node.output());
     ValueId id = r.add(Op::positions, "positions", {}, {{"size", Shape{pasts.tokens}}, {"continues", int64_t{0}}},
                        {DType::kInt64, {pasts.tokens}});
     if (*offset != 0)

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bitlab/base/internal/half_up.h"
+
 namespace bitlab::kernels {
 namespace {
 
@@ -22,8 +24,8 @@ ResampleAxis antialias_axis(bool is_cubic, int64_t input, int64_t out) {
   ResampleAxis axis{input, std::min(input, static_cast<int64_t>(std::ceil(support)) * 2 + 1), {}, {}};
   for (int64_t i = 0; i < out; ++i) {
     const double center = (static_cast<double>(i) + 0.5) * ratio;
-    const auto first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0),
-               end = std::min(static_cast<int64_t>(center + support + 0.5), input);
+    const auto first = std::max<int64_t>(half_up<int64_t>(center - support), 0),
+               end = std::min(half_up<int64_t>(center + support), input);
     std::vector<double> weights;
     double sum = 0;
     for (int64_t at = first; at < end; ++at) {

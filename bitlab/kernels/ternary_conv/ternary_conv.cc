@@ -137,6 +137,7 @@ struct Run {
   void in_tiles(uint8_t* threads, ThreadPool& pool) const {
     const TilePatches patches(*kernels.get<TernaryGemmRow>(), g);
     const int64_t blocks = ceil_div(layer.rows, kVnBlock), tiles = g.batch * ceil_div(g.positions(), patches.most);
+    // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): of a batch that is not empty
     const int64_t wanted = g.groups > 1 ? 1 : std::clamp<int64_t>(pool.threads() / tiles, 1, blocks);
     const int64_t filters = ceil_div(blocks, wanted) * kVnBlock, parts = ceil_div(layer.rows, filters);
     for_each_tile(g, patches.most, patches.unit, parts, pool,

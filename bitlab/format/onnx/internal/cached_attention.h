@@ -20,7 +20,7 @@ struct OwnTokens {
 struct Sight {
   int64_t window = 0;           // how many, its own among them; 0: all
   std::vector<float> slopes{};  // of each head: what is added for a key by its place (ALiBi); empty: nothing is
-  auto operator<=>(const Sight&) const = default;
+  auto operator<=>(const Sight&) const = default;  // NOLINT(modernize-use-nullptr): of the compiler
 };
 
 struct CachedAttention {

@@ -51,6 +51,7 @@ struct Part {
 };
 
 // y[i] = from[i] for those of `count` rows from n on that are asked for.
+// NOLINTNEXTLINE(misc-definitions-in-headers): of the file that includes it alone, and of its instructions
 static __attribute__((noinline)) void copy_rows(const float* from, int64_t n, int64_t count, Range rows, float* to) {
   const int64_t begin = rows.begin > n ? rows.begin - n : 0, end = rows.end - n < count ? rows.end - n : count;
   std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin) * sizeof(float));
@@ -142,6 +143,7 @@ BITLAB_ALWAYS_INLINE void take_all(const FloatGemmArgs& p, const Part& part, Ran
   take<1, panels_for(1)>(p, part, tokens);
 }
 
+// NOLINTNEXTLINE(misc-definitions-in-headers)
 static void float_gemm_body(const FloatGemmArgs& p, int64_t token_begin, int64_t token_end, int64_t row_begin,
                             int64_t row_end) {
   const Range rows{row_begin, row_end};

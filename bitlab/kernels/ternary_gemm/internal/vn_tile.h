@@ -332,6 +332,7 @@ BITLAB_INLINE void block_of(const TernaryGemmArgs& p, VnWeights w, int64_t begin
               tokens_of<Isa, n.value, kTokens, !Isa::kFreeMask, kScales>(p, w, begin, end, row, sums);
           });
     } else {
+      // NOLINTNEXTLINE(bugprone-branch-clone): the same where kTokens is 1
       constexpr int kMostTokens = kFewTiles && kScales != Scales::kPlain ? 1 : kTokens;
       tokens_of<Isa, 1, kMostTokens, false, kScales>(p, w, begin, end, row, sums);
     }
