@@ -82,12 +82,13 @@ bool are_fours(const T* rows, int64_t columns) {
   return columns % 4 == 0 && reinterpret_cast<uintptr_t>(rows) % sizeof(Four<T>) == 0;
 }
 
-// To the nearest integer, ties to the even one; of values that an int holds.
-BITLAB_HOST_DEVICE int rounded(float value) {
+// The nearest integer from -limit to limit, of ties the even one; of NaN the limit.
+BITLAB_HOST_DEVICE int8_t rounded_within(float value, float limit) {
+  const float within = fmaxf(fminf(value, limit), -limit);
 #if defined(__CUDA_ARCH__)
-  return __float2int_rn(value);
+  return static_cast<int8_t>(__float2int_rn(within));
 #else
-  return static_cast<int>(std::rint(value));
+  return static_cast<int8_t>(std::rint(within));
 #endif
 }
 

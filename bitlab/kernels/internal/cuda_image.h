@@ -44,7 +44,7 @@ struct CudaImage {
   }
 
   // An output pixel of the batch, a token: where its window begins. What is in front of the image is negative. A transposed one ends there, counted in
-  // steps of which `stride` are a pixel.
+  // steps of which `stride` are a pixel. A thread reads it 16 bytes at a time.
   struct alignas(16) Pixel {
     int64_t at[3];
     int64_t first;  // where the value of the first tap lies in the batch; of a transposed one, the first of the sample

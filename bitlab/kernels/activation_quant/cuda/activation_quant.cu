@@ -86,7 +86,7 @@ BITLAB_HOST_DEVICE void write(const Block<kThreads>& block, const Rows& r, uint3
     each_values<kEach, kThreads>(from, part, thread, [&](int64_t k, const X* values) {
       cuda::Four<int8_t> q;
       BITLAB_UNROLL for (int i = 0; i < kEach; ++i)
-          q.at[i] = static_cast<int8_t>(cuda::rounded(fmaxf(fminf(value_of(values[i]) * inv, r.limit), -r.limit)));
+          q.at[i] = cuda::rounded_within(value_of(values[i]) * inv, r.limit);
       if constexpr (kEach == 4) {
         cuda::write_four(to + k, q);
       } else {

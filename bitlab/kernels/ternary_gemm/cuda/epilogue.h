@@ -98,7 +98,7 @@ BITLAB_HOST_DEVICE void finish_some(const TernaryGemmArgs& p, const Constants& c
 }
 
 BITLAB_HOST_DEVICE int8_t quantized(const TernaryGemmArgs& p, float y) {
-  return static_cast<int8_t>(cuda::rounded(fmaxf(fminf(y * p.y_inv, p.y_limit), -p.y_limit)));
+  return cuda::rounded_within(y * p.y_inv, p.y_limit);
 }
 
 // As stored where y_type has 16 bits.
